@@ -1,0 +1,46 @@
+# `make` prints what can be made. Everything is set up under .venv/ by itself; nothing else is touched,
+# except that root gets beanstalkd (and python3-venv) from the distribution where they are missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# beanstalkd unpacked without root lives here (tools/setup-beanstalkd)
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench lock clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## the virtual environment, the locked dependencies and beanstalkd
+
+$(READY): requirements.lock setup.py tools/setup-venv tools/setup-beanstalkd
+	@tools/setup-beanstalkd $(VENV)
+	@tools/setup-venv $(PYTHON) $(VENV)
+	@touch $@
+
+demo: $(READY) ## the whole way on this machine: simulated Glass users share photos, glassq stores them
+	@$(BIN)/glassq demo $(DEMO_ARGS)
+
+test: $(READY) ## the tests, on real servers and processes on loopback; prints coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(TEST_ARGS)
+
+check: $(READY) ## the one gate: format, lint, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/mypy bin/glassq bin/glassq-web bin/glassq-worker
+
+format: $(READY) ## put the code into the form that `make check` expects
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## speed and memory, as ratios against plain programs measured in the same run
+	@$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+lock: $(READY) ## pin every dependency anew, with hashes (needs uv)
+	@tools/lock
+
+clean: ## remove what setup, tests and demo made
+	rm -rf $(VENV) var dist build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,130 @@
+"""Every exception of glassq, in one tree.
+
+GlassqError
++-- SettingsError           glassq.toml, or a file it names, cannot be used (exit 78)
++-- DamagedDelivery         a job's bytes are not a delivery, or its checksum is wrong
++-- PingRefused             a ping that is not taken: bad shape, wrong token, too big
++-- QueueError              the queue did not do what it was asked
+|   +-- QueueUnavailable    no connection, or it broke; the last command may have happened or not
+|   +-- QueueRefused        the queue lives but takes no job now: draining, out of memory or disk, not durable
+|   +-- JobTooBig           a job is larger than the queue takes
+|   +-- JobNotFound         no such job, or it is no longer ours
++-- Verdict                 what a handler raises to say what its attempt came to
+|   +-- Drop                nothing to do: spoofed, gone, stale
+|   +-- Retry               an expected failure: try again later
+|   +-- Bury                no retry can help: keep it for the operator
++-- CredentialsError        a user's credentials cannot be stored or read
+    +-- UserUnknown         there are none for this user
+    +-- UserRevoked         the user took the consent back
+
+Interrupt (a BaseException, so that a handler's `except Exception` cannot swallow it)
++-- DeadlineExceeded        the handler overran its soft deadline
++-- Interrupted             the pool stops now: the attempt does not count
++-- LeaseLost               the queue gave the job to somebody else: this attempt is worth nothing
+"""
+
+from __future__ import annotations
+
+
+class GlassqError(Exception):
+    """Anything that glassq raises on purpose."""
+
+
+class SettingsError(GlassqError):
+    """The settings cannot be used. The message names file, key, value and what is expected."""
+
+
+class DamagedDelivery(GlassqError):
+    """A job's bytes are not a delivery, or its checksum is wrong."""
+
+
+class PingRefused(GlassqError):
+    """A ping is not taken.
+
+    `status` is the HTTP status (4xx), `title` a short fixed phrase and `detail` a sentence for the sender's
+    author. Neither ever holds anything out of the ping.
+    """
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        super().__init__(f"{status} {title}: {detail}")
+        self.status = status
+        self.title = title
+        self.detail = detail
+
+
+class QueueError(GlassqError):
+    """The queue did not do what it was asked."""
+
+
+class QueueUnavailable(QueueError):
+    """There is no connection, or it broke. Whether the last command happened cannot be known."""
+
+
+class QueueRefused(QueueError):
+    """The queue lives but takes no job now: draining, out of memory or disk, or not writing to disk."""
+
+
+class JobTooBig(QueueError):
+    """The job is larger than the queue's limit (beanstalkd -z, by default 65,535 bytes)."""
+
+
+class JobNotFound(QueueError):
+    """There is no such job, or it is not in a state (or ours) to do this with."""
+
+
+class Verdict(GlassqError):
+    """What a handler raises to say what its attempt came to. `reason` is for the operator, in words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Drop(Verdict):
+    """There is nothing to do (spoofed, gone, stale): the delivery is deleted and recorded as dropped."""
+
+
+class Retry(Verdict):
+    """An expected failure: the delivery is tried again.
+
+    `delay` is in seconds; without it the pool's backoff decides. With `counts=False` the attempt is not taken
+    from the delivery's budget: for waiting until something is ready. The handler then says itself when enough is
+    enough (by `Delivery.waits` or its age).
+    """
+
+    def __init__(self, reason: str, delay: float | None = None, *, counts: bool = True) -> None:
+        super().__init__(reason)
+        self.delay = delay
+        self.counts = counts
+
+
+class Bury(Verdict):
+    """No retry can help: the delivery is kept aside with this reason until an operator decides."""
+
+
+class CredentialsError(GlassqError):
+    """A user's credentials cannot be stored or read."""
+
+
+class UserUnknown(CredentialsError):
+    """There are no credentials for this user."""
+
+
+class UserRevoked(CredentialsError):
+    """The user took the consent back; only a fresh one helps."""
+
+
+class Interrupt(BaseException):
+    """Ends a running handler from outside. A BaseException: `except Exception` does not catch it."""
+
+
+class DeadlineExceeded(Interrupt):
+    """The handler overran its soft deadline."""
+
+
+class Interrupted(Interrupt):
+    """The pool stops now. The job goes back and the attempt does not count."""
+
+
+class LeaseLost(Interrupt):
+    """The queue has given the job to somebody else. Whatever this attempt does is done twice."""

@@ -1,0 +1,61 @@
+"""Log lines: one per event, on standard error, that no sender can forge.
+
+Whoever logs writes the event in words and passes values through `kv`:
+
+    log.warning("ping refused %s", kv(status=400, reason=error.title))
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import TextIO
+
+# Anything that could end a line, move a cursor or hide text in a terminal.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_PLAIN = re.compile(r"[\w.,:;/@%+*()\[\]<>#~^!?&|-]+")
+
+
+def escape(text: str) -> str:
+    """The text with every control character written out, so that it stays on its line."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def kv(**fields: object) -> str:
+    """`key=value` pairs; values with spaces or quotes are quoted."""
+    return " ".join(f"{key}={_value(value)}" for key, value in fields.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = str(value).replace("\n", "\\n").replace("\t", "\\t")
+    if _PLAIN.fullmatch(text):
+        return text
+    return '"' + text.replace('"', "'") + '"'
+
+
+class Formatter(logging.Formatter):
+    """`2026-01-31T12:00:00+0000 warning glassq.intake[4711]: words key=value`; tracebacks keep their lines."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelword)s %(name)s[%(process)d]: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name logging calls
+        record.levelword = record.levelname.lower()
+        record.message = escape(record.message.replace("\n", "\\n").replace("\t", "\\t"))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: object) -> str:  # noqa: N802 - the name logging calls
+        return escape(super().formatException(ei))  # type: ignore[arg-type]
+
+
+def setup(level: str = "info", stream: TextIO | None = None) -> None:
+    """Sends every logger's lines to `stream` (standard error) in our form. Called once, at the root."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(Formatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Google's and HTTP libraries' own lines name URLs with users' ids; their warnings are enough.
+    for name in ("googleapiclient", "google", "urllib3", "httplib2"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,97 @@
+"""Which handler a delivery goes to, and what a handler gets.
+
+A handler is a function of a delivery, or of a delivery and a Context:
+
+    def handle(delivery: Delivery) -> str | dict | None: ...
+    def handle(delivery: Delivery, context: Context) -> str | dict | None: ...
+
+What it returns (a string or a small dict) is written to the ledger as the result.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from glassq.errors import SettingsError
+
+if TYPE_CHECKING:
+    from glassq.delivery import Delivery
+    from glassq.settings import Route, Settings
+
+T = TypeVar("T")
+Result = str | dict[str, Any] | None
+Handler = Callable[["Delivery", "Context"], Result]
+
+
+@dataclass(slots=True)
+class Context:
+    """What a handler may use beside its delivery. One lives as long as the process that runs handlers."""
+
+    settings: Settings
+    #: when the soft deadline of the attempt that runs now falls, on time.monotonic()
+    deadline: float = float("inf")
+    _made: dict[Callable[[Settings], Any], Any] = field(default_factory=dict)
+
+    def remaining(self) -> float:
+        """Seconds until this attempt's soft deadline; 0 when it has passed."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def once(self, make: Callable[[Settings], T]) -> T:
+        """`make(settings)`, made at the first call in this process and kept: clients, caches, connections."""
+        if make not in self._made:
+            self._made[make] = make(self.settings)
+        return cast("T", self._made[make])
+
+
+class Routes:
+    """The routes of the settings with their handlers loaded; the first that matches wins."""
+
+    def __init__(self, routes: list[tuple[Route, Handler]]) -> None:
+        self._routes = routes
+
+    def find(self, delivery: Delivery) -> Handler | None:
+        """The handler for this delivery, or None where no route matches."""
+        for route, handler in self._routes:
+            if route.wants(delivery.source, delivery.labels):
+                return handler
+        return None
+
+
+def load(settings: Settings) -> Routes:
+    """Routes with their handlers imported; modules are found on sys.path and beside the settings file.
+
+    Raises SettingsError where there is no route, or a handler cannot be imported or called.
+    """
+    if not settings.routes:
+        raise SettingsError(
+            f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:f"'
+        )
+    home = str(Path(settings.file).resolve().parent)
+    if settings.file and home not in sys.path:
+        sys.path.append(home)
+    return Routes([(route, _load(route.handler, index, settings.file)) for index, route in enumerate(settings.routes)])
+
+
+def _load(name: str, index: int, file: str) -> Handler:
+    where = f'{file}: [routes.{index}] handler = "{name}"'
+    module_name, _, function_name = name.partition(":")
+    try:
+        handler = getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:
+        raise SettingsError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
+    try:
+        takes = len(inspect.signature(handler).parameters)
+    except (TypeError, ValueError):
+        takes = 0
+    if takes == 1:
+        return lambda delivery, _: handler(delivery)
+    if takes == 2:
+        return cast("Handler", handler)
+    raise SettingsError(f"{where}: expected a function of (delivery) or (delivery, context)")

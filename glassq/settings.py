@@ -1,0 +1,456 @@
+"""One frozen Settings value from glassq.toml.
+
+`load` is called once, at the root of each program; nobody else reads the environment. Every error names the file,
+the key, the value and what is expected.
+When you add a key: add it here with its default, and to conf/glassq.toml with its unit and reason (a test compares
+the two).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from glassq.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB)")
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
+_BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})|unix:/.+|fd://\d+")
+_HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class Duration(float):
+    """Seconds. In the file: a number and one unit, such as "500ms", "30s", "2m", "12h" or "9d"."""
+
+    def __new__(cls, text: str | float) -> Self:
+        if isinstance(text, int | float) and not isinstance(text, bool):
+            return super().__new__(cls, text)
+        match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+        if not match:
+            raise ValueError('expected a duration such as "500ms", "30s", "2m", "12h" or "9d"')
+        return super().__new__(cls, float(match[1]) * _SECONDS[match[2]])
+
+    def __str__(self) -> str:
+        for unit in ("d", "h", "m", "s"):
+            if self >= _SECONDS[unit] and self % _SECONDS[unit] == 0:
+                return f"{int(self // _SECONDS[unit])}{unit}"
+        return f"{self * 1000:g}ms"
+
+
+class Size(int):
+    """Bytes. In the file: a whole number and one unit, such as "512B", "16KiB", "100MiB" or "1GiB"."""
+
+    def __new__(cls, text: str | int) -> Self:
+        if isinstance(text, int) and not isinstance(text, bool):
+            return super().__new__(cls, text)
+        match = _SIZE.fullmatch(text) if isinstance(text, str) else None
+        if not match:
+            raise ValueError('expected a size such as "512B", "16KiB", "100MiB" or "1GiB"')
+        return super().__new__(cls, int(match[1]) * _BYTES[match[2]])
+
+    def __str__(self) -> str:
+        for unit in ("GiB", "MiB", "KiB"):
+            if self and self % _BYTES[unit] == 0:
+                return f"{self // _BYTES[unit]}{unit}"
+        return f"{int(self)}B"
+
+
+class QueueUrl(str):
+    """Where beanstalkd listens: beanstalk://HOST:PORT or beanstalk:///PATH/OF/A/SOCKET."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        expected = 'expected "beanstalk://HOST:PORT" or "beanstalk:///path/of/a.sock"'
+        parts = _split(text, expected)
+        tcp = parts.hostname and parts.port and parts.path in ("", "/")
+        unix = not parts.netloc and len(parts.path) > 1
+        if parts.scheme != "beanstalk" or parts.query or parts.fragment or not (tcp or unix):
+            raise ValueError(expected)
+        return super().__new__(cls, text)
+
+
+class HttpUrl(str):
+    """An http or https URL; for requests that carry secrets, https except on loopback."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        expected = 'expected "https://HOST/PATH" (plain http only to 127.0.0.1, [::1] or localhost)'
+        parts = _split(text, expected)
+        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if not parts.hostname or not (parts.scheme == "https" or local) or parts.query or parts.fragment:
+            raise ValueError(expected)
+        return super().__new__(cls, text)
+
+
+class StorageUrl(str):
+    """Where photos go: gs://BUCKET or file:///DIRECTORY."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        expected = 'expected "gs://BUCKET" or "file:///DIRECTORY"'
+        parts = _split(text, expected)
+        bucket = parts.scheme == "gs" and parts.netloc and parts.path in ("", "/")
+        directory = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
+        if not (bucket or directory):
+            raise ValueError(expected)
+        return super().__new__(cls, text)
+
+
+def _split(text: object, expected: str) -> Any:
+    try:
+        parts = urlsplit(text) if isinstance(text, str) else None
+        if parts is None or parts.username is not None:
+            raise ValueError(expected)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(expected) from None
+    return parts
+
+
+class Tube(str):
+    """A tube's name, as beanstalkd's protocol has it (section "Definitions")."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if not isinstance(text, str) or not _TUBE.fullmatch(text):
+            raise ValueError("expected a tube name: 1 to 200 of A-Z a-z 0-9 + / ; . $ _ ( ) and -, not - first")
+        return super().__new__(cls, text)
+
+
+class Bind(str):
+    """Where intake listens: HOST:PORT, unix:/PATH or fd://N (a socket handed over by systemd)."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        match = _BIND.fullmatch(text) if isinstance(text, str) else None
+        if not match or int(match["port"] or 0) > 65_535:
+            raise ValueError('expected "HOST:PORT", "unix:/path/of/a.sock" or "fd://N"')
+        return super().__new__(cls, text)
+
+
+class HandlerName(str):
+    """A handler's place: "package.module:function"."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if not isinstance(text, str) or not _HANDLER.fullmatch(text):
+            raise ValueError('expected "package.module:function"')
+        return super().__new__(cls, text)
+
+
+class SecretFile(str):
+    """A file that holds a secret. Its path is printed, its content never."""
+
+    __slots__ = ()
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Queue(_Section, frozen=True):
+    """[queue]"""
+
+    url: QueueUrl = QueueUrl("beanstalk://127.0.0.1:11300")
+    tube: Tube = Tube("glassq")
+    ttr: Duration = Duration("2m")
+    connect_timeout: Duration = Duration("1s")
+    timeout: Duration = Duration("2s")
+
+
+class Intake(_Section, frozen=True):
+    """[intake]"""
+
+    bind: Bind = Bind("127.0.0.1:8080")
+    workers: AtLeastOne = 2
+    threads: AtLeastOne = 8
+    max_body: Size = Size("16KiB")
+    request_timeout: Duration = Duration("10s")
+    require_durable: bool = True
+
+
+class Mirror(_Section, frozen=True):
+    """[sources.mirror]"""
+
+    verify_tokens_file: SecretFile
+
+
+class Sources(_Section, frozen=True):
+    """[sources]"""
+
+    mirror: Mirror | None = None
+
+
+class Worker(_Section, frozen=True):
+    """[worker]"""
+
+    processes: AtLeastOne = 4
+    deadline: Duration = Duration("10m")
+    grace: Duration = Duration("30s")
+    max_attempts: AtLeastOne = 8
+    max_lost: AtLeastOne = 3
+    backoff: Duration = Duration("30s")
+    backoff_cap: Duration = Duration("6h")
+    max_jobs: AtLeastOne = 10_000
+    max_rss: Size = Size("512MiB")
+
+
+class Route(_Section, frozen=True):
+    """[[routes]]"""
+
+    source: str
+    handler: HandlerName
+    collection: str | None = None
+    operation: str | None = None
+
+    def wants(self, source: str, labels: Mapping[str, str]) -> bool:
+        """Whether a delivery from `source` with these labels goes to this route's handler."""
+        wanted = {"collection": self.collection, "operation": self.operation}
+        return source == self.source and all(
+            value is None or labels.get(name) == value for name, value in wanted.items()
+        )
+
+
+class Glass(_Section, frozen=True):
+    """[glass]"""
+
+    api_url: HttpUrl = HttpUrl("https://www.googleapis.com/mirror/v1/")
+    token_url: HttpUrl = HttpUrl("https://oauth2.googleapis.com/token")
+    client_id: str = ""
+    client_secret_file: SecretFile = SecretFile("/etc/glassq/client-secret")
+    credentials: str = "/var/lib/glassq/credentials"
+    credentials_key_file: SecretFile = SecretFile("/etc/glassq/credentials-key")
+    on_delete: Literal["keep", "delete"] = "keep"
+    max_attachment: Size = Size("100MiB")
+    processing_patience: Duration = Duration("6h")
+
+
+class Storage(_Section, frozen=True):
+    """[storage]"""
+
+    url: StorageUrl = StorageUrl("file:///var/lib/glassq/photos")
+
+
+class Ledger(_Section, frozen=True):
+    """[ledger]"""
+
+    url: str = "sqlite:////var/lib/glassq/ledger.db"
+    retention: Duration = Duration("30d")
+
+
+class Log(_Section, frozen=True):
+    """[log]"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(_Section, frozen=True):
+    """All of glassq.toml. `file` is where it came from."""
+
+    file: str = ""
+    queue: Queue = Queue()
+    intake: Intake = Intake()
+    sources: Sources = Sources()
+    worker: Worker = Worker()
+    routes: tuple[Route, ...] = ()
+    glass: Glass = Glass()
+    storage: Storage = Storage()
+    ledger: Ledger = Ledger()
+    log: Log = Log()
+
+    def secret(self, key: str) -> list[str]:
+        """The lines of the secret file that `key` (such as "glass.client_secret_file") names.
+
+        Blank lines and lines that start with # are left out; at least one other must be there.
+        Raises SettingsError with file, key, path and the reason; never with the content.
+        """
+        value: Any = self
+        for name in key.split("."):
+            value = getattr(value, name)
+        try:
+            text = Path(value).read_text("utf-8")
+        except OSError as error:
+            raise self._refused(key, value, f"cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise self._refused(key, value, "is not text: expected one secret per line, UTF-8") from None
+        lines = [line.strip() for line in text.splitlines()]
+        secrets = [line for line in lines if line and not line.startswith("#")]
+        if not secrets:
+            raise self._refused(key, value, "is empty: expected one secret per line")
+        return secrets
+
+    def _refused(self, key: str, value: object, why: str) -> SettingsError:
+        return SettingsError(f'{self.file}: {_place(key)} = "{value}": the file {why}')
+
+
+def load(path: str | None, environ: Mapping[str, str]) -> Settings:
+    """Settings from `path`, else the file that GLASSQ_CONFIG names, else /etc/glassq/glassq.toml.
+
+    A leading $CREDENTIALS_DIRECTORY (systemd's LoadCredential) is filled in for secret files.
+    Raises SettingsError.
+    """
+    file = Path(path or environ.get("GLASSQ_CONFIG") or DEFAULT_FILE)
+    try:
+        text = file.read_text("utf-8")
+    except OSError as error:
+        hint = "" if path else "; name another with --config or GLASSQ_CONFIG"
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}{hint}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file}: is not UTF-8 text") from None
+    return parse(text, str(file), environ.get("CREDENTIALS_DIRECTORY"))
+
+
+def parse(text: str, file: str, credentials_directory: str | None = None) -> Settings:
+    """Settings from the text of a glassq.toml; `file` is its name for messages. Raises SettingsError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: is not TOML: {error}") from None
+    if "file" in document:
+        raise SettingsError(f"{file}: unknown key file")
+
+    def custom(kind: type, value: Any) -> Any:
+        if kind is SecretFile:
+            return _secret_file(value, credentials_directory)
+        return kind(value)
+
+    try:
+        settings = msgspec.convert(document, Settings, dec_hook=custom)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{file}: {_explain(str(error), document)}") from None
+    settings = msgspec.structs.replace(settings, file=file)
+    _check_together(settings)
+    return settings
+
+
+def as_toml(settings: Settings) -> str:
+    """The effective settings as text in the form of glassq.toml. Secrets are files, so none is in it."""
+    lines = [f"# {settings.file}"]
+    for name in ("queue", "intake", "sources.mirror", "worker", "glass", "storage", "ledger", "log"):
+        section: Any = settings
+        for part in name.split("."):
+            section = getattr(section, part)
+        if section is not None:
+            lines += ["", f"[{name}]", *_pairs(section)]
+    for route in settings.routes:
+        lines += ["", "[[routes]]", *_pairs(route)]
+    return "\n".join(lines) + "\n"
+
+
+def _pairs(section: msgspec.Struct) -> list[str]:
+    values = {name: getattr(section, name) for name in section.__struct_fields__}
+    return [f"{name} = {_toml(value)}" for name, value in values.items() if value is not None]
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and not isinstance(value, Size):
+        return str(value)
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _secret_file(value: object, credentials_directory: str | None) -> SecretFile:
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected the path of a file that holds the secret")
+    if not value.startswith("$CREDENTIALS_DIRECTORY/"):
+        return SecretFile(value)
+    if not credentials_directory:
+        raise ValueError("expected systemd to set CREDENTIALS_DIRECTORY (LoadCredential= in the unit)")
+    return SecretFile(value.replace("$CREDENTIALS_DIRECTORY", credentials_directory, 1))
+
+
+def _check_together(settings: Settings) -> None:
+    """What no single key shows: that values fit each other."""
+    worker, queue = settings.worker, settings.queue
+    rules = [
+        (worker.grace < worker.deadline, "worker.grace", worker.grace, "shorter than deadline"),
+        (worker.backoff >= 1, "worker.backoff", worker.backoff, "at least 1s"),
+        (worker.backoff_cap >= worker.backoff, "worker.backoff_cap", worker.backoff_cap, "at least backoff"),
+        (queue.ttr >= 5 and queue.ttr % 1 == 0, "queue.ttr", queue.ttr, "whole seconds, at least 5s"),
+        (0 < queue.connect_timeout <= 60, "queue.connect_timeout", queue.connect_timeout, "up to 1m, not 0"),
+        (0 < queue.timeout <= 60, "queue.timeout", queue.timeout, "up to 1m, not 0"),
+        (
+            0 < settings.intake.max_body <= 32 << 10,
+            "intake.max_body",
+            settings.intake.max_body,
+            "1B to 32KiB",
+        ),
+        (
+            settings.intake.request_timeout >= 1,
+            "intake.request_timeout",
+            settings.intake.request_timeout,
+            "at least 1s",
+        ),
+    ]
+    for fits, key, value, expected in rules:
+        if not fits:
+            raise SettingsError(f'{settings.file}: {_place(key)} = "{value}": expected {expected}')
+
+
+def _place(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    return f"[{section}] {name}" if section else name
+
+
+def _explain(message: str, document: dict[str, Any]) -> str:
+    """msgspec's message ("... - at `$.queue.ttr`") as: key, value, what is expected."""
+    text, _, path = message.partition(" - at `$")
+    keys = re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path)
+    names = [name or index for name, index in keys]
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
+    missing = re.fullmatch(r"Object missing required field `(.*)`", text)
+    if unknown:
+        return f"unknown key {_place('.'.join([*names, unknown[1]]))}{_did_you_mean(names, unknown[1])}"
+    if missing:
+        return f"missing key {_place('.'.join([*names, missing[1]]))}"
+    value: Any = document
+    for name in names:
+        value = value[int(name)] if isinstance(value, list) and name.isdigit() else _get(value, name)
+    return f"{_place('.'.join(names))} = {msgspec.json.encode(value).decode()}: {_lower(text)}"
+
+
+def _get(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else value
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _did_you_mean(names: list[str], unknown: str) -> str:
+    kind: Any = Settings
+    for name in names:
+        if name.isdigit() or name == "...":
+            continue
+        kind = {"sources": Sources, "mirror": Mirror, "routes": Route}.get(name) or kind.__annotations__.get(name)
+        if isinstance(kind, str):
+            kind = globals().get(kind.split(" ")[0])
+    known = [name for name in getattr(kind, "__struct_fields__", ()) if name != "file"]
+    close = difflib.get_close_matches(unknown, known, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; expected one of: {', '.join(known)}" if known else ""

@@ -1,0 +1,58 @@
+"""Metadata, dependencies and installed files of glassq (tool settings are in pyproject.toml)."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "glassq/__init__.py").read_text(), re.MULTILINE)
+assert VERSION, "glassq/__init__.py must hold __version__"
+
+RUN = [
+    "click>=8.1",
+    "cryptography>=42",
+    "falcon>=4.1",
+    "google-api-python-client>=2.100",
+    "google-auth>=2.30",
+    "google-cloud-storage>=3.0",
+    "greenstalk>=2.1",
+    "gunicorn>=27.0",
+    "gunicorn_h1c>=0.6.10",
+    "httplib2>=0.22",
+    "msgspec>=0.19",
+    "requests>=2.31",
+    "rich>=13.0",
+    "setproctitle>=1.3",
+    "sqlalchemy>=2.0",
+]
+DEMO = ["pillow>=10.0"]
+TEST = ["coverage>=7.6", "hypothesis>=6.100", "pytest>=8.0", "pytest-cov>=5.0"]
+CHECK = ["mypy>=1.11", "ruff>=0.6"]
+
+setup(
+    name="glassq",
+    version=VERSION[1],
+    description="Answers a webhook ping in milliseconds and does the work later, without ever losing one.",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["glassq", "glassq.*"]),
+    package_data={"glassq": ["py.typed", "glass/*.json"]},
+    data_files=[("share/glassq", ["conf/glassq.toml", "conf/gunicorn.conf.py"])],
+    scripts=["bin/glassq", "bin/glassq-web", "bin/glassq-worker"],
+    install_requires=RUN,
+    extras_require={"demo": DEMO, "dev": DEMO + TEST + CHECK},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: No Input/Output (Daemon)",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Topic :: Internet :: WWW/HTTP :: WSGI :: Application",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
+)
