@@ -1,0 +1,61 @@
+"""How gunicorn runs the intake. `glassq-web` uses the copy beside glassq.toml, if there is one, else this one.
+
+What you are likely to change (address, processes, threads, limits) is in glassq.toml, section [intake]. What is set
+here keeps strangers in bounds; https://gunicorn.org/reference/settings/ explains every name.
+"""
+
+import logging
+import os
+
+from glassq import log
+from glassq.intake.gate import Gate
+from glassq.settings import load
+
+_settings = load(None, os.environ)
+_intake = _settings.intake
+
+bind = [str(_intake.bind)]
+workers = _intake.workers
+threads = _intake.threads
+
+# The gate hands a request to a thread only when all of it has arrived.
+Gate.request_timeout = float(_intake.request_timeout)
+Gate.max_body = int(_intake.max_body)
+worker_class = Gate
+# Connections that one worker holds at a time; each costs a descriptor and, while its request arrives, some KiB.
+worker_connections = 1000
+# The C parser (gunicorn_h1c): the same rules as the Python one, a quarter of the time.
+http_parser = "fast"
+
+# A sender that sends again within this time need not connect anew, in seconds.
+keepalive = 5
+# A stop finishes what is being answered (5 s at the most, see glassq/intake/enqueue.py), then ends.
+graceful_timeout = 10
+# A worker whose main loop is silent for so long is killed; it never waits for anything, in seconds.
+timeout = 30
+# The heartbeat file belongs in memory: on a slow disk it would look like a hanging worker.
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108
+control_socket_disable = True
+
+# Limits of one request's head.
+limit_request_line = 4094
+limit_request_fields = 100
+limit_request_field_size = 8190
+
+# Nobody is believed who says for whom he speaks: no X-Forwarded-*, no SCRIPT_NAME out of headers.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers = {}
+
+# One line per event comes from the app itself; gunicorn's access log would repeat what senders write.
+accesslog = None
+proc_name = "glassq-web"
+
+
+def on_starting(server):
+    """gunicorn's own lines in our form."""
+    log.setup(_settings.log.level)
+    for name in ("gunicorn.error", "gunicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True

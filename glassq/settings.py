@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -454,3 +455,19 @@ def _did_you_mean(names: list[str], unknown: str) -> str:
     if close:
         return f"; did you mean {close[0]}?"
     return f"; expected one of: {', '.join(known)}" if known else ""
+
+
+def installed_file(name: str, settings: Settings) -> Path:
+    """A file of conf/: the one beside the settings file, else the one of the source tree, else the installed one.
+
+    Raises SettingsError where there is none.
+    """
+    places = [
+        Path(settings.file).resolve().parent / name,
+        Path(__file__).parent.parent / "conf" / name,
+        Path(sys.prefix) / "share" / "glassq" / name,
+    ]
+    for place in places:
+        if place.is_file():
+            return place
+    raise SettingsError(f"{name} is missing; looked at: {', '.join(map(str, places))}")

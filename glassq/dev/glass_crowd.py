@@ -1,0 +1,170 @@
+"""A crowd of simulated Glass users who share photos, awkward ones among them: the load of `glassq demo`.
+
+For each ping it is planned beforehand what must come of it, so that whoever runs the crowd can tell what got lost.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+from glassq.dev.glass_api import BASE
+from glassq.dev.glass_faults import HTML
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glassq.dev.glass import SimulatedGlass
+    from glassq.dev.glass_ping import PingResult
+    from glassq.dev.glass_world import Attachment, Item
+    from glassq.dev.media import Kind
+
+Expected = Literal["stored", "dropped", "buried", "refused"]
+# What is the matter with a ping or its photo, if anything.
+Trouble = Literal[
+    "none",
+    "png",
+    "film",
+    "several",  # a picture, a film and a live stream's address in one item: two files
+    "processing",  # not available for some seconds after the ping
+    "gone",  # deleted before the ping is sent
+    "revoked",  # the user took the consent back
+    "rate limited",  # 429 or 403, with a Retry-After
+    "server error",  # 503 with HTML
+    "cut off",  # the first download ends in the middle
+    "duplicate",  # the same ping twice
+    "wrong token",  # sent by somebody else
+]
+TROUBLES: tuple[Trouble, ...] = get_args(Trouble)[1:]
+
+_MEDIA: dict[Trouble, tuple[Kind, ...]] = {"png": ("png",), "film": ("mp4",), "several": ("jpeg", "mp4", "stream")}
+_EXPECTED: dict[Trouble, Expected] = {"gone": "dropped", "revoked": "buried", "wrong token": "refused"}
+# What part of the pings is awkward, beyond one of each kind.
+AWKWARD = 0.25
+# How long photos are processed, in seconds: long enough that the first look comes too early.
+PROCESSING = (2.0, 4.0)
+# Mirror sends from many machines; ours from a few threads, so that one slow answer holds up no other ping.
+SENDERS = 4
+
+
+@dataclass(slots=True)
+class Planned:
+    """One ping of the plan. `item` and `results` (one a sending: two for a duplicate) are there once it was sent."""
+
+    number: int
+    user: str
+    trouble: Trouble
+    expected: Expected
+    item: Item | None = None
+    results: list[PingResult] = field(default_factory=list)
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether it was sent and each of its sendings was answered with 2xx."""
+        return bool(self.results) and all(result.acknowledged for result in self.results)
+
+    @property
+    def files(self) -> tuple[Attachment, ...]:
+        """The attachments that must come to be stored, in the item's order, with their bytes."""
+        if self.item is None or self.expected != "stored":
+            return ()
+        return tuple(one for one in self.item.attachments if not one.content_type.endswith("stream-url"))
+
+
+class Crowd:
+    """`users` people (and one who takes the consent back) and their `pings` pings, `rate` a second; `seed` decides all.
+
+    `accounts` has each user's authorized_user JSON by name: all of them must have credentials and a subscription
+    before `run`. From 12 pings on, each kind of trouble is there at least once.
+    """
+
+    def __init__(self, glass: SimulatedGlass, *, pings: int, users: int = 5, seed: int = 1, rate: float = 20.0) -> None:
+        if pings < 0 or users < 1 or rate <= 0:
+            raise ValueError(f"a crowd needs pings >= 0, users >= 1, rate > 0; not {pings}, {users}, {rate}")
+        self._glass = glass
+        self._seed = seed
+        self._chance = random.Random(seed)
+        self._rate = rate
+        # Google's user ids are 21 digits.
+        names = [str(self._chance.randrange(10**20, 2 * 10**20) + 10**20) for _ in range(users + 1)]
+        self.users, self._revoked = names[:-1], names[-1]
+        self.accounts = {name: glass.add_user(name) for name in names}
+        self.planned = self._plan(pings)
+        #: set from outside to end `run` early
+        self.stop = threading.Event()
+
+    def _plan(self, pings: int) -> list[Planned]:
+        choose = self._chance
+        troubles = choose.sample(TROUBLES, min(pings, len(TROUBLES)))
+        for _ in range(pings - len(troubles)):
+            troubles.append(choose.choice(TROUBLES) if choose.random() < AWKWARD else "none")
+        choose.shuffle(troubles)
+        return [
+            Planned(
+                number,
+                self._revoked if trouble == "revoked" else choose.choice(self.users),
+                trouble,
+                _EXPECTED.get(trouble, "stored"),
+            )
+            for number, trouble in enumerate(troubles, 1)
+        ]
+
+    def run(self, on_event: Callable[[Planned], object] = lambda _: None) -> None:
+        """Sends the plan, until its end or `stop`. `on_event` is told of each ping sent, in one of several threads.
+
+        Raises whatever went wrong on our side: LookupError where a user has no subscription, SettingsError without
+        Pillow.
+        """
+        started = time.monotonic()
+        with ThreadPoolExecutor(SENDERS, thread_name_prefix="crowd") as senders:
+            sent = []
+            try:
+                for planned in self.planned:
+                    due = started + planned.number / self._rate
+                    if self.stop.wait(max(0.0, due - time.monotonic())):
+                        break
+                    sent.append(senders.submit(self._send, planned, on_event))
+            except BaseException:
+                # A Ctrl-C: else the executor's end would wait until all that is queued was sent.
+                self.stop.set()
+                raise
+        for future in sent:
+            future.result()
+
+    def _send(self, planned: Planned, on_event: Callable[[Planned], object]) -> None:
+        if self.stop.is_set():
+            return
+        planned.item = self._share(planned)
+        tries = {"tries": 1} if planned.trouble == "wrong token" else {}
+        form = self._glass.notification(planned.user, planned.item)
+        if planned.trouble == "wrong token":
+            form["verifyToken"] = "somebody-else"
+        url = self._glass.subscription(planned.user).callback_url
+        for _ in range(2 if planned.trouble == "duplicate" else 1):
+            planned.results.append(self._glass.send(url, form, stop=self.stop, **tries))
+        on_event(planned)
+
+    def _share(self, planned: Planned) -> Item:
+        """Makes the planned item, and its trouble."""
+        # Of its own for each ping: the threads' order must not decide anything.
+        chance = random.Random(f"{self._seed}/{planned.number}")
+        patience = chance.uniform(*PROCESSING) if planned.trouble == "processing" else 0.0
+        item = self._glass.share(planned.user, _MEDIA.get(planned.trouble, ("jpeg",)), processing_for=patience)
+        path = f"{BASE}timeline/{item.id}"
+        match planned.trouble:
+            case "gone":
+                self._glass.delete_item(planned.user, item.id, trace=chance.random() < 0.5)
+            case "revoked":
+                self._glass.revoke(planned.user)
+            case "rate limited":
+                status, times = chance.choice((403, 429)), chance.randint(1, 2)
+                self._glass.fail_next(path, status, "rateLimitExceeded", headers={"Retry-After": "1"}, times=times)
+            case "server error":
+                self._glass.fail_next(path, 503, body=HTML)
+            case "cut off":
+                self._glass.fail_next(f"{path}/attachments/{item.attachments[0].id}", mode="cut off")
+        return item

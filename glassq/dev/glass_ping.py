@@ -1,0 +1,77 @@
+"""Sending pings as Mirror sends them: ten seconds of patience, and then once more."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Mapping
+
+# Mirror gives up on a callback after 10 s, and then "might try to resend" (its guide on subscriptions).
+TIMEOUT = 10.0
+# The guide doesn't say how often, or how soon. Tries in all, and the pause after the first in seconds; it doubles.
+TRIES = 5
+PAUSE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class PingResult:
+    """What came of a ping.
+
+    `statuses` has one HTTP status a try, 0 where no answer came in time. `seconds` is how long the last try took.
+    """
+
+    statuses: tuple[int, ...]
+    seconds: float
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the last try was answered with 2xx."""
+        return bool(self.statuses) and 200 <= self.statuses[-1] < 300
+
+
+def send(
+    callback_url: str,
+    form: Mapping[str, Any] | bytes,
+    stop: threading.Event,
+    *,
+    tries: int = TRIES,
+    timeout: float = TIMEOUT,
+) -> PingResult:
+    """POSTs `form` as JSON (bytes: as they are) until it is acknowledged, `tries` times at most.
+
+    Each wait for the other side is at most `timeout` seconds; `stop` ends the resending.
+    """
+    body = form if isinstance(form, bytes) else json.dumps(form).encode()
+    statuses: list[int] = []
+    pause = PAUSE
+    while True:
+        started = time.perf_counter()
+        statuses.append(_post(callback_url, body, timeout))
+        result = PingResult(tuple(statuses), time.perf_counter() - started)
+        if result.acknowledged or len(statuses) >= tries or stop.wait(pause):
+            return result
+        pause *= 2
+
+
+def _post(url: str, body: bytes, timeout: float) -> int:
+    """The status of the answer; 0 where none came."""
+    parts = urlsplit(url)
+    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = connect(parts.hostname or "", parts.port, timeout=timeout)
+    headers = {"Content-Type": "application/json; charset=UTF-8", "User-Agent": "SimulatedGlass"}
+    try:
+        connection.request("POST", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()

@@ -1,0 +1,260 @@
+"""Users' consents on disk: one encrypted file for each user.
+
+A file's name is the SHA-256 of the user id, so that no id from outside becomes part of a path. What is in it is
+encrypted with Fernet; while keys are rotated there are several, the first encrypts. Files are replaced as a whole, so
+readers need no lock; writers hold one, because two processes may learn different things about one user at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from glassq.errors import CredentialsError, SettingsError, UserRevoked, UserUnknown
+from glassq.glass.names import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from glassq.settings import Settings
+
+_FILE = re.compile(r"[0-9a-f]{64}")
+
+
+class StoredCredentials(msgspec.Struct, frozen=True, kw_only=True):
+    """One user's consent. `updated` is when it was last changed (UTC)."""
+
+    user: str
+    refresh_token: str
+    scopes: tuple[str, ...] = ()
+    state: Literal["active", "revoked"] = "active"
+    updated: datetime
+
+    def __repr__(self) -> str:
+        return f"StoredCredentials(user={self.user!r}, state={self.state!r}, updated={self.updated!r})"
+
+
+class AuthorizedUser(msgspec.Struct, frozen=True, kw_only=True):
+    """What an authorized_user JSON holds, as Google's tools write it."""
+
+    client_id: str
+    client_secret: str
+    refresh_token: str
+    scopes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"AuthorizedUser(client_id={self.client_id!r})"
+
+
+class Listing(NamedTuple):
+    """All users of a store, by user id, and an error for each file that cannot be read."""
+
+    users: list[StoredCredentials]
+    damaged: list[CredentialsError]
+
+
+class CredentialStore:
+    """The consents in `directory`; `keys` are Fernet keys, of which the first encrypts and every one decrypts.
+
+    The directory is made (mode 0700) when the first user is added. Every method raises CredentialsError where the
+    file system refuses; the cause is then the OSError.
+    """
+
+    def __init__(self, directory: str | Path, keys: Sequence[str]) -> None:
+        """Raises CredentialsError where a key is none."""
+        self._directory = Path(directory)
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys])
+        except ValueError:
+            raise CredentialsError("a key is not 32 bytes in URL-safe base64, as new_key() makes them") from None
+
+    @classmethod
+    def open(cls, settings: Settings) -> CredentialStore:
+        """The store that the settings name. Raises SettingsError where the key file cannot be used."""
+        keys = settings.secret("glass.credentials_key_file")
+        try:
+            return cls(settings.glass.credentials, keys)
+        except CredentialsError as error:
+            file = settings.glass.credentials_key_file
+            raise SettingsError(f'{settings.file}: [glass] credentials_key_file = "{file}": {error}') from None
+
+    def add(self, user: str, refresh_token: str, scopes: Sequence[str] = ()) -> StoredCredentials:
+        """Stores a fresh consent, in place of any older one, even a damaged one."""
+        if not user or not refresh_token:
+            raise CredentialsError("a user id and a refresh token must not be empty")
+        if not (user.isprintable() and refresh_token.isprintable()):
+            raise CredentialsError("a user id and a refresh token must be printable text")
+        fresh = StoredCredentials(user=user, refresh_token=refresh_token, scopes=tuple(scopes), updated=_now())
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise CredentialsError(f"{self._directory}: cannot be made: {error.strerror}") from error
+        with self._locked():
+            self._write(fresh)
+        return fresh
+
+    def get(self, user: str) -> StoredCredentials:
+        """The user's consent. Raises UserUnknown, UserRevoked, or CredentialsError for a file that cannot be read."""
+        stored = self._find(user)
+        if stored is None:
+            raise UserUnknown(f"there are no credentials for user {shown(user)}: add them with glassq users add")
+        if stored.state == "revoked":
+            raise UserRevoked(f"user {shown(user)} took the consent back: a new one is needed (glassq users add)")
+        return stored
+
+    def list(self) -> Listing:
+        """Every user, revoked ones too. A damaged file does not hide the others."""
+        users: list[StoredCredentials] = []
+        damaged: list[CredentialsError] = []
+        try:
+            paths = sorted(path for path in self._directory.iterdir() if _FILE.fullmatch(path.name))
+        except FileNotFoundError:
+            paths = []
+        except OSError as error:
+            raise CredentialsError(f"{self._directory}: cannot be listed: {error.strerror}") from error
+        for path in paths:
+            try:
+                stored = self._read(path)
+            except CredentialsError as error:
+                damaged.append(error)
+            else:
+                users += [stored] if stored else []
+        return Listing(sorted(users, key=lambda each: each.user), damaged)
+
+    def remove(self, user: str) -> bool:
+        """Forgets the user; False where nothing was stored. A damaged file is removed as well."""
+        if not self._directory.is_dir():
+            return False
+        with self._locked():
+            try:
+                self._path(user).unlink()
+            except FileNotFoundError:
+                return False
+            self._sync()
+        return True
+
+    def mark_revoked(self, user: str, refresh_token: str) -> bool:
+        """Marks the user's consent as taken back, if `refresh_token` is still the stored one.
+
+        False where it is not: there is a fresh consent meanwhile, or none at all.
+        """
+        return self._replace(user, refresh_token, state="revoked")
+
+    def rotate(self, user: str, old: str, new: str) -> bool:
+        """Stores the refresh token `new`, if `old` is still the stored one; False where it is not."""
+        return self._replace(user, old, refresh_token=new)
+
+    def _replace(self, user: str, expected: str, **changes: str) -> bool:
+        if not self._directory.is_dir():
+            return False
+        with self._locked():
+            stored = self._find(user)
+            if stored is None or stored.refresh_token != expected:
+                return False
+            self._write(msgspec.structs.replace(stored, updated=_now(), **changes))
+        return True
+
+    def _path(self, user: str) -> Path:
+        return self._directory / hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _find(self, user: str) -> StoredCredentials | None:
+        stored = self._read(self._path(user), f" (user {shown(user)})")
+        if stored and stored.user != user:
+            raise CredentialsError(f"{self._path(user)}: is the file of another user: remove it and add the user again")
+        return stored
+
+    def _read(self, path: Path, whose: str = "") -> StoredCredentials | None:
+        try:
+            return msgspec.json.decode(self._fernet.decrypt(path.read_bytes()), type=StoredCredentials)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CredentialsError(f"{path}{whose}: cannot be read: {error.strerror}") from error
+        except InvalidToken:
+            raise CredentialsError(
+                f"{path}{whose}: cannot be decrypted: either its key is missing from credentials_key_file (put it "
+                "back, below the newest), or the file is damaged (add the user again)"
+            ) from None
+        except msgspec.MsgspecError:
+            raise CredentialsError(f"{path}{whose}: holds no credentials: add the user again") from None
+
+    def _write(self, stored: StoredCredentials) -> None:
+        # One name is enough under the lock, and what a killed process left behind is overwritten.
+        fresh = self._directory / ".new"
+        try:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self._fernet.encrypt(msgspec.json.encode(stored)))
+                file.flush()
+                os.fsync(descriptor)
+            fresh.rename(self._path(stored.user))
+            self._sync()
+        except OSError as error:
+            raise CredentialsError(f"{self._path(stored.user)}: cannot be written: {error.strerror}") from error
+
+    def _sync(self) -> None:
+        """Makes a rename or removal durable."""
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            descriptor = os.open(self._directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise CredentialsError(f"{self._directory}: cannot be locked: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def new_key() -> str:
+    """A new key for the credentials key file: one line of text."""
+    return Fernet.generate_key().decode("ascii")
+
+
+def read_authorized_user(source: str | Path) -> AuthorizedUser:
+    """The authorized_user JSON in `source`: a file's path, or the text itself (it starts with "{").
+
+    Raises CredentialsError with file, key and what is expected, and never with a value.
+    """
+    if isinstance(source, str) and source.lstrip().startswith("{"):
+        name, text = "authorized_user JSON", source
+    else:
+        name = str(source)
+        try:
+            text = Path(source).read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise CredentialsError(f"{name}: cannot be read: {getattr(error, 'strerror', 'is not text')}") from error
+    try:
+        fields = msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=dict[str, object])
+    except msgspec.MsgspecError:
+        raise CredentialsError(f"{name}: expected a JSON object") from None
+    if fields.get("type") != "authorized_user":
+        raise CredentialsError(f'{name}: key "type": expected "authorized_user" (a user\'s consent, not a client\'s)')
+    for key in ("client_id", "client_secret", "refresh_token"):
+        if not isinstance(fields.get(key), str) or not fields[key]:
+            raise CredentialsError(f'{name}: key "{key}": expected a text that is not empty')
+    fields["scopes"] = fields.get("scopes") or []
+    try:
+        return msgspec.convert(fields, AuthorizedUser)
+    except msgspec.ValidationError:
+        raise CredentialsError(f'{name}: key "scopes": expected a list of texts') from None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

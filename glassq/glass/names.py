@@ -1,0 +1,162 @@
+"""What a stored photo is called, and what kind of content it is.
+
+    ugi-<user>-<item>.<ext>               the first, or only, attachment of a timeline item
+    ugi-<user>-<item>-<attachment>.<ext>  every other one
+
+The name is the idempotency key: it is known before anything is downloaded, and no two attachments share one.
+That holds because each part has its own alphabet. The user part has no "-" or "." (both are percent-encoded), so it
+ends at the first "-". An item id has "-" but never "%". The attachment part always has a "%" and never a "-", so what
+follows the last "-" is an attachment exactly when it has a "%".
+"""
+
+from __future__ import annotations
+
+import re
+
+from glassq.errors import Bury
+
+# The longest file name that common file systems take, in bytes. Object stores take more.
+MAX_NAME = 255
+# So many first bytes tell every kind below.
+HEAD = 32
+
+_ITEM = re.compile(r"[A-Za-z0-9_-]{1,128}")
+# Real ones look like "ps:5938166036004083986"; "." and ".." would climb up in a URL's path.
+_ATTACHMENT = re.compile(r"(?!\.{1,2}$)[\x21-\x7e]{1,256}")
+_NAME = re.compile(
+    r"ugi-(?P<user>[A-Za-z0-9_%]+)-(?P<item>[A-Za-z0-9_-]+?)(?:-(?P<attachment>[A-Za-z0-9_]*%[A-Za-z0-9_%]*))?\.[a-z0-9]+"
+)
+_PLAIN = re.compile(r"[\w.@+:-]{1,128}", re.ASCII)
+
+# Content types that are stored as what they are, with their extension.
+_EXTENSIONS = {
+    "image/jpeg": "jpg",
+    "image/png": "png",
+    "image/gif": "gif",
+    "image/webp": "webp",
+    "video/mp4": "mp4",
+    "audio/mpeg": "mp3",
+    "audio/aac": "aac",
+    "audio/wav": "wav",
+}
+_ALIASES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "audio/mp3": "audio/mpeg",
+    "audio/x-wav": "audio/wav",
+    "audio/wave": "audio/wav",
+    "audio/vnd.wave": "audio/wav",
+    "audio/x-aac": "audio/aac",
+}
+UNKNOWN = "application/octet-stream"
+# Its body is the URL of a live stream, not media.
+STREAM = "video/vnd.google-glass.stream-url"
+
+# ISO base media files that are no MP4 videos: still pictures, sound only, QuickTime (major brands, ISO/IEC 14496-12).
+_OTHER_BRANDS = {b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"M4A ", b"M4B ", b"qt  "}
+
+
+def check_item(item: str) -> str:
+    """The item id, if it is one: 1 to 128 of A-Z a-z 0-9 _ and -. Raises Bury."""
+    if not _ITEM.fullmatch(item):
+        raise Bury(f"timeline item {shown(item)}: expected an id of 1 to 128 of A-Z a-z 0-9 _ -")
+    return item
+
+
+def check_attachment(attachment: object, item: str) -> str:
+    """The attachment id, if it is one: 1 to 256 printable ASCII characters, not "." or "..". Raises Bury."""
+    if not isinstance(attachment, str) or not _ATTACHMENT.fullmatch(attachment):
+        raise Bury(f"timeline item {item}: attachment {shown(str(attachment))}: expected an id in printable ASCII")
+    return attachment
+
+
+def object_name(user: str, item: str, attachment: str | None, content_type: str) -> str:
+    """The name of an attachment's object; `attachment` is None for an item's first (or only) one.
+
+    `content_type` is the declared one; it decides the extension. Raises Bury where an id is none, or the name gets
+    longer than MAX_NAME bytes.
+    """
+    if not user or attachment == "":
+        raise Bury(f"timeline item {shown(item)}: an object name needs a user and an attachment that are not empty")
+    rest = "" if attachment is None else f"-{_quote_marked(attachment)}"
+    name = f"ugi-{_quote(user)}-{check_item(item)}{rest}.{extension(content_type)}"
+    if len(name) > MAX_NAME:
+        raise Bury(f"timeline item {item} of user {shown(user)}: its object name has {len(name)} of {MAX_NAME} bytes")
+    return name
+
+
+def prefix(user: str, item: str) -> str:
+    """What the names of an item's objects start with. Others may, too: `belongs` decides."""
+    return f"ugi-{_quote(user)}-{item}"
+
+
+def belongs(name: str, user: str, item: str) -> bool:
+    """Whether `name` is an object of exactly this user's item (item "abc" does not own those of "abc-1")."""
+    match = _NAME.fullmatch(name)
+    return match is not None and match["user"] == _quote(user) and match["item"] == item
+
+
+def canonical(content_type: object) -> str:
+    """A Content-Type without parameters, in lower case, under its usual name; "" where there is none."""
+    text = content_type.partition(";")[0].strip().lower() if isinstance(content_type, str) else ""
+    return _ALIASES.get(text, text)
+
+
+def extension(content_type: str) -> str:
+    """The extension for a declared content type: "bin" for all that is not on the list."""
+    return _EXTENSIONS.get(canonical(content_type), "bin")
+
+
+def stored_type(declared: str, head: bytes) -> str:
+    """The content type to store something under: what its first bytes (HEAD of them) say, if it is on the list.
+
+    Where they contradict the declared type nobody should trust either: application/octet-stream. The object's name
+    was made from the declared type before a byte was seen, and stays.
+    """
+    declared, found = canonical(declared), sniff(head)
+    return found if found and declared in (found, UNKNOWN, "") else UNKNOWN
+
+
+def sniff(head: bytes) -> str | None:
+    """The content type that the first bytes of a file show, or None (magic numbers as in the WHATWG MIME standard)."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    if head[:4] == b"RIFF":
+        return {b"WEBP": "image/webp", b"WAVE": "audio/wav"}.get(head[8:12])
+    if head[4:8] == b"ftyp":
+        return None if head[8:12] in _OTHER_BRANDS else "video/mp4"
+    return _sniff_audio(head)
+
+
+def _sniff_audio(head: bytes) -> str | None:
+    if head.startswith(b"ID3"):
+        return "audio/mpeg"
+    if len(head) < 2 or head[0] != 0xFF:
+        return None
+    # After 12 bits of ones: 1 bit version, 2 bits layer. Layer 0 is ADTS (AAC); the others are MPEG audio, whose
+    # version 2.5 has only 11 ones.
+    if head[1] & 0xF6 == 0xF0:
+        return "audio/aac"
+    return "audio/mpeg" if head[1] & 0xE0 == 0xE0 and head[1] & 0x06 else None
+
+
+def shown(text: str) -> str:
+    """An id from outside, fit to be read by an operator: bounded, and quoted where it has anything unusual."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return repr(text if len(text) <= 64 else f"{text[:64]}...")
+
+
+def _quote(text: str) -> str:
+    data = text.encode("utf-8", "surrogatepass")
+    return re.sub(rb"[^A-Za-z0-9_]", lambda match: b"%%%02X" % match[0][0], data).decode("ascii")
+
+
+def _quote_marked(text: str) -> str:
+    """Quoted so that there is at least one "%"."""
+    quoted = _quote(text)
+    return quoted if "%" in quoted else f"%{ord(quoted[0]):02X}{quoted[1:]}"

@@ -1,0 +1,201 @@
+"""The handler of Glass pings: stores the photos of a shared timeline item.
+
+    [[routes]]
+    source = "mirror"
+    collection = "timeline"
+    handler = "glassq.glass.photos:store"
+
+It runs at least once for a ping, so it looks first: an object's name is known before its content, and one that is
+there is not downloaded again. Running it twice, even at the same time, stores each photo once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from glassq.errors import Bury, Drop, Retry
+from glassq.glass import names
+from glassq.glass.api import Mirror
+from glassq.glass.credentials import CredentialStore
+from glassq.glass.storage import open_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glassq.delivery import Delivery
+    from glassq.glass.api import Account
+    from glassq.glass.storage import Storage, Stored
+    from glassq.routes import Context
+    from glassq.settings import Settings
+
+# A photo that Glass still uploads is asked for again after 15 s, then twice as long each time, up to 10 min.
+FIRST_WAIT = 15.0
+LONGEST_WAIT = 600.0
+
+
+class Action(msgspec.Struct, frozen=True):
+    """What the user did. Types that are not known are ignored, as the API's guide asks."""
+
+    type: str | None = None
+
+
+class Ping(msgspec.Struct, frozen=True, rename="camel"):
+    """What is read of a ping; it may have more."""
+
+    collection: str
+    item_id: str = ""
+    operation: str | None = None
+    user_token: str | None = None
+    user_actions: list[Action] | None = None
+
+    def has(self, action: str) -> bool:
+        """Whether the user did this."""
+        return any(each.type == action for each in self.user_actions or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Glass:
+    """What handling Glass pings takes; one per process (`context.once(Glass.open)`)."""
+
+    credentials: CredentialStore
+    mirror: Mirror
+    storage: Storage
+
+    @classmethod
+    def open(cls, settings: Settings) -> Glass:
+        """All of it, as the settings say. Raises SettingsError."""
+        store = CredentialStore.open(settings)
+        return cls(store, Mirror(settings, store), open_storage(settings.storage.url))
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self.mirror.close()
+        self.storage.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """An attachment to be stored: its id, the object's name, the declared content type, whether Glass is done."""
+
+    id: str
+    name: str
+    content_type: str
+    ready: bool
+
+
+def store(delivery: Delivery, context: Context) -> dict[str, Any]:
+    """Stores what the user shared; the result is {"urls": [...], "bytes": in all}.
+
+    For a deletion, with on_delete = "delete", the result is {"deleted": [names]}. Raises Drop where there is nothing
+    to do, Retry and Bury as glass/verdicts.py and glass/storage decide.
+    """
+    ping = _parse(delivery.body)
+    if ping.collection != "timeline":
+        raise Drop(f"collection {names.shown(ping.collection)}: only timeline items have photos")
+    item, user = names.check_item(ping.item_id), ping.user_token
+    if not user:
+        raise Bury(f"timeline item {item}: the ping has no userToken, so whose it is cannot be known")
+    # SHARE is documented as UPDATE and comes as INSERT: what the user did decides, not the operation.
+    if ping.has("SHARE") or (not ping.user_actions and ping.operation != "DELETE"):
+        return _store_item(user, item, delivery, context)
+    if ping.has("DELETE") or ping.operation == "DELETE":
+        return _delete_item(user, item, context)
+    raise Drop(f"timeline item {item} of user {names.shown(user)}: no SHARE among the user actions")
+
+
+def _parse(body: bytes) -> Ping:
+    try:
+        return msgspec.json.decode(body, type=Ping)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Bury(f"the body is not a ping: {error}") from None
+
+
+def _store_item(user: str, item: str, delivery: Delivery, context: Context) -> dict[str, Any]:
+    glass = context.once(Glass.open)
+    account = glass.mirror.account(user, context.remaining)
+    whose = f"timeline item {item} of user {names.shown(user)}"
+    stored: list[Stored] = []
+    waiting: list[str] = []
+    answer = account.item(item)
+    if answer.get("isDeleted"):
+        raise Drop(f"gone: {whose} is deleted")
+    for photo in _photos(user, item, answer):
+        done = glass.storage.find(photo.name)
+        if done is None and photo.ready:
+            done = _download(photo, item, account, glass.storage, delivery, context)
+        if done is None:
+            waiting.append(photo.id)
+        else:
+            stored.append(done)
+    if waiting:
+        raise _not_ready(whose, waiting, delivery, context)
+    if not stored:
+        raise Drop(f"{whose}: no attachments to store")
+    return {"urls": [each.url for each in stored], "bytes": sum(each.size for each in stored)}
+
+
+def _photos(user: str, item: str, answer: dict[str, Any]) -> Iterator[Photo]:
+    """The attachments of an item that can be stored. The first gets the short name, whether it is ready or not."""
+    first = True
+    listed = answer.get("attachments")
+    for attachment in listed if isinstance(listed, list) else ():
+        if not isinstance(attachment, dict):
+            continue
+        content_type = names.canonical(attachment.get("contentType"))
+        if content_type == names.STREAM:
+            continue
+        attachment_id = names.check_attachment(attachment.get("id"), item)
+        name = names.object_name(user, item, None if first else attachment_id, content_type)
+        ready = not attachment.get("isProcessingContent")
+        yield Photo(attachment_id, name, content_type, ready)
+        if not (ready or content_type):
+            # It may turn out to be a stream: until its type is known, nobody knows who comes first after it.
+            return
+        first = False
+
+
+def _download(
+    photo: Photo, item: str, account: Account, storage: Storage, delivery: Delivery, context: Context
+) -> Stored:
+    settings = context.settings
+    with account.media(item, photo.id, settings.glass.max_attachment) as pieces:
+        head, content = _peek(pieces)
+        return storage.write(
+            photo.name,
+            content,
+            content_type=names.stored_type(photo.content_type, head),
+            metadata={"item": item, "attachment": photo.id, "delivery": delivery.id},
+            timeout=min(context.remaining(), settings.worker.deadline),
+        )
+
+
+def _peek(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes, enough to tell what it is, and all of it."""
+    head = b""
+    while len(head) < names.HEAD:
+        piece = next(pieces, None)
+        if piece is None:
+            break
+        head += piece
+    return head[: names.HEAD], chain([head], pieces)
+
+
+def _not_ready(whose: str, waiting: list[str], delivery: Delivery, context: Context) -> Retry | Bury:
+    reason = f"{whose}: Glass still processes attachment {', '.join(waiting)}"
+    patience = context.settings.glass.processing_patience
+    if delivery.age() > patience:
+        return Bury(f"{reason}, for more than {patience} ([glass] processing_patience)")
+    # The exponent is bounded: waiting can go on for months, and 2.0 ** 1024 is no float any more.
+    return Retry(reason, delay=min(FIRST_WAIT * 2 ** min(delivery.waits, 16), LONGEST_WAIT), counts=False)
+
+
+def _delete_item(user: str, item: str, context: Context) -> dict[str, Any]:
+    if context.settings.glass.on_delete == "keep":
+        raise Drop(f"timeline item {item} of user {names.shown(user)}: deleted on Glass; kept")
+    storage = context.once(Glass.open).storage
+    mine = [name for name in storage.names(names.prefix(user, item)) if names.belongs(name, user, item)]
+    return {"deleted": [name for name in mine if storage.delete(name)]}

@@ -1,0 +1,202 @@
+"""Photos as files in one directory.
+
+A file is written under a hidden name, synced, and then linked to its own: a link fails where the name exists, so of
+two processes one wins, and whoever is killed in between leaves no half a photo. A directory keeps neither content
+type nor metadata; the name's ending says what a file is.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from glassq.errors import Bury, Retry
+from glassq.glass.storage.base import Stored, checked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+# Hidden from names(), and unlike any dot file somebody else might keep there.
+_UNFINISHED = ".glassq-unfinished-"
+# Seconds. No attempt lives this long: what is older was left by a process that was killed.
+_ABANDONED = 86_400
+# Only an operator can mend these. All else (no space, quota, input/output error, a mount that went) may mend itself.
+_PERMANENT = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.EFBIG,
+}
+# How file systems say that they have no hard links: FAT and exFAT, then FUSE and network ones.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+class DirectoryStorage:
+    """Stores in `directory`, which is made (mode 0700) where it is missing. See Storage for the methods.
+
+    `link` gives a finished file its name and fails where that exists: os.link, unless a test has another one.
+    """
+
+    def __init__(self, directory: str | Path, *, link: Callable[[Path, Path], None] = os.link) -> None:
+        self._directory = Path(directory)
+        self._link = link
+        with self._verdicts("cannot be opened"):
+            _make(self._directory)
+        self._clear_abandoned()
+        with self._unfinished("cannot be opened"):
+            pass  # that a file can be made says more than any permission bits
+
+    def find(self, name: str) -> Stored | None:
+        path = self._path(name)
+        with self._verdicts(f"cannot look for {name}"):
+            try:
+                found = path.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+            if not stat.S_ISREG(found.st_mode):
+                raise Bury(f"{path} is in the way: not a regular file")
+            # Whoever linked it may have been killed before its own sync; a caller will say "stored" on our word.
+            _sync(self._directory)
+        return Stored(f"file://{path}", found.st_size, created=False)
+
+    def write(
+        self, name: str, chunks: Iterable[bytes], *, content_type: str, metadata: Mapping[str, str], timeout: float
+    ) -> Stored:
+        path = self._path(name)
+        trouble = f"cannot store {name}"
+        with self._unfinished(trouble) as (unfinished, file):
+            # What reading a chunk raises is the caller's, an OSError too: only our own calls are translated.
+            for chunk in chunks:
+                with self._verdicts(trouble):
+                    _write_all(file, chunk)
+            with self._verdicts(trouble):
+                os.fsync(file)
+                created = self._publish(unfinished, path)
+        stored = self.find(name)
+        if stored is None:
+            raise Retry(f"{path} was there and is gone: something else deletes it")
+        return replace(stored, created=created)
+
+    def delete(self, name: str) -> bool:
+        path = self._path(name)
+        with self._verdicts(f"cannot delete {name}"):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return False
+            _sync(self._directory)
+        return True
+
+    def names(self, prefix: str) -> Iterator[str]:
+        with self._verdicts("cannot be listed"), os.scandir(self._directory) as entries:
+            found = [
+                entry.name
+                for entry in entries
+                if entry.name.startswith(prefix)
+                and not entry.name.startswith(".")
+                and entry.is_file(follow_symlinks=False)
+            ]
+        yield from sorted(found)
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""
+
+    def _path(self, name: str) -> Path:
+        return self._directory / checked(name)
+
+    @contextmanager
+    def _unfinished(self, trouble: str) -> Iterator[tuple[Path, int]]:
+        """A new hidden file, path and descriptor; it is gone afterwards, whatever happens."""
+        path = self._directory / f"{_UNFINISHED}{os.getpid()}-{token_hex(8)}"
+        with self._verdicts(trouble):
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            yield path, file
+        finally:
+            os.close(file)
+            with suppress(OSError):
+                path.unlink()
+
+    def _publish(self, unfinished: Path, path: Path) -> bool:
+        """Gives the file its name; False where that is taken. Never over another file, never half."""
+        try:
+            self._link(unfinished, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return self._publish_by_rename(unfinished, path)
+        return True
+
+    def _publish_by_rename(self, unfinished: Path, path: Path) -> bool:
+        """For file systems without hard links: a rename overwrites, so look first, one process at a time."""
+        with _opened(self._directory) as directory:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            if os.path.lexists(path):
+                return False
+            unfinished.rename(path)
+            return True
+
+    def _clear_abandoned(self) -> None:
+        oldest = time.time() - _ABANDONED
+        for path in self._directory.glob(f"{_UNFINISHED}*"):
+            with suppress(OSError):
+                if path.stat(follow_symlinks=False).st_mtime < oldest:
+                    path.unlink()
+
+    @contextmanager
+    def _verdicts(self, trouble: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = f"file://{self._directory} {trouble}: {_in_words(error)}"
+            raise (Bury if error.errno in _PERMANENT else Retry)(reason) from error
+
+
+def _in_words(error: OSError) -> str:
+    words = error.strerror or str(error)
+    return f"{words}; it must be a directory that we may write to" if error.errno in _PERMANENT else words
+
+
+def _make(directory: Path) -> None:
+    """Makes the directory and what is missing above it, for our user alone and to survive a loss of power."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+        _sync(path.parent)
+
+
+def _write_all(file: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _sync(directory: Path) -> None:
+    """Makes the directory's entries survive a loss of power."""
+    with _opened(directory) as file:
+        os.fsync(file)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield file
+    finally:
+        os.close(file)

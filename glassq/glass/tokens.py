@@ -1,0 +1,139 @@
+"""Access tokens: made out of users' stored consents, kept in memory, never written anywhere.
+
+What Google says about a consent is brought back to the store here: a new refresh token, or that it was taken back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from google.auth.transport.requests import Request
+from google.oauth2.credentials import Credentials
+
+from glassq.errors import CredentialsError, Retry
+from glassq.glass.names import shown
+from glassq.glass.verdicts import invalid_grant, retry_after, verdict
+
+if TYPE_CHECKING:
+    import requests
+
+    from glassq.errors import Verdict
+    from glassq.glass.credentials import CredentialStore
+    from glassq.settings import Settings
+
+# Users whose access tokens one process remembers: about 2 KiB each.
+MAX_USERS = 256
+# Anything else is no token, and could not be sent in a header (RFC 6750, 2.1, and a little wider).
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+# Seconds to connect, and to wait for each piece of an answer.
+Timeout = tuple[float, float]
+
+
+class Tokens:
+    """Gives out users' access tokens. One per process; `session` carries the requests to the token endpoint."""
+
+    def __init__(self, settings: Settings, store: CredentialStore, session: requests.Session) -> None:
+        """Raises SettingsError where the client's secret cannot be read."""
+        self._store = store
+        self._request = Request(session)
+        self._credentials = partial(
+            Credentials,
+            None,
+            token_uri=settings.glass.token_url,
+            client_id=settings.glass.client_id,
+            client_secret=settings.secret("glass.client_secret_file")[0],
+        )
+        self._kept: OrderedDict[str, Access] = OrderedDict()
+
+    def access(self, user: str) -> Access:
+        """The user's access, the same one as long as the stored refresh token stays.
+
+        Raises UserUnknown, UserRevoked or CredentialsError.
+        """
+        stored = self._store.get(user)
+        kept = self._kept.get(user)
+        if kept is None or kept.refresh_token != stored.refresh_token:
+            kept = Access(user, stored.refresh_token, self._store, self._request, self._credentials)
+            self._kept[user] = kept
+        self._kept.move_to_end(user)
+        if len(self._kept) > MAX_USERS:
+            self._kept.popitem(last=False)
+        return kept
+
+
+class Access:
+    """One user's access token and how to get a new one. `refresh_token` is the one in the store."""
+
+    def __init__(
+        self,
+        user: str,
+        refresh_token: str,
+        store: CredentialStore,
+        request: Request,
+        credentials: partial[Credentials],
+    ) -> None:
+        self.user = user
+        self.refresh_token = refresh_token
+        self._store = store
+        self._request = request
+        self._make = credentials
+        # Google may hand out a new refresh token; until it is stored, the one in the store is an older one.
+        self._latest = refresh_token
+        self._current: Credentials | None = None
+
+    def bearer(self, timeout: Timeout) -> str:
+        """The Authorization header's value. Raises like `renew`."""
+        if self._current is None or not self._current.valid:
+            self.renew(timeout)
+        self._keep_refresh_token()
+        assert self._current is not None
+        return f"Bearer {self._current.token}"
+
+    def renew(self, timeout: Timeout) -> None:
+        """Gets a new access token, whether or not there is one.
+
+        A consent that was taken back is marked as revoked in the store, unless a fresh one is there already.
+        Raises Retry or Bury.
+        """
+        fresh = self._make(refresh_token=self._latest)
+        try:
+            fresh.refresh(partial(self._ask, timeout=timeout))  # type: ignore[no-untyped-call]
+        # An endpoint that answers JSON of another shape makes google-auth stumble with any exception at all.
+        except Exception as error:
+            # from None: the text of a RefreshError can hold the endpoint's whole answer, tokens too.
+            raise self._refused(error) from None
+        if not isinstance(fresh.token, str) or not _TOKEN.fullmatch(fresh.token):
+            raise Retry(f"access token of user {shown(self.user)}: the token endpoint gives none that can be sent")
+        self._current = fresh
+        if isinstance(fresh.refresh_token, str) and fresh.refresh_token:
+            self._latest = fresh.refresh_token
+
+    def _ask(self, *arguments: Any, **options: Any) -> Any:
+        """One request to the token endpoint. google-auth would sleep and ask again; waiting is the queue's work."""
+        response = self._request(*arguments, **options)
+        if response.status in (408, 429) or response.status >= 500:
+            reason = f"access token of user {shown(self.user)}: the token endpoint answers {response.status}"
+            raise Retry(reason, retry_after(response.headers.get("retry-after")))
+        return response
+
+    def _refused(self, error: Exception) -> Verdict:
+        decided = verdict(error, f"access token of user {shown(self.user)}")
+        if not invalid_grant(error):
+            return decided
+        try:
+            marked = self._store.mark_revoked(self.user, self.refresh_token)
+        except CredentialsError as unwritten:
+            return verdict(unwritten, f"marking user {shown(self.user)} as revoked")
+        if marked:
+            return decided
+        return Retry(f"{decided.reason}, but there is another one meanwhile", delay=1.0)
+
+    def _keep_refresh_token(self) -> None:
+        if self._latest == self.refresh_token:
+            return
+        if self._store.rotate(self.user, self.refresh_token, self._latest):
+            self.refresh_token = self._latest

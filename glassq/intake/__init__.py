@@ -1,0 +1,1 @@
+"""The HTTP side: takes a ping, makes it durable, answers."""

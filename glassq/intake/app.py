@@ -1,0 +1,170 @@
+"""The WSGI app: POST /hooks/<source>, GET /healthz and /readyz.
+
+An answer never holds anything out of the request, and a log line only what is escaped. Errors are problem+json
+(RFC 9457). A body is read only when its length is known and small.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import falcon
+
+from glassq import delivery as envelope
+from glassq.errors import PingRefused, QueueError
+from glassq.intake.problem import PROBLEM_JSON, problem
+from glassq.log import kv
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from glassq.intake.enqueue import Enqueue
+    from glassq.sources import Source
+
+log = logging.getLogger("glassq.intake")
+
+# When a sender shall try again while the queue takes nothing, in seconds.
+RETRY_AFTER = 5
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+_JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*)?", re.ASCII | re.IGNORECASE)
+
+
+def create_app(
+    sources: Iterable[Source], enqueue: Enqueue, *, max_body: int, require_durable: bool
+) -> falcon.App[Any, Any]:
+    """The app on these sources and this way into the queue; `max_body` is in bytes."""
+    app: falcon.App[Any, Any] = falcon.App(middleware=[_Strict()])
+    app.add_error_handler(PingRefused, _on_refused)
+    app.add_error_handler(QueueError, _on_queue_error)
+    app.add_error_handler(Exception, _on_bug)
+    for source in sources:
+        app.add_route(f"/hooks/{source.name}", Hook(source, enqueue, max_body))
+    app.add_route("/healthz", Health())
+    app.add_route("/readyz", Ready(enqueue, require_durable=require_durable))
+    return app
+
+
+class Hook:
+    """Where one source sends its pings."""
+
+    def __init__(self, source: Source, enqueue: Enqueue, max_body: int) -> None:
+        self._source = source
+        self._enqueue = enqueue
+        self._max_body = max_body
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """200 when the ping is kept durably, and never before."""
+        started = time.monotonic()
+        body = self._body(req)
+        labels = self._source.check(body)
+        delivery = envelope.new(self._source.name, body, labels)
+        job = self._enqueue.put(envelope.encode(delivery))
+        milliseconds = (time.monotonic() - started) * 1000
+        log.info("acknowledged %s", kv(delivery=delivery.id, source=delivery.source, job=job, ms=milliseconds))
+        resp.content_type = falcon.MEDIA_TEXT
+
+    def _body(self, req: falcon.Request) -> bytes:
+        if req.get_header("Content-Encoding", default="identity").lower() != "identity":
+            raise PingRefused(415, "Unsupported encoding", "Send the body as it is, without Content-Encoding.")
+        _check_content_type(req.content_type)
+        length = req.content_length
+        if length is None:
+            raise PingRefused(411, "Length required", "Send the body with Content-Length.")
+        if length > self._max_body:
+            raise PingRefused(413, "Body too large", f"A ping is at most {self._max_body} bytes.")
+        if length == 0:
+            raise PingRefused(400, "Malformed ping", "The body is empty.")
+        body = req.stream.read(length)
+        if len(body) < length:
+            raise PingRefused(400, "Malformed ping", "The body ended before its Content-Length.")
+        return body
+
+
+class Health:
+    """The process lives."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """200, whatever the queue does."""
+        resp.content_type = falcon.MEDIA_TEXT
+        resp.text = "ok\n"
+
+
+class Ready:
+    """A ping would be taken now."""
+
+    def __init__(self, enqueue: Enqueue, *, require_durable: bool) -> None:
+        self._enqueue = enqueue
+        self._require_durable = require_durable
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """200 when the queue answers, takes jobs and (if that is required) writes to disk; else 503 with the reason."""
+        stats = self._enqueue.stats()
+        if stats.draining:
+            raise QueueError("the queue is draining: it takes no jobs until it is restarted")
+        if self._require_durable and not stats.durable:
+            raise QueueError("the queue writes nothing to disk")
+        resp.content_type = falcon.MEDIA_TEXT
+        resp.text = "ready\n"
+
+
+class _Strict:
+    """What every request must be, whatever it asks for; gunicorn's parser lets these pass."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        coding = req.get_header("Transfer-Encoding")
+        if coding is not None:
+            if coding.strip().lower() != "chunked":
+                raise PingRefused(501, "Unsupported transfer coding", "Send the body with Content-Length.")
+            raise PingRefused(411, "Length required", "Send the body with Content-Length, not chunked.")
+        if not str(req.env.get("RAW_URI", "/")).startswith(("/", "*")):
+            raise PingRefused(400, "Malformed request", "The request target must be a path.")
+        host = req.env.get("HTTP_HOST")
+        if host is None and req.env.get("SERVER_PROTOCOL") == "HTTP/1.0":
+            return
+        if host is None or not _HOST.fullmatch(host):
+            raise PingRefused(400, "Malformed request", "The request needs one valid Host header.")
+
+
+def _check_content_type(content_type: str | None) -> None:
+    """Raises PingRefused for what is no JSON. A missing type passes: the body itself is checked to the letter."""
+    if content_type is None:
+        return
+    match = _JSON.fullmatch(content_type.strip())
+    if not match:
+        raise PingRefused(415, "Unsupported media type", "Send the body as application/json.")
+    if (match[2] or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise PingRefused(400, "Malformed ping", "JSON is UTF-8; no other charset is taken.")
+
+
+def _answer(resp: falcon.Response, status: int, title: str, detail: str) -> None:
+    resp.status = status
+    resp.content_type = PROBLEM_JSON
+    resp.data = problem(status, title, detail)
+
+
+def _on_refused(req: falcon.Request, resp: falcon.Response, error: PingRefused, params: dict[str, Any]) -> None:
+    log.warning("refused %s", kv(status=error.status, why=error.detail, sender=req.remote_addr))
+    _answer(resp, error.status, error.title, error.detail)
+
+
+def _on_queue_error(req: falcon.Request, resp: falcon.Response, error: QueueError, params: dict[str, Any]) -> None:
+    log.error("not acknowledged %s", kv(status=503, why=error))
+    resp.set_header("Retry-After", str(RETRY_AFTER))
+    _answer(resp, 503, "Queue unavailable", "The ping was not taken. Send it again later.")
+
+
+def _on_bug(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
+    if isinstance(error, falcon.HTTPError):
+        # Falcon's own (404, 405 ...): their texts are fixed, but some of Falcon's details quote the request
+        log.info("refused %s", kv(status=error.status_code, sender=req.remote_addr))
+        if error.headers:
+            resp.set_headers(error.headers)
+        _answer(resp, error.status_code, HTTPStatus(error.status_code).phrase, "")
+        return
+    log.exception("bug in intake")
+    _answer(resp, 500, "Internal error", "This is a bug in glassq.")

@@ -1,0 +1,75 @@
+"""When has one whole request arrived? Decided on the bytes so far, before anything parses them.
+
+This bounds what a connection may hold up; it does not judge. Whatever is arguable is called arrived and left to
+gunicorn's parser and the app, which then read no body at all (`whole` is false).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# All of a request's head, in bytes. gunicorn's own limits (per line, per field) are below it.
+MAX_HEAD = 32 << 10
+# gunicorn's limit_request_line
+MAX_LINE = 4094
+
+_REQUEST_LINE = re.compile(rb"[A-Za-z]{1,20} [^\s]+ HTTP/\d\.\d\r?\Z")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
+_EXPECT = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """`arrived`: hand it on. `whole`: with all of its body, so that another request may follow on the connection.
+
+    `refuse` is the HTTP status for what can never become a request (0: none). `expects` is where the sender waits for
+    "100 Continue" before it sends the body: the span of that header.
+    """
+
+    arrived: bool = False
+    whole: bool = False
+    refuse: int = 0
+    expects: tuple[int, int] | None = None
+
+
+WAIT = Arrival()
+WHOLE = Arrival(arrived=True, whole=True)
+HEAD_ONLY = Arrival(arrived=True)
+
+
+def look(data: bytes | bytearray, max_body: int) -> Arrival:
+    """What has arrived in `data`, the bytes of a connection since its last request."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return _incomplete_head(data)
+    if end > MAX_HEAD:
+        return Arrival(refuse=431)
+    head = bytes(data[: end + 2])
+    lowered = head.lower()
+    if b"\r\ntransfer-encoding" in lowered:
+        return HEAD_ONLY
+    if b"\r\ncontent-length" not in lowered:
+        return WHOLE
+    lengths = _LENGTH.findall(head)
+    if len(lengths) != 1 or lowered.count(b"\r\ncontent-length") != 1 or int(lengths[0]) > max_body:
+        return HEAD_ONLY
+    if len(data) >= end + 4 + int(lengths[0]):
+        return WHOLE
+    expect = _EXPECT.search(head)
+    return Arrival(expects=expect.span()) if expect else WAIT
+
+
+def _incomplete_head(data: bytes | bytearray) -> Arrival:
+    """Refuses early what no further bytes can mend: TLS, garbage, HTTP/0.9, bare line feeds, endless heads."""
+    line, newline, _ = bytes(data[: MAX_LINE + 2]).partition(b"\n")
+    if not newline and len(line) > MAX_LINE:
+        return Arrival(refuse=414)
+    if len(data) > MAX_HEAD:
+        return Arrival(refuse=431)
+    if (newline and not _REQUEST_LINE.match(line)) or _BARE_LF.search(data):
+        return Arrival(refuse=400)
+    if data and not data[:1].isalpha():
+        return Arrival(refuse=400)
+    return WAIT

@@ -1,0 +1,228 @@
+"""gunicorn's threaded worker with a gate: a request reaches a thread only when all of it has arrived.
+
+In the stock worker a sender of one byte a second holds a thread for as long as it likes, a dozen of them stop the
+service, and a client that does not close after an error holds up the main loop. Here the main loop gathers bytes
+(they are few: a ping has at most `max_body`), ends what is too slow with 408, and lets go of a closing client without
+waiting. Threads only ever work.
+"""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import struct
+import time
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.http import errors
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from glassq.intake import arrival
+from glassq.intake.problem import PROBLEM_JSON, problem
+from glassq.log import kv
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+# One read of a socket, in bytes; a ping fits into one.
+CHUNK = 64 << 10
+# How long a closing connection may take to hear of it, in seconds (RFC 9112, section 9.6).
+LINGER = 2.0
+# Should a thread ever wait for a socket after all, it waits so long, in seconds: struct timeval of two longs.
+_SOCKET_TIMEOUT = struct.pack("@ll", 5, 0)
+
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (errors.LimitRequestLine, 414),
+    (errors.LimitRequestHeaders, 431),
+    (errors.ExpectationFailed, 417),
+    (errors.UnsupportedTransferCoding, 501),
+    (errors.ParseException, 400),
+)
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A client's connection and what has arrived on it since its last request."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.buffer = bytearray()
+        self.whole = False
+        # the stock worker would wait for data in a thread
+        self.data_ready = True
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_TIMEOUT)
+
+
+class Gate(ThreadWorker):  # type: ignore[misc]
+    """The worker class named in conf/gunicorn.conf.py, which also sets `request_timeout` and `max_body` here."""
+
+    #: a request must have arrived within this, in seconds
+    request_timeout = 10.0
+    #: longer bodies are not waited for, in bytes
+    max_body = 16 << 10
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._lingering: deque[Connection] = deque()
+
+    # -- the main loop: gather ----------------------------------------------------------------------------------
+
+    def accept(self, listener: Any) -> None:
+        """A new connection: nothing of its request is here yet."""
+        try:
+            sock, client = listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                raise
+            return
+        self.nr_conns += 1
+        self._wait(Connection(self.cfg, sock, client, listener.getsockname()))
+
+    def on_client_socket_readable(self, conn: Connection, client: Any) -> None:
+        """A kept-alive connection has its next request, or the beginning of it."""
+        self.poller.unregister(client)
+        self.keepalived_conns.remove(conn)
+        self._wait(conn)
+        self._on_bytes(conn, client)
+
+    def _wait(self, conn: Connection) -> None:
+        conn.timeout = time.monotonic() + self.request_timeout
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_bytes, conn))
+
+    def _on_bytes(self, conn: Connection, sock: Any) -> None:
+        try:
+            chunk = sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+            conn.buffer.clear()
+        conn.buffer += chunk
+        if chunk:
+            self._judge(conn)
+        elif conn.buffer:
+            self._refuse(conn, 400)
+        else:
+            self._unwait(conn)
+            self._close(conn)
+
+    def _judge(self, conn: Connection) -> None:
+        found = arrival.look(conn.buffer, self.max_body)
+        if found.refuse:
+            self._refuse(conn, found.refuse)
+        elif found.arrived:
+            self._unwait(conn)
+            conn.whole = found.whole
+            self.enqueue_req(conn)
+        elif found.expects:
+            # answered here, so that the body too is waited for here; gunicorn must not answer it again
+            begin, end = found.expects
+            del conn.buffer[begin:end]
+            with suppress(OSError):
+                conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _unwait(self, conn: Connection) -> None:
+        self.pending_conns.remove(conn)
+        self.poller.unregister(conn.sock)
+
+    def murder_pending(self) -> None:
+        """Ends what has been too slow: requests with 408, closing connections without a word."""
+        now = time.monotonic()
+        while self.pending_conns and self.pending_conns[0].timeout < now:
+            conn = self.pending_conns[0]
+            if conn.buffer:
+                self._refuse(conn, 408)
+            else:
+                self._unwait(conn)
+                self._close(conn)
+        while self._lingering and self._lingering[0].timeout < now:
+            self._end_linger(self._lingering[0])
+
+    # -- a thread: work -----------------------------------------------------------------------------------------
+
+    def handle(self, conn: Connection) -> Any:
+        """Parses and answers one request, all of which lies in the connection's buffer."""
+        try:
+            conn.init()
+            conn.parser.unreader.unread(bytes(conn.buffer))
+            conn.buffer.clear()
+        except Exception as error:
+            self.handle_error(None, conn.sock, conn.client, error)
+            return False
+        return super().handle(conn)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """Answers what could not be parsed, without a word of it."""
+        status = next((status for kind, status in _STATUS if isinstance(exc, kind)), 500)
+        if status == 500:
+            self.log.exception("bug in intake")
+        self._answer(client, addr, status, type(exc).__name__)
+
+    def _keepalive_after(self, conn: Connection, keepalive: Any) -> bool:
+        # a body that was not waited for is not read either: the connection ends
+        return bool(keepalive) and conn.whole
+
+    # -- the main loop: go on, or let go ------------------------------------------------------------------------
+
+    def finish_request(self, conn: Connection, fs: Future[Any]) -> None:
+        """A thread is done with a connection: wait for its next request, or close."""
+        if fs.cancelled() or fs.exception() is not None or not fs.result():
+            self._linger(conn)
+            return
+        conn.buffer += conn.parser.unreader.take_buffered()
+        if conn.buffer:
+            conn.sock.setblocking(False)
+            self._wait(conn)
+            self._judge(conn)
+        else:
+            super().finish_request(conn, fs)
+
+    def _refuse(self, conn: Connection, status: int) -> None:
+        self._unwait(conn)
+        self._answer(conn.sock, conn.client, status, "no request arrived")
+        self._linger(conn)
+
+    def _answer(self, sock: Any, addr: Any, status: int, why: str) -> None:
+        self.log.warning("refused %s", kv(status=status, why=why, sender=addr[0] if addr else ""))
+        title = HTTPStatus(status).phrase
+        body = problem(status, title)
+        head = f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nContent-Type: {PROBLEM_JSON}\r\n"
+        with suppress(OSError):
+            sock.send(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    def _linger(self, conn: Connection) -> None:
+        """Says that we close, and reads on for a moment: a reset would take the answer away from the client."""
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(conn)
+            return
+        conn.timeout = time.monotonic() + LINGER
+        self._lingering.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_lingering_bytes, conn))
+
+    def _on_lingering_bytes(self, conn: Connection, sock: Any) -> None:
+        try:
+            gone = not sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self._end_linger(conn)
+
+    def _end_linger(self, conn: Connection) -> None:
+        self._lingering.remove(conn)
+        self.poller.unregister(conn.sock)
+        self._close(conn)
+
+    def _close(self, conn: Connection) -> None:
+        self.nr_conns -= 1
+        conn.close()

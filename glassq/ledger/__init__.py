@@ -1,0 +1,5 @@
+"""What happened to each delivery: an SQL record for people, never in the way of the work."""
+
+from glassq.ledger.entry import Entry, Ledger
+
+__all__ = ["Entry", "Ledger"]

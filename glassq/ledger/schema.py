@@ -1,0 +1,158 @@
+"""The ledger's one table, and how a database is opened for it."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.types import TypeDecorator
+
+from glassq.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Connection, Dialect, Engine
+
+# When you change the table below: raise VERSION, and let `prepare` bring a database of the version before to the new
+# one (it runs in a transaction that no other process can enter).
+VERSION = 1
+# How long SQLite waits for another process's transaction, in seconds. Shorter than the writer's patience at its end.
+BUSY = 2.0
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time as text of one width, in UTC: it reads well in any SQL shell, and sorts and compares as time does."""
+
+    impl = sa.String(27)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else datetime.fromisoformat(value)
+
+
+metadata = sa.MetaData()
+
+# One row per delivery: what it came to last. The columns are those of Entry.
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("delivery", sa.String(64), primary_key=True),
+    sa.Column("source", sa.String(64), nullable=False),
+    sa.Column("received", Moment, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("updated", Moment, nullable=False, index=True),
+    sa.Column("duration", sa.Float, nullable=False),
+    sa.Column("job", sa.BigInteger, nullable=False),
+    sa.Column("result", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("name", sa.String(16), primary_key=True),
+    sa.Column("value", sa.Integer, nullable=False),
+)
+
+
+def parse_url(text: str) -> URL:
+    """The database's URL, checked as far as that goes without connecting.
+
+    Raises SettingsError where it is no URL, or the Python driver for it is missing.
+    """
+    try:
+        url = sa.make_url(text)
+        url.get_dialect().import_dbapi()
+    except ArgumentError:
+        # what could not be parsed may hold a password
+        raise SettingsError('[ledger] url: expected a database URL such as "sqlite:////var/lib/ledger.db"') from None
+    except NoSuchModuleError:
+        raise SettingsError(f'[ledger] url = "{url}": SQLAlchemy knows no {url.drivername} database') from None
+    except ImportError as error:
+        raise SettingsError(f'[ledger] url = "{url}": its Python driver is missing: {error}') from None
+    return url
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """The file of an SQLite database; None for one in memory, and for other databases."""
+    name = url.database
+    if url.get_backend_name() != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(name)
+
+
+def open_for_writing(url: URL) -> Engine:
+    """An engine on the database, which is created and brought to VERSION where that is needed.
+
+    Raises SettingsError where the schema is of another version, OSError or SQLAlchemyError where it cannot be opened.
+    """
+    file = sqlite_file(url)
+    if file is not None:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite would use the umask alone, and gives its -wal and -shm the mode of this file
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    engine = sa.create_engine(url, pool_pre_ping=file is None)
+    if url.get_backend_name() == "sqlite":
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "begin", _begin_at_once)
+    try:
+        with engine.begin() as connection:
+            prepare(connection, url)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def open_for_reading(url: URL) -> Engine:
+    """An engine that changes nothing and creates nothing. Raises SettingsError for a schema of another version."""
+    file = sqlite_file(url)
+    if file is not None:
+        # RFC 3986 in SQLite's "URI Filenames": ?, # and % in a path must be quoted
+        name = file.absolute().as_uri()
+        url = url.set(database=name).update_query_dict({"mode": "ro", "uri": "true"})
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            check_version(connection, url)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def prepare(connection: Connection, url: URL) -> None:
+    """Creates what is missing, inside the caller's transaction."""
+    metadata.create_all(connection)
+    if check_version(connection, url) is None:
+        connection.execute(meta.insert().values(name="schema", value=VERSION))
+
+
+def check_version(connection: Connection, url: URL) -> int | None:
+    """The schema's version; None in a database without one. Raises SettingsError where we do not know it."""
+    found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "schema"))
+    if found not in (None, VERSION):
+        raise SettingsError(
+            f'[ledger] url = "{url}": its schema is version {found}, this glassq knows {VERSION}: '
+            "install the glassq that wrote it, or name another database"
+        )
+    return found
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    # without this, sqlite3 begins transactions when it sees fit, and only for writing statements
+    connection.isolation_level = None
+    for pragma in (f"busy_timeout = {int(BUSY * 1000)}", "journal_mode = WAL", "synchronous = NORMAL"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_at_once(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails at once, without waiting, when another one wrote meanwhile.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,255 @@
+"""The ledger in an SQL database: SQLite by default, which several processes write at once.
+
+Whoever records does no more than append to a list in memory. One daemon thread per process, started by the first
+entry (so after any fork), writes in batches. If it cannot, the work goes on: entries wait, and beyond a bound the
+oldest are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from glassq.ledger.schema import deliveries, open_for_writing, parse_url, sqlite_file
+from glassq.log import kv
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Engine
+
+    from glassq.ledger.entry import Entry
+    from glassq.settings import Ledger as LedgerSettings
+
+log = logging.getLogger("glassq.ledger")
+
+# A transaction holds so many entries, or those of so many seconds, whichever is less.
+BATCH, LINGER = 200, 0.2
+# What waits in memory while the database cannot be written, in entries (about 1 KiB each).
+BOUND = 10_000
+# Trying again after a failure: full jitter from the first to the second, in seconds.
+RETRY, RETRY_CAP = 0.5, 10.0
+# Until when after `close` another try is begun, and how long `close` waits for the last one, in seconds.
+LAST_TRY, CLOSE = 2.0, 4.5
+# Pruning: first within this after the start, then about so often, in seconds; so many rows a transaction.
+PRUNE_SOON, PRUNE_EVERY, PRUNE_ROWS = 60.0, 3600.0, 500
+# Texts are for people to read, in characters; the key's column holds no more.
+MAX_KEY, MAX_TEXT = 64, 2_000
+
+
+def open_ledger(settings: LedgerSettings) -> SqlLedger:
+    """The ledger of the settings. Nothing is connected or started before the first entry.
+
+    Raises SettingsError where the URL cannot be used; never because the database is not there.
+    """
+    return SqlLedger(parse_url(settings.url), retention=settings.retention)
+
+
+class SqlLedger:
+    """Writes entries from a thread of its own. See `glassq.ledger.Ledger`."""
+
+    def __init__(self, url: URL, *, retention: float, bound: int = BOUND) -> None:
+        """`retention` is in seconds, `bound` in entries."""
+        self._url = url
+        self._retention = retention
+        self._bound = bound
+        self._waiting: deque[Entry] = deque()
+        self._dropped = 0
+        self._in_hand = 0
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._close_at: float | None = None
+
+    def record(self, entry: Entry) -> None:
+        with self._changed:
+            self._waiting.append(entry)
+            self._trim()
+            self._changed.notify()
+            if self._thread is None:
+                self._start()
+
+    def close(self) -> None:
+        with self._changed:
+            self._close_at = time.monotonic()
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(CLOSE)
+        left = len(self._waiting) + self._in_hand
+        if left or self._dropped:
+            log.error("ledger closed with entries unwritten %s", kv(entries=left, dropped=self._dropped))
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # no memory or process left for a thread; the next entry tries again
+            log.error("ledger cannot start its thread %s", kv(error=error))
+            return
+        self._thread = thread
+
+    def _run(self) -> None:
+        writer = _Writer(self._url, self._retention)
+        failures = 0
+        while self._wait(writer.prune_at):
+            batch = self._take()
+            try:
+                writer.write(batch)
+                writer.prune()
+            except Exception as error:
+                failures += 1
+                # Once: another process's long transaction. Twice in a row: trouble.
+                if failures == 2:
+                    log.error("ledger cannot be written; the work goes on %s", kv(url=self._url, error=_words(error)))
+                writer.close()
+                self._put_back(batch)
+                if not self._pause(failures):
+                    return
+            else:
+                self._in_hand = 0
+                if failures > 1:
+                    log.info("ledger is written again %s", kv(url=self._url, dropped=self._dropped))
+                    self._dropped = 0
+                failures = 0
+        writer.close()
+
+    def _wait(self, prune_at: float) -> bool:
+        """Until there is something to do; False when the ledger is closed and nothing waits."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._waiting or self._close_at is not None, max(0.0, prune_at - time.monotonic())
+            )
+            self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._close_at is not None, LINGER)
+            return bool(self._waiting) or self._close_at is None
+
+    def _take(self) -> list[Entry]:
+        with self._changed:
+            self._in_hand = min(BATCH, len(self._waiting))
+            return [self._waiting.popleft() for _ in range(self._in_hand)]
+
+    def _put_back(self, batch: list[Entry]) -> None:
+        with self._changed:
+            self._waiting.extendleft(reversed(batch))
+            self._in_hand = 0
+            self._trim()
+
+    def _pause(self, failures: int) -> bool:
+        """Waits before the next try; False when the ledger is closed and there is no time for another."""
+        with self._changed:
+            if self._close_at is None:
+                ceiling = min(RETRY_CAP, RETRY * 2.0 ** min(failures, 10))
+                self._changed.wait_for(lambda: self._close_at is not None, random.uniform(RETRY, ceiling))  # noqa: S311 - jitter, no secret
+                return True
+        time.sleep(LINGER)
+        return time.monotonic() - self._close_at < LAST_TRY
+
+    def _trim(self) -> None:
+        while len(self._waiting) > self._bound:
+            self._waiting.popleft()
+            self._dropped += 1
+
+
+class _Writer:
+    """The writing side of one database, used by one thread."""
+
+    def __init__(self, url: URL, retention: float) -> None:
+        self._url = url
+        # a timedelta ends at a billion days; thirty years are for ever
+        self._retention = timedelta(seconds=min(retention, 1e9))
+        self._file = sqlite_file(url)
+        self._engine: Engine | None = None
+        self._identity: tuple[int, int] | None = None
+        # when the next pruning is due, on time.monotonic(); jittered, as the pool's children start together
+        self.prune_at = time.monotonic() + random.uniform(0.0, PRUNE_SOON)  # noqa: S311 - jitter, no secret
+
+    def write(self, entries: list[Entry]) -> None:
+        """Writes the entries in one transaction; an older one never replaces a newer one of the same delivery."""
+        if rows := _rows(entries):
+            with self._open().begin() as connection:
+                connection.execute(_UPDATE, rows)
+                connection.execute(_INSERT, rows)
+
+    def prune(self) -> None:
+        """Deletes some rows that are past retention, where that is due; soon again while there are more."""
+        if time.monotonic() < self.prune_at:
+            return
+        with self._open().begin() as connection:
+            found = connection.execute(_PRUNE, {"before": datetime.now(UTC) - self._retention}).rowcount
+        wait = LINGER if found >= PRUNE_ROWS else PRUNE_EVERY
+        self.prune_at = time.monotonic() + wait * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
+
+    def close(self) -> None:
+        """Closes the connection; the next write opens another."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+    def _open(self) -> Engine:
+        if self._engine is not None and self._identity != self._look():
+            # SQLite would go on writing to the file that nobody sees any more
+            log.warning("ledger file was moved or removed: another one is begun %s", kv(file=self._file))
+            self.close()
+        if self._engine is None:
+            self._engine = open_for_writing(self._url)
+            self._identity = self._look()
+        return self._engine
+
+    def _look(self) -> tuple[int, int] | None:
+        """Which file the path names now; None where there is none."""
+        try:
+            found = self._file.stat() if self._file is not None else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found is not None else None
+
+
+# A portable "insert or update, but never back in time": two statements of one transaction. Should another process
+# insert the same row between them (not in SQLite), the key is violated and the batch is written again.
+_NAMES = [column.name for column in deliveries.columns]
+_PARAMETERS = {column.name: sa.bindparam(f"new_{column.name}", type_=column.type) for column in deliveries.columns}
+_UPDATE = (
+    deliveries.update()
+    .where(deliveries.c.delivery == _PARAMETERS["delivery"], deliveries.c.updated <= _PARAMETERS["updated"])
+    .values({name: parameter for name, parameter in _PARAMETERS.items() if name != "delivery"})
+)
+_INSERT = deliveries.insert().from_select(
+    _NAMES,
+    sa.select(*_PARAMETERS.values()).where(
+        ~sa.exists().where(deliveries.c.delivery == _PARAMETERS["delivery"]),
+    ),
+)
+_OLDEST = (
+    sa.select(deliveries.c.delivery).where(deliveries.c.updated < sa.bindparam("before")).limit(PRUNE_ROWS).subquery()
+)
+_PRUNE = deliveries.delete().where(deliveries.c.delivery.in_(sa.select(_OLDEST.c.delivery)))
+
+
+def _rows(entries: list[Entry]) -> list[dict[str, Any]]:
+    """What the statements take: the newest entry of each delivery, in an order that all processes share."""
+    newest: dict[str, Entry] = {}
+    for entry in entries:
+        known = newest.get(entry.delivery)
+        if known is None or known.updated <= entry.updated:
+            newest[entry.delivery] = entry
+    rows = [{f"new_{name}": _storable(name, value) for name, value in asdict(newest[key]).items()} for key in newest]
+    return sorted(rows, key=lambda row: row["new_delivery"])
+
+
+def _storable(name: str, value: Any) -> Any:
+    """Texts come from anywhere: a lone surrogate or a NUL in one would have its whole batch refused for ever."""
+    if not isinstance(value, str):
+        return value
+    text = value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    return text[: MAX_KEY if name in ("delivery", "source") else MAX_TEXT]
+
+
+def _words(error: Exception) -> str:
+    # SQLAlchemy's own message repeats the statement and what was to be written
+    original = getattr(error, "orig", None)
+    return f"{type(error).__name__}: {original or error}"

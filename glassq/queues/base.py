@@ -1,0 +1,144 @@
+"""What the rest of glassq asks of a queue. The words are beanstalkd's, and mean what they mean there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# How a scan names itself while it goes: (ids looked at, ids in all).
+ScanProgress = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the queue holds: a body under the queue's own id, which is not unique over time."""
+
+    id: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JobStats:
+    """One job's state ("ready", "reserved", "delayed", "buried"), times in seconds, and its counters.
+
+    `file` is the binlog file that keeps it; 0: none does.
+    """
+
+    id: int
+    tube: str
+    state: str
+    age: int
+    delay: int
+    ttr: int
+    time_left: int
+    file: int
+    reserves: int
+    timeouts: int
+    releases: int
+    buries: int
+    kicks: int
+
+    @property
+    def lost(self) -> int:
+        """Attempts at this job that ended with their process, as seen by whoever has just reserved it.
+
+        Every reservation ends in a release, a bury, or the one that runs now; a closed connection adds to no
+        counter, so what is missing was lost.
+        """
+        return max(0, self.reserves - 1 - self.releases - self.buries)
+
+
+@dataclass(frozen=True, slots=True)
+class TubeStats:
+    """How many jobs of a tube are in which state; `paused_for` is in seconds, 0 when it is not paused."""
+
+    name: str
+    ready: int
+    reserved: int
+    delayed: int
+    buried: int
+    waiting: int
+    paused_for: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStats:
+    """The server as a whole. `durable` says whether it was started to write to disk."""
+
+    version: str
+    durable: bool
+    draining: bool
+    connections: int
+    uptime: int
+
+
+class Queue(Protocol):
+    """One connection to where deliveries wait.
+
+    Every call may raise QueueUnavailable; the next one connects anew. After it, whatever was reserved is no
+    longer ours, and a put may have happened or not.
+    """
+
+    @property
+    def tube(self) -> str:
+        """The tube that put, reserve and first look at."""
+
+    def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
+        """Keeps a job and returns its id. `delay` is in whole seconds.
+
+        Raises JobTooBig, or QueueRefused where the job would not be kept durably.
+        """
+
+    def reserve(self, timeout: int) -> Job | None:
+        """The next ready job, ours for the queue's ttr; None if there is none for `timeout` whole seconds."""
+
+    def reserve_job(self, job_id: int) -> Job:
+        """This very job, ours now, be it ready, delayed or buried. Raises JobNotFound."""
+
+    def touch(self, job_id: int) -> None:
+        """Renews our lease of a reserved job. Raises JobNotFound when it is no longer ours."""
+
+    def release(self, job_id: int, *, delay: int = 0) -> None:
+        """Gives a reserved job back, to be ready after `delay` seconds. Raises JobNotFound."""
+
+    def bury(self, job_id: int) -> None:
+        """Puts a reserved job aside until an operator decides. Raises JobNotFound."""
+
+    def delete(self, job_id: int) -> None:
+        """Removes a job that is ours, ready, delayed or buried. Raises JobNotFound."""
+
+    def kick(self, job_id: int) -> None:
+        """Makes a buried or delayed job ready. Raises JobNotFound."""
+
+    def peek(self, job_id: int) -> Job:
+        """A look at a job, which changes nothing. Raises JobNotFound."""
+
+    def stats_job(self, job_id: int) -> JobStats:
+        """A job's state and counters. Raises JobNotFound."""
+
+    def oldest_ready(self, tube: str | None = None) -> JobStats | None:
+        """The ready job that is reserved next, which is the oldest of the tube; None if none is ready."""
+
+    def stats_tube(self, tube: str | None = None) -> TubeStats:
+        """A tube's counts; all zero for a tube that does not exist now."""
+
+    def stats(self) -> ServerStats:
+        """The server as a whole."""
+
+    def tubes(self) -> list[str]:
+        """The names of all tubes that exist now."""
+
+    def newest_job(self) -> int:
+        """The highest job id given so far."""
+
+    def scan(self, states: frozenset[str], tube: str | None = None) -> Iterator[JobStats | ScanProgress]:
+        """The tube's jobs in these states, newest first, with a ScanProgress now and then. Changes nothing.
+
+        It ends as soon as it has found as many as the tube's counts promised when it began.
+        """
+
+    def close(self) -> None:
+        """Closes the connection; what is reserved becomes ready at once."""

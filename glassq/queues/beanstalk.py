@@ -1,0 +1,274 @@
+"""The queue on beanstalkd, through greenstalk.
+
+greenstalk has no timeouts, checks no names and numbers (a bad one makes the server execute the body as commands), and
+loses step with the server when a reply is cut off. So here every call has a timeout, every argument is checked, and
+a connection that failed in any way is closed and never used again.
+Protocol: https://github.com/beanstalkd/beanstalkd/blob/master/doc/protocol.txt
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+import greenstalk
+
+from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable
+from glassq.queues.base import Job, JobStats, ScanProgress, ServerStats, TubeStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+_TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
+_PRIORITY = 1 << 16
+_UINT32 = (1 << 32) - 1
+# A reserve is answered when its own time is over; the reply may be late by this much, in seconds.
+_RESERVE_SLACK = 5.0
+# Where newest_job puts its probe. Nobody watches it; the delay is a second line of defence, in seconds.
+_PROBE_TUBE = "glassq.probe"
+_PROBE_DELAY = 3600
+_PROGRESS_EVERY = 2_000
+
+_REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError, greenstalk.BuriedError)
+_REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
+    greenstalk.DrainingError: "beanstalkd is draining: it takes no jobs until it is restarted",
+    greenstalk.OutOfMemoryError: "beanstalkd is out of memory, or its disk is full",
+    greenstalk.InternalError: "beanstalkd has an internal error; its disk may be full",
+    greenstalk.BuriedError: "beanstalkd kept the job in memory only: its binlog failed",
+}
+# Besides what says so itself, this is how greenstalk shows a cut or garbled reply.
+_BROKEN = (OSError, AssertionError, ValueError, greenstalk.UnknownResponseError)
+
+
+class Beanstalk:
+    """One connection to beanstalkd, for one thread of one process. See `glassq.queues.base.Queue`."""
+
+    def __init__(
+        self, url: str, tube: str, *, ttr: int, connect_timeout: float, timeout: float, require_durable: bool = False
+    ) -> None:
+        """`ttr`, `connect_timeout` and `timeout` (of one call) are in seconds."""
+        parts = urlsplit(url)
+        self._address: tuple[str, int] | str = (
+            (parts.hostname, parts.port) if parts.hostname and parts.port else parts.path
+        )
+        self.tube = _checked_tube(tube)
+        self._ttr = _checked_int("ttr", ttr, 1)
+        self._connect_timeout = connect_timeout
+        self._timeout = timeout
+        self._require_durable = require_durable
+        self._sock: socket.socket | None = None
+        self._client: greenstalk.Client[bytes] | None = None
+        self._using = ""
+
+    def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
+        tube = _checked_tube(tube or self.tube)
+        delay = _checked_int("delay", delay, 0)
+
+        def command(client: greenstalk.Client[bytes]) -> int:
+            self._use(client, tube)
+            return client.put(body, _PRIORITY, delay, self._ttr)
+
+        return self._call(command)
+
+    def reserve(self, timeout: int) -> Job | None:
+        timeout = _checked_int("timeout", timeout, 0)
+        try:
+            job = self._call(lambda client: client.reserve(timeout), wait=timeout + _RESERVE_SLACK)
+        except greenstalk.TimedOutError:
+            return None
+        return Job(job.id, job.body)
+
+    def reserve_job(self, job_id: int) -> Job:
+        job = self._call(lambda client: client.reserve_job(job_id))
+        return Job(job.id, job.body)
+
+    def touch(self, job_id: int) -> None:
+        self._call(lambda client: client.touch(_handle(job_id)))
+
+    def release(self, job_id: int, *, delay: int = 0) -> None:
+        delay = _checked_int("delay", delay, 0)
+        self._call(lambda client: client.release(_handle(job_id), _PRIORITY, delay))
+
+    def bury(self, job_id: int) -> None:
+        self._call(lambda client: client.bury(_handle(job_id), _PRIORITY))
+
+    def delete(self, job_id: int) -> None:
+        self._call(lambda client: client.delete(job_id))
+
+    def kick(self, job_id: int) -> None:
+        self._call(lambda client: client.kick_job(job_id))
+
+    def peek(self, job_id: int) -> Job:
+        job = self._call(lambda client: client.peek(job_id))
+        return Job(job.id, job.body)
+
+    def stats_job(self, job_id: int) -> JobStats:
+        found = self._call(lambda client: client.stats_job(job_id))
+        return JobStats(
+            id=found["id"],
+            tube=found["tube"],
+            state=found["state"],
+            age=found["age"],
+            delay=found["delay"],
+            ttr=found["ttr"],
+            time_left=found["time-left"],
+            file=found["file"],
+            reserves=found["reserves"],
+            timeouts=found["timeouts"],
+            releases=found["releases"],
+            buries=found["buries"],
+            kicks=found["kicks"],
+        )
+
+    def oldest_ready(self, tube: str | None = None) -> JobStats | None:
+        name = _checked_tube(tube or self.tube)
+
+        def command(client: greenstalk.Client[bytes]) -> int:
+            self._use(client, name)
+            return client.peek_ready().id
+
+        try:
+            # all our jobs have one priority, so the next is the oldest; a worker may take it between the two commands
+            return self.stats_job(self._call(command))
+        except JobNotFound:
+            return None
+
+    def stats_tube(self, tube: str | None = None) -> TubeStats:
+        name = _checked_tube(tube or self.tube)
+        try:
+            found = self._call(lambda client: client.stats_tube(name))
+        except JobNotFound:
+            return TubeStats(name, ready=0, reserved=0, delayed=0, buried=0, waiting=0, paused_for=0)
+        return TubeStats(
+            name,
+            ready=found["current-jobs-ready"],
+            reserved=found["current-jobs-reserved"],
+            delayed=found["current-jobs-delayed"],
+            buried=found["current-jobs-buried"],
+            waiting=found["current-waiting"],
+            paused_for=found["pause-time-left"],
+        )
+
+    def stats(self) -> ServerStats:
+        found = self._call(lambda client: client.stats())
+        return ServerStats(
+            version=str(found["version"]),
+            # without -b there is no binlog, and its files are numbered from 1
+            durable=found["binlog-current-index"] > 0,
+            draining=found["draining"] == "true",
+            connections=found["current-connections"],
+            uptime=found["uptime"],
+        )
+
+    def tubes(self) -> list[str]:
+        return self._call(lambda client: client.tubes())
+
+    def newest_job(self) -> int:
+        # The protocol has no such question. A probe in a tube of its own touches no other job.
+        probe = self.put(b"", delay=_PROBE_DELAY, tube=_PROBE_TUBE)
+        self.delete(probe)
+        return probe - 1
+
+    def scan(self, states: frozenset[str], tube: str | None = None) -> Iterator[JobStats | ScanProgress]:
+        name = tube or self.tube
+        counts = self.stats_tube(name)
+        missing = sum(getattr(counts, state) for state in states)
+        newest = self.newest_job() if missing else 0
+        for job_id in range(newest, 0, -1):
+            if not missing:
+                return
+            if (newest - job_id) % _PROGRESS_EVERY == 0:
+                yield newest - job_id, newest
+            with suppress(JobNotFound):
+                found = self.stats_job(job_id)
+                if found.tube == name and found.state in states:
+                    missing -= 1
+                    yield found
+
+    def close(self) -> None:
+        client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
+        for open_thing in (client, sock):
+            if open_thing is not None:
+                with suppress(OSError):
+                    open_thing.close()
+
+    def _call(self, command: Callable[[greenstalk.Client[bytes]], T], *, wait: float = 0.0) -> T:
+        """Runs one command; `wait` is how much longer than usual its reply may take, in seconds."""
+        try:
+            client = self._client or self._connect()
+            if self._sock is not None and self._sock.gettimeout() != self._timeout + wait:
+                self._sock.settimeout(self._timeout + wait)
+            return command(client)
+        except greenstalk.TimedOutError:
+            raise
+        except greenstalk.NotFoundError:
+            raise JobNotFound("no such job, or not ours") from None
+        except greenstalk.JobTooBigError:
+            raise JobTooBig("the job is larger than beanstalkd takes (its option -z)") from None
+        except _REFUSED as error:
+            raise QueueRefused(_REFUSALS[type(error)]) from None
+        except _BROKEN as error:
+            self.close()
+            raise QueueUnavailable(f"beanstalkd at {self._where()}: {_words(error)}") from error
+        except greenstalk.BeanstalkdError as error:
+            self.close()
+            raise QueueError(f"beanstalkd answered {type(error).__name__}") from error
+        except BaseException:
+            # whatever cut the command short, its reply may still come: this connection is out of step
+            self.close()
+            raise
+
+    def _use(self, client: greenstalk.Client[bytes], tube: str) -> None:
+        if self._using != tube:
+            client.use(tube)
+            self._using = tube
+
+    def _connect(self) -> greenstalk.Client[bytes]:
+        if isinstance(self._address, str):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._sock = sock
+            sock.settimeout(self._connect_timeout)
+            sock.connect(self._address)
+        else:
+            self._sock = sock = socket.create_connection(self._address, self._connect_timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(self._timeout)
+        client = greenstalk.Client(sock, encoding=None, use=self.tube, watch=self.tube)
+        if self._require_durable and client.stats()["binlog-current-index"] == 0:
+            client.close()
+            raise QueueRefused("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
+        self._client, self._using = client, self.tube
+        return client
+
+    def _where(self) -> str:
+        return self._address if isinstance(self._address, str) else f"{self._address[0]}:{self._address[1]}"
+
+
+def _handle(job_id: int) -> greenstalk.Job[bytes]:
+    """greenstalk wants its own job object for some commands, of which it uses the id alone."""
+    return greenstalk.Job(job_id, b"")
+
+
+def _checked_tube(name: str) -> str:
+    if not _TUBE.fullmatch(name):
+        raise QueueError(f"bad tube name {name!r}: expected 1 to 200 of A-Z a-z 0-9 + / ; . $ _ ( ) and -, not - first")
+    return name
+
+
+def _checked_int(name: str, value: int, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _UINT32:
+        raise QueueError(f"bad {name} {value!r}: expected a whole number of seconds from {least} to {_UINT32}")
+    return value
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "the connection broke inside a reply"

@@ -1,0 +1,29 @@
+"""Who sends pings, and how we know that it is really them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from glassq.sources.mirror import Mirror
+
+if TYPE_CHECKING:
+    from glassq.settings import Settings
+
+
+class Source(Protocol):
+    """A sender of pings. When you add one: a module here, a section in settings.Sources, a line in `open_sources`."""
+
+    @property
+    def name(self) -> str:
+        """The word in `/hooks/<name>`, in a delivery's `source`, and in routes."""
+
+    def check(self, body: bytes) -> dict[str, str]:
+        """The labels of a ping that is taken. Raises PingRefused for any other; never anything else."""
+
+
+def open_sources(settings: Settings) -> list[Source]:
+    """The sources that the settings name. Raises SettingsError where a secret cannot be read."""
+    sources: list[Source] = []
+    if settings.sources.mirror is not None:
+        sources.append(Mirror(settings.secret("sources.mirror.verify_tokens_file")))
+    return sources

@@ -1,0 +1,91 @@
+"""What one child of the pool does around its loop: signals, its keeper, and when it has worked enough."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import logging
+import os
+import random
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glassq.log import kv
+from glassq.worker.scoreboard import State
+
+if TYPE_CHECKING:
+    from glassq.ledger import Ledger
+    from glassq.queues import Queue
+    from glassq.worker.consumer import Consumer
+    from glassq.worker.lease import Lease
+    from glassq.worker.scoreboard import Slot
+
+log = logging.getLogger("glassq.worker")
+
+# Children start together; with this share of jitter they are not all recycled together.
+RECYCLE_JITTER = 0.1
+_PAGE = resource.getpagesize()
+
+
+class Stop:
+    """Whether this process shall stop, and how. Signal handlers set a flag and do nothing else."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.cold = False
+        signal.signal(signal.SIGTERM, self._drain)
+        signal.signal(signal.SIGINT, self._drain)
+        signal.signal(signal.SIGQUIT, self._stop_cold)
+        # the parent alone answers these
+        for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(number, signal.SIG_IGN)
+
+    def drain(self) -> None:
+        """Finish the attempt that runs, then stop."""
+        self.draining = True
+
+    def _drain(self, _signal: int, _frame: object) -> None:
+        self.draining = True
+
+    def _stop_cold(self, _signal: int, _frame: object) -> None:
+        self.draining = self.cold = True
+
+
+def run(
+    consumer: Consumer, queue: Queue, lease: Lease, ledger: Ledger, slot: Slot, *, max_jobs: int, max_rss: int
+) -> int:
+    """Works until stopped, or until `max_jobs` are worked or memory is above `max_rss` bytes; returns exit code 0."""
+    stop = Stop()
+    if sys.__stderr__ is not None:
+        faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
+    # what the parent loaded stays as it is: shared pages are not touched by the collector
+    gc.freeze()
+    limit = max_jobs + random.randrange(int(max_jobs * RECYCLE_JITTER) + 1)  # noqa: S311 - jitter, no secret
+
+    def stopping() -> bool:
+        return stop.draining or consumer.worked >= limit or resident() > max_rss
+
+    slot.state(State.CONNECTING)
+    lease.start(cold=lambda: stop.cold, orphaned=stop.drain)
+    try:
+        consumer.run(stopping)
+    finally:
+        slot.state(State.STOPPING)
+        lease.stop()
+        queue.close()
+        ledger.close()
+    why = "stopped" if stop.draining else "recycled"
+    log.debug("child ends %s", kv(why=why, worked=consumer.worked, rss=resident()))
+    return 0
+
+
+def resident() -> int:
+    """Bytes of memory this process holds now; at its peak where the system does not tell (no /proc)."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if os.uname().sysname == "Darwin" else peak * 1024

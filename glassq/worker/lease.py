@@ -1,0 +1,119 @@
+"""What watches over an attempt while the handler has the main thread.
+
+The keeper is a thread that touches the job, beats the heartbeat, and ends the attempt when its soft deadline passes,
+its lease is gone, or the pool stops cold. It ends it by a signal to the main thread, whose handler raises there: so
+what waits in a system call is woken too. The exception can only be raised between `take` and `disarm`, and no queue
+command runs in the main thread then: an exception in the middle of one would leave the connection out of step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from glassq.errors import DeadlineExceeded, Interrupt, Interrupted, JobNotFound, LeaseLost, QueueError
+from glassq.log import kv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glassq.queues import Queue
+    from glassq.worker.scoreboard import Slot
+
+log = logging.getLogger("glassq.worker")
+
+# How often the keeper looks at everything, in seconds. It bounds how late a deadline or a stop is noticed.
+BEAT = 0.25
+
+
+class Lease:
+    """The hold on one job at a time, for one consumer.
+
+    Works without its keeper thread too (`start` not called): then nothing is touched and nothing interrupts.
+    """
+
+    def __init__(self, queue: Queue, ttr: float, slot: Slot) -> None:
+        """`ttr` is in seconds."""
+        self._queue = queue
+        # a third of it leaves room for two touches that fail
+        self._touch_every = ttr / 3
+        self._slot = slot
+        self._lock = threading.Lock()
+        self._job = 0
+        self._touched = 0.0
+        self._deadline = float("inf")
+        self._armed = False
+        self._interrupt: type[Interrupt] | None = None
+        self._main = threading.main_thread().ident
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:
+        """Starts the keeper. `cold()` tells whether to stop at once; `orphaned` is called when the parent is gone."""
+        signal.signal(signal.SIGALRM, self._raise)
+        self._thread = threading.Thread(
+            target=self._keep, args=(cold, orphaned, os.getppid()), name="keeper", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the keeper."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+
+    def take(self, job_id: int, deadline: float) -> None:
+        """From now on the job is kept ours and the attempt may be interrupted; `deadline` is monotonic."""
+        with self._lock:
+            self._job, self._touched, self._deadline, self._interrupt = job_id, time.monotonic(), deadline, None
+        self._armed = True
+
+    def disarm(self) -> None:
+        """The handler is over: nothing interrupts any more."""
+        self._armed = False
+
+    def give_up(self) -> None:
+        """The job is no longer kept ours; waits for a touch that is under way."""
+        self._armed = False
+        with self._lock:
+            self._job = 0
+
+    def _keep(self, cold: Callable[[], bool], orphaned: Callable[[], None], parent: int) -> None:
+        while not self._over.wait(BEAT):
+            self._slot.beat()
+            if os.getppid() != parent:
+                orphaned()
+            with self._lock:
+                interrupt = self._look(cold()) if self._job else None
+                if interrupt is not None and self._interrupt is None:
+                    self._interrupt = interrupt
+            if self._interrupt is not None and self._armed and self._main is not None:
+                signal.pthread_kill(self._main, signal.SIGALRM)
+
+    def _look(self, cold: bool) -> type[Interrupt] | None:
+        now = time.monotonic()
+        if cold:
+            return Interrupted
+        if now >= self._deadline:
+            return DeadlineExceeded
+        if now - self._touched < self._touch_every:
+            return None
+        self._touched = now
+        try:
+            self._queue.touch(self._job)
+        except JobNotFound:
+            log.warning("lease lost %s", kv(job=self._job))
+            return LeaseLost
+        except QueueError as error:
+            log.warning("lease lost with the connection %s", kv(job=self._job, error=error))
+            return LeaseLost
+        return None
+
+    def _raise(self, _signal: int, _frame: object) -> None:
+        if self._armed and self._interrupt is not None:
+            self._armed = False
+            raise self._interrupt

@@ -1,0 +1,153 @@
+"""What an attempt came to, and what follows from it: decided here alone, by pure functions.
+
+| the handler                                    | kind        | the queue sees                                  |
+|------------------------------------------------|-------------|-------------------------------------------------|
+| returned                                       | DONE        | delete                                          |
+| raised Drop                                    | DROPPED     | delete                                          |
+| raised Retry(counts=False)                     | RETRY       | put again; the budget stays as it is            |
+| raised Retry, anything unexpected, or overran  | RETRY       | put again after delay or backoff                |
+| the same, with its budget spent                | BURY        | put with evidence and buried                    |
+| raised Bury                                    | BURY        | put with evidence and buried                    |
+| was interrupted by a stop                      | INTERRUPTED | release: no attempt burnt                       |
+| lost its lease                                 | LEASE_LOST  | nothing: the job is somebody else's             |
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+import socket
+import traceback
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from glassq.delivery import Delivery, Evidence
+from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A retry is never sooner than this, in seconds: whatever failed just now has not changed yet.
+LEAST_DELAY = 1.0
+
+
+class Kind(enum.StrEnum):
+    """What an attempt came to."""
+
+    DONE = "done"
+    DROPPED = "dropped"
+    RETRY = "retry"
+    BURY = "bury"
+    INTERRUPTED = "interrupted"
+    LEASE_LOST = "lease lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`delay` is in seconds; `counts` is false where the attempt is not taken from the budget."""
+
+    kind: Kind
+    reason: str = ""
+    delay: float = 0.0
+    counts: bool = True
+    result: str | dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often and when to try again. `backoff` and `backoff_cap` are in seconds."""
+
+    max_attempts: int
+    max_lost: int
+    backoff: float
+    backoff_cap: float
+
+    def delay(self, failures: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
+        """Seconds until the try after the `failures`-th failure: capped exponential with full jitter.
+
+        Source of the rule: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+        """
+        # past 2**40 the cap has long won; without the bound a float overflows at 2**1024
+        ceiling = min(self.backoff_cap, self.backoff * 2.0 ** min(failures - 1, 40))
+        return max(LEAST_DELAY, uniform(0.0, ceiling))
+
+
+def done(result: str | dict[str, Any] | None) -> Outcome:
+    """The outcome of a handler that returned."""
+    return Outcome(Kind.DONE, result=result)
+
+
+def decide(error: BaseException, delivery: Delivery, policy: Policy) -> Outcome:
+    """The outcome of a handler that raised `error`."""
+    if isinstance(error, Interrupted):
+        return Outcome(Kind.INTERRUPTED, "the pool stopped")
+    if isinstance(error, LeaseLost):
+        return Outcome(Kind.LEASE_LOST, "the queue gave the job to somebody else")
+    if isinstance(error, Drop):
+        return Outcome(Kind.DROPPED, error.reason)
+    if isinstance(error, Bury):
+        return Outcome(Kind.BURY, error.reason)
+    reason = describe(error)
+    if isinstance(error, Retry) and not error.counts:
+        return Outcome(Kind.RETRY, reason, max(LEAST_DELAY, error.delay or policy.backoff), counts=False)
+    failures = delivery.failures + 1
+    if failures >= policy.max_attempts:
+        return Outcome(Kind.BURY, f"gave up after {failures} attempts: {reason}")
+    asked = error.delay if isinstance(error, Retry) else None
+    return Outcome(Kind.RETRY, reason, policy.delay(failures) if asked is None else max(LEAST_DELAY, asked))
+
+
+def too_often_lost(lost: int, policy: Policy) -> Outcome | None:
+    """A bury where `lost` attempts ended with their process and that was one too many; else None."""
+    if lost < policy.max_lost:
+        return None
+    return Outcome(Kind.BURY, f"{lost} attempts ended with their process (killed, crashed or lost power)")
+
+
+def describe(error: BaseException) -> str:
+    """The error in words: a verdict's reason, or type and message."""
+    if isinstance(error, Verdict):
+        return error.reason
+    if isinstance(error, DeadlineExceeded):
+        return "the handler overran its deadline"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:
+    """Evidence of an attempt that raised `error` after `duration` seconds."""
+    # A verdict says why in words, written by whoever raised it; where it was raised adds nothing.
+    lines = [] if isinstance(error, Verdict) else traceback.format_exception(error)
+    return Evidence(
+        attempt=delivery.attempt,
+        outcome=outcome.kind.value,
+        error=type(error).__name__,
+        message=describe(error),
+        at=datetime.now(UTC),
+        duration=round(duration, 3),
+        host=socket.gethostname(),
+        traceback="".join(lines),
+    )
+
+
+def after_retry(delivery: Delivery, outcome: Outcome, evidence: Evidence, lost: int) -> Delivery:
+    """The delivery as it is put again. A wait leaves no evidence: a hundred of them would say the same."""
+    replaced = msgspec.structs.replace(delivery, attempt=delivery.attempt + 1, lost=lost)
+    if not outcome.counts:
+        return msgspec.structs.replace(replaced, waits=delivery.waits + 1)
+    return msgspec.structs.replace(
+        replaced, failures=delivery.failures + 1, waits=0, evidence=(*delivery.evidence, evidence)
+    )
+
+
+def after_bury(delivery: Delivery, outcome: Outcome, evidence: Evidence | None, lost: int) -> Delivery:
+    """The delivery as it is buried."""
+    more = () if evidence is None else (evidence,)
+    return msgspec.structs.replace(delivery, buried=outcome.reason, lost=lost, evidence=(*delivery.evidence, *more))
+
+
+def after_kick(delivery: Delivery) -> Delivery:
+    """A buried delivery that an operator kicked: its story stays, its budget is fresh."""
+    return msgspec.structs.replace(delivery, buried="", failures=0, waits=0, lost=0, attempt=delivery.attempt + 1)

@@ -1,0 +1,326 @@
+"""The pool's parent: forks children, replaces those that end, kills those that hang, and stops them in order.
+
+It opens no sockets, threads or clients, and does nothing that could fail or block: what runs handlers are the children.
+Signals: TERM and INT drain (a second one stops cold), QUIT stops cold, HUP replaces every child in turn with the
+settings read anew, TTIN and TTOU are one child more or less, USR2 writes every process's stacks to the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from glassq.log import kv
+from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, Slot, State
+
+if TYPE_CHECKING:
+    from glassq.worker.systemd import Notifier
+
+log = logging.getLogger("glassq.worker")
+
+# How often the parent looks at the scoreboard when nothing else wakes it, in seconds.
+TICK = 0.5
+# A child whose keeper has not beaten for so long, in seconds, is frozen.
+SILENCE = 20.0
+# A child that lived less than this, in seconds, is replaced with backoff, from the second to the third.
+SHORT_LIFE, RESPAWN, RESPAWN_CAP = 5.0, 0.25, 30.0
+# From a cold stop to SIGKILL, in seconds.
+COLD = 5.0
+# sysexits.h: the configuration is wrong; starting again helps nobody.
+EX_CONFIG = 78
+
+_SIGNALS = frozenset(
+    {
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGHUP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGUSR2,
+        signal.SIGCHLD,
+    }
+)
+
+# What a child runs, given its slot; returns the exit code.
+ChildMain = Callable[[Slot], int]
+
+
+@dataclass(slots=True)
+class _Child:
+    pid: int
+    slot: Slot
+    born: float
+    generation: int
+    stopping: bool = False
+
+
+class Pool:
+    """One parent and its children. `run` returns the exit code of the process."""
+
+    def __init__(
+        self,
+        processes: int,
+        load: Callable[[], ChildMain],
+        notify: Notifier,
+        *,
+        drain: float,
+        watchdog: float | None = None,
+    ) -> None:
+        """`load()` gives what a child runs, and is called again on SIGHUP (it may raise: then nothing changes).
+
+        `drain` is how long a stop waits for handlers, `watchdog` systemd's WatchdogSec, in seconds.
+        """
+        self._target = processes
+        self._load = load
+        self._notify = notify
+        self._drain = drain
+        self._ping_every = watchdog / 2 if watchdog else None
+        self._pinged = 0.0
+        self._board = Scoreboard()
+        self._children: dict[int, _Child] = {}
+        self._main: ChildMain | None = None
+        self._generation = 0
+        self._short_lives = 0
+        self._spawn_at = 0.0
+        self._ready = False
+        self._stop_by: float | None = None
+        self._cold = False
+        self._exit_code = 0
+        self._ticked = 0.0
+
+    def run(self) -> int:
+        """Runs until stopped. 0 after an orderly stop, 78 when the configuration is wrong."""
+        self._main = self._load()
+        with _Signals() as signals:
+            log.info("pool starts %s", kv(processes=self._target, pid=os.getpid()))
+            while self._stop_by is None or self._children:
+                self._tick()
+                for number in signals.wait(TICK):
+                    self._on_signal(number)
+        log.info("pool stopped %s", kv(exit=self._exit_code))
+        return self._exit_code
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        # After a pause of our own (a suspended machine, a frozen group) every child looks silent: give them a moment.
+        paused = self._ticked and now - self._ticked > SILENCE / 2
+        self._ticked = now
+        self._reap()
+        if self._stop_by is None:
+            self._roll()
+            self._spawn(now)
+        elif now > self._stop_by:
+            self._stop_harder(now)
+        if not paused:
+            self._kill_hung(now)
+        self._report(now)
+
+    def _on_signal(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stop(cold=self._stop_by is not None)
+        elif number == signal.SIGQUIT:
+            self._stop(cold=True)
+        elif number == signal.SIGHUP:
+            self._reload()
+        elif number == signal.SIGTTIN:
+            self._target = min(self._target + 1, MAX_SLOTS)
+        elif number == signal.SIGTTOU:
+            self._target = max(self._target - 1, 1)
+        elif number == signal.SIGUSR2:
+            faulthandler.dump_traceback(all_threads=True)
+            self._signal_all(signal.SIGUSR2)
+
+    # -- children come and go -----------------------------------------------------------------------------------
+
+    def _spawn(self, now: float) -> None:
+        wanted = [child for child in self._children.values() if not child.stopping]
+        for child in sorted(wanted, key=lambda child: child.born, reverse=True)[: max(0, len(wanted) - self._target)]:
+            self._end(child)
+        if now < self._spawn_at:
+            return
+        taken = {child.slot.index for child in self._children.values()}
+        free = (slot for slot in self._board.slots if slot.index not in taken)
+        for slot, _ in zip(free, range(self._target - len(wanted)), strict=False):
+            self._fork(slot)
+
+    def _fork(self, slot: Slot) -> None:
+        assert self._main is not None
+        slot.reset()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A signal between the fork and the child's own handlers must wait: ours would swallow it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        pid = os.fork()
+        if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            self._children[pid] = _Child(pid, slot, time.monotonic(), self._generation)
+            return
+        code = 1
+        try:
+            _Signals.restore()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            code = self._main(slot)
+        except BaseException:
+            log.exception("child failed")
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            # not sys.exit: the parent's own cleanup is none of the child's business
+            os._exit(code)
+
+    def _reap(self) -> None:
+        for pid in list(self._children):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                self._on_end(self._children.pop(pid), os.waitstatus_to_exitcode(status))
+
+    def _on_end(self, child: _Child, code: int) -> None:
+        card = self._board.card(child.slot.index)
+        child.slot.clear()
+        if code == EX_CONFIG and self._stop_by is None and not self._ready:
+            self._exit_code = EX_CONFIG
+            self._stop(cold=False)
+            return
+        if code == 0:
+            self._short_lives = 0
+            return
+        how = signal.Signals(-code).name if code < 0 else f"exit {code}"
+        lost = {"job": card.job, "delivery": card.delivery} if card.state is State.WORKING else {}
+        log.error("child died %s", kv(pid=child.pid, how=how, worked=card.worked, **lost))
+        now = time.monotonic()
+        if now - child.born < SHORT_LIFE:
+            self._spawn_at = now + min(RESPAWN_CAP, RESPAWN * 2.0 ** min(self._short_lives, 10))
+            self._short_lives += 1
+        else:
+            self._short_lives = 0
+
+    def _kill_hung(self, now: float) -> None:
+        for child in self._children.values():
+            card = self._board.card(child.slot.index)
+            overdue = card.deadline and now > card.deadline
+            if overdue or now - card.beat > SILENCE:
+                why = "overran its hard deadline" if overdue else "is silent"
+                log.error("child killed: it %s %s", why, kv(pid=child.pid, job=card.job, delivery=card.delivery))
+                _kill(child.pid, signal.SIGKILL)
+
+    def _end(self, child: _Child) -> None:
+        child.stopping = True
+        _kill(child.pid, signal.SIGTERM)
+
+    # -- reload and stop ----------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        try:
+            self._main = self._load()
+        except Exception as error:
+            log.error("not reloaded: %s", error)
+            return
+        self._generation += 1
+        log.info("reloading %s", kv(generation=self._generation))
+
+    def _roll(self) -> None:
+        """Ends one child of an older generation at a time, while all others work."""
+        cards = [self._board.card(child.slot.index) for child in self._children.values()]
+        if len(cards) < self._target or any(card.state in (State.STARTING, State.CONNECTING) for card in cards):
+            return
+        if any(child.stopping for child in self._children.values()):
+            return
+        old = next((child for child in self._children.values() if child.generation < self._generation), None)
+        if old is not None:
+            self._end(old)
+
+    def _stop(self, *, cold: bool) -> None:
+        now = time.monotonic()
+        patience = COLD if cold else self._drain
+        log.info("pool stops %s", kv(how="cold" if cold else "draining", patience=f"{patience:g}s"))
+        self._notify(STOPPING=1, STATUS="stopping")
+        self._stop_by = now + patience
+        self._cold = cold
+        self._signal_all(signal.SIGQUIT if cold else signal.SIGTERM)
+
+    def _stop_harder(self, now: float) -> None:
+        if not self._cold:
+            self._stop(cold=True)
+            return
+        log.error("children do not stop: killed %s", kv(pids=",".join(map(str, self._children))))
+        self._stop_by = now + COLD
+        self._signal_all(signal.SIGKILL)
+
+    def _signal_all(self, number: int) -> None:
+        for pid in self._children:
+            _kill(pid, number)
+
+    # -- what systemd is told -----------------------------------------------------------------------------------
+
+    def _report(self, now: float) -> None:
+        cards = [self._board.card(child.slot.index) for child in self._children.values()]
+        reserving = sum(card.state in (State.WAITING, State.WORKING) for card in cards)
+        working = sum(card.state is State.WORKING for card in cards)
+        if self._stop_by is not None:
+            extend = int((COLD + 5) * 1_000_000)
+            self._notify(EXTEND_TIMEOUT_USEC=extend, STATUS=f"draining: {working} of {len(cards)} still work")
+            return
+        if not self._ready:
+            self._notify(EXTEND_TIMEOUT_USEC=30_000_000, STATUS=f"starting: {reserving} of {self._target} reserve")
+            if reserving == self._target:
+                self._ready = True
+                log.info("pool is ready %s", kv(children=reserving))
+                self._notify(READY=1)
+        if (
+            self._ping_every
+            and now - self._pinged > self._ping_every
+            and all(now - card.beat < SILENCE for card in cards)
+        ):
+            self._pinged = now
+            self._notify(WATCHDOG=1, STATUS=f"{len(cards)} children, {working} at work")
+
+
+class _Signals:
+    """Signals as numbers to wait for: the handlers do nothing, the interpreter writes each number into a pipe."""
+
+    def __enter__(self) -> Self:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, _nothing)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.restore()
+        os.close(self._read)
+        os.close(self._write)
+
+    def wait(self, timeout: float) -> list[int]:
+        """The signals that came within `timeout` seconds, in their order."""
+        if select.select([self._read], [], [], timeout)[0]:
+            return list(os.read(self._read, 512))
+        return []
+
+    @staticmethod
+    def restore() -> None:
+        """Default signal handling again, as a child needs it before it sets its own."""
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _nothing(_signal: int, _frame: object) -> None:
+    pass
+
+
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,0 +1,100 @@
+"""Shared memory in which every child of the pool says what it does, and the parent reads it.
+
+One slot per child, of fixed fields on 8-byte boundaries, each written by one side only: no locks, so a child that is
+killed in the middle of anything can hold up nobody. Times are time.monotonic(), which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import struct
+import time
+from dataclasses import dataclass
+
+# More children than one machine would run; the memory is 16 KiB.
+MAX_SLOTS = 128
+
+# state, jobs worked, job id, beat, started, deadline (0: none), delivery id
+_SLOT = struct.Struct("@qqqddd40s")
+_SIZE = 128
+_STATE, _BEAT = 0, 24
+
+
+class State(enum.IntEnum):
+    """What a child is doing."""
+
+    EMPTY = 0
+    STARTING = 1
+    CONNECTING = 2
+    WAITING = 3
+    WORKING = 4
+    STOPPING = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What one slot says. `deadline` is when the parent must kill the child; 0: no attempt runs."""
+
+    state: State
+    worked: int
+    job: int
+    beat: float
+    started: float
+    deadline: float
+    delivery: str
+
+
+class Slot:
+    """One child's place on the scoreboard, for writing."""
+
+    def __init__(self, memory: mmap.mmap, index: int) -> None:
+        self.index = index
+        self._memory = memory
+        self._at = index * _SIZE
+        self._worked = 0
+
+    def reset(self) -> None:
+        """Called by the parent before it forks a child into this slot."""
+        now = time.monotonic()
+        _SLOT.pack_into(self._memory, self._at, State.STARTING, 0, 0, now, now, 0.0, b"")
+
+    def clear(self) -> None:
+        """Called by the parent when the slot's child is gone for good."""
+        _SLOT.pack_into(self._memory, self._at, State.EMPTY, 0, 0, 0.0, 0.0, 0.0, b"")
+
+    def beat(self) -> None:
+        """The child lives. Called by its keeper thread."""
+        struct.pack_into("@d", self._memory, self._at + _BEAT, time.monotonic())
+
+    def state(self, state: State) -> None:
+        """What the child does from now on."""
+        struct.pack_into("@q", self._memory, self._at + _STATE, state)
+
+    def begin(self, job: int, delivery: str, deadline: float) -> None:
+        """An attempt starts; at `deadline` (monotonic) the parent ends it the hard way."""
+        now = time.monotonic()
+        _SLOT.pack_into(
+            self._memory, self._at, State.WORKING, self._worked, job, now, now, deadline, delivery.encode()[:40]
+        )
+
+    def end(self) -> None:
+        """The attempt is over and acted on."""
+        self._worked += 1
+        now = time.monotonic()
+        _SLOT.pack_into(self._memory, self._at, State.WAITING, self._worked, 0, now, now, 0.0, b"")
+
+
+class Scoreboard:
+    """All slots. Made by the parent before it forks."""
+
+    def __init__(self, slots: int = MAX_SLOTS) -> None:
+        self._memory = mmap.mmap(-1, slots * _SIZE)
+        self.slots = [Slot(self._memory, index) for index in range(slots)]
+
+    def card(self, index: int) -> Card:
+        """What the child in this slot last said."""
+        state, worked, job, beat, started, deadline, delivery = _SLOT.unpack_from(self._memory, index * _SIZE)
+        return Card(
+            State(state), worked, job, beat, started, deadline, delivery.rstrip(b"\0").decode("ascii", "replace")
+        )

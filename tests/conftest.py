@@ -1,0 +1,157 @@
+"""Real servers for tests, each on its own port and directory; ended by pid."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.queues import open_queue
+from glassq.settings import Queue as QueueSettings
+from glassq.settings import QueueUrl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from glassq.queues import Queue
+
+ROOT = Path(__file__).parent.parent
+BIN = ROOT / "bin"
+
+
+def wait_for(condition: Callable[[], object], what: str, deadline: float = 15.0) -> None:
+    """Returns as soon as `condition()` is true; fails the test after `deadline` seconds."""
+    over = time.monotonic() + deadline
+    while not condition():
+        if time.monotonic() > over:
+            pytest.fail(f"waited {deadline:g} s in vain: {what}")
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class Process:
+    """A program of ours or another server, its output in a file."""
+
+    def __init__(
+        self, arguments: list[str], log: Path, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+            )
+        self.pid = self._popen.pid
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    def wait(self, deadline: float = 20.0) -> int:
+        """The exit code, once it has ended by itself."""
+        return self._popen.wait(deadline)
+
+    def end(self, number: signal.Signals = signal.SIGTERM, deadline: float = 20.0) -> int:
+        """Asks it to end, and kills it when it does not."""
+        if self.running():
+            self._popen.send_signal(number)
+        try:
+            return self._popen.wait(deadline)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            return self._popen.wait(10)
+
+
+class Beanstalkd:
+    """A beanstalkd of one's own, with its binlog in `directory`."""
+
+    def __init__(self, directory: Path, *, unix: bool = False, options: tuple[str, ...] = ()) -> None:
+        self.dir = directory / "binlog"
+        self.dir.mkdir()
+        self._log = directory / "beanstalkd.log"
+        self._options = options
+        self.socket = directory / "bs.sock"
+        self.port = 0 if unix else free_port()
+        self.url = QueueUrl(f"beanstalk://{self.socket}" if unix else f"beanstalk://127.0.0.1:{self.port}")
+        self._process: Process | None = None
+        self.start()
+
+    def start(self, *, durable: bool = True) -> None:
+        where = ["-l", "127.0.0.1", "-p", str(self.port)] if self.port else ["-l", f"unix:{self.socket}"]
+        binlog = ["-b", str(self.dir), "-f0", "-s", "1000000"] if durable else []
+        program = shutil.which("beanstalkd")
+        if program is None:
+            if os.environ.get("CI"):
+                pytest.fail("beanstalkd is missing")
+            pytest.skip("beanstalkd is missing: make setup")
+        self._process = Process([program, *where, *binlog, *self._options], self._log)
+        wait_for(self.answers, "beanstalkd to answer")
+
+    def answers(self) -> bool:
+        queue = self.queue()
+        try:
+            return bool(queue.stats())
+        except Exception:
+            return False
+        finally:
+            queue.close()
+
+    def queue(self, *, require_durable: bool = False, timeout: float = 2.0) -> Queue:
+        settings = QueueSettings(url=self.url, timeout=type(QueueSettings().timeout)(timeout))
+        return open_queue(settings, require_durable=require_durable)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send(signal.SIGCONT)
+            self._process.end(number)
+            self._process = None
+
+
+@pytest.fixture
+def beanstalkd(tmp_path: Path) -> Iterator[Beanstalkd]:
+    server = Beanstalkd(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def queue(beanstalkd: Beanstalkd) -> Iterator[Queue]:
+    opened = beanstalkd.queue()
+    yield opened
+    opened.close()
+
+
+def program(name: str) -> list[str]:
+    """How to start one of bin/."""
+    return [sys.executable, str(BIN / name)]

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.errors import CredentialsError, SettingsError, UserRevoked, UserUnknown
+from glassq.glass.credentials import CredentialStore, new_key, read_authorized_user
+from glassq.settings import parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = new_key()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CredentialStore:
+    return CredentialStore(tmp_path / "credentials", [KEY])
+
+
+def files(tmp_path: Path) -> list[Path]:
+    return sorted(path for path in (tmp_path / "credentials").iterdir() if not path.name.startswith("."))
+
+
+def test_a_stored_consent_comes_back_also_in_another_process(store: CredentialStore, tmp_path: Path) -> None:
+    store.add("115", "refresh-1", ["scope"])
+    again = CredentialStore(tmp_path / "credentials", [KEY]).get("115")
+    assert (again.user, again.refresh_token, again.scopes, again.state) == ("115", "refresh-1", ("scope",), "active")
+
+
+def test_neither_user_nor_token_can_be_read_off_the_disk(store: CredentialStore, tmp_path: Path) -> None:
+    store.add("../../etc/passwd", "refresh-1")
+    (file,) = files(tmp_path)
+    assert len(file.name) == 64
+    assert b"refresh-1" not in file.read_bytes()
+    assert b"passwd" not in file.read_bytes()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert store.get("../../etc/passwd").refresh_token == "refresh-1"
+
+
+def test_tokens_do_not_show_in_a_repr(store: CredentialStore) -> None:
+    assert "refresh-1" not in repr(store.add("115", "refresh-1"))
+
+
+def test_an_unknown_user_is_named(store: CredentialStore) -> None:
+    with pytest.raises(UserUnknown, match="user 115"):
+        store.get("115")
+    store.add("116", "refresh")
+    with pytest.raises(UserUnknown, match="user 115"):
+        store.get("115")
+
+
+def test_a_revoked_user_is_told_from_an_unknown_one_until_a_fresh_consent(store: CredentialStore) -> None:
+    store.add("115", "old")
+    assert store.mark_revoked("115", "old")
+    with pytest.raises(UserRevoked, match="user 115"):
+        store.get("115")
+    assert store.list().users[0].state == "revoked"
+    store.add("115", "new")
+    assert store.get("115").refresh_token == "new"
+
+
+def test_a_fresh_consent_is_not_overwritten_by_news_about_the_old_one(store: CredentialStore) -> None:
+    store.add("115", "fresh")
+    assert not store.mark_revoked("115", "old")
+    assert not store.rotate("115", "old", "rotated")
+    assert store.get("115").refresh_token == "fresh"
+
+
+def test_a_rotated_refresh_token_replaces_the_old_one(store: CredentialStore) -> None:
+    store.add("115", "old", ["scope"])
+    assert store.rotate("115", "old", "new")
+    stored = store.get("115")
+    assert (stored.refresh_token, stored.scopes) == ("new", ("scope",))
+
+
+def test_news_about_a_removed_user_changes_nothing(store: CredentialStore) -> None:
+    assert not store.mark_revoked("115", "old")
+    store.add("115", "old")
+    assert store.remove("115")
+    assert not store.remove("115")
+    assert not store.rotate("115", "old", "new")
+    assert store.list().users == []
+
+
+def test_removing_from_a_store_that_was_never_used_is_no_error(store: CredentialStore) -> None:
+    assert not store.remove("115")
+    assert store.list() == ([], [])
+
+
+def test_one_damaged_file_does_not_hide_the_other_users(store: CredentialStore, tmp_path: Path) -> None:
+    store.add("115", "a")
+    (file,) = files(tmp_path)
+    store.add("116", "b")
+    file.write_bytes(file.read_bytes()[:-10])
+    users, damaged = store.list()
+    assert [user.user for user in users] == ["116"]
+    assert file.name in str(damaged[0])
+    with pytest.raises(CredentialsError, match=r"user 115.*add the user again"):
+        store.get("115")
+
+
+def test_a_damaged_file_can_be_mended_by_adding_or_removing_the_user(store: CredentialStore, tmp_path: Path) -> None:
+    store.add("115", "a")
+    files(tmp_path)[0].write_bytes(b"")
+    store.add("115", "b")
+    assert store.get("115").refresh_token == "b"
+    files(tmp_path)[0].write_bytes(b"")
+    assert store.remove("115")
+
+
+def test_the_file_of_one_user_cannot_stand_in_for_another(store: CredentialStore, tmp_path: Path) -> None:
+    store.add("115", "a")
+    (first,) = files(tmp_path)
+    store.add("116", "b")
+    (second,) = (file for file in files(tmp_path) if file != first)
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(CredentialsError, match="another user"):
+        store.get("116")
+
+
+def test_keys_can_be_rotated_the_first_encrypts_and_every_one_decrypts(store: CredentialStore, tmp_path: Path) -> None:
+    fresh = new_key()
+    store.add("115", "a")
+    both = CredentialStore(tmp_path / "credentials", [fresh, KEY])
+    assert both.get("115").refresh_token == "a"
+    both.rotate("115", "a", "b")
+    assert CredentialStore(tmp_path / "credentials", [fresh]).get("115").refresh_token == "b"
+    with pytest.raises(CredentialsError, match="credentials_key_file"):
+        store.get("115")
+
+
+def test_what_a_killed_writer_left_behind_is_in_nobodys_way(store: CredentialStore, tmp_path: Path) -> None:
+    store.add("115", "a")
+    (tmp_path / "credentials" / ".new").write_bytes(b"half a consen")
+    assert store.rotate("115", "a", "b")
+    assert store.get("115").refresh_token == "b"
+    assert [user.user for user in store.list().users] == ["115"]
+
+
+def test_text_that_could_not_be_written_or_shown_is_refused(store: CredentialStore) -> None:
+    for user, token in (("", "t"), ("u", ""), ("u\n", "t"), ("\ud800", "t"), ("u", "t\n")):
+        with pytest.raises(CredentialsError):
+            store.add(user, token)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CredentialsError, match="file/credentials"):
+        CredentialStore(tmp_path / "file" / "credentials", [KEY]).add("115", "a")
+
+
+def test_a_key_that_is_none_is_refused_with_its_file_and_without_itself(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("not-a-key\n")
+    settings = parse(f'[glass]\ncredentials_key_file = "{key_file}"', "glassq.toml")
+    with pytest.raises(SettingsError, match="credentials_key_file") as caught:
+        CredentialStore.open(settings)
+    assert str(key_file) in str(caught.value)
+    assert "not-a-key" not in str(caught.value)
+
+
+def _rotate_to(directory: Path, name: int) -> None:
+    raise SystemExit(0 if CredentialStore(directory, [KEY]).rotate("115", "old", f"new-{name}") else 1)
+
+
+def test_of_processes_that_rotate_at_once_exactly_one_wins(store: CredentialStore, tmp_path: Path) -> None:
+    store.add("115", "old")
+    context = multiprocessing.get_context("spawn")
+    racers = [context.Process(target=_rotate_to, args=(tmp_path / "credentials", name)) for name in range(4)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(60)
+    winners = [name for name, racer in enumerate(racers) if racer.exitcode == 0]
+    assert len(winners) == 1
+    assert store.get("115").refresh_token == f"new-{winners[0]}"
+
+
+CONSENT = {"type": "authorized_user", "client_id": "c", "client_secret": "hush", "refresh_token": "r"}
+
+
+def test_an_authorized_user_is_read_from_a_file_or_from_text(tmp_path: Path) -> None:
+    text = json.dumps({**CONSENT, "scopes": ["s"], "universe_domain": "googleapis.com"})
+    (tmp_path / "ada.json").write_text(text)
+    for source in (tmp_path / "ada.json", str(tmp_path / "ada.json"), "\n" + text):
+        user = read_authorized_user(source)
+        assert (user.client_id, user.client_secret, user.refresh_token, user.scopes) == ("c", "hush", "r", ("s",))
+        assert "hush" not in repr(user)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"type": "service_account"}, 'key "type": expected "authorized_user"'),
+        ({"type": None}, 'key "type"'),
+        ({"client_id": ""}, 'key "client_id": expected a text'),
+        ({"client_secret": 7}, 'key "client_secret": expected a text'),
+        ({"refresh_token": None}, 'key "refresh_token": expected a text'),
+        ({"scopes": "one"}, 'key "scopes": expected a list'),
+    ],
+)
+def test_a_wrong_authorized_user_is_refused_with_file_and_key(
+    tmp_path: Path, change: dict[str, object], expected: str
+) -> None:
+    (tmp_path / "ada.json").write_text(json.dumps({**CONSENT, **change}))
+    with pytest.raises(CredentialsError, match=expected) as caught:
+        read_authorized_user(tmp_path / "ada.json")
+    assert "ada.json" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe"])
+def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ada.json").write_bytes(content)
+    with pytest.raises(CredentialsError, match=r"ada\.json"):
+        read_authorized_user(tmp_path / "ada.json")
+    with pytest.raises(CredentialsError, match=r"none\.json: cannot be read"):
+        read_authorized_user(tmp_path / "none.json")
