@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from setproctitle import setproctitle
+
 from glassq.log import kv
 from glassq.worker.scoreboard import State
 
@@ -59,6 +61,7 @@ def run(
 ) -> int:
     """Works until stopped, or until `max_jobs` are worked or memory is above `max_rss` bytes; returns exit code 0."""
     stop = Stop()
+    setproctitle(f"glassq-worker: child {slot.index + 1}")
     if sys.__stderr__ is not None:
         faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
     # what the parent loaded stays as it is: shared pages are not touched by the collector

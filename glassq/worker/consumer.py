@@ -88,20 +88,22 @@ class Consumer:
     def run(self, stopping: Callable[[], bool]) -> None:
         """Works until `stopping()`; reconnects for as long as the queue is not there."""
         failures = 0
+        # the first reserve does not wait: its answer shows that we are connected
+        poll = 0
         while not stopping():
             if failures:
                 self._slot.state(State.CONNECTING)
                 _pause(min(RECONNECT_CAP, RECONNECT * 2.0 ** min(failures, 10)), stopping)
             try:
-                self.work_one()
-                failures = 0
+                self.work_one(poll)
+                failures, poll = 0, POLL
             except QueueError as error:
-                failures += 1
+                failures, poll = failures + 1, 0
                 log.warning("queue trouble, trying again %s", kv(failures=failures, error=error))
 
-    def work_one(self) -> bool:
-        """Waits up to POLL seconds for a job and works it; False if there was none. Raises QueueError."""
-        job = self._queue.reserve(POLL)
+    def work_one(self, poll: int = POLL) -> bool:
+        """Waits up to `poll` seconds for a job and works it; False if there was none. Raises QueueError."""
+        job = self._queue.reserve(poll)
         self._slot.state(State.WAITING)
         if job is None:
             return False

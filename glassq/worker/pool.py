@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from setproctitle import setproctitle
+
 from glassq.log import kv
 from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, Slot, State
 
@@ -101,6 +103,7 @@ class Pool:
     def run(self) -> int:
         """Runs until stopped. 0 after an orderly stop, 78 when the configuration is wrong."""
         self._main = self._load()
+        setproctitle("glassq-worker: pool")
         with _Signals() as signals:
             log.info("pool starts %s", kv(processes=self._target, pid=os.getpid()))
             while self._stop_by is None or self._children:

@@ -3,9 +3,9 @@
     with FakeGcs("my-bucket") as gcs:
         client = storage.Client(credentials=AnonymousCredentials(), client_options={"api_endpoint": gcs.url}, ...)
 
-Preconditions, checksums, ranges, pages and the shapes of errors are those of the real service; who asks is not checked,
-but POST /token gives tokens to service accounts. Operations, as faults and the log of requests name them: token, bucket, list, get, media, delete, multipart, resumable (the start of an upload),
-chunk, cancel.
+Preconditions, checksums, ranges, pages and the shapes of errors are those of the real service. Who asks is not
+checked, but POST /token gives service accounts their access tokens. Operations, as faults and the log of requests name
+them: token, bucket, list, get, media, delete, multipart, resumable (the start of an upload), chunk, cancel.
 """
 
 from __future__ import annotations

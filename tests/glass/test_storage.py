@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -177,26 +178,26 @@ print(stored.created, stored.size, (resource.getrusage(resource.RUSAGE_SELF).ru_
 
 
 def start_writer(place: Place, name: str, letter: str, mib: int) -> subprocess.Popen[str]:
-    writer = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", WRITER, place.url, place.endpoint or "", name, letter, str(mib)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
     )
-    return writer
 
 
 def test_of_processes_that_race_for_a_name_exactly_one_wins_and_its_bytes_stay_whole(place: Place) -> None:
-    writers = {letter: start_writer(place, "wanted", letter, 9) for letter in "abc"}
-    for writer in writers.values():
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers.values():
-        assert writer.stdin is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    answers = {letter: writer.communicate(timeout=60)[0].split() for letter, writer in writers.items()}
+    with ExitStack() as stack:
+        writers = {letter: stack.enter_context(start_writer(place, "wanted", letter, 9)) for letter in "abc"}
+        for writer in writers.values():
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+        for writer in writers.values():
+            assert writer.stdin is not None
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        answers = {letter: writer.communicate(timeout=60)[0].split() for letter, writer in writers.items()}
     winners = [letter for letter, (created, _, _) in answers.items() if created == "True"]
     assert len(winners) == 1
     assert {size for _, size, _ in answers.values()} == {str(9 * MIB)}
@@ -205,7 +206,7 @@ def test_of_processes_that_race_for_a_name_exactly_one_wins_and_its_bytes_stay_w
 
 
 def test_memory_does_not_grow_with_the_size(place: Place) -> None:
-    writer = start_writer(place, "large", "a", 64)
-    created, size, grown = writer.communicate("go\n", timeout=60)[0].split()[1:]
+    with start_writer(place, "large", "a", 64) as writer:
+        created, size, grown = writer.communicate("go\n", timeout=60)[0].split()[1:]
     assert (created, size) == ("True", str(64 * MIB))
     assert int(grown) < 16 * MIB

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from glassq.glass.storage import Stored
 
 DAY = 86_400
+ROOT = Path(__file__).parents[2]
 
 
 def write(storage: DirectoryStorage, name: str, *chunks: bytes) -> Stored:
@@ -93,9 +94,6 @@ except Verdict as verdict:
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert "cannot store a: File too large" in told.stdout
     assert list(tmp_path.iterdir()) == []
-
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_directory_that_went_away_is_worth_another_try(tmp_path: Path) -> None:
