@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 # beanstalkd unpacked without root lives here (tools/setup-beanstalkd)
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
@@ -15,9 +16,14 @@ help: ## print this list
 
 setup: $(READY) ## the virtual environment, the locked dependencies and beanstalkd
 
-$(READY): requirements.lock setup.py tools/setup-venv tools/setup-beanstalkd
+$(LOCKED): requirements.lock tools/setup-venv tools/setup-beanstalkd
 	@tools/setup-beanstalkd $(VENV)
 	@tools/setup-venv $(PYTHON) $(VENV)
+	@touch $@
+
+# this tree itself, editable; its scripts are copied, so they are copied again when they change
+$(READY): $(LOCKED) setup.py glassq/__init__.py bin/glassq bin/glassq-web bin/glassq-worker
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(READY) ## the whole way on this machine: simulated Glass users share photos, glassq stores them

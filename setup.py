@@ -26,7 +26,7 @@ RUN = [
     "setproctitle>=1.3",
     "sqlalchemy>=2.0",
 ]
-DEMO = ["pillow>=10.0"]
+DEMO = ["pillow>=10.1"]
 TEST = ["coverage>=7.6", "hypothesis>=6.100", "pytest>=8.0", "pytest-cov>=5.0"]
 CHECK = ["mypy>=1.11", "ruff>=0.6"]
 

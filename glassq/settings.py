@@ -246,6 +246,7 @@ class Glass(_Section, frozen=True):
     credentials_key_file: SecretFile = SecretFile("/etc/glassq/credentials-key")
     on_delete: Literal["keep", "delete"] = "keep"
     max_attachment: Size = Size("100MiB")
+    processing_delay: Duration = Duration("15s")
     processing_patience: Duration = Duration("6h")
 
 

@@ -137,11 +137,11 @@ def _sniff_audio(head: bytes) -> str | None:
         return "audio/mpeg"
     if len(head) < 2 or head[0] != 0xFF:
         return None
-    # After 12 bits of ones: 1 bit version, 2 bits layer. Layer 0 is ADTS (AAC); the others are MPEG audio, whose
-    # version 2.5 has only 11 ones.
+    # A frame begins with 11 or 12 ones; the layer (0x06) is 0 in ADTS (AAC) and 1 in MP3 ("layer III"). Any other
+    # is nobody's today, and would take a UTF-16 byte order mark (FF FE) for sound.
     if head[1] & 0xF6 == 0xF0:
         return "audio/aac"
-    return "audio/mpeg" if head[1] & 0xE0 == 0xE0 and head[1] & 0x06 else None
+    return "audio/mpeg" if head[1] & 0xE6 == 0xE2 else None
 
 
 def shown(text: str) -> str:

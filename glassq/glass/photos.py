@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from glassq.routes import Context
     from glassq.settings import Settings
 
-# A photo that Glass still uploads is asked for again after 15 s, then twice as long each time, up to 10 min.
-FIRST_WAIT = 15.0
+# A photo that Glass still uploads is asked for again after [glass] processing_delay, then twice as long each time,
+# up to 10 min.
 LONGEST_WAIT = 600.0
 
 
@@ -190,7 +190,8 @@ def _not_ready(whose: str, waiting: list[str], delivery: Delivery, context: Cont
     if delivery.age() > patience:
         return Bury(f"{reason}, for more than {patience} ([glass] processing_patience)")
     # The exponent is bounded: waiting can go on for months, and 2.0 ** 1024 is no float any more.
-    return Retry(reason, delay=min(FIRST_WAIT * 2 ** min(delivery.waits, 16), LONGEST_WAIT), counts=False)
+    delay = context.settings.glass.processing_delay * 2 ** min(delivery.waits, 16)
+    return Retry(reason, delay=min(delay, LONGEST_WAIT), counts=False)
 
 
 def _delete_item(user: str, item: str, context: Context) -> dict[str, Any]:

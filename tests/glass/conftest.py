@@ -12,7 +12,6 @@ import pytest
 
 from glassq import delivery
 from glassq.dev.glass import SimulatedGlass
-from glassq.glass.api import Account
 from glassq.glass.credentials import CredentialStore, new_key
 from glassq.glass.photos import Glass, store
 from glassq.routes import Context, Result
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.dev.glass import Item
+    from glassq.glass.api import Account
     from glassq.settings import Glass as GlassSettings
 
 

@@ -165,14 +165,14 @@ def test_a_key_that_is_none_is_refused_with_its_file_and_without_itself(tmp_path
     assert "not-a-key" not in str(caught.value)
 
 
-def _rotate_to(directory: Path, name: int) -> None:
-    raise SystemExit(0 if CredentialStore(directory, [KEY]).rotate("115", "old", f"new-{name}") else 1)
+def _rotate_to(directory: Path, key: str, name: int) -> None:
+    raise SystemExit(0 if CredentialStore(directory, [key]).rotate("115", "old", f"new-{name}") else 1)
 
 
 def test_of_processes_that_rotate_at_once_exactly_one_wins(store: CredentialStore, tmp_path: Path) -> None:
     store.add("115", "old")
     context = multiprocessing.get_context("spawn")
-    racers = [context.Process(target=_rotate_to, args=(tmp_path / "credentials", name)) for name in range(4)]
+    racers = [context.Process(target=_rotate_to, args=(tmp_path / "credentials", KEY, name)) for name in range(4)]
     for racer in racers:
         racer.start()
     for racer in racers:

@@ -145,7 +145,7 @@ def test_the_extension_comes_from_the_list_of_content_types(declared: str, expec
         (b"\xff\xfb\x90\x64", "audio/mpeg"),
         (b"\xff\xf1\x50\x80", "audio/aac"),
         (b"\xff\xf9\x50\x80", "audio/aac"),
-        (b"\xff\xfe<\x00", "audio/mpeg"),
+        (b"\xff\xfe<\x00h\x00", None),
         (b"\xff", None),
         (HTML, None),
         (b"", None),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import traceback
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from google.auth.exceptions import MutualTLSChannelError, RefreshError, Transpor
 from glassq.errors import Bury, Retry
 from glassq.glass.storage import open_storage
 from glassq.glass.storage.bucket import BucketStorage
-from glassq.glass.storage.verdicts import retry_after, verdict
+from glassq.glass.storage.verdicts import verdict
 from glassq.settings import StorageUrl
 from tests.fakes.gcs import FakeGcs
 
@@ -108,18 +109,12 @@ def test_an_error_answer_becomes_a_verdict(
 
 
 def test_a_server_that_asks_to_wait_is_heard(gcs: FakeGcs, storage: BucketStorage) -> None:
-    gcs.fail_next("multipart", 429, headers={"Retry-After": "17"})
-    with pytest.raises(Retry) as caught:
-        write(storage, "a.jpg", b"x")
-    assert caught.value.delay == 17
-
-
-def test_a_wait_until_a_date_is_counted_in_seconds() -> None:
     later = format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True)
-    assert retry_after({"Retry-After": later}) == pytest.approx(600, abs=60)
-    assert retry_after({"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}) == 0
-    assert retry_after({"Retry-After": "soon"}) is None
-    assert retry_after({}) is None
+    for asked, expected in {"17": 17, later: pytest.approx(600, abs=60), "soon": None}.items():
+        gcs.fail_next("multipart", 429, headers={"Retry-After": asked})
+        with pytest.raises(Retry) as caught:
+            write(storage, "a.jpg", b"x")
+        assert caught.value.delay == expected
 
 
 def test_a_missing_bucket_is_told(gcs: FakeGcs) -> None:
@@ -174,8 +169,8 @@ def test_a_session_that_ended_in_an_upload_is_begun_again(gcs: FakeGcs, storage:
     gcs.fail_next("chunk", 410, reason="gone", message="Session ended")
     with pytest.raises(Retry, match="HTTP 410 Session ended") as caught:
         write(storage, "a.mp4", bytes(9 * MIB))
-    assert "upload_id" not in caught.value.reason
-    assert caught.value.__suppress_context__, "the library's text has the upload's URL, which is a secret"
+    evidence = "".join(traceback.format_exception(caught.value))
+    assert "upload_id" not in evidence, "whoever reads the upload's URL could go on with it"
 
 
 def test_a_photo_that_took_all_the_time_to_read_is_not_uploaded(gcs: FakeGcs, storage: BucketStorage) -> None:

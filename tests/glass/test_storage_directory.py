@@ -38,6 +38,18 @@ def failing(number: int) -> Callable[[Path, Path], None]:
     return link
 
 
+def test_a_directory_does_without_googles_library(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from glassq.glass.storage import open_storage
+from glassq.settings import StorageUrl
+open_storage(StorageUrl("file://{tmp_path}"))
+print([name for name in sys.modules if name.startswith("google.")])
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert told.stdout == "[]\n"
+
+
 def test_a_missing_directory_is_made_for_our_user_alone(tmp_path: Path) -> None:
     DirectoryStorage(tmp_path / "a" / "b")
     for path in (tmp_path / "a", tmp_path / "a" / "b"):

@@ -111,7 +111,7 @@ class BucketStorage:
             raise Retry(f"{self._url} cannot store {blob.name}: reading it took all the time there was")
         try:
             blob.upload_from_file(
-                spool, size=size, content_type=content_type, **self._limits(left)
+                spool, size=size, content_type=content_type, if_generation_match=0, **self._limits(left)
             )
         except (GoogleAPIError, InvalidResponse) as error:
             if status(error) != http.HTTPStatus.PRECONDITION_FAILED:

@@ -2,7 +2,7 @@
 
 A file is written under a hidden name, synced, and then linked to its own: a link fails where the name exists, so of
 two processes one wins, and whoever is killed in between leaves no half a photo. A directory keeps neither content
-type nor metadata; the name's ending says what a file is.
+type nor metadata (the name's ending says what a file is), and a local disk needs no timeout beside the deadline.
 """
 
 from __future__ import annotations

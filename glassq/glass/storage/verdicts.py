@@ -6,8 +6,6 @@ The statuses and reasons are those of the JSON API ("HTTP status and error codes
 from __future__ import annotations
 
 import errno
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +14,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Ref
 from google.cloud.storage.exceptions import DataCorruption
 
 from glassq.errors import Bury, Retry
+from glassq.glass.verdicts import retry_after
 
 # Characters of a server's own words that are worth keeping.
 _MAX_WORDS = 300
@@ -53,17 +52,6 @@ def status(error: Exception) -> int | None:
     return int(code) if isinstance(code, int) else None
 
 
-def retry_after(headers: Any) -> float | None:
-    """Seconds that the server asks to wait (RFC 9110, 10.2.3: a number or a date), or None."""
-    text = str(headers.get("Retry-After", "")).strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
-
-
 def _of_answer(response: Any, code: int, trouble: str) -> Retry | Bury:
     words, reasons = _said(response)
     headers = getattr(response, "headers", {})
@@ -71,7 +59,7 @@ def _of_answer(response: Any, code: int, trouble: str) -> Retry | Bury:
     session_lost = code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) and "upload_id=" in getattr(response, "url", "")
     passes = code in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or not 400 <= code < 500
     if passes or session_lost or reasons & _TOO_FAST:
-        return Retry(f"{trouble}: HTTP {code} {words}".rstrip(), retry_after(headers))
+        return Retry(f"{trouble}: HTTP {code} {words}".rstrip(), retry_after(headers.get("Retry-After")))
     hint = _HINTS.get(code)
     said = f"HTTP {code} {words}".rstrip()
     return Bury(f"{trouble}: {hint} ({said})" if hint else f"{trouble}: {said}")

@@ -1,0 +1,48 @@
+"""What every command starts from: the settings, and what they lead to, opened when it is needed."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from glassq import settings as configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from glassq.ledger.reader import LedgerReader
+    from glassq.queues import Queue
+    from glassq.settings import Settings
+
+
+@dataclass
+class App:
+    """`config` is what --config named; `environ` the process's environment."""
+
+    config: str | None
+    environ: Mapping[str, str]
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Raises SettingsError."""
+        return configuration.load(self.config, self.environ)
+
+    def queue(self) -> closing[Queue]:
+        """`with app.queue() as queue:`; it connects at its first command."""
+        from glassq.queues import open_queue
+
+        return closing(open_queue(self.settings.queue))
+
+    def ledger(self) -> LedgerReader:
+        """`with app.ledger() as ledger:`. Raises SettingsError where it is there and cannot be read."""
+        from glassq.ledger.reader import LedgerReader
+
+        return LedgerReader(self.settings.ledger)
+
+
+pass_app = click.make_pass_decorator(App)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document (durations in seconds).")

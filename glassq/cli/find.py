@@ -1,0 +1,138 @@
+"""Which job an operator means.
+
+A job id is direct. A delivery id is looked up in the ledger, which knows its latest job; but job ids are given again
+after a restart, so the job must say itself whose it is. What the ledger cannot answer, a scan of the queue can.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from glassq.cli.output import jobs_of, line
+from glassq.delivery import Delivery, decode
+from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from glassq.ledger.reader import LedgerReader
+    from glassq.queues.base import Job, JobStats, Queue
+
+ALL_STATES = frozenset({"ready", "reserved", "delayed", "buried"})
+# Shorter, a prefix is a slip of the finger: eight digits of our ids are a minute.
+LEAST_PREFIX = 8
+
+# Job ids have no leading zero; our delivery ids will have one for some centuries.
+_JOB_ID = re.compile(r"[1-9]\d{0,19}")
+_DELIVERY_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One job: its state, and its delivery; `damage` says why there is none."""
+
+    job: Job
+    stats: JobStats
+    delivery: Delivery | None
+    damage: str = ""
+
+    @property
+    def name(self) -> str:
+        """The delivery's id, or "" where the job is damaged."""
+        return self.delivery.id if self.delivery else ""
+
+
+def look(queue: Queue, job_id: int, stats: JobStats | None = None) -> Found:
+    """The job with this id. Raises JobNotFound."""
+    try:
+        job = queue.peek(job_id)
+        stats = stats or queue.stats_job(job_id)
+    except JobNotFound:
+        raise JobNotFound(f"there is no job {job_id}") from None
+    try:
+        return Found(job, stats, decode(job.body))
+    except DamagedDelivery as error:
+        return Found(job, stats, None, str(error))
+
+
+def walk(queue: Queue, states: frozenset[str]) -> Iterator[Found]:
+    """Every job of our tube in these states, newest first; those that go away meanwhile are left out."""
+    for stats in jobs_of(queue.scan(states)):
+        with suppress(JobNotFound):
+            yield look(queue, stats.id, stats)
+
+
+@dataclass(slots=True)
+class Finder:
+    """Finds jobs by what an operator typed. `open_ledger` is called when the ledger is asked."""
+
+    queue: Queue
+    open_ledger: Callable[[], LedgerReader]
+    _by_name: dict[str, int] | None = field(default=None, init=False)
+
+    def find(self, text: str) -> Found:
+        """The job of a job id, a delivery id, or a prefix that one delivery in the queue has.
+
+        Raises JobNotFound, click.UsageError for what cannot be an id, click.ClickException for an ambiguous prefix.
+        """
+        if is_job_id(text):
+            return look(self.queue, int(text))
+        prefix = checked_prefix(text)
+        if _DELIVERY_ID.fullmatch(prefix) and (found := self._by_ledger(prefix)):
+            return found
+        names = [name for name in self._index() if name.startswith(prefix)]
+        if prefix in names:
+            names = [prefix]
+        if not names:
+            raise JobNotFound(f"the queue holds no delivery {line(text)}")
+        if len(names) > 1:
+            raise ambiguous(text, names)
+        return look(self.queue, self._index()[names[0]])
+
+    def _by_ledger(self, delivery: str) -> Found | None:
+        try:
+            with self.open_ledger() as ledger:
+                entry = ledger.get(delivery)
+            found = look(self.queue, entry.job) if entry and entry.job else None
+        except (SettingsError, JobNotFound):
+            return None
+        return found if found and found.name == delivery else None
+
+    def _index(self) -> dict[str, int]:
+        """The newest job of every delivery in the queue, by one scan."""
+        if self._by_name is None:
+            self._by_name = {}
+            for found in walk(self.queue, ALL_STATES):
+                self._by_name.setdefault(found.name, found.job.id)
+            self._by_name.pop("", None)
+        return self._by_name
+
+
+def is_job_id(text: str) -> bool:
+    """Whether it can only be a job's id."""
+    return bool(_JOB_ID.fullmatch(text))
+
+
+def checked_prefix(text: str) -> str:
+    """A delivery id or prefix as it is compared. Raises click.UsageError."""
+    prefix = text.strip().lower()
+    if len(prefix) < LEAST_PREFIX:
+        raise click.UsageError(
+            f"{line(text)!r} is no id: expected a job id (digits), a delivery id, or its first {LEAST_PREFIX} "
+            "characters or more"
+        )
+    return prefix
+
+
+def ambiguous(text: str, names: list[str]) -> click.ClickException:
+    """What to say where a prefix fits several deliveries."""
+    shown = "".join(f"\n  {line(name)}" for name in sorted(names)[:10])
+    more = f"\n  and {len(names) - 10} more" if len(names) > 10 else ""
+    return click.ClickException(
+        f"{line(text)} is the beginning of {len(names)} deliveries; say more of it:{shown}{more}"
+    )

@@ -1,0 +1,111 @@
+"""`glassq`: finds the command, and turns whatever goes wrong into one line and an exit code.
+
+| exit | what happened                                                               |
+|------|-----------------------------------------------------------------------------|
+| 0    | done                                                                        |
+| 1    | failed, or some of what was asked could not be done                         |
+| 2    | the command line is wrong                                                   |
+| 69   | the queue cannot be reached                                                 |
+| 75   | not now: the queue or the API refuses; the same command may work later      |
+| 78   | the configuration is wrong                                                  |
+| 130  | Ctrl-C                                                                      |
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from typing import Any
+
+import click
+
+from glassq import __version__, errors, log
+from glassq.cli.app import App
+
+# Where each command lives. A command's module is imported when it is called, not before: `glassq status` need not
+# wait for Google's libraries.
+COMMANDS = {
+    "status": ("glassq.cli.status:status", "What waits, what is worked, what lies buried; is it safe on disk?"),
+    "buried": ("glassq.cli.buried:buried", "Deliveries that wait for a decision, newest first."),
+    "show": ("glassq.cli.show:show", "One delivery's whole story."),
+    "kick": ("glassq.cli.jobs:kick", "Have buried deliveries worked again."),
+    "delete": ("glassq.cli.jobs:delete", "Remove deliveries for good."),
+    "users": ("glassq.cli.users:users", "Whose consent we have."),
+    "subscribe": ("glassq.cli.users:subscribe", "Ask Google to send pings for a user."),
+    "config": ("glassq.cli.config:config", "The settings: are they right?"),
+    "dev": ("glassq.cli.dev:dev", "Everything on this machine, in the foreground, for trying out."),
+    "demo": ("glassq.cli.dev:demo", "Simulated Glass users share photos; watch glassq store them."),
+}
+
+# The first that fits decides. What to do next is in the exception's own words, or added here.
+EXITS: list[tuple[type[Exception], int, str]] = [
+    (errors.SettingsError, 78, ""),
+    (errors.UserUnknown, 1, ""),
+    (errors.UserRevoked, 1, ""),
+    (errors.CredentialsError, 78, ""),
+    (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? (`glassq config check`)"),
+    (errors.QueueRefused, 75, "; try again when that is mended"),
+    (errors.Retry, 75, "; try again later"),
+    (errors.GlassqError, 1, ""),
+]
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, (place, _) in COMMANDS.items() if importlib.util.find_spec(place.partition(":")[0])]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", metavar="FILE", help="The settings file (else GLASSQ_CONFIG, else /etc/glassq/glassq.toml).")
+@click.version_option(__version__, message="glassq %(version)s")
+@click.pass_context
+def cli(context: click.Context, config: str | None) -> None:
+    """Takes webhook pings, keeps them, and works them later."""
+    context.obj = App(config, os.environ)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    log.setup("warning")
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal or pipe that cannot show a character is no reason to fail
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `glassq buried | head`: nobody reads on, and the interpreter must not try to flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        result: Any = cli.main(arguments, prog_name="glassq", standalone_mode=False)
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except errors.GlassqError as error:
+        code, hint = next((code, hint) for kind, code, hint in EXITS if isinstance(error, kind))
+        click.echo(f"glassq: {log.escape(str(error))}{hint}", err=True)
+        return code
+    return result if isinstance(result, int) else 0

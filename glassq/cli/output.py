@@ -1,0 +1,125 @@
+"""How commands speak: one JSON document, or tables and lines for people.
+
+Strings out of a delivery were written by a stranger. Everything printed here is plain text, never markup, with control
+characters written out, so that none can move a cursor, change a title or hide a line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from glassq.log import escape
+from glassq.queues.base import JobStats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.progress import Progress
+
+    from glassq.queues.base import ScanProgress
+
+# A scan that takes longer shows how far it is, in seconds.
+PATIENCE = 2.0
+# A pipe has no width; lines are not broken for it.
+UNBROKEN = 10_000
+
+_PASSWORD = re.compile(r"(://[^/@:]*):[^/@]*@")
+
+
+def console() -> Console:
+    """Standard output for people."""
+    wide = None if sys.stdout.isatty() else UNBROKEN
+    return Console(width=wide, markup=False, emoji=False, highlight=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, wraps: str = "") -> Table:
+    """A table; only the column named `wraps` is broken into lines where the terminal is narrow."""
+    made = Table(title=title or None, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for name in columns:
+        made.add_column(name, no_wrap=name != wraps, overflow="fold", header_style="dim")
+    for row in rows:
+        made.add_row(*(line(str(cell)) for cell in row))
+    return made
+
+
+def facts(rows: Iterable[tuple[str, object]]) -> Table:
+    """Names and values, one pair a line."""
+    made = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    made.add_column(no_wrap=True, style="dim")
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        made.add_row(name, line(str(value)))
+    return made
+
+
+def print_json(document: object) -> None:
+    """The one JSON document of a command. Times become RFC 3339."""
+    # ASCII only: no control character and no lone surrogate can reach a terminal
+    click.echo(json.dumps(document, indent=2, default=_plain))
+
+
+def line(text: str) -> str:
+    """The text on one line, harmless to a terminal."""
+    return escape(text.replace("\n", "\\n").replace("\t", " "))
+
+
+def moment(value: datetime) -> str:
+    """A time in RFC 3339, UTC."""
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def span(seconds: float) -> str:
+    """A duration as people say it, in its two largest units: 3d 4h, 2m 5s, 0.3s."""
+    if seconds < 10:
+        return f"{seconds:.1f}s".replace(".0s", "s")
+    left, parts = int(seconds), []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        if left >= size:
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return " ".join(parts[:2])
+
+
+def without_password(url: str) -> str:
+    """The URL with any password in it masked."""
+    return _PASSWORD.sub(r"\1:***@", url)
+
+
+def jobs_of(scan: Iterator[JobStats | ScanProgress]) -> Iterator[JobStats]:
+    """The jobs of a scan; on a terminal, standard error shows how far it is once that takes a while."""
+    started, bar = time.monotonic(), None
+    try:
+        for found in scan:
+            if isinstance(found, JobStats):
+                yield found
+            elif bar is not None:
+                bar.update(bar.task_ids[0], completed=found[0])
+            elif time.monotonic() - started > PATIENCE and sys.stderr.isatty():
+                bar = _bar(found)
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _bar(at: ScanProgress) -> Progress:
+    from rich.progress import Progress
+
+    bar = Progress(console=Console(stderr=True), transient=True)
+    bar.add_task("looking at jobs", total=at[1], completed=at[0])
+    bar.start()
+    return bar
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return moment(value)
+    raise TypeError(f"cannot be JSON: {type(value).__name__}")

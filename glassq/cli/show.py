@@ -1,0 +1,158 @@
+"""`glassq show ID`: one delivery's whole story."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.buried import reason
+from glassq.cli.find import Finder, ambiguous, checked_prefix, is_job_id
+from glassq.cli.mask import masked_body, masked_text
+from glassq.cli.output import console, facts, line, moment, print_json, span
+from glassq.errors import JobNotFound, SettingsError
+from glassq.log import escape
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from glassq.cli.find import Found
+    from glassq.delivery import Delivery, Evidence
+    from glassq.ledger import Entry
+
+
+@click.command()
+@click.argument("id_", metavar="ID")
+@as_json
+@pass_app
+def show(app: App, id_: str, as_json: bool) -> None:
+    """One delivery's whole story: ID is a delivery id, the first 8 characters of one or more, or a job id."""
+    with app.queue() as queue:
+        try:
+            found, missing = Finder(queue, app.ledger).find(id_), None
+        except JobNotFound as error:
+            found, missing = None, error
+    entry, note = _recorded(app, found.name if found else id_, alone=found is None)
+    if missing is not None and entry is None:
+        raise JobNotFound(f"{missing}; {note or 'nor does the ledger know it'}")
+    if as_json:
+        print_json(_document(found, entry, note))
+    else:
+        _print(console(), found, entry, note)
+
+
+def _recorded(app: App, text: str, *, alone: bool) -> tuple[Entry | None, str]:
+    """What the ledger holds of it, and why that is nothing. `alone`: the queue does not know it."""
+    if alone and is_job_id(text):
+        return None, "ask for its delivery: job ids are given again over time"
+    if not text:
+        return None, "damaged: nobody knows which delivery it was"
+    try:
+        with app.ledger() as ledger:
+            entries = ledger.find(checked_prefix(text)) if alone else ledger.find(text)
+            note = ledger.absent
+    except SettingsError as error:
+        return None, str(error)
+    if len(entries) > 1:
+        raise ambiguous(text, [entry.delivery for entry in entries])
+    return (entries[0], "") if entries else (None, note)
+
+
+def _document(found: Found | None, entry: Entry | None, note: str) -> dict[str, Any]:
+    """Stable keys; what is not known is null."""
+    delivery = found.delivery if found else None
+    return {
+        "delivery": _delivery(delivery) if delivery else None,
+        "job": {**asdict(found.stats), "bytes": len(found.job.body), "damage": found.damage} if found else None,
+        "ledger": asdict(entry) if entry else None,
+        "ledger_note": note,
+    }
+
+
+def _delivery(delivery: Delivery) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        name: getattr(delivery, name) for name in delivery.__struct_fields__ if name not in ("body", "evidence")
+    }
+    evidence = [msgspec.structs.asdict(each) for each in delivery.evidence]
+    for each in evidence:
+        each["message"] = masked_text(each["message"])
+        each["traceback"] = masked_text(each["traceback"])
+    return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": masked_body(delivery.body)}
+
+
+def _print(out: Console, found: Found | None, entry: Entry | None, note: str) -> None:
+    delivery = found.delivery if found else None
+    if delivery is not None:
+        _section(out, f"delivery {delivery.id}", _header(delivery))
+    if found is not None:
+        _section(out, f"job {found.job.id}", _job(found))
+    if delivery is not None:
+        for evidence in delivery.evidence:
+            _print_evidence(out, evidence)
+        out.print("\nbody", style="bold")
+        body = masked_body(delivery.body)
+        out.print(escape(body if isinstance(body, str) else json.dumps(body, indent=2, ensure_ascii=False)))
+    if entry is not None:
+        _section(out, f"ledger: {line(entry.delivery)}", _entry(entry))
+    else:
+        out.print(f"\nledger: {line(note) or 'nothing recorded'}", style="dim")
+
+
+def _section(out: Console, title: str, rows: list[tuple[str, object]]) -> None:
+    out.print(f"\n{line(title)}", style="bold")
+    out.print(facts(rows))
+
+
+def _header(delivery: Delivery) -> list[tuple[str, object]]:
+    labels = " ".join(f"{name}={value}" for name, value in delivery.labels.items())
+    rows: list[tuple[str, object]] = [
+        ("source", delivery.source),
+        ("received", f"{moment(delivery.received)} ({span(delivery.age())} ago)"),
+        ("labels", labels or "none"),
+        ("attempt", f"{delivery.attempt} ({delivery.failures} of its budget spent, {delivery.lost} lost)"),
+    ]
+    return [*rows, ("waits", delivery.waits)] if delivery.waits else rows
+
+
+def _job(found: Found) -> list[tuple[str, object]]:
+    stats = found.stats
+    timed = {"delayed": "ready in", "reserved": "lease ends in"}.get(stats.state)
+    counters = ("reserves", "timeouts", "releases", "buries", "kicks")
+    rows: list[tuple[str, object]] = [
+        ("state", f"{stats.state}, {timed} {span(max(0, stats.time_left))}" if timed else stats.state),
+        ("tube", stats.tube),
+        ("age", span(stats.age)),
+        ("counters", ", ".join(f"{getattr(stats, name)} {name}" for name in counters)),
+        ("on disk", f"binlog file {stats.file}" if stats.file else "NO: in memory only"),
+    ]
+    if found.damage:
+        rows.append(("damaged", found.damage))
+    elif stats.state == "buried":
+        rows.append(("reason", reason(found)))
+    return rows
+
+
+def _print_evidence(out: Console, evidence: Evidence) -> None:
+    ended = f"signal {evidence.signal}" if evidence.signal else evidence.error
+    rows: list[tuple[str, object]] = [
+        ("at", f"{moment(evidence.at)} on {evidence.host}, after {span(evidence.duration)}"),
+        ("error", ended),
+        ("message", masked_text(evidence.message)),
+    ]
+    _section(out, f"attempt {evidence.attempt}: {evidence.outcome}", rows)
+    if evidence.traceback:
+        out.print(escape(masked_text(evidence.traceback.rstrip())), style="dim")
+
+
+def _entry(entry: Entry) -> list[tuple[str, object]]:
+    rows = [
+        ("state", f"{entry.state} at {moment(entry.updated)}, after {entry.attempts} attempts"),
+        ("took", span(entry.duration)),
+        ("result", entry.result),
+        ("reason", entry.reason),
+    ]
+    return [(name, value) for name, value in rows if value]

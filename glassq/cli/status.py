@@ -1,0 +1,118 @@
+"""`glassq status`: what waits, what is worked, what lies buried; is it safe on disk?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.output import console, facts, print_json, span, table
+from glassq.errors import SettingsError
+
+if TYPE_CHECKING:
+    from glassq.queues import JobStats, Queue, ServerStats, TubeStats
+
+# What the ledger is asked about.
+RECENT = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """One look at the queue. `others` are the server's other tubes that hold jobs."""
+
+    url: str
+    server: ServerStats
+    tube: TubeStats
+    others: list[TubeStats]
+    oldest: JobStats | None
+
+
+@click.command()
+@as_json
+@pass_app
+def status(app: App, as_json: bool) -> None:
+    """What waits, what is worked, what lies buried; is it safe on disk?"""
+    with app.queue() as queue:
+        seen = _look(queue, app.settings.queue.url)
+    counts, note = _ledger(app)
+    hints = _hints(seen)
+    if as_json:
+        print_json(_document(seen, counts, note, hints))
+        return
+    out = console()
+    columns = ("tube", "ready", "reserved", "delayed", "buried", "consumers waiting")
+    rows = [(t.name, t.ready, t.reserved, t.delayed, t.buried, t.waiting) for t in (seen.tube, *seen.others)]
+    out.print(table("", columns, rows))
+    out.print()
+    out.print(facts(_facts(seen, counts, note)))
+    for hint in hints:
+        out.print(f"! {hint}", style="yellow")
+
+
+def _look(queue: Queue, url: str) -> _Queue:
+    others = [queue.stats_tube(name) for name in queue.tubes() if name != queue.tube]
+    holding = [tube for tube in others if tube.ready or tube.reserved or tube.delayed or tube.buried]
+    return _Queue(url, queue.stats(), queue.stats_tube(), holding, queue.oldest_ready())
+
+
+def _ledger(app: App) -> tuple[dict[str, int] | None, str]:
+    """Deliveries by state of the last RECENT, and why there are none to count."""
+    try:
+        with app.ledger() as ledger:
+            return (None, ledger.absent) if ledger.absent else (ledger.counts(datetime.now(UTC) - RECENT), "")
+    except SettingsError as error:
+        # the queue's state is worth showing without it
+        return None, str(error)
+
+
+def _facts(seen: _Queue, counts: dict[str, int] | None, note: str) -> list[tuple[str, object]]:
+    server = seen.server
+    ledger = ", ".join(f"{number} {state}" for state, number in sorted((counts or {}).items())) or "nothing"
+    return [
+        ("oldest ready job", f"{span(seen.oldest.age)} (job {seen.oldest.id})" if seen.oldest else "none"),
+        ("on disk", "yes: its binlog is on" if server.durable else "NO"),
+        ("last 24 h", note or ledger),
+        ("server", f"beanstalkd {server.version} at {seen.url}, up {span(server.uptime)}"),
+    ]
+
+
+def _hints(seen: _Queue) -> list[str]:
+    """What an operator should know or do."""
+    tube, server, oldest = seen.tube, seen.server, seen.oldest
+    unlogged = server.durable and oldest is not None and oldest.file == 0
+    rules = [
+        (tube.buried, f"{tube.buried} buried: look with `glassq buried`"),
+        (
+            not server.durable,
+            "beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0, or a crash loses jobs",
+        ),
+        (
+            unlogged,
+            "beanstalkd stopped writing to disk (the oldest ready job is in memory only): "
+            "make room on its disk, let the queue run empty, and restart it",
+        ),
+        (server.draining, "beanstalkd is draining: it takes no jobs until it is restarted"),
+        (tube.paused_for, f"tube {tube.name} is paused for {span(tube.paused_for)} more"),
+        (
+            tube.ready and not tube.waiting and not tube.reserved and not tube.paused_for,
+            "jobs are ready and nobody takes them: is glassq-worker running?",
+        ),
+    ]
+    return [words for applies, words in rules if applies]
+
+
+def _document(seen: _Queue, counts: dict[str, int] | None, note: str, hints: list[str]) -> dict[str, Any]:
+    oldest = {"job": seen.oldest.id, "age": seen.oldest.age} if seen.oldest else None
+    return {
+        "queue": {
+            "url": seen.url,
+            **asdict(seen.server),
+            "tubes": [asdict(tube) for tube in (seen.tube, *seen.others)],
+            "oldest_ready": oldest,
+        },
+        "ledger": {"states": counts, "since": datetime.now(UTC) - RECENT, "note": note},
+        "hints": hints,
+    }

@@ -1,0 +1,130 @@
+"""`glassq users` and `glassq subscribe`: whose consent we have, and asking Google to send pings for them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.output import console, line, moment, print_json, table
+from glassq.errors import CredentialsError, SettingsError
+
+if TYPE_CHECKING:
+    from glassq.glass.credentials import CredentialStore
+
+
+@click.group()
+def users() -> None:
+    """Whose consent we have."""
+
+
+@users.command()
+@click.argument("user")
+@click.option("--from", "file", required=True, type=click.Path(path_type=Path), help="An authorized_user JSON file.")
+@pass_app
+def add(app: App, user: str, file: Path) -> None:
+    """Store USER's consent, in place of an older one."""
+    from glassq.glass.credentials import read_authorized_user
+
+    try:
+        consent = read_authorized_user(file)
+    except CredentialsError as error:
+        raise click.ClickException(line(str(error))) from None
+    ours = app.settings.glass.client_id
+    if ours and consent.client_id != ours:
+        raise click.ClickException(
+            f"{file}: was given to the client {line(consent.client_id)}, but [glass] client_id is {ours}: "
+            "the refresh token of one client does not work for another. Ask the user's consent for yours."
+        )
+    _store(app).add(user, consent.refresh_token, consent.scopes)
+    click.echo(f"stored the consent of {line(user)}")
+
+
+@users.command("list")
+@as_json
+@pass_app
+def list_(app: App, as_json: bool) -> int:
+    """Every user whose consent is stored, revoked ones too."""
+    known, damaged = _store(app).list()
+    for error in damaged:
+        click.echo(f"glassq: {line(str(error))}", err=True)
+    if as_json:
+        fields = ("user", "state", "scopes", "updated")
+        rows = [{name: getattr(each, name) for name in fields} for each in known]
+        print_json({"users": rows, "damaged": [str(error) for error in damaged]})
+    elif known:
+        cells = [(each.user, each.state, moment(each.updated), " ".join(each.scopes)) for each in known]
+        console().print(table("", ("user", "state", "updated", "scopes"), cells, wraps="scopes"))
+    elif not damaged:
+        console().print("no users: add one with `glassq users add USER --from FILE`")
+    return int(bool(damaged))
+
+
+@users.command()
+@click.argument("user")
+@pass_app
+def remove(app: App, user: str) -> int:
+    """Forget USER's consent."""
+    removed = _store(app).remove(user)
+    what = "removed the consent of" if removed else "there is no consent of"
+    click.echo(f"{what} {line(user)}", err=not removed)
+    return int(not removed)
+
+
+@users.command("new-key")
+@pass_app
+def new_key(app: App) -> None:
+    """Write a new key to the file that [glass] credentials_key_file names; never over an old one."""
+    from glassq.glass.credentials import new_key
+
+    path = Path(app.settings.glass.credentials_key_file)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        raise click.ClickException(
+            f"{path}: is there already, and is not overwritten: without it no stored consent can be read. To rotate "
+            "keys, put a new one on the first line and keep the old one below it."
+        ) from None
+    except OSError as error:
+        raise SettingsError(
+            f'{app.settings.file}: [glass] credentials_key_file = "{path}": cannot be written: {error.strerror}'
+        ) from None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(new_key() + "\n")
+        file.flush()
+        os.fsync(descriptor)
+    click.echo(f"wrote a new key to {path}: keep a copy where the stored consents are not")
+
+
+@click.command()
+@click.argument("user")
+@click.option("--collection", required=True, help="timeline, locations or settings.")
+@click.option("--callback", required=True, metavar="URL", help="Where the pings go: https://HOST/hooks/mirror.")
+@click.option("--operation", "operations", multiple=True, help="INSERT, UPDATE, DELETE, MENU_ACTION; none: all.")
+@as_json
+@pass_app
+def subscribe(app: App, user: str, collection: str, callback: str, operations: tuple[str, ...], as_json: bool) -> None:
+    """Ask Google to send pings about USER."""
+    settings = app.settings
+    if settings.sources.mirror is None:
+        raise SettingsError(f"{settings.file}: no [sources.mirror]: expected it, with verify_tokens_file")
+    token = settings.secret("sources.mirror.verify_tokens_file")[0]
+    from glassq.glass import subscriptions
+
+    try:
+        made = subscriptions.subscribe(settings, user, collection, callback, token, operations)
+    except ValueError as error:
+        raise click.UsageError(line(str(error))) from None
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(f"subscribed {line(user)}: {line(str(made.get('id', 'the API said no id')))}")
+
+
+def _store(app: App) -> CredentialStore:
+    from glassq.glass.credentials import CredentialStore
+
+    return CredentialStore.open(app.settings)
