@@ -6,6 +6,7 @@ here keeps strangers in bounds; https://gunicorn.org/reference/settings/ explain
 
 import logging
 import os
+import resource
 
 from glassq import log
 from glassq.intake.gate import Gate
@@ -23,7 +24,8 @@ Gate.request_timeout = float(_intake.request_timeout)
 Gate.max_body = int(_intake.max_body)
 worker_class = Gate
 # Connections that one worker holds at a time; each costs a descriptor and, while its request arrives, some KiB.
-worker_connections = 1000
+# Some descriptors are left for the queue and the log (ulimit -n, LimitNOFILE).
+worker_connections = max(threads + 1, min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - threads - 50))
 # The C parser (gunicorn_h1c): the same rules as the Python one, a quarter of the time.
 http_parser = "fast"
 

@@ -17,6 +17,7 @@ import os
 import time
 import zlib
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 
@@ -31,7 +32,11 @@ MAX_JOB = 65_535
 MAX_EVIDENCE = 12
 # The end of a traceback names the line that failed, in characters.
 MAX_TRACEBACK = 2_000
+# Of any other text that a failure brings with it, in characters.
 MAX_MESSAGE = 500
+
+# A time without its zone would be another one on the next host.
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,7 +50,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: str
     error: str
     message: str
-    at: datetime
+    at: Moment
     duration: float
     host: str
     traceback: str = ""
@@ -68,7 +73,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     source: str
-    received: datetime
+    received: Moment
     labels: dict[str, str] = {}
     attempt: int = 1
     failures: int = 0
@@ -109,6 +114,11 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def sayable(text: str) -> str:
+    """The text with what UTF-8 cannot say written out: halves of surrogate pairs, as odd file names hold them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def encode(delivery: Delivery) -> bytes:
     """The bytes of a job. Evidence is shortened, oldest tracebacks first, until they fit into MAX_JOB."""
     room = MAX_JOB - _PREFIX - 1 - len(delivery.body)
@@ -140,19 +150,29 @@ def decode(data: bytes) -> Delivery:
         fields = _decode_header(header)
     except msgspec.MsgspecError as error:
         raise DamagedDelivery(f"header: {error}") from None
+    except UnicodeDecodeError:
+        raise DamagedDelivery("header: is not UTF-8") from None
+    except RecursionError:
+        raise DamagedDelivery("header: is nested too deep") from None
     return Delivery(body=body, **{name: getattr(fields, name) for name in _FIELDS})
 
 
 def _header(delivery: Delivery, evidence: tuple[Evidence, ...]) -> bytes:
     values = {name: getattr(delivery, name) for name in _FIELDS}
-    return _encode_header(Header(**{**values, "evidence": evidence}))
+    values |= {"evidence": evidence, "buried": sayable(delivery.buried[:MAX_MESSAGE])}
+    return _encode_header(Header(**values))
 
 
 def _bounded(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
     if len(evidence) > MAX_EVIDENCE:
         evidence = (evidence[0], *evidence[-(MAX_EVIDENCE - 1) :])
     return tuple(
-        msgspec.structs.replace(item, traceback=item.traceback[-MAX_TRACEBACK:], message=item.message[:MAX_MESSAGE])
+        msgspec.structs.replace(
+            item,
+            error=sayable(item.error[:MAX_MESSAGE]),
+            message=sayable(item.message[:MAX_MESSAGE]),
+            traceback=sayable(item.traceback[-MAX_TRACEBACK:]),
+        )
         for item in evidence
     )
 

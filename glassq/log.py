@@ -41,6 +41,14 @@ class Formatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelword)s %(name)s[%(process)d]: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+        self._second = (0, "")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as logging calls it
+        # a busy process writes many lines a second, and the time of day is half of the work of each
+        second = int(record.created)
+        if second != self._second[0]:
+            self._second = (second, super().formatTime(record, datefmt))
+        return self._second[1]
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name logging calls
         record.levelword = record.levelname.lower()
@@ -53,9 +61,14 @@ class Formatter(logging.Formatter):
 
 def setup(level: str = "info", stream: TextIO | None = None) -> None:
     """Sends every logger's lines to `stream` (standard error) in our form. Called once, at the root."""
+    # nothing here prints threads, tasks or source lines (see "Optimization" in the Logging HOWTO)
+    for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks", "_srcfile"):
+        setattr(logging, name, None)
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(Formatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Google's and HTTP libraries' own lines name URLs with users' ids; their warnings are enough.
-    for name in ("googleapiclient", "google", "urllib3", "httplib2"):
+    for name in ("google", "urllib3", "httplib2"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # a refusal of the API is in the reason of the attempt; its warning would quote what the server said
+    logging.getLogger("googleapiclient").setLevel(logging.ERROR)

@@ -86,12 +86,19 @@ def _load(name: str, index: int, file: str) -> Handler:
         handler = getattr(importlib.import_module(module_name), function_name)
     except Exception as error:
         raise SettingsError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
-    try:
-        takes = len(inspect.signature(handler).parameters)
-    except (TypeError, ValueError):
-        takes = 0
-    if takes == 1:
-        return lambda delivery, _: handler(delivery)
-    if takes == 2:
+    if inspect.iscoroutinefunction(handler) or inspect.isgeneratorfunction(handler):
+        # called, it would do nothing, and the delivery would count as done
+        raise SettingsError(f"{where}: expected a plain function, without async and yield")
+    if _takes(handler, "delivery", "context"):
         return cast("Handler", handler)
+    if _takes(handler, "delivery"):
+        return lambda delivery, _: handler(delivery)
     raise SettingsError(f"{where}: expected a function of (delivery) or (delivery, context)")
+
+
+def _takes(handler: Any, *arguments: object) -> bool:
+    try:
+        inspect.signature(handler).bind(*arguments)
+    except (TypeError, ValueError):
+        return False
+    return True

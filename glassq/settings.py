@@ -9,9 +9,11 @@ the two).
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB)")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
+_SECONDS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
+_SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
-_BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})|unix:/.+|fd://\d+")
+_BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})|unix:/.+|fd://[0-9]+")
 _HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -43,13 +45,15 @@ class Duration(float):
         match = _DURATION.fullmatch(text) if isinstance(text, str) else None
         if not match:
             raise ValueError('expected a duration such as "500ms", "30s", "2m", "12h" or "9d"')
-        return super().__new__(cls, float(match[1]) * _SECONDS[match[2]])
+        return super().__new__(cls, float(Decimal(match[1]) * _SECONDS[match[2]]))
 
     def __str__(self) -> str:
-        for unit in ("d", "h", "m", "s"):
-            if self >= _SECONDS[unit] and self % _SECONDS[unit] == 0:
-                return f"{int(self // _SECONDS[unit])}{unit}"
-        return f"{self * 1000:g}ms"
+        # decimal, as it was written: in binary 0.7 s is no whole number of milliseconds
+        seconds = Decimal(repr(float(self)))
+        for unit, length in _SECONDS.items():
+            if seconds >= length and seconds % length == 0:
+                return f"{int(seconds / length)}{unit}"
+        return f"{seconds.normalize():f}s"
 
 
 class Size(int):
@@ -337,7 +341,8 @@ def parse(text: str, file: str, credentials_directory: str | None = None) -> Set
     def custom(kind: type, value: Any) -> Any:
         if kind is SecretFile:
             return _secret_file(value, credentials_directory)
-        return kind(value)
+        # in the file a number needs its unit, which only a text can have
+        return kind(value if isinstance(value, str) else "")
 
     try:
         settings = msgspec.convert(document, Settings, dec_hook=custom)
@@ -372,11 +377,12 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, int) and not isinstance(value, Size):
         return str(value)
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    # JSON's escapes are TOML's too; DEL alone needs one more
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _secret_file(value: object, credentials_directory: str | None) -> SecretFile:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("expected the path of a file that holds the secret")
     if not value.startswith("$CREDENTIALS_DIRECTORY/"):
         return SecretFile(value)

@@ -47,9 +47,12 @@ def kick(app: App, ids: tuple[str, ...], everything: bool, dry_run: bool, yes: b
     if everything == bool(ids):
         raise click.UsageError("expected either ids or --all")
     with app.queue() as queue:
-        found, missing = _all_buried(queue) if everything else _each(queue, app, ids)
-        if everything and not dry_run:
-            _ask(f"kick {_number(len(found))}?", needed=bool(found) and not yes)
+        if everything:
+            count = queue.stats_tube().buried
+            _ask(f"kick {_number(count)}?", needed=count > 0 and not (yes or dry_run))
+            done = [_kick(queue, str(each.job.id), each, dry_run) for each in walk(queue, BURIED)]
+            return _report(done, as_json)
+        found, missing = _each(queue, app, ids)
         done = [_kick(queue, text, each, dry_run) for text, each in found]
     return _report([*done, *missing], as_json)
 
@@ -88,10 +91,6 @@ def _each(queue: Queue, app: App, ids: Iterable[str]) -> tuple[list[tuple[str, F
         else:
             found.setdefault(each.job.id, (text, each))
     return list(found.values()), missing
-
-
-def _all_buried(queue: Queue) -> tuple[list[tuple[str, Found]], list[Done]]:
-    return [(str(found.job.id), found) for found in walk(queue, BURIED)], []
 
 
 def _kick(queue: Queue, text: str, found: Found, dry_run: bool) -> Done:
@@ -140,14 +139,15 @@ def _number(count: int) -> str:
 
 
 def _ask(question: str, *, needed: bool) -> None:
-    """Goes on only if the operator says yes. Raises click.UsageError where there is nobody to ask, else Abort."""
+    """Goes on only if the operator says yes. Raises click.UsageError where there is nobody to ask."""
     if not needed:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(
             f"{question} Nobody is there to answer: say --yes, or --dry-run to see what would be done"
         )
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        raise click.ClickException("nothing was done")
 
 
 def _report(results: list[Done], as_json: bool) -> int:

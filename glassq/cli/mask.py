@@ -13,8 +13,12 @@ MAX_TEXT = 4_000
 
 _SENSITIVE = r"token|secret|passw|passphrase|credential|authori[sz]ation|api_?-?key|private_?-?key|signature|cookie"
 _SECRET_KEY = re.compile(_SENSITIVE, re.IGNORECASE)
-# key=value and "key": "value" in a text that is no (whole) JSON
-_SECRET_PAIR = re.compile(rf"([\w.-]*(?:{_SENSITIVE})[\w.-]*[\"']?\s*[:=]\s*[\"']?)([^\"'&\s,;}}]+)", re.IGNORECASE)
+# In a text: key=value, "key": "value" (also of JSON that was cut off), and what stands in an Authorization header.
+_VALUE = r""""(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|[^\s"'&,;}\]]+"""
+_SECRET_PAIR = re.compile(
+    rf"""([\w.-]{{0,60}}(?:{_SENSITIVE})[\w.-]{{0,60}}(?:["']\s*:|=)\s*|\b(?:bearer|basic)\s+)(?:{_VALUE})""",
+    re.IGNORECASE,
+)
 
 
 def masked_body(body: bytes) -> Any:

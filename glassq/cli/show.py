@@ -36,30 +36,31 @@ def show(app: App, id_: str, as_json: bool) -> None:
             found, missing = Finder(queue, app.ledger).find(id_), None
         except JobNotFound as error:
             found, missing = None, error
-    entry, note = _recorded(app, found.name if found else id_, alone=found is None)
+    entry, note = _recorded(app, id_, found)
     if missing is not None and entry is None:
-        raise JobNotFound(f"{missing}; {note or 'nor does the ledger know it'}")
+        raise JobNotFound(f"{missing}; {note or 'the ledger does not know it either'}")
     if as_json:
         print_json(_document(found, entry, note))
     else:
         _print(console(), found, entry, note)
 
 
-def _recorded(app: App, text: str, *, alone: bool) -> tuple[Entry | None, str]:
-    """What the ledger holds of it, and why that is nothing. `alone`: the queue does not know it."""
-    if alone and is_job_id(text):
-        return None, "ask for its delivery: job ids are given again over time"
-    if not text:
+def _recorded(app: App, text: str, found: Found | None) -> tuple[Entry | None, str]:
+    """What the ledger holds of it, and why that is nothing. Raises click.ClickException for an ambiguous prefix."""
+    if found is None and is_job_id(text):
+        return None, "job ids are given again over time: ask for the delivery's id"
+    if found is not None and not found.name:
         return None, "damaged: nobody knows which delivery it was"
+    wanted = found.name if found and is_job_id(text) else checked_prefix(text)
     try:
         with app.ledger() as ledger:
-            entries = ledger.find(checked_prefix(text)) if alone else ledger.find(text)
-            note = ledger.absent
+            entries, note = {entry.delivery: entry for entry in ledger.find(wanted)}, ledger.absent
     except SettingsError as error:
         return None, str(error)
-    if len(entries) > 1:
-        raise ambiguous(text, [entry.delivery for entry in entries])
-    return (entries[0], "") if entries else (None, note)
+    names = {*entries, *([found.name] if found else [])}
+    if len(names) > 1 and wanted not in names:
+        raise ambiguous(text, list(names))
+    return entries.get(found.name if found else next(iter(names), "")), note
 
 
 def _document(found: Found | None, entry: Entry | None, note: str) -> dict[str, Any]:

@@ -201,8 +201,8 @@ def _beanstalkd(settings: Settings, directory: Path) -> list[str]:
 
 
 def _script(name: str) -> str:
-    """The path of one of bin/: beside the interpreter, else in the source tree."""
-    for place in (Path(sys.executable).parent / name, Path(__file__).parent.parent.parent / "bin" / name):
+    """The path of one of bin/: in the source tree, else where it was installed, beside the interpreter."""
+    for place in (Path(__file__).parent.parent.parent / "bin" / name, Path(sys.executable).parent / name):
         if place.is_file():
             return str(place)
     raise StackError(f"{name} is not installed beside {sys.executable}")

@@ -37,6 +37,8 @@ CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 30.0
 # One piece of a download, in bytes: what is in memory at any time.
 CHUNK = 64 << 10
+# Glass takes audio, images and video only: with these types a proxy, or the API itself, has something else to say.
+NOT_MEDIA = ("text/html", "application/json")
 # A timeline item is a few KiB. What is longer than this is none, in bytes.
 MAX_ANSWER = 8 << 20
 
@@ -144,8 +146,8 @@ class Account:
             # The item was there a moment ago. If it is gone by now, the next attempt finds that out and drops it.
             raise Retry(decided.reason) if isinstance(decided, Drop) else decided
         headers = response.headers
-        if headers.get("content-type", "").lower().startswith("text/html"):
-            raise Retry(f"{doing}: an HTML page comes instead of the content")
+        if headers.get("content-type", "").lower().startswith(NOT_MEDIA):
+            raise Retry(f"{doing}: a page or a message comes instead of the content")
         if "content-encoding" in headers or "chunked" in headers.get("transfer-encoding", "").lower():
             return None
         if not headers.get("content-length", "").isdigit():
@@ -228,7 +230,8 @@ def _typed(doing: str) -> Iterator[None]:
     try:
         yield
     except LIBRARY_ERRORS as error:
-        raise verdict(error, doing) from error
+        # from None: evidence keeps tracebacks, and the libraries' texts quote what the other side said.
+        raise verdict(error, doing) from None
 
 
 def _session() -> requests.Session:

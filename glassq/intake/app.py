@@ -16,7 +16,7 @@ import falcon
 
 from glassq import delivery as envelope
 from glassq.errors import PingRefused, QueueError
-from glassq.intake.problem import PROBLEM_JSON, problem
+from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
 from glassq.log import kv
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from glassq.sources import Source
 
 log = logging.getLogger("glassq.intake")
-
-# When a sender shall try again while the queue takes nothing, in seconds.
-RETRY_AFTER = 5
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*)?", re.ASCII | re.IGNORECASE)
@@ -41,6 +38,7 @@ def create_app(
     app: falcon.App[Any, Any] = falcon.App(middleware=[_Strict()])
     app.add_error_handler(PingRefused, _on_refused)
     app.add_error_handler(QueueError, _on_queue_error)
+    app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(Exception, _on_bug)
     for source in sources:
         app.add_route(f"/hooks/{source.name}", Hook(source, enqueue, max_body))
@@ -121,7 +119,7 @@ class _Strict:
             if coding.strip().lower() != "chunked":
                 raise PingRefused(501, "Unsupported transfer coding", "Send the body with Content-Length.")
             raise PingRefused(411, "Length required", "Send the body with Content-Length, not chunked.")
-        if not str(req.env.get("RAW_URI", "/")).startswith(("/", "*")):
+        if req.method != "CONNECT" and not str(req.env.get("RAW_URI", "/")).startswith(("/", "*")):
             raise PingRefused(400, "Malformed request", "The request target must be a path.")
         host = req.env.get("HTTP_HOST")
         if host is None and req.env.get("SERVER_PROTOCOL") == "HTTP/1.0":
@@ -141,7 +139,7 @@ def _check_content_type(content_type: str | None) -> None:
         raise PingRefused(400, "Malformed ping", "JSON is UTF-8; no other charset is taken.")
 
 
-def _answer(resp: falcon.Response, status: int, title: str, detail: str) -> None:
+def _answer(resp: falcon.Response, status: int, title: str, detail: str = "") -> None:
     resp.status = status
     resp.content_type = PROBLEM_JSON
     resp.data = problem(status, title, detail)
@@ -158,13 +156,14 @@ def _on_queue_error(req: falcon.Request, resp: falcon.Response, error: QueueErro
     _answer(resp, 503, "Queue unavailable", "The ping was not taken. Send it again later.")
 
 
+def _on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
+    """Falcon's own (404, 405 ...), in our form and without its details, some of which quote the request."""
+    log.info("refused %s", kv(status=error.status_code, sender=req.remote_addr))
+    if error.headers:
+        resp.set_headers(error.headers)
+    _answer(resp, error.status_code, HTTPStatus(error.status_code).phrase)
+
+
 def _on_bug(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
-    if isinstance(error, falcon.HTTPError):
-        # Falcon's own (404, 405 ...): their texts are fixed, but some of Falcon's details quote the request
-        log.info("refused %s", kv(status=error.status_code, sender=req.remote_addr))
-        if error.headers:
-            resp.set_headers(error.headers)
-        _answer(resp, error.status_code, HTTPStatus(error.status_code).phrase, "")
-        return
     log.exception("bug in intake")
     _answer(resp, 500, "Internal error", "This is a bug in glassq.")

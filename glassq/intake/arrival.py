@@ -16,25 +16,27 @@ MAX_LINE = 4094
 
 _REQUEST_LINE = re.compile(rb"[A-Za-z]{1,20} [^\s]+ HTTP/\d\.\d\r?\Z")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
-_EXPECT = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
+# HTTP/1.0 does not know it (RFC 9110, section 10.1.1).
+_EXPECT = re.compile(rb"HTTP/1\.1\r\n(?:[^\n]*\n)*?expect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """`arrived`: hand it on. `whole`: with all of its body, so that another request may follow on the connection.
 
-    `refuse` is the HTTP status for what can never become a request (0: none). `expects` is where the sender waits for
-    "100 Continue" before it sends the body: the span of that header.
+    `refuse` is the HTTP status for what can never become a request (0: none). `expects`: the sender waits for
+    "100 Continue" before it sends the body.
     """
 
     arrived: bool = False
     whole: bool = False
     refuse: int = 0
-    expects: tuple[int, int] | None = None
+    expects: bool = False
 
 
 WAIT = Arrival()
+EXPECTS = Arrival(expects=True)
 WHOLE = Arrival(arrived=True, whole=True)
 HEAD_ONLY = Arrival(arrived=True)
 
@@ -51,14 +53,14 @@ def look(data: bytes | bytearray, max_body: int) -> Arrival:
     if b"\r\ntransfer-encoding" in lowered:
         return HEAD_ONLY
     if b"\r\ncontent-length" not in lowered:
-        return WHOLE
+        # what follows these may be a body that nobody announced, and no request
+        return HEAD_ONLY if head.startswith((b"POST ", b"PUT ", b"PATCH ")) else WHOLE
     lengths = _LENGTH.findall(head)
     if len(lengths) != 1 or lowered.count(b"\r\ncontent-length") != 1 or int(lengths[0]) > max_body:
         return HEAD_ONLY
     if len(data) >= end + 4 + int(lengths[0]):
         return WHOLE
-    expect = _EXPECT.search(head)
-    return Arrival(expects=expect.span()) if expect else WAIT
+    return EXPECTS if _EXPECT.search(head) else WAIT
 
 
 def _incomplete_head(data: bytes | bytearray) -> Arrival:
@@ -70,6 +72,6 @@ def _incomplete_head(data: bytes | bytearray) -> Arrival:
         return Arrival(refuse=431)
     if (newline and not _REQUEST_LINE.match(line)) or _BARE_LF.search(data):
         return Arrival(refuse=400)
-    if data and not data[:1].isalpha():
+    if data and not data[:1].isalpha() and data != b"\r":
         return Arrival(refuse=400)
     return WAIT

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from glassq.errors import QueueUnavailable
+from glassq.errors import JobNotFound, QueueRefused, QueueUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +22,14 @@ BUDGET = 5.0
 class Enqueue:
     """A few queue connections, each lent to one thread at a time. Made after the fork."""
 
-    def __init__(self, connect: Callable[[], Queue], slowest: float) -> None:
-        """`connect` makes an unconnected queue; `slowest` is how long one call on it can take, in seconds."""
+    def __init__(self, connect: Callable[[], Queue], slowest: float, *, require_durable: bool) -> None:
+        """`connect` makes an unconnected queue; `slowest` is how long one call on it can take, in seconds.
+
+        With `require_durable` a job counts as put when the server's disk has it.
+        """
         self._connect = connect
         self._slowest = slowest
+        self._require_durable = require_durable
         # the one used last is the likeliest to live, and few are ever made
         self._idle: deque[Queue] = deque()
 
@@ -35,11 +39,17 @@ class Enqueue:
         Raises QueueUnavailable or QueueRefused within BUDGET seconds. The job may have been put all the same: the
         sender then sends again, and it is worked twice.
         """
-        return self._call(lambda queue: queue.put(job))
+        return self._call(lambda queue: self._put(queue, job))
 
     def stats(self) -> ServerStats:
         """What the server says of itself, on the same connections and within the same time. Raises QueueError."""
         return self._call(lambda queue: queue.stats())
+
+    def _put(self, queue: Queue, job: bytes) -> int:
+        job_id = queue.put(job)
+        if self._require_durable and not _on_disk(queue, job_id):
+            raise QueueRefused("beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it")
+        return job_id
 
     def _call(self, command: Callable[[Queue], T]) -> T:
         started = time.monotonic()
@@ -70,3 +80,12 @@ class Enqueue:
     def _forget(self) -> None:
         while self._idle:
             self._borrow().close()
+
+
+def _on_disk(queue: Queue, job_id: int) -> bool:
+    # After one failed write beanstalkd goes on without its binlog and answers INSERTED as ever; only this shows it.
+    try:
+        return queue.stats_job(job_id).file > 0
+    except JobNotFound:
+        # a consumer was faster: what is done need not be kept
+        return True

@@ -9,6 +9,7 @@ waiting. Threads only ever work.
 from __future__ import annotations
 
 import errno
+import select
 import selectors
 import socket
 import struct
@@ -19,11 +20,11 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.http import errors
+from gunicorn.http import errors, get_parser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from glassq.intake import arrival
-from glassq.intake.problem import PROBLEM_JSON, problem
+from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
 from glassq.log import kv
 
 if TYPE_CHECKING:
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
 CHUNK = 64 << 10
 # How long a closing connection may take to hear of it, in seconds (RFC 9112, section 9.6).
 LINGER = 2.0
-# Should a thread ever wait for a socket after all, it waits so long, in seconds: struct timeval of two longs.
-_SOCKET_TIMEOUT = struct.pack("@ll", 5, 0)
+# Should a thread ever wait for a client after all, it waits so long: struct timeval of seconds and microseconds.
+_SEND_TIMEOUT = struct.pack("@ll", 1, 0)
+# Who has waited so long for a thread is told to come again, in seconds: with the longest that the queue may then take
+# (glassq/intake/enqueue.py, BUDGET) he would give up on us.
+PATIENCE = 2.0
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.LimitRequestLine, 414),
@@ -52,10 +56,21 @@ class Connection(TConn):  # type: ignore[misc]
         super().__init__(*arguments)
         self.buffer = bytearray()
         self.whole = False
+        #: "100 Continue" has been sent for the request that arrives now
+        self.continued = False
+        #: when the request that waits for a thread had arrived
+        self.arrived = 0.0
         # the stock worker would wait for data in a thread
         self.data_ready = True
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self.sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_TIMEOUT)
+        # the parser gets what the gate gathered and never the socket: in a thread nothing can be waited for
+        self.parser = get_parser(self.cfg, iter(()), self.client)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
+
+    def takes_answers(self) -> bool:
+        """Whether there is room for an answer, so that no thread waits for a client who asks and never reads."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLOUT)
+        return bool(poll.poll(0))
 
 
 class Gate(ThreadWorker):  # type: ignore[misc]
@@ -113,17 +128,21 @@ class Gate(ThreadWorker):  # type: ignore[misc]
             self._close(conn)
 
     def _judge(self, conn: Connection) -> None:
+        # an empty line before a request is no part of it (RFC 9112, section 2.2)
+        if conn.buffer.startswith(b"\r\n"):
+            del conn.buffer[:2]
         found = arrival.look(conn.buffer, self.max_body)
         if found.refuse:
             self._refuse(conn, found.refuse)
+        elif found.arrived and conn.takes_answers():
+            self._unwait(conn)
+            conn.whole, conn.arrived, conn.continued = found.whole, time.monotonic(), False
+            self.enqueue_req(conn)
         elif found.arrived:
             self._unwait(conn)
-            conn.whole = found.whole
-            self.enqueue_req(conn)
-        elif found.expects:
-            # answered here, so that the body too is waited for here; gunicorn must not answer it again
-            begin, end = found.expects
-            del conn.buffer[begin:end]
+            self._linger(conn)
+        elif found.expects and not conn.continued:
+            conn.continued = True
             with suppress(OSError):
                 conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -144,18 +163,30 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         while self._lingering and self._lingering[0].timeout < now:
             self._end_linger(self._lingering[0])
 
+    def _cap_keepalive(self, deadline: float) -> None:
+        """A worker that stops: it waits no longer for the rest of a request than for the next one."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
     # -- a thread: work -----------------------------------------------------------------------------------------
 
     def handle(self, conn: Connection) -> Any:
         """Parses and answers one request, all of which lies in the connection's buffer."""
-        try:
-            conn.init()
-            conn.parser.unreader.unread(bytes(conn.buffer))
-            conn.buffer.clear()
-        except Exception as error:
-            self.handle_error(None, conn.sock, conn.client, error)
+        if time.monotonic() - conn.arrived > PATIENCE:
+            self._answer(conn.sock, conn.client, 503, "all threads are busy")
             return False
+        conn.parser.unreader.unread(bytes(conn.buffer))
+        conn.buffer.clear()
         return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: Connection) -> Any:
+        """Answers one request that could be parsed."""
+        # the gate has said "100 Continue" itself, or will not: the answer is at hand
+        req._expected_100_continue = False
+        if not conn.whole:
+            req.force_close()
+        return super().handle_request(req, conn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answers what could not be parsed, without a word of it."""
@@ -165,8 +196,8 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         self._answer(client, addr, status, type(exc).__name__)
 
     def _keepalive_after(self, conn: Connection, keepalive: Any) -> bool:
-        # a body that was not waited for is not read either: the connection ends
-        return bool(keepalive) and conn.whole
+        # what the app did not read of the body must not be taken for the next request; all of it is in memory
+        return bool(keepalive) and bool(conn.parser.finish_body())
 
     # -- the main loop: go on, or let go ------------------------------------------------------------------------
 
@@ -193,6 +224,8 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         title = HTTPStatus(status).phrase
         body = problem(status, title)
         head = f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nContent-Type: {PROBLEM_JSON}\r\n"
+        if status == 503:
+            head += f"Retry-After: {RETRY_AFTER}\r\n"
         with suppress(OSError):
             sock.send(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
 

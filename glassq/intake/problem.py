@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 PROBLEM_JSON = "application/problem+json"
+# When a sender who got a 503 shall try again, in seconds.
+RETRY_AFTER = 5
 
 
 def problem(status: int, title: str, detail: str = "") -> bytes:

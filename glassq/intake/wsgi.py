@@ -1,27 +1,100 @@
-"""gunicorn's entry: `glassq.intake.wsgi:get_app()`, once in every worker, after the fork."""
+"""The app under gunicorn: settings are checked before anything runs on them, at the start and at a reload."""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gunicorn.app.base import Application
+from gunicorn.util import parse_address
+
 from glassq import log
+from glassq.errors import SettingsError
 from glassq.intake.app import create_app
 from glassq.intake.enqueue import Enqueue
+from glassq.log import kv
 from glassq.queues import open_queue
-from glassq.settings import load
+from glassq.settings import installed_file, load
 from glassq.sources import open_sources
 
 if TYPE_CHECKING:
     import falcon
 
+    from glassq.settings import Bind, Settings
 
-def get_app() -> falcon.App[Any, Any]:
-    """The app as the settings file has it (GLASSQ_CONFIG, else /etc/glassq/glassq.toml)."""
-    settings = load(None, os.environ)
+
+def checked(file: str | None) -> Settings:
+    """The settings in `file` (else as `glassq.settings.load` finds them), fit to take pings. Raises SettingsError."""
+    settings = load(file, os.environ)
+    if not open_sources(settings):
+        raise SettingsError(f"{settings.file}: no source of pings: expected a section such as [sources.mirror]")
+    return settings
+
+
+def get_app(settings: Settings) -> falcon.App[Any, Any]:
+    """The app as the settings have it; for one process, made after the fork."""
     log.setup(settings.log.level)
     intake, queue = settings.intake, settings.queue
+    durable = intake.require_durable
     enqueue = Enqueue(
-        lambda: open_queue(queue, require_durable=intake.require_durable), queue.connect_timeout + queue.timeout
+        lambda: open_queue(queue, require_durable=durable),
+        queue.connect_timeout + queue.timeout,
+        require_durable=durable,
     )
-    return create_app(open_sources(settings), enqueue, max_body=intake.max_body, require_durable=intake.require_durable)
+    return create_app(open_sources(settings), enqueue, max_body=intake.max_body, require_durable=durable)
+
+
+class Server(Application):  # type: ignore[misc]
+    """gunicorn's parent process on settings that are `checked`. Raises SettingsError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._conf = installed_file("gunicorn.conf.py", settings)
+        # gunicorn.conf.py reads the same file
+        os.environ["GLASSQ_CONFIG"] = settings.file
+        super().__init__(prog="glassq-web")
+
+    def load_config(self) -> None:
+        """All of it comes from gunicorn.conf.py: no command line, no GUNICORN_CMD_ARGS."""
+        self.load_config_from_file(str(self._conf))
+
+    def load(self) -> falcon.App[Any, Any]:
+        """The app, in a worker. It has the parent's settings: a file that is being edited cannot stop it."""
+        return get_app(self._settings)
+
+    def reload(self) -> None:
+        """At SIGHUP. Settings that cannot be used are named in the log, and the old ones stay."""
+        try:
+            settings = checked(self._settings.file)
+            if settings.intake.bind != self._settings.intake.bind:
+                try_bind(settings.intake.bind)
+        except (SettingsError, OSError) as error:
+            logging.getLogger("glassq.intake").error("not reloaded, the old settings stay %s", kv(why=error))
+            return
+        self._settings = settings
+        super().reload()
+
+
+def try_bind(bind: Bind) -> None:
+    """Listens for a moment. Raises OSError, for which gunicorn would say the same ten times in five seconds."""
+    address = parse_address(bind)
+    if isinstance(address, tuple):
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        socket.create_server(address, family=family).close()
+    elif isinstance(address, str):
+        _try_socket(Path(address))
+
+
+def _try_socket(path: Path) -> None:
+    # gunicorn removes what lies there: that must not be the socket of one who still listens
+    if path.exists():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            if not path.is_socket() or sock.connect_ex(str(path)) == 0:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    if not os.access(path.parent, os.W_OK):
+        code = errno.EACCES if path.parent.is_dir() else errno.ENOENT
+        raise OSError(code, f"{path.parent}: {os.strerror(code)}")

@@ -39,10 +39,9 @@ class LedgerReader:
         try:
             self._engine = open_for_reading(url)
         except SQLAlchemyError as error:
-            if file is not None and file.is_file() and file.stat().st_size == 0:
-                self.absent = f"the ledger at {file} is still empty"
-                return
             raise self._unreadable(error) from None
+        if self._engine is None:
+            self.absent = f"the ledger at {url} is still empty"
 
     def __enter__(self) -> Self:
         return self

@@ -70,11 +70,11 @@ def parse_url(text: str) -> URL:
     try:
         url = sa.make_url(text)
         url.get_dialect().import_dbapi()
+    except NoSuchModuleError:
+        raise SettingsError(f'[ledger] url = "{url}": SQLAlchemy knows no {url.drivername} database') from None
     except ArgumentError:
         # what could not be parsed may hold a password
         raise SettingsError('[ledger] url: expected a database URL such as "sqlite:////var/lib/ledger.db"') from None
-    except NoSuchModuleError:
-        raise SettingsError(f'[ledger] url = "{url}": SQLAlchemy knows no {url.drivername} database') from None
     except ImportError as error:
         raise SettingsError(f'[ledger] url = "{url}": its Python driver is missing: {error}') from None
     return url
@@ -111,8 +111,11 @@ def open_for_writing(url: URL) -> Engine:
     return engine
 
 
-def open_for_reading(url: URL) -> Engine:
-    """An engine that changes nothing and creates nothing. Raises SettingsError for a schema of another version."""
+def open_for_reading(url: URL) -> Engine | None:
+    """An engine that changes nothing and creates nothing; None for a database without any table (yet).
+
+    Raises SettingsError for a schema of another version, SQLAlchemyError where it is no ledger.
+    """
     file = sqlite_file(url)
     if file is not None:
         # RFC 3986 in SQLite's "URI Filenames": ?, # and % in a path must be quoted
@@ -121,11 +124,14 @@ def open_for_reading(url: URL) -> Engine:
     engine = sa.create_engine(url)
     try:
         with engine.connect() as connection:
-            check_version(connection, url)
+            if sa.inspect(connection).get_table_names():
+                check_version(connection, url)
+                return engine
     except BaseException:
         engine.dispose()
         raise
-    return engine
+    engine.dispose()
+    return None
 
 
 def prepare(connection: Connection, url: URL) -> None:

@@ -27,6 +27,7 @@ T = TypeVar("T")
 _TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
 _PRIORITY = 1 << 16
 _UINT32 = (1 << 32) - 1
+_UINT64 = (1 << 64) - 1
 # A reserve is answered when its own time is over; the reply may be late by this much, in seconds.
 _RESERVE_SLACK = 5.0
 # Where newest_job puts its probe. Nobody watches it; the delay is a second line of defence, in seconds.
@@ -42,7 +43,7 @@ _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
     greenstalk.BuriedError: "beanstalkd kept the job in memory only: its binlog failed",
 }
 # Besides what says so itself, this is how greenstalk shows a cut or garbled reply.
-_BROKEN = (OSError, AssertionError, ValueError, greenstalk.UnknownResponseError)
+_BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
 
 
 class Beanstalk:
@@ -84,46 +85,39 @@ class Beanstalk:
         return Job(job.id, job.body)
 
     def reserve_job(self, job_id: int) -> Job:
+        _check_id(job_id)
         job = self._call(lambda client: client.reserve_job(job_id))
         return Job(job.id, job.body)
 
     def touch(self, job_id: int) -> None:
+        _check_id(job_id)
         self._call(lambda client: client.touch(_handle(job_id)))
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
+        _check_id(job_id)
         delay = _checked_int("delay", delay, 0)
         self._call(lambda client: client.release(_handle(job_id), _PRIORITY, delay))
 
     def bury(self, job_id: int) -> None:
+        _check_id(job_id)
         self._call(lambda client: client.bury(_handle(job_id), _PRIORITY))
 
     def delete(self, job_id: int) -> None:
+        _check_id(job_id)
         self._call(lambda client: client.delete(job_id))
 
     def kick(self, job_id: int) -> None:
+        _check_id(job_id)
         self._call(lambda client: client.kick_job(job_id))
 
     def peek(self, job_id: int) -> Job:
+        _check_id(job_id)
         job = self._call(lambda client: client.peek(job_id))
         return Job(job.id, job.body)
 
     def stats_job(self, job_id: int) -> JobStats:
-        found = self._call(lambda client: client.stats_job(job_id))
-        return JobStats(
-            id=found["id"],
-            tube=found["tube"],
-            state=found["state"],
-            age=found["age"],
-            delay=found["delay"],
-            ttr=found["ttr"],
-            time_left=found["time-left"],
-            file=found["file"],
-            reserves=found["reserves"],
-            timeouts=found["timeouts"],
-            releases=found["releases"],
-            buries=found["buries"],
-            kicks=found["kicks"],
-        )
+        _check_id(job_id)
+        return self._call(lambda client: _job_stats(client.stats_job(job_id)))
 
     def oldest_ready(self, tube: str | None = None) -> JobStats | None:
         name = _checked_tube(tube or self.tube)
@@ -141,29 +135,12 @@ class Beanstalk:
     def stats_tube(self, tube: str | None = None) -> TubeStats:
         name = _checked_tube(tube or self.tube)
         try:
-            found = self._call(lambda client: client.stats_tube(name))
+            return self._call(lambda client: _tube_stats(name, client.stats_tube(name)))
         except JobNotFound:
             return TubeStats(name, ready=0, reserved=0, delayed=0, buried=0, waiting=0, paused_for=0)
-        return TubeStats(
-            name,
-            ready=found["current-jobs-ready"],
-            reserved=found["current-jobs-reserved"],
-            delayed=found["current-jobs-delayed"],
-            buried=found["current-jobs-buried"],
-            waiting=found["current-waiting"],
-            paused_for=found["pause-time-left"],
-        )
 
     def stats(self) -> ServerStats:
-        found = self._call(lambda client: client.stats())
-        return ServerStats(
-            version=str(found["version"]),
-            # without -b there is no binlog, and its files are numbered from 1
-            durable=found["binlog-current-index"] > 0,
-            draining=found["draining"] == "true",
-            connections=found["current-connections"],
-            uptime=found["uptime"],
-        )
+        return self._call(lambda client: _server_stats(client.stats()))
 
     def tubes(self) -> list[str]:
         return self._call(lambda client: client.tubes())
@@ -239,7 +216,7 @@ class Beanstalk:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(self._timeout)
         client = greenstalk.Client(sock, encoding=None, use=self.tube, watch=self.tube)
-        if self._require_durable and client.stats()["binlog-current-index"] == 0:
+        if self._require_durable and int(client.stats()["binlog-current-index"]) == 0:
             client.close()
             raise QueueRefused("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
         self._client, self._using = client, self.tube
@@ -254,6 +231,47 @@ def _handle(job_id: int) -> greenstalk.Job[bytes]:
     return greenstalk.Job(job_id, b"")
 
 
+def _job_stats(found: greenstalk.StatsJob) -> JobStats:
+    return JobStats(
+        id=found["id"],
+        tube=found["tube"],
+        state=found["state"],
+        age=found["age"],
+        delay=found["delay"],
+        ttr=found["ttr"],
+        time_left=found["time-left"],
+        file=found["file"],
+        reserves=found["reserves"],
+        timeouts=found["timeouts"],
+        releases=found["releases"],
+        buries=found["buries"],
+        kicks=found["kicks"],
+    )
+
+
+def _tube_stats(name: str, found: greenstalk.StatsTube) -> TubeStats:
+    return TubeStats(
+        name,
+        ready=found["current-jobs-ready"],
+        reserved=found["current-jobs-reserved"],
+        delayed=found["current-jobs-delayed"],
+        buried=found["current-jobs-buried"],
+        waiting=found["current-waiting"],
+        paused_for=found["pause-time-left"],
+    )
+
+
+def _server_stats(found: greenstalk.Stats) -> ServerStats:
+    return ServerStats(
+        version=str(found["version"]),
+        # without -b there is no binlog, and its files are numbered from 1
+        durable=int(found["binlog-current-index"]) > 0,
+        draining=found["draining"] == "true",
+        connections=found["current-connections"],
+        uptime=found["uptime"],
+    )
+
+
 def _checked_tube(name: str) -> str:
     if not _TUBE.fullmatch(name):
         raise QueueError(f"bad tube name {name!r}: expected 1 to 200 of A-Z a-z 0-9 + / ; . $ _ ( ) and -, not - first")
@@ -266,9 +284,14 @@ def _checked_int(name: str, value: int, least: int) -> int:
     return value
 
 
+def _check_id(job_id: int) -> None:
+    if not isinstance(job_id, int) or isinstance(job_id, bool) or not 0 <= job_id <= _UINT64:
+        raise QueueError(f"bad job id {job_id!r}: expected a whole number from 0 to {_UINT64}")
+
+
 def _words(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
+        return error.strerror or str(error) or type(error).__name__
     return "the connection broke inside a reply"

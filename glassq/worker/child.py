@@ -69,7 +69,8 @@ def run(
     limit = max_jobs + random.randrange(int(max_jobs * RECYCLE_JITTER) + 1)  # noqa: S311 - jitter, no secret
 
     def stopping() -> bool:
-        return stop.draining or consumer.worked >= limit or resident() > max_rss
+        # one job at the least: a limit below what the handlers' modules take must not end in a storm of forks
+        return stop.draining or consumer.worked >= limit or (consumer.worked > 0 and resident() > max_rss)
 
     slot.state(State.CONNECTING)
     lease.start(cold=lambda: stop.cold, orphaned=stop.drain)

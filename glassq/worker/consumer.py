@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from glassq import delivery as envelope
-from glassq.errors import DamagedDelivery, Drop, JobNotFound, QueueError, QueueRefused
+from glassq.errors import DamagedDelivery, Drop, JobNotFound, JobTooBig, QueueError, QueueRefused
 from glassq.ledger import Entry
 from glassq.log import kv
 from glassq.worker import outcome as outcomes
@@ -114,9 +114,18 @@ class Consumer:
             log.error("job given back, as the queue takes no put %s", kv(job=job.id, error=error))
             self._queue.release(job.id)
             raise
+        except JobTooBig as error:
+            # No form of the delivery that tells its story fits. The one we hold does.
+            log.error("job buried as it is %s", kv(job=job.id, error=error))
+            self._queue.bury(job.id)
         except JobNotFound:
             # Our lease ran out before we could act. Whoever has the job now works it again.
             log.warning("job is no longer ours %s", kv(job=job.id))
+            self._queue.close()
+        except BaseException:
+            # An open connection would keep a job reserved that nobody works.
+            self._queue.close()
+            raise
         finally:
             self.worked += 1
             self._slot.end()
@@ -244,10 +253,14 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 
 
 def _as_text(result: str | dict[str, Any] | None) -> str:
+    """For people. The work is done by then: a result that has no text must not undo it."""
     if result is None:
         return ""
-    text = result if isinstance(result, str) else json.dumps(result, default=str)
-    return text[:MAX_RESULT]
+    try:
+        text = result if isinstance(result, str) else json.dumps(result, default=str, skipkeys=True)
+    except Exception as error:
+        text = f"({type(result).__name__} without a text: {type(error).__name__})"
+    return envelope.sayable(text[:MAX_RESULT])
 
 
 def _pause(ceiling: float, stopping: Callable[[], bool]) -> None:

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import random
 import socket
 import traceback
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from glassq.delivery import Delivery, Evidence
+from glassq.delivery import MAX_MESSAGE, Delivery, Evidence, sayable
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry, Verdict
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 # A retry is never sooner than this, in seconds: whatever failed just now has not changed yet.
 LEAST_DELAY = 1.0
+# Nor later, in seconds (30 days): a server's wrong clock must not put a delivery off for ever.
+MOST_DELAY = 30 * 86_400.0
 
 
 class Kind(enum.StrEnum):
@@ -86,18 +89,18 @@ def decide(error: BaseException, delivery: Delivery, policy: Policy) -> Outcome:
         return Outcome(Kind.INTERRUPTED, "the pool stopped")
     if isinstance(error, LeaseLost):
         return Outcome(Kind.LEASE_LOST, "the queue gave the job to somebody else")
-    if isinstance(error, Drop):
-        return Outcome(Kind.DROPPED, error.reason)
-    if isinstance(error, Bury):
-        return Outcome(Kind.BURY, error.reason)
     reason = describe(error)
+    if isinstance(error, Drop):
+        return Outcome(Kind.DROPPED, reason)
+    if isinstance(error, Bury):
+        return Outcome(Kind.BURY, reason)
+    asked = _asked(error.delay) if isinstance(error, Retry) else None
     if isinstance(error, Retry) and not error.counts:
-        return Outcome(Kind.RETRY, reason, max(LEAST_DELAY, error.delay or policy.backoff), counts=False)
+        return Outcome(Kind.RETRY, reason, policy.backoff if asked is None else asked, counts=False)
     failures = delivery.failures + 1
     if failures >= policy.max_attempts:
         return Outcome(Kind.BURY, f"gave up after {failures} attempts: {reason}")
-    asked = error.delay if isinstance(error, Retry) else None
-    return Outcome(Kind.RETRY, reason, policy.delay(failures) if asked is None else max(LEAST_DELAY, asked))
+    return Outcome(Kind.RETRY, reason, policy.delay(failures) if asked is None else asked)
 
 
 def too_often_lost(lost: int, policy: Policy) -> Outcome | None:
@@ -108,12 +111,26 @@ def too_often_lost(lost: int, policy: Policy) -> Outcome | None:
 
 
 def describe(error: BaseException) -> str:
-    """The error in words: a verdict's reason, or type and message."""
-    if isinstance(error, Verdict):
-        return error.reason
+    """The error in words: a verdict's reason, or type and message; at most MAX_MESSAGE characters.
+
+    Never raises, whatever a handler raised: an error here would cost the whole process.
+    """
     if isinstance(error, DeadlineExceeded):
         return "the handler overran its deadline"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        text = str(error.reason if isinstance(error, Verdict) else error)
+    except Exception:
+        text = "(its message cannot be shown)"
+    if not isinstance(error, Verdict):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return sayable(text[:MAX_MESSAGE])
+
+
+def _asked(delay: object) -> float | None:
+    """The delay that a handler asks for, within bounds; None where it asks for none, or for what is no number."""
+    if not isinstance(delay, int | float) or math.isnan(delay):
+        return None
+    return float(min(MOST_DELAY, max(LEAST_DELAY, delay)))
 
 
 def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:

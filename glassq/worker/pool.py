@@ -77,16 +77,19 @@ class Pool:
         *,
         drain: float,
         watchdog: float | None = None,
+        silence: float = SILENCE,
     ) -> None:
         """`load()` gives what a child runs, and is called again on SIGHUP (it may raise: then nothing changes).
 
-        `drain` is how long a stop waits for handlers, `watchdog` systemd's WatchdogSec, in seconds.
+        `drain` is how long a stop waits for handlers, `watchdog` systemd's WatchdogSec, `silence` how long a child's
+        heartbeat may stand still; in seconds.
         """
         self._target = processes
         self._load = load
         self._notify = notify
         self._drain = drain
         self._ping_every = watchdog / 2 if watchdog else None
+        self._silence = silence
         self._pinged = 0.0
         self._board = Scoreboard()
         self._children: dict[int, _Child] = {}
@@ -116,7 +119,7 @@ class Pool:
     def _tick(self) -> None:
         now = time.monotonic()
         # After a pause of our own (a suspended machine, a frozen group) every child looks silent: give them a moment.
-        paused = self._ticked and now - self._ticked > SILENCE / 2
+        paused = self._ticked and now - self._ticked > self._silence / 2
         self._ticked = now
         self._reap()
         if self._stop_by is None:
@@ -171,6 +174,9 @@ class Pool:
         code = 1
         try:
             _Signals.restore()
+            # Until it is up: a hang-up of the terminal is the parent's, and there are no stacks worth a life.
+            for number in (signal.SIGHUP, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             code = self._main(slot)
         except BaseException:
@@ -195,7 +201,9 @@ class Pool:
             self._exit_code = EX_CONFIG
             self._stop(cold=False)
             return
-        if code == 0:
+        asked = child.stopping or self._stop_by is not None
+        # a child asked to stop before it had its own signal handlers dies by the default one
+        if code == 0 or (asked and code in (-signal.SIGTERM, -signal.SIGQUIT)):
             self._short_lives = 0
             return
         how = signal.Signals(-code).name if code < 0 else f"exit {code}"
@@ -212,7 +220,7 @@ class Pool:
         for child in self._children.values():
             card = self._board.card(child.slot.index)
             overdue = card.deadline and now > card.deadline
-            if overdue or now - card.beat > SILENCE:
+            if overdue or now - card.beat > self._silence:
                 why = "overran its hard deadline" if overdue else "is silent"
                 log.error("child killed: it %s %s", why, kv(pid=child.pid, job=card.job, delivery=card.delivery))
                 _kill(child.pid, signal.SIGKILL)
@@ -283,7 +291,7 @@ class Pool:
         if (
             self._ping_every
             and now - self._pinged > self._ping_every
-            and all(now - card.beat < SILENCE for card in cards)
+            and all(now - card.beat < self._silence for card in cards)
         ):
             self._pinged = now
             self._notify(WATCHDOG=1, STATUS=f"{len(cards)} children, {working} at work")

@@ -18,6 +18,7 @@ from glassq.dev.media import Media
 from glassq.errors import Bury, CredentialsError, Drop, Retry, SettingsError, UserRevoked, UserUnknown, Verdict
 from glassq.glass.api import CHUNK, Mirror, discovery_document
 from glassq.glass.subscriptions import subscribe
+from glassq.glass.tokens import MAX_USERS
 from glassq.glass.verdicts import LIBRARY_ERRORS, invalid_grant, retry_after, verdict
 
 if TYPE_CHECKING:
@@ -283,6 +284,16 @@ def test_a_chunked_download_is_counted_against_the_limit(room: Room, user: str) 
         b"".join(pieces)
 
 
+def test_a_download_that_announces_too_much_is_not_begun(room: Room, user: str) -> None:
+    item = room.simulated.share(user)
+    (attachment,) = item.attachments
+    with (
+        pytest.raises(Bury, match="larger than"),
+        room.account(user).media(item.id, attachment.id, len(attachment.data) - 1),
+    ):
+        pytest.fail("the download began")
+
+
 def test_a_download_whose_end_could_not_be_told_is_not_begun(room: Room, user: str) -> None:
     item = room.simulated.share(user)
     headers = {"Content-Length": "", "Content-Type": "image/jpeg", "Connection": "close"}
@@ -349,6 +360,25 @@ def test_a_fresh_consent_makes_the_remembered_access_token_worth_nothing(room: R
     item = room.simulated.share(user)
     room.account(user).item(item.id)
     room.consent(user)
+    room.account(user).item(item.id)
+    assert room.asked("token") == 2
+
+
+def test_the_least_recently_used_of_many_users_is_forgotten(room: Room, user: str) -> None:
+    item = room.simulated.share(user)
+    room.account(user).item(item.id)
+
+    def others(count: int, since: int = 0) -> None:
+        for number in range(since, since + count):
+            room.store.add(str(number), "refresh")
+            room.account(str(number))
+
+    others(MAX_USERS - 1)
+    room.account(user).item(item.id)
+    others(MAX_USERS - 1, since=MAX_USERS)
+    room.account(user).item(item.id)
+    assert room.asked("token") == 1
+    others(MAX_USERS, since=2 * MAX_USERS)
     room.account(user).item(item.id)
     assert room.asked("token") == 2
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -180,6 +182,26 @@ def test_of_processes_that_rotate_at_once_exactly_one_wins(store: CredentialStor
     winners = [name for name, racer in enumerate(racers) if racer.exitcode == 0]
     assert len(winners) == 1
     assert store.get("115").refresh_token == f"new-{winners[0]}"
+
+
+def test_a_writer_waits_for_the_lock_and_then_sees_what_was_written_meanwhile(
+    store: CredentialStore, tmp_path: Path
+) -> None:
+    store.add("115", "fresh")
+    (file,) = files(tmp_path)
+    fresh = file.read_bytes()
+    store.add("115", "old")
+    results: list[bool] = []
+    writer = threading.Thread(target=lambda: results.append(store.mark_revoked("115", "old")))
+    with (tmp_path / "credentials" / ".lock").open("rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        writer.start()
+        # A writer that did not wait would be done by then.
+        writer.join(0.2)
+        file.write_bytes(fresh)
+    writer.join(30)
+    assert results == [False]
+    assert store.get("115").refresh_token == "fresh"
 
 
 CONSENT = {"type": "authorized_user", "client_id": "c", "client_secret": "hush", "refresh_token": "r"}

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from glassq.dev.glass import HTML
 from glassq.dev.media import Media
 from glassq.errors import Bury, Drop, Interrupted, Retry, Verdict
+from glassq.settings import Storage, StorageUrl
+from tests.fakes.gcs import FakeGcs
 from tests.glass.conftest import Room
 
 USER = "115567334"
@@ -70,6 +75,29 @@ def test_content_off_the_list_is_stored_as_bin(room: Room, user: str) -> None:
     item = room.simulated.share(user, [Media("image/svg+xml", b"<svg onload='x()'/>")])
     room.share(user, item)
     assert room.stored() == {f"ugi-{USER}-{item.id}.bin": b"<svg onload='x()'/>"}
+
+
+@pytest.mark.parametrize(
+    ("data", "stored_as"),
+    [(b"\xff\xd8\xff\xe0JFIF", "image/jpeg"), (b"<!DOCTYPE html><p>", "application/octet-stream")],
+)
+def test_the_first_bytes_decide_the_content_type_in_a_bucket(
+    room: Room, user: str, monkeypatch: pytest.MonkeyPatch, data: bytes, stored_as: str
+) -> None:
+    item = room.simulated.share(user, [Media("image/jpeg", data)])
+    with FakeGcs("photos") as gcs:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+        room.settings = msgspec.structs.replace(room.settings, storage=Storage(url=StorageUrl("gs://photos")))
+        room.new_process()
+        result = room.share(user, item)
+        assert room.share(user, item) == result
+        room.glass.close()
+    name = f"ugi-{USER}-{item.id}.jpg"
+    stored = gcs.objects["photos", name]
+    assert result == {"urls": [f"gs://photos/{name}"], "bytes": len(data)}
+    assert (stored.data, stored.resource["contentType"]) == (data, stored_as)
+    assert stored.resource["metadata"].keys() == {"item", "attachment", "delivery"}
+    assert stored.resource["metadata"]["attachment"] == item.attachments[0].id
 
 
 def test_a_repeated_ping_downloads_nothing_again_and_has_the_same_result(room: Room, user: str) -> None:
@@ -356,6 +384,20 @@ def test_a_consent_given_meanwhile_is_not_marked_revoked(room: Room, user: str) 
     assert only(room) == item.attachments[0].data
 
 
+def test_credentials_that_cannot_be_read_now_are_tried_again_and_a_wrong_key_is_buried(room: Room, user: str) -> None:
+    item = room.simulated.share(user)
+    (file,) = (path for path in Path(room.settings.glass.credentials).iterdir() if len(path.name) == 64)
+    content = file.read_bytes()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(Retry, match=f"user {USER}.*Is a directory"):
+        room.share(user, item)
+    file.rmdir()
+    file.write_bytes(content[:-1])
+    with pytest.raises(Bury, match=f"user {USER}.*cannot be decrypted"):
+        room.share(user, item)
+
+
 # What goes wrong on the way
 
 
@@ -509,16 +551,17 @@ def test_a_deadline_in_the_middle_of_a_download_leaves_nothing_behind(room: Room
     assert room.stored() == {}
 
 
-def test_secrets_are_in_no_reason(room: Room, user: str) -> None:
+def test_secrets_are_in_no_reason_and_no_traceback(room: Room, user: str) -> None:
     secrets = [room.store.get(user).refresh_token, room.simulated.client_secret, "not for the logs", "ya29"]
-    item = room.simulated.share(user)
+    item, said = room.simulated.share(user), " ".join(secrets)
+    body = json.dumps({"error": {"message": said, "errors": [{"reason": said}]}, "error_description": said})
     for operation in (GET, MEDIA, "token"):
-        for status in (400, 401, 403, 404, 500):
-            room.simulated.fail_next(
-                operation, status, "invalid", body=json.dumps({"error": " ".join(secrets)}), times=2
-            )
+        for status in (200, 400, 401, 403, 404, 500):
+            room.simulated.fail_next(operation, status, body=body, times=2)
+            room.new_process()
             with pytest.raises(Verdict) as caught:
-                room.new_process()
                 room.share(user, item)
             room.simulated.clear_faults()
-            assert not any(secret in str(caught.value) for secret in secrets)
+            assert room.stored() == {}
+            evidence = "".join(traceback.format_exception(caught.value))
+            assert not any(secret in evidence for secret in secrets)

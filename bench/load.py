@@ -1,0 +1,97 @@
+"""A load on one URL: kept-alive connections, each with one ping under way, from one process that does little else."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import time
+from dataclasses import dataclass, field
+
+from servers import TOKEN
+
+
+@dataclass
+class Load:
+    """What came of it: seconds of each answer, and how many were no 200."""
+
+    seconds: float = 0.0
+    times: list[float] = field(default_factory=list)
+    failed: int = 0
+
+    @property
+    def rate(self) -> float:
+        return len(self.times) / self.seconds
+
+    def quantile(self, share: float) -> float:
+        return quantile(self.times, share)
+
+
+def quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def request(port: int, **more: object) -> bytes:
+    """A ping as Mirror sends it, as bytes."""
+    ping = {
+        "collection": "timeline",
+        "itemId": "3hidvm0xez6r8_dacdb3103b8b604_h8rpllg",
+        "operation": "INSERT",
+        "userToken": "115813563728193847561",
+        "verifyToken": TOKEN,
+        "userActions": [{"type": "SHARE"}],
+        **more,
+    }
+    body = json.dumps(ping).encode()
+    head = (
+        f"POST /hooks/mirror HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json; charset=UTF-8\r\n"
+        f"User-Agent: bench\r\nAccept: */*\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def full_speed(port: int, *, connections: int, seconds: float) -> Load:
+    """As many pings as `connections` senders get answered, each sending the next one at once."""
+    data, load = request(port), Load()
+    with selectors.DefaultSelector() as selector:
+        for _ in range(connections):
+            sock = socket.create_connection(("127.0.0.1", port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(sock, selectors.EVENT_READ, [0.0])
+        started = time.perf_counter()
+        for key in list(selector.get_map().values()):
+            key.data[0] = time.perf_counter()
+            key.fileobj.sendall(data)
+        over = started + seconds
+        while (now := time.perf_counter()) < over:
+            for key, _ in selector.select(0.1):
+                answer = key.fileobj.recv(4096)
+                now = time.perf_counter()
+                load.times.append(now - key.data[0])
+                load.failed += not answer.startswith(b"HTTP/1.1 200")
+                if not answer:
+                    raise SystemExit("bench: the server closed a connection")
+                key.data[0] = now
+                key.fileobj.sendall(data)
+        load.seconds = now - started
+        for key in list(selector.get_map().values()):
+            key.fileobj.close()
+    return load
+
+
+def steady(port: int, *, rate: float, seconds: float) -> Load:
+    """`rate` pings a second, one after the other on one connection, each saying when it was sent."""
+    load = Load()
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        started = time.perf_counter()
+        for number in range(int(rate * seconds)):
+            time.sleep(max(0.0, started + number / rate - time.perf_counter()))
+            sent = time.perf_counter()
+            sock.sendall(request(port, sent=time.time()))
+            answer = sock.recv(4096)
+            load.times.append(time.perf_counter() - sent)
+            load.failed += not answer.startswith(b"HTTP/1.1 200")
+        load.seconds = time.perf_counter() - started
+    return load

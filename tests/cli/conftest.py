@@ -1,0 +1,142 @@
+"""`glassq` as a process, on a real queue with deliveries in every state."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from glassq import delivery as envelope
+from glassq.delivery import Delivery, Evidence
+from glassq.ledger import Entry, open_ledger
+from glassq.settings import Ledger as LedgerSettings
+from tests.conftest import program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from glassq.queues import Queue
+    from tests.conftest import Beanstalkd
+
+# What a stranger may send to play tricks on a terminal.
+NASTY = "\x1b]0;owned\x07\x1b[2J[red]bold[/red] \u202egpj.exe\x9b31m"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one run of a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Cli:
+    """Runs `glassq` with a settings file of its own."""
+
+    directory: Path
+    url: str
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "glassq.toml"
+
+    @property
+    def ledger(self) -> LedgerSettings:
+        return LedgerSettings(url=f"sqlite:///{self.directory}/ledger.db")
+
+    def configure(self, more: str = "") -> None:
+        self.file.write_text(
+            f'[queue]\nurl = "{self.url}"\n[ledger]\nurl = "{self.ledger.url}"\n'
+            f'[storage]\nurl = "file://{self.directory}/photos"\n{more}'
+        )
+
+    def __call__(self, *arguments: str, answer: str | None = None) -> Said:
+        """`answer` is what standard input holds; it is never a terminal."""
+        done = subprocess.run(
+            [*program("glassq"), "--config", str(self.file), *arguments],
+            input=answer or "",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, **self.env},
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def at_terminal(self, *arguments: str, answer: str) -> Said:
+        """The same with an operator at a terminal, who types `answer`."""
+        keyboard, terminal = pty.openpty()
+        try:
+            os.write(keyboard, answer.encode())
+            done = subprocess.run(
+                [*program("glassq"), "--config", str(self.file), *arguments],
+                stdin=terminal,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+        finally:
+            os.close(keyboard)
+            os.close(terminal)
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def record(self, delivery: Delivery, state: str, job: int = 0, **fields: Any) -> None:
+        ledger = open_ledger(self.ledger)
+        now = datetime.now(UTC)
+        ledger.record(
+            Entry(delivery.id, delivery.source, delivery.received, state, delivery.attempt, now, 0.5, job, **fields)
+        )
+        ledger.close()
+
+
+@pytest.fixture
+def cli(beanstalkd: Beanstalkd, tmp_path: Path) -> Cli:
+    made = Cli(tmp_path, beanstalkd.url)
+    made.configure()
+    return made
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> Cli:
+    """Without a queue, for commands that need none."""
+    made = Cli(tmp_path, f"beanstalk://{tmp_path}/nobody.sock")
+    made.configure()
+    return made
+
+
+def a_delivery(body: bytes = b'{"collection":"timeline","verifyToken":"s3cret"}', **fields: Any) -> Delivery:
+    made = envelope.new("mirror", body, {"collection": "timeline", "operation": "INSERT"})
+    return msgspec.structs.replace(made, **fields)
+
+
+def evidence(message: str = "503 from the API", **fields: Any) -> Evidence:
+    values: dict[str, Any] = {"attempt": 1, "outcome": "retry", "error": "HttpError", "duration": 1.5, "host": "here"}
+    at = datetime.now(UTC) - timedelta(minutes=5)
+    return Evidence(message=message, at=at, **{**values, **fields})
+
+
+def put(queue: Queue, delivery: Delivery, state: str = "ready") -> int:
+    """Puts the delivery and brings its job into `state`; returns the job's id."""
+    return put_bytes(queue, envelope.encode(delivery), state)
+
+
+def put_bytes(queue: Queue, body: bytes, state: str = "ready") -> int:
+    job = queue.put(body, delay=3600 if state == "delayed" else 0)
+    if state in ("reserved", "buried"):
+        queue.reserve_job(job)
+    if state == "buried":
+        queue.bury(job)
+    return job

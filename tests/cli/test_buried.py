@@ -1,0 +1,69 @@
+"""`glassq buried`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from glassq import delivery as envelope
+from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
+
+if TYPE_CHECKING:
+    from glassq.queues import Queue
+    from tests.cli.conftest import Cli
+
+
+def test_an_empty_list_is_said_in_words(cli: Cli) -> None:
+    assert cli("buried").out == "nothing lies buried in tube glassq\n"
+    assert cli("buried", "--json").json == {"tube": "glassq", "total": 0, "jobs": []}
+
+
+def test_buried_deliveries_come_newest_first_with_their_reason(queue: Queue, cli: Cli) -> None:
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    first = a_delivery(buried="user ada took the consent back", attempt=3, received=hour_ago)
+    second = a_delivery(buried="gave up after 8 attempts: 503")
+    jobs = [put(queue, first, "buried"), put(queue, second, "buried")]
+    put(queue, a_delivery(), "ready")
+    found = cli("buried", "--json").json
+    assert [(row["job"], row["delivery"]) for row in found["jobs"]] == [(jobs[1], second.id), (jobs[0], first.id)]
+    oldest = found["jobs"][1]
+    assert (oldest["attempts"], oldest["source"], oldest["reason"]) == (3, "mirror", "user ada took the consent back")
+    assert 3600 <= oldest["age"] < 3700
+    assert datetime.fromisoformat(oldest["received"]) == hour_ago
+
+
+def test_a_damaged_job_is_shown_as_such_among_the_others(queue: Queue, cli: Cli) -> None:
+    good = a_delivery(buried="a reason")
+    spoilt = bytearray(envelope.encode(good))
+    spoilt[-1] ^= 1
+    put_bytes(queue, bytes(spoilt), "buried")
+    put_bytes(queue, b"\xff\xfe\x1b[31m", "buried")
+    put(queue, good, "buried")
+    rows = cli("buried", "--json").json["jobs"]
+    assert [row["damaged"] for row in rows] == [False, True, True]
+    assert "checksum is wrong" in rows[2]["reason"]
+    assert cli("buried").out.count("damaged") == 2
+
+
+def test_a_delivery_that_says_no_reason_shows_its_last_evidence(queue: Queue, cli: Cli) -> None:
+    put(queue, a_delivery(evidence=(evidence("first"), evidence("the last message"))), "buried")
+    assert cli("buried", "--json").json["jobs"][0]["reason"] == "the last message"
+
+
+def test_a_limit_shows_the_newest_and_says_how_many_more(queue: Queue, cli: Cli) -> None:
+    jobs = [put(queue, a_delivery(), "buried") for _ in range(5)]
+    assert [row["job"] for row in cli("buried", "--json", "--limit", "2").json["jobs"]] == [jobs[4], jobs[3]]
+    assert "3 more: --limit 5 shows all" in cli("buried", "--limit", "2").out
+
+
+def test_nothing_a_sender_wrote_reaches_the_terminal_as_a_command(queue: Queue, cli: Cli) -> None:
+    put(queue, a_delivery(buried=NASTY, source=NASTY, id="01990000-" + NASTY), "buried")
+    for said in (cli("buried"), cli("buried", "--json")):
+        assert not set("\x1b\x07\x9b\u202e") & set(said.out)
+    assert "[red]bold[/red]" in cli("buried").out
+
+
+def test_each_delivery_is_one_line_where_the_output_is_piped(queue: Queue, cli: Cli) -> None:
+    put(queue, a_delivery(buried="a long reason " * 30 + "\nin two lines"), "buried")
+    assert sum("mirror" in line for line in cli("buried").out.splitlines()) == 1
+    assert "in two lines" in next(line for line in cli("buried").out.splitlines() if "mirror" in line)

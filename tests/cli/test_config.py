@@ -1,0 +1,75 @@
+"""`glassq config check`."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Cli
+
+ROUTES = '[[routes]]\nsource = "mirror"\nhandler = "mine:handle"\n'
+
+
+@pytest.fixture
+def right(offline: Cli) -> Cli:
+    (offline.directory / "mine.py").write_text("def handle(delivery): ...\n")
+    (offline.directory / "tokens").write_text("s3cret-token\n")
+    offline.configure(f'[sources.mirror]\nverify_tokens_file = "{offline.directory}/tokens"\n{ROUTES}')
+    return offline
+
+
+def test_right_settings_are_printed_whole_and_without_secrets(right: Cli) -> None:
+    said = right("config", "check")
+    assert (said.code, said.err) == (0, "")
+    effective = tomllib.loads(said.out)
+    assert effective["sources"]["mirror"]["verify_tokens_file"] == f"{right.directory}/tokens"
+    assert effective["worker"]["max_attempts"] == 8
+    assert "s3cret" not in said.out
+
+
+def test_json_has_seconds_and_bytes(right: Cli) -> None:
+    found = right("config", "check", "--json").json
+    assert (found["ok"], found["problems"]) == (True, [])
+    assert found["settings"]["queue"]["ttr"] == 120
+    assert found["settings"]["intake"]["max_body"] == 16_384
+
+
+def test_the_password_of_a_database_is_masked(right: Cli) -> None:
+    text = right.file.read_text().replace(right.ledger.url, "postgresql+nosuch://ada:hunter2@db/glassq")
+    right.file.write_text(text)
+    for said in (right("config", "check"), right("config", "check", "--json")):
+        assert said.code == 78
+        assert "hunter2" not in said.out + said.err
+        assert "ada:***@db" in said.out
+
+
+def test_every_problem_is_told_at_once(offline: Cli) -> None:
+    offline.configure(f'[sources.mirror]\nverify_tokens_file = "{offline.directory}/none"\n{ROUTES}')
+    said = offline("config", "check", "--json")
+    assert said.code == 78
+    assert said.json["ok"] is False
+    assert len(said.json["problems"]) == 2
+    assert "verify_tokens_file" in said.err
+    assert 'handler = "mine:handle": cannot be imported' in said.err
+    assert "Traceback" not in said.err
+
+
+def test_the_secrets_of_glass_are_needed_once_a_route_leads_there(offline: Cli) -> None:
+    missing = f'client_secret_file = "{offline.directory}/client-secret"'
+    offline.configure(f"[glass]\n{missing}\n[[routes]]\nsource = 'mirror'\nhandler = 'glassq.glass.photos:store'\n")
+    said = offline("config", "check")
+    assert said.code == 78
+    assert f"[glass] {missing}: the file cannot be read" in said.err
+    assert "credentials_key_file" in said.err
+
+
+@pytest.mark.parametrize("text", ["[queue\n", "[queue]\nttr = 5\n", "[quee]\n"], ids=["no TOML", "no unit", "unknown"])
+def test_a_file_that_cannot_be_loaded_is_exit_78_in_words_and_in_json(offline: Cli, text: str) -> None:
+    offline.file.write_text(text)
+    said = offline("config", "check", "--json")
+    assert said.code == 78
+    assert said.json["settings"] is None
+    assert said.json["problems"][0] in said.err

@@ -1,0 +1,153 @@
+"""`glassq kick` and `glassq delete`, and how an operator names what is meant."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.errors import JobNotFound
+from tests.cli.conftest import a_delivery, put, put_bytes
+
+if TYPE_CHECKING:
+    from glassq.queues import Queue
+    from tests.cli.conftest import Cli
+
+FIRST = "01990000-aaaa-7000-8000-000000000001"
+SECOND = "01990000-aaaa-7000-8000-000000000002"
+
+
+def state(queue: Queue, job: int) -> str:
+    with suppress(JobNotFound):
+        return queue.stats_job(job).state
+    return "gone"
+
+
+def test_a_buried_delivery_is_kicked_by_its_job_id(queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(), "buried")
+    said = cli("kick", str(job))
+    assert (said.code, state(queue, job)) == (0, "ready")
+    assert "kicked" in said.out
+
+
+@pytest.mark.parametrize("name", [FIRST, FIRST.upper(), FIRST[:-1], "01990000"], ids=["id", "ID", "prefix", "shortest"])
+def test_a_buried_delivery_is_kicked_by_its_delivery_id(queue: Queue, cli: Cli, name: str) -> None:
+    put(queue, a_delivery(), "buried")
+    job = put(queue, a_delivery(id=FIRST), "buried")
+    said = cli("kick", name, "--json")
+    assert said.code == 0
+    assert said.json["results"] == [{"id": name, "job": job, "delivery": FIRST, "did": "kicked", "why": ""}]
+    assert state(queue, job) == "ready"
+
+
+def test_the_ledger_knows_the_job_but_the_job_has_the_last_word(queue: Queue, cli: Cli) -> None:
+    wanted, other = a_delivery(id=FIRST), a_delivery(id=SECOND)
+    others_job = put(queue, other, "buried")
+    job = put(queue, wanted, "buried")
+    # what a ledger says after beanstalkd gave a number again
+    cli.record(wanted, "buried", job=others_job)
+    assert cli("kick", FIRST).code == 0
+    assert (state(queue, job), state(queue, others_job)) == ("ready", "buried")
+
+
+def test_a_prefix_of_several_deliveries_is_refused_with_their_names(queue: Queue, cli: Cli) -> None:
+    jobs = [put(queue, a_delivery(id=name), "buried") for name in (FIRST, SECOND)]
+    said = cli("kick", "01990000")
+    assert said.code == 1
+    assert FIRST in said.out
+    assert SECOND in said.out
+    assert [state(queue, job) for job in jobs] == ["buried", "buried"]
+
+
+@pytest.mark.parametrize("where", ["ready", "delayed", "reserved"])
+def test_what_is_not_buried_is_not_kicked_and_its_state_is_said(queue: Queue, cli: Cli, where: str) -> None:
+    job = put(queue, a_delivery(), where)
+    said = cli("kick", str(job))
+    assert (said.code, state(queue, job)) == (1, where)
+    assert f"it is {where}" in said.out
+
+
+def test_some_that_fail_do_not_keep_the_others_from_being_kicked(queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(id=FIRST), "buried")
+    said = cli("kick", "4711", SECOND, str(job), "--json")
+    assert said.code == 1
+    assert {row["id"]: row["did"] for row in said.json["results"]} == {
+        str(job): "kicked", "4711": "nothing", SECOND: "nothing",
+    }  # fmt: skip
+    assert state(queue, job) == "ready"
+
+
+def test_all_kicks_everything_buried_and_nothing_else(queue: Queue, cli: Cli) -> None:
+    buried = [put(queue, a_delivery(), "buried") for _ in range(5)]
+    buried.append(put_bytes(queue, b"damaged", "buried"))
+    delayed = put(queue, a_delivery(), "delayed")
+    said = cli("kick", "--all", "--yes", "--json")
+    assert said.code == 0
+    assert [row["did"] for row in said.json["results"]] == ["kicked"] * 6
+    assert {state(queue, job) for job in buried} == {"ready"}
+    assert state(queue, delayed) == "delayed"
+
+
+def test_all_with_nothing_buried_says_so(cli: Cli) -> None:
+    assert cli("kick", "--all").out == "nothing lies buried\n"
+
+
+@pytest.mark.parametrize("arguments", [["kick", "--all"], ["delete", "{job}"]])
+def test_nobody_to_ask_is_a_refusal_with_a_hint(queue: Queue, cli: Cli, arguments: list[str]) -> None:
+    job = put(queue, a_delivery(), "buried")
+    said = cli(*(each.format(job=job) for each in arguments), answer="y\n")
+    assert (said.code, state(queue, job)) == (2, "buried")
+    assert "--yes" in said.err
+
+
+@pytest.mark.parametrize("arguments", [["kick", "--all"], ["delete", "{job}"]])
+def test_an_operator_is_asked_and_may_say_no(queue: Queue, cli: Cli, arguments: list[str]) -> None:
+    job = put(queue, a_delivery(), "buried")
+    command = [each.format(job=job) for each in arguments]
+    said = cli.at_terminal(*command, answer="n\n")
+    assert (said.code, state(queue, job)) == (1, "buried")
+    assert "1 delivery" in said.err
+    said = cli.at_terminal(*command, answer="y\n")
+    assert (said.code, state(queue, job)) == (0, "ready" if "kick" in arguments else "gone")
+
+
+@pytest.mark.parametrize("arguments", [["kick", "--all"], ["kick", "{job}"], ["delete", "{job}"]])
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(queue: Queue, cli: Cli, arguments: list[str]) -> None:
+    job = put(queue, a_delivery(), "buried")
+    said = cli(*(each.format(job=job) for each in arguments), "--dry-run")
+    assert (said.code, state(queue, job)) == (0, "buried")
+    assert "would be" in said.out
+
+
+@pytest.mark.parametrize("arguments", [["kick"], ["kick", "--all", "7"], ["delete"], ["kick", "short"]])
+def test_a_command_that_says_too_little_or_too_much_is_exit_2(cli: Cli, arguments: list[str]) -> None:
+    assert cli(*arguments).code == 2
+
+
+@pytest.mark.parametrize("where", ["ready", "delayed", "buried"])
+def test_a_delivery_is_deleted_whatever_it_waits_for(queue: Queue, cli: Cli, where: str) -> None:
+    job = put(queue, a_delivery(id=FIRST), where)
+    said = cli("delete", FIRST, "--yes", "--json")
+    assert (said.code, state(queue, job)) == (0, "gone")
+    assert said.json["results"][0]["did"] == "deleted"
+
+
+def test_a_delivery_that_is_being_worked_is_not_deleted(queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(), "reserved")
+    said = cli("delete", str(job), "--yes")
+    assert (said.code, state(queue, job)) == (1, "reserved")
+    assert "a consumer works it right now" in said.out
+
+
+def test_a_damaged_job_can_be_deleted(queue: Queue, cli: Cli) -> None:
+    job = put_bytes(queue, b"damaged", "buried")
+    assert cli("delete", str(job), "--yes").code == 0
+    assert state(queue, job) == "gone"
+
+
+def test_a_job_of_another_tube_is_left_alone(queue: Queue, cli: Cli) -> None:
+    job = queue.put(b"not ours", tube="elsewhere")
+    said = cli("delete", str(job), "--yes")
+    assert (said.code, state(queue, job)) == (1, "ready")
+    assert "it is in tube elsewhere" in said.out

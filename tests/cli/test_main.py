@@ -1,0 +1,146 @@
+"""How `glassq` finds commands, and what it says when something goes wrong."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq import __version__, errors
+from glassq.cli import main as cli_main
+from tests.cli.conftest import a_delivery, put
+from tests.conftest import program, wait_for
+
+if TYPE_CHECKING:
+    from glassq.queues import Queue
+    from tests.cli.conftest import Cli
+    from tests.conftest import Beanstalkd
+
+
+def test_help_lists_the_commands_with_what_they_are_for(offline: Cli) -> None:
+    said = offline("--help")
+    assert said.code == 0
+    assert "buried     Deliveries that wait for a decision" in said.out
+
+
+@pytest.mark.parametrize("name", [name for name in cli_main.COMMANDS if name not in ("dev", "demo")])
+def test_every_command_explains_itself(offline: Cli, name: str) -> None:
+    said = offline(name, "--help")
+    assert said.code == 0
+    assert f"Usage: glassq {name}" in said.out
+
+
+def test_the_version_is_said(offline: Cli) -> None:
+    assert offline("--version").out == f"glassq {__version__}\n"
+
+
+def test_a_command_whose_module_is_not_installed_is_neither_listed_nor_found(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli_main.COMMANDS, "fly", ("glassq.cli.no_such_module:fly", "Leave the ground."))
+    assert cli_main.main(["--help"]) == 0
+    assert "Leave the ground" not in capfd.readouterr().out
+    assert cli_main.main(["fly"]) == 2
+
+
+def test_a_wrong_command_line_is_exit_2(offline: Cli) -> None:
+    said = offline("buried", "--limit", "none")
+    assert (said.code, said.out) == (2, "")
+    assert "none" in said.err
+
+
+def test_a_queue_that_is_not_there_is_exit_69_in_one_line(offline: Cli) -> None:
+    said = offline("status")
+    assert (said.code, said.out) == (69, "")
+    assert "nobody.sock" in said.err
+    assert "is it running" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_a_queue_that_takes_nothing_is_exit_75(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
+    put(queue, a_delivery(), "buried")
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
+    said = cli("buried")
+    assert said.code == 75
+    assert "draining" in said.err
+
+
+def test_settings_that_are_wrong_are_exit_78_in_one_line(offline: Cli) -> None:
+    offline.configure("[worker]\nproceses = 4\n")
+    said = offline("status")
+    assert said.code == 78
+    assert "unknown key [worker] proceses; did you mean processes?" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_the_settings_file_may_be_named_by_the_environment(offline: Cli) -> None:
+    done = subprocess.run(
+        [*program("glassq"), "config", "check"],
+        capture_output=True,
+        text=True,
+        env={"GLASSQ_CONFIG": str(offline.directory / "elsewhere.toml")},
+    )
+    assert done.returncode == 78
+    assert "elsewhere.toml: cannot be read" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error_message(queue: Queue, cli: Cli) -> None:
+    for _ in range(300):
+        put(queue, a_delivery(buried="x" * 400), "buried")
+    done = subprocess.run(
+        ["sh", "-c", '"$@" | head -1', "sh", *program("glassq"), "--config", str(cli.file), "buried", "--limit", "300"],
+        capture_output=True,
+        text=True,
+    )
+    assert "delivery" in done.stdout
+    assert done.stderr == ""
+
+
+def test_ctrl_c_is_quiet_and_exit_130(offline: Cli) -> None:
+    # a queue that takes the connection and never answers
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        offline.url = f"beanstalk://127.0.0.1:{server.getsockname()[1]}"
+        offline.configure()
+        running = subprocess.Popen(
+            [*program("glassq"), "--config", str(offline.file), "status"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        server.settimeout(20)
+        connection, _ = server.accept()
+        with connection:
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=20)
+    assert (running.returncode, out, err.strip()) == (130, "", "")
+
+
+def test_status_imports_no_google_library(offline: Cli) -> None:
+    code = (
+        "import sys; from glassq.cli.main import main; main(sys.argv[1:]); "
+        "print([name for name in sys.modules if name.split('.')[0] in ('google', 'googleapiclient', 'falcon')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--config", str(offline.file), "status"], capture_output=True, text=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_every_exception_of_ours_has_an_exit_code() -> None:
+    def leaves(kind: type[Exception]) -> list[type[Exception]]:
+        return [kind, *(each for sub in kind.__subclasses__() for each in leaves(sub))]
+
+    codes = {
+        kind.__name__: next(code for base, code, _ in cli_main.EXITS if issubclass(kind, base))
+        for kind in leaves(errors.GlassqError)
+        if kind.__module__ == "glassq.errors"
+    }
+    assert codes["SettingsError"] == codes["CredentialsError"] == 78
+    assert codes["QueueUnavailable"] == 69
+    assert codes["QueueRefused"] == codes["Retry"] == 75
+    assert codes["JobNotFound"] == codes["UserUnknown"] == codes["Bury"] == codes["DamagedDelivery"] == 1

@@ -1,0 +1,114 @@
+"""`glassq show`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
+
+if TYPE_CHECKING:
+    from glassq.queues import Queue
+    from tests.cli.conftest import Cli
+
+ID = "01990000-aaaa-7000-8000-000000000001"
+TRACEBACK = 'Traceback (most recent call last):\n  File "photos.py", line 7, in store\nValueError: odd\n'
+
+
+def test_the_whole_story_is_one_document(queue: Queue, cli: Cli) -> None:
+    told = a_delivery(
+        id=ID, attempt=3, failures=2, buried="gave up", evidence=(evidence(), evidence("odd", traceback=TRACEBACK))
+    )
+    job = put(queue, told, "buried")
+    cli.record(told, "buried", job=job, reason="gave up")
+    for name in (ID, ID[:8], str(job)):
+        found = cli("show", name, "--json").json
+        assert (found["delivery"]["id"], found["delivery"]["attempt"], found["delivery"]["failures"]) == (ID, 3, 2)
+        assert found["delivery"]["labels"] == {"collection": "timeline", "operation": "INSERT"}
+        assert [each["message"] for each in found["delivery"]["evidence"]] == ["503 from the API", "odd"]
+        assert (found["job"]["id"], found["job"]["state"], found["job"]["buries"]) == (job, "buried", 1)
+        assert (found["ledger"]["state"], found["ledger"]["job"]) == ("buried", job)
+
+
+def test_people_see_attempts_reason_and_traceback(queue: Queue, cli: Cli) -> None:
+    told = a_delivery(buried="gave up after 8 attempts", evidence=(evidence("odd", traceback=TRACEBACK),))
+    said = cli("show", str(put(queue, told, "buried"))).out
+    assert f"delivery {told.id}" in said
+    assert "gave up after 8 attempts" in said
+    assert '  File "photos.py", line 7, in store\nValueError: odd' in said
+
+
+def test_secrets_in_the_body_are_masked_at_any_depth(queue: Queue, cli: Cli) -> None:
+    body = {
+        "verifyToken": "s3cret-1",
+        "itemId": "visible",
+        "deep": [{"Client_Secret": "s3cret-2", "list": [{"apiKey": {"k": "s3cret-3"}}]}],
+        "password": "s3cret-4",
+        "accessToken": None,
+    }
+    job = put(queue, a_delivery(json.dumps(body).encode()))
+    for said in (cli("show", str(job)), cli("show", str(job), "--json")):
+        assert said.code == 0
+        assert "s3cret" not in said.out
+        assert "visible" in said.out
+
+
+def test_secrets_are_masked_in_bodies_that_are_no_json_too(queue: Queue, cli: Cli) -> None:
+    for body in (b'{"verifyToken": "s3cret", "cut', b"access_token=s3cret&item=visible", b"[" * 3_000):
+        said = cli("show", str(put(queue, a_delivery(body))))
+        assert said.code == 0
+        assert "s3cret" not in said.out
+
+
+def test_a_body_that_is_valid_json_but_no_number_of_python_is_shown(queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(b'{"huge": 1e999, "half": "\\ud800", "long": 123456789012345678901234567890}'))
+    body = cli("show", str(job), "--json").json["delivery"]["body"]
+    assert (body["huge"], body["long"]) == ("1e999", 123456789012345678901234567890)
+    assert cli("show", str(job)).code == 0
+
+
+def test_a_damaged_job_is_shown_with_what_is_wrong_and_without_its_bytes(queue: Queue, cli: Cli) -> None:
+    job = put_bytes(queue, b"glassq/1 00000000\n{}\nsomething", "buried")
+    found = cli("show", str(job), "--json").json
+    assert found["delivery"] is None
+    assert (found["job"]["id"], found["job"]["bytes"]) == (job, 30)
+    assert "checksum is wrong" in found["job"]["damage"]
+    assert "checksum is wrong" in cli("show", str(job)).out
+
+
+def test_a_delivery_that_left_the_queue_is_still_in_the_ledger(cli: Cli) -> None:
+    cli.record(a_delivery(id=ID), "done", result="file:///photos/a.jpg")
+    for name in (ID, ID[:10]):
+        found = cli("show", name, "--json").json
+        assert (found["delivery"], found["job"], found["ledger"]["state"]) == (None, None, "done")
+    assert "file:///photos/a.jpg" in cli("show", ID).out
+
+
+def test_a_prefix_of_a_delivery_in_the_queue_and_another_in_the_ledger_is_ambiguous(queue: Queue, cli: Cli) -> None:
+    put(queue, a_delivery(id=ID))
+    cli.record(a_delivery(id=ID[:-1] + "2"), "done")
+    said = cli("show", ID[:8])
+    assert said.code == 1
+    assert "the beginning of 2 deliveries" in said.err
+
+
+def test_what_nobody_knows_is_exit_1_and_says_where_was_looked(cli: Cli) -> None:
+    said = cli("show", ID)
+    assert (said.code, said.out) == (1, "")
+    assert ID in said.err
+    assert "no ledger at" in said.err
+    assert cli("show", "4711").code == 1
+
+
+def test_nothing_a_sender_wrote_reaches_the_terminal_as_a_command(queue: Queue, cli: Cli) -> None:
+    told = a_delivery(
+        json.dumps({NASTY: NASTY}, ensure_ascii=False).encode(),
+        labels={NASTY: NASTY},
+        buried=NASTY,
+        evidence=(evidence(NASTY, traceback=NASTY, host=NASTY, error=NASTY),),
+    )
+    job = put(queue, told, "buried")
+    cli.record(told, "buried", job=job, reason=NASTY, result=NASTY)
+    for said in (cli("show", str(job)), cli("show", str(job), "--json")):
+        assert said.code == 0
+        assert not set("\x1b\x07\x9b\u202e") & set(said.out)

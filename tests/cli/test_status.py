@@ -1,0 +1,101 @@
+"""`glassq status`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.conftest import a_delivery, put
+from tests.conftest import wait_for
+
+if TYPE_CHECKING:
+    from glassq.queues import Queue
+    from tests.cli.conftest import Cli
+    from tests.conftest import Beanstalkd
+
+
+def test_an_idle_queue_is_all_zero_and_gives_no_hint(cli: Cli) -> None:
+    found = cli("status", "--json").json
+    tube = found["queue"]["tubes"][0]
+    assert tube == {
+        "name": "glassq", "ready": 0, "reserved": 0, "delayed": 0, "buried": 0, "waiting": 0, "paused_for": 0,
+    }  # fmt: skip
+    assert found["queue"]["durable"] is True
+    assert found["queue"]["oldest_ready"] is None
+    assert found["hints"] == []
+
+
+def test_jobs_are_counted_by_state_and_the_oldest_ready_one_is_named(queue: Queue, cli: Cli) -> None:
+    jobs = [put(queue, a_delivery(), state) for state in ("buried", "ready", "ready", "delayed", "buried")]
+    found = cli("status", "--json").json
+    tube = found["queue"]["tubes"][0]
+    assert (tube["ready"], tube["delayed"], tube["buried"]) == (2, 1, 2)
+    assert found["queue"]["oldest_ready"]["job"] == jobs[1]
+
+
+def test_people_are_told_what_to_do_next(queue: Queue, cli: Cli) -> None:
+    for state in ("buried", "buried", "buried", "ready"):
+        put(queue, a_delivery(), state)
+    said = cli("status").out
+    assert "3 buried: look with `glassq buried`" in said
+    assert "is glassq-worker running?" in said
+
+
+def test_a_consumer_that_waits_is_seen(beanstalkd: Beanstalkd, cli: Cli) -> None:
+    consumer = beanstalkd.queue()
+    waiting = threading.Thread(target=consumer.reserve, args=[30])
+    waiting.start()
+    try:
+        wait_for(lambda: cli("status", "--json").json["queue"]["tubes"][0]["waiting"] == 1, "the consumer to be seen")
+    finally:
+        other = beanstalkd.queue()
+        put(other, a_delivery())
+        waiting.join(30)
+        other.close()
+        consumer.close()
+
+
+def test_other_tubes_that_hold_jobs_are_shown(queue: Queue, cli: Cli) -> None:
+    queue.put(b"something else", tube="elsewhere")
+    tubes = cli("status", "--json").json["queue"]["tubes"]
+    assert [(tube["name"], tube["ready"]) for tube in tubes] == [("glassq", 0), ("elsewhere", 1)]
+
+
+def test_a_queue_that_does_not_write_to_disk_is_told_off(beanstalkd: Beanstalkd, cli: Cli) -> None:
+    beanstalkd.stop()
+    beanstalkd.start(durable=False)
+    said = cli("status")
+    assert said.code == 0
+    assert "-b DIRECTORY -f0" in said.out
+    assert cli("status", "--json").json["queue"]["durable"] is False
+
+
+def test_a_queue_that_drains_is_told(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
+    assert "takes no jobs until it is restarted" in cli("status").out
+
+
+def test_the_last_day_of_the_ledger_is_counted(cli: Cli) -> None:
+    for state in ("done", "done", "dropped"):
+        cli.record(a_delivery(), state)
+    assert cli("status", "--json").json["ledger"]["states"] == {"done": 2, "dropped": 1}
+    assert "2 done, 1 dropped" in cli("status").out
+
+
+def test_a_ledger_that_is_not_there_is_said_and_not_made(cli: Cli) -> None:
+    found = cli("status", "--json").json["ledger"]
+    assert found["states"] is None
+    assert "no ledger at" in found["note"]
+    assert not (cli.directory / "ledger.db").exists()
+
+
+@pytest.mark.parametrize("content", [b"\0" * 4096, b"no database"], ids=["zeros", "text"])
+def test_a_ledger_that_cannot_be_read_does_not_hide_the_queue(cli: Cli, content: bytes) -> None:
+    (cli.directory / "ledger.db").write_bytes(content)
+    said = cli("status", "--json")
+    assert said.code == 0
+    assert said.json["ledger"]["states"] is None

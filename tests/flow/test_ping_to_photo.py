@@ -1,0 +1,146 @@
+"""The whole way: a ping comes in by HTTP, a photo lies on disk. Every process and every protocol is the real one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.dev.demo import prepare
+from glassq.dev.glass import SimulatedGlass
+from glassq.dev.stack import Stack
+from glassq.glass.credentials import CredentialStore
+from glassq.glass.subscriptions import subscribe
+from glassq.settings import load
+from tests.conftest import Process, free_port, program, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glassq.settings import Settings
+
+USER = "115813563728193847561"
+
+
+@pytest.fixture(scope="module")
+def glass() -> Iterator[SimulatedGlass]:
+    with SimulatedGlass() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def settings(glass: SimulatedGlass, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """beanstalkd, intake and pool run; one user has consented and is subscribed."""
+    directory = prepare(tmp_path_factory.mktemp("flow"), glass)
+    with Stack(directory, logs=True) as stack:
+        loaded = load(str(stack.config), {})
+        account = glass.add_user(USER)
+        CredentialStore.open(loaded).add(USER, account["refresh_token"])
+        token = loaded.secret("sources.mirror.verify_tokens_file")[0]
+        subscribe(loaded, USER, "timeline", f"http://{loaded.intake.bind}/hooks/mirror", token)
+        yield loaded
+
+
+def photos(settings: Settings) -> Path:
+    return Path(settings.storage.url.removeprefix("file://"))
+
+
+def logs(settings: Settings) -> str:
+    return "".join(file.read_text() for file in (Path(settings.file).parent / "log").iterdir())
+
+
+def test_a_shared_photo_is_acknowledged_and_stored_byte_for_byte(glass: SimulatedGlass, settings: Settings) -> None:
+    item = glass.share(USER, ["jpeg", "mp4"])
+    result = glass.ping(USER, item)
+    assert result.statuses == (200,)
+
+    first = photos(settings) / f"ugi-{USER}-{item.id}.jpg"
+    others = lambda: list(photos(settings).glob(f"ugi-{USER}-{item.id}-*.mp4"))  # noqa: E731
+    wait_for(lambda: first.exists() and others(), "both files to be stored")
+    assert first.read_bytes() == item.attachments[0].data
+    assert others()[0].read_bytes() == item.attachments[1].data
+
+
+def test_a_photo_that_glass_still_processes_is_stored_when_it_is_ready(
+    glass: SimulatedGlass, settings: Settings
+) -> None:
+    item = glass.share(USER, ["png"], processing_for=1.5)
+    assert glass.ping(USER, item).acknowledged
+    stored = photos(settings) / f"ugi-{USER}-{item.id}.png"
+    assert not stored.exists()
+    wait_for(stored.exists, "the photo to be stored")
+    assert stored.read_bytes() == item.attachments[0].data
+
+
+def test_a_ping_sent_twice_stores_one_photo(glass: SimulatedGlass, settings: Settings) -> None:
+    item = glass.share(USER, ["jpeg"])
+    assert glass.ping(USER, item).acknowledged
+    assert glass.ping(USER, item).acknowledged
+    wait_for(lambda: logs(settings).count(f"{item.id}.jpg") >= 2, "both deliveries to be done")
+    assert len(list(photos(settings).glob(f"*{item.id}*"))) == 1
+
+
+def test_a_ping_with_a_wrong_token_is_refused_and_stores_nothing(glass: SimulatedGlass, settings: Settings) -> None:
+    spoofed, genuine = glass.share(USER, ["jpeg"]), glass.share(USER, ["jpeg"])
+    body = glass.notification(USER, spoofed, verifyToken="somebody-else")
+    callback = glass.subscription(USER).callback_url
+    assert glass.send(callback, body, tries=1).statuses == (403,)
+    assert glass.ping(USER, genuine).acknowledged
+    wait_for((photos(settings) / f"ugi-{USER}-{genuine.id}.jpg").exists, "the genuine one to be stored")
+    assert not list(photos(settings).glob(f"*{spoofed.id}*"))
+
+
+def test_no_secret_is_in_any_log(glass: SimulatedGlass, settings: Settings) -> None:
+    item = glass.share(USER, ["jpeg"])
+    glass.fail_next("timeline.get", 401, "authError", times=1)
+    assert glass.ping(USER, item).acknowledged
+    wait_for((photos(settings) / f"ugi-{USER}-{item.id}.jpg").exists, "the photo to be stored")
+    secrets = [
+        settings.secret("sources.mirror.verify_tokens_file")[0],
+        settings.secret("glass.client_secret_file")[0],
+        settings.secret("glass.credentials_key_file")[0],
+        CredentialStore.open(settings).get(USER).refresh_token,
+    ]
+    text = logs(settings)
+    assert item.id in text
+    assert not [secret for secret in secrets if secret in text]
+    assert "Bearer" not in text
+
+
+def test_the_demo_loses_nothing_and_shows_what_it_did(tmp_path: Path) -> None:
+    command = [*program("glassq"), "demo", "--pings", "24", "--rate", "50", "--dir", str(tmp_path / "demo")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {words[0]: words[1] for line in done.stdout.splitlines() if len(words := line.split()) > 1}
+    assert rows["lost"] == "0"
+    assert int(rows["stored"]) > 10
+    assert int(rows["buried"]) >= 1
+    assert len(list((tmp_path / "demo" / "photos").iterdir())) >= int(rows["stored"])
+
+
+def test_dev_runs_a_handler_of_ones_own_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    home = tmp_path / "var"
+    bind = f"127.0.0.1:{free_port()}"
+    dev = Process([*program("glassq"), "dev", "--dir", str(home), "--bind", bind], tmp_path / "dev.log")
+    try:
+        wait_for(lambda: "ready: POST" in dev.output() or not dev.running(), "glassq dev to be ready", 30)
+        token = (home / "mirror-verify-tokens").read_text().strip()
+        ping = {"collection": "timeline", "itemId": "i", "operation": "INSERT", "verifyToken": token}
+        with SimulatedGlass() as sender:
+            assert sender.send(f"http://{bind}/hooks/mirror", ping, tries=1).acknowledged
+        wait_for(lambda: "result=" in dev.output(), "the handler to be done")
+
+        shown = subprocess.run(
+            [*program("glassq"), "--config", str(home / "glassq.toml"), "status", "--json"],
+            capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+        assert shown.returncode == 0, shown.stderr
+        assert json.loads(shown.stdout)
+    finally:
+        code = dev.end(signal.SIGINT)
+    assert code == 0, dev.output()
+    assert str(home) not in subprocess.run(["ps", "axww"], capture_output=True, text=True).stdout

@@ -1,0 +1,152 @@
+"""bin/glassq-web as a real process, on a port and with settings of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import Beanstalkd, Process, free_port, program, wait_for
+from tests.intake.wire import HEALTH, MARKER, PATIENCE, TOKEN, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.intake.wire import Answer
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+
+
+class Web:
+    """glassq-web with its files in `directory`. `settings` are keys of [intake]."""
+
+    def __init__(
+        self,
+        directory: Path,
+        queue_url: str,
+        *,
+        tokens: str = TOKEN,
+        at: tuple[str, int] | str | None = None,
+        **settings: Any,
+    ) -> None:
+        """`at` is where to reach it, when `bind` is among the settings."""
+        directory.mkdir(exist_ok=True)
+        self.dir = directory
+        self.tokens = directory / "tokens"
+        self.tokens.write_text(tokens + "\n")
+        self.address = at or ("127.0.0.1", free_port())
+        self.file = directory / "glassq.toml"
+        keys = {"bind": f"127.0.0.1:{self.address[1]}", "workers": 1, "threads": 4, **settings}
+        self.file.write_text(toml(queue_url, keys, self.tokens))
+        self.process = Process([*program("glassq-web"), "--config", str(self.file)], directory / "web.log")
+
+    def wait_ready(self) -> None:
+        wait_for(lambda: not self.process.running() or self.healthy(), "glassq-web to answer")
+        assert self.process.running(), self.log()
+
+    def healthy(self) -> bool:
+        try:
+            with self.wire() as wire:
+                return wire.ask(HEALTH).status == 200
+        except (OSError, EOFError):
+            return False
+
+    def wire(self) -> Wire:
+        return Wire(self.address)
+
+    def ask(self, data: bytes) -> Answer:
+        """The answer to one request on a connection of its own."""
+        with self.wire() as wire:
+            return wire.ask(data)
+
+    def log(self) -> str:
+        return self.process.output()
+
+    def workers(self) -> list[int]:
+        """The process ids of gunicorn's workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def stop(self) -> None:
+        self.process.end()
+        assert_clean(self.log())
+
+
+def toml(queue_url: str, intake: dict[str, Any], tokens: Path) -> str:
+    keys = "".join(
+        f'{name} = "{value}"\n' if isinstance(value, str) else f"{name} = {str(value).lower()}\n"
+        for name, value in intake.items()
+    )
+    return f'[queue]\nurl = "{queue_url}"\n[intake]\n{keys}[sources.mirror]\nverify_tokens_file = "{tokens}"\n'
+
+
+def assert_clean(log: str) -> None:
+    """Nothing a client does makes a traceback, forges a line, or brings what it sent into the log."""
+    assert "Traceback" not in log
+    assert not _CONTROL.search(log)
+    assert MARKER not in log
+    assert TOKEN not in log
+
+
+def empty(server: Beanstalkd) -> list[bytes]:
+    """Takes all jobs out of the queue; their bodies."""
+    queue = server.queue()
+    bodies = []
+    try:
+        while job := queue.reserve(0):
+            queue.delete(job.id)
+            bodies.append(job.body)
+    finally:
+        queue.close()
+    return bodies
+
+
+@pytest.fixture(scope="session")
+def shared_beanstalkd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beanstalkd]:
+    """One for all tests that only put jobs; each takes its own out again."""
+    server = Beanstalkd(tmp_path_factory.mktemp("beanstalkd"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_web(tmp_path_factory: pytest.TempPathFactory, shared_beanstalkd: Beanstalkd) -> Iterator[Web]:
+    """One for all tests that a server must survive unharmed."""
+    server = Web(tmp_path_factory.mktemp("web"), shared_beanstalkd.url)
+    server.wait_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def web(shared_web: Web, shared_beanstalkd: Beanstalkd) -> Web:
+    """The shared server, its queue empty."""
+    empty(shared_beanstalkd)
+    return shared_web
+
+
+@pytest.fixture
+def jobs(shared_beanstalkd: Beanstalkd) -> Callable[[], list[bytes]]:
+    """Takes the jobs out of the shared server's queue."""
+    return lambda: empty(shared_beanstalkd)
+
+
+@pytest.fixture
+def start_web(tmp_path: Path) -> Iterator[Callable[..., Web]]:
+    """Starts servers of one's own: start_web(queue_url, **settings)."""
+    started: list[Web] = []
+
+    def start(queue_url: str, **settings: Any) -> Web:
+        server = Web(tmp_path / f"web{len(started)}", queue_url, **settings)
+        started.append(server)
+        server.wait_ready()
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+__all__ = ["PATIENCE", "Web", "assert_clean", "empty"]

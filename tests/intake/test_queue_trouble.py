@@ -1,0 +1,189 @@
+"""Rows 61 and 62: what a sender is told while the queue does not take his ping, and after."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import Beanstalkd, wait_for
+from tests.intake.conftest import empty
+from tests.intake.wire import HEALTH, Answer, request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.intake.conftest import Web
+
+PING = request()
+READY = HEALTH.replace(b"healthz", b"readyz")
+# A sender waits 10 s and is promised an answer within 5; a busy test machine gets the rest, in seconds.
+PROMISED = 8.0
+
+
+@pytest.fixture
+def web(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> Web:
+    return start_web(beanstalkd.url)
+
+
+def at_once(web: Web, many: int) -> list[Answer]:
+    """The answers to pings sent at the same time, each within what a sender is promised."""
+
+    def ping(_: int) -> Answer:
+        with web.wire() as wire:
+            wire.sock.settimeout(PROMISED)
+            return wire.ask(PING)
+
+    with ThreadPoolExecutor(many) as threads:
+        return list(threads.map(ping, range(many)))
+
+
+def assert_not_taken(web: Web, why: str) -> None:
+    """A ping is refused for now, readiness says so, and only the log says why."""
+    known = len(web.log())
+    for answer in (web.ask(PING), web.ask(READY)):
+        assert answer.status == 503
+        assert 1 <= int(answer.headers["retry-after"]) <= 5
+        assert answer.is_problem()
+        assert b"beanstalkd" not in answer.body
+    lines = web.log()[known:].splitlines()
+    assert len(lines) == 2, lines
+    assert why in lines[0]
+    assert web.healthy()
+
+
+def assert_taken(web: Web) -> None:
+    assert web.ask(PING).status == 200
+    assert web.ask(READY).status == 200
+
+
+def test_a_dead_queue_is_503_until_it_is_back(web: Web, beanstalkd: Beanstalkd) -> None:
+    assert_taken(web)
+    beanstalkd.stop()
+    assert_not_taken(web, "Connection refused")
+    beanstalkd.start()
+    assert_taken(web)
+    assert len(empty(beanstalkd)) == 2
+
+
+def test_a_queue_that_comes_after_the_intake_is_taken_into_use(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    beanstalkd.stop()
+    web = start_web(beanstalkd.url)
+    assert_not_taken(web, "Connection refused")
+    beanstalkd.start()
+    assert_taken(web)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_after_a_restart_of_the_queue_the_very_next_ping_is_taken(
+    web: Web, beanstalkd: Beanstalkd, number: signal.Signals
+) -> None:
+    assert [answer.status for answer in at_once(web, 12)] == [200] * 12
+    beanstalkd.stop(number)
+    beanstalkd.start()
+    assert [web.ask(PING).status for _ in range(8)] == [200] * 8
+    assert len(empty(beanstalkd)) == 20
+
+
+def test_a_frozen_queue_is_503_in_time_for_all_who_ask_at_once(web: Web, beanstalkd: Beanstalkd) -> None:
+    assert_taken(web)
+    beanstalkd.send(signal.SIGSTOP)
+    answers = at_once(web, 16)
+    assert {(answer.status, answer.headers.get("retry-after")) for answer in answers} == {(503, "5")}
+    assert all(answer.is_problem() for answer in answers)
+    assert_not_taken(web, "no answer in time")
+    beanstalkd.send(signal.SIGCONT)
+    assert_taken(web)
+
+
+def test_a_draining_queue_is_503_until_it_is_restarted(web: Web, beanstalkd: Beanstalkd) -> None:
+    assert_taken(web)
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: web.ask(READY).status == 503, "beanstalkd to drain")
+    assert_not_taken(web, "draining: it takes no jobs until it is restarted")
+    beanstalkd.stop()
+    beanstalkd.start()
+    assert_taken(web)
+
+
+def test_a_queue_that_writes_nothing_to_disk_is_503_and_the_log_says_what_to_do(
+    web: Web, beanstalkd: Beanstalkd
+) -> None:
+    assert_taken(web)
+    beanstalkd.stop()
+    beanstalkd.start(durable=False)
+    assert_not_taken(web, "start it with -b DIRECTORY -f0")
+    assert empty(beanstalkd) == []
+
+
+def test_a_queue_without_a_disk_is_taken_where_the_settings_say_so(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    beanstalkd.stop()
+    beanstalkd.start(durable=False)
+    assert_taken(start_web(beanstalkd.url, require_durable=False))
+
+
+def test_a_queue_whose_disk_is_full_is_503(tmp_path: Path, start_web: Callable[..., Web]) -> None:
+    server = Beanstalkd(tmp_path, options=("-s", "20000"))
+    try:
+        web = start_web(server.url)
+        assert web.ask(PING).status == 200
+        # it cannot make its next file, as on a full disk
+        server.dir.rename(tmp_path / "elsewhere")
+        statuses = [web.ask(PING).status for _ in range(60)]
+        taken = statuses.count(200)
+        assert statuses == [200] * taken + [503] * (60 - taken)
+        assert 0 < taken < 60
+        assert "its disk is full" in web.log()
+        assert len(empty(server)) == 1 + taken
+    finally:
+        server.stop()
+
+
+class FailingDisk(Beanstalkd):
+    """Its writes fail from `fail` on, and do not kill it."""
+
+    def __init__(self, directory: Path) -> None:
+        beanstalkd = shutil.which("beanstalkd")
+        self._wrapper = directory / "bin"
+        self._wrapper.mkdir()
+        script = self._wrapper / "beanstalkd"
+        script.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {beanstalkd} \"$@\"\n")
+        script.chmod(0o755)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", str(self._wrapper), prepend=":")
+            super().__init__(directory)
+
+    def fail(self) -> None:
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (1, 1))
+
+
+@pytest.fixture
+def failing_disk(tmp_path: Path) -> Iterator[FailingDisk]:
+    if shutil.which("beanstalkd") is None:
+        pytest.skip("beanstalkd is missing: make setup")
+    server = FailingDisk(tmp_path)
+    yield server
+    server.stop()
+
+
+def test_62_after_a_failed_write_nothing_is_acknowledged_that_lies_in_memory_only(
+    failing_disk: FailingDisk, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(failing_disk.url)
+    assert web.ask(PING).status == 200
+    failing_disk.fail()
+    # beanstalkd says BURIED once, and INSERTED ever after
+    assert [web.ask(PING).status for _ in range(5)] == [503] * 5
+    assert "its binlog failed" in web.log()
+    failing_disk.stop(signal.SIGKILL)
+    failing_disk.start()
+    assert len(empty(failing_disk)) == 1

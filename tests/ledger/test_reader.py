@@ -1,0 +1,101 @@
+"""The ledger's reading side: it changes and creates nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.errors import SettingsError
+from glassq.ledger import Entry, open_ledger
+from glassq.ledger.reader import LedgerReader
+from glassq.settings import Ledger as LedgerSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> LedgerSettings:
+    # names that mean something in a URI
+    return LedgerSettings(url=f"sqlite:///{tmp_path}/100% #1/ledger.db")
+
+
+@pytest.fixture
+def written(settings: LedgerSettings) -> LedgerSettings:
+    ledger = open_ledger(settings)
+    for index, state in enumerate(["done", "done", "buried", "retrying", "done"]):
+        updated = NOW + timedelta(hours=index)
+        ledger.record(Entry(f"0199-{index}", "mirror", NOW, state, index + 1, updated, 0.5, job=index))
+    ledger.record(Entry("0199-4-and-more", "mirror", NOW, "dropped", 1, NOW - timedelta(days=2), 0.5))
+    ledger.close()
+    return settings
+
+
+def test_a_ledger_that_nobody_wrote_is_empty_says_so_and_is_not_created(
+    settings: LedgerSettings, tmp_path: Path
+) -> None:
+    with LedgerReader(settings) as reader:
+        assert reader.absent == f"no ledger at {tmp_path}/100% #1/ledger.db yet"
+        assert (reader.get("0199"), reader.find("0199"), reader.recent(5), reader.counts()) == (None, [], [], {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prefix_finds_what_it_fits_and_an_exact_id_comes_alone(written: LedgerSettings) -> None:
+    with LedgerReader(written) as reader:
+        assert [entry.delivery for entry in reader.find("0199-4")] == ["0199-4"]
+        assert [entry.delivery for entry in reader.find("0199-4-")] == ["0199-4-and-more"]
+        assert len(reader.find("0199")) == 6
+        assert reader.get("0199") is None
+        assert reader.get("0199-4-a") is not None
+
+
+@pytest.mark.parametrize("prefix", ["%", "0199_", "0199-%"])
+def test_wildcards_of_sql_are_letters_here(written: LedgerSettings, prefix: str) -> None:
+    with LedgerReader(written) as reader:
+        assert reader.find(prefix) == []
+
+
+def test_recent_entries_come_newest_first_and_by_state(written: LedgerSettings) -> None:
+    with LedgerReader(written) as reader:
+        assert [entry.delivery for entry in reader.recent(2)] == ["0199-4", "0199-3"]
+        assert [entry.delivery for entry in reader.recent(2, "done")] == ["0199-4", "0199-1"]
+
+
+def test_counts_are_by_state_and_since_when_asked(written: LedgerSettings) -> None:
+    with LedgerReader(written) as reader:
+        assert reader.counts() == {"done": 3, "buried": 1, "retrying": 1, "dropped": 1}
+        assert reader.counts(NOW + timedelta(hours=3)) == {"retrying": 1, "done": 1}
+
+
+def test_reading_leaves_the_file_as_it_was(written: LedgerSettings, tmp_path: Path) -> None:
+    file = tmp_path / "100% #1" / "ledger.db"
+    before = file.read_bytes()
+    with LedgerReader(written) as reader:
+        assert reader.counts()
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["not a database at all, but text" * 100, None], ids=["text", "another database"])
+def test_a_file_that_is_no_ledger_is_refused_in_words(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "ledger.db"
+    if content is None:
+        connection = sqlite3.connect(file)
+        connection.execute("CREATE TABLE other (id)")
+        connection.close()
+    else:
+        file.write_text(content)
+    with pytest.raises(SettingsError, match=r"\[ledger\] url = .*ledger\.db\": cannot be read"):
+        LedgerReader(LedgerSettings(url=f"sqlite:///{file}"))
+
+
+def test_a_ledger_in_the_making_is_empty(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    file.touch()
+    with LedgerReader(LedgerSettings(url=f"sqlite:///{file}")) as reader:
+        assert "still empty" in reader.absent
+        assert reader.counts() == {}

@@ -1,0 +1,274 @@
+"""The ledger's writing side, on real SQLite files."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from glassq.errors import SettingsError
+from glassq.ledger import Entry, open_ledger
+from glassq.ledger import sql as writing
+from glassq.ledger.reader import LedgerReader
+from glassq.ledger.sql import SqlLedger
+from glassq.settings import Duration
+from glassq.settings import Ledger as LedgerSettings
+from tests.conftest import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+
+
+def settings_for(file: Path, retention: str = "30d") -> LedgerSettings:
+    return LedgerSettings(url=f"sqlite:///{file}", retention=Duration(retention))
+
+
+def an_entry(
+    delivery: str = "d-1", *, state: str = "done", minutes: float = 0, reason: str = "", job: int = 0
+) -> Entry:
+    updated = NOW + timedelta(minutes=minutes)
+    return Entry(delivery, "mirror", NOW, state, 1, updated, 0.25, job=job, result="stored", reason=reason)
+
+
+def stored(settings: LedgerSettings, delivery: str) -> Entry | None:
+    with LedgerReader(settings) as reader:
+        return reader.get(delivery)
+
+
+def count(settings: LedgerSettings) -> int:
+    with LedgerReader(settings) as reader:
+        return sum(reader.counts().values())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.db"
+
+
+@pytest.fixture
+def ledger(file: Path) -> Iterator[SqlLedger]:
+    opened = open_ledger(settings_for(file))
+    yield opened
+    opened.close()
+
+
+def test_what_is_recorded_is_read_back_as_it_was(file: Path, ledger: SqlLedger) -> None:
+    entry = an_entry(state="buried", reason="no such user", job=17)
+    ledger.record(entry)
+    ledger.close()
+    assert stored(settings_for(file), "d-1") == entry
+
+
+def test_entries_are_written_without_being_asked(file: Path, ledger: SqlLedger) -> None:
+    ledger.record(an_entry())
+    wait_for(lambda: count(settings_for(file)) == 1, "the entry to be written")
+
+
+def test_nothing_is_made_before_the_first_entry(file: Path, ledger: SqlLedger) -> None:
+    ledger.close()
+    assert not file.parent.exists()
+
+
+def test_only_the_owner_may_read_the_file_and_its_directory(file: Path, ledger: SqlLedger) -> None:
+    ledger.record(an_entry())
+    wait_for(lambda: (file.parent / "ledger.db-wal").exists(), "the write-ahead log")
+    made = {path.name: path.stat().st_mode & 0o777 for path in [file.parent, *file.parent.iterdir()]}
+    assert made == {"state": 0o700, "ledger.db": 0o600, "ledger.db-wal": 0o600, "ledger.db-shm": 0o600}
+
+
+def test_one_delivery_keeps_one_row_with_what_came_last(file: Path, ledger: SqlLedger) -> None:
+    for minutes, state in enumerate(["retrying", "retrying", "done"]):
+        ledger.record(an_entry(state=state, minutes=minutes))
+    ledger.close()
+    found = stored(settings_for(file), "d-1")
+    assert found is not None
+    assert (found.state, count(settings_for(file))) == ("done", 1)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "from two processes"])
+def test_an_entry_that_comes_late_does_not_turn_time_back(file: Path, together: bool) -> None:
+    newer, older = an_entry(state="done", minutes=2), an_entry(state="retrying", minutes=1)
+    first = open_ledger(settings_for(file))
+    second = first if together else open_ledger(settings_for(file))
+    first.record(newer)
+    if not together:
+        first.close()
+    second.record(older)
+    second.close()
+    assert stored(settings_for(file), "d-1") == newer
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800 half a pair", "a NUL \0 inside", "'); DROP TABLE deliveries; --", "☃" * 5_000]
+)
+def test_no_text_keeps_an_entry_or_its_neighbours_from_being_written(file: Path, ledger: SqlLedger, text: str) -> None:
+    ledger.record(an_entry("strange", reason=text))
+    ledger.record(an_entry("plain"))
+    ledger.close()
+    assert count(settings_for(file)) == 2
+
+
+_WRITE = """
+import sys
+from datetime import UTC, datetime
+from glassq.ledger import Entry, open_ledger
+from glassq.settings import Ledger
+url, name, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+ledger = open_ledger(Ledger(url=url))
+now = datetime.now(UTC)
+for index in range(number):
+    ledger.record(Entry(f"{name}-{index}", "mirror", now, "done", 1, now, 0.1))
+    ledger.record(Entry(f"shared-{index}", "mirror", now, "done", 1, datetime.now(UTC), 0.1))
+ledger.close()
+"""
+
+
+def test_processes_that_start_and_write_at_once_lose_nothing(file: Path) -> None:
+    url = settings_for(file).url
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", _WRITE, url, f"p{number}", "300"], stderr=subprocess.PIPE, text=True
+        )
+        for number in range(5)
+    ]
+    said = [writer.communicate(timeout=60)[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * 5, said
+    # logging without set-up prints errors; there must be none
+    assert said == [""] * 5
+    assert count(settings_for(file)) == 5 * 300 + 300
+
+
+def test_a_lock_that_others_hold_for_long_is_waited_for(
+    file: Path, ledger: SqlLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.record(an_entry("first"))
+    wait_for(lambda: count(settings_for(file)) == 1, "the first entry")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger.record(an_entry("second"))
+        wait_for(lambda: "cannot be written" in caplog.text, "the trouble to be told")
+        other.execute("ROLLBACK")
+    wait_for(lambda: count(settings_for(file)) == 2, "the second entry")
+    assert "locked" in caplog.text
+
+
+def test_a_ledger_that_cannot_be_written_is_told_once_and_its_recovery_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "glassq.ledger")
+    in_the_way = tmp_path / "state"
+    in_the_way.write_text("a file where the directory should be")
+    settings = settings_for(in_the_way / "ledger.db")
+    ledger = open_ledger(settings)
+    for index in range(500):
+        ledger.record(an_entry(f"d-{index}"))
+    wait_for(lambda: "cannot be written" in caplog.text, "the trouble to be told")
+    in_the_way.unlink()
+    wait_for(lambda: "written again" in caplog.text, "the recovery to be told")
+    ledger.close()
+    assert count(settings) == 500
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+
+
+def test_what_waits_is_bounded_and_the_oldest_go_first(
+    file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "glassq.ledger")
+    file.mkdir(parents=True)
+    ledger = SqlLedger(sa.make_url(f"sqlite:///{file}"), retention=1e9, bound=300)
+    for index in range(1_000):
+        ledger.record(an_entry(f"d-{index:04}"))
+    wait_for(lambda: "cannot be written" in caplog.text, "the trouble to be told")
+    file.rmdir()
+    wait_for(lambda: "written again" in caplog.text, "the recovery to be told")
+    ledger.close()
+    with LedgerReader(settings_for(file)) as reader:
+        kept = sorted(entry.delivery for entry in reader.recent(1_000))
+    assert kept == [f"d-{index:04}" for index in range(700, 1_000)]
+    assert "dropped=700" in caplog.text
+
+
+def test_closing_a_ledger_that_cannot_be_written_says_what_is_lost(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.mkdir(parents=True)
+    ledger = open_ledger(settings_for(file))
+    for index in range(3):
+        ledger.record(an_entry(f"d-{index}"))
+    ledger.close()
+    assert "ledger closed with entries unwritten entries=3" in caplog.text
+
+
+def test_a_file_that_is_removed_while_it_is_written_is_begun_anew(
+    file: Path, ledger: SqlLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.record(an_entry("before"))
+    wait_for(lambda: count(settings_for(file)) == 1, "the first entry")
+    for path in file.parent.iterdir():
+        path.unlink()
+    file.parent.rmdir()
+    ledger.record(an_entry("after"))
+    wait_for(lambda: stored(settings_for(file), "after") is not None, "the entry in the new file")
+    assert caplog.text.count("moved or removed") == 1
+
+
+def test_what_is_past_retention_is_pruned_and_the_rest_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the time of the first pruning is drawn at random; here it is now
+    monkeypatch.setattr(writing, "PRUNE_SOON", 0.0)
+    before = open_ledger(settings_for(file, "100000d"))
+    now = datetime.now(UTC)
+    for index in range(1_200):
+        before.record(Entry(f"old-{index}", "mirror", now, "done", 1, now - timedelta(days=31), 0.1))
+    before.record(Entry("young", "mirror", now, "done", 1, now - timedelta(days=29), 0.1))
+    before.close()
+    assert count(settings_for(file)) == 1_201
+    after = open_ledger(settings_for(file, "30d"))
+    after.record(Entry("new", "mirror", now, "done", 1, now, 0.1))
+    wait_for(lambda: count(settings_for(file)) == 2, "old rows to be pruned")
+    after.close()
+    with LedgerReader(settings_for(file)) as reader:
+        assert [entry.delivery for entry in reader.recent(9)] == ["new", "young"]
+
+
+def test_a_schema_of_the_future_is_left_alone(file: Path, ledger: SqlLedger, caplog: pytest.LogCaptureFixture) -> None:
+    ledger.record(an_entry("old"))
+    ledger.close()
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as future:
+        future.execute("UPDATE meta SET value = 99 WHERE name = 'schema'")
+    other = open_ledger(settings_for(file))
+    other.record(an_entry("new"))
+    wait_for(lambda: "cannot be written" in caplog.text, "the trouble to be told")
+    other.close()
+    assert "its schema is version 99, this glassq knows 1" in caplog.text
+    with contextlib.closing(sqlite3.connect(file)) as future:
+        assert future.execute("SELECT delivery FROM deliveries").fetchall() == [("old",)]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("/var/lib/ledger.db", "expected a database URL"),
+        ("nosuch://host/db", "knows no nosuch database"),
+        ("postgresql+asyncpg://ada:hunter2@host/db", "its Python driver is missing"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_at_once(url: str, expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected) as refused:
+        open_ledger(LedgerSettings(url=url))
+    assert "hunter2" not in str(refused.value)
+
+
+def test_importing_the_ledger_starts_and_opens_nothing(tmp_path: Path) -> None:
+    code = "import threading; import glassq.ledger; print(threading.active_count())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert (said.stdout, list(tmp_path.iterdir())) == ("1\n", [])

@@ -1,0 +1,253 @@
+"""Which room knows whom, as the design has it, held by walking every module's syntax.
+
+An import counts wherever it stands: within a function, and under TYPE_CHECKING too. A room that names another one's
+types has to change with it, and a library's type in a signature is that library in the room.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+EVERYTHING = frozenset(
+    {"delivery", "errors", "log", "settings", "routes", "queues", "sources", "intake", "worker", "glass", "ledger"}
+    | {"cli", "dev"}
+)
+# A room is what stands directly under glassq/. What is not named here, a room must not import; a new room needs a line.
+MAY_KNOW: dict[str, frozenset[str]] = {
+    "errors": frozenset(),
+    "log": frozenset(),
+    "delivery": frozenset({"errors"}),
+    "settings": frozenset({"errors"}),
+    "routes": frozenset({"errors", "delivery", "settings"}),
+    "queues": frozenset({"errors", "settings"}),
+    "sources": frozenset({"errors", "settings"}),
+    "ledger": frozenset({"errors", "log", "settings"}),
+    "intake": frozenset({"errors", "log", "delivery", "settings", "queues", "sources"}),
+    "worker": frozenset({"errors", "log", "delivery", "settings", "routes", "queues", "ledger"}),
+    "glass": frozenset({"errors", "log", "delivery", "settings", "routes"}),
+    "dev": EVERYTHING - {"cli"},
+    "cli": EVERYTHING,
+    # glassq/__init__.py: what the author of a handler imports
+    "": frozenset({"errors", "delivery"}),
+}
+# Modules that stay narrower than their room.
+LEAVES = {
+    "worker/outcome.py": frozenset({"errors", "delivery"}),
+    "worker/scoreboard.py": frozenset(),
+    "worker/systemd.py": frozenset(),
+    "queues/base.py": frozenset(),
+    "ledger/entry.py": frozenset(),
+    "sources/strictjson.py": frozenset(),
+}
+# Who may import a library, by the start of the module's path.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "greenstalk": ("queues/beanstalk.py",),
+    "falcon": ("intake/",),
+    "gunicorn": ("intake/",),
+    "google": ("glass/",),
+    "googleapiclient": ("glass/",),
+    "google_auth_httplib2": ("glass/",),
+    "httplib2": ("glass/",),
+    "sqlalchemy": ("ledger/",),
+    "click": ("cli/", "dev/"),
+    "rich": ("cli/", "dev/"),
+    "cryptography": ("glass/",),
+}
+READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/")
+# Setting a variable for a library reads nothing.
+_WRITES = ("setdefault", "__setitem__")
+# What has a connection, a thread or a lock behind it belongs to an object, not to a module.
+_STATEFUL = frozenset(
+    {"Beanstalk", "Client", "Session", "SqlLedger", "socket", "connect", "create_connection", "create_engine", "mmap"}
+    | {"build", "build_from_document", "open", "open_ledger", "open_queue", "open_storage"}
+    | {"Condition", "Event", "Lock", "Queue", "RLock", "Thread", "ThreadPoolExecutor", "defaultdict", "deque"}
+)
+_CHANGES = frozenset(
+    ["add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"]
+)
+
+
+def violations(package: Path) -> list[str]:
+    """What the modules under `package` (a directory named glassq) do against the rules, one line each."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package).as_posix()
+        tree = ast.parse(path.read_text("utf-8"))
+        for check in (_rooms, _libraries, _environment, _prints, _globals):
+            found += [f"{place}: {what}" for what in check(place, tree)]
+    return found
+
+
+def room_of(place: str) -> str:
+    first = place.split("/")[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imported(place: str, tree: ast.Module) -> Iterator[str]:
+    """Full dotted names of all that is imported: for `from a import b` both a and a.b, as b may be a module."""
+    package = ["glassq", *place.split("/")[:-1]]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _rooms(place: str, tree: ast.Module) -> Iterator[str]:
+    room = room_of(place)
+    if room not in MAY_KNOW:
+        yield "is in a room that the rules do not know"
+        return
+    allowed = LEAVES.get(place, MAY_KNOW[room] | {room})
+    for other in sorted({name.split(".")[1] for name in imported(place, tree) if name.startswith("glassq.")}):
+        # a name that is no room comes out of glassq/__init__.py, which is for handlers' authors
+        if other not in allowed and other != "__version__":
+            yield f"imports glassq.{other}"
+    if any(name.split(".")[0] == "bin" for name in imported(place, tree)):
+        yield "imports bin"
+
+
+def _libraries(place: str, tree: ast.Module) -> Iterator[str]:
+    for library in sorted({name.split(".")[0] for name in imported(place, tree)}):
+        if library in LIBRARIES and not place.startswith(LIBRARIES[library]):
+            yield f"imports {library}"
+
+
+def _environment(place: str, tree: ast.Module) -> Iterator[str]:
+    if place.startswith(READS_ENVIRONMENT):
+        return
+    written = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in _WRITES}
+    for node in ast.walk(tree):
+        read = isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.environb", "os.getenv")
+        if read and id(node) not in written:
+            yield "reads the environment"
+        names = {alias.name for alias in node.names} if isinstance(node, ast.ImportFrom) and node.module == "os" else ()
+        if {"environ", "environb", "getenv"}.intersection(names):
+            yield "reads the environment"
+
+
+def _prints(_place: str, tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            yield "prints"
+
+
+def _globals(_place: str, tree: ast.Module) -> Iterator[str]:
+    if any(isinstance(node, ast.Global) for node in ast.walk(tree)):
+        yield "rebinds a global"
+    containers = set()
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        names = {ast.unparse(target) for target in (node.targets if isinstance(node, ast.Assign) else [node.target])}
+        if isinstance(node.value, ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp):
+            containers |= names
+        if isinstance(node.value, ast.Call) and ast.unparse(node.value.func).rpartition(".")[2] in _STATEFUL:
+            yield f"keeps {', '.join(names)} for the whole process"
+    for name in sorted(containers & set(_changed(tree))):
+        yield f"changes the global {name}"
+
+
+def _changed(tree: ast.Module) -> Iterator[str]:
+    """Names of containers that something writes into."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+            yield ast.unparse(node.value)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES:
+            yield ast.unparse(node.func.value)
+
+
+def test_every_room_keeps_to_the_rules() -> None:
+    assert violations(ROOT / "glassq") == []
+
+
+@pytest.mark.parametrize("name", ["glassq", "glassq-web", "glassq-worker"])
+def test_programs_are_where_rooms_meet_and_nothing_imports_them(name: str) -> None:
+    tree = ast.parse((ROOT / "bin" / name).read_text())
+    names = {found for found in imported("bin", tree) if found.startswith("glassq.")}
+    assert names, "a program without the package does nothing"
+    worker_or_web = {"glassq-worker": "intake", "glassq-web": "worker"}.get(name)
+    assert not any(found.split(".")[1] == worker_or_web for found in names)
+
+
+def test_every_rule_is_about_something_that_is_there() -> None:
+    package = ROOT / "glassq"
+    rooms = {room_of(path.relative_to(package).as_posix()) for path in package.rglob("*.py")}
+    assert set(MAY_KNOW) <= rooms
+    assert [place for place in LEAVES if not (package / place).is_file()] == []
+
+
+BREACHES = [
+    ("intake/app.py", "from glassq.worker import pool", "imports glassq.worker"),
+    ("intake/app.py", "from glassq import routes", "imports glassq.routes"),
+    ("intake/app.py", "def f():\n    import glassq.glass.photos", "imports glassq.glass"),
+    ("intake/app.py", "from glassq.ledger import Entry", "imports glassq.ledger"),
+    ("worker/pool.py", "from ..intake import app", "imports glassq.intake"),
+    ("worker/pool.py", "from glassq.sources.mirror import Mirror", "imports glassq.sources"),
+    (
+        "worker/pool.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from glassq.cli.app import App",
+        "imports glassq.cli",
+    ),
+    ("glass/api.py", "from glassq.dev.glass import SimulatedGlass", "imports glassq.dev"),
+    ("glass/api.py", "import bin.x", "imports bin"),
+    ("dev/demo.py", "from glassq.cli.app import App", "imports glassq.cli"),
+    ("delivery.py", "from glassq.settings import Size", "imports glassq.settings"),
+    ("worker/outcome.py", "from glassq.queues import Job", "imports glassq.queues"),
+    ("push/queue.py", "", "is in a room that the rules do not know"),
+    ("queues/base.py", "import greenstalk", "imports greenstalk"),
+    ("sources/mirror.py", "import falcon", "imports falcon"),
+    ("worker/pool.py", "import gunicorn.util", "imports gunicorn"),
+    ("worker/pool.py", "from google.cloud import storage", "imports google"),
+    ("routes.py", "import googleapiclient.errors", "imports googleapiclient"),
+    ("routes.py", "import httplib2", "imports httplib2"),
+    ("worker/consumer.py", "import sqlalchemy as sa", "imports sqlalchemy"),
+    ("worker/consumer.py", "from rich.console import Console", "imports rich"),
+    ("settings.py", "import os\nhome = os.environ['HOME']", "reads the environment"),
+    ("settings.py", "import os\nhome = os.getenv('HOME')", "reads the environment"),
+    ("settings.py", "from os import environ", "reads the environment"),
+    ("worker/pool.py", "print('hello')", "prints"),
+    ("queues/beanstalk.py", "client = open_queue(settings)", "keeps client for the whole process"),
+    ("glass/api.py", "import threading\n_lock = threading.Lock()", "keeps _lock for the whole process"),
+    ("glass/api.py", "_n = 0\ndef f():\n    global _n\n    _n += 1", "rebinds a global"),
+    ("glass/api.py", "_seen = {}\ndef f(x):\n    _seen[x] = 1", "changes the global _seen"),
+    ("glass/api.py", "_seen: list[int] = []\ndef f(x):\n    _seen.append(x)", "changes the global _seen"),
+]
+
+
+@pytest.mark.parametrize(("place", "source", "says"), BREACHES)
+def test_a_breach_of_each_rule_is_reported(tmp_path: Path, place: str, source: str, says: str) -> None:
+    module = tmp_path / "glassq" / place
+    module.parent.mkdir(parents=True, exist_ok=True)
+    module.write_text(source + "\n")
+    assert violations(tmp_path / "glassq") == [f"{place}: {says}"]
+
+
+@pytest.mark.parametrize(
+    ("place", "source"),
+    [
+        ("glass/storage/bucket.py", "import os\nos.environ.setdefault('A', 'b')"),
+        ("intake/wsgi.py", "import os\nsettings = load(None, os.environ)"),
+        ("cli/dev.py", "from glassq.dev import demo\nimport click"),
+        ("worker/child.py", "from glassq.ledger import Ledger\nfrom . import lease"),
+        ("log.py", "_LEVELS = {'a': 1}\ndef f(x):\n    return _LEVELS[x]"),
+        ("cli/main.py", "from glassq import __version__"),
+    ],
+)
+def test_what_the_rules_allow_is_not_reported(tmp_path: Path, place: str, source: str) -> None:
+    module = tmp_path / "glassq" / place
+    module.parent.mkdir(parents=True, exist_ok=True)
+    module.write_text(source + "\n")
+    assert violations(tmp_path / "glassq") == []

@@ -1,0 +1,53 @@
+"""conf/glassq.toml is documentation, and documentation is held to the code."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from typing import Any
+
+import msgspec
+import pytest
+
+from glassq.settings import Mirror, Route, Settings, parse
+from tests.conftest import ROOT
+
+FILE = ROOT / "conf" / "glassq.toml"
+TEXT = FILE.read_text("utf-8")
+SECTIONS = ("queue", "intake", "worker", "glass", "storage", "ledger", "log")
+
+
+def test_the_shipped_file_holds_exactly_the_defaults() -> None:
+    shipped = parse(TEXT, "")
+    own = msgspec.structs.replace(shipped, sources=Settings().sources, routes=())
+    assert own == Settings()
+
+
+def test_the_shipped_file_has_the_mirror_source_and_its_route() -> None:
+    shipped = parse(TEXT, str(FILE))
+    assert shipped.sources.mirror == Mirror(verify_tokens_file=shipped.sources.mirror.verify_tokens_file)  # type: ignore[union-attr]
+    (route,) = shipped.routes
+    assert (route.source, route.collection, route.handler) == ("mirror", "timeline", "glassq.glass.photos:store")
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_of_every_section_stands_in_the_shipped_file(section: str) -> None:
+    kind: Any = getattr(Settings(), section)
+    assert set(tomllib.loads(TEXT)[section]) == set(kind.__struct_fields__)
+
+
+def test_every_key_of_a_route_and_of_the_mirror_source_is_explained() -> None:
+    written = set(re.findall(r"^(?:# )?(\w+) = ", TEXT, re.MULTILINE))
+    assert {*Route.__struct_fields__, *Mirror.__struct_fields__} <= written
+
+
+def test_sections_stand_in_the_order_of_the_settings() -> None:
+    written = [name.split(".")[0] for name in re.findall(r"^\[+([\w.]+)\]+$", TEXT, re.MULTILINE)]
+    assert written == [name for name in Settings.__struct_fields__ if name != "file"]
+
+
+def test_every_key_has_a_comment_above_it() -> None:
+    lines = TEXT.splitlines()
+    bare = [line for before, line in itertools.pairwise(lines) if " = " in line and before[:1] != "#"]
+    assert [line for line in bare if not line.startswith("#")] == []

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import io
+import logging
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq import log
+from glassq.log import escape, kv
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    log.setup("info", stream)
+    yield stream
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+FORGERIES = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1b[2K", "\x85", "\u2028", "\u2029", "\x00", "\x9b", "\u202e"]
+
+
+@pytest.mark.parametrize("end", FORGERIES)
+def test_no_value_ends_its_line_or_moves_the_cursor(lines: io.StringIO, end: str) -> None:
+    logging.getLogger("glassq.intake").info("ping refused %s", kv(reason=f"bad{end}2026-01-31 error forged"))
+    (line,) = lines.getvalue().splitlines()
+    assert line.isprintable()
+
+
+def test_words_themselves_end_no_line(lines: io.StringIO) -> None:
+    logging.getLogger("x").info("one\ntwo")
+    assert lines.getvalue().count("\n") == 1
+
+
+def test_a_line_says_when_how_bad_and_who(lines: io.StringIO) -> None:
+    logging.getLogger("glassq.intake").warning("ping refused %s", kv(status=400))
+    pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} warning glassq\.intake\[\d+\]: ping refused status=400\n"
+    assert re.fullmatch(pattern, lines.getvalue())
+
+
+def test_a_traceback_keeps_its_lines_and_nothing_else(lines: io.StringIO) -> None:
+    try:
+        raise ValueError("red \x1b[31m alert")
+    except ValueError:
+        logging.getLogger("x").exception("failed")
+    assert "\x1b" not in lines.getvalue()
+    assert len(lines.getvalue().splitlines()) > 3
+
+
+def test_the_level_of_the_settings_is_kept(lines: io.StringIO) -> None:
+    logging.getLogger("x").debug("too much")
+    assert lines.getvalue() == ""
+
+
+def test_chatty_libraries_are_heard_from_warnings_on(lines: io.StringIO) -> None:
+    logging.getLogger("urllib3.connectionpool").info("GET /users/42")
+    logging.getLogger("urllib3.connectionpool").warning("retrying")
+    assert "retrying" in lines.getvalue()
+    assert "users/42" not in lines.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("plain", "k=plain"),
+        ("two words", 'k="two words"'),
+        ("", 'k=""'),
+        ('a" x="b', "k=\"a' x='b\""),
+        ("a=b", 'k="a=b"'),
+        ("tab\there", r'k="tab\there"'),
+        (1.23456, "k=1.235"),
+        (7, "k=7"),
+        (None, "k=None"),
+        ("gs://bucket/a-b_c.jpg", "k=gs://bucket/a-b_c.jpg"),
+    ],
+)
+def test_values_are_quoted_where_a_reader_could_take_them_for_more(value: object, written: str) -> None:
+    assert kv(k=value) == written
+
+
+def test_what_is_escaped_can_be_written_to_any_terminal() -> None:
+    assert escape("a\x07\udc80\u2066b") == r"a\x07\udc80\u2066b"
+    assert escape("Grüße, 世界") == "Grüße, 世界"

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from glassq import delivery as envelope
+from glassq import routes
+from glassq.errors import SettingsError
+from glassq.routes import Context
+from glassq.settings import Settings, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HANDLERS = """
+import functools
+
+def one(delivery): return "one"
+def two(delivery, context): return "two" if context else "none"
+def with_option(delivery, *, colour="green"): return colour
+def anything(*arguments): return str(len(arguments))
+def none(): ...
+def three(delivery, context, more): ...
+async def later(delivery): ...
+def pieces(delivery): yield "a"
+class Callable:
+    def __call__(self, delivery): return "called"
+called = Callable()
+partly = functools.partial(two, context=True)
+number = 7
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "handlers_here.py").write_text(HANDLERS)
+    before = sys.path[:]
+    yield tmp_path
+    sys.path[:] = before
+    sys.modules.pop("handlers_here", None)
+
+
+def settings_of(home: Path, *made: str) -> Settings:
+    return parse("".join(f"[[routes]]\n{text}\n" for text in made), str(home / "glassq.toml"))
+
+
+def route(function: str, source: str = "mirror", **labels: str) -> str:
+    pairs = {"source": source, "handler": f"handlers_here:{function}", **labels}
+    return "\n".join(f'{key} = "{value}"' for key, value in pairs.items())
+
+
+def works(loaded: routes.Routes, source: str = "mirror", **labels: str) -> Any:
+    delivery = envelope.new(source, b"{}", labels)
+    handler = loaded.find(delivery)
+    return handler and handler(delivery, Context(Settings()))
+
+
+@pytest.mark.parametrize(
+    ("function", "result"),
+    [
+        ("one", "one"),
+        ("two", "two"),
+        ("with_option", "green"),
+        ("anything", "2"),
+        ("called", "called"),
+        ("partly", "two"),
+    ],
+)
+def test_a_handler_beside_the_settings_gets_what_it_takes(home: Path, function: str, result: str) -> None:
+    assert works(routes.load(settings_of(home, route(function)))) == result
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("none", "expected a function of (delivery) or (delivery, context)"),
+        ("three", "expected a function of (delivery) or (delivery, context)"),
+        ("number", "expected a function of (delivery) or (delivery, context)"),
+        ("later", "expected a plain function, without async and yield"),
+        ("pieces", "expected a plain function, without async and yield"),
+        ("nowhere", "cannot be imported: AttributeError"),
+    ],
+)
+def test_what_cannot_work_a_delivery_is_refused_at_the_start(home: Path, function: str, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        routes.load(settings_of(home, route("one"), route(function)))
+    where = f'{home / "glassq.toml"}: [routes.1] handler = "handlers_here:{function}": '
+    assert str(caught.value).startswith(where)
+    assert says in str(caught.value)
+
+
+def test_a_module_that_fails_is_refused_with_its_error(home: Path) -> None:
+    (home / "handlers_here.py").write_text("1 / 0\n")
+    with pytest.raises(SettingsError, match="cannot be imported: ZeroDivisionError: division by zero"):
+        routes.load(settings_of(home, route("one")))
+
+
+def test_the_first_route_that_matches_wins(home: Path) -> None:
+    loaded = routes.load(
+        settings_of(
+            home,
+            route("one", collection="timeline", operation="INSERT"),
+            route("two", collection="timeline"),
+            route("called", source="other"),
+        )
+    )
+    assert works(loaded, collection="timeline", operation="INSERT") == "one"
+    assert works(loaded, collection="timeline", operation="DELETE") == "two"
+    assert works(loaded, collection="timeline") == "two"
+    assert works(loaded, collection="locations") is None
+    assert works(loaded, source="other", collection="timeline") == "called"
+    assert works(loaded, source="unknown") is None
+
+
+def test_settings_without_a_route_are_refused(home: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no \[\[routes\]\]: expected at least one"):
+        routes.load(settings_of(home))
+
+
+def test_what_is_made_once_is_made_once_in_a_context() -> None:
+    context, made = Context(Settings()), []
+
+    def client(settings: Settings) -> object:
+        made.append(settings)
+        return object()
+
+    assert context.once(client) is context.once(client)
+    assert len(made) == 1
+    assert Context(Settings()).once(client) is not context.once(client)
+
+
+def test_a_client_that_cannot_be_made_is_tried_again() -> None:
+    context, calls = Context(Settings()), []
+
+    def client(_: Settings) -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("not yet")
+        return "made"
+
+    with pytest.raises(OSError, match="not yet"):
+        context.once(client)
+    assert context.once(client) == "made"
+
+
+def test_a_handler_can_ask_how_long_it_has() -> None:
+    context = Context(Settings())
+    assert context.remaining() == float("inf")
+    context.deadline = time.monotonic() + 100
+    assert 0 < context.remaining() <= 100
+    context.deadline = time.monotonic() - 1
+    assert context.remaining() == 0

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glassq.errors import SettingsError
+from glassq.settings import DEFAULT_FILE, Duration, Settings, Size, as_toml, installed_file, load, parse
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\n'
+
+
+def refused(text: str, credentials: str | None = None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        parse(text, "my.toml", credentials)
+    return str(caught.value)
+
+
+def at(section: str, line: str) -> str:
+    return f"[{section}]\n{line}\n"
+
+
+# What is written, and what the message says about it, word for word after the file's name.
+MISTAKES = [
+    # a unit that is missing, unknown, or not ASCII
+    (at("queue", "ttr = 120"), '[queue] ttr = 120: expected a duration such as "500ms", "30s", "2m", "12h" or "9d"'),
+    (at("queue", "ttr = inf"), "[queue] ttr = null: expected a duration"),
+    (at("queue", 'ttr = "2 m"'), '[queue] ttr = "2 m": expected a duration'),
+    (at("queue", 'ttr = "-2m"'), '[queue] ttr = "-2m": expected a duration'),
+    (at("queue", 'ttr = "2w"'), '[queue] ttr = "2w": expected a duration'),
+    (at("queue", 'ttr = "２m"'), '[queue] ttr = "２m": expected a duration'),
+    (at("queue", f'ttr = "{"9" * 400}d"'), "expected a duration"),
+    (at("worker", "deadline = true"), "[worker] deadline = true: expected a duration"),
+    (at("worker", "deadline = 2026-01-31"), '[worker] deadline = "2026-01-31": expected a duration'),
+    (at("intake", "max_body = 16384"), '[intake] max_body = 16384: expected a size such as "512B"'),
+    (at("intake", 'max_body = "16KB"'), '[intake] max_body = "16KB": expected a size'),
+    (at("intake", f'max_body = "{"9" * 5000}B"'), "expected a size"),
+    # numbers and words
+    (at("worker", "processes = 0"), "[worker] processes = 0: expected `int` >= 1"),
+    (at("worker", 'processes = "4"'), '[worker] processes = "4": expected `int`, got `str`'),
+    (at("worker", "processes = true"), "[worker] processes = true: expected `int`, got `bool`"),
+    (at("intake", 'require_durable = "yes"'), '[intake] require_durable = "yes": expected `bool`'),
+    (at("log", 'level = "loud"'), '[log] level = "loud": invalid enum value'),
+    (at("glass", 'on_delete = "ask"'), '[glass] on_delete = "ask": invalid enum value'),
+    # addresses
+    (at("queue", 'url = "localhost:11300"'), '[queue] url = "localhost:11300": expected "beanstalk://HOST:PORT" or'),
+    (at("queue", 'url = "beanstalk://h"'), '[queue] url = "beanstalk://h": expected "beanstalk://HOST:PORT" or'),
+    (at("queue", 'url = "beanstalk://h:99999"'), 'expected "beanstalk://HOST:PORT" or'),
+    (at("queue", 'url = "beanstalk://u:p@h:1"'), 'expected "beanstalk://HOST:PORT" or'),
+    (at("queue", 'url = "beanstalk:///"'), 'expected "beanstalk://HOST:PORT" or'),
+    (at("queue", 'url = "redis://h:1"'), 'expected "beanstalk://HOST:PORT" or'),
+    (at("queue", "url = 11300"), '[queue] url = 11300: expected "beanstalk://HOST:PORT" or'),
+    (at("queue", 'tube = "a b"'), '[queue] tube = "a b": expected a tube name: 1 to 200 of'),
+    (at("queue", 'tube = "-a"'), '[queue] tube = "-a": expected a tube name'),
+    (at("queue", 'tube = ""'), '[queue] tube = "": expected a tube name'),
+    (at("queue", 'tube = "a\\r\\ndelete 1"'), "expected a tube name"),
+    (at("intake", 'bind = "8080"'), '[intake] bind = "8080": expected "HOST:PORT", "unix:/path/of/a.sock" or "fd://N"'),
+    (at("intake", 'bind = "h:65536"'), '[intake] bind = "h:65536": expected "HOST:PORT"'),
+    (at("glass", 'api_url = "http://example.com/"'), 'expected "https://HOST/PATH" (plain http only to 127.0.0.1'),
+    (at("glass", 'token_url = "ftp://127.0.0.1/"'), 'expected "https://HOST/PATH"'),
+    (
+        at("storage", 'url = "s3://bucket"'),
+        '[storage] url = "s3://bucket": expected "gs://BUCKET" or "file:///DIRECTORY"',
+    ),
+    (at("storage", 'url = "gs://bucket/folder"'), 'expected "gs://BUCKET"'),
+    (at("storage", 'url = "file://host/dir"'), 'expected "gs://BUCKET" or "file:///DIRECTORY"'),
+    # keys and sections
+    (at("queue", 'tubes = "a"'), "unknown key [queue] tubes; did you mean tube?"),
+    (at("worker", "colour = 1"), "unknown key [worker] colour; expected one of: processes, deadline"),
+    (at("sources.mirror", 'verify_token_file = "x"'), "unknown key [sources.mirror] verify_token_file; did you mean"),
+    (at("sources.mirro", 'verify_tokens_file = "x"'), "unknown key [sources] mirro; did you mean mirror?"),
+    ("[workers]\nprocesses = 4\n", "unknown key workers; did you mean worker?"),
+    ('file = "x"\n', "unknown key file"),
+    ("queue = 5\n", "queue = 5: expected `object`, got `int`"),
+    ("[routes]\n", "routes = {}: expected `array`, got `object`"),
+    ("[sources.mirror]\n", "missing key [sources.mirror] verify_tokens_file"),
+    ('[[routes]]\nsource = "mirror"\n', "missing key [routes.0] handler"),
+    (ROUTE + '[[routes]]\nsource = "m"\nhandler = "m.f"\n', '[routes.1] handler = "m.f": expected "package.module:f'),
+    (ROUTE + 'colection = "timeline"\n', "unknown key [routes.0] colection; did you mean collection?"),
+    # secrets
+    (at("sources.mirror", 'verify_tokens_file = ""'), "expected the path of a file that holds the secret"),
+    (at("sources.mirror", 'verify_tokens_file = "a\\u0000b"'), "expected the path of a file that holds the secret"),
+    (at("glass", 'client_secret_file = "$CREDENTIALS_DIRECTORY/s"'), "expected systemd to set CREDENTIALS_DIRECTORY"),
+    # values that do not fit each other, or what stands behind them
+    (at("worker", 'grace = "10m"'), '[worker] grace = "10m": expected shorter than deadline'),
+    (at("worker", 'deadline = "0s"'), '[worker] grace = "30s": expected shorter than deadline'),
+    (at("worker", 'backoff = "500ms"'), '[worker] backoff = "500ms": expected at least 1s'),
+    (at("worker", 'backoff_cap = "10s"'), '[worker] backoff_cap = "10s": expected at least backoff'),
+    (at("queue", 'ttr = "4s"'), '[queue] ttr = "4s": expected whole seconds, at least 5s'),
+    (at("queue", 'ttr = "5500ms"'), '[queue] ttr = "5500ms": expected whole seconds, at least 5s'),
+    (at("queue", 'timeout = "0s"'), '[queue] timeout = "0s": expected up to 1m, not 0'),
+    (at("queue", 'connect_timeout = "2m"'), '[queue] connect_timeout = "2m": expected up to 1m, not 0'),
+    (at("intake", 'max_body = "0B"'), '[intake] max_body = "0B": expected 1B to 32KiB'),
+    (at("intake", 'max_body = "1MiB"'), '[intake] max_body = "1MiB": expected 1B to 32KiB'),
+    (at("intake", 'request_timeout = "900ms"'), '[intake] request_timeout = "900ms": expected at least 1s'),
+    # no TOML
+    ("[queue\n", "is not TOML: "),
+    ("[queue]\ntube = tube\n", "is not TOML: "),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), MISTAKES)
+def test_a_mistake_is_named_with_file_key_value_and_what_is_expected(text: str, says: str) -> None:
+    message = refused(text)
+    assert message.startswith("my.toml: ")
+    assert says in message
+    assert "\n" not in message
+
+
+def test_an_empty_file_gives_the_defaults() -> None:
+    assert parse("", "my.toml") == msgspec.structs.replace(Settings(), file="my.toml")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Settings().queue.tube = "other"  # type: ignore[misc,assignment]
+
+
+# -- which file -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[str, str], str]:
+    def write(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_a_named_file_wins_over_the_environment(written: Callable[[str, str], str]) -> None:
+    named, other = written("a.toml", at("queue", 'tube = "a"')), written("b.toml", at("queue", 'tube = "b"'))
+    assert load(named, {"GLASSQ_CONFIG": other}).queue.tube == "a"
+    assert load(None, {"GLASSQ_CONFIG": other}).queue.tube == "b"
+    assert load(named, {}).file == named
+
+
+def test_without_a_name_it_is_the_one_in_etc() -> None:
+    if DEFAULT_FILE.exists():
+        assert load(None, {}).file == str(DEFAULT_FILE)
+    else:
+        with pytest.raises(
+            SettingsError, match=r"^/etc/glassq/glassq.toml: cannot be read: .*--config or GLASSQ_CONFIG"
+        ):
+            load(None, {"GLASSQ_CONFIG": ""})
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml: cannot be read: No such file"):
+        load(str(tmp_path / "nowhere.toml"), {})
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        load(str(tmp_path), {})
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b"\xff\xfe[\x00")
+    with pytest.raises(SettingsError, match=r"a\.toml: is not UTF-8 text"):
+        load(str(tmp_path / "a.toml"), {})
+
+
+# -- secrets --------------------------------------------------------------------------------------------------------
+
+
+def mirror(path: Path | str) -> Settings:
+    return parse(at("sources.mirror", f'verify_tokens_file = "{path}"'), "my.toml")
+
+
+KEY = "sources.mirror.verify_tokens_file"
+
+
+def test_a_secret_file_holds_one_secret_per_line_and_comments(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("# old one, until May\n\n  first \r\nsecond#\n\n")
+    assert mirror(tmp_path / "s").secret(KEY) == ["first", "second#"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "the file is empty: expected one secret per line"),
+        (b"\n # only this\n", "the file is empty"),
+        (b"s3cret\xff", "the file is not text: expected one secret per line, UTF-8"),
+    ],
+)
+def test_a_secret_file_without_a_secret_is_named_and_never_quoted(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "s").write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        mirror(tmp_path / "s").secret(KEY)
+    where = f'my.toml: [sources.mirror] verify_tokens_file = "{tmp_path / "s"}": {says}'
+    assert str(caught.value).startswith(where)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_secret_file_that_is_missing_or_a_directory_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="the file cannot be read: No such file"):
+        mirror(tmp_path / "nowhere").secret(KEY)
+    with pytest.raises(SettingsError, match="the file cannot be read: Is a directory"):
+        mirror(tmp_path).secret(KEY)
+
+
+def test_systemds_credentials_directory_is_filled_in(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("s3cret\n")
+    file = tmp_path / "glassq.toml"
+    file.write_text(at("sources.mirror", 'verify_tokens_file = "$CREDENTIALS_DIRECTORY/tokens"'))
+    settings = load(str(file), {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert settings.secret(KEY) == ["s3cret"]
+
+
+def test_the_effective_settings_name_secret_files_and_hold_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("s3cret\n")
+    shown = as_toml(mirror(tmp_path / "s"))
+    assert f'verify_tokens_file = "{tmp_path / "s"}"' in shown
+    assert "s3cret" not in shown
+
+
+# -- there and back -------------------------------------------------------------------------------------------------
+
+durations = st.one_of(
+    st.tuples(st.integers(0, 999_999_999), st.sampled_from(["ms", "s", "m", "h", "d"])).map(lambda p: f"{p[0]}{p[1]}"),
+    st.tuples(st.integers(0, 999_999), st.integers(0, 999_999_999), st.sampled_from(["s", "m"])).map(
+        lambda p: f"{p[0]}.{p[1]:09}{p[2]}"
+    ),
+)
+sizes = st.tuples(st.integers(0, 10**9), st.sampled_from(["B", "KiB", "MiB", "GiB"])).map(lambda p: f"{p[0]}{p[1]}")
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(durations)
+def test_a_duration_is_shown_as_it_could_be_written(text: str) -> None:
+    assert Duration(str(Duration(text))) == Duration(text)
+
+
+@given(sizes)
+def test_a_size_is_shown_as_it_could_be_written(text: str) -> None:
+    assert Size(str(Size(text))) == Size(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["0s", "1ms", "700ms", "1s", "90s", "2m", "12h", "9d", "1000500ms", "1.5ms", "100d", "25h"]
+)
+def test_a_duration_keeps_its_value_and_the_usual_ones_their_form(text: str) -> None:
+    assert Duration(str(Duration(text))) == Duration(text)
+    if text != "1.5ms":
+        assert str(Duration(text)) == text
+
+
+@pytest.mark.parametrize(("text", "value"), [("1.5m", 90.0), ("700ms", 0.7), ("0.25s", 0.25), ("9d", 777_600.0)])
+def test_a_duration_is_in_seconds(text: str, value: float) -> None:
+    assert Duration(text) == value
+
+
+@pytest.mark.parametrize("text", ["0B", "512B", "16KiB", "100MiB", "1GiB", "1025B"])
+def test_a_size_keeps_the_form_it_is_written_in(text: str) -> None:
+    assert str(Size(text)) == text
+
+
+@given(
+    client=words,
+    credentials=words,
+    collection=st.none() | words,
+    processing=durations,
+    attachment=sizes,
+    durable=st.booleans(),
+    jobs=st.integers(1, 10**9),
+)
+def test_the_effective_settings_parse_back_to_the_same(
+    client: str, credentials: str, collection: str | None, processing: str, attachment: str, durable: bool, jobs: int
+) -> None:
+    document: dict[str, Any] = {
+        "glass": {
+            "client_id": client,
+            "credentials": credentials,
+            "processing_patience": processing,
+            "max_attachment": attachment,
+        },
+        "intake": {"require_durable": durable, "bind": "[::1]:8080"},
+        "worker": {"max_jobs": jobs},
+        "routes": [{"source": client, "handler": "a.b:c"} | ({} if collection is None else {"collection": collection})],
+        "sources": {"mirror": {"verify_tokens_file": '/a "b"\\c'}},
+    }
+    settings = parse(_toml(document), "my.toml")
+    assert parse(as_toml(settings), "my.toml") == settings
+
+
+def _toml(document: dict[str, Any]) -> str:
+    """TOML for the test, written another way than by the code under test: every text with numeric escapes alone."""
+
+    def value(item: object) -> str:
+        if isinstance(item, dict):
+            return "{" + ", ".join(f"{key} = {value(inner)}" for key, inner in item.items()) + "}"
+        if isinstance(item, list):
+            return "[" + ", ".join(map(value, item)) + "]"
+        if isinstance(item, str):
+            return '"' + "".join(f"\\U{ord(char):08x}" for char in item) + '"'
+        return str(item).lower()
+
+    return "".join(f"{key} = {value(item)}\n" for key, item in document.items())
+
+
+def test_the_defaults_are_shown_with_every_key() -> None:
+    shown = tomllib.loads(as_toml(Settings()))
+    assert shown["queue"]["ttr"] == "2m"
+    assert shown["worker"]["max_rss"] == "512MiB"
+    assert shown["intake"]["require_durable"] is True
+    assert "sources" not in shown
+
+
+# -- files of conf/ -------------------------------------------------------------------------------------------------
+
+
+def test_a_file_beside_the_settings_wins_over_the_one_of_the_source_tree(tmp_path: Path) -> None:
+    settings = parse("", str(tmp_path / "glassq.toml"))
+    assert installed_file("gunicorn.conf.py", settings) == ROOT / "conf" / "gunicorn.conf.py"
+    (tmp_path / "gunicorn.conf.py").write_text("")
+    assert installed_file("gunicorn.conf.py", settings) == tmp_path / "gunicorn.conf.py"
+
+
+def test_a_file_that_is_nowhere_is_named_with_all_places(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=rf"missing\.conf is missing; looked at: {tmp_path}/missing\.conf, "):
+        installed_file("missing.conf", parse("", str(tmp_path / "glassq.toml")))
