@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
+SCRIPTS := bin/glassq bin/glassq-web bin/glassq-worker
 # beanstalkd unpacked without root lives here (tools/setup-beanstalkd)
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
@@ -22,7 +23,7 @@ $(LOCKED): requirements.lock tools/setup-venv tools/setup-beanstalkd
 	@touch $@
 
 # this tree itself, editable; its scripts are copied, so they are copied again when they change
-$(READY): $(LOCKED) setup.py glassq/__init__.py bin/glassq bin/glassq-web bin/glassq-worker
+$(READY): $(LOCKED) setup.py glassq/__init__.py $(SCRIPTS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -36,7 +37,7 @@ check: $(READY) ## the one gate: format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy bin/glassq bin/glassq-web bin/glassq-worker
+	@for script in $(SCRIPTS); do $(BIN)/mypy --no-error-summary $$script || exit 1; done
 
 format: $(READY) ## put the code into the form that `make check` expects
 	@$(BIN)/ruff format .

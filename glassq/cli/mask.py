@@ -11,7 +11,8 @@ MASK = "***"
 # Of a body that is no JSON, so many characters are shown.
 MAX_TEXT = 4_000
 
-_SENSITIVE = r"token|secret|passw|passphrase|credential|authori[sz]ation|api_?-?key|private_?-?key|signature|cookie"
+# a userToken is the name of a user, whom the operator must know
+_SENSITIVE = r"(?<!user)token|secret|passw|passphrase|credential|authori[sz]ation|api_?-?key|private_?-?key|signature|cookie"
 _SECRET_KEY = re.compile(_SENSITIVE, re.IGNORECASE)
 # In a text: key=value, "key": "value" (also of JSON that was cut off), and what stands in an Authorization header.
 _VALUE = r""""(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|[^\s"'&,;}\]]+"""

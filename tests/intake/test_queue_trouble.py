@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq import delivery
 from tests.conftest import Beanstalkd, wait_for
 from tests.intake.conftest import empty
-from tests.intake.wire import HEALTH, Answer, request
+from tests.intake.wire import HEALTH, Answer, body, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,3 +188,13 @@ def test_62_after_a_failed_write_nothing_is_acknowledged_that_lies_in_memory_onl
     failing_disk.stop(signal.SIGKILL)
     failing_disk.start()
     assert len(empty(failing_disk)) == 1
+
+
+def test_the_largest_ping_that_can_be_allowed_fits_into_a_job(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, max_body="32KiB")
+    sent = body(x="y" * ((32 << 10) - len(body(x=""))))
+    assert len(sent) == 32 << 10
+    assert web.ask(request(sent)).status == 200
+    assert [delivery.decode(job).body for job in empty(beanstalkd)] == [sent]

@@ -1,0 +1,165 @@
+"""Reloads, stops and deaths under load: every ping that was acknowledged has its job, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq import delivery
+from tests.conftest import wait_for
+from tests.intake.conftest import empty
+from tests.intake.wire import HEALTH, TOKEN, body, request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from tests.conftest import Beanstalkd
+    from tests.intake.conftest import Web
+
+ROTATED = "the-token-after-the-rotation"
+PING = request()
+READY = HEALTH.replace(b"healthz", b"readyz")
+
+
+class Load:
+    """Clients that send one ping after another, each on a connection of its own, and note what they were told."""
+
+    def __init__(self, web: Web, clients: int = 3) -> None:
+        self._web = web
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(clients)]
+        #: the itemIds that were acknowledged, other statuses, and connections that broke before an answer
+        self.acknowledged: list[str] = []
+        self.refused: list[int] = []
+        self.broken: list[str] = []
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        self.wait_for_more(10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for_more(self, many: int) -> None:
+        """Until so many more pings have been acknowledged."""
+        enough = len(self.acknowledged) + many
+        wait_for(lambda: len(self.acknowledged) >= enough, f"{many} more pings to be acknowledged")
+
+    def _run(self, number: int) -> None:
+        sent = 0
+        while not self._stop.is_set():
+            sent += 1
+            item = f"item-{number}-{sent}"
+            try:
+                answer = self._web.ask(request(body(itemId=item)))
+            except (OSError, EOFError) as error:
+                self.broken.append(repr(error))
+            else:
+                self.acknowledged.append(item) if answer.status == 200 else self.refused.append(answer.status)
+
+
+def kept(server: Beanstalkd) -> list[str]:
+    """The itemIds of all jobs in the queue."""
+    from json import loads
+
+    return [loads(delivery.decode(job).body)["itemId"] for job in empty(server)]
+
+
+@pytest.fixture
+def web(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> Web:
+    return start_web(beanstalkd.url, workers=2)
+
+
+def reload_with(web: Web, old: list[int]) -> None:
+    web.process.send(signal.SIGHUP)
+    wait_for(lambda: len(web.workers()) == 2 and not set(old) & set(web.workers()), "new workers only", 30)
+
+
+def test_a_rotated_token_is_taken_after_a_reload_and_no_ping_fails_meanwhile(web: Web, beanstalkd: Beanstalkd) -> None:
+    rotated = request(body(verifyToken=ROTATED, itemId="rotated"))
+    assert web.ask(rotated).status == 403
+    web.tokens.write_text(f"# old, until the subscriptions are renewed\n{TOKEN}\n# new\n{ROTATED}\n")
+    with Load(web) as load:
+        reload_with(web, web.workers())
+        load.wait_for_more(20)
+    assert (load.refused, load.broken) == ([], [])
+    assert web.ask(rotated).status == 200
+    assert sorted(kept(beanstalkd)) == sorted([*load.acknowledged, "rotated"])
+    assert ROTATED not in web.log()
+
+
+def test_a_token_taken_out_is_refused_after_a_reload(web: Web) -> None:
+    assert web.ask(PING).status == 200
+    web.tokens.write_text(f"{ROTATED}\n# {TOKEN}\n")
+    reload_with(web, web.workers())
+    assert web.ask(PING).status == 403
+
+
+@pytest.mark.parametrize("mistake", ["settings", "tokens", "bind"])
+def test_a_reload_with_a_mistake_changes_nothing_and_is_named_in_the_log(
+    web: Web, beanstalkd: Beanstalkd, mistake: str
+) -> None:
+    old = web.workers()
+    good = web.file.read_text()
+    if mistake == "settings":
+        web.file.write_text(good.replace("threads", "thread"))
+    elif mistake == "tokens":
+        web.tokens.unlink()
+    else:
+        web.file.write_text(good.replace(f"127.0.0.1:{web.address[1]}", f"127.0.0.1:{beanstalkd.port}"))
+    web.process.send(signal.SIGHUP)
+    wait_for(lambda: "not reloaded, the old settings stay" in web.log(), "the log to name the mistake")
+    wait_for(lambda: len(web.workers()) == 2 and not set(old) & set(web.workers()), "the reload to be over", 30)
+    assert web.ask(PING).status == 200
+    # a worker that dies now is replaced all the same
+    os.kill(web.workers()[0], signal.SIGKILL)
+    wait_for(lambda: len(web.workers()) == 2, "another worker")
+    assert web.ask(PING).status == 200
+
+
+def test_a_stop_answers_what_is_in_flight(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> None:
+    web = start_web(beanstalkd.url)
+    assert web.ask(PING).status == 200
+    beanstalkd.send(signal.SIGSTOP)
+    with web.wire() as wire, web.wire() as partial:
+        wire.send(PING)
+        partial.send(PING[:-1])
+        # it is in a thread, which waits for the queue
+        queue_waits = len(web.log())
+        web.process.send(signal.SIGTERM)
+        wait_for(lambda: "Handling signal: term" in web.log()[queue_waits:], "the stop to begin")
+        partial.send(PING[-1:])
+        beanstalkd.send(signal.SIGCONT)
+        assert [wire.answer().status, partial.answer().status] == [200, 200]
+    assert web.process.wait() == 0
+    assert len(empty(beanstalkd)) == 3
+
+
+def test_a_stop_under_load_acknowledges_nothing_that_is_not_kept(web: Web, beanstalkd: Beanstalkd) -> None:
+    with Load(web) as load:
+        web.process.send(signal.SIGTERM)
+        assert web.process.wait() == 0
+    assert load.refused == []
+    assert set(load.acknowledged) <= set(kept(beanstalkd))
+
+
+def test_a_killed_worker_loses_no_acknowledged_ping(web: Web, beanstalkd: Beanstalkd) -> None:
+    with Load(web) as load:
+        for _ in range(3):
+            os.kill(web.workers()[0], signal.SIGKILL)
+            load.wait_for_more(20)
+    assert load.refused == []
+    assert set(load.acknowledged) <= set(kept(beanstalkd))
+    assert web.healthy()

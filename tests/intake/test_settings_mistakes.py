@@ -1,0 +1,114 @@
+"""What glassq-web says to an operator whose settings it cannot use: one line, and an exit code that systemd knows."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import Process, program
+from tests.intake.wire import TOKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Beanstalkd
+    from tests.intake.conftest import Web
+
+GOOD = '[sources.mirror]\nverify_tokens_file = "{tokens}"\n'
+EX_TEMPFAIL = 75
+EX_CONFIG = 78
+
+
+def start(directory: Path, text: str | None, *, tokens: str | None = TOKEN) -> tuple[int, str]:
+    """The exit code of glassq-web on this glassq.toml, and all it said; every {tokens} is the token file."""
+    file = directory / "glassq.toml"
+    if tokens is not None:
+        (directory / "tokens").write_text(tokens)
+    if text is not None:
+        file.write_text(text.replace("{tokens}", str(directory / "tokens")).replace("{dir}", str(directory)))
+    process = Process([*program("glassq-web"), "--config", str(file)], directory / "web.log")
+    try:
+        return process.wait(), process.output()
+    finally:
+        process.end()
+
+
+def assert_one_line(said: str, *expected: str) -> None:
+    assert said.count("\n") == 1, said
+    assert said.startswith("glassq-web: ")
+    assert "Traceback" not in said
+    assert TOKEN not in said
+    for part in expected:
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "expected"),
+    [
+        (None, TOKEN, ["glassq.toml", "cannot be read", "No such file"]),
+        ("[intake\n", TOKEN, ["glassq.toml", "is not TOML", "line 1"]),
+        (
+            GOOD + "[intake]\nworker = 2\n",
+            TOKEN,
+            ["glassq.toml", "unknown key [intake] worker", "did you mean workers?"],
+        ),
+        (GOOD + "[intake]\nworkers = 0\n", TOKEN, ["[intake] workers = 0", "expected `int` >= 1"]),
+        (GOOD + '[intake]\nbind = "8080"\n', TOKEN, ['[intake] bind = "8080"', 'expected "HOST:PORT"']),
+        (GOOD + '[intake]\nmax_body = "33KiB"\n', TOKEN, ['[intake] max_body = "33KiB"', "1B to 32KiB"]),
+        (GOOD + '[intake]\nrequest_timeout = "10"\n', TOKEN, ['request_timeout = "10"', 'duration such as "500ms"']),
+        (GOOD + '[queue]\nurl = "http://x"\n', TOKEN, ['[queue] url = "http://x"', "beanstalk://HOST:PORT"]),
+        ("[sources.mirror]\n", TOKEN, ["missing key [sources.mirror] verify_tokens_file"]),
+        (GOOD, None, ["[sources.mirror] verify_tokens_file", "/tokens", "cannot be read: No such file"]),
+        (GOOD, "# nothing but a comment\n\n", ["[sources.mirror] verify_tokens_file", "is empty"]),
+        (GOOD, "", ["[sources.mirror] verify_tokens_file", "is empty"]),
+        ("", TOKEN, ["no source of pings", "[sources.mirror]"]),
+        (GOOD + '[intake]\nbind = "unix:{dir}/no/web.sock"\n', TOKEN, ["[intake] bind", "No such file"]),
+        (
+            GOOD + '[intake]\nbind = "192.0.2.1:8080"\n',
+            TOKEN,
+            ["[intake] bind", "192.0.2.1:8080", "cannot be listened on"],
+        ),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named_in_one_line_and_exit_78(
+    tmp_path: Path, text: str | None, tokens: str | None, expected: list[str]
+) -> None:
+    code, said = start(tmp_path, text, tokens=tokens)
+    assert_one_line(said, *expected)
+    assert code == EX_CONFIG
+
+
+def test_an_address_in_use_is_named_in_one_line_and_may_be_tried_again(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        bind = f"127.0.0.1:{other.getsockname()[1]}"
+        code, said = start(tmp_path, GOOD + f'[intake]\nbind = "{bind}"\n')
+    assert_one_line(said, "glassq.toml", "[intake] bind", bind, "Address already in use")
+    assert code == EX_TEMPFAIL
+
+
+def test_a_unix_socket_that_another_serves_is_not_taken_from_it(
+    beanstalkd: Beanstalkd, tmp_path: Path, start_web: Callable[..., Web]
+) -> None:
+    path = tmp_path / "web.sock"
+    first = start_web(beanstalkd.url, at=str(path), bind=f"unix:{path}")
+    other = tmp_path / "other"
+    other.mkdir()
+    code, said = start(other, GOOD + f'[intake]\nbind = "unix:{path}"\n')
+    assert_one_line(said, str(path), "Address already in use")
+    assert code == EX_TEMPFAIL
+    assert first.healthy()
+
+
+def test_a_unix_socket_that_a_dead_one_left_behind_is_no_hindrance(
+    beanstalkd: Beanstalkd, tmp_path: Path, start_web: Callable[..., Web]
+) -> None:
+    path = tmp_path / "web.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(path))
+    assert stat.S_ISSOCK(os.stat(path).st_mode)
+    assert start_web(beanstalkd.url, at=str(path), bind=f"unix:{path}").healthy()
