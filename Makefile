@@ -17,7 +17,7 @@ help: ## print this list
 
 setup: $(READY) ## the virtual environment, the locked dependencies and beanstalkd
 
-$(LOCKED): requirements.lock tools/setup-venv tools/setup-beanstalkd
+$(LOCKED): requirements.lock requirements-fast.lock tools/setup-venv tools/setup-beanstalkd
 	@tools/setup-beanstalkd $(VENV)
 	@tools/setup-venv $(PYTHON) $(VENV)
 	@touch $@

@@ -18,7 +18,6 @@ RUN = [
     "google-cloud-storage>=3.0",
     "greenstalk>=2.1",
     "gunicorn>=27.0",
-    "gunicorn_h1c>=0.6.10",
     "httplib2>=0.22",
     "msgspec>=0.19",
     "requests>=2.31",
@@ -26,6 +25,9 @@ RUN = [
     "setproctitle>=1.3",
     "sqlalchemy>=2.0",
 ]
+# gunicorn's HTTP parser in C. It has no ready-made builds for Linux, so it needs a C compiler; without it gunicorn uses
+# its own parser in Python.
+FAST = ["gunicorn_h1c>=0.6.10"]
 DEMO = ["pillow>=10.1"]
 TEST = ["coverage>=7.6", "hypothesis>=6.100", "pytest>=8.0", "pytest-cov>=5.0"]
 CHECK = ["mypy>=1.11", "ruff>=0.6"]
@@ -43,7 +45,7 @@ setup(
     data_files=[("share/glassq", ["conf/glassq.toml", "conf/gunicorn.conf.py"])],
     scripts=["bin/glassq", "bin/glassq-web", "bin/glassq-worker"],
     install_requires=RUN,
-    extras_require={"demo": DEMO, "dev": DEMO + TEST + CHECK},
+    extras_require={"fast": FAST, "demo": DEMO, "dev": DEMO + TEST + CHECK},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: No Input/Output (Daemon)",

@@ -12,7 +12,9 @@ MASK = "***"
 MAX_TEXT = 4_000
 
 # a userToken is the name of a user, whom the operator must know
-_SENSITIVE = r"(?<!user)token|secret|passw|passphrase|credential|authori[sz]ation|api_?-?key|private_?-?key|signature|cookie"
+_SENSITIVE = (
+    r"(?<!user)token|secret|passw|passphrase|credential|authori[sz]ation|api_?-?key|private_?-?key|signature|cookie"
+)
 _SECRET_KEY = re.compile(_SENSITIVE, re.IGNORECASE)
 # In a text: key=value, "key": "value" (also of JSON that was cut off), and what stands in an Authorization header.
 _VALUE = r""""(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|[^\s"'&,;}\]]+"""

@@ -1,4 +1,4 @@
-"""The app under gunicorn: settings are checked before anything runs on them, at the start and at a reload."""
+"""The app under gunicorn. Settings are read before anything runs on them, at the start and at a reload."""
 
 from __future__ import annotations
 
@@ -25,37 +25,18 @@ if TYPE_CHECKING:
     import falcon
 
     from glassq.settings import Bind, Settings
-
-
-def checked(file: str | None) -> Settings:
-    """The settings in `file` (else as `glassq.settings.load` finds them), fit to take pings. Raises SettingsError."""
-    settings = load(file, os.environ)
-    if not open_sources(settings):
-        raise SettingsError(f"{settings.file}: no source of pings: expected a section such as [sources.mirror]")
-    return settings
-
-
-def get_app(settings: Settings) -> falcon.App[Any, Any]:
-    """The app as the settings have it; for one process, made after the fork."""
-    log.setup(settings.log.level)
-    intake, queue = settings.intake, settings.queue
-    durable = intake.require_durable
-    enqueue = Enqueue(
-        lambda: open_queue(queue, require_durable=durable),
-        queue.connect_timeout + queue.timeout,
-        require_durable=durable,
-    )
-    return create_app(open_sources(settings), enqueue, max_body=intake.max_body, require_durable=durable)
+    from glassq.sources import Source
 
 
 class Server(Application):  # type: ignore[misc]
-    """gunicorn's parent process on settings that are `checked`. Raises SettingsError."""
+    """gunicorn's parent process: reads settings and secrets, and hands both to its workers."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._conf = installed_file("gunicorn.conf.py", settings)
+    def __init__(self, file: str | None) -> None:
+        """`file` is the settings file; without it, `glassq.settings.load` finds it. Raises SettingsError."""
+        self.settings, self._sources = read(file)
+        self._conf = installed_file("gunicorn.conf.py", self.settings)
         # gunicorn.conf.py reads the same file
-        os.environ["GLASSQ_CONFIG"] = settings.file
+        os.environ["GLASSQ_CONFIG"] = self.settings.file
         super().__init__(prog="glassq-web")
 
     def load_config(self) -> None:
@@ -63,20 +44,42 @@ class Server(Application):  # type: ignore[misc]
         self.load_config_from_file(str(self._conf))
 
     def load(self) -> falcon.App[Any, Any]:
-        """The app, in a worker. It has the parent's settings: a file that is being edited cannot stop it."""
-        return get_app(self._settings)
+        """The app, in a worker. It reads no file: one that is being edited cannot stop a worker that is replaced."""
+        log.setup(self.settings.log.level)
+        return get_app(self.settings, self._sources)
 
     def reload(self) -> None:
-        """At SIGHUP. Settings that cannot be used are named in the log, and the old ones stay."""
+        """At SIGHUP. A mistake in what is read is named in the log, and the old settings stay."""
         try:
-            settings = checked(self._settings.file)
-            if settings.intake.bind != self._settings.intake.bind:
+            settings, sources = read(self.settings.file)
+            if settings.intake.bind != self.settings.intake.bind:
                 try_bind(settings.intake.bind)
         except (SettingsError, OSError) as error:
             logging.getLogger("glassq.intake").error("not reloaded, the old settings stay %s", kv(why=error))
             return
-        self._settings = settings
+        self.settings, self._sources = settings, sources
         super().reload()
+
+
+def read(file: str | None) -> tuple[Settings, list[Source]]:
+    """The settings and the sources they name, of which there must be one. Raises SettingsError."""
+    settings = load(file, os.environ)
+    sources = open_sources(settings)
+    if not sources:
+        raise SettingsError(f"{settings.file}: no source of pings: expected a section such as [sources.mirror]")
+    return settings, sources
+
+
+def get_app(settings: Settings, sources: list[Source]) -> falcon.App[Any, Any]:
+    """The app as the settings have it; for one process, made after the fork."""
+    intake, queue = settings.intake, settings.queue
+    durable = intake.require_durable
+    enqueue = Enqueue(
+        lambda: open_queue(queue, require_durable=durable),
+        queue.connect_timeout + queue.timeout,
+        require_durable=durable,
+    )
+    return create_app(sources, enqueue, max_body=intake.max_body, require_durable=durable)
 
 
 def try_bind(bind: Bind) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -72,9 +73,7 @@ class Load:
 
 def kept(server: Beanstalkd) -> list[str]:
     """The itemIds of all jobs in the queue."""
-    from json import loads
-
-    return [loads(delivery.decode(job).body)["itemId"] for job in empty(server)]
+    return [json.loads(delivery.decode(job).body)["itemId"] for job in empty(server)]
 
 
 @pytest.fixture

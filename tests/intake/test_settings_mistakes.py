@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -110,5 +108,5 @@ def test_a_unix_socket_that_a_dead_one_left_behind_is_no_hindrance(
     path = tmp_path / "web.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(path))
-    assert stat.S_ISSOCK(os.stat(path).st_mode)
+    assert path.is_socket()
     assert start_web(beanstalkd.url, at=str(path), bind=f"unix:{path}").healthy()
