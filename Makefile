@@ -24,7 +24,7 @@ $(LOCKED): requirements.lock requirements-fast.lock tools/setup-venv tools/setup
 
 # this tree itself, editable; its scripts are copied, so they are copied again when they change
 $(READY): $(LOCKED) setup.py glassq/__init__.py $(SCRIPTS)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(READY) ## the whole way on this machine: simulated Glass users share photos, glassq stores them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -87,7 +88,7 @@ def _say_ready(stack: Stack, bind: str) -> None:
         '"userActions": [{"type": "SHARE"}], "verifyToken": "\'"$(cat ' + str(token_file) + ')"\'"}'
     )
     click.echo(f"try:   curl -i http://{bind}/hooks/mirror -H 'Content-Type: application/json' -d '{ping}'")
-    click.echo(f"       glassq --config {stack.config} status")
+    click.echo(f"       {_me()} --config {stack.config} status")
 
 
 @click.command()
@@ -240,14 +241,20 @@ def _report(summary: Summary, run: Demo, out: Console, settled: bool) -> None:
 
 def _say_next(run: Demo, out: Console, troubles: str) -> None:
     directory = Path(run.settings.file).parent
-    config = f"glassq --config {run.settings.file}"
+    config = f"{_me()} --config {run.settings.file}"
     out.print(f"\nAwkward ones among them: {troubles}.")
     out.print(f"The photos are in {directory / 'photos'}, the logs in {directory / 'log'}.")
     out.print("To look around, start it again and ask, in another terminal:")
-    out.print(f"  glassq dev --dir {directory}")
+    out.print(f"  {_me()} dev --dir {directory}")
     out.print(f"  {config} status")
     out.print(f"  {config} buried")
     out.print(f"  {config} show ID")
+
+
+def _me() -> str:
+    """How this program was called, short enough to type."""
+    path = Path(sys.argv[0]).absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _keep(directory: Path, out: Console) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 START = 30.0
 # sun_path is 104 to 108 bytes, by system
 _MAX_SOCKET_PATH = 100
+# where beanstalkd may be and PATH may not lead
+ELSEWHERE = ("/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin")
 # beanstalkd's exit code when another one uses its directory
 _DIRECTORY_IN_USE = 10
 

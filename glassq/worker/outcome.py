@@ -128,7 +128,7 @@ def describe(error: BaseException) -> str:
 
 def _asked(delay: object) -> float | None:
     """The delay that a handler asks for, within bounds; None where it asks for none, or for what is no number."""
-    if not isinstance(delay, int | float) or math.isnan(delay):
+    if not isinstance(delay, int | float) or (isinstance(delay, float) and math.isnan(delay)):
         return None
     return float(min(MOST_DELAY, max(LEAST_DELAY, delay)))
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from contextlib import ExitStack, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import free_port, wait_for
-from tests.intake.conftest import assert_clean, empty
-from tests.intake.wire import HEALTH, MARKER, Wire, body, request
+from tests.intake.conftest import Web, assert_clean, empty
+from tests.intake.wire import HEALTH, MARKER, PATIENCE, Wire, body, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import Beanstalkd
-    from tests.intake.conftest import Web
 
 PING = request()
 EXPECTING = request(None, "Expect: 100-continue")
@@ -163,19 +163,25 @@ def test_who_never_closes_after_an_error_holds_up_nobody(web: Web) -> None:
         assert [wire.rest() for wire in staying] == [b""] * 20
 
 
-def test_who_asks_thousands_of_times_and_never_reads_holds_up_nobody(web: Web) -> None:
-    flood = HEALTH * 1000
-    with ExitStack() as stack:
-        greedy = [stack.enter_context(web.wire()) for _ in range(8)]
-        for wire in greedy:
-            wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            wire.sock.setblocking(False)
-        for _ in range(200):
-            for wire in greedy:
-                with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-                    wire.sock.send(flood)
+def greedy_until_dropped(address: tuple[str, int]) -> None:
+    """Asks and asks, and never reads an answer, until the server has enough of it."""
+    with socket.socket() as sock:
+        # as few answers as possible shall fit on the way
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(PATIENCE)
+        sock.connect(address)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            while True:
+                sock.sendall(HEALTH * 1000)
+
+
+def test_who_asks_thousands_of_times_and_never_reads_is_dropped_and_holds_up_nobody(web: Web) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        greedy = [threads.submit(greedy_until_dropped, web.address) for _ in range(8)]
         assert [web.ask(PING).status for _ in range(20)] == [200] * 20
-    wait_for(web.healthy, "the server to answer")
+        for one in greedy:
+            one.result()
+    assert web.healthy()
     assert_clean(web.log())
 
 
@@ -201,8 +207,6 @@ def test_no_descriptor_is_left_behind(web: Web) -> None:
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory, shared_beanstalkd: Beanstalkd) -> Iterator[Web]:
     """A server that waits two seconds for a request."""
-    from tests.intake.conftest import Web
-
     server = Web(tmp_path_factory.mktemp("impatient"), shared_beanstalkd.url, request_timeout="2s")
     server.wait_ready()
     yield server

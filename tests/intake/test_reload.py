@@ -146,6 +146,19 @@ def test_a_stop_answers_what_is_in_flight(beanstalkd: Beanstalkd, start_web: Cal
     assert len(empty(beanstalkd)) == 3
 
 
+def test_a_stop_does_not_wait_for_a_request_that_does_not_come(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, request_timeout="5m")
+    with web.wire() as silent, web.wire() as partial:
+        partial.send(PING[:-1])
+        assert web.healthy()
+        web.process.send(signal.SIGTERM)
+        assert partial.answer().status == 408
+        assert silent.rest() == b""
+    assert web.process.wait() == 0
+
+
 def test_a_stop_under_load_acknowledges_nothing_that_is_not_kept(web: Web, beanstalkd: Beanstalkd) -> None:
     with Load(web) as load:
         web.process.send(signal.SIGTERM)

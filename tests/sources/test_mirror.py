@@ -18,6 +18,8 @@ from glassq.sources.mirror import Mirror
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from glassq.sources import Source
+
 TOKEN = "t0ken-é"
 MIRROR = Mirror([TOKEN])
 MISSING = ...
@@ -37,7 +39,7 @@ def ping(**changes: Any) -> bytes:
     return json.dumps({name: value for name, value in {**SHARE, **changes}.items() if value is not MISSING}).encode()
 
 
-def refusal(body: bytes, mirror: Mirror = MIRROR) -> PingRefused:
+def refusal(body: bytes, mirror: Source = MIRROR) -> PingRefused:
     with pytest.raises(PingRefused) as caught:
         mirror.check(body)
     return caught.value
@@ -128,7 +130,7 @@ def test_the_token_file_has_one_token_a_line_and_comments(tmp_path: Path) -> Non
     for token in ("first token", "second#1"):
         assert mirror.check(ping(verifyToken=token))
     for token in ("# since May", "#gone", "gone", "", "  first token  ", "second"):
-        assert refusal(ping(verifyToken=token), mirror).status == 403  # type: ignore[arg-type]
+        assert refusal(ping(verifyToken=token), mirror).status == 403
 
 
 VALUES = st.recursive(

@@ -43,9 +43,8 @@ def test_bytes_are_a_document_to_everybody_or_a_value_error(data: bytes) -> None
 
 
 # What tricks are made of.
-PIECES = st.sampled_from(
-    ["{", "}", "[", "]", ",", ":", '"a"', '"', "\\", "\\u0000", "\\ud800", "\\udc00", "NaN", "-Infinity", "1e999"]
-    + ["-0", "01", "1.", "null", "true", " ", "\n", "\0", "é", "//x", "'"]
+PIECES = st.sampled_from("{}[],:\"\\ \n\0é/0-'") | st.sampled_from(
+    ['"a"', "\\u0000", "\\ud800", "\\udc00", "NaN", "-Infinity", "1e999", "-0", "01", "1.", "null", "true", "//x"]
 )
 
 
@@ -117,15 +116,20 @@ def test_what_is_only_unusual_passes(data: bytes, value: Any) -> None:
     assert strictjson.loads(data) == value
 
 
-@given(st.text(min_size=4).filter(lambda text: text.isalnum()))
-def test_the_reason_holds_nothing_out_of_the_document(secret: str) -> None:
-    for document in (
-        f'{{"{secret}": 1, "{secret}": 2}}',
-        f'["{secret}\n"]',
-        f'["\\ud800{secret}"]',
-        f'{{"a": {secret}x}}',
-    ):
-        with pytest.raises(ValueError) as caught:
-            strictjson.loads(document.encode())
-        assert f"zz{secret}zz" not in str(caught.value)
-        assert document not in str(caught.value)
+@pytest.mark.parametrize(
+    "document",
+    [
+        b'{"%b": 1, "%b": 2}',
+        b'["%b\n"]',
+        b'["\\ud800%b"]',
+        b'["\\u0000%b"]',
+        b'{"a": %bx}',
+        b"%b",
+        b'{"%b": NaN}',
+        b'"%b\xff"',
+    ],
+)
+def test_the_reason_holds_nothing_out_of_the_document(document: bytes) -> None:
+    with pytest.raises(ValueError) as caught:
+        strictjson.loads(document.replace(b"%b", b"zqSECRETqz"))
+    assert "zq" not in str(caught.value)

@@ -1,0 +1,144 @@
+"""A consumer on a real queue, with one scripted handler that does what a delivery's body says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from glassq import delivery as envelope
+from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry
+from glassq.queues import JobStats
+from glassq.routes import Context, Routes
+from glassq.settings import HandlerName, Route, Settings
+from glassq.worker.consumer import Consumer
+from glassq.worker.lease import Lease
+from glassq.worker.outcome import Policy
+from glassq.worker.scoreboard import Scoreboard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from glassq.delivery import Delivery
+    from glassq.ledger import Entry
+    from glassq.queues import Queue
+    from glassq.routes import Handler, Result
+    from tests.conftest import Beanstalkd
+
+DEADLINE, GRACE = 60.0, 10.0
+
+
+class Crash(BaseException):
+    """Nothing expects this one."""
+
+
+class MemoryLedger:
+    """A ledger that forgets when it goes."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def record(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def close(self) -> None:
+        pass
+
+
+def _raise(error: BaseException) -> Result:
+    raise error
+
+
+class _Endless:
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+ACTS: dict[str, Callable[[], Any]] = {
+    "done": lambda: "stored",
+    "nothing": lambda: None,
+    "dict": lambda: {"urls": ["a", "b"]},
+    "odd result": lambda: {("a", 1): _Endless(), "b": "caf\udce9"},
+    "odd text": lambda: "caf\udce9",
+    "long result": lambda: "x" * 10_000,
+    "drop": lambda: _raise(Drop("spoofed")),
+    "retry": lambda: _raise(Retry("busy")),
+    "retry later": lambda: _raise(Retry("busy", delay=77.2)),
+    "retry never": lambda: _raise(Retry("busy", delay=1e300)),
+    "wait": lambda: _raise(Retry("not ready", delay=9, counts=False)),
+    "bury": lambda: _raise(Bury("consent revoked")),
+    "fail": lambda: _raise(ValueError("no")),
+    "odd error": lambda: _raise(OSError("caf\udce9" + "y" * 100_000)),
+    "exit": lambda: sys.exit(3),
+    "crash": lambda: _raise(Crash("boom")),
+    "overrun": lambda: _raise(DeadlineExceeded()),
+    "interrupted": lambda: _raise(Interrupted()),
+    "lease lost": lambda: _raise(LeaseLost()),
+}
+
+
+@dataclass
+class Bench:
+    """One consumer with all that it works on. `seen` are the deliveries that its handler got."""
+
+    queue: Queue
+    policy: Policy = field(default_factory=lambda: Policy(max_attempts=3, max_lost=3, backoff=30, backoff_cap=3600))
+    handler: Handler | None = None
+
+    def __post_init__(self) -> None:
+        self.seen: list[Delivery] = []
+        self.remaining: list[float] = []
+        self.board = Scoreboard(1)
+        self.slot = self.board.slots[0]
+        self.slot.reset()
+        self.ledger = MemoryLedger()
+        route = Route(source="mirror", handler=HandlerName("scripted:handler"))
+        self.consumer = Consumer(
+            self.queue,
+            Routes([(route, self.handler or self._scripted)]),
+            Context(Settings()),
+            self.ledger,
+            Lease(self.queue, 120, self.slot),
+            self.slot,
+            self.policy,
+            deadline=DEADLINE,
+            grace=GRACE,
+        )
+
+    def _scripted(self, delivery: Delivery, context: Context) -> Result:
+        self.seen.append(delivery)
+        self.remaining.append(context.remaining())
+        result: Result = ACTS[json.loads(delivery.body)["do"]]()
+        return result
+
+
+def made(do: str, source: str = "mirror") -> Delivery:
+    return envelope.new(source, json.dumps({"do": do}).encode(), {"collection": "timeline"})
+
+
+def jobs(queue: Queue) -> list[JobStats]:
+    """All jobs of the tube, newest first."""
+    states = frozenset({"ready", "reserved", "delayed", "buried"})
+    return [found for found in queue.scan(states) if isinstance(found, JobStats)]
+
+
+def only(queue: Queue) -> tuple[JobStats, Delivery]:
+    """The tube's only job, and the delivery in it."""
+    (stats,) = jobs(queue)
+    return stats, envelope.decode(queue.peek(stats.id).body)
+
+
+@pytest.fixture
+def look(beanstalkd: Beanstalkd) -> Iterator[Queue]:
+    """A connection of the test's own, to put deliveries and to look at what became of them."""
+    opened = beanstalkd.queue()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def bench(queue: Queue) -> Bench:
+    return Bench(queue)

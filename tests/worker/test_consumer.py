@@ -1,0 +1,491 @@
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from glassq import delivery as envelope
+from glassq.delivery import MAX_MESSAGE, Delivery
+from glassq.errors import QueueRefused, QueueUnavailable
+from glassq.worker.consumer import BURY_DELAY, MAX_RESULT
+from glassq.worker.scoreboard import State
+from tests.conftest import Beanstalkd, wait_for
+from tests.worker.conftest import DEADLINE, GRACE, Bench, Crash, jobs, made, only
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from glassq.ledger import Entry
+    from glassq.queues import Queue
+
+
+def put(queue: Queue, delivery: Delivery) -> int:
+    return queue.put(envelope.encode(delivery))
+
+
+def told(bench: Bench) -> Entry:
+    (entry,) = bench.ledger.entries
+    return entry
+
+
+# -- what each outcome leaves behind --------------------------------------------------------------------------------
+
+
+def test_without_a_job_there_is_nothing_to_work(bench: Bench) -> None:
+    assert bench.consumer.work_one(0) is False
+    assert (bench.consumer.worked, bench.ledger.entries) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("do", "result"),
+    [
+        ("done", "stored"),
+        ("nothing", ""),
+        ("dict", '{"urls": ["a", "b"]}'),
+        ("odd result", "(dict without a text: RuntimeError)"),
+        ("odd text", r"caf\udce9"),
+        ("long result", "x" * MAX_RESULT),
+    ],
+)
+def test_a_delivery_that_is_done_is_gone_and_its_result_is_recorded(
+    bench: Bench, look: Queue, do: str, result: str
+) -> None:
+    delivery = made(do)
+    put(look, delivery)
+    assert bench.consumer.work_one(0) is True
+    assert jobs(look) == []
+    entry = told(bench)
+    assert (entry.delivery, entry.source, entry.received) == (delivery.id, "mirror", delivery.received)
+    assert (entry.state, entry.attempts, entry.job, entry.result) == ("done", 1, 0, result)
+
+
+def test_a_handler_gets_the_delivery_as_it_was_taken_and_its_deadline(bench: Bench, look: Queue) -> None:
+    delivery = made("done")
+    put(look, delivery)
+    bench.consumer.work_one(0)
+    assert bench.seen == [delivery]
+    assert 0 < bench.remaining[0] <= DEADLINE - GRACE
+
+
+def test_a_dropped_delivery_is_gone_and_its_reason_recorded(bench: Bench, look: Queue) -> None:
+    put(look, made("drop"))
+    bench.consumer.work_one(0)
+    assert jobs(look) == []
+    assert (told(bench).state, told(bench).reason) == ("dropped", "spoofed")
+
+
+def test_a_delivery_without_a_route_is_dropped(bench: Bench, look: Queue) -> None:
+    put(look, made("done", source="unknown"))
+    bench.consumer.work_one(0)
+    assert (jobs(look), bench.seen) == ([], [])
+    assert (told(bench).state, told(bench).reason) == ("dropped", "no route")
+
+
+@pytest.mark.parametrize(
+    ("do", "reason", "error"),
+    [
+        ("retry", "busy", "Retry"),
+        ("fail", "ValueError: no", "ValueError"),
+        ("exit", "SystemExit: 3", "SystemExit"),
+        ("crash", "Crash: boom", "Crash"),
+        ("overrun", "the handler overran its deadline", "DeadlineExceeded"),
+    ],
+)
+def test_a_failure_is_put_again_with_its_evidence_after_a_backoff(
+    bench: Bench, look: Queue, do: str, reason: str, error: str
+) -> None:
+    delivery = made(do)
+    old = put(look, delivery)
+    bench.consumer.work_one(0)
+    stats, following = only(look)
+    assert stats.state == "delayed"
+    assert stats.id != old
+    assert 1 <= stats.delay <= bench.policy.backoff
+    assert (following.id, following.body, following.received) == (delivery.id, delivery.body, delivery.received)
+    assert (following.attempt, following.failures) == (2, 1)
+    (evidence,) = following.evidence
+    assert (evidence.attempt, evidence.outcome, evidence.message, evidence.error) == (1, "retry", reason, error)
+    entry = told(bench)
+    assert (entry.state, entry.reason, entry.job, entry.attempts) == ("retrying", reason, stats.id, 1)
+
+
+def test_a_delay_that_a_handler_asks_for_is_rounded_up(bench: Bench, look: Queue) -> None:
+    put(look, made("retry later"))
+    bench.consumer.work_one(0)
+    assert only(look)[0].delay == 78
+
+
+def test_a_delay_beyond_all_reason_is_no_trouble_for_the_queue(bench: Bench, look: Queue) -> None:
+    put(look, made("retry never"))
+    bench.consumer.work_one(0)
+    assert only(look)[0].state == "delayed"
+
+
+def test_an_error_of_any_length_and_alphabet_is_kept_in_bounds(bench: Bench, look: Queue) -> None:
+    put(look, made("odd error"))
+    for _ in range(3):
+        bench.consumer.work_one(0)
+        for stats in jobs(look):
+            if stats.state == "delayed":
+                look.kick(stats.id)
+    stats, buried = only(look)
+    assert stats.state == "buried"
+    assert len(buried.buried) <= MAX_MESSAGE
+    assert buried.evidence[0].message.startswith(r"OSError: caf\udce9yyy")
+
+
+def test_waiting_is_put_again_and_takes_nothing_from_the_budget(bench: Bench, look: Queue) -> None:
+    put(look, made("wait"))
+    for attempt in range(1, 6):
+        bench.consumer.work_one(0)
+        stats, following = only(look)
+        assert (stats.state, stats.delay) == ("delayed", 9)
+        assert (following.attempt, following.failures, following.waits) == (attempt + 1, 0, attempt)
+        assert following.evidence == ()
+        look.kick(stats.id)
+
+
+def test_a_delivery_that_a_handler_buries_lies_buried_with_its_reason(bench: Bench, look: Queue) -> None:
+    delivery = made("bury")
+    put(look, delivery)
+    bench.consumer.work_one(0)
+    stats, buried = only(look)
+    assert stats.state == "buried"
+    assert (buried.id, buried.buried, buried.attempt) == (delivery.id, "consent revoked", 1)
+    assert [item.outcome for item in buried.evidence] == ["bury"]
+    assert (told(bench).state, told(bench).reason, told(bench).job) == ("buried", "consent revoked", stats.id)
+
+
+def test_a_spent_budget_buries_with_the_whole_story(bench: Bench, look: Queue) -> None:
+    put(look, made("fail"))
+    for _ in range(bench.policy.max_attempts):
+        bench.consumer.work_one(0)
+        (stats,) = jobs(look)
+        if stats.state == "delayed":
+            look.kick(stats.id)
+    stats, buried = only(look)
+    assert stats.state == "buried"
+    assert buried.buried == "gave up after 3 attempts: ValueError: no"
+    assert [(item.attempt, item.outcome) for item in buried.evidence] == [(1, "retry"), (2, "retry"), (3, "bury")]
+    assert [entry.state for entry in bench.ledger.entries] == ["retrying", "retrying", "buried"]
+
+
+def test_a_kick_gives_a_fresh_budget_and_the_story_goes_on(bench: Bench, look: Queue) -> None:
+    delivery = msgspec.structs.replace(made("fail"), attempt=3, failures=2)
+    put(look, delivery)
+    bench.consumer.work_one(0)
+    stats, _ = only(look)
+    assert stats.state == "buried"
+    look.kick(stats.id)
+    bench.consumer.work_one(0)
+    stats, again = only(look)
+    assert stats.state == "delayed"
+    assert (again.attempt, again.failures, again.buried) == (5, 1, "")
+    assert [item.attempt for item in again.evidence] == [3, 4]
+
+
+def test_a_stop_gives_the_job_back_and_burns_no_attempt(bench: Bench, look: Queue) -> None:
+    job_id = put(look, made("interrupted"))
+    for _ in range(5):
+        bench.consumer.work_one(0)
+    stats, delivery = only(look)
+    assert (stats.id, stats.state, stats.releases) == (job_id, "ready", 5)
+    assert (delivery.attempt, delivery.failures, delivery.evidence) == (1, 0, ())
+    assert bench.ledger.entries == []
+    assert len(bench.seen) == 5
+
+
+def test_a_lost_lease_leaves_the_job_to_whoever_has_it(bench: Bench, look: Queue) -> None:
+    job_id = put(look, made("lease lost"))
+    bench.consumer.work_one(0)
+    assert [stats.id for stats in jobs(look)] == [job_id]
+    assert bench.ledger.entries == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"glassq/1 00000000\n{}\n{}", b"\xff" * 100])
+def test_a_damaged_job_is_buried_untouched_and_stays_so_when_kicked(bench: Bench, look: Queue, damage: bytes) -> None:
+    job_id = look.put(damage)
+    for kicks in range(2):
+        bench.consumer.work_one(0)
+        (stats,) = jobs(look)
+        assert (stats.id, stats.state, stats.kicks) == (job_id, "buried", kicks)
+        assert look.peek(job_id).body == damage
+        look.kick(job_id)
+    assert (bench.seen, bench.ledger.entries) == ([], [])
+
+
+def test_the_scoreboard_shows_what_is_worked_and_how_much_was(queue: Queue, look: Queue) -> None:
+    cards = []
+    bench = Bench(queue, handler=lambda _delivery, _context: cards.append(bench.board.card(0)))
+    delivery = made("done")
+    job_id = put(look, delivery)
+    bench.consumer.work_one(0)
+    (during,), after = cards, bench.board.card(0)
+    assert (during.state, during.job, during.delivery) == (State.WORKING, job_id, delivery.id)
+    assert 0 < during.deadline - during.started <= DEADLINE
+    assert (after.state, after.job, after.delivery, after.deadline, after.worked) == (State.WAITING, 0, "", 0.0, 1)
+
+
+# -- attempts that ended with their process -------------------------------------------------------------------------
+
+
+def lose(server: Beanstalkd, look: Queue, times: int) -> None:
+    """As many consumers take the job and die."""
+    for _ in range(times):
+        queue = server.queue()
+        job = queue.reserve(5)
+        assert job is not None
+        queue.close()
+        wait_for(lambda: look.stats_tube().ready == 1, "the job to come back")
+
+
+def test_a_delivery_whose_attempts_die_with_their_process_is_buried_unrun(
+    beanstalkd: Beanstalkd, bench: Bench, look: Queue
+) -> None:
+    put(look, made("done"))
+    lose(beanstalkd, look, 3)
+    bench.consumer.work_one(0)
+    stats, buried = only(look)
+    assert stats.state == "buried"
+    assert buried.buried.startswith("3 attempts ended with their process")
+    assert (buried.lost, bench.seen) == (3, [])
+    look.kick(stats.id)
+    bench.consumer.work_one(0)
+    assert len(bench.seen) == 1, "a kicked job is run, not buried again"
+    assert jobs(look) == []
+
+
+def test_lost_attempts_are_counted_over_all_jobs_of_a_delivery(
+    beanstalkd: Beanstalkd, bench: Bench, look: Queue
+) -> None:
+    put(look, made("fail"))
+    lose(beanstalkd, look, 2)
+    bench.consumer.work_one(0)
+    stats, following = only(look)
+    assert (following.lost, following.failures) == (2, 1)
+    look.kick(stats.id)
+    lose(beanstalkd, look, 1)
+    bench.consumer.work_one(0)
+    assert only(look)[0].state == "buried"
+    assert len(bench.seen) == 1
+
+
+def test_a_job_given_back_is_not_a_lost_attempt(bench: Bench, look: Queue) -> None:
+    put(look, made("interrupted"))
+    for _ in range(10):
+        bench.consumer.work_one(0)
+    assert only(look)[0].state == "ready"
+
+
+# -- crashes between two steps --------------------------------------------------------------------------------------
+
+
+class Failing:
+    """A queue whose user dies at one of its changing commands: just before it, or just after it was done."""
+
+    def __init__(self, queue: Queue, step: int, *, after: bool) -> None:
+        self._queue = queue
+        self._left = step
+        self._after = after
+        self.died = False
+
+    def __getattr__(self, name: str) -> Any:
+        command = getattr(self._queue, name)
+        if name not in ("put", "reserve_job", "bury", "delete", "release"):
+            return command
+        return lambda *args, **kwargs: self._run(command, args, kwargs)
+
+    def _run(self, command: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._left -= 1
+        if self._left:
+            return command(*args, **kwargs)
+        if self._after:
+            command(*args, **kwargs)
+        self.died = True
+        self._queue.close()
+        raise Crash
+
+
+COMMANDS = {"done": 1, "drop": 1, "retry": 2, "bury": 4, "interrupted": 1}
+CRASHES = [
+    (do, step, after) for do, steps in COMMANDS.items() for step in range(1, steps + 1) for after in (False, True)
+]
+
+
+@pytest.mark.parametrize(("do", "step", "after"), CRASHES)
+def test_a_crash_between_any_two_steps_never_loses_the_delivery(
+    beanstalkd: Beanstalkd, look: Queue, do: str, step: int, after: bool
+) -> None:
+    delivery = made(do)
+    put(look, delivery)
+    dying = Failing(beanstalkd.queue(), step, after=after)
+    with pytest.raises(Crash):
+        Bench(dying).consumer.work_one(0)  # type: ignore[arg-type]
+    assert dying.died
+    wait_for(lambda: look.stats_tube().reserved == 0, "what it held to come back")
+    kept = [envelope.decode(look.peek(stats.id).body) for stats in jobs(look)]
+    finished = do in ("done", "drop") and after
+    assert {found.id for found in kept} == (set() if finished else {delivery.id})
+
+
+def test_no_outcome_takes_more_steps_than_the_crashes_are_tried_at(beanstalkd: Beanstalkd, look: Queue) -> None:
+    for do, steps in COMMANDS.items():
+        put(look, made(do))
+        living = Failing(beanstalkd.queue(), steps + 1, after=False)
+        Bench(living).consumer.work_one(0)  # type: ignore[arg-type]
+        assert not living.died
+        living.close()
+        for stats in jobs(look):
+            look.delete(stats.id)
+
+
+def test_a_half_finished_bury_is_finished_by_whoever_gets_it(bench: Bench, look: Queue) -> None:
+    job_id = put(look, msgspec.structs.replace(made("done"), buried="consent revoked"))
+    bench.consumer.work_one(0)
+    stats, delivery = only(look)
+    assert (stats.id, stats.state, delivery.buried) == (job_id, "buried", "consent revoked")
+    assert bench.seen == []
+    look.kick(job_id)
+    bench.consumer.work_one(0)
+    assert len(bench.seen) == 1
+
+
+def test_while_it_is_buried_nobody_else_can_have_it(beanstalkd: Beanstalkd, look: Queue) -> None:
+    put(look, made("bury"))
+    with pytest.raises(Crash):
+        Bench(Failing(beanstalkd.queue(), 1, after=True)).consumer.work_one(0)  # type: ignore[arg-type]
+    wait_for(lambda: look.stats_tube().reserved == 0, "the old job to come back")
+    newest = jobs(look)[0]
+    assert (newest.state, newest.delay) == ("delayed", BURY_DELAY)
+
+
+class Meddled:
+    """A queue into which somebody reaches right after a put."""
+
+    def __init__(self, queue: Queue, meddle: Callable[[int], object]) -> None:
+        self._queue = queue
+        self._meddle = meddle
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    def put(self, body: bytes, *, delay: int = 0) -> int:
+        put = self._queue.put(body, delay=delay)
+        self._meddle(put)
+        return put
+
+
+def test_when_an_operator_takes_the_job_being_buried_nothing_stays_reserved(
+    beanstalkd: Beanstalkd, look: Queue
+) -> None:
+    old = put(look, made("bury"))
+    operator = beanstalkd.queue()
+    mine = beanstalkd.queue()
+    assert Bench(Meddled(mine, operator.reserve_job)).consumer.work_one(0) is True  # type: ignore[arg-type]
+    wait_for(lambda: look.stats_job(old).state == "ready", "the old job to be free")
+    operator.close()
+    mine.close()
+
+
+def test_an_error_nobody_thought_of_leaves_nothing_reserved(beanstalkd: Beanstalkd, look: Queue) -> None:
+    def meddle(_put: int) -> None:
+        raise RuntimeError("a bug")
+
+    old = put(look, made("retry"))
+    mine = beanstalkd.queue()
+    with pytest.raises(RuntimeError, match="a bug"):
+        Bench(Meddled(mine, meddle)).consumer.work_one(0)  # type: ignore[arg-type]
+    wait_for(lambda: look.stats_job(old).state == "ready", "the old job to be free")
+    mine.close()
+
+
+# -- a queue in trouble ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("do", ["retry", "bury", "fail"])
+def test_a_job_whose_next_form_is_refused_is_given_back(
+    beanstalkd: Beanstalkd, bench: Bench, look: Queue, do: str
+) -> None:
+    job_id = put(look, made(do))
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: look.stats().draining, "the server to drain")
+    for _ in range(4):
+        with pytest.raises(QueueRefused):
+            bench.consumer.work_one(0)
+    stats = look.stats_job(job_id)
+    assert (stats.state, stats.releases, stats.lost) == ("ready", 4, 0)
+    assert bench.ledger.entries == []
+
+
+def test_a_draining_queue_is_worked_empty(beanstalkd: Beanstalkd, bench: Bench, look: Queue) -> None:
+    put(look, made("done"))
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: look.stats().draining, "the server to drain")
+    assert bench.consumer.work_one(0) is True
+    assert look.stats_tube().ready == 0
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[Beanstalkd]:
+    """A beanstalkd that takes jobs of 600 bytes at the most."""
+    server = Beanstalkd(tmp_path, options=("-z", "600"))
+    yield server
+    server.stop()
+
+
+def test_a_job_whose_story_does_not_fit_is_buried_as_it_is(narrow: Beanstalkd) -> None:
+    mine, look = narrow.queue(), narrow.queue()
+    bench = Bench(mine)
+    body = json.dumps({"do": "fail", "more": "x" * 300}).encode()
+    delivery = msgspec.structs.replace(made("fail"), body=body)
+    job_id = put(look, delivery)
+    assert bench.consumer.work_one(0) is True
+    stats, kept = only(look)
+    assert (stats.id, stats.state, kept) == (job_id, "buried", delivery)
+    look.kick(job_id)
+    assert bench.consumer.work_one(0) is True
+    assert len(bench.seen) == 2
+    mine.close()
+    look.close()
+
+
+def test_a_queue_that_dies_under_a_handler_costs_no_delivery(beanstalkd: Beanstalkd, look: Queue) -> None:
+    def handler(_delivery: Delivery, _context: object) -> str:
+        beanstalkd.stop(signal.SIGKILL)
+        return "done"
+
+    mine = beanstalkd.queue()
+    bench = Bench(mine, handler=handler)
+    put(look, made("done"))
+    with pytest.raises(QueueUnavailable):
+        bench.consumer.work_one(0)
+    beanstalkd.start()
+    again = Bench(mine)
+    assert again.consumer.work_one(5) is True
+    assert len(again.seen) == 1
+    mine.close()
+
+
+def test_the_loop_goes_on_after_the_queue_was_away(beanstalkd: Beanstalkd, bench: Bench) -> None:
+    stop = threading.Event()
+    loop = threading.Thread(target=bench.consumer.run, args=(stop.is_set,))
+    loop.start()
+    try:
+        for number in (1, 2):
+            look = beanstalkd.queue()
+            put(look, made("done"))
+            look.close()
+            wait_for(lambda n=number: len(bench.ledger.entries) == n, "the delivery to be worked")
+            beanstalkd.stop(signal.SIGKILL)
+            wait_for(lambda: bench.board.card(0).state is State.CONNECTING, "the loss to be noticed")
+            beanstalkd.start()
+        wait_for(lambda: bench.board.card(0).state is State.WAITING, "the connection to be back")
+    finally:
+        stop.set()
+        loop.join(20)
+    assert not loop.is_alive()
