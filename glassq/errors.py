@@ -72,6 +72,10 @@ class JobNotFound(QueueError):
     """There is no such job, or it is not in a state (or ours) to do this with."""
 
 
+class SpoolError(GlassqError):
+    """The spool cannot keep a delivery. The message names its directory and why."""
+
+
 class Verdict(GlassqError):
     """What a handler raises to say what its attempt came to. `reason` is for the operator, in words."""
 

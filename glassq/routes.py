@@ -84,7 +84,7 @@ def _load(name: str, index: int, file: str) -> Handler:
     module_name, _, function_name = name.partition(":")
     try:
         handler = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SettingsError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
     if inspect.iscoroutinefunction(handler) or inspect.isgeneratorfunction(handler):
         # called, it would do nothing, and the delivery would count as done

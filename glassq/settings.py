@@ -33,6 +33,8 @@ _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
 _BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})|unix:/.+|fd://[0-9]+")
+# https://cloud.google.com/storage/docs/buckets#naming
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -111,9 +113,9 @@ class StorageUrl(str):
     def __new__(cls, text: str) -> Self:
         expected = 'expected "gs://BUCKET" or "file:///DIRECTORY"'
         parts = _split(text, expected)
-        bucket = parts.scheme == "gs" and parts.netloc and parts.path in ("", "/")
+        bucket = parts.scheme == "gs" and _BUCKET.fullmatch(parts.netloc) and parts.path in ("", "/")
         directory = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
-        if not (bucket or directory):
+        if not (bucket or directory) or parts.query or parts.fragment:
             raise ValueError(expected)
         return super().__new__(cls, text)
 

@@ -187,7 +187,8 @@ def _peek(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
 def _not_ready(whose: str, waiting: list[str], delivery: Delivery, context: Context) -> Retry | Bury:
     reason = f"{whose}: Glass still processes attachment {', '.join(waiting)}"
     patience = context.settings.glass.processing_patience
-    if delivery.age() > patience:
+    # whoever kicks a delivery that was buried for this wants it to wait once more
+    if delivery.age() > patience and (delivery.waits or delivery.attempt == 1):
         return Bury(f"{reason}, for more than {patience} ([glass] processing_patience)")
     # The exponent is bounded: waiting can go on for months, and 2.0 ** 1024 is no float any more.
     delay = context.settings.glass.processing_delay * 2 ** min(delivery.waits, 16)

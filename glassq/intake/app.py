@@ -119,6 +119,8 @@ class _Strict:
             if coding.strip().lower() != "chunked":
                 raise PingRefused(501, "Unsupported transfer coding", "Send the body with Content-Length.")
             raise PingRefused(411, "Length required", "Send the body with Content-Length, not chunked.")
+        if req.env.get("SERVER_PROTOCOL") not in ("HTTP/1.0", "HTTP/1.1"):
+            raise PingRefused(400, "Malformed request", "The request must be HTTP/1.1.")
         if req.method != "CONNECT" and not str(req.env.get("RAW_URI", "/")).startswith(("/", "*")):
             raise PingRefused(400, "Malformed request", "The request target must be a path.")
         host = req.env.get("HTTP_HOST")
@@ -151,9 +153,13 @@ def _on_refused(req: falcon.Request, resp: falcon.Response, error: PingRefused, 
 
 
 def _on_queue_error(req: falcon.Request, resp: falcon.Response, error: QueueError, params: dict[str, Any]) -> None:
-    log.error("not acknowledged %s", kv(status=503, why=error))
+    ping = req.method == "POST"
+    log.error("%s %s", "not acknowledged" if ping else "not ready", kv(status=503, why=error))
     resp.set_header("Retry-After", str(RETRY_AFTER))
-    _answer(resp, 503, "Queue unavailable", "The ping was not taken. Send it again later.")
+    detail = (
+        "The ping was not taken. Send it again later." if ping else "A ping would not be taken now; the log says why."
+    )
+    _answer(resp, 503, "Queue unavailable", detail)
 
 
 def _on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:

@@ -15,7 +15,6 @@ MAX_HEAD = 32 << 10
 MAX_LINE = 4094
 
 _REQUEST_LINE = re.compile(rb"[A-Za-z]{1,20} [^\s]+ HTTP/\d\.\d\r?\Z")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
 # HTTP/1.0 does not know it (RFC 9110, section 10.1.1).
 _EXPECT = re.compile(rb"HTTP/1\.1\r\n(?:[^\n]*\n)*?expect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
@@ -70,7 +69,7 @@ def _incomplete_head(data: bytes | bytearray) -> Arrival:
         return Arrival(refuse=414)
     if len(data) > MAX_HEAD:
         return Arrival(refuse=431)
-    if (newline and not _REQUEST_LINE.match(line)) or _BARE_LF.search(data):
+    if (newline and not _REQUEST_LINE.match(line)) or data.count(b"\n") != data.count(b"\r\n"):
         return Arrival(refuse=400)
     if data and not data[:1].isalpha() and data != b"\r":
         return Arrival(refuse=400)

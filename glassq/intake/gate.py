@@ -9,6 +9,7 @@ waiting. Threads only ever work.
 from __future__ import annotations
 
 import errno
+import logging
 import select
 import selectors
 import socket
@@ -21,6 +22,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.http import errors, get_parser
+from gunicorn.util import http_date
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from glassq.intake import arrival
@@ -30,15 +32,22 @@ from glassq.log import kv
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+log = logging.getLogger("glassq.intake")
+
 # One read of a socket, in bytes; a ping fits into one.
 CHUNK = 64 << 10
 # How long a closing connection may take to hear of it, in seconds (RFC 9112, section 9.6).
 LINGER = 2.0
 # Should a thread ever wait for a client after all, it waits so long: struct timeval of seconds and microseconds.
 _SEND_TIMEOUT = struct.pack("@ll", 1, 0)
+# How much may lie unread by a client, in bytes; some hundred answers.
+_SEND_BUFFER = 64 << 10
 # Who has waited so long for a thread is told to come again, in seconds: with the longest that the queue may then take
 # (glassq/intake/enqueue.py, BUDGET) he would give up on us.
 PATIENCE = 2.0
+
+# Nobody is there any more, or there is no descriptor for him: he waits in the backlog.
+_NOT_NOW = (errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.LimitRequestLine, 414),
@@ -65,6 +74,7 @@ class Connection(TConn):  # type: ignore[misc]
         # the parser gets what the gate gathered and never the socket: in a thread nothing can be waited for
         self.parser = get_parser(self.cfg, iter(()), self.client)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
     def takes_answers(self) -> bool:
         """Whether there is room for an answer, so that no thread waits for a client who asks and never reads."""
@@ -92,7 +102,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         try:
             sock, client = listener.accept()
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+            if error.errno not in _NOT_NOW:
                 raise
             return
         self.nr_conns += 1
@@ -139,6 +149,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
             conn.whole, conn.arrived, conn.continued = found.whole, time.monotonic(), False
             self.enqueue_req(conn)
         elif found.arrived:
+            log.warning("dropped %s", kv(why="reads no answers", sender=conn.client[0] if conn.client else ""))
             self._unwait(conn)
             self._linger(conn)
         elif found.expects and not conn.continued:
@@ -151,7 +162,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         self.poller.unregister(conn.sock)
 
     def murder_pending(self) -> None:
-        """Ends what has been too slow: requests with 408, closing connections without a word."""
+        """Ends what has been too slow: requests with 408; the silent and the closing without a word."""
         now = time.monotonic()
         while self.pending_conns and self.pending_conns[0].timeout < now:
             conn = self.pending_conns[0]
@@ -192,7 +203,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         """Answers what could not be parsed, without a word of it."""
         status = next((status for kind, status in _STATUS if isinstance(exc, kind)), 500)
         if status == 500:
-            self.log.exception("bug in intake")
+            log.exception("bug in intake")
         self._answer(client, addr, status, type(exc).__name__)
 
     def _keepalive_after(self, conn: Connection, keepalive: Any) -> bool:
@@ -220,14 +231,15 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         self._linger(conn)
 
     def _answer(self, sock: Any, addr: Any, status: int, why: str) -> None:
-        self.log.warning("refused %s", kv(status=status, why=why, sender=addr[0] if addr else ""))
+        log.warning("refused %s", kv(status=status, why=why, sender=addr[0] if addr else ""))
         title = HTTPStatus(status).phrase
         body = problem(status, title)
-        head = f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nContent-Type: {PROBLEM_JSON}\r\n"
+        head = [f"HTTP/1.1 {status} {title}", f"Date: {http_date()}", "Connection: close"]
+        head += [f"Content-Type: {PROBLEM_JSON}", f"Content-Length: {len(body)}"]
         if status == 503:
-            head += f"Retry-After: {RETRY_AFTER}\r\n"
+            head.append(f"Retry-After: {RETRY_AFTER}")
         with suppress(OSError):
-            sock.send(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+            sock.send("\r\n".join(head).encode() + b"\r\n\r\n" + body)
 
     def _linger(self, conn: Connection) -> None:
         """Says that we close, and reads on for a moment: a reset would take the answer away from the client."""

@@ -17,6 +17,7 @@ MAX_SLOTS = 128
 
 # state, jobs worked, job id, beat, started, deadline (0: none), delivery id
 _SLOT = struct.Struct("@qqqddd40s")
+_INT, _TIME = struct.Struct("@q"), struct.Struct("@d")
 _SIZE = 128
 _STATE, _BEAT = 0, 24
 
@@ -57,32 +58,35 @@ class Slot:
     def reset(self) -> None:
         """Called by the parent before it forks a child into this slot."""
         now = time.monotonic()
-        _SLOT.pack_into(self._memory, self._at, State.STARTING, 0, 0, now, now, 0.0, b"")
+        self._write(_SLOT.pack(State.STARTING, 0, 0, now, now, 0.0, b""))
 
     def clear(self) -> None:
         """Called by the parent when the slot's child is gone for good."""
-        _SLOT.pack_into(self._memory, self._at, State.EMPTY, 0, 0, 0.0, 0.0, 0.0, b"")
+        self._write(_SLOT.pack(State.EMPTY, 0, 0, 0.0, 0.0, 0.0, b""))
 
     def beat(self) -> None:
         """The child lives. Called by its keeper thread."""
-        struct.pack_into("@d", self._memory, self._at + _BEAT, time.monotonic())
+        self._write(_TIME.pack(time.monotonic()), _BEAT)
 
     def state(self, state: State) -> None:
         """What the child does from now on."""
-        struct.pack_into("@q", self._memory, self._at + _STATE, state)
+        self._write(_INT.pack(state), _STATE)
 
     def begin(self, job: int, delivery: str, deadline: float) -> None:
         """An attempt starts; at `deadline` (monotonic) the parent ends it the hard way."""
         now = time.monotonic()
-        _SLOT.pack_into(
-            self._memory, self._at, State.WORKING, self._worked, job, now, now, deadline, delivery.encode()[:40]
-        )
+        self._write(_SLOT.pack(State.WORKING, self._worked, job, now, now, deadline, delivery.encode()[:40]))
 
     def end(self) -> None:
         """The attempt is over and acted on."""
         self._worked += 1
         now = time.monotonic()
-        _SLOT.pack_into(self._memory, self._at, State.WAITING, self._worked, 0, now, now, 0.0, b"")
+        self._write(_SLOT.pack(State.WAITING, self._worked, 0, now, now, 0.0, b""))
+
+    def _write(self, packed: bytes, field: int = 0) -> None:
+        # Not pack_into: it fills the place with zeros first, and a beat that reads as 0 has the child killed.
+        start = self._at + field
+        self._memory[start : start + len(packed)] = packed
 
 
 class Scoreboard:

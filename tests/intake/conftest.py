@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conftest import Beanstalkd, Process, free_port, program, wait_for
-from tests.intake.wire import HEALTH, MARKER, PATIENCE, TOKEN, Wire
+from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
+from tests.intake.wire import HEALTH, MARKER, TOKEN, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.intake.wire import Answer
 
+# Without a compiler there is no fast one.
+PARSERS = ["python", "fast"] if find_spec("gunicorn_h1c") else ["python"]
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
 
@@ -29,10 +32,17 @@ class Web:
         *,
         tokens: str = TOKEN,
         at: tuple[str, int] | str | None = None,
+        parser: str = "auto",
+        under: tuple[str, ...] = (),
         **settings: Any,
     ) -> None:
-        """`at` is where to reach it, when `bind` is among the settings."""
+        """`at` is where to reach it, when `bind` is among the settings; `parser` is gunicorn's http_parser.
+
+        `under` is a command that starts it.
+        """
         directory.mkdir(exist_ok=True)
+        conf = (ROOT / "conf" / "gunicorn.conf.py").read_text()
+        (directory / "gunicorn.conf.py").write_text(f'{conf}\nhttp_parser = "{parser}"\n')
         self.dir = directory
         self.tokens = directory / "tokens"
         self.tokens.write_text(tokens + "\n")
@@ -40,7 +50,7 @@ class Web:
         self.file = directory / "glassq.toml"
         keys = {"bind": f"127.0.0.1:{self.address[1]}", "workers": 1, "threads": 4, **settings}
         self.file.write_text(toml(queue_url, keys, self.tokens))
-        self.process = Process([*program("glassq-web"), "--config", str(self.file)], directory / "web.log")
+        self.process = Process([*under, *program("glassq-web"), "--config", str(self.file)], directory / "web.log")
 
     def wait_ready(self) -> None:
         wait_for(lambda: not self.process.running() or self.healthy(), "glassq-web to answer")
@@ -111,10 +121,12 @@ def shared_beanstalkd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bean
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def shared_web(tmp_path_factory: pytest.TempPathFactory, shared_beanstalkd: Beanstalkd) -> Iterator[Web]:
-    """One for all tests that a server must survive unharmed."""
-    server = Web(tmp_path_factory.mktemp("web"), shared_beanstalkd.url)
+@pytest.fixture(scope="session", params=PARSERS)
+def shared_web(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared_beanstalkd: Beanstalkd
+) -> Iterator[Web]:
+    """One for all tests that a server must survive unharmed; once with each of gunicorn's parsers."""
+    server = Web(tmp_path_factory.mktemp("web"), shared_beanstalkd.url, parser=request.param)
     server.wait_ready()
     yield server
     server.stop()
@@ -147,6 +159,3 @@ def start_web(tmp_path: Path) -> Iterator[Callable[..., Web]]:
     yield start
     for server in started:
         server.stop()
-
-
-__all__ = ["PATIENCE", "Web", "assert_clean", "empty"]

@@ -42,6 +42,7 @@ def hold(row: Row, web: Web, jobs: Callable[[], list[bytes]]) -> None:
             wire.half_close()
         answer = wire.answer(headless=row.headless)
         assert answer.status in row.statuses, answer
+        assert answer.headers["date"]
         if answer.closing:
             assert wire.rest() == b""
         elif not row.half_close:

@@ -6,10 +6,11 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http import get_parser
 from gunicorn.http.errors import NoMoreData, ParseException
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassq.intake.arrival import EXPECTS, HEAD_ONLY, MAX_HEAD, WAIT, WHOLE, Arrival, look
+from tests.intake.conftest import PARSERS
 
 MAX_BODY = 1000
 LINE = b"POST /hooks/mirror HTTP/1.1\r\n"
@@ -67,9 +68,6 @@ def test_what_has_arrived_is_told_from_the_bytes_alone(data: bytes, found: Arriv
     assert look(data, MAX_BODY) == found
 
 
-CONFIG = Config()
-CONFIG.set("http_parser", "fast")
-
 # What smugglers are made of, and a little noise.
 NAMES = st.sampled_from(
     b"Content-Length|content-length|Content-Length | Content-Length|Content_Length|X-Content-Length|Content-Length-X|"
@@ -91,14 +89,17 @@ TAILS = st.sampled_from(
 REQUESTS = st.tuples(LINES, st.lists(HEADER, max_size=4).map(b"".join), TAILS).map(b"".join)
 
 
-@given(REQUESTS | st.binary(max_size=200))
-def test_gunicorn_never_needs_a_byte_more_than_has_arrived(data: bytes) -> None:
-    found = look(data, MAX_BODY)
-    if not found.whole:
+@pytest.mark.parametrize("parser", PARSERS)
+@settings(deadline=None)
+@given(data=REQUESTS | st.binary(max_size=200))
+def test_gunicorn_never_needs_a_byte_more_than_has_arrived(parser: str, data: bytes) -> None:
+    if not look(data, MAX_BODY).whole:
         return
-    parser = get_parser(CONFIG, iter([data]), ("127.0.0.1", 1))
+    config = Config()
+    config.set("http_parser", parser)
+    messages = get_parser(config, iter([data]), ("127.0.0.1", 1))
     try:
-        message = next(parser)
+        message = next(messages)
     except (ParseException, NoMoreData, StopIteration):
         # it is refused, or the connection ends: nothing is waited for, nothing follows
         return

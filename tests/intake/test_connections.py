@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import struct
 import threading
@@ -199,6 +200,34 @@ def test_no_descriptor_is_left_behind(web: Web) -> None:
     before = descriptors(web)
     visits()
     wait_for(lambda: descriptors(web) <= before, "as few descriptors as before")
+
+
+FEW_DESCRIPTORS = ("/bin/sh", "-c", 'ulimit -n 120 && exec "$0" "$@"')
+
+
+def test_more_clients_than_descriptors_are_served_in_the_end(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, under=FEW_DESCRIPTORS, request_timeout="1s")
+    workers = web.workers()
+    with ExitStack() as stack:
+        for _ in range(150):
+            stack.enter_context(web.wire())
+        assert web.ask(PING).status == 200
+    assert web.workers() == workers
+
+
+def test_running_out_of_descriptors_ends_no_worker(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> None:
+    web = start_web(beanstalkd.url, request_timeout="1s")
+    workers = web.workers()
+    # fewer than it was told at its start
+    resource.prlimit(workers[0], resource.RLIMIT_NOFILE, (descriptors(web) + 10, 1024))
+    with ExitStack() as stack:
+        for _ in range(25):
+            stack.enter_context(web.wire())
+        assert web.ask(HEALTH).status == 200
+    assert web.ask(PING).status == 200
+    assert web.workers() == workers
 
 
 # -- slow clients -------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from glassq.queues import Queue
     from tests.intake.conftest import Web
 
 PING = request()
@@ -54,6 +55,8 @@ def assert_not_taken(web: Web, why: str) -> None:
         assert b"beanstalkd" not in answer.body
     lines = web.log()[known:].splitlines()
     assert len(lines) == 2, lines
+    assert "not acknowledged" in lines[0]
+    assert "not ready" in lines[1]
     assert why in lines[0]
     assert web.healthy()
 
@@ -70,6 +73,13 @@ def test_a_dead_queue_is_503_until_it_is_back(web: Web, beanstalkd: Beanstalkd) 
     beanstalkd.start()
     assert_taken(web)
     assert len(empty(beanstalkd)) == 2
+
+
+def test_many_pings_share_few_connections_to_the_queue(web: Web, beanstalkd: Beanstalkd, queue: Queue) -> None:
+    for _ in range(5):
+        assert [answer.status for answer in at_once(web, 12)] == [200] * 12
+    # one for each of the server's four threads, and the test's own
+    assert queue.stats().connections <= 5
 
 
 def test_a_queue_that_comes_after_the_intake_is_taken_into_use(

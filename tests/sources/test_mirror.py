@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassq.errors import PingRefused
@@ -125,8 +125,8 @@ def test_while_tokens_are_rotated_each_current_one_is_taken() -> None:
 def test_the_token_file_has_one_token_a_line_and_comments(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text("# since May\r\n  first token  \n\n#gone\n\tsecond#1\n")
-    settings = parse(f'[sources.mirror]\nverify_tokens_file = "{file}"\n', "glassq.toml")
-    (mirror,) = open_sources(settings)
+    found = parse(f'[sources.mirror]\nverify_tokens_file = "{file}"\n', "glassq.toml")
+    (mirror,) = open_sources(found)
     for token in ("first token", "second#1"):
         assert mirror.check(ping(verifyToken=token))
     for token in ("# since May", "#gone", "gone", "", "  first token  ", "second"):
@@ -149,6 +149,7 @@ WITH_TOKEN = st.dictionaries(st.sampled_from(list(SHARE)), VALUES).map(
 )
 
 
+@settings(deadline=None)
 @given(st.binary() | ANY_PING | WITH_TOKEN)
 def test_any_bytes_are_taken_or_refused_and_never_anything_else(body: bytes) -> None:
     with suppress(PingRefused):
@@ -157,6 +158,7 @@ def test_any_bytes_are_taken_or_refused_and_never_anything_else(body: bytes) -> 
         assert all(isinstance(value, str) and value.isprintable() for value in labels.values())
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1).filter(str.isprintable))
 def test_a_refusal_holds_nothing_out_of_the_ping(text: str) -> None:
     sent = f"zq{text}qz"

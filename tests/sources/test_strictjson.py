@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glassq.sources import strictjson
@@ -21,6 +21,7 @@ DOCUMENTS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, st.booleans(), st.sampled_from([None, 2]))
 def test_an_ordinary_document_is_read_as_everybody_reads_it(
     document: Any, ascii_only: bool, indent: int | None
@@ -29,6 +30,7 @@ def test_an_ordinary_document_is_read_as_everybody_reads_it(
     assert strictjson.loads(text.encode()) == json.loads(text) == document
 
 
+@settings(deadline=None)
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(b"[" * 100_000)
 @example(b'{"a":' * 50_000)
@@ -48,6 +50,7 @@ PIECES = st.sampled_from("{}[],:\"\\ \n\0é/0-'") | st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES, max_size=30).map("".join))
 def test_what_looks_like_json_is_never_read_otherwise_than_by_everybody(text: str) -> None:
     with suppress(ValueError):

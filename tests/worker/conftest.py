@@ -52,7 +52,7 @@ def _raise(error: BaseException) -> Result:
     raise error
 
 
-class _Endless:
+class _Mute:
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
@@ -61,7 +61,8 @@ ACTS: dict[str, Callable[[], Any]] = {
     "done": lambda: "stored",
     "nothing": lambda: None,
     "dict": lambda: {"urls": ["a", "b"]},
-    "odd result": lambda: {("a", 1): _Endless(), "b": "caf\udce9"},
+    "odd dict": lambda: {("a", 1): "left out", "b": "caf\udce9"},
+    "mute dict": lambda: {"a": _Mute()},
     "odd text": lambda: "caf\udce9",
     "long result": lambda: "x" * 10_000,
     "drop": lambda: _raise(Drop("spoofed")),

@@ -1,0 +1,248 @@
+"""A real pool (bin/glassq-worker) with settings and handlers of its own, seen through log, /proc and notify socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from glassq import delivery as envelope
+from tests.conftest import Process, program, wait_for
+
+if TYPE_CHECKING:
+    from glassq.delivery import Delivery
+    from glassq.queues import Queue
+    from tests.conftest import Beanstalkd
+
+# Each attempt leaves "start NAME PID VERSION" and, when it returns, "end NAME PID VERSION" in the file `story`.
+HANDLERS = """
+import json, os, time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+VERSION = "one"
+
+def tell(event, name):
+    with (HERE / "story").open("a") as story:
+        story.write(f"{event} {name} {os.getpid()} {VERSION}\\n")
+
+def handle(delivery):
+    ping = json.loads(delivery.body)
+    tell("start", ping["name"])
+    globals()[ping["do"]](ping["name"])
+    tell("end", ping["name"])
+
+def other(delivery):
+    handle(delivery)
+    tell("other", json.loads(delivery.body)["name"])
+
+def work(name):
+    pass
+
+def hold(name):
+    while not (HERE / "let-go").exists():
+        time.sleep(0.02)
+
+def hold_stubbornly(name):
+    try:
+        hold(name)
+    except Exception:
+        return
+
+def swallow_once(name):
+    if (HERE / "swallowed").exists():
+        return
+    (HERE / "swallowed").touch()
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+
+def die(name):
+    os._exit(7)
+"""
+
+# What bin/glassq-worker does, with a shorter patience for a silent child.
+IMPATIENT = """
+import os, runpy, sys
+from glassq import log
+from glassq.settings import load
+from glassq.worker.pool import Pool
+from glassq.worker.systemd import Notifier
+
+consume = runpy.run_path(sys.argv[1])["consume"]
+settings = load(sys.argv[2], {})
+log.setup()
+notify = Notifier(os.environ.pop("NOTIFY_SOCKET", None))
+load_child = lambda: lambda slot: consume(settings, slot)
+pool = Pool(settings.worker.processes, load_child, notify, drain=10, watchdog=1, silence=3)
+sys.exit(pool.run())
+"""
+
+
+class Notified:
+    """systemd's end of the notify socket: all messages so far, in their order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.messages: list[dict[str, str]] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.settimeout(0.1)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._receive)
+        self._thread.start()
+
+    def _receive(self) -> None:
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                lines = self._socket.recv(4096).decode().split("\n")
+                self.messages.append(dict(line.split("=", 1) for line in lines))
+
+    def has(self, name: str) -> bool:
+        return any(name in message for message in self.messages)
+
+    def count(self, name: str) -> int:
+        return sum(name in message for message in self.messages)
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self._socket.close()
+
+
+class PoolRun:
+    """One pool in a directory of its own. As a context it ends with all its children, whatever the test did."""
+
+    def __init__(self, directory: Path, server: Beanstalkd, look: Queue | None = None, **worker: object) -> None:
+        self.dir = directory / "pool"
+        self.dir.mkdir()
+        self._url = server.url
+        self._look = look
+        self.worker = worker
+        self.notified = Notified(directory / "notify")
+        self.process: Process | None = None
+        self._children: set[int] = set()
+        self.write_handlers(HANDLERS)
+        self.write_settings()
+
+    def write_handlers(self, text: str) -> None:
+        (self.dir / "handlers.py").write_text(text)
+
+    def write_settings(self, handler: str = "handlers:handle", more: str = "") -> None:
+        worker = {"processes": 1, **self.worker}
+        lines = [
+            f'[queue]\nurl = "{self._url}"\ntimeout = "5s"',
+            f'[ledger]\nurl = "sqlite:///{self.dir}/ledger.db"',
+            f'[[routes]]\nsource = "mirror"\nhandler = "{handler}"',
+            "[worker]",
+            *(f"{key} = {json.dumps(value)}" for key, value in worker.items()),
+        ]
+        self.config.write_text("\n".join(lines) + "\n" + more)
+
+    @property
+    def config(self) -> Path:
+        return self.dir / "glassq.toml"
+
+    def start(self, arguments: list[str] | None = None, **env: str) -> Self:
+        self.process = Process(
+            arguments or [*program("glassq-worker"), "--config", str(self.config)],
+            self.dir / "log",
+            {"NOTIFY_SOCKET": str(self.notified.path), **env},
+        )
+        return self
+
+    def start_impatient(self) -> Self:
+        return self.start([sys.executable, "-c", IMPATIENT, program("glassq-worker")[-1], str(self.config)])
+
+    def ready(self) -> Self:
+        wait_for(lambda: self.notified.has("READY"), f"the pool to be ready\n{self.log()}", 30)
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.children()
+            self.process.end(signal.SIGKILL)
+            for pid in self._children:
+                if self._ours(pid):
+                    os.kill(pid, signal.SIGKILL)
+        self.notified.close()
+
+    # -- what can be seen of it -------------------------------------------------------------------------------------
+
+    def children(self) -> list[int]:
+        """Pids of the children that live, oldest first."""
+        assert self.process is not None
+        found = [pid for pid, (parent, state) in processes().items() if parent == self.process.pid and state != "Z"]
+        self._children |= set(found)
+        return sorted(found)
+
+    def zombies(self) -> list[int]:
+        assert self.process is not None
+        return [pid for pid, (parent, state) in processes().items() if parent == self.process.pid and state == "Z"]
+
+    def _ours(self, pid: int) -> bool:
+        """Whether it is still the child we saw: a pid can be given again."""
+        with suppress(OSError):
+            return b"glassq-worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return False
+
+    def log(self) -> str:
+        return self.process.output() if self.process is not None else ""
+
+    def story(self, event: str) -> list[tuple[str, int, str]]:
+        """Name of the ping, pid and version of the handler, for each such event."""
+        try:
+            lines = (self.dir / "story").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        parts = [line.split() for line in lines]
+        return [(name, int(pid), version) for what, name, pid, version in parts if what == event]
+
+    # -- what is done to it -----------------------------------------------------------------------------------------
+
+    def put(self, name: str, do: str = "work") -> Delivery:
+        assert self._look is not None
+        delivery = envelope.new("mirror", json.dumps({"name": name, "do": do}).encode(), {})
+        self._look.put(envelope.encode(delivery))
+        return delivery
+
+    def holding(self, name: str = "held", do: str = "hold") -> int:
+        """Has it work a delivery that does not end by itself; returns the pid of the child that does."""
+        before = len(self.story("start"))
+        self.put(name, do)
+        wait_for(lambda: len(self.story("start")) > before, f"{name} to be started\n{self.log()}")
+        return self.story("start")[-1][1]
+
+    def let_go(self) -> None:
+        (self.dir / "let-go").touch()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send(number)
+
+    def ended(self, deadline: float = 30.0) -> int:
+        """The exit code."""
+        assert self.process is not None
+        return self.process.wait(deadline)
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """Parent and state of every process, by pid."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # the name, in brackets, may hold anything
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            found[int(path.parent.name)] = (int(parent), state)
+    return found

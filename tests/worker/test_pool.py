@@ -1,0 +1,349 @@
+"""The pool as systemd and an operator see it: real processes, real signals, a real queue."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import wait_for
+from tests.worker.conftest import jobs, only
+from tests.worker.pools import HANDLERS, PoolRun, processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from glassq.queues import Queue
+    from tests.conftest import Beanstalkd
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are looked up in /proc")
+
+Make = "Callable[..., PoolRun]"
+
+
+@pytest.fixture
+def make(tmp_path: Path, beanstalkd: Beanstalkd, look: Queue) -> Iterator[Make]:
+    made: list[PoolRun] = []
+
+    def make(**worker: object) -> PoolRun:
+        made.append(PoolRun(tmp_path, beanstalkd, look, **worker))
+        return made[-1]
+
+    yield make
+    for run in made:
+        run.__exit__()
+
+
+def title(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
+
+
+# -- start ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_starts_before_its_queue_is_ready_once_all_children_reserve(
+    make: Make, beanstalkd: Beanstalkd, look: Queue
+) -> None:
+    look.close()
+    beanstalkd.stop()
+    run = make(processes=2).start()
+    wait_for(lambda: run.log().count("queue trouble") >= 2, "both children to miss the queue")
+    assert not run.notified.has("READY")
+    assert any(m.get("STATUS") == "starting: 0 of 2 reserve" for m in run.notified.messages)
+    beanstalkd.start()
+    run.ready()
+    assert run.process is not None
+    assert title(run.process.pid) == "glassq-worker: pool"
+    assert sorted(map(title, run.children())) == ["glassq-worker: child 1", "glassq-worker: child 2"]
+    run.send(signal.SIGTERM)
+    assert run.ended() == 0
+    assert run.notified.has("STOPPING")
+    assert run.notified.count("READY") == 1
+
+
+MISTAKES: dict[str, tuple[Callable[[PoolRun], object], str]] = {
+    "no settings": (lambda run: run.config.unlink(), "glassq.toml: cannot be read: No such file"),
+    "bad key": (
+        lambda run: run.write_settings(more='[queu]\nurl = "x"\n'),
+        "glassq.toml: unknown key queu; did you mean queue?",
+    ),
+    "bad value": (lambda run: run.write_settings(more='[log]\nlevel = "loud"\n'), '[log] level = "loud": '),
+    "no handler": (
+        lambda run: run.write_settings("handlers:nowhere"),
+        '[routes.0] handler = "handlers:nowhere": cannot be imported: AttributeError',
+    ),
+    "no module": (lambda run: run.write_settings("missing:f"), "cannot be imported: ModuleNotFoundError"),
+    "broken module": (lambda run: run.write_handlers("1 / 0\n"), "cannot be imported: ZeroDivisionError"),
+    "module that exits": (
+        lambda run: run.write_handlers("import sys; sys.exit(3)\n"),
+        "cannot be imported: SystemExit: 3",
+    ),
+    "bad ledger": (
+        lambda run: run.config.write_text(run.config.read_text().replace("sqlite:///", "nosuch://")),
+        "[ledger] url",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_configuration_ends_it_with_78_and_one_clear_line(make: Make, mistake: str) -> None:
+    run = make()
+    spoil, says = MISTAKES[mistake]
+    spoil(run)
+    run.start()
+    assert run.ended() == 78
+    (line,) = [line for line in run.log().splitlines() if line.startswith("glassq-worker: ")]
+    assert says in line
+    assert "Traceback" not in run.log()
+    assert not run.notified.has("READY")
+
+
+def test_a_stop_right_after_the_start_is_no_accident(make: Make) -> None:
+    run = make(processes=2).start()
+    wait_for(lambda: "pool starts" in run.log(), "the pool to start")
+    wait_for(run.children, "a child")
+    run.send(signal.SIGTERM)
+    assert run.ended() == 0
+    assert "died" not in run.log()
+
+
+# -- stop -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_lets_the_running_handler_finish(make: Make, look: Queue) -> None:
+    run = make(processes=2).start().ready()
+    run.holding()
+    run.put("next", "hold")
+    wait_for(lambda: len(run.story("start")) == 2, "both children to work")
+    run.put("left")
+    run.send(signal.SIGTERM)
+    wait_for(lambda: any("draining: 2 of 2" in m.get("STATUS", "") for m in run.notified.messages), "the drain")
+    stopping = next(i for i, message in enumerate(run.notified.messages) if "STOPPING" in message)
+    wait_for(
+        lambda: any("EXTEND_TIMEOUT_USEC" in message for message in run.notified.messages[stopping:]),
+        "systemd to be asked for time",
+    )
+    run.let_go()
+    assert run.ended() == 0
+    assert {name for name, _, _ in run.story("end")} == {"held", "next"}
+    (left,) = jobs(look)
+    assert (left.state, left.reserves) == ("ready", 0)
+
+
+@pytest.mark.parametrize("signals", [["SIGTERM", "SIGTERM"], ["SIGINT", "SIGINT"], ["SIGQUIT"]])
+def test_a_cold_stop_gives_the_job_back_and_burns_no_attempt(make: Make, look: Queue, signals: list[str]) -> None:
+    run = make().start().ready()
+    run.holding()
+    for number, name in enumerate(signals):
+        run.send(signal.Signals[name])
+        wait_for(lambda n=number: run.log().count("pool stops") > n, "the signal to be seen")
+    assert run.ended() == 0
+    stats, delivery = only(look)
+    assert (stats.state, stats.releases, stats.reserves) == ("ready", 1, 1)
+    assert (delivery.attempt, delivery.failures, delivery.evidence) == (1, 0, ())
+
+
+def test_a_handler_that_cannot_be_stopped_is_killed_with_its_child(make: Make, look: Queue) -> None:
+    run = make().start().ready()
+    run.holding(do="swallow_once")
+    run.send(signal.SIGQUIT)
+    assert run.ended() == 0
+    assert "children do not stop: killed" in run.log(), run.log()
+    wait_for(lambda: look.stats_tube().ready == 1, "the job to come back")
+
+
+def test_when_the_parent_is_killed_its_children_stop_by_themselves(make: Make) -> None:
+    run = make(processes=2).start().ready()
+    busy = run.holding()
+    children = run.children()
+    assert len(children) == 2
+    run.send(signal.SIGKILL)
+    run.ended()
+
+    def living() -> set[int]:
+        return {pid for pid in children if processes().get(pid, (0, "Z"))[1] != "Z"}
+
+    wait_for(lambda: living() == {busy}, "the idle child to stop")
+    run.let_go()
+    wait_for(lambda: not living(), "the busy child to finish and stop")
+    assert [name for name, _, _ in run.story("end")] == ["held"]
+
+
+# -- accidents ------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_child_is_replaced_and_its_job_worked_again(make: Make, look: Queue) -> None:
+    run = make().start().ready()
+    first = run.holding()
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: len(run.story("start")) == 2, "the job to be worked again")
+    run.let_go()
+    wait_for(lambda: not jobs(look), "the delivery to be done")
+    (name, second, _) = run.story("start")[1]
+    assert (name, run.children()) == ("held", [second])
+    assert second != first
+    assert run.zombies() == []
+    assert "child died" in run.log()
+    assert "how=SIGKILL" in run.log()
+
+
+def test_a_handler_that_kills_its_process_is_buried_before_it_takes_all_children_with_it(
+    make: Make, look: Queue
+) -> None:
+    run = make().start().ready()
+    run.put("deadly", "die")
+    wait_for(lambda: look.stats_tube().buried == 1, "the delivery to be buried")
+    _, delivery = only(look)
+    assert delivery.buried.startswith("3 attempts ended with their process")
+    assert len(run.story("start")) == 3
+    run.put("next")
+    wait_for(lambda: run.story("end"), "the pool to go on")
+
+
+def test_an_overrun_is_put_again_with_evidence_though_the_handler_catches_exceptions(make: Make, look: Queue) -> None:
+    run = make(deadline="30s", grace="29500ms").start().ready()
+    run.holding(do="hold_stubbornly")
+    wait_for(lambda: look.stats_tube().delayed == 1, "the attempt to be ended")
+    _, delivery = only(look)
+    (evidence,) = delivery.evidence
+    assert evidence.message == "the handler overran its deadline"
+    assert "in hold_stubbornly" in evidence.traceback
+    assert run.story("end") == []
+    assert "child died" not in run.log()
+
+
+def test_a_handler_that_swallows_everything_is_killed_at_its_hard_deadline(make: Make, look: Queue) -> None:
+    run = make(deadline="2s", grace="1s").start().ready()
+    first = run.holding(do="swallow_once")
+    wait_for(lambda: run.story("end"), "the delivery to be worked again")
+    wait_for(lambda: not jobs(look), "it to be done")
+    assert run.story("end")[0][1] != first
+    assert "child killed: it overran its hard deadline" in run.log()
+
+
+def test_a_silent_child_is_killed_and_systemd_is_told_that_all_is_well(make: Make, look: Queue) -> None:
+    run = make(processes=2).start_impatient().ready()
+    wait_for(lambda: run.notified.count("WATCHDOG") >= 2, "the watchdog to be fed")
+    frozen = run.holding()
+    os.kill(frozen, signal.SIGSTOP)
+    wait_for(lambda: "child killed: it is silent" in run.log(), "the silence to be noticed")
+    wait_for(lambda: len(run.story("start")) == 2, "the job to be worked again")
+    run.let_go()
+    wait_for(lambda: not jobs(look), "the delivery to be done")
+    wait_for(lambda: len(run.children()) == 2, "the child to be replaced")
+    assert frozen not in run.children()
+    before = run.notified.count("WATCHDOG")
+    wait_for(lambda: run.notified.count("WATCHDOG") > before, "the watchdog to be fed")
+
+
+def test_the_watchdog_is_fed_as_often_as_systemd_asks(make: Make) -> None:
+    run = make().start(WATCHDOG_USEC="1000000").ready()
+    wait_for(lambda: run.notified.count("WATCHDOG") >= 3, "the watchdog to be fed")
+    run.send(signal.SIGSTOP)
+    before = run.notified.count("WATCHDOG")
+    run.send(signal.SIGCONT)
+    wait_for(lambda: run.notified.count("WATCHDOG") > before, "it to be fed after a pause")
+
+
+# -- an operator ----------------------------------------------------------------------------------------------------
+
+
+def test_ttin_and_ttou_are_one_child_more_or_less_and_never_none(make: Make) -> None:
+    run = make().start().ready()
+    first = run.children()
+    run.send(signal.SIGTTIN)
+    wait_for(lambda: len(run.children()) == 2, "one child more")
+    wait_for(lambda: max(map(title, run.children())) == "glassq-worker: child 2", "it to be up")
+    run.send(signal.SIGTTOU)
+    wait_for(lambda: run.children() == first, "one child less")
+    run.send(signal.SIGTTOU)
+    run.put("after")
+    wait_for(lambda: run.story("end"), "the last child to work on")
+    assert run.children() == first
+    assert "died" not in run.log()
+
+
+def test_a_reload_brings_new_code_and_settings_and_loses_nothing(make: Make, look: Queue) -> None:
+    run = make(processes=2).start().ready()
+    held = run.holding()
+    old = run.children()
+    run.write_handlers(HANDLERS.replace('VERSION = "one"', 'VERSION = "the-second"'))
+    run.write_settings("handlers:other")
+    run.send(signal.SIGHUP)
+    put: list[str] = []
+
+    def new_code_runs() -> bool:
+        put.append(f"during-{len(put)}")
+        run.put(put[-1])
+        return "the-second" in {version for _, _, version in run.story("other")}
+
+    wait_for(new_code_runs, "the new code to run")
+    run.let_go()
+    wait_for(lambda: not set(old) & set(run.children()), "all children to be replaced")
+    wait_for(lambda: not jobs(look), "everything to be worked")
+    assert sorted(name for name, _, _ in run.story("end")) == sorted(["held", *put])
+    assert ("held", held, "one") in run.story("end")
+    assert "died" not in run.log()
+
+
+def test_a_reload_with_wrong_settings_changes_nothing(make: Make) -> None:
+    run = make().start().ready()
+    before = run.children()
+    run.config.write_text("[queue\n")
+    run.send(signal.SIGHUP)
+    wait_for(lambda: "not reloaded: " in run.log(), "the mistake to be told")
+    assert "is not TOML" in run.log()
+    run.put("after")
+    wait_for(lambda: run.story("end"), "the pool to go on")
+    assert run.children() == before
+
+
+def test_a_reload_with_a_broken_handler_leaves_the_others_at_work(make: Make) -> None:
+    run = make(processes=2).start().ready()
+    before = run.children()
+    run.write_handlers("1 / 0\n")
+    run.send(signal.SIGHUP)
+    wait_for(lambda: 'how="exit 78"' in run.log(), "the new child to give up")
+    wait_for(lambda: len(set(before) & set(run.children())) == 1, "the old child that was asked to be gone")
+    (left,) = set(before) & set(run.children())
+    run.put("meanwhile")
+    wait_for(lambda: run.story("end"), "the other old child to work on")
+    assert run.story("end")[0][1] == left
+    run.write_handlers(HANDLERS)
+    wait_for(lambda: len(run.children()) == 2 and left not in run.children(), "both to be replaced by mended ones", 30)
+
+
+def test_usr2_writes_every_stack_to_the_log(make: Make) -> None:
+    run = make().start().ready()
+    run.holding()
+    run.send(signal.SIGUSR2)
+    wait_for(lambda: "in hold" in run.log(), "the stack of the handler")
+    wait_for(lambda: "in _on_signal" in run.log(), "the stack of the parent")
+    run.let_go()
+    wait_for(lambda: run.story("end"), "the handler to go on")
+    assert "died" not in run.log()
+
+
+# -- wear -----------------------------------------------------------------------------------------------------------
+
+
+def test_children_are_recycled_after_their_jobs_and_nothing_is_lost(make: Make, look: Queue) -> None:
+    run = make(max_jobs=3).start().ready()
+    names = [f"ping-{number}" for number in range(9)]
+    for name in names:
+        run.put(name)
+    wait_for(lambda: not jobs(look), "everything to be worked", 30)
+    assert sorted(name for name, _, _ in run.story("end")) == sorted(names)
+    assert len({pid for _, pid, _ in run.story("end")}) == 3
+    assert "died" not in run.log()
+
+
+def test_a_memory_limit_below_what_a_child_needs_still_gets_work_done(make: Make, look: Queue) -> None:
+    run = make(max_rss="1MiB").start().ready()
+    for number in range(3):
+        run.put(f"ping-{number}")
+    wait_for(lambda: not jobs(look), "everything to be worked", 30)
+    assert len({pid for _, pid, _ in run.story("end")}) == 3

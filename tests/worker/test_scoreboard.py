@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
+from glassq.worker.systemd import Notifier
+from tests.conftest import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_what_a_child_writes_its_parent_reads() -> None:
+    board = Scoreboard(2)
+    board.slots[1].reset()
+    pid = os.fork()
+    if pid == 0:
+        board.slots[1].begin((1 << 63) - 1, "0199" + "a" * 60, 12.5)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    card = board.card(1)
+    assert (card.state, card.job, card.deadline) == (State.WORKING, (1 << 63) - 1, 12.5)
+    assert card.delivery == "0199" + "a" * 36
+    assert board.card(0).state is State.EMPTY
+
+
+def test_a_slot_is_counted_up_and_cleared() -> None:
+    board = Scoreboard(MAX_SLOTS)
+    slot = board.slots[-1]
+    slot.reset()
+    assert board.card(slot.index).state is State.STARTING
+    for worked in (1, 2):
+        slot.begin(7, "id", 1.0)
+        slot.end()
+        card = board.card(slot.index)
+        assert (card.state, card.worked, card.job, card.delivery) == (State.WAITING, worked, 0, "")
+    slot.clear()
+    assert (board.card(slot.index).state, board.card(slot.index).worked) == (State.EMPTY, 0)
+
+
+def test_a_card_read_while_it_is_written_never_makes_a_child_look_silent() -> None:
+    board = Scoreboard(1)
+    slot = board.slots[0]
+    slot.reset()
+    pid = os.fork()
+    while pid == 0:
+        slot.begin(7, "0199", float("inf"))
+        slot.beat()
+        slot.state(State.WORKING)
+        slot.end()
+    try:
+        wait_for(lambda: board.card(0).worked, "the child to write")
+        cards = [board.card(0) for _ in range(100_000)]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert [card for card in cards if not card.beat or not card.started] == []
+    assert {card.state for card in cards} == {State.WORKING, State.WAITING}
+    assert {card.deadline for card in cards} == {0.0, float("inf")}
+
+
+def test_an_id_that_is_no_ascii_can_be_shown() -> None:
+    board = Scoreboard(1)
+    board.slots[0].begin(1, "ü" * 40, 1.0)
+    assert board.card(0).delivery
+
+
+def test_systemd_is_told_by_path_and_by_abstract_address(tmp_path: Path) -> None:
+    abstract = f"glassq-test-{os.getpid()}"
+    for bound, named in [(str(tmp_path / "n"), str(tmp_path / "n")), (f"\0{abstract}", f"@{abstract}")]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.bind(bound)
+            Notifier(named)(READY=1, STATUS="two children wait")
+            sock.settimeout(10)
+            assert sock.recv(4096) == b"READY=1\nSTATUS=two children wait"
+
+
+def test_without_systemd_nothing_is_told(tmp_path: Path) -> None:
+    Notifier(None)(READY=1)
+    Notifier("")(READY=1)
+    Notifier(str(tmp_path / "gone"))(READY=1)
