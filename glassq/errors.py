@@ -61,7 +61,11 @@ class QueueUnavailable(QueueError):
 
 
 class QueueRefused(QueueError):
-    """The queue lives but takes no job now: draining, out of memory or disk, or not writing to disk."""
+    """The queue lives but takes no job now: draining, or out of memory or disk."""
+
+
+class QueueVolatile(QueueRefused):
+    """The queue keeps jobs in memory only: what it took a moment ago may be gone after a restart."""
 
 
 class JobTooBig(QueueError):

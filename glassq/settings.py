@@ -196,6 +196,9 @@ class Intake(_Section, frozen=True):
     threads: AtLeastOne = 8
     max_body: Size = Size("16KiB")
     request_timeout: Duration = Duration("10s")
+    spool: str = "/var/spool/glassq"
+    spool_max: Size = Size("1GiB")
+    spool_min_free: Size = Size("256MiB")
     require_durable: bool = True
 
 

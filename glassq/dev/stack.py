@@ -155,6 +155,7 @@ def write_settings(directory: Path, sections: Mapping[str, Mapping[str, object]]
     _write_secret(directory / "mirror-verify-tokens", secrets.token_urlsafe(24))
     common: dict[str, dict[str, object]] = {
         "queue": {"url": url},
+        "intake": {"spool": directory / "spool"},
         "sources.mirror": {"verify_tokens_file": directory / "mirror-verify-tokens"},
         "storage": {"url": f"file://{directory}/photos"},
         "ledger": {"url": f"sqlite:///{directory}/ledger.db"},

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import falcon
 
 from glassq import delivery as envelope
-from glassq.errors import PingRefused, QueueError
+from glassq.errors import PingRefused, QueueError, QueueRefused
 from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
 from glassq.log import kv
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from glassq.intake.enqueue import Enqueue
+    from glassq.intake.safekeeping import Safekeeping
     from glassq.sources import Source
 
 log = logging.getLogger("glassq.intake")
@@ -31,39 +30,37 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1
 _JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*)?", re.ASCII | re.IGNORECASE)
 
 
-def create_app(
-    sources: Iterable[Source], enqueue: Enqueue, *, max_body: int, require_durable: bool
-) -> falcon.App[Any, Any]:
-    """The app on these sources and this way into the queue; `max_body` is in bytes."""
+def create_app(sources: Iterable[Source], keeping: Safekeeping, *, max_body: int) -> falcon.App[Any, Any]:
+    """The app on these sources and this way to disk; `max_body` is in bytes."""
     app: falcon.App[Any, Any] = falcon.App(middleware=[_Strict()])
     app.add_error_handler(PingRefused, _on_refused)
     app.add_error_handler(QueueError, _on_queue_error)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(Exception, _on_bug)
     for source in sources:
-        app.add_route(f"/hooks/{source.name}", Hook(source, enqueue, max_body))
+        app.add_route(f"/hooks/{source.name}", Hook(source, keeping, max_body))
     app.add_route("/healthz", Health())
-    app.add_route("/readyz", Ready(enqueue, require_durable=require_durable))
+    app.add_route("/readyz", Ready(keeping))
     return app
 
 
 class Hook:
     """Where one source sends its pings."""
 
-    def __init__(self, source: Source, enqueue: Enqueue, max_body: int) -> None:
+    def __init__(self, source: Source, keeping: Safekeeping, max_body: int) -> None:
         self._source = source
-        self._enqueue = enqueue
+        self._keeping = keeping
         self._max_body = max_body
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200 when the ping is kept durably, and never before."""
-        started = time.monotonic()
         body = self._body(req)
         labels = self._source.check(body)
         delivery = envelope.new(self._source.name, body, labels)
-        job = self._enqueue.put(envelope.encode(delivery))
-        milliseconds = (time.monotonic() - started) * 1000
-        log.info("acknowledged %s", kv(delivery=delivery.id, source=delivery.source, job=job, ms=milliseconds))
+        where = self._keeping.keep(delivery.id, envelope.encode(delivery))
+        # a line for every ping would cost a fifth of all that is done for it
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("acknowledged %s", kv(delivery=delivery.id, source=delivery.source, kept=where))
         resp.content_type = falcon.MEDIA_TEXT
 
     def _body(self, req: falcon.Request) -> bytes:
@@ -95,19 +92,16 @@ class Health:
 class Ready:
     """A ping would be taken now."""
 
-    def __init__(self, enqueue: Enqueue, *, require_durable: bool) -> None:
-        self._enqueue = enqueue
-        self._require_durable = require_durable
+    def __init__(self, keeping: Safekeeping) -> None:
+        self._keeping = keeping
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """200 when the queue answers, takes jobs and (if that is required) writes to disk; else 503 with the reason."""
-        stats = self._enqueue.stats()
-        if stats.draining:
-            raise QueueError("the queue is draining: it takes no jobs until it is restarted")
-        if self._require_durable and not stats.durable:
-            raise QueueError("the queue writes nothing to disk")
+        """200 when a ping would be kept durably, in the queue or in the spool; else 503. The log says why."""
+        found = self._keeping.readiness()
+        if not found.ready:
+            raise QueueRefused(found.trouble)
         resp.content_type = falcon.MEDIA_TEXT
-        resp.text = "ready\n"
+        resp.text = "ready, by the spool: the queue takes nothing now\n" if found.trouble else "ready\n"
 
 
 class _Strict:

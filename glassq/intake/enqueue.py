@@ -6,12 +6,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from glassq.errors import JobNotFound, QueueRefused, QueueUnavailable
+from glassq.errors import JobNotFound, QueueUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from glassq.queues import Queue, ServerStats
+    from glassq.queues import JobStats, Queue, ServerStats
 
 T = TypeVar("T")
 
@@ -22,34 +22,28 @@ BUDGET = 5.0
 class Enqueue:
     """A few queue connections, each lent to one thread at a time. Made after the fork."""
 
-    def __init__(self, connect: Callable[[], Queue], slowest: float, *, require_durable: bool) -> None:
-        """`connect` makes an unconnected queue; `slowest` is how long one call on it can take, in seconds.
-
-        With `require_durable` a job counts as put when the server's disk has it.
-        """
+    def __init__(self, connect: Callable[[], Queue], slowest: float) -> None:
+        """`connect` makes an unconnected queue; `slowest` is how long one call on it can take, in seconds."""
         self._connect = connect
         self._slowest = slowest
-        self._require_durable = require_durable
         # the one used last is the likeliest to live, and few are ever made
         self._idle: deque[Queue] = deque()
 
     def put(self, job: bytes) -> int:
-        """The id of the job, now kept durably.
+        """The id of the job that the queue has taken.
 
-        Raises QueueUnavailable or QueueRefused within BUDGET seconds. The job may have been put all the same: the
-        sender then sends again, and it is worked twice.
+        Raises QueueUnavailable or QueueRefused within BUDGET seconds. The job may have been put all the same: kept
+        once more elsewhere, it is worked twice.
         """
-        return self._call(lambda queue: self._put(queue, job))
+        return self._call(lambda queue: queue.put(job))
 
     def stats(self) -> ServerStats:
         """What the server says of itself, on the same connections and within the same time. Raises QueueError."""
         return self._call(lambda queue: queue.stats())
 
-    def _put(self, queue: Queue, job: bytes) -> int:
-        job_id = queue.put(job)
-        if self._require_durable and not _on_disk(queue, job_id):
-            raise QueueRefused("beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it")
-        return job_id
+    def stats_job(self, job_id: int) -> JobStats:
+        """A job's state and counters. Raises JobNotFound, or QueueError like `put`."""
+        return self._call(lambda queue: queue.stats_job(job_id))
 
     def _call(self, command: Callable[[Queue], T]) -> T:
         started = time.monotonic()
@@ -65,6 +59,9 @@ class Enqueue:
     def _on(self, queue: Queue, command: Callable[[Queue], T]) -> T:
         try:
             result = command(queue)
+        except JobNotFound:
+            self._idle.append(queue)
+            raise
         except BaseException:
             queue.close()
             raise
@@ -80,12 +77,3 @@ class Enqueue:
     def _forget(self) -> None:
         while self._idle:
             self._borrow().close()
-
-
-def _on_disk(queue: Queue, job_id: int) -> bool:
-    # After one failed write beanstalkd goes on without its binlog and answers INSERTED as ever; only this shows it.
-    try:
-        return queue.stats_job(job_id).file > 0
-    except JobNotFound:
-        # a consumer was faster: what is done need not be kept
-        return True

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.http import errors, get_parser
 from gunicorn.util import http_date
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from glassq.intake import arrival
 from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
@@ -42,6 +42,8 @@ LINGER = 2.0
 _SEND_TIMEOUT = struct.pack("@ll", 1, 0)
 # How much may lie unread by a client, in bytes; some hundred answers.
 _SEND_BUFFER = 64 << 10
+# So many answers lie in a small part of it: it is enough to look that often whether a client reads.
+LOOK_EVERY = 32
 # Who has waited so long for a thread is told to come again, in seconds: with the longest that the queue may then take
 # (glassq/intake/enqueue.py, BUDGET) he would give up on us.
 PATIENCE = 2.0
@@ -65,8 +67,12 @@ class Connection(TConn):  # type: ignore[misc]
         super().__init__(*arguments)
         self.buffer = bytearray()
         self.whole = False
+        #: kept alive, and nothing of a next request is here
+        self.idle = False
         #: "100 Continue" has been sent for the request that arrives now
         self.continued = False
+        #: how many requests have arrived
+        self.asked = 0
         #: when the request that waits for a thread had arrived
         self.arrived = 0.0
         # the stock worker would wait for data in a thread
@@ -76,8 +82,14 @@ class Connection(TConn):  # type: ignore[misc]
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
-    def takes_answers(self) -> bool:
-        """Whether there is room for an answer, so that no thread waits for a client who asks and never reads."""
+    def reads_answers(self) -> bool:
+        """Whether there is room for answers, so that no thread waits for a client who asks and never reads.
+
+        There is for the next LOOK_EVERY of them each time it was looked at.
+        """
+        self.asked += 1
+        if self.asked % LOOK_EVERY:
+            return True
         poll = select.poll()
         poll.register(self.sock, select.POLLOUT)
         return bool(poll.poll(0))
@@ -108,17 +120,13 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         self.nr_conns += 1
         self._wait(Connection(self.cfg, sock, client, listener.getsockname()))
 
-    def on_client_socket_readable(self, conn: Connection, client: Any) -> None:
-        """A kept-alive connection has its next request, or the beginning of it."""
-        self.poller.unregister(client)
-        self.keepalived_conns.remove(conn)
-        self._wait(conn)
-        self._on_bytes(conn, client)
-
     def _wait(self, conn: Connection) -> None:
+        self._await_request(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_bytes, conn))
+
+    def _await_request(self, conn: Connection) -> None:
         conn.timeout = time.monotonic() + self.request_timeout
         self.pending_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_bytes, conn))
 
     def _on_bytes(self, conn: Connection, sock: Any) -> None:
         try:
@@ -128,6 +136,10 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         except OSError:
             chunk = b""
             conn.buffer.clear()
+        if conn.idle:
+            conn.idle = False
+            self.keepalived_conns.remove(conn)
+            self._await_request(conn)
         conn.buffer += chunk
         if chunk:
             self._judge(conn)
@@ -144,7 +156,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         found = arrival.look(conn.buffer, self.max_body)
         if found.refuse:
             self._refuse(conn, found.refuse)
-        elif found.arrived and conn.takes_answers():
+        elif found.arrived and conn.reads_answers():
             self._unwait(conn)
             conn.whole, conn.arrived, conn.continued = found.whole, time.monotonic(), False
             self.enqueue_req(conn)
@@ -217,13 +229,16 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         if fs.cancelled() or fs.exception() is not None or not fs.result():
             self._linger(conn)
             return
+        conn.sock.setblocking(False)
         conn.buffer += conn.parser.unreader.take_buffered()
         if conn.buffer:
-            conn.sock.setblocking(False)
             self._wait(conn)
             self._judge(conn)
-        else:
-            super().finish_request(conn, fs)
+            return
+        conn.idle = True
+        conn.timeout = time.monotonic() + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
+        self.keepalived_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_bytes, conn))
 
     def _refuse(self, conn: Connection, status: int) -> None:
         self._unwait(conn)

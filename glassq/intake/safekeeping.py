@@ -1,8 +1,9 @@
 """Keeps a delivery durably, one way or the other: in the queue, else in the spool.
 
 A process that has seen the queue fail does not let each sender find out anew: pings go straight to the spool until
-the watcher, a thread that looks once a second, finds the queue well again. The watcher also drains the spool, and checks
-that the queue really writes to disk: after one failed write beanstalkd goes on without its binlog and answers as ever.
+the watcher, a thread that looks once a second, finds the queue well again. The watcher also drains the spool, and looks
+whether the queue really writes to disk: after one failed write beanstalkd goes on without its binlog, and answers as
+ever. What it took since the last look is then spooled as well.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, QueueError, QueueRefused, SpoolError
+from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueVolatile, SpoolError
 from glassq.log import kv
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ class Safekeeping:
         #: why the queue is not used now; "" while it is
         self._trouble = ""
         self._last: ServerStats | None = None
-        # a put whose job is still to be looked at: is it in the binlog?
-        self._sample = 0
+        #: what the queue has taken since it last proved that it writes to disk: (job id, delivery id, job)
+        self._unproven: deque[tuple[int, str, bytes]] = deque()
         self._over = threading.Event()
 
     def start(self) -> None:
@@ -65,10 +67,10 @@ class Safekeeping:
         """
         if not self._trouble:
             try:
-                self._sample = self._enqueue.put(job)
+                self._unproven.append((self._enqueue.put(job), delivery_id, job))
                 return "queue"
             except QueueError as error:
-                self._give_up_on_queue(str(error))
+                self._give_up_on_queue(error)
         try:
             self._spool.write(delivery_id, job)
         except SpoolError as error:
@@ -82,7 +84,7 @@ class Safekeeping:
             try:
                 self._check()
             except QueueError as error:
-                self._give_up_on_queue(str(error))
+                self._give_up_on_queue(error)
         ready = True
         if self._trouble:
             try:
@@ -96,7 +98,7 @@ class Safekeeping:
         try:
             self._check()
         except QueueError as error:
-            self._give_up_on_queue(str(error))
+            self._give_up_on_queue(error)
             return
         if self._trouble:
             log.warning("the queue takes deliveries again")
@@ -106,7 +108,7 @@ class Safekeeping:
         try:
             drained = self._spool.drain(self._enqueue.put)
         except QueueError as error:
-            self._give_up_on_queue(str(error))
+            self._give_up_on_queue(error)
             return
         if drained:
             log.warning("spool drained %s", kv(deliveries=drained))
@@ -128,17 +130,15 @@ class Safekeeping:
         if not self._require_durable:
             return
         if not now.durable:
-            raise QueueRefused("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
+            raise QueueVolatile("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
+        taken = len(self._unproven)
         before, self._last = self._last, now
-        stands_still = (
-            before is not None
-            and before.uptime <= now.uptime
-            and now.puts > before.puts
-            and now.records == before.records
-        )
-        sample, self._sample = self._sample, 0
-        if stands_still or (sample and not self._on_disk(sample)):
-            raise QueueRefused("beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it")
+        # a restarted server counts from 0 again
+        stands_still = before is not None and now.puts > before.puts and now.records == before.records
+        if stands_still or (taken and not self._on_disk(self._unproven[taken - 1][0])):
+            raise QueueVolatile("beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it")
+        for _ in range(taken):
+            self._unproven.popleft()
 
     def _on_disk(self, job_id: int) -> bool:
         try:
@@ -147,7 +147,18 @@ class Safekeeping:
             # a consumer was faster; the binlog's counters speak for it
             return True
 
-    def _give_up_on_queue(self, why: str) -> None:
+    def _keep_unproven(self) -> None:
+        """What the queue may have in memory only goes to the spool as well: worked twice rather than not at all."""
+        while self._unproven:
+            _, delivery_id, job = self._unproven.popleft()
+            try:
+                self._spool.write(delivery_id, job)
+            except SpoolError as error:
+                log.critical("acknowledged, and perhaps in memory only %s", kv(delivery=delivery_id, why=error))
+
+    def _give_up_on_queue(self, error: QueueError) -> None:
         if not self._trouble:
-            log.error("the queue takes no deliveries: they go to the spool %s", kv(why=why))
-        self._trouble = why
+            log.error("the queue takes no deliveries: they go to the spool %s", kv(why=error))
+        self._trouble = str(error)
+        if isinstance(error, QueueVolatile):
+            self._keep_unproven()

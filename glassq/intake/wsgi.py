@@ -13,9 +13,11 @@ from gunicorn.app.base import Application
 from gunicorn.util import parse_address
 
 from glassq import log
-from glassq.errors import SettingsError
+from glassq.errors import SettingsError, SpoolError
 from glassq.intake.app import create_app
 from glassq.intake.enqueue import Enqueue
+from glassq.intake.safekeeping import Safekeeping
+from glassq.intake.spool import Spool
 from glassq.log import kv
 from glassq.queues import open_queue
 from glassq.settings import installed_file, load
@@ -67,6 +69,7 @@ def read(file: str | None) -> tuple[Settings, list[Source]]:
     sources = open_sources(settings)
     if not sources:
         raise SettingsError(f"{settings.file}: no source of pings: expected a section such as [sources.mirror]")
+    open_spool(settings)
     return settings, sources
 
 
@@ -74,12 +77,19 @@ def get_app(settings: Settings, sources: list[Source]) -> falcon.App[Any, Any]:
     """The app as the settings have it; for one process, made after the fork."""
     intake, queue = settings.intake, settings.queue
     durable = intake.require_durable
-    enqueue = Enqueue(
-        lambda: open_queue(queue, require_durable=durable),
-        queue.connect_timeout + queue.timeout,
-        require_durable=durable,
-    )
-    return create_app(sources, enqueue, max_body=intake.max_body, require_durable=durable)
+    enqueue = Enqueue(lambda: open_queue(queue, require_durable=durable), queue.connect_timeout + queue.timeout)
+    keeping = Safekeeping(enqueue, open_spool(settings), require_durable=durable)
+    keeping.start()
+    return create_app(sources, keeping, max_body=intake.max_body)
+
+
+def open_spool(settings: Settings) -> Spool:
+    """The spool of the settings, with its directory made. Raises SettingsError where that cannot be."""
+    intake = settings.intake
+    try:
+        return Spool(Path(intake.spool), max_size=intake.spool_max, min_free=intake.spool_min_free)
+    except SpoolError as error:
+        raise SettingsError(f'{settings.file}: [intake] spool = "{intake.spool}": {error}') from None
 
 
 def try_bind(bind: Bind) -> None:

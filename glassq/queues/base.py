@@ -66,13 +66,19 @@ class TubeStats:
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """The server as a whole. `durable` says whether it was started to write to disk."""
+    """The server as a whole. `durable` says whether it was started to write to disk; `uptime` is in seconds.
+
+    `puts` and `records` count puts and binlog records since it started: where the one grows and the other stands still,
+    nothing is written any more.
+    """
 
     version: str
     durable: bool
     draining: bool
     connections: int
     uptime: int
+    puts: int
+    records: int
 
 
 class Queue(Protocol):

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import greenstalk
 
-from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
 from glassq.queues.base import Job, JobStats, ScanProgress, ServerStats, TubeStats
 
 if TYPE_CHECKING:
@@ -35,12 +35,11 @@ _PROBE_TUBE = "glassq.probe"
 _PROBE_DELAY = 3600
 _PROGRESS_EVERY = 2_000
 
-_REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError, greenstalk.BuriedError)
+_REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
 _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
     greenstalk.DrainingError: "beanstalkd is draining: it takes no jobs until it is restarted",
     greenstalk.OutOfMemoryError: "beanstalkd is out of memory, or its disk is full",
     greenstalk.InternalError: "beanstalkd has an internal error; its disk may be full",
-    greenstalk.BuriedError: "beanstalkd kept the job in memory only: its binlog failed",
 }
 # Besides what says so itself, this is how greenstalk shows a cut or garbled reply.
 _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
@@ -189,6 +188,8 @@ class Beanstalk:
             raise JobTooBig("the job is larger than beanstalkd takes (its option -z)") from None
         except _REFUSED as error:
             raise QueueRefused(_REFUSALS[type(error)]) from None
+        except greenstalk.BuriedError:
+            raise QueueVolatile("beanstalkd kept the job in memory only: its binlog failed") from None
         except _BROKEN as error:
             self.close()
             raise QueueUnavailable(f"beanstalkd at {self._where()}: {_words(error)}") from error
@@ -269,6 +270,8 @@ def _server_stats(found: greenstalk.Stats) -> ServerStats:
         draining=found["draining"] == "true",
         connections=found["current-connections"],
         uptime=found["uptime"],
+        puts=found["cmd-put"],
+        records=found["binlog-records-written"],
     )
 
 

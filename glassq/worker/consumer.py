@@ -119,7 +119,8 @@ class Consumer:
             log.error("job buried as it is %s", kv(job=job.id, error=error))
             self._queue.bury(job.id)
         except JobNotFound:
-            # Our lease ran out before we could act. Whoever has the job now works it again.
+            # Our lease ran out before we could act, or an operator took what we were burying. Whoever has the job now
+            # works it again; what we may still hold goes back.
             log.warning("job is no longer ours %s", kv(job=job.id))
             self._queue.close()
         except BaseException:

@@ -48,7 +48,8 @@ class Web:
         self.tokens.write_text(tokens + "\n")
         self.address = at or ("127.0.0.1", free_port())
         self.file = directory / "glassq.toml"
-        keys = {"bind": f"127.0.0.1:{self.address[1]}", "workers": 1, "threads": 4, **settings}
+        self.spool = directory / "spool"
+        keys = {"bind": f"127.0.0.1:{self.address[1]}", "workers": 1, "threads": 4, "spool": str(self.spool)} | settings
         self.file.write_text(toml(queue_url, keys, self.tokens))
         self.process = Process([*under, *program("glassq-web"), "--config", str(self.file)], directory / "web.log")
 
@@ -89,7 +90,9 @@ def toml(queue_url: str, intake: dict[str, Any], tokens: Path) -> str:
         f'{name} = "{value}"\n' if isinstance(value, str) else f"{name} = {str(value).lower()}\n"
         for name, value in intake.items()
     )
-    return f'[queue]\nurl = "{queue_url}"\n[intake]\n{keys}[sources.mirror]\nverify_tokens_file = "{tokens}"\n'
+    mirror = f'[sources.mirror]\nverify_tokens_file = "{tokens}"\n'
+    # debug: a line for each ping that is taken, too
+    return f'[queue]\nurl = "{queue_url}"\n[intake]\n{keys}{mirror}[log]\nlevel = "debug"\n'
 
 
 def assert_clean(log: str) -> None:

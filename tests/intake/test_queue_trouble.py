@@ -1,7 +1,8 @@
-"""Rows 61 and 62: what a sender is told while the queue does not take his ping, and after."""
+"""Rows 61 and 62: what becomes of pings while the queue does not take them, and after."""
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import signal
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import delivery
+from glassq.errors import QueueVolatile
 from tests.conftest import Beanstalkd, wait_for
 from tests.intake.conftest import empty
 from tests.intake.wire import HEALTH, Answer, body, request
@@ -26,6 +28,10 @@ PING = request()
 READY = HEALTH.replace(b"healthz", b"readyz")
 # A sender waits 10 s and is promised an answer within 5; a busy test machine gets the rest, in seconds.
 PROMISED = 8.0
+
+
+# No disk has so much to spare: with it the spool takes nothing.
+NO_SPOOL = {"spool_min_free": "1000000GiB"}
 
 
 @pytest.fixture
@@ -47,32 +53,115 @@ def at_once(web: Web, many: int) -> list[Answer]:
 
 def assert_not_taken(web: Web, why: str) -> None:
     """A ping is refused for now, readiness says so, and only the log says why."""
-    known = len(web.log())
     for answer in (web.ask(PING), web.ask(READY)):
         assert answer.status == 503
         assert 1 <= int(answer.headers["retry-after"]) <= 5
         assert answer.is_problem()
         assert b"beanstalkd" not in answer.body
-    lines = web.log()[known:].splitlines()
-    assert len(lines) == 2, lines
-    assert "not acknowledged" in lines[0]
-    assert "not ready" in lines[1]
-    assert why in lines[0]
+        assert b"spool" not in answer.body
+    assert why in web.log()
     assert web.healthy()
 
 
 def assert_taken(web: Web) -> None:
+    """A ping goes into the queue."""
     assert web.ask(PING).status == 200
-    assert web.ask(READY).status == 200
+    assert web.ask(READY).body == b"ready\n"
 
 
-def test_a_dead_queue_is_503_until_it_is_back(web: Web, beanstalkd: Beanstalkd) -> None:
+def assert_spooled(web: Web, why: str) -> None:
+    """A ping is taken all the same, into the spool; the log says why, once."""
+    known = len(list(web.spool.glob("*.job")))
+    assert web.ask(PING).status == 200
+    assert len(list(web.spool.glob("*.job"))) == known + 1
+    answer = web.ask(READY)
+    assert (answer.status, b"by the spool" in answer.body) == (200, True)
+    assert web.log().count("they go to the spool") == 1
+    assert why in web.log()
+
+
+def wait_for_jobs(web: Web, server: Beanstalkd, ids: int) -> list[str]:
+    """Waits until the spool is empty and so many different deliveries were in the queue; all that came, in order."""
+    came: list[str] = []
+
+    def look() -> bool:
+        came.extend(delivery.decode(job).id for job in empty(server))
+        return len(set(came)) >= ids and not list(web.spool.glob("*.job"))
+
+    wait_for(look, f"{ids} deliveries to be in the queue")
+    assert len(set(came)) == ids
+    return came
+
+
+def test_pings_to_a_dead_queue_are_spooled_and_follow_in_order_when_it_is_back(
+    web: Web, beanstalkd: Beanstalkd
+) -> None:
     assert_taken(web)
     beanstalkd.stop()
-    assert_not_taken(web, "Connection refused")
+    assert_spooled(web, "Connection refused")
+    assert [answer.status for answer in at_once(web, 12)] == [200] * 12
+    assert [web.ask(PING).status for _ in range(5)] == [200] * 5
     beanstalkd.start()
+    came = wait_for_jobs(web, beanstalkd, 19)
+    assert came == sorted(came)
+    wait_for(lambda: web.ask(READY).body == b"ready\n", "the queue to be used again")
+    assert_taken(web)
+
+
+def test_a_dead_queue_and_a_full_spool_are_503_until_either_is_back(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, **NO_SPOOL)
+    assert_taken(web)
+    beanstalkd.stop()
+    assert_not_taken(web, "its disk is as good as full")
+    assert "Connection refused" in web.log()
+    beanstalkd.start()
+    wait_for(lambda: web.ask(READY).status == 200, "the queue to be used again")
     assert_taken(web)
     assert len(empty(beanstalkd)) == 2
+
+
+def test_a_spool_takes_no_more_than_it_may(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> None:
+    web = start_web(beanstalkd.url, spool_max="1KiB")
+    beanstalkd.stop()
+    statuses = [web.ask(PING).status for _ in range(8)]
+    taken = statuses.count(200)
+    assert 0 < taken < 8
+    assert statuses == [200] * taken + [503] * (8 - taken)
+    beanstalkd.start()
+    wait_for_jobs(web, beanstalkd, taken)
+
+
+def test_what_is_damaged_in_the_spool_is_set_aside_and_the_rest_follows(web: Web, beanstalkd: Beanstalkd) -> None:
+    beanstalkd.stop()
+    assert [web.ask(PING).status for _ in range(3)] == [200] * 3
+    second = sorted(web.spool.glob("*.job"))[1]
+    data = bytearray(second.read_bytes())
+    data[40] ^= 1
+    second.write_bytes(data)
+    beanstalkd.start()
+    wait_for_jobs(web, beanstalkd, 2)
+    assert (web.spool / "damaged" / second.name).read_bytes() == data
+    assert "damaged delivery in the spool set aside" in web.log()
+
+
+def test_many_processes_spool_and_one_drains(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> None:
+    web = start_web(beanstalkd.url, workers=3)
+    beanstalkd.stop()
+    for _ in range(5):
+        assert [answer.status for answer in at_once(web, 12)] == [200] * 12
+    beanstalkd.start()
+    assert len(wait_for_jobs(web, beanstalkd, 60)) == 60
+
+
+def test_a_killed_worker_leaves_its_spool_to_the_next_one(web: Web, beanstalkd: Beanstalkd) -> None:
+    beanstalkd.stop()
+    assert [web.ask(PING).status for _ in range(3)] == [200] * 3
+    for pid in web.workers():
+        os.kill(pid, signal.SIGKILL)
+    beanstalkd.start()
+    wait_for_jobs(web, beanstalkd, 3)
 
 
 def test_many_pings_share_few_connections_to_the_queue(web: Web, beanstalkd: Beanstalkd, queue: Queue) -> None:
@@ -87,8 +176,9 @@ def test_a_queue_that_comes_after_the_intake_is_taken_into_use(
 ) -> None:
     beanstalkd.stop()
     web = start_web(beanstalkd.url)
-    assert_not_taken(web, "Connection refused")
+    assert_spooled(web, "Connection refused")
     beanstalkd.start()
+    wait_for_jobs(web, beanstalkd, 1)
     assert_taken(web)
 
 
@@ -103,7 +193,20 @@ def test_after_a_restart_of_the_queue_the_very_next_ping_is_taken(
     assert len(empty(beanstalkd)) == 20
 
 
-def test_a_frozen_queue_is_503_in_time_for_all_who_ask_at_once(web: Web, beanstalkd: Beanstalkd) -> None:
+def test_a_frozen_queue_holds_up_nobody_for_long(web: Web, beanstalkd: Beanstalkd) -> None:
+    assert_taken(web)
+    beanstalkd.send(signal.SIGSTOP)
+    assert [answer.status for answer in at_once(web, 16)].count(200) >= 4
+    assert_spooled(web, "no answer in time")
+    beanstalkd.send(signal.SIGCONT)
+    wait_for(lambda: web.ask(READY).body == b"ready\n", "the queue to be used again")
+    assert_taken(web)
+
+
+def test_a_frozen_queue_and_a_full_spool_are_503_in_time_for_all_who_ask_at_once(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, **NO_SPOOL)
     assert_taken(web)
     beanstalkd.send(signal.SIGSTOP)
     answers = at_once(web, 16)
@@ -111,26 +214,26 @@ def test_a_frozen_queue_is_503_in_time_for_all_who_ask_at_once(web: Web, beansta
     assert all(answer.is_problem() for answer in answers)
     assert_not_taken(web, "no answer in time")
     beanstalkd.send(signal.SIGCONT)
-    assert_taken(web)
 
 
-def test_a_draining_queue_is_503_until_it_is_restarted(web: Web, beanstalkd: Beanstalkd) -> None:
+def test_pings_to_a_draining_queue_are_spooled_until_it_is_restarted(web: Web, beanstalkd: Beanstalkd) -> None:
     assert_taken(web)
     beanstalkd.send(signal.SIGUSR1)
-    wait_for(lambda: web.ask(READY).status == 503, "beanstalkd to drain")
-    assert_not_taken(web, "draining: it takes no jobs until it is restarted")
+    wait_for(lambda: web.ask(READY).body != b"ready\n", "beanstalkd to drain")
+    assert_spooled(web, "draining: it takes no jobs until it is restarted")
     beanstalkd.stop()
     beanstalkd.start()
+    wait_for_jobs(web, beanstalkd, 2)
     assert_taken(web)
 
 
-def test_a_queue_that_writes_nothing_to_disk_is_503_and_the_log_says_what_to_do(
+def test_a_queue_that_writes_nothing_to_disk_is_not_used_and_the_log_says_what_to_do(
     web: Web, beanstalkd: Beanstalkd
 ) -> None:
     assert_taken(web)
     beanstalkd.stop()
     beanstalkd.start(durable=False)
-    assert_not_taken(web, "start it with -b DIRECTORY -f0")
+    assert_spooled(web, "start it with -b DIRECTORY -f0")
     assert empty(beanstalkd) == []
 
 
@@ -142,19 +245,18 @@ def test_a_queue_without_a_disk_is_taken_where_the_settings_say_so(
     assert_taken(start_web(beanstalkd.url, require_durable=False))
 
 
-def test_a_queue_whose_disk_is_full_is_503(tmp_path: Path, start_web: Callable[..., Web]) -> None:
+def test_pings_to_a_queue_whose_disk_is_full_are_spooled(tmp_path: Path, start_web: Callable[..., Web]) -> None:
     server = Beanstalkd(tmp_path, options=("-s", "20000"))
     try:
         web = start_web(server.url)
         assert web.ask(PING).status == 200
         # it cannot make its next file, as on a full disk
         server.dir.rename(tmp_path / "elsewhere")
-        statuses = [web.ask(PING).status for _ in range(60)]
-        taken = statuses.count(200)
-        assert statuses == [200] * taken + [503] * (60 - taken)
-        assert 0 < taken < 60
+        assert [web.ask(PING).status for _ in range(60)] == [200] * 60
         assert "its disk is full" in web.log()
-        assert len(empty(server)) == 1 + taken
+        spooled = len(list(web.spool.glob("*.job")))
+        assert 0 < spooled < 60
+        assert len(empty(server)) == 61 - spooled
     finally:
         server.stop()
 
@@ -193,11 +295,29 @@ def test_62_after_a_failed_write_nothing_is_acknowledged_that_lies_in_memory_onl
     assert web.ask(PING).status == 200
     failing_disk.fail()
     # beanstalkd says BURIED once, and INSERTED ever after
-    assert [web.ask(PING).status for _ in range(5)] == [503] * 5
+    assert [web.ask(PING).status for _ in range(5)] == [200] * 5
     assert "its binlog failed" in web.log()
     failing_disk.stop(signal.SIGKILL)
     failing_disk.start()
-    assert len(empty(failing_disk)) == 1
+    wait_for_jobs(web, failing_disk, 6)
+
+
+def test_what_was_acknowledged_just_before_the_disk_was_found_failing_is_kept_too(
+    failing_disk: FailingDisk, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(failing_disk.url)
+    assert web.ask(PING).status == 200
+    failing_disk.fail()
+    other = failing_disk.queue()
+    # somebody else hears of it, and our next pings are told INSERTED
+    with pytest.raises(QueueVolatile):
+        other.put(b"", tube="other")
+    other.close()
+    assert [web.ask(PING).status for _ in range(5)] == [200] * 5
+    wait_for(lambda: "its binlog failed" in web.log(), "the failure to be found out")
+    failing_disk.stop(signal.SIGKILL)
+    failing_disk.start()
+    wait_for_jobs(web, failing_disk, 6)
 
 
 def test_the_largest_ping_that_can_be_allowed_fits_into_a_job(
