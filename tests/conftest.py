@@ -107,7 +107,11 @@ class Beanstalkd:
                 pytest.fail("beanstalkd is missing")
             pytest.skip("beanstalkd is missing: make setup")
         self._process = Process([program, *where, *binlog, *self._options], self._log)
-        wait_for(self.answers, "beanstalkd to answer")
+        try:
+            wait_for(self.answers, "beanstalkd to answer")
+        except BaseException:
+            self.stop()
+            raise
 
     def answers(self) -> bool:
         queue = self.queue()

@@ -55,9 +55,7 @@ class Lease:
     def start(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:
         """Starts the keeper. `cold()` tells whether to stop at once; `orphaned` is called when the parent is gone."""
         signal.signal(signal.SIGALRM, self._raise)
-        self._thread = threading.Thread(
-            target=self._keep, args=(cold, orphaned, os.getppid()), name="keeper", daemon=True
-        )
+        self._thread = threading.Thread(target=self._keep, args=(cold, orphaned), name="keeper", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -82,10 +80,11 @@ class Lease:
         with self._lock:
             self._job = 0
 
-    def _keep(self, cold: Callable[[], bool], orphaned: Callable[[], None], parent: int) -> None:
+    def _keep(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:
         while not self._over.wait(BEAT):
             self._slot.beat()
-            if os.getppid() != parent:
+            # not who our parent was when the keeper started: it may have died while the handlers were loaded
+            if os.getppid() != self._slot.parent:
                 orphaned()
             with self._lock:
                 interrupt = self._look(cold()) if self._job else None

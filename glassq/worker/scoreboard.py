@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import mmap
+import os
 import struct
 import time
 from dataclasses import dataclass
@@ -47,10 +48,11 @@ class Card:
 
 
 class Slot:
-    """One child's place on the scoreboard, for writing."""
+    """One child's place on the scoreboard, for writing. `parent` is the pid of the process that made it."""
 
     def __init__(self, memory: mmap.mmap, index: int) -> None:
         self.index = index
+        self.parent = os.getpid()
         self._memory = memory
         self._at = index * _SIZE
         self._worked = 0

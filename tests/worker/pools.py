@@ -171,6 +171,8 @@ class PoolRun:
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None:
+            # a stopped parent forks no child that we would not see
+            self.process.send(signal.SIGSTOP)
             self.children()
             self.process.end(signal.SIGKILL)
             for pid in self._children:

@@ -172,6 +172,18 @@ def test_when_the_parent_is_killed_its_children_stop_by_themselves(make: Make) -
     assert [name for name, _, _ in run.story("end")] == ["held"]
 
 
+def test_when_the_parent_is_killed_a_child_that_still_starts_stops_too(make: Make) -> None:
+    run = make()
+    run.write_handlers("while not (__import__('pathlib').Path(__file__).parent / 'let-go').exists(): pass\n" + HANDLERS)
+    run.start()
+    wait_for(run.children, "a child")
+    (child,) = run.children()
+    run.send(signal.SIGKILL)
+    run.ended()
+    run.let_go()
+    wait_for(lambda: processes().get(child, (0, "Z"))[1] == "Z", "the child to stop by itself")
+
+
 # -- accidents ------------------------------------------------------------------------------------------------------
 
 
