@@ -31,7 +31,7 @@ demo: $(READY) ## the whole way on this machine: simulated Glass users share pho
 	@$(BIN)/glassq demo $(DEMO_ARGS)
 
 test: $(READY) ## the tests, on real servers and processes on loopback; prints coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(TEST_ARGS)
 
 check: $(READY) ## the one gate: format, lint, types
 	@$(BIN)/ruff format --check .

@@ -29,7 +29,7 @@ RUN = [
 # its own parser in Python.
 FAST = ["gunicorn_h1c>=0.6.10"]
 DEMO = ["pillow>=10.1"]
-TEST = ["coverage>=7.6", "hypothesis>=6.100", "pytest>=8.0", "pytest-cov>=5.0"]
+TEST = ["coverage>=7.6", "hypothesis>=6.100", "pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6"]
 CHECK = ["mypy>=1.11", "ruff>=0.6"]
 
 setup(
