@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 from servers import TOKEN
 
+# Between two senders' coming, in seconds: all of the server's processes wait for the next one again.
+SETTLE = 0.005
+
 
 @dataclass
 class Load:
@@ -58,6 +61,10 @@ def full_speed(port: int, *, connections: int, seconds: float) -> Load:
         for _ in range(connections):
             sock = socket.create_connection(("127.0.0.1", port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # one after the other, or the first of the server's processes to wake takes them all
+            sock.sendall(data)
+            sock.recv(4096)
+            time.sleep(SETTLE)
             selector.register(sock, selectors.EVENT_READ, [0.0])
         started = time.perf_counter()
         for key in list(selector.get_map().values()):

@@ -13,7 +13,7 @@ VERSION and teach `decode` both forms: jobs of the old one may lie buried for mo
 
 from __future__ import annotations
 
-import os
+import random
 import time
 import zlib
 from datetime import UTC, datetime
@@ -107,7 +107,8 @@ def new(source: str, body: bytes, labels: dict[str, str]) -> Delivery:
 
 def new_id() -> str:
     """A UUID of version 7 (RFC 9562, 5.7): 48 bits of milliseconds since 1970, then 74 random ones."""
-    value = int(time.time() * 1000) << 80 | int.from_bytes(os.urandom(10))
+    # unique, not secret: os.urandom would give up the interpreter lock, and a busy intake wants it back for long
+    value = int(time.time() * 1000) << 80 | random.getrandbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"

@@ -21,7 +21,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.http import errors, get_parser
+from gunicorn.http import errors, get_parser, wsgi
+from gunicorn.http.wsgi import Response
 from gunicorn.util import http_date
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
@@ -95,6 +96,22 @@ class Connection(TConn):  # type: ignore[misc]
         return bool(poll.poll(0))
 
 
+class Answer(Response):  # type: ignore[misc]
+    """A response whose Date is made once a second: else it is the dearest of all headers."""
+
+    date = (0, "")
+
+    def default_headers(self) -> list[str]:
+        """The status line and the headers that every answer has."""
+        now = int(time.time())
+        second, date = Answer.date
+        if now != second:
+            date = http_date(now)
+            Answer.date = (now, date)
+        end = "close" if self.should_close() else "keep-alive"
+        return [f"HTTP/1.1 {self.status}\r\n", f"Date: {date}\r\n", f"Connection: {end}\r\n"]
+
+
 class Gate(ThreadWorker):  # type: ignore[misc]
     """The worker class named in conf/gunicorn.conf.py, which also sets `request_timeout` and `max_body` here."""
 
@@ -106,6 +123,8 @@ class Gate(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._lingering: deque[Connection] = deque()
+        # every look into gunicorn's settings costs a microsecond
+        self._keepalive = self.cfg.keepalive
 
     # -- the main loop: gather ----------------------------------------------------------------------------------
 
@@ -203,13 +222,21 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         conn.buffer.clear()
         return super().handle(conn)
 
-    def handle_request(self, req: Any, conn: Connection) -> Any:
-        """Answers one request that could be parsed."""
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        """Answers one request that could be parsed; whether the connection goes on.
+
+        The stock worker's, less what nobody uses here: hooks, access log, file responses, max_requests.
+        """
         # the gate has said "100 Continue" itself, or will not: the answer is at hand
         req._expected_100_continue = False
-        if not conn.whole:
-            req.force_close()
-        return super().handle_request(req, conn)
+        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, Answer)
+        environ["wsgi.multithread"] = True
+        if not (conn.whole and self.alive) or len(self.keepalived_conns) >= self.max_keepalived:
+            answer.force_close()
+        for chunk in self.wsgi(environ, answer.start_response):
+            answer.write(chunk)
+        answer.close()
+        return not answer.should_close()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answers what could not be parsed, without a word of it."""
@@ -236,7 +263,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
             self._judge(conn)
             return
         conn.idle = True
-        conn.timeout = time.monotonic() + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
+        conn.timeout = time.monotonic() + (self._keepalive if self.alive else STOP_KEEPALIVE_LINGER)
         self.keepalived_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_bytes, conn))
 

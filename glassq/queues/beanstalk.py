@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import socket
-from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+import struct
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import greenstalk
@@ -45,6 +47,39 @@ _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
 _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
 
 
+class _LimitedSocket(socket.socket):
+    """A connected socket whose replies must come in time, however slowly they drip in.
+
+    The kernel keeps the limit (SO_RCVTIMEO): with Python's own timeouts each receive and each send would cost a poll
+    and a fight for the interpreter lock more.
+    """
+
+    def __init__(self, plain: socket.socket) -> None:
+        super().__init__(fileno=plain.detach())
+        self.setblocking(True)
+        self._seconds = 0.0
+        self._over = 0.0
+
+    def limit(self, seconds: float) -> None:
+        """From now on a reply has so long."""
+        self._over = time.monotonic() + seconds
+        if seconds != self._seconds:
+            self._seconds = seconds
+            timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self.setsockopt(socket.SOL_SOCKET, option, timeval)
+
+    def recv_into(self, *arguments: Any) -> int:
+        """Raises TimeoutError where the limit has passed."""
+        try:
+            received = super().recv_into(*arguments)
+        except BlockingIOError:
+            raise TimeoutError from None
+        if time.monotonic() > self._over:
+            raise TimeoutError
+        return received
+
+
 class Beanstalk:
     """One connection to beanstalkd, for one thread of one process. See `glassq.queues.base.Queue`."""
 
@@ -61,7 +96,7 @@ class Beanstalk:
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._require_durable = require_durable
-        self._sock: socket.socket | None = None
+        self._sock: _LimitedSocket | None = None
         self._client: greenstalk.Client[bytes] | None = None
         self._using = ""
 
@@ -177,8 +212,8 @@ class Beanstalk:
         """Runs one command; `wait` is how much longer than usual its reply may take, in seconds."""
         try:
             client = self._client or self._connect()
-            if self._sock is not None and self._sock.gettimeout() != self._timeout + wait:
-                self._sock.settimeout(self._timeout + wait)
+            if self._sock is not None:
+                self._sock.limit(self._timeout + wait)
             return command(client)
         except greenstalk.TimedOutError:
             raise
@@ -208,14 +243,15 @@ class Beanstalk:
 
     def _connect(self) -> greenstalk.Client[bytes]:
         if isinstance(self._address, str):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._sock = sock
-            sock.settimeout(self._connect_timeout)
-            sock.connect(self._address)
+            plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            with _closed_on_error(plain):
+                plain.settimeout(self._connect_timeout)
+                plain.connect(self._address)
         else:
-            self._sock = sock = socket.create_connection(self._address, self._connect_timeout)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(self._timeout)
+            plain = socket.create_connection(self._address, self._connect_timeout)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock = sock = _LimitedSocket(plain)
+        sock.limit(self._timeout)
         client = greenstalk.Client(sock, encoding=None, use=self.tube, watch=self.tube)
         if self._require_durable and int(client.stats()["binlog-current-index"]) == 0:
             client.close()
@@ -292,8 +328,17 @@ def _check_id(job_id: int) -> None:
         raise QueueError(f"bad job id {job_id!r}: expected a whole number from 0 to {_UINT64}")
 
 
+@contextmanager
+def _closed_on_error(sock: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        sock.close()
+        raise
+
+
 def _words(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | BlockingIOError):
         return "no answer in time"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
