@@ -6,16 +6,19 @@ GlassqError
 +-- PingRefused             a ping that is not taken: bad shape, wrong token, too big
 +-- QueueError              the queue did not do what it was asked
 |   +-- QueueUnavailable    no connection, or it broke; the last command may have happened or not
-|   +-- QueueRefused        the queue lives but takes no job now: draining, out of memory or disk, not durable
+|   +-- QueueRefused        the queue lives but takes no job now: draining, out of memory or disk
+|   |   +-- QueueVolatile   it keeps jobs in memory only, those it took a moment ago perhaps too
 |   +-- JobTooBig           a job is larger than the queue takes
 |   +-- JobNotFound         no such job, or it is no longer ours
++-- SpoolError              the spool cannot keep a delivery: full, no disk, not writable
 +-- Verdict                 what a handler raises to say what its attempt came to
 |   +-- Drop                nothing to do: spoofed, gone, stale
 |   +-- Retry               an expected failure: try again later
 |   +-- Bury                no retry can help: keep it for the operator
 +-- CredentialsError        a user's credentials cannot be stored or read
-    +-- UserUnknown         there are none for this user
-    +-- UserRevoked         the user took the consent back
+|   +-- UserUnknown         there are none for this user
+|   +-- UserRevoked         the user took the consent back
++-- StackError              `glassq dev` or `demo`: a server did not come up, or died
 
 Interrupt (a BaseException, so that a handler's `except Exception` cannot swallow it)
 +-- DeadlineExceeded        the handler overran its soft deadline
@@ -120,6 +123,10 @@ class UserUnknown(CredentialsError):
 
 class UserRevoked(CredentialsError):
     """The user took the consent back; only a fresh one helps."""
+
+
+class StackError(GlassqError):
+    """One of the servers that `glassq dev` starts did not come up, or died. The message says which, and why."""
 
 
 class Interrupt(BaseException):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from glassq import delivery as envelope
-from glassq.dev.stack import Stack, StackError, free_port, write_settings
-from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
+from glassq.dev.stack import Stack, free_port, write_settings
+from glassq.errors import DamagedDelivery, JobNotFound, SettingsError, StackError
 from glassq.glass import names
 from glassq.glass.credentials import CredentialStore, new_key
 from glassq.glass.subscriptions import subscribe

@@ -19,11 +19,11 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from glassq.errors import GlassqError
+from glassq.errors import StackError
 from glassq.settings import Settings, load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # A process has this long to come up, in seconds; Python on a slow disk takes a few.
 START = 30.0
@@ -33,10 +33,6 @@ _MAX_SOCKET_PATH = 100
 ELSEWHERE = ("/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin")
 # beanstalkd's exit code when another one uses its directory
 _DIRECTORY_IN_USE = 10
-
-
-class StackError(GlassqError):
-    """The stack did not come up, or a part of it died. The message says which, and where its log is."""
 
 
 class Stack:
@@ -67,10 +63,6 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
-
-    def pids(self) -> dict[str, int]:
-        """The processes by name: beanstalkd, worker, web."""
-        return {name: process.pid for name, process in self._running.items()}
 
     def check(self) -> None:
         """Raises StackError where one of the processes has ended."""
@@ -188,9 +180,9 @@ def _write_new(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def _beanstalkd(settings: Settings, directory: Path) -> list[str]:
-    program = shutil.which(
-        "beanstalkd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/bin:/opt/homebrew/bin"
-    )
+    # the last one is where tools/setup-beanstalkd unpacks it for somebody who is not root
+    places = [os.environ.get("PATH", ""), *ELSEWHERE, f"{sys.prefix}/beanstalkd/usr/bin"]
+    program = shutil.which("beanstalkd", path=":".join(places))
     if program is None:
         raise StackError("beanstalkd is not installed: make setup, or install your distribution's package")
     where = settings.queue.url.removeprefix("beanstalk://")
@@ -238,12 +230,11 @@ def _is_ready(bind: str) -> bool:
         connection.close()
 
 
-def _wait_for_ready(notifications: socket.socket, check: object) -> None:
+def _wait_for_ready(notifications: socket.socket, check: Callable[[], None]) -> None:
     over = time.monotonic() + START
     while time.monotonic() < over:
         with suppress(TimeoutError):
             if b"READY=1" in notifications.recv(4096).splitlines():
                 return
-        assert callable(check)
         check()
     raise StackError("worker does not become ready: see its log")
