@@ -13,13 +13,20 @@ import sys
 from typing import TextIO
 
 # Anything that could end a line, move a cursor or hide text in a terminal.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 _PLAIN = re.compile(r"[\w.,:;/@%+*()\[\]<>#~^!?&|-]+")
 
 
 def escape(text: str) -> str:
     """The text with every control character written out, so that it stays on its line."""
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def _set_off(text: str) -> str:
+    """Several lines, none of which can pass for one of ours: a message inside may hold anything."""
+    return escape("\n".join(f"  | {line}" for line in text.split("\n")))
 
 
 def kv(**fields: object) -> str:
@@ -56,7 +63,10 @@ class Formatter(logging.Formatter):
         return super().formatMessage(record)
 
     def formatException(self, ei: object) -> str:  # noqa: N802 - the name logging calls
-        return escape(super().formatException(ei))  # type: ignore[arg-type]
+        return _set_off(super().formatException(ei))  # type: ignore[arg-type]
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the name logging calls
+        return _set_off(super().formatStack(stack_info))
 
 
 def setup(level: str = "info", stream: TextIO | None = None) -> None:

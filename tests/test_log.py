@@ -89,3 +89,14 @@ def test_values_are_quoted_where_a_reader_could_take_them_for_more(value: object
 def test_what_is_escaped_can_be_written_to_any_terminal() -> None:
     assert escape("a\x07\udc80\u2066b") == r"a\x07\udc80\u2066b"
     assert escape("Grüße, 世界") == "Grüße, 世界"
+
+
+def test_no_line_of_a_traceback_can_pass_for_one_of_ours(lines: io.StringIO) -> None:
+    try:
+        raise ValueError("z\n2026-11-23T17:00:00+0000 info glassq.worker[1]: done delivery=forged")
+    except ValueError:
+        logging.getLogger("handlers").exception("handling failed")
+    first, *rest = lines.getvalue().splitlines()
+    assert "handling failed" in first
+    assert any("forged" in line for line in rest)
+    assert all(line.startswith("  | ") for line in rest)

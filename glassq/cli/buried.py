@@ -9,7 +9,8 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.find import walk
-from glassq.cli.output import console, print_json, span, table
+from glassq.cli.output import console, print_json, print_table, span, table
+from glassq.mask import masked_text
 
 if TYPE_CHECKING:
     from glassq.cli.find import Found
@@ -18,7 +19,9 @@ BURIED = frozenset({"buried"})
 
 
 @click.command()
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, newest first.")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000), help="How many, newest first."
+)
 @as_json
 @pass_app
 def buried(app: App, limit: int, as_json: bool) -> None:
@@ -35,7 +38,7 @@ def buried(app: App, limit: int, as_json: bool) -> None:
         out.print(f"nothing lies buried in tube {tube}")
         return
     columns = ("job", "delivery", "age", "source", "attempts", "reason")
-    out.print(table("", columns, [_cells(row) for row in rows], wraps="reason"))
+    print_table(out, table("", columns, [_cells(row) for row in rows], wraps="reason"))
     if total > len(rows):
         out.print(f"{total - len(rows)} more: --limit {total} shows all", style="dim")
     out.print("Look at one with `glassq show ID`, have it worked again with `glassq kick ID`.", style="dim")
@@ -64,8 +67,8 @@ def reason(found: Found) -> str:
     if delivery is None:
         return found.damage
     if delivery.buried or not delivery.evidence:
-        return delivery.buried or "not by glassq: it says no reason"
-    return delivery.evidence[-1].message
+        return masked_text(delivery.buried) or "not by glassq: it says no reason"
+    return masked_text(delivery.evidence[-1].message)
 
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:

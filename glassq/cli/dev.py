@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -41,7 +42,7 @@ log = logging.getLogger("handlers")
 
 
 def handle(delivery: Delivery) -> str:
-    log.info("ping of %s: %s", delivery.source, delivery.body.decode())
+    log.info("a ping of %s came: %s", delivery.source, delivery.labels)
     return f"{len(delivery.body)} bytes"
 '''
 
@@ -62,6 +63,7 @@ def dev(directory: Path, bind: str) -> None:
     The settings are DIR/glassq.toml and the handler is in DIR/handlers.py; both are written when they are not there,
     and yours to change. Ctrl-C stops everything; jobs stay on disk for the next time.
     """
+    _stop_as_by_ctrl_c()
     directory = directory.resolve()
     fresh = not (directory / "glassq.toml").exists()
     if fresh:
@@ -118,6 +120,7 @@ def demo(pings: int, rate: float, users: int, seed: int, directory: Path, keep: 
     from glassq.dev.glass import SimulatedGlass
     from glassq.dev.glass_crowd import Crowd
 
+    _stop_as_by_ctrl_c()
     out = console()
     with SimulatedGlass() as glass:
         directory = prepare(directory, glass)
@@ -249,6 +252,12 @@ def _say_next(run: Demo, out: Console, troubles: str) -> None:
     out.print(f"  {config} status")
     out.print(f"  {config} buried")
     out.print(f"  {config} show ID")
+
+
+def _stop_as_by_ctrl_c() -> None:
+    """A kill, or a terminal that is closed, stops everything too: what was started here must not live on alone."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 def _me() -> str:

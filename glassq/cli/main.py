@@ -6,6 +6,7 @@
 | 1    | failed, or some of what was asked could not be done                         |
 | 2    | the command line is wrong                                                   |
 | 69   | the queue cannot be reached                                                 |
+| 74   | what the command says cannot be written                                     |
 | 75   | not now: the queue or the API refuses; the same command may work later      |
 | 78   | the configuration is wrong                                                  |
 | 130  | Ctrl-C                                                                      |
@@ -32,12 +33,15 @@ COMMANDS = {
     "show": ("glassq.cli.show:show", "One delivery's whole story."),
     "kick": ("glassq.cli.jobs:kick", "Have buried deliveries worked again."),
     "delete": ("glassq.cli.jobs:delete", "Remove deliveries for good."),
+    "spool": ("glassq.cli.spool:spool", "What intake keeps on disk while the queue cannot take it."),
     "users": ("glassq.cli.users:users", "Whose consent we have."),
     "subscribe": ("glassq.cli.users:subscribe", "Ask Google to send pings for a user."),
     "config": ("glassq.cli.config:config", "The settings: are they right?"),
     "dev": ("glassq.cli.dev:dev", "Everything on this machine, in the foreground, for trying out."),
     "demo": ("glassq.cli.dev:demo", "Simulated Glass users share photos; watch glassq store them."),
 }
+
+EX_IOERR = 74
 
 # The first that fits decides. What to do next is in the exception's own words, or added here.
 EXITS: list[tuple[type[Exception], int, str]] = [
@@ -82,6 +86,8 @@ def cli(context: click.Context, config: str | None) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     log.setup("warning")
+    # a closed standard output or error (`>&-`) is one that nobody reads
+    sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         # a terminal or pipe that cannot show a character is no reason to fail
         if hasattr(stream, "reconfigure"):
@@ -93,6 +99,10 @@ def main(arguments: list[str] | None = None) -> int:
         # `glassq buried | head`: nobody reads on, and the interpreter must not try to flush once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stderr.write(f"glassq: cannot write: {error.strerror}\n")
+        return EX_IOERR
     return code
 
 

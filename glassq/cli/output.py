@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from glassq.log import escape
@@ -29,15 +30,19 @@ if TYPE_CHECKING:
 
 # A scan that takes longer shows how far it is, in seconds.
 PATIENCE = 2.0
+# Narrower than this, words are no longer read as sentences.
+LEAST_WORDS = 30
 # A pipe has no width; lines are not broken for it.
 UNBROKEN = 10_000
 
-_PASSWORD = re.compile(r"(://[^/@:]*):[^/@]*@")
+# up to the last @ before the path: a password may hold one
+_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
+_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
 def console() -> Console:
     """Standard output for people."""
-    wide = None if sys.stdout.isatty() else UNBROKEN
+    wide = None if sys.stdout is not None and sys.stdout.isatty() else UNBROKEN
     return Console(width=wide, markup=False, emoji=False, highlight=False)
 
 
@@ -45,10 +50,19 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     """A table; only the column named `wraps` is broken into lines where the terminal is narrow."""
     made = Table(title=title or None, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for name in columns:
-        made.add_column(name, no_wrap=name != wraps, overflow="fold", header_style="dim")
+        least = LEAST_WORDS if name == wraps else None
+        made.add_column(name, no_wrap=name != wraps, overflow="fold", header_style="dim", min_width=least)
     for row in rows:
         made.add_row(*(line(str(cell)) for cell in row))
     return made
+
+
+def print_table(out: Console, made: Table) -> None:
+    """Prints a table whole: on a terminal too narrow for it the lines wrap, as half an id is another id."""
+    least = Measurement.get(out, out.options.update(max_width=UNBROKEN), made).minimum
+    if least > out.width:
+        out = Console(width=least, file=out.file, markup=False, emoji=False, highlight=False)
+    out.print(made)
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> Table:
@@ -91,7 +105,7 @@ def span(seconds: float) -> str:
 
 def without_password(url: str) -> str:
     """The URL with any password in it masked."""
-    return _PASSWORD.sub(r"\1:***@", url)
+    return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
 def jobs_of(scan: Iterator[JobStats | ScanProgress]) -> Iterator[JobStats]:

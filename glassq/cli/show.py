@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,10 +13,10 @@ import msgspec
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.buried import reason
 from glassq.cli.find import Finder, ambiguous, checked_prefix, is_job_id
-from glassq.cli.mask import masked_body, masked_text
 from glassq.cli.output import console, facts, line, moment, print_json, span
 from glassq.errors import JobNotFound, SettingsError
 from glassq.log import escape
+from glassq.mask import masked_body, masked_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,9 +70,13 @@ def _document(found: Found | None, entry: Entry | None, note: str) -> dict[str, 
     return {
         "delivery": _delivery(delivery) if delivery else None,
         "job": {**asdict(found.stats), "bytes": len(found.job.body), "damage": found.damage} if found else None,
-        "ledger": asdict(entry) if entry else None,
+        "ledger": _recorded_fields(entry) if entry else None,
         "ledger_note": note,
     }
+
+
+def _recorded_fields(entry: Entry) -> dict[str, Any]:
+    return {**asdict(entry), "result": masked_text(entry.result), "reason": masked_text(entry.reason)}
 
 
 def _delivery(delivery: Delivery) -> dict[str, Any]:
@@ -82,6 +87,7 @@ def _delivery(delivery: Delivery) -> dict[str, Any]:
     for each in evidence:
         each["message"] = masked_text(each["message"])
         each["traceback"] = masked_text(each["traceback"])
+    fields["buried"] = masked_text(fields["buried"])
     return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": masked_body(delivery.body)}
 
 
@@ -146,14 +152,14 @@ def _print_evidence(out: Console, evidence: Evidence) -> None:
     ]
     _section(out, f"attempt {evidence.attempt}: {evidence.outcome}", rows)
     if evidence.traceback:
-        out.print(escape(masked_text(evidence.traceback.rstrip())), style="dim")
+        out.print(indent(escape(masked_text(evidence.traceback.rstrip())), "  | "), style="dim")
 
 
 def _entry(entry: Entry) -> list[tuple[str, object]]:
     rows = [
         ("state", f"{entry.state} at {moment(entry.updated)}, after {entry.attempts} attempts"),
         ("took", span(entry.duration)),
-        ("result", entry.result),
-        ("reason", entry.reason),
+        ("result", masked_text(entry.result)),
+        ("reason", masked_text(entry.reason)),
     ]
     return [(name, value) for name, value in rows if value]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.output import console, facts, print_json, span, table
+from glassq.cli.output import console, facts, print_json, print_table, span, table
 from glassq.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def status(app: App, as_json: bool) -> None:
     out = console()
     columns = ("tube", "ready", "reserved", "delayed", "buried", "consumers waiting")
     rows = [(t.name, t.ready, t.reserved, t.delayed, t.buried, t.waiting) for t in (seen.tube, *seen.others)]
-    out.print(table("", columns, rows))
+    print_table(out, table("", columns, rows))
     out.print()
     out.print(facts(_facts(seen, counts, note)))
     for hint in hints:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.output import console, line, moment, print_json, table
+from glassq.cli.output import console, line, moment, print_json, print_table, table
 from glassq.errors import CredentialsError, SettingsError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def add(app: App, user: str, file: Path) -> None:
     """Store USER's consent, in place of an older one."""
     from glassq.glass.credentials import read_authorized_user
 
+    if not user.strip() or not user.isprintable():
+        raise click.BadParameter("expected the user's id, as pings name it in userToken", param_hint="USER")
     try:
         consent = read_authorized_user(file)
     except CredentialsError as error:
@@ -57,7 +59,7 @@ def list_(app: App, as_json: bool) -> int:
         print_json({"users": rows, "damaged": [str(error) for error in damaged]})
     elif known:
         cells = [(each.user, each.state, moment(each.updated), " ".join(each.scopes)) for each in known]
-        console().print(table("", ("user", "state", "updated", "scopes"), cells, wraps="scopes"))
+        print_table(console(), table("", ("user", "state", "updated", "scopes"), cells, wraps="scopes"))
     elif not damaged:
         console().print("no users: add one with `glassq users add USER --from FILE`")
     return int(bool(damaged))

@@ -214,7 +214,8 @@ def _check_free(settings: Settings) -> None:
             probe.bind((host, int(port)))
         except OSError as error:
             raise StackError(
-                f"cannot listen on {settings.intake.bind}: {error.strerror}; choose another bind"
+                f"cannot listen on {settings.intake.bind}: {error.strerror}; "
+                "does another glassq dev run? Else choose another bind"
             ) from None
 
 

@@ -35,7 +35,7 @@ def test_people_see_attempts_reason_and_traceback(queue: Queue, cli: Cli) -> Non
     said = cli("show", str(put(queue, told, "buried"))).out
     assert f"delivery {told.id}" in said
     assert "gave up after 8 attempts" in said
-    assert '  File "photos.py", line 7, in store\nValueError: odd' in said
+    assert '  |   File "photos.py", line 7, in store\n  | ValueError: odd' in said
 
 
 def test_secrets_in_the_body_are_masked_at_any_depth(queue: Queue, cli: Cli) -> None:

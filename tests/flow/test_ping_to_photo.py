@@ -122,7 +122,8 @@ def test_the_demo_loses_nothing_and_shows_what_it_did(tmp_path: Path) -> None:
     assert len(list((tmp_path / "demo" / "photos").iterdir())) >= int(rows["stored"])
 
 
-def test_dev_runs_a_handler_of_ones_own_and_leaves_no_process_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_dev_runs_a_handler_of_ones_own_and_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
     home = tmp_path / "var"
     bind = f"127.0.0.1:{free_port()}"
     dev = Process([*program("glassq"), "dev", "--dir", str(home), "--bind", bind], tmp_path / "dev.log")
@@ -141,6 +142,6 @@ def test_dev_runs_a_handler_of_ones_own_and_leaves_no_process_behind(tmp_path: P
         assert shown.returncode == 0, shown.stderr
         assert json.loads(shown.stdout)
     finally:
-        code = dev.end(signal.SIGINT)
+        code = dev.end(number)
     assert code == 0, dev.output()
     assert str(home) not in subprocess.run(["ps", "axww"], capture_output=True, text=True).stdout

@@ -1,0 +1,34 @@
+"""What tables look like where there is little room, and what is never shown."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from glassq.cli.output import print_table, table, without_password
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 200])
+def test_an_id_is_never_cut_into_another_one(width: int) -> None:
+    out = Console(width=width, file=io.StringIO(), markup=False)
+    cells = ("56942", "01a2097f-b96d-7167-8445-4fc3f844e2f7", "3d 4h", "mirror", "8", "a reason of some words " * 5)
+    print_table(out, table("", ("job", "delivery", "age", "source", "attempts", "reason"), [cells], wraps="reason"))
+    said = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "56942 " in said
+    assert "01a2097f-b96d-7167-8445-4fc3f844e2f7" in said
+    assert said.count("reason") == 6
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:S@CRET@h/db?password=SECRET",
+        "postgresql://u:SECRET@h/db",
+        "mysql://h/db?user=u&ssl_key_password=SECRET&x=1",
+    ],
+)
+def test_no_part_of_a_password_is_shown(url: str) -> None:
+    assert "CRET" not in without_password(url)
+    assert without_password(url).startswith(url.partition(":")[0])
