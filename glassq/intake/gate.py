@@ -56,7 +56,6 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.LimitRequestLine, 414),
     (errors.LimitRequestHeaders, 431),
     (errors.ExpectationFailed, 417),
-    (errors.UnsupportedTransferCoding, 501),
     (errors.ParseException, 400),
 )
 
@@ -138,6 +137,20 @@ class Gate(ThreadWorker):  # type: ignore[misc]
             return
         self.nr_conns += 1
         self._wait(Connection(self.cfg, sock, client, listener.getsockname()))
+        if self.nr_conns >= self.worker_connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Of many who hold a connection and say nothing, the one who has been silent for longest goes."""
+        if self.keepalived_conns:
+            idle = self.keepalived_conns.popleft()
+            self.poller.unregister(idle.sock)
+            self._close(idle)
+            return
+        silent = next((conn for conn in self.pending_conns if not conn.buffer), None)
+        if silent is not None:
+            self._unwait(silent)
+            self._close(silent)
 
     def _wait(self, conn: Connection) -> None:
         self._await_request(conn)

@@ -33,16 +33,19 @@ class Web:
         tokens: str = TOKEN,
         at: tuple[str, int] | str | None = None,
         parser: str = "auto",
+        conf: str = "",
         under: tuple[str, ...] = (),
         **settings: Any,
     ) -> None:
         """`at` is where to reach it, when `bind` is among the settings; `parser` is gunicorn's http_parser.
 
+        `conf` is what gunicorn.conf.py has besides.
+
         `under` is a command that starts it.
         """
         directory.mkdir(exist_ok=True)
-        conf = (ROOT / "conf" / "gunicorn.conf.py").read_text()
-        (directory / "gunicorn.conf.py").write_text(f'{conf}\nhttp_parser = "{parser}"\n')
+        ours = (ROOT / "conf" / "gunicorn.conf.py").read_text()
+        (directory / "gunicorn.conf.py").write_text(f'{ours}\nhttp_parser = "{parser}"\n{conf}\n')
         self.dir = directory
         self.tokens = directory / "tokens"
         self.tokens.write_text(tokens + "\n")

@@ -279,6 +279,17 @@ def test_a_connection_without_a_word_is_closed_without_one(impatient: Web) -> No
         assert wire.rest() == b""
 
 
+def test_who_connects_and_says_nothing_makes_room_for_who_does(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, conf="worker_connections = 20", request_timeout="60s")
+    with ExitStack() as stack:
+        silent = [stack.enter_context(web.wire()) for _ in range(60)]
+        assert [web.ask(PING).status for _ in range(5)] == [200] * 5
+        # nobody was asked to wait for the end of the minute that they may be silent
+        assert silent[0].rest() == b""
+
+
 @pytest.mark.parametrize("many", [12, 60])
 def test_65_slow_clients_hold_up_nobody(impatient: Web, shared_beanstalkd: Beanstalkd, many: int) -> None:
     empty(shared_beanstalkd)
