@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.output import console
-from glassq.dev.stack import Stack, write_settings
+from glassq.dev.stack import Stack, write_new, write_settings
 from glassq.settings import load
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ REFRESH = 8
 LATEST = 8
 # The ledger is written a moment after the work is done; so long the count may wait for it, in seconds.
 LEDGER_LAG = 5.0
+
+DEV_BIND = "127.0.0.1:8080"
 
 HANDLER = '''\
 """Your handlers. A change takes effect when `glassq dev` is started again."""
@@ -56,8 +58,8 @@ def handle(delivery: Delivery) -> str:
     type=click.Path(path_type=Path),
     help="Where all state lies.",
 )
-@click.option("--bind", default="127.0.0.1:8080", show_default=True, help="Where intake listens (written at first).")
-def dev(directory: Path, bind: str) -> None:
+@click.option("--bind", help=f"Where intake listens, for new settings; else {DEV_BIND}.")
+def dev(directory: Path, bind: str | None) -> None:
     """Run beanstalkd, the intake and the pool in the foreground, for trying out.
 
     The settings are DIR/glassq.toml and the handler is in DIR/handlers.py; both are written when they are not there,
@@ -65,11 +67,13 @@ def dev(directory: Path, bind: str) -> None:
     """
     _stop_as_by_ctrl_c()
     directory = directory.resolve()
-    fresh = not (directory / "glassq.toml").exists()
-    if fresh:
-        write_settings(directory, {"intake": {"bind": bind}}, "handlers:handle")
-        (directory / "handlers.py").write_text(HANDLER)
-    settings = load(str(directory / "glassq.toml"), {})
+    file = directory / "glassq.toml"
+    if not file.exists():
+        write_settings(directory, {"intake": {"bind": bind or DEV_BIND}}, "handlers:handle")
+        write_new(directory / "handlers.py", HANDLER)
+    settings = load(str(file), {})
+    if bind and bind != settings.intake.bind:
+        raise click.UsageError(f'{file} has [intake] bind = "{settings.intake.bind}": change it there')
     with Stack(directory, logs=False) as stack:
         _say_ready(stack, settings.intake.bind)
         try:

@@ -157,7 +157,7 @@ def write_settings(directory: Path, sections: Mapping[str, Mapping[str, object]]
         values = {**common.get(section, {}), **sections.get(section, {})}
         lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
     lines += ["", "[[routes]]", 'source = "mirror"', f'handler = "{route}"', ""]
-    _write_new(directory / "glassq.toml", "\n".join(lines))
+    write_new(directory / "glassq.toml", "\n".join(lines))
 
 
 def free_port() -> int:
@@ -171,10 +171,11 @@ def _toml(value: object) -> str:
 
 
 def _write_secret(path: Path, secret: str) -> None:
-    _write_new(path, f"{secret}\n", mode=0o600)
+    write_new(path, f"{secret}\n", mode=0o600)
 
 
-def _write_new(path: Path, text: str, mode: int = 0o644) -> None:
+def write_new(path: Path, text: str, mode: int = 0o644) -> None:
+    """Writes a file that is not there yet; one that is there stays as it is."""
     with suppress(FileExistsError), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(text)
 
