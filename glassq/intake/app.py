@@ -101,7 +101,8 @@ class Ready:
         if not found.ready:
             raise QueueRefused(found.trouble)
         resp.content_type = falcon.MEDIA_TEXT
-        resp.text = "ready, by the spool: the queue takes nothing now\n" if found.trouble else "ready\n"
+        why = "does not write to disk" if found.volatile else "takes nothing now"
+        resp.text = f"ready, by the spool: the queue {why}\n" if found.trouble else "ready\n"
 
 
 class _Strict:
@@ -111,7 +112,7 @@ class _Strict:
         coding = req.get_header("Transfer-Encoding")
         if coding is not None:
             if coding.strip().lower() != "chunked":
-                raise PingRefused(501, "Unsupported transfer coding", "Send the body with Content-Length.")
+                raise PingRefused(400, "Unsupported transfer coding", "Send the body with Content-Length.")
             raise PingRefused(411, "Length required", "Send the body with Content-Length, not chunked.")
         if req.env.get("SERVER_PROTOCOL") not in ("HTTP/1.0", "HTTP/1.1"):
             raise PingRefused(400, "Malformed request", "The request must be HTTP/1.1.")

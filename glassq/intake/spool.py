@@ -2,7 +2,8 @@
 
     DIR/019a....job        a delivery as it will be put; names sort by the time it was received
     DIR/.019a....new       one that is being written; after a crash, half a one that nobody was promised
-    DIR/damaged/           what could not be read back as it was written: for a person to look at, never deleted
+    DIR/damaged/           what is not as it was written, or too big for the queue: for a person to look at, and to move
+                           back where it was mended; never deleted
     DIR/.lock              held by the one process that drains
 
 Any number of processes write at the same time; one at a time drains. A file is removed only after its delivery is in
@@ -13,14 +14,16 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
+import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
-from glassq.errors import DamagedDelivery, SpoolError
+from glassq.errors import DamagedDelivery, JobTooBig, SpoolError
 from glassq.log import kv
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ log = logging.getLogger("glassq.intake")
 SUFFIX = ".job"
 # How long a count of the spool's bytes is believed, in seconds; own writes are added to it meanwhile.
 COUNT_AGE = 1.0
+# Nor may counting take more of the time than one part in so many: thousands of files are looked at one by one.
+COUNT_SHARE = 50
 # A half-written file that old, in seconds, belongs to a process that died.
 STALE = 3600.0
 
@@ -57,12 +62,15 @@ class Spool:
         self.directory = directory
         self._max_size = max_size
         self._min_free = min_free
-        self._counted = (float("-inf"), 0)
+        #: bytes, and until when that is believed
+        self._counted = (0, float("-inf"))
+        self._counting = threading.Lock()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             (directory / "damaged").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise SpoolError(f"spool {directory}: cannot be made: {error.strerror}") from None
+        self._remove_stale()
 
     def write(self, delivery_id: str, job: bytes) -> None:
         """Keeps a job; on return it is on disk. Raises SpoolError, and then nothing of it is kept."""
@@ -77,14 +85,16 @@ class Spool:
                 with suppress(OSError):
                     path.unlink()
             raise SpoolError(f"spool {self.directory}: cannot be written: {error.strerror}") from None
-        at, size = self._counted
-        self._counted = (at, size + len(job))
+        size, until = self._counted
+        self._counted = (size + len(job), until)
 
     def check_room(self, more: int) -> None:
         """Raises SpoolError where `more` bytes do not fit."""
         try:
             disk = os.statvfs(self.directory)
-            if disk.f_bavail * disk.f_frsize - more < self._min_free or not disk.f_favail:
+            # some file systems (btrfs) have no number of files they can hold, and say 0 of 0
+            full = disk.f_files and not disk.f_favail
+            if full or disk.f_bavail * disk.f_frsize - more < self._min_free:
                 raise SpoolError(f"spool {self.directory}: its disk is as good as full")
             if self._size() + more > self._max_size:
                 raise SpoolError(f"spool {self.directory}: is full")
@@ -92,11 +102,11 @@ class Spool:
             raise SpoolError(f"spool {self.directory}: {error.strerror}") from None
 
     def empty(self) -> bool:
-        """Whether there is nothing to drain."""
+        """Whether there is nothing to drain. Raises SpoolError."""
         return next(self._names(), None) is None
 
     def look(self) -> Spooled:
-        """What lies in it now."""
+        """What lies in it now. Raises SpoolError."""
         count = size = 0
         first = ""
         for name in self._names():
@@ -109,20 +119,25 @@ class Spool:
             with suppress(ValueError):
                 # the first 48 bits of a UUID of version 7 are its time
                 oldest = max(0.0, time.time() - int(first.replace("-", "")[:12], 16) / 1000)
-        return Spooled(count, size, oldest, sum(1 for _ in (self.directory / "damaged").iterdir()))
+        with self._readable():
+            damaged = sum(1 for _ in (self.directory / "damaged").iterdir())
+        return Spooled(count, size, oldest, damaged)
 
-    def drain(self, put: Callable[[bytes], object]) -> int:
-        """Puts all that lies here, oldest first, and returns how many; 0 too where another process does it now.
+    def drain(self, put: Callable[[bytes], object], *, seconds: float = math.inf) -> int:
+        """Puts what lies here, oldest first, and returns how many; 0 too where another process does it now.
 
-        What `put` raises ends it: the delivery stays.
+        It ends after `seconds`, or with what `put` raises: then the delivery stays, unless it is JobTooBig, for which
+        the others need not wait. Raises SpoolError where the directory cannot be read.
         """
+        over = time.monotonic() + seconds
+        done = 0
         with self._only_one() as ours:
-            if not ours:
-                return 0
-            done = 0
-            for name in sorted(self._names()):
+            for name in sorted(self._names()) if ours else ():
+                if time.monotonic() > over:
+                    break
                 done += self._drain_one(self.directory / name, put)
-            self._remove_stale()
+            if ours:
+                self._remove_stale()
         return done
 
     def _drain_one(self, path: Path, put: Callable[[bytes], object]) -> bool:
@@ -130,25 +145,31 @@ class Spool:
             job = path.read_bytes()
             envelope.decode(job)
         except DamagedDelivery as error:
-            self._set_aside(path, error)
+            self._set_aside(path, "damaged delivery", error)
             return False
         except OSError as error:
             log.error("file in the spool cannot be read %s", kv(file=path, why=error.strerror))
             return False
-        put(job)
+        try:
+            put(job)
+        except JobTooBig as error:
+            self._set_aside(path, "too big a delivery", error)
+            return False
         path.unlink(missing_ok=True)
         return True
 
-    def _set_aside(self, path: Path, why: Exception) -> None:
+    def _set_aside(self, path: Path, what: str, why: Exception) -> None:
         place = self.directory / "damaged" / path.name
-        log.error("damaged delivery in the spool set aside %s", kv(file=place, why=why))
+        log.error("%s in the spool set aside %s", what, kv(file=place, why=why))
         with suppress(OSError):
             path.rename(place)
 
     @contextmanager
     def _only_one(self) -> Iterator[bool]:
         """Whether this process is the one that drains, for as long as the block runs; a dead one's lock is gone."""
-        with os.fdopen(os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)) as lock:
+        with self._readable():
+            handle = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(handle) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -163,21 +184,41 @@ class Spool:
                     path.unlink()
 
     def _size(self) -> int:
-        at, size = self._counted
+        size, until = self._counted
         now = time.monotonic()
-        if now - at > COUNT_AGE:
-            size = 0
-            for name in self._names():
-                with suppress(OSError):
-                    size += (self.directory / name).stat().st_size
-            self._counted = (now, size)
+        # one thread counts; the others' senders need not wait for the same number
+        if now > until and self._counting.acquire(blocking=False):
+            try:
+                size = self._count()
+                took = time.monotonic() - now
+                self._counted = (size, now + took + max(COUNT_AGE, COUNT_SHARE * took))
+            finally:
+                self._counting.release()
+        return size
+
+    def _count(self) -> int:
+        size = 0
+        for entry in self._entries():
+            with suppress(OSError):
+                # not through a Path: this runs while a sender waits
+                size += entry.stat().st_size
         return size
 
     def _names(self) -> Iterator[str]:
-        with os.scandir(self.directory) as entries:
+        return (entry.name for entry in self._entries())
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        with self._readable(), os.scandir(self.directory) as entries:
             for entry in entries:
                 if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
-                    yield entry.name
+                    yield entry
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SpoolError(f"spool {self.directory}: cannot be read: {error.strerror}") from None
 
 
 def _write_synced(path: Path, data: bytes) -> None:

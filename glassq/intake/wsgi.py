@@ -77,7 +77,7 @@ def get_app(settings: Settings, sources: list[Source]) -> falcon.App[Any, Any]:
     """The app as the settings have it; for one process, made after the fork."""
     intake, queue = settings.intake, settings.queue
     durable = intake.require_durable
-    enqueue = Enqueue(lambda: open_queue(queue, require_durable=durable), queue.connect_timeout + queue.timeout)
+    enqueue = Enqueue(lambda: open_queue(queue, require_durable=durable))
     keeping = Safekeeping(enqueue, open_spool(settings), require_durable=durable)
     keeping.start()
     return create_app(sources, keeping, max_body=intake.max_body)

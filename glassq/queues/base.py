@@ -92,6 +92,9 @@ class Queue(Protocol):
     def tube(self) -> str:
         """The tube that put, reserve and first look at."""
 
+    def until(self, over: float) -> None:
+        """From now on no call goes on past `over` (time.monotonic()): it raises QueueUnavailable then."""
+
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
         """Keeps a job and returns its id. `delay` is in whole seconds.
 
@@ -137,6 +140,12 @@ class Queue(Protocol):
     def tubes(self) -> list[str]:
         """The names of all tubes that exist now."""
 
+    def probe(self) -> JobStats:
+        """What becomes of a job put now: an empty one, where nobody looks, taken out again at once.
+
+        Raises QueueRefused like `put`.
+        """
+
     def newest_job(self) -> int:
         """The highest job id given so far."""
 
@@ -148,3 +157,6 @@ class Queue(Protocol):
 
     def close(self) -> None:
         """Closes the connection; what is reserved becomes ready at once."""
+
+    def forsake(self) -> None:
+        """Called in a process forked from ours: lets go of our connection, which would keep what we reserved."""

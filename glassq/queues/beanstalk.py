@@ -8,6 +8,8 @@ Protocol: https://github.com/beanstalkd/beanstalkd/blob/master/doc/protocol.txt
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import socket
 import struct
@@ -32,10 +34,12 @@ _UINT32 = (1 << 32) - 1
 _UINT64 = (1 << 64) - 1
 # A reserve is answered when its own time is over; the reply may be late by this much, in seconds.
 _RESERVE_SLACK = 5.0
-# Where newest_job puts its probe. Nobody watches it; the delay is a second line of defence, in seconds.
+# Where a probe is put. Nobody watches it; the delay is a second line of defence, in seconds.
 _PROBE_TUBE = "glassq.probe"
 _PROBE_DELAY = 3600
 _PROGRESS_EVERY = 2_000
+# The kernel's limit is set anew only where it is off by more than this, in seconds.
+_SLACK = 0.05
 
 _REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
 _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
@@ -61,23 +65,30 @@ class _LimitedSocket(socket.socket):
         self._over = 0.0
 
     def limit(self, seconds: float) -> None:
-        """From now on a reply has so long."""
+        """From now on all that is received must be there within so long."""
         self._over = time.monotonic() + seconds
         if seconds != self._seconds:
-            self._seconds = seconds
-            timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
-            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                self.setsockopt(socket.SOL_SOCKET, option, timeval)
+            self._tell_kernel(seconds)
 
     def recv_into(self, *arguments: Any) -> int:
         """Raises TimeoutError where the limit has passed."""
+        left = self._over - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if self._seconds - left > _SLACK:
+            self._tell_kernel(left)
         try:
-            received = super().recv_into(*arguments)
+            return super().recv_into(*arguments)
         except BlockingIOError:
             raise TimeoutError from None
-        if time.monotonic() > self._over:
-            raise TimeoutError
-        return received
+
+    def _tell_kernel(self, seconds: float) -> None:
+        self._seconds = seconds
+        # to the kernel 0 is no limit at all
+        microseconds = max(1_000, int(seconds * 1_000_000))
+        timeval = struct.pack("@ll", *divmod(microseconds, 1_000_000))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.setsockopt(socket.SOL_SOCKET, option, timeval)
 
 
 class Beanstalk:
@@ -86,7 +97,10 @@ class Beanstalk:
     def __init__(
         self, url: str, tube: str, *, ttr: int, connect_timeout: float, timeout: float, require_durable: bool = False
     ) -> None:
-        """`ttr`, `connect_timeout` and `timeout` (of one call) are in seconds."""
+        """`ttr`, `connect_timeout` and `timeout` are in seconds.
+
+        A call takes `timeout` at the most, and `connect_timeout` more where it has to connect.
+        """
         parts = urlsplit(url)
         self._address: tuple[str, int] | str = (
             (parts.hostname, parts.port) if parts.hostname and parts.port else parts.path
@@ -96,9 +110,13 @@ class Beanstalk:
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._require_durable = require_durable
+        self._over = math.inf
         self._sock: _LimitedSocket | None = None
         self._client: greenstalk.Client[bytes] | None = None
         self._using = ""
+
+    def until(self, over: float) -> None:
+        self._over = over
 
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
         tube = _checked_tube(tube or self.tube)
@@ -179,11 +197,16 @@ class Beanstalk:
     def tubes(self) -> list[str]:
         return self._call(lambda client: client.tubes())
 
-    def newest_job(self) -> int:
-        # The protocol has no such question. A probe in a tube of its own touches no other job.
+    def probe(self) -> JobStats:
+        # in a tube of its own it touches no other job
         probe = self.put(b"", delay=_PROBE_DELAY, tube=_PROBE_TUBE)
+        found = self.stats_job(probe)
         self.delete(probe)
-        return probe - 1
+        return found
+
+    def newest_job(self) -> int:
+        # the protocol has no such question
+        return self.probe().id - 1
 
     def scan(self, states: frozenset[str], tube: str | None = None) -> Iterator[JobStats | ScanProgress]:
         name = tube or self.tube
@@ -208,12 +231,21 @@ class Beanstalk:
                 with suppress(OSError):
                     open_thing.close()
 
+    def forsake(self) -> None:
+        # not close(): the thread that was inside the reader at the fork, holding its lock, does not exist here
+        if self._sock is not None and (descriptor := self._sock.detach()) >= 0:
+            os.close(descriptor)
+
     def _call(self, command: Callable[[greenstalk.Client[bytes]], T], *, wait: float = 0.0) -> T:
         """Runs one command; `wait` is how much longer than usual its reply may take, in seconds."""
+        seconds = self._timeout + wait
         try:
-            client = self._client or self._connect()
-            if self._sock is not None:
-                self._sock.limit(self._timeout + wait)
+            if self._client is None:
+                # the greetings come out of the same limit as the command that follows
+                client = self._connect(seconds)
+            else:
+                client = self._client
+                self._limit(seconds)
             return command(client)
         except greenstalk.TimedOutError:
             raise
@@ -241,23 +273,42 @@ class Beanstalk:
             client.use(tube)
             self._using = tube
 
-    def _connect(self) -> greenstalk.Client[bytes]:
+    def _connect(self, seconds: float) -> greenstalk.Client[bytes]:
+        self._sock = _LimitedSocket(self._reach())
+        try:
+            self._limit(seconds)
+            client = greenstalk.Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
+            self._client, self._using = client, self.tube
+            if self._require_durable and int(client.stats()["binlog-current-index"]) == 0:
+                raise QueueVolatile("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
+        except BaseException:
+            # half a greeting is no connection
+            self.close()
+            raise
+        return client
+
+    def _reach(self) -> socket.socket:
+        seconds = min(self._connect_timeout, self._left())
         if isinstance(self._address, str):
             plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             with _closed_on_error(plain):
-                plain.settimeout(self._connect_timeout)
+                plain.settimeout(seconds)
                 plain.connect(self._address)
         else:
-            plain = socket.create_connection(self._address, self._connect_timeout)
+            plain = socket.create_connection(self._address, seconds)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock = sock = _LimitedSocket(plain)
-        sock.limit(self._timeout)
-        client = greenstalk.Client(sock, encoding=None, use=self.tube, watch=self.tube)
-        if self._require_durable and int(client.stats()["binlog-current-index"]) == 0:
-            client.close()
-            raise QueueRefused("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
-        self._client, self._using = client, self.tube
-        return client
+        return plain
+
+    def _limit(self, seconds: float) -> None:
+        assert self._sock is not None
+        self._sock.limit(min(seconds, self._left()))
+
+    def _left(self) -> float:
+        """Seconds until the time given by `until` is over, more than 0. Raises TimeoutError."""
+        left = self._over - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
 
     def _where(self) -> str:
         return self._address if isinstance(self._address, str) else f"{self._address[0]}:{self._address[1]}"

@@ -1,0 +1,222 @@
+"""What intake's connections do when theirs breaks, at every byte and in every way (facts: greenstalk's table)."""
+
+from __future__ import annotations
+
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.errors import QueueUnavailable
+from glassq.intake.enqueue import Enqueue
+from glassq.queues import open_queue
+from glassq.settings import Duration, QueueUrl
+from glassq.settings import Queue as QueueSettings
+from tests.conftest import wait_for
+from tests.faults.proxy import BACK, BOTH, FREEZE, PASS, THERE, Fault, Proxy
+from tests.queues.scripted import Scripted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from glassq.queues import Queue
+    from tests.conftest import Beanstalkd
+
+# A sender is promised an answer within 5 s, of which the spool needs next to nothing; a busy machine gets the rest.
+PROMISED = 8.0
+
+
+def connect(url: str, timeout: str = "2s", connect_timeout: str = "1s") -> Callable[[], Queue]:
+    settings = QueueSettings(url=QueueUrl(url), timeout=Duration(timeout), connect_timeout=Duration(connect_timeout))
+    return lambda: open_queue(settings, require_durable=True)
+
+
+@pytest.fixture
+def enqueue(proxy: Proxy) -> Iterator[Enqueue]:
+    made = Enqueue(connect(proxy.url))
+    yield made
+    made.close()
+
+
+def bodies(server: Beanstalkd) -> list[bytes]:
+    """All that is in the queue, taken out of it."""
+    queue = server.queue()
+    found = []
+    while job := queue.reserve(0):
+        queue.delete(job.id)
+        found.append(job.body)
+    queue.close()
+    return found
+
+
+def unavailable_in_time(enqueue: Enqueue) -> None:
+    """The put is given up within what a sender is promised."""
+    started = time.monotonic()
+    with pytest.raises(QueueUnavailable):
+        enqueue.put(b"ping")
+    assert time.monotonic() - started < PROMISED
+
+
+@pytest.mark.parametrize("softly", [False, True], ids=["RST", "FIN"])
+def test_a_connection_that_ended_while_idle_is_replaced_at_once(
+    enqueue: Enqueue, proxy: Proxy, beanstalkd: Beanstalkd, softly: bool
+) -> None:
+    enqueue.put(b"first")
+    (link,) = proxy.links
+    link.end(softly=softly)
+    enqueue.put(b"second")
+    assert bodies(beanstalkd) == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("softly", [False, True], ids=["RST", "FIN"])
+def test_a_reply_cut_at_any_byte_loses_nothing_and_crosses_with_no_other(
+    enqueue: Enqueue, proxy: Proxy, beanstalkd: Beanstalkd, softly: bool
+) -> None:
+    reply = len(b"INSERTED 99\r\n")
+    for cut in range(reply + 1):
+        enqueue.put(b"warm %d" % cut)
+        proxy.living()[-1].set(Fault(cut=cut, softly=softly, ways=BACK))
+        put = enqueue.put(b"ping %d" % cut)
+        look = beanstalkd.queue()
+        assert look.peek(put).body == b"ping %d" % cut
+        look.close()
+    found = bodies(beanstalkd)
+    assert set(found) == {b"%b %d" % (what, cut) for what in (b"warm", b"ping") for cut in range(reply + 1)}
+    # the one whose reply was cut may lie there twice, and no other
+    assert all(found.count(b"warm %d" % cut) == 1 for cut in range(reply + 1))
+    assert all(found.count(b"ping %d" % cut) <= 2 for cut in range(reply + 1))
+
+
+def test_a_request_cut_at_any_byte_leaves_no_half_job(enqueue: Enqueue, proxy: Proxy, beanstalkd: Beanstalkd) -> None:
+    request = len(b"put 65536 0 120 4\r\nping\r\n")
+    for cut in range(0, request, 3):
+        enqueue.put(b"warm")
+        proxy.living()[-1].set(Fault(cut=cut, ways=THERE))
+        enqueue.put(b"ping")
+    assert set(bodies(beanstalkd)) == {b"warm", b"ping"}
+
+
+def test_a_greeting_cut_at_any_byte_is_no_connection(proxy: Proxy, beanstalkd: Beanstalkd) -> None:
+    # USING, WATCHING, WATCHING and the start of the statistics that say whether it is durable
+    for cut in range(0, 60, 4):
+        proxy.set(Fault(cut=cut, ways=BACK))
+        enqueue = Enqueue(connect(proxy.url))
+        with pytest.raises(QueueUnavailable):
+            enqueue.put(b"ping")
+        proxy.set(PASS)
+        enqueue.put(b"ping %d" % cut)
+        enqueue.close()
+    assert bodies(beanstalkd) == [b"ping %d" % cut for cut in range(0, 60, 4)]
+
+
+def test_an_empty_or_short_reply_is_a_broken_connection_and_the_next_one_takes_the_job() -> None:
+    for reply in (b"\r\n", b"\n", b"I", b"INSERTED\r\n", b""):
+        with Scripted(reply, b"INSERTED 7\r\n") as server:
+            settings = QueueSettings(url=QueueUrl(server.url))
+            enqueue = Enqueue(lambda settings=settings: open_queue(settings))  # type: ignore[misc]
+            assert enqueue.put(b"ping") == 7
+            enqueue.close()
+
+
+FROZEN = {"both ways": BOTH, "replies only": BACK}
+
+
+@pytest.mark.parametrize("ways", FROZEN.values(), ids=FROZEN)
+@pytest.mark.parametrize("warm", [True, False], ids=["connected", "not connected"])
+def test_a_frozen_server_is_given_up_in_time_and_late_replies_are_nobodys(
+    enqueue: Enqueue, proxy: Proxy, beanstalkd: Beanstalkd, warm: bool, ways: frozenset[str]
+) -> None:
+    if warm:
+        enqueue.put(b"warm")
+    proxy.set(Fault(freeze=True, ways=ways))  # type: ignore[arg-type]
+    unavailable_in_time(enqueue)
+    proxy.set(PASS)
+    put = enqueue.put(b"after")
+    look = beanstalkd.queue()
+    assert look.peek(put).body == b"after"
+    look.close()
+
+
+DRIPS = {"replies": BACK, "requests": THERE}
+
+
+@pytest.mark.parametrize("ways", DRIPS.values(), ids=DRIPS)
+@pytest.mark.parametrize("warm", [True, False], ids=["connected", "not connected"])
+def test_what_drips_in_slowly_is_given_up_in_time(
+    enqueue: Enqueue, proxy: Proxy, warm: bool, ways: frozenset[str]
+) -> None:
+    if warm:
+        enqueue.put(b"warm")
+    # no single wait is long; all together they are
+    proxy.set(Fault(drip=0.7, ways=ways))  # type: ignore[arg-type]
+    unavailable_in_time(enqueue)
+
+
+def test_long_timeouts_in_the_settings_do_not_make_a_sender_wait(proxy: Proxy) -> None:
+    enqueue = Enqueue(connect(proxy.url, timeout="60s", connect_timeout="60s"))
+    proxy.set(FREEZE)
+    unavailable_in_time(enqueue)
+
+
+def test_all_goes_well_one_byte_at_a_time(enqueue: Enqueue, proxy: Proxy, beanstalkd: Beanstalkd) -> None:
+    proxy.set(Fault(drip=0.0))
+    ids = [enqueue.put(b"ping %d" % number) for number in range(5)]
+    assert len(set(ids)) == 5
+    assert enqueue.stats_job(ids[-1]).file > 0
+    proxy.set(PASS)
+    assert bodies(beanstalkd) == [b"ping %d" % number for number in range(5)]
+
+
+def test_many_threads_on_a_slow_and_breaking_line_get_their_own_replies(
+    enqueue: Enqueue, proxy: Proxy, beanstalkd: Beanstalkd
+) -> None:
+    chance = random.Random(61)
+    look = beanstalkd.queue()
+
+    def put(number: int) -> tuple[bytes, int]:
+        body = b"ping %d" % number
+        for _ in range(100):
+            with suppress(QueueUnavailable):
+                return body, enqueue.put(body)
+        pytest.fail(f"put {number} found no way through")
+
+    with ThreadPoolExecutor(8) as threads:
+        going = threads.map(put, range(200))
+        for _ in range(20):
+            for link in proxy.living():
+                cut = chance.choice([None, None, chance.randrange(60)])
+                link.set(Fault(delay=chance.uniform(0, 0.02), cut=cut, ways=BACK))
+            time.sleep(0.02)
+        proxy.set(PASS)
+        answered = list(going)
+    assert all(look.peek(job_id).body == body for body, job_id in answered)
+    look.close()
+    assert set(bodies(beanstalkd)) == {b"ping %d" % number for number in range(200)}
+
+
+def test_a_server_that_comes_back_is_used_by_the_very_next_put(
+    enqueue: Enqueue, proxy: Proxy, beanstalkd: Beanstalkd
+) -> None:
+    enqueue.put(b"before")
+    beanstalkd.stop()
+    unavailable_in_time(enqueue)
+    beanstalkd.start()
+    enqueue.put(b"after")
+    assert bodies(beanstalkd) == [b"before", b"after"]
+
+
+def test_what_a_probe_shows_is_that_it_is_on_disk_and_nothing_stays_of_it(
+    enqueue: Enqueue, beanstalkd: Beanstalkd
+) -> None:
+    assert enqueue.probe().file > 0
+    beanstalkd.stop()
+    beanstalkd.start(durable=False)
+    volatile = Enqueue(beanstalkd.queue)
+    assert volatile.probe().file == 0
+    volatile.close()
+    look = beanstalkd.queue()
+    wait_for(lambda: look.tubes() == ["default", "glassq"], "the probe's tube to be gone")
+    look.close()

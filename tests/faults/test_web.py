@@ -1,0 +1,95 @@
+"""glassq-web on a line to its queue that breaks: every sender has his 200 in time, and every ping arrives."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq import delivery as envelope
+from tests.conftest import wait_for
+from tests.faults.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
+from tests.intake.conftest import empty
+from tests.intake.wire import HEALTH, Answer, request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Beanstalkd
+    from tests.intake.conftest import Web
+
+PING = request()
+READY = HEALTH.replace(b"healthz", b"readyz")
+# A sender waits 10 s and is promised an answer within 5; a busy test machine gets the rest, in seconds.
+PROMISED = 8.0
+
+
+def at_once(web: Web, many: int) -> list[Answer]:
+    """The answers to pings sent at the same time, each within what a sender is promised."""
+
+    def ping(_: int) -> Answer:
+        with web.wire() as wire:
+            wire.sock.settimeout(PROMISED)
+            return wire.ask(PING)
+
+    with ThreadPoolExecutor(many) as threads:
+        return list(threads.map(ping, range(many)))
+
+
+def well_again(web: Web) -> bool:
+    return web.ask(READY).body == b"ready\n" and not list(web.spool.glob("*.job"))
+
+
+FAULTS = {
+    "frozen": FREEZE,
+    "replies frozen": Fault(freeze=True, ways=BACK),
+    "reply cut": Fault(cut=5, ways=BACK),
+    "reply cut softly": Fault(cut=5, softly=True, ways=BACK),
+    "request cut": Fault(cut=40, ways=THERE),
+    "cut at once": Fault(cut=0),
+    "replies drip": Fault(drip=0.7, ways=BACK),
+    "requests drip": Fault(drip=0.7, ways=THERE),
+    "late": Fault(delay=3.0),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_whatever_the_line_does_each_ping_is_taken_in_time_and_arrives(
+    beanstalkd: Beanstalkd, proxy: Proxy, start_web: Callable[..., Web], fault: Fault
+) -> None:
+    web = start_web(proxy.url)
+    answers = at_once(web, 4)
+    proxy.set(fault)
+    answers += at_once(web, 4)
+    # those who come later do not wait for what is known to be broken
+    answers += at_once(web, 8)
+    proxy.set(PASS)
+    wait_for(lambda: well_again(web), "the spool to be drained", 40)
+    answers += at_once(web, 4)
+    assert [answer.status for answer in answers] == [200] * 20
+    # a put that was given up may have happened: that one came twice
+    came = [envelope.decode(job) for job in empty(beanstalkd)]
+    assert len({delivery.id for delivery in came}) == 20
+    assert {delivery.source for delivery in came} == {"mirror"}
+
+
+def test_resets_again_and_again_cost_nobody_his_ping(
+    beanstalkd: Beanstalkd, proxy: Proxy, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(proxy.url)
+    statuses = []
+    for _ in range(15):
+        statuses += [answer.status for answer in at_once(web, 4)]
+        proxy.reset()
+    wait_for(lambda: well_again(web), "the spool to be drained", 40)
+    assert statuses == [200] * 60
+    assert len({envelope.decode(job).id for job in empty(beanstalkd)}) == 60
+
+
+def test_all_is_taken_one_byte_at_a_time(beanstalkd: Beanstalkd, proxy: Proxy, start_web: Callable[..., Web]) -> None:
+    proxy.set(Fault(drip=0.0))
+    web = start_web(proxy.url)
+    assert {answer.status for answer in at_once(web, 8)} == {200}
+    wait_for(lambda: well_again(web), "all to be in the queue", 40)
+    assert len({envelope.decode(job).id for job in empty(beanstalkd)}) == 8
