@@ -10,7 +10,7 @@ SCRIPTS := bin/glassq bin/glassq-web bin/glassq-worker
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test torture soak check format bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,13 @@ demo: $(READY) ## the whole way on this machine: simulated Glass users share pho
 
 test: $(READY) ## the tests, on real servers and processes on loopback; prints coverage
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(TEST_ARGS)
+
+torture: $(READY) ## everything killed, frozen, cut and filled up under load, then counted (SECONDS=420 SEED=n OUTAGE=20)
+	@$(BIN)/python -m tests.chaos.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(OUTAGE),--outage $(OUTAGE)) $(TORTURE_ARGS)
+
+soak: $(READY) ## steady load; fails where any process holds more and more (MINUTES=10)
+	@$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(SOAK_ARGS)
 
 check: $(READY) ## the one gate: format, lint, types
 	@$(BIN)/ruff format --check .

@@ -116,8 +116,11 @@ class Queue(Protocol):
     def bury(self, job_id: int) -> None:
         """Puts a reserved job aside until an operator decides. Raises JobNotFound."""
 
-    def delete(self, job_id: int) -> None:
-        """Removes a job that is ours, ready, delayed or buried. Raises JobNotFound."""
+    def delete(self, job_id: int, *, held: bool = False) -> None:
+        """Removes a job that is ours, ready, delayed or buried. Raises JobNotFound.
+
+        With `held` only one that we reserved on this connection: after a break the same id may be another job's.
+        """
 
     def kick(self, job_id: int) -> None:
         """Makes a buried or delayed job ready. Raises JobNotFound."""

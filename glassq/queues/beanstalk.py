@@ -114,6 +114,8 @@ class Beanstalk:
         self._sock: _LimitedSocket | None = None
         self._client: greenstalk.Client[bytes] | None = None
         self._using = ""
+        # ids of jobs that are ours on this connection; on the next one the same id may be another job's
+        self._held: set[int] = set()
 
     def until(self, over: float) -> None:
         self._over = over
@@ -134,29 +136,36 @@ class Beanstalk:
             job = self._call(lambda client: client.reserve(timeout), wait=timeout + _RESERVE_SLACK)
         except greenstalk.TimedOutError:
             return None
+        self._held.add(job.id)
         return Job(job.id, job.body)
 
     def reserve_job(self, job_id: int) -> Job:
         _check_id(job_id)
         job = self._call(lambda client: client.reserve_job(job_id))
+        self._held.add(job.id)
         return Job(job.id, job.body)
 
     def touch(self, job_id: int) -> None:
-        _check_id(job_id)
+        self._check_held(job_id)
         self._call(lambda client: client.touch(_handle(job_id)))
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
-        _check_id(job_id)
         delay = _checked_int("delay", delay, 0)
+        self._check_held(job_id)
         self._call(lambda client: client.release(_handle(job_id), _PRIORITY, delay))
+        self._held.discard(job_id)
 
     def bury(self, job_id: int) -> None:
-        _check_id(job_id)
+        self._check_held(job_id)
         self._call(lambda client: client.bury(_handle(job_id), _PRIORITY))
+        self._held.discard(job_id)
 
-    def delete(self, job_id: int) -> None:
+    def delete(self, job_id: int, *, held: bool = False) -> None:
         _check_id(job_id)
+        if held:
+            self._check_held(job_id)
         self._call(lambda client: client.delete(job_id))
+        self._held.discard(job_id)
 
     def kick(self, job_id: int) -> None:
         _check_id(job_id)
@@ -226,6 +235,7 @@ class Beanstalk:
 
     def close(self) -> None:
         client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
+        self._held.clear()
         for open_thing in (client, sock):
             if open_thing is not None:
                 with suppress(OSError):
@@ -235,6 +245,12 @@ class Beanstalk:
         # not close(): the thread that was inside the reader at the fork, holding its lock, does not exist here
         if self._sock is not None and (descriptor := self._sock.detach()) >= 0:
             os.close(descriptor)
+
+    def _check_held(self, job_id: int) -> None:
+        """Raises JobNotFound for a job that was not reserved on this very connection."""
+        _check_id(job_id)
+        if job_id not in self._held:
+            raise JobNotFound("not reserved on this connection")
 
     def _call(self, command: Callable[[greenstalk.Client[bytes]], T], *, wait: float = 0.0) -> T:
         """Runs one command; `wait` is how much longer than usual its reply may take, in seconds."""

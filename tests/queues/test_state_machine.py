@@ -89,8 +89,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.restarts = 0
 
     def at(self, name: str) -> Queue:
-        """The consumer's queue, for one command."""
-        self.connected.add(name)
+        """The consumer's queue, connected, for one command."""
+        if name not in self.connected:
+            self.queues[name].tubes()
+            self.connected.add(name)
         return self.queues[name]
 
     def teardown(self) -> None:

@@ -1,0 +1,209 @@
+"""What is done to the machine: a plan that a seed makes, and the saboteur who carries it out."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.chaos.disk import Filler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.chaos.harness import Machine, Service
+    from tests.chaos.processes import Being
+
+    Undo = Callable[[], None]
+
+KILL, TERM, STOP, CONT, HUP = signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP, signal.SIGCONT, signal.SIGHUP
+
+# How long a fault may wait for its victim, in seconds: a service may just be starting.
+VICTIM = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of fault. `lasts` bounds its length in seconds, `often` is its share of the plan."""
+
+    name: str
+    lasts: tuple[float, float] = (0.0, 0.0)
+    often: int = 1
+
+
+KILL_WEB_WORKER = Kind("kill web worker", often=2)
+FREEZE_WEB_WORKER = Kind("freeze web worker", (1.0, 4.0))
+KILL_WEB_PARENT = Kind("kill web parent")
+RESTART_WEB = Kind("restart web (TERM)")
+RELOAD_WEB = Kind("reload web (HUP)")
+KILL_CHILD = Kind("kill pool child", often=2)
+FREEZE_CHILD = Kind("freeze pool child")
+KILL_POOL = Kind("kill pool parent")
+RESTART_POOL = Kind("restart pool (TERM)")
+RELOAD_POOL = Kind("reload pool (HUP)")
+KILL_QUEUE = Kind("kill beanstalkd", (0.0, 2.5))
+RESTART_QUEUE = Kind("restart beanstalkd (TERM)", (0.0, 2.5))
+FREEZE_QUEUE = Kind("freeze beanstalkd", (0.3, 5.0))
+CUT = Kind("cut all connections", often=2)
+FILL_DISK = Kind("fill beanstalkd's disk", (1.0, 4.0))
+
+KINDS = (
+    KILL_WEB_WORKER, FREEZE_WEB_WORKER, KILL_WEB_PARENT, RESTART_WEB, RELOAD_WEB,
+    KILL_CHILD, FREEZE_CHILD, KILL_POOL, RESTART_POOL, RELOAD_POOL,
+    KILL_QUEUE, RESTART_QUEUE, FREEZE_QUEUE, CUT, FILL_DISK,
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Fault:
+    """One fault. `due` is when it is planned, in seconds from the start; `pick` chooses among victims (0 to 1).
+
+    The rest is filled in as it happens, on time.monotonic(): `began`, `ended` (its cause is over; for a service that
+    was down: it answers), `gone` (a frozen victim was removed). 0: has not happened.
+    """
+
+    due: float
+    kind: Kind
+    pick: float
+    lasts: float
+    began: float = 0.0
+    ended: float = 0.0
+    gone: float = 0.0
+
+
+def plan(seed: int, seconds: float, gap: float, kinds: Sequence[Kind] = KINDS) -> list[Fault]:
+    """Faults for `seconds`, `gap` seconds apart on average: all kinds in turn, each round in an order of its own."""
+    chance = random.Random(seed)
+    faults: list[Fault] = []
+    due = 0.0
+    while True:
+        round_ = [kind for kind in kinds for _ in range(kind.often)]
+        chance.shuffle(round_)
+        for kind in round_:
+            due += chance.uniform(0.3 * gap, 1.7 * gap)
+            if due > seconds:
+                return faults
+            faults.append(Fault(due, kind, chance.random(), chance.uniform(*kind.lasts)))
+
+
+class Saboteur:
+    """Carries out a plan on a machine that runs."""
+
+    def __init__(self, machine: Machine, planned: Sequence[Fault]) -> None:
+        self.faults = list(planned)
+        self._machine = machine
+        self._filler = Filler(machine.disk)
+        self._undo: list[tuple[float, int, Undo]] = []
+        self._order = itertools.count()
+        self._frozen: list[tuple[Fault, Being]] = []
+        machine.watch(self._look)
+
+    def run(self) -> None:
+        """Returns when all of it is done and undone. What finds no victim in time is left out (`began` stays 0)."""
+        started = time.monotonic()
+        for fault in self.faults:
+            self._wait(started + fault.due)
+            self._begin(fault)
+        while self._undo:
+            self._wait(self._undo[0][0])
+
+    @property
+    def frozen(self) -> int:
+        """How many frozen children of the pool are still there."""
+        return sum(1 for _, victim in list(self._frozen) if victim.lives())
+
+    def _wait(self, until: float) -> None:
+        """Until then, undoing meanwhile what is due to be undone."""
+        while True:
+            now = time.monotonic()
+            if self._undo and self._undo[0][0] <= now:
+                heapq.heappop(self._undo)[2]()
+                continue
+            if now >= until:
+                return
+            time.sleep(min(until, self._undo[0][0] if self._undo else until) - now)
+
+    def _begin(self, fault: Fault) -> None:
+        kind, machine = fault.kind, self._machine
+        if kind in (KILL_WEB_WORKER, FREEZE_WEB_WORKER):
+            self._on_one(fault, machine.web)
+        elif kind in (KILL_CHILD, FREEZE_CHILD):
+            self._on_one(fault, machine.pool)
+        elif kind in (KILL_WEB_PARENT, RESTART_WEB, RELOAD_WEB):
+            self._on_main(fault, machine.web)
+        elif kind in (KILL_POOL, RESTART_POOL, RELOAD_POOL):
+            self._on_main(fault, machine.pool)
+        elif kind in (KILL_QUEUE, RESTART_QUEUE, FREEZE_QUEUE):
+            self._on_main(fault, machine.beanstalkd)
+        elif kind is CUT:
+            fault.began = fault.ended = time.monotonic()
+            machine.proxy.cut()
+        elif kind is FILL_DISK:
+            fault.began = time.monotonic()
+            self._filler.fill()
+            self._later(fault, self._filler.free)
+
+    def _on_one(self, fault: Fault, service: Service) -> None:
+        """A child of the service is killed or frozen."""
+        victims = self._victims(lambda: self._unfrozen(service))
+        if not victims:
+            return
+        victim = victims[int(fault.pick * len(victims))]
+        fault.began = fault.ended = time.monotonic()
+        if fault.kind in (KILL_WEB_WORKER, KILL_CHILD):
+            victim.send(KILL)
+            return
+        victim.send(STOP)
+        if fault.kind is FREEZE_CHILD:
+            self._frozen.append((fault, victim))
+        else:
+            self._later(fault, lambda: victim.send(CONT))
+
+    def _on_main(self, fault: Fault, service: Service) -> None:
+        """The service's first process is killed, stopped in order, reloaded or frozen."""
+        found = self._victims(lambda: [each for each in [service.main()] if each is not None and service.up])
+        if not found:
+            return
+        victim, kind = found[0], fault.kind
+        fault.began = fault.ended = time.monotonic()
+        if kind is FREEZE_QUEUE:
+            victim.send(STOP)
+            self._later(fault, lambda: victim.send(CONT))
+            return
+        if kind in (RELOAD_WEB, RELOAD_POOL):
+            victim.send(HUP)
+            return
+        service.down_until = fault.began + fault.lasts
+        orphans = service.children()
+        victim.send(KILL if kind in (KILL_WEB_PARENT, KILL_POOL, KILL_QUEUE) else TERM)
+        if kind is KILL_POOL:
+            # what systemd sends with a unit's TERM: a frozen process could not even end
+            for orphan in orphans:
+                orphan.send(CONT)
+            self._frozen.clear()
+
+    def _unfrozen(self, service: Service) -> list[Being]:
+        frozen = {victim for _, victim in self._frozen}
+        return [child for child in service.children() if child not in frozen]
+
+    def _victims(self, find: Callable[[], list[Being]]) -> list[Being]:
+        over = time.monotonic() + VICTIM
+        while not (found := find()) and time.monotonic() < over:
+            self._wait(time.monotonic() + 0.02)
+        return found
+
+    def _later(self, fault: Fault, undo: Callable[[], object]) -> None:
+        def act() -> None:
+            undo()
+            fault.ended = time.monotonic()
+
+        heapq.heappush(self._undo, (fault.began + fault.lasts, next(self._order), act))
+
+    def _look(self, now: float) -> None:
+        for fault, victim in list(self._frozen):
+            if not fault.gone and not victim.lives():
+                fault.gone = now

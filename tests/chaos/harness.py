@@ -1,0 +1,254 @@
+"""One machine with everything on it: beanstalkd, intake and pool, each started again when it ends, as systemd would."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from glassq.queues import TubeStats, open_queue
+from glassq.settings import Queue as QueueSettings
+from glassq.settings import QueueUrl
+from tests.chaos.processes import Being, being, children
+from tests.chaos.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parent.parent.parent
+WEB_WORKERS, POOL_CHILDREN = 3, 4
+# From the end of a process to its restart, in seconds (RestartSec=).
+RESTART = 0.2
+# How often the supervisor looks, in seconds.
+LOOK = 0.02
+# Small files: the disk is asked for a new one all the time, so that a full disk is noticed.
+BINLOG_FILE = 100_000
+
+SETTINGS = """\
+[queue]
+url = "beanstalk://127.0.0.1:{queue}"
+ttr = "15s"
+[intake]
+bind = "127.0.0.1:{web}"
+workers = {web_workers}
+spool = "{directory}/spool"
+spool_min_free = "1MiB"
+[sources.mirror]
+verify_tokens_file = "{directory}/tokens"
+[worker]
+processes = {children}
+deadline = "20s"
+grace = "5s"
+max_attempts = 100
+# a fault every other second loses many an attempt, for no fault of the delivery's
+max_lost = 1000
+backoff = "1s"
+backoff_cap = "2s"
+[[routes]]
+source = "mirror"
+handler = "torture_handler:handle"
+[ledger]
+url = "sqlite:///{directory}/ledger.db"
+[log]
+level = "info"
+"""
+
+
+@dataclass
+class Service:
+    """One unit. `answers` tells whether it can be used; `ups` are the times (monotonic) from which on it could."""
+
+    name: str
+    command: list[str]
+    log: Path
+    answers: Callable[[], bool]
+    down_until: float = 0.0
+    ups: list[float] = field(default_factory=list)
+    up: bool = False
+    _popen: subprocess.Popen[bytes] | None = None
+    _ended: float = 0.0
+
+    def main(self) -> Being | None:
+        """Its first process, if it runs."""
+        return being(self._popen.pid) if self._popen is not None and self._popen.poll() is None else None
+
+    def children(self) -> list[Being]:
+        """What that has forked."""
+        return children(self._popen.pid) if self._popen is not None else []
+
+    def look(self, now: float) -> None:
+        """Starts it where it does not run and may, and notes when it answers."""
+        if self._popen is not None and self._popen.poll() is not None:
+            self._popen, self._ended, self.up = None, now, False
+        if self._popen is None and now >= max(self.down_until, self._ended + RESTART):
+            self._start()
+        if self._popen is not None and not self.up and self.answers():
+            self.up = True
+            self.ups.append(time.monotonic())
+
+    def stop(self) -> None:
+        """For good."""
+        if self._popen is None:
+            return
+        for each in [*self.children(), being(self._popen.pid)]:
+            if each is not None:
+                each.send(signal.SIGCONT)
+        self._popen.terminate()
+        try:
+            self._popen.wait(30)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+        self._popen = None
+
+    def _start(self) -> None:
+        with self.log.open("ab") as output:
+            self._popen = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+
+class Machine:
+    """Everything in one directory, running while the context lasts."""
+
+    def __init__(self, directory: Path, *, disk: Path | None = None) -> None:
+        """`disk` is where beanstalkd keeps its binlog, if not in `directory`."""
+        self.directory = directory.resolve()
+        self.disk = disk or self.directory / "binlog"
+        self.seen: set[Being] = set()
+        self._cleanup = ExitStack()
+        self._over = threading.Event()
+        self._watches: list[Callable[[float], None]] = []
+
+    def __enter__(self) -> Self:
+        with ExitStack() as cleanup:
+            queue, self.web_port = _free_port(), _free_port()
+            self.queue_port = queue
+            self.proxy = cleanup.enter_context(Proxy(queue))
+            self._prepare()
+            self._make_services(queue)
+            supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+            supervisor.start()
+            cleanup.callback(self._stop, supervisor)
+            self.wait_until_up()
+            self._cleanup = cleanup.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    @property
+    def services(self) -> tuple[Service, Service, Service]:
+        """In the order in which they need each other."""
+        return self.beanstalkd, self.web, self.pool
+
+    def watch(self, look: Callable[[float], None]) -> None:
+        """Has `look(now)` called by the supervisor each time it looks."""
+        self._watches.append(look)
+
+    def wait_until_up(self, deadline: float = 60.0) -> None:
+        """Raises TimeoutError where one of the services is not up in time."""
+        over = time.monotonic() + deadline
+        while not all(service.up and service.main() for service in self.services):
+            if time.monotonic() > over:
+                raise TimeoutError(f"not up: {[each.name for each in self.services if not each.up]}; {self.directory}")
+            time.sleep(LOOK)
+
+    def tube(self) -> TubeStats:
+        """The counts of glassq's tube, asked for without the proxy. Raises QueueError."""
+        queue = open_queue(QueueSettings(url=QueueUrl(f"beanstalk://127.0.0.1:{self.queue_port}")))
+        try:
+            return queue.stats_tube()
+        finally:
+            queue.close()
+
+    def spooled(self) -> int:
+        """How many deliveries lie in the spool, damaged ones included: those are not expected."""
+        return sum(1 for _ in (self.directory / "spool").rglob("*.job"))
+
+    def settle(self, deadline: float) -> bool:
+        """Waits until nothing is left to do; False where that does not come within `deadline` seconds."""
+        over = time.monotonic() + deadline
+        while time.monotonic() < over:
+            with contextlib.suppress(Exception):
+                tube = self.tube()
+                if not (self.spooled() or tube.ready or tube.reserved or tube.delayed):
+                    return True
+            time.sleep(0.1)
+        return False
+
+    def stragglers(self) -> list[Being]:
+        """Processes that belong to nobody any more, and live."""
+        tree = {each for service in self.services for each in [*service.children(), service.main()]}
+        return [each for each in list(self.seen) if each not in tree and each.lives()]
+
+    def _prepare(self) -> None:
+        self.disk.mkdir(parents=True, exist_ok=True)
+        self.token = secrets.token_urlsafe(12)
+        (self.directory / "tokens").write_text(f"{self.token}\n")
+        shutil.copy(Path(__file__).with_name("handler.py"), self.directory / "torture_handler.py")
+        text = SETTINGS.format(
+            queue=self.proxy.port,
+            web=self.web_port,
+            directory=self.directory,
+            web_workers=WEB_WORKERS,
+            children=POOL_CHILDREN,
+        )
+        (self.directory / "glassq.toml").write_text(text)
+
+    def _make_services(self, port: int) -> None:
+        program = shutil.which("beanstalkd")
+        if program is None:
+            raise FileNotFoundError("beanstalkd is missing: make setup")
+        config = ["--config", str(self.directory / "glassq.toml")]
+        binlog = ["-b", str(self.disk), "-f0", "-s", str(BINLOG_FILE)]
+        self.beanstalkd = self._service(
+            "beanstalkd", [program, "-l", "127.0.0.1", "-p", str(port), *binlog], lambda: _listens(port)
+        )
+        self.web = self._service(
+            "web", [sys.executable, str(ROOT / "bin/glassq-web"), *config], lambda: _listens(self.web_port)
+        )
+        self.pool = self._service(
+            "pool",
+            [sys.executable, str(ROOT / "bin/glassq-worker"), *config],
+            lambda: len(self.pool.children()) >= POOL_CHILDREN,
+        )
+
+    def _service(self, name: str, command: list[str], answers: Callable[[], bool]) -> Service:
+        return Service(name, command, self.directory / f"{name}.log", answers)
+
+    def _supervise(self) -> None:
+        while not self._over.wait(LOOK):
+            now = time.monotonic()
+            for service in self.services:
+                service.look(now)
+                self.seen.update(each for each in [*service.children(), service.main()] if each is not None)
+            for look in self._watches:
+                look(now)
+
+    def _stop(self, supervisor: threading.Thread) -> None:
+        self._over.set()
+        supervisor.join()
+        for service in reversed(self.services):
+            service.stop()
+        for each in self.seen:
+            each.send(signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,233 @@
+"""Counts what became of every ping, and how long each fault was felt."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from tests.chaos import faults as kinds
+from tests.chaos.harness import POOL_CHILDREN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from tests.chaos.faults import Fault, Kind
+    from tests.chaos.load import Load, Try
+
+WEB = (kinds.KILL_WEB_WORKER, kinds.FREEZE_WEB_WORKER, kinds.KILL_WEB_PARENT, kinds.RESTART_WEB, kinds.RELOAD_WEB)
+NEW_CHILD = (kinds.KILL_CHILD, kinds.KILL_POOL, kinds.RESTART_POOL)
+QUEUE_DOWN = (kinds.KILL_QUEUE, kinds.RESTART_QUEUE)
+QUEUE = (*QUEUE_DOWN, kinds.FREEZE_QUEUE, kinds.CUT, kinds.FILL_DISK)
+# The others go on working through these: they disturb no other measurement.
+QUIET = (kinds.FREEZE_CHILD, kinds.RELOAD_WEB, kinds.RELOAD_POOL)
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """One line of the handler's record; `at` is monotonic."""
+
+    delivery: str
+    ping: str
+    pid: int
+    at: float
+
+
+@dataclass
+class Felt:
+    """How often one kind was produced, and its longest recovery in seconds: among all, and where nothing else was."""
+
+    times: int = 0
+    longest: float = 0.0
+    alone: int = 0
+    longest_alone: float = 0.0
+
+
+@dataclass
+class Report:
+    """All that is said in the end. Times are in seconds."""
+
+    seed: int
+    planned: int
+    faults: dict[str, Felt] = field(default_factory=dict)
+    attempted: int = 0
+    acknowledged: int = 0
+    handled: int = 0
+    lost: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    worked_twice: int = 0
+    taken_twice: int = 0
+    bound: int = 0
+    buried: int = 0
+    stragglers: int = 0
+    settled: bool = True
+    silence: float = 0.0
+    p50: float = 0.0
+    p99: float = 0.0
+    outage: dict[str, float] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing lost, nothing invented, nobody stuck."""
+        return not self.lost and not self.unexpected and self.settled and not self.stragglers
+
+    def write(self, file: Path) -> None:
+        """As JSON."""
+        document: dict[str, Any] = {**asdict(self), "ok": self.ok, "duplicated": self.worked_twice + self.taken_twice}
+        file.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def read_handled(file: Path) -> list[Handled]:
+    """The handler's record, in the order in which it was written."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = [line.split() for line in lines]
+    return [Handled(delivery, ping, int(pid), float(at)) for delivery, ping, pid, at in rows]
+
+
+def count(report: Report, loads: Iterable[Load], handled: Sequence[Handled]) -> None:
+    """Who was acknowledged must be handled, who was handled must have been sent."""
+    attempted = {ping for load in loads for ping in load.attempted}
+    acknowledged = {each.ping for load in loads for each in load.acknowledged}
+    pings = {each.ping for each in handled}
+    report.attempted, report.acknowledged, report.handled = len(attempted), len(acknowledged), len(pings)
+    report.lost = sorted(acknowledged - pings)
+    report.unexpected = sorted(pings - attempted)
+    deliveries = {each.delivery for each in handled}
+    # one delivery worked again, and one ping taken as two deliveries
+    report.worked_twice = len(handled) - len(deliveries)
+    report.taken_twice = len(deliveries) - len(pings)
+
+
+def acknowledgements(report: Report, load: Load) -> None:
+    """How fast they came, and the longest time without one while the load was on."""
+    answered = sorted(each.sent + each.seconds for each in load.acknowledged)
+    edges = [load.began, *(at for at in answered if at < load.ended), load.ended]
+    report.silence = max(after - before for before, after in itertools.pairwise(edges))
+    report.p50, report.p99 = (quantile(load.acknowledged, share) for share in (0.5, 0.99))
+
+
+def quantile(tries: Sequence[Try], share: float) -> float:
+    """Seconds within which this share of the tries was answered."""
+    ordered = sorted(each.seconds for each in tries)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
+    """How many pings one fault of this kind may have worked twice: those that are between two steps then.
+
+    A child of the pool is between handler and delete with one job. Intake is between put and 200 with one request of
+    each client; a queue that does not answer may have taken it twice (the put, and one more on a fresh connection)
+    before it goes to the spool. One delivery is between put and unlink while the spool drains.
+    """
+    if kind in (kinds.KILL_CHILD, kinds.FREEZE_CHILD):
+        return 1
+    if kind is kinds.KILL_POOL:
+        return POOL_CHILDREN
+    if kind in (kinds.RESTART_POOL, kinds.RELOAD_POOL):
+        return 0
+    if kind in WEB:
+        return clients + 1
+    # a binlog that failed: what was taken since the last look, at most 2 s ago, is spooled as well
+    unproven = int(2 * rate) if kind is kinds.FILL_DISK else 0
+    return POOL_CHILDREN + 2 * clients + 1 + unproven
+
+
+def feel(report: Report, done: Sequence[Fault], load: Load, handled: Sequence[Handled]) -> None:
+    """How often each kind of fault was produced, and how long until all was as before."""
+    found: dict[str, Felt] = defaultdict(Felt)
+    recovered = [_recovered(fault, load, handled) for fault in done]
+    spans = [(fault, fault.began, max(fault.ended, at or 0.0)) for fault, at in zip(done, recovered, strict=True)]
+    for fault, at in zip(done, recovered, strict=True):
+        row = found[fault.kind.name]
+        row.times += 1
+        event = {"kind": fault.kind.name, "began": fault.began - load.began, "ended": fault.ended - load.began}
+        report.events.append(event)
+        if at is None:
+            continue
+        seconds = at - (fault.ended if fault.kind in QUEUE else fault.began)
+        row.longest = max(row.longest, seconds)
+        alone = not _disturbed(fault, at, spans)
+        if alone:
+            row.alone += 1
+            row.longest_alone = max(row.longest_alone, seconds)
+        event |= {"recovery": seconds, "alone": alone}
+    report.faults = dict(found)
+
+
+def _disturbed(fault: Fault, recovered: float, spans: Sequence[tuple[Fault, float, float]]) -> bool:
+    if fault.kind is kinds.FREEZE_CHILD:
+        # the parent alone deals with it; a parent that was replaced meanwhile leaves no `recovered`
+        return False
+    return any(
+        began < recovered and ended > fault.began
+        for other, began, ended in spans
+        if other is not fault and other.kind not in QUIET
+    )
+
+
+def _recovered(fault: Fault, load: Load, handled: Sequence[Handled]) -> float | None:
+    """When (monotonic) what the fault had stopped went on again; None where nothing tells."""
+    if fault.kind is kinds.FREEZE_CHILD:
+        return fault.gone or None
+    if fault.kind in WEB:
+        answered = [each.sent + each.seconds for each in load.acknowledged if each.sent > fault.began]
+        return min(answered, default=None)
+    if fault.kind in NEW_CHILD:
+        old = {each.pid for each in handled if each.at <= fault.began}
+        return next((each.at for each in handled if each.at > fault.began and each.pid not in old), None)
+    if fault.kind in QUEUE:
+        # as many as there are children may have been reserved before
+        after = [each.at for each in handled if each.at > fault.ended][: POOL_CHILDREN + 1]
+        return after[-1] if len(after) > POOL_CHILDREN else None
+    return None
+
+
+def table(report: Report) -> Table:
+    """For people."""
+    made = Table(title=f"torture, seed {report.seed}", title_justify="left")
+    for name in ("", "times", "recovery, longest alone", "longest of all"):
+        made.add_column(name, justify="left" if not name else "right")
+    for kind in kinds.KINDS:
+        row = report.faults.get(kind.name, Felt())
+        alone = f"{row.longest_alone:.2f} s of {row.alone}" if row.alone else "-"
+        made.add_row(kind.name, str(row.times), alone, f"{row.longest:.2f} s" if row.longest else "-")
+    made.add_section()
+    for name, value, note in _totals(report):
+        made.add_row(name, value, note, "")
+    return made
+
+
+def _totals(report: Report) -> list[tuple[str, str, str]]:
+    twice = report.worked_twice + report.taken_twice
+    rows = [
+        ("faults", str(sum(row.times for row in report.faults.values())), f"of {report.planned} planned"),
+        ("attempted", str(report.attempted), ""),
+        ("acknowledged", str(report.acknowledged), ""),
+        ("handled", str(report.handled), ""),
+        ("lost", str(len(report.lost)), " ".join(report.lost[:3])),
+        ("unexpected", str(len(report.unexpected)), " ".join(report.unexpected[:3])),
+        ("duplicated", str(twice), f"{report.worked_twice} worked, {report.taken_twice} taken twice"),
+        ("  explained", f"<= {report.bound}", "in flight at the faults"),
+        ("buried", str(report.buried), ""),
+        ("processes left over", str(report.stragglers), ""),
+        ("settled", "yes" if report.settled else "no", ""),
+        ("longest without a 200", f"{report.silence:.2f} s", ""),
+        ("acknowledged p50", f"{report.p50 * 1e3:.1f} ms", ""),
+        ("acknowledged p99", f"{report.p99 * 1e3:.1f} ms", ""),
+    ]
+    if report.outage:
+        outage = report.outage
+        rows += [
+            ("queue away for", f"{outage['seconds']:g} s", f"{outage['rate']:g} pings/s"),
+            ("  sent, not 200", f"{outage['sent']:.0f}, {outage['refused']:.0f}", "all through the spool"),
+            ("  acknowledged p50", f"{outage['p50'] * 1e3:.1f} ms", ""),
+            ("  acknowledged p99", f"{outage['p99'] * 1e3:.1f} ms", ""),
+            ("  all of it handled in", f"{outage['drained']:.1f} s", "from the queue's return"),
+        ]
+    return rows
