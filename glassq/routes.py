@@ -58,10 +58,12 @@ class Routes:
 
     def find(self, delivery: Delivery) -> Handler | None:
         """The handler for this delivery, or None where no route matches."""
-        for route, handler in self._routes:
-            if route.wants(delivery.source, delivery.labels):
-                return handler
-        return None
+        found = self.match(delivery)
+        return found[1] if found else None
+
+    def match(self, delivery: Delivery) -> tuple[Route, Handler] | None:
+        """The route that this delivery takes and its handler, or None where no route matches."""
+        return next((each for each in self._routes if each[0].wants(delivery.source, delivery.labels)), None)
 
 
 def load(settings: Settings) -> Routes:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 _SECONDS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -226,6 +226,7 @@ class Worker(_Section, frozen=True):
     backoff_cap: Duration = Duration("6h")
     max_jobs: AtLeastOne = 10_000
     max_rss: Size = Size("512MiB")
+    clock_skew: Duration = Duration("1s")
 
 
 class Route(_Section, frozen=True):
@@ -235,6 +236,8 @@ class Route(_Section, frozen=True):
     handler: HandlerName
     collection: str | None = None
     operation: str | None = None
+    coalesce: bool = False
+    dedupe_window: Duration | None = None
 
     def wants(self, source: str, labels: Mapping[str, str]) -> bool:
         """Whether a delivery from `source` with these labels goes to this route's handler."""
@@ -419,6 +422,12 @@ def _check_together(settings: Settings) -> None:
             "at least 1s",
         ),
     ]
+    for index, route in enumerate(settings.routes):
+        window, kept = route.dedupe_window, settings.ledger.retention
+        fits = window is None or 0 < window <= kept
+        rules.append(
+            (fits, f"routes.{index}.dedupe_window", window or 0, f"up to {kept}, as long as [ledger] retention")
+        )
     for fits, key, value, expected in rules:
         if not fits:
             raise SettingsError(f'{settings.file}: {_place(key)} = "{value}": expected {expected}')

@@ -15,7 +15,9 @@ class Entry:
 
     `state` is "done", "dropped", "retrying" or "buried". `attempts` counts those that ran; `job` is the id of the
     job that holds the delivery from now on (0: none does). `result` is what the handler returned, as text; `reason`
-    is why it was dropped, buried or is tried again. `duration` of the attempt is in seconds.
+    is why it was dropped, buried or is tried again. `duration` of the attempt is in seconds, `started` when its
+    handler did. By `fingerprint` identical pings are found again, by `event` those of one event of their source
+    ("": nobody will ask).
     """
 
     delivery: str
@@ -28,13 +30,29 @@ class Entry:
     job: int = 0
     result: str = ""
     reason: str = ""
+    started: datetime | None = None
+    fingerprint: str = ""
+    event: str = ""
 
 
 class Ledger(Protocol):
-    """Where the pool writes entries."""
+    """Where the pool writes entries, and asks what it has done already.
+
+    The questions are answered from what is written by then, which is a moment behind. They never raise; "" is also the
+    answer where the record cannot be read.
+    """
 
     def record(self, entry: Entry) -> None:
         """Keeps the entry, sooner or later. Never raises and never blocks the caller."""
+
+    def done_since(self, fingerprint: str, after: datetime, *, but: str) -> str:
+        """The id of a delivery with this fingerprint that succeeded, and whose handler started later than `after`.
+
+        `but` is the delivery that asks, which does not count. "" where there is none.
+        """
+
+    def event_done(self, event: str, since: datetime, *, but: str) -> str:
+        """The id of another delivery of this event that succeeded at `since` or later; "" where there is none."""
 
     def close(self) -> None:
         """Writes what is still waiting to be written, within a few seconds, or says that it could not."""

@@ -32,16 +32,19 @@ class LedgerReader:
         file = sqlite_file(url)
         self._url = url
         self._engine: Engine | None = None
+        self._columns = list(deliveries.columns)
         #: why there is nothing to read, in words; "" where there is
         self.absent = f"no ledger at {file} yet" if file is not None and not file.exists() else ""
         if self.absent:
             return
         try:
-            self._engine = open_for_reading(url)
+            opened = open_for_reading(url)
         except SQLAlchemyError as error:
             raise self._unreadable(error) from None
-        if self._engine is None:
+        if opened is None:
             self.absent = f"the ledger at {url} is still empty"
+            return
+        self._engine, self._columns = opened
 
     def __enter__(self) -> Self:
         return self
@@ -56,13 +59,13 @@ class LedgerReader:
 
     def find(self, prefix: str, limit: int = 10) -> list[Entry]:
         """The entries whose delivery ids begin so, by id; an id that is exactly so comes alone."""
-        query = sa.select(deliveries).order_by(deliveries.c.delivery).limit(limit)
+        query = sa.select(*self._columns).order_by(deliveries.c.delivery).limit(limit)
         exactly = self._entries(query.where(deliveries.c.delivery == prefix))
         return exactly or self._entries(query.where(deliveries.c.delivery.startswith(prefix, autoescape=True)))
 
     def recent(self, limit: int, state: str | None = None) -> list[Entry]:
         """The `limit` entries updated last, newest first; of one state if it is given."""
-        query = sa.select(deliveries).order_by(deliveries.c.updated.desc()).limit(limit)
+        query = sa.select(*self._columns).order_by(deliveries.c.updated.desc()).limit(limit)
         return self._entries(query if state is None else query.where(deliveries.c.state == state))
 
     def counts(self, since: datetime | None = None) -> dict[str, int]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # When you change the table below: raise VERSION, and let `prepare` bring a database of the version before to the new
 # one (it runs in a transaction that no other process can enter).
-VERSION = 1
+VERSION = 2
 # How long SQLite waits for another process's transaction, in seconds. Shorter than the writer's patience at its end.
 BUSY = 2.0
 
@@ -52,7 +52,12 @@ deliveries = sa.Table(
     sa.Column("job", sa.BigInteger, nullable=False),
     sa.Column("result", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    # since version 2
+    sa.Column("started", Moment),
+    sa.Column("fingerprint", sa.String(64), nullable=False, server_default="", index=True),
+    sa.Column("event", sa.String(64), nullable=False, server_default="", index=True),
 )
+_SINCE_2 = frozenset({"started", "fingerprint", "event"})
 
 meta = sa.Table(
     "meta",
@@ -111,10 +116,11 @@ def open_for_writing(url: URL) -> Engine:
     return engine
 
 
-def open_for_reading(url: URL) -> Engine | None:
+def open_for_reading(url: URL) -> tuple[Engine, list[sa.Column[Any]]] | None:
     """An engine that changes nothing and creates nothing; None for a database without any table (yet).
 
-    Raises SettingsError for a schema of another version, SQLAlchemyError where it is no ledger.
+    Beside it are the columns of `deliveries` that are there: it may be of an older version until the pool writes to it.
+    Raises SettingsError for a schema of a newer version, SQLAlchemyError where it is no ledger.
     """
     file = sqlite_file(url)
     if file is not None:
@@ -125,8 +131,8 @@ def open_for_reading(url: URL) -> Engine | None:
     try:
         with engine.connect() as connection:
             if sa.inspect(connection).get_table_names():
-                check_version(connection, url)
-                return engine
+                old = check_version(connection, url) == 1
+                return engine, [each for each in deliveries.columns if not (old and each.name in _SINCE_2)]
     except BaseException:
         engine.dispose()
         raise
@@ -137,14 +143,28 @@ def open_for_reading(url: URL) -> Engine | None:
 def prepare(connection: Connection, url: URL) -> None:
     """Creates what is missing, inside the caller's transaction."""
     metadata.create_all(connection)
-    if check_version(connection, url) is None:
+    found = check_version(connection, url)
+    if found is None:
         connection.execute(meta.insert().values(name="schema", value=VERSION))
+    elif found < VERSION:
+        _add_columns(connection, _SINCE_2)
+        connection.execute(meta.update().where(meta.c.name == "schema").values(value=VERSION))
+
+
+def _add_columns(connection: Connection, names: frozenset[str]) -> None:
+    for column in deliveries.columns:
+        if column.name in names:
+            words = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {deliveries.name} ADD COLUMN {words}")
+    for index in deliveries.indexes:
+        if names.intersection(index.columns.keys()):
+            index.create(connection)
 
 
 def check_version(connection: Connection, url: URL) -> int | None:
-    """The schema's version; None in a database without one. Raises SettingsError where we do not know it."""
+    """The schema's version; None in a database without one. Raises SettingsError where it is newer than ours."""
     found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "schema"))
-    if found not in (None, VERSION):
+    if found is not None and found > VERSION:
         raise SettingsError(
             f'[ledger] url = "{url}": its schema is version {found}, this glassq knows {VERSION}: '
             "install the glassq that wrote it, or name another database"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from glassq.ledger.done import Done
 from glassq.ledger.schema import deliveries, open_for_writing, parse_url, sqlite_file
 from glassq.log import kv
 
@@ -65,6 +66,7 @@ class SqlLedger:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._close_at: float | None = None
+        self._done = Done(url)
 
     def record(self, entry: Entry) -> None:
         with self._changed:
@@ -74,7 +76,14 @@ class SqlLedger:
             if self._thread is None:
                 self._start()
 
+    def done_since(self, fingerprint: str, after: datetime, *, but: str) -> str:
+        return self._done.since(fingerprint, after, datetime.now(UTC), but)
+
+    def event_done(self, event: str, since: datetime, *, but: str) -> str:
+        return self._done.event(event, since, but)
+
     def close(self) -> None:
+        self._done.close()
         with self._changed:
             self._close_at = time.monotonic()
             self._changed.notify()

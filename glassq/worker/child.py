@@ -38,6 +38,11 @@ class Stop:
     def __init__(self) -> None:
         self.draining = False
         self.cold = False
+        self.listen()
+
+    def listen(self) -> None:
+        """Takes the signals again, whatever a handler did to how this process takes them."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         signal.signal(signal.SIGTERM, self._drain)
         signal.signal(signal.SIGINT, self._drain)
         signal.signal(signal.SIGQUIT, self._stop_cold)
@@ -69,9 +74,11 @@ def run(
     limit = max_jobs + random.randrange(int(max_jobs * RECYCLE_JITTER) + 1)  # noqa: S311 - jitter, no secret
 
     def stopping() -> bool:
+        stop.listen()
         # one job at the least: a limit below what the handlers' modules take must not end in a storm of forks
         return stop.draining or consumer.worked >= limit or (consumer.worked > 0 and resident() > max_rss)
 
+    _watch_forks(queue)
     slot.state(State.CONNECTING)
     lease.start(cold=lambda: stop.cold, orphaned=stop.drain)
     try:
@@ -84,6 +91,28 @@ def run(
     why = "stopped" if stop.draining else "recycled"
     log.debug("child ends %s", kv(why=why, worked=consumer.worked, rss=resident()))
     return 0
+
+
+def _watch_forks(queue: Queue) -> None:
+    """A process that a handler forks is none of the pool's children: it has neither our connection nor our signals."""
+    ours = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGALRM}
+    masks: list[set[int]] = []
+
+    def before() -> None:
+        # one that comes before the new process has its own handlers must wait: ours would swallow it
+        masks.append({int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ours)})
+
+    def after() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+
+    def disown() -> None:
+        queue.forsake()
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+        faulthandler.unregister(signal.SIGUSR2)
+        after()
+
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=disown)
 
 
 def resident() -> int:

@@ -6,30 +6,35 @@ twice rather than not at all.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import os
 import random
+import sys
 import time
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, Drop, JobNotFound, JobTooBig, QueueError, QueueRefused
-from glassq.ledger import Entry
 from glassq.log import kv
+from glassq.worker import duplicates
 from glassq.worker import outcome as outcomes
-from glassq.worker.outcome import Kind, Outcome, Policy
+from glassq.worker.outcome import Kind, Policy
+from glassq.worker.record import Attempt, tell
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from glassq.delivery import Delivery, Evidence
+    from glassq.delivery import Delivery
     from glassq.ledger import Ledger
-    from glassq.queues import Job, Queue
-    from glassq.routes import Context, Handler, Routes
+    from glassq.queues import Job, JobStats, Queue
+    from glassq.routes import Context, Handler, Result, Routes
+    from glassq.settings import Route
     from glassq.worker.lease import Lease
     from glassq.worker.scoreboard import Slot
 
@@ -42,19 +47,12 @@ POLL = 1
 BURY_DELAY = 60
 # Reconnecting: full jitter from the first to the second, in seconds.
 RECONNECT, RECONNECT_CAP = 0.1, 5.0
-# The ledger keeps results, not files.
-MAX_RESULT = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """What is known once an attempt is over. `lost` counts attempts that ended with their process."""
-
-    delivery: Delivery
-    outcome: Outcome
-    duration: float
-    lost: int
-    evidence: Evidence | None = None
+# Reserving is paused while the queue takes no puts (disk full, draining): whatever fails could not be put again, and
+# would only be run over and over. From the first to the second, at least half of it, in seconds.
+REFUSED, REFUSED_CAP = 1.0, 30.0
+# A job is free the moment its consumer dies, and may be ours before the pool's parent knows of the death. It is given
+# so long from then to tell of it, in seconds; a parent on another host never will.
+TESTIMONY = 1.0
 
 
 class Consumer:
@@ -72,8 +70,13 @@ class Consumer:
         *,
         deadline: float,
         grace: float,
+        skew: float = 0.0,
     ) -> None:
-        """`deadline` is the hard one of an attempt, `grace` how much earlier the soft one falls; in seconds."""
+        """Made by the process that works: no other one, such as a handler may fork, goes on after its handler.
+
+        `deadline` is the hard one of an attempt, `grace` how much earlier the soft one falls, `skew` how far the clocks
+        of hosts may differ; in seconds.
+        """
         self._queue = queue
         self._routes = routes
         self._context = context
@@ -83,6 +86,10 @@ class Consumer:
         self._policy = policy
         self._deadline = deadline
         self._grace = grace
+        self._skew = skew
+        self._pid = os.getpid()
+        self._refusals = 0
+        self._volatile = False
         self.worked = 0
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -97,6 +104,11 @@ class Consumer:
             try:
                 self.work_one(poll)
                 failures, poll = 0, POLL
+            except QueueRefused:
+                self._slot.state(State.WAITING)
+                ceiling = min(REFUSED_CAP, REFUSED * 2.0 ** min(self._refusals, 10))
+                _pause(ceiling, stopping, at_least=ceiling / 2)
+                failures, poll = 0, 0
             except QueueError as error:
                 failures, poll = failures + 1, 0
                 log.warning("queue trouble, trying again %s", kv(failures=failures, error=error))
@@ -111,8 +123,8 @@ class Consumer:
             self._work(job)
         except QueueRefused as error:
             # The queue cannot keep the delivery's next form (disk full, draining), but it still has this one.
-            log.error("job given back, as the queue takes no put %s", kv(job=job.id, error=error))
-            self._queue.release(job.id)
+            self._on_refusal(error)
+            self._give_back(job)
             raise
         except JobTooBig as error:
             # No form of the delivery that tells its story fits. The one we hold does.
@@ -134,6 +146,7 @@ class Consumer:
 
     def _work(self, job: Job) -> None:
         stats = self._queue.stats_job(job.id)
+        self._look_at_disk(stats)
         try:
             delivery = envelope.decode(job.body)
         except DamagedDelivery as error:
@@ -149,40 +162,57 @@ class Consumer:
             delivery = outcomes.after_kick(delivery)
         lost = delivery.lost + stats.lost
         given_up = outcomes.too_often_lost(lost, self._policy)
-        if given_up is not None:
-            self._act(job, _Attempt(delivery, given_up, 0.0, lost))
-            return
-        self._act(job, self._attempt(job, delivery, lost))
+        self._act(job, Attempt(delivery, given_up, 0.0, lost) if given_up else self._attempt(job, delivery, lost))
 
-    def _attempt(self, job: Job, delivery: Delivery, lost: int) -> _Attempt:
+    def _attempt(self, job: Job, delivery: Delivery, lost: int) -> Attempt:
         """Runs the handler, and nothing that talks to the queue."""
-        started = time.monotonic()
+        started, at = time.monotonic(), datetime.now(UTC)
         hard = started + self._deadline
         self._context.deadline = hard - self._grace
         self._slot.begin(job.id, delivery.id, hard)
+        found = self._routes.match(delivery)
+        keys = (duplicates.fingerprint(delivery, found[0]), duplicates.event(delivery, found[0])) if found else ("", "")
         try:
-            handler = self._handler(delivery)
             self._lease.take(job.id, self._context.deadline)
             try:
-                result = handler(delivery, self._context)
+                result = self._run(delivery, found)
             finally:
+                self._end_if_forked()
                 self._lease.disarm()
-            return _Attempt(delivery, outcomes.done(result), time.monotonic() - started, lost)
+            return Attempt(delivery, outcomes.done(result), time.monotonic() - started, lost, None, at, *keys)
         except BaseException as error:
             duration = time.monotonic() - started
             outcome = outcomes.decide(error, delivery, self._policy)
             evidence = outcomes.witness(error, delivery, outcome, duration)
-            return _Attempt(delivery, outcome, duration, lost, evidence)
+            return Attempt(delivery, outcome, duration, lost, evidence, at, *keys)
         finally:
             self._lease.give_up()
 
-    def _handler(self, delivery: Delivery) -> Handler:
-        handler = self._routes.find(delivery)
-        if handler is None:
+    def _run(self, delivery: Delivery, found: tuple[Route, Handler] | None) -> Result:
+        """Under the lease, as the ledger too may be slow."""
+        if found is None:
             raise Drop("no route")
-        return handler
+        route, handler = found
+        if why := duplicates.replaced_by(delivery, route, self._ledger, self._skew):
+            raise Drop(why)
+        return handler(delivery, self._context)
 
-    def _act(self, job: Job, attempt: _Attempt) -> None:
+    def _end_if_forked(self) -> None:
+        """A handler that forked has come back twice. The other process must not act on the job, nor reserve one."""
+        if os.getpid() == self._pid:
+            return
+        error = sys.exception()
+        code = 0 if error is None else 1
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error is not None:
+            log.error("a process that a handler forked has failed %s", kv(error=outcomes.describe(error)))
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code & 0xFF)
+
+    def _act(self, job: Job, attempt: Attempt) -> None:
         """The one place where an outcome becomes queue commands."""
         kind, holder = attempt.outcome.kind, 0
         if kind in (Kind.DONE, Kind.DROPPED):
@@ -193,79 +223,70 @@ class Consumer:
             holder = self._put_buried(job, attempt)
         elif kind is Kind.INTERRUPTED:
             self._queue.release(job.id)
-        self._tell(job, attempt, holder)
+        tell(self._ledger, job.id, attempt, holder)
 
-    def _put_again(self, job: Job, attempt: _Attempt) -> int:
+    def _put_again(self, job: Job, attempt: Attempt) -> int:
         """First the new job, then the end of the old one: dying between the two makes a duplicate, never a loss."""
         assert attempt.evidence is not None
-        following = outcomes.after_retry(attempt.delivery, attempt.outcome, attempt.evidence, attempt.lost)
-        holder = self._queue.put(envelope.encode(following), delay=math.ceil(attempt.outcome.delay))
+        story = self._with_deaths(job, attempt)
+        following = outcomes.after_retry(story, attempt.outcome, attempt.evidence, attempt.lost)
+        holder = self._put(following, math.ceil(attempt.outcome.delay))
         self._queue.delete(job.id)
         return holder
 
-    def _put_buried(self, job: Job, attempt: _Attempt) -> int:
+    def _put_buried(self, job: Job, attempt: Attempt) -> int:
         """The same order; the new job is delayed until it is buried, so that nobody works it meanwhile."""
-        following = outcomes.after_bury(attempt.delivery, attempt.outcome, attempt.evidence, attempt.lost)
-        holder = self._queue.put(envelope.encode(following), delay=BURY_DELAY)
+        story = self._with_deaths(job, attempt)
+        following = outcomes.after_bury(story, attempt.outcome, attempt.evidence, attempt.lost)
+        holder = self._put(following, BURY_DELAY)
         self._queue.reserve_job(holder)
         self._queue.bury(holder)
         self._queue.delete(job.id)
         return holder
 
-    def _tell(self, job: Job, attempt: _Attempt, holder: int) -> None:
-        """Log and ledger; both for people, neither in the way."""
-        delivery, outcome = attempt.delivery, attempt.outcome
-        result = _as_text(outcome.result)
-        level, event, state = _EVENTS[outcome.kind]
-        fields = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
-        if outcome.kind is Kind.RETRY:
-            fields["delay"] = outcome.delay
-        if outcome.reason:
-            fields["reason"] = outcome.reason
-        if result:
-            fields["result"] = result
-        log.log(level, "%s %s", event, kv(**fields))
-        if outcome.kind is Kind.RETRY and attempt.evidence is not None and attempt.evidence.traceback:
-            log.debug("traceback %s\n%s", kv(delivery=delivery.id), attempt.evidence.traceback)
-        if state:
-            entry = Entry(
-                delivery=delivery.id,
-                source=delivery.source,
-                received=delivery.received,
-                state=state,
-                attempts=delivery.attempt,
-                updated=datetime.now(UTC),
-                duration=attempt.duration,
-                job=holder,
-                result=result,
-                reason=outcome.reason,
-            )
-            self._ledger.record(entry)
+    def _with_deaths(self, job: Job, attempt: Attempt) -> Delivery:
+        """The delivery with evidence of the attempts at this job that died with their process, as far as is known."""
+        delivery, lost = attempt.delivery, attempt.lost - attempt.delivery.lost
+        over = time.monotonic() + TESTIMONY - attempt.duration
+        while len(deaths := self._slot.deaths.of(job.id, delivery.id)) < lost and time.monotonic() < over:
+            time.sleep(0.02)
+        told = [outcomes.witness_of_death(delivery, death.how, death.why, death.at, death.duration) for death in deaths]
+        return msgspec.structs.replace(delivery, evidence=(*delivery.evidence, *told))
+
+    # -- a queue in trouble ------------------------------------------------------------------------------------------
+
+    def _put(self, following: Delivery, delay: int) -> int:
+        holder = self._queue.put(envelope.encode(following), delay=delay)
+        if self._refusals:
+            log.warning("queue takes puts again %s", kv(refused=self._refusals))
+            self._refusals = 0
+        return holder
+
+    def _on_refusal(self, error: QueueRefused) -> None:
+        # one alarm, not one a job
+        level = logging.DEBUG if self._refusals else logging.ERROR
+        log.log(level, "queue takes no puts: jobs are given back, and reserving pauses %s", kv(error=error))
+        self._refusals += 1
+
+    def _give_back(self, job: Job) -> None:
+        try:
+            # without a delay: a disk that is full has no room for one, and beanstalkd would lose hold of the job
+            self._queue.release(job.id)
+        except JobNotFound:
+            self._queue.close()
+
+    def _look_at_disk(self, stats: JobStats) -> None:
+        """Says once that jobs are in memory only, and once that they are on disk again."""
+        if self._volatile != (stats.file == 0):
+            self._volatile = stats.file == 0
+            if self._volatile:
+                log.error("jobs are in memory only: beanstalkd does not write to disk %s", kv(job=stats.id))
+            else:
+                log.warning("jobs are on disk again %s", kv(job=stats.id))
 
 
-_EVENTS: dict[Kind, tuple[int, str, str]] = {
-    Kind.DONE: (logging.INFO, "done", "done"),
-    Kind.DROPPED: (logging.INFO, "dropped", "dropped"),
-    Kind.RETRY: (logging.WARNING, "retrying", "retrying"),
-    Kind.BURY: (logging.ERROR, "buried", "buried"),
-    Kind.INTERRUPTED: (logging.INFO, "given back", ""),
-    Kind.LEASE_LOST: (logging.WARNING, "lease lost", ""),
-}
-
-
-def _as_text(result: str | dict[str, Any] | None) -> str:
-    """For people. The work is done by then: a result that has no text must not undo it."""
-    if result is None:
-        return ""
-    try:
-        text = result if isinstance(result, str) else json.dumps(result, default=str, skipkeys=True)
-    except Exception as error:
-        text = f"({type(result).__name__} without a text: {type(error).__name__})"
-    return envelope.sayable(text[:MAX_RESULT])
-
-
-def _pause(ceiling: float, stopping: Callable[[], bool]) -> None:
-    """Sleeps a random part of `ceiling` seconds, or less when a stop is asked for."""
-    over = time.monotonic() + random.uniform(0.0, ceiling)  # noqa: S311 - jitter, no secret
+def _pause(ceiling: float, stopping: Callable[[], bool], at_least: float = 0.0) -> None:
+    """Sleeps for a random time from `at_least` to `ceiling` seconds, or less when a stop is asked for."""
+    over = time.monotonic() + random.uniform(at_least, ceiling)  # noqa: S311 - jitter, no secret
     while not stopping() and (left := over - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))

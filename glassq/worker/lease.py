@@ -68,6 +68,10 @@ class Lease:
         """From now on the job is kept ours and the attempt may be interrupted; `deadline` is monotonic."""
         with self._lock:
             self._job, self._touched, self._deadline, self._interrupt = job_id, time.monotonic(), deadline, None
+        if self._thread is not None:
+            # the handler before may have taken the signal for itself, or blocked it
+            signal.signal(signal.SIGALRM, self._raise)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         self._armed = True
 
     def disarm(self) -> None:

@@ -149,6 +149,26 @@ def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration
     )
 
 
+def witness_of_death(delivery: Delivery, how: str, why: str, at: float, duration: float) -> Evidence:
+    """Evidence of an attempt that ended with its process, as the pool's parent saw it.
+
+    `how` is a signal's name or "exit 7", `why` what more is known. `at` is in seconds since 1970, `duration` in
+    seconds.
+    """
+    signalled = how.startswith("SIG")
+    message = f"killed by {how}" if signalled else f"its process ended: {how}"
+    return Evidence(
+        attempt=delivery.attempt,
+        outcome="lost",
+        error=how,
+        message=f"{message}: {why}" if why else message,
+        at=datetime.fromtimestamp(at, UTC),
+        duration=round(duration, 3),
+        host=socket.gethostname(),
+        signal=how if signalled else "",
+    )
+
+
 def after_retry(delivery: Delivery, outcome: Outcome, evidence: Evidence, lost: int) -> Delivery:
     """The delivery as it is put again. A wait leaves no evidence: a hundred of them would say the same."""
     replaced = msgspec.structs.replace(delivery, attempt=delivery.attempt + 1, lost=lost)

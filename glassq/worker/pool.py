@@ -2,7 +2,8 @@
 
 It opens no sockets, threads or clients, and does nothing that could fail or block: what runs handlers are the children.
 Signals: TERM and INT drain (a second one stops cold), QUIT stops cold, HUP replaces every child in turn with the
-settings read anew, TTIN and TTOU are one child more or less, USR2 writes every process's stacks to the log.
+settings read anew (also how many there are), TTIN and TTOU are one child more or less, USR2 writes every process's
+stacks to the log.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import contextlib
 import faulthandler
 import logging
 import os
-import select
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
 from glassq.log import kv
+from glassq.worker.postmortem import OutOfMemory, how_it_ended
 from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, Slot, State
+from glassq.worker.signals import PARENT, Signals
 
 if TYPE_CHECKING:
     from glassq.worker.systemd import Notifier
@@ -33,67 +35,62 @@ log = logging.getLogger("glassq.worker")
 TICK = 0.5
 # A child whose keeper has not beaten for so long, in seconds, is frozen.
 SILENCE = 20.0
-# A child that lived less than this, in seconds, is replaced with backoff, from the second to the third.
+# One that still starts has no keeper yet; the modules of its handlers may take so long to load.
+STARTUP = 60.0
+# A child that lived less than this, in seconds, and worked nothing, is replaced with backoff, from the second to the
+# third. One that has worked is replaced at once: what killed it is in the delivery or came from outside.
 SHORT_LIFE, RESPAWN, RESPAWN_CAP = 5.0, 0.25, 30.0
 # From a cold stop to SIGKILL, in seconds.
 COLD = 5.0
 # sysexits.h: the configuration is wrong; starting again helps nobody.
 EX_CONFIG = 78
 
-_SIGNALS = frozenset(
-    {
-        signal.SIGTERM,
-        signal.SIGINT,
-        signal.SIGQUIT,
-        signal.SIGHUP,
-        signal.SIGTTIN,
-        signal.SIGTTOU,
-        signal.SIGUSR2,
-        signal.SIGCHLD,
-    }
-)
-
 # What a child runs, given its slot; returns the exit code.
 ChildMain = Callable[[Slot], int]
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the settings say of the pool: what a child runs, and how many there are.
+
+    `drain` is how long a stop waits for handlers, `silence` how long a child's heartbeat may stand still; in seconds.
+    """
+
+    main: ChildMain
+    processes: int
+    drain: float
+    silence: float = SILENCE
+
+
 @dataclass(slots=True)
 class _Child:
+    """`why` the parent killed it, if it did."""
+
     pid: int
     slot: Slot
     born: float
     generation: int
     stopping: bool = False
+    why: str = ""
 
 
 class Pool:
     """One parent and its children. `run` returns the exit code of the process."""
 
-    def __init__(
-        self,
-        processes: int,
-        load: Callable[[], ChildMain],
-        notify: Notifier,
-        *,
-        drain: float,
-        watchdog: float | None = None,
-        silence: float = SILENCE,
-    ) -> None:
-        """`load()` gives what a child runs, and is called again on SIGHUP (it may raise: then nothing changes).
+    def __init__(self, load: Callable[[], Plan], notify: Notifier, *, watchdog: float | None = None) -> None:
+        """`load()` is called at the start and on SIGHUP (where it may raise: then nothing changes).
 
-        `drain` is how long a stop waits for handlers, `watchdog` systemd's WatchdogSec, `silence` how long a child's
-        heartbeat may stand still; in seconds.
+        `watchdog` is systemd's WatchdogSec, in seconds.
         """
-        self._target = processes
         self._load = load
         self._notify = notify
-        self._drain = drain
         self._ping_every = watchdog / 2 if watchdog else None
-        self._silence = silence
         self._pinged = 0.0
         self._board = Scoreboard()
         self._children: dict[int, _Child] = {}
-        self._main: ChildMain | None = None
+        self._plan = load()
+        self._target = min(self._plan.processes, MAX_SLOTS)
+        self._out_of_memory = OutOfMemory()
         self._generation = 0
         self._short_lives = 0
         self._spawn_at = 0.0
@@ -105,9 +102,8 @@ class Pool:
 
     def run(self) -> int:
         """Runs until stopped. 0 after an orderly stop, 78 when the configuration is wrong."""
-        self._main = self._load()
         setproctitle("glassq-worker: pool")
-        with _Signals() as signals:
+        with Signals() as signals:
             log.info("pool starts %s", kv(processes=self._target, pid=os.getpid()))
             while self._stop_by is None or self._children:
                 self._tick()
@@ -119,7 +115,7 @@ class Pool:
     def _tick(self) -> None:
         now = time.monotonic()
         # After a pause of our own (a suspended machine, a frozen group) every child looks silent: give them a moment.
-        paused = self._ticked and now - self._ticked > self._silence / 2
+        paused = self._ticked and now - self._ticked > self._plan.silence / 2
         self._ticked = now
         self._reap()
         if self._stop_by is None:
@@ -127,6 +123,7 @@ class Pool:
             self._spawn(now)
         elif now > self._stop_by:
             self._stop_harder(now)
+        self._remind()
         if not paused:
             self._kill_hung(now)
         self._report(now)
@@ -160,25 +157,24 @@ class Pool:
             self._fork(slot)
 
     def _fork(self, slot: Slot) -> None:
-        assert self._main is not None
         slot.reset()
         sys.stdout.flush()
         sys.stderr.flush()
         # A signal between the fork and the child's own handlers must wait: ours would swallow it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, PARENT)
         pid = os.fork()
         if pid:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
             self._children[pid] = _Child(pid, slot, time.monotonic(), self._generation)
             return
         code = 1
         try:
-            _Signals.restore()
+            Signals.restore()
             # Until it is up: a hang-up of the terminal is the parent's, and there are no stacks worth a life.
             for number in (signal.SIGHUP, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            code = self._main(slot)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
+            code = self._plan.main(slot)
         except BaseException:
             log.exception("child failed")
         finally:
@@ -206,11 +202,16 @@ class Pool:
         if code == 0 or (asked and code in (-signal.SIGTERM, -signal.SIGQUIT)):
             self._short_lives = 0
             return
-        how = signal.Signals(-code).name if code < 0 else f"exit {code}"
-        lost = {"job": card.job, "delivery": card.delivery} if card.state is State.WORKING else {}
-        log.error("child died %s", kv(pid=child.pid, how=how, worked=card.worked, **lost))
-        now = time.monotonic()
-        if now - child.born < SHORT_LIFE:
+        now, how = time.monotonic(), how_it_ended(code)
+        out_of_memory = self._out_of_memory.killed() and code == -signal.SIGKILL
+        told: dict[str, object] = {"pid": child.pid, "how": how, "worked": card.worked}
+        if why := child.why or ("the machine ran out of memory" if out_of_memory else ""):
+            told["why"] = why
+        if card.state is State.WORKING:
+            self._board.deaths.add(card.job, card.delivery, how, why, now - card.started)
+            told |= {"job": card.job, "delivery": card.delivery}
+        log.error("child died %s", kv(**told))
+        if now - child.born < SHORT_LIFE and not card.worked:
             self._spawn_at = now + min(RESPAWN_CAP, RESPAWN * 2.0 ** min(self._short_lives, 10))
             self._short_lives += 1
         else:
@@ -220,10 +221,20 @@ class Pool:
         for child in self._children.values():
             card = self._board.card(child.slot.index)
             overdue = card.deadline and now > card.deadline
-            if overdue or now - card.beat > self._silence:
-                why = "overran its hard deadline" if overdue else "is silent"
-                log.error("child killed: it %s %s", why, kv(pid=child.pid, job=card.job, delivery=card.delivery))
+            patience = self._plan.silence if card.state is not State.STARTING else max(STARTUP, self._plan.silence)
+            if overdue or now - card.beat > patience:
+                why = "it overran its hard deadline" if overdue else "it is silent"
+                if not child.why:
+                    log.error("child killed: %s %s", why, kv(pid=child.pid, job=card.job, delivery=card.delivery))
+                child.why = why
                 _kill(child.pid, signal.SIGKILL)
+
+    def _remind(self) -> None:
+        """A handler may have had TERM ignored when it was sent. Whoever waits for a job hears it now."""
+        for child in self._children.values():
+            asked = child.stopping or self._stop_by is not None
+            if asked and self._board.card(child.slot.index).state is State.WAITING:
+                _kill(child.pid, signal.SIGTERM)
 
     def _end(self, child: _Child) -> None:
         child.stopping = True
@@ -233,27 +244,30 @@ class Pool:
 
     def _reload(self) -> None:
         try:
-            self._main = self._load()
+            self._plan = self._load()
         except Exception as error:
             log.error("not reloaded: %s", error)
             return
+        self._target = min(self._plan.processes, MAX_SLOTS)
         self._generation += 1
-        log.info("reloading %s", kv(generation=self._generation))
+        log.info("reloading %s", kv(generation=self._generation, processes=self._target))
 
     def _roll(self) -> None:
-        """Ends one child of an older generation at a time, while all others work."""
-        cards = [self._board.card(child.slot.index) for child in self._children.values()]
-        if len(cards) < self._target or any(card.state in (State.STARTING, State.CONNECTING) for card in cards):
-            return
-        if any(child.stopping for child in self._children.values()):
-            return
-        old = next((child for child in self._children.values() if child.generation < self._generation), None)
-        if old is not None:
-            self._end(old)
+        """Has one child of an older generation after the other replaced, those that wait for a job first.
+
+        The next one's turn comes when the replacement works; the old one may take its time to finish. So a long
+        handler holds up nobody, and there are never more than twice as many processes.
+        """
+        states = {child.pid: self._board.card(child.slot.index).state for child in self._children.values()}
+        living = [child for child in self._children.values() if not child.stopping]
+        up = all(states[child.pid] not in (State.STARTING, State.CONNECTING) for child in living)
+        old = [child for child in living if child.generation < self._generation]
+        if old and up and len(living) >= self._target and len(states) < 2 * self._target:
+            self._end(min(old, key=lambda child: states[child.pid] is State.WORKING))
 
     def _stop(self, *, cold: bool) -> None:
         now = time.monotonic()
-        patience = COLD if cold else self._drain
+        patience = COLD if cold else self._plan.drain
         log.info("pool stops %s", kv(how="cold" if cold else "draining", patience=f"{patience:g}s"))
         self._notify(STOPPING=1, STATUS="stopping")
         self._stop_by = now + patience
@@ -291,45 +305,10 @@ class Pool:
         if (
             self._ping_every
             and now - self._pinged > self._ping_every
-            and all(now - card.beat < self._silence for card in cards)
+            and all(now - card.beat < self._plan.silence for card in cards)
         ):
             self._pinged = now
             self._notify(WATCHDOG=1, STATUS=f"{len(cards)} children, {working} at work")
-
-
-class _Signals:
-    """Signals as numbers to wait for: the handlers do nothing, the interpreter writes each number into a pipe."""
-
-    def __enter__(self) -> Self:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._read, False)
-        os.set_blocking(self._write, False)
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            signal.signal(number, _nothing)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.restore()
-        os.close(self._read)
-        os.close(self._write)
-
-    def wait(self, timeout: float) -> list[int]:
-        """The signals that came within `timeout` seconds, in their order."""
-        if select.select([self._read], [], [], timeout)[0]:
-            return list(os.read(self._read, 512))
-        return []
-
-    @staticmethod
-    def restore() -> None:
-        """Default signal handling again, as a child needs it before it sets its own."""
-        signal.set_wakeup_fd(-1)
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _nothing(_signal: int, _frame: object) -> None:
-    pass
 
 
 def _kill(pid: int, number: int) -> None:

@@ -2,6 +2,8 @@
 
 One slot per child, of fixed fields on 8-byte boundaries, each written by one side only: no locks, so a child that is
 killed in the middle of anything can hold up nobody. Times are time.monotonic(), which all processes of a machine share.
+Beside the slots is a ring of the latest deaths: the parent alone knows what ended a child, and the child that gets its
+job next puts that into the delivery's story.
 """
 
 from __future__ import annotations
@@ -21,6 +23,12 @@ _SLOT = struct.Struct("@qqqddd40s")
 _INT, _TIME = struct.Struct("@q"), struct.Struct("@d")
 _SIZE = 128
 _STATE, _BEAT = 0, 24
+
+# So many deaths are remembered. Each job is buried after a few, so it is told of dozens that die at once.
+MAX_DEATHS = 64
+# job id, when (seconds since 1970, for people), seconds into the attempt, delivery id, how, why
+_DEATH = struct.Struct("@qdd40s16s48s")
+_DEATH_SIZE = 128
 
 
 class State(enum.IntEnum):
@@ -47,11 +55,52 @@ class Card:
     delivery: str
 
 
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A child that died in an attempt: `how` ("SIGKILL", "exit 7"), and `why` where the parent knows more.
+
+    `at` is in seconds since 1970, `duration` of the attempt in seconds.
+    """
+
+    how: str
+    why: str
+    at: float
+    duration: float
+
+
+class Deaths:
+    """The latest deaths. The parent adds, the children read."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self._next = 0
+
+    def add(self, job: int, delivery: str, how: str, why: str, duration: float) -> None:
+        """A child died that worked this delivery, out of this job."""
+        start = self._next * _DEATH_SIZE
+        packed = _DEATH.pack(job, time.time(), duration, _text(delivery, 40), _text(how, 16), _text(why, 48))
+        # the job last: a reader never takes half a record for the one it looks for
+        self._memory[start : start + 8] = bytes(8)
+        self._memory[start + 8 : start + len(packed)] = packed[8:]
+        self._memory[start : start + 8] = packed[:8]
+        self._next = (self._next + 1) % MAX_DEATHS
+
+    def of(self, job: int, delivery: str) -> list[Death]:
+        """Who died of this delivery, out of this very job; oldest first."""
+        found = []
+        for index in range(MAX_DEATHS):
+            record = _DEATH.unpack_from(self._memory, index * _DEATH_SIZE)
+            if record[0] == job and _shown(record[3]) == delivery:
+                found.append(Death(_shown(record[4]), _shown(record[5]), record[1], record[2]))
+        return sorted(found, key=lambda death: death.at)
+
+
 class Slot:
     """One child's place on the scoreboard, for writing. `parent` is the pid of the process that made it."""
 
-    def __init__(self, memory: mmap.mmap, index: int) -> None:
+    def __init__(self, memory: mmap.mmap, index: int, deaths: Deaths) -> None:
         self.index = index
+        self.deaths = deaths
         self.parent = os.getpid()
         self._memory = memory
         self._at = index * _SIZE
@@ -77,7 +126,7 @@ class Slot:
     def begin(self, job: int, delivery: str, deadline: float) -> None:
         """An attempt starts; at `deadline` (monotonic) the parent ends it the hard way."""
         now = time.monotonic()
-        self._write(_SLOT.pack(State.WORKING, self._worked, job, now, now, deadline, delivery.encode()[:40]))
+        self._write(_SLOT.pack(State.WORKING, self._worked, job, now, now, deadline, _text(delivery, 40)))
 
     def end(self) -> None:
         """The attempt is over and acted on."""
@@ -96,11 +145,18 @@ class Scoreboard:
 
     def __init__(self, slots: int = MAX_SLOTS) -> None:
         self._memory = mmap.mmap(-1, slots * _SIZE)
-        self.slots = [Slot(self._memory, index) for index in range(slots)]
+        self.deaths = Deaths(mmap.mmap(-1, MAX_DEATHS * _DEATH_SIZE))
+        self.slots = [Slot(self._memory, index, self.deaths) for index in range(slots)]
 
     def card(self, index: int) -> Card:
         """What the child in this slot last said."""
         state, worked, job, beat, started, deadline, delivery = _SLOT.unpack_from(self._memory, index * _SIZE)
-        return Card(
-            State(state), worked, job, beat, started, deadline, delivery.rstrip(b"\0").decode("ascii", "replace")
-        )
+        return Card(State(state), worked, job, beat, started, deadline, _shown(delivery))
+
+
+def _text(text: str, size: int) -> bytes:
+    return text.encode()[:size]
+
+
+def _shown(packed: bytes) -> str:
+    return packed.rstrip(b"\0").decode("ascii", "replace")

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 
-def settings_for(file: Path, retention: str = "30d") -> LedgerSettings:
+def settings_for(file: Path, retention: str = "36500d") -> LedgerSettings:
+    # the times in these tests are long past, and nothing is to be pruned meanwhile
     return LedgerSettings(url=f"sqlite:///{file}", retention=Duration(retention))
 
 
@@ -249,7 +250,7 @@ def test_a_schema_of_the_future_is_left_alone(file: Path, ledger: SqlLedger, cap
     other.record(an_entry("new"))
     wait_for(lambda: "cannot be written" in caplog.text, "the trouble to be told")
     other.close()
-    assert "its schema is version 99, this glassq knows 1" in caplog.text
+    assert "its schema is version 99, this glassq knows 2" in caplog.text
     with contextlib.closing(sqlite3.connect(file)) as future:
         assert future.execute("SELECT delivery FROM deliveries").fetchall() == [("old",)]
 
@@ -272,3 +273,82 @@ def test_importing_the_ledger_starts_and_opens_nothing(tmp_path: Path) -> None:
     code = "import threading; import glassq.ledger; print(threading.active_count())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert (said.stdout, list(tmp_path.iterdir())) == ("1\n", [])
+
+
+# The schema of version 1, as SQLite has it.
+_FIRST = """
+CREATE TABLE deliveries (delivery VARCHAR(64) NOT NULL PRIMARY KEY, source VARCHAR(64) NOT NULL,
+    received VARCHAR(27) NOT NULL, state VARCHAR(16) NOT NULL, attempts INTEGER NOT NULL, updated VARCHAR(27) NOT NULL,
+    duration FLOAT NOT NULL, job BIGINT NOT NULL, result TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE INDEX ix_deliveries_updated ON deliveries (updated);
+CREATE TABLE meta (name VARCHAR(16) NOT NULL PRIMARY KEY, value INTEGER NOT NULL);
+INSERT INTO meta VALUES ('schema', 1);
+INSERT INTO deliveries VALUES ('old', 'mirror', '2026-01-30T12:00:00.000000Z', 'done', 2,
+    '2026-01-30T12:00:05.000000Z', 0.5, 0, 'stored', '');
+"""
+
+
+@pytest.fixture
+def first_version(file: Path) -> Path:
+    file.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(file)) as made:
+        made.executescript(_FIRST)
+    return file
+
+
+def test_a_ledger_of_the_first_version_is_read_as_it_is(first_version: Path) -> None:
+    found = stored(settings_for(first_version), "old")
+    assert found is not None
+    assert (found.state, found.result, found.started, found.fingerprint) == ("done", "stored", None, "")
+
+
+def test_a_ledger_of_the_first_version_is_brought_to_ours_and_keeps_its_rows(first_version: Path) -> None:
+    writers = [open_ledger(settings_for(first_version)) for _ in range(3)]
+    for number, writer in enumerate(writers):
+        writer.record(an_entry(f"new-{number}"))
+    for writer in writers:
+        writer.close()
+    assert count(settings_for(first_version)) == 4
+    fresh = first_version.parent / "fresh.db"
+    ledger = open_ledger(settings_for(fresh))
+    ledger.record(an_entry())
+    ledger.close()
+    shapes = []
+    for each in (first_version, fresh):
+        with contextlib.closing(sqlite3.connect(each)) as database:
+            columns = database.execute("SELECT name, \"notnull\" FROM pragma_table_info('deliveries')").fetchall()
+            indexes = database.execute("SELECT name FROM pragma_index_list('deliveries')").fetchall()
+            version = database.execute("SELECT value FROM meta").fetchall()
+            shapes.append((columns, {name for (name,) in indexes if name.startswith("ix_")}, version))
+    assert shapes[0] == shapes[1]
+
+
+def test_a_first_version_that_is_asked_for_duplicates_knows_none(
+    first_version: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = open_ledger(settings_for(first_version))
+    assert ledger.done_since("f", NOW, but="x") == ledger.event_done("e", NOW, but="x") == ""
+    assert caplog.text.count("cannot be asked for duplicates") == 1
+    ledger.record(an_entry("new"))
+    wait_for(lambda: count(settings_for(first_version)) == 2, "the schema to be brought to ours")
+    assert ledger.done_since("f", NOW, but="x") == ""
+    assert caplog.text.count("cannot be asked for duplicates") == 1
+    ledger.close()
+
+
+def test_what_was_done_is_found_by_fingerprint_and_by_event(file: Path, ledger: SqlLedger) -> None:
+    now = datetime.now(UTC)
+    started = now - timedelta(seconds=10)
+    for name, state in (("done", "done"), ("failed", "retrying")):
+        ledger.record(
+            Entry(name, "mirror", NOW, state, 1, now, 0.1, started=started, fingerprint=f"f-{name}", event=f"e-{name}")
+        )
+    assert ledger.done_since("f-done", started - timedelta(seconds=1), but="x") == ""
+    wait_for(lambda: count(settings_for(file)) == 2, "the entries")
+    assert ledger.done_since("f-done", started - timedelta(microseconds=1), but="x") == "done"
+    assert ledger.done_since("f-done", started, but="x") == ""
+    assert ledger.done_since("f-done", started - timedelta(seconds=1), but="done") == ""
+    assert ledger.done_since("f-failed", started - timedelta(seconds=1), but="x") == ""
+    assert ledger.event_done("e-done", now, but="x") == "done"
+    assert ledger.event_done("e-done", now + timedelta(microseconds=1), but="x") == ""
+    assert ledger.event_done("e-failed", NOW, but="x") == ""

@@ -21,6 +21,7 @@ from glassq.worker.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from glassq.delivery import Delivery
     from glassq.ledger import Entry
@@ -43,6 +44,16 @@ class MemoryLedger:
 
     def record(self, entry: Entry) -> None:
         self.entries.append(entry)
+
+    def done_since(self, fingerprint: str, after: datetime, *, but: str) -> str:
+        return self._first(lambda e: e.fingerprint == fingerprint and bool(e.started and e.started > after), but)
+
+    def event_done(self, event: str, since: datetime, *, but: str) -> str:
+        return self._first(lambda e: e.event == event and e.updated >= since, but)
+
+    def _first(self, wanted: Callable[[Entry], bool], but: str) -> str:
+        found = (e.delivery for e in self.entries if e.state == "done" and e.delivery != but and wanted(e))
+        return next(found, "")
 
     def close(self) -> None:
         pass

@@ -74,16 +74,15 @@ IMPATIENT = """
 import os, runpy, sys
 from glassq import log
 from glassq.settings import load
-from glassq.worker.pool import Pool
+from glassq.worker.pool import Plan, Pool
 from glassq.worker.systemd import Notifier
 
 consume = runpy.run_path(sys.argv[1])["consume"]
 settings = load(sys.argv[2], {})
 log.setup()
 notify = Notifier(os.environ.pop("NOTIFY_SOCKET", None))
-load_child = lambda: lambda slot: consume(settings, slot)
-pool = Pool(settings.worker.processes, load_child, notify, drain=10, watchdog=1, silence=3)
-sys.exit(pool.run())
+plan = Plan(lambda slot: consume(settings, slot), settings.worker.processes, drain=10, silence=3)
+sys.exit(Pool(lambda: plan, notify, watchdog=1).run())
 """
 
 
@@ -136,12 +135,15 @@ class PoolRun:
     def write_handlers(self, text: str) -> None:
         (self.dir / "handlers.py").write_text(text)
 
-    def write_settings(self, handler: str = "handlers:handle", more: str = "") -> None:
+    def write_settings(
+        self, handler: str = "handlers:handle", more: str = "", *, queue: str = "", route: str = ""
+    ) -> None:
+        """`more` goes to the end, `queue` and `route` are lines for these sections."""
         worker = {"processes": 1, **self.worker}
         lines = [
-            f'[queue]\nurl = "{self._url}"\ntimeout = "5s"',
+            f'[queue]\nurl = "{self._url}"\ntimeout = "5s"\n{queue}',
             f'[ledger]\nurl = "sqlite:///{self.dir}/ledger.db"',
-            f'[[routes]]\nsource = "mirror"\nhandler = "{handler}"',
+            f'[[routes]]\nsource = "mirror"\nhandler = "{handler}"\n{route}',
             "[worker]",
             *(f"{key} = {json.dumps(value)}" for key, value in worker.items()),
         ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import threading
@@ -11,7 +12,8 @@ import pytest
 from glassq import delivery as envelope
 from glassq.delivery import MAX_MESSAGE, Delivery
 from glassq.errors import QueueRefused, QueueUnavailable
-from glassq.worker.consumer import BURY_DELAY, MAX_RESULT
+from glassq.worker.consumer import BURY_DELAY
+from glassq.worker.record import MAX_RESULT
 from glassq.worker.scoreboard import State
 from tests.conftest import Beanstalkd, wait_for
 from tests.worker.conftest import DEADLINE, GRACE, Bench, Crash, jobs, made, only
@@ -490,3 +492,68 @@ def test_the_loop_goes_on_after_the_queue_was_away(beanstalkd: Beanstalkd, bench
         stop.set()
         loop.join(20)
     assert not loop.is_alive()
+
+
+def test_a_queue_that_takes_no_puts_is_told_once_and_so_is_its_return(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Disk full, to a consumer: every put is refused. A delete still works."""
+    server = Beanstalkd(tmp_path)
+    mine, look = server.queue(), server.queue()
+    refusing = Refusing(mine)
+    bench = Bench(refusing)  # type: ignore[arg-type]
+    put(look, made("fail"))
+    stop = threading.Event()
+    loop = threading.Thread(target=bench.consumer.run, args=(stop.is_set,))
+    loop.start()
+    try:
+        wait_for(lambda: refusing.refused >= 3, "several refusals", 40)
+        assert caplog.text.count("queue takes no puts") == 1
+        (stats,) = jobs(look)
+        assert (stats.lost, stats.state in ("ready", "reserved"), stats.delay) == (0, True, 0)
+        refusing.full = False
+        wait_for(lambda: bench.ledger.entries, "the job to be put again", 40)
+    finally:
+        stop.set()
+        loop.join(30)
+        mine.close()
+    assert caplog.text.count("queue takes puts again") == 1
+    stats, following = only(look)
+    assert (stats.state, following.failures) == ("delayed", 1)
+    look.close()
+    server.stop()
+
+
+class Refusing:
+    """A queue whose disk is full until it is told otherwise."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self.full = True
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    def put(self, body: bytes, *, delay: int = 0) -> int:
+        if self.full:
+            self.refused += 1
+            raise QueueRefused("its disk is full")
+        return self._queue.put(body, delay=delay)
+
+
+def test_a_queue_in_memory_only_is_told_once(
+    beanstalkd: Beanstalkd, bench: Bench, look: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    beanstalkd.stop()
+    beanstalkd.start(durable=False)
+    with contextlib.suppress(QueueUnavailable):
+        look.stats()
+    for _ in range(3):
+        put(look, made("done"))
+    with contextlib.suppress(QueueUnavailable):
+        bench.consumer.work_one(0)
+    while bench.consumer.work_one(0):
+        pass
+    assert len(bench.seen) == 3
+    assert caplog.text.count("jobs are in memory only") == 1

@@ -301,6 +301,43 @@ def test_a_reload_brings_new_code_and_settings_and_loses_nothing(make: Make, loo
     assert "died" not in run.log()
 
 
+def test_a_reload_brings_another_number_of_children(make: Make) -> None:
+    run = make(processes=1).start().ready()
+    run.worker["processes"] = 3
+    run.write_settings()
+    run.send(signal.SIGHUP)
+    wait_for(lambda: len(run.children()) == 3, "more children")
+    # more come at once, fewer only when they are up: so wait until the first ones are
+    wait_for(lambda: all("child" in title(pid) for pid in run.children()), "them to be up", 30)
+    run.worker["processes"] = 2
+    run.write_settings()
+    run.send(signal.SIGHUP)
+    wait_for(lambda: run.log().count("reloading") == 2 and len(run.children()) == 2, "fewer children", 30)
+    run.put("after")
+    wait_for(lambda: run.story("end"), "the pool to go on")
+    assert "died" not in run.log()
+
+
+def test_a_reload_waits_for_no_long_handler_and_ends_none(make: Make, look: Queue) -> None:
+    run = make(processes=2).start().ready()
+    old = {run.holding("one"), run.holding("two")}
+    run.write_settings("handlers:other")
+    run.send(signal.SIGHUP)
+    wait_for(lambda: len(set(run.children()) - old) == 2, f"new children beside the old ones\n{run.log()}", 30)
+    run.put("new")
+    wait_for(lambda: run.story("other"), "the new settings to be in effect")
+    assert old <= set(run.children())
+    run.send(signal.SIGHUP)
+    wait_for(lambda: run.log().count("reloading") == 2, "another reload")
+    run.put("newer")
+    wait_for(lambda: len(run.story("other")) == 2, "the pool to work meanwhile")
+    assert len(run.children()) <= 4, "there are never more than twice as many"
+    run.let_go()
+    wait_for(lambda: not jobs(look) and not old & set(run.children()), "the old ones to finish", 30)
+    assert {name for name, pid, _ in run.story("end") if pid in old} == {"one", "two"}
+    assert "died" not in run.log()
+
+
 def test_a_reload_with_wrong_settings_changes_nothing(make: Make) -> None:
     run = make().start().ready()
     before = run.children()

@@ -5,7 +5,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
-from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
+from glassq.worker.scoreboard import MAX_DEATHS, MAX_SLOTS, Scoreboard, State
 from glassq.worker.systemd import Notifier
 from tests.conftest import wait_for
 
@@ -82,3 +82,26 @@ def test_without_systemd_nothing_is_told(tmp_path: Path) -> None:
     Notifier(None)(READY=1)
     Notifier("")(READY=1)
     Notifier(str(tmp_path / "gone"))(READY=1)
+
+
+def test_a_child_reads_of_the_deaths_its_parent_has_seen() -> None:
+    board = Scoreboard(1)
+    board.deaths.add(7, "0199-a", "SIGKILL", "it is silent", 1.5)
+    board.deaths.add(7, "0199-b", "exit 3", "", 0.0)
+    board.deaths.add(8, "0199-a", "SIGSEGV", "", 0.0)
+    board.deaths.add(7, "0199-a", "SIGABRT", "x" * 100, 2.5)
+    pid = os.fork()
+    if pid == 0:
+        found = board.slots[0].deaths.of(7, "0199-a")
+        told = [(death.how, death.why, death.duration) for death in found]
+        os._exit(0 if told == [("SIGKILL", "it is silent", 1.5), ("SIGABRT", "x" * 48, 2.5)] else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert board.deaths.of(9, "0199-a") == []
+
+
+def test_only_the_latest_deaths_are_remembered() -> None:
+    board = Scoreboard(1)
+    for number in range(MAX_DEATHS + 10):
+        board.deaths.add(number + 1, "0199", "SIGKILL", "", 0.0)
+    known = [number for number in range(1, MAX_DEATHS + 11) if board.deaths.of(number, "0199")]
+    assert known == list(range(11, MAX_DEATHS + 11))
