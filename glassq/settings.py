@@ -171,6 +171,10 @@ class SecretFile(str):
     __slots__ = ()
 
 
+# What pings of a source can be about, where that is known.
+COLLECTIONS = {"mirror": ("timeline", "locations", "settings")}
+
+
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -402,7 +406,7 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
 def _check_together(settings: Settings) -> None:
     """What no single key shows: that values fit each other."""
     worker, queue = settings.worker, settings.queue
-    rules = [
+    rules: list[tuple[bool, str, object, str]] = [
         (worker.grace < worker.deadline, "worker.grace", worker.grace, "shorter than deadline"),
         (worker.backoff >= 1, "worker.backoff", worker.backoff, "at least 1s"),
         (worker.backoff_cap >= worker.backoff, "worker.backoff_cap", worker.backoff_cap, "at least backoff"),
@@ -423,6 +427,12 @@ def _check_together(settings: Settings) -> None:
         ),
     ]
     for index, route in enumerate(settings.routes):
+        # a route that nothing can take would have its pings dropped as "no route"
+        known = Sources.__struct_fields__
+        rules.append((route.source in known, f"routes.{index}.source", route.source, f"one of: {', '.join(known)}"))
+        words = COLLECTIONS.get(route.source, ())
+        fits = route.collection is None or not words or route.collection in words
+        rules.append((fits, f"routes.{index}.collection", route.collection or "", f"one of: {', '.join(words)}"))
         window, kept = route.dedupe_window, settings.ledger.retention
         fits = window is None or 0 < window <= kept
         rules.append(

@@ -105,14 +105,14 @@ def test_the_first_route_that_matches_wins(home: Path) -> None:
             home,
             route("one", collection="timeline", operation="INSERT"),
             route("two", collection="timeline"),
-            route("called", source="other"),
+            route("called", collection="settings"),
         )
     )
     assert works(loaded, collection="timeline", operation="INSERT") == "one"
     assert works(loaded, collection="timeline", operation="DELETE") == "two"
     assert works(loaded, collection="timeline") == "two"
     assert works(loaded, collection="locations") is None
-    assert works(loaded, source="other", collection="timeline") == "called"
+    assert works(loaded, collection="settings") == "called"
     assert works(loaded, source="unknown") is None
 
 

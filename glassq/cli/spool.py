@@ -34,7 +34,7 @@ def spool(context: click.Context, as_json: bool) -> None:
 
 def _list(app: App, as_json: bool) -> None:
     directory = app.settings.intake.spool
-    opened = _open(app)
+    opened = open_spool(app)
     found = opened.look() if opened else None
     if as_json:
         print_json({"directory": directory, **(asdict(found) if found else {}), "exists": found is not None})
@@ -62,7 +62,7 @@ def _list(app: App, as_json: bool) -> None:
 @pass_app
 def drain(app: App, as_json: bool) -> int:
     """Put what lies in the spool into the queue, oldest first, now."""
-    opened = _open(app)
+    opened = open_spool(app)
     before = opened.look().count if opened else 0
     drained = _drain(app, opened, before) if opened and before else 0
     after = opened.look() if opened else None
@@ -78,7 +78,7 @@ def drain(app: App, as_json: bool) -> int:
     return int(left > 0)
 
 
-def _open(app: App) -> Spool | None:
+def open_spool(app: App) -> Spool | None:
     """The spool of the settings; None where there is none, for here is no place to make it. Raises SettingsError."""
     from glassq.intake.spool import Spool
 

@@ -10,9 +10,11 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.output import console, facts, print_json, print_table, span, table
-from glassq.errors import SettingsError
+from glassq.cli.spool import open_spool
+from glassq.errors import GlassqError, QueueUnavailable, SettingsError
 
 if TYPE_CHECKING:
+    from glassq.intake.spool import Spooled
     from glassq.queues import JobStats, Queue, ServerStats, TubeStats
 
 # What the ledger is asked about.
@@ -35,19 +37,25 @@ class _Queue:
 @pass_app
 def status(app: App, as_json: bool) -> None:
     """What waits, what is worked, what lies buried; is it safe on disk?"""
-    with app.queue() as queue:
-        seen = _look(queue, app.settings.queue.url)
+    spooled, spool_words = _spool(app)
+    try:
+        with app.queue() as queue:
+            seen = _look(queue, app.settings.queue.url)
+    except QueueUnavailable:
+        # what intake has kept meanwhile is the first thing to know
+        click.echo(f"spool: {spool_words}", err=True)
+        raise
     counts, note = _ledger(app)
-    hints = _hints(seen)
+    hints = _hints(seen, spooled)
     if as_json:
-        print_json(_document(seen, counts, note, hints))
+        print_json({**_document(seen, counts, note, hints), "spool": asdict(spooled) if spooled else None})
         return
     out = console()
     columns = ("tube", "ready", "reserved", "delayed", "buried", "consumers waiting")
     rows = [(t.name, t.ready, t.reserved, t.delayed, t.buried, t.waiting) for t in (seen.tube, *seen.others)]
     print_table(out, table("", columns, rows))
     out.print()
-    out.print(facts(_facts(seen, counts, note)))
+    out.print(facts([*_facts(seen, counts, note), ("spool", spool_words)]))
     for hint in hints:
         out.print(f"! {hint}", style="yellow")
 
@@ -56,6 +64,19 @@ def _look(queue: Queue, url: str) -> _Queue:
     others = [queue.stats_tube(name) for name in queue.tubes() if name != queue.tube]
     holding = [tube for tube in others if tube.ready or tube.reserved or tube.delayed or tube.buried]
     return _Queue(url, queue.stats(), queue.stats_tube(), holding, queue.oldest_ready())
+
+
+def _spool(app: App) -> tuple[Spooled | None, str]:
+    """What lies in the spool, and that in words."""
+    try:
+        opened = open_spool(app)
+        found = opened.look() if opened else None
+    except GlassqError as error:
+        return None, str(error)
+    if found is None or not found.count:
+        return found, "empty"
+    many = "1 delivery waits" if found.count == 1 else f"{found.count} deliveries wait"
+    return found, f"{many} for the queue, the oldest for {span(found.oldest)}"
 
 
 def _ledger(app: App) -> tuple[dict[str, int] | None, str]:
@@ -79,7 +100,7 @@ def _facts(seen: _Queue, counts: dict[str, int] | None, note: str) -> list[tuple
     ]
 
 
-def _hints(seen: _Queue) -> list[str]:
+def _hints(seen: _Queue, spooled: Spooled | None) -> list[str]:
     """What an operator should know or do."""
     tube, server, oldest = seen.tube, seen.server, seen.oldest
     unlogged = server.durable and oldest is not None and oldest.file == 0
@@ -101,6 +122,8 @@ def _hints(seen: _Queue) -> list[str]:
             "jobs are ready and nobody takes them: is glassq-worker running?",
         ),
     ]
+    if spooled is not None:
+        rules.append((spooled.damaged, f"{spooled.damaged} damaged in the spool: look with `glassq spool`"))
     return [words for applies, words in rules if applies]
 
 

@@ -216,7 +216,7 @@ class Consumer:
         """The one place where an outcome becomes queue commands."""
         kind, holder = attempt.outcome.kind, 0
         if kind in (Kind.DONE, Kind.DROPPED):
-            self._queue.delete(job.id)
+            self._queue.delete(job.id, held=True)
         elif kind is Kind.RETRY:
             holder = self._put_again(job, attempt)
         elif kind is Kind.BURY:
@@ -231,7 +231,7 @@ class Consumer:
         story = self._with_deaths(job, attempt)
         following = outcomes.after_retry(story, attempt.outcome, attempt.evidence, attempt.lost)
         holder = self._put(following, math.ceil(attempt.outcome.delay))
-        self._queue.delete(job.id)
+        self._queue.delete(job.id, held=True)
         return holder
 
     def _put_buried(self, job: Job, attempt: Attempt) -> int:
@@ -241,7 +241,7 @@ class Consumer:
         holder = self._put(following, BURY_DELAY)
         self._queue.reserve_job(holder)
         self._queue.bury(holder)
-        self._queue.delete(job.id)
+        self._queue.delete(job.id, held=True)
         return holder
 
     def _with_deaths(self, job: Job, attempt: Attempt) -> Delivery:
@@ -256,7 +256,11 @@ class Consumer:
     # -- a queue in trouble ------------------------------------------------------------------------------------------
 
     def _put(self, following: Delivery, delay: int) -> int:
-        holder = self._queue.put(envelope.encode(following), delay=delay)
+        try:
+            holder = self._queue.put(envelope.encode(following), delay=delay)
+        except JobTooBig:
+            # a server with a smaller limit (-z): the budget matters more than the story
+            holder = self._queue.put(envelope.encode(msgspec.structs.replace(following, evidence=())), delay=delay)
         if self._refusals:
             log.warning("queue takes puts again %s", kv(refused=self._refusals))
             self._refusals = 0

@@ -27,6 +27,7 @@ import msgspec
 
 from glassq.delivery import MAX_MESSAGE, Delivery, Evidence, sayable
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry, Verdict
+from glassq.mask import masked_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +108,9 @@ def too_often_lost(lost: int, policy: Policy) -> Outcome | None:
     """A bury where `lost` attempts ended with their process and that was one too many; else None."""
     if lost < policy.max_lost:
         return None
-    return Outcome(Kind.BURY, f"{lost} attempts ended with their process (killed, crashed or lost power)")
+    return Outcome(
+        Kind.BURY, f"{lost} attempts ended without an outcome (process killed or crashed, power or connection lost)"
+    )
 
 
 def describe(error: BaseException) -> str:
@@ -123,7 +126,7 @@ def describe(error: BaseException) -> str:
         text = "(its message cannot be shown)"
     if not isinstance(error, Verdict):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return sayable(text[:MAX_MESSAGE])
+    return masked_text(sayable(text[:MAX_MESSAGE]))
 
 
 def _asked(delay: object) -> float | None:
@@ -136,7 +139,7 @@ def _asked(delay: object) -> float | None:
 def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:
     """Evidence of an attempt that raised `error` after `duration` seconds."""
     # A verdict says why in words, written by whoever raised it; where it was raised adds nothing.
-    lines = [] if isinstance(error, Verdict) else traceback.format_exception(error)
+    lines = [] if isinstance(error, Verdict) else _lines(error)
     return Evidence(
         attempt=delivery.attempt,
         outcome=outcome.kind.value,
@@ -145,8 +148,16 @@ def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration
         at=datetime.now(UTC),
         duration=round(duration, 3),
         host=socket.gethostname(),
-        traceback="".join(lines),
+        traceback=masked_text("".join(lines)),
     )
+
+
+def _lines(error: BaseException) -> list[str]:
+    try:
+        return traceback.format_exception(error)
+    except Exception:
+        # an exception whose own fields are broken, such as a SyntaxError made by hand
+        return traceback.format_tb(error.__traceback__)
 
 
 def witness_of_death(delivery: Delivery, how: str, why: str, at: float, duration: float) -> Evidence:

@@ -92,6 +92,8 @@ class Pool:
         self._target = min(self._plan.processes, MAX_SLOTS)
         self._out_of_memory = OutOfMemory()
         self._generation = 0
+        # what a reload replaced, until its first child is up
+        self._before: Plan | None = None
         self._short_lives = 0
         self._spawn_at = 0.0
         self._ready = False
@@ -147,13 +149,17 @@ class Pool:
 
     def _spawn(self, now: float) -> None:
         wanted = [child for child in self._children.values() if not child.stopping]
-        for child in sorted(wanted, key=lambda child: child.born, reverse=True)[: max(0, len(wanted) - self._target)]:
+        # while children are replaced there is one more of them
+        replacing = any(child.generation < self._generation for child in wanted)
+        surplus = len(wanted) - self._target - replacing
+        for child in sorted(wanted, key=lambda child: child.born, reverse=True)[: max(0, surplus)]:
             self._end(child)
         if now < self._spawn_at:
             return
         taken = {child.slot.index for child in self._children.values()}
         free = (slot for slot in self._board.slots if slot.index not in taken)
-        for slot, _ in zip(free, range(self._target - len(wanted)), strict=False):
+        missing = -surplus if len(self._children) < 2 * self._target else 0
+        for slot, _ in zip(free, range(missing), strict=False):
             self._fork(slot)
 
     def _fork(self, slot: Slot) -> None:
@@ -162,7 +168,14 @@ class Pool:
         sys.stderr.flush()
         # A signal between the fork and the child's own handlers must wait: ours would swallow it.
         signal.pthread_sigmask(signal.SIG_BLOCK, PARENT)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
+            slot.clear()
+            log.error("cannot fork %s", kv(error=error))
+            self._back_off(time.monotonic())
+            return
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
             self._children[pid] = _Child(pid, slot, time.monotonic(), self._generation)
@@ -197,6 +210,9 @@ class Pool:
             self._exit_code = EX_CONFIG
             self._stop(cold=False)
             return
+        if code == EX_CONFIG and self._before is not None and child.generation == self._generation:
+            self._take_back_reload()
+            return
         asked = child.stopping or self._stop_by is not None
         # a child asked to stop before it had its own signal handlers dies by the default one
         if code == 0 or (asked and code in (-signal.SIGTERM, -signal.SIGQUIT)):
@@ -212,10 +228,13 @@ class Pool:
             told |= {"job": card.job, "delivery": card.delivery}
         log.error("child died %s", kv(**told))
         if now - child.born < SHORT_LIFE and not card.worked:
-            self._spawn_at = now + min(RESPAWN_CAP, RESPAWN * 2.0 ** min(self._short_lives, 10))
-            self._short_lives += 1
+            self._back_off(now)
         else:
             self._short_lives = 0
+
+    def _back_off(self, now: float) -> None:
+        self._spawn_at = now + min(RESPAWN_CAP, RESPAWN * 2.0 ** min(self._short_lives, 10))
+        self._short_lives += 1
 
     def _kill_hung(self, now: float) -> None:
         for child in self._children.values():
@@ -242,27 +261,38 @@ class Pool:
 
     # -- reload and stop ----------------------------------------------------------------------------------------
 
+    def _take_back_reload(self) -> None:
+        """The first of the new children could not use its settings or handlers, and has said why."""
+        assert self._before is not None
+        self._plan, self._before = self._before, None
+        self._target = min(self._plan.processes, MAX_SLOTS)
+        self._generation -= 1
+        log.error("not reloaded: the children that run stay as they are")
+
     def _reload(self) -> None:
+        before = self._plan
         try:
             self._plan = self._load()
         except Exception as error:
             log.error("not reloaded: %s", error)
             return
+        self._before = before
         self._target = min(self._plan.processes, MAX_SLOTS)
         self._generation += 1
         log.info("reloading %s", kv(generation=self._generation, processes=self._target))
 
     def _roll(self) -> None:
-        """Has one child of an older generation after the other replaced, those that wait for a job first.
+        """Ends one child of an older generation for each new one that is up, those that wait for a job first.
 
-        The next one's turn comes when the replacement works; the old one may take its time to finish. So a long
-        handler holds up nobody, and there are never more than twice as many processes.
+        The new one comes first: where it cannot start, nothing is lost. The old one may take its time to finish; so a
+        long handler holds up nobody, and there are never more than twice as many processes.
         """
         states = {child.pid: self._board.card(child.slot.index).state for child in self._children.values()}
         living = [child for child in self._children.values() if not child.stopping]
         up = all(states[child.pid] not in (State.STARTING, State.CONNECTING) for child in living)
         old = [child for child in living if child.generation < self._generation]
-        if old and up and len(living) >= self._target and len(states) < 2 * self._target:
+        if old and up and len(living) > self._target:
+            self._before = None
             self._end(min(old, key=lambda child: states[child.pid] is State.WORKING))
 
     def _stop(self, *, cold: bool) -> None:
@@ -305,6 +335,7 @@ class Pool:
         if (
             self._ping_every
             and now - self._pinged > self._ping_every
+            and cards
             and all(now - card.beat < self._plan.silence for card in cards)
         ):
             self._pinged = now

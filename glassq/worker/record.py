@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from glassq import delivery as envelope
 from glassq.ledger import Entry
 from glassq.log import kv
+from glassq.mask import masked_text
 from glassq.worker.outcome import Kind, Outcome
 
 if TYPE_CHECKING:
@@ -97,4 +98,4 @@ def _as_text(result: str | dict[str, Any] | None) -> str:
         text = result if isinstance(result, str) else json.dumps(result, default=str, skipkeys=True)
     except Exception as error:
         text = f"({type(result).__name__} without a text: {type(error).__name__})"
-    return envelope.sayable(text[:MAX_RESULT])
+    return masked_text(envelope.sayable(text[:MAX_RESULT]))

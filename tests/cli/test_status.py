@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq.delivery import encode
+from glassq.intake.spool import Spool
 from tests.cli.conftest import a_delivery, put
 from tests.conftest import wait_for
 
@@ -99,3 +101,16 @@ def test_a_ledger_that_cannot_be_read_does_not_hide_the_queue(cli: Cli, content:
     said = cli("status", "--json")
     assert said.code == 0
     assert said.json["ledger"]["states"] is None
+
+
+def test_what_waits_in_the_spool_is_told_queue_or_no_queue(beanstalkd: Beanstalkd, cli: Cli) -> None:
+    directory = cli.directory / "spool"
+    cli.configure(f'[intake]\nspool = "{directory}"\n')
+    assert cli("status", "--json").json["spool"] is None
+    told = a_delivery()
+    Spool(directory, max_size=1 << 20, min_free=0).write(told.id, encode(told))
+    assert "1 delivery waits for the queue" in cli("status").out
+    beanstalkd.stop()
+    down = cli("status")
+    assert down.code == 69
+    assert "spool: 1 delivery waits for the queue" in down.err

@@ -255,7 +255,7 @@ def test_a_delivery_whose_attempts_die_with_their_process_is_buried_unrun(
     bench.consumer.work_one(0)
     stats, buried = only(look)
     assert stats.state == "buried"
-    assert buried.buried.startswith("3 attempts ended with their process")
+    assert buried.buried.startswith("3 attempts ended without an outcome")
     assert (buried.lost, bench.seen) == (3, [])
     look.kick(stats.id)
     bench.consumer.work_one(0)
@@ -441,11 +441,32 @@ def narrow(tmp_path: Path) -> Iterator[Beanstalkd]:
     server.stop()
 
 
-def test_a_job_whose_story_does_not_fit_is_buried_as_it_is(narrow: Beanstalkd) -> None:
+def filled(room: int) -> Delivery:
+    """A failing delivery that leaves so many of the 600 bytes."""
+    delivery = made("fail")
+    for filling in range(600):
+        body = json.dumps({"do": "fail", "more": "x" * filling}).encode()
+        delivery = msgspec.structs.replace(delivery, body=body)
+        if len(envelope.encode(delivery)) == 600 - room:
+            break
+    return delivery
+
+
+def test_a_job_whose_story_does_not_fit_is_tried_again_without_it(narrow: Beanstalkd) -> None:
     mine, look = narrow.queue(), narrow.queue()
     bench = Bench(mine)
-    body = json.dumps({"do": "fail", "more": "x" * 300}).encode()
-    delivery = msgspec.structs.replace(made("fail"), body=body)
+    put(look, filled(room=100))
+    assert bench.consumer.work_one(0) is True
+    stats, kept = only(look)
+    assert (stats.state, kept.attempt, kept.failures, kept.evidence) == ("delayed", 2, 1, ())
+    mine.close()
+    look.close()
+
+
+def test_a_job_that_fits_in_no_other_form_is_buried_as_it_is(narrow: Beanstalkd) -> None:
+    mine, look = narrow.queue(), narrow.queue()
+    bench = Bench(mine)
+    delivery = filled(room=0)
     job_id = put(look, delivery)
     assert bench.consumer.work_one(0) is True
     stats, kept = only(look)
