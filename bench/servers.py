@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import socket
@@ -72,6 +73,8 @@ def wait_for_port(port: int) -> None:
 def settings(directory: Path, queue_port: int, web_port: int, *, handler: str, processes: int) -> Path:
     """A glassq.toml for the bench: the defaults, but for places and the handler."""
     (directory / "tokens").write_text(f"{TOKEN}\n")
+    (directory / "client-secret").write_text("bench\n")
+    (directory / "credentials-key").write_text(base64.urlsafe_b64encode(bytes(32)).decode() + "\n")
     file = directory / "glassq.toml"
     file.write_text(f"""
 [queue]
@@ -85,6 +88,13 @@ spool = "{directory}/spool"
 verify_tokens_file = "{directory}/tokens"
 [worker]
 processes = {processes}
+[glass]
+client_id = "bench"
+client_secret_file = "{directory}/client-secret"
+credentials = "{directory}/credentials"
+credentials_key_file = "{directory}/credentials-key"
+[storage]
+url = "file://{directory}/photos"
 [ledger]
 url = "sqlite:///{directory}/ledger.db"
 [[routes]]

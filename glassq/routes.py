@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -19,11 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from glassq.errors import SettingsError
+from glassq.errors import GlassqError, SettingsError
+from glassq.log import kv
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from glassq.settings import Route, Settings
+
+log = logging.getLogger("glassq.worker")
 
 T = TypeVar("T")
 Result = str | dict[str, Any] | None
@@ -50,6 +54,16 @@ class Context:
         return cast("T", self._made[make])
 
 
+def needs(make: Callable[[Settings], Any]) -> Callable[[Handler], Handler]:
+    """For a handler that starts with `context.once(make)`: a pool makes it before it takes the first delivery."""
+
+    def mark(handler: Handler) -> Handler:
+        handler.needed = make  # type: ignore[attr-defined]
+        return handler
+
+    return mark
+
+
 class Routes:
     """The routes of the settings with their handlers loaded; the first that matches wins."""
 
@@ -60,6 +74,23 @@ class Routes:
         """The handler for this delivery, or None where no route matches."""
         found = self.match(delivery)
         return found[1] if found else None
+
+    def prepare(self, context: Context) -> None:
+        """Makes once what handlers say they need (see `needs`), before the first delivery is reserved.
+
+        Raises SettingsError, so that a secret that cannot be read stops the start and costs no attempt. What fails for
+        another reason may be well when a delivery comes: it is tried again then.
+        """
+        for _, handler in self._routes:
+            make = getattr(handler, "needed", None)
+            if make is None:
+                continue
+            try:
+                context.once(make)
+            except SettingsError:
+                raise
+            except GlassqError as error:
+                log.warning("not ready for deliveries yet %s", kv(why=error))
 
     def match(self, delivery: Delivery) -> tuple[Route, Handler] | None:
         """The route that this delivery takes and its handler, or None where no route matches."""

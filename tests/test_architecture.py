@@ -41,7 +41,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "mask": frozenset(),
     "delivery": frozenset({"errors"}),
     "settings": frozenset({"errors"}),
-    "routes": frozenset({"errors", "delivery", "settings"}),
+    "routes": frozenset({"errors", "log", "delivery", "settings"}),
     "queues": frozenset({"errors", "settings"}),
     "sources": frozenset({"errors", "settings"}),
     "ledger": frozenset({"errors", "log", "settings"}),

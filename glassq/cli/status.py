@@ -43,7 +43,8 @@ def status(app: App, as_json: bool) -> None:
             seen = _look(queue, app.settings.queue.url)
     except QueueUnavailable:
         # what intake has kept meanwhile is the first thing to know
-        click.echo(f"spool: {spool_words}", err=True)
+        if spooled and spooled.count:
+            click.echo(f"spool: {spool_words}", err=True)
         raise
     counts, note = _ledger(app)
     hints = _hints(seen, spooled)

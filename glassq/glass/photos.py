@@ -22,6 +22,7 @@ from glassq.glass import names
 from glassq.glass.api import Mirror
 from glassq.glass.credentials import CredentialStore
 from glassq.glass.storage import open_storage
+from glassq.routes import needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +88,7 @@ class Photo:
     ready: bool
 
 
+@needs(Glass.open)
 def store(delivery: Delivery, context: Context) -> dict[str, Any]:
     """Stores what the user shared; the result is {"urls": [...], "bytes": in all}.
 

@@ -81,6 +81,12 @@ MISTAKES: dict[str, tuple[Callable[[PoolRun], object], str]] = {
         lambda run: run.write_handlers("import sys; sys.exit(3)\n"),
         "cannot be imported: SystemExit: 3",
     ),
+    "no secrets": (
+        lambda run: run.write_settings(
+            "glassq.glass.photos:store", f'[glass]\nclient_id = "c"\ncredentials_key_file = "{run.dir}/nowhere"\n'
+        ),
+        "[glass] credentials_key_file",
+    ),
     "bad ledger": (
         lambda run: run.config.write_text(run.config.read_text().replace("sqlite:///", "nosuch://")),
         "[ledger] url",
