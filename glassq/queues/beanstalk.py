@@ -83,12 +83,14 @@ class _LimitedSocket(socket.socket):
             raise TimeoutError from None
 
     def _tell_kernel(self, seconds: float) -> None:
-        self._seconds = seconds
         # to the kernel 0 is no limit at all
         microseconds = max(1_000, int(seconds * 1_000_000))
         timeval = struct.pack("@ll", *divmod(microseconds, 1_000_000))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self.setsockopt(socket.SOL_SOCKET, option, timeval)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        if not self._seconds:
+            # commands are small: one limit does for all
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        self._seconds = seconds
 
 
 class Beanstalk:

@@ -10,6 +10,7 @@ import random
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ log = logging.getLogger("glassq.worker")
 
 # Children start together; with this share of jitter they are not all recycled together.
 RECYCLE_JITTER = 0.1
+# How often memory and signal handlers are looked at between two jobs, in seconds: thousands of times would cost more
+# than short handlers do.
+LOOK_EVERY = 0.1
 _PAGE = resource.getpagesize()
 
 
@@ -73,10 +77,18 @@ def run(
     gc.freeze()
     limit = max_jobs + random.randrange(int(max_jobs * RECYCLE_JITTER) + 1)  # noqa: S311 - jitter, no secret
 
+    looked = 0.0
+
     def stopping() -> bool:
+        nonlocal looked
+        if stop.draining or consumer.worked >= limit:
+            return True
+        if time.monotonic() - looked < LOOK_EVERY:
+            return False
+        looked = time.monotonic()
         stop.listen()
         # one job at the least: a limit below what the handlers' modules take must not end in a storm of forks
-        return stop.draining or consumer.worked >= limit or (consumer.worked > 0 and resident() > max_rss)
+        return stop.draining or (consumer.worked > 0 and resident() > max_rss)
 
     _watch_forks(queue)
     slot.state(State.CONNECTING)

@@ -401,6 +401,9 @@ def test_children_are_recycled_after_their_jobs_and_nothing_is_lost(make: Make, 
 def test_a_memory_limit_below_what_a_child_needs_still_gets_work_done(make: Make, look: Queue) -> None:
     run = make(max_rss="1MiB").start().ready()
     for number in range(3):
+        (child,) = run.children()
         run.put(f"ping-{number}")
-    wait_for(lambda: not jobs(look), "everything to be worked", 30)
+        wait_for(lambda: len(run.story("end")) == number + 1, "it to be worked")  # noqa: B023
+        wait_for(lambda: len(run.children()) == 1 and child not in run.children(), "the child to be replaced")  # noqa: B023
+    assert not jobs(look)
     assert len({pid for _, pid, _ in run.story("end")}) == 3
