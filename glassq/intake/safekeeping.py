@@ -63,6 +63,7 @@ class Safekeeping:
         self._last: ServerStats | None = None
         #: what the queue has taken since it last proved that it writes to disk: (job id, delivery id, job)
         self._unproven: deque[tuple[int, str, bytes]] = deque()
+        self._noticing = threading.Lock()
         self._over = threading.Event()
 
     def start(self) -> None:
@@ -194,8 +195,11 @@ class Safekeeping:
                     log.critical("acknowledged, and perhaps in memory only %s", kv(delivery=delivery_id, why=error))
 
     def _give_up_on_queue(self, error: QueueError) -> None:
-        if not self._trouble:
+        # every thread with a ping under way notices at the same moment; one of them says so
+        with self._noticing:
+            first = not self._trouble
+            self._trouble, self._volatile = str(error), isinstance(error, QueueVolatile)
+        if first:
             log.error("the queue takes no deliveries: they go to the spool %s", kv(why=error))
-        self._trouble, self._volatile = str(error), isinstance(error, QueueVolatile)
         if self._volatile:
             self._keep_unproven()
