@@ -31,7 +31,7 @@ demo: $(READY) ## the whole way on this machine: simulated Glass users share pho
 	@$(BIN)/glassq demo $(DEMO_ARGS)
 
 test: $(READY) ## the tests, on real servers and processes on loopback; prints coverage
-	@$(BIN)/python -m pytest -n 3 --cov --cov-report=term:skip-covered $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(TEST_ARGS)
 
 torture: $(READY) ## everything killed, frozen, cut and filled up under load, then counted (SECONDS=420 SEED=n OUTAGE=20)
 	@$(BIN)/python -m tests.chaos.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 BIN = ROOT / "bin"
 
+# A job that a script starts in the background has SIGINT ignored, and all that it starts inherits that. Ours hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def wait_for(condition: Callable[[], object], what: str, deadline: float = 15.0) -> None:
     """Returns as soon as `condition()` is true; fails the test after `deadline` seconds."""
