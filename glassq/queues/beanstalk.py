@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import socket
 import struct
 import time
@@ -22,13 +21,13 @@ import greenstalk
 
 from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
 from glassq.queues.base import Job, JobStats, ScanProgress, ServerStats, TubeStats
+from glassq.settings import Tube
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
-_TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
 _PRIORITY = 1 << 16
 _UINT32 = (1 << 32) - 1
 _UINT64 = (1 << 64) - 1
@@ -381,9 +380,10 @@ def _server_stats(found: greenstalk.Stats) -> ServerStats:
 
 
 def _checked_tube(name: str) -> str:
-    if not _TUBE.fullmatch(name):
-        raise QueueError(f"bad tube name {name!r}: expected 1 to 200 of A-Z a-z 0-9 + / ; . $ _ ( ) and -, not - first")
-    return name
+    try:
+        return Tube(name)
+    except ValueError as error:
+        raise QueueError(f"bad tube name {name!r}: {error}") from None
 
 
 def _checked_int(name: str, value: int, least: int) -> int:
