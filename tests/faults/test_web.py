@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +10,8 @@ from glassq import delivery as envelope
 from tests.conftest import wait_for
 from tests.faults.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
 from tests.intake.conftest import empty
-from tests.intake.wire import HEALTH, Answer, request
+from tests.intake.test_queue_trouble import at_once
+from tests.intake.wire import HEALTH, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,20 +21,6 @@ if TYPE_CHECKING:
 
 PING = request()
 READY = HEALTH.replace(b"healthz", b"readyz")
-# A sender waits 10 s and is promised an answer within 5; a busy test machine gets the rest, in seconds.
-PROMISED = 8.0
-
-
-def at_once(web: Web, many: int) -> list[Answer]:
-    """The answers to pings sent at the same time, each within what a sender is promised."""
-
-    def ping(_: int) -> Answer:
-        with web.wire() as wire:
-            wire.sock.settimeout(PROMISED)
-            return wire.ask(PING)
-
-    with ThreadPoolExecutor(many) as threads:
-        return list(threads.map(ping, range(many)))
 
 
 def well_again(web: Web) -> bool:
