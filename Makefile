@@ -10,7 +10,7 @@ SCRIPTS := bin/glassq bin/glassq-web bin/glassq-worker
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture soak check format bench lock clean
+.PHONY: help setup demo example test torture soak check format bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,11 +27,17 @@ $(READY): $(LOCKED) setup.py glassq/__init__.py $(SCRIPTS)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+example: $(READY) ## an App Engine program on glassq: tasks by taskqueue.add, worked by its own HTTP endpoint
+	@$(BIN)/python examples/glassware/demo.py $(EXAMPLE_ARGS)
+
 demo: $(READY) ## the whole way on this machine: simulated Glass users share photos, glassq stores them
 	@$(BIN)/glassq demo $(DEMO_ARGS)
 
+# Tests of real processes wait more than they compute: four at a time on two cores. What failed is run again, alone, and
+# fails the target if it fails then, too: a test that needed that is named in the output, and is to be mended.
 test: $(READY) ## the tests, on real servers and processes on loopback; prints coverage
-	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term:skip-covered $(TEST_ARGS) \
+		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(TEST_ARGS)
 
 torture: $(READY) ## everything killed, frozen, cut and filled up under load, then counted (SECONDS=420 SEED=n OUTAGE=20)
 	@$(BIN)/python -m tests.chaos.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \

@@ -20,17 +20,21 @@ RUN = [
     "gunicorn>=27.0",
     "httplib2>=0.22",
     "msgspec>=0.19",
+    "pyyaml>=6.0",
     "requests>=2.31",
     "rich>=13.0",
     "setproctitle>=1.3",
     "sqlalchemy>=2.0",
+    "urllib3>=2.2",
 ]
 # gunicorn's HTTP parser in C. It has no ready-made builds for Linux, so it needs a C compiler; without it gunicorn uses
 # its own parser in Python.
 FAST = ["gunicorn_h1c>=0.6.10"]
 DEMO = ["pillow>=10.1"]
+# examples/glassware is a Flask program
+EXAMPLE = ["flask>=3.0"]
 TEST = ["coverage>=7.6", "hypothesis>=6.100", "pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6"]
-CHECK = ["mypy>=1.11", "ruff>=0.6"]
+CHECK = ["mypy>=1.11", "ruff>=0.6", "types-pyyaml>=6.0"]
 
 setup(
     name="glassq",
@@ -42,10 +46,10 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["glassq", "glassq.*"]),
     package_data={"glassq": ["py.typed", "glass/*.json"]},
-    data_files=[("share/glassq", ["conf/glassq.toml", "conf/gunicorn.conf.py"])],
+    data_files=[("share/glassq", ["conf/glassq.toml", "conf/queue.yaml", "conf/gunicorn.conf.py"])],
     scripts=["bin/glassq", "bin/glassq-web", "bin/glassq-worker"],
     install_requires=RUN,
-    extras_require={"fast": FAST, "demo": DEMO, "dev": DEMO + TEST + CHECK},
+    extras_require={"fast": FAST, "demo": DEMO, "example": EXAMPLE, "dev": DEMO + EXAMPLE + TEST + CHECK},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: No Input/Output (Daemon)",

@@ -52,7 +52,7 @@ def beanstalkd(directory: Path) -> Iterator[int]:
         sys.exit("bench: beanstalkd is missing; run it as `make bench`")
     port = free_port()
     (directory / "binlog").mkdir(parents=True)
-    command = [program, "-l", "127.0.0.1", "-p", str(port), "-b", str(directory / "binlog"), "-f0"]
+    command = [program, "-l", "127.0.0.1", "-p", str(port), "-b", str(directory / "binlog"), "-f0", "-z", "131072"]
     with process(command, directory / "beanstalkd.log"):
         wait_for_port(port)
         yield port

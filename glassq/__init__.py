@@ -6,11 +6,30 @@ This is what the author of a handler imports:
 
     def handle(delivery: Delivery) -> str | None:
         ...
+
+and whoever puts tasks, the App Engine way: `from glassq import taskqueue`.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 from glassq.delivery import Delivery
 from glassq.errors import Bury, Drop, Retry
 
-__all__ = ["Bury", "Delivery", "Drop", "Retry", "__version__"]
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from glassq.push import taskqueue
+
+__all__ = ["Bury", "Delivery", "Drop", "Retry", "__version__", "taskqueue"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    # not before it is asked for: intake and handlers have no use for a database
+    if name == "taskqueue":
+        return importlib.import_module("glassq.push.taskqueue")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

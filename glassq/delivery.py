@@ -17,7 +17,7 @@ import random
 import time
 import zlib
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -28,12 +28,18 @@ MAGIC = b"glassq/%d " % VERSION
 
 # beanstalkd's own default limit for one job, in bytes (-z).
 MAX_JOB = 65_535
+# The limit that our own beanstalkd is started with, for tasks with large payloads (App Engine takes 100 KB).
+BIG_JOB = 131_072
+# A story gets at least so much room beside the body; where MAX_JOB leaves less, the job is a big one.
+LEAST_ROOM = 8_192
 # Of the failed attempts the first and the latest few tell the story; the rest repeat it.
 MAX_EVIDENCE = 12
 # The end of a traceback names the line that failed, in characters.
 MAX_TRACEBACK = 2_000
 # Of any other text that a failure brings with it, in characters.
 MAX_MESSAGE = 500
+# Of what a handler tells beside its reason, in bytes of JSON.
+MAX_DETAIL = 8_192
 
 # A time without its zone would be another one on the next host.
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -43,7 +49,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why one attempt failed.
 
     `at` is when it ended; `duration` is in seconds; `error` is the exception's type (or what ended the process);
-    `signal` is set when a signal ended it.
+    `signal` is set when a signal ended it. `detail` is what the handler told beside its reason.
     """
 
     attempt: int
@@ -55,6 +61,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str
     traceback: str = ""
     signal: str = ""
+    detail: dict[str, Any] = {}
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,6 +74,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `attempt`  the number of the attempt that runs now, or is next; the first is 1
     `failures` how many attempts have been taken from the budget since it was last fresh
     `waits`    how many times a handler said `Retry(counts=False)` in a row
+    `tried`    when the first attempt of the present budget began; None before it
     `lost`     attempts that ended with their process, in jobs before this one
     `buried`   the reason, while it lies buried
     """
@@ -78,6 +86,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int = 1
     failures: int = 0
     waits: int = 0
+    tried: Moment | None = None
     lost: int = 0
     buried: str = ""
     evidence: tuple[Evidence, ...] = ()
@@ -121,11 +130,15 @@ def sayable(text: str) -> str:
 
 
 def encode(delivery: Delivery) -> bytes:
-    """The bytes of a job. Evidence is shortened, oldest tracebacks first, until they fit into MAX_JOB."""
-    room = MAX_JOB - _PREFIX - 1 - len(delivery.body)
+    """The bytes of a job. Evidence is shortened, oldest tracebacks first, until they fit into MAX_JOB.
+
+    Where the body alone nearly fills that, it is BIG_JOB instead.
+    """
+    taken = _PREFIX + 1 + len(delivery.body)
+    room = (MAX_JOB if MAX_JOB - taken >= LEAST_ROOM else BIG_JOB) - taken
     evidence = _bounded(delivery.evidence)
     header = _header(delivery, evidence)
-    for shorten in (_without_old_tracebacks, _without_tracebacks, _last_only):
+    for shorten in (_without_old_details, _without_tracebacks, _last_only):
         if len(header) <= room:
             break
         evidence = shorten(evidence)
@@ -178,8 +191,9 @@ def _bounded(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
     )
 
 
-def _without_old_tracebacks(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
-    return (*_without_tracebacks(evidence[:-1]), *evidence[-1:])
+def _without_old_details(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+    bare = (msgspec.structs.replace(item, detail={}) for item in _without_tracebacks(evidence[:-1]))
+    return (*bare, *evidence[-1:])
 
 
 def _without_tracebacks(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:

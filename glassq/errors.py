@@ -23,10 +23,15 @@ GlassqError
 Interrupt (a BaseException, so that a handler's `except Exception` cannot swallow it)
 +-- DeadlineExceeded        the handler overran its soft deadline
 +-- Interrupted             the pool stops now: the attempt does not count
-+-- LeaseLost               the queue gave the job to somebody else: this attempt is worth nothing
++-- LeaseLost               the job is somebody else's by now: this attempt is worth nothing
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class GlassqError(Exception):
@@ -84,11 +89,16 @@ class SpoolError(GlassqError):
 
 
 class Verdict(GlassqError):
-    """What a handler raises to say what its attempt came to. `reason` is for the operator, in words."""
+    """What a handler raises to say what its attempt came to.
 
-    def __init__(self, reason: str) -> None:
+    `reason` is for the operator, in words. `detail` is kept beside it in the evidence: a small dict of what JSON can
+    say, such as {"status": 502, "body": "..."}.
+    """
+
+    def __init__(self, reason: str, *, detail: Mapping[str, object] | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.detail = dict(detail or {})
 
 
 class Drop(Verdict):
@@ -100,13 +110,23 @@ class Retry(Verdict):
 
     `delay` is in seconds; without it the pool's backoff decides. With `counts=False` the attempt is not taken
     from the delivery's budget: for waiting until something is ready. The handler then says itself when enough is
-    enough (by `Delivery.waits` or its age).
+    enough (by `Delivery.waits` or its age). With `slow_down=True` whom the handler asks is overloaded: where the
+    delivery's tube has a rate, all of it is worked more slowly for a while.
     """
 
-    def __init__(self, reason: str, delay: float | None = None, *, counts: bool = True) -> None:
-        super().__init__(reason)
+    def __init__(
+        self,
+        reason: str,
+        delay: float | None = None,
+        *,
+        counts: bool = True,
+        slow_down: bool = False,
+        detail: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(reason, detail=detail)
         self.delay = delay
         self.counts = counts
+        self.slow_down = slow_down
 
 
 class Bury(Verdict):

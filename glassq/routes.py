@@ -22,14 +22,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from glassq.errors import GlassqError, SettingsError
 from glassq.log import kv
+from glassq.settings import Route
+from glassq.values import HandlerName
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
-    from glassq.settings import Route, Settings
+    from glassq.settings import Settings
 
 log = logging.getLogger("glassq.worker")
 
 T = TypeVar("T")
+# What a program puts with glassq.taskqueue is for an HTTP endpoint.
+TASKS = Route(source="push", handler=HandlerName("glassq.push.dispatch:post"))
 Result = str | dict[str, Any] | None
 Handler = Callable[["Delivery", "Context"], Result]
 
@@ -64,16 +68,35 @@ def needs(make: Callable[[Settings], Any]) -> Callable[[Handler], Handler]:
     return mark
 
 
+def retried_by(rule: Callable[[Delivery, Context], Any]) -> Callable[[Handler], Handler]:
+    """For a handler whose deliveries have a RetryRule of their own (see worker/outcome.py) in place of the pool's."""
+
+    def mark(handler: Handler) -> Handler:
+        handler.rule = rule  # type: ignore[attr-defined]
+        return handler
+
+    return mark
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a route leads. `tube` is the one that the delivery must come from; "": any."""
+
+    route: Route
+    handler: Handler
+    tube: str = ""
+
+    def rule(self, delivery: Delivery, context: Context) -> Any:
+        """The RetryRule that the handler brings for this delivery; None where it has none."""
+        rule = getattr(self.handler, "rule", None)
+        return None if rule is None else rule(delivery, context)
+
+
 class Routes:
     """The routes of the settings with their handlers loaded; the first that matches wins."""
 
-    def __init__(self, routes: list[tuple[Route, Handler]]) -> None:
-        self._routes = routes
-
-    def find(self, delivery: Delivery) -> Handler | None:
-        """The handler for this delivery, or None where no route matches."""
-        found = self.match(delivery)
-        return found[1] if found else None
+    def __init__(self, destinations: list[Destination]) -> None:
+        self._destinations = destinations
 
     def prepare(self, context: Context) -> None:
         """Makes once what handlers say they need (see `needs`), before the first delivery is reserved.
@@ -81,8 +104,8 @@ class Routes:
         Raises SettingsError, so that a secret that cannot be read stops the start and costs no attempt. What fails for
         another reason may be well when a delivery comes: it is tried again then.
         """
-        for _, handler in self._routes:
-            make = getattr(handler, "needed", None)
+        for destination in self._destinations:
+            make = getattr(destination.handler, "needed", None)
             if make is None:
                 continue
             try:
@@ -92,24 +115,34 @@ class Routes:
             except GlassqError as error:
                 log.warning("not ready for deliveries yet %s", kv(why=error))
 
-    def match(self, delivery: Delivery) -> tuple[Route, Handler] | None:
-        """The route that this delivery takes and its handler, or None where no route matches."""
-        return next((each for each in self._routes if each[0].wants(delivery.source, delivery.labels)), None)
+    def match(self, delivery: Delivery) -> Destination | None:
+        """Where this delivery goes, or None where no route matches."""
+        return next(
+            (each for each in self._destinations if each.route.wants(delivery.source, delivery.labels)),
+            None,
+        )
 
 
-def load(settings: Settings) -> Routes:
+def load(settings: Settings, endpoint: Callable[[Route], Destination]) -> Routes:
     """Routes with their handlers imported; modules are found on sys.path and beside the settings file.
 
-    Raises SettingsError where there is no route, or a handler cannot be imported or called.
+    `endpoint` makes what a route leads to whose handler is a URL. With a [push] section tasks have a route too, after
+    all others. Raises SettingsError where there is no route, or a handler cannot be imported or called.
     """
-    if not settings.routes:
+    if not settings.routes and settings.push is None:
         raise SettingsError(
             f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:f"'
         )
     home = str(Path(settings.file).resolve().parent)
     if settings.file and home not in sys.path:
         sys.path.append(home)
-    return Routes([(route, _load(route.handler, index, settings.file)) for index, route in enumerate(settings.routes)])
+    wanted = settings.routes if settings.push is None else (*settings.routes, TASKS)
+    return Routes(
+        [
+            endpoint(route) if route.handler.is_url else Destination(route, _load(route.handler, index, settings.file))
+            for index, route in enumerate(wanted)
+        ]
+    )
 
 
 def _load(name: str, index: int, file: str) -> Handler:

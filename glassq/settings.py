@@ -13,164 +13,32 @@ import json
 import re
 import sys
 import tomllib
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
 from glassq.errors import SettingsError
+from glassq.values import (
+    Bind,
+    Duration,
+    HandlerName,
+    HttpUrl,
+    QueueUrl,
+    SecretFile,
+    Size,
+    StorageUrl,
+    TargetUrl,
+    Tube,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
-_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
-_SECONDS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
-_SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
-_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
-_BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})|unix:/.+|fd://[0-9]+")
-# https://cloud.google.com/storage/docs/buckets#naming
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-_HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-
-
-class Duration(float):
-    """Seconds. In the file: a number and one unit, such as "500ms", "30s", "2m", "12h" or "9d"."""
-
-    def __new__(cls, text: str | float) -> Self:
-        if isinstance(text, int | float) and not isinstance(text, bool):
-            return super().__new__(cls, text)
-        match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-        if not match:
-            raise ValueError('expected a duration such as "500ms", "30s", "2m", "12h" or "9d"')
-        return super().__new__(cls, float(Decimal(match[1]) * _SECONDS[match[2]]))
-
-    def __str__(self) -> str:
-        # decimal, as it was written: in binary 0.7 s is no whole number of milliseconds
-        seconds = Decimal(repr(float(self)))
-        for unit, length in _SECONDS.items():
-            if seconds >= length and seconds % length == 0:
-                return f"{int(seconds / length)}{unit}"
-        return f"{seconds.normalize():f}s"
-
-
-class Size(int):
-    """Bytes. In the file: a whole number and one unit, such as "512B", "16KiB", "100MiB" or "1GiB"."""
-
-    def __new__(cls, text: str | int) -> Self:
-        if isinstance(text, int) and not isinstance(text, bool):
-            return super().__new__(cls, text)
-        match = _SIZE.fullmatch(text) if isinstance(text, str) else None
-        if not match:
-            raise ValueError('expected a size such as "512B", "16KiB", "100MiB" or "1GiB"')
-        return super().__new__(cls, int(match[1]) * _BYTES[match[2]])
-
-    def __str__(self) -> str:
-        for unit in ("GiB", "MiB", "KiB"):
-            if self and self % _BYTES[unit] == 0:
-                return f"{self // _BYTES[unit]}{unit}"
-        return f"{int(self)}B"
-
-
-class QueueUrl(str):
-    """Where beanstalkd listens: beanstalk://HOST:PORT or beanstalk:///PATH/OF/A/SOCKET."""
-
-    __slots__ = ()
-
-    def __new__(cls, text: str) -> Self:
-        expected = 'expected "beanstalk://HOST:PORT" or "beanstalk:///path/of/a.sock"'
-        parts = _split(text, expected)
-        tcp = parts.hostname and parts.port and parts.path in ("", "/")
-        unix = not parts.netloc and len(parts.path) > 1
-        if parts.scheme != "beanstalk" or parts.query or parts.fragment or not (tcp or unix):
-            raise ValueError(expected)
-        return super().__new__(cls, text)
-
-
-class HttpUrl(str):
-    """An http or https URL; for requests that carry secrets, https except on loopback."""
-
-    __slots__ = ()
-
-    def __new__(cls, text: str) -> Self:
-        expected = 'expected "https://HOST/PATH" (plain http only to 127.0.0.1, [::1] or localhost)'
-        parts = _split(text, expected)
-        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-        if not parts.hostname or not (parts.scheme == "https" or local) or parts.query or parts.fragment:
-            raise ValueError(expected)
-        return super().__new__(cls, text)
-
-
-class StorageUrl(str):
-    """Where photos go: gs://BUCKET or file:///DIRECTORY."""
-
-    __slots__ = ()
-
-    def __new__(cls, text: str) -> Self:
-        expected = 'expected "gs://BUCKET" or "file:///DIRECTORY"'
-        parts = _split(text, expected)
-        bucket = parts.scheme == "gs" and _BUCKET.fullmatch(parts.netloc) and parts.path in ("", "/")
-        directory = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
-        if not (bucket or directory) or parts.query or parts.fragment:
-            raise ValueError(expected)
-        return super().__new__(cls, text)
-
-
-def _split(text: object, expected: str) -> Any:
-    try:
-        parts = urlsplit(text) if isinstance(text, str) else None
-        if parts is None or parts.username is not None:
-            raise ValueError(expected)
-        _ = parts.port
-    except ValueError:
-        raise ValueError(expected) from None
-    return parts
-
-
-class Tube(str):
-    """A tube's name, as beanstalkd's protocol has it (section "Definitions")."""
-
-    __slots__ = ()
-
-    def __new__(cls, text: str) -> Self:
-        if not isinstance(text, str) or not _TUBE.fullmatch(text):
-            raise ValueError("expected a tube name: 1 to 200 of A-Z a-z 0-9 + / ; . $ _ ( ) and -, not - first")
-        return super().__new__(cls, text)
-
-
-class Bind(str):
-    """Where intake listens: HOST:PORT, unix:/PATH or fd://N (a socket handed over by systemd)."""
-
-    __slots__ = ()
-
-    def __new__(cls, text: str) -> Self:
-        match = _BIND.fullmatch(text) if isinstance(text, str) else None
-        if not match or int(match["port"] or 0) > 65_535:
-            raise ValueError('expected "HOST:PORT", "unix:/path/of/a.sock" or "fd://N"')
-        return super().__new__(cls, text)
-
-
-class HandlerName(str):
-    """A handler's place: "package.module:function"."""
-
-    __slots__ = ()
-
-    def __new__(cls, text: str) -> Self:
-        if not isinstance(text, str) or not _HANDLER.fullmatch(text):
-            raise ValueError('expected "package.module:function"')
-        return super().__new__(cls, text)
-
-
-class SecretFile(str):
-    """A file that holds a secret. Its path is printed, its content never."""
-
-    __slots__ = ()
-
-
+# A tube of a push queue is this tube's name, ".push." and the queue's name (at most 100 characters): 200 in all.
+MAX_BASE = 94
 # What pings of a source can be about, where that is known.
 COLLECTIONS = {"mirror": ("timeline", "locations", "settings")}
 
@@ -240,6 +108,7 @@ class Route(_Section, frozen=True):
     handler: HandlerName
     collection: str | None = None
     operation: str | None = None
+    queue: str | None = None
     coalesce: bool = False
     dedupe_window: Duration | None = None
 
@@ -249,6 +118,14 @@ class Route(_Section, frozen=True):
         return source == self.source and all(
             value is None or labels.get(name) == value for name, value in wanted.items()
         )
+
+
+class Push(_Section, frozen=True):
+    """[push]"""
+
+    queue_yaml: str | None = None
+    names: str = "sqlite:////var/lib/glassq/task-names.db"
+    targets: dict[str, TargetUrl] = {}
 
 
 class Glass(_Section, frozen=True):
@@ -294,6 +171,7 @@ class Settings(_Section, frozen=True):
     sources: Sources = Sources()
     worker: Worker = Worker()
     routes: tuple[Route, ...] = ()
+    push: Push | None = None
     glass: Glass = Glass()
     storage: Storage = Storage()
     ledger: Ledger = Ledger()
@@ -368,12 +246,14 @@ def parse(text: str, file: str, credentials_directory: str | None = None) -> Set
 def as_toml(settings: Settings) -> str:
     """The effective settings as text in the form of glassq.toml. Secrets are files, so none is in it."""
     lines = [f"# {settings.file}"]
-    for name in ("queue", "intake", "sources.mirror", "worker", "glass", "storage", "ledger", "log"):
+    for name in ("queue", "intake", "sources.mirror", "worker", "push", "glass", "storage", "ledger", "log"):
         section: Any = settings
         for part in name.split("."):
             section = getattr(section, part)
         if section is not None:
             lines += ["", f"[{name}]", *_pairs(section)]
+    if settings.push is not None and settings.push.targets:
+        lines += ["", "[push.targets]", *(f"{_toml(key)} = {_toml(url)}" for key, url in settings.push.targets.items())]
     for route in settings.routes:
         lines += ["", "[[routes]]", *_pairs(route)]
     return "\n".join(lines) + "\n"
@@ -381,7 +261,7 @@ def as_toml(settings: Settings) -> str:
 
 def _pairs(section: msgspec.Struct) -> list[str]:
     values = {name: getattr(section, name) for name in section.__struct_fields__}
-    return [f"{name} = {_toml(value)}" for name, value in values.items() if value is not None]
+    return [f"{name} = {_toml(value)}" for name, value in values.items() if not isinstance(value, dict | None)]
 
 
 def _toml(value: object) -> str:
@@ -410,6 +290,12 @@ def _check_together(settings: Settings) -> None:
         (worker.grace < worker.deadline, "worker.grace", worker.grace, "shorter than deadline"),
         (worker.backoff >= 1, "worker.backoff", worker.backoff, "at least 1s"),
         (worker.backoff_cap >= worker.backoff, "worker.backoff_cap", worker.backoff_cap, "at least backoff"),
+        (
+            settings.push is None or len(queue.tube) <= MAX_BASE,
+            "queue.tube",
+            queue.tube,
+            f"at most {MAX_BASE} characters: with [push] the names of queues are appended",
+        ),
         (queue.ttr >= 5 and queue.ttr % 1 == 0, "queue.ttr", queue.ttr, "whole seconds, at least 5s"),
         (0 < queue.connect_timeout <= 60, "queue.connect_timeout", queue.connect_timeout, "up to 1m, not 0"),
         (0 < queue.timeout <= 60, "queue.timeout", queue.timeout, "up to 1m, not 0"),
@@ -428,8 +314,13 @@ def _check_together(settings: Settings) -> None:
     ]
     for index, route in enumerate(settings.routes):
         # a route that nothing can take would have its pings dropped as "no route"
-        known = Sources.__struct_fields__
+        known = (*Sources.__struct_fields__, "push")
         rules.append((route.source in known, f"routes.{index}.source", route.source, f"one of: {', '.join(known)}"))
+        to_url = route.handler.is_url
+        fits = not to_url or settings.push is not None
+        rules.append((fits, f"routes.{index}.handler", route.handler, "a [push] section, which URLs need"))
+        fits = route.queue is None or to_url
+        rules.append((fits, f"routes.{index}.queue", route.queue or "", "none: it is for handlers that are a URL"))
         words = COLLECTIONS.get(route.source, ())
         fits = route.collection is None or not words or route.collection in words
         rules.append((fits, f"routes.{index}.collection", route.collection or "", f"one of: {', '.join(words)}"))
@@ -478,7 +369,9 @@ def _did_you_mean(names: list[str], unknown: str) -> str:
     for name in names:
         if name.isdigit() or name == "...":
             continue
-        kind = {"sources": Sources, "mirror": Mirror, "routes": Route}.get(name) or kind.__annotations__.get(name)
+        kind = {"sources": Sources, "mirror": Mirror, "routes": Route, "push": Push}.get(
+            name
+        ) or kind.__annotations__.get(name)
         if isinstance(kind, str):
             kind = globals().get(kind.split(" ")[0])
     known = [name for name in getattr(kind, "__struct_fields__", ()) if name != "file"]

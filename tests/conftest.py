@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,11 +16,14 @@ import pytest
 from glassq.queues import open_queue
 from glassq.settings import Queue as QueueSettings
 from glassq.settings import QueueUrl
+from tests.ports import free_port, give_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from glassq.queues import Queue
+
+__all__ = ["free_port"]
 
 ROOT = Path(__file__).parent.parent
 BIN = ROOT / "bin"
@@ -29,20 +31,27 @@ BIN = ROOT / "bin"
 # A job that a script starts in the background has SIGINT ignored, and all that it starts inherits that. Ours hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# How long a test waits for what must come, in seconds. It says nothing of how fast that is: only a hang takes so long.
+PATIENCE = 60.0
+# What takes longest, by the name of its file: it begins first, so that no other test is waited for in the end.
+LONGEST = ("test_torture.py",)
 
-def wait_for(condition: Callable[[], object], what: str, deadline: float = 15.0) -> None:
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_sessionfinish() -> None:
+    give_back()
+
+
+def wait_for(condition: Callable[[], object], what: str, deadline: float = PATIENCE) -> None:
     """Returns as soon as `condition()` is true; fails the test after `deadline` seconds."""
     over = time.monotonic() + deadline
     while not condition():
         if time.monotonic() > over:
             pytest.fail(f"waited {deadline:g} s in vain: {what}")
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Process:
@@ -72,11 +81,11 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 
-    def wait(self, deadline: float = 20.0) -> int:
+    def wait(self, deadline: float = PATIENCE) -> int:
         """The exit code, once it has ended by itself."""
         return self._popen.wait(deadline)
 
-    def end(self, number: signal.Signals = signal.SIGTERM, deadline: float = 20.0) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM, deadline: float = PATIENCE) -> int:
         """Asks it to end, and kills it when it does not."""
         if self.running():
             self._popen.send_signal(number)
@@ -125,7 +134,7 @@ class Beanstalkd:
         finally:
             queue.close()
 
-    def queue(self, *, require_durable: bool = False, timeout: float = 2.0) -> Queue:
+    def queue(self, *, require_durable: bool = False, timeout: float = 20.0) -> Queue:
         settings = QueueSettings(url=self.url, timeout=type(QueueSettings().timeout)(timeout))
         return open_queue(settings, require_durable=require_durable)
 

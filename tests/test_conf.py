@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from glassq.settings import Mirror, Route, Settings, parse
+from glassq.settings import Mirror, Push, Route, Settings, parse
 from tests.conftest import ROOT
 
 FILE = ROOT / "conf" / "glassq.toml"
@@ -37,13 +37,14 @@ def test_every_key_of_every_section_stands_in_the_shipped_file(section: str) -> 
     assert set(tomllib.loads(TEXT)[section]) == set(kind.__struct_fields__)
 
 
-def test_every_key_of_a_route_and_of_the_mirror_source_is_explained() -> None:
+def test_every_key_of_the_sections_that_are_optional_is_explained() -> None:
     written = set(re.findall(r"^(?:# )?(\w+) = ", TEXT, re.MULTILINE))
-    assert {*Route.__struct_fields__, *Mirror.__struct_fields__} <= written
+    assert {*Route.__struct_fields__, *Mirror.__struct_fields__, *Push.__struct_fields__} - {"targets"} <= written
 
 
 def test_sections_stand_in_the_order_of_the_settings() -> None:
-    written = [name.split(".")[0] for name in re.findall(r"^\[+([\w.]+)\]+$", TEXT, re.MULTILINE)]
+    written = [name.split(".")[0] for name in re.findall(r"^(?:# )?\[+([\w.]+)\]+$", TEXT, re.MULTILINE)]
+    written = list(dict.fromkeys(written))
     assert written == [name for name in Settings.__struct_fields__ if name != "file"]
 
 

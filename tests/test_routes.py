@@ -9,8 +9,8 @@ import pytest
 from glassq import delivery as envelope
 from glassq import routes
 from glassq.errors import SettingsError
-from glassq.routes import Context
-from glassq.settings import Settings, parse
+from glassq.routes import Context, Destination
+from glassq.settings import Route, Settings, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +55,17 @@ def route(function: str, source: str = "mirror", **labels: str) -> str:
 
 def works(loaded: routes.Routes, source: str = "mirror", **labels: str) -> Any:
     delivery = envelope.new(source, b"{}", labels)
-    handler = loaded.find(delivery)
-    return handler and handler(delivery, Context(Settings()))
+    found = loaded.match(delivery)
+    return found and found.handler(delivery, Context(Settings()))
+
+
+def endpoint(route: Route) -> Destination:
+    """What a URL comes to in these tests: a handler that says it."""
+    return Destination(route, lambda _delivery, _context: f"POST {route.handler}", tube=route.queue or "default")
+
+
+def load(settings: Settings) -> routes.Routes:
+    return routes.load(settings, endpoint)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +80,7 @@ def works(loaded: routes.Routes, source: str = "mirror", **labels: str) -> Any:
     ],
 )
 def test_a_handler_beside_the_settings_gets_what_it_takes(home: Path, function: str, result: str) -> None:
-    assert works(routes.load(settings_of(home, route(function)))) == result
+    assert works(load(settings_of(home, route(function)))) == result
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,7 @@ def test_a_handler_beside_the_settings_gets_what_it_takes(home: Path, function: 
 )
 def test_what_cannot_work_a_delivery_is_refused_at_the_start(home: Path, function: str, says: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        routes.load(settings_of(home, route("one"), route(function)))
+        load(settings_of(home, route("one"), route(function)))
     where = f'{home / "glassq.toml"}: [routes.1] handler = "handlers_here:{function}": '
     assert str(caught.value).startswith(where)
     assert says in str(caught.value)
@@ -96,11 +105,11 @@ def test_what_cannot_work_a_delivery_is_refused_at_the_start(home: Path, functio
 def test_a_module_that_fails_is_refused_with_its_error(home: Path) -> None:
     (home / "handlers_here.py").write_text("1 / 0\n")
     with pytest.raises(SettingsError, match="cannot be imported: ZeroDivisionError: division by zero"):
-        routes.load(settings_of(home, route("one")))
+        load(settings_of(home, route("one")))
 
 
 def test_the_first_route_that_matches_wins(home: Path) -> None:
-    loaded = routes.load(
+    loaded = load(
         settings_of(
             home,
             route("one", collection="timeline", operation="INSERT"),
@@ -118,7 +127,31 @@ def test_the_first_route_that_matches_wins(home: Path) -> None:
 
 def test_settings_without_a_route_are_refused(home: Path) -> None:
     with pytest.raises(SettingsError, match=r"no \[\[routes\]\]: expected at least one"):
-        routes.load(settings_of(home))
+        load(settings_of(home))
+
+
+def test_a_handler_may_be_a_url_beside_functions(home: Path) -> None:
+    text = f'[push]\n[[routes]]\n{route("one", collection="timeline")}\n[[routes]]\nsource = "mirror"\n'
+    settings = parse(text + 'handler = "http://127.0.0.1:8080/task"\nqueue = "slow"\n', str(home / "glassq.toml"))
+    loaded = load(settings)
+    assert works(loaded, collection="timeline") == "one"
+    assert works(loaded, collection="locations") == "POST http://127.0.0.1:8080/task"
+    found = loaded.match(envelope.new("mirror", b"{}", {"collection": "locations"}))
+    assert found is not None
+    assert found.tube == "slow"
+
+
+def test_tasks_have_a_route_of_their_own_where_there_is_a_push_section(home: Path) -> None:
+    loaded = load(parse("[push]\n", str(home / "glassq.toml")))
+    found = loaded.match(envelope.new("push", b"", {}))
+    assert found is not None
+    assert found.route.handler == "glassq.push.dispatch:post"
+    assert works(load(settings_of(home, route("one"))), source="push") is None
+
+
+def test_a_route_of_ones_own_for_tasks_comes_first(home: Path) -> None:
+    text = f"[push]\n[[routes]]\n{route('one', source='push')}\n"
+    assert works(load(parse(text, str(home / "glassq.toml"))), source="push") == "one"
 
 
 def test_what_is_made_once_is_made_once_in_a_context() -> None:

@@ -47,13 +47,14 @@ def check(app: App, as_json: bool) -> int:
 
 def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
     """What is tried, each by itself, so that one mistake does not hide the next."""
-    for key in _secrets(settings):
+    for key in secrets_in_use(settings):
         yield partial(settings.secret, key)
-    yield partial(_routes, settings)
+    yield partial(load_routes, settings)
+    yield partial(load_push, settings)
     yield partial(_ledger, settings)
 
 
-def _secrets(settings: Settings) -> list[str]:
+def secrets_in_use(settings: Settings) -> list[str]:
     """The keys of the secret files that are in use: a default counts once something needs it."""
     keys = ["sources.mirror.verify_tokens_file"] if settings.sources.mirror else []
     needed = bool(settings.glass.client_id) or any(
@@ -64,10 +65,18 @@ def _secrets(settings: Settings) -> list[str]:
     return keys + [f"glass.{name}" for name in names if needed or name in changed]
 
 
-def _routes(settings: Settings) -> None:
+def load_routes(settings: Settings) -> None:
     from glassq import routes
+    from glassq.push.endpoints import endpoints
 
-    routes.load(settings)
+    routes.load(settings, endpoints(settings))
+
+
+def load_push(settings: Settings) -> None:
+    from glassq.push import queue_yaml
+
+    if settings.push is not None:
+        queue_yaml.load(settings.push.queue_yaml, targets=settings.push.targets)
 
 
 def _ledger(settings: Settings) -> None:

@@ -192,8 +192,8 @@ def _beanstalkd(settings: Settings, directory: Path) -> list[str]:
     else:
         host, _, port = where.rstrip("/").rpartition(":")
         listen = ["-l", host, "-p", port]
-    # -f0: a put is on disk before it is acknowledged
-    return [program, *listen, "-b", str(directory / "binlog"), "-f0"]
+    # -f0: a put is on disk before it is acknowledged; -z: tasks may have App Engine's 100 KB
+    return [program, *listen, "-b", str(directory / "binlog"), "-f0", "-z", "131072"]
 
 
 def _script(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.glass.api import Mirror
 from glassq.glass.credentials import CredentialStore
-from glassq.settings import HttpUrl
+from glassq.values import HttpUrl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,8 +26,9 @@ from glassq.sources import open_sources
 if TYPE_CHECKING:
     import falcon
 
-    from glassq.settings import Bind, Settings
+    from glassq.settings import Settings
     from glassq.sources import Source
+    from glassq.values import Bind
 
 
 class Server(Application):  # type: ignore[misc]

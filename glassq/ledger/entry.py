@@ -16,8 +16,8 @@ class Entry:
     `state` is "done", "dropped", "retrying" or "buried". `attempts` counts those that ran; `job` is the id of the
     job that holds the delivery from now on (0: none does). `result` is what the handler returned, as text; `reason`
     is why it was dropped, buried or is tried again. `duration` of the attempt is in seconds, `started` when its
-    handler did. By `fingerprint` identical pings are found again, by `event` those of one event of their source
-    ("": nobody will ask).
+    handler did, `tube` where its job came from. By `fingerprint` identical pings are found again, by `event` those of
+    one event of their source ("": nobody will ask).
     """
 
     delivery: str
@@ -33,6 +33,7 @@ class Entry:
     started: datetime | None = None
     fingerprint: str = ""
     event: str = ""
+    tube: str = ""
 
 
 class Ledger(Protocol):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # When you change the table below: raise VERSION, and let `prepare` bring a database of the version before to the new
 # one (it runs in a transaction that no other process can enter).
-VERSION = 2
+VERSION = 3
 # How long SQLite waits for another process's transaction, in seconds. Shorter than the writer's patience at its end.
 BUSY = 2.0
 
@@ -56,8 +56,11 @@ deliveries = sa.Table(
     sa.Column("started", Moment),
     sa.Column("fingerprint", sa.String(64), nullable=False, server_default="", index=True),
     sa.Column("event", sa.String(64), nullable=False, server_default="", index=True),
+    # since version 3
+    sa.Column("tube", sa.String(200), nullable=False, server_default=""),
 )
-_SINCE_2 = frozenset({"started", "fingerprint", "event"})
+# What came to the first table later, by the version that brought it.
+_SINCE = {2: frozenset({"started", "fingerprint", "event"}), 3: frozenset({"tube"})}
 
 meta = sa.Table(
     "meta",
@@ -131,8 +134,8 @@ def open_for_reading(url: URL) -> tuple[Engine, list[sa.Column[Any]]] | None:
     try:
         with engine.connect() as connection:
             if sa.inspect(connection).get_table_names():
-                old = check_version(connection, url) == 1
-                return engine, [each for each in deliveries.columns if not (old and each.name in _SINCE_2)]
+                missing = _missing(check_version(connection, url) or VERSION)
+                return engine, [each for each in deliveries.columns if each.name not in missing]
     except BaseException:
         engine.dispose()
         raise
@@ -147,8 +150,13 @@ def prepare(connection: Connection, url: URL) -> None:
     if found is None:
         connection.execute(meta.insert().values(name="schema", value=VERSION))
     elif found < VERSION:
-        _add_columns(connection, _SINCE_2)
+        _add_columns(connection, _missing(found))
         connection.execute(meta.update().where(meta.c.name == "schema").values(value=VERSION))
+
+
+def _missing(version: int) -> frozenset[str]:
+    """The columns that a database of this version has not."""
+    return frozenset().union(*(names for since, names in _SINCE.items() if since > version))
 
 
 def _add_columns(connection: Connection, names: frozenset[str]) -> None:

@@ -6,10 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # How a scan names itself while it goes: (ids looked at, ids in all).
 ScanProgress = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanShort:
+    """The last word of a scan that could not find all: `found` of `promised` jobs, among `looked` ids."""
+
+    found: int
+    promised: int
+    looked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,9 @@ class ServerStats:
     """The server as a whole. `durable` says whether it was started to write to disk; `uptime` is in seconds.
 
     `puts` and `records` count puts and binlog records since it started: where the one grows and the other stands still,
-    nothing is written any more.
+    nothing is written any more. `files` is how many binlog files there are. `workers` are the connections that have
+    reserved so far and are still there; each of ours holds one job at a time. `max_job` is the largest job it takes, in
+    bytes; `jobs` is how many it has taken since it started.
     """
 
     version: str
@@ -79,6 +90,10 @@ class ServerStats:
     uptime: int
     puts: int
     records: int
+    files: int
+    workers: int
+    max_job: int
+    jobs: int
 
 
 class Queue(Protocol):
@@ -101,8 +116,11 @@ class Queue(Protocol):
         Raises JobTooBig, or QueueRefused where the job would not be kept durably.
         """
 
-    def reserve(self, timeout: int) -> Job | None:
-        """The next ready job, ours for the queue's ttr; None if there is none for `timeout` whole seconds."""
+    def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> Job | None:
+        """The next ready job, ours for the queue's ttr; None if there is none for `timeout` whole seconds.
+
+        It is the oldest one of these tubes; of `tube` where none is named.
+        """
 
     def reserve_job(self, job_id: int) -> Job:
         """This very job, ours now, be it ready, delayed or buried. Raises JobNotFound."""
@@ -150,12 +168,13 @@ class Queue(Protocol):
         """
 
     def newest_job(self) -> int:
-        """The highest job id given so far."""
+        """The highest job id given so far. Raises QueueRefused like `put`."""
 
-    def scan(self, states: frozenset[str], tube: str | None = None) -> Iterator[JobStats | ScanProgress]:
+    def scan(self, states: frozenset[str], tube: str | None = None) -> Iterator[JobStats | ScanProgress | ScanShort]:
         """The tube's jobs in these states, newest first, with a ScanProgress now and then. Changes nothing.
 
-        It ends as soon as it has found as many as the tube's counts promised when it began.
+        It ends as soon as it has found as many as the tube's counts promised when it began. Where the queue takes no
+        job now, nobody can say where its ids end: it looks around those that can be seen, and may end with a ScanShort.
         """
 
     def close(self) -> None:

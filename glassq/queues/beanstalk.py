@@ -14,17 +14,18 @@ import socket
 import struct
 import time
 from contextlib import contextmanager, suppress
+from itertools import count, islice, pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import greenstalk
 
 from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
-from glassq.queues.base import Job, JobStats, ScanProgress, ServerStats, TubeStats
-from glassq.settings import Tube
+from glassq.queues.base import Job, JobStats, ScanProgress, ScanShort, ServerStats, TubeStats
+from glassq.values import Tube
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ _RESERVE_SLACK = 5.0
 _PROBE_TUBE = "glassq.probe"
 _PROBE_DELAY = 3600
 _PROGRESS_EVERY = 2_000
+# A scan that does not know where ids end looks at so many: about 20 s.
+_SEARCH_MOST = 1_000_000
 # The kernel's limit is set anew only where it is off by more than this, in seconds.
 _SLACK = 0.05
 
@@ -115,6 +118,7 @@ class Beanstalk:
         self._sock: _LimitedSocket | None = None
         self._client: greenstalk.Client[bytes] | None = None
         self._using = ""
+        self._watching: set[str] = set()
         # ids of jobs that are ours on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
 
@@ -131,10 +135,16 @@ class Beanstalk:
 
         return self._call(command)
 
-    def reserve(self, timeout: int) -> Job | None:
+    def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> Job | None:
         timeout = _checked_int("timeout", timeout, 0)
+        wanted = {_checked_tube(name) for name in tubes} or {self.tube}
+
+        def command(client: greenstalk.Client[bytes]) -> greenstalk.Job[bytes]:
+            self._watch(client, wanted)
+            return client.reserve(timeout)
+
         try:
-            job = self._call(lambda client: client.reserve(timeout), wait=timeout + _RESERVE_SLACK)
+            job = self._call(command, wait=timeout + _RESERVE_SLACK)
         except greenstalk.TimedOutError:
             return None
         self._held.add(job.id)
@@ -209,6 +219,7 @@ class Beanstalk:
 
     def probe(self) -> JobStats:
         # in a tube of its own it touches no other job
+        # One that is answered BURIED stays where it is: beanstalkd has it in two lists, and would free it in one.
         probe = self.put(b"", delay=_PROBE_DELAY, tube=_PROBE_TUBE)
         found = self.stats_job(probe)
         self.delete(probe)
@@ -218,21 +229,73 @@ class Beanstalk:
         # the protocol has no such question
         return self.probe().id - 1
 
-    def scan(self, states: frozenset[str], tube: str | None = None) -> Iterator[JobStats | ScanProgress]:
+    def scan(self, states: frozenset[str], tube: str | None = None) -> Iterator[JobStats | ScanProgress | ScanShort]:
         name = tube or self.tube
-        counts = self.stats_tube(name)
-        missing = sum(getattr(counts, state) for state in states)
-        newest = self.newest_job() if missing else 0
+        missing = self._promised(name, states)
+        try:
+            newest = self.newest_job() if missing else 0
+        except QueueRefused:
+            yield from self._search(name, states)
+            return
         for job_id in range(newest, 0, -1):
             if not missing:
                 return
             if (newest - job_id) % _PROGRESS_EVERY == 0:
                 yield newest - job_id, newest
-            with suppress(JobNotFound):
-                found = self.stats_job(job_id)
-                if found.tube == name and found.state in states:
-                    missing -= 1
-                    yield found
+            found = self._among(job_id, name, states)
+            if found:
+                missing -= 1
+                yield found
+
+    def _search(self, name: str, states: frozenset[str]) -> Iterator[JobStats | ScanProgress | ScanShort]:
+        """A scan without a probe: outwards from the ids that can be seen, until as many are found as are promised."""
+        found: dict[int, JobStats] = {}
+        looked = promised = 0
+        for looked, job_id in enumerate(islice(_outwards(self._seen()), _SEARCH_MOST)):
+            if looked % _PROGRESS_EVERY == 0:
+                yield looked, _SEARCH_MOST
+                promised = self._promised(name, states)
+            if len(found) >= promised:
+                # those that were worked meanwhile are promised no more
+                found = {each.id: each for each in (self._among(old, name, states) for old in found) if each}
+                if len(found) >= promised:
+                    break
+            each = self._among(job_id, name, states)
+            if each:
+                found[job_id] = each
+        yield from (found[job_id] for job_id in sorted(found, reverse=True))
+        if len(found) < promised:
+            yield ScanShort(len(found), promised, looked + 1)
+
+    def _promised(self, name: str, states: frozenset[str]) -> int:
+        counts = self.stats_tube(name)
+        return sum(getattr(counts, state) for state in states)
+
+    def _among(self, job_id: int, name: str, states: frozenset[str]) -> JobStats | None:
+        """The job, where it is there, in this tube and in one of these states."""
+        try:
+            found = self.stats_job(job_id)
+        except JobNotFound:
+            return None
+        return found if found.tube == name and found.state in states else None
+
+    def _seen(self) -> set[int]:
+        """Ids that can be seen without a put, at least one: the next job of every tube, and how many were ever put."""
+        heads = [job_id for name in self.tubes() for job_id in self._heads(name)]
+        return {max(1, self.stats().jobs), *heads}
+
+    def _heads(self, tube: str) -> list[int]:
+        """The ids of the tube's next buried, delayed and ready jobs, as far as there are any."""
+
+        def command(client: greenstalk.Client[bytes]) -> list[int]:
+            self._use(client, tube)
+            heads = []
+            for peek in (client.peek_buried, client.peek_delayed, client.peek_ready):
+                with suppress(greenstalk.NotFoundError):
+                    heads.append(peek().id)
+            return heads
+
+        return self._call(command)
 
     def close(self) -> None:
         client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
@@ -290,12 +353,21 @@ class Beanstalk:
             client.use(tube)
             self._using = tube
 
+    def _watch(self, client: greenstalk.Client[bytes], wanted: set[str]) -> None:
+        # first the new ones: a connection cannot watch nothing
+        for name in wanted - self._watching:
+            client.watch(name)
+            self._watching.add(name)
+        for name in self._watching - wanted:
+            client.ignore(name)
+            self._watching.discard(name)
+
     def _connect(self, seconds: float) -> greenstalk.Client[bytes]:
         self._sock = _LimitedSocket(self._reach())
         try:
             self._limit(seconds)
             client = greenstalk.Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
-            self._client, self._using = client, self.tube
+            self._client, self._using, self._watching = client, self.tube, {self.tube}
             if self._require_durable and int(client.stats()["binlog-current-index"]) == 0:
                 raise QueueVolatile("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
         except BaseException:
@@ -367,16 +439,40 @@ def _tube_stats(name: str, found: greenstalk.StatsTube) -> TubeStats:
 
 
 def _server_stats(found: greenstalk.Stats) -> ServerStats:
+    # without -b there is no binlog, and its files are numbered from 1
+    newest = int(found["binlog-current-index"])
     return ServerStats(
         version=str(found["version"]),
-        # without -b there is no binlog, and its files are numbered from 1
-        durable=int(found["binlog-current-index"]) > 0,
+        durable=newest > 0,
         draining=found["draining"] == "true",
         connections=found["current-connections"],
         uptime=found["uptime"],
         puts=found["cmd-put"],
         records=found["binlog-records-written"],
+        files=newest - int(found["binlog-oldest-index"]) + 1 if newest else 0,
+        workers=found["current-workers"],
+        max_job=found["max-job-size"],
+        jobs=found["total-jobs"],
     )
+
+
+def _outwards(seen: Iterable[int]) -> Iterator[int]:
+    """Every id from 1, each once, in turn from each of these (one at least, from 1): those near to one come first."""
+    edges = sorted(seen)
+    middles = [(lower + upper) // 2 for lower, upper in pairwise(edges)]
+    ways: list[Iterator[int]] = []
+    for edge, lowest, highest in zip(edges, [0, *middles], [*middles, None], strict=True):
+        ways += [
+            iter(range(edge, lowest, -1)),
+            count(edge + 1) if highest is None else iter(range(edge + 1, highest + 1)),
+        ]
+    while True:
+        for way in tuple(ways):
+            job_id = next(way, None)
+            if job_id is None:
+                ways.remove(way)
+            else:
+                yield job_id
 
 
 def _checked_tube(name: str) -> str:

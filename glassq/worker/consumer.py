@@ -23,7 +23,7 @@ from glassq.errors import DamagedDelivery, Drop, JobNotFound, JobTooBig, QueueEr
 from glassq.log import kv
 from glassq.worker import duplicates
 from glassq.worker import outcome as outcomes
-from glassq.worker.outcome import Kind, Policy
+from glassq.worker.outcome import Kind
 from glassq.worker.record import Attempt, tell
 from glassq.worker.scoreboard import State
 
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from glassq.ledger import Ledger
     from glassq.queues import Job, JobStats, Queue
-    from glassq.routes import Context, Handler, Result, Routes
-    from glassq.settings import Route
+    from glassq.routes import Context, Destination, Result, Routes
     from glassq.worker.lease import Lease
+    from glassq.worker.outcome import Policy, RetryRule
     from glassq.worker.scoreboard import Slot
+    from glassq.worker.throttle import Gate
 
 log = logging.getLogger("glassq.worker")
 
@@ -66,6 +67,7 @@ class Consumer:
         ledger: Ledger,
         lease: Lease,
         slot: Slot,
+        gate: Gate,
         policy: Policy,
         *,
         deadline: float,
@@ -83,6 +85,7 @@ class Consumer:
         self._ledger = ledger
         self._lease = lease
         self._slot = slot
+        self._gate = gate
         self._policy = policy
         self._deadline = deadline
         self._grace = grace
@@ -115,12 +118,31 @@ class Consumer:
 
     def work_one(self, poll: int = POLL) -> bool:
         """Waits up to `poll` seconds for a job and works it; False if there was none. Raises QueueError."""
-        job = self._queue.reserve(poll)
-        self._slot.state(State.WAITING)
-        if job is None:
-            return False
+        slow_down = False
         try:
-            self._work(job)
+            job = self._reserve(poll)
+            if job is None:
+                return False
+            slow_down = self._work_job(job)
+            return True
+        finally:
+            self._gate.ended(slow_down=slow_down)
+
+    def _reserve(self, poll: int) -> Job | None:
+        opening = self._gate.open()
+        job = None
+        if opening.tubes:
+            job = self._queue.reserve(poll if opening.wait is None else 0, opening.tubes)
+        self._slot.state(State.WAITING)
+        if job is None and opening.wait is not None:
+            # a tube that is over its limit now is looked at again then
+            time.sleep(opening.wait)
+        return job
+
+    def _work_job(self, job: Job) -> bool:
+        """Works a job that has just been reserved; returns whether its tube shall be worked more slowly."""
+        try:
+            return self._work(job)
         except QueueRefused as error:
             # The queue cannot keep the delivery's next form (disk full, draining), but it still has this one.
             self._on_refusal(error)
@@ -142,9 +164,9 @@ class Consumer:
         finally:
             self.worked += 1
             self._slot.end()
-        return True
+        return False
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: Job) -> bool:
         stats = self._queue.stats_job(job.id)
         self._look_at_disk(stats)
         try:
@@ -153,25 +175,40 @@ class Consumer:
             # Untouched: the bytes are the only evidence there is.
             log.error("damaged job buried %s", kv(job=job.id, tube=stats.tube, bytes=len(job.body), error=error))
             self._queue.bury(job.id)
-            return
+            return False
         if delivery.buried and not stats.kicks:
             # Somebody died while burying it (BURY_DELAY); nobody asked for another try.
             self._queue.bury(job.id)
-            return
+            return False
+        found = self._routes.match(delivery)
+        if found and found.tube not in ("", stats.tube):
+            self._move(job, found.tube)
+            return False
+        self._gate.began(stats.tube)
         if delivery.buried:
             delivery = outcomes.after_kick(delivery)
         lost = delivery.lost + stats.lost
         given_up = outcomes.too_often_lost(lost, self._policy)
-        self._act(job, Attempt(delivery, given_up, 0.0, lost) if given_up else self._attempt(job, delivery, lost))
+        attempt = Attempt(delivery, given_up, 0.0, lost) if given_up else self._attempt(job, delivery, lost, found)
+        self._act(job, stats.tube, attempt)
+        return attempt.outcome.slow_down
 
-    def _attempt(self, job: Job, delivery: Delivery, lost: int) -> Attempt:
+    def _move(self, job: Job, tube: str) -> None:
+        """To the tube whose limits are those of its handler. No attempt: the job is as it was."""
+        self._queue.put(job.body, tube=tube)
+        self._queue.delete(job.id, held=True)
+
+    def _attempt(self, job: Job, delivery: Delivery, lost: int, found: Destination | None) -> Attempt:
         """Runs the handler, and nothing that talks to the queue."""
         started, at = time.monotonic(), datetime.now(UTC)
         hard = started + self._deadline
         self._context.deadline = hard - self._grace
         self._slot.begin(job.id, delivery.id, hard)
-        found = self._routes.match(delivery)
-        keys = (duplicates.fingerprint(delivery, found[0]), duplicates.event(delivery, found[0])) if found else ("", "")
+        keys = (
+            (duplicates.fingerprint(delivery, found.route), duplicates.event(delivery, found.route))
+            if found
+            else ("", "")
+        )
         try:
             self._lease.take(job.id, self._context.deadline)
             try:
@@ -182,20 +219,23 @@ class Consumer:
             return Attempt(delivery, outcomes.done(result), time.monotonic() - started, lost, None, at, *keys)
         except BaseException as error:
             duration = time.monotonic() - started
-            outcome = outcomes.decide(error, delivery, self._policy)
+            age = duration if delivery.tried is None else (datetime.now(UTC) - delivery.tried).total_seconds()
+            outcome = outcomes.decide(error, delivery, self._rule(delivery, found), age)
             evidence = outcomes.witness(error, delivery, outcome, duration)
             return Attempt(delivery, outcome, duration, lost, evidence, at, *keys)
         finally:
             self._lease.give_up()
 
-    def _run(self, delivery: Delivery, found: tuple[Route, Handler] | None) -> Result:
+    def _run(self, delivery: Delivery, found: Destination | None) -> Result:
         """Under the lease, as the ledger too may be slow."""
         if found is None:
             raise Drop("no route")
-        route, handler = found
-        if why := duplicates.replaced_by(delivery, route, self._ledger, self._skew):
+        if why := duplicates.replaced_by(delivery, found.route, self._ledger, self._skew):
             raise Drop(why)
-        return handler(delivery, self._context)
+        return found.handler(delivery, self._context)
+
+    def _rule(self, delivery: Delivery, found: Destination | None) -> RetryRule:
+        return (found and found.rule(delivery, self._context)) or self._policy
 
     def _end_if_forked(self) -> None:
         """A handler that forked has come back twice. The other process must not act on the job, nor reserve one."""
@@ -212,33 +252,33 @@ class Consumer:
                 stream.flush()
         os._exit(code & 0xFF)
 
-    def _act(self, job: Job, attempt: Attempt) -> None:
-        """The one place where an outcome becomes queue commands."""
+    def _act(self, job: Job, tube: str, attempt: Attempt) -> None:
+        """The one place where an outcome becomes queue commands. What is put goes to the `tube` the job came from."""
         kind, holder = attempt.outcome.kind, 0
         if kind in (Kind.DONE, Kind.DROPPED):
             self._queue.delete(job.id, held=True)
         elif kind is Kind.RETRY:
-            holder = self._put_again(job, attempt)
+            holder = self._put_again(job, tube, attempt)
         elif kind is Kind.BURY:
-            holder = self._put_buried(job, attempt)
+            holder = self._put_buried(job, tube, attempt)
         elif kind is Kind.INTERRUPTED:
             self._queue.release(job.id)
-        tell(self._ledger, job.id, attempt, holder)
+        tell(self._ledger, job.id, tube, attempt, holder)
 
-    def _put_again(self, job: Job, attempt: Attempt) -> int:
+    def _put_again(self, job: Job, tube: str, attempt: Attempt) -> int:
         """First the new job, then the end of the old one: dying between the two makes a duplicate, never a loss."""
         assert attempt.evidence is not None
         story = self._with_deaths(job, attempt)
-        following = outcomes.after_retry(story, attempt.outcome, attempt.evidence, attempt.lost)
-        holder = self._put(following, math.ceil(attempt.outcome.delay))
+        following = outcomes.after_retry(story, attempt.outcome, attempt.evidence, attempt.lost, attempt.started)
+        holder = self._put(following, math.ceil(attempt.outcome.delay), tube)
         self._queue.delete(job.id, held=True)
         return holder
 
-    def _put_buried(self, job: Job, attempt: Attempt) -> int:
+    def _put_buried(self, job: Job, tube: str, attempt: Attempt) -> int:
         """The same order; the new job is delayed until it is buried, so that nobody works it meanwhile."""
         story = self._with_deaths(job, attempt)
         following = outcomes.after_bury(story, attempt.outcome, attempt.evidence, attempt.lost)
-        holder = self._put(following, BURY_DELAY)
+        holder = self._put(following, BURY_DELAY, tube)
         self._queue.reserve_job(holder)
         self._queue.bury(holder)
         self._queue.delete(job.id, held=True)
@@ -255,12 +295,13 @@ class Consumer:
 
     # -- a queue in trouble ------------------------------------------------------------------------------------------
 
-    def _put(self, following: Delivery, delay: int) -> int:
+    def _put(self, following: Delivery, delay: int, tube: str) -> int:
         try:
-            holder = self._queue.put(envelope.encode(following), delay=delay)
+            holder = self._queue.put(envelope.encode(following), delay=delay, tube=tube)
         except JobTooBig:
             # a server with a smaller limit (-z): the budget matters more than the story
-            holder = self._queue.put(envelope.encode(msgspec.structs.replace(following, evidence=())), delay=delay)
+            bare = msgspec.structs.replace(following, evidence=())
+            holder = self._queue.put(envelope.encode(bare), delay=delay, tube=tube)
         if self._refusals:
             log.warning("queue takes puts again %s", kv(refused=self._refusals))
             self._refusals = 0

@@ -15,25 +15,28 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 import random
 import socket
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from glassq.delivery import MAX_MESSAGE, Delivery, Evidence, sayable
+from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, Delivery, Evidence, sayable
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry, Verdict
-from glassq.mask import masked_text
+from glassq.mask import masked_body, masked_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 # A retry is never sooner than this, in seconds: whatever failed just now has not changed yet.
 LEAST_DELAY = 1.0
+# A handler that waits for something, and does not say how long, is called again after this, in seconds.
+WAIT = 30.0
 # Nor later, in seconds (30 days): a server's wrong clock must not put a delivery off for ever.
 MOST_DELAY = 30 * 86_400.0
 
@@ -51,23 +54,40 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`delay` is in seconds; `counts` is false where the attempt is not taken from the budget."""
+    """`delay` is in seconds; `counts` is false where the attempt is not taken from the budget.
+
+    With `slow_down` the whole tube shall be worked more slowly for a while.
+    """
 
     kind: Kind
     reason: str = ""
     delay: float = 0.0
     counts: bool = True
+    slow_down: bool = False
     result: str | dict[str, Any] | None = None
+
+
+class RetryRule(Protocol):
+    """How often and when to try again."""
+
+    def after(self, failures: int, age: float) -> float | None:
+        """Seconds to wait after so many failed attempts (1 or more); None: give up.
+
+        `age` is how long ago the first attempt began, in seconds.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How often and when to try again. `backoff` and `backoff_cap` are in seconds."""
+    """The pool's own rule. `backoff` and `backoff_cap` are in seconds."""
 
     max_attempts: int
     max_lost: int
     backoff: float
     backoff_cap: float
+
+    def after(self, failures: int, age: float) -> float | None:
+        return None if failures >= self.max_attempts else self.delay(failures)
 
     def delay(self, failures: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
         """Seconds until the try after the `failures`-th failure: capped exponential with full jitter.
@@ -84,24 +104,25 @@ def done(result: str | dict[str, Any] | None) -> Outcome:
     return Outcome(Kind.DONE, result=result)
 
 
-def decide(error: BaseException, delivery: Delivery, policy: Policy) -> Outcome:
-    """The outcome of a handler that raised `error`."""
+def decide(error: BaseException, delivery: Delivery, rule: RetryRule, age: float = 0.0) -> Outcome:
+    """The outcome of a handler that raised `error`, `age` seconds after the first attempt began."""
     if isinstance(error, Interrupted):
         return Outcome(Kind.INTERRUPTED, "the pool stopped")
     if isinstance(error, LeaseLost):
-        return Outcome(Kind.LEASE_LOST, "the queue gave the job to somebody else")
+        return Outcome(Kind.LEASE_LOST, "the job is no longer ours")
     reason = describe(error)
     if isinstance(error, Drop):
         return Outcome(Kind.DROPPED, reason)
     if isinstance(error, Bury):
         return Outcome(Kind.BURY, reason)
-    asked = _asked(error.delay) if isinstance(error, Retry) else None
+    asked, slow = (_asked(error.delay), error.slow_down) if isinstance(error, Retry) else (None, False)
     if isinstance(error, Retry) and not error.counts:
-        return Outcome(Kind.RETRY, reason, policy.backoff if asked is None else asked, counts=False)
+        return Outcome(Kind.RETRY, reason, WAIT if asked is None else asked, counts=False, slow_down=slow)
     failures = delivery.failures + 1
-    if failures >= policy.max_attempts:
-        return Outcome(Kind.BURY, f"gave up after {failures} attempts: {reason}")
-    return Outcome(Kind.RETRY, reason, policy.delay(failures) if asked is None else asked)
+    delay = rule.after(failures, age)
+    if delay is None:
+        return Outcome(Kind.BURY, f"gave up after {failures} attempt{'s'[: failures > 1]}: {reason}", slow_down=slow)
+    return Outcome(Kind.RETRY, reason, max(0.0, delay) if asked is None else asked, slow_down=slow)
 
 
 def too_often_lost(lost: int, policy: Policy) -> Outcome | None:
@@ -149,7 +170,20 @@ def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration
         duration=round(duration, 3),
         host=socket.gethostname(),
         traceback=masked_text("".join(lines)),
+        detail=_told(error.detail) if isinstance(error, Verdict) else {},
     )
+
+
+def _told(detail: object) -> dict[str, Any]:
+    """What a verdict tells beside its reason, as JSON can say it; a note instead where it cannot, or is too much."""
+    try:
+        text = json.dumps(detail, default=str, skipkeys=True, ensure_ascii=False).encode("utf-8", "replace")
+        if len(text) > MAX_DETAIL:
+            return {"left out": f"{len(text)} bytes of detail"}
+        told: dict[str, Any] = masked_body(text)
+    except Exception as error:
+        return {"left out": f"a detail that JSON cannot say: {type(error).__name__}"}
+    return told
 
 
 def _lines(error: BaseException) -> list[str]:
@@ -180,9 +214,15 @@ def witness_of_death(delivery: Delivery, how: str, why: str, at: float, duration
     )
 
 
-def after_retry(delivery: Delivery, outcome: Outcome, evidence: Evidence, lost: int) -> Delivery:
-    """The delivery as it is put again. A wait leaves no evidence: a hundred of them would say the same."""
-    replaced = msgspec.structs.replace(delivery, attempt=delivery.attempt + 1, lost=lost)
+def after_retry(
+    delivery: Delivery, outcome: Outcome, evidence: Evidence, lost: int, started: datetime | None = None
+) -> Delivery:
+    """The delivery as it is put again; the attempt that failed began at `started`.
+
+    A wait leaves no evidence: a hundred of them would say the same.
+    """
+    tried = delivery.tried or started
+    replaced = msgspec.structs.replace(delivery, attempt=delivery.attempt + 1, lost=lost, tried=tried)
     if not outcome.counts:
         return msgspec.structs.replace(replaced, waits=delivery.waits + 1)
     return msgspec.structs.replace(
@@ -198,4 +238,6 @@ def after_bury(delivery: Delivery, outcome: Outcome, evidence: Evidence | None, 
 
 def after_kick(delivery: Delivery) -> Delivery:
     """A buried delivery that an operator kicked: its story stays, its budget is fresh."""
-    return msgspec.structs.replace(delivery, buried="", failures=0, waits=0, lost=0, attempt=delivery.attempt + 1)
+    return msgspec.structs.replace(
+        delivery, buried="", failures=0, waits=0, lost=0, tried=None, attempt=delivery.attempt + 1
+    )

@@ -25,6 +25,7 @@ from glassq.log import kv
 from glassq.worker.postmortem import OutOfMemory, how_it_ended
 from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, Slot, State
 from glassq.worker.signals import PARENT, Signals
+from glassq.worker.throttle import Limit, Throttle
 
 if TYPE_CHECKING:
     from glassq.worker.systemd import Notifier
@@ -45,13 +46,13 @@ COLD = 5.0
 # sysexits.h: the configuration is wrong; starting again helps nobody.
 EX_CONFIG = 78
 
-# What a child runs, given its slot; returns the exit code.
-ChildMain = Callable[[Slot], int]
+# What a child runs, given its slot and the limits of the whole pool; returns the exit code.
+ChildMain = Callable[[Slot, Throttle], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the settings say of the pool: what a child runs, and how many there are.
+    """What the settings say of the pool: what a child runs, how many there are, and which tubes have limits.
 
     `drain` is how long a stop waits for handlers, `silence` how long a child's heartbeat may stand still; in seconds.
     """
@@ -60,6 +61,7 @@ class Plan:
     processes: int
     drain: float
     silence: float = SILENCE
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(slots=True)
@@ -88,7 +90,9 @@ class Pool:
         self._pinged = 0.0
         self._board = Scoreboard()
         self._children: dict[int, _Child] = {}
+        self._throttle = Throttle()
         self._plan = load()
+        self._throttle.set(self._plan.limits)
         self._target = min(self._plan.processes, MAX_SLOTS)
         self._out_of_memory = OutOfMemory()
         self._generation = 0
@@ -187,7 +191,7 @@ class Pool:
             for number in (signal.SIGHUP, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
-            code = self._plan.main(slot)
+            code = self._plan.main(slot, self._throttle)
         except BaseException:
             log.exception("child failed")
         finally:
@@ -206,6 +210,7 @@ class Pool:
     def _on_end(self, child: _Child, code: int) -> None:
         card = self._board.card(child.slot.index)
         child.slot.clear()
+        self._throttle.clear(child.slot.index)
         if code == EX_CONFIG and self._stop_by is None and not self._ready:
             self._exit_code = EX_CONFIG
             self._stop(cold=False)
@@ -265,6 +270,7 @@ class Pool:
         """The first of the new children could not use its settings or handlers, and has said why."""
         assert self._before is not None
         self._plan, self._before = self._before, None
+        self._throttle.set(self._plan.limits)
         self._target = min(self._plan.processes, MAX_SLOTS)
         self._generation -= 1
         log.error("not reloaded: the children that run stay as they are")
@@ -277,6 +283,7 @@ class Pool:
             log.error("not reloaded: %s", error)
             return
         self._before = before
+        self._throttle.set(self._plan.limits)
         self._target = min(self._plan.processes, MAX_SLOTS)
         self._generation += 1
         log.info("reloading %s", kv(generation=self._generation, processes=self._target))

@@ -52,8 +52,8 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 }
 
 
-def tell(ledger: Ledger, job: int, attempt: Attempt, holder: int) -> None:
-    """`job` was worked; `holder` is the job that has the delivery from now on (0: none)."""
+def tell(ledger: Ledger, job: int, tube: str, attempt: Attempt, holder: int) -> None:
+    """`job` out of `tube` was worked; `holder` is the job that has the delivery from now on (0: none)."""
     delivery, outcome = attempt.delivery, attempt.outcome
     result = _as_text(outcome.result)
     level, event, state = _EVENTS[outcome.kind]
@@ -68,10 +68,10 @@ def tell(ledger: Ledger, job: int, attempt: Attempt, holder: int) -> None:
     if outcome.kind is Kind.RETRY and attempt.evidence is not None and attempt.evidence.traceback:
         log.debug("traceback %s\n%s", kv(delivery=delivery.id), attempt.evidence.traceback)
     if state:
-        ledger.record(_entry(attempt, state, holder, result))
+        ledger.record(_entry(attempt, state, tube, holder, result))
 
 
-def _entry(attempt: Attempt, state: str, holder: int, result: str) -> Entry:
+def _entry(attempt: Attempt, state: str, tube: str, holder: int, result: str) -> Entry:
     delivery = attempt.delivery
     return Entry(
         delivery=delivery.id,
@@ -87,6 +87,7 @@ def _entry(attempt: Attempt, state: str, holder: int, result: str) -> Entry:
         started=attempt.started,
         fingerprint=attempt.fingerprint,
         event=attempt.event,
+        tube=tube,
     )
 
 

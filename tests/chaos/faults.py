@@ -141,7 +141,7 @@ class Saboteur:
             self._on_main(fault, machine.beanstalkd)
         elif kind is CUT:
             fault.began = fault.ended = time.monotonic()
-            machine.proxy.cut()
+            machine.proxy.reset()
         elif kind is FILL_DISK:
             fault.began = time.monotonic()
             self._filler.fill()

@@ -20,7 +20,8 @@ from glassq.queues import TubeStats, open_queue
 from glassq.settings import Queue as QueueSettings
 from glassq.settings import QueueUrl
 from tests.chaos.processes import Being, being, children
-from tests.chaos.proxy import Proxy
+from tests.ports import free_port
+from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +131,7 @@ class Machine:
 
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
-            queue, self.web_port = _free_port(), _free_port()
+            queue, self.web_port = free_port(), free_port()
             self.queue_port = queue
             self.proxy = cleanup.enter_context(Proxy(queue))
             self._prepare()
@@ -241,11 +242,6 @@ class Machine:
             service.stop()
         for each in self.seen:
             each.send(signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

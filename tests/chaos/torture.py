@@ -41,7 +41,11 @@ REST = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Torture:
-    """What shall be done. `gap` is between two faults on average, `outage` without beanstalkd; in seconds."""
+    """What shall be done, in seconds.
+
+    `gap` is between two faults on average, `tail` from the last one to the end of the load, `outage` the time without
+    beanstalkd afterwards; `rest` is how long all may take to come to rest.
+    """
 
     seconds: float
     seed: int
@@ -50,6 +54,7 @@ class Torture:
     rate: float = RATE
     kinds: Sequence[Kind] = KINDS
     rest: float = REST
+    tail: float = TAIL
 
     def run(self, machine: Machine) -> Report:
         """All of it, on a machine that is up."""
@@ -57,7 +62,7 @@ class Torture:
         report = Report(self.seed, len(saboteur.faults))
         with self._load(machine, "ping", CLIENTS, self.rate) as load:
             saboteur.run()
-            time.sleep(TAIL)
+            time.sleep(self.tail)
         machine.wait_until_up()
         report.settled = machine.settle(self.rest)
         loads = [load]

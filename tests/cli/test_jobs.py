@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import JobNotFound
+from glassq.cli import main as cli_main
+from glassq.errors import JobNotFound, QueueUnavailable
+from glassq.queues import beanstalk
 from tests.cli.conftest import a_delivery, put, put_bytes
+from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from glassq.queues import Queue
     from tests.cli.conftest import Cli
+    from tests.conftest import Beanstalkd
 
 FIRST = "01990000-aaaa-7000-8000-000000000001"
 SECOND = "01990000-aaaa-7000-8000-000000000002"
@@ -87,6 +92,44 @@ def test_all_kicks_everything_buried_and_nothing_else(queue: Queue, cli: Cli) ->
     assert [row["did"] for row in said.json["results"]] == ["kicked"] * 6
     assert {state(queue, job) for job in buried} == {"ready"}
     assert state(queue, delayed) == "delayed"
+
+
+def test_an_operator_can_decide_while_the_queue_takes_no_jobs(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
+    jobs = [put(queue, a_delivery(id=name, buried="why"), "buried") for name in (FIRST, SECOND)]
+    last = put(queue, a_delivery(), "buried")
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
+    found = cli("buried", "--json")
+    assert (found.code, found.err) == (0, "")
+    assert [row["job"] for row in found.json["jobs"]] == [last, *jobs[::-1]]
+    assert cli("show", SECOND, "--json").json["job"]["id"] == jobs[1]
+    assert (cli("kick", FIRST).code, state(queue, jobs[0])) == (0, "ready")
+    assert (cli("kick", "--all", "--yes").code, state(queue, jobs[1]), state(queue, last)) == (0, "ready", "ready")
+
+
+def test_what_cannot_be_found_while_the_queue_takes_no_jobs_is_said(
+    beanstalkd: Beanstalkd,
+    queue: Queue,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    near = put(queue, a_delivery(), "buried")
+    for _ in range(60):
+        queue.delete(queue.put(b""))
+    far = put(queue, a_delivery(), "buried")
+    beanstalkd.stop()
+    beanstalkd.start()
+    with pytest.raises(QueueUnavailable):
+        queue.stats()
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
+    monkeypatch.setattr(beanstalk, "_SEARCH_MOST", 40)
+    assert cli_main.main(["--config", str(cli.file), "buried"]) == 0
+    assert "1 of 2 jobs were not found" in capfd.readouterr().err
+    assert cli_main.main(["--config", str(cli.file), "kick", "--all", "--yes"]) == 1
+    assert "--all: nothing: 1 of 2 jobs were not found" in capfd.readouterr().out
+    assert (state(queue, near), state(queue, far)) == ("ready", "buried")
 
 
 def test_all_with_nothing_buried_says_so(cli: Cli) -> None:

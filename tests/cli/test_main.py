@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 
 from glassq import __version__, errors
 from glassq.cli import main as cli_main
+from glassq.delivery import encode
+from glassq.intake.spool import Spool
 from tests.cli.conftest import a_delivery, put
 from tests.conftest import program, wait_for
 
@@ -61,11 +64,24 @@ def test_a_queue_that_is_not_there_is_exit_69_in_one_line(offline: Cli) -> None:
     assert said.err.count("\n") == 1
 
 
+def test_a_hint_names_the_command_for_these_settings(offline: Cli) -> None:
+    assert f"(`glassq --config {offline.file} config check`)" in offline("status").err
+    done = subprocess.run(
+        [*program("glassq"), "status"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GLASSQ_CONFIG": str(offline.file)},
+    )
+    assert "(`glassq config check`)" in done.stderr
+
+
 def test_a_queue_that_takes_nothing_is_exit_75(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
-    put(queue, a_delivery(), "buried")
+    told, directory = a_delivery(), cli.directory / "spool"
+    cli.configure(f'[intake]\nspool = "{directory}"\n')
+    Spool(directory, max_size=1 << 20, min_free=0).write(told.id, encode(told))
     beanstalkd.send(signal.SIGUSR1)
     wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
-    said = cli("buried")
+    said = cli("spool", "drain")
     assert said.code == 75
     assert "draining" in said.err
 

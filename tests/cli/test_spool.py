@@ -52,7 +52,7 @@ def test_what_lies_in_the_spool_is_counted_and_the_oldest_named(cli: Cli, spool:
     assert 0 <= found["oldest"] < 3600
     said = cli("spool").out
     assert str(spool.directory) in said
-    assert "glassq spool drain" in said
+    assert f"`glassq --config {cli.file} spool drain`" in said
 
 
 def test_a_spool_that_was_never_used_is_said_and_not_made(cli: Cli) -> None:

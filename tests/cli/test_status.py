@@ -42,7 +42,7 @@ def test_people_are_told_what_to_do_next(queue: Queue, cli: Cli) -> None:
     for state in ("buried", "buried", "buried", "ready"):
         put(queue, a_delivery(), state)
     said = cli("status").out
-    assert "3 buried: look with `glassq buried`" in said
+    assert f"3 buried: look with `glassq --config {cli.file} buried`" in said
     assert "is glassq-worker running?" in said
 
 
@@ -79,6 +79,15 @@ def test_a_queue_that_drains_is_told(beanstalkd: Beanstalkd, queue: Queue, cli: 
     beanstalkd.send(signal.SIGUSR1)
     wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
     assert "takes no jobs until it is restarted" in cli("status").out
+
+
+def test_jobs_that_silent_connections_hold_are_told_with_what_to_do(queue: Queue, cli: Cli) -> None:
+    put(queue, a_delivery(), "reserved")
+    assert cli("status", "--json").json["hints"] == []
+    put(queue, a_delivery(), "reserved")
+    (hint,) = cli("status", "--json").json["hints"]
+    assert hint.startswith("2 jobs are reserved, but 1 connections work")
+    assert "restart glassq-worker" in hint
 
 
 def test_the_last_day_of_the_ledger_is_counted(cli: Cli) -> None:

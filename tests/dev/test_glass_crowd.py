@@ -20,11 +20,11 @@ def subscribed(glass, callback, **plan):
 def opened(glass, crowd, planned):
     """The API's answer to the first look at a planned ping's item."""
     account = {key: value for key, value in crowd.accounts[planned.user].items() if key != "type"}
-    token = requests.post(glass.token_url, data={"grant_type": "refresh_token"} | account, timeout=5)
+    token = requests.post(glass.token_url, data={"grant_type": "refresh_token"} | account, timeout=60)
     if token.status_code != 200:
         return token
     headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
-    return requests.get(f"{glass.api_url}timeline/{planned.item.id}", headers=headers, timeout=5)
+    return requests.get(f"{glass.api_url}timeline/{planned.item.id}", headers=headers, timeout=60)
 
 
 def test_every_kind_of_trouble_is_planned_and_each_has_its_expected_outcome(glass):

@@ -62,7 +62,7 @@ def test_a_range_is_a_part(bucket: Any) -> None:
 
 def test_a_range_behind_the_end_is_416(gcs: FakeGcs, bucket: Any) -> None:
     bucket.blob("a").upload_from_string(b"0123456789")
-    answer = requests.get(f"{gcs.url}/download/storage/v1/b/b/o/a", headers={"Range": "bytes=10-"}, timeout=10)
+    answer = requests.get(f"{gcs.url}/download/storage/v1/b/b/o/a", headers={"Range": "bytes=10-"}, timeout=60)
     assert (answer.status_code, answer.headers["Content-Range"]) == (416, "bytes */10")
 
 
@@ -122,19 +122,19 @@ def test_bytes_that_changed_on_the_way_are_not_stored(gcs: FakeGcs) -> None:
     place = f"{gcs.url}/upload/storage/v1/b/b/o"
     body = b'--x\r\n\r\n{"name": "a", "crc32c": "AAAAAA=="}\r\n--x\r\ncontent-type: image/png\r\n\r\ndata\r\n--x--'
     headers = {"Content-Type": 'multipart/related; boundary="x"'}
-    assert requests.post(f"{place}?uploadType=multipart", body, headers=headers, timeout=10).status_code == 400
-    started = requests.post(f"{place}?uploadType=resumable&name=a", b"{}", timeout=10)
+    assert requests.post(f"{place}?uploadType=multipart", body, headers=headers, timeout=60).status_code == 400
+    started = requests.post(f"{place}?uploadType=resumable&name=a", b"{}", timeout=60)
     last = {"Content-Range": "bytes 0-3/4", "X-Goog-Hash": "crc32c=AAAAAA=="}
-    assert requests.put(started.headers["Location"], b"data", headers=last, timeout=10).status_code == 400
+    assert requests.put(started.headers["Location"], b"data", headers=last, timeout=60).status_code == 400
     assert gcs.objects == {}
 
 
 def test_an_upload_in_pieces_can_be_asked_how_far_it_is(gcs: FakeGcs) -> None:
-    started = requests.post(f"{gcs.url}/upload/storage/v1/b/b/o?uploadType=resumable&name=a", b"{}", timeout=10)
+    started = requests.post(f"{gcs.url}/upload/storage/v1/b/b/o?uploadType=resumable&name=a", b"{}", timeout=60)
     place = started.headers["Location"]
 
     def put(body: bytes, content_range: str) -> requests.Response:
-        return requests.put(place, body, headers={"Content-Range": content_range}, timeout=10, allow_redirects=False)
+        return requests.put(place, body, headers={"Content-Range": content_range}, timeout=60, allow_redirects=False)
 
     assert "Range" not in put(b"", "bytes */*").headers
     assert put(bytes(GRANULE), f"bytes 0-{GRANULE - 1}/*").headers["Range"] == f"bytes=0-{GRANULE - 1}"
@@ -146,9 +146,9 @@ def test_an_upload_in_pieces_can_be_asked_how_far_it_is(gcs: FakeGcs) -> None:
 
 
 def test_a_cancelled_upload_leaves_nothing(gcs: FakeGcs) -> None:
-    started = requests.post(f"{gcs.url}/upload/storage/v1/b/b/o?uploadType=resumable&name=a", b"{}", timeout=10)
-    assert requests.delete(started.headers["Location"], timeout=10).status_code == 499
-    assert requests.delete(started.headers["Location"], timeout=10).status_code == 404
+    started = requests.post(f"{gcs.url}/upload/storage/v1/b/b/o?uploadType=resumable&name=a", b"{}", timeout=60)
+    assert requests.delete(started.headers["Location"], timeout=60).status_code == 499
+    assert requests.delete(started.headers["Location"], timeout=60).status_code == 404
     assert gcs.objects == {}
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.proxy import Proxy
 from tests.intake.conftest import start_web
+from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

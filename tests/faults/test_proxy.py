@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import wait_for
-from tests.faults.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
+from tests.conftest import PATIENCE, free_port, wait_for
+from tests.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +51,12 @@ def proxy(echo: int) -> Iterator[Proxy]:
 
 @pytest.fixture
 def client(proxy: Proxy) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", proxy.port), 10) as sock:
+    with connected(proxy) as sock:
         yield sock
+
+
+def connected(proxy: Proxy) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), PATIENCE)
 
 
 def received(client: socket.socket, size: int) -> bytes:
@@ -75,17 +80,18 @@ def test_what_is_frozen_comes_when_it_is_healed(proxy: Proxy, client: socket.soc
     with pytest.raises(TimeoutError):
         client.recv(1)
     proxy.set(PASS)
-    client.settimeout(10)
+    client.settimeout(PATIENCE)
     assert received(client, 4) == b"ping"
 
 
 def test_a_reset_connection_is_reset_and_the_next_one_is_well(proxy: Proxy, client: socket.socket) -> None:
     client.sendall(b"a")
     assert received(client, 1) == b"a"
-    proxy.reset()
+    assert proxy.reset() == 1
     with pytest.raises(ConnectionResetError):
         client.recv(1)
-    with socket.create_connection(("127.0.0.1", proxy.port), 10) as other:
+    assert proxy.reset() == 0
+    with connected(proxy) as other:
         other.sendall(b"b")
         assert received(other, 1) == b"b"
 
@@ -113,7 +119,7 @@ def test_a_fault_of_one_connection_leaves_the_others_alone(proxy: Proxy, client:
     wait_for(lambda: proxy.links, "the first connection")
     proxy.links[0].set(FREEZE)
     client.sendall(b"a")
-    with socket.create_connection(("127.0.0.1", proxy.port), 10) as other:
+    with connected(proxy) as other:
         other.sendall(b"b")
         assert received(other, 1) == b"b"
     assert proxy.links[0].passed["there"] == 0
@@ -126,16 +132,24 @@ def test_a_delay_is_over_at_once_when_it_is_healed(proxy: Proxy, client: socket.
     with pytest.raises(TimeoutError):
         client.recv(1)
     proxy.set(PASS)
-    client.settimeout(10)
+    client.settimeout(PATIENCE)
     assert received(client, 4) == b"ping"
 
 
 def test_a_server_that_is_not_there_resets_whoever_connects() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        nobody = server.getsockname()[1]
-    with (
-        Proxy(nobody) as proxy,
-        socket.create_connection(("127.0.0.1", proxy.port), 10) as sock,
-        pytest.raises(ConnectionResetError),
-    ):
+    # it may come before the connection is known to be there
+    with Proxy(free_port()) as proxy, pytest.raises(ConnectionResetError), connected(proxy) as sock:
         sock.recv(1)
+
+
+def test_a_side_that_is_reset_resets_the_other() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        Proxy(server.getsockname()[1]) as proxy,
+        connected(proxy) as client,
+    ):
+        upstream, _ = server.accept()
+        upstream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        upstream.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)

@@ -8,10 +8,10 @@ import pytest
 
 from glassq import delivery as envelope
 from tests.conftest import wait_for
-from tests.faults.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
 from tests.intake.conftest import empty
 from tests.intake.test_queue_trouble import at_once
 from tests.intake.wire import HEALTH, request
+from tests.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +34,9 @@ FAULTS = {
     "reply cut softly": Fault(cut=5, softly=True, ways=BACK),
     "request cut": Fault(cut=40, ways=THERE),
     "cut at once": Fault(cut=0),
-    "replies drip": Fault(drip=0.7, ways=BACK),
-    "requests drip": Fault(drip=0.7, ways=THERE),
-    "late": Fault(delay=3.0),
+    "replies drip": Fault(drip=0.2, ways=BACK),
+    "requests drip": Fault(drip=0.2, ways=THERE),
+    "late": Fault(delay=1.5),
 }
 
 
@@ -44,14 +44,15 @@ FAULTS = {
 def test_whatever_the_line_does_each_ping_is_taken_in_time_and_arrives(
     beanstalkd: Beanstalkd, proxy: Proxy, start_web: Callable[..., Web], fault: Fault
 ) -> None:
-    web = start_web(proxy.url)
+    # with the timeouts as they are by default it takes longer, and is the same: tests/intake/test_queue_trouble.py
+    web = start_web(proxy.url, queue='timeout = "500ms"\nconnect_timeout = "500ms"')
     answers = at_once(web, 4)
     proxy.set(fault)
     answers += at_once(web, 4)
     # those who come later do not wait for what is known to be broken
     answers += at_once(web, 8)
     proxy.set(PASS)
-    wait_for(lambda: well_again(web), "the spool to be drained", 40)
+    wait_for(lambda: well_again(web), "the spool to be drained")
     answers += at_once(web, 4)
     assert [answer.status for answer in answers] == [200] * 20
     # a put that was given up may have happened: that one came twice
@@ -68,7 +69,7 @@ def test_resets_again_and_again_cost_nobody_his_ping(
     for _ in range(15):
         statuses += [answer.status for answer in at_once(web, 4)]
         proxy.reset()
-    wait_for(lambda: well_again(web), "the spool to be drained", 40)
+    wait_for(lambda: well_again(web), "the spool to be drained")
     assert statuses == [200] * 60
     assert len({envelope.decode(job).id for job in empty(beanstalkd)}) == 60
 
@@ -77,5 +78,5 @@ def test_all_is_taken_one_byte_at_a_time(beanstalkd: Beanstalkd, proxy: Proxy, s
     proxy.set(Fault(drip=0.0))
     web = start_web(proxy.url)
     assert {answer.status for answer in at_once(web, 8)} == {200}
-    wait_for(lambda: well_again(web), "all to be in the queue", 40)
+    wait_for(lambda: well_again(web), "all to be in the queue")
     assert len({envelope.decode(job).id for job in empty(beanstalkd)}) == 8

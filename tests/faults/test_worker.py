@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from glassq.errors import QueueUnavailable
 from glassq.queues import Job, open_queue
-from glassq.settings import Duration
+from glassq.settings import Duration, QueueUrl
 from glassq.settings import Queue as QueueSettings
 from tests.conftest import wait_for
-from tests.faults.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
+from tests.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
 from tests.worker.pools import PoolRun
 
 if TYPE_CHECKING:
@@ -29,9 +30,27 @@ if TYPE_CHECKING:
 @pytest.fixture
 def worker(proxy: Proxy) -> Iterator[Queue]:
     """A consumer's connection, through the proxy."""
-    opened = open_queue(QueueSettings(url=proxy.url, timeout=Duration("1s")))  # type: ignore[arg-type]
+    opened = open_queue(QueueSettings(url=QueueUrl(proxy.url), timeout=Duration("10s")))
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def hasty(proxy: Proxy) -> Iterator[Queue]:
+    """One that gives up after a second."""
+    opened = open_queue(QueueSettings(url=QueueUrl(proxy.url), timeout=Duration("1s")))
+    yield opened
+    opened.close()
+
+
+# What ends after seconds has ended by then, on the busiest machine; what is waited for byte by byte has not.
+IN_TIME = 40.0
+
+
+def answers(queue: Queue) -> bool:
+    with suppress(QueueUnavailable):
+        return bool(queue.tubes())
+    return False
 
 
 # -- one connection -------------------------------------------------------------------------------------------------
@@ -49,7 +68,7 @@ def test_a_job_whose_reply_is_cut_at_any_byte_comes_whole_the_next_time(
         with pytest.raises(QueueUnavailable):
             worker.reserve(1)
         # a fresh connection that watches the same tube
-        assert worker.reserve(5) == Job(put, b"ping")
+        assert worker.reserve(30) == Job(put, b"ping")
         worker.release(put)
     assert queue.stats_tube().ready == 1
 
@@ -59,7 +78,7 @@ def test_a_command_whose_reply_is_lost_leaves_the_job_done_or_to_be_done_again(
     worker: Queue, queue: Queue, proxy: Proxy, act: str
 ) -> None:
     put = queue.put(b"ping")
-    worker.reserve(5)
+    worker.reserve(30)
     proxy.living()[-1].set(Fault(cut=0, ways=BACK))
     with pytest.raises(QueueUnavailable):
         getattr(worker, act)(put)
@@ -72,33 +91,36 @@ def test_a_command_whose_reply_is_lost_leaves_the_job_done_or_to_be_done_again(
     wait_for(lambda: counts() == after, f"{after} ready and buried jobs")
 
 
-def test_a_reserve_that_freezes_ends_in_time_and_its_job_is_not_kept(worker: Queue, queue: Queue, proxy: Proxy) -> None:
-    worker.tubes()
+def test_a_reserve_that_freezes_ends_in_time_and_its_job_is_not_kept(
+    worker: Queue, hasty: Queue, queue: Queue, proxy: Proxy
+) -> None:
+    wait_for(lambda: answers(hasty), "the connection")
     proxy.set(Fault(freeze=True, ways=BACK))
     put = queue.put(b"ping")
     # 1 s of its own, 1 s for a reply, 5 s for one that is late; the rest for a busy machine
     started = time.monotonic()
     with pytest.raises(QueueUnavailable, match="no answer in time"):
-        worker.reserve(1)
-    assert time.monotonic() - started < 15
+        hasty.reserve(1)
+    assert time.monotonic() - started < IN_TIME
     proxy.set(PASS)
-    assert worker.reserve(5) == Job(put, b"ping")
+    assert worker.reserve(30) == Job(put, b"ping")
 
 
 @pytest.mark.parametrize("ways", [BACK, THERE], ids=["replies", "requests"])
-def test_what_drips_in_slowly_is_given_up_in_time(worker: Queue, proxy: Proxy, ways: frozenset[str]) -> None:
+def test_what_drips_in_slowly_is_given_up_in_time(hasty: Queue, proxy: Proxy, ways: frozenset[str]) -> None:
+    # the whole answer would take minutes
     proxy.set(Fault(drip=0.4, ways=ways))  # type: ignore[arg-type]
     started = time.monotonic()
     with pytest.raises(QueueUnavailable, match="no answer in time"):
-        worker.stats()
-    assert time.monotonic() - started < 6
+        hasty.stats()
+    assert time.monotonic() - started < IN_TIME
 
 
 def test_a_big_body_comes_whole_in_many_pieces(worker: Queue, queue: Queue, proxy: Proxy) -> None:
     body = bytes(range(256)) * 200
     put = queue.put(body)
     proxy.set(Fault(drip=0.0, ways=BACK))
-    assert worker.reserve(5) == Job(put, body)
+    assert worker.reserve(30) == Job(put, body)
     worker.delete(put)
 
 
@@ -114,7 +136,7 @@ def test_a_signal_handler_that_raises_inside_a_command_leaves_no_reply_for_the_n
 
     put = queue.put(b"ping")
     worker.tubes()
-    proxy.set(Fault(delay=1.0, ways=BACK))
+    proxy.set(Fault(delay=3600, ways=BACK))
     before = signal.signal(signal.SIGALRM, wake)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.3)
@@ -132,7 +154,10 @@ def test_a_signal_handler_that_raises_inside_a_command_leaves_no_reply_for_the_n
 
 @pytest.fixture
 def pool(proxy: Proxy, queue: Queue, tmp_path: Path) -> Iterator[PoolRun]:
-    with PoolRun(tmp_path, proxy, queue) as run:
+    # however often the line breaks just then, no delivery is given up
+    with PoolRun(tmp_path, proxy, queue, max_lost=1000) as run:
+        # what stays silent is known to be so after a second
+        run.write_settings(timeout="1s")
         yield run
 
 
@@ -156,14 +181,15 @@ def test_after_the_line_is_healed_the_pool_goes_on_with_the_same_child_and_tube(
     pool.start().ready()
     children = pool.children()
     pool.put("before")
-    wait_for(lambda: done(pool, {"before"}), "the first ping to be handled", 40)
+    wait_for(lambda: done(pool, {"before"}), "the first ping to be handled")
+    known = pool.log().count("queue trouble")
     proxy.set(fault)
     pool.put("during")
-    wait_for(lambda: "queue trouble" in pool.log(), f"the fault to be noticed\n{pool.log()}", 40)
+    wait_for(lambda: pool.log().count("queue trouble") > known, f"the fault to be noticed\n{pool.log()}")
     proxy.set(PASS)
     pool.put("after")
-    wait_for(lambda: done(pool, {"during", "after"}), f"all to be handled\n{pool.log()}", 60)
-    wait_for(lambda: queue.stats_tube().ready + queue.stats_tube().reserved == 0, "the queue to be empty", 40)
+    wait_for(lambda: done(pool, {"during", "after"}), f"all to be handled\n{pool.log()}")
+    wait_for(lambda: queue.stats_tube().ready + queue.stats_tube().reserved == 0, "the queue to be empty")
     assert pool.children() == children
     assert queue.stats_tube().buried == 0
     assert "Traceback" not in pool.log()
@@ -176,8 +202,8 @@ def test_resets_while_handlers_run_lose_no_delivery(pool: PoolRun, proxy: Proxy,
         pool.put(name)
         if number % 5 == 0:
             proxy.reset()
-    wait_for(lambda: done(pool, names), f"all to be handled\n{pool.log()}", 60)
-    wait_for(lambda: queue.stats_tube().ready + queue.stats_tube().reserved == 0, "the queue to be empty", 40)
+    wait_for(lambda: done(pool, names), f"all to be handled\n{pool.log()}")
+    wait_for(lambda: queue.stats_tube().ready + queue.stats_tube().reserved == 0, "the queue to be empty")
     assert (queue.stats_tube().buried, queue.stats_tube().delayed) == (0, 0)
 
 
@@ -186,14 +212,14 @@ def test_a_pool_that_starts_before_its_queue_waits_without_a_storm_and_then_work
 ) -> None:
     beanstalkd.stop()
     pool.start()
-    wait_for(lambda: "failures=7" in pool.log(), f"seven tries\n{pool.log()}", 60)
+    wait_for(lambda: "failures=6" in pool.log(), f"six tries\n{pool.log()}")
     assert not pool.notified.has("READY")
     pauses = [second - first for first, second in zip(proxy.times, proxy.times[1:], strict=False)]
     # one try each, and no two children in step: full jitter up to 0.2, 0.4 ... 5 s
     assert len(re.findall("queue trouble", pool.log())) <= 12
-    assert all(pause < 10 for pause in pauses)
+    assert all(pause < IN_TIME for pause in pauses)
     assert len({round(pause, 2) for pause in pauses}) > 2
     beanstalkd.start()
     pool.ready()
     pool.put("first")
-    wait_for(lambda: done(pool, {"first"}), f"it to be handled\n{pool.log()}", 40)
+    wait_for(lambda: done(pool, {"first"}), f"it to be handled\n{pool.log()}")

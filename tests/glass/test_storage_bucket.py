@@ -19,6 +19,7 @@ from glassq.glass.storage import open_storage
 from glassq.glass.storage.bucket import BucketStorage
 from glassq.glass.storage.verdicts import verdict
 from glassq.settings import StorageUrl
+from tests.conftest import free_port
 from tests.fakes.gcs import FakeGcs
 
 if TYPE_CHECKING:
@@ -188,9 +189,7 @@ def test_an_object_deleted_while_a_second_writer_looks_is_worth_another_try(
 
 
 def test_nobody_listening_is_worth_another_try() -> None:
-    with FakeGcs("photos") as gone:
-        pass
-    storage = BucketStorage("photos", endpoint=gone.url, patience=0)
+    storage = BucketStorage("photos", endpoint=f"http://127.0.0.1:{free_port()}", patience=0)
     with pytest.raises(Retry, match="cannot look for a: the connection failed: ConnectionError"):
         storage.find("a")
     storage.close()

@@ -34,12 +34,13 @@ class Web:
         at: tuple[str, int] | str | None = None,
         parser: str = "auto",
         conf: str = "",
+        queue: str = "",
         under: tuple[str, ...] = (),
         **settings: Any,
     ) -> None:
         """`at` is where to reach it, when `bind` is among the settings; `parser` is gunicorn's http_parser.
 
-        `conf` is what gunicorn.conf.py has besides.
+        `conf` is what gunicorn.conf.py has besides, `queue` are more lines of [queue].
 
         `under` is a command that starts it.
         """
@@ -53,7 +54,7 @@ class Web:
         self.file = directory / "glassq.toml"
         self.spool = directory / "spool"
         keys = {"bind": f"127.0.0.1:{self.address[1]}", "workers": 1, "threads": 4, "spool": str(self.spool)} | settings
-        self.file.write_text(toml(queue_url, keys, self.tokens))
+        self.file.write_text(toml(queue_url, keys, self.tokens, queue))
         self.process = Process([*under, *program("glassq-web"), "--config", str(self.file)], directory / "web.log")
 
     def wait_ready(self) -> None:
@@ -88,14 +89,14 @@ class Web:
         assert_clean(self.log())
 
 
-def toml(queue_url: str, intake: dict[str, Any], tokens: Path) -> str:
+def toml(queue_url: str, intake: dict[str, Any], tokens: Path, queue: str) -> str:
     keys = "".join(
         f'{name} = "{value}"\n' if isinstance(value, str) else f"{name} = {str(value).lower()}\n"
         for name, value in intake.items()
     )
     mirror = f'[sources.mirror]\nverify_tokens_file = "{tokens}"\n'
     # debug: a line for each ping that is taken, too
-    return f'[queue]\nurl = "{queue_url}"\n[intake]\n{keys}{mirror}[log]\nlevel = "debug"\n'
+    return f'[queue]\nurl = "{queue_url}"\n{queue}\n[intake]\n{keys}{mirror}[log]\nlevel = "debug"\n'
 
 
 def assert_clean(log: str) -> None:

@@ -268,7 +268,7 @@ def test_the_watcher_finds_trouble_and_its_end_by_itself(on: Callable[..., Kept]
         name = kept.keep()[1]
         assert kept.spooled() == [name]
         beanstalkd.start()
-        wait_for(lambda: not kept.spooled(), "the spool to be drained", 30)
+        wait_for(lambda: not kept.spooled(), "the spool to be drained")
     finally:
         kept.keeping.stop()
         wait_for(lambda: "watcher" not in {thread.name for thread in threading.enumerate()}, "the watcher to end")

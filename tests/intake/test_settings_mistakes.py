@@ -28,6 +28,8 @@ def start(directory: Path, text: str | None, *, tokens: str | None = TOKEN) -> t
     if tokens is not None:
         (directory / "tokens").write_text(tokens)
     if text is not None:
+        # where all else is right, the spool is made
+        text = text.replace("[intake]\n", '[intake]\nspool = "{dir}/spool"\n')
         file.write_text(text.replace("{tokens}", str(directory / "tokens")).replace("{dir}", str(directory)))
     process = Process([*program("glassq-web"), "--config", str(file)], directory / "web.log")
     try:

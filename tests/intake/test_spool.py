@@ -336,7 +336,7 @@ def test_a_process_killed_while_it_writes_leaves_only_whole_deliveries(directory
     for _ in range(5):
         before = len(files(directory))
         writing = child(directory, "while True: write(spool, b'x' * 30_000)")
-        wait_for(lambda before=before: len(files(directory)) > before + 20, "it to write", 60)  # type: ignore[misc]
+        wait_for(lambda before=before: len(files(directory)) > before + 20, "it to write")  # type: ignore[misc]
         kill(writing)
         drained += spool.drain(sink.put)
     assert drained == len(sink.jobs) > 100

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MARKER = "zqMARKERqz"
 TOKEN = "a-verify-token-that-nobody-guesses"
 # No test waits longer for an answer, in seconds.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 PING = {
     "collection": "timeline",

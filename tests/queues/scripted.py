@@ -40,7 +40,7 @@ class Scripted:
                 return
             self.received.append(b"")
             with client, client.makefile("rb") as lines:
-                client.settimeout(10)
+                client.settimeout(60)
                 for line in lines:
                     self.received[-1] += line
                     known = _HANDSHAKE.get(line.split()[0])

@@ -3,16 +3,19 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable
-from glassq.queues import Job, JobStats, open_queue
+from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
+from glassq.queues import Job, JobStats, beanstalk, open_queue
+from glassq.queues.base import ScanShort
 from glassq.queues.beanstalk import Beanstalk
 from glassq.settings import Duration, QueueUrl
 from glassq.settings import Queue as QueueSettings
 from tests.conftest import Beanstalkd, free_port, wait_for
+from tests.queues.binlog import break_binlog, failing
 from tests.queues.scripted import Scripted
 
 if TYPE_CHECKING:
@@ -45,6 +48,12 @@ def other(beanstalkd: Beanstalkd) -> Iterator[Queue]:
     opened = beanstalkd.queue()
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def failing_binlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beanstalkd]:
+    with failing(tmp_path, monkeypatch) as server:
+        yield server
 
 
 def state(queue: Queue, job_id: int) -> str:
@@ -256,6 +265,109 @@ def test_a_scan_changes_no_job(queue: Queue) -> None:
 
 def test_a_scan_of_an_empty_tube_is_empty(queue: Queue) -> None:
     assert list(queue.scan(ALL)) == []
+
+
+def drain(beanstalkd: Beanstalkd, queue: Queue) -> None:
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: queue.stats().draining, "the server to drain")
+
+
+def buried(queue: Queue) -> int:
+    put = queue.put(b"b")
+    queue.reserve_job(put)
+    queue.bury(put)
+    return put
+
+
+def test_a_scan_finds_the_same_while_the_server_takes_no_jobs(beanstalkd: Beanstalkd, queue: Queue) -> None:
+    first = buried(queue)
+    ready = [queue.put(b"r") for _ in range(5)]
+    queue.put(b"elsewhere", tube="else")
+    last = buried(queue)
+    delayed = queue.put(b"d", delay=100)
+    drain(beanstalkd, queue)
+    assert scanned(queue) == [delayed, last, *ready[::-1], first]
+    assert scanned(queue, frozenset({"buried"})) == [last, first]
+    assert not [found for found in queue.scan(ALL) if isinstance(found, ScanShort)]
+    with pytest.raises(QueueRefused):
+        queue.newest_job()
+
+
+def test_a_scan_while_no_jobs_are_taken_finds_ids_of_before_a_restart(beanstalkd: Beanstalkd, queue: Queue) -> None:
+    for _ in range(300):
+        queue.delete(queue.put(b""))
+    jobs = [buried(queue)]
+    for _ in range(300):
+        queue.delete(queue.put(b""))
+    jobs += [buried(queue), queue.put(b"d", delay=100), queue.put(b"d", delay=50)]
+    beanstalkd.stop(signal.SIGKILL)
+    beanstalkd.start()
+    with pytest.raises(QueueUnavailable):
+        queue.stats()
+    # as if there had never been a job
+    assert queue.stats().jobs == 0
+    drain(beanstalkd, queue)
+    assert scanned(queue) == jobs[::-1]
+
+
+def test_a_scan_that_cannot_find_all_says_how_many_it_found(
+    beanstalkd: Beanstalkd, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beanstalk, "_SEARCH_MOST", 200)
+    near = buried(queue)
+    for _ in range(300):
+        queue.delete(queue.put(b""))
+    buried(queue)
+    beanstalkd.stop()
+    beanstalkd.start()
+    with pytest.raises(QueueUnavailable):
+        queue.stats()
+    drain(beanstalkd, queue)
+    assert [found for found in queue.scan(frozenset({"buried"})) if not isinstance(found, tuple)][1:] == [
+        ScanShort(found=1, promised=2, looked=200)
+    ]
+    assert scanned(queue, frozenset({"buried"})) == [near]
+
+
+def test_a_search_ends_when_what_it_looks_for_is_worked_meanwhile(
+    beanstalkd: Beanstalkd, queue: Queue, other: Queue
+) -> None:
+    jobs = [queue.put(b"1"), queue.put(b"2")]
+    drain(beanstalkd, queue)
+    going = queue.scan(ALL)
+    assert next(going) == (0, beanstalk._SEARCH_MOST)
+    other.delete(jobs[1])
+    rest = list(going)
+    assert [found.id for found in rest if isinstance(found, JobStats)] == [jobs[0]]
+    assert not isinstance(rest[-1], ScanShort)
+
+
+@pytest.mark.parametrize("seen", [{1}, {7}, {1, 2, 3}, {2, 9, 10, 40}, {5, 1_000}])
+def test_a_search_looks_at_every_id_once_and_first_around_those_seen(seen: set[int]) -> None:
+    looked = list(islice(beanstalk._outwards(seen), 3_000))
+    assert len(set(looked)) == 3_000
+    assert min(looked) == 1
+    assert set(range(1, max(seen))) <= set(looked)
+    assert {max(1, each - 1) for each in seen} <= set(looked[: 4 * len(seen)])
+
+
+def test_the_server_counts_who_works_and_what_it_takes(queue: Queue, other: Queue) -> None:
+    before = queue.stats()
+    assert (before.workers, before.jobs, before.max_job, before.files) == (0, 0, 65_535, 1)
+    queue.put(b"1")
+    other.reserve(0)
+    after = queue.stats()
+    assert (after.workers, after.jobs) == (1, 1)
+
+
+def test_a_probe_tells_that_the_binlog_has_failed(failing_binlog: Beanstalkd) -> None:
+    queue = failing_binlog.queue()
+    assert queue.probe().file > 0
+    break_binlog(failing_binlog)
+    with pytest.raises(QueueVolatile, match="its binlog failed"):
+        queue.probe()
+    assert queue.probe().file == 0
+    queue.close()
 
 
 def test_a_scan_skips_jobs_that_vanish_while_it_goes(queue: Queue, other: Queue) -> None:

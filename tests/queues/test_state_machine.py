@@ -205,7 +205,7 @@ class QueueMachine(RuleBasedStateMachine):
                 modelled.lose()
         # the server learns of it in its own time
         reserved = len(self.model.having("reserved"))
-        wait_for(lambda: self.operator.stats_tube().reserved == reserved, "the jobs to be given back", 30)
+        wait_for(lambda: self.operator.stats_tube().reserved == reserved, "the jobs to be given back")
 
     @precondition(lambda self: self.model.jobs)
     @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGTERM]))

@@ -12,12 +12,13 @@ import pytest
 from glassq import delivery as envelope
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry
 from glassq.queues import JobStats
-from glassq.routes import Context, Routes
+from glassq.routes import Context, Destination, Routes
 from glassq.settings import HandlerName, Route, Settings
 from glassq.worker.consumer import Consumer
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
 from glassq.worker.scoreboard import Scoreboard
+from glassq.worker.throttle import Gate, Limit, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,6 +100,9 @@ class Bench:
     queue: Queue
     policy: Policy = field(default_factory=lambda: Policy(max_attempts=3, max_lost=3, backoff=30, backoff_cap=3600))
     handler: Handler | None = None
+    #: tubes beside the queue's own, and the one that the route wants its deliveries in
+    limits: tuple[Limit, ...] = ()
+    leads_to: str = ""
 
     def __post_init__(self) -> None:
         self.seen: list[Delivery] = []
@@ -110,15 +114,21 @@ class Bench:
         route = Route(source="mirror", handler=HandlerName("scripted:handler"))
         self.consumer = Consumer(
             self.queue,
-            Routes([(route, self.handler or self._scripted)]),
+            Routes([Destination(route, self.handler or self._scripted, self.leads_to)]),
             Context(Settings()),
             self.ledger,
             Lease(self.queue, 120, self.slot),
             self.slot,
+            self._gate(),
             self.policy,
             deadline=DEADLINE,
             grace=GRACE,
         )
+
+    def _gate(self) -> Gate:
+        self.throttle = Throttle(slots=1)
+        self.throttle.set(self.limits)
+        return self.throttle.gate(0, free=[self.queue.tube], limited=[limit.tube for limit in self.limits])
 
     def _scripted(self, delivery: Delivery, context: Context) -> Result:
         self.seen.append(delivery)

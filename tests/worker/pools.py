@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from glassq import delivery as envelope
-from tests.conftest import Process, program, wait_for
+from tests.conftest import PATIENCE, Process, program, wait_for
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
@@ -58,9 +58,9 @@ def hold_stubbornly(name):
 def swallow_once(name):
     if (HERE / "swallowed").exists():
         return
-    (HERE / "swallowed").touch()
     while True:
         try:
+            (HERE / "swallowed").touch()
             time.sleep(60)
         except BaseException:
             pass
@@ -69,19 +69,28 @@ def die(name):
     os._exit(7)
 """
 
-# What bin/glassq-worker does, with a shorter patience for a silent child.
+# What bin/glassq-worker does, with another patience for a silent child. While there is a file `hold-births` beside the
+# settings, a child that is forked waits before it does anything.
 IMPATIENT = """
-import os, runpy, sys
+import os, runpy, sys, time
+from dataclasses import replace
+from pathlib import Path
 from glassq import log
 from glassq.settings import load
-from glassq.worker.pool import Plan, Pool
+from glassq.worker.pool import Pool
 from glassq.worker.systemd import Notifier
 
-consume = runpy.run_path(sys.argv[1])["consume"]
-settings = load(sys.argv[2], {})
+program, config, silence = sys.argv[1:]
+settings = load(config, {})
 log.setup()
 notify = Notifier(os.environ.pop("NOTIFY_SOCKET", None))
-plan = Plan(lambda slot: consume(settings, slot), settings.worker.processes, drain=10, silence=3)
+plan = replace(runpy.run_path(program)["plan"](settings), silence=float(silence))
+
+def hold_birth():
+    while Path(config).with_name("hold-births").exists():
+        time.sleep(0.02)
+
+os.register_at_fork(after_in_child=hold_birth)
 sys.exit(Pool(lambda: plan, notify, watchdog=1).run())
 """
 
@@ -136,12 +145,12 @@ class PoolRun:
         (self.dir / "handlers.py").write_text(text)
 
     def write_settings(
-        self, handler: str = "handlers:handle", more: str = "", *, queue: str = "", route: str = ""
+        self, handler: str = "handlers:handle", more: str = "", *, timeout: str = "5s", queue: str = "", route: str = ""
     ) -> None:
-        """`more` goes to the end, `queue` and `route` are lines for these sections."""
+        """`more` goes to the end, `queue` and `route` are lines for these sections, `timeout` is the queue's."""
         worker = {"processes": 1, **self.worker}
         lines = [
-            f'[queue]\nurl = "{self._url}"\ntimeout = "5s"\n{queue}',
+            f'[queue]\nurl = "{self._url}"\ntimeout = "{timeout}"\n{queue}',
             f'[ledger]\nurl = "sqlite:///{self.dir}/ledger.db"',
             f'[[routes]]\nsource = "mirror"\nhandler = "{handler}"\n{route}',
             "[worker]",
@@ -161,11 +170,13 @@ class PoolRun:
         )
         return self
 
-    def start_impatient(self) -> Self:
-        return self.start([sys.executable, "-c", IMPATIENT, program("glassq-worker")[-1], str(self.config)])
+    def start_impatient(self, silence: float = 4.0) -> Self:
+        """A child that is silent for so many seconds is killed."""
+        worker = program("glassq-worker")[-1]
+        return self.start([sys.executable, "-c", IMPATIENT, worker, str(self.config), str(silence)])
 
     def ready(self) -> Self:
-        wait_for(lambda: self.notified.has("READY"), f"the pool to be ready\n{self.log()}", 30)
+        wait_for(lambda: self.notified.has("READY"), f"the pool to be ready\n{self.log()}")
         return self
 
     def __enter__(self) -> Self:
@@ -235,7 +246,7 @@ class PoolRun:
         assert self.process is not None
         self.process.send(number)
 
-    def ended(self, deadline: float = 30.0) -> int:
+    def ended(self, deadline: float = PATIENCE) -> int:
         """The exit code."""
         assert self.process is not None
         return self.process.wait(deadline)

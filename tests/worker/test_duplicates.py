@@ -17,7 +17,7 @@ from glassq import delivery as envelope
 from glassq.errors import Retry, SettingsError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
-from glassq.routes import Context, Routes
+from glassq.routes import Context, Destination, Routes
 from glassq.settings import Duration, HandlerName, Route, Settings, parse
 from glassq.settings import Ledger as LedgerSettings
 from glassq.worker import duplicates
@@ -25,6 +25,7 @@ from glassq.worker.consumer import Consumer
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
 from glassq.worker.scoreboard import Scoreboard
+from glassq.worker.throttle import Throttle
 from tests.conftest import wait_for
 from tests.worker.conftest import MemoryLedger, jobs
 
@@ -57,11 +58,12 @@ class Shop:
         slot = Scoreboard(1).slots[0]
         self.consumer = Consumer(
             self.queue,
-            Routes([(self.route, self._handle)]),
+            Routes([Destination(self.route, self._handle)]),
             Context(Settings()),
             self.ledger,
             Lease(self.queue, 120, slot),
             slot,
+            Throttle(slots=1).gate(0, free=[self.queue.tube], limited=[]),
             Policy(max_attempts=3, max_lost=3, backoff=30, backoff_cap=3600),
             deadline=60.0,
             grace=10.0,
@@ -123,7 +125,7 @@ def test_a_ping_that_comes_while_the_handler_runs_is_worked(queue: Queue, shop: 
         meanwhile.append(ping())
         handle(delivery, context)
 
-    shop.consumer._routes = Routes([(COALESCE, slow)])
+    shop.consumer._routes = Routes([Destination(COALESCE, slow)])
     assert shop.work(ping())
     assert shop.work(meanwhile[0])
 

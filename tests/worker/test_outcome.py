@@ -43,7 +43,7 @@ TABLE: list[tuple[BaseException, Delivery, Kind, str, bool]] = [
     (DeadlineExceeded(), LAST, Kind.BURY, "gave up after 4 attempts: the handler overran its deadline", True),
     (Interrupted(), FRESH, Kind.INTERRUPTED, "the pool stopped", True),
     (Interrupted(), LAST, Kind.INTERRUPTED, "the pool stopped", True),
-    (LeaseLost(), LAST, Kind.LEASE_LOST, "the queue gave the job to somebody else", True),
+    (LeaseLost(), LAST, Kind.LEASE_LOST, "the job is no longer ours", True),
 ]
 
 

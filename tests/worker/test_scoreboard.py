@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from glassq.worker.scoreboard import MAX_DEATHS, MAX_SLOTS, Scoreboard, State
 from glassq.worker.systemd import Notifier
-from tests.conftest import wait_for
+from tests.conftest import PATIENCE, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,7 @@ def test_systemd_is_told_by_path_and_by_abstract_address(tmp_path: Path) -> None
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.bind(bound)
             Notifier(named)(READY=1, STATUS="two children wait")
-            sock.settimeout(10)
+            sock.settimeout(PATIENCE)
             assert sock.recv(4096) == b"READY=1\nSTATUS=two children wait"
 
 

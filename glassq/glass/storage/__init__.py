@@ -13,7 +13,7 @@ from glassq.glass.storage.base import MAX_NAME, Storage, Stored
 from glassq.glass.storage.directory import DirectoryStorage
 
 if TYPE_CHECKING:
-    from glassq.settings import StorageUrl
+    from glassq.values import StorageUrl
 
 __all__ = ["MAX_NAME", "DirectoryStorage", "Storage", "Stored", "open_storage"]
 

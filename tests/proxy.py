@@ -44,17 +44,26 @@ THERE: frozenset[Way] = frozenset({"there"})
 
 
 class Link:
-    """One connection through the proxy, with the fault it has now. `passed` counts the bytes that came through."""
+    """One connection through the proxy, with the fault it has now; `start` lets its bytes go.
+
+    `passed` counts the bytes that came through, `over` has the ways whose sender has closed his end.
+    """
 
     def __init__(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
-        self._ends = {"there": (client, server), "back": (server, client)}
+        self._ends: dict[Way, tuple[socket.socket, socket.socket]] = {
+            "there": (client, server),
+            "back": (server, client),
+        }
         self._changed = threading.Condition()
         self._fault = fault
         self._left = fault.cut
         self._open = 2
         self.dead = False
         self.passed = {"there": 0, "back": 0}
-        self._pumps = [threading.Thread(target=self._pump, args=(way,)) for way in self._ends]
+        self.over: set[Way] = set()
+        self._pumps = [threading.Thread(target=self._pump, args=(way,), daemon=True) for way in self._ends]
+
+    def start(self) -> None:
         for pump in self._pumps:
             pump.start()
 
@@ -63,11 +72,11 @@ class Link:
             self._fault, self._left = fault, fault.cut
             self._changed.notify_all()
 
-    def end(self, *, softly: bool = False) -> None:
-        """Both sides see the connection end now: by RST, or by FIN."""
+    def end(self, *, softly: bool = False) -> bool:
+        """Both sides see the connection end now: by RST, or by FIN. False where it had ended before."""
         with self._changed:
             if self.dead:
-                return
+                return False
             self.dead = True
             self._changed.notify_all()
             for sock, _ in self._ends.values():
@@ -76,6 +85,7 @@ class Link:
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
                     # wakes a pump that receives; RST goes out at its close
                     sock.shutdown(socket.SHUT_RDWR if softly else socket.SHUT_RD)
+        return True
 
     def join(self) -> None:
         for pump in self._pumps:
@@ -83,12 +93,16 @@ class Link:
 
     def _pump(self, way: Way) -> None:
         source, target = self._ends[way]
-        with suppress(OSError):
+        try:
             while not self.dead and (data := source.recv(65_536)):
                 self._pass(way, data, target)
             if not self.dead:
+                self.over.add(way)
                 self._wait(lambda: not self._holds(way))
                 target.shutdown(socket.SHUT_WR)
+        except OSError:
+            # one side was reset: so is the other
+            self.end()
         with self._changed:
             self._open -= 1
             if not self._open:
@@ -149,7 +163,7 @@ class Proxy:
         self.times: list[float] = []
         self._fault = PASS
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._accept)
+        self._thread = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -171,11 +185,10 @@ class Proxy:
             for link in self.links:
                 link.set(fault)
 
-    def reset(self) -> None:
-        """Every connection ends by RST; those to come are not touched."""
+    def reset(self) -> int:
+        """Every connection ends by RST; those to come are not touched. Returns how many there were."""
         with self._lock:
-            for link in self.links:
-                link.end()
+            return sum(link.end() for link in self.links)
 
     def living(self) -> list[Link]:
         return [link for link in self.links if not link.dead]
@@ -198,3 +211,5 @@ class Proxy:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self.links.append(Link(client, server, self._fault))
+            # whoever gets an answer finds the link that brought it in `links`
+            self.links[-1].start()

@@ -1,0 +1,1 @@
+"""The App Engine way: tasks for plain HTTP endpoints in any language."""

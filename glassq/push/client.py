@@ -1,0 +1,322 @@
+"""Puts tasks: names their deliveries, records the names, keeps them in the queue. One client serves all threads."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from glassq.delivery import BIG_JOB, Delivery, decode, encode, new_id
+from glassq.errors import (
+    DamagedDelivery,
+    JobNotFound,
+    JobTooBig,
+    QueueRefused,
+    QueueVolatile,
+    SettingsError,
+)
+from glassq.ledger.names import NamesUnavailable, Wanted, open_names
+from glassq.log import kv
+from glassq.push.connections import Connections
+from glassq.push.known import KnownQueues
+from glassq.push.request import SOURCE, Request, tube_of
+from glassq.push.task_errors import (
+    BadTaskStateError,
+    DuplicateTaskNameError,
+    Error,
+    InternalError,
+    InvalidTaskError,
+    TaskAlreadyExistsError,
+    TaskTooLargeError,
+    TombstonedTaskError,
+    TooManyTasksError,
+    TransientError,
+    UnknownQueueError,
+)
+from glassq.queues import JobStats, open_queue
+from glassq.queues.base import ScanShort
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from glassq.ledger.names import Names
+    from glassq.push.queue_yaml import PushQueue
+    from glassq.push.task import Task
+    from glassq.queues import Queue
+    from glassq.settings import Push, Settings
+
+log = logging.getLogger("glassq.push")
+
+MAX_TASKS_PER_ADD = 100
+# How long the puts of one add may take in all, in seconds. Those of named tasks have less where their claim says so.
+PUT_WITHIN = 4.5
+# A purge, or a look for names, may go through many jobs; in seconds.
+SEARCH_WITHIN = 60.0
+_DELETABLE = frozenset({"ready", "delayed", "buried"})
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """A task on its way. `fate` says what is known of its put: nothing was sent, or it may have happened, or it has."""
+
+    task: Task
+    delivery: Delivery
+    job: bytes
+    fate: Literal["unsent", "unknown", "put"] = "unsent"
+    job_id: int = 0
+
+
+class Client:
+    """What `taskqueue` does, with these settings. It may be made before a fork, and used after it."""
+
+    def __init__(
+        self, settings: Settings, *, connect: Callable[[], Queue] | None = None, names: Names | None = None
+    ) -> None:
+        """`connect` makes an unconnected queue, `names` is the names' database; by default those of the settings.
+
+        Raises SettingsError where there is no [push] section, or queue.yaml cannot be used.
+        """
+        if settings.push is None:
+            raise SettingsError(
+                f"{settings.file or 'glassq.toml'}: missing section [push]: expected it where tasks are added"
+            )
+        self._push: Push = settings.push
+        self._file = settings.file
+        self._base = settings.queue.tube
+        self._durable = settings.intake.require_durable
+        self._connections = Connections(connect or (lambda: open_queue(settings.queue, require_durable=self._durable)))
+        self._names = names or open_names(settings.push)
+        self._queues = KnownQueues(settings.push.queue_yaml)
+
+    def add(self, queue_name: str, tasks: Sequence[Task]) -> None:
+        """Keeps the tasks in this queue; `was_enqueued` says of each whether it is.
+
+        Raises DuplicateTaskNameError, BadTaskStateError, TooManyTasksError, UnknownQueueError or InvalidTaskError with
+        nothing put. Else all that can be put is, and then the first of TransientError, InternalError,
+        TaskTooLargeError, TaskAlreadyExistsError and TombstonedTaskError is raised.
+        """
+        _check(tasks)
+        queue = self._known(queue_name)
+        items = [self._item(queue, task) for task in tasks]
+        named = [item for item in items if item.task.name]
+        over = time.monotonic() + PUT_WITHIN
+        errors: list[Error] = []
+        if named:
+            over, refused = self._claim(queue_name, named)
+            errors += refused.values()
+            items = [item for item in items if item.task.name not in refused]
+            named = [item for item in named if item.task.name not in refused]
+        try:
+            errors += self._put(queue_name, items, over)
+        finally:
+            errors += self._settle(queue_name, named)
+        for item in items:
+            if item.fate == "put":
+                item.task.name, item.task.queue_name, item.task.was_enqueued = _name(item), queue_name, True
+        if errors:
+            # as in App Engine: that a task is there already is said only where nothing else went wrong
+            raise min(errors, key=lambda error: isinstance(error, TaskAlreadyExistsError | TombstonedTaskError))
+
+    def purge(self, queue_name: str) -> int:
+        """Deletes what waits in this queue, and what lies buried; returns how many. What runs now goes on.
+
+        Raises UnknownQueueError or TransientError (some may be deleted then).
+        """
+        self._known(queue_name)
+        deleted = 0
+        with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue:
+            for found in self._waiting(queue, queue_name):
+                deleted += self._delete(queue, queue_name, found)
+        return deleted
+
+    def delete(self, queue_name: str, names: frozenset[str]) -> set[str]:
+        """Deletes the tasks of these names; returns which. What runs now, or is not there, is not among them.
+
+        beanstalkd knows no names: all jobs of the queue are looked through. Raises like `purge`.
+        """
+        self._known(queue_name)
+        deleted: set[str] = set()
+        with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue:
+            for found in self._waiting(queue, queue_name):
+                name = _task_name(queue, found)
+                if name in names and self._delete(queue, queue_name, found):
+                    deleted.add(name)
+                if deleted == names:
+                    break
+        return deleted
+
+    def close(self) -> None:
+        """Closes the connections that nobody uses now; more are made where they are needed."""
+        self._connections.close()
+        self._names.close()
+
+    def _known(self, queue_name: str) -> PushQueue:
+        queue = self._queues.find(queue_name)
+        if queue is None:
+            where = self._push.queue_yaml or "any file, as [push] queue_yaml is not set"
+            raise UnknownQueueError(f"queue {queue_name!r} is not in {where}")
+        return queue
+
+    def _item(self, queue: PushQueue, task: Task) -> _Item:
+        target = task.target or queue.target or "default"
+        if target not in self._push.targets:
+            known = ", ".join(sorted(self._push.targets)) or "none"
+            raise InvalidTaskError(f"target {target!r} is not in [push.targets] of {self._file}; there are: {known}")
+        url = f"/_ah/queue/{queue.name}{task.url}" if task.on_queue_url else task.url
+        own = new_id()
+        request = Request(
+            queue=queue.name,
+            name=task.name or own,
+            url=url,
+            method=task.method,
+            target=task.target or "",
+            headers=task.headers,
+            eta=task.eta_posix if task.has_eta else 0.0,
+            retry=task.retry_options.parameters if task.retry_options else None,
+        )
+        body = task.payload or b""
+        delivery = Delivery(id=own, source=SOURCE, received=datetime.now(UTC), labels=request.labels(), body=body)
+        job = encode(delivery)
+        if len(job) > BIG_JOB:
+            raise TaskTooLargeError(f"the task's job would have {len(job)} bytes, of {BIG_JOB}: shorten its headers")
+        return _Item(task, delivery, job)
+
+    def _claim(self, queue_name: str, named: Sequence[_Item]) -> tuple[float, dict[str | None, Error]]:
+        """Until when the puts must be over, and the names that are not to be had."""
+        wanted = [Wanted(_name(item), item.delivery.id, item.task.eta) for item in named]
+        try:
+            claimed = self._names.claim(queue_name, wanted)
+        except NamesUnavailable as error:
+            raise TransientError(f"task names: {error}") from error
+        refused: dict[str | None, Error] = {}
+        for name, state in claimed.taken.items():
+            kind = TombstonedTaskError if state == "gone" else TaskAlreadyExistsError
+            refused[name] = kind(f"task {name!r} of queue {queue_name!r} {_STATES[state]}")
+        return min(claimed.until, time.monotonic() + PUT_WITHIN), refused
+
+    def _put(self, queue_name: str, items: Sequence[_Item], over: float) -> list[Error]:
+        tube = tube_of(self._base, queue_name)
+        errors: list[Error] = []
+        try:
+            with self._connections.lend(over) as queue:
+                for item in items:
+                    try:
+                        self._put_one(queue, item, tube)
+                    except JobTooBig:
+                        errors.append(TaskTooLargeError(_too_large(item)))
+                if self._durable:
+                    # nothing is put any more: this may end later than the claim of the names
+                    queue.until(time.monotonic() + PUT_WITHIN)
+                    _check_durable(queue, items)
+        except (TransientError, InternalError) as error:
+            errors.append(error)
+        return errors
+
+    def _put_one(self, queue: Queue, item: _Item, tube: str) -> None:
+        item.fate = "unknown"
+        try:
+            delay = max(0, math.ceil(item.task.eta_posix - time.time())) if item.task.has_eta else 0
+            item.job_id = queue.put(item.job, delay=delay, tube=tube)
+        except (JobTooBig, QueueRefused):
+            item.fate = "unsent"
+            raise
+        item.fate = "put"
+
+    def _settle(self, queue_name: str, named: Sequence[_Item]) -> list[Error]:
+        """Confirms the names of what was put, and frees those of what certainly was not."""
+        put = {_name(item): item for item in named if item.fate == "put"}
+        unsent = {_name(item): item.delivery.id for item in named if item.fate == "unsent"}
+        lost: set[str] = set()
+        try:
+            if put:
+                lost = self._names.confirm(queue_name, {name: item.delivery.id for name, item in put.items()})
+            if unsent:
+                self._names.withdraw(queue_name, unsent)
+        except (NamesUnavailable, SettingsError) as error:
+            # the tasks are put, and that is what counts; their names are confirmed by the first attempt
+            log.error("task names cannot be settled %s", kv(queue=queue_name, error=error))
+        return [self._take_back(queue_name, put[name]) for name in sorted(lost)]
+
+    def _take_back(self, queue_name: str, item: _Item) -> Error:
+        """This process stood still so long that another one has the name by now: of two jobs one goes."""
+        try:
+            with self._connections.lend(time.monotonic() + PUT_WITHIN) as queue:
+                queue.delete(item.job_id)
+            item.fate = "unsent"
+        except (JobNotFound, Error):
+            log.warning("task is put twice: its name was taken over %s", kv(queue=queue_name, task=item.task.name))
+        return TaskAlreadyExistsError(f"task {item.task.name!r} of queue {queue_name!r} was just added by another")
+
+    def _waiting(self, queue: Queue, queue_name: str) -> Iterator[JobStats]:
+        for found in queue.scan(_DELETABLE, tube_of(self._base, queue_name)):
+            if isinstance(found, JobStats):
+                yield found
+            elif isinstance(found, ScanShort):
+                raise TransientError(f"only {found.found} of {found.promised} tasks could be found now")
+
+    def _delete(self, queue: Queue, queue_name: str, found: JobStats) -> bool:
+        """Whether it could be deleted; it may have been reserved just now."""
+        name = _task_name(queue, found)
+        try:
+            queue.delete(found.id)
+        except JobNotFound:
+            return False
+        if name:
+            self._names.gone(queue_name, name)
+        return True
+
+
+_STATES = {"put": "is in the queue", "gone": "ran, or was deleted, within the last 9 days"}
+
+
+def _check(tasks: Sequence[Task]) -> None:
+    if len(tasks) > MAX_TASKS_PER_ADD:
+        raise TooManyTasksError(f"one call adds at most {MAX_TASKS_PER_ADD} tasks; these are {len(tasks)}")
+    names = set()
+    for task in tasks:
+        if task.was_enqueued:
+            raise BadTaskStateError(f"task {task.name!r} has been added before")
+        if task.name in names:
+            raise DuplicateTaskNameError(f"task name {task.name!r} stands more than once in one call")
+        if task.name:
+            names.add(task.name)
+    if len({id(task) for task in tasks}) < len(tasks):
+        raise BadTaskStateError("one task stands more than once in one call")
+
+
+def _check_durable(queue: Queue, items: Sequence[_Item]) -> None:
+    """Raises QueueVolatile where the server has stopped writing to disk: it answers INSERTED as before then.
+
+    It never begins again by itself, so the last put speaks for those before it.
+    """
+    put = [item for item in items if item.fate == "put"]
+    if not put:
+        return
+    try:
+        found = queue.stats_job(put[-1].job_id)
+    except JobNotFound:
+        # worked already: another one tells
+        found = queue.probe()
+    if not found.file:
+        for item in put:
+            item.fate = "unknown"
+        raise QueueVolatile("beanstalkd kept the task in memory only: its binlog failed")
+
+
+def _task_name(queue: Queue, found: JobStats) -> str:
+    """The name of the job's task; nothing where it is gone, or no task."""
+    try:
+        return decode(queue.peek(found.id).body).labels.get("task", "")
+    except (JobNotFound, DamagedDelivery):
+        return ""
+
+
+def _name(item: _Item) -> str:
+    return item.task.name or item.delivery.id
+
+
+def _too_large(item: _Item) -> str:
+    return f"beanstalkd takes no job of {len(item.job)} bytes: start it with -z {BIG_JOB}, as App Engine takes 100 KB"

@@ -1,0 +1,247 @@
+"""One HTTP request to a target, and what came of it: no redirects, no cookies, no proxies, nothing decoded.
+
+A process works one delivery at a time, so one connection for each place it talks to is all it needs. A connection is
+kept only once an answer was read to its end. While it is in use it is kept nowhere: whatever ends an attempt, and
+wherever (see `errors.Interrupt`), no later request can read what was meant for this one.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse, IncompleteRead
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from urllib3.response import BaseHTTPResponse
+
+    from glassq.push.call import Call
+
+# A target that does not take a connection in this time, in seconds, will not take it later either.
+CONNECT = 10.0
+# So much of an answer's body is kept, in bytes: enough to see what went wrong.
+KEPT = 4 << 10
+# So much of it is read, in bytes, so that the connection can be used again. A longer one is cut: it costs less to
+# connect anew.
+MOST_READ = 64 << 10
+# A socket takes no endless timeout. In seconds; an attempt's deadline is well below.
+_LONGEST = 86_400.0
+
+
+class Origin(NamedTuple):
+    """Whom to connect to."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+
+def split(url: str) -> tuple[Origin, str]:
+    """An http or https URL as its origin, and its path and query."""
+    parts = urlsplit(url)
+    query = f"?{parts.query}" if parts.query else ""
+    return Origin(parts.scheme, parts.hostname or "", parts.port), (parts.path or "/") + query
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of it.
+
+    `status` 0: no answer came. `failure` says in words why none did, or why it is not whole; "": it is. `body` has the
+    first bytes (KEPT); `cut`: there were more.
+    """
+
+    status: int = 0
+    reason: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    cut: bool = False
+    failure: str = ""
+
+
+class _Head:
+    """What an answer's head is read from: its end before the empty line is no end."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self._begun = False
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._reader.readline(limit)
+        if not line and self._begun:
+            raise IncompleteRead(b"")
+        self._begun = True
+        return line
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class _Response(HTTPResponse):
+    """As http.client has it, which takes the status line of a target that died after it for a whole answer.
+
+    Source of the rule: RFC 9112, section 8.
+    """
+
+    fp: Any
+
+    def begin(self) -> None:
+        reader = self.fp
+        head = self.fp = _Head(reader)
+        try:
+            super().begin()
+        finally:
+            # it is closed already where this was no HTTP
+            if self.fp is head:
+                self.fp = reader
+
+
+class Exchange:
+    """The connections of one process; for one thread."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._idle: dict[Origin, HTTPConnection] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    def ask(self, origin: Origin, call: Call, remaining: Callable[[], float]) -> Answer:
+        """Makes the request; `remaining()` is how many seconds there are for it. Raises nothing of the network's.
+
+        A connection that was kept may be closed by the target just as we write to it. Where it ends without an answer,
+        the request is made once more on a fresh one. At least once: the target may have worked the first.
+        """
+        try:
+            kept = self._take(origin)
+            if kept is not None:
+                with suppress(ConnectionError):
+                    return self._over(kept, origin, call, remaining)
+            return self._over(self._connect(origin, remaining), origin, call, remaining)
+        except _TROUBLE as error:
+            return Answer(failure=_words(error))
+
+    def close(self) -> None:
+        """Closes all connections. The next request opens others."""
+        while self._idle:
+            self._idle.popitem()[1].close()
+
+    def _take(self, origin: Origin) -> HTTPConnection | None:
+        """The kept connection to there, if it is still good."""
+        if self._pid != os.getpid():
+            # our parent's: closing them here ends nothing there, writing to them would
+            self.close()
+            self._pid = os.getpid()
+        connection = self._idle.pop(origin, None)
+        if connection is None or connection.is_connected:
+            return connection
+        connection.close()
+        return None
+
+    def _connect(self, origin: Origin, remaining: Callable[[], float]) -> HTTPConnection:
+        timeout = min(CONNECT, _bounded(remaining()))
+        connection: HTTPConnection
+        if origin.scheme == "https":
+            # the system's authorities: a certificate that they do not vouch for is refused
+            self._tls = self._tls or ssl.create_default_context()
+            connection = HTTPSConnection(origin.host, origin.port, timeout=timeout, ssl_context=self._tls)
+        else:
+            connection = HTTPConnection(origin.host, origin.port, timeout=timeout)
+        connection.response_class = _Response
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _over(self, connection: HTTPConnection, origin: Origin, call: Call, remaining: Callable[[], float]) -> Answer:
+        """One request and its answer. Raises ConnectionError where the target hangs up without one."""
+        keep = False
+        try:
+            connection.timeout = _bounded(remaining())
+            _write(connection, call)
+            response = connection.getresponse()
+            try:
+                answer, whole = _read(response, remaining)
+            finally:
+                response.close()
+            # after 101 to 199 another answer follows: the next request would take it for its own
+            keep = whole and answer.status >= HTTPStatus.OK and not connection.is_closed
+        finally:
+            if not keep:
+                connection.close()
+        if keep:
+            self._idle[origin] = connection
+        return answer
+
+
+def _write(connection: HTTPConnection, call: Call) -> None:
+    # who refuses a body may answer, and close, before having read all of it
+    with suppress(ConnectionError):
+        connection.request(
+            call.method, call.path, call.body or None, call.headers, preload_content=False, decode_content=False
+        )
+
+
+def _read(response: BaseHTTPResponse, remaining: Callable[[], float]) -> tuple[Answer, bool]:
+    """The answer, and whether it was read to its end."""
+    body, seen, whole, failure = bytearray(), 0, False, ""
+    try:
+        while not whole and seen < MOST_READ:
+            piece = response.read1(MOST_READ - seen)
+            body += piece[: KEPT - len(body)]
+            seen += len(piece)
+            whole = not piece
+            if not whole and not remaining():
+                raise TimeoutError
+    except _TROUBLE as error:
+        failure = _words(error)
+    reason, cut = response.reason or "", seen > len(body) or not whole
+    return Answer(response.status, reason, response.headers, bytes(body), cut, failure), whole
+
+
+def _bounded(seconds: float) -> float:
+    # 0 would be a socket that does not wait at all
+    return min(max(seconds, 0.001), _LONGEST)
+
+
+_TROUBLE = (HTTPError, HTTPException, OSError)
+
+# What went wrong, in words that follow "the target ..."; the first that fits counts.
+_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((NameResolutionError,), "has a name that cannot be resolved"),
+    ((NewConnectionError,), "cannot be reached"),
+    ((ConnectTimeoutError,), "took no connection in time"),
+    ((ssl.SSLError, SSLError), "cannot be talked to by TLS"),
+    ((TimeoutError, ReadTimeoutError), "did not answer in time"),
+    ((ConnectionError,), "closed the connection without an answer"),
+    ((ProtocolError, IncompleteRead), "broke its answer off"),
+    ((OSError,), "cannot be talked to"),
+)
+
+
+def _words(error: Exception) -> str:
+    """Why there is no whole answer. Nothing out of the answer is in it."""
+    words = next((words for kinds, words in _WORDS if isinstance(error, kinds)), "")
+    if not words:
+        return f"answered what is not HTTP ({type(error).__name__})"
+    # what the system says of it tells more only where there never was a connection
+    cause = error.__cause__ if isinstance(error, NewConnectionError | SSLError) else error
+    why = None if isinstance(error, ConnectionError) else getattr(cause, "strerror", None)
+    return f"{words}: {why}" if why else words

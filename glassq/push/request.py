@@ -1,0 +1,65 @@
+"""What a push delivery asks for: the HTTP request to make, as the delivery's labels and body keep it.
+
+The body is the task's payload, untouched; all else is in the labels, so that routes can match it and operators read it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from glassq.push.rule import RetryParameters  # noqa: TC001 - msgspec resolves the type of the field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The source of deliveries that a program put as tasks.
+SOURCE = "push"
+# The queue of a task that names none, and of pings whose handler is a URL.
+DEFAULT_QUEUE = "default"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """The request that a task stands for, without its payload.
+
+    `queue` and `name` are the task's; `url` is relative, with its query; `target` names one of [push.targets] ("": the
+    queue's, else "default"). `eta` is when it may be made at the earliest, in seconds since 1970. `retry` takes the
+    place of the queue's retry_parameters.
+    """
+
+    queue: str
+    name: str
+    url: str
+    method: str = "POST"
+    target: str = ""
+    headers: dict[str, str] = {}
+    eta: float = 0.0
+    retry: RetryParameters | None = None
+
+    def labels(self) -> dict[str, str]:
+        """The labels of its delivery."""
+        labels = {"queue": self.queue, "task": self.name, "method": self.method, "url": self.url}
+        if self.target:
+            labels["target"] = self.target
+        if self.headers:
+            labels["headers"] = msgspec.json.encode(self.headers).decode()
+        if self.eta:
+            labels["eta"] = repr(self.eta)
+        if self.retry is not None:
+            labels["retry"] = msgspec.json.encode(self.retry).decode()
+        return labels
+
+
+def from_labels(labels: Mapping[str, str]) -> Request:
+    """The request in the labels of a push delivery. Raises ValueError with what is wrong with them."""
+    fields: dict[str, object] = {"name" if key == "task" else key: value for key, value in labels.items()}
+    for key in ("headers", "retry"):
+        if key in labels:
+            fields[key] = msgspec.json.decode(labels[key])
+    return msgspec.convert(fields, Request, strict=False)
+
+
+def tube_of(base: str, queue: str) -> str:
+    """The tube of a queue, where `base` is [queue] tube."""
+    return f"{base}.push.{queue}"

@@ -1,0 +1,103 @@
+"""When a task that failed is tried again, and when it is given up: App Engine's rule."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+# Ten years, in seconds: anything longer is a typing mistake. It fits into a delay of beanstalkd (32 bits).
+MOST_SECONDS = 3650 * 86_400.0
+# App Engine keeps counts in 32 bits with a sign.
+MOST_COUNT = 2**31 - 1
+
+_COUNTS = frozenset({"task_retry_limit", "max_doublings"})
+
+
+class RetryParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """App Engine's retry_parameters. Backoffs and `task_age_limit` are in seconds; None: no such limit."""
+
+    task_retry_limit: int | None = None
+    task_age_limit: float | None = None
+    min_backoff_seconds: float = 0.1
+    max_backoff_seconds: float = 3600.0
+    max_doublings: int = 16
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        task_retry_limit: int | None = None,
+        task_age_limit: float | None = None,
+        min_backoff_seconds: float | None = None,
+        max_backoff_seconds: float | None = None,
+        max_doublings: int | None = None,
+    ) -> RetryParameters:
+        """The parameters that somebody gave; None: not given.
+
+        Where only one backoff is given and it contradicts the other's default, the other is pulled to it, as App
+        Engine does. Raises ValueError where a value does not fit, or both backoffs are given and contradict.
+        """
+        asked = {
+            "task_retry_limit": task_retry_limit,
+            "task_age_limit": task_age_limit,
+            "min_backoff_seconds": min_backoff_seconds,
+            "max_backoff_seconds": max_backoff_seconds,
+            "max_doublings": max_doublings,
+        }
+        given = {key: value for key, value in asked.items() if value is not None}
+        for key, value in given.items():
+            if not fits(key, value):
+                raise ValueError(f"{key} = {value}: expected {expected(key)}")
+        parameters = msgspec.convert(given, cls)
+        least, most = parameters.min_backoff_seconds, parameters.max_backoff_seconds
+        if least <= most:
+            return parameters
+        if min_backoff_seconds is None:
+            return msgspec.structs.replace(parameters, min_backoff_seconds=most)
+        if max_backoff_seconds is None:
+            return msgspec.structs.replace(parameters, max_backoff_seconds=least)
+        raise ValueError(f"min_backoff_seconds = {least:g} is more than max_backoff_seconds = {most:g}")
+
+    def after(self, failures: int, age: float) -> float | None:
+        """Seconds to wait after so many failed attempts (1 or more); None: give up.
+
+        `age` is how long ago the first attempt began, in seconds. With both limits set, it takes both to give up.
+        Source of the rule: App Engine's documents on retrying tasks, and the SDK's task queue stub.
+        """
+        allowed = []
+        if self.task_retry_limit is not None:
+            allowed.append(failures <= self.task_retry_limit)
+        if self.task_age_limit is not None:
+            allowed.append(age <= self.task_age_limit)
+        if allowed and not any(allowed):
+            return None
+        return self._backoff(failures)
+
+    def _backoff(self, failures: int) -> float:
+        doublings = min(failures - 1, self.max_doublings)
+        # doubled as often as it may be, it grows by the same step each time
+        steps = failures - doublings
+        # nothing stays nothing, also where the factor alone would be too large for a float
+        if not self.min_backoff_seconds:
+            return 0.0
+        try:
+            return min(self.max_backoff_seconds, math.ldexp(self.min_backoff_seconds, doublings) * steps)
+        except OverflowError:
+            return self.max_backoff_seconds
+
+
+def fits(key: str, value: float) -> bool:
+    """Whether retry_parameters may have this value, in seconds or a count, under this key."""
+    if key in _COUNTS:
+        return isinstance(value, int) and 0 <= value <= MOST_COUNT
+    # not a number is not in here either
+    return 0 <= value <= MOST_SECONDS and not (key == "task_age_limit" and value == 0)
+
+
+def expected(key: str) -> str:
+    """What `fits` asks of a key's value, in words."""
+    if key in _COUNTS:
+        return f"a whole number from 0 to {MOST_COUNT}"
+    least = "more than 0" if key == "task_age_limit" else "from 0"
+    return f"seconds, {least} up to {MOST_SECONDS:.0f} (ten years)"

@@ -1,0 +1,286 @@
+"""Tasks as their authors write them: App Engine's Task and TaskRetryOptions, with its checks.
+
+Source of the rules: taskqueue.py of App Engine's SDK, and Google's pages about push queues.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from glassq.push.request import DEFAULT_QUEUE
+from glassq.push.rule import RetryParameters
+from glassq.push.task_errors import (
+    InvalidEtaError,
+    InvalidQueueModeError,
+    InvalidTaskError,
+    InvalidTaskNameError,
+    InvalidTaskRetryOptionsError,
+    InvalidUrlError,
+    TaskTooLargeError,
+)
+
+if TYPE_CHECKING:
+    from typing import Self
+
+# Bytes, of a task with its headers.
+MAX_PUSH_TASK_SIZE_BYTES = 100 * 1024
+MAX_TASK_SIZE_BYTES = MAX_PUSH_TASK_SIZE_BYTES
+# Characters.
+MAX_TASK_NAME_LENGTH = 500
+MAX_URL_LENGTH = 2083
+# How far ahead an eta may be, in seconds.
+MAX_COUNTDOWN_SECONDS = 30 * 86_400
+
+NO_PULL_QUEUES = "glassq has push queues only: nothing can be put into, or leased from, a pull queue"
+
+_TASK_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_TASK_NAME_LENGTH}}}")
+_WITH_BODY = ("POST", "PUT")
+_METHODS = ("POST", "GET", "PUT", "DELETE", "HEAD")
+# RFC 9110, 5.6.2 and 5.5
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# What belongs to the connection, which is ours.
+_OURS = re.compile(
+    "host|content-length|transfer-encoding|connection|keep-alive|proxy-connection|te|trailer|upgrade|expect"
+)
+_BAD_IN_URL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff\\]")
+# ": " and the line's end, in bytes
+_HEADER_EXTRA = 4
+
+
+class TaskRetryOptions:
+    """When a task that failed is tried again; where it is given, the queue's retry_parameters do not count.
+
+    `min_backoff_seconds`, `max_backoff_seconds` and `task_age_limit` are in seconds, the last is rounded up to a whole
+    one. With both limits the task is tried until both are reached. `parameters` is the rule that follows.
+    Raises InvalidTaskRetryOptionsError.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_backoff_seconds: float | None = None,
+        max_backoff_seconds: float | None = None,
+        task_age_limit: float | None = None,
+        max_doublings: int | None = None,
+        task_retry_limit: int | None = None,
+    ) -> None:
+        self.min_backoff_seconds = min_backoff_seconds
+        self.max_backoff_seconds = max_backoff_seconds
+        self.max_doublings = max_doublings
+        self.task_retry_limit = task_retry_limit
+        try:
+            self.task_age_limit = math.ceil(task_age_limit) if task_age_limit else task_age_limit
+            # queue.yaml takes no age limit of 0, the SDK does: not tried again
+            rule = RetryParameters.of(**{**vars(self), "task_age_limit": self.task_age_limit or None})
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidTaskRetryOptionsError(f"retry options: {error}") from None
+        self.parameters = rule if self.task_age_limit != 0 else msgspec.structs.replace(rule, task_age_limit=0.0)
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in vars(self).items() if name != "parameters"}
+        return f"TaskRetryOptions({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+class Task:
+    """One HTTP request to make later. Everything but `payload` is given by name.
+
+    `url` is relative ("" is the queue's own, /_ah/queue/NAME). `payload` (bytes, or text that is sent as UTF-8) goes
+    with POST and PUT. `params`, a mapping whose values may be lists, is the form body of POST and the query otherwise.
+    `eta` (a datetime; without a zone it is local time) and `countdown` (seconds) exclude each other. `target` is a
+    name in [push.targets].
+
+    Once it has been added, `was_enqueued` is true, and `name` and `queue_name` are set.
+    Raises InvalidTaskError or one of its kind, and InvalidQueueModeError for method "PULL".
+    """
+
+    def __init__(
+        self,
+        payload: bytes | str | None = None,
+        *,
+        url: str = "",
+        name: str | None = None,
+        method: str = "POST",
+        headers: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        countdown: float | None = None,
+        eta: datetime | None = None,
+        retry_options: TaskRetryOptions | None = None,
+        target: str | None = None,
+        tag: str | None = None,
+    ) -> None:
+        self.name = _checked_name(name)
+        self.method = _checked_method(method, tag)
+        self.headers = _checked_headers(headers or {})
+        self.on_queue_url = not url
+        self.url, self.payload = self._request(url, payload, params or {})
+        if len(self.url) > MAX_URL_LENGTH:
+            raise InvalidUrlError(f"a task's url has at most {MAX_URL_LENGTH} characters; this one has {len(self.url)}")
+        self.eta_posix = _checked_eta(eta, countdown)
+        self.has_eta = eta is not None or countdown is not None
+        if retry_options is not None and not isinstance(retry_options, TaskRetryOptions):
+            raise InvalidTaskError("retry_options: expected a TaskRetryOptions")
+        self.retry_options = retry_options
+        if target is not None and not isinstance(target, str):
+            raise InvalidTaskError("target: expected a name in [push.targets]")
+        self.target = target
+        self.queue_name: str | None = None
+        self.was_enqueued = False
+        self.was_deleted = False
+        if self.size > MAX_TASK_SIZE_BYTES:
+            raise TaskTooLargeError(f"a task has at most {MAX_TASK_SIZE_BYTES} bytes; this one has {self.size}")
+
+    @property
+    def size(self) -> int:
+        """Bytes of method, url, headers and payload, as App Engine counts them."""
+        headers = sum(len(name) + len(value) + _HEADER_EXTRA for name, value in self.headers.items())
+        return len(self.method) + len(self.url) + headers + len(self.payload or b"")
+
+    @property
+    def eta(self) -> datetime:
+        """When it may run at the earliest, in UTC."""
+        return datetime.fromtimestamp(self.eta_posix, UTC)
+
+    def add(self, queue_name: str = DEFAULT_QUEUE, transactional: bool = False) -> Self:
+        """Adds it to this queue; see `taskqueue.Queue.add`."""
+        from glassq.push import taskqueue  # it is made of tasks
+
+        taskqueue.Queue(queue_name).add(self, transactional)
+        return self
+
+    def __repr__(self) -> str:
+        shown = ("name", "queue_name", "method", "url", "eta", "size", "target", "was_enqueued", "was_deleted")
+        return f"Task<{', '.join(f'{each}={getattr(self, each)!r}' for each in shown)}>"
+
+    def _request(self, url: str, payload: bytes | str | None, params: Mapping[str, Any]) -> tuple[str, bytes | None]:
+        """The url with its query, and the payload."""
+        path, query = _split(url)
+        if payload and params:
+            raise InvalidTaskError("payload and params are both given: expected one of them")
+        if query and params:
+            raise InvalidTaskError("url has a query and params are given: expected one of them")
+        if payload and self.method not in _WITH_BODY:
+            raise InvalidTaskError(f"a payload goes with {' and '.join(_WITH_BODY)} only, not with {self.method}")
+        if self.method == "POST" and query:
+            raise InvalidTaskError("the url of a POST cannot have a query: give it as params")
+        if params:
+            query = urlencode(list(_pairs(params)))
+        if self.method == "POST" and params:
+            self._header("Content-Type", "application/x-www-form-urlencoded")
+            return path, query.encode()
+        return (f"{path}?{query}" if query else path), self._bytes(payload)
+
+    def _bytes(self, payload: bytes | str | None) -> bytes | None:
+        if not isinstance(payload, str):
+            if payload is not None and not isinstance(payload, bytes):
+                raise InvalidTaskError(f"payload: expected bytes or text, not {type(payload).__name__}")
+            return payload
+        if payload:
+            self._header("Content-Type", "text/plain; charset=utf-8")
+        try:
+            return payload.encode()
+        except UnicodeEncodeError:
+            raise InvalidTaskError("payload: the text holds what UTF-8 cannot say") from None
+
+    def _header(self, name: str, value: str) -> None:
+        if name.lower() not in (each.lower() for each in self.headers):
+            self.headers[name] = value
+
+
+def _checked_name(name: object) -> str | None:
+    if not name:
+        return None
+    if not isinstance(name, str) or not _TASK_NAME.fullmatch(name):
+        raise InvalidTaskNameError(f"task name {str(name)[:50]!r}: expected 1 to 500 of a-z A-Z 0-9 _ and -")
+    return name
+
+
+def _checked_method(method: object, tag: str | None) -> str:
+    word = method.upper() if isinstance(method, str) else ""
+    if word == "PULL":
+        raise InvalidQueueModeError(NO_PULL_QUEUES)
+    if tag is not None:
+        raise InvalidTaskError("tag: only tasks of pull queues have one, and glassq has push queues only")
+    if word not in _METHODS:
+        raise InvalidTaskError(f"method {method!r}: expected one of {', '.join(_METHODS)}")
+    return word
+
+
+def _checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
+    """The headers to send, where a name has one spelling: the one given last."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, value in headers.items():
+        name, text = _text(name), ", ".join(_text(each) for each in _each(value)).strip()
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
+            raise InvalidTaskError(f"header {name[:50]!r}: expected a name and a value that HTTP can say in one line")
+        if _OURS.fullmatch(name.lower()):
+            hint = "; to send it elsewhere, name a target" if name.lower() == "host" else ""
+            raise InvalidTaskError(f"header {name!r} cannot be set: it belongs to the connection{hint}")
+        if not name.lower().startswith("x-appengine-"):
+            found[name.lower()] = name, text
+    return dict(found.values())
+
+
+def _checked_eta(eta: object, countdown: object) -> float:
+    """Seconds since 1970."""
+    now = time.time()
+    if eta is not None and countdown is not None:
+        raise InvalidTaskError("eta and countdown are both given: expected one of them")
+    try:
+        if eta is None:
+            when = now + float(countdown or 0.0)  # type: ignore[arg-type]
+        elif isinstance(eta, datetime):
+            when = eta.timestamp()
+        else:
+            raise InvalidTaskError("eta: expected a datetime")
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise InvalidTaskError("eta or countdown is out of range, or countdown is no number of seconds") from None
+    if math.isnan(when):
+        raise InvalidTaskError("countdown: expected a number of seconds")
+    if when - now > MAX_COUNTDOWN_SECONDS:
+        raise InvalidEtaError("the eta is more than 30 days ahead")
+    return max(0.0, when)
+
+
+def _split(url: object) -> tuple[str, str]:
+    """Path and query of a relative url; both "" for the queue's own."""
+    if not url:
+        return "", ""
+    if not isinstance(url, str) or _BAD_IN_URL.search(url):
+        raise InvalidUrlError("url: expected text without spaces, backslashes and control characters")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidUrlError("url: expected a relative one, such as /work") from None
+    if parts.scheme or parts.netloc or url.startswith("//") or not parts.path.startswith("/"):
+        raise InvalidUrlError("url: expected a relative one that starts with one /; where it goes is the target's")
+    if parts.fragment:
+        raise InvalidUrlError("url: expected none with a #fragment")
+    return parts.path, parts.query
+
+
+def _pairs(params: Mapping[str, Any]) -> Iterable[tuple[str | bytes, str | bytes]]:
+    for name, value in params.items():
+        for each in _each(value):
+            yield _plain(name), _plain(each)
+
+
+def _each(value: Any) -> Iterable[Any]:
+    single = isinstance(value, str | bytes) or not isinstance(value, Iterable)
+    return (value,) if single else value
+
+
+def _plain(value: object) -> str | bytes:
+    return value if isinstance(value, str | bytes) else str(value)
+
+
+def _text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

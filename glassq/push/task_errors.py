@@ -1,0 +1,128 @@
+"""What `taskqueue` raises: App Engine's names, under its conditions.
+
+Error (a GlassqError)
++-- UnknownQueueError               the queue is neither "default" nor in queue.yaml
++-- TransientError                  the queue or the names' database cannot take it now: try again later
++-- InternalError                   the queue answered what nobody expects
++-- InvalidTaskError                parameters, headers, target or method cannot be used
+|   +-- InvalidTaskNameError        the name has another form
+|   +-- InvalidUrlError             the url is not relative, or too long
+|   +-- InvalidEtaError             the eta is too far in the future
+|   +-- TaskTooLargeError           the task with its headers is too large
+|   |   +-- TransactionalRequestTooLargeError   never raised: there are no transactions
+|   +-- TaskAlreadyExistsError      a task of this name is alive
+|   +-- TombstonedTaskError         a task of this name ran, or was deleted, in the last 9 days
++-- InvalidQueueError               the queue cannot be used
+|   +-- InvalidQueueNameError       the queue's name has another form
++-- InvalidQueueModeError           something of pull queues, which glassq has not
++-- InvalidTaskRetryOptionsError    retry options that contradict themselves
++-- InvalidTagError                 never raised: tags belong to pull queues
++-- BadTaskStateError               the task was added, or deleted, before
++-- BadTransactionStateError        a transactional add, which glassq has not
++-- DuplicateTaskNameError          one name twice in one call
++-- TooManyTasksError               more than MAX_TASKS_PER_ADD in one call
++-- PermissionDeniedError           never raised: there is no other application
++-- DatastoreError                  never raised: there is no datastore
+
+What is never raised is here so that a program's `except` clauses go on working.
+"""
+
+from __future__ import annotations
+
+from glassq.errors import GlassqError
+
+
+class Error(GlassqError):
+    """Whatever goes wrong with a task queue."""
+
+
+class UnknownQueueError(Error):
+    """The queue is neither "default" nor in queue.yaml."""
+
+
+class TransientError(Error):
+    """The task could not be kept now, or nobody can say whether it was. Adding it again later is right."""
+
+
+class InternalError(Error):
+    """The queue answered what nobody expects."""
+
+
+class InvalidTaskError(Error):
+    """Parameters, headers, target or method of the task cannot be used."""
+
+
+class InvalidTaskNameError(InvalidTaskError):
+    """The task's name has another form than names have."""
+
+
+class InvalidUrlError(InvalidTaskError):
+    """The task's url is not a relative one, or is too long."""
+
+
+class InvalidEtaError(InvalidTaskError):
+    """The task's eta is too far in the future."""
+
+
+class TaskTooLargeError(InvalidTaskError):
+    """The task with its headers and payload is too large."""
+
+
+class TransactionalRequestTooLargeError(TaskTooLargeError):
+    """Never raised."""
+
+
+class TaskAlreadyExistsError(InvalidTaskError):
+    """A task of this name is in the queue and has not succeeded yet."""
+
+
+class TombstonedTaskError(InvalidTaskError):
+    """A task of this name ran in this queue, or was deleted from it, in the last 9 days."""
+
+
+class InvalidQueueError(Error):
+    """The queue cannot be used."""
+
+
+class InvalidQueueNameError(InvalidQueueError):
+    """The queue's name has another form than names have."""
+
+
+class InvalidQueueModeError(Error):
+    """Something of pull queues was asked for. glassq has push queues only."""
+
+
+class InvalidTaskRetryOptionsError(Error):
+    """Retry options that are out of range, or contradict each other."""
+
+
+class InvalidTagError(Error):
+    """Never raised."""
+
+
+class BadTaskStateError(Error):
+    """The task was added, or deleted, before; or has no name to delete it by."""
+
+
+class BadTransactionStateError(Error):
+    """A transactional add. glassq knows no transactions."""
+
+
+# App Engine's older name
+BadTransactionState = BadTransactionStateError
+
+
+class DuplicateTaskNameError(Error):
+    """One name stands twice in one call."""
+
+
+class TooManyTasksError(Error):
+    """More tasks than one call may add."""
+
+
+class PermissionDeniedError(Error):
+    """Never raised."""
+
+
+class DatastoreError(Error):
+    """Never raised."""

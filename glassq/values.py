@@ -1,0 +1,182 @@
+"""The kinds of values that settings are made of, each with the form it has in glassq.toml.
+
+Each refuses what it is not with a ValueError that says what is expected.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
+_SECONDS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
+_SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
+_BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})|unix:/.+|fd://[0-9]+")
+# https://cloud.google.com/storage/docs/buckets#naming
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class Duration(float):
+    """Seconds. In the file: a number and one unit, such as "500ms", "30s", "2m", "12h" or "9d"."""
+
+    def __new__(cls, text: str | float) -> Self:
+        if isinstance(text, int | float) and not isinstance(text, bool):
+            return super().__new__(cls, text)
+        match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+        if not match:
+            raise ValueError('expected a duration such as "500ms", "30s", "2m", "12h" or "9d"')
+        return super().__new__(cls, float(Decimal(match[1]) * _SECONDS[match[2]]))
+
+    def __str__(self) -> str:
+        # decimal, as it was written: in binary 0.7 s is no whole number of milliseconds
+        seconds = Decimal(repr(float(self)))
+        for unit, length in _SECONDS.items():
+            if seconds >= length and seconds % length == 0:
+                return f"{int(seconds / length)}{unit}"
+        return f"{seconds.normalize():f}s"
+
+
+class Size(int):
+    """Bytes. In the file: a whole number and one unit, such as "512B", "16KiB", "100MiB" or "1GiB"."""
+
+    def __new__(cls, text: str | int) -> Self:
+        if isinstance(text, int) and not isinstance(text, bool):
+            return super().__new__(cls, text)
+        match = _SIZE.fullmatch(text) if isinstance(text, str) else None
+        if not match:
+            raise ValueError('expected a size such as "512B", "16KiB", "100MiB" or "1GiB"')
+        return super().__new__(cls, int(match[1]) * _BYTES[match[2]])
+
+    def __str__(self) -> str:
+        for unit in ("GiB", "MiB", "KiB"):
+            if self and self % _BYTES[unit] == 0:
+                return f"{self // _BYTES[unit]}{unit}"
+        return f"{int(self)}B"
+
+
+class QueueUrl(str):
+    """Where beanstalkd listens: beanstalk://HOST:PORT or beanstalk:///PATH/OF/A/SOCKET."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        expected = 'expected "beanstalk://HOST:PORT" or "beanstalk:///path/of/a.sock"'
+        parts = _split(text, expected)
+        tcp = parts.hostname and parts.port and parts.path in ("", "/")
+        unix = not parts.netloc and len(parts.path) > 1
+        if parts.scheme != "beanstalk" or parts.query or parts.fragment or not (tcp or unix):
+            raise ValueError(expected)
+        return super().__new__(cls, text)
+
+
+class HttpUrl(str):
+    """An http or https URL; for requests that carry secrets, https except on loopback."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        expected = 'expected "https://HOST/PATH" (plain http only to 127.0.0.1, [::1] or localhost)'
+        parts = _split(text, expected)
+        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if not parts.hostname or not (parts.scheme == "https" or local) or parts.query or parts.fragment:
+            raise ValueError(expected)
+        return super().__new__(cls, text)
+
+
+class StorageUrl(str):
+    """Where photos go: gs://BUCKET or file:///DIRECTORY."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        expected = 'expected "gs://BUCKET" or "file:///DIRECTORY"'
+        parts = _split(text, expected)
+        bucket = parts.scheme == "gs" and _BUCKET.fullmatch(parts.netloc) and parts.path in ("", "/")
+        directory = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
+        if not (bucket or directory) or parts.query or parts.fragment:
+            raise ValueError(expected)
+        return super().__new__(cls, text)
+
+
+def _split(text: object, expected: str) -> Any:
+    try:
+        parts = urlsplit(text) if isinstance(text, str) else None
+        if parts is None or parts.username is not None:
+            raise ValueError(expected)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(expected) from None
+    return parts
+
+
+class Tube(str):
+    """A tube's name, as beanstalkd's protocol has it (section "Definitions")."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if not isinstance(text, str) or not _TUBE.fullmatch(text):
+            raise ValueError("expected a tube name: 1 to 200 of A-Z a-z 0-9 + / ; . $ _ ( ) and -, not - first")
+        return super().__new__(cls, text)
+
+
+class Bind(str):
+    """Where intake listens: HOST:PORT, unix:/PATH or fd://N (a socket handed over by systemd)."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        match = _BIND.fullmatch(text) if isinstance(text, str) else None
+        if not match or int(match["port"] or 0) > 65_535:
+            raise ValueError('expected "HOST:PORT", "unix:/path/of/a.sock" or "fd://N"')
+        return super().__new__(cls, text)
+
+
+class TargetUrl(str):
+    """Where requests of tasks go: http://HOST[:PORT][/PATH], or https."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        parts = _split(text, _EXPECTED_TARGET)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or not _is_plain(text):
+            raise ValueError(_EXPECTED_TARGET)
+        return super().__new__(cls, text)
+
+
+_EXPECTED_TARGET = 'expected "http://HOST:PORT" or "https://HOST/PATH"'
+
+
+class HandlerName(str):
+    """A handler's place: "package.module:function", or the URL of an HTTP endpoint that works the ping."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        expected = 'expected "package.module:function" or "http://HOST:PORT/PATH"'
+        if not isinstance(text, str) or not _HANDLER.fullmatch(text):
+            parts = _split(text, expected)
+            if parts.scheme not in ("http", "https") or not parts.hostname or not _is_plain(text):
+                raise ValueError(expected)
+        return super().__new__(cls, text)
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is an endpoint, not a function."""
+        return "://" in self
+
+
+def _is_plain(url: str) -> bool:
+    """Without a fragment, and in characters that a request line can hold."""
+    return "#" not in url and url.isascii() and url.isprintable() and " " not in url
+
+
+class SecretFile(str):
+    """A file that holds a secret. Its path is printed, its content never."""
+
+    __slots__ = ()

@@ -1,0 +1,330 @@
+"""`glassq doctor`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from glassq.cli import checks, checks_here, checks_queue
+from glassq.cli.app import App
+from glassq.delivery import encode
+from glassq.errors import QueueUnavailable
+from glassq.intake.spool import Spool
+from tests.cli.conftest import Cli, a_delivery, put
+from tests.conftest import Beanstalkd, Process, free_port, program, wait_for
+from tests.queues.binlog import break_binlog, failing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glassq.queues import Queue
+
+ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "ours:handle"\n'
+
+
+def configure(cli: Cli, *, intake: str = "", more: str = ROUTE) -> None:
+    """An installation on which nothing is wrong, but that nobody runs; `intake` and `more` are further settings."""
+    (cli.directory / "ours.py").write_text("print('imported')\ndef handle(delivery): return None\n")
+    tokens = cli.directory / "tokens"
+    tokens.write_text("a-token\n")
+    tokens.chmod(0o600)
+    cli.configure(
+        f'[intake]\nspool = "{cli.directory}/spool"\n{intake}\n'
+        f'[sources.mirror]\nverify_tokens_file = "{tokens}"\n{more}'
+    )
+
+
+def told(cli: Cli) -> dict[str, list[dict[str, Any]]]:
+    """What it says, by the names of the checks."""
+    checks: dict[str, list[dict[str, Any]]] = {}
+    for check in cli("doctor", "--json").json["checks"]:
+        checks.setdefault(check["name"], []).append(check)
+    return checks
+
+
+def words(check: dict[str, Any]) -> str:
+    return f"{check['said']}: {check['todo']}"
+
+
+@contextmanager
+def consumer(server: Beanstalkd) -> Iterator[None]:
+    queue = server.queue()
+    waiting = threading.Thread(target=queue.reserve, args=[60])
+    waiting.start()
+    other = server.queue()
+    try:
+        wait_for(lambda: other.stats_tube().waiting, "the consumer to wait")
+        yield
+    finally:
+        other.put(b"the end")
+        waiting.join(30)
+        for each in (queue, other):
+            each.close()
+
+
+def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cli: Cli) -> None:
+    configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\nspool_min_free = "1MiB"')
+    web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
+    try:
+        wait_for(lambda: next(checks_here.intake(App(str(cli.file), {}))).ok, "the intake to answer", 30)
+        with consumer(beanstalkd):
+            said = cli("doctor")
+            assert [line for line in said.out.splitlines() if not line.startswith("ok ")] == ["nothing is wrong"]
+            assert (said.code, said.err) == (0, "imported\n")
+            found = cli("doctor", "--json").json
+            assert found["ok"] is True
+            assert {"settings", "spool", "durability", "handler", "intake", "consumers"} <= {
+                check["name"] for check in found["checks"]
+            }
+    finally:
+        web.end()
+
+
+def test_what_nobody_runs_is_said_with_what_to_do(cli: Cli) -> None:
+    configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"')
+    said = cli("doctor")
+    assert said.code == 1
+    assert "start glassq-web" in said.out
+    assert "nobody takes jobs from tube glassq; 0 are ready: start glassq-worker" in said.out
+    assert said.out.endswith("2 things are wrong\n")
+
+
+def test_an_unreachable_queue_is_exit_69_and_the_rest_is_still_told(offline: Cli) -> None:
+    configure(offline)
+    said = offline("doctor")
+    assert said.code == 69
+    assert "nobody.sock: No such file or directory: start it" in said.out
+    assert "ok     handler       ours:handle" in said.out
+    assert [check["ok"] for check in told(offline)["queue"]] == [False]
+
+
+def test_settings_that_cannot_be_used_are_exit_78_in_one_line(offline: Cli) -> None:
+    offline.configure("[worker]\nproceses = 4\n")
+    said = offline("doctor")
+    assert said.code == 78
+    assert "did you mean processes?" in said.out
+    assert said.err == ""
+
+
+# -- the queue ------------------------------------------------------------------------------------------------------
+
+
+def test_a_queue_that_does_not_write_to_disk_is_wrong(beanstalkd: Beanstalkd, cli: Cli) -> None:
+    configure(cli)
+    beanstalkd.stop()
+    beanstalkd.start(durable=False)
+    (found,) = told(cli)["durability"]
+    assert found["ok"] is False
+    assert found["todo"] == "start it with -b DIRECTORY -f0"
+
+
+def test_a_binlog_that_failed_is_wrong_though_the_server_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with failing(tmp_path, monkeypatch) as server:
+        cli = Cli(tmp_path, server.url)
+        configure(cli)
+        assert told(cli)["durability"][0]["ok"] is True
+        break_binlog(server)
+        # at the first write the server answers BURIED, from then on INSERTED as ever
+        for says in ("its binlog failed", "in memory only"):
+            (found,) = told(cli)["durability"]
+            assert found["ok"] is False
+            assert says in found["said"]
+            assert "make room on its disk" in found["todo"]
+
+
+def test_a_queue_that_drains_is_wrong_once(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
+    configure(cli)
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
+    found = told(cli)
+    assert words(found["draining"][0]).endswith(": restart it")
+    assert "durability" not in found
+
+
+def test_a_limit_on_jobs_that_is_too_small_is_wrong(tmp_path: Path) -> None:
+    server = Beanstalkd(tmp_path, options=("-z", "1000"))
+    try:
+        cli = Cli(tmp_path, server.url)
+        configure(cli)
+        (found,) = told(cli)["job size"]
+        assert (found["ok"], found["todo"]) == (False, "start it with -z 65535 or more")
+    finally:
+        server.stop()
+
+
+def test_an_address_of_the_network_is_noted(beanstalkd: Beanstalkd, cli: Cli) -> None:
+    configure(cli)
+    assert "address" not in told(cli)
+    cli.url = f"beanstalk://0.0.0.0:{beanstalkd.port}"
+    configure(cli)
+    (found,) = told(cli)["address"]
+    assert found["ok"] is None
+    assert "whoever reaches it" in found["said"]
+
+
+def test_jobs_that_silent_connections_hold_are_wrong(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
+    configure(cli)
+    for _ in range(2):
+        put(queue, a_delivery(), "reserved")
+    (found,) = told(cli)["reserved"]
+    assert found["said"].startswith("2 jobs are reserved, but 1 connections work")
+    assert "restart glassq-worker" in found["todo"]
+
+
+def test_what_lies_buried_is_noted_and_is_nothing_wrong(queue: Queue, cli: Cli) -> None:
+    configure(cli)
+    assert told(cli)["buried"][0]["ok"] is True
+    put(queue, a_delivery(), "buried")
+    (found,) = told(cli)["buried"]
+    assert (found["ok"], found["said"]) == (None, "1 wait for a decision")
+    assert found["todo"] == f"look with `glassq --config {cli.file} buried`"
+
+
+def test_a_socket_that_may_not_be_used_is_said_with_who_may(offline: Cli) -> None:
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX) as server:
+        Path(place).chmod(0o755)
+        server.bind(f"{place}/bs.sock")
+        server.listen()
+        Path(place, "bs.sock").chmod(0)
+        offline.url = f"beanstalk://{place}/bs.sock"
+        configure(offline)
+        app = App(str(offline.file), {})
+        assert app.settings
+        # root may do everything
+        os.seteuid(user or 65_534)
+        try:
+            with app.queue() as queue, pytest.raises(QueueUnavailable) as refused:
+                queue.stats()
+            found = checks_queue.trouble(app, refused.value)
+        finally:
+            os.seteuid(user)
+    assert (found.code, found.todo) == (69, f"run this as {checks.me()}")
+    assert f"{place}/bs.sock belongs to user {checks.me()} and group " in found.said
+
+
+# -- this machine ---------------------------------------------------------------------------------------------------
+
+
+def test_secrets_that_are_missing_or_open_to_everybody_are_wrong(offline: Cli) -> None:
+    configure(offline, more=ROUTE.replace("ours:handle", "glassq.glass.photos:store"))
+    (offline.directory / "tokens").chmod(0o644)
+    key = offline.directory / "no-key"
+    offline.file.write_text(offline.file.read_text() + f'[glass]\ncredentials_key_file = "{key}"\n')
+    open_to_all, _, missing = told(offline)["secret file"]
+    assert open_to_all["todo"] == f"chmod o= {offline.directory}/tokens"
+    assert f"`glassq --config {offline.file} users new-key` writes one" in missing["todo"]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("raise OSError('no such thing')", "cannot be imported: OSError: no such thing"),
+        ("def handle(:", "cannot be imported: SyntaxError"),
+        ("import sys; sys.exit(3)", "cannot be imported: SystemExit"),
+        ("other = 1", "cannot be imported: AttributeError"),
+        ("def handle(): pass", "expected a function of (delivery)"),
+    ],
+)
+def test_each_handler_that_cannot_be_used_is_a_line(offline: Cli, source: str, says: str) -> None:
+    configure(offline, more=f"{ROUTE}\n{ROUTE.replace('ours', 'theirs')}")
+    (offline.directory / "theirs.py").write_text(source)
+    found = {check["said"].partition(":handle")[0]: check for check in told(offline)["handler"]}
+    assert found["ours"]["ok"] is True
+    assert found["theirs"]["ok"] is False
+    assert f"theirs:handle: {says}" in found["theirs"]["said"]
+    assert offline("doctor").err == "imported\n"
+
+
+def test_a_spool_that_cannot_be_is_wrong(offline: Cli) -> None:
+    (offline.directory / "file").write_text("")
+    configure(offline)
+    assert "is made when it is needed, on the disk at /" in told(offline)["spool"][0]["said"]
+    offline.file.write_text(offline.file.read_text().replace("/spool", "/file/spool"))
+    (found,) = told(offline)["spool"]
+    assert (found["ok"], f"{offline.directory}/file is no directory" in found["said"]) == (False, True)
+
+
+def test_a_disk_without_room_for_the_spool_is_wrong(offline: Cli) -> None:
+    configure(offline, intake='spool_min_free = "900000GiB"')
+    (found,) = told(offline)["spool"]
+    assert found["ok"] is False
+    assert "make room there" in found["todo"]
+
+
+def test_what_lies_in_the_spool_is_told(offline: Cli) -> None:
+    configure(offline)
+    spool = Spool(offline.directory / "spool", max_size=1 << 20, min_free=0)
+    assert told(offline)["spooled"][0]["ok"] is True
+    delivery = a_delivery()
+    spool.write(delivery.id, encode(delivery))
+    (spool.directory / "damaged" / "one").write_text("?")
+    damaged, waiting = told(offline)["spooled"]
+    assert (damaged["ok"], waiting["ok"]) == (False, None)
+    assert "1 delivery waits for the queue" in waiting["said"]
+
+
+def test_a_ledger_that_is_none_is_wrong(offline: Cli) -> None:
+    configure(offline)
+    (offline.directory / "ledger.db").write_bytes(b"no database" * 400)
+    assert told(offline)["ledger"][0]["ok"] is False
+
+
+@pytest.mark.parametrize(("year", "sane"), [(1970, False), (2023, False), (2026, True), (2106, False)])
+def test_a_clock_that_is_years_off_is_wrong(year: int, sane: bool) -> None:
+    found = checks_here.clock_at(datetime(year, 5, 1, tzinfo=UTC))
+    assert (found.ok, str(year) in found.said, bool(found.todo)) == (sane, True, not sane)
+
+
+READY = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b"
+SPOOLING = b"ready, by the spool: the queue takes nothing now\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "says"),
+    [
+        (READY % (6, b"ready\n"), True, "says: ready"),
+        (READY % (len(SPOOLING), SPOOLING), False, "pings are safe in the spool"),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", False, "pings are not taken"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", False, "answers 404: that is not glassq-web"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", False, "nobody answers"),
+    ],
+    ids=["ready", "spooling", "503", "404", "no HTTP"],
+)
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_what_intake_answers_is_told(offline: Cli, answer: bytes, ok: bool, says: str, unix: bool) -> None:
+    family = socket.AF_UNIX if unix else socket.AF_INET
+    with socket.socket(family) as server, tempfile.TemporaryDirectory() as place:
+        server.bind(f"{place}/web.sock" if unix else ("127.0.0.1", 0))
+        server.listen()
+        name = server.getsockname()
+        configure(offline, intake=f'bind = "{f"unix:{name}" if unix else f"127.0.0.1:{name[1]}"}"')
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(4096)
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        found = next(checks_here.intake(App(str(offline.file), {})))
+        thread.join(10)
+    assert found.ok is ok
+    assert says in f"{found.said}: {found.todo}"
+
+
+def test_an_intake_that_is_handed_its_socket_is_not_asked(offline: Cli) -> None:
+    configure(offline, intake='bind = "fd://3"')
+    assert next(checks_here.intake(App(str(offline.file), {}))).ok is None

@@ -1,0 +1,359 @@
+"""The record of task names, on real SQLite files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.errors import SettingsError
+from glassq.ledger import names as module
+from glassq.ledger.names import Names, NamesUnavailable, Wanted, open_names
+from glassq.ledger.schema import parse_url
+from glassq.settings import Push
+from tests.conftest import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Seconds after which a claim is taken over in these tests.
+CONFIRM = 0.6
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "names.db"
+
+
+def a_names(file: Path, confirm: float = CONFIRM) -> Names:
+    return Names(parse_url(f"sqlite:///{file}"), confirm=confirm)
+
+
+@pytest.fixture
+def names(file: Path) -> Iterator[Names]:
+    opened = a_names(file)
+    yield opened
+    opened.close()
+
+
+def wanted(*found: str, delivery: str = "d", eta: datetime | None = None) -> list[Wanted]:
+    return [Wanted(name, f"{delivery}-{name}", eta or datetime.now(UTC)) for name in found]
+
+
+def change(file: Path, sql: str, *values: object) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(sql, values)
+
+
+def rows(file: Path) -> dict[str, str]:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        return dict(connection.execute("SELECT name, state FROM task_names ORDER BY name").fetchall())
+
+
+def text(when: datetime) -> str:
+    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def put(names: Names, name: str = "a", eta: datetime | None = None) -> None:
+    assert names.claim("q", wanted(name, eta=eta)).taken == {}
+    assert names.confirm("q", {name: f"d-{name}"}) == set()
+
+
+def taken(names: Names, name: str = "a") -> str | None:
+    """What a claim by somebody else comes to; it is withdrawn where it is had."""
+    found = names.claim("q", wanted(name, delivery="other")).taken
+    if not found:
+        names.withdraw("q", {name: f"other-{name}"})
+    return found.get(name)
+
+
+def test_a_name_goes_from_free_to_put_to_gone(names: Names) -> None:
+    put(names)
+    assert taken(names) == "put"
+    names.gone("q", "a")
+    assert taken(names) == "gone"
+    names.touch("q", "a")
+    assert taken(names) == "gone", "a task that runs twice does not rise from its tombstone"
+
+
+def test_a_name_is_its_queues_own_and_capitals_count(names: Names) -> None:
+    put(names)
+    assert names.claim("r", wanted("a")).taken == {}
+    assert names.claim("q", wanted("A")).taken == {}
+
+
+def test_a_withdrawn_name_is_free_at_once(names: Names) -> None:
+    names.claim("q", wanted("a", "b"))
+    names.withdraw("q", {"a": "d-a", "b": "d-b"})
+    assert names.claim("q", wanted("a", "b", delivery="e")).taken == {}
+
+
+def test_what_was_put_cannot_be_withdrawn(names: Names) -> None:
+    put(names)
+    names.withdraw("q", {"a": "d-a"})
+    assert taken(names) == "put"
+
+
+def test_of_a_list_the_free_ones_are_claimed_and_the_others_named(names: Names) -> None:
+    put(names, "a")
+    put(names, "b")
+    names.gone("q", "b")
+    assert names.claim("q", wanted("a", "b", "c", delivery="e")).taken == {"a": "put", "b": "gone"}
+    assert names.confirm("q", {"c": "e-c"}) == set()
+    assert taken(names, "c") == "put"
+
+
+def test_puts_of_a_claim_must_be_over_well_before_it_is_taken_over(names: Names) -> None:
+    before = time.monotonic()
+    claimed = names.claim("q", wanted("a"))
+    assert before < claimed.until < time.monotonic() + CONFIRM
+
+
+def test_a_claim_that_stands_still_is_taken_over_and_its_maker_is_told(file: Path, names: Names) -> None:
+    other = a_names(file)
+    assert names.claim("q", wanted("a")).taken == {}
+    assert other.claim("q", wanted("a", delivery="e")).taken == {}
+    assert names.confirm("q", {"a": "d-a"}) == {"a"}
+    names.withdraw("q", {"a": "d-a"})
+    assert other.confirm("q", {"a": "e-a"}) == set()
+    assert taken(names) == "put"
+    other.close()
+
+
+@pytest.mark.parametrize("step", [timedelta(days=365), timedelta(days=-365)], ids=["ahead", "back"])
+def test_a_claim_made_under_another_clock_is_taken_over_neither_earlier_nor_never(
+    file: Path, names: Names, step: timedelta
+) -> None:
+    names.claim("q", wanted("a"))
+    change(file, "UPDATE task_names SET since = ?", text(datetime.now(UTC) + step))
+    other = a_names(file, confirm=60)
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(other.claim("q", wanted("a", delivery="e")).taken))
+    thread.start()
+    assert taken(names) is None, "taken over after its time"
+    thread.join()
+    assert found == [{}]
+    other.close()
+
+
+def test_one_that_waits_has_the_name_as_soon_as_it_is_withdrawn(file: Path, names: Names) -> None:
+    other = a_names(file, confirm=60)
+    names.claim("q", wanted("a"))
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(other.claim("q", wanted("a", "b", delivery="e")).taken))
+    thread.start()
+    # whoever waits holds nothing himself
+    assert names.claim("q", wanted("b")).taken == {}
+    names.withdraw("q", {"a": "d-a", "b": "d-b"})
+    thread.join()
+    assert found == [{}]
+    other.close()
+
+
+def test_a_name_claimed_by_others_again_and_again_is_given_up(file: Path, names: Names) -> None:
+    ended = threading.Event()
+    other = a_names(file)
+    other.claim("q", wanted("a", delivery="0"))
+
+    def keep_claiming() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            change(file, "UPDATE task_names SET delivery = ?", str(number))
+            ended.wait(CONFIRM / 6)
+
+    thread = threading.Thread(target=keep_claiming)
+    thread.start()
+    try:
+        with pytest.raises(NamesUnavailable, match="again and again: a"):
+            names.claim("q", wanted("a"))
+    finally:
+        ended.set()
+        thread.join()
+        other.close()
+
+
+def test_a_tombstone_lasts_nine_days(file: Path, names: Names) -> None:
+    put(names)
+    names.gone("q", "a")
+    before = datetime.now(UTC)
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        free = datetime.fromisoformat(connection.execute("SELECT free FROM task_names").fetchone()[0])
+    assert timedelta(days=9) - timedelta(minutes=5) < free - before <= timedelta(days=9)
+    change(file, "UPDATE task_names SET free = ?", text(datetime.now(UTC) - timedelta(seconds=1)))
+    assert taken(names) is None
+
+
+def test_a_name_nobody_touched_is_free_nine_days_after_its_eta_and_not_before(file: Path, names: Names) -> None:
+    eta = datetime.now(UTC) + timedelta(days=20)
+    put(names, eta=eta)
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        free = datetime.fromisoformat(connection.execute("SELECT free FROM task_names").fetchone()[0])
+    assert free == eta + timedelta(days=9)
+
+
+def test_an_attempt_keeps_the_name_for_longer(file: Path, names: Names) -> None:
+    put(names)
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    change(file, "UPDATE task_names SET free = ?", text(soon))
+    names.touch("q", "a")
+    wait_for(lambda: datetime.now(UTC) > soon, "the old end to pass")
+    assert taken(names) == "put"
+
+
+def test_an_attempt_confirms_a_claim_whose_maker_died(names: Names) -> None:
+    names.claim("q", wanted("a"))
+    names.touch("q", "a")
+    assert taken(names) == "put"
+
+
+def test_a_name_that_is_not_known_any_more_is_recorded_by_its_attempts(names: Names) -> None:
+    names.touch("q", "a")
+    names.gone("q", "b")
+    assert (taken(names, "a"), taken(names, "b")) == ("put", "gone")
+
+
+def test_a_task_that_was_done_before_its_put_was_confirmed_stays_gone(names: Names) -> None:
+    names.claim("q", wanted("a"))
+    names.gone("q", "a")
+    assert names.confirm("q", {"a": "d-a"}) == set()
+    assert taken(names) == "gone"
+
+
+def test_free_rows_are_pruned_and_those_of_a_wrong_clock_brought_back(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PRUNE_SOON", "PRUNE_EVERY", "LOOK_CAP"):
+        monkeypatch.setattr(module, name, 0.0)
+    monkeypatch.setattr(module, "PRUNE_ROWS", 2)
+    names = a_names(file)
+    for name in "abcd":
+        put(names, name)
+    change(file, "UPDATE task_names SET free = ? WHERE name != 'd'", text(datetime.now(UTC) - timedelta(days=1)))
+    change(file, "UPDATE task_names SET free = ? WHERE name = 'd'", text(datetime.now(UTC) + timedelta(days=3650)))
+    names.touch("q", "x")
+    assert len(rows(file)) == 3
+    names.touch("q", "x")
+    assert rows(file) == {"d": "put", "x": "put"}
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        free = connection.execute("SELECT free FROM task_names WHERE name = 'd'").fetchone()[0]
+    assert datetime.fromisoformat(free) <= datetime.now(UTC) + timedelta(days=39)
+    names.close()
+
+
+def test_touch_and_gone_never_raise_and_say_the_trouble_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    names = open_names(Push(names=f"sqlite:///{tmp_path}/file/names.db"))
+    for _ in range(3):
+        names.touch("q", "a")
+        names.gone("q", "a")
+    assert [record.message for record in caplog.records if "task names" in record.message] == [
+        caplog.records[0].message
+    ]
+    with pytest.raises(NamesUnavailable):
+        names.claim("q", wanted("a"))
+
+
+def test_a_database_that_others_hold_is_given_up_in_time(file: Path, names: Names) -> None:
+    put(names)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(NamesUnavailable, match="locked"):
+            names.claim("q", wanted("b"))
+        connection.execute("ROLLBACK")
+    assert names.claim("q", wanted("b")).taken == {}
+
+
+def test_a_file_that_was_removed_is_begun_anew(file: Path, names: Names) -> None:
+    put(names)
+    for each in file.parent.iterdir():
+        each.unlink()
+    put(names)
+    assert taken(names) == "put"
+
+
+def test_the_file_is_for_its_owner_alone_and_shares_a_database_with_a_ledger(file: Path, names: Names) -> None:
+    from glassq.ledger import schema
+
+    schema.open_for_writing(parse_url(f"sqlite:///{file}")).dispose()
+    put(names)
+    assert taken(names) == "put"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_schema_of_a_newer_version_is_refused(file: Path, names: Names) -> None:
+    put(names)
+    names.close()
+    change(file, "UPDATE meta SET value = 99 WHERE name = 'names'")
+    with pytest.raises(SettingsError, match=r"\[push\] names.*version 99"):
+        names.claim("q", wanted("b"))
+    names.gone("q", "a")
+
+
+@pytest.mark.parametrize("url", ["no url", "nosuch://x"])
+def test_a_url_that_cannot_be_used_is_refused_with_its_key(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"\[push\] names"):
+        open_names(Push(names=url))
+
+
+def test_threads_and_forked_processes_share_the_database(file: Path, names: Names) -> None:
+    ended = threading.Event()
+
+    def run() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            put(names, f"thread-{number}")
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    children = []
+    try:
+        for number in range(4):
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    for each in range(10):
+                        put(names, f"child-{number}-{each}")
+                    code = 0
+                finally:
+                    os._exit(code)
+            children.append(child)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    finally:
+        ended.set()
+        thread.join()
+    found = rows(file)
+    assert set(found.values()) == {"put"}
+    assert sum(name.startswith("child-") for name in found) == 40
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_of_threads_that_want_one_name_one_has_it(file: Path) -> None:
+    opened = [a_names(file, confirm=30) for _ in range(6)]
+    found: list[str | None] = []
+
+    def run(number: int) -> None:
+        claimed = opened[number].claim("q", wanted("a", delivery=str(number)))
+        if not claimed.taken:
+            opened[number].confirm("q", {"a": f"{number}-a"})
+        found.append(claimed.taken.get("a"))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found, key=str) == [None, "put", "put", "put", "put", "put"]
+    for each in opened:
+        each.close()

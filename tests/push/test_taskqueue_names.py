@@ -1,0 +1,236 @@
+"""Named tasks added by several processes, some of which die or stand still half-way: never lost, never twice."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.ledger.names import Names
+from glassq.ledger.schema import parse_url
+from glassq.push import taskqueue
+from glassq.push.client import Client
+from glassq.push.taskqueue import Queue, Task
+from glassq.settings import Push, Settings
+from glassq.settings import Queue as QueueSettings
+from glassq.values import TargetUrl
+from tests.conftest import ROOT, Beanstalkd, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TUBE = "glassq.push.default"
+# Seconds after which a claim is taken over in these tests.
+CONFIRM = 1.5
+
+# Adds a task named "a". Before and after its put it says so, and where it is told to, waits for a line.
+ADDER = textwrap.dedent(
+    """
+    import sys
+    from glassq.ledger.names import Names
+    from glassq.ledger.schema import parse_url
+    from glassq.push import taskqueue
+    from glassq.push.client import Client
+    from glassq.queues.beanstalk import Beanstalk
+    from glassq.settings import Push, Settings
+    from glassq.values import TargetUrl
+
+    url, names, confirm, wait = sys.argv[1:]
+
+    def stop(word):
+        print(word, flush=True)
+        if word == wait:
+            sys.stdin.readline()
+
+    class Stopping(Beanstalk):
+        def put(self, body, **more):
+            stop("before")
+            job = super().put(body, **more)
+            stop("after")
+            return job
+
+    push = Push(names=names, targets={"default": TargetUrl("http://127.0.0.1:8080")})
+    client = Client(
+        Settings(push=push),
+        connect=lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2),
+        names=Names(parse_url(names), confirm=float(confirm)),
+    )
+    stop("begin")
+    try:
+        taskqueue.Queue("default", client=client).add(taskqueue.Task(name="a"))
+        print("added", flush=True)
+    except taskqueue.Error as error:
+        print(type(error).__name__, flush=True)
+    client.close()
+    """
+)
+
+
+class Adder:
+    """A process that adds the task, as far as it is let."""
+
+    def __init__(self, server: Beanstalkd, names: str, wait: str) -> None:
+        arguments = [sys.executable, "-c", ADDER, server.url, names, str(CONFIRM), wait]
+        self._popen = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, bufsize=1
+        )
+
+    def heard(self, word: str) -> None:
+        """Returns when it has said this."""
+        assert self._popen.stdout is not None
+        for line in self._popen.stdout:
+            if line.strip() == word:
+                return
+        pytest.fail(f"the adder ended without {word!r}")
+
+    def go_on(self) -> None:
+        assert self._popen.stdin is not None
+        self._popen.stdin.write("\n")
+
+    def result(self) -> str:
+        """Its last word."""
+        return self._popen.communicate(timeout=30)[0].split()[-1]
+
+    def kill(self) -> None:
+        self._popen.send_signal(signal.SIGKILL)
+        self._popen.communicate(timeout=10)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'names.db'}"
+
+
+@pytest.fixture
+def adder(beanstalkd: Beanstalkd, url: str) -> Iterator[Callable[[str], Adder]]:
+    started: list[Adder] = []
+
+    def start(wait: str) -> Adder:
+        started.append(Adder(beanstalkd, url, wait))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+
+
+@pytest.fixture
+def default(beanstalkd: Beanstalkd, url: str) -> Iterator[Queue]:
+    push = Push(names=url, targets={"default": TargetUrl("http://127.0.0.1:8080")})
+    settings = Settings(queue=QueueSettings(url=beanstalkd.url), push=push)
+    client = Client(settings, names=Names(parse_url(url), confirm=CONFIRM))
+    yield Queue("default", client=client)
+    client.close()
+
+
+def ready(server: Beanstalkd) -> int:
+    queue = server.queue()
+    found = queue.stats_tube(TUBE).ready
+    queue.close()
+    return found
+
+
+def test_of_processes_that_add_one_name_at_once_exactly_one_puts_it(
+    beanstalkd: Beanstalkd, adder: Callable[[str], Adder]
+) -> None:
+    adders = [adder("begin") for _ in range(6)]
+    for each in adders:
+        each.heard("begin")
+    for each in adders:
+        each.go_on()
+    assert sorted(each.result() for each in adders) == ["TaskAlreadyExistsError"] * 5 + ["added"]
+    assert ready(beanstalkd) == 1
+
+
+@pytest.mark.parametrize(("killed", "jobs"), [("before", 1), ("after", 2)])
+def test_a_name_whose_adder_was_killed_half_way_can_be_added_again(
+    beanstalkd: Beanstalkd, adder: Callable[[str], Adder], default: Queue, killed: str, jobs: int
+) -> None:
+    first = adder(killed)
+    first.heard(killed)
+    first.kill()
+    # killed after its put, but before anybody could know: at least once
+    assert default.add(Task(name="a")).was_enqueued
+    assert ready(beanstalkd) == jobs
+    with pytest.raises(taskqueue.TaskAlreadyExistsError):
+        default.add(Task(name="a"))
+
+
+def test_a_name_whose_adder_was_killed_after_its_put_is_known_from_the_first_attempt(
+    beanstalkd: Beanstalkd, adder: Callable[[str], Adder], default: Queue, url: str
+) -> None:
+    first = adder("after")
+    first.heard("after")
+    first.kill()
+    names = Names(parse_url(url))
+    names.touch("default", "a")
+    names.close()
+    with pytest.raises(taskqueue.TaskAlreadyExistsError):
+        default.add(Task(name="a"))
+    assert ready(beanstalkd) == 1
+
+
+def test_a_second_add_waits_until_the_first_is_confirmed(
+    beanstalkd: Beanstalkd, adder: Callable[[str], Adder], default: Queue
+) -> None:
+    first = adder("before")
+    first.heard("before")
+    found: list[str] = []
+
+    def second() -> None:
+        try:
+            default.add(Task(name="a"))
+        except taskqueue.Error as error:
+            found.append(type(error).__name__)
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    first.go_on()
+    assert first.result() == "added"
+    thread.join()
+    assert found == ["TaskAlreadyExistsError"]
+    assert ready(beanstalkd) == 1
+
+
+def test_an_adder_that_stood_still_before_its_put_does_not_put_any_more(
+    beanstalkd: Beanstalkd, adder: Callable[[str], Adder], default: Queue
+) -> None:
+    first = adder("before")
+    first.heard("before")
+    assert default.add(Task(name="a")).was_enqueued
+    first.go_on()
+    assert first.result() == "TransientError"
+    assert ready(beanstalkd) == 1
+    with pytest.raises(taskqueue.TaskAlreadyExistsError):
+        default.add(Task(name="a"))
+
+
+def test_an_adder_that_stood_still_after_its_put_takes_it_back(
+    beanstalkd: Beanstalkd, adder: Callable[[str], Adder], default: Queue
+) -> None:
+    first = adder("after")
+    first.heard("after")
+    assert default.add(Task(name="a")).was_enqueued
+    first.go_on()
+    assert first.result() == "TaskAlreadyExistsError"
+    wait_for(lambda: ready(beanstalkd) == 1, "one of two jobs to be taken back")
+
+
+def test_without_its_database_a_named_task_is_refused_for_now_and_an_unnamed_one_is_added(
+    beanstalkd: Beanstalkd, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    push = Push(names=f"sqlite:///{tmp_path}/file/names.db", targets={"default": TargetUrl("http://127.0.0.1:8080")})
+    client = Client(Settings(queue=QueueSettings(url=beanstalkd.url), push=push))
+    queue = Queue("default", client=client)
+    with pytest.raises(taskqueue.TransientError, match="task names"):
+        queue.add([Task(name="a"), Task()])
+    assert queue.add(Task()).was_enqueued
+    client.close()
+    assert ready(beanstalkd) == 1

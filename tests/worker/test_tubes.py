@@ -1,0 +1,147 @@
+"""A consumer on several tubes: some with limits, some that a route leads to, some whose handler brings its own rule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq import delivery as envelope
+from glassq.errors import Retry
+from glassq.queues import JobStats
+from glassq.routes import retried_by
+from glassq.worker.throttle import Limit
+from tests.worker.conftest import Bench, made
+
+if TYPE_CHECKING:
+    from glassq.delivery import Delivery
+    from glassq.queues import Queue
+    from glassq.routes import Context, Result
+
+ALL = frozenset({"ready", "reserved", "delayed", "buried"})
+# so slow that no second token comes while a test runs
+SLOW = 1e-6
+
+
+def jobs(look: Queue, tube: str) -> list[JobStats]:
+    return [found for found in look.scan(ALL, tube) if isinstance(found, JobStats)]
+
+
+def put(look: Queue, tube: str, do: str = "done") -> Delivery:
+    delivery = made(do)
+    look.put(envelope.encode(delivery), tube=tube)
+    return delivery
+
+
+def work(bench: Bench) -> bool:
+    """One round without waiting; whether a job was worked."""
+    return bench.consumer.work_one(0)
+
+
+def test_a_tube_gives_as_many_as_its_bucket_holds_and_no_attempt_is_burnt(queue: Queue, look: Queue) -> None:
+    bench = Bench(queue, limits=(Limit("few", SLOW, 2),))
+    waiting = [put(look, "few") for _ in range(3)]
+    assert [work(bench) for _ in range(5)] == [True, True, False, False, False]
+    assert [each.id for each in bench.seen] == [each.id for each in waiting[:2]]
+    (left,) = jobs(look, "few")
+    assert (left.state, left.reserves, left.releases) == ("ready", 0, 0)
+
+
+def test_a_tube_over_its_limit_holds_up_no_other(queue: Queue, look: Queue) -> None:
+    bench = Bench(queue, limits=(Limit("few", SLOW, 1), Limit("paused", 0, 1)))
+    for tube in ("few", "few", "paused"):
+        put(look, tube)
+    look.put(envelope.encode(made("done")))
+    assert sum(work(bench) for _ in range(6)) == 2
+    assert (len(jobs(look, "few")), len(jobs(look, "paused")), jobs(look, queue.tube)) == (1, 1, [])
+
+
+@pytest.mark.parametrize(("do", "state"), [("retry", "delayed"), ("bury", "buried")])
+def test_what_is_put_again_stays_in_its_tube(queue: Queue, look: Queue, do: str, state: str) -> None:
+    bench = Bench(queue, limits=(Limit("other", 100, 10),))
+    delivery = put(look, "other", do)
+    assert work(bench)
+    (job,) = jobs(look, "other")
+    assert (job.state, envelope.decode(look.peek(job.id).body).id) == (state, delivery.id)
+    assert bench.ledger.entries[0].tube == "other"
+    assert jobs(look, queue.tube) == []
+
+
+def test_a_delivery_goes_on_to_the_tube_its_route_leads_to_and_is_worked_there(queue: Queue, look: Queue) -> None:
+    bench = Bench(queue, limits=(Limit("endpoints", 100, 1),), leads_to="endpoints")
+    delivery = put(look, queue.tube)
+    assert work(bench)
+    assert (bench.seen, bench.ledger.entries) == ([], [])
+    (moved,) = jobs(look, "endpoints")
+    assert envelope.decode(look.peek(moved.id).body) == delivery
+    assert jobs(look, queue.tube) == []
+    assert work(bench)
+    assert [(each.id, each.attempt) for each in bench.seen] == [(delivery.id, 1)]
+    assert jobs(look, "endpoints") == []
+
+
+class Every:
+    """A rule: so many seconds after each failure, until the first attempt is `patience` old."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.asked: list[tuple[int, float]] = []
+
+    def after(self, failures: int, age: float) -> float | None:
+        self.asked.append((failures, age))
+        return 7.0 * failures if age <= self.patience else None
+
+
+def test_a_handlers_own_rule_takes_the_place_of_the_pools(queue: Queue, look: Queue) -> None:
+    rule = Every(3600)
+
+    def handle(_delivery: Delivery, _context: Context) -> Result:
+        raise Retry("no")
+
+    bench = Bench(queue, handler=retried_by(lambda _delivery, _context: rule)(handle))
+    put(look, queue.tube)
+    for failures in range(1, 6):
+        assert work(bench)
+        (job,) = jobs(look, queue.tube)
+        assert (job.state, job.delay) == ("delayed", 7 * failures)
+        following = envelope.decode(look.peek(job.id).body)
+        assert following.failures == failures
+        look.kick(job.id)
+    ages = [age for _, age in rule.asked]
+    assert [failures for failures, _ in rule.asked] == [1, 2, 3, 4, 5]
+    assert ages == sorted(ages)
+    assert following.tried is not None
+    assert following.tried >= following.received
+
+
+def test_what_a_rule_gives_up_is_buried_with_what_the_handler_told(queue: Queue, look: Queue) -> None:
+    def handle(_delivery: Delivery, _context: Context) -> Result:
+        raise Retry("answered 502", detail={"status": 502, "body": "caf\udce9", "odd": {1, 2}})
+
+    bench = Bench(queue, handler=retried_by(lambda _delivery, _context: Every(-1))(handle))
+    put(look, queue.tube)
+    assert work(bench)
+    (job,) = jobs(look, queue.tube)
+    buried = envelope.decode(look.peek(job.id).body)
+    assert (job.state, buried.buried) == ("buried", "gave up after 1 attempt: answered 502")
+    (evidence,) = buried.evidence
+    assert (evidence.detail["status"], evidence.detail["body"]) == (502, "caf?")
+    look.kick(job.id)
+    assert work(bench)
+    (job,) = jobs(look, queue.tube)
+    again = envelope.decode(look.peek(job.id).body)
+    assert (len(again.evidence), again.attempt) == (2, 2)
+
+
+def test_an_overloaded_target_slows_its_tube(queue: Queue, look: Queue) -> None:
+    def handle(_delivery: Delivery, _context: Context) -> Result:
+        raise Retry("answered 503", slow_down=True)
+
+    bench = Bench(queue, limits=(Limit("some", SLOW, 8),), handler=handle)
+    for _ in range(8):
+        put(look, "some")
+    rounds = 0
+    while work(bench):
+        rounds += 1
+    # a bucket of eight, halved by the first answer: what is left of it is four at the most
+    assert 1 <= rounds <= 5
