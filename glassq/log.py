@@ -78,7 +78,8 @@ def setup(level: str = "info", stream: TextIO | None = None) -> None:
     handler.setFormatter(Formatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Google's and HTTP libraries' own lines name URLs with users' ids; their warnings are enough.
-    for name in ("google", "urllib3", "httplib2"):
+    for name in ("google", "httplib2"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # a refusal of the API is in the reason of the attempt; its warning would quote what the server said
-    logging.getLogger("googleapiclient").setLevel(logging.ERROR)
+    # what a server refused or garbled is in the reason of the attempt; their warnings would quote URL and answer
+    for name in ("googleapiclient", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)

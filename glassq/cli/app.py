@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,11 @@ class App:
     def settings(self) -> Settings:
         """Raises SettingsError."""
         return configuration.load(self.config, self.environ)
+
+    def command(self, words: str) -> str:
+        """`glassq WORDS` as it is typed for these settings, for hints that name a command."""
+        config = f" --config {shlex.quote(self.config)}" if self.config else ""
+        return f"`glassq{config} {words}`"
 
     def queue(self) -> closing[Queue]:
         """`with app.queue() as queue:`; it connects at its first command."""

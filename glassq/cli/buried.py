@@ -41,7 +41,8 @@ def buried(app: App, limit: int, as_json: bool) -> None:
     print_table(out, table("", columns, [_cells(row) for row in rows], wraps="reason"))
     if total > len(rows):
         out.print(f"{total - len(rows)} more: --limit {total} shows all", style="dim")
-    out.print("Look at one with `glassq show ID`, have it worked again with `glassq kick ID`.", style="dim")
+    look, again = app.command("show ID"), app.command("kick ID")
+    out.print(f"Look at one with {look}, have it worked again with {again}.", style="dim")
 
 
 def _row(found: Found) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.output import jobs_of, line
+from glassq.cli.output import jobs_of, line, warn_short
 from glassq.delivery import Delivery, decode
 from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from glassq.ledger.reader import LedgerReader
-    from glassq.queues.base import Job, JobStats, Queue
+    from glassq.queues.base import Job, JobStats, Queue, ScanShort
 
 ALL_STATES = frozenset({"ready", "reserved", "delayed", "buried"})
 # Shorter, a prefix is a slip of the finger: eight digits of our ids are a minute.
@@ -60,9 +60,12 @@ def look(queue: Queue, job_id: int, stats: JobStats | None = None) -> Found:
         return Found(job, stats, None, str(error))
 
 
-def walk(queue: Queue, states: frozenset[str]) -> Iterator[Found]:
-    """Every job of our tube in these states, newest first; those that go away meanwhile are left out."""
-    for stats in jobs_of(queue.scan(states)):
+def walk(queue: Queue, states: frozenset[str], on_short: Callable[[ScanShort], None] = warn_short) -> Iterator[Found]:
+    """Every job of our tube in these states, newest first; those that go away meanwhile are left out.
+
+    `on_short` is told where some could not be found.
+    """
+    for stats in jobs_of(queue.scan(states), on_short):
         with suppress(JobNotFound):
             yield look(queue, stats.id, stats)
 

@@ -11,7 +11,7 @@ import click
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.buried import BURIED
 from glassq.cli.find import Finder, look, walk
-from glassq.cli.output import console, line, print_json, span
+from glassq.cli.output import console, line, print_json, short_words, span
 from glassq.errors import JobNotFound
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from glassq.cli.find import Found
     from glassq.queues import Queue
+    from glassq.queues.base import ScanShort
 
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 yes = click.option("--yes", is_flag=True, help="Don't ask.")
@@ -50,8 +51,10 @@ def kick(app: App, ids: tuple[str, ...], everything: bool, dry_run: bool, yes: b
         if everything:
             count = queue.stats_tube().buried
             _ask(f"kick {_number(count)}?", needed=count > 0 and not (yes or dry_run))
-            done = [_kick(queue, str(each.job.id), each, dry_run) for each in walk(queue, BURIED)]
-            return _report(done, as_json)
+            short: list[ScanShort] = []
+            done = [_kick(queue, str(each.job.id), each, dry_run) for each in walk(queue, BURIED, short.append)]
+            missed = [Done("--all", None, None, "nothing", short_words(each)) for each in short]
+            return _report([*done, *missed], as_json)
         found, missing = _each(queue, app, ids)
         done = [_kick(queue, text, each, dry_run) for text, each in found]
     return _report([*done, *missing], as_json)

@@ -29,6 +29,7 @@ from glassq.cli.app import App
 # wait for Google's libraries.
 COMMANDS = {
     "status": ("glassq.cli.status:status", "What waits, what is worked, what lies buried; is it safe on disk?"),
+    "doctor": ("glassq.cli.doctor:doctor", "What is wrong with this installation, and what to do about it."),
     "buried": ("glassq.cli.buried:buried", "Deliveries that wait for a decision, newest first."),
     "show": ("glassq.cli.show:show", "One delivery's whole story."),
     "kick": ("glassq.cli.jobs:kick", "Have buried deliveries worked again."),
@@ -49,7 +50,7 @@ EXITS: list[tuple[type[Exception], int, str]] = [
     (errors.UserUnknown, 1, ""),
     (errors.UserRevoked, 1, ""),
     (errors.CredentialsError, 78, ""),
-    (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? (`glassq config check`)"),
+    (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? ({check})"),
     (errors.QueueRefused, 75, "; try again when that is mended"),
     (errors.Retry, 75, "; try again later"),
     (errors.GlassqError, 1, ""),
@@ -80,7 +81,7 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(context: click.Context, config: str | None) -> None:
     """Takes webhook pings, keeps them, and works them later."""
-    context.obj = App(config, os.environ)
+    context.obj.config = config
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,8 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
+    app = App(None, os.environ)
     try:
-        result: Any = cli.main(arguments, prog_name="glassq", standalone_mode=False)
+        result: Any = cli.main(arguments, prog_name="glassq", standalone_mode=False, obj=app)
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
@@ -116,6 +118,7 @@ def _run(arguments: list[str] | None) -> int:
         return error.exit_code
     except errors.GlassqError as error:
         code, hint = next((code, hint) for kind, code, hint in EXITS if isinstance(error, kind))
+        hint = hint.format(check=app.command("config check"))
         click.echo(f"glassq: {log.escape(str(error))}{hint}", err=True)
         return code
     return result if isinstance(result, int) else 0

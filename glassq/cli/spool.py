@@ -54,7 +54,7 @@ def _list(app: App, as_json: bool) -> None:
     if found.damaged:
         out.print(f"! {found.damaged} set aside: look at {directory}/damaged", style="yellow")
     if found.count:
-        out.print("! glassq-web puts them into the queue once that takes them; `glassq spool drain` tries now")
+        out.print(f"! glassq-web puts them into the queue once that takes them; {app.command('spool drain')} tries now")
 
 
 @spool.command()

@@ -37,7 +37,7 @@ class _Queue:
 @pass_app
 def status(app: App, as_json: bool) -> None:
     """What waits, what is worked, what lies buried; is it safe on disk?"""
-    spooled, spool_words = _spool(app)
+    spooled, spool_words = look_at_spool(app)
     try:
         with app.queue() as queue:
             seen = _look(queue, app.settings.queue.url)
@@ -47,7 +47,7 @@ def status(app: App, as_json: bool) -> None:
             click.echo(f"spool: {spool_words}", err=True)
         raise
     counts, note = _ledger(app)
-    hints = _hints(seen, spooled)
+    hints = _hints(app, seen, spooled)
     if as_json:
         print_json({**_document(seen, counts, note, hints), "spool": asdict(spooled) if spooled else None})
         return
@@ -67,7 +67,7 @@ def _look(queue: Queue, url: str) -> _Queue:
     return _Queue(url, queue.stats(), queue.stats_tube(), holding, queue.oldest_ready())
 
 
-def _spool(app: App) -> tuple[Spooled | None, str]:
+def look_at_spool(app: App) -> tuple[Spooled | None, str]:
     """What lies in the spool, and that in words."""
     try:
         opened = open_spool(app)
@@ -101,12 +101,13 @@ def _facts(seen: _Queue, counts: dict[str, int] | None, note: str) -> list[tuple
     ]
 
 
-def _hints(seen: _Queue, spooled: Spooled | None) -> list[str]:
+def _hints(app: App, seen: _Queue, spooled: Spooled | None) -> list[str]:
     """What an operator should know or do."""
     tube, server, oldest = seen.tube, seen.server, seen.oldest
+    held = tube.reserved + sum(other.reserved for other in seen.others)
     unlogged = server.durable and oldest is not None and oldest.file == 0
     rules = [
-        (tube.buried, f"{tube.buried} buried: look with `glassq buried`"),
+        (tube.buried, f"{tube.buried} buried: look with {app.command('buried')}"),
         (
             not server.durable,
             "beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0, or a crash loses jobs",
@@ -117,6 +118,7 @@ def _hints(seen: _Queue, spooled: Spooled | None) -> list[str]:
             "make room on its disk, let the queue run empty, and restart it",
         ),
         (server.draining, "beanstalkd is draining: it takes no jobs until it is restarted"),
+        (held > server.workers, stuck_words(held, server.workers)),
         (tube.paused_for, f"tube {tube.name} is paused for {span(tube.paused_for)} more"),
         (
             tube.ready and not tube.waiting and not tube.reserved and not tube.paused_for,
@@ -124,8 +126,16 @@ def _hints(seen: _Queue, spooled: Spooled | None) -> list[str]:
         ),
     ]
     if spooled is not None:
-        rules.append((spooled.damaged, f"{spooled.damaged} damaged in the spool: look with `glassq spool`"))
+        rules.append((spooled.damaged, f"{spooled.damaged} damaged in the spool: look with {app.command('spool')}"))
     return [words for applies, words in rules if applies]
+
+
+def stuck_words(held: int, workers: int) -> str:
+    """What to do about more reserved jobs than connections that work them: a worker of ours holds one."""
+    return (
+        f"more jobs are reserved ({held}) than connections work ({workers}): the rest is held by ones that hang; "
+        "end those (restart glassq-worker, or whatever else reserves), and the jobs are ready again at once"
+    )
 
 
 def _document(seen: _Queue, counts: dict[str, int] | None, note: str, hints: list[str]) -> dict[str, Any]:

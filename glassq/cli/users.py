@@ -61,7 +61,7 @@ def list_(app: App, as_json: bool) -> int:
         cells = [(each.user, each.state, moment(each.updated), " ".join(each.scopes)) for each in known]
         print_table(console(), table("", ("user", "state", "updated", "scopes"), cells, wraps="scopes"))
     elif not damaged:
-        console().print("no users: add one with `glassq users add USER --from FILE`")
+        console().print(f"no users: add one with {app.command('users add USER --from FILE')}")
     return int(bool(damaged))
 
 

@@ -62,6 +62,8 @@ PATIENCE = 3
 WORTH_WRITING = timedelta(hours=1)
 # How soon SQLite is asked again whether it is our turn to write: between these, in seconds.
 TURN = 0.001, 0.01
+# How long a thread waits for the others of its process, in seconds.
+TAKE_TURNS = 2 * BUSY
 # Pruning: first within this after the start, then about so often, in seconds; so many rows a transaction.
 PRUNE_SOON, PRUNE_EVERY, PRUNE_ROWS = 60.0, 3600.0, 500
 
@@ -200,8 +202,9 @@ class Names:
 
     def close(self) -> None:
         """Closes the connection; the next use opens another."""
-        with self._lock:
+        if self._lock.acquire(timeout=TAKE_TURNS):
             self._close()
+            self._lock.release()
 
     def _try(self, queue: str, wanted: Sequence[Wanted], stale: Mapping[str, str]) -> Claimed | dict[str, str]:
         """All claimed that can be; or else the claims that must be waited for, name to delivery, and none claimed."""
@@ -237,7 +240,7 @@ class Names:
         try:
             self._write_down(queue, name, state)
             self._prune()
-        except (NamesUnavailable, SettingsError) as error:
+        except Exception as error:
             if not self._told:
                 log.warning("task names cannot be written; the work goes on %s", kv(url=self._url, error=error))
             self._told = True
@@ -273,18 +276,21 @@ class Names:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         """A transaction that is committed when the block ends well. Raises NamesUnavailable or SettingsError."""
-        with self._lock:
-            try:
-                with self._open().begin() as connection:
-                    yield connection
-            except (SQLAlchemyError, OSError) as error:
-                self._close()
-                # SQLAlchemy's own message repeats the statement and what was to be written
-                raise NamesUnavailable(f"{type(error).__name__}: {getattr(error, 'orig', None) or error}") from error
-            except BaseException:
-                # an interrupt in the middle of a statement: the connection may be out of step
-                self._close()
-                raise
+        if not self._lock.acquire(timeout=TAKE_TURNS):
+            raise NamesUnavailable("other threads hold the connection")
+        try:
+            with self._open().begin() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError, ValueError) as error:
+            self._close()
+            # SQLAlchemy's own message repeats the statement and what was to be written
+            raise NamesUnavailable(f"{type(error).__name__}: {getattr(error, 'orig', None) or error}") from error
+        except BaseException:
+            # an interrupt in the middle of a statement: the connection may be out of step
+            self._close()
+            raise
+        finally:
+            self._lock.release()
 
     def _open(self) -> Engine:
         if self._engine is not None and self._identity != self._look():
@@ -317,8 +323,7 @@ def _close_at_fork(names: Names) -> None:
     held: list[Names] = []
 
     def before() -> None:
-        if (found := known()) is not None:
-            found._lock.acquire()
+        if (found := known()) is not None and found._lock.acquire(timeout=TAKE_TURNS):
             held.append(found)
             found._close()
 
@@ -370,7 +375,7 @@ def _begin(connection: Connection) -> None:
         try:
             raw.execute("BEGIN IMMEDIATE").close()
             return
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 break
             time.sleep(random.uniform(*TURN))  # noqa: S311 - jitter, no secret

@@ -178,7 +178,7 @@ def test_jobs_that_silent_connections_hold_are_wrong(beanstalkd: Beanstalkd, que
     for _ in range(2):
         put(queue, a_delivery(), "reserved")
     (found,) = told(cli)["reserved"]
-    assert found["said"].startswith("2 jobs are reserved, but 1 connections work")
+    assert found["said"].startswith("more jobs are reserved (2) than connections work (1)")
     assert "restart glassq-worker" in found["todo"]
 
 

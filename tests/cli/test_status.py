@@ -86,7 +86,7 @@ def test_jobs_that_silent_connections_hold_are_told_with_what_to_do(queue: Queue
     assert cli("status", "--json").json["hints"] == []
     put(queue, a_delivery(), "reserved")
     (hint,) = cli("status", "--json").json["hints"]
-    assert hint.startswith("2 jobs are reserved, but 1 connections work")
+    assert hint.startswith("more jobs are reserved (2) than connections work (1)")
     assert "restart glassq-worker" in hint
 
 

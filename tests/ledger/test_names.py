@@ -262,6 +262,26 @@ def test_touch_and_gone_never_raise_and_say_the_trouble_once(tmp_path: Path, cap
         names.claim("q", wanted("a"))
 
 
+@pytest.mark.parametrize("damage", ["all", "page", "row"])
+def test_a_damaged_database_stops_adds_and_not_the_work(
+    file: Path, names: Names, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(names)
+    names.close()
+    if damage == "row":
+        change(file, "UPDATE task_names SET free = 'soon'")
+    else:
+        size = file.stat().st_size
+        with file.open("r+b") as opened:
+            opened.seek(0 if damage == "all" else 100)
+            opened.write(b"\xff" * (size if damage == "all" else size - 100))
+    names.touch("q", "a")
+    names.gone("q", "a")
+    assert "task names cannot be written" in caplog.text
+    with pytest.raises(NamesUnavailable):
+        names.claim("q", wanted("a"))
+
+
 def test_a_database_that_others_hold_is_given_up_in_time(file: Path, names: Names) -> None:
     put(names)
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:

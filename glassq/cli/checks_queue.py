@@ -1,0 +1,168 @@
+"""What `glassq doctor` asks the queue.
+
+A new check is a function of the App, the queue and what the server said of itself, and a line in QUEUE.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from glassq.cli.checks import Check, barrier
+from glassq.cli.output import span
+from glassq.cli.status import stuck_words
+from glassq.delivery import MAX_JOB
+from glassq.errors import QueueRefused, QueueUnavailable, QueueVolatile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from glassq.cli.app import App
+    from glassq.errors import QueueError
+    from glassq.queues import Queue, ServerStats
+
+# The oldest beanstalkd that was measured.
+KNOWN_GOOD = (1, 12)
+# So many binlog files are no sign of anything yet; by default one is 10 MiB.
+MANY_FILES = 20
+# A consumer that lives waits again before this is over, in seconds.
+_GLANCE = 0.3
+_MEND_DISK = "make room on its disk, let the queue run empty, and restart it"
+
+
+def trouble(app: App, error: QueueError) -> Check:
+    """What to do about a queue that cannot be asked."""
+    url = app.settings.queue.url
+    if not isinstance(error, QueueUnavailable):
+        return Check("queue", False, str(error), f"is that beanstalkd, at {url}?")
+    parts = urlsplit(url)
+    cause = error.__cause__
+    if not parts.netloc and isinstance(cause, PermissionError):
+        found = barrier(Path(parts.path), write=True)
+        if found is not None:
+            return Check("queue", False, f"{error}: {found[0]}", found[1], 69)
+    start = "start it (systemctl start glassq-beanstalkd), or mend [queue] url"
+    if isinstance(cause, TimeoutError):
+        start = "it hangs, or reads its binlog still: look at its log and its disk, and restart it"
+    return Check("queue", False, str(error), start, 69)
+
+
+def reached(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    url, said = app.settings.queue.url, f"beanstalkd {server.version}"
+    numbers = re.match(r"(\d+)\.(\d+)", server.version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < KNOWN_GOOD:
+        known = ".".join(map(str, KNOWN_GOOD))
+        yield Check("queue", False, f"{said} is older than {known}, with which glassq is tested", f"install {known}")
+    else:
+        yield Check("queue", True, f"{said} at {url}, up {span(server.uptime)}")
+
+
+def address(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    host = urlsplit(app.settings.queue.url).hostname
+    if host and not _is_loopback(host):
+        said = f"{host} is an address of the network: whoever reaches it can read and delete every job"
+        todo = "keep others away with a firewall, or use a unix socket where all runs on one machine"
+        yield Check("address", None, said, todo)
+
+
+def durability(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    if not server.durable:
+        said = "beanstalkd writes nothing to disk: a crash loses all jobs"
+        if app.settings.intake.require_durable:
+            said += ", so intake keeps pings in its spool"
+        yield Check("durability", False, said, "start it with -b DIRECTORY -f0")
+        return
+    try:
+        before = queue.stats()
+        probe = queue.probe()
+    except QueueVolatile as error:
+        yield Check("durability", False, str(error), _MEND_DISK)
+    except QueueRefused as error:
+        if not server.draining:
+            yield Check("durability", False, str(error), "make room on its disk, and restart it")
+    else:
+        if probe.file == 0 or queue.stats().records == before.records:
+            said = "beanstalkd stopped writing to disk: a job put now is in memory only"
+            yield Check("durability", False, said, _MEND_DISK)
+        else:
+            # whether it was started with -f0 is nowhere to be seen
+            yield Check("durability", True, "its binlog is on, and a job put now is written to it")
+
+
+def draining(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    if server.draining:
+        yield Check("draining", False, "beanstalkd takes no jobs: it was told to drain (SIGUSR1)", "restart it")
+
+
+def job_size(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    enough = server.max_job >= MAX_JOB
+    said = f"it takes jobs of up to {server.max_job} bytes"
+    if not enough:
+        said += f"; a ping with its story has up to {MAX_JOB}"
+    yield Check("job size", enough, said, "" if enough else f"start it with -z {MAX_JOB} or more")
+
+
+def consumers(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    over = time.monotonic() + _GLANCE
+    tube = queue.stats_tube()
+    while not tube.waiting and not tube.reserved and time.monotonic() < over:
+        time.sleep(_GLANCE / 20)
+        tube = queue.stats_tube()
+    if tube.waiting or tube.reserved:
+        yield Check("consumers", True, f"{tube.waiting} wait for jobs of tube {tube.name}, {tube.reserved} are at work")
+    else:
+        said = f"nobody takes jobs from tube {tube.name}; {tube.ready} are ready"
+        yield Check("consumers", False, said, "start glassq-worker, or look at its log")
+    if tube.paused_for:
+        yield Check("paused", None, f"tube {tube.name} gives out no jobs for {span(tube.paused_for)} more")
+
+
+def stuck(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    held = sum(queue.stats_tube(name).reserved for name in queue.tubes())
+    # those that came since the server was asked first
+    workers = queue.stats().workers
+    if held > workers:
+        said, _, todo = stuck_words(held, workers).partition("; ")
+        yield Check("reserved", False, said, todo)
+    else:
+        yield Check("reserved", True, f"{held} reserved, connections that work: {workers}")
+
+
+def aside(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    tube = queue.stats_tube()
+    if tube.buried:
+        yield Check("buried", None, f"{tube.buried} wait for a decision", f"look with {app.command('buried')}")
+    else:
+        yield Check("buried", True, f"nothing lies buried; {tube.delayed} are delayed")
+    if server.files <= MANY_FILES:
+        return
+    said = f"the binlog has {server.files} files; {tube.buried} buried and {tube.delayed} delayed jobs"
+    if tube.buried or tube.delayed:
+        yield Check("binlog", False, f"{said} keep old ones from being removed", "kick or delete what lies buried")
+    else:
+        yield Check(
+            "binlog", None, f"{said} are in tube {tube.name}: another tube's jobs, or a long backlog, keep them"
+        )
+
+
+QUEUE: list[Callable[[App, Queue, ServerStats], Iterator[Check]]] = [
+    reached,
+    address,
+    durability,
+    draining,
+    job_size,
+    consumers,
+    stuck,
+    aside,
+]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
