@@ -21,7 +21,7 @@ from glassq.errors import Bury, Drop, Retry
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from glassq.push import taskqueue
+    import glassq.push.taskqueue as taskqueue
 
 __all__ = ["Bury", "Delivery", "Drop", "Retry", "__version__", "taskqueue"]
 

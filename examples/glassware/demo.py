@@ -1,0 +1,216 @@
+"""`make example`: simulated Glass users share photos, the Glassware in app.py stores them as tasks of glassq.
+
+Everything is real but Glass: beanstalkd, glassq's intake and pool, and the Glassware under gunicorn, each a process of
+its own. It shows the photos, compared byte by byte with what was shared, and exits with 0 only when nothing is lost.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from servers import running
+
+from glassq.cli.output import console, facts, print_table, table
+from glassq.dev.glass import HTML
+from glassq.errors import GlassqError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+    from servers import Example
+
+    from glassq.dev.glass import Attachment, Item
+
+# The pings of these come to /glassCallback.
+USERS = ("ada", "grace")
+# The pings of this one come to glassq's intake, whose route names /taskHandler: the Glassware has no callback then.
+INTAKE_USER = "hedy"
+# Photos that each of them shares without any trouble.
+PHOTOS = 3
+# How long everything may take to be worked after the last ping, in seconds.
+SETTLE = 40.0
+# The ledger is written a moment after the work is done; so long it is waited for, in seconds.
+LEDGER_LAG = 5.0
+
+
+@dataclass(slots=True)
+class Share:
+    """One item and its pings. `trouble` is what is the matter with it; `kept`: its photos must be stored."""
+
+    item: Item
+    trouble: str = ""
+    kept: bool = True
+    pings: int = 0
+    acknowledged: bool = True
+
+
+def share_all(example: Example, tell: Callable[[Share], None]) -> list[Share]:
+    """What the users do: photos, and some trouble; each ping is sent as Glass sends it."""
+    glass, (ada, grace) = example.glass, USERS
+    shares = []
+
+    def ping(share: Share, times: int = 1, **override: object) -> None:
+        for _ in range(times):
+            share.acknowledged &= glass.ping(share.item.user, share.item, **override).acknowledged  # type: ignore[arg-type]
+            share.pings += 1
+        shares.append(share)
+        tell(share)
+
+    for _ in range(PHOTOS):
+        for user in (*USERS, INTAKE_USER):
+            ping(Share(glass.share(user)))
+    ping(Share(glass.share(ada, ["jpeg", "mp4", "stream"]), "a film and a live stream, too"))
+    ping(Share(glass.share(grace, processing_for=1.5), "still processed"))
+    ping(Share(glass.share(ada), "the ping comes twice"), times=2)
+    failing = Share(glass.share(grace), "Glass answers 503")
+    glass.fail_next(f"/mirror/v1/timeline/{failing.item.id}", 503, body=HTML)
+    ping(failing)
+    cut = Share(glass.share(INTAKE_USER), "the download is cut off")
+    glass.fail_next(f"/mirror/v1/timeline/{cut.item.id}/attachments/", mode="cut off")
+    ping(cut)
+    gone = Share(glass.share(ada), "deleted meanwhile", kept=False)
+    glass.delete_item(ada, gone.item.id)
+    ping(gone)
+    ping(Share(glass.share(grace), "spoofed", kept=False), verifyToken="somebody-else")
+    return shares
+
+
+def settle(example: Example, tell: Callable[[int, int, int], None]) -> bool:
+    """Waits until nothing is left to do, telling jobs ready, at work and to be retried; False if it takes too long."""
+    over = time.monotonic() + SETTLE
+    while time.monotonic() < over:
+        both = example.counts()
+        left = [sum(getattr(each, name) for each in both) for name in ("ready", "reserved", "delayed")]
+        if not any(left):
+            return True
+        tell(*left)
+        time.sleep(0.1)
+    return False
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of all of it. `rows` are the stored files: user, item, file, size, whether as shared, trouble."""
+
+    rows: list[tuple[str, ...]]
+    sent: int
+    done: int
+    retried: int
+    spoofed: int
+    buried: int
+    lost: list[str]
+
+
+def count(example: Example, shares: list[Share]) -> Result:
+    """Looks for each item's photos on disk, and for each ping's end in the ledger."""
+    sent = sum(share.pings for share in shares)
+    over = time.monotonic() + LEDGER_LAG
+    while len(answers := example.answers()) < sent and time.monotonic() < over:
+        time.sleep(0.1)
+    codes = [status for status, _ in answers]
+    retried = sum(entry.attempts > 1 for _, entry in answers)
+    buried = sum(each.buried for each in example.counts())
+    result = Result([], sent, codes.count(200), retried, codes.count(299), buried, [])
+    for share in shares:
+        if not share.acknowledged:
+            result.lost.append(f"a ping of item {share.item.id} was not acknowledged")
+        for path, attachment in example.files(share.item):
+            _look(path, attachment, share, result)
+    if len(answers) < sent - buried:
+        result.lost.append(f"{sent} pings were sent, {len(answers)} are done, {buried} buried")
+    if result.spoofed != 1:
+        result.lost.append(f"{result.spoofed} tasks were dropped as spoofed; expected the one that is")
+    return result
+
+
+def _look(path: Path, attachment: Attachment, share: Share, result: Result) -> None:
+    if not share.kept:
+        if path.exists():
+            result.lost.append(f"{path.name} is stored ({share.trouble})")
+        return
+    try:
+        data = path.read_bytes()
+    except OSError:
+        result.lost.append(f"{path.name} is not stored")
+        return
+    same = data == attachment.data
+    if not same:
+        result.lost.append(f"{path.name} differs from what was shared")
+    result.rows.append(
+        (share.item.user, path.name, f"{len(data):,}", "as shared" if same else "DIFFERS", share.trouble)
+    )
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--dir",
+    "directory",
+    default="var/example",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where all state lies; what an earlier run left there is removed.",
+)
+def main(directory: Path) -> None:
+    # a kill, or a terminal that is closed, stops everything, as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    out = console()
+    try:
+        with out.status("starting beanstalkd, glassq, the Glassware and a simulated Glass"), running(directory) as up:
+            settled, result = _play(up, out)
+    except GlassqError as error:
+        raise click.ClickException(str(error)) from None
+    _report(result, settled, directory.resolve(), out)
+    if result.lost or not settled:
+        raise SystemExit(1)
+
+
+def _play(example: Example, out: Console) -> tuple[bool, Result]:
+    out.print(f"ready: /glassCallback at http://{example.public}, /taskHandler at http://{example.tasks}")
+    for user in USERS:
+        example.enrol(user, example.callback)
+    example.enrol(INTAKE_USER, example.intake)
+
+    def shared(share: Share) -> None:
+        out.print(f"  {share.item.user} shares {share.item.id}" + (f" ({share.trouble})" if share.trouble else ""))
+
+    shares = share_all(example, shared)
+    before = [""]
+
+    def worked(ready: int, at_work: int, delayed: int) -> None:
+        words = f"  {ready} ready, {at_work} at work, {delayed} to be retried"
+        if words != before[0]:
+            out.print(words)
+            before[0] = words
+
+    return settle(example, worked), count(example, shares)
+
+
+def _report(result: Result, settled: bool, directory: Path, out: Console) -> None:
+    out.print()
+    print_table(out, table("Photos", ("user", "file", "bytes", "", "trouble"), result.rows))
+    rows = (
+        ("pings", result.sent, "sent by the simulated Glass"),
+        ("200", result.done, "tasks: stored, stored before, or nothing to store"),
+        ("299", result.spoofed, "tasks: spoofed, so dropped"),
+        ("retried", result.retried, "tasks took more than one attempt"),
+        ("buried", result.buried, "tasks, for an operator"),
+        ("lost", len(result.lost), "photos or pings"),
+    )
+    out.print()
+    out.print(facts((name, f"{number:>4}  {words}") for name, number, words in rows))
+    for problem in result.lost:
+        out.print(f"LOST  {problem}", style="red")
+    if not settled:
+        out.print("Not everything was worked in time: see the logs.", style="red")
+    out.print(f"\nThe photos are in {directory / 'photos'}, the logs in {directory / 'log'}.")
+
+
+if __name__ == "__main__":
+    main()

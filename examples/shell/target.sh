@@ -1,0 +1,56 @@
+#!/bin/sh
+# A target in plain shell: one HTTP request comes on standard input, its answer goes to standard output (as inetd and
+# systemd's Accept=yes have it). The payload of a POST to /append is appended to the file "payloads", in
+# $STATE_DIRECTORY or here. A payload that holds "fail-once" is answered with 500 the first time, to see a retry.
+set -u
+state=${STATE_DIRECTORY:-.}
+# App Engine's largest task, in bytes
+most=102400
+cr=$(printf '\r')
+
+answer() { # STATUS WORDS
+    printf 'HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n' \
+        "$1" $((${#2} + 1)) "$2"
+    exit 0
+}
+
+# read takes one byte at a time from a socket, so what follows the headers is still there for dd
+IFS=' ' read -r method path _ || exit 0
+length=0 queue='' task='' retries=0
+while IFS= read -r line; do
+    line=${line%"$cr"}
+    [ -n "$line" ] || break
+    value=${line#*:}
+    value=${value# }
+    case $(printf '%s' "${line%%:*}" | tr '[:upper:]' '[:lower:]') in
+        content-length) length=$value ;;
+        x-appengine-queuename) queue=$value ;;
+        x-appengine-taskname) task=$value ;;
+        x-appengine-taskretrycount) retries=$value ;;
+    esac
+done
+
+case $length in *[!0-9]* | '' | ???????*) answer '400 Bad Request' 'Content-Length: expected a number' ;; esac
+[ "$length" -le "$most" ] || answer '413 Content Too Large' "expected at most $most bytes"
+# read before anything is refused: who hangs up on unread bytes may take back its answer, too
+payload=$state/payload.$$
+mkdir -p "$state/done" && : >"$payload" || answer '500 Internal Server Error' 'no disk'
+trap 'rm -f "$payload"' EXIT
+dd bs=1 count="$length" of="$payload" 2>/dev/null
+[ "$(wc -c <"$payload")" -eq "$length" ] || answer '400 Bad Request' 'the payload is cut short'
+
+[ -n "$queue" ] && [ -n "$task" ] || answer '403 Forbidden' 'expected a task of glassq'
+# it becomes part of a path
+case $task in *[!A-Za-z0-9_-]*) answer '400 Bad Request' 'X-AppEngine-TaskName: expected a task name' ;; esac
+[ "$method $path" = 'POST /append' ] || answer '404 Not Found' 'expected POST /append'
+
+if [ "$retries" = 0 ] && grep -q fail-once "$payload"; then
+    answer '500 Internal Server Error' 'not the first time'
+fi
+# A task comes at least once: what was appended is remembered by the task's name. queue.yaml lets one run at a time, so
+# nobody else is between these lines.
+if [ ! -e "$state/done/$task" ]; then
+    { cat "$payload" && echo; } >>"$state/payloads" && : >"$state/done/$task" ||
+        answer '500 Internal Server Error' 'no disk'
+fi
+answer '200 OK' "appended $length bytes"
