@@ -135,7 +135,8 @@ class Consumer:
             job = self._queue.reserve(poll if opening.wait is None else 0, opening.tubes)
         self._slot.state(State.WAITING)
         if job is None and opening.wait is not None:
-            # a tube that is over its limit now is looked at again then
+            # a tube that is over its limit now is looked at again then; others may have our tokens meanwhile
+            self._gate.nothing()
             time.sleep(opening.wait)
         return job
 

@@ -25,9 +25,10 @@ from glassq.log import kv
 from glassq.worker.postmortem import OutOfMemory, how_it_ended
 from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, Slot, State
 from glassq.worker.signals import PARENT, Signals
-from glassq.worker.throttle import Limit, Throttle
+from glassq.worker.throttle import Throttle
 
 if TYPE_CHECKING:
+    from glassq.worker.bucket import Limit
     from glassq.worker.systemd import Notifier
 
 log = logging.getLogger("glassq.worker")
@@ -276,14 +277,13 @@ class Pool:
         log.error("not reloaded: the children that run stay as they are")
 
     def _reload(self) -> None:
-        before = self._plan
         try:
-            self._plan = self._load()
+            plan = self._load()
+            self._throttle.set(plan.limits)
         except Exception as error:
             log.error("not reloaded: %s", error)
             return
-        self._before = before
-        self._throttle.set(self._plan.limits)
+        self._before, self._plan = self._plan, plan
         self._target = min(self._plan.processes, MAX_SLOTS)
         self._generation += 1
         log.info("reloading %s", kv(generation=self._generation, processes=self._target))

@@ -18,7 +18,7 @@ from glassq.worker.consumer import Consumer
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
 from glassq.worker.scoreboard import Scoreboard
-from glassq.worker.throttle import Gate, Limit, Throttle
+from glassq.worker.throttle import Gate, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from glassq.ledger import Entry
     from glassq.queues import Queue
     from glassq.routes import Handler, Result
+    from glassq.worker.bucket import Limit
     from tests.conftest import Beanstalkd
 
 DEADLINE, GRACE = 60.0, 10.0

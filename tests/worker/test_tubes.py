@@ -10,7 +10,7 @@ from glassq import delivery as envelope
 from glassq.errors import Retry
 from glassq.queues import JobStats
 from glassq.routes import retried_by
-from glassq.worker.throttle import Limit
+from glassq.worker.bucket import Limit
 from tests.worker.conftest import Bench, made
 
 if TYPE_CHECKING:
