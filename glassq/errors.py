@@ -18,6 +18,8 @@ GlassqError
 +-- CredentialsError        a user's credentials cannot be stored or read
 |   +-- UserUnknown         there are none for this user
 |   +-- UserRevoked         the user took the consent back
++-- NamesUnavailable        the task names' database cannot be used now
++-- taskqueue.Error         what App Engine's API raises (push/task_errors.py)
 +-- StackError              `glassq dev` or `demo`: a server did not come up, or died
 
 Interrupt (a BaseException, so that a handler's `except Exception` cannot swallow it)
@@ -143,6 +145,10 @@ class UserUnknown(CredentialsError):
 
 class UserRevoked(CredentialsError):
     """The user took the consent back; only a fresh one helps."""
+
+
+class NamesUnavailable(GlassqError):
+    """The task names' database cannot be used now, or a name is being added by others again and again."""
 
 
 class StackError(GlassqError):

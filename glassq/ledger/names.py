@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Literal
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from glassq.errors import GlassqError, SettingsError
-from glassq.ledger.schema import BUSY, Moment, _set_up_sqlite, meta, parse_url, sqlite_file
+from glassq.errors import NamesUnavailable, SettingsError
+from glassq.ledger.schema import BUSY, Moment, meta, parse_url, set_up_sqlite, sqlite_file
 from glassq.log import kv
 
 if TYPE_CHECKING:
@@ -85,10 +85,6 @@ State = Literal["claimed", "put", "gone"]
 _COLUMNS = task_names.c
 
 
-class NamesUnavailable(GlassqError):
-    """The names' database cannot be used now, or a name is being added by others again and again."""
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A name that somebody wants, the delivery that is to have it, and when its task may run (now, or its eta)."""
@@ -114,10 +110,7 @@ def open_names(settings: Push) -> Names:
 
     Raises SettingsError where the URL cannot be used; never because the database is not there.
     """
-    try:
-        return Names(parse_url(settings.names))
-    except SettingsError as error:
-        raise SettingsError(str(error).replace("[ledger] url", "[push] names", 1)) from None
+    return Names(parse_url(settings.names, "[push] names"))
 
 
 class Names:
@@ -346,7 +339,7 @@ def _open_engine(url: URL) -> Engine:
         os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     engine = sa.create_engine(url, pool_pre_ping=file is None)
     if url.get_backend_name() == "sqlite":
-        sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "connect", set_up_sqlite)
         sa.event.listen(engine, "connect", _set_up_names)
         sa.event.listen(engine, "begin", _begin)
     try:

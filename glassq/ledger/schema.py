@@ -70,8 +70,8 @@ meta = sa.Table(
 )
 
 
-def parse_url(text: str) -> URL:
-    """The database's URL, checked as far as that goes without connecting.
+def parse_url(text: str, key: str = "[ledger] url") -> URL:
+    """The database's URL, as it stands under `key`, checked as far as that goes without connecting.
 
     Raises SettingsError where it is no URL, or the Python driver for it is missing.
     """
@@ -79,12 +79,12 @@ def parse_url(text: str) -> URL:
         url = sa.make_url(text)
         url.get_dialect().import_dbapi()
     except NoSuchModuleError:
-        raise SettingsError(f'[ledger] url = "{url}": SQLAlchemy knows no {url.drivername} database') from None
+        raise SettingsError(f'{key} = "{url}": SQLAlchemy knows no {url.drivername} database') from None
     except ArgumentError:
         # what could not be parsed may hold a password
-        raise SettingsError('[ledger] url: expected a database URL such as "sqlite:////var/lib/ledger.db"') from None
+        raise SettingsError(f'{key}: expected a database URL such as "sqlite:////var/lib/ledger.db"') from None
     except ImportError as error:
-        raise SettingsError(f'[ledger] url = "{url}": its Python driver is missing: {error}') from None
+        raise SettingsError(f'{key} = "{url}": its Python driver is missing: {error}') from None
     return url
 
 
@@ -108,7 +108,7 @@ def open_for_writing(url: URL) -> Engine:
         os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     engine = sa.create_engine(url, pool_pre_ping=file is None)
     if url.get_backend_name() == "sqlite":
-        sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "connect", set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_at_once)
     try:
         with engine.begin() as connection:
@@ -180,7 +180,7 @@ def check_version(connection: Connection, url: URL) -> int | None:
     return found
 
 
-def _set_up_sqlite(connection: Any, _record: object) -> None:
+def set_up_sqlite(connection: Any, _record: object) -> None:
     # without this, sqlite3 begins transactions when it sees fit, and only for writing statements
     connection.isolation_level = None
     for pragma in (f"busy_timeout = {int(BUSY * 1000)}", "journal_mode = WAL", "synchronous = NORMAL"):

@@ -14,11 +14,12 @@ from glassq.errors import (
     DamagedDelivery,
     JobNotFound,
     JobTooBig,
+    NamesUnavailable,
     QueueRefused,
     QueueVolatile,
     SettingsError,
 )
-from glassq.ledger.names import NamesUnavailable, Wanted, open_names
+from glassq.ledger.names import Wanted, open_names
 from glassq.log import kv
 from glassq.push.connections import Connections
 from glassq.push.known import KnownQueues

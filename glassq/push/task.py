@@ -151,9 +151,9 @@ class Task:
 
     def add(self, queue_name: str = DEFAULT_QUEUE, transactional: bool = False) -> Self:
         """Adds it to this queue; see `taskqueue.Queue.add`."""
-        from glassq.push import taskqueue  # it is made of tasks
+        from glassq.push.taskqueue import Queue  # it is made of tasks
 
-        taskqueue.Queue(queue_name).add(self, transactional)
+        Queue(queue_name).add(self, transactional)
         return self
 
     def __repr__(self) -> str:

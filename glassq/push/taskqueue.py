@@ -14,7 +14,6 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, overload
 
-from glassq import settings
 from glassq.push.client import MAX_TASKS_PER_ADD, Client
 from glassq.push.request import DEFAULT_QUEUE
 from glassq.push.task import (
@@ -52,6 +51,7 @@ from glassq.push.task_errors import (
     TransientError,
     UnknownQueueError,
 )
+from glassq.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,7 +115,7 @@ class _Default:
     def client(self) -> Client:
         found = self._clients.get(self._path)
         # of two threads that come first at once one makes a client in vain: nothing is connected yet
-        return found or self._clients.setdefault(self._path, Client(settings.load(self._path, os.environ)))
+        return found or self._clients.setdefault(self._path, Client(load(self._path, os.environ)))
 
 
 _default = _Default()

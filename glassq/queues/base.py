@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+# What a job is while nobody has reserved it.
+Waiting = Literal["ready", "delayed", "buried"]
 
 # How a scan names itself while it goes: (ids looked at, ids in all).
 ScanProgress = tuple[int, int]
@@ -151,6 +154,20 @@ class Queue(Protocol):
 
     def oldest_ready(self, tube: str | None = None) -> JobStats | None:
         """The ready job that is reserved next, which is the oldest of the tube; None if none is ready."""
+
+    def head(self, state: Waiting, tube: str | None = None) -> Job | None:
+        """The tube's first job in this state, which stays as it is; None if there is none.
+
+        Of the ready ones it is the oldest, of the delayed ones the next to be ready, of the buried ones the first that
+        was buried.
+        """
+
+    def pause(self, seconds: int, tube: str | None = None) -> bool:
+        """For so many whole seconds nobody reserves from the tube; 0: it goes on.
+
+        The server forgets it when it is restarted, or when the tube ends: one without jobs that nobody watches. False
+        for a tube that does not exist now.
+        """
 
     def stats_tube(self, tube: str | None = None) -> TubeStats:
         """A tube's counts; all zero for a tube that does not exist now."""

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import greenstalk
 
 from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
-from glassq.queues.base import Job, JobStats, ScanProgress, ScanShort, ServerStats, TubeStats
+from glassq.queues.base import Job, JobStats, ScanProgress, ScanShort, ServerStats, TubeStats, Waiting
 from glassq.values import Tube
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
     greenstalk.DrainingError: "beanstalkd is draining: it takes no jobs until it is restarted",
     greenstalk.OutOfMemoryError: "beanstalkd is out of memory, or its disk is full",
     greenstalk.InternalError: "beanstalkd has an internal error; its disk may be full",
+}
+_PEEKS: dict[Waiting, Callable[[greenstalk.Client[bytes]], greenstalk.Job[bytes]]] = {
+    "ready": greenstalk.Client.peek_ready,
+    "delayed": greenstalk.Client.peek_delayed,
+    "buried": greenstalk.Client.peek_buried,
 }
 # Besides what says so itself, this is how greenstalk shows a cut or garbled reply.
 _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
@@ -192,17 +197,34 @@ class Beanstalk:
         return self._call(lambda client: _job_stats(client.stats_job(job_id)))
 
     def oldest_ready(self, tube: str | None = None) -> JobStats | None:
-        name = _checked_tube(tube or self.tube)
-
-        def command(client: greenstalk.Client[bytes]) -> int:
-            self._use(client, name)
-            return client.peek_ready().id
-
+        # all our jobs have one priority, so the next is the oldest; a worker may take it between the two commands
         try:
-            # all our jobs have one priority, so the next is the oldest; a worker may take it between the two commands
-            return self.stats_job(self._call(command))
+            job = self.head("ready", tube)
+            return self.stats_job(job.id) if job else None
         except JobNotFound:
             return None
+
+    def head(self, state: Waiting, tube: str | None = None) -> Job | None:
+        name = _checked_tube(tube or self.tube)
+
+        def command(client: greenstalk.Client[bytes]) -> greenstalk.Job[bytes]:
+            self._use(client, name)
+            return _PEEKS[state](client)
+
+        try:
+            job = self._call(command)
+        except JobNotFound:
+            return None
+        return Job(job.id, job.body)
+
+    def pause(self, seconds: int, tube: str | None = None) -> bool:
+        name = _checked_tube(tube or self.tube)
+        seconds = _checked_int("seconds", seconds, 0)
+        try:
+            self._call(lambda client: client.pause_tube(name, seconds))
+        except JobNotFound:
+            return False
+        return True
 
     def stats_tube(self, tube: str | None = None) -> TubeStats:
         name = _checked_tube(tube or self.tube)
@@ -281,29 +303,18 @@ class Beanstalk:
 
     def _seen(self) -> set[int]:
         """Ids that can be seen without a put, at least one: the next job of every tube, and how many were ever put."""
-        heads = [job_id for name in self.tubes() for job_id in self._heads(name)]
+        heads = [job.id for name in self.tubes() for state in _PEEKS if (job := self.head(state, name))]
         return {max(1, self.stats().jobs), *heads}
-
-    def _heads(self, tube: str) -> list[int]:
-        """The ids of the tube's next buried, delayed and ready jobs, as far as there are any."""
-
-        def command(client: greenstalk.Client[bytes]) -> list[int]:
-            self._use(client, tube)
-            heads = []
-            for peek in (client.peek_buried, client.peek_delayed, client.peek_ready):
-                with suppress(greenstalk.NotFoundError):
-                    heads.append(peek().id)
-            return heads
-
-        return self._call(command)
 
     def close(self) -> None:
         client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
         self._held.clear()
-        for open_thing in (client, sock):
-            if open_thing is not None:
-                with suppress(OSError):
-                    open_thing.close()
+        if client is not None:
+            with suppress(OSError):
+                client.close()
+        # not sock.close(): after half a greeting a reader that greenstalk made would keep the descriptor open
+        if sock is not None and (descriptor := sock.detach()) >= 0:
+            os.close(descriptor)
 
     def forsake(self) -> None:
         # not close(): the thread that was inside the reader at the fork, holding its lock, does not exist here

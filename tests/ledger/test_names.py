@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import SettingsError
+from glassq.errors import NamesUnavailable, SettingsError
 from glassq.ledger import names as module
-from glassq.ledger.names import Names, NamesUnavailable, Wanted, open_names
+from glassq.ledger.names import Names, Wanted, open_names
 from glassq.ledger.schema import parse_url
 from glassq.settings import Push
 from tests.conftest import wait_for

@@ -1,4 +1,4 @@
-"""Reserving from several tubes on one connection, and from others the next time."""
+"""Several tubes on one connection: reserving from some, then from others; their first jobs; pausing one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from glassq.queues import Queue
+    from glassq.queues.base import Waiting
     from tests.conftest import Beanstalkd
+
+
+STATES: tuple[Waiting, ...] = ("ready", "delayed", "buried")
 
 
 def reserved(queue: Queue, *tubes: str) -> bytes | None:
@@ -53,3 +57,62 @@ def test_a_new_connection_watches_what_is_asked_for(queue: Queue, beanstalkd: Be
 def test_a_bad_name_is_refused_before_anything_is_sent(queue: Queue) -> None:
     with pytest.raises(QueueError, match="bad tube name"):
         queue.reserve(0, ["a\r\ndelete 1"])
+    with pytest.raises(QueueError, match="bad tube name"):
+        queue.head("ready", "a\r\ndelete 1")
+    with pytest.raises(QueueError, match="bad tube name"):
+        queue.pause(1, "a 1\r\ndelete 1\r\n")
+
+
+def test_the_first_job_in_each_state_is_seen_and_stays_as_it_is(queue: Queue) -> None:
+    for body, delay in ((b"ready first", 0), (b"ready next", 0), (b"later", 3600), (b"sooner", 1800)):
+        queue.put(body, delay=delay, tube="a")
+    for body in (b"buried first", b"buried next"):
+        queue.bury(queue.reserve_job(queue.put(body, tube="a")).id)
+    heads = {state: queue.head(state, "a") for state in STATES}
+    assert {state: job and job.body for state, job in heads.items()} == {
+        "ready": b"ready first",
+        "delayed": b"sooner",
+        "buried": b"buried first",
+    }
+    counts = queue.stats_tube("a")
+    assert (counts.ready, counts.delayed, counts.buried, counts.reserved) == (2, 2, 2, 0)
+
+
+def test_a_tube_without_such_a_job_has_no_first_one(queue: Queue) -> None:
+    queue.put(b"other", tube="other")
+    assert [queue.head(state) for state in STATES] == [None, None, None]
+    assert [queue.head(state, "nobody") for state in STATES] == [None, None, None]
+    assert queue.head("ready", "other") is not None
+
+
+def test_nothing_is_reserved_from_a_paused_tube_until_it_goes_on(queue: Queue, beanstalkd: Beanstalkd) -> None:
+    queue.put(b"kept", tube="a")
+    queue.put(b"free", tube="b")
+    assert queue.pause(3600, "a")
+    assert 3500 < queue.stats_tube("a").paused_for <= 3600
+    assert reserved(queue, "a", "b") == b"free"
+    assert reserved(queue, "a", "b") is None
+    other = beanstalkd.queue()
+    assert other.pause(0, "a")
+    other.close()
+    assert queue.stats_tube("a").paused_for == 0
+    assert reserved(queue, "a") == b"kept"
+
+
+def test_a_tube_that_does_not_exist_cannot_be_paused(queue: Queue) -> None:
+    assert not queue.pause(3600, "nobody")
+    assert queue.stats_tube("nobody").paused_for == 0
+
+
+@pytest.mark.parametrize("seconds", [-1, 1 << 32, 1.5, True, "1\r\ndelete 1"])
+def test_a_pause_of_no_whole_number_of_seconds_is_refused(queue: Queue, seconds: int) -> None:
+    queue.put(b"x", tube="a")
+    with pytest.raises(QueueError, match="bad seconds"):
+        queue.pause(seconds, "a")
+    assert queue.stats_tube("a").paused_for == 0
+
+
+def test_a_tube_may_be_paused_for_as_long_as_the_protocol_allows(queue: Queue) -> None:
+    queue.put(b"x", tube="a")
+    assert queue.pause((1 << 32) - 1, "a")
+    assert queue.stats_tube("a").paused_for > 100 * 365 * 86_400
