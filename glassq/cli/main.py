@@ -30,6 +30,7 @@ from glassq.cli.app import App
 COMMANDS = {
     "status": ("glassq.cli.status:status", "What waits, what is worked, what lies buried; is it safe on disk?"),
     "doctor": ("glassq.cli.doctor:doctor", "What is wrong with this installation, and what to do about it."),
+    "queues": ("glassq.cli.queues:queues", "Push queues: how fast, how many wait; pause, resume and purge them."),
     "buried": ("glassq.cli.buried:buried", "Deliveries that wait for a decision, newest first."),
     "show": ("glassq.cli.show:show", "One delivery's whole story."),
     "kick": ("glassq.cli.jobs:kick", "Have buried deliveries worked again."),
