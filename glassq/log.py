@@ -7,9 +7,12 @@ Whoever logs writes the event in words and passes values through `kv`:
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
 import sys
+from datetime import UTC, datetime
 from typing import TextIO
 
 # Anything that could end a line, move a cursor or hide text in a terminal.
@@ -29,9 +32,19 @@ def _set_off(text: str) -> str:
     return escape("\n".join(f"  | {line}" for line in text.split("\n")))
 
 
-def kv(**fields: object) -> str:
+class Pairs(str):
+    """`key=value` pairs as one text; `fields` are the values themselves, for lines in JSON."""
+
+    __slots__ = ("fields",)
+
+    fields: dict[str, object]
+
+
+def kv(**fields: object) -> Pairs:
     """`key=value` pairs; values with spaces or quotes are quoted."""
-    return " ".join(f"{key}={_value(value)}" for key, value in fields.items())
+    pairs = Pairs(" ".join(f"{key}={_value(value)}" for key, value in fields.items()))
+    pairs.fields = fields
+    return pairs
 
 
 def _value(value: object) -> str:
@@ -69,13 +82,54 @@ class Formatter(logging.Formatter):
         return _set_off(super().formatStack(stack_info))
 
 
-def setup(level: str = "info", stream: TextIO | None = None) -> None:
-    """Sends every logger's lines to `stream` (standard error) in our form. Called once, at the root."""
+class JsonFormatter(logging.Formatter):
+    """`{"time":...,"level":...,"logger":...,"pid":...,"event":"words","key":value,...}`, one line an event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, in ASCII. What a field is called never hides what the line itself says."""
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        pairs = [each for each in arguments if isinstance(each, Pairs)]
+        words = tuple("" if isinstance(each, Pairs) else each for each in arguments)
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            "event": str(record.msg % words).rstrip() if words else record.getMessage(),
+        }
+        for each in pairs:
+            line |= {f"{key}_" if key in line else key: value for key, value in each.fields.items()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, skipkeys=True)
+
+
+class _Journal(logging.Formatter):
+    """Another form's lines with their priority in front, as sd-daemon(3) has it; the journal takes it off again."""
+
+    _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
+
+    def __init__(self, form: logging.Formatter) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        number = next(number for level, number in self._PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{number}>{line}" for line in self._form.format(record).split("\n"))
+
+
+def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "text", journal: str | None = None) -> None:
+    """Sends every logger's lines to `stream` (standard error). Called once, at the root.
+
+    `form` is "text" or "json". `journal` is systemd's JOURNAL_STREAM: where the stream is that one, lines bear their
+    priority.
+    """
     # nothing here prints threads, tasks or source lines (see "Optimization" in the Logging HOWTO)
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks", "_srcfile"):
         setattr(logging, name, None)
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(Formatter())
+    formatter = JsonFormatter() if form == "json" else Formatter()
+    handler.setFormatter(_Journal(formatter) if journal and journal == _identity(handler.stream) else formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Google's and HTTP libraries' own lines name URLs with users' ids; their warnings are enough.
     for name in ("google", "httplib2"):
@@ -83,3 +137,12 @@ def setup(level: str = "info", stream: TextIO | None = None) -> None:
     # what a server refused or garbled is in the reason of the attempt; their warnings would quote URL and answer
     for name in ("googleapiclient", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _identity(stream: TextIO) -> str:
+    """Device and inode of a stream, as JOURNAL_STREAM has them (systemd.exec(5)); "" where it is no file."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"

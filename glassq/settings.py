@@ -160,6 +160,7 @@ class Log(_Section, frozen=True):
     """[log]"""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
 
 
 class Settings(_Section, frozen=True):

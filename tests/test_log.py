@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from glassq.log import escape, kv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -60,10 +62,20 @@ def test_the_level_of_the_settings_is_kept(lines: io.StringIO) -> None:
     assert lines.getvalue() == ""
 
 
-def test_chatty_libraries_are_heard_from_warnings_on(lines: io.StringIO) -> None:
-    logging.getLogger("urllib3.connectionpool").info("GET /users/42")
-    logging.getLogger("urllib3.connectionpool").warning("retrying")
-    assert "retrying" in lines.getvalue()
+@pytest.mark.parametrize(
+    ("library", "told", "quiet"),
+    [
+        ("google.auth.transport", logging.WARNING, logging.INFO),
+        ("httplib2", logging.WARNING, logging.INFO),
+        # their warnings quote URL and answer, and what a server did is in the reason of the attempt
+        ("googleapiclient.http", logging.ERROR, logging.WARNING),
+        ("urllib3.connectionpool", logging.ERROR, logging.WARNING),
+    ],
+)
+def test_chatty_libraries_are_heard_when_it_is_bad(lines: io.StringIO, library: str, told: int, quiet: int) -> None:
+    logging.getLogger(library).log(quiet, "GET /users/42")
+    logging.getLogger(library).log(told, "it is bad")
+    assert "it is bad" in lines.getvalue()
     assert "users/42" not in lines.getvalue()
 
 
@@ -100,3 +112,53 @@ def test_no_line_of_a_traceback_can_pass_for_one_of_ours(lines: io.StringIO) -> 
     assert "handling failed" in first
     assert any("forged" in line for line in rest)
     assert all(line.startswith("  | ") for line in rest)
+
+
+@pytest.fixture
+def root() -> Iterator[None]:
+    logger = logging.getLogger()
+    before, level = logger.handlers[:], logger.level
+    yield
+    logger.handlers[:] = before
+    logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("root")
+def test_as_json_each_event_is_one_object_with_its_fields() -> None:
+    stream = io.StringIO()
+    log.setup("info", stream, form="json")
+    logging.getLogger("glassq.worker").error("child died %s", kv(pid=7, how="SIGKILL", job=3, level="x\ny\u2028"))
+    logging.getLogger("glassq.worker").info("100 %% of %s", "it")
+    try:
+        raise ValueError("no")
+    except ValueError:
+        logging.getLogger("x").exception("failed")
+    died, words, failed = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (died["event"], died["level"], died["logger"], died["pid_"], died["how"], died["job"]) == (
+        "child died", "error", "glassq.worker", 7, "SIGKILL", 3,
+    )  # fmt: skip
+    assert died["level_"] == "x\ny\u2028"
+    assert stream.getvalue().isascii()
+    assert words["event"] == "100 % of it"
+    assert failed["traceback"].endswith("ValueError: no")
+
+
+@pytest.mark.usefixtures("root")
+def test_in_the_journal_each_line_has_its_priority_and_elsewhere_none(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("w+") as stream:
+        found = (tmp_path / "journal").stat()
+        log.setup("debug", stream, journal=f"{found.st_dev}:{found.st_ino}")
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+            logging.getLogger("x").log(level, "said")
+        try:
+            raise ValueError("no")
+        except ValueError:
+            logging.getLogger("x").exception("failed")
+        log.setup("debug", stream, journal=f"{found.st_dev}:{found.st_ino + 1}")
+        logging.getLogger("x").info("last")
+        stream.seek(0)
+        lines = stream.read().splitlines()
+    assert [line[:3] for line in lines[:4]] == ["<7>", "<6>", "<4>", "<3>"]
+    assert all(line.startswith("<3>") for line in lines[4:-1])
+    assert lines[-1].endswith("last")
+    assert not lines[-1].startswith("<")

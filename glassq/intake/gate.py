@@ -161,6 +161,9 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         self.pending_conns.append(conn)
 
     def _on_bytes(self, conn: Connection, sock: Any) -> None:
+        if sock.fileno() < 0:
+            # a connection accepted in the same round took its place
+            return
         try:
             chunk = sock.recv(CHUNK)
         except BlockingIOError:

@@ -48,7 +48,7 @@ class Server(Application):  # type: ignore[misc]
 
     def load(self) -> falcon.App[Any, Any]:
         """The app, in a worker. It reads no file: one that is being edited cannot stop a worker that is replaced."""
-        log.setup(self.settings.log.level)
+        log.setup(self.settings.log.level, form=self.settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
         return get_app(self.settings, self._sources)
 
     def reload(self) -> None:

@@ -37,6 +37,8 @@ log = logging.getLogger("glassq.worker")
 TICK = 0.5
 # A child whose keeper has not beaten for so long, in seconds, is frozen.
 SILENCE = 20.0
+# After a pause of the parent itself children have so long to show that they live, in seconds.
+MOMENT = 5.0
 # One that still starts has no keeper yet; the modules of its handlers may take so long to load.
 STARTUP = 60.0
 # A child that lived less than this, in seconds, and worked nothing, is replaced with backoff, from the second to the
@@ -105,7 +107,7 @@ class Pool:
         self._stop_by: float | None = None
         self._cold = False
         self._exit_code = 0
-        self._ticked = 0.0
+        self._ticked = self._patient_until = 0.0
 
     def run(self) -> int:
         """Runs until stopped. 0 after an orderly stop, 78 when the configuration is wrong."""
@@ -122,7 +124,8 @@ class Pool:
     def _tick(self) -> None:
         now = time.monotonic()
         # After a pause of our own (a suspended machine, a frozen group) every child looks silent: give them a moment.
-        paused = self._ticked and now - self._ticked > self._plan.silence / 2
+        if self._ticked and now - self._ticked > self._plan.silence / 2:
+            self._patient_until = now + min(MOMENT, self._plan.silence / 2)
         self._ticked = now
         self._reap()
         if self._stop_by is None:
@@ -131,7 +134,7 @@ class Pool:
         elif now > self._stop_by:
             self._stop_harder(now)
         self._remind()
-        if not paused:
+        if now >= self._patient_until:
             self._kill_hung(now)
         self._report(now)
 

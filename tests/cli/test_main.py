@@ -122,6 +122,7 @@ def test_ctrl_c_is_quiet_and_exit_130(offline: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         offline.url = f"beanstalk://127.0.0.1:{server.getsockname()[1]}"
         offline.configure()
+        offline.file.write_text(offline.file.read_text().replace("[queue]", '[queue]\ntimeout = "20s"'))
         running = subprocess.Popen(
             [*program("glassq"), "--config", str(offline.file), "status"],
             stdout=subprocess.PIPE,

@@ -185,12 +185,19 @@ def test_long_timeouts_in_the_settings_do_not_make_a_sender_wait(proxy: Proxy) -
     unavailable_in_time(enqueue)
 
 
-def test_when_one_connection_is_found_dead_the_idle_ones_are_not_tried_either(proxy: Proxy) -> None:
-    enqueue = Enqueue(connect(proxy.url, "1500ms"))
+@pytest.fixture
+def patient(proxy: Proxy) -> Iterator[Enqueue]:
+    """One that gives up late enough for four threads to get their connections, and early enough for another try."""
+    made = Enqueue(connect(proxy.url, "1500ms"))
+    yield made
+    made.close()
+
+
+def test_when_one_connection_is_found_dead_the_idle_ones_are_not_tried_either(patient: Enqueue, proxy: Proxy) -> None:
     # nobody is answered before all four have their connection
     proxy.set(FREEZE)
     with ThreadPoolExecutor(4) as threads:
-        going = threads.map(lambda number: put_at_last(enqueue, b"ping %d" % number), range(4))
+        going = threads.map(lambda number: put_at_last(patient, b"ping %d" % number), range(4))
         wait_for(lambda: len(proxy.links) >= 4, "four connections")
         proxy.set(PASS)
         list(going)
@@ -198,10 +205,9 @@ def test_when_one_connection_is_found_dead_the_idle_ones_are_not_tried_either(pr
     # as a firewall does that forgets connections: nothing comes through, nobody says so
     for link in before:
         link.set(FREEZE)
-    put_at_last(enqueue, b"after")
+    put_at_last(patient, b"after")
     # the one that was tried holds bytes back, and does not see its end
     wait_for(lambda: sum("there" in link.over for link in before) >= len(before) - 1, "the others to be closed")
-    enqueue.close()
 
 
 def test_all_goes_well_one_byte_at_a_time(enqueue: Enqueue, proxy: Proxy, beanstalkd: Beanstalkd) -> None:
