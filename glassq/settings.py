@@ -186,6 +186,10 @@ class Settings(_Section, frozen=True):
         """
         value: Any = self
         for name in key.split("."):
+            if value is None:
+                raise SettingsError(
+                    f"{self.file}: missing section [{key.rpartition('.')[0]}]: expected it for its {name}"
+                )
             value = getattr(value, name)
         try:
             text = Path(value).read_text("utf-8")

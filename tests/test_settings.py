@@ -333,3 +333,8 @@ def test_a_file_beside_the_settings_wins_over_the_one_of_the_source_tree(tmp_pat
 def test_a_file_that_is_nowhere_is_named_with_all_places(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=rf"missing\.conf is missing; looked at: {tmp_path}/missing\.conf, "):
         installed_file("missing.conf", parse("", str(tmp_path / "glassq.toml")))
+
+
+def test_a_secret_of_a_section_that_is_missing_names_the_section() -> None:
+    with pytest.raises(SettingsError, match=r"missing section \[sources\.mirror\]: expected it for its verify_tokens"):
+        parse("", "/etc/glassq/glassq.toml").secret("sources.mirror.verify_tokens_file")
