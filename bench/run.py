@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import statistics
@@ -17,17 +16,17 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import load
+import push
+import rate
 import servers
+from measure import LONG, median, rate_of_drain, say, side_by_side
 from rich.console import Console
 from rich.table import Table
 
 from glassq import delivery as envelope
-
-if TYPE_CHECKING:
-    import greenstalk
 
 CHILDREN = 4
 CONNECTIONS = 16
@@ -77,27 +76,16 @@ def drain(place: Path, rounds: int, jobs: int) -> dict[str, float]:
             directory.mkdir()
             with servers.beanstalkd(directory) as port, ExitStack() as stack:
                 client = stack.enter_context(servers.client(port))
-                client.pause_tube("glassq", 3600) if "glassq" in client.tubes() else None
                 if name == "pool":
                     stack.enter_context(servers.pool(directory, port, CHILDREN, "handlers:noop"))
                 else:
-                    stack.enter_context(bare_loops(port, CHILDREN))
-                client.pause_tube("glassq", 3600)
+                    stack.enter_context(side_by_side(CHILDREN, bare_loop, port))
+                client.pause_tube("glassq", LONG)
                 for _ in range(jobs):
                     client.put(body)
                 client.pause_tube("glassq", 0)
-                found[name].append(time_to_drain(client, jobs))
+                found[name].append(rate_of_drain(client, "glassq", jobs))
     return {name: median(rates) for name, rates in found.items()}
-
-
-def bare_loops(port: int, processes: int) -> ExitStack:
-    stack = ExitStack()
-    for _ in range(processes):
-        process = multiprocessing.Process(target=bare_loop, args=(port,), daemon=True)
-        process.start()
-        stack.callback(process.join)
-        stack.callback(process.kill)
-    return stack
 
 
 def bare_loop(port: int) -> None:
@@ -108,27 +96,17 @@ def bare_loop(port: int) -> None:
         client.delete(job)
 
 
-def time_to_drain(client: greenstalk.Client[bytes], jobs: int) -> float:
-    """Jobs a second, from the first to the last."""
-    started = time.perf_counter()
-    while True:
-        counts = client.stats_tube("glassq")
-        if not counts["current-jobs-ready"] + counts["current-jobs-reserved"]:
-            return jobs / (time.perf_counter() - started)
-        time.sleep(0.01)
-
-
-def latency(place: Path, seconds: float, rate: float) -> dict[str, float]:
+def latency(place: Path, seconds: float, speed: float) -> dict[str, float]:
     """(c) from the sending of a ping to the start of its handler, at a steady rate."""
     place.mkdir()
     with servers.intake(place) as (port, queue_port), servers.pool(place, queue_port, CHILDREN, "handlers:stamp"):
-        load.steady(port, rate=rate, seconds=1)
+        load.steady(port, rate=speed, seconds=1)
         for file in place.glob("late.*"):
             file.write_text("")
-        say(f"latency: {rate:g} pings/s for {seconds:g} s")
-        sent = load.steady(port, rate=rate, seconds=seconds)
+        say(f"latency: {speed:g} pings/s for {seconds:g} s")
+        sent = load.steady(port, rate=speed, seconds=seconds)
         with servers.client(queue_port) as client:
-            time_to_drain(client, 1)
+            rate_of_drain(client, "glassq", 1)
         late = [float(line) for file in place.glob("late.*") for line in file.read_text().splitlines()]
     if len(late) < len(sent.times) or sent.failed:
         sys.exit(f"bench: {len(sent.times)} pings sent, {len(late)} handled, {sent.failed} not acknowledged")
@@ -165,14 +143,6 @@ def pss(pid: int) -> float:
     return float("nan")
 
 
-def median(values: Any) -> float:
-    return statistics.median(list(values))
-
-
-def say(what: str) -> None:
-    print(f"bench: {what}", file=sys.stderr)
-
-
 def report(results: dict[str, Any]) -> None:
     ack, drained, late, idle = (results[name] for name in ("acknowledge", "drain", "latency", "rest"))
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -206,6 +176,8 @@ def report(results: dict[str, Any]) -> None:
     table.add_row(
         f"idle CPU of the pool, % of a core, {CHILDREN} children", f"{idle['idle_cpu_percent']:.2f}", "", "", "", "1"
     )
+    for row in (*push.rows(results["dispatch"], CHILDREN), *rate.rows(results["rate"])):
+        table.add_row(*row)
     out.print(table)
 
 
@@ -213,7 +185,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of one round of (a), of (c), and of (d) twice")
-    parser.add_argument("--jobs", type=int, default=6000, help="of one round of (b)")
+    parser.add_argument("--jobs", type=int, default=6000, help="of one round of (b), and of (e)")
+    parser.add_argument("--rate-seconds", type=float, default=30.0, help="of (f)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="glassq-bench-", dir=os.environ.get("BENCH_DIR")) as name:
         place = Path(name)
@@ -223,6 +196,10 @@ def main() -> None:
             "drain": drain(place, arguments.rounds, arguments.jobs),
             "latency": latency(place / "latency", arguments.seconds * 2, 200),
             "rest": rest(place / "rest", arguments.seconds * 3),
+            "dispatch": push.dispatch(
+                place / "dispatch", arguments.rounds, arguments.jobs, arguments.seconds / 2, CHILDREN
+            ),
+            "rate": rate.measure(place / "rate", seconds=arguments.rate_seconds, processes=CHILDREN),
         }
     report(results)
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")

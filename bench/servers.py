@@ -70,8 +70,8 @@ def wait_for_port(port: int) -> None:
             time.sleep(0.02)
 
 
-def settings(directory: Path, queue_port: int, web_port: int, *, handler: str, processes: int) -> Path:
-    """A glassq.toml for the bench: the defaults, but for places and the handler."""
+def settings(directory: Path, queue_port: int, web_port: int, *, handler: str, processes: int, push: str = "") -> Path:
+    """A glassq.toml for the bench: the defaults, but for places, the handler and the part for push queues."""
     (directory / "tokens").write_text(f"{TOKEN}\n")
     (directory / "client-secret").write_text("bench\n")
     (directory / "credentials-key").write_text(base64.urlsafe_b64encode(bytes(32)).decode() + "\n")
@@ -100,7 +100,7 @@ url = "sqlite:///{directory}/ledger.db"
 [[routes]]
 source = "mirror"
 handler = "{handler}"
-""")
+{push}""")
     shutil.copy(Path(__file__).parent / "handlers.py", directory)
     return file
 
@@ -139,18 +139,23 @@ def plain_app(directory: Path, app: str) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def pool(directory: Path, queue_port: int, processes: int, handler: str) -> Iterator[subprocess.Popen[bytes]]:
+def pool(
+    directory: Path, queue_port: int, processes: int, handler: str = "handlers:noop", *, push: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
     """glassq's pool, once all its children reserve."""
-    file = settings(directory, queue_port, free_port(), handler=handler, processes=processes)
+    file = settings(directory, queue_port, free_port(), handler=handler, processes=processes, push=push)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
         ready.bind(str(directory / "notify"))
         ready.settimeout(START)
         command = [sys.executable, str(ROOT / "bin/glassq-worker"), "--config", str(file)]
         with process(command, directory / "worker.log", NOTIFY_SOCKET=str(directory / "notify")) as started:
-            while b"READY=1" not in ready.recv(4096).splitlines():
-                pass
+            try:
+                while b"READY=1" not in ready.recv(4096).splitlines():
+                    pass
+            except TimeoutError:
+                sys.exit(f"bench: the pool does not start\n{(directory / 'worker.log').read_text()}")
             yield started
 
 
-def client(queue_port: int) -> greenstalk.Client[bytes]:
-    return greenstalk.Client(("127.0.0.1", queue_port), encoding=None, use="glassq", watch="glassq")
+def client(queue_port: int, tube: str = "glassq") -> greenstalk.Client[bytes]:
+    return greenstalk.Client(("127.0.0.1", queue_port), encoding=None, use=tube, watch=tube)

@@ -1,0 +1,144 @@
+"""Tasks: how many a second are dispatched to a target that answers at once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import load
+import requests
+import servers
+from measure import LONG, median, rate_of_drain, say, side_by_side
+from target import count, target
+
+from glassq import taskqueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TUBE = "glassq.push.default"
+PAYLOAD = load.request(0).partition(b"\r\n\r\n")[2]
+# So far above what can be dispatched that it never holds anything up.
+UNLIMITED = "queue:\n- name: default\n  rate: 1000000/s\n  bucket_size: 1000000\n"
+# Until all processes of a loop are under way, in seconds.
+WARM = 0.5
+
+
+def dispatch(place: Path, rounds: int, jobs: int, seconds: float, processes: int) -> dict[str, float]:
+    """(e) tasks/s of the pool, beside processes that do less: a plain worker, and requests.Session alone.
+
+    The target alone, asked by raw sockets of one process, shows that it is not what limits them.
+    """
+    kinds: dict[str, Callable[[Path, int, Path], float]] = {
+        "pool": lambda directory, port, record: of_pool(directory, port, record, jobs, processes),
+        "naive": lambda directory, port, record: of_naive(directory, port, record, jobs, processes),
+        "session": lambda _, port, record: of_session(port, record, seconds, processes),
+        "target": lambda _, port, __: load.full_speed(port, connections=processes, seconds=seconds / 2).rate,
+    }
+    found: dict[str, list[float]] = {name: [] for name in kinds}
+    for number in range(rounds):
+        for name, measure in kinds.items():
+            say(f"dispatch: round {number + 1} of {rounds}, {name}")
+            directory = place / f"{name}{number}"
+            directory.mkdir(parents=True)
+            with target(directory) as (port, record):
+                found[name].append(measure(directory, port, record))
+    return {name: median(rates) for name, rates in found.items()}
+
+
+def of_pool(directory: Path, port: int, record: Path, jobs: int, processes: int) -> float:
+    """glassq's pool, with tasks of taskqueue.add."""
+    with (
+        servers.beanstalkd(directory) as queue_port,
+        servers.client(queue_port, TUBE) as client,
+        servers.pool(directory, queue_port, processes, push=settings(directory, port, UNLIMITED)),
+    ):
+        client.pause_tube(TUBE, LONG)
+        add(directory, jobs)
+        client.pause_tube(TUBE, 0)
+        rate = rate_of_drain(client, TUBE, jobs)
+    return checked(rate, record, jobs)
+
+
+def of_naive(directory: Path, port: int, record: Path, jobs: int, processes: int) -> float:
+    """The worker that one would write: reserve, requests.Session.post, delete."""
+    with (
+        servers.beanstalkd(directory) as queue_port,
+        servers.client(queue_port, TUBE) as client,
+        side_by_side(processes, naive_loop, queue_port, port),
+    ):
+        client.pause_tube(TUBE, LONG)
+        for _ in range(jobs):
+            client.put(PAYLOAD)
+        client.pause_tube(TUBE, 0)
+        rate = rate_of_drain(client, TUBE, jobs)
+    return checked(rate, record, jobs)
+
+
+def of_session(port: int, record: Path, seconds: float, processes: int) -> float:
+    """requests.Session.post in a loop, without any queue."""
+    with side_by_side(processes, session_loop, port):
+        while count(record) < processes:
+            time.sleep(0.01)
+        time.sleep(WARM)
+        before, started = count(record), time.perf_counter()
+        time.sleep(seconds)
+        return (count(record) - before) / (time.perf_counter() - started)
+
+
+def naive_loop(queue_port: int, port: int) -> None:
+    client = servers.client(queue_port, TUBE)
+    with requests.Session() as session:
+        while True:
+            job = client.reserve()
+            session.post(f"http://127.0.0.1:{port}/work", data=job.body).raise_for_status()
+            client.delete(job)
+
+
+def session_loop(port: int) -> None:
+    with requests.Session() as session:
+        while True:
+            session.post(f"http://127.0.0.1:{port}/work", data=PAYLOAD).raise_for_status()
+
+
+def settings(directory: Path, port: int, queue_yaml: str) -> str:
+    """The part of glassq.toml for push queues."""
+    (directory / "queue.yaml").write_text(queue_yaml)
+    return f"""
+[push]
+queue_yaml = "{directory}/queue.yaml"
+names = "sqlite:///{directory}/names.db"
+[push.targets]
+default = "http://127.0.0.1:{port}"
+"""
+
+
+def add(directory: Path, jobs: int) -> None:
+    """So many tasks, as a program puts them."""
+    taskqueue.configure(str(directory / "glassq.toml"))
+    for tasks in hundreds(jobs):
+        taskqueue.Queue().add([taskqueue.Task(PAYLOAD, url="/work") for _ in range(tasks)])
+    taskqueue.configure(None)
+
+
+def hundreds(jobs: int) -> Iterator[int]:
+    """As many as one add takes, until all are there."""
+    while jobs > 0:
+        yield min(jobs, taskqueue.MAX_TASKS_PER_ADD)
+        jobs -= taskqueue.MAX_TASKS_PER_ADD
+
+
+def checked(rate: float, record: Path, jobs: int) -> float:
+    if count(record) != jobs:
+        raise SystemExit(f"bench: {jobs} tasks, but the target was asked {count(record)} times")
+    return rate
+
+
+def rows(found: dict[str, Any], processes: int) -> Iterator[tuple[str, ...]]:
+    """For the table of all results."""
+    what, mine = f"dispatched tasks/s, {processes} children", found["pool"]
+    session, naive, alone = found["session"], found["naive"], found["target"]
+    yield what, f"{mine:.0f}", f"{session:.0f}", "bare loop: Session.post", f"{mine / session:.2f}", "0.5"
+    yield what, f"{mine:.0f}", f"{naive:.0f}", "naive worker: reserve, Session.post, delete", f"{mine / naive:.2f}"
+    yield "  the target alone, raw sockets", "", f"{alone:.0f}", "the bare loop is far below it"
