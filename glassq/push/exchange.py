@@ -8,8 +8,9 @@ wherever (see `errors.Interrupt`), no later request can read what was meant for 
 from __future__ import annotations
 
 import os
+import re
 import ssl
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, IncompleteRead
@@ -30,8 +31,6 @@ from urllib3.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from urllib3.response import BaseHTTPResponse
-
     from glassq.push.call import Call
 
 # A target that does not take a connection in this time, in seconds, will not take it later either.
@@ -41,6 +40,7 @@ KEPT = 4 << 10
 # So much of it is read, in bytes, so that the connection can be used again. A longer one is cut: it costs less to
 # connect anew.
 MOST_READ = 64 << 10
+_BREAKS = re.compile(r"[\r\n\0]")
 # A socket takes no endless timeout. In seconds; an attempt's deadline is well below.
 _LONGEST = 86_400.0
 
@@ -111,6 +111,10 @@ class _Response(HTTPResponse):
             # it is closed already where this was no HTTP
             if self.fp is head:
                 self.fp = reader
+        lengths = self.headers.get_all("content-length", [])
+        if len(set(lengths)) > 1 or (lengths and self.length is None and not self.chunked):
+            # nobody can say where this answer ends (RFC 9112, section 6.3)
+            raise HTTPException("a Content-Length that is none")
 
 
 class Exchange:
@@ -162,7 +166,6 @@ class Exchange:
             connection = HTTPSConnection(origin.host, origin.port, timeout=timeout, ssl_context=self._tls)
         else:
             connection = HTTPConnection(origin.host, origin.port, timeout=timeout)
-        connection.response_class = _Response
         try:
             connection.connect()
         except BaseException:
@@ -174,15 +177,16 @@ class Exchange:
         """One request and its answer. Raises ConnectionError where the target hangs up without one."""
         keep = False
         try:
-            connection.timeout = _bounded(remaining())
-            _write(connection, call)
-            response = connection.getresponse()
-            try:
+            sock = connection.sock
+            sock.settimeout(_bounded(remaining()))
+            # who refuses a body may answer, and close, before having read all of it
+            with suppress(ConnectionError):
+                sock.sendall(_bytes(origin, call))
+            with closing(_Response(sock, method=call.method)) as response:
+                response.begin()
                 answer, whole = _read(response, remaining)
-            finally:
-                response.close()
-            # after 101 to 199 another answer follows: the next request would take it for its own
-            keep = whole and answer.status >= HTTPStatus.OK and not connection.is_closed
+                # after 101 to 199 another answer follows: the next request would take it for its own
+                keep = whole and answer.status >= HTTPStatus.OK and not response.will_close
         finally:
             if not keep:
                 connection.close()
@@ -191,15 +195,23 @@ class Exchange:
         return answer
 
 
-def _write(connection: HTTPConnection, call: Call) -> None:
-    # who refuses a body may answer, and close, before having read all of it
-    with suppress(ConnectionError):
-        connection.request(
-            call.method, call.path, call.body or None, call.headers, preload_content=False, decode_content=False
-        )
+def _bytes(origin: Origin, call: Call) -> bytes:
+    """The whole request, to be sent at once: http.client sends head and body apart, and takes twice the time.
+
+    Raises ValueError where a header would break its line.
+    """
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    port = f":{origin.port}" if origin.port else ""
+    lines = [f"{call.method} {call.path} HTTP/1.1", f"Host: {host}{port}", "Accept-Encoding: identity"]
+    lines += [f"{name}: {value}" for name, value in call.headers.items()]
+    if call.body or call.method in ("POST", "PUT"):
+        lines.append(f"Content-Length: {len(call.body)}")
+    if any(_BREAKS.search(line) for line in lines):
+        raise ValueError("a header has more than one line")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + call.body
 
 
-def _read(response: BaseHTTPResponse, remaining: Callable[[], float]) -> tuple[Answer, bool]:
+def _read(response: HTTPResponse, remaining: Callable[[], float]) -> tuple[Answer, bool]:
     """The answer, and whether it was read to its end."""
     body, seen, whole, failure = bytearray(), 0, False, ""
     try:
@@ -208,12 +220,14 @@ def _read(response: BaseHTTPResponse, remaining: Callable[[], float]) -> tuple[A
             body += piece[: KEPT - len(body)]
             seen += len(piece)
             whole = not piece
+            if whole and response.length:
+                raise IncompleteRead(bytes(body), response.length)
             if not whole and not remaining():
                 raise TimeoutError
     except _TROUBLE as error:
         failure = _words(error)
     reason, cut = response.reason or "", seen > len(body) or not whole
-    return Answer(response.status, reason, response.headers, bytes(body), cut, failure), whole
+    return Answer(response.status, reason, dict(response.getheaders()), bytes(body), cut, failure), whole
 
 
 def _bounded(seconds: float) -> float:

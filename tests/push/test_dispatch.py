@@ -349,7 +349,7 @@ def test_an_answer_of_the_targets_own_words_is_shown(context: Context) -> None:
         ({"raw": "HTTP/1.1 9999 Much\r\n\r\n"}, "answered what is not HTTP (BadStatusLine)"),
         ({"raw": "HTTP/1.1 200 " + "x" * 70_000 + "\r\n\r\n"}, "answered what is not HTTP (LineTooLong)"),
         ({"raw": "HTTP/1.1 200 OK\r\n" + "A: b\r\n" * 200 + "\r\n"}, "answered what is not HTTP (HTTPException)"),
-        ({"raw": "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n"}, "answered what is not HTTP (InvalidHeader)"),
+        ({"raw": "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n"}, "answered what is not HTTP (HTTPException)"),
         ({"raw": "HTTP/1.1 200"}, "broke its answer off"),
         ({"raw": "HTTP/1.1 200 OK\r\n"}, "broke its answer off"),
         ({"raw": "HTTP/1.1 200 OK\r\nContent-Le"}, "broke its answer off"),
