@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TUBE = "glassq.push.default"
 PAYLOAD = load.request(0).partition(b"\r\n\r\n")[2]
 # So far above what can be dispatched that it never holds anything up.
-UNLIMITED = "queue:\n- name: default\n  rate: 1000000/s\n  bucket_size: 1000000\n"
+UNLIMITED = "queue:\n- name: default\n  rate: 1000000/s\n  bucket_size: 1000000\n  max_concurrent_requests: 1000\n"
 # Until all processes of a loop are under way, in seconds.
 WARM = 0.5
 

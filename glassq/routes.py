@@ -10,6 +10,7 @@ What it returns (a string or a small dict) is written to the ledger as the resul
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import logging
@@ -50,6 +51,10 @@ class Context:
     def remaining(self) -> float:
         """Seconds until this attempt's soft deadline; 0 when it has passed."""
         return max(0.0, self.deadline - time.monotonic())
+
+    def keep(self, make: Callable[[Settings], T], made: T) -> None:
+        """From now on `once(make)` returns `made`, which was made elsewhere."""
+        self._made[make] = made
 
     def once(self, make: Callable[[Settings], T]) -> T:
         """`make(settings)`, made at the first call in this process and kept: clients, caches, connections."""
@@ -112,8 +117,9 @@ class Routes:
                 context.once(make)
             except SettingsError:
                 raise
-            except GlassqError as error:
-                log.warning("not ready for deliveries yet %s", kv(why=error))
+            except Exception as error:
+                why = error if isinstance(error, GlassqError) else f"{type(error).__name__}: {error}"
+                log.warning("not ready for deliveries yet %s", kv(why=why))
 
     def match(self, delivery: Delivery) -> Destination | None:
         """Where this delivery goes, or None where no route matches."""
@@ -158,8 +164,17 @@ def _load(name: str, index: int, file: str) -> Handler:
     if _takes(handler, "delivery", "context"):
         return cast("Handler", handler)
     if _takes(handler, "delivery"):
-        return lambda delivery, _: handler(delivery)
+        return _of_one(handler)
     raise SettingsError(f"{where}: expected a function of (delivery) or (delivery, context)")
+
+
+def _of_one(handler: Callable[[Delivery], Result]) -> Handler:
+    # wraps: what `needs` and `retried_by` have marked stays marked
+    @functools.wraps(handler)
+    def work(delivery: Delivery, _context: Context) -> Result:
+        return handler(delivery)
+
+    return work
 
 
 def _takes(handler: Any, *arguments: object) -> bool:

@@ -154,6 +154,19 @@ def test_a_route_of_ones_own_for_tasks_comes_first(home: Path) -> None:
     assert works(load(parse(text, str(home / "glassq.toml"))), source="push") == "one"
 
 
+def test_what_a_handler_of_one_argument_is_marked_with_stays(home: Path) -> None:
+    (home / "handlers_here.py").write_text(
+        "from glassq.routes import needs, retried_by\n"
+        "@retried_by(lambda delivery, context: 7)\n@needs(lambda settings: 1 / 0)\ndef one(delivery): ...\n"
+    )
+    loaded = load(settings_of(home, route("one")))
+    found = loaded.match(envelope.new("mirror", b"{}", {}))
+    assert found is not None
+    assert found.rule(envelope.new("mirror", b"{}", {}), Context(Settings())) == 7
+    # what a handler needs and cannot be made yet is tried again with its first delivery
+    loaded.prepare(Context(Settings()))
+
+
 def test_what_is_made_once_is_made_once_in_a_context() -> None:
     context, made = Context(Settings()), []
 

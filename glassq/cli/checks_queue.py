@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from glassq.cli.checks import Check, barrier
+from glassq.cli.find import our_tubes
 from glassq.cli.output import span
 from glassq.cli.status import stuck_words
 from glassq.delivery import MAX_JOB
@@ -133,20 +134,19 @@ def stuck(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
 
 
 def aside(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
-    tube = queue.stats_tube()
-    if tube.buried:
-        yield Check("buried", None, f"{tube.buried} wait for a decision", f"look with {app.command('buried')}")
+    seen = [queue.stats_tube(name) for name in our_tubes(queue)]
+    buried, delayed = sum(tube.buried for tube in seen), sum(tube.delayed for tube in seen)
+    if buried:
+        yield Check("buried", None, f"{buried} wait for a decision", f"look with {app.command('buried')}")
     else:
-        yield Check("buried", True, f"nothing lies buried; {tube.delayed} are delayed")
+        yield Check("buried", True, f"nothing lies buried; {delayed} are delayed")
     if server.files <= MANY_FILES:
         return
-    said = f"the binlog has {server.files} files; {tube.buried} buried and {tube.delayed} delayed jobs"
-    if tube.buried or tube.delayed:
+    said = f"the binlog has {server.files} files; {buried} buried and {delayed} delayed jobs"
+    if buried or delayed:
         yield Check("binlog", False, f"{said} keep old ones from being removed", "kick or delete what lies buried")
     else:
-        yield Check(
-            "binlog", None, f"{said} are in tube {tube.name}: another tube's jobs, or a long backlog, keep them"
-        )
+        yield Check("binlog", None, f"{said} are in tubes of ours: another tube's jobs, or a long backlog, keep them")
 
 
 QUEUE: list[Callable[[App, Queue, ServerStats], Iterator[Check]]] = [

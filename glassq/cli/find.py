@@ -16,9 +16,11 @@ import click
 from glassq.cli.output import jobs_of, line, warn_short
 from glassq.delivery import Delivery, decode
 from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
+from glassq.mask import masked_text
+from glassq.push.request import tube_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from glassq.ledger.reader import LedgerReader
     from glassq.queues.base import Job, JobStats, Queue, ScanShort
@@ -46,6 +48,20 @@ class Found:
         """The delivery's id, or "" where the job is damaged."""
         return self.delivery.id if self.delivery else ""
 
+    @property
+    def age(self) -> float:
+        """Seconds since its ping was taken; of a damaged job, since it was put."""
+        return self.delivery.age() if self.delivery else self.stats.age
+
+    @property
+    def reason(self) -> str:
+        """Why it lies buried, as far as it says so itself."""
+        if self.delivery is None:
+            return self.damage
+        if self.delivery.buried or not self.delivery.evidence:
+            return masked_text(self.delivery.buried) or "not by glassq: it says no reason"
+        return masked_text(self.delivery.evidence[-1].message)
+
 
 def look(queue: Queue, job_id: int, stats: JobStats | None = None) -> Found:
     """The job with this id. Raises JobNotFound."""
@@ -60,12 +76,28 @@ def look(queue: Queue, job_id: int, stats: JobStats | None = None) -> Found:
         return Found(job, stats, None, str(error))
 
 
-def walk(queue: Queue, states: frozenset[str], on_short: Callable[[ScanShort], None] = warn_short) -> Iterator[Found]:
-    """Every job of our tube in these states, newest first; those that go away meanwhile are left out.
+def is_ours(main: str, tube: str) -> bool:
+    """Whether it is the `main` tube, or one of a push queue."""
+    return tube == main or tube.startswith(tube_of(main, ""))
 
-    `on_short` is told where some could not be found.
+
+def our_tubes(queue: Queue) -> list[str]:
+    """The main tube, and those of push queues that exist now."""
+    return [queue.tube, *sorted(tube for tube in queue.tubes() if tube != queue.tube and is_ours(queue.tube, tube))]
+
+
+def walk(
+    queue: Queue,
+    states: frozenset[str],
+    tubes: Sequence[str],
+    hints: Sequence[int] = (),
+    on_short: Callable[[ScanShort], None] = warn_short,
+) -> Iterator[Found]:
+    """Every job of these tubes in these states, newest first; those that go away meanwhile are left out.
+
+    `hints` are ids of jobs that may be such; `on_short` is told where some could not be found.
     """
-    for stats in jobs_of(queue.scan(states), on_short):
+    for stats in jobs_of(queue.scan(states, *tubes, hints=hints), on_short):
         with suppress(JobNotFound):
             yield look(queue, stats.id, stats)
 
@@ -78,15 +110,17 @@ class Finder:
     open_ledger: Callable[[], LedgerReader]
     _by_name: dict[str, int] | None = field(default=None, init=False)
 
-    def find(self, text: str) -> Found:
+    def find(self, text: str, *, glance: bool = False) -> Found:
         """The job of a job id, a delivery id, or a prefix that one delivery in the queue has.
 
+        With `glance` the ledger's word is enough, that one delivery has a prefix and that one has left the queue: for
+        looking at it, not for deciding on it.
         Raises JobNotFound, click.UsageError for what cannot be an id, click.ClickException for an ambiguous prefix.
         """
         if is_job_id(text):
             return look(self.queue, int(text))
         prefix = checked_prefix(text)
-        if _DELIVERY_ID.fullmatch(prefix) and (found := self._by_ledger(prefix)):
+        if (glance or _DELIVERY_ID.fullmatch(prefix)) and (found := self._by_ledger(prefix, glance=glance)):
             return found
         names = [name for name in self._index() if name.startswith(prefix)]
         if prefix in names:
@@ -97,20 +131,31 @@ class Finder:
             raise ambiguous(text, names)
         return look(self.queue, self._index()[names[0]])
 
-    def _by_ledger(self, delivery: str) -> Found | None:
+    def _by_ledger(self, prefix: str, *, glance: bool) -> Found | None:
         try:
             with self.open_ledger() as ledger:
-                entry = ledger.get(delivery)
-            found = look(self.queue, entry.job) if entry and entry.job else None
-        except (SettingsError, JobNotFound):
+                entries = ledger.find(prefix)
+        except SettingsError:
             return None
-        return found if found and found.name == delivery else None
+        if glance and len(entries) > 1:
+            raise ambiguous(prefix, [entry.delivery for entry in entries])
+        if len(entries) != 1 or not (glance or entries[0].delivery == prefix):
+            return None
+        [entry] = entries
+        if not entry.job:
+            if glance:
+                raise JobNotFound(f"the queue holds no delivery {line(entry.delivery)}")
+            return None
+        with suppress(JobNotFound):
+            found = look(self.queue, entry.job)
+            return found if found.name == entry.delivery else None
+        return None
 
     def _index(self) -> dict[str, int]:
         """The newest job of every delivery in the queue, by one scan."""
         if self._by_name is None:
             self._by_name = {}
-            for found in walk(self.queue, ALL_STATES):
+            for found in walk(self.queue, ALL_STATES, our_tubes(self.queue)):
                 self._by_name.setdefault(found.name, found.job.id)
             self._by_name.pop("", None)
         return self._by_name

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.buried import BURIED
-from glassq.cli.find import Finder, look, walk
-from glassq.cli.output import console, line, print_json, short_words, span
+from glassq.cli.find import Finder, is_ours, look
+from glassq.cli.output import console, each_of, line, print_json, short_words, span
+from glassq.cli.pace import Canary, Pace, per_second, stopped
+from glassq.cli.where import Where, filters, lying, nothing, seconds
 from glassq.errors import JobNotFound
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be d
 yes = click.option("--yes", is_flag=True, help="Don't ask.")
 
 
+AT_ONCE = Pace()
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """What became of one id. `did` is "kicked", "deleted", the same with "would be " before it, or "nothing"."""
@@ -36,49 +41,137 @@ class Done:
     why: str = ""
 
 
+limit = click.option("--limit", type=click.IntRange(1), help="At most so many of those that fit, the newest.")
+
+
 @click.command()
 @click.argument("ids", metavar="ID...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every buried delivery.")
+@click.option("--all", "everything", is_flag=True, help="Every buried delivery, those of push queues too.")
+@filters
+@limit
+@click.option("--rate", metavar="N/s", help='Not faster than this: "10/s", "30/m", "5/h".')
+@click.option("--canary", is_flag=True, help="First one, then ten, then the rest; stop when they fail again.")
+@click.option("--wait", default="15m", show_default=True, help="How long --canary waits for what they come to.")
 @dry_run
 @yes
 @as_json
 @pass_app
-def kick(app: App, ids: tuple[str, ...], everything: bool, dry_run: bool, yes: bool, as_json: bool) -> int:
-    """Have buried deliveries worked again, with a fresh budget of attempts."""
-    if everything == bool(ids):
-        raise click.UsageError("expected either ids or --all")
+def kick(
+    app: App,
+    ids: tuple[str, ...],
+    everything: bool,
+    where: Where,
+    limit: int | None,
+    rate: str | None,
+    canary: bool,
+    wait: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Have buried deliveries worked again, with a fresh budget of attempts: by id, all, or those that fit."""
+    _check(ids, everything or bool(where), bool(limit or rate or canary))
+    pace = Pace(per_second(rate) if rate else None, canary, seconds("--wait", wait))
     with app.queue() as queue:
-        if everything:
-            count = queue.stats_tube().buried
-            _ask(f"kick {_number(count)}?", needed=count > 0 and not (yes or dry_run))
-            short: list[ScanShort] = []
-            done = [_kick(queue, str(each.job.id), each, dry_run) for each in walk(queue, BURIED, short.append)]
-            missed = [Done("--all", None, None, "nothing", short_words(each)) for each in short]
-            return _report([*done, *missed], as_json)
-        found, missing = _each(queue, app, ids)
+        if not ids:
+            bulk = Bulk(app, queue, where, queue.kick, "kick", "kicked", dry_run)
+            return report(bulk.run(limit, ask=not yes, pace=pace), as_json, nothing(where))
+        found, missing = each_found(queue, app, ids)
         done = [_kick(queue, text, each, dry_run) for text, each in found]
-    return _report([*done, *missing], as_json)
+    return report([*done, *missing], as_json)
 
 
 @click.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1)
+@filters
+@limit
 @dry_run
 @yes
 @as_json
 @pass_app
-def delete(app: App, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> int:
-    """Remove deliveries for good, whatever state they are in (but not while one is being worked)."""
+def delete(
+    app: App, ids: tuple[str, ...], where: Where, limit: int | None, dry_run: bool, yes: bool, as_json: bool
+) -> int:
+    """Remove deliveries for good: by id, whatever state they are in (but not while one is being worked), or the buried
+    ones that fit."""
+    _check(ids, bool(where), bool(limit))
     with app.queue() as queue:
-        found, missing = _each(queue, app, ids)
+        if not ids:
+            bulk = Bulk(app, queue, where, queue.delete, "delete", "deleted", dry_run)
+            return report(bulk.run(limit, ask=not yes), as_json, nothing(where))
+        found, missing = each_found(queue, app, ids)
         if found and not (yes or dry_run):
             for _, each in found:
                 click.echo(f"{_name(each)}: {each.stats.state}, {span(each.stats.age)} old", err=True)
             _ask(f"delete {_number(len(found))} for good?", needed=True)
         done = [_delete(queue, text, each, dry_run) for text, each in found]
-    return _report([*done, *missing], as_json)
+    return report([*done, *missing], as_json)
 
 
-def _each(queue: Queue, app: App, ids: Iterable[str]) -> tuple[list[tuple[str, Found]], list[Done]]:
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """One command for all buried deliveries that fit."""
+
+    app: App
+    queue: Queue
+    where: Where
+    command: Callable[[int], None]
+    verb: str
+    did: str
+    dry_run: bool
+
+    def run(self, limit: int | None, *, ask: bool, pace: Pace = AT_ONCE) -> list[Done]:
+        """Does it, after it has asked where it shall; `limit` is how many at most."""
+        short: list[ScanShort] = []
+        chosen = [found.job.id for found in islice(lying(self.app, self.queue, self.where, short.append), limit)]
+        _ask(f"{self.verb} {_number(len(chosen))}?", needed=bool(chosen) and ask and not self.dry_run)
+        done: list[Done] = []
+        try:
+            self._go(chosen, pace if not self.dry_run else AT_ONCE, done)
+        except KeyboardInterrupt:
+            why = f"interrupted: {len(done)} of {len(chosen)} are {self.did}"
+            done.append(Done("--all", None, None, "nothing", why))
+        return [*done, *(Done("--all", None, None, "nothing", short_words(each)) for each in short)]
+
+    def _go(self, chosen: list[int], pace: Pace, done: list[Done]) -> None:
+        for lot, wait in pace.lots(chosen):
+            canary = Canary(self.app, self.queue, lot) if wait else None
+            start = len(done)
+            for job in each_of(lot, f"{self.did} so far", pace.paced(lot)):
+                # one by one: an interrupt must not lose sight of those before it
+                done.append(self.act(job))  # noqa: PERF401
+            if canary is None:
+                continue
+            kicked = [each.job for each in done[start:] if each.job and each.did == self.did]
+            failed, unknown = canary.wait(kicked, pace.patience)
+            if failed or unknown:
+                so_far = sum(each.did == self.did for each in done)
+                why = stopped(so_far, failed, unknown, len(chosen) - len(done), pace.patience)
+                done.append(Done("--canary", None, None, "nothing", why))
+                return
+
+    def act(self, job: int) -> Done:
+        """While the operator was asked, time went by: only what is still as it was chosen is acted on."""
+        try:
+            found = look(self.queue, job)
+            stats = found.stats
+            if stats.state != "buried" or not is_ours(self.queue.tube, stats.tube) or not self.where.fits(found):
+                return refused(str(job), found, "it is another one's job by now, or is not buried any more")
+            if not self.dry_run:
+                self.command(job)
+        except JobNotFound:
+            return Done(str(job), job, None, "nothing", "it was worked or removed meanwhile")
+        return Done(str(job), job, found.name or None, f"would be {self.did}" if self.dry_run else self.did)
+
+
+def _check(ids: tuple[str, ...], bulk: bool, bounded: bool) -> None:
+    if bulk == bool(ids):
+        raise click.UsageError("expected either ids, or which buried ones are meant (--help tells how)")
+    if ids and bounded:
+        raise click.UsageError("--limit, --rate and --canary go with --all or filters, not with ids")
+
+
+def each_found(queue: Queue, app: App, ids: Iterable[str]) -> tuple[list[tuple[str, Found]], list[Done]]:
     """The jobs of these ids, each once, and a line for every id that has none."""
     finder = Finder(queue, app.ledger)
     found: dict[int, tuple[str, Found]] = {}
@@ -98,37 +191,37 @@ def _each(queue: Queue, app: App, ids: Iterable[str]) -> tuple[list[tuple[str, F
 
 def _kick(queue: Queue, text: str, found: Found, dry_run: bool) -> Done:
     if found.stats.state != "buried":
-        return _refused(text, found, f"it is {_state(found)}, not buried")
+        return refused(text, found, f"it is {state_words(found)}, not buried")
     return _act(queue, text, found, queue.kick, "kicked", dry_run)
 
 
 def _delete(queue: Queue, text: str, found: Found, dry_run: bool) -> Done:
     if found.stats.state == "reserved":
-        return _refused(text, found, "a consumer works it right now: try again when that is over")
+        return refused(text, found, "a consumer works it right now: try again when that is over")
     return _act(queue, text, found, queue.delete, "deleted", dry_run)
 
 
 def _act(queue: Queue, text: str, found: Found, command: Callable[[int], None], did: str, dry_run: bool) -> Done:
-    if found.stats.tube != queue.tube:
-        return _refused(text, found, f"it is in tube {found.stats.tube}, not in {queue.tube}")
+    if not is_ours(queue.tube, found.stats.tube):
+        return refused(text, found, f"it is in tube {found.stats.tube}, which is not ours")
     job, name = found.job.id, found.name or None
     if dry_run:
         return Done(text, job, name, f"would be {did}")
     try:
         # While the operator was asked, time went by: never act on another delivery under a number given again.
         if look(queue, job).job.body != found.job.body:
-            return _refused(text, found, "it is another delivery's job by now")
+            return refused(text, found, "it is another delivery's job by now")
         command(job)
     except JobNotFound:
-        return _refused(text, found, "it was worked or removed meanwhile")
+        return refused(text, found, "it was worked or removed meanwhile")
     return Done(text, job, name, did)
 
 
-def _refused(text: str, found: Found, why: str) -> Done:
+def refused(text: str, found: Found, why: str) -> Done:
     return Done(text, found.job.id, found.name or None, "nothing", why)
 
 
-def _state(found: Found) -> str:
+def state_words(found: Found) -> str:
     stats = found.stats
     return f"delayed for {span(stats.time_left)} more" if stats.state == "delayed" else stats.state
 
@@ -153,7 +246,7 @@ def _ask(question: str, *, needed: bool) -> None:
         raise click.ClickException("nothing was done")
 
 
-def _report(results: list[Done], as_json: bool) -> int:
+def report(results: list[Done], as_json: bool, empty: str = "") -> int:
     if as_json:
         print_json({"results": [asdict(done) for done in results]})
     else:
@@ -162,5 +255,5 @@ def _report(results: list[Done], as_json: bool) -> int:
             what = f"job {done.job}, delivery {done.delivery or '(damaged)'}" if done.job else done.id
             out.print(line(f"{what}: {done.did}" + (f": {done.why}" if done.why else "")))
         if not results:
-            out.print("nothing lies buried")
+            out.print(empty)
     return int(any(done.did == "nothing" for done in results))

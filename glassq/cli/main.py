@@ -35,6 +35,7 @@ COMMANDS = {
     "show": ("glassq.cli.show:show", "One delivery's whole story."),
     "kick": ("glassq.cli.jobs:kick", "Have buried deliveries worked again."),
     "delete": ("glassq.cli.jobs:delete", "Remove deliveries for good."),
+    "bury": ("glassq.cli.bury:bury", "Put ready or delayed deliveries aside."),
     "spool": ("glassq.cli.spool:spool", "What intake keeps on disk while the queue cannot take it."),
     "users": ("glassq.cli.users:users", "Whose consent we have."),
     "subscribe": ("glassq.cli.users:subscribe", "Ask Google to send pings for a user."),

@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from glassq.queues.base import ScanProgress
+
+T = TypeVar("T")
 
 # A scan that takes longer shows how far it is, in seconds.
 PATIENCE = 2.0
@@ -144,11 +146,26 @@ def jobs_of(
             bar.stop()
 
 
-def _bar(at: ScanProgress) -> Progress:
+def each_of(things: Sequence[T], words: str, paced: Iterable[T]) -> Iterator[T]:
+    """The things as they come `paced`; on a terminal, standard error shows how far that is once it takes a while."""
+    started, bar = time.monotonic(), None
+    try:
+        for number, thing in enumerate(paced):
+            if bar is not None:
+                bar.update(bar.task_ids[0], completed=number)
+            elif time.monotonic() - started > PATIENCE and sys.stderr.isatty():
+                bar = _bar((number, len(things)), words)
+            yield thing
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _bar(at: ScanProgress, words: str = "looking at jobs") -> Progress:
     from rich.progress import Progress
 
     bar = Progress(console=Console(stderr=True), transient=True)
-    bar.add_task("looking at jobs", total=at[1], completed=at[0])
+    bar.add_task(words, total=at[1], completed=at[0])
     bar.start()
     return bar
 

@@ -11,7 +11,6 @@ import click
 import msgspec
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.buried import reason
 from glassq.cli.find import Finder, ambiguous, checked_prefix, is_job_id
 from glassq.cli.output import console, facts, line, moment, print_json, span
 from glassq.errors import JobNotFound, SettingsError
@@ -34,7 +33,7 @@ def show(app: App, id_: str, as_json: bool) -> None:
     """One delivery's whole story: ID is a delivery id, the first 8 characters of one or more, or a job id."""
     with app.queue() as queue:
         try:
-            found, missing = Finder(queue, app.ledger).find(id_), None
+            found, missing = Finder(queue, app.ledger).find(id_, glance=True), None
         except JobNotFound as error:
             found, missing = None, error
     entry, note = _recorded(app, id_, found)
@@ -87,7 +86,9 @@ def _delivery(delivery: Delivery) -> dict[str, Any]:
     for each in evidence:
         each["message"] = masked_text(each["message"])
         each["traceback"] = masked_text(each["traceback"])
+        each["detail"] = masked_body(json.dumps(each["detail"]).encode())
     fields["buried"] = masked_text(fields["buried"])
+    fields["labels"] = _labels(delivery)
     return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": masked_body(delivery.body)}
 
 
@@ -115,7 +116,7 @@ def _section(out: Console, title: str, rows: list[tuple[str, object]]) -> None:
 
 
 def _header(delivery: Delivery) -> list[tuple[str, object]]:
-    labels = " ".join(f"{name}={value}" for name, value in delivery.labels.items())
+    labels = " ".join(f"{name}={value}" for name, value in _labels(delivery).items())
     rows: list[tuple[str, object]] = [
         ("source", delivery.source),
         ("received", f"{moment(delivery.received)} ({span(delivery.age())} ago)"),
@@ -123,6 +124,11 @@ def _header(delivery: Delivery) -> list[tuple[str, object]]:
         ("attempt", f"{delivery.attempt} ({delivery.failures} of its budget spent, {delivery.lost} lost)"),
     ]
     return [*rows, ("waits", delivery.waits)] if delivery.waits else rows
+
+
+def _labels(delivery: Delivery) -> dict[str, str]:
+    # a task's URL and headers are among them
+    return {name: masked_text(value) for name, value in delivery.labels.items()}
 
 
 def _job(found: Found) -> list[tuple[str, object]]:
@@ -139,7 +145,7 @@ def _job(found: Found) -> list[tuple[str, object]]:
     if found.damage:
         rows.append(("damaged", found.damage))
     elif stats.state == "buried":
-        rows.append(("reason", reason(found)))
+        rows.append(("reason", found.reason))
     return rows
 
 
@@ -150,9 +156,17 @@ def _print_evidence(out: Console, evidence: Evidence) -> None:
         ("error", ended),
         ("message", masked_text(evidence.message)),
     ]
+    rows += [(name, _told(value)) for name, value in evidence.detail.items() if value != ""]
     _section(out, f"attempt {evidence.attempt}: {evidence.outcome}", rows)
     if evidence.traceback:
         out.print(indent(escape(masked_text(evidence.traceback.rstrip())), "  | "), style="dim")
+
+
+def _told(value: object) -> str:
+    """What a handler told beside its reason, as text; headers a line each."""
+    if isinstance(value, dict):
+        return masked_text("\n".join(f"{name}: {each}" for name, each in value.items()))
+    return masked_text(str(value))
 
 
 def _entry(entry: Entry) -> list[tuple[str, object]]:

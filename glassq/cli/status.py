@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.find import is_ours
 from glassq.cli.output import console, facts, print_json, print_table, span, table
 from glassq.cli.spool import open_spool
 from glassq.errors import GlassqError, QueueUnavailable, SettingsError
@@ -105,9 +106,11 @@ def _hints(app: App, seen: _Queue, spooled: Spooled | None) -> list[str]:
     """What an operator should know or do."""
     tube, server, oldest = seen.tube, seen.server, seen.oldest
     held = tube.reserved + sum(other.reserved for other in seen.others)
+    ours = [tube, *(other for other in seen.others if is_ours(tube.name, other.name))]
+    buried = sum(each.buried for each in ours)
     unlogged = server.durable and oldest is not None and oldest.file == 0
     rules = [
-        (tube.buried, f"{tube.buried} buried: look with {app.command('buried')}"),
+        (buried, f"{buried} buried: look with {app.command('buried')}"),
         (
             not server.durable,
             "beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0, or a crash loses jobs",

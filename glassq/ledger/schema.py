@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
 
 from glassq.errors import SettingsError
+from glassq.ledger.reader import unreadable
+from glassq.ledger.version import VERSION as VERSION
+from glassq.ledger.version import check, stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.engine import URL, Connection, Dialect, Engine
 
-# When you change the table below: raise VERSION, and let `prepare` bring a database of the version before to the new
-# one (it runs in a transaction that no other process can enter).
-VERSION = 3
+# When you change the table below: raise VERSION in version.py, and let `prepare` bring a database of the version before
+# to the new one (it runs in a transaction that no other process can enter).
 # How long SQLite waits for another process's transaction, in seconds. Shorter than the writer's patience at its end.
 BUSY = 2.0
 
@@ -30,7 +34,7 @@ class Moment(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return None if value is None else stamp(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return None if value is None else datetime.fromisoformat(value)
@@ -143,6 +147,40 @@ def open_for_reading(url: URL) -> tuple[Engine, list[sa.Column[Any]]] | None:
     return None
 
 
+class Readable:
+    """A database of any kind, as the reader asks it."""
+
+    def __init__(self, engine: Engine, url: URL) -> None:
+        self._engine = engine
+        self._url = url
+
+    @classmethod
+    def open(cls, text: str) -> Self | None:
+        """None for a database without any table (yet). Raises SettingsError."""
+        url = parse_url(text)
+        file = sqlite_file(url)
+        try:
+            opened = None if file is not None and not file.exists() else open_for_reading(url)
+        except OSError as error:
+            raise unreadable(url, error.strerror) from None
+        except SQLAlchemyError as error:
+            raise unreadable(url, getattr(error, "orig", None) or error) from None
+        return cls(opened[0], url) if opened else None
+
+    def rows(self, query: str, values: dict[str, Any], limit: int | None) -> tuple[Sequence[str], list[Any]]:
+        """Names of columns, and `limit` rows at most. Raises SettingsError."""
+        try:
+            with self._engine.connect() as connection:
+                found = connection.execute(sa.text(query), values)
+                return list(found.keys()), list(found.all() if limit is None else found.fetchmany(limit))
+        except SQLAlchemyError as error:
+            raise unreadable(self._url, getattr(error, "orig", None) or error) from None
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._engine.dispose()
+
+
 def prepare(connection: Connection, url: URL) -> None:
     """Creates what is missing, inside the caller's transaction."""
     metadata.create_all(connection)
@@ -172,11 +210,7 @@ def _add_columns(connection: Connection, names: frozenset[str]) -> None:
 def check_version(connection: Connection, url: URL) -> int | None:
     """The schema's version; None in a database without one. Raises SettingsError where it is newer than ours."""
     found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "schema"))
-    if found is not None and found > VERSION:
-        raise SettingsError(
-            f'[ledger] url = "{url}": its schema is version {found}, this glassq knows {VERSION}: '
-            "install the glassq that wrote it, or name another database"
-        )
+    check(found, url)
     return found
 
 

@@ -57,13 +57,16 @@ class Desk:
     file: str
 
     @classmethod
-    def open(cls, settings: Settings) -> Desk:
-        """Raises SettingsError where [push] is missing, or queue.yaml or the URL of the names cannot be used."""
+    def open(cls, settings: Settings, queues: Mapping[str, PushQueue] | None = None) -> Desk:
+        """With the queues of queue.yaml, which is read where they are not given.
+
+        Raises SettingsError where [push] is missing, or queue.yaml or the URL of the names cannot be used.
+        """
         if settings.push is None:
             raise SettingsError(f"{settings.file}: missing section [push]: a route sends deliveries to HTTP endpoints")
         targets = {name: split(url) for name, url in settings.push.targets.items()}
-        queues = queue_yaml.load(settings.push.queue_yaml, settings.push.targets)
-        return cls(targets, queues, open_names(settings.push), Exchange(), settings.file)
+        known = queue_yaml.load(settings.push.queue_yaml, settings.push.targets) if queues is None else queues
+        return cls(targets, known, open_names(settings.push), Exchange(), settings.file)
 
     def close(self) -> None:
         """Closes its connections, those to the names' database too."""

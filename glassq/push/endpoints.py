@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
-from glassq.push import dispatch, queue_yaml
+from glassq.push import dispatch
 from glassq.push.request import DEFAULT_QUEUE, tube_of
 from glassq.routes import Destination
 
@@ -16,13 +16,11 @@ if TYPE_CHECKING:
     from glassq.settings import Route, Settings
 
 
-def endpoints(settings: Settings) -> Callable[[Route], Destination]:
+def endpoints(settings: Settings, known: Collection[str]) -> Callable[[Route], Destination]:
     """Makes what a route leads to: a request to its URL, made from the tube of its queue, whose limits hold for it.
 
-    Raises SettingsError where queue.yaml cannot be used, or does not have the route's queue.
+    `known` are the queues of queue.yaml. What is returned raises SettingsError where the route's is not among them.
     """
-    push = settings.push
-    known = queue_yaml.load(push.queue_yaml, push.targets) if push is not None else {}
     return partial(_destination, settings, known)
 
 

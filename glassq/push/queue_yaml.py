@@ -53,8 +53,8 @@ _KINDS: dict[type[yaml.Node], str] = {yaml.MappingNode: "a mapping", yaml.Sequen
 class PushQueue(msgspec.Struct, frozen=True, kw_only=True):
     """One queue. Tokens come at `rate` (per second; 0: paused) into a bucket of `bucket_size`, full at first.
 
-    `max_concurrent_requests` None: as many as the pool has children. `target` names one of [push.targets]; None:
-    "default".
+    `max_concurrent_requests` None: as many as the pool has children, less one. `target` names one of [push.targets];
+    None: "default".
     """
 
     name: str
@@ -177,7 +177,9 @@ _QUEUE_FORMS: dict[str, _Form | None] = {
     "mode": _Form("push", _matching(re.compile("push"))),
     "rate": _Form(f'NUMBER/UNIT such as "5/s" (units s m h d), or 0; at most {MOST_RATE}/s', _rate),
     "bucket_size": _Form(f"a whole number from 1 to {MOST_RATE}", _count),
-    "max_concurrent_requests": _Form(f"a whole number from 1 to {MOST_RATE}; left out, there is no limit", _count),
+    "max_concurrent_requests": _Form(
+        f"a whole number from 1 to {MOST_RATE}; left out, as many as the pool has children, less one", _count
+    ),
     "acl": None,
 }
 _AGE = 'NUMBER and UNIT such as "2d" (units s m h d), more than 0 and at most 3650d'

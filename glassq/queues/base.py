@@ -187,11 +187,16 @@ class Queue(Protocol):
     def newest_job(self) -> int:
         """The highest job id given so far. Raises QueueRefused like `put`."""
 
-    def scan(self, states: frozenset[str], tube: str | None = None) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """The tube's jobs in these states, newest first, with a ScanProgress now and then. Changes nothing.
+    def scan(
+        self, states: frozenset[str], *tubes: str, hints: Sequence[int] = ()
+    ) -> Iterator[JobStats | ScanProgress | ScanShort]:
+        """The jobs of these tubes (of `tube` where none is named) in these states, with a ScanProgress now and then.
 
-        It ends as soon as it has found as many as the tube's counts promised when it began. Where the queue takes no
-        job now, nobody can say where its ids end: it looks around those that can be seen, and may end with a ScanShort.
+        They come newest first; nothing is changed. It ends as soon as it has found as many as the tubes' counts
+        promised when it began. `hints` are ids of jobs that may be such: they are looked at first, and where they are
+        all, no other id is. Where there are enough of them but some are wrong, what they left out comes last.
+        Where the queue takes no job now, nobody can say where its ids end: it looks around those that can be seen, and
+        may end with a ScanShort.
         """
 
     def close(self) -> None:

@@ -251,60 +251,94 @@ class Beanstalk:
         # the protocol has no such question
         return self.probe().id - 1
 
-    def scan(self, states: frozenset[str], tube: str | None = None) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        name = tube or self.tube
-        missing = self._promised(name, states)
+    def scan(
+        self, states: frozenset[str], *tubes: str, hints: Sequence[int] = ()
+    ) -> Iterator[JobStats | ScanProgress | ScanShort]:
+        names = frozenset(tubes) or frozenset({self.tube})
+        promised = self._promised(names, states)
+        guesses = sorted(set(hints), reverse=True)
+        enough = len(guesses) >= promised
+        found: dict[int, JobStats] = {}
+        for job_id in guesses:
+            if len(found) == promised:
+                break
+            if each := self._among(job_id, names, states):
+                found[job_id] = each
+                if enough:
+                    yield each
+        told = set(found) if enough else set()
+        if len(found) < promised:
+            for seen in self._descend(names, states, promised, found):
+                if not isinstance(seen, JobStats):
+                    yield seen
+                elif seen.id not in told:
+                    told.add(seen.id)
+                    yield seen
+        yield from (found[job_id] for job_id in sorted(found, reverse=True) if job_id not in told)
+
+    def _descend(
+        self, names: frozenset[str], states: frozenset[str], promised: int, found: dict[int, JobStats]
+    ) -> Iterator[JobStats | ScanProgress | ScanShort]:
+        """Looks at one id after the other, from the newest on, until as many are `found` as are promised."""
+        for job_id in self._heads(names, states) - found.keys():
+            # one that was put aside long ago, below very many, is seen without a search
+            if each := self._among(job_id, names, states):
+                found[job_id] = each
         try:
-            newest = self.newest_job() if missing else 0
+            newest = self.newest_job() if len(found) < promised else 0
         except QueueRefused:
-            yield from self._search(name, states)
+            yield from self._search(names, states, found)
             return
         for job_id in range(newest, 0, -1):
-            if not missing:
+            if len(found) >= promised:
                 return
             if (newest - job_id) % _PROGRESS_EVERY == 0:
                 yield newest - job_id, newest
-            found = self._among(job_id, name, states)
-            if found:
-                missing -= 1
-                yield found
+            each = found.get(job_id) or self._among(job_id, names, states)
+            if each:
+                found[job_id] = each
+                yield each
 
-    def _search(self, name: str, states: frozenset[str]) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """A scan without a probe: outwards from the ids that can be seen, until as many are found as are promised."""
+    def _search(
+        self, names: frozenset[str], states: frozenset[str], known: Iterable[int]
+    ) -> Iterator[JobStats | ScanProgress | ScanShort]:
+        """A scan without a probe: outwards from ids that are known or seen, until all that is promised is found."""
         found: dict[int, JobStats] = {}
         looked = promised = 0
-        for looked, job_id in enumerate(islice(_outwards(self._seen()), _SEARCH_MOST)):
+        for looked, job_id in enumerate(islice(_outwards({*self._seen(), *known}), _SEARCH_MOST)):
             if looked % _PROGRESS_EVERY == 0:
                 yield looked, _SEARCH_MOST
-                promised = self._promised(name, states)
+                promised = self._promised(names, states)
             if len(found) >= promised:
                 # those that were worked meanwhile are promised no more
-                found = {each.id: each for each in (self._among(old, name, states) for old in found) if each}
+                found = {each.id: each for each in (self._among(old, names, states) for old in found) if each}
                 if len(found) >= promised:
                     break
-            each = self._among(job_id, name, states)
+            each = self._among(job_id, names, states)
             if each:
                 found[job_id] = each
         yield from (found[job_id] for job_id in sorted(found, reverse=True))
         if len(found) < promised:
             yield ScanShort(len(found), promised, looked + 1)
 
-    def _promised(self, name: str, states: frozenset[str]) -> int:
-        counts = self.stats_tube(name)
-        return sum(getattr(counts, state) for state in states)
+    def _promised(self, names: Iterable[str], states: frozenset[str]) -> int:
+        return sum(getattr(counts, state) for counts in map(self.stats_tube, names) for state in states)
 
-    def _among(self, job_id: int, name: str, states: frozenset[str]) -> JobStats | None:
-        """The job, where it is there, in this tube and in one of these states."""
+    def _among(self, job_id: int, names: frozenset[str], states: frozenset[str]) -> JobStats | None:
+        """The job, where it is there, in one of these tubes and in one of these states."""
         try:
             found = self.stats_job(job_id)
         except JobNotFound:
             return None
-        return found if found.tube == name and found.state in states else None
+        return found if found.tube in names and found.state in states else None
+
+    def _heads(self, names: Iterable[str], states: frozenset[str]) -> set[int]:
+        """The ids of the first jobs of these tubes in these states, as far as there are any."""
+        return {job.id for name in names for state in _PEEKS if state in states and (job := self.head(state, name))}
 
     def _seen(self) -> set[int]:
         """Ids that can be seen without a put, at least one: the next job of every tube, and how many were ever put."""
-        heads = [job.id for name in self.tubes() for state in _PEEKS if (job := self.head(state, name))]
-        return {max(1, self.stats().jobs), *heads}
+        return {max(1, self.stats().jobs), *self._heads(self.tubes(), frozenset(_PEEKS))}
 
     def close(self) -> None:
         client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from glassq.queues import Job, JobStats, Queue
     from glassq.routes import Context, Destination, Result, Routes
     from glassq.worker.lease import Lease
-    from glassq.worker.outcome import Policy, RetryRule
+    from glassq.worker.outcome import Outcome, Policy
     from glassq.worker.scoreboard import Slot
     from glassq.worker.throttle import Gate
 
@@ -181,22 +181,22 @@ class Consumer:
             # Somebody died while burying it (BURY_DELAY); nobody asked for another try.
             self._queue.bury(job.id)
             return False
-        found = self._routes.match(delivery)
-        if found and found.tube not in ("", stats.tube):
-            self._move(job, found.tube)
-            return False
-        self._gate.began(stats.tube)
         if delivery.buried:
             delivery = outcomes.after_kick(delivery)
         lost = delivery.lost + stats.lost
+        found = self._routes.match(delivery)
+        if found and found.tube not in ("", stats.tube):
+            self._move(job, msgspec.structs.replace(delivery, lost=lost), found.tube)
+            return False
+        self._gate.began(stats.tube)
         given_up = outcomes.too_often_lost(lost, self._policy)
         attempt = Attempt(delivery, given_up, 0.0, lost) if given_up else self._attempt(job, delivery, lost, found)
         self._act(job, stats.tube, attempt)
         return attempt.outcome.slow_down
 
-    def _move(self, job: Job, tube: str) -> None:
-        """To the tube whose limits are those of its handler. No attempt: the job is as it was."""
-        self._queue.put(job.body, tube=tube)
+    def _move(self, job: Job, delivery: Delivery, tube: str) -> None:
+        """To the tube whose limits are those of its handler: no attempt. First the put, as ever."""
+        self._put(delivery, 0, tube)
         self._queue.delete(job.id, held=True)
 
     def _attempt(self, job: Job, delivery: Delivery, lost: int, found: Destination | None) -> Attempt:
@@ -221,7 +221,7 @@ class Consumer:
         except BaseException as error:
             duration = time.monotonic() - started
             age = duration if delivery.tried is None else (datetime.now(UTC) - delivery.tried).total_seconds()
-            outcome = outcomes.decide(error, delivery, self._rule(delivery, found), age)
+            outcome = self._decide(error, delivery, found, age)
             evidence = outcomes.witness(error, delivery, outcome, duration)
             return Attempt(delivery, outcome, duration, lost, evidence, at, *keys)
         finally:
@@ -235,8 +235,13 @@ class Consumer:
             raise Drop(why)
         return found.handler(delivery, self._context)
 
-    def _rule(self, delivery: Delivery, found: Destination | None) -> RetryRule:
-        return (found and found.rule(delivery, self._context)) or self._policy
+    def _decide(self, error: BaseException, delivery: Delivery, found: Destination | None, age: float) -> Outcome:
+        try:
+            rule = (found and found.rule(delivery, self._context)) or self._policy
+            return outcomes.decide(error, delivery, rule, age)
+        except Exception:
+            log.exception("the handler's retry rule has failed: the pool's counts %s", kv(delivery=delivery.id))
+            return outcomes.decide(error, delivery, self._policy, age)
 
     def _end_if_forked(self) -> None:
         """A handler that forked has come back twice. The other process must not act on the job, nor reserve one."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # A retry is never sooner than this, in seconds: whatever failed just now has not changed yet.
 LEAST_DELAY = 1.0
+# The longest delay that beanstalkd can be told, in seconds.
+LONGEST_DELAY = float((1 << 32) - 1)
 # A handler that waits for something, and does not say how long, is called again after this, in seconds.
 WAIT = 30.0
 # Nor later, in seconds (30 days): a server's wrong clock must not put a delivery off for ever.
@@ -122,7 +124,7 @@ def decide(error: BaseException, delivery: Delivery, rule: RetryRule, age: float
     delay = rule.after(failures, age)
     if delay is None:
         return Outcome(Kind.BURY, f"gave up after {failures} attempt{'s'[: failures > 1]}: {reason}", slow_down=slow)
-    return Outcome(Kind.RETRY, reason, max(0.0, delay) if asked is None else asked, slow_down=slow)
+    return Outcome(Kind.RETRY, reason, _within(delay) if asked is None else asked, slow_down=slow)
 
 
 def too_often_lost(lost: int, policy: Policy) -> Outcome | None:
@@ -155,6 +157,11 @@ def _asked(delay: object) -> float | None:
     if not isinstance(delay, int | float) or (isinstance(delay, float) and math.isnan(delay)):
         return None
     return float(min(MOST_DELAY, max(LEAST_DELAY, delay)))
+
+
+def _within(delay: float) -> float:
+    """What a rule says, as the queue can take it; no number at all counts as none."""
+    return min(LONGEST_DELAY, max(0.0, delay))
 
 
 def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:

@@ -44,6 +44,8 @@ STARTUP = 60.0
 # A child that lived less than this, in seconds, and worked nothing, is replaced with backoff, from the second to the
 # third. One that has worked is replaced at once: what killed it is in the delivery or came from outside.
 SHORT_LIFE, RESPAWN, RESPAWN_CAP = 5.0, 0.25, 30.0
+# How many tubes there is room for at the least; memory that nobody uses costs nothing.
+LEAST_TUBES = 256
 # From a cold stop to SIGKILL, in seconds.
 COLD = 5.0
 # sysexits.h: the configuration is wrong; starting again helps nobody.
@@ -93,14 +95,16 @@ class Pool:
         self._pinged = 0.0
         self._board = Scoreboard()
         self._children: dict[int, _Child] = {}
-        self._throttle = Throttle()
         self._plan = load()
+        # twice as many, for those that reloads bring
+        self._throttle = Throttle(tubes=max(LEAST_TUBES, 2 * len(self._plan.limits)))
         self._throttle.set(self._plan.limits)
         self._target = min(self._plan.processes, MAX_SLOTS)
         self._out_of_memory = OutOfMemory()
-        self._generation = 0
-        # what a reload replaced, until its first child is up
-        self._before: Plan | None = None
+        # which plan children were made by: the one in force, and how many there have been
+        self._generation = self._plans = 0
+        # the last plan that had a child up, with its generation, while the one in force has none yet
+        self._proven: tuple[Plan, int] | None = None
         self._short_lives = 0
         self._spawn_at = 0.0
         self._ready = False
@@ -158,7 +162,7 @@ class Pool:
     def _spawn(self, now: float) -> None:
         wanted = [child for child in self._children.values() if not child.stopping]
         # while children are replaced there is one more of them
-        replacing = any(child.generation < self._generation for child in wanted)
+        replacing = any(child.generation != self._generation for child in wanted)
         surplus = len(wanted) - self._target - replacing
         for child in sorted(wanted, key=lambda child: child.born, reverse=True)[: max(0, surplus)]:
             self._end(child)
@@ -219,8 +223,8 @@ class Pool:
             self._exit_code = EX_CONFIG
             self._stop(cold=False)
             return
-        if code == EX_CONFIG and self._before is not None and child.generation == self._generation:
-            self._take_back_reload()
+        if code == EX_CONFIG and self._proven is not None and child.generation == self._generation:
+            self._take_back_reload(*self._proven)
             return
         asked = child.stopping or self._stop_by is not None
         # a child asked to stop before it had its own signal handlers dies by the default one
@@ -270,13 +274,11 @@ class Pool:
 
     # -- reload and stop ----------------------------------------------------------------------------------------
 
-    def _take_back_reload(self) -> None:
+    def _take_back_reload(self, plan: Plan, generation: int) -> None:
         """The first of the new children could not use its settings or handlers, and has said why."""
-        assert self._before is not None
-        self._plan, self._before = self._before, None
-        self._throttle.set(self._plan.limits)
-        self._target = min(self._plan.processes, MAX_SLOTS)
-        self._generation -= 1
+        self._plan, self._generation, self._proven = plan, generation, None
+        self._throttle.set(plan.limits)
+        self._target = min(plan.processes, MAX_SLOTS)
         log.error("not reloaded: the children that run stay as they are")
 
     def _reload(self) -> None:
@@ -284,15 +286,19 @@ class Pool:
             plan = self._load()
             self._throttle.set(plan.limits)
         except Exception as error:
-            log.error("not reloaded: %s", error)
+            # queue.yaml may have several mistakes, a line each
+            for line in str(error).splitlines():
+                log.error("not reloaded: %s", line)
             return
-        self._before, self._plan = self._plan, plan
+        self._proven = self._proven or (self._plan, self._generation)
+        self._plan = plan
         self._target = min(self._plan.processes, MAX_SLOTS)
-        self._generation += 1
+        self._plans += 1
+        self._generation = self._plans
         log.info("reloading %s", kv(generation=self._generation, processes=self._target))
 
     def _roll(self) -> None:
-        """Ends one child of an older generation for each new one that is up, those that wait for a job first.
+        """Ends one child of another generation for each new one that is up, those that wait for a job first.
 
         The new one comes first: where it cannot start, nothing is lost. The old one may take its time to finish; so a
         long handler holds up nobody, and there are never more than twice as many processes.
@@ -300,9 +306,9 @@ class Pool:
         states = {child.pid: self._board.card(child.slot.index).state for child in self._children.values()}
         living = [child for child in self._children.values() if not child.stopping]
         up = all(states[child.pid] not in (State.STARTING, State.CONNECTING) for child in living)
-        old = [child for child in living if child.generation < self._generation]
+        old = [child for child in living if child.generation != self._generation]
         if old and up and len(living) > self._target:
-            self._before = None
+            self._proven = None
             self._end(min(old, key=lambda child: states[child.pid] is State.WORKING))
 
     def _stop(self, *, cold: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from glassq.delivery import encode
 from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
 
 if TYPE_CHECKING:
@@ -84,12 +85,29 @@ def test_a_delivery_that_left_the_queue_is_still_in_the_ledger(cli: Cli) -> None
     assert "file:///photos/a.jpg" in cli("show", ID).out
 
 
-def test_a_prefix_of_a_delivery_in_the_queue_and_another_in_the_ledger_is_ambiguous(queue: Queue, cli: Cli) -> None:
+def test_a_prefix_of_several_deliveries_is_ambiguous(queue: Queue, cli: Cli) -> None:
     put(queue, a_delivery(id=ID))
-    cli.record(a_delivery(id=ID[:-1] + "2"), "done")
+    put(queue, a_delivery(id=ID[:-1] + "2"))
+    assert "the beginning of 2 deliveries" in cli("show", ID[:8]).err
+    for name in (ID[:-1] + "3", ID[:-1] + "4"):
+        cli.record(a_delivery(id=name), "done")
     said = cli("show", ID[:8])
     assert said.code == 1
     assert "the beginning of 2 deliveries" in said.err
+    assert ID[:-1] + "4" in said.err
+
+
+def test_a_job_that_was_given_to_another_delivery_is_not_taken_for_the_recorded_one(queue: Queue, cli: Cli) -> None:
+    wanted, other = a_delivery(id=ID), a_delivery()
+    others_job, job = put(queue, other, "buried"), put(queue, wanted, "buried")
+    cli.record(wanted, "buried", job=others_job)
+    for name in (ID, ID[:10]):
+        assert cli("show", name, "--json").json["job"]["id"] == job
+
+
+def test_a_delivery_of_a_push_queue_is_shown_with_its_tube(queue: Queue, cli: Cli) -> None:
+    queue.put(encode(a_delivery(id=ID)), tube="glassq.push.mail")
+    assert cli("show", ID, "--json").json["job"]["tube"] == "glassq.push.mail"
 
 
 def test_what_nobody_knows_is_exit_1_and_says_where_was_looked(cli: Cli) -> None:

@@ -250,6 +250,18 @@ def test_a_mistake_in_queue_yaml_takes_the_reload_back_and_the_pool_goes_on(push
     assert push.children() == before
 
 
+def test_a_mistake_in_queue_yaml_that_nobody_reloaded_is_no_new_childs_death(push: Push, target: Target) -> None:
+    push.start().ready().add()
+    before = set(push.children())
+    push.yaml.write_text(FAST.replace("1000/s", "fast"))
+    for child in before:
+        os.kill(child, signal.SIGTERM)
+    wait_for(lambda: not before & set(push.children()), "the children to be replaced")
+    push.add()
+    wait_for(lambda: len(target.asked) == 2, f"a new child to work\n{push.log()}")
+    assert "died" not in push.log()
+
+
 def test_a_mistake_in_queue_yaml_stops_the_start(push: Push) -> None:
     push.yaml.write_text(f"{FAST}  bucket_sise: 5\n")
     assert push.start().ended() == EX_CONFIG

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,17 +17,18 @@ from glassq.errors import SettingsError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
 from glassq.settings import Ledger as LedgerSettings
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> LedgerSettings:
+@pytest.fixture(params=["", "?timeout=5"], ids=["by sqlite3", "by SQLAlchemy"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerSettings:
     # names that mean something in a URI
-    return LedgerSettings(url=f"sqlite:///{tmp_path}/100% #1/ledger.db")
+    return LedgerSettings(url=f"sqlite:///{tmp_path}/100% #1/ledger.db{request.param}")
 
 
 @pytest.fixture
@@ -36,11 +42,23 @@ def written(settings: LedgerSettings) -> LedgerSettings:
     return settings
 
 
+@pytest.fixture
+def user_without_rights() -> Iterator[None]:
+    # root may do everything
+    user = os.geteuid()
+    os.seteuid(user or 65_534)
+    yield
+    os.seteuid(user)
+
+
 def test_a_ledger_that_nobody_wrote_is_empty_says_so_and_is_not_created(
     settings: LedgerSettings, tmp_path: Path
 ) -> None:
     with LedgerReader(settings) as reader:
-        assert reader.absent == f"no ledger at {tmp_path}/100% #1/ledger.db yet"
+        assert reader.absent in (
+            f"no ledger at {tmp_path}/100% #1/ledger.db yet",
+            f"the ledger at {settings.url} is still empty",
+        )
         assert (reader.get("0199"), reader.find("0199"), reader.recent(5), reader.counts()) == (None, [], [], {})
     assert list(tmp_path.iterdir()) == []
 
@@ -64,6 +82,34 @@ def test_recent_entries_come_newest_first_and_by_state(written: LedgerSettings) 
     with LedgerReader(written) as reader:
         assert [entry.delivery for entry in reader.recent(2)] == ["0199-4", "0199-3"]
         assert [entry.delivery for entry in reader.recent(2, "done")] == ["0199-4", "0199-1"]
+
+
+def test_an_entry_comes_back_as_it_was_recorded(settings: LedgerSettings) -> None:
+    entry = Entry(
+        "0199", "push", NOW, "done", 2, NOW, 0.5, 7, "a", "b", started=NOW, fingerprint="f", event="e", tube="t"
+    )
+    ledger = open_ledger(settings)
+    ledger.record(entry)
+    ledger.close()
+    with LedgerReader(settings) as reader:
+        assert reader.get("0199") == entry
+
+
+def test_reading_needs_no_sql_library(tmp_path: Path) -> None:
+    # it takes longer to load than most commands run
+    program = (
+        "import sys; from glassq.ledger.reader import LedgerReader; from glassq.settings import Ledger; "
+        f"print(LedgerReader(Ledger(url='sqlite:///{tmp_path}/ledger.db')).absent, 'sqlalchemy' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert said.stdout == f"no ledger at {tmp_path}/ledger.db yet False\n"
+
+
+def test_the_jobs_of_a_state_are_those_that_hold_its_deliveries(written: LedgerSettings) -> None:
+    with LedgerReader(written) as reader:
+        assert reader.jobs("buried") == [2]
+        # the first of the done ones is recorded without a job
+        assert sorted(reader.jobs("done")) == [1, 4]
 
 
 def test_counts_are_by_state_and_since_when_asked(written: LedgerSettings) -> None:
@@ -91,6 +137,13 @@ def test_a_file_that_is_no_ledger_is_refused_in_words(tmp_path: Path, content: s
         file.write_text(content)
     with pytest.raises(SettingsError, match=r"\[ledger\] url = .*ledger\.db\": cannot be read"):
         LedgerReader(LedgerSettings(url=f"sqlite:///{file}"))
+
+
+def test_a_ledger_in_a_directory_that_may_not_be_entered_is_refused_in_words(user_without_rights: None) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0)
+        with pytest.raises(SettingsError, match=r"ledger\.db\": cannot be read: Permission denied"):
+            LedgerReader(LedgerSettings(url=f"sqlite:///{place}/ledger.db"))
 
 
 def test_a_ledger_in_the_making_is_empty(tmp_path: Path) -> None:

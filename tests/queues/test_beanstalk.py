@@ -228,24 +228,58 @@ def test_a_scan_ends_as_soon_as_it_has_found_what_the_counts_promised(queue: Que
     old = [queue.put(b"old") for _ in range(10)]
     for job_id in old[1:]:
         queue.delete(job_id)
-    new = queue.put(b"new", delay=100)
+    new = [queue.put(b"new", delay=100) for _ in range(3)][::-1]
     looked = list(queue.scan(frozenset({"delayed"})))
     newest = queue.newest_job() - 1
-    assert [found.id for found in looked if isinstance(found, JobStats)] == [new]
+    assert [found.id for found in looked if isinstance(found, JobStats)] == new
     assert [found for found in looked if not isinstance(found, JobStats)] == [(0, newest)]
     assert scanned(queue, frozenset({"ready"})) == [old[0]]
 
 
 def test_a_scan_tells_how_far_it_is(queue: Queue) -> None:
-    first = queue.put(b"first")
+    queue.put(b"the next, which is seen at once")
+    second = queue.put(b"")
     for _ in range(2_100):
         queue.delete(queue.put(b""))
     looked = list(queue.scan(ALL))
     progress = [found for found in looked if not isinstance(found, JobStats)]
     assert [done for done, _ in progress] == [0, 2_000]
-    assert {whole for _, whole in progress} == {2_101}
-    assert isinstance(looked[-1], JobStats)
-    assert looked[-1].id == first
+    assert {whole for _, whole in progress} == {2_102}
+    assert second in [found.id for found in looked if isinstance(found, JobStats)]
+
+
+def looked_at(queue: Queue, hints: list[int], *tubes: str) -> tuple[list[int], int]:
+    """The ids of the buried jobs as a scan with these hints finds them, and how many ids it searched, at least."""
+    looked = list(queue.scan(frozenset({"buried"}), *tubes, hints=hints))
+    searched = [found for found in looked if isinstance(found, tuple)]
+    return [found.id for found in looked if isinstance(found, JobStats)], len(searched)
+
+
+def test_a_scan_of_several_tubes_is_one_newest_first(queue: Queue) -> None:
+    ids = [queue.put(b"", tube=tube) for tube in ("one", "two", "three", "one", "two")]
+    assert [found.id for found in queue.scan(ALL, "one", "two") if isinstance(found, JobStats)] == [
+        ids[4], ids[3], ids[1], ids[0],
+    ]  # fmt: skip
+
+
+def test_hints_that_are_right_spare_the_search(queue: Queue) -> None:
+    jobs = [buried(queue) for _ in range(4)]
+    assert looked_at(queue, [jobs[2], jobs[0], jobs[3], jobs[1]]) == (jobs[::-1], 0)
+
+
+def test_hints_that_are_wrong_do_no_harm(queue: Queue) -> None:
+    jobs = [buried(queue) for _ in range(4)]
+    ready, elsewhere = queue.put(b"ready"), queue.put(b"elsewhere", tube="else")
+    wrong = [ready, elsewhere, 4_711, jobs[1], jobs[1]]
+    assert looked_at(queue, wrong)[0] == [jobs[1], jobs[3], jobs[2], jobs[0]]
+    assert looked_at(queue, [jobs[1], 4_711]) == (jobs[::-1], 1)
+
+
+def test_one_that_was_buried_first_is_found_without_a_search(queue: Queue) -> None:
+    first = buried(queue)
+    for _ in range(5):
+        queue.put(b"ready")
+    assert looked_at(queue, []) == ([first], 0)
 
 
 def test_a_scan_changes_no_job(queue: Queue) -> None:

@@ -442,6 +442,22 @@ def test_a_reload_with_a_broken_handler_leaves_the_others_at_work(make: Make) ->
     assert "died" not in run.log()
 
 
+def test_after_several_reloads_that_fail_the_last_good_settings_count(make: Make) -> None:
+    run = make(processes=1).start().ready()
+    (before,) = run.children()
+    for number in (1, 2):
+        # slow, so that the next reload comes before this one has failed
+        (run.dir / f"broken_{number}.py").write_text("import time\ntime.sleep(1)\n1 / 0\n")
+        run.write_settings(handler=f"broken_{number}:handle")
+        run.send(signal.SIGHUP)
+        wait_for(lambda: run.log().count("reloading") == number, "the reload to begin")  # noqa: B023
+    wait_for(lambda: "not reloaded" in run.log() and "broken_2" in run.log(), "the new children to give up")
+    os.kill(before, signal.SIGKILL)
+    run.put("after")
+    wait_for(lambda: run.story("end"), "a child with the settings of before to work it")
+    assert run.story("end")[0][1] != before
+
+
 def test_usr2_writes_every_stack_to_the_log(make: Make) -> None:
     run = make().start().ready()
     run.holding()

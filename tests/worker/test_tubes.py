@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -145,3 +146,60 @@ def test_an_overloaded_target_slows_its_tube(queue: Queue, look: Queue) -> None:
         rounds += 1
     # a bucket of eight, halved by the first answer: what is left of it is four at the most
     assert 1 <= rounds <= 5
+
+
+def test_a_kicked_delivery_whose_route_leads_elsewhere_is_moved_and_worked(queue: Queue, look: Queue) -> None:
+    before = Bench(queue)
+    put(look, queue.tube, "bury")
+    assert work(before)
+    (buried,) = jobs(look, queue.tube)
+    look.kick(buried.id)
+    bench = Bench(queue, limits=(Limit("endpoints", 100, 1),), leads_to="endpoints", handler=lambda *_: "done")
+    assert work(bench)
+    assert work(bench)
+    assert jobs(look, "endpoints") == []
+    assert [entry.state for entry in bench.ledger.entries] == ["done"]
+
+
+class Broken:
+    """A rule that is no help."""
+
+    def __init__(self, says: object) -> None:
+        self.says = says
+
+    def after(self, failures: int, age: float) -> Any:
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+
+@pytest.mark.parametrize(
+    ("says", "longest"),
+    [(RuntimeError("a bug"), 30), ("soon", 30), (1e12, 2**32), (float("inf"), 2**32), (float("nan"), 0), (-5, 0)],
+)
+def test_a_rule_that_is_broken_costs_neither_the_process_nor_the_evidence(
+    queue: Queue, look: Queue, says: object, longest: int
+) -> None:
+    bench = Bench(queue, handler=retried_by(lambda _delivery, _context: Broken(says))(_refuse))
+    put(look, queue.tube)
+    assert work(bench)
+    (job,) = jobs(look, queue.tube)
+    assert job.delay <= longest
+    assert envelope.decode(look.peek(job.id).body).evidence[0].message == "no"
+
+
+def _refuse(_delivery: Delivery, _context: Context) -> Result:
+    raise Retry("no")
+
+
+def test_while_a_tube_is_over_its_limit_it_is_not_looked_at_all_the_time(queue: Queue, look: Queue) -> None:
+    bench = Bench(queue, limits=(Limit("some", 1, 1),))
+    for _ in range(2):
+        put(look, "some")
+    assert work(bench)
+    over, rounds = time.monotonic() + 0.5, 0
+    while time.monotonic() < over:
+        work(bench)
+        rounds += 1
+    # a round that finds nothing waits for 5 ms at the least; without that there are thousands
+    assert rounds <= 100
