@@ -6,14 +6,15 @@ BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 SCRIPTS := bin/glassq bin/glassq-web bin/glassq-worker
+export PREFIX DESTDIR LIBDIR BINDIR
 # beanstalkd unpacked without root lives here (tools/setup-beanstalkd)
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test torture soak check format bench lock clean
+.PHONY: help setup demo example test test-system torture soak check format bench install uninstall deb lock clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## the virtual environment, the locked dependencies and beanstalkd
 
@@ -39,6 +40,10 @@ test: $(READY) ## the tests, on real servers and processes on loopback; prints c
 	@$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term:skip-covered $(TEST_ARGS) \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(TEST_ARGS)
 
+test-system: $(READY) ## package, units and nginx for real, in a container booted with systemd (as root)
+	@tools/setup-system
+	@$(BIN)/python -m pytest tests/system $(TEST_ARGS)
+
 torture: $(READY) ## everything killed, frozen, cut and filled up under load, then counted (SECONDS=420 SEED=n OUTAGE=20)
 	@$(BIN)/python -m tests.chaos.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(OUTAGE),--outage $(OUTAGE)) $(TORTURE_ARGS)
@@ -58,6 +63,15 @@ format: $(READY) ## put the code into the form that `make check` expects
 
 bench: $(READY) ## speed and memory, as ratios against plain programs measured in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+install: ## /opt/glassq, units, /etc/glassq (PREFIX, DESTDIR, LIBDIR, BINDIR); see docs/installing.md
+	@PYTHON="$(PYTHON)" tools/install
+
+uninstall: ## take it away again; settings, secrets and queue stay
+	@tools/uninstall
+
+deb: ## dist/glassq_*.deb of this tree, for this machine's distribution
+	@tools/deb
 
 lock: $(READY) ## pin every dependency anew, with hashes (needs uv)
 	@tools/lock

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 # A target that does not take a connection in this time, in seconds, will not take it later either.
 CONNECT = 10.0
+# A kept connection that was closed while nothing was asked shows it within this, in seconds.
+AT_ONCE = 1.0
 # So much of an answer's body is kept, in bytes: enough to see what went wrong.
 KEPT = 4 << 10
 # So much of it is read, in bytes, so that the connection can be used again. A longer one is cut: it costs less to
@@ -129,13 +132,16 @@ class Exchange:
         """Makes the request; `remaining()` is how many seconds there are for it. Raises nothing of the network's.
 
         A connection that was kept may be closed by the target just as we write to it. Where it ends without an answer,
-        the request is made once more on a fresh one. At least once: the target may have worked the first.
+        the request is made once more on a fresh one; not where that took so long that the target may be at work on it.
         """
         try:
-            kept = self._take(origin)
+            kept, began = self._take(origin), time.monotonic()
             if kept is not None:
-                with suppress(ConnectionError):
+                try:
                     return self._over(kept, origin, call, remaining)
+                except ConnectionError:
+                    if time.monotonic() - began > AT_ONCE:
+                        raise
             return self._over(self._connect(origin, remaining), origin, call, remaining)
         except _TROUBLE as error:
             return Answer(failure=_words(error))

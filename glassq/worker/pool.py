@@ -347,7 +347,7 @@ class Pool:
             if reserving == self._target:
                 self._ready = True
                 log.info("pool is ready %s", kv(children=reserving))
-                self._notify(READY=1)
+                self._notify(READY=1, STATUS=f"{len(cards)} children, {working} at work")
         if (
             self._ping_every
             and now - self._pinged > self._ping_every

@@ -11,6 +11,7 @@ drip=SECONDS    body bytes one by one, so far apart, for as long as the client l
 then=close      Connection: close;  then=shut: closed without a word
 instead=hang    no answer;  instead=hangup: the connection is closed;  instead=rst: it is reset
 again=hangup    the connection is closed instead of an answer, but only where it has been used before
+late=SECONDS    so long before an `instead` or `again`
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Script:
     then: str = ""
     instead: str = ""
     again: str = ""
+    late: float = 0.0
 
     @classmethod
     def of(cls, url: str) -> Self:
@@ -72,6 +74,7 @@ class Script:
             then=last.get("then", ""),
             instead=last.get("instead", ""),
             again=last.get("again", ""),
+            late=float(last.get("late", 0)),
         )
 
     def head(self) -> bytes:
@@ -173,6 +176,8 @@ class Target:
     def _answer(self, connection: socket.socket, script: Script, asked: Asked, used: int) -> bool:
         """Answers; whether the connection stays open."""
         instead = script.instead or (script.again if used else "")
+        if instead and script.late:
+            time.sleep(script.late)
         if instead == "hang":
             return connection.recv(1) != b""
         if instead == "rst":

@@ -25,7 +25,7 @@ from glassq.errors import Bury, DeadlineExceeded, Retry, SettingsError
 from glassq.ledger.names import Wanted
 from glassq.push.call import beneath
 from glassq.push.dispatch import Desk, forward, post, rule
-from glassq.push.exchange import KEPT, MOST_READ
+from glassq.push.exchange import AT_ONCE, KEPT, MOST_READ
 from glassq.push.request import Request
 from glassq.push.rule import RetryParameters
 from glassq.routes import Context
@@ -525,6 +525,13 @@ def test_a_connection_closed_just_as_we_write_costs_no_attempt(target: Target, c
         assert post(task(script(again="hangup")), context)
     # each but the first was asked twice: on the connection that was kept, then on a fresh one
     assert [asked.connection for asked in target.asked] == [1, 1, 2, 2, 3]
+
+
+def test_a_target_that_dies_at_work_is_not_asked_twice_in_one_attempt(target: Target, context: Context) -> None:
+    post(task(), context)
+    error = failed(task(script(again="hangup", late=AT_ONCE + 0.2)), context)
+    assert error.reason == "target default closed the connection without an answer"
+    assert [asked.connection for asked in target.asked] == [1, 1]
 
 
 def test_a_fresh_connection_that_is_closed_is_not_tried_again_at_once(target: Target, context: Context) -> None:

@@ -1,0 +1,103 @@
+"""The unit files: sound, and as closed as they are said to be."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.system.conftest import need, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UNITS = sorted(path for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".socket", ".target"))
+SERVICES = [path.name for path in UNITS if path.suffix == ".service"]
+GENERATOR = ROOT / "systemd" / "glassq-generator"
+# `systemd-analyze security`, times ten: 92 is a unit that says nothing, 0 one that may do nothing.
+EXPOSURE = {"glassq-beanstalkd.service": 2, "glassq-web.service": 6, "glassq-worker.service": 11}
+
+
+def lines(unit: str) -> list[str]:
+    return (ROOT / "systemd" / unit).read_text().splitlines()
+
+
+def drop_ins(settings: str, tmp_path: Path) -> dict[str, str]:
+    """What the generator makes of a glassq.toml: the text of each drop-in, by its unit."""
+    (tmp_path / "glassq.toml").write_text(settings)
+    made = tmp_path / "made"
+    made.mkdir()
+    run(GENERATOR, made, made, made, GLASSQ_CONFIG=tmp_path / "glassq.toml")
+    return {path.parent.name.removesuffix(".d"): path.read_text() for path in made.glob("*/*.conf")}
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_a_service_is_no_more_exposed_than_it_needs_to_be(unit: str) -> None:
+    threshold = f"--threshold={EXPOSURE[unit]}"
+    run(need("systemd-analyze", "systemd"), "security", "--offline=true", threshold, ROOT / "systemd" / unit)
+
+
+def test_systemd_finds_nothing_to_complain_about(tmp_path: Path) -> None:
+    for unit in UNITS:
+        # the programs are not installed here
+        (tmp_path / unit.name).write_text(unit.read_text().replace("/opt/glassq/bin/glassq-", "/bin/true --"))
+    copies = [str(tmp_path / unit.name) for unit in UNITS]
+    analyze = need("systemd-analyze", "systemd")
+    done = subprocess.run([analyze, "verify", "--man=no", *copies], capture_output=True, text=True)
+    complaints = [
+        line for line in (done.stdout + done.stderr).splitlines() if "glassq" in line or str(tmp_path) in line
+    ]
+    # beanstalkd need not be installed where units are tested
+    complaints = [line for line in complaints if "/usr/bin/beanstalkd is not executable" not in line]
+    assert complaints == []
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_no_service_is_given_up(unit: str) -> None:
+    assert "Restart=always" in lines(unit)
+    assert "StartLimitIntervalSec=0" in lines(unit)
+    assert not any(line.startswith("RestartPrevent") for line in lines(unit))
+
+
+def test_every_unit_stops_and_restarts_with_the_target() -> None:
+    for unit in UNITS:
+        if unit.suffix != ".target":
+            assert "PartOf=glassq.target" in lines(unit.name), unit.name
+
+
+def test_the_address_of_the_intake_is_that_of_its_settings(tmp_path: Path) -> None:
+    made = drop_ins('[queue]\nurl = "beanstalk:///q"\n[intake] # here\n bind = "0.0.0.0:81"\n', tmp_path)
+    assert made == {"glassq-web.socket": made["glassq-web.socket"]}
+    assert made["glassq-web.socket"].splitlines()[1:] == ["[Socket]", "ListenStream=", "ListenStream=0.0.0.0:81"]
+
+
+@pytest.mark.parametrize(
+    ("bind", "stream"),
+    [
+        ("localhost:8080", "127.0.0.1:8080"),
+        ("[::1]:8080", "[::1]:8080"),
+        ("unix:/run/glassq-web.sock", "/run/glassq-web.sock"),
+        ("fd://3", None),
+        ("a-name-that-needs-a-resolver:8080", None),
+    ],
+)
+def test_addresses_that_systemd_writes_in_another_way_are_translated(
+    bind: str, stream: str | None, tmp_path: Path
+) -> None:
+    made = drop_ins(f"[queue]\nurl = 'beanstalk:///q'\n[intake]\nbind='{bind}'\n[log]\nbind = 'no'\n", tmp_path)
+    assert made.get("glassq-web.socket", "").endswith(f"\nListenStream={stream}\n" if stream else "")
+    assert (stream is None) == (made == {})
+
+
+@pytest.mark.parametrize(
+    "queue", ['[queue]\nurl = "beanstalk://10.0.0.5:11300"\n', "[queue]\n# url = 'beanstalk:///q'\n"]
+)
+def test_the_intake_gets_a_network_when_the_queue_needs_one(queue: str, tmp_path: Path) -> None:
+    assert drop_ins(queue, tmp_path)["glassq-web.service"].endswith("[Service]\nPrivateNetwork=no\n")
+
+
+def test_without_settings_the_units_stay_as_they_are(tmp_path: Path) -> None:
+    run(GENERATOR, tmp_path, tmp_path, tmp_path, GLASSQ_CONFIG=tmp_path / "none.toml")
+    assert list(tmp_path.iterdir()) == []
