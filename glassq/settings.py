@@ -100,6 +100,14 @@ class Worker(_Section, frozen=True):
     max_rss: Size = Size("512MiB")
     clock_skew: Duration = Duration("1s")
 
+    @property
+    def most_of_a_queue(self) -> int:
+        """How many children one push queue may have at once, where queue.yaml does not say.
+
+        One stays for the other queues and for pings: a target that hangs must not have them all.
+        """
+        return max(1, self.processes - 1)
+
 
 class Route(_Section, frozen=True):
     """[[routes]]"""

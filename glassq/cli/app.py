@@ -52,3 +52,5 @@ class App:
 
 pass_app = click.make_pass_decorator(App)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document (durations in seconds).")
+dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+yes = click.option("--yes", is_flag=True, help="Don't ask.")

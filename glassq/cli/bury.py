@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.app import App, as_json, dry_run, pass_app
 from glassq.cli.find import is_ours, look
-from glassq.cli.jobs import Done, dry_run, each_found, refused, report
+from glassq.cli.jobs import Done, each_found, refused, report
 from glassq.delivery import Evidence, encode
 from glassq.errors import JobNotFound
 from glassq.worker.outcome import Kind, Outcome, after_bury

@@ -23,6 +23,7 @@ from glassq.cli.checks import Check, barrier, belongs, directory, exists, me, ne
 from glassq.cli.config import load_push, load_routes, secrets_in_use
 from glassq.cli.status import look_at_spool
 from glassq.errors import SettingsError
+from glassq.push.request import SOURCE
 from glassq.settings import Storage
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def secret_files(app: App) -> Iterator[Check]:
 def spool(app: App) -> Iterator[Check]:
     intake = app.settings.intake
     path = Path(intake.spool).absolute()
+    if not _takes_pings(app.settings) and not exists(path):
+        return
     found = directory("spool", path)
     disk = os.statvfs(nearest(path))
     free = disk.f_bavail * disk.f_frsize
@@ -109,19 +112,36 @@ def credentials(app: App) -> Iterator[Check]:
 
 
 def ledger(app: App) -> Iterator[Check]:
-    from glassq.ledger.schema import parse_url, sqlite_file
+    found = _database("ledger", app.settings.ledger.url, "[ledger] url", "the work goes on without a record")
+    if found.ok:
+        try:
+            app.ledger().close()
+        except SettingsError as error:
+            found = Check("ledger", False, str(error), "mend it, or name another; the work goes on without a record")
+    yield found
+
+
+def task_names(app: App) -> Iterator[Check]:
+    if app.settings.push is not None:
+        yield _database("task names", app.settings.push.names, "[push] names", "named tasks cannot be added until then")
+
+
+def _database(name: str, url: str, key: str, meanwhile: str) -> Check:
+    """Whether it can be written. A file that is missing is not made: it would be that of whoever asks."""
+    from glassq.ledger.schema import parse_url, sqlite_file, try_write
 
     try:
-        file = sqlite_file(parse_url(app.settings.ledger.url))
-        found = Check("ledger", True, "can be read") if file is None else directory("ledger", file.parent)
-        closed = barrier(file, write=True) if file is not None and found.ok else None
-        if closed:
-            found = Check("ledger", False, *closed)
-        elif found.ok:
-            app.ledger().close()
+        file = sqlite_file(parse_url(url, key))
+        if file is not None:
+            place = directory(name, file.parent)
+            if not place.ok or not exists(file):
+                return place
+            if closed := barrier(file, write=True):
+                return Check(name, False, *closed)
+        try_write(url, key)
     except SettingsError as error:
-        found = Check("ledger", False, str(error), "mend it, or name another; the work goes on without a record")
-    yield found
+        return Check(name, False, str(error), f"mend it, or name another; {meanwhile}")
+    return Check(name, True, "can be written" if file is None else f"{file} can be written")
 
 
 def clock(app: App) -> Iterator[Check]:
@@ -135,14 +155,20 @@ def clock_at(now: datetime) -> Check:
 
 
 def handlers(app: App) -> Iterator[Check]:
-    routes = {route.handler: route for route in app.settings.routes}
-    for handler, route in routes.items():
-        one = msgspec.structs.replace(app.settings, routes=(route,))
+    # one URL may be that of several queues
+    routes = {(route.handler, route.queue): route for route in app.settings.routes}
+    usable = not _problem(load_push, app.settings)
+    for (handler, queue), route in routes.items():
+        if not usable and handler.is_url:
+            # `push` says why, once
+            continue
+        one = msgspec.structs.replace(app.settings, routes=(route,), push=app.settings.push if usable else None)
         problem = _problem(load_routes, one)
         # the place is that of a file with one route
         said = problem.partition(f'handler = "{handler}": ')[2] or problem
         todo = "mend it, or the route; until then glassq-worker does not start"
-        yield Check("handler", not problem, f"{handler}: {said}" if said else handler, todo if problem else "")
+        shown = f"{handler} (queue {queue})" if queue else handler
+        yield Check("handler", not problem, f"{shown}: {said}" if said else shown, todo if problem else "")
     if not routes and app.settings.push is None:
         problem = _problem(load_routes, app.settings)
         yield Check("handler", False, problem, "until there is one glassq-worker does not start")
@@ -156,6 +182,9 @@ def push(app: App) -> Iterator[Check]:
 
 def intake(app: App) -> Iterator[Check]:
     bind = app.settings.intake.bind
+    if not _takes_pings(app.settings):
+        yield Check("intake", True, "nobody sends pings ([sources] and [[routes]] name nobody), so it is not asked")
+        return
     if bind.startswith("fd://"):
         yield Check("intake", None, f"listens on {bind}, a socket of systemd's that only it knows: not asked")
         return
@@ -187,6 +216,7 @@ HERE: list[Callable[[App], Iterator[Check]]] = [
     photos,
     credentials,
     ledger,
+    task_names,
     handlers,
     push,
     intake,
@@ -195,6 +225,11 @@ HERE: list[Callable[[App], Iterator[Check]]] = [
 
 def _works_glass(settings: Settings) -> bool:
     return any(route.handler.startswith("glassq.glass.") for route in settings.routes)
+
+
+def _takes_pings(settings: Settings) -> bool:
+    named = any(getattr(settings.sources, name) is not None for name in settings.sources.__struct_fields__)
+    return named or any(route.source != SOURCE for route in settings.routes)
 
 
 def _mount(path: Path) -> Path:

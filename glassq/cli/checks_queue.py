@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from glassq.cli.checks import Check, barrier
 from glassq.cli.find import our_tubes
 from glassq.cli.output import span
+from glassq.cli.queues_list import hints_of, look, plan_of
 from glassq.cli.status import stuck_words
-from glassq.delivery import MAX_JOB
+from glassq.delivery import BIG_JOB, MAX_JOB
 from glassq.errors import QueueRefused, QueueUnavailable, QueueVolatile
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from glassq.cli.app import App
     from glassq.errors import QueueError
-    from glassq.queues import Queue, ServerStats
+    from glassq.queues import Queue, ServerStats, TubeStats
 
 # The oldest beanstalkd that was measured.
 KNOWN_GOOD = (1, 12)
@@ -100,26 +101,45 @@ def draining(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
 
 
 def job_size(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
-    enough = server.max_job >= MAX_JOB
+    what, needed = ("ping", MAX_JOB) if app.settings.push is None else ("task", BIG_JOB)
+    enough = server.max_job >= needed
     said = f"it takes jobs of up to {server.max_job} bytes"
     if not enough:
-        said += f"; a ping with its story has up to {MAX_JOB}"
-    yield Check("job size", enough, said, "" if enough else f"start it with -z {MAX_JOB} or more")
+        said += f"; a {what} with its story has up to {needed}"
+    yield Check("job size", enough, said, "" if enough else f"start it with -z {needed} or more")
 
 
 def consumers(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    if server.draining:
+        # a pool reserves nothing then, and is well
+        return
     over = time.monotonic() + _GLANCE
-    tube = queue.stats_tube()
-    while not tube.waiting and not tube.reserved and time.monotonic() < over:
+    tubes = _look(queue)
+    while not any(tube.waiting or tube.reserved for tube in tubes) and time.monotonic() < over:
         time.sleep(_GLANCE / 20)
-        tube = queue.stats_tube()
-    if tube.waiting or tube.reserved:
-        yield Check("consumers", True, f"{tube.waiting} wait for jobs of tube {tube.name}, {tube.reserved} are at work")
+        tubes = _look(queue)
+    # who waits does so on several tubes at once
+    waiting, reserved = max(tube.waiting for tube in tubes), sum(tube.reserved for tube in tubes)
+    where = f"tube {queue.tube}" + (" and those of push queues" if len(tubes) > 1 else "")
+    if waiting or reserved:
+        yield Check("consumers", True, f"{waiting} wait for jobs from {where}, {reserved} are at work")
     else:
-        said = f"nobody takes jobs from tube {tube.name}; {tube.ready} are ready"
+        said = f"nobody takes jobs from {where}; {sum(tube.ready for tube in tubes)} are ready"
         yield Check("consumers", False, said, "start glassq-worker, or look at its log")
+
+
+def paused(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    tube = queue.stats_tube()
     if tube.paused_for:
         yield Check("paused", None, f"tube {tube.name} gives out no jobs for {span(tube.paused_for)} more")
+
+
+def push_queues(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    if app.settings.push is None:
+        return
+    # what is wrong with queue.yaml is told already
+    for hint in hints_of(app, look(app, queue, plan_of(app))):
+        yield Check("push queue", None, hint)
 
 
 def stuck(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
@@ -134,7 +154,7 @@ def stuck(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
 
 
 def aside(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
-    seen = [queue.stats_tube(name) for name in our_tubes(queue)]
+    seen = _look(queue)
     buried, delayed = sum(tube.buried for tube in seen), sum(tube.delayed for tube in seen)
     if buried:
         yield Check("buried", None, f"{buried} wait for a decision", f"look with {app.command('buried')}")
@@ -156,9 +176,15 @@ QUEUE: list[Callable[[App, Queue, ServerStats], Iterator[Check]]] = [
     draining,
     job_size,
     consumers,
+    paused,
+    push_queues,
     stuck,
     aside,
 ]
+
+
+def _look(queue: Queue) -> list[TubeStats]:
+    return [queue.stats_tube(name) for name in our_tubes(queue)]
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.app import App, as_json, dry_run, pass_app, yes
 from glassq.cli.find import Finder, is_ours, look
-from glassq.cli.output import console, each_of, line, print_json, short_words, span
+from glassq.cli.output import confirm, console, each_of, line, print_json, short_words, span
 from glassq.cli.pace import Canary, Pace, per_second, stopped
 from glassq.cli.where import Where, filters, lying, nothing, seconds
 from glassq.errors import JobNotFound
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from glassq.cli.find import Found
     from glassq.queues import Queue
     from glassq.queues.base import ScanShort
-
-dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-yes = click.option("--yes", is_flag=True, help="Don't ask.")
-
 
 AT_ONCE = Pace()
 
@@ -103,7 +98,7 @@ def delete(
         if found and not (yes or dry_run):
             for _, each in found:
                 click.echo(f"{_name(each)}: {each.stats.state}, {span(each.stats.age)} old", err=True)
-            _ask(f"delete {_number(len(found))} for good?", needed=True)
+            confirm(f"delete {_number(len(found))} for good?", needed=True)
         done = [_delete(queue, text, each, dry_run) for text, each in found]
     return report([*done, *missing], as_json)
 
@@ -124,7 +119,7 @@ class Bulk:
         """Does it, after it has asked where it shall; `limit` is how many at most."""
         short: list[ScanShort] = []
         chosen = [found.job.id for found in islice(lying(self.app, self.queue, self.where, short.append), limit)]
-        _ask(f"{self.verb} {_number(len(chosen))}?", needed=bool(chosen) and ask and not self.dry_run)
+        confirm(f"{self.verb} {_number(len(chosen))}?", needed=bool(chosen) and ask and not self.dry_run)
         done: list[Done] = []
         try:
             self._go(chosen, pace if not self.dry_run else AT_ONCE, done)
@@ -232,18 +227,6 @@ def _name(found: Found) -> str:
 
 def _number(count: int) -> str:
     return "1 delivery" if count == 1 else f"{count} deliveries"
-
-
-def _ask(question: str, *, needed: bool) -> None:
-    """Goes on only if the operator says yes. Raises click.UsageError where there is nobody to ask."""
-    if not needed:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError(
-            f"{question} Nobody is there to answer: say --yes, or --dry-run to see what would be done"
-        )
-    if not click.confirm(question, err=True):
-        raise click.ClickException("nothing was done")
 
 
 def report(results: list[Done], as_json: bool, empty: str = "") -> int:

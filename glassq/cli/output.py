@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -34,6 +35,8 @@ T = TypeVar("T")
 PATIENCE = 2.0
 # Narrower than this, words are no longer read as sentences.
 LEAST_WORDS = 30
+# rich lays out some two thousand rows a second: tables with more rows than this are printed plainly.
+MANY_ROWS = 500
 # A pipe has no width; lines are not broken for it.
 UNBROKEN = 10_000
 
@@ -61,10 +64,24 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
 
 def print_table(out: Console, made: Table) -> None:
     """Prints a table whole: on a terminal too narrow for it the lines wrap, as half an id is another id."""
+    if made.row_count > MANY_ROWS:
+        _print_plain(out, made)
+        return
     least = Measurement.get(out, out.options.update(max_width=UNBROKEN), made).minimum
     if least > out.width:
         out = Console(width=least, file=out.file, markup=False, emoji=False, highlight=False)
     out.print(made)
+
+
+def _print_plain(out: Console, made: Table) -> None:
+    """The same columns, as wide as they need to be, on one line a row."""
+    columns = [[str(column.header), *map(str, column.cells)] for column in made.columns]
+    widths = [max(map(cell_len, cells)) for cells in columns]
+    if made.title:
+        out.file.write(f"{made.title}\n")
+    for row in zip(*columns, strict=True):
+        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        out.file.write("  ".join(padded).rstrip() + "\n")
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> Table:
@@ -159,6 +176,18 @@ def each_of(things: Sequence[T], words: str, paced: Iterable[T]) -> Iterator[T]:
     finally:
         if bar is not None:
             bar.stop()
+
+
+def confirm(question: str, *, needed: bool) -> None:
+    """Goes on only if the operator says yes. Raises click.UsageError where there is nobody to ask."""
+    if not needed:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            f"{question} Nobody is there to answer: say --yes, or --dry-run to see what would be done"
+        )
+    if not click.confirm(question, err=True):
+        raise click.ClickException("nothing was done")
 
 
 def _bar(at: ScanProgress, words: str = "looking at jobs") -> Progress:

@@ -7,7 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from glassq.cli.output import console, line, print_json, print_table, span, table
+from glassq.cli.status import DRAINING
 from glassq.errors import JobNotFound, SettingsError
 from glassq.push.queue_yaml import load
 from glassq.push.request import tube_of
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from glassq.cli.app import App
     from glassq.ledger import Entry
     from glassq.push.queue_yaml import PushQueue
-    from glassq.queues import Queue, TubeStats
+    from glassq.queues import Queue, ServerStats, TubeStats
     from glassq.settings import Push
 
 # A pause of at least this, in seconds, was meant to be without an end.
@@ -30,42 +33,93 @@ _UNITS = (("s", 1), ("m", 60), ("h", 3600), ("d", 86_400))
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One queue, as `plan` has it (None: queue.yaml does not) and as its tube is now.
+class Plan:
+    """The queues of queue.yaml. `mistakes` are why that cannot be used, one a line: then nobody knows its queues."""
 
-    `oldest` is the age of the job that is reserved next, in seconds; `retrying` how many delayed tasks failed before
-    (None: nobody knows).
+    queues: Mapping[str, PushQueue]
+    mistakes: str = ""
+
+    def names(self, queue: Queue) -> list[str]:
+        """All queues there are: the planned ones, and those that hold jobs and are not planned (any more).
+
+        Where queue.yaml cannot be used, those whose tubes exist.
+        """
+        prefix = tube_of(queue.tube, "")
+        there = sorted(tube.removeprefix(prefix) for tube in queue.tubes() if tube.startswith(prefix))
+        others = [name for name in there if name not in self.queues]
+        if not self.mistakes:
+            tubes = {name: queue.stats_tube(tube_of(queue.tube, name)) for name in others}
+            others = [
+                name for name, tube in tubes.items() if tube.ready or tube.reserved or tube.delayed or tube.buried
+            ]
+        return [*self.queues, *others]
+
+    @property
+    def known(self) -> bool:
+        return not self.mistakes
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One queue, as `plan` has it (None: it does not) and as its tube is now.
+
+    `oldest` is the age of the job that is reserved next, in seconds.
     """
 
     name: str
     plan: PushQueue | None
     tube: TubeStats
     oldest: int | None
-    retrying: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at all queues. `main` is the tube of pings; `most` is how many tasks of a queue without a limit of its
+    own run at once."""
+
+    plan: Plan
+    rows: Sequence[Row]
+    main: TubeStats
+    server: ServerStats
+    most: int
+
+    def at_once(self, row: Row) -> int | None:
+        """How many of a queue's tasks run at once, at most; None where nobody knows."""
+        return (row.plan.max_concurrent_requests or self.most) if row.plan else None
 
 
 def show(app: App, as_json: bool) -> None:
     """Prints a row per queue, and what to do about some. Raises SettingsError or QueueError."""
-    planned = planned_queues(app)
+    plan = plan_or_warn(app)
     with app.queue() as queue:
-        names = [*planned, *left_over(queue, planned)]
-        tubes = {name: queue.stats_tube(tube_of(queue.tube, name)) for name in names}
-        retrying, note = _retrying(app, queue, tubes.values())
-        rows = [
-            Row(name, planned.get(name), tube, _oldest(queue, tube), retrying.get(tube.name))
-            for name, tube in tubes.items()
-        ]
-        hints = _hints(app, rows, idle=not queue.stats().workers)
+        seen = look(app, queue, plan)
+        retrying, note = _retrying(app, queue, [row.tube for row in seen.rows])
+    hints = [DRAINING] if seen.server.draining else []
+    hints += hints_of(app, seen)
+    # so it is though somebody may wait who cannot reserve what is ready
+    if not seen.server.workers and any(row.tube.ready for row in seen.rows):
+        hints.append("tasks are ready and nobody takes them: is glassq-worker running?")
     if as_json:
-        print_json({"queues": [_document(row) for row in rows], "note": note, "hints": hints})
+        print_json({"queues": [_document(seen, row, retrying) for row in seen.rows], "note": note, "hints": hints})
         return
     out = console()
     columns = ("queue", "rate", "bucket", "at once", "in flight", "backlog", "oldest", "retrying", "scheduled")
-    print_table(out, table("", (*columns, "buried", "paused"), [_cells(row) for row in rows]))
+    print_table(out, table("", (*columns, "buried", "paused"), [_cells(seen, row, retrying) for row in seen.rows]))
+    if any(row.plan and not row.plan.max_concurrent_requests for row in seen.rows):
+        out.print(f"at once {seen.most}: where no max_concurrent_requests is set, one child less than all", style="dim")
     if note:
         out.print(f"retrying or scheduled is not known: {line(note)}", style="dim")
     for hint in hints:
         out.print(f"! {line(hint)}", style="yellow")
+
+
+def look(app: App, queue: Queue, plan: Plan) -> Seen:
+    """What the queues hold now. Raises QueueError."""
+    tubes = {name: queue.stats_tube(tube_of(queue.tube, name)) for name in plan.names(queue)}
+    rows = [Row(name, plan.queues.get(name), tube, _oldest(queue, tube)) for name, tube in tubes.items()]
+    # as glassq-worker has it for queues without max_concurrent_requests: one child stays for what else there is
+    most = app.settings.worker.most_of_a_queue
+    return Seen(plan, rows, queue.stats_tube(), queue.stats(), most)
 
 
 def _oldest(queue: Queue, tube: TubeStats) -> int | None:
@@ -103,30 +157,32 @@ def _is_delayed(queue: Queue, entry: Entry) -> bool:
     return job.state == "delayed" and job.tube == entry.tube
 
 
-def _document(row: Row) -> dict[str, Any]:
-    plan, tube = row.plan, row.tube
+def _document(seen: Seen, row: Row, retrying: Mapping[str, int]) -> dict[str, Any]:
+    plan, tube, again = row.plan, row.tube, retrying.get(row.tube.name)
     return {
         "queue": row.name,
         "tube": tube.name,
-        "in_queue_yaml": plan is not None,
+        "in_queue_yaml": plan is not None if seen.plan.known else None,
         "rate": plan.rate if plan else None,
         "bucket": plan.bucket_size if plan else None,
-        "at_once": plan.max_concurrent_requests if plan else None,
+        "at_once": seen.at_once(row),
+        "at_once_is_default": plan.max_concurrent_requests is None if plan else None,
         "in_flight": tube.reserved,
         "backlog": tube.ready,
         "oldest": row.oldest,
         "delayed": tube.delayed,
-        "retrying": row.retrying,
-        "scheduled": None if row.retrying is None else tube.delayed - row.retrying,
+        "retrying": again,
+        "scheduled": None if again is None else tube.delayed - again,
         "buried": tube.buried,
         "paused_for": tube.paused_for,
     }
 
 
-def _cells(row: Row) -> tuple[object, ...]:
-    plan, tube = row.plan, row.tube
-    limits = (rate(plan.rate), plan.bucket_size, plan.max_concurrent_requests or "-") if plan else ("-", "-", "-")
-    delayed = ("?", "?") if row.retrying is None else (row.retrying, tube.delayed - row.retrying)
+def _cells(seen: Seen, row: Row, retrying: Mapping[str, int]) -> tuple[object, ...]:
+    plan, tube, again = row.plan, row.tube, retrying.get(row.tube.name)
+    unknown = "-" if seen.plan.known else "?"
+    limits = (rate(plan.rate), plan.bucket_size, seen.at_once(row)) if plan else (unknown, unknown, unknown)
+    delayed = ("?", "?") if again is None else (again, tube.delayed - again)
     oldest = "-" if row.oldest is None else span(row.oldest)
     paused = "paused" if tube.paused_for >= AGES else span(tube.paused_for) if tube.paused_for else "-"
     return row.name, *limits, tube.reserved, tube.ready, oldest, *delayed, tube.buried, paused
@@ -141,23 +197,33 @@ def rate(per_second: float) -> str:
     return f"{number}/{unit}"
 
 
-def _hints(app: App, rows: Sequence[Row], *, idle: bool) -> list[str]:
-    """What an operator should know or do. `idle`: nobody has reserved anything from this server."""
+def hints_of(app: App, seen: Seen) -> list[str]:
+    """What an operator should know or do about single queues."""
     file = push_of(app).queue_yaml or "any queue.yaml ([push] queue_yaml is not set)"
     hints = []
-    for row in rows:
+    for row in seen.rows:
         name, tube = row.name, row.tube
-        if row.plan is None:
+        if row.plan is None and seen.plan.known:
             delete = app.command(f"queues purge {shlex.quote(name)}")
             remedy = f"add it and reload glassq-worker, or delete its tasks with {delete}"
             hints.append(f"queue {name} is not in {file}: nobody works it; {remedy}")
-        elif not row.plan.rate and (tube.ready or tube.delayed):
+        elif row.plan and not row.plan.rate and (tube.ready or tube.delayed):
             hints.append(f"queue {name} is not delivered: its rate is 0 in {file}")
         if tube.paused_for:
             hints.append(f"queue {name} is paused: {app.command(f'queues resume {shlex.quote(name)}')} lets it go on")
-    if idle and any(row.tube.ready for row in rows):
-        hints.append("tasks are ready and nobody takes them: is glassq-worker running?")
+        if _has_all(seen, row):
+            hints.append(
+                f"queue {name} has all {tube.reserved} children at work, and others wait: set its "
+                f"max_concurrent_requests in {file}, or more [worker] processes"
+            )
     return hints
+
+
+def _has_all(seen: Seen, row: Row) -> bool:
+    """Whether all children (of more than one) work on this queue, while another one's jobs could be worked."""
+    others = [each.tube for each in seen.rows if each is not row and (each.plan is None or each.plan.rate)]
+    waits = any(tube.ready and not tube.paused_for for tube in (seen.main, *others))
+    return waits and 1 < seen.server.workers <= row.tube.reserved
 
 
 def push_of(app: App) -> Push:
@@ -171,15 +237,22 @@ def push_of(app: App) -> Push:
     return app.settings.push
 
 
-def planned_queues(app: App) -> dict[str, PushQueue]:
-    """The queues of queue.yaml by name. Raises SettingsError."""
+def plan_of(app: App) -> Plan:
+    """The queues of queue.yaml, or what is wrong with it. Raises SettingsError where there are no push queues."""
     push = push_of(app)
-    return load(push.queue_yaml, push.targets)
+    try:
+        return Plan(load(push.queue_yaml, push.targets))
+    except SettingsError as error:
+        return Plan({}, str(error))
 
 
-def left_over(queue: Queue, planned: Mapping[str, PushQueue]) -> list[str]:
-    """Names of queues that hold jobs and are not planned (any more)."""
-    prefix = tube_of(queue.tube, "")
-    names = [tube.removeprefix(prefix) for tube in queue.tubes() if tube.startswith(prefix)]
-    tubes = {name: queue.stats_tube(tube_of(queue.tube, name)) for name in sorted(names) if name not in planned}
-    return [name for name, tube in tubes.items() if tube.ready or tube.reserved or tube.delayed or tube.buried]
+def plan_or_warn(app: App) -> Plan:
+    """The same; standard error says what is wrong, for whoever looks or pauses must not have to mend that first."""
+    plan = plan_of(app)
+    for mistake in plan.mistakes.splitlines():
+        click.echo(f"glassq: {line(mistake)}", err=True)
+    if not plan.known:
+        click.echo(
+            "glassq: so these are the queues whose tubes exist now, without what the file says of them", err=True
+        )
+    return plan

@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 @as_json
 @pass_app
 def show(app: App, id_: str, as_json: bool) -> None:
-    """One delivery's whole story: ID is a delivery id, the first 8 characters of one or more, or a job id."""
+    """One delivery's whole story.
+
+    ID is a delivery id, the first 8 characters of one or more, a job id, or the name of a task that is in the queue.
+    """
     with app.queue() as queue:
         try:
-            found, missing = Finder(queue, app.ledger).find(id_, glance=True), None
+            found, missing = _find(Finder(queue, app.ledger), id_), None
         except JobNotFound as error:
             found, missing = None, error
     entry, note = _recorded(app, id_, found)
@@ -45,13 +48,28 @@ def show(app: App, id_: str, as_json: bool) -> None:
         _print(console(), found, entry, note)
 
 
+def _find(finder: Finder, text: str) -> Found:
+    """The job of an id; else that of the task of this name. Raises as `Finder.find` does."""
+    try:
+        return finder.find(text, glance=True)
+    except JobNotFound as error:
+        found = finder.task(text)
+        if found is None:
+            raise JobNotFound(f"{error}, and no task of this name") from None
+    except click.UsageError as error:
+        found = finder.task(text)
+        if found is None:
+            raise click.UsageError(f"{error.message}; and no task in the queue has this name") from None
+    return found
+
+
 def _recorded(app: App, text: str, found: Found | None) -> tuple[Entry | None, str]:
     """What the ledger holds of it, and why that is nothing. Raises click.ClickException for an ambiguous prefix."""
     if found is None and is_job_id(text):
         return None, "job ids are given again over time: ask for the delivery's id"
     if found is not None and not found.name:
         return None, "damaged: nobody knows which delivery it was"
-    wanted = found.name if found and is_job_id(text) else checked_prefix(text)
+    wanted = found.name if found and not _begins(found, text) else checked_prefix(text)
     try:
         with app.ledger() as ledger:
             entries, note = {entry.delivery: entry for entry in ledger.find(wanted)}, ledger.absent
@@ -61,6 +79,11 @@ def _recorded(app: App, text: str, found: Found | None) -> tuple[Entry | None, s
     if len(names) > 1 and wanted not in names:
         raise ambiguous(text, list(names))
     return entries.get(found.name if found else next(iter(names), "")), note
+
+
+def _begins(found: Found, text: str) -> bool:
+    """Whether it was found by its delivery's id, or the beginning of that; else by its job's, or its task's name."""
+    return not is_job_id(text) and found.name.startswith(text.strip().lower())
 
 
 def _document(found: Found | None, entry: Entry | None, note: str) -> dict[str, Any]:
@@ -95,7 +118,7 @@ def _delivery(delivery: Delivery) -> dict[str, Any]:
 def _print(out: Console, found: Found | None, entry: Entry | None, note: str) -> None:
     delivery = found.delivery if found else None
     if delivery is not None:
-        _section(out, f"delivery {delivery.id}", _header(delivery))
+        _section(out, f"delivery {delivery.id}", _header(delivery, found))
     if found is not None:
         _section(out, f"job {found.job.id}", _job(found))
     if delivery is not None:
@@ -115,15 +138,31 @@ def _section(out: Console, title: str, rows: list[tuple[str, object]]) -> None:
     out.print(facts(rows))
 
 
-def _header(delivery: Delivery) -> list[tuple[str, object]]:
+def _header(delivery: Delivery, found: Found | None) -> list[tuple[str, object]]:
     labels = " ".join(f"{name}={value}" for name, value in _labels(delivery).items())
     rows: list[tuple[str, object]] = [
         ("source", delivery.source),
         ("received", f"{moment(delivery.received)} ({span(delivery.age())} ago)"),
         ("labels", labels or "none"),
-        ("attempt", f"{delivery.attempt} ({delivery.failures} of its budget spent, {delivery.lost} lost)"),
+        ("attempt", _attempt(delivery, kicked=bool(found and found.stats.kicks))),
     ]
     return [*rows, ("waits", delivery.waits)] if delivery.waits else rows
+
+
+def _attempt(delivery: Delivery, *, kicked: bool) -> str:
+    """Where it stands. One that was buried is numbered as it was then until a consumer has it again."""
+    number, lost = delivery.attempt, f"{delivery.lost} lost"
+    if not delivery.buried:
+        return f"{number} ({delivery.failures} of its budget spent, {lost})"
+    if kicked:
+        return f"{number + 1} (kicked: its budget is fresh)"
+    if delivery.evidence and delivery.evidence[-1].error == "operator":
+        return f"put aside before attempt {number} ({lost})"
+    return f"given up after {_attempts(number)}" + (f" ({lost})" if delivery.lost else "")
+
+
+def _attempts(number: int) -> str:
+    return "1 attempt" if number == 1 else f"{number} attempts"
 
 
 def _labels(delivery: Delivery) -> dict[str, str]:
@@ -171,7 +210,7 @@ def _told(value: object) -> str:
 
 def _entry(entry: Entry) -> list[tuple[str, object]]:
     rows = [
-        ("state", f"{entry.state} at {moment(entry.updated)}, after {entry.attempts} attempts"),
+        ("state", f"{entry.state} at {moment(entry.updated)}, after {_attempts(entry.attempts)}"),
         ("took", span(entry.duration)),
         ("result", masked_text(entry.result)),
         ("reason", masked_text(entry.reason)),

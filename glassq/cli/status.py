@@ -20,16 +20,21 @@ if TYPE_CHECKING:
 
 # What the ledger is asked about.
 RECENT = timedelta(hours=24)
+DRAINING = "beanstalkd is draining: it takes no jobs until it is restarted"
 
 
 @dataclass(frozen=True, slots=True)
 class _Queue:
-    """One look at the queue. `others` are the server's other tubes that hold jobs."""
+    """One look at the queue.
+
+    `tubes` are ours, the main one first; the others there and `foreign`, those of other programs, hold jobs. `oldest`
+    is the oldest ready job of ours.
+    """
 
     url: str
     server: ServerStats
-    tube: TubeStats
-    others: list[TubeStats]
+    tubes: list[TubeStats]
+    foreign: list[TubeStats]
     oldest: JobStats | None
 
 
@@ -54,8 +59,10 @@ def status(app: App, as_json: bool) -> None:
         return
     out = console()
     columns = ("tube", "ready", "reserved", "delayed", "buried", "consumers waiting")
-    rows = [(t.name, t.ready, t.reserved, t.delayed, t.buried, t.waiting) for t in (seen.tube, *seen.others)]
+    rows = [(t.name, t.ready, t.reserved, t.delayed, t.buried, t.waiting) for t in seen.tubes]
     print_table(out, table("", columns, rows))
+    if seen.foreign:
+        out.print(_foreign(seen.foreign), style="dim")
     out.print()
     out.print(facts([*_facts(seen, counts, note), ("spool", spool_words)]))
     for hint in hints:
@@ -63,9 +70,21 @@ def status(app: App, as_json: bool) -> None:
 
 
 def _look(queue: Queue, url: str) -> _Queue:
-    others = [queue.stats_tube(name) for name in queue.tubes() if name != queue.tube]
-    holding = [tube for tube in others if tube.ready or tube.reserved or tube.delayed or tube.buried]
-    return _Queue(url, queue.stats(), queue.stats_tube(), holding, queue.oldest_ready())
+    others = [queue.stats_tube(name) for name in sorted(queue.tubes()) if name != queue.tube]
+    holding = [tube for tube in others if _count(tube)]
+    tubes = [queue.stats_tube(), *(tube for tube in holding if is_ours(queue.tube, tube.name))]
+    ready = (queue.oldest_ready(tube.name) for tube in tubes if tube.ready)
+    oldest = max(filter(None, ready), key=lambda job: job.age, default=None)
+    return _Queue(url, queue.stats(), tubes, [tube for tube in holding if tube not in tubes], oldest)
+
+
+def _count(tube: TubeStats) -> int:
+    return tube.ready + tube.reserved + tube.delayed + tube.buried
+
+
+def _foreign(tubes: list[TubeStats]) -> str:
+    jobs, many = sum(map(_count, tubes)), len(tubes)
+    return f"and {jobs} job{'s'[: jobs > 1]} of other programs, in {many} tube{'s'[: many > 1]} of theirs"
 
 
 def look_at_spool(app: App) -> tuple[Spooled | None, str]:
@@ -95,19 +114,25 @@ def _facts(seen: _Queue, counts: dict[str, int] | None, note: str) -> list[tuple
     server = seen.server
     ledger = ", ".join(f"{number} {state}" for state, number in sorted((counts or {}).items())) or "nothing"
     return [
-        ("oldest ready job", f"{span(seen.oldest.age)} (job {seen.oldest.id})" if seen.oldest else "none"),
+        ("oldest ready job", _oldest(seen)),
         ("on disk", "yes: its binlog is on" if server.durable else "NO"),
         ("last 24 h", note or ledger),
         ("server", f"beanstalkd {server.version} at {seen.url}, up {span(server.uptime)}"),
     ]
 
 
+def _oldest(seen: _Queue) -> str:
+    if seen.oldest is None:
+        return "none"
+    where = "" if seen.oldest.tube == seen.tubes[0].name else f" in tube {seen.oldest.tube}"
+    return f"{span(seen.oldest.age)} (job {seen.oldest.id}{where})"
+
+
 def _hints(app: App, seen: _Queue, spooled: Spooled | None) -> list[str]:
     """What an operator should know or do."""
-    tube, server, oldest = seen.tube, seen.server, seen.oldest
-    held = tube.reserved + sum(other.reserved for other in seen.others)
-    ours = [tube, *(other for other in seen.others if is_ours(tube.name, other.name))]
-    buried = sum(each.buried for each in ours)
+    server, oldest = seen.server, seen.oldest
+    held = sum(tube.reserved for tube in (*seen.tubes, *seen.foreign))
+    buried = sum(tube.buried for tube in seen.tubes)
     unlogged = server.durable and oldest is not None and oldest.file == 0
     rules = [
         (buried, f"{buried} buried: look with {app.command('buried')}"),
@@ -120,17 +145,22 @@ def _hints(app: App, seen: _Queue, spooled: Spooled | None) -> list[str]:
             "beanstalkd stopped writing to disk (the oldest ready job is in memory only): "
             "make room on its disk, let the queue run empty, and restart it",
         ),
-        (server.draining, "beanstalkd is draining: it takes no jobs until it is restarted"),
+        (server.draining, DRAINING),
         (held > server.workers, stuck_words(held, server.workers)),
-        (tube.paused_for, f"tube {tube.name} is paused for {span(tube.paused_for)} more"),
-        (
-            tube.ready and not tube.waiting and not tube.reserved and not tube.paused_for,
-            "jobs are ready and nobody takes them: is glassq-worker running?",
-        ),
+        *((tube.paused_for, f"tube {tube.name} is paused for {span(tube.paused_for)} more") for tube in seen.tubes),
+        (_nobody_takes(seen), "jobs are ready and nobody takes them: is glassq-worker running?"),
     ]
     if spooled is not None:
         rules.append((spooled.damaged, f"{spooled.damaged} damaged in the spool: look with {app.command('spool')}"))
     return [words for applies, words in rules if applies]
+
+
+def _nobody_takes(seen: _Queue) -> bool:
+    if any(tube.waiting or tube.reserved for tube in seen.tubes):
+        return False
+    main, *pushed = [tube.ready > 0 and not tube.paused_for for tube in seen.tubes]
+    # a child that waits for a queue's rate does not always wait in beanstalkd
+    return main or (any(pushed) and not seen.server.workers)
 
 
 def stuck_words(held: int, workers: int) -> str:
@@ -147,7 +177,7 @@ def _document(seen: _Queue, counts: dict[str, int] | None, note: str, hints: lis
         "queue": {
             "url": seen.url,
             **asdict(seen.server),
-            "tubes": [asdict(tube) for tube in (seen.tube, *seen.others)],
+            "tubes": [asdict(tube) for tube in (*seen.tubes, *seen.foreign)],
             "oldest_ready": oldest,
         },
         "ledger": {"states": counts, "since": datetime.now(UTC) - RECENT, "note": note},

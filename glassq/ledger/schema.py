@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,11 +17,14 @@ from glassq.errors import SettingsError
 from glassq.ledger.reader import unreadable
 from glassq.ledger.version import VERSION as VERSION
 from glassq.ledger.version import check, stamp
+from glassq.log import kv
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.engine import URL, Connection, Dialect, Engine
+
+log = logging.getLogger("glassq.ledger")
 
 # When you change the table below: raise VERSION in version.py, and let `prepare` bring a database of the version before
 # to the new one (it runs in a transaction that no other process can enter).
@@ -100,20 +105,28 @@ def sqlite_file(url: URL) -> Path | None:
     return Path(name)
 
 
-def open_for_writing(url: URL) -> Engine:
-    """An engine on the database, which is created and brought to VERSION where that is needed.
+def open_engine(
+    url: URL,
+    prepare: Callable[[Connection, URL], None],
+    *,
+    connected: Callable[[Any, object], None] | None = None,
+    begin: Callable[[Connection], None] | None = None,
+) -> Engine:
+    """An engine on a database that is written, which is created where that is needed.
 
-    Raises SettingsError where the schema is of another version, OSError or SQLAlchemyError where it cannot be opened.
+    `prepare` runs in its first transaction. `connected` sets up SQLite's connections further, `begin` begins its
+    transactions: by default at once.
+    Raises what `prepare` raises, and OSError or SQLAlchemyError where it cannot be opened.
     """
     file = sqlite_file(url)
     if file is not None:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite would use the umask alone, and gives its -wal and -shm the mode of this file
-        os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        _create(file)
     engine = sa.create_engine(url, pool_pre_ping=file is None)
     if url.get_backend_name() == "sqlite":
         sa.event.listen(engine, "connect", set_up_sqlite)
-        sa.event.listen(engine, "begin", _begin_at_once)
+        if connected is not None:
+            sa.event.listen(engine, "connect", connected)
+        sa.event.listen(engine, "begin", begin or _begin_at_once)
     try:
         with engine.begin() as connection:
             prepare(connection, url)
@@ -121,6 +134,65 @@ def open_for_writing(url: URL) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def _create(file: Path) -> None:
+    """The file, for its owner alone: SQLite would use the umask, and gives its -wal and -shm the mode of this file.
+
+    It is never opened here: whoever closes a descriptor of a file loses all locks of the process on it (fcntl(2)), and
+    SQLite would go on as if it held them, until another process deletes the -wal that this one writes to.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.mknod(file, 0o600)
+
+
+def open_for_writing(url: URL) -> Engine:
+    """An engine on the ledger, which is created and brought to VERSION where that is needed.
+
+    Raises SettingsError where the schema is of another version, OSError or SQLAlchemyError where it cannot be opened.
+    """
+    return open_engine(url, prepare)
+
+
+class Lasting:
+    """An engine for long: opened when it is first asked for, and anew where its file was moved or removed.
+
+    SQLite would go on writing to the file that nobody sees any more.
+    """
+
+    def __init__(self, url: URL, opened: Callable[[URL], Engine], what: str) -> None:
+        """`what` the log calls it."""
+        self._url = url
+        self._file = sqlite_file(url)
+        self._opened = opened
+        self._what = what
+        self._engine: Engine | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def engine(self) -> Engine:
+        """Raises what opening raises."""
+        if self._engine is not None and self._identity != self._look():
+            log.warning("%s was moved or removed: another one is begun %s", self._what, kv(file=self._file))
+            self.close()
+        if self._engine is None:
+            self._engine = self._opened(self._url)
+            self._identity = self._look()
+        return self._engine
+
+    def close(self) -> None:
+        """Closes the connection; the next call opens another."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+    def _look(self) -> tuple[int, int] | None:
+        """Which file the path names now; None where there is none."""
+        try:
+            found = self._file.stat() if self._file is not None else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found is not None else None
 
 
 def open_for_reading(url: URL) -> tuple[Engine, list[sa.Column[Any]]] | None:
@@ -224,3 +296,26 @@ def set_up_sqlite(connection: Any, _record: object) -> None:
 def _begin_at_once(connection: Connection) -> None:
     # A transaction that reads first and writes later fails at once, without waiting, when another one wrote meanwhile.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def try_write(text: str, key: str) -> None:
+    """Begins to write to the database whose URL stands under `key`, and takes it back; nothing is created.
+
+    An SQLite file must be there already. Raises SettingsError with the reason where it cannot be written.
+    """
+    url = parse_url(text, key)
+    file, place = sqlite_file(url), url
+    if file is not None:
+        # RFC 3986 in SQLite's "URI Filenames": ?, # and % in a path must be quoted
+        place = url.set(database=file.absolute().as_uri()).update_query_dict({"mode": "rw", "uri": "true"})
+    engine = sa.create_engine(place)
+    try:
+        with engine.connect() as connection:
+            if url.get_backend_name() == "sqlite":
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(BUSY * 1000)}").close()
+                _begin_at_once(connection)
+            connection.rollback()
+    except (SQLAlchemyError, OSError) as error:
+        raise SettingsError(f'{key} = "{url}": cannot be written: {getattr(error, "orig", None) or error}') from None
+    finally:
+        engine.dispose()

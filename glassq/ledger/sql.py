@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from glassq.ledger.done import Done
-from glassq.ledger.schema import deliveries, open_for_writing, parse_url, sqlite_file
+from glassq.ledger.schema import Lasting, deliveries, open_for_writing, parse_url
 from glassq.log import kv
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.engine import URL
 
     from glassq.ledger.entry import Entry
     from glassq.settings import Ledger as LedgerSettings
@@ -168,19 +168,16 @@ class _Writer:
     """The writing side of one database, used by one thread."""
 
     def __init__(self, url: URL, retention: float) -> None:
-        self._url = url
+        self._database = Lasting(url, open_for_writing, "ledger file")
         # a timedelta ends at a billion days; thirty years are for ever
         self._retention = timedelta(seconds=min(retention, 1e9))
-        self._file = sqlite_file(url)
-        self._engine: Engine | None = None
-        self._identity: tuple[int, int] | None = None
         # when the next pruning is due, on time.monotonic(); jittered, as the pool's children start together
         self.prune_at = time.monotonic() + random.uniform(0.0, PRUNE_SOON)  # noqa: S311 - jitter, no secret
 
     def write(self, entries: list[Entry]) -> None:
         """Writes the entries in one transaction; an older one never replaces a newer one of the same delivery."""
         if rows := _rows(entries):
-            with self._open().begin() as connection:
+            with self._database.engine().begin() as connection:
                 connection.execute(_UPDATE, rows)
                 connection.execute(_INSERT, rows)
 
@@ -188,34 +185,14 @@ class _Writer:
         """Deletes some rows that are past retention, where that is due; soon again while there are more."""
         if time.monotonic() < self.prune_at:
             return
-        with self._open().begin() as connection:
+        with self._database.engine().begin() as connection:
             found = connection.execute(_PRUNE, {"before": datetime.now(UTC) - self._retention}).rowcount
         wait = LINGER if found >= PRUNE_ROWS else PRUNE_EVERY
         self.prune_at = time.monotonic() + wait * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
 
     def close(self) -> None:
         """Closes the connection; the next write opens another."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.dispose()
-
-    def _open(self) -> Engine:
-        if self._engine is not None and self._identity != self._look():
-            # SQLite would go on writing to the file that nobody sees any more
-            log.warning("ledger file was moved or removed: another one is begun %s", kv(file=self._file))
-            self.close()
-        if self._engine is None:
-            self._engine = open_for_writing(self._url)
-            self._identity = self._look()
-        return self._engine
-
-    def _look(self) -> tuple[int, int] | None:
-        """Which file the path names now; None where there is none."""
-        try:
-            found = self._file.stat() if self._file is not None else None
-        except OSError:
-            return None
-        return (found.st_dev, found.st_ino) if found is not None else None
+        self._database.close()
 
 
 # A portable "insert or update, but never back in time": two statements of one transaction. Should another process

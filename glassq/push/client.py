@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,7 @@ from glassq.ledger.names import Wanted, open_names
 from glassq.log import kv
 from glassq.push.connections import Connections
 from glassq.push.known import KnownQueues
+from glassq.push.purge import Gone, Purged, purge
 from glassq.push.request import SOURCE, Request, tube_of
 from glassq.push.task_errors import (
     BadTaskStateError,
@@ -127,11 +129,12 @@ class Client:
         Raises UnknownQueueError or TransientError (some may be deleted then).
         """
         self._known(queue_name)
-        deleted = 0
         with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue:
-            for found in self._waiting(queue, queue_name):
-                deleted += self._delete(queue, queue_name, found)
-        return deleted
+            tube = tube_of(self._base, queue_name)
+            done = Purged.of(queue.stats_tube(tube))
+            for _ in purge(queue, tube, self._names, done):
+                pass
+        return done.deleted
 
     def delete(self, queue_name: str, names: frozenset[str]) -> set[str]:
         """Deletes the tasks of these names; returns which. What runs now, or is not there, is not among them.
@@ -140,10 +143,11 @@ class Client:
         """
         self._known(queue_name)
         deleted: set[str] = set()
-        with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue:
-            for found in self._waiting(queue, queue_name):
-                name = _task_name(queue, found)
-                if name in names and self._delete(queue, queue_name, found):
+        with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue, Gone(self._names) as gone:
+            for delivery, job_id in self._waiting(queue, queue_name):
+                name = delivery.labels.get("task", "")
+                if name in names and _delete(queue, job_id):
+                    gone.add(queue_name, delivery)
                     deleted.add(name)
                 if deleted == names:
                     break
@@ -251,23 +255,14 @@ class Client:
             log.warning("task is put twice: its name was taken over %s", kv(queue=queue_name, task=item.task.name))
         return TaskAlreadyExistsError(f"task {item.task.name!r} of queue {queue_name!r} was just added by another")
 
-    def _waiting(self, queue: Queue, queue_name: str) -> Iterator[JobStats]:
+    def _waiting(self, queue: Queue, queue_name: str) -> Iterator[tuple[Delivery, int]]:
+        """What waits in the queue, each with its job; without what is damaged, or gone by now."""
         for found in queue.scan(_DELETABLE, tube_of(self._base, queue_name)):
-            if isinstance(found, JobStats):
-                yield found
-            elif isinstance(found, ScanShort):
+            if isinstance(found, ScanShort):
                 raise TransientError(f"only {found.found} of {found.promised} tasks could be found now")
-
-    def _delete(self, queue: Queue, queue_name: str, found: JobStats) -> bool:
-        """Whether it could be deleted; it may have been reserved just now."""
-        name = _task_name(queue, found)
-        try:
-            queue.delete(found.id)
-        except JobNotFound:
-            return False
-        if name:
-            self._names.gone(queue_name, name)
-        return True
+            if isinstance(found, JobStats):
+                with suppress(JobNotFound, DamagedDelivery):
+                    yield decode(queue.peek(found.id).body), found.id
 
 
 _STATES = {"put": "is in the queue", "gone": "ran, or was deleted, within the last 9 days"}
@@ -307,12 +302,13 @@ def _check_durable(queue: Queue, items: Sequence[_Item]) -> None:
         raise QueueVolatile("beanstalkd kept the task in memory only: its binlog failed")
 
 
-def _task_name(queue: Queue, found: JobStats) -> str:
-    """The name of the job's task; nothing where it is gone, or no task."""
+def _delete(queue: Queue, job_id: int) -> bool:
+    """Whether it could be deleted; it may have been reserved just now."""
     try:
-        return decode(queue.peek(found.id).body).labels.get("task", "")
-    except (JobNotFound, DamagedDelivery):
-        return ""
+        queue.delete(job_id)
+    except JobNotFound:
+        return False
+    return True
 
 
 def _name(item: _Item) -> str:

@@ -5,11 +5,12 @@ The body is the task's payload, untouched; all else is in the labels, so that ro
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from glassq.push.rule import RetryParameters  # noqa: TC001 - msgspec resolves the type of the field
+from glassq.push.rule import RetryParameters, expected, fits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,10 +55,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 def from_labels(labels: Mapping[str, str]) -> Request:
     """The request in the labels of a push delivery. Raises ValueError with what is wrong with them."""
     fields: dict[str, object] = {"name" if key == "task" else key: value for key, value in labels.items()}
-    for key in ("headers", "retry"):
-        if key in labels:
-            fields[key] = msgspec.json.decode(labels[key])
-    return msgspec.convert(fields, Request, strict=False)
+    try:
+        for key in ("headers", "retry"):
+            if key in labels:
+                fields[key] = msgspec.json.decode(labels[key])
+        request = msgspec.convert(fields, Request, strict=False)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if not math.isfinite(request.eta):
+        raise ValueError("its eta: expected a time")
+    for key, value in msgspec.structs.asdict(request.retry).items() if request.retry else ():
+        if value is not None and not fits(key, value):
+            raise ValueError(f"its {key}: expected {expected(key)}")
+    return request
 
 
 def tube_of(base: str, queue: str) -> str:

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 
+from glassq.push.call import METHODS, WITH_BODY, beneath, check_header, is_told
 from glassq.push.request import DEFAULT_QUEUE
 from glassq.push.rule import RetryParameters
 from glassq.push.task_errors import (
@@ -42,16 +43,6 @@ MAX_COUNTDOWN_SECONDS = 30 * 86_400
 NO_PULL_QUEUES = "glassq has push queues only: nothing can be put into, or leased from, a pull queue"
 
 _TASK_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_TASK_NAME_LENGTH}}}")
-_WITH_BODY = ("POST", "PUT")
-_METHODS = ("POST", "GET", "PUT", "DELETE", "HEAD")
-# RFC 9110, 5.6.2 and 5.5
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# What belongs to the connection, which is ours.
-_OURS = re.compile(
-    "host|content-length|transfer-encoding|connection|keep-alive|proxy-connection|te|trailer|upgrade|expect"
-)
-_BAD_IN_URL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff\\]")
 # ": " and the line's end, in bytes
 _HEADER_EXTRA = 4
 
@@ -95,8 +86,8 @@ class Task:
 
     `url` is relative ("" is the queue's own, /_ah/queue/NAME). `payload` (bytes, or text that is sent as UTF-8) goes
     with POST and PUT. `params`, a mapping whose values may be lists, is the form body of POST and the query otherwise.
-    `eta` (a datetime; without a zone it is local time) and `countdown` (seconds) exclude each other. `target` is a
-    name in [push.targets].
+    `eta` (a datetime; without a zone it is in UTC, as App Engine's clocks are) and `countdown` (seconds) exclude each
+    other. `target` is a name in [push.targets].
 
     Once it has been added, `was_enqueued` is true, and `name` and `queue_name` are set.
     Raises InvalidTaskError or one of its kind, and InvalidQueueModeError for method "PULL".
@@ -167,12 +158,12 @@ class Task:
             raise InvalidTaskError("payload and params are both given: expected one of them")
         if query and params:
             raise InvalidTaskError("url has a query and params are given: expected one of them")
-        if payload and self.method not in _WITH_BODY:
-            raise InvalidTaskError(f"a payload goes with {' and '.join(_WITH_BODY)} only, not with {self.method}")
+        if payload and self.method not in WITH_BODY:
+            raise InvalidTaskError(f"a payload goes with {' and '.join(WITH_BODY)} only, not with {self.method}")
         if self.method == "POST" and query:
             raise InvalidTaskError("the url of a POST cannot have a query: give it as params")
         if params:
-            query = urlencode(list(_pairs(params)))
+            query = _query(params)
         if self.method == "POST" and params:
             self._header("Content-Type", "application/x-www-form-urlencoded")
             return path, query.encode()
@@ -209,8 +200,8 @@ def _checked_method(method: object, tag: str | None) -> str:
         raise InvalidQueueModeError(NO_PULL_QUEUES)
     if tag is not None:
         raise InvalidTaskError("tag: only tasks of pull queues have one, and glassq has push queues only")
-    if word not in _METHODS:
-        raise InvalidTaskError(f"method {method!r}: expected one of {', '.join(_METHODS)}")
+    if word not in METHODS:
+        raise InvalidTaskError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     return word
 
 
@@ -218,13 +209,12 @@ def _checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
     """The headers to send, where a name has one spelling: the one given last."""
     found: dict[str, tuple[str, str]] = {}
     for name, value in headers.items():
-        name, text = _text(name), ", ".join(_text(each) for each in _each(value)).strip()
-        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
-            raise InvalidTaskError(f"header {name[:50]!r}: expected a name and a value that HTTP can say in one line")
-        if _OURS.fullmatch(name.lower()):
-            hint = "; to send it elsewhere, name a target" if name.lower() == "host" else ""
-            raise InvalidTaskError(f"header {name!r} cannot be set: it belongs to the connection{hint}")
-        if not name.lower().startswith("x-appengine-"):
+        name, text = _text(name), ", ".join(_text(each) for each in _each(value)).strip(" \t\r\n")
+        try:
+            check_header(name, text)
+        except ValueError as error:
+            raise InvalidTaskError(f"a task that cannot be sent: {error}") from None
+        if not is_told(name):
             found[name.lower()] = name, text
     return dict(found.values())
 
@@ -238,7 +228,7 @@ def _checked_eta(eta: object, countdown: object) -> float:
         if eta is None:
             when = now + float(countdown or 0.0)  # type: ignore[arg-type]
         elif isinstance(eta, datetime):
-            when = eta.timestamp()
+            when = (eta if eta.tzinfo else eta.replace(tzinfo=UTC)).timestamp()
         else:
             raise InvalidTaskError("eta: expected a datetime")
     except (TypeError, ValueError, OverflowError, OSError):
@@ -254,17 +244,21 @@ def _split(url: object) -> tuple[str, str]:
     """Path and query of a relative url; both "" for the queue's own."""
     if not url:
         return "", ""
-    if not isinstance(url, str) or _BAD_IN_URL.search(url):
-        raise InvalidUrlError("url: expected text without spaces, backslashes and control characters")
+    if not isinstance(url, str):
+        raise InvalidUrlError(f"url: expected text, not {type(url).__name__}")
     try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise InvalidUrlError("url: expected a relative one, such as /work") from None
-    if parts.scheme or parts.netloc or url.startswith("//") or not parts.path.startswith("/"):
-        raise InvalidUrlError("url: expected a relative one that starts with one /; where it goes is the target's")
-    if parts.fragment:
-        raise InvalidUrlError("url: expected none with a #fragment")
-    return parts.path, parts.query
+        beneath("/", url)
+    except ValueError as error:
+        raise InvalidUrlError(f"a task that cannot be sent: {error}; where it goes is the target's") from None
+    path, _, query = url.partition("?")
+    return path, query
+
+
+def _query(params: Mapping[str, Any]) -> str:
+    try:
+        return urlencode(list(_pairs(params)))
+    except UnicodeEncodeError:
+        raise InvalidTaskError("params: a text holds what UTF-8 cannot say") from None
 
 
 def _pairs(params: Mapping[str, Any]) -> Iterable[tuple[str | bytes, str | bytes]]:

@@ -1,6 +1,7 @@
 """What `taskqueue` raises: App Engine's names, under its conditions.
 
 Error (a GlassqError)
++-- ConfigurationError             glassq.toml or queue.yaml cannot be used (a SettingsError, too)
 +-- UnknownQueueError               the queue is neither "default" nor in queue.yaml
 +-- TransientError                  the queue or the names' database cannot take it now: try again later
 +-- InternalError                   the queue answered what nobody expects
@@ -29,11 +30,15 @@ What is never raised is here so that a program's `except` clauses go on working.
 
 from __future__ import annotations
 
-from glassq.errors import GlassqError
+from glassq.errors import GlassqError, SettingsError
 
 
 class Error(GlassqError):
     """Whatever goes wrong with a task queue."""
+
+
+class ConfigurationError(Error, SettingsError):
+    """glassq.toml or queue.yaml cannot be used. App Engine has no such error: there they cannot be wrong."""
 
 
 class UnknownQueueError(Error):

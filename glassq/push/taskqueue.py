@@ -14,6 +14,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, overload
 
+from glassq.errors import SettingsError
 from glassq.push.client import MAX_TASKS_PER_ADD, Client
 from glassq.push.request import DEFAULT_QUEUE
 from glassq.push.task import (
@@ -29,6 +30,7 @@ from glassq.push.task_errors import (
     BadTaskStateError,
     BadTransactionState,
     BadTransactionStateError,
+    ConfigurationError,
     DatastoreError,
     DuplicateTaskNameError,
     Error,
@@ -68,6 +70,7 @@ __all__ = [
     "BadTransactionState",
     "BadTransactionStateError",
     "Client",
+    "ConfigurationError",
     "DatastoreError",
     "DuplicateTaskNameError",
     "Error",
@@ -114,8 +117,14 @@ class _Default:
 
     def client(self) -> Client:
         found = self._clients.get(self._path)
+        if found is not None:
+            return found
+        try:
+            made = Client(load(self._path, os.environ))
+        except SettingsError as error:
+            raise ConfigurationError(str(error)) from None
         # of two threads that come first at once one makes a client in vain: nothing is connected yet
-        return found or self._clients.setdefault(self._path, Client(load(self._path, os.environ)))
+        return self._clients.setdefault(self._path, made)
 
 
 _default = _Default()
@@ -124,7 +133,7 @@ _default = _Default()
 def configure(path: str | None) -> None:
     """From now on the settings are those of this file; None: of GLASSQ_CONFIG, or /etc/glassq/glassq.toml.
 
-    The file is read at the next add, which raises SettingsError where it cannot be used.
+    The file is read at the next add, which raises ConfigurationError where it cannot be used.
     """
     _default.configure(path)
 
@@ -174,7 +183,8 @@ class Queue:
 
         After an error of several tasks `was_enqueued` says which are in the queue. Where it is TaskAlreadyExistsError
         or TombstonedTaskError, each of them is there, or a task of its name was. After TransientError a task may be
-        there all the same; a named one can be added again and is not doubled.
+        there all the same, and adding it again may double it: at least once. A named one is doubled only where its put
+        was not confirmed, and none of its attempts has begun until the second add takes the name over, seconds later.
         """
         if transactional:
             raise BadTransactionStateError("glassq has no transactions: add the task without transactional=True")

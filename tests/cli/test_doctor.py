@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import tempfile
 import threading
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from glassq import taskqueue
 from glassq.cli import checks, checks_here, checks_queue
 from glassq.cli.app import App
 from glassq.delivery import encode
 from glassq.errors import QueueUnavailable
 from glassq.intake.spool import Spool
+from glassq.settings import load
 from tests.cli.conftest import Cli, a_delivery, put
 from tests.conftest import Beanstalkd, Process, free_port, program, wait_for
 from tests.queues.binlog import break_binlog, failing
@@ -40,6 +43,16 @@ def configure(cli: Cli, *, intake: str = "", more: str = ROUTE) -> None:
     cli.configure(
         f'[intake]\nspool = "{cli.directory}/spool"\n{intake}\n'
         f'[sources.mirror]\nverify_tokens_file = "{tokens}"\n{more}'
+    )
+
+
+def with_push(cli: Cli, more: str = "") -> None:
+    """The same for push queues; nobody sends pings but where `more` says so."""
+    (cli.directory / "ours.py").write_text("def handle(delivery): return None\n")
+    (cli.directory / "queue.yaml").write_text("queue:\n- name: mail\n- name: off\n  rate: 0\n")
+    cli.configure(
+        f'[push]\nqueue_yaml = "{cli.directory}/queue.yaml"\nnames = "sqlite:///{cli.directory}/names.db"\n'
+        f'[push.targets]\ndefault = "http://127.0.0.1:9"\n{more}'
     )
 
 
@@ -149,7 +162,7 @@ def test_a_queue_that_drains_is_wrong_once(beanstalkd: Beanstalkd, queue: Queue,
     wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
     found = told(cli)
     assert words(found["draining"][0]).endswith(": restart it")
-    assert "durability" not in found
+    assert not {"durability", "consumers"} & found.keys()
 
 
 def test_a_limit_on_jobs_that_is_too_small_is_wrong(tmp_path: Path) -> None:
@@ -161,6 +174,40 @@ def test_a_limit_on_jobs_that_is_too_small_is_wrong(tmp_path: Path) -> None:
         assert (found["ok"], found["todo"]) == (False, "start it with -z 65535 or more")
     finally:
         server.stop()
+
+
+def test_with_push_queues_jobs_may_be_larger(beanstalkd: Beanstalkd, cli: Cli) -> None:
+    with_push(cli)
+    (found,) = told(cli)["job size"]
+    assert (found["ok"], found["todo"]) == (False, "start it with -z 131072 or more")
+
+
+def test_a_task_that_is_worked_or_waited_for_counts_as_a_consumer(
+    beanstalkd: Beanstalkd, queue: Queue, cli: Cli
+) -> None:
+    with_push(cli)
+    queue.put(encode(a_delivery()), tube="glassq.push.mail")
+    (found,) = told(cli)["consumers"]
+    assert found["said"] == "nobody takes jobs from tube glassq and those of push queues; 1 are ready"
+    assert queue.reserve(0, ["glassq.push.mail"])
+    (found,) = told(cli)["consumers"]
+    assert (found["ok"], found["said"].endswith("; 0 wait"), "1 are at work" in found["said"]) == (True, False, True)
+
+
+def test_push_queues_that_nobody_delivers_are_noted(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
+    with_push(cli)
+    for name in ("off", "mail", "gone"):
+        queue.put(encode(a_delivery()), tube=f"glassq.push.{name}")
+    queue.pause(3600, "glassq.push.mail")
+    found = told(cli)["push queue"]
+    assert [check["ok"] for check in found] == [None] * 3
+    for says in ("queue mail is paused", "queue off is not delivered: its rate is 0", "queue gone is not in "):
+        assert any(says in check["said"] for check in found), says
+    # another one's mistake in the file hides neither the pause nor the mistake
+    (cli.directory / "queue.yaml").write_text("queue: [")
+    found = told(cli)
+    assert [check["ok"] for check in found["push"]] == [False]
+    assert ["queue mail is paused" in check["said"] for check in found["push queue"]] == [True]
 
 
 def test_an_address_of_the_network_is_noted(beanstalkd: Beanstalkd, cli: Cli) -> None:
@@ -247,6 +294,18 @@ def test_each_handler_that_cannot_be_used_is_a_line(offline: Cli, source: str, s
     assert offline("doctor").err == "imported\n"
 
 
+def test_two_routes_to_one_url_are_two_lines(offline: Cli) -> None:
+    url = ROUTE.replace("ours:handle", "http://127.0.0.1:9/pings")
+    with_push(offline, f'{ROUTE}{url}queue = "mail"\n{url}queue = "mial"\n')
+    ours, right, wrong = told(offline)["handler"]
+    assert (ours["ok"], right["ok"], wrong["ok"]) == (True, True, False)
+    assert 'queue = "mial": expected a queue of queue.yaml: ' in wrong["said"]
+    # with a mistake in that file the handlers that need none of it are looked at all the same
+    (offline.directory / "queue.yaml").write_text("queue: [")
+    (only,) = told(offline)["handler"]
+    assert (only["ok"], only["said"]) == (True, "ours:handle")
+
+
 def test_a_spool_that_cannot_be_is_wrong(offline: Cli) -> None:
     (offline.directory / "file").write_text("")
     configure(offline)
@@ -279,6 +338,33 @@ def test_a_ledger_that_is_none_is_wrong(offline: Cli) -> None:
     configure(offline)
     (offline.directory / "ledger.db").write_bytes(b"no database" * 400)
     assert told(offline)["ledger"][0]["ok"] is False
+
+
+def test_databases_that_cannot_be_written_are_wrong(offline: Cli) -> None:
+    with_push(offline)
+    files = [offline.directory / "ledger.db", offline.directory / "names.db"]
+    found = told(offline)
+    assert [found[name][0]["ok"] for name in ("ledger", "task names")] == [True, True]
+    assert not any(file.exists() for file in files)
+    offline.record(a_delivery(), "done")
+    names = taskqueue.Client(load(str(offline.file), {}))
+    with pytest.raises(taskqueue.TransientError):
+        names.add("mail", [taskqueue.Task(name="one", url="/")])
+    names.close()
+    found = told(offline)
+    assert [found[name][0]["said"] for name in ("ledger", "task names")] == [f"{file} can be written" for file in files]
+    # to root, a file that may not be written is as good as another; one that another process writes is to nobody
+    writers = [sqlite3.connect(file, isolation_level=None) for file in files]
+    for writer in writers:
+        writer.execute("BEGIN IMMEDIATE").close()
+    found = told(offline)
+    for writer in writers:
+        writer.close()
+    for name, key in (("ledger", "[ledger] url"), ("task names", "[push] names")):
+        (check,) = found[name]
+        assert check["ok"] is False
+        assert check["said"].startswith(f'{key} = "sqlite:///{offline.directory}/')
+        assert check["said"].endswith("cannot be written: database is locked")
 
 
 @pytest.mark.parametrize(("year", "sane"), [(1970, False), (2023, False), (2026, True), (2106, False)])
@@ -323,6 +409,18 @@ def test_what_intake_answers_is_told(offline: Cli, answer: bytes, ok: bool, says
         thread.join(10)
     assert found.ok is ok
     assert says in f"{found.said}: {found.todo}"
+
+
+def test_where_nobody_sends_pings_no_intake_and_no_spool_is_missed(offline: Cli) -> None:
+    intake = f'[intake]\nspool = "{offline.directory}/spool"\nbind = "127.0.0.1:{free_port()}"\n'
+    with_push(offline, intake)
+    found = told(offline)
+    assert "spool" not in found
+    assert [check["ok"] for check in found["intake"]] == [True]
+    with_push(offline, intake + ROUTE)
+    found = told(offline)
+    assert "spool" in found
+    assert [check["ok"] for check in found["intake"]] == [False]
 
 
 def test_an_intake_that_is_handed_its_socket_is_not_asked(offline: Cli) -> None:

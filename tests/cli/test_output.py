@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from glassq.cli.output import print_table, table, without_password
+from glassq.cli.output import MANY_ROWS, print_table, table, without_password
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 200])
@@ -19,6 +19,19 @@ def test_an_id_is_never_cut_into_another_one(width: int) -> None:
     assert "56942 " in said
     assert "01a2097f-b96d-7167-8445-4fc3f844e2f7" in said
     assert said.count("reason") == 6
+
+
+def test_a_long_table_looks_like_a_short_one() -> None:
+    rows = [
+        (str(number), "wide: \u8a9e\u8a9e" if number % 2 else "plain", number * 1000) for number in range(MANY_ROWS)
+    ]
+    said = []
+    for more in ([], [("a", "b", "c")]):
+        out = Console(width=200, file=io.StringIO(), markup=False)
+        print_table(out, table("", ("number", "words", "thousands"), rows + more, wraps="words"))
+        said.append([line.split() for line in out.file.getvalue().splitlines()])  # type: ignore[attr-defined]
+    short, long = said
+    assert long == [*short, ["a", "b", "c"]]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,13 @@ import pytest
 from glassq import taskqueue
 from glassq.cli.queues import Purged, _purge
 from glassq.cli.queues_list import rate
+from glassq.cli.status import DRAINING
 from glassq.delivery import Delivery, decode, encode
 from glassq.ledger.names import open_names
 from glassq.push.request import tube_of
 from glassq.settings import load
 from tests.cli.conftest import a_delivery
+from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,10 +102,11 @@ def test_every_queue_of_queue_yaml_is_listed_with_its_limits(push: Push) -> None
     assert list(rows) == ["default", "mail", "photos", "off"]
     assert rows["mail"] == {
         "queue": "mail", "tube": "glassq.push.mail", "in_queue_yaml": True, "rate": 0.5 / 60, "bucket": 3, "at_once": 2,
-        "in_flight": 0, "backlog": 0, "oldest": None, "delayed": 0, "retrying": 0, "scheduled": 0, "buried": 0,
-        "paused_for": 0,
+        "at_once_is_default": False, "in_flight": 0, "backlog": 0, "oldest": None, "delayed": 0, "retrying": 0,
+        "scheduled": 0, "buried": 0, "paused_for": 0,
     }  # fmt: skip
-    assert (rows["photos"]["rate"], rows["photos"]["bucket"], rows["photos"]["at_once"]) == (20, 5, None)
+    assert (rows["photos"]["rate"], rows["photos"]["bucket"]) == (20, 5)
+    assert (rows["photos"]["at_once"], rows["photos"]["at_once_is_default"]) == (3, True)
 
 
 def test_people_see_a_table_with_a_line_for_each_queue(push: Push) -> None:
@@ -111,7 +115,8 @@ def test_people_see_a_table_with_a_line_for_each_queue(push: Push) -> None:
     names = "queue|rate|bucket|at once|in flight|backlog|oldest|retrying|scheduled|buried|paused"
     assert re.split(" {2,}", header.strip()) == names.split("|")
     cells = {line.split()[0]: line.split()[1:] for line in lines[:4]}
-    assert cells["default"] == ["5/s", "5", "-", "0", "0", "-", "0", "0", "0", "-"]
+    assert cells["default"] == ["5/s", "5", "3", "0", "0", "-", "0", "0", "0", "-"]
+    assert lines[4] == "at once 3: where no max_concurrent_requests is set, one child less than all"
     assert cells["mail"][:5] == ["30/h", "3", "2", "0", "3"]
     assert cells["off"][0] == "paused"
 
@@ -182,11 +187,48 @@ def test_tasks_that_nothing_delivers_are_told(push: Push) -> None:
     ]
 
 
-def test_a_mistake_in_queue_yaml_is_exit_78_with_its_line(push: Push) -> None:
+def test_a_mistake_in_queue_yaml_is_told_and_takes_no_command_away(push: Push) -> None:
+    push.add("mail", 2)
     push.yaml.write_text(QUEUES.replace("20/s", "20/w"))
-    said = push.cli("queues")
-    assert said.code == 78
-    assert f"{push.yaml}:8: " in said.err
+    for command in ([], ["pause", "mail"], ["resume", "mail"], ["purge", "mail", "--yes"]):
+        said = push.cli("queues", *command)
+        assert said.code == 0
+        assert f"glassq: {push.yaml}:8: " in said.err
+        assert "mail" in said.out
+    assert push.counts("mail") == (0, 0, 0)
+
+
+def test_of_a_queue_yaml_that_cannot_be_used_nothing_is_claimed(push: Push) -> None:
+    push.add("mail")
+    push.yaml.write_text("queue: [")
+    found = push.cli("queues", "--json").json
+    assert [row["queue"] for row in found["queues"]] == ["mail"]
+    assert (found["queues"][0]["in_queue_yaml"], found["queues"][0]["at_once"]) == (None, None)
+    assert found["hints"] == ["tasks are ready and nobody takes them: is glassq-worker running?"]
+    said = push.cli("queues", "pause", "photos")
+    assert (said.code, "there is no queue photos; there are: mail" in said.err) == (2, True)
+
+
+def test_a_queue_that_has_all_children_while_others_wait_is_told(push: Push, beanstalkd: Beanstalkd) -> None:
+    jobs = push.add("photos", 2)
+    push.add("off")
+    children = [beanstalkd.queue() for _ in jobs]
+    for child, job in zip(children, jobs, strict=True):
+        child.reserve_job(job)
+    has_all = (
+        f"queue photos has all 2 children at work, and others wait: set its max_concurrent_requests in {push.yaml}"
+    )
+    assert not any(has_all in hint for hint in push.cli("queues", "--json").json["hints"])
+    push.add("mail")
+    assert any(has_all in hint for hint in push.cli("queues", "--json").json["hints"])
+    for child in children:
+        child.close()
+
+
+def test_a_beanstalkd_that_drains_is_told(push: Push, beanstalkd: Beanstalkd) -> None:
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: push.queue.stats().draining, "beanstalkd to drain")
+    assert push.cli("queues", "--json").json["hints"] == [DRAINING]
 
 
 @pytest.mark.parametrize("command", [["queues"], ["queues", "pause", "mail"], ["queues", "purge", "mail"]])
@@ -308,8 +350,19 @@ def test_a_dry_run_says_what_would_go_and_touches_nothing(push: Push) -> None:
     found = push.cli("queues", "purge", "photos", "--dry-run", "--json").json
     assert found == {
         "queue": "photos", "dry_run": True, "waiting": {"ready": 6, "delayed": 2, "buried": 1},
-        "deleted": 0, "damaged": 0, "taken": 0, "running": 1,
+        "deleted": 0, "damaged": 0, "taken": 0, "untold": 0, "running": 1,
     }  # fmt: skip
+
+
+def test_a_purge_beside_a_running_task_says_how_to_hold_the_others(push: Push) -> None:
+    push.add("mail", 2)
+    assert push.cli("queues", "purge", "mail", "--dry-run").err == ""
+    push.queue.reserve(0, [push.tube("mail")])
+    said = push.cli("queues", "purge", "mail", "--dry-run")
+    pause = f"`glassq --config {push.cli.file} queues pause mail` first holds them"
+    assert f"1 task at work, and more may begin: {pause}" in said.err
+    push.queue.pause(600, push.tube("mail"))
+    assert push.cli("queues", "purge", "mail", "--dry-run").err == ""
 
 
 def test_nobody_to_ask_is_a_refusal_with_a_hint(push: Push) -> None:
@@ -386,3 +439,15 @@ def test_a_purge_ends_though_others_go_on_putting_and_working(push: Push, beanst
     assert (done.deleted, done.taken) == (10, 10)
     assert not push.jobs("mail") & set(first)
     assert push.counts("mail") == (20, 0, 0)
+
+
+def test_names_that_stay_taken_as_their_database_cannot_be_written_are_counted(push: Push) -> None:
+    push.add("photos", name="kept")
+    push.add("photos")
+    for left in push.cli.directory.glob("names.db*"):
+        left.write_bytes(b"this is no database" * 100)
+    said = push.cli("queues", "purge", "photos", "--yes")
+    assert said.code == 1
+    assert said.out == (
+        "queue photos: 2 tasks deleted; 1 name stays taken as that of a living task: [push] names cannot be written\n"
+    )

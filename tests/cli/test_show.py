@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from glassq.delivery import encode
 from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
 
 if TYPE_CHECKING:
+    from glassq.delivery import Delivery
     from glassq.queues import Queue
     from tests.cli.conftest import Cli
 
@@ -108,6 +111,60 @@ def test_a_job_that_was_given_to_another_delivery_is_not_taken_for_the_recorded_
 def test_a_delivery_of_a_push_queue_is_shown_with_its_tube(queue: Queue, cli: Cli) -> None:
     queue.put(encode(a_delivery(id=ID)), tube="glassq.push.mail")
     assert cli("show", ID, "--json").json["job"]["tube"] == "glassq.push.mail"
+
+
+def a_task(name: str, **fields: Any) -> Delivery:
+    return a_delivery(source="push", labels={"queue": "mail", "task": name}, **fields)
+
+
+@pytest.mark.parametrize("name", ["mail-7", "4711000", "a-name-that-is-longer"])
+def test_a_task_is_shown_by_its_name_with_what_the_ledger_knows_of_it(queue: Queue, cli: Cli, name: str) -> None:
+    wanted, other = a_task(name, id=ID), a_task("another")
+    job, _ = (queue.put(encode(each), tube="glassq.push.mail") for each in (wanted, other))
+    cli.record(wanted, "retrying", job=job)
+    found = cli("show", name, "--json").json
+    assert (found["job"]["id"], found["delivery"]["id"], found["ledger"]["delivery"]) == (job, ID, ID)
+
+
+def test_a_name_that_two_queues_have_is_ambiguous_and_an_id_goes_before_a_name(queue: Queue, cli: Cli) -> None:
+    job = queue.put(encode(a_task("twice", id=ID)), tube="glassq.push.mail")
+    queue.put(encode(a_task("twice")), tube="glassq.push.photos")
+    queue.put(encode(a_task(str(job))), tube="glassq.push.mail")
+    said = cli("show", "twice")
+    assert said.code == 1
+    assert f"{ID} in tube glassq.push.mail" in said.err
+    assert cli("show", str(job), "--json").json["delivery"]["id"] == ID
+
+
+def test_a_name_that_no_task_has_is_told(queue: Queue, cli: Cli) -> None:
+    queue.put(encode(a_task("another")), tube="glassq.push.mail")
+    assert "no task in the queue has this name" in cli("show", "mail-7").err
+    assert "and no task of this name" in cli("show", "a-name-that-is-longer").err
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"buried": "gave up"}, "given up after 1 attempt"),
+        ({"buried": "gave up", "attempt": 8, "lost": 2}, "given up after 8 attempts (2 lost)"),
+        (
+            {"buried": "put aside", "attempt": 2, "evidence": (evidence(error="operator"),)},
+            "put aside before attempt 2 (0 lost)",
+        ),
+        ({"attempt": 3, "failures": 2}, "3 (2 of its budget spent, 0 lost)"),
+    ],
+    ids=["given up", "later", "put aside", "never buried"],
+)
+def test_where_it_stands_is_said_in_words(queue: Queue, cli: Cli, fields: dict[str, Any], says: str) -> None:
+    job = put(queue, a_delivery(**fields), "buried")
+    shown = next(line for line in cli("show", str(job)).out.splitlines() if line.startswith("attempt"))
+    assert shown.removeprefix("attempt").strip() == says
+
+
+def test_one_that_was_kicked_is_shown_with_its_next_attempt(queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(buried="gave up", attempt=8), "buried")
+    queue.kick(job)
+    assert "9 (kicked: its budget is fresh)" in cli("show", str(job)).out
 
 
 def test_what_nobody_knows_is_exit_1_and_says_where_was_looked(cli: Cli) -> None:

@@ -60,10 +60,37 @@ def test_a_consumer_that_waits_is_seen(beanstalkd: Beanstalkd, cli: Cli) -> None
         consumer.close()
 
 
-def test_other_tubes_that_hold_jobs_are_shown(queue: Queue, cli: Cli) -> None:
-    queue.put(b"something else", tube="elsewhere")
+def test_push_queues_are_in_the_table_and_the_tubes_of_others_are_a_line(queue: Queue, cli: Cli) -> None:
+    for name in ("elsewhere", "elsewhere", "other", "glassq.push.mail"):
+        queue.put(b"something else", tube=name)
     tubes = cli("status", "--json").json["queue"]["tubes"]
-    assert [(tube["name"], tube["ready"]) for tube in tubes] == [("glassq", 0), ("elsewhere", 1)]
+    names = {"glassq": 0, "glassq.push.mail": 1, "elsewhere": 2, "other": 1}
+    assert {tube["name"]: tube["ready"] for tube in tubes} == names
+    said = cli("status").out
+    assert [line.split()[0] for line in said.splitlines()[1:3]] == ["glassq", "glassq.push.mail"]
+    assert "and 3 jobs of other programs, in 2 tubes of theirs" in said
+
+
+def test_the_oldest_ready_job_is_that_of_all_tubes_of_ours(queue: Queue, cli: Cli) -> None:
+    queue.put(b"a stranger's", tube="elsewhere")
+    assert cli("status", "--json").json["queue"]["oldest_ready"] is None
+    job = queue.put(encode(a_delivery()), tube="glassq.push.mail")
+    wait_for(lambda: queue.stats_job(job).age > 0, "the job to be older")
+    put(queue, a_delivery())
+    assert cli("status", "--json").json["queue"]["oldest_ready"]["job"] == job
+    assert f"(job {job} in tube glassq.push.mail)" in cli("status").out
+
+
+def test_tasks_that_nobody_takes_are_told_and_so_are_those_that_lie_buried(queue: Queue, cli: Cli) -> None:
+    ready, buried = (queue.put(encode(a_delivery()), tube="glassq.push.mail") for _ in range(2))
+    assert cli("status", "--json").json["hints"] == ["jobs are ready and nobody takes them: is glassq-worker running?"]
+    queue.reserve_job(buried)
+    queue.bury(buried)
+    assert cli("status", "--json").json["hints"][0].startswith("1 buried: look with")
+    queue.reserve_job(ready)
+    put(queue, a_delivery())
+    # somebody works: the ping is next
+    assert len(cli("status", "--json").json["hints"]) == 1
 
 
 def test_a_queue_that_does_not_write_to_disk_is_told_off(beanstalkd: Beanstalkd, cli: Cli) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -13,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import NamesUnavailable, SettingsError
+from glassq.errors import Interrupted, NamesUnavailable, SettingsError
 from glassq.ledger import names as module
 from glassq.ledger.names import Names, Wanted, open_names
 from glassq.ledger.schema import parse_url
 from glassq.settings import Push
-from tests.conftest import wait_for
+from tests.conftest import ROOT, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -280,6 +283,101 @@ def test_a_damaged_database_stops_adds_and_not_the_work(
     assert "task names cannot be written" in caplog.text
     with pytest.raises(NamesUnavailable):
         names.claim("q", wanted("a"))
+
+
+# Adds a name, as another program does, and ends: SQLite closes the database there.
+ANOTHER = """
+import sys
+from glassq.ledger.names import Names
+from glassq.ledger.schema import parse_url
+names = Names(parse_url(sys.argv[1]))
+names.gone("q", sys.argv[2])
+names.close()
+"""
+
+
+def another_adds(file: Path, name: str) -> None:
+    subprocess.run([sys.executable, "-c", ANOTHER, f"sqlite:///{file}", name], check=True, cwd=ROOT)
+
+
+def seen_from_outside(file: Path) -> list[str]:
+    """The names that another process finds."""
+    read = "import sqlite3, sys; print(*(row[0] for row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2])))"
+    arguments = [sys.executable, "-c", read, str(file), "SELECT name FROM task_names ORDER BY name"]
+    return subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_a_second_one_in_a_process_costs_the_first_nothing_when_another_process_ends(file: Path, names: Names) -> None:
+    """Whoever closes a descriptor of the file loses SQLite's locks on it; another process deletes the -wal then."""
+    put(names, "a")
+    second = a_names(file)
+    put(second, "b")
+    second.close()
+    another_adds(file, "c")
+    put(names, "d")
+    assert seen_from_outside(file) == ["a", "b", "c", "d"]
+    assert taken(names, "c") == "gone"
+
+
+def test_after_a_failure_the_work_does_not_wait_for_the_names_until_some_time_has_passed(
+    file: Path, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(names)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        names.gone("q", "a")
+        connection.execute("ROLLBACK")
+    names.touch("q", "b")
+    assert rows(file) == {"a": "put"}
+    monkeypatch.setattr(module, "SKIP", 0.0)
+    monkeypatch.setattr(names, "_skip_until", time.monotonic() + 0.3)
+    wait_for(lambda: names.gone("q", "a") or rows(file) == {"a": "gone"}, "the name to be written again")
+
+
+def test_many_names_are_gone_in_one_call(file: Path, names: Names) -> None:
+    put(names, "a")
+    names.gone("q", "a", "b", "a")
+    assert rows(file) == {"a": "gone", "b": "gone"}
+
+
+class Struck:
+    """A lock; once, an interrupt comes when it has just been taken and nobody knows yet."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self._strike = True
+
+    def acquire(self, timeout: float) -> bool:
+        taken = self._lock.acquire(timeout=timeout)
+        if self._strike:
+            self._strike = False
+            signal.raise_signal(signal.SIGUSR1)
+        return taken
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("use", ["touch", "close"])
+def test_an_interrupt_when_the_connection_was_just_taken_leaves_it_to_the_other_threads(
+    file: Path, names: Names, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    put(names)
+    monkeypatch.setattr(names, "_lock", Struck(names._lock))
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            names.touch("q", "a") if use == "touch" else names.close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(taken(names)))
+    thread.start()
+    thread.join()
+    assert found == ["put"]
 
 
 def test_a_database_that_others_hold_is_given_up_in_time(file: Path, names: Names) -> None:

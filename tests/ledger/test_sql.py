@@ -21,7 +21,7 @@ from glassq.ledger.schema import VERSION
 from glassq.ledger.sql import SqlLedger
 from glassq.settings import Duration
 from glassq.settings import Ledger as LedgerSettings
-from tests.conftest import wait_for
+from tests.conftest import ROOT, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -353,3 +353,34 @@ def test_what_was_done_is_found_by_fingerprint_and_by_event(file: Path, ledger: 
     assert ledger.event_done("e-done", now, but="x") == "done"
     assert ledger.event_done("e-done", now + timedelta(microseconds=1), but="x") == ""
     assert ledger.event_done("e-failed", NOW, but="x") == ""
+
+
+def test_a_process_that_ends_takes_no_entries_of_the_others_with_it(file: Path, ledger: SqlLedger) -> None:
+    """Whoever closes a descriptor of the file loses SQLite's locks on it; another process deletes the -wal then."""
+    program = """
+import sys
+from glassq.ledger import open_ledger
+from glassq.settings import Ledger
+from tests.ledger.test_sql import an_entry
+ledger = open_ledger(Ledger(url=sys.argv[1]))
+ledger.record(an_entry(sys.argv[2]))
+ledger.close()
+"""
+
+    def another(name: str) -> None:
+        subprocess.run([sys.executable, "-c", program, settings_for(file).url, name], check=True, cwd=ROOT)
+
+    def seen_from_outside() -> set[str]:
+        read = "import sqlite3, sys; print(*(row[0] for row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2])))"
+        arguments = [sys.executable, "-c", read, str(file), "SELECT delivery FROM deliveries"]
+        return set(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.split())
+
+    another("first")
+    # a look before the first entry: the database is open already when the writer opens it
+    assert ledger.done_since("f", NOW, but="x") == ""
+    ledger.record(an_entry("ours-1"))
+    wait_for(lambda: "ours-1" in seen_from_outside(), "our first entry")
+    another("second")
+    ledger.record(an_entry("ours-2"))
+    wait_for(lambda: "ours-2" in seen_from_outside(), "what we write after the other has ended", 10)
+    assert seen_from_outside() >= {"first", "second", "ours-1", "ours-2"}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import signal
+import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,11 +25,13 @@ from glassq.queues.beanstalk import Beanstalk
 from glassq.settings import Intake, Push, Settings
 from glassq.settings import Queue as QueueSettings
 from glassq.values import TargetUrl
-from tests.conftest import Beanstalkd
+from tests.conftest import Beanstalkd, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from glassq.queues import JobStats
 
 BIG = ("-z", "131072")
 TUBE = "glassq.push.default"
@@ -302,6 +307,71 @@ def test_after_a_lost_answer_the_tasks_before_are_there_and_those_after_are_free
     client.close()
 
 
+def names_in(tmp_path: Path) -> dict[str, str]:
+    """What the names' database holds: name to state."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "names.db")) as database:
+        return dict(database.execute("SELECT name, state FROM task_names").fetchall())
+
+
+def test_a_task_whose_answer_was_lost_keeps_its_name_claimed_and_one_that_was_refused_frees_it(
+    server: Beanstalkd, settings: Settings, tmp_path: Path
+) -> None:
+    client = Client(settings, connect=lambda: Troubled(server.url, "glassq", ttr=60, connect_timeout=1, timeout=2))
+    queue = Queue("default", client=client)
+    with pytest.raises(taskqueue.TransientError):
+        queue.add([Task(name="put"), Task(b"lose", name="lost"), Task(name="unsent")])
+    assert names_in(tmp_path) == {"put": "put", "lost": "claimed"}
+    server.send(signal.SIGUSR1)
+    with pytest.raises(taskqueue.TransientError, match="draining"):
+        queue.add(Task(name="refused"))
+    assert "refused" not in names_in(tmp_path)
+    client.close()
+
+
+class Quick(Beanstalk):
+    """A job is worked before its adder can look at it."""
+
+    worked = False
+
+    def stats_job(self, job_id: int) -> JobStats:
+        if not self.worked:
+            self.worked = True
+            self.delete(job_id)
+        return super().stats_job(job_id)
+
+
+class Forgetful(Beanstalk):
+    """Its server has stopped writing to disk."""
+
+    def stats_job(self, job_id: int) -> JobStats:
+        return dataclasses.replace(super().stats_job(job_id), file=0)
+
+
+class QuickAndForgetful(Quick, Forgetful):
+    """Both at once."""
+
+
+@pytest.mark.parametrize("kind", [Forgetful, QuickAndForgetful])
+def test_what_was_put_after_the_binlog_failed_is_not_confirmed(
+    server: Beanstalkd, settings: Settings, tmp_path: Path, kind: type[Beanstalk]
+) -> None:
+    client = Client(settings, connect=lambda: kind(server.url, "glassq", ttr=60, connect_timeout=1, timeout=2))
+    task = Task(name="a")
+    with pytest.raises(taskqueue.TransientError, match="memory only"):
+        Queue("default", client=client).add(task)
+    assert not task.was_enqueued
+    # it may survive all the same: only an attempt, or time, says more of its name
+    assert names_in(tmp_path) == {"a": "claimed"}
+    client.close()
+
+
+def test_a_task_that_was_worked_at_once_was_added(server: Beanstalkd, settings: Settings, tmp_path: Path) -> None:
+    client = Client(settings, connect=lambda: Quick(server.url, "glassq", ttr=60, connect_timeout=1, timeout=2))
+    assert Queue("default", client=client).add(Task(name="a")).was_enqueued
+    assert (count(server), names_in(tmp_path)) == (0, {"a": "put"})
+    client.close()
+
+
 def test_add_async_says_at_get_result_what_add_would_have_said(server: Beanstalkd, default: Queue) -> None:
     task = Task(name="a")
     assert default.add_async(task).get_result() is task
@@ -319,6 +389,16 @@ def test_a_purge_empties_one_queue_and_leaves_tombstones(server: Beanstalkd, cli
     assert (count(server), count(server, "delayed"), count(server, tube="glassq.push.mail")) == (0, 0, 1)
     with pytest.raises(taskqueue.TombstonedTaskError):
         default.add(Task(name="a"))
+
+
+def test_a_purge_works_while_the_server_drains_and_notes_only_names_that_authors_gave(
+    server: Beanstalkd, client: Client, default: Queue, tmp_path: Path
+) -> None:
+    default.add([Task(name=f"n-{number}" if number % 2 else None) for number in range(30)])
+    server.send(signal.SIGUSR1)
+    assert client.purge("default") == 30
+    assert count(server) == 0
+    assert names_in(tmp_path) == {f"n-{number}": "gone" for number in range(1, 30, 2)}
 
 
 def test_tasks_are_deleted_by_name(server: Beanstalkd, default: Queue) -> None:
@@ -369,6 +449,41 @@ def test_both_sides_of_a_fork_add_on_connections_of_their_own(server: Beanstalkd
         default.add(Task(url="/parent", name=f"parent-{each}"))
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
     assert len(take(server)) == 41
+
+
+def test_after_a_fork_the_child_has_a_connection_of_its_own_and_keeps_none_of_its_parent(
+    server: Beanstalkd, client: Client, default: Queue
+) -> None:
+    def connections(expected: int) -> bool:
+        queue = server.queue()
+        found = queue.stats().connections
+        queue.close()
+        # beside those of the client the one that looks
+        return found == expected + 1
+
+    default.add(Task())
+    wait_for(lambda: connections(1), "the parent's connection")
+    hold, let_go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(let_go)
+            default.add(Task())
+            os.read(hold, 1)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(hold)
+    try:
+        wait_for(lambda: connections(2), "a connection of the child's own", 20)
+        client.close()
+        wait_for(lambda: connections(1), "the parent's to be closed, which the child holds no more", 20)
+    finally:
+        os.close(let_go)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 0
+    assert len(take(server)) == 2
 
 
 def test_without_a_push_section_there_is_a_clear_refusal(settings: Settings) -> None:

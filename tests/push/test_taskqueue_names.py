@@ -1,4 +1,7 @@
-"""Named tasks added by several processes, some of which die or stand still half-way: never lost, never twice."""
+"""Named tasks added by several processes, some of which die or stand still half-way: at least once.
+
+Twice only where an adder died after its put, and nobody could know of it.
+"""
 
 from __future__ import annotations
 
