@@ -11,21 +11,21 @@ from __future__ import annotations
 import math
 import os
 import socket
-import struct
 import time
 from contextlib import contextmanager, suppress
-from itertools import count, islice, pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import greenstalk
 
 from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
 from glassq.queues.base import Job, JobStats, ScanProgress, ScanShort, ServerStats, TubeStats, Waiting
+from glassq.queues.limited import LimitedSocket
+from glassq.queues.scan import Scan
 from glassq.values import Tube
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -37,11 +37,6 @@ _RESERVE_SLACK = 5.0
 # Where a probe is put. Nobody watches it; the delay is a second line of defence, in seconds.
 _PROBE_TUBE = "glassq.probe"
 _PROBE_DELAY = 3600
-_PROGRESS_EVERY = 2_000
-# A scan that does not know where ids end looks at so many: about 20 s.
-_SEARCH_MOST = 1_000_000
-# The kernel's limit is set anew only where it is off by more than this, in seconds.
-_SLACK = 0.05
 
 _REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
 _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
@@ -56,48 +51,6 @@ _PEEKS: dict[Waiting, Callable[[greenstalk.Client[bytes]], greenstalk.Job[bytes]
 }
 # Besides what says so itself, this is how greenstalk shows a cut or garbled reply.
 _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
-
-
-class _LimitedSocket(socket.socket):
-    """A connected socket whose replies must come in time, however slowly they drip in.
-
-    The kernel keeps the limit (SO_RCVTIMEO): with Python's own timeouts each receive and each send would cost a poll
-    and a fight for the interpreter lock more.
-    """
-
-    def __init__(self, plain: socket.socket) -> None:
-        super().__init__(fileno=plain.detach())
-        self.setblocking(True)
-        self._seconds = 0.0
-        self._over = 0.0
-
-    def limit(self, seconds: float) -> None:
-        """From now on all that is received must be there within so long."""
-        self._over = time.monotonic() + seconds
-        if seconds != self._seconds:
-            self._tell_kernel(seconds)
-
-    def recv_into(self, *arguments: Any) -> int:
-        """Raises TimeoutError where the limit has passed."""
-        left = self._over - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if self._seconds - left > _SLACK:
-            self._tell_kernel(left)
-        try:
-            return super().recv_into(*arguments)
-        except BlockingIOError:
-            raise TimeoutError from None
-
-    def _tell_kernel(self, seconds: float) -> None:
-        # to the kernel 0 is no limit at all
-        microseconds = max(1_000, int(seconds * 1_000_000))
-        timeval = struct.pack("@ll", *divmod(microseconds, 1_000_000))
-        self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-        if not self._seconds:
-            # commands are small: one limit does for all
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-        self._seconds = seconds
 
 
 class Beanstalk:
@@ -120,7 +73,7 @@ class Beanstalk:
         self._timeout = timeout
         self._require_durable = require_durable
         self._over = math.inf
-        self._sock: _LimitedSocket | None = None
+        self._sock: LimitedSocket | None = None
         self._client: greenstalk.Client[bytes] | None = None
         self._using = ""
         self._watching: set[str] = set()
@@ -254,91 +207,7 @@ class Beanstalk:
     def scan(
         self, states: frozenset[str], *tubes: str, hints: Sequence[int] = ()
     ) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        names = frozenset(tubes) or frozenset({self.tube})
-        promised = self._promised(names, states)
-        guesses = sorted(set(hints), reverse=True)
-        enough = len(guesses) >= promised
-        found: dict[int, JobStats] = {}
-        for job_id in guesses:
-            if len(found) == promised:
-                break
-            if each := self._among(job_id, names, states):
-                found[job_id] = each
-                if enough:
-                    yield each
-        told = set(found) if enough else set()
-        if len(found) < promised:
-            for seen in self._descend(names, states, promised, found):
-                if not isinstance(seen, JobStats):
-                    yield seen
-                elif seen.id not in told:
-                    told.add(seen.id)
-                    yield seen
-        yield from (found[job_id] for job_id in sorted(found, reverse=True) if job_id not in told)
-
-    def _descend(
-        self, names: frozenset[str], states: frozenset[str], promised: int, found: dict[int, JobStats]
-    ) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """Looks at one id after the other, from the newest on, until as many are `found` as are promised."""
-        for job_id in self._heads(names, states) - found.keys():
-            # one that was put aside long ago, below very many, is seen without a search
-            if each := self._among(job_id, names, states):
-                found[job_id] = each
-        try:
-            newest = self.newest_job() if len(found) < promised else 0
-        except QueueRefused:
-            yield from self._search(names, states, found)
-            return
-        for job_id in range(newest, 0, -1):
-            if len(found) >= promised:
-                return
-            if (newest - job_id) % _PROGRESS_EVERY == 0:
-                yield newest - job_id, newest
-            each = found.get(job_id) or self._among(job_id, names, states)
-            if each:
-                found[job_id] = each
-                yield each
-
-    def _search(
-        self, names: frozenset[str], states: frozenset[str], known: Iterable[int]
-    ) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """A scan without a probe: outwards from ids that are known or seen, until all that is promised is found."""
-        found: dict[int, JobStats] = {}
-        looked = promised = 0
-        for looked, job_id in enumerate(islice(_outwards({*self._seen(), *known}), _SEARCH_MOST)):
-            if looked % _PROGRESS_EVERY == 0:
-                yield looked, _SEARCH_MOST
-                promised = self._promised(names, states)
-            if len(found) >= promised:
-                # those that were worked meanwhile are promised no more
-                found = {each.id: each for each in (self._among(old, names, states) for old in found) if each}
-                if len(found) >= promised:
-                    break
-            each = self._among(job_id, names, states)
-            if each:
-                found[job_id] = each
-        yield from (found[job_id] for job_id in sorted(found, reverse=True))
-        if len(found) < promised:
-            yield ScanShort(len(found), promised, looked + 1)
-
-    def _promised(self, names: Iterable[str], states: frozenset[str]) -> int:
-        return sum(getattr(counts, state) for counts in map(self.stats_tube, names) for state in states)
-
-    def _among(self, job_id: int, names: frozenset[str], states: frozenset[str]) -> JobStats | None:
-        """The job, where it is there, in one of these tubes and in one of these states."""
-        try:
-            found = self.stats_job(job_id)
-        except JobNotFound:
-            return None
-        return found if found.tube in names and found.state in states else None
-
-    def _heads(self, names: Iterable[str], states: frozenset[str]) -> set[int]:
-        """The ids of the first jobs of these tubes in these states, as far as there are any."""
-        return {job.id for name in names for state in _PEEKS if state in states and (job := self.head(state, name))}
-
-    def _seen(self) -> set[int]:
-        """Ids that can be seen without a put, at least one: the next job of every tube, and how many were ever put."""
-        return {max(1, self.stats().jobs), *self._heads(self.tubes(), frozenset(_PEEKS))}
+        return Scan(self, states, frozenset(tubes) or frozenset({self.tube})).run(hints)
 
     def close(self) -> None:
         client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
@@ -408,7 +277,7 @@ class Beanstalk:
             self._watching.discard(name)
 
     def _connect(self, seconds: float) -> greenstalk.Client[bytes]:
-        self._sock = _LimitedSocket(self._reach())
+        self._sock = LimitedSocket(self._reach())
         try:
             self._limit(seconds)
             client = greenstalk.Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
@@ -499,25 +368,6 @@ def _server_stats(found: greenstalk.Stats) -> ServerStats:
         max_job=found["max-job-size"],
         jobs=found["total-jobs"],
     )
-
-
-def _outwards(seen: Iterable[int]) -> Iterator[int]:
-    """Every id from 1, each once, in turn from each of these (one at least, from 1): those near to one come first."""
-    edges = sorted(seen)
-    middles = [(lower + upper) // 2 for lower, upper in pairwise(edges)]
-    ways: list[Iterator[int]] = []
-    for edge, lowest, highest in zip(edges, [0, *middles], [*middles, None], strict=True):
-        ways += [
-            iter(range(edge, lowest, -1)),
-            count(edge + 1) if highest is None else iter(range(edge + 1, highest + 1)),
-        ]
-    while True:
-        for way in tuple(ways):
-            job_id = next(way, None)
-            if job_id is None:
-                ways.remove(way)
-            else:
-                yield job_id
 
 
 def _checked_tube(name: str) -> str:

@@ -43,7 +43,7 @@ MOMENT = 5.0
 STARTUP = 60.0
 # A child that lived less than this, in seconds, and worked nothing, is replaced with backoff, from the second to the
 # third. One that has worked is replaced at once: what killed it is in the delivery or came from outside.
-SHORT_LIFE, RESPAWN, RESPAWN_CAP = 5.0, 0.25, 30.0
+SHORT_LIFE, RESPAWN, RESPAWN_CAP = 5.0, 0.1, 30.0
 # How many tubes there is room for at the least; memory that nobody uses costs nothing.
 LEAST_TUBES = 256
 # From a cold stop to SIGKILL, in seconds.

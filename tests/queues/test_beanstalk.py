@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
-from glassq.queues import Job, JobStats, beanstalk, open_queue
+from glassq.queues import Job, JobStats, open_queue, scan
 from glassq.queues.base import ScanShort
 from glassq.queues.beanstalk import Beanstalk
 from glassq.settings import Duration, QueueUrl
@@ -347,7 +347,7 @@ def test_a_scan_while_no_jobs_are_taken_finds_ids_of_before_a_restart(beanstalkd
 def test_a_scan_that_cannot_find_all_says_how_many_it_found(
     beanstalkd: Beanstalkd, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beanstalk, "_SEARCH_MOST", 200)
+    monkeypatch.setattr(scan, "SEARCH_MOST", 200)
     near = buried(queue)
     for _ in range(300):
         queue.delete(queue.put(b""))
@@ -369,7 +369,7 @@ def test_a_search_ends_when_what_it_looks_for_is_worked_meanwhile(
     jobs = [queue.put(b"1"), queue.put(b"2")]
     drain(beanstalkd, queue)
     going = queue.scan(ALL)
-    assert next(going) == (0, beanstalk._SEARCH_MOST)
+    assert next(going) == (0, scan.SEARCH_MOST)
     other.delete(jobs[1])
     rest = list(going)
     assert [found.id for found in rest if isinstance(found, JobStats)] == [jobs[0]]
@@ -378,7 +378,7 @@ def test_a_search_ends_when_what_it_looks_for_is_worked_meanwhile(
 
 @pytest.mark.parametrize("seen", [{1}, {7}, {1, 2, 3}, {2, 9, 10, 40}, {5, 1_000}])
 def test_a_search_looks_at_every_id_once_and_first_around_those_seen(seen: set[int]) -> None:
-    looked = list(islice(beanstalk._outwards(seen), 3_000))
+    looked = list(islice(scan._outwards(seen), 3_000))
     assert len(set(looked)) == 3_000
     assert min(looked) == 1
     assert set(range(1, max(seen))) <= set(looked)
