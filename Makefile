@@ -76,5 +76,5 @@ deb: ## dist/glassq_*.deb of this tree, for this machine's distribution
 lock: $(READY) ## pin every dependency anew, with hashes (needs uv)
 	@tools/lock
 
-clean: ## remove what setup, tests and demo made
-	rm -rf $(VENV) var dist build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove what setup, tests and trials made; what `glassq dev` keeps in var/ stays
+	rm -rf $(VENV) var/demo var/example var/torture var/soak dist build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

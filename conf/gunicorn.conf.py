@@ -56,7 +56,7 @@ proc_name = "glassq-web"
 
 def on_starting(server):
     """gunicorn's own lines in our form."""
-    log.setup(_settings.log.level)
+    log.setup(_settings.log.level, form=_settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
     for name in ("gunicorn.error", "gunicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

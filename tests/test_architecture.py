@@ -1,4 +1,4 @@
-"""Which room knows whom, as the design has it, held by walking every module's syntax.
+"""Which room knows whom, as ARCHITECTURE.md has it, held by walking every module's syntax.
 
 An import counts wherever it stands: within a function, and under TYPE_CHECKING too. A room that names another one's
 types has to change with it, and a library's type in a signature is that library in the room.
