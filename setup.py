@@ -33,7 +33,7 @@ FAST = ["gunicorn_h1c>=0.6.10"]
 DEMO = ["pillow>=10.1"]
 # examples/glassware is a Flask program
 EXAMPLE = ["flask>=3.0"]
-TEST = ["coverage>=7.6", "hypothesis>=6.100", "pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6"]
+TEST = ["coverage>=7.6", "hypothesis>=6.100", "pytest>=9.2", "pytest-cov>=5.0", "pytest-xdist>=3.6"]
 CHECK = ["mypy>=1.11", "ruff>=0.6", "types-pyyaml>=6.0"]
 
 setup(
