@@ -589,7 +589,7 @@ def interrupt_everywhere(directory: Path) -> None:
 
     interrupted = 0
     with Target() as target:
-        context = context_for(directory, default=target.url)
+        context = context_for(directory, default=target.url, other=target.url)
         desk = context.once(Desk.open)
         signal.signal(signal.SIGALRM, interrupt)
         for step in range(150):
