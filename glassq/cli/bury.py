@@ -16,15 +16,13 @@ from glassq.cli.find import is_ours, look
 from glassq.cli.jobs import Done, each_found, refused, report
 from glassq.delivery import Evidence, encode
 from glassq.errors import JobNotFound
+from glassq.worker.consumer import BURY_DELAY
 from glassq.worker.outcome import Kind, Outcome, after_bury
 
 if TYPE_CHECKING:
     from glassq.cli.find import Found
     from glassq.delivery import Delivery
     from glassq.queues import Queue
-
-# What is being buried is put with this delay, in seconds: should we die in between, a consumer buries it then.
-BURY_DELAY = 60
 
 
 @click.command()

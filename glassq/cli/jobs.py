@@ -132,7 +132,7 @@ class Bulk:
         for lot, wait in pace.lots(chosen):
             canary = Canary(self.app, self.queue, lot) if wait else None
             start = len(done)
-            for job in each_of(lot, f"{self.did} so far", pace.paced(lot)):
+            for job in each_of(pace.paced(lot), f"{self.did} so far", len(lot)):
                 # one by one: an interrupt must not lose sight of those before it
                 done.append(self.act(job))  # noqa: PERF401
             if canary is None:

@@ -163,15 +163,15 @@ def jobs_of(
             bar.stop()
 
 
-def each_of(things: Sequence[T], words: str, paced: Iterable[T]) -> Iterator[T]:
-    """The things as they come `paced`; on a terminal, standard error shows how far that is once it takes a while."""
+def each_of(things: Iterable[T], words: str, total: int) -> Iterator[T]:
+    """The things as they come, `total` in all; after a while a bar on a terminal shows how far."""
     started, bar = time.monotonic(), None
     try:
-        for number, thing in enumerate(paced):
+        for number, thing in enumerate(things):
             if bar is not None:
                 bar.update(bar.task_ids[0], completed=number)
             elif time.monotonic() - started > PATIENCE and sys.stderr.isatty():
-                bar = _bar((number, len(things)), words)
+                bar = _bar((number, total), words)
             yield thing
     finally:
         if bar is not None:

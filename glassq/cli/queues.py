@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
-import sys
-import time
 from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, dry_run, pass_app, yes
-from glassq.cli.output import PATIENCE, confirm, line, print_json
+from glassq.cli.output import confirm, each_of, line, print_json
 from glassq.cli.queues_list import Plan, plan_or_warn, push_of, show
 from glassq.errors import QueueError
 from glassq.ledger.names import open_names
@@ -23,9 +21,7 @@ from glassq.push.purge import Purged
 from glassq.push.request import tube_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rich.progress import Progress
+    from collections.abc import Sequence
 
     from glassq.ledger.names import Names
     from glassq.queues import Queue
@@ -141,34 +137,8 @@ def _chosen(plan: Plan, queue: Queue, names: Sequence[str]) -> list[str]:
 def _purge(queue: Queue, name: str, names: Names, most: int, done: Purged) -> None:
     # it ends before the names' database is closed, which it writes to in the end
     with closing(purging.purge(queue, tube_of(queue.tube, name), names, done)) as steps:
-        for _ in _shown(steps, most):
+        for _ in each_of(steps, "deleting", most):
             pass
-
-
-def _shown(steps: Iterator[None], total: int) -> Iterator[None]:
-    """The same steps; on a terminal, standard error shows how far it is once that takes a while."""
-    started = time.monotonic()
-    bar: Progress | None = None
-    try:
-        for number, step in enumerate(steps):
-            if bar is not None:
-                bar.update(bar.task_ids[0], completed=number)
-            elif time.monotonic() - started > PATIENCE and sys.stderr.isatty():
-                bar = _bar(total)
-            yield step
-    finally:
-        if bar is not None:
-            bar.stop()
-
-
-def _bar(total: int) -> Progress:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    bar = Progress(console=Console(stderr=True), transient=True)
-    bar.add_task("deleting", total=total)
-    bar.start()
-    return bar
 
 
 def _say(name: str, done: Purged, as_json: bool, *, dry_run: bool = False) -> None:

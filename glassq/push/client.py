@@ -25,7 +25,7 @@ from glassq.log import kv
 from glassq.push.connections import Connections
 from glassq.push.known import KnownQueues
 from glassq.push.purge import Gone, Purged, purge
-from glassq.push.request import SOURCE, Request, tube_of
+from glassq.push.request import DEFAULT_TARGET, SOURCE, Request, tube_of
 from glassq.push.task_errors import (
     BadTaskStateError,
     DuplicateTaskNameError,
@@ -166,7 +166,7 @@ class Client:
         return queue
 
     def _item(self, queue: PushQueue, task: Task) -> _Item:
-        target = task.target or queue.target or "default"
+        target = task.target or queue.target or DEFAULT_TARGET
         if target not in self._push.targets:
             known = ", ".join(sorted(self._push.targets)) or "none"
             raise InvalidTaskError(f"target {target!r} is not in [push.targets] of {self._file}; there are: {known}")

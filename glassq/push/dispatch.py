@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from glassq.delivery import MAX_DETAIL
 from glassq.errors import Bury, Retry, SettingsError
 from glassq.ledger.names import open_names
@@ -23,7 +21,7 @@ from glassq.mask import masked_body, masked_text
 from glassq.push import queue_yaml
 from glassq.push.call import OCTETS, Call, about, latest, of_task
 from glassq.push.exchange import Exchange, split
-from glassq.push.request import DEFAULT_QUEUE, from_labels
+from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.routes import needs, retried_by
 
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from glassq.routes import Context, Handler, Result
     from glassq.settings import Settings
 
-# The target of a task where neither it nor its queue names one.
-DEFAULT_TARGET = "default"
 # Of an answer's headers, as bytes of JSON; the body gets what they leave of MAX_DETAIL.
 _MOST_HEADERS = 2_000
 # Of one header's value, and of an answer's phrase, in characters.
@@ -91,7 +87,7 @@ def rule(delivery: Delivery, context: Context) -> RetryParameters:
     """When a task is tried again: as it says itself, else as its queue does. Never raises."""
     try:
         request = from_labels(delivery.labels)
-    except (ValueError, msgspec.MsgspecError):
+    except ValueError:
         return RetryParameters()
     return request.retry if request.retry is not None else queue_rule(request.queue, context)
 
@@ -116,7 +112,7 @@ def post(delivery: Delivery, context: Context) -> Result:
         request = from_labels(delivery.labels)
         target, origin, base = desk.place(request)
         call = of_task(request, base, delivery)
-    except (ValueError, msgspec.MsgspecError) as error:
+    except ValueError as error:
         raise Bury(f"not a task that can be sent: {error}") from None
     # one that its author did not name bears its delivery's id, which nobody can take twice
     named = request.name != delivery.id

@@ -24,10 +24,10 @@ from urllib3.exceptions import (
     HTTPError,
     NameResolutionError,
     NewConnectionError,
-    ProtocolError,
-    ReadTimeoutError,
     SSLError,
 )
+
+from glassq.push.call import WITH_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -210,7 +210,7 @@ def _bytes(origin: Origin, call: Call) -> bytes:
     port = f":{origin.port}" if origin.port else ""
     lines = [f"{call.method} {call.path} HTTP/1.1", f"Host: {host}{port}", "Accept-Encoding: identity"]
     lines += [f"{name}: {value}" for name, value in call.headers.items()]
-    if call.body or call.method in ("POST", "PUT"):
+    if call.body or call.method in WITH_BODY:
         lines.append(f"Content-Length: {len(call.body)}")
     if any(_BREAKS.search(line) for line in lines):
         raise ValueError("a header has more than one line")
@@ -249,9 +249,9 @@ _WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((NewConnectionError,), "cannot be reached"),
     ((ConnectTimeoutError,), "took no connection in time"),
     ((ssl.SSLError, SSLError), "cannot be talked to by TLS"),
-    ((TimeoutError, ReadTimeoutError), "did not answer in time"),
+    ((TimeoutError,), "did not answer in time"),
     ((ConnectionError,), "closed the connection without an answer"),
-    ((ProtocolError, IncompleteRead), "broke its answer off"),
+    ((IncompleteRead,), "broke its answer off"),
     ((OSError,), "cannot be talked to"),
 )
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SOURCE = "push"
 # The queue of a task that names none, and of pings whose handler is a URL.
 DEFAULT_QUEUE = "default"
+# The target of a task where neither it nor its queue names one.
+DEFAULT_TARGET = "default"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
