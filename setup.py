@@ -20,6 +20,7 @@ RUN = [
     "gunicorn>=27.0",
     "httplib2>=0.22",
     "msgspec>=0.19",
+    "prometheus-client>=0.22",
     "pyyaml>=6.0",
     "requests>=2.31",
     "rich>=13.0",
@@ -36,6 +37,9 @@ EXAMPLE = ["flask>=3.0"]
 TEST = ["coverage>=7.6", "hypothesis>=6.100", "pytest>=9.2", "pytest-cov>=5.0", "pytest-xdist>=3.6"]
 CHECK = ["mypy>=1.11", "ruff>=0.6", "types-pyyaml>=6.0"]
 
+# found by `glassq.settings.installed_file`, or for an administrator to copy
+CONF = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "conf").iterdir())]
+
 setup(
     name="glassq",
     version=VERSION[1],
@@ -46,7 +50,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["glassq", "glassq.*"]),
     package_data={"glassq": ["py.typed", "glass/*.json"]},
-    data_files=[("share/glassq", ["conf/glassq.toml", "conf/queue.yaml", "conf/gunicorn.conf.py"])],
+    data_files=[("share/glassq", CONF)],
     scripts=["bin/glassq", "bin/glassq-web", "bin/glassq-worker"],
     install_requires=RUN,
     extras_require={"fast": FAST, "demo": DEMO, "example": EXAMPLE, "dev": DEMO + EXAMPLE + TEST + CHECK},

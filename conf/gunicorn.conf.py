@@ -4,18 +4,18 @@ What you are likely to change (address, processes, threads, limits) is in glassq
 here keeps strangers in bounds; https://gunicorn.org/reference/settings/ explains every name.
 """
 
-import logging
 import os
 import resource
 
 from glassq import log
 from glassq.intake.gate import Gate
+from glassq.intake.wsgi import Lines, addresses
 from glassq.settings import load
 
 _settings = load(None, os.environ)
 _intake = _settings.intake
 
-bind = [str(_intake.bind)]
+bind = [str(each) for each in addresses(_settings)]
 workers = _intake.workers
 threads = _intake.threads
 
@@ -53,11 +53,6 @@ secure_scheme_headers = {}
 accesslog = None
 proc_name = "glassq-web"
 
-
-def on_starting(server):
-    """gunicorn's own lines in our form."""
-    log.setup(_settings.log.level, form=_settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
-    for name in ("gunicorn.error", "gunicorn.access"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
+# Its own lines, from the first on, have our form.
+logger_class = Lines
+log.setup(_settings.log.level, form=_settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))

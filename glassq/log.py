@@ -12,6 +12,8 @@ import logging
 import os
 import re
 import sys
+from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -47,6 +49,28 @@ def kv(**fields: object) -> Pairs:
     return pairs
 
 
+# What lines are about, where they do not say it themselves.
+_subject: ContextVar[Pairs | None] = ContextVar("subject", default=None)
+
+
+def about(**fields: object) -> None:
+    """Every line of this thread from now on says these fields too, whoever logs it; without any, no longer."""
+    _subject.set(kv(**fields) if fields else None)
+
+
+def _said(record: logging.LogRecord) -> list[Pairs]:
+    return [each for each in record.args if isinstance(each, Pairs)] if isinstance(record.args, tuple) else []
+
+
+def _unsaid(record: logging.LogRecord) -> Pairs:
+    """What the line is about, as far as it does not say so itself."""
+    subject = _subject.get()
+    if subject is None:
+        return kv()
+    said = {key for each in _said(record) for key in each.fields}
+    return kv(**{key: value for key, value in subject.fields.items() if key not in said})
+
+
 def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
@@ -72,7 +96,8 @@ class Formatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name logging calls
         record.levelword = record.levelname.lower()
-        record.message = escape(record.message.replace("\n", "\\n").replace("\t", "\\t"))
+        words = record.message.replace("\n", "\\n").replace("\t", "\\t")
+        record.message = escape(f"{words} {_unsaid(record)}".rstrip())
         return super().formatMessage(record)
 
     def formatException(self, ei: object) -> str:  # noqa: N802 - the name logging calls
@@ -88,7 +113,6 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, in ASCII. What a field is called never hides what the line itself says."""
         arguments = record.args if isinstance(record.args, tuple) else ()
-        pairs = [each for each in arguments if isinstance(each, Pairs)]
         words = tuple("" if isinstance(each, Pairs) else each for each in arguments)
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -97,7 +121,7 @@ class JsonFormatter(logging.Formatter):
             "pid": record.process,
             "event": str(record.msg % words).rstrip() if words else record.getMessage(),
         }
-        for each in pairs:
+        for each in (*_said(record), _unsaid(record)):
             line |= {f"{key}_" if key in line else key: value for key, value in each.fields.items()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -118,6 +142,19 @@ class _Journal(logging.Formatter):
         return "\n".join(f"<{number}>{line}" for line in self._form.format(record).split("\n"))
 
 
+class _Lines(logging.StreamHandler[TextIO]):
+    """A call to a logger whose words and values do not fit together is told in one line, as everything is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name logging calls
+        error = sys.exception()
+        # where the stream itself fails, there is nobody to tell
+        with suppress(Exception):
+            if not isinstance(error, OSError):
+                why = kv(words=record.msg, why=f"{type(error).__name__}: {error}")
+                line = (record.name, logging.ERROR, "", 0, "this cannot be logged %s", (why,), None)
+                self.stream.write(self.format(logging.LogRecord(*line)) + self.terminator)
+
+
 def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "text", journal: str | None = None) -> None:
     """Sends every logger's lines to `stream` (standard error). Called once, at the root.
 
@@ -127,7 +164,7 @@ def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "tex
     # nothing here prints threads, tasks or source lines (see "Optimization" in the Logging HOWTO)
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks", "_srcfile"):
         setattr(logging, name, None)
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Lines(stream or sys.stderr)
     formatter = JsonFormatter() if form == "json" else Formatter()
     handler.setFormatter(_Journal(formatter) if journal and journal == _identity(handler.stream) else formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -20,6 +20,7 @@ import msgspec
 
 from glassq.errors import SettingsError
 from glassq.values import (
+    Address,
     Bind,
     Duration,
     HandlerName,
@@ -162,6 +163,14 @@ class Ledger(_Section, frozen=True):
 
     url: str = "sqlite:////var/lib/glassq/ledger.db"
     retention: Duration = Duration("30d")
+    keep_bodies: bool = True
+
+
+class Metrics(_Section, frozen=True):
+    """[metrics]"""
+
+    intake: Address | None = None
+    pool: Address | None = None
 
 
 class Log(_Section, frozen=True):
@@ -184,6 +193,7 @@ class Settings(_Section, frozen=True):
     glass: Glass = Glass()
     storage: Storage = Storage()
     ledger: Ledger = Ledger()
+    metrics: Metrics = Metrics()
     log: Log = Log()
 
     def secret(self, key: str) -> list[str]:
@@ -259,7 +269,7 @@ def parse(text: str, file: str, credentials_directory: str | None = None) -> Set
 def as_toml(settings: Settings) -> str:
     """The effective settings as text in the form of glassq.toml. Secrets are files, so none is in it."""
     lines = [f"# {settings.file}"]
-    for name in ("queue", "intake", "sources.mirror", "worker", "push", "glass", "storage", "ledger", "log"):
+    for name in ("queue", "intake", "sources.mirror", "worker", "push", "glass", "storage", "ledger", "metrics", "log"):
         section: Any = settings
         for part in name.split("."):
             section = getattr(section, part)
@@ -323,6 +333,13 @@ def _check_together(settings: Settings) -> None:
             "intake.request_timeout",
             settings.intake.request_timeout,
             "at least 1s",
+        ),
+        (
+            settings.metrics.pool is None
+            or settings.metrics.pool not in (settings.metrics.intake, settings.intake.bind),
+            "metrics.pool",
+            settings.metrics.pool,
+            "another address than intake has",
         ),
     ]
     for index, route in enumerate(settings.routes):

@@ -137,6 +137,24 @@ class Bind(str):
         return super().__new__(cls, text)
 
 
+class Address(str):
+    """Where metrics are told: HOST:PORT."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        match = _BIND.fullmatch(text) if isinstance(text, str) else None
+        if not match or not 0 < int(match["port"] or 0) <= 65_535:
+            raise ValueError('expected "HOST:PORT"')
+        return super().__new__(cls, text)
+
+    @property
+    def parts(self) -> tuple[str, int]:
+        """Host (an IPv6 one without its brackets) and port."""
+        host, _, port = self.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
 class TargetUrl(str):
     """Where requests of tasks go: http://HOST[:PORT][/PATH], or https."""
 

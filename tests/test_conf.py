@@ -15,13 +15,18 @@ from tests.conftest import ROOT
 
 FILE = ROOT / "conf" / "glassq.toml"
 TEXT = FILE.read_text("utf-8")
-SECTIONS = ("queue", "intake", "worker", "glass", "storage", "ledger", "log")
+SECTIONS = ("queue", "intake", "worker", "glass", "storage", "ledger", "metrics", "log")
 
 
 def test_the_shipped_file_holds_exactly_the_defaults() -> None:
     shipped = parse(TEXT, "")
-    own = msgspec.structs.replace(shipped, sources=Settings().sources, routes=())
+    own = msgspec.structs.replace(shipped, sources=Settings().sources, routes=(), metrics=Settings().metrics)
     assert own == Settings()
+
+
+def test_the_shipped_file_has_metrics_on_this_machine_alone() -> None:
+    metrics = parse(TEXT, str(FILE)).metrics
+    assert (metrics.intake, metrics.pool) == ("127.0.0.1:9464", "127.0.0.1:9465")
 
 
 def test_the_shipped_file_has_the_mirror_source_and_its_route() -> None:

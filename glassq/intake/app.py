@@ -1,4 +1,4 @@
-"""The WSGI app: POST /hooks/<source>, GET /healthz and /readyz.
+"""The WSGI app: POST /hooks/<source>, GET /healthz, /readyz and /metrics.
 
 An answer never holds anything out of the request, and a log line only what is escaped. Errors are problem+json
 (RFC 9457). A body is read only when its length is known and small.
@@ -21,6 +21,7 @@ from glassq.log import kv
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from glassq.intake.metrics import Doors, Meter, Metrics
     from glassq.intake.safekeeping import Safekeeping
     from glassq.sources import Source
 
@@ -30,26 +31,40 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1
 _JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*)?", re.ASCII | re.IGNORECASE)
 
 
-def create_app(sources: Iterable[Source], keeping: Safekeeping, *, max_body: int) -> falcon.App[Any, Any]:
-    """The app on these sources and this way to disk; `max_body` is in bytes."""
-    app: falcon.App[Any, Any] = falcon.App(middleware=[_Strict()])
+def create_app(
+    sources: Iterable[Source],
+    keeping: Safekeeping,
+    meter: Meter,
+    metrics: Metrics | None = None,
+    doors: Doors | None = None,
+    *,
+    max_body: int,
+) -> falcon.App[Any, Any]:
+    """The app on these sources and this way to disk; `max_body` is in bytes.
+
+    With `metrics` it tells them, with `doors` only to those who come by theirs.
+    """
+    app: falcon.App[Any, Any] = falcon.App(middleware=[_Counted(meter), _Strict(), *([doors] if doors else [])])
     app.add_error_handler(PingRefused, _on_refused)
     app.add_error_handler(QueueError, _on_queue_error)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(Exception, _on_bug)
     for source in sources:
-        app.add_route(f"/hooks/{source.name}", Hook(source, keeping, max_body))
+        app.add_route(f"/hooks/{source.name}", Hook(source, keeping, meter, max_body))
     app.add_route("/healthz", Health())
     app.add_route("/readyz", Ready(keeping))
+    if metrics is not None:
+        app.add_route("/metrics", metrics)
     return app
 
 
 class Hook:
     """Where one source sends its pings."""
 
-    def __init__(self, source: Source, keeping: Safekeeping, max_body: int) -> None:
+    def __init__(self, source: Source, keeping: Safekeeping, meter: Meter, max_body: int) -> None:
         self._source = source
         self._keeping = keeping
+        self._meter = meter
         self._max_body = max_body
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -58,6 +73,7 @@ class Hook:
         labels = self._source.check(body)
         delivery = envelope.new(self._source.name, body, labels)
         where = self._keeping.keep(delivery.id, envelope.encode(delivery))
+        self._meter.acknowledged(where, req.env["glassq.arrived"])
         # a line for every ping would cost a fifth of all that is done for it
         if log.isEnabledFor(logging.DEBUG):
             log.debug("acknowledged %s", kv(delivery=delivery.id, source=delivery.source, kept=where))
@@ -103,6 +119,18 @@ class Ready:
         resp.content_type = falcon.MEDIA_TEXT
         why = "does not write to disk" if found.volatile else "takes nothing now"
         resp.text = f"ready, by the spool: the queue {why}\n" if found.trouble else "ready\n"
+
+
+class _Counted:
+    """Whatever is refused, by whom ever, is counted here."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, resource: object, _succeeded: bool) -> None:
+        # "not ready" is what was asked for
+        if resp.status_code >= 400 and not isinstance(resource, Ready):
+            self._meter.refused(resp.status_code)
 
 
 class _Strict:

@@ -247,6 +247,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         req._expected_100_continue = False
         answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, Answer)
         environ["wsgi.multithread"] = True
+        environ["glassq.arrived"], environ["glassq.listener"] = conn.arrived, conn.server
         if not (conn.whole and self.alive) or len(self.keepalived_conns) >= self.max_keepalived:
             answer.force_close()
         for chunk in self.wsgi(environ, answer.start_response):
@@ -289,6 +290,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         self._linger(conn)
 
     def _answer(self, sock: Any, addr: Any, status: int, why: str) -> None:
+        self.app.meter.refused(status)
         log.warning("refused %s", kv(status=status, why=why, sender=addr[0] if addr else ""))
         title = HTTPStatus(status).phrase
         body = problem(status, title)

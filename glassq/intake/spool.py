@@ -148,7 +148,7 @@ class Spool:
             self._set_aside(path, "damaged delivery", error)
             return False
         except OSError as error:
-            log.error("file in the spool cannot be read %s", kv(file=path, why=error.strerror))
+            log.error("file in the spool cannot be read %s", kv(delivery=path.stem, file=path, why=error.strerror))
             return False
         try:
             put(job)
@@ -160,7 +160,7 @@ class Spool:
 
     def _set_aside(self, path: Path, what: str, why: Exception) -> None:
         place = self.directory / "damaged" / path.name
-        log.error("%s in the spool set aside %s", what, kv(file=place, why=why))
+        log.error("%s in the spool set aside %s", what, kv(delivery=path.stem, file=place, why=why))
         with suppress(OSError):
             path.rename(place)
 

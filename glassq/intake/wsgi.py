@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import os
 import socket
@@ -10,25 +11,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import Application
+from gunicorn.glogging import Logger
 from gunicorn.util import parse_address
 
 from glassq import log
 from glassq.errors import SettingsError, SpoolError
 from glassq.intake.app import create_app
 from glassq.intake.enqueue import Enqueue
+from glassq.intake.metrics import ROWS, WORKERS, Doors, Meter, Metrics, new_board
 from glassq.intake.safekeeping import Safekeeping
 from glassq.intake.spool import Spool
 from glassq.log import kv
 from glassq.queues import open_queue
 from glassq.settings import installed_file, load
 from glassq.sources import open_sources
+from glassq.values import Bind
 
 if TYPE_CHECKING:
     import falcon
 
+    from glassq.metrics import Board
     from glassq.settings import Settings
     from glassq.sources import Source
-    from glassq.values import Bind
+
+
+class Lines(Logger):  # type: ignore[misc]
+    """gunicorn's own lines go where ours go."""
+
+    def setup(self, cfg: Any) -> None:
+        """Called by gunicorn before it says anything."""
+        super().setup(cfg)
+        for logger in (self.error_log, self.access_log):
+            logger.handlers.clear()
+            logger.propagate = True
 
 
 class Server(Application):  # type: ignore[misc]
@@ -37,6 +52,14 @@ class Server(Application):  # type: ignore[misc]
     def __init__(self, file: str | None) -> None:
         """`file` is the settings file; without it, `glassq.settings.load` finds it. Raises SettingsError."""
         self.settings, self._sources = read(file)
+        #: what all workers count; a worker's own row is chosen before it is forked
+        self._board = new_board()
+        self._row = 0
+        if self.settings.metrics.intake:
+            # here, so that the workers share its memory
+            importlib.import_module("glassq.metrics.exposition")
+        # whose address is systemd's to choose
+        self._handed_over = "LISTEN_FDS" in os.environ
         self._conf = installed_file("gunicorn.conf.py", self.settings)
         # gunicorn.conf.py reads the same file
         os.environ["GLASSQ_CONFIG"] = self.settings.file
@@ -45,23 +68,52 @@ class Server(Application):  # type: ignore[misc]
     def load_config(self) -> None:
         """All of it comes from gunicorn.conf.py: no command line, no GUNICORN_CMD_ARGS."""
         self.load_config_from_file(str(self._conf))
+        self.cfg.set("pre_fork", self._before_fork)
+        self.cfg.set("child_exit", self._after_exit)
+
+    def _before_fork(self, arbiter: Any, worker: Any) -> None:
+        taken = {each.row for each in arbiter.WORKERS.values()}
+        self._row = worker.row = next((row for row in range(1, ROWS) if row not in taken), ROWS - 1)
+        self._board.row(0).set(WORKERS, len(arbiter.WORKERS) + 1)
+
+    def _after_exit(self, arbiter: Any, _worker: Any) -> None:
+        self._board.row(0).set(WORKERS, len(arbiter.WORKERS))
 
     def load(self) -> falcon.App[Any, Any]:
         """The app, in a worker. It reads no file: one that is being edited cannot stop a worker that is replaced."""
         log.setup(self.settings.log.level, form=self.settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
-        return get_app(self.settings, self._sources)
+        #: for the gate too, which refuses what never becomes a request
+        self.meter = Meter(self._board.row(self._row))
+        return get_app(self.settings, self._sources, self._board, self.meter)
 
     def reload(self) -> None:
         """At SIGHUP. A mistake in what is read is named in the log, and the old settings stay."""
         try:
             settings, sources = read(self.settings.file)
-            if settings.intake.bind != self.settings.intake.bind:
-                try_bind(settings.intake.bind)
+            self._try_new_addresses(settings)
         except (SettingsError, OSError) as error:
             logging.getLogger("glassq.intake").error("not reloaded, the old settings stay %s", kv(why=error))
             return
         self.settings, self._sources = settings, sources
         super().reload()
+
+    def _try_new_addresses(self, settings: Settings) -> None:
+        """Raises OSError where one cannot be listened on, SettingsError where that is not for us to do."""
+        old, new = addresses(self.settings), addresses(settings)
+        if old != new and self._handed_over:
+            raise SettingsError(
+                f"{settings.file}: other addresses ({', '.join(new)}) are systemd's to listen on: "
+                "systemctl daemon-reload && systemctl restart glassq.target"
+            )
+        for each in new:
+            if each not in old:
+                try_bind(each)
+
+
+def addresses(settings: Settings) -> list[Bind]:
+    """Where gunicorn listens: for pings first, then for who reads metrics, where that is another one."""
+    public, inside = settings.intake.bind, settings.metrics.intake
+    return list(dict.fromkeys([public, Bind(inside)] if inside else [public]))
 
 
 def read(file: str | None) -> tuple[Settings, list[Source]]:
@@ -74,14 +126,18 @@ def read(file: str | None) -> tuple[Settings, list[Source]]:
     return settings, sources
 
 
-def get_app(settings: Settings, sources: list[Source]) -> falcon.App[Any, Any]:
+def get_app(settings: Settings, sources: list[Source], board: Board, meter: Meter) -> falcon.App[Any, Any]:
     """The app as the settings have it; for one process, made after the fork."""
     intake, queue = settings.intake, settings.queue
     durable = intake.require_durable
     enqueue = Enqueue(lambda: open_queue(queue, require_durable=durable))
-    keeping = Safekeeping(enqueue, open_spool(settings), require_durable=durable)
+    spool = open_spool(settings)
+    keeping = Safekeeping(enqueue, spool, require_durable=durable)
     keeping.start()
-    return create_app(sources, keeping, max_body=intake.max_body)
+    inside = settings.metrics.intake
+    metrics = Metrics(board, keeping, spool) if inside else None
+    doors = Doors(inside) if inside and len(addresses(settings)) > 1 else None
+    return create_app(sources, keeping, meter, metrics, doors, max_body=intake.max_body)
 
 
 def open_spool(settings: Settings) -> Spool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 
@@ -13,11 +14,15 @@ if TYPE_CHECKING:
 class Entry:
     """What an attempt came to.
 
-    `state` is "done", "dropped", "retrying" or "buried". `attempts` counts those that ran; `job` is the id of the
-    job that holds the delivery from now on (0: none does). `result` is what the handler returned, as text; `reason`
-    is why it was dropped, buried or is tried again. `duration` of the attempt is in seconds, `started` when its
-    handler did, `tube` where its job came from. By `fingerprint` identical pings are found again, by `event` those of
-    one event of their source ("": nobody will ask).
+    `state` is "done", "dropped", "retrying" or "buried"; "archived" where an operator took the delivery out of the
+    queue into a file, whose path is the reason then. `attempts` counts those that ran; `job` is the id of the job that
+    holds the delivery from now on (0: none does). `result` is what the handler returned, as text; `reason` is why it
+    was dropped, buried or is tried again. `duration` of the attempt is in seconds, `started` when its handler did,
+    `tube` where its job came from. By `fingerprint` identical pings are found again, by `event` those of one event of
+    their source ("": nobody will ask).
+
+    `body` and `labels` are the delivery's, kept of those that are done or dropped, for `glassq replay`; whoever reads
+    entries asks for them apart. `replayed` is the id of the delivery that it was put again as ("": it was not).
     """
 
     delivery: str
@@ -34,6 +39,9 @@ class Entry:
     fingerprint: str = ""
     event: str = ""
     tube: str = ""
+    body: bytes | None = field(default=None, repr=False)
+    labels: Mapping[str, str] | None = field(default=None, repr=False)
+    replayed: str = ""
 
 
 class Ledger(Protocol):

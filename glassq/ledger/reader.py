@@ -6,39 +6,79 @@ commands. So the questions are plain SQL, the same for every database.
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from glassq.errors import SettingsError
 from glassq.ledger.entry import Entry
-from glassq.ledger.version import check, stamp
+from glassq.ledger.version import VERSION, check, missing, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.settings import Ledger as LedgerSettings
 
 # A plain path, as SQLAlchemy takes it: up to a "?", with nothing quoted.
 _FILE = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?]+)")
-_NAMES = frozenset(field.name for field in fields(Entry))
+_NAMES = tuple(field.name for field in fields(Entry))
+# What is asked for apart: it is large, and nobody looks at it in a list.
+_CONTENT = frozenset({"body", "labels"})
 _MOMENTS = ("received", "updated", "started")
 
-_EXACTLY = "SELECT * FROM deliveries WHERE delivery = :prefix"
-_PREFIX = "SELECT * FROM deliveries WHERE delivery LIKE :prefix ESCAPE '/' ORDER BY delivery"
-_RECENT = "SELECT * FROM deliveries ORDER BY updated DESC"
-_RECENT_OF = "SELECT * FROM deliveries WHERE state = :state ORDER BY updated DESC"
+_EXACTLY = "SELECT {columns} FROM deliveries WHERE delivery = :delivery"
+_PREFIX = "SELECT {columns} FROM deliveries WHERE delivery LIKE :prefix ESCAPE '/' ORDER BY delivery"
+_RECENT = "SELECT {columns} FROM deliveries ORDER BY updated DESC"
+_RECENT_OF = "SELECT {columns} FROM deliveries WHERE state = :state ORDER BY updated DESC"
+_SINCE = "SELECT {columns} FROM deliveries WHERE updated >= :since{wanted} ORDER BY updated DESC"
 _JOBS = "SELECT job FROM deliveries WHERE state = :state AND job > 0"
 _COUNTS = "SELECT state, count(*) FROM deliveries WHERE updated >= :since GROUP BY state"
+_BODY = "SELECT source, labels, body FROM deliveries WHERE delivery = :delivery"
+_OLDEST = (
+    "SELECT delivery, source, received, result, reason, replayed, body IS NOT NULL FROM deliveries"
+    " WHERE state = :state AND received >= :since AND received < :before ORDER BY received, delivery"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A delivery that is done or dropped, as far as it says whether it is to be replayed.
+
+    `kept` says whether its body is there; `replayed` is what it was put again as before ("": it was not).
+    """
+
+    delivery: str
+    source: str
+    received: datetime
+    result: str
+    reason: str
+    replayed: str
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a delivery is made of, beside its story."""
+
+    source: str
+    labels: dict[str, str]
+    body: bytes
 
 
 class _Database(Protocol):
+    #: of its schema
+    version: int
+
     def rows(self, query: str, values: dict[str, Any], limit: int | None) -> tuple[Sequence[str], list[Any]]:
         """Names of columns, and rows. Raises SettingsError."""
+
+    def each(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
+        """The rows, read as they are asked for. Raises SettingsError."""
 
     def close(self) -> None:
         """Closes the connection."""
@@ -54,6 +94,8 @@ class LedgerReader:
         plain = _FILE.fullmatch(settings.url)
         #: why there is nothing to read, in words; "" where there is
         self.absent = ""
+        self.keeps_bodies = True
+        self._columns = ""
         self._database: _Database | None = None
         if plain is None:
             from glassq.ledger.schema import Readable
@@ -66,6 +108,11 @@ class LedgerReader:
             self._database = _File.open(Path(plain[1]), settings.url)
         if self._database is None:
             self.absent = f"the ledger at {settings.url} is still empty"
+            return
+        absent = missing(self._database.version)
+        #: whether it is of a version that keeps bodies
+        self.keeps_bodies = "body" not in absent
+        self._columns = ", ".join(name for name in _NAMES if name not in absent | _CONTENT)
 
     def __enter__(self) -> Self:
         return self
@@ -80,12 +127,30 @@ class LedgerReader:
 
     def find(self, prefix: str, limit: int = 10) -> list[Entry]:
         """The entries whose delivery ids begin so, by id; an id that is exactly so comes alone."""
-        exactly = self._entries(_EXACTLY, 1, prefix=prefix)
-        return exactly or self._entries(_PREFIX, limit, prefix=re.sub("([/%_])", r"/\1", prefix) + "%")
+        exactly = self.exactly(prefix)
+        return [exactly] if exactly else self._entries(_PREFIX, limit, prefix=re.sub("([/%_])", r"/\1", prefix) + "%")
+
+    def exactly(self, delivery: str) -> Entry | None:
+        """The entry of this very id, which is found without a search."""
+        found = self._entries(_EXACTLY, 1, delivery=delivery)
+        return found[0] if found else None
 
     def recent(self, limit: int, state: str | None = None) -> list[Entry]:
         """The `limit` entries updated last, newest first; of one state if it is given."""
         return self._entries(_RECENT, limit) if state is None else self._entries(_RECENT_OF, limit, state=state)
+
+    def since(
+        self, moment: datetime | None = None, wanted: Mapping[str, str] | None = None, limit: int | None = None
+    ) -> list[Entry]:
+        """The entries updated at `moment` or later, or the `limit` latest of them; the latest last.
+
+        `wanted` says what the columns `state`, `source` and `tube` must hold, as far as it names them.
+        """
+        wanted = wanted or {}
+        if self._database is None or wanted.keys() & missing(self._database.version):
+            return []
+        query = _SINCE.replace("{wanted}", "".join(f" AND {name} = :{name}" for name in sorted(wanted)))
+        return self._entries(query, limit, since=stamp(moment) if moment else "", **wanted)[::-1]
 
     def jobs(self, state: str) -> list[int]:
         """The ids of the jobs that held the deliveries of this state when it was written."""
@@ -95,17 +160,41 @@ class LedgerReader:
         """How many deliveries are in which state; only those updated at `since` or later if it is given."""
         return {row[0]: row[1] for row in self._rows(_COUNTS, since=stamp(since) if since else "")[1]}
 
+    def settled(
+        self, state: str, *, since: datetime | None = None, before: datetime | None = None
+    ) -> Iterator[Settled]:
+        """The deliveries that are "done" or "dropped" and were received in this time, the oldest first.
+
+        They are read as they are asked for. A ledger that keeps no bodies yet has none.
+        """
+        if self._database is None or not self.keeps_bodies:
+            return
+        values = {"state": state, "since": stamp(since) if since else "", "before": stamp(before) if before else "9"}
+        for delivery, source, received, result, reason, replayed, kept in self._database.each(_OLDEST, values):
+            moment = datetime.fromisoformat(received)
+            yield Settled(delivery, source, moment, result, reason, replayed, bool(kept))
+
+    def content(self, delivery: str) -> Content | None:
+        """What the delivery with exactly this id is made of; None where that is not kept."""
+        rows = self._rows(_BODY, 1, delivery=delivery)[1] if self.keeps_bodies else []
+        if not rows or rows[0][2] is None:
+            return None
+        source, labels, body = rows[0]
+        return Content(source, json.loads(labels or "{}"), bytes(body))
+
     def close(self) -> None:
         """Closes the connection."""
         if self._database is not None:
             self._database.close()
 
-    def _entries(self, query: str, limit: int, **values: Any) -> list[Entry]:
+    def _entries(self, query: str, limit: int | None, **values: Any) -> list[Entry]:
         names, rows = self._rows(query, limit, **values)
         return [_entry(dict(zip(names, row, strict=True))) for row in rows]
 
     def _rows(self, query: str, limit: int | None = None, **values: Any) -> tuple[Sequence[str], list[Any]]:
-        return ((), []) if self._database is None else self._database.rows(query, values, limit)
+        if self._database is None:
+            return (), []
+        return self._database.rows(query.replace("{columns}", self._columns), values, limit)
 
 
 class _File:
@@ -114,6 +203,7 @@ class _File:
     def __init__(self, connection: sqlite3.Connection, url: str) -> None:
         self._connection = connection
         self._url = url
+        self.version = VERSION
 
     @classmethod
     def open(cls, file: Path, url: str) -> Self | None:
@@ -128,7 +218,8 @@ class _File:
                 made.close()
                 return None
             versions = made.rows("SELECT value FROM meta WHERE name = 'schema'", {}, 1)[1]
-            check(versions[0][0] if versions else None, url)
+            made.version = versions[0][0] if versions else VERSION
+            check(made.version, url)
         except BaseException:
             made.close()
             raise
@@ -142,8 +233,21 @@ class _File:
         except sqlite3.Error as error:
             raise unreadable(self._url, error) from None
 
+    def each(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
+        try:
+            with closing(self._connection.execute(query, values)) as cursor:
+                yield from cursor
+        except sqlite3.Error as error:
+            raise unreadable(self._url, error) from None
+
     def close(self) -> None:
         self._connection.close()
+
+
+def file_of(url: str) -> Path | None:
+    """The file of a ledger that is an SQLite file; else None."""
+    plain = _FILE.fullmatch(url.partition("?")[0])
+    return Path(plain[1]) if plain else None
 
 
 def unreadable(url: object, why: object) -> SettingsError:
@@ -160,7 +264,7 @@ def _exists(file: Path, url: str) -> bool:
 
 
 def _entry(row: dict[str, Any]) -> Entry:
-    """The columns that an older version has not keep their defaults; those of a newer one nobody asks for."""
+    """What is not in the row keeps its default."""
     for name in _MOMENTS:
         if isinstance(row.get(name), str):
             row[name] = datetime.fromisoformat(row[name])

@@ -16,18 +16,18 @@ from sqlalchemy.types import TypeDecorator
 from glassq.errors import SettingsError
 from glassq.ledger.reader import unreadable
 from glassq.ledger.version import VERSION as VERSION
-from glassq.ledger.version import check, stamp
+from glassq.ledger.version import check, missing, stamp
 from glassq.log import kv
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection, Dialect, Engine
 
 log = logging.getLogger("glassq.ledger")
 
-# When you change the table below: raise VERSION in version.py, and let `prepare` bring a database of the version before
-# to the new one (it runs in a transaction that no other process can enter).
+# When you change the table below: raise VERSION in version.py, say there which columns are new, and let `prepare` bring
+# a database of the version before to the new one (it runs in a transaction that no other process can enter).
 # How long SQLite waits for another process's transaction, in seconds. Shorter than the writer's patience at its end.
 BUSY = 2.0
 
@@ -67,9 +67,11 @@ deliveries = sa.Table(
     sa.Column("event", sa.String(64), nullable=False, server_default="", index=True),
     # since version 3
     sa.Column("tube", sa.String(200), nullable=False, server_default=""),
+    # since version 4; the large ones last, so that SQLite reads past none of them. The length chooses MySQL's type.
+    sa.Column("replayed", sa.String(64), nullable=False, server_default=""),
+    sa.Column("labels", sa.Text(1 << 20)),
+    sa.Column("body", sa.LargeBinary(1 << 20)),
 )
-# What came to the first table later, by the version that brought it.
-_SINCE = {2: frozenset({"started", "fingerprint", "event"}), 3: frozenset({"tube"})}
 
 meta = sa.Table(
     "meta",
@@ -195,10 +197,10 @@ class Lasting:
         return (found.st_dev, found.st_ino) if found is not None else None
 
 
-def open_for_reading(url: URL) -> tuple[Engine, list[sa.Column[Any]]] | None:
+def open_for_reading(url: URL) -> tuple[Engine, int] | None:
     """An engine that changes nothing and creates nothing; None for a database without any table (yet).
 
-    Beside it are the columns of `deliveries` that are there: it may be of an older version until the pool writes to it.
+    Beside it is the version of its schema, which may be an older one until the pool writes to it.
     Raises SettingsError for a schema of a newer version, SQLAlchemyError where it is no ledger.
     """
     file = sqlite_file(url)
@@ -210,8 +212,7 @@ def open_for_reading(url: URL) -> tuple[Engine, list[sa.Column[Any]]] | None:
     try:
         with engine.connect() as connection:
             if sa.inspect(connection).get_table_names():
-                missing = _missing(check_version(connection, url) or VERSION)
-                return engine, [each for each in deliveries.columns if each.name not in missing]
+                return engine, check_version(connection, url) or VERSION
     except BaseException:
         engine.dispose()
         raise
@@ -222,9 +223,10 @@ def open_for_reading(url: URL) -> tuple[Engine, list[sa.Column[Any]]] | None:
 class Readable:
     """A database of any kind, as the reader asks it."""
 
-    def __init__(self, engine: Engine, url: URL) -> None:
+    def __init__(self, engine: Engine, url: URL, version: int) -> None:
         self._engine = engine
         self._url = url
+        self.version = version
 
     @classmethod
     def open(cls, text: str) -> Self | None:
@@ -237,7 +239,7 @@ class Readable:
             raise unreadable(url, error.strerror) from None
         except SQLAlchemyError as error:
             raise unreadable(url, getattr(error, "orig", None) or error) from None
-        return cls(opened[0], url) if opened else None
+        return cls(opened[0], url, opened[1]) if opened else None
 
     def rows(self, query: str, values: dict[str, Any], limit: int | None) -> tuple[Sequence[str], list[Any]]:
         """Names of columns, and `limit` rows at most. Raises SettingsError."""
@@ -245,6 +247,15 @@ class Readable:
             with self._engine.connect() as connection:
                 found = connection.execute(sa.text(query), values)
                 return list(found.keys()), list(found.all() if limit is None else found.fetchmany(limit))
+        except SQLAlchemyError as error:
+            raise unreadable(self._url, getattr(error, "orig", None) or error) from None
+
+    def each(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
+        """The rows, read as they are asked for. Raises SettingsError."""
+        try:
+            with self._engine.connect() as connection:
+                # without this, most drivers fetch all of them first
+                yield from connection.execution_options(yield_per=500).execute(sa.text(query), values)
         except SQLAlchemyError as error:
             raise unreadable(self._url, getattr(error, "orig", None) or error) from None
 
@@ -260,13 +271,8 @@ def prepare(connection: Connection, url: URL) -> None:
     if found is None:
         connection.execute(meta.insert().values(name="schema", value=VERSION))
     elif found < VERSION:
-        _add_columns(connection, _missing(found))
+        _add_columns(connection, missing(found))
         connection.execute(meta.update().where(meta.c.name == "schema").values(value=VERSION))
-
-
-def _missing(version: int) -> frozenset[str]:
-    """The columns that a database of this version has not."""
-    return frozenset().union(*(names for since, names in _SINCE.items() if since > version))
 
 
 def _add_columns(connection: Connection, names: frozenset[str]) -> None:

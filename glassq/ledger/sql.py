@@ -7,33 +7,37 @@ oldest are dropped and counted.
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import threading
 import time
 from collections import deque
-from dataclasses import asdict
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from glassq.ledger.done import Done
+from glassq.ledger.entry import Entry
 from glassq.ledger.schema import Lasting, deliveries, open_for_writing, parse_url
 from glassq.log import kv
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-    from glassq.ledger.entry import Entry
     from glassq.settings import Ledger as LedgerSettings
 
 log = logging.getLogger("glassq.ledger")
 
 # A transaction holds so many entries, or those of so many seconds, whichever is less.
 BATCH, LINGER = 200, 0.2
-# What waits in memory while the database cannot be written, in entries (about 1 KiB each).
+# What waits in memory while the database cannot be written, in entries (about 1 KiB each without their bodies).
 BOUND = 10_000
+# The bodies and labels of what waits, in bytes. Entries beyond it are recorded without theirs: better a record of all
+# than the bodies of some.
+BODIES = 16 << 20
 # Trying again after a failure: full jitter from the first to the second, in seconds.
 RETRY, RETRY_CAP = 0.5, 10.0
 # Until when after `close` another try is begun, and how long `close` waits for the last one, in seconds.
@@ -49,17 +53,23 @@ def open_ledger(settings: LedgerSettings) -> SqlLedger:
 
     Raises SettingsError where the URL cannot be used; never because the database is not there.
     """
-    return SqlLedger(parse_url(settings.url), retention=settings.retention)
+    return SqlLedger(parse_url(settings.url), retention=settings.retention, keep_bodies=settings.keep_bodies)
 
 
 class SqlLedger:
     """Writes entries from a thread of its own. See `glassq.ledger.Ledger`."""
 
-    def __init__(self, url: URL, *, retention: float, bound: int = BOUND) -> None:
-        """`retention` is in seconds, `bound` in entries."""
+    def __init__(
+        self, url: URL, *, retention: float, keep_bodies: bool = True, bound: int = BOUND, bodies: int = BODIES
+    ) -> None:
+        """`retention` is in seconds, `bound` in entries, `bodies` in bytes."""
         self._url = url
         self._retention = retention
         self._bound = bound
+        self._keep_bodies = keep_bodies
+        # bytes of bodies that may still wait, and how many entries came without theirs since that was last enough
+        self._room = bodies
+        self._bare = 0
         self._waiting: deque[Entry] = deque()
         self._dropped = 0
         self._in_hand = 0
@@ -70,7 +80,7 @@ class SqlLedger:
 
     def record(self, entry: Entry) -> None:
         with self._changed:
-            self._waiting.append(entry)
+            self._waiting.append(self._fitting(entry))
             self._trim()
             self._changed.notify()
             if self._thread is None:
@@ -92,6 +102,18 @@ class SqlLedger:
         left = len(self._waiting) + self._in_hand
         if left or self._dropped:
             log.error("ledger closed with entries unwritten %s", kv(entries=left, dropped=self._dropped))
+
+    def _fitting(self, entry: Entry) -> Entry:
+        """The entry, without its body where there is no room for that."""
+        weight = _weight(entry)
+        if weight <= self._room and (self._keep_bodies or not weight):
+            self._room -= weight
+            return entry
+        if self._keep_bodies:
+            if not self._bare:
+                log.warning("ledger is behind: bodies are not kept, and cannot be replayed %s", kv(bytes=weight))
+            self._bare += 1
+        return replace(entry, body=None, labels=None)
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -121,10 +143,7 @@ class SqlLedger:
                 if not self._pause(failures):
                     return
             else:
-                self._in_hand = 0
-                if failures > 1:
-                    log.info("ledger is written again %s", kv(url=self._url, dropped=self._dropped))
-                    self._dropped = 0
+                self._written(batch, failures)
                 failures = 0
         writer.close()
 
@@ -141,6 +160,16 @@ class SqlLedger:
         with self._changed:
             self._in_hand = min(BATCH, len(self._waiting))
             return [self._waiting.popleft() for _ in range(self._in_hand)]
+
+    def _written(self, batch: list[Entry], failures: int) -> None:
+        """Counts anew; after failures that were told, tells that it goes on."""
+        with self._changed:
+            self._in_hand = 0
+            self._room += sum(map(_weight, batch))
+            bare, self._bare = self._bare, 0
+        if failures > 1 or bare:
+            log.info("ledger is written again %s", kv(url=self._url, dropped=self._dropped, without_body=bare))
+            self._dropped = 0
 
     def _put_back(self, batch: list[Entry]) -> None:
         with self._changed:
@@ -160,7 +189,7 @@ class SqlLedger:
 
     def _trim(self) -> None:
         while len(self._waiting) > self._bound:
-            self._waiting.popleft()
+            self._room += _weight(self._waiting.popleft())
             self._dropped += 1
 
 
@@ -198,6 +227,7 @@ class _Writer:
 # A portable "insert or update, but never back in time": two statements of one transaction. Should another process
 # insert the same row between them (not in SQLite), the key is violated and the batch is written again.
 _NAMES = [column.name for column in deliveries.columns]
+_KEYS = [(f"new_{field.name}", field.name) for field in fields(Entry)]
 _PARAMETERS = {column.name: sa.bindparam(f"new_{column.name}", type_=column.type) for column in deliveries.columns}
 _UPDATE = (
     deliveries.update()
@@ -223,16 +253,24 @@ def _rows(entries: list[Entry]) -> list[dict[str, Any]]:
         known = newest.get(entry.delivery)
         if known is None or known.updated <= entry.updated:
             newest[entry.delivery] = entry
-    rows = [{f"new_{name}": _storable(name, value) for name, value in asdict(newest[key]).items()} for key in newest]
+    rows = [{key: _storable(name, getattr(entry, name)) for key, name in _KEYS} for entry in newest.values()]
     return sorted(rows, key=lambda row: row["new_delivery"])
 
 
 def _storable(name: str, value: Any) -> Any:
     """Texts come from anywhere: a lone surrogate or a NUL in one would have its whole batch refused for ever."""
+    if name == "labels":
+        return None if value is None else json.dumps(value, separators=(",", ":"))
     if not isinstance(value, str):
         return value
     text = value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
     return text[: MAX_KEY if name in ("delivery", "source") else MAX_TEXT]
+
+
+def _weight(entry: Entry) -> int:
+    """Bytes of its body and labels, by which what waits in memory is bounded."""
+    labels = sum(len(name) + len(value) for name, value in entry.labels.items()) if entry.labels else 0
+    return len(entry.body or b"") + labels
 
 
 def _words(error: Exception) -> str:

@@ -11,7 +11,18 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 # When it is raised, `schema.prepare` brings a database of the version before to the new one.
-VERSION = 3
+VERSION = 4
+# The columns that came to the first `deliveries` later, by the version that brought them.
+SINCE = {
+    2: frozenset({"started", "fingerprint", "event"}),
+    3: frozenset({"tube"}),
+    4: frozenset({"body", "labels", "replayed"}),
+}
+
+
+def missing(version: int) -> frozenset[str]:
+    """The columns that a database of this version has not."""
+    return frozenset().union(*(names for since, names in SINCE.items() if since > version))
 
 
 def stamp(moment: datetime) -> str:

@@ -252,7 +252,8 @@ class Client:
                 queue.delete(item.job_id)
             item.fate = "unsent"
         except (JobNotFound, Error):
-            log.warning("task is put twice: its name was taken over %s", kv(queue=queue_name, task=item.task.name))
+            where = kv(delivery=item.delivery.id, queue=queue_name, task=item.task.name)
+            log.warning("task is put twice: its name was taken over %s", where)
         return TaskAlreadyExistsError(f"task {item.task.name!r} of queue {queue_name!r} was just added by another")
 
     def _waiting(self, queue: Queue, queue_name: str) -> Iterator[tuple[Delivery, int]]:

@@ -20,9 +20,10 @@ import msgspec
 
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, Drop, JobNotFound, JobTooBig, QueueError, QueueRefused
-from glassq.log import kv
+from glassq.log import about, kv
 from glassq.worker import duplicates
 from glassq.worker import outcome as outcomes
+from glassq.worker.metrics import DAMAGED
 from glassq.worker.outcome import Kind
 from glassq.worker.record import Attempt, tell
 from glassq.worker.scoreboard import State
@@ -163,6 +164,7 @@ class Consumer:
             self._queue.close()
             raise
         finally:
+            about()
             self.worked += 1
             self._slot.end()
         return False
@@ -176,13 +178,15 @@ class Consumer:
             # Untouched: the bytes are the only evidence there is.
             log.error("damaged job buried %s", kv(job=job.id, tube=stats.tube, bytes=len(job.body), error=error))
             self._queue.bury(job.id)
+            self._slot.tally.count(DAMAGED)
             return False
-        if delivery.buried and not stats.kicks:
+        if delivery.buried and stats.kicks:
+            delivery = outcomes.after_kick(delivery)
+        about(delivery=delivery.id, attempt=delivery.attempt)
+        if delivery.buried:
             # Somebody died while burying it (BURY_DELAY); nobody asked for another try.
             self._queue.bury(job.id)
             return False
-        if delivery.buried:
-            delivery = outcomes.after_kick(delivery)
         lost = delivery.lost + stats.lost
         found = self._routes.match(delivery)
         if found and found.tube not in ("", stats.tube):
@@ -204,7 +208,7 @@ class Consumer:
         started, at = time.monotonic(), datetime.now(UTC)
         hard = started + self._deadline
         self._context.deadline = hard - self._grace
-        self._slot.begin(job.id, delivery.id, hard)
+        self._slot.begin(job.id, delivery.id, delivery.attempt, hard)
         keys = (
             (duplicates.fingerprint(delivery, found.route), duplicates.event(delivery, found.route))
             if found
@@ -269,7 +273,7 @@ class Consumer:
             holder = self._put_buried(job, tube, attempt)
         elif kind is Kind.INTERRUPTED:
             self._queue.release(job.id)
-        tell(self._ledger, job.id, tube, attempt, holder)
+        tell(self._ledger, self._slot.tally, job.id, tube, attempt, holder)
 
     def _put_again(self, job: Job, tube: str, attempt: Attempt) -> int:
         """First the new job, then the end of the old one: dying between the two makes a duplicate, never a loss."""

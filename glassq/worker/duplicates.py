@@ -4,7 +4,8 @@ Two rules, and never a bare time window:
 
 coalesce        an identical ping's handler started after this one was received, and succeeded. It has seen whatever
                 this ping tells of. Only the start counts: a handler that began earlier may have read the old state.
-dedupe_window   the same event of the source (its id is in the label `event_id`) was done less than that ago.
+dedupe_window   the same event of the source (its id is in the label `event_id`) was done less than that ago. Not where
+                an operator had the delivery replayed: that is asked for explicitly.
 
 Both believe only what the ledger has written; where that is behind or cannot be read, the handler runs.
 """
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # The label in which a source gives its own id of an event.
 EVENT = "event_id"
+# The label of a delivery that was put again from the ledger: the id of the one it repeats.
+REPLAY_OF = "replay_of"
 
 
 def fingerprint(delivery: Delivery, route: Route) -> str:
@@ -42,7 +45,7 @@ def replaced_by(delivery: Delivery, route: Route, ledger: Ledger, skew: float) -
         after = delivery.received + timedelta(seconds=skew)
         if other := ledger.done_since(fingerprint(delivery, route), after, but=delivery.id):
             return f"duplicate: {other} is the same ping, and was worked after this one came"
-    if key := event(delivery, route):
+    if REPLAY_OF not in delivery.labels and (key := event(delivery, route)):
         since = datetime.now(UTC) - timedelta(seconds=route.dedupe_window or 0.0)
         if other := ledger.event_done(key, since, but=delivery.id):
             return f"duplicate: {other} was the same event, and is done"

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from glassq.errors import DeadlineExceeded, Interrupt, Interrupted, JobNotFound, LeaseLost, QueueError
@@ -48,6 +49,7 @@ class Lease:
         self._deadline = float("inf")
         self._armed = False
         self._interrupt: type[Interrupt] | None = None
+        self._context = copy_context()
         self._main = threading.main_thread().ident
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -68,6 +70,8 @@ class Lease:
         """From now on the job is kept ours and the attempt may be interrupted; `deadline` is monotonic."""
         with self._lock:
             self._job, self._touched, self._deadline, self._interrupt = job_id, time.monotonic(), deadline, None
+            # the keeper's lines are about the same delivery as the main thread's
+            self._context = copy_context()
         if self._thread is not None:
             # the handler before may have taken the signal for itself, or blocked it
             signal.signal(signal.SIGALRM, self._raise)
@@ -109,10 +113,10 @@ class Lease:
         try:
             self._queue.touch(self._job)
         except JobNotFound:
-            log.warning("lease lost %s", kv(job=self._job))
+            self._context.run(log.warning, "lease lost %s", kv(job=self._job))
             return LeaseLost
         except QueueError as error:
-            log.warning("lease lost with the connection %s", kv(job=self._job, error=error))
+            self._context.run(log.warning, "lease lost with the connection %s", kv(job=self._job, error=error))
             return LeaseLost
         return None
 

@@ -13,7 +13,6 @@ import faulthandler
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,13 +21,17 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from glassq.log import kv
+from glassq.worker.fork import fork
+from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.postmortem import OutOfMemory, how_it_ended
 from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, Slot, State
-from glassq.worker.signals import PARENT, Signals
+from glassq.worker.sidecar import Sidecar
+from glassq.worker.signals import Signals
 from glassq.worker.throttle import Throttle
 
 if TYPE_CHECKING:
     from glassq.worker.bucket import Limit
+    from glassq.worker.scoreboard import Card
     from glassq.worker.systemd import Notifier
 
 log = logging.getLogger("glassq.worker")
@@ -53,6 +56,8 @@ EX_CONFIG = 78
 
 # What a child runs, given its slot and the limits of the whole pool; returns the exit code.
 ChildMain = Callable[[Slot, Throttle], int]
+# What the process beside the children runs, given what they write on; the same.
+SidecarMain = Callable[[Scoreboard], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Plan:
     """What the settings say of the pool: what a child runs, how many there are, and which tubes have limits.
 
     `drain` is how long a stop waits for handlers, `silence` how long a child's heartbeat may stand still; in seconds.
+    `beside` tells the metrics, if anybody does.
     """
 
     main: ChildMain
@@ -67,6 +73,7 @@ class Plan:
     drain: float
     silence: float = SILENCE
     limits: tuple[Limit, ...] = ()
+    beside: SidecarMain | None = None
 
 
 @dataclass(slots=True)
@@ -95,6 +102,7 @@ class Pool:
         self._pinged = 0.0
         self._board = Scoreboard()
         self._children: dict[int, _Child] = {}
+        self._sidecar = Sidecar()
         self._plan = load()
         # twice as many, for those that reloads bring
         self._throttle = Throttle(tubes=max(LEAST_TUBES, 2 * len(self._plan.limits)))
@@ -122,6 +130,7 @@ class Pool:
                 self._tick()
                 for number in signals.wait(TICK):
                     self._on_signal(number)
+            self._sidecar.stop()
         log.info("pool stopped %s", kv(exit=self._exit_code))
         return self._exit_code
 
@@ -135,6 +144,7 @@ class Pool:
         if self._stop_by is None:
             self._roll()
             self._spawn(now)
+            self._tend_sidecar(now)
         elif now > self._stop_by:
             self._stop_harder(now)
         self._remind()
@@ -176,38 +186,19 @@ class Pool:
 
     def _fork(self, slot: Slot) -> None:
         slot.reset()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # A signal between the fork and the child's own handlers must wait: ours would swallow it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, PARENT)
         try:
-            pid = os.fork()
+            pid = fork(lambda: self._plan.main(slot, self._throttle))
         except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
             slot.clear()
             log.error("cannot fork %s", kv(error=error))
             self._back_off(time.monotonic())
             return
-        if pid:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
-            self._children[pid] = _Child(pid, slot, time.monotonic(), self._generation)
-            return
-        code = 1
-        try:
-            Signals.restore()
-            # Until it is up: a hang-up of the terminal is the parent's, and there are no stacks worth a life.
-            for number in (signal.SIGHUP, signal.SIGUSR2):
-                signal.signal(number, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
-            code = self._plan.main(slot, self._throttle)
-        except BaseException:
-            log.exception("child failed")
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            # not sys.exit: the parent's own cleanup is none of the child's business
-            os._exit(code)
+        self._children[pid] = _Child(pid, slot, time.monotonic(), self._generation)
+
+    def _tend_sidecar(self, now: float) -> None:
+        self._board.tally.set(WANTED, self._target)
+        beside = self._plan.beside
+        self._sidecar.tend(beside and (lambda: beside(self._board)), now)
 
     def _reap(self) -> None:
         for pid in list(self._children):
@@ -237,8 +228,9 @@ class Pool:
         if why := child.why or ("the machine ran out of memory" if out_of_memory else ""):
             told["why"] = why
         if card.state is State.WORKING:
+            self._board.tally.count(LOST)
             self._board.deaths.add(card.job, card.delivery, how, why, now - card.started)
-            told |= {"job": card.job, "delivery": card.delivery}
+            told |= _worked_on(card)
         log.error("child died %s", kv(**told))
         if now - child.born < SHORT_LIFE and not card.worked:
             self._back_off(now)
@@ -257,7 +249,7 @@ class Pool:
             if overdue or now - card.beat > patience:
                 why = "it overran its hard deadline" if overdue else "it is silent"
                 if not child.why:
-                    log.error("child killed: %s %s", why, kv(pid=child.pid, job=card.job, delivery=card.delivery))
+                    log.error("child killed: %s %s", why, kv(pid=child.pid, **_worked_on(card)))
                 child.why = why
                 _kill(child.pid, signal.SIGKILL)
 
@@ -279,6 +271,7 @@ class Pool:
         self._plan, self._generation, self._proven = plan, generation, None
         self._throttle.set(plan.limits)
         self._target = min(plan.processes, MAX_SLOTS)
+        self._sidecar.restart()
         log.error("not reloaded: the children that run stay as they are")
 
     def _reload(self) -> None:
@@ -295,6 +288,7 @@ class Pool:
         self._target = min(self._plan.processes, MAX_SLOTS)
         self._plans += 1
         self._generation = self._plans
+        self._sidecar.restart()
         log.info("reloading %s", kv(generation=self._generation, processes=self._target))
 
     def _roll(self) -> None:
@@ -356,6 +350,13 @@ class Pool:
         ):
             self._pinged = now
             self._notify(WATCHDOG=1, STATUS=f"{len(cards)} children, {working} at work")
+
+
+def _worked_on(card: Card) -> dict[str, object]:
+    """For the log: nothing where no attempt runs."""
+    if card.state is not State.WORKING:
+        return {}
+    return {"job": card.job, "delivery": card.delivery, "attempt": card.attempt}
 
 
 def _kill(pid: int, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What came of an attempt, told to people: a line in the log, an entry in the ledger. Neither is in the way."""
+"""What came of an attempt, told to people: a log line, an entry in the ledger, a count. None is in the way."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from glassq import delivery as envelope
 from glassq.ledger import Entry
 from glassq.log import kv
 from glassq.mask import masked_text
+from glassq.worker.metrics import ATTEMPTS, SECONDS, WAIT
 from glassq.worker.outcome import Kind, Outcome
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery, Evidence
     from glassq.ledger import Ledger
+    from glassq.metrics import Tally
 
 log = logging.getLogger("glassq.worker")
 
@@ -52,9 +54,10 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 }
 
 
-def tell(ledger: Ledger, job: int, tube: str, attempt: Attempt, holder: int) -> None:
+def tell(ledger: Ledger, tally: Tally, job: int, tube: str, attempt: Attempt, holder: int) -> None:
     """`job` out of `tube` was worked; `holder` is the job that has the delivery from now on (0: none)."""
     delivery, outcome = attempt.delivery, attempt.outcome
+    _count(tally, attempt)
     result = _as_text(outcome.result)
     level, event, state = _EVENTS[outcome.kind]
     fields = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job, "seconds": attempt.duration}
@@ -66,13 +69,26 @@ def tell(ledger: Ledger, job: int, tube: str, attempt: Attempt, holder: int) -> 
         fields["result"] = result
     log.log(level, "%s %s", event, kv(**fields))
     if outcome.kind is Kind.RETRY and attempt.evidence is not None and attempt.evidence.traceback:
-        log.debug("traceback %s\n%s", kv(delivery=delivery.id), attempt.evidence.traceback)
+        where = kv(delivery=delivery.id, attempt=delivery.attempt, traceback=attempt.evidence.traceback)
+        log.debug("failed here %s", where)
     if state:
         ledger.record(_entry(attempt, state, tube, holder, result))
 
 
+def _count(tally: Tally, attempt: Attempt) -> None:
+    delivery, started = attempt.delivery, attempt.started
+    tally.count(ATTEMPTS, attempt.outcome.kind.name.lower())
+    if started is None:
+        return
+    tally.observe(SECONDS, attempt.duration)
+    if delivery.attempt == 1 and not attempt.lost:
+        tally.observe(WAIT, delivery.age(started))
+
+
 def _entry(attempt: Attempt, state: str, tube: str, holder: int, result: str) -> Entry:
     delivery = attempt.delivery
+    # what is tried again or buried, the queue has still
+    over = attempt.outcome.kind in (Kind.DONE, Kind.DROPPED)
     return Entry(
         delivery=delivery.id,
         source=delivery.source,
@@ -88,6 +104,8 @@ def _entry(attempt: Attempt, state: str, tube: str, holder: int, result: str) ->
         fingerprint=attempt.fingerprint,
         event=attempt.event,
         tube=tube,
+        body=delivery.body if over else None,
+        labels=delivery.labels if over else None,
     )
 
 

@@ -14,12 +14,18 @@ import os
 import struct
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from glassq.worker.metrics import new_board
+
+if TYPE_CHECKING:
+    from glassq.metrics import Tally
 
 # More children than one machine would run; the memory is 16 KiB.
 MAX_SLOTS = 128
 
-# state, jobs worked, job id, beat, started, deadline (0: none), delivery id
-_SLOT = struct.Struct("@qqqddd40s")
+# state, jobs worked, job id, beat, started, deadline (0: none), attempt, delivery id
+_SLOT = struct.Struct("@qqqdddq40s")
 _INT, _TIME = struct.Struct("@q"), struct.Struct("@d")
 _SIZE = 128
 _STATE, _BEAT = 0, 24
@@ -52,6 +58,7 @@ class Card:
     beat: float
     started: float
     deadline: float
+    attempt: int
     delivery: str
 
 
@@ -96,11 +103,15 @@ class Deaths:
 
 
 class Slot:
-    """One child's place on the scoreboard, for writing. `parent` is the pid of the process that made it."""
+    """One child's place on the scoreboard, for writing. `parent` is the pid of the process that made it.
 
-    def __init__(self, memory: mmap.mmap, index: int, deaths: Deaths) -> None:
+    `tally` is for what it counts.
+    """
+
+    def __init__(self, memory: mmap.mmap, index: int, deaths: Deaths, tally: Tally) -> None:
         self.index = index
         self.deaths = deaths
+        self.tally = tally
         self.parent = os.getpid()
         self._memory = memory
         self._at = index * _SIZE
@@ -109,11 +120,11 @@ class Slot:
     def reset(self) -> None:
         """Called by the parent before it forks a child into this slot."""
         now = time.monotonic()
-        self._write(_SLOT.pack(State.STARTING, 0, 0, now, now, 0.0, b""))
+        self._write(_SLOT.pack(State.STARTING, 0, 0, now, now, 0.0, 0, b""))
 
     def clear(self) -> None:
         """Called by the parent when the slot's child is gone for good."""
-        self._write(_SLOT.pack(State.EMPTY, 0, 0, 0.0, 0.0, 0.0, b""))
+        self._write(_SLOT.pack(State.EMPTY, 0, 0, 0.0, 0.0, 0.0, 0, b""))
 
     def beat(self) -> None:
         """The child lives. Called by its keeper thread."""
@@ -123,16 +134,16 @@ class Slot:
         """What the child does from now on."""
         self._write(_INT.pack(state), _STATE)
 
-    def begin(self, job: int, delivery: str, deadline: float) -> None:
+    def begin(self, job: int, delivery: str, attempt: int, deadline: float) -> None:
         """An attempt starts; at `deadline` (monotonic) the parent ends it the hard way."""
         now = time.monotonic()
-        self._write(_SLOT.pack(State.WORKING, self._worked, job, now, now, deadline, _text(delivery, 40)))
+        self._write(_SLOT.pack(State.WORKING, self._worked, job, now, now, deadline, attempt, _text(delivery, 40)))
 
     def end(self) -> None:
         """The attempt is over and acted on."""
         self._worked += 1
         now = time.monotonic()
-        self._write(_SLOT.pack(State.WAITING, self._worked, 0, now, now, 0.0, b""))
+        self._write(_SLOT.pack(State.WAITING, self._worked, 0, now, now, 0.0, 0, b""))
 
     def _write(self, packed: bytes, field: int = 0) -> None:
         # Not pack_into: it fills the place with zeros first, and a beat that reads as 0 has the child killed.
@@ -141,17 +152,22 @@ class Slot:
 
 
 class Scoreboard:
-    """All slots. Made by the parent before it forks."""
+    """All slots. Made by the parent before it forks.
+
+    `counted` is what all processes of the pool count; `tally` the parent's own part of it.
+    """
 
     def __init__(self, slots: int = MAX_SLOTS) -> None:
         self._memory = mmap.mmap(-1, slots * _SIZE)
         self.deaths = Deaths(mmap.mmap(-1, MAX_DEATHS * _DEATH_SIZE))
-        self.slots = [Slot(self._memory, index, self.deaths) for index in range(slots)]
+        self.counted = new_board(slots + 1)
+        self.tally = self.counted.row(slots)
+        self.slots = [Slot(self._memory, index, self.deaths, self.counted.row(index)) for index in range(slots)]
 
     def card(self, index: int) -> Card:
         """What the child in this slot last said."""
-        state, worked, job, beat, started, deadline, delivery = _SLOT.unpack_from(self._memory, index * _SIZE)
-        return Card(State(state), worked, job, beat, started, deadline, _shown(delivery))
+        state, worked, job, beat, started, deadline, attempt, delivery = _SLOT.unpack_from(self._memory, index * _SIZE)
+        return Card(State(state), worked, job, beat, started, deadline, attempt, _shown(delivery))
 
 
 def _text(text: str, size: int) -> bytes:

@@ -16,6 +16,7 @@ import pytest
 from glassq.errors import SettingsError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
+from glassq.ledger.replays import Replays
 from glassq.settings import Ledger as LedgerSettings
 from tests.conftest import ROOT
 
@@ -93,6 +94,62 @@ def test_an_entry_comes_back_as_it_was_recorded(settings: LedgerSettings) -> Non
     ledger.close()
     with LedgerReader(settings) as reader:
         assert reader.get("0199") == entry
+
+
+def test_what_a_delivery_is_made_of_is_asked_for_apart(settings: LedgerSettings) -> None:
+    body, labels = bytes(range(256)) * 100, {"collection": "time\0line", "ü": "\x1b[2J"}
+    ledger = open_ledger(settings)
+    ledger.record(Entry("0199", "mirror", NOW, "done", 1, NOW, 0.5, body=body, labels=labels))
+    ledger.record(Entry("019a", "mirror", NOW, "done", 1, NOW, 0.5))
+    ledger.close()
+    with LedgerReader(settings) as reader:
+        assert reader.get("0199") == reader.exactly("0199") == Entry("0199", "mirror", NOW, "done", 1, NOW, 0.5)
+        content = reader.content("0199")
+        assert content is not None
+        assert (content.source, content.labels, content.body) == ("mirror", labels, body)
+        assert (reader.content("019a"), reader.content("01"), reader.exactly("01")) == (None, None, None)
+
+
+def test_what_is_over_comes_oldest_first_and_says_whether_its_body_is_kept(settings: LedgerSettings) -> None:
+    ledger = open_ledger(settings)
+    for index, hours in enumerate([3, 1, 2]):
+        received = NOW + timedelta(hours=hours)
+        body = b"kept" if index else None
+        ledger.record(Entry(f"0199-{index}", "mirror", received, "done", 1, NOW, 0.5, body=body, result=str(index)))
+    ledger.record(Entry("0199-9", "mirror", NOW, "dropped", 1, NOW, 0.5))
+    ledger.close()
+    with LedgerReader(settings) as reader:
+        assert [(each.delivery, each.kept) for each in reader.settled("done")] == [
+            ("0199-1", True),
+            ("0199-2", True),
+            ("0199-0", False),
+        ]
+        since, before = NOW + timedelta(hours=1), NOW + timedelta(hours=3)
+        assert [each.result for each in reader.settled("done", since=since, before=before)] == ["1", "2"]
+        assert [each.delivery for each in reader.settled("dropped")] == ["0199-9"]
+        # left before its end, as with a limit
+        assert next(reader.settled("done")).received == since
+
+
+def test_what_was_put_again_is_marked(settings: LedgerSettings) -> None:
+    ledger = open_ledger(settings)
+    ledger.record(Entry("0199-0", "mirror", NOW, "done", 1, NOW, 0.5, body=b"x"))
+    ledger.close()
+    with Replays(settings) as replays:
+        replays.mark("0199-0", "019a-0")
+        replays.mark("nobody", "019a-1")
+    with LedgerReader(settings) as reader:
+        entry = reader.get("0199-0")
+        assert entry is not None
+        assert (entry.replayed, next(reader.settled("done")).replayed) == ("019a-0", "019a-0")
+        assert sum(reader.counts().values()) == 1
+
+
+def test_a_mark_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").mkdir()
+    settings = LedgerSettings(url=f"sqlite:///{tmp_path}/ledger.db")
+    with Replays(settings) as replays, pytest.raises(SettingsError, match="cannot be written: unable to open"):
+        replays.mark("0199-0", "019a-0")
 
 
 def test_reading_needs_no_sql_library(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,7 @@ def test_no_text_keeps_an_entry_or_its_neighbours_from_being_written(file: Path,
 
 _WRITE = """
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from glassq.ledger import Entry, open_ledger
 from glassq.settings import Ledger
@@ -198,6 +200,36 @@ def test_what_waits_is_bounded_and_the_oldest_go_first(
         kept = sorted(entry.delivery for entry in reader.recent(1_000))
     assert kept == [f"d-{index:04}" for index in range(700, 1_000)]
     assert "dropped=700" in caplog.text
+
+
+def test_bodies_that_wait_are_bounded_and_the_record_is_whole_all_the_same(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "glassq.ledger")
+    file.mkdir(parents=True)
+    ledger = SqlLedger(sa.make_url(f"sqlite:///{file}"), retention=1e9, bodies=50_000)
+    for index in range(20):
+        ledger.record(replace(an_entry(f"a-{index:02}"), body=b"x" * 10_000, labels={}))
+    wait_for(lambda: "cannot be written" in caplog.text, "the trouble to be told")
+    file.rmdir()
+    wait_for(lambda: "written again" in caplog.text, "the recovery to be told")
+    # there is room again
+    ledger.record(replace(an_entry("b"), body=b"x" * 45_000, labels={"a": "b"}))
+    ledger.close()
+    with LedgerReader(settings_for(file)) as reader:
+        kept = {each.delivery for each in reader.settled("done") if each.kept}
+        assert sum(reader.counts().values()) == 21
+    assert kept == {"a-00", "a-01", "a-02", "a-03", "a-04", "b"}
+    assert caplog.text.count("bodies are not kept") == 1
+    assert "without_body=15" in caplog.text
+
+
+def test_a_ledger_that_keeps_no_bodies_writes_none(file: Path) -> None:
+    ledger = open_ledger(LedgerSettings(url=f"sqlite:///{file}", retention=Duration("36500d"), keep_bodies=False))
+    ledger.record(replace(an_entry(), body=b"a token", labels={"collection": "timeline"}))
+    ledger.close()
+    assert stored(settings_for(file), "d-1") == an_entry()
+    assert not any(b"a token" in path.read_bytes() for path in file.parent.iterdir())
 
 
 def test_closing_a_ledger_that_cannot_be_written_says_what_is_lost(

@@ -19,6 +19,7 @@ from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
 from glassq.worker.scoreboard import Scoreboard
 from glassq.worker.throttle import Gate, Throttle
+from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -150,6 +151,8 @@ def jobs(queue: Queue) -> list[JobStats]:
 
 def only(queue: Queue) -> tuple[JobStats, Delivery]:
     """The tube's only job, and the delivery in it."""
+    # a delivery that is put again is in two jobs for a moment
+    wait_for(lambda: len(jobs(queue)) <= 1, "one job to be left")
     (stats,) = jobs(queue)
     return stats, envelope.decode(queue.peek(stats.id).body)
 

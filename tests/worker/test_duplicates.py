@@ -233,6 +233,30 @@ def test_an_event_is_worked_again_when_it_failed_or_its_window_is_over(queue: Qu
     once.ledger.close()
 
 
+def test_what_an_operator_has_replayed_is_worked_though_its_event_was_done(queue: Queue, shop: Shop) -> None:
+    once = Shop(queue, shop.settings, DEDUPE)
+    first = ping(event_id="e-1")
+    assert once.work(first)
+    assert once.work(ping(event_id="e-1", replay_of=first.id))
+    assert once.work(ping(event_id="e-1", replay_of=first.id)), "each is asked for"
+    assert not once.work(ping(event_id="e-1"))
+    once.ledger.close()
+
+
+def test_the_ledger_keeps_bodies_of_what_is_over_and_of_nothing_else(queue: Queue, shop: Shop) -> None:
+    plain = Shop(queue, shop.settings, PLAIN)
+    done, failed = ping(b"\x00\xff done", collection="timeline"), ping(b"failed")
+    assert plain.work(done)
+    plain.fails = True
+    assert plain.work(failed)
+    plain.ledger.close()
+    with LedgerReader(shop.settings) as reader:
+        content = reader.content(done.id)
+        assert content is not None
+        assert (content.source, content.labels, content.body) == ("mirror", done.labels, done.body)
+        assert reader.content(failed.id) is None
+
+
 @pytest.mark.parametrize(("window", "fits"), [("9d", True), ("30d", True), ("31d", False), ("0s", False)])
 def test_a_window_is_no_longer_than_the_ledger_remembers(window: str, fits: bool) -> None:
     text = f'[[routes]]\nsource = "mirror"\nhandler = "a:b"\ndedupe_window = "{window}"\n'

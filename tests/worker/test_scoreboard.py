@@ -18,7 +18,7 @@ def test_what_a_child_writes_its_parent_reads() -> None:
     board.slots[1].reset()
     pid = os.fork()
     if pid == 0:
-        board.slots[1].begin((1 << 63) - 1, "0199" + "a" * 60, 12.5)
+        board.slots[1].begin((1 << 63) - 1, "0199" + "a" * 60, 1, 12.5)
         os._exit(0)
     os.waitpid(pid, 0)
     card = board.card(1)
@@ -33,7 +33,7 @@ def test_a_slot_is_counted_up_and_cleared() -> None:
     slot.reset()
     assert board.card(slot.index).state is State.STARTING
     for worked in (1, 2):
-        slot.begin(7, "id", 1.0)
+        slot.begin(7, "id", 1, 1.0)
         slot.end()
         card = board.card(slot.index)
         assert (card.state, card.worked, card.job, card.delivery) == (State.WAITING, worked, 0, "")
@@ -47,7 +47,7 @@ def test_a_card_read_while_it_is_written_never_makes_a_child_look_silent() -> No
     slot.reset()
     pid = os.fork()
     while pid == 0:
-        slot.begin(7, "0199", float("inf"))
+        slot.begin(7, "0199", 1, float("inf"))
         slot.beat()
         slot.state(State.WORKING)
         slot.end()
@@ -64,7 +64,7 @@ def test_a_card_read_while_it_is_written_never_makes_a_child_look_silent() -> No
 
 def test_an_id_that_is_no_ascii_can_be_shown() -> None:
     board = Scoreboard(1)
-    board.slots[0].begin(1, "ü" * 40, 1.0)
+    board.slots[0].begin(1, "ü" * 40, 1, 1.0)
     assert board.card(0).delivery
 
 

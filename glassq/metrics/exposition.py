@@ -1,0 +1,76 @@
+"""A board, and what was looked up beside it, as the text that Prometheus reads."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from glassq.metrics.board import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from glassq.metrics.board import Board, Instrument
+
+#: gauges with their numbers, by the values of their labels
+Looked = dict[Gauge, dict[tuple[str, ...], float]]
+
+# https://prometheus.io/docs/instrumenting/exposition_formats/
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_BUILD = Gauge("glassq_build_info", "1; the version is in the label.", ("version",))
+
+
+class Collector:
+    """One look at everything, in the form that prometheus_client renders and serves."""
+
+    def __init__(self, board: Board, looked: Looked) -> None:
+        self._board = board
+        self._looked = looked
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, in the order in which they are declared."""
+        for instrument in self._board.instruments:
+            yield _family(instrument, self._board.total(instrument))
+        for gauge, numbers in self._looked.items():
+            yield _gauge(gauge, numbers)
+
+
+def text(board: Board, looked: Looked, version: str) -> bytes:
+    """The exposition in Prometheus's text format, with `looked` beside what the board counts."""
+    return generate_latest(Collector(board, with_version(looked, version)))
+
+
+def with_version(looked: Looked, version: str) -> Looked:
+    """The same, and which glassq it is that tells it."""
+    return {_BUILD: {(version,): 1.0}, **looked}
+
+
+def _family(instrument: Instrument, numbers: list[float]) -> Metric:
+    if isinstance(instrument, Counter):
+        labels = [instrument.label] if instrument.label else []
+        counter = CounterMetricFamily(instrument.name, instrument.help, labels=labels)
+        for value, number in zip(instrument.values, numbers, strict=True):
+            counter.add_metric([value] if labels else [], number)
+        return counter
+    if isinstance(instrument, Histogram):
+        return _histogram(instrument, numbers)
+    return GaugeMetricFamily(instrument.name, instrument.help, value=numbers[0])
+
+
+def _histogram(instrument: Histogram, numbers: list[float]) -> Metric:
+    *counts, total = numbers
+    bounds = [*(f"{bound:g}" for bound in instrument.buckets), "+Inf"]
+    family = HistogramMetricFamily(instrument.name, instrument.help)
+    family.add_metric([], list(zip(bounds, accumulate(counts), strict=True)), total)
+    return family
+
+
+def _gauge(gauge: Gauge, numbers: Mapping[tuple[str, ...], float]) -> Metric:
+    family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.labels)
+    for labels, number in numbers.items():
+        family.add_metric(labels, number)
+    return family

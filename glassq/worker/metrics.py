@@ -1,0 +1,31 @@
+"""What the pool counts: the children each attempt, the parent what happened to children."""
+
+from __future__ import annotations
+
+from glassq.metrics import Board, Counter, Histogram, Level
+
+ATTEMPTS = Counter(
+    "glassq_attempts_total",
+    "Attempts that are over, by what they came to.",
+    "outcome",
+    ("done", "dropped", "retry", "bury", "interrupted", "lease_lost"),
+)
+LOST = Counter("glassq_attempts_lost_total", "Attempts that ended with their process.")
+DAMAGED = Counter("glassq_jobs_damaged_total", "Damaged jobs that were buried untouched.")
+# From a handler that does nothing to the longest that one may take by default.
+SECONDS = Histogram(
+    "glassq_handler_seconds",
+    "How long attempts took.",
+    (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600),
+)
+WAIT = Histogram(
+    "glassq_first_attempt_wait_seconds",
+    "From when a ping was taken to its first attempt.",
+    (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600),
+)
+WANTED = Level("glassq_children_wanted", "How many children there should be.")
+
+
+def new_board(rows: int) -> Board:
+    """For so many processes; made before the fork."""
+    return Board((ATTEMPTS, LOST, DAMAGED, SECONDS, WAIT, WANTED), rows)

@@ -1,0 +1,94 @@
+"""A process beside the children, which tells the pool's metrics. No work depends on it.
+
+The pool's parent opens no sockets; so what answers Prometheus is a process of its own, which is started again when it
+ends, and again by a reload.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from setproctitle import setproctitle
+
+from glassq.log import kv
+from glassq.worker.fork import fork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glassq.values import Address
+
+log = logging.getLogger("glassq.worker")
+
+# One that ended is started again after this, in seconds: it may be waiting for its address.
+AGAIN = 5.0
+# A stop waits so long for it, in seconds. It has nothing to finish.
+END = 1.0
+# How soon it is gone after a parent that was killed, in seconds.
+ORPHAN = 1.0
+
+
+def run(serve: Callable[[], None], address: Address) -> int:
+    """What it runs: `serve` begins to answer at `address`. Returns when its parent has died; ends by SIGTERM before."""
+    parent = os.getppid()
+    setproctitle("glassq-worker: metrics")
+    # a stop is the parent's to tell, and until it does there is something to be watched
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        serve()
+    except OSError as error:
+        log.error("metrics are not told %s", kv(address=address, why=error.strerror or error))
+        return 1
+    log.info("metrics are told %s", kv(address=address))
+    while os.getppid() == parent:
+        time.sleep(ORPHAN)
+    return 0
+
+
+class Sidecar:
+    """Starts it, and starts it again. For the pool's parent."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._start_at = 0.0
+
+    def tend(self, main: Callable[[], int] | None, now: float) -> None:
+        """Called often: `main` shall run, where there is one; `now` is time.monotonic()."""
+        if self._pid and self._over():
+            self._pid, self._start_at = 0, max(self._start_at, now)
+        if self._pid or main is None or now < self._start_at:
+            return
+        self._start_at = now + AGAIN
+        try:
+            self._pid = fork(main)
+        except OSError as error:
+            log.error("cannot fork %s", kv(error=error))
+
+    def restart(self) -> None:
+        """The one that runs ends, and the next one is what `tend` is given then."""
+        self._start_at = 0.0
+        self._signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Ends it for good."""
+        self._signal(signal.SIGTERM)
+        over = time.monotonic() + END
+        while self._pid and not self._over():
+            if time.monotonic() > over:
+                self._signal(signal.SIGKILL)
+            time.sleep(0.01)
+        self._pid = 0
+
+    def _over(self) -> bool:
+        return os.waitpid(self._pid, os.WNOHANG)[0] != 0
+
+    def _signal(self, number: int) -> None:
+        if self._pid:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, number)

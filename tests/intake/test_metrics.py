@@ -1,0 +1,156 @@
+"""GET /metrics of the intake: what its processes have counted, told to those who watch and to nobody else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import free_port, wait_for
+from tests.intake.wire import HEALTH, Wire, body, request
+from tests.metrics.test_board import samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Beanstalkd
+    from tests.intake.conftest import Web
+
+ASK = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PING = request()
+
+
+class Watched:
+    """An intake with a door for who watches."""
+
+    def __init__(self, start_web: Callable[..., Web], queue_url: str, **settings: object) -> None:
+        self.inside = ("127.0.0.1", free_port())
+        self.web = start_web(queue_url, queue=f'[metrics]\nintake = "127.0.0.1:{self.inside[1]}"', **settings)
+
+    def samples(self) -> dict[tuple[str, ...], float]:
+        with Wire(self.inside) as wire:
+            answer = wire.ask(ASK)
+        assert answer.status == 200
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        return samples(answer.body)
+
+
+@pytest.fixture
+def watched(start_web: Callable[..., Web], beanstalkd: Beanstalkd) -> Watched:
+    return Watched(start_web, beanstalkd.url, workers=2)
+
+
+def test_pings_are_counted_whichever_process_answered_them(watched: Watched) -> None:
+    for _ in range(20):
+        assert watched.web.ask(PING).status == 200
+    found = watched.samples()
+    assert found["glassq_pings_acknowledged_total", "queue"] == 20
+    assert found["glassq_pings_acknowledged_total", "spool"] == 0
+    assert found[("glassq_ping_seconds_count",)] == 20
+    assert 0 < found[("glassq_ping_seconds_sum",)] < 20 * 60
+    assert found[("glassq_intake_ready",)] == found[("glassq_queue_usable",)] == 1
+    wait_for(lambda: watched.samples()[("glassq_intake_workers",)] == 2, "both workers to be there")
+
+
+@pytest.mark.parametrize(
+    ("bad", "status", "reason"),
+    [
+        (request(b"{"), 400, "malformed"),
+        (request(body(verifyToken="wrong")), 403, "token"),
+        (request(line="POST /hooks/other HTTP/1.1"), 404, "path"),
+        (request(line="PUT /hooks/mirror HTTP/1.1"), 405, "method"),
+        (request(length=...), 411, "length"),
+        (request(kind="text/plain"), 415, "media_type"),
+        # refused before they are requests, in the gate
+        (request(line="POST /" + "x" * 5000 + " HTTP/1.1"), 414, "head"),
+        (request(b"x", length=1 << 20), 413, "too_large"),
+        (b"nonsense\r\n\r\n", 400, "malformed"),
+    ],
+)
+def test_whatever_is_refused_is_counted_by_its_reason(watched: Watched, bad: bytes, status: int, reason: str) -> None:
+    before = watched.samples()
+    assert watched.web.ask(bad).status == status
+    after = watched.samples()
+    changed = {name: after[name] - before[name] for name in after if name[0].endswith("_total")}
+    assert {name for name, more in changed.items() if more} == {("glassq_requests_refused_total", reason)}
+    assert changed["glassq_requests_refused_total", reason] == 1
+
+
+def test_pings_and_metrics_have_a_door_each(watched: Watched) -> None:
+    assert watched.web.ask(ASK).status == 404
+    with Wire(watched.inside) as wire:
+        assert wire.ask(PING).status == 404
+    with Wire(watched.inside) as wire:
+        assert wire.ask(HEALTH).status == 404
+    # whom a request names changes nothing
+    lying = ASK.replace(b"localhost", b"127.0.0.1:%d" % watched.inside[1])
+    assert watched.web.ask(lying).status == 404
+
+
+def test_behind_a_unix_socket_a_host_header_opens_no_door(
+    start_web: Callable[..., Web], beanstalkd: Beanstalkd
+) -> None:
+    port = free_port()
+    path = f"/tmp/glassq-test-{os.getpid()}-{port}.sock"
+    web = start_web(beanstalkd.url, queue=f'[metrics]\nintake = "127.0.0.1:{port}"', bind=f"unix:{path}", at=path)
+    assert web.ask(ASK.replace(b"localhost", b"127.0.0.1:%d" % port)).status == 404
+    with Wire(("127.0.0.1", port)) as wire:
+        assert wire.ask(ASK).status == 200
+
+
+def test_without_the_setting_there_are_none(start_web: Callable[..., Web], beanstalkd: Beanstalkd) -> None:
+    assert start_web(beanstalkd.url).ask(ASK).status == 404
+
+
+def test_at_the_address_for_pings_only_by_the_same_address(
+    start_web: Callable[..., Web], beanstalkd: Beanstalkd
+) -> None:
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    web = start_web(beanstalkd.url, queue=f'[metrics]\nintake = "{address}"', bind=address, at=("127.0.0.1", port))
+    assert web.ask(PING).status == 200
+    assert samples(web.ask(ASK).body)["glassq_pings_acknowledged_total", "queue"] == 1
+
+
+def test_the_spool_and_the_queues_trouble_are_told(watched: Watched, beanstalkd: Beanstalkd) -> None:
+    beanstalkd.stop()
+    for _ in range(3):
+        assert watched.web.ask(PING).status == 200
+    found = watched.samples()
+    assert found["glassq_pings_acknowledged_total", "spool"] == 3
+    assert found[("glassq_queue_usable",)] == 0
+    assert found[("glassq_intake_ready",)] == 1
+    assert found[("glassq_spool_deliveries",)] == 3
+    assert found[("glassq_spool_bytes",)] > 3 * len(body())
+    assert found[("glassq_spool_oldest_seconds",)] > 0
+    assert found[("glassq_spool_damaged",)] == 0
+    beanstalkd.start()
+    wait_for(lambda: watched.samples()[("glassq_spool_deliveries",)] == 0, "the spool to be drained")
+    wait_for(lambda: watched.samples()[("glassq_queue_usable",)] == 1, "the queue to be used again")
+
+
+def test_what_was_counted_outlives_killed_workers_and_reloads(watched: Watched) -> None:
+    web = watched.web
+    for _ in range(10):
+        web.ask(PING)
+    first = web.workers()
+    os.kill(first[0], signal.SIGKILL)
+    wait_for(lambda: len(web.workers()) == 2 and web.workers() != first, "another worker")
+    web.process.send(signal.SIGHUP)
+    wait_for(lambda: len(web.workers()) == 2 and not set(first) & set(web.workers()), "new workers only")
+    wait_for(web.healthy, "them to answer")
+    web.ask(PING)
+    found = watched.samples()
+    assert found["glassq_pings_acknowledged_total", "queue"] == 11
+    wait_for(lambda: watched.samples()[("glassq_intake_workers",)] == 2, "two workers to be told")
+
+
+def test_an_address_that_somebody_else_has_is_named(start_web: Callable[..., Web], beanstalkd: Beanstalkd) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AssertionError) as failed:
+            start_web(beanstalkd.url, queue=f'[metrics]\nintake = "127.0.0.1:{port}"')
+    assert f'[metrics] intake = "127.0.0.1:{port}": cannot be listened on: Address already in use' in str(failed.value)

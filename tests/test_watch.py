@@ -1,0 +1,364 @@
+"""What watches glassq: the alert rules, the dashboard and the scrape configuration in conf/ fit what glassq tells.
+
+Where Prometheus's promtool is installed it reads every expression, and every alert fires when it should and is silent
+when all is well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from glassq.cli.main import COMMANDS
+from tests.conftest import ROOT, free_port, wait_for
+from tests.intake.conftest import Web
+from tests.intake.wire import Wire
+from tests.worker.pools import PoolRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import Beanstalkd
+
+CONF = ROOT / "conf"
+ALERTS = CONF / "prometheus-alerts.yaml"
+TEXT = ALERTS.read_text("utf-8")
+# what is commented out is a rule, too
+EVERY_TEXT = re.sub(r"^( +)# (?=- alert| )", r"\1", TEXT, flags=re.MULTILINE)
+RULES = [rule for group in yaml.safe_load(EVERY_TEXT)["groups"] for rule in group["rules"]]
+BOARD = json.loads((CONF / "grafana-glassq.json").read_text("utf-8"))
+PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
+PROMTOOL = shutil.which("promtool")
+needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool (Debian's package prometheus) is not installed")
+
+# Every metric with the labels it has and, where they are known, their values.
+KEPT = ("queue", "spool")
+REASONS = ("malformed", "token", "path", "method", "slow", "length", "too_large", "media_type", "head", "expectation")
+OUTCOMES = ("done", "dropped", "retry", "bury", "interrupted", "lease_lost")
+STATES = ("ready", "reserved", "delayed", "buried")
+CHILDREN = ("starting", "connecting", "waiting", "working", "stopping")
+METRICS: dict[str, dict[str, tuple[str, ...]]] = {
+    "glassq_build_info": {"version": ()},
+    "glassq_pings_acknowledged_total": {"kept": KEPT},
+    "glassq_requests_refused_total": {"reason": (*REASONS, "bug", "unavailable", "other")},
+    "glassq_ping_seconds_bucket": {"le": ()},
+    "glassq_ping_seconds_count": {},
+    "glassq_ping_seconds_sum": {},
+    "glassq_queue_usable": {},
+    "glassq_spool_deliveries": {},
+    "glassq_spool_bytes": {},
+    "glassq_spool_damaged": {},
+    "glassq_spool_oldest_seconds": {},
+    "glassq_intake_ready": {},
+    "glassq_intake_workers": {},
+    "glassq_attempts_total": {"outcome": OUTCOMES},
+    "glassq_attempts_lost_total": {},
+    "glassq_jobs_damaged_total": {},
+    "glassq_handler_seconds_bucket": {"le": ()},
+    "glassq_handler_seconds_count": {},
+    "glassq_handler_seconds_sum": {},
+    "glassq_first_attempt_wait_seconds_bucket": {"le": ()},
+    "glassq_first_attempt_wait_seconds_count": {},
+    "glassq_first_attempt_wait_seconds_sum": {},
+    "glassq_children": {"state": CHILDREN},
+    "glassq_children_wanted": {},
+    "glassq_queue_up": {},
+    "glassq_jobs": {"tube": (), "state": STATES},
+    "glassq_oldest_ready_seconds": {"tube": ()},
+    "glassq_tube_paused": {"tube": ()},
+    "glassq_queue_durable": {},
+    "glassq_queue_draining": {},
+    "glassq_binlog_files": {},
+    "glassq_queue_connections": {},
+    # Prometheus's own
+    "up": {},
+    "ALERTS": {"alertname": (), "alertstate": ("firing", "pending")},
+}
+# Prometheus adds these to everything.
+TARGET = {"instance", "job"}
+JOBS = ("glassq-intake", "glassq-pool")
+# PromQL's words and functions that are used, which are no metrics.
+WORDS = {"sum", "min", "max", "count", "by", "on", "and", "or", "unless", "offset"}
+WORDS |= {"rate", "increase", "histogram_quantile", "vector", "absent"}
+LABELS = TARGET.union(*METRICS.values())
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Each with where it stands, Grafana's variables replaced by what it puts there."""
+    for rule in RULES:
+        yield rule["alert"], rule["expr"]
+    for panel in PANELS:
+        for target in panel["targets"]:
+            yield panel["title"], _filled(target["expr"])
+    for annotation in BOARD["annotations"]["list"]:
+        if "expr" in annotation:
+            yield annotation["name"], _filled(annotation["expr"])
+
+
+def _filled(expr: str) -> str:
+    return expr.replace("$__rate_interval", "1m").replace("$intake", ".+").replace("$pool", ".+")
+
+
+EXPRESSIONS = [pytest.param(expr, id=where) for where, expr in expressions()]
+
+
+@pytest.mark.parametrize("expr", EXPRESSIONS)
+def test_an_expression_asks_only_for_what_glassq_tells(expr: str) -> None:
+    bare = re.sub(r'"[^"]*"', '""', expr)
+    assert bare.count("(") == bare.count(")")
+    assert "$" not in bare
+    names = re.findall(r"\b[A-Za-z_]\w*\b(?!\s*(?:=~|!~|=|!=))", re.sub(r"\[[^]]*\]|offset \w+", "", bare))
+    assert set(names) - WORDS - LABELS <= set(METRICS)
+    for metric, matchers in re.findall(r"(\w+)\{([^}]*)\}", expr):
+        for label, operator, value in re.findall(r'(\w+)(=~|!~|=|!=)"([^"]*)"', matchers):
+            assert label in METRICS[metric].keys() | TARGET
+            known = METRICS[metric].get(label, JOBS if label == "job" else ())
+            wanted = value.split("|") if "~" in operator and known else [value]
+            assert not known or set(wanted) <= set(known)
+
+
+def test_every_metric_is_shown_or_watched() -> None:
+    every = " ".join(expr for _, expr in expressions())
+    unused = {re.sub("_(bucket|count|sum)$", "", name) for name in METRICS if name.startswith("glassq_")}
+    unused = {name for name in unused if name not in every}
+    # one process more or less says little: whether a ping is taken is watched
+    assert unused == {"glassq_intake_workers"}
+
+
+def test_glassq_tells_what_alerts_and_dashboard_ask_for(tmp_path: Path, beanstalkd: Beanstalkd) -> None:
+    """By the intake and the pool themselves, to the last label's last value."""
+    doors = {name: ("127.0.0.1", free_port()) for name in ("intake", "pool")}
+    asked = "\n".join(f'{name} = "{host}:{port}"' for name, (host, port) in doors.items())
+    web = Web(tmp_path / "web", beanstalkd.url, queue=f"[metrics]\n{asked}")
+    try:
+        with PoolRun(tmp_path, beanstalkd) as pool:
+            pool.write_settings(more=f"[metrics]\n{asked}")
+            pool.start().ready()
+            web.wait_ready()
+            wait_for(lambda: "metrics are told" in pool.log(), "the pool's metrics to be told")
+            told = [sample for door in doors.values() for sample in _scraped(door)]
+    finally:
+        web.stop()
+    labels: dict[str, dict[str, set[str]]] = {name: {} for name, _ in told}
+    for name, values in told:
+        for label, value in values.items():
+            labels[name].setdefault(label, set()).add(value)
+    ours = {name: known for name, known in METRICS.items() if name.startswith("glassq_")}
+    assert {name: set(found) for name, found in labels.items()} == {name: set(known) for name, known in ours.items()}
+    for name, known in ours.items():
+        for label, values in known.items():
+            assert not values or labels[name][label] == set(values), name
+
+
+def _scraped(door: tuple[str, int]) -> Iterator[tuple[str, dict[str, str]]]:
+    with Wire(door) as wire:
+        answer = wire.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for family in text_string_to_metric_families(answer.body.decode()):
+        for sample in family.samples:
+            yield sample.name, sample.labels
+
+
+# -- alerts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_an_alert_says_how_bad_it_is_and_what_to_type(rule: dict[str, Any]) -> None:
+    assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
+    assert set(rule["labels"]) == {"severity"}
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    assert re.fullmatch(r"\d+[mhd]", rule["for"])
+    assert set(rule["annotations"]) == {"summary", "description"}
+    assert "\n" not in rule["annotations"]["description"].strip()
+    assert "http" not in rule["annotations"]["description"]
+    _, _, typed = rule["annotations"]["description"].partition("Type: ")
+    assert typed
+    for command in re.findall(r"\bglassq ([a-z]+)", typed):
+        assert command in COMMANDS
+
+
+def test_no_alert_stands_twice() -> None:
+    names = [rule["alert"] for rule in RULES]
+    assert len(names) == len(set(names))
+    assert all(name.startswith("Glassq") for name in names)
+
+
+# What Prometheus has scraped, a value a minute, while all is well: "AxN" is always A, "A+BxN" grows by B.
+WELL = {
+    'up{job="glassq-intake", instance="a:9464"}': "1x400",
+    'up{job="glassq-pool", instance="a:9465"}': "1x400",
+    'glassq_intake_ready{job="glassq-intake", instance="a:9464"}': "1x400",
+    'glassq_queue_usable{job="glassq-intake", instance="a:9464"}': "1x400",
+    'glassq_pings_acknowledged_total{job="glassq-intake", instance="a:9464", kept="queue"}': "0+60x400",
+    'glassq_requests_refused_total{job="glassq-intake", instance="a:9464", reason="token"}': "0+5x400",
+    'glassq_requests_refused_total{job="glassq-intake", instance="a:9464", reason="unavailable"}': "0x400",
+    'glassq_ping_seconds_bucket{job="glassq-intake", instance="a:9464", le="0.01"}': "0+60x400",
+    'glassq_ping_seconds_bucket{job="glassq-intake", instance="a:9464", le="5"}': "0+60x400",
+    'glassq_ping_seconds_bucket{job="glassq-intake", instance="a:9464", le="+Inf"}': "0+60x400",
+    'glassq_spool_bytes{job="glassq-intake", instance="a:9464"}': "0x400",
+    'glassq_spool_oldest_seconds{job="glassq-intake", instance="a:9464"}': "0x400",
+    'glassq_spool_damaged{job="glassq-intake", instance="a:9464"}': "0x400",
+    'glassq_attempts_total{job="glassq-pool", instance="a:9465", outcome="done"}': "0+60x400",
+    'glassq_attempts_total{job="glassq-pool", instance="a:9465", outcome="retry"}': "0+2x400",
+    'glassq_attempts_total{job="glassq-pool", instance="a:9465", outcome="bury"}': "0x400",
+    'glassq_attempts_lost_total{job="glassq-pool", instance="a:9465"}': "0x400",
+    'glassq_children{job="glassq-pool", instance="a:9465", state="starting"}': "0x400",
+    'glassq_children{job="glassq-pool", instance="a:9465", state="waiting"}': "1x400",
+    'glassq_children{job="glassq-pool", instance="a:9465", state="working"}': "3x400",
+    'glassq_children_wanted{job="glassq-pool", instance="a:9465"}': "4x400",
+    'glassq_queue_up{job="glassq-pool", instance="a:9465"}': "1x400",
+    'glassq_queue_durable{job="glassq-pool", instance="a:9465"}': "1x400",
+    'glassq_queue_draining{job="glassq-pool", instance="a:9465"}': "0x400",
+    'glassq_jobs{job="glassq-pool", instance="a:9465", tube="glassq", state="buried"}': "0x400",
+    'glassq_jobs{job="glassq-pool", instance="a:9465", tube="glassq", state="ready"}': "5x400",
+    'glassq_oldest_ready_seconds{job="glassq-pool", instance="a:9465", tube="glassq"}': "2x400",
+    'glassq_oldest_ready_seconds{job="glassq-pool", instance="a:9465", tube="glassq.push.mail"}': "900x400",
+    'glassq_tube_paused{job="glassq-pool", instance="a:9465", tube="glassq"}': "0x400",
+    'glassq_tube_paused{job="glassq-pool", instance="a:9465", tube="glassq.push.mail"}': "0x400",
+    'glassq_binlog_files{job="glassq-pool", instance="a:9465"}': "3x400",
+}
+# What is otherwise (the metric, with as many of its labels as it takes: other values), and what fires then.
+BAD: list[tuple[dict[str, str], set[str]]] = [
+    ({}, set()),
+    ({"up{job=intake": "0x400"}, {"GlassqIntakeDown"}),
+    ({"up{job=intake": "_x400"}, {"GlassqIntakeDown"}),
+    ({"up{job=pool": "0x400"}, {"GlassqPoolDown"}),
+    ({"up{job=pool": "_x400"}, {"GlassqPoolDown"}),
+    ({"glassq_intake_ready": "0x400"}, {"GlassqPingsNotTaken"}),
+    ({"glassq_requests_refused_total{reason=unavailable": "0+1x400"}, {"GlassqPingsFail"}),
+    ({"glassq_requests_refused_total{reason=token": "0+70x400"}, {"GlassqTokensRefused"}),
+    ({"glassq_queue_usable": "0x400"}, {"GlassqSpooling"}),
+    ({"glassq_spool_bytes": "600000000x400"}, {"GlassqSpoolFillsUp"}),
+    ({"glassq_spool_oldest_seconds": "0+60x400"}, {"GlassqSpoolNotDrained"}),
+    ({"glassq_spool_oldest_seconds": "0+60x400", "glassq_queue_usable": "0x400"}, {"GlassqSpooling"}),
+    ({"glassq_spool_damaged": "1x400"}, {"GlassqSpoolDamaged"}),
+    ({"glassq_ping_seconds_bucket{le=0.01": "0+50x400"}, {"GlassqAcknowledgesSlowly"}),
+    ({"glassq_pings_acknowledged_total": "70x400", "glassq_requests_refused_total{reason=token": "0x400"},
+     {"GlassqNoPings"}),
+    ({"glassq_children{state=working": "2x400"}, {"GlassqChildrenMissing"}),
+    ({"glassq_children{state=waiting": "0x400", "glassq_children{state=working": "0x400",
+      "glassq_queue_up": "0x400"}, {"GlassqQueueDown"}),
+    # more than are wanted: a reload
+    ({"glassq_children{state=waiting": "4x400"}, set()),
+    ({"glassq_attempts_lost_total": "0x395 1x5"}, {"GlassqAttemptsLost"}),
+    ({"glassq_attempts_total{outcome=retry": "0+80x400"}, {"GlassqRetriesMany"}),
+    # more than half, but few
+    ({"glassq_attempts_total{outcome=done": "0x400", "glassq_attempts_total{outcome=retry": "0+1x400"}, set()),
+    ({"glassq_attempts_total{outcome=bury": "0+2x400"}, {"GlassqBuriesMany"}),
+    ({"glassq_queue_up": "0x400"}, {"GlassqQueueDown"}),
+    ({"glassq_queue_durable": "0x400"}, {"GlassqQueueNotDurable"}),
+    ({"glassq_queue_draining": "1x400"}, {"GlassqQueueDraining"}),
+    ({"glassq_oldest_ready_seconds{tube=glassq": "0+60x400"}, {"GlassqBacklog"}),
+    ({"glassq_oldest_ready_seconds{tube=glassq": "0+60x400", "glassq_tube_paused{tube=glassq": "1x400"},
+     {"GlassqTubePaused"}),
+    ({"glassq_oldest_ready_seconds{tube=glassq.push.mail": "0+60x400"}, {"GlassqPushBacklog"}),
+    ({"glassq_jobs{state=buried": "1x400"}, {"GlassqBuried"}),
+    ({"glassq_binlog_files": "50x400"}, set()),
+    ({"glassq_binlog_files": "50x400", "glassq_jobs{state=buried": "1x400"}, {"GlassqBuried", "GlassqBinlogPinned"}),
+]  # fmt: skip
+# Long enough for every "for"; whatever fires then is asked for.
+LATE = "400m"
+
+
+@needs_promtool
+def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path: Path) -> None:
+    assert set().union(*(fires for _, fires in BAD)) == {rule["alert"] for rule in RULES}
+    (tmp_path / "alerts.yaml").write_text(EVERY_TEXT)
+    cases = {"rule_files": ["alerts.yaml"], "evaluation_interval": "2m", "tests": list(map(_case, BAD))}
+    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases))
+    _promtool("test", "rules", str(tmp_path / "cases.yaml"))
+
+
+def _case(bad: tuple[dict[str, str], set[str]]) -> dict[str, Any]:
+    changes, fires = bad
+    series = dict(WELL)
+    for which, values in changes.items():
+        metric, _, label = which.partition("{")
+        name, _, value = label.partition("=")
+        value = f"glassq-{value}" if name == "job" else value
+        found = [each for each in WELL if each.startswith(metric + "{") and (not label or f'{name}="{value}"' in each)]
+        assert len(found) == 1, which
+        series[found[0]] = values
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                "eval_time": LATE,
+                "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(fires)],
+            }
+        ],
+    }
+
+
+@needs_promtool
+def test_prometheus_takes_the_rules_and_what_is_scraped(tmp_path: Path) -> None:
+    _promtool("check", "rules", str(ALERTS))
+    _promtool("check", "config", str(CONF / "prometheus-glassq.yaml"))
+    # every expression as a rule of its own: promtool parses those
+    rules = [{"record": f"expr:{number}", "expr": expr} for number, (_, expr) in enumerate(expressions())]
+    (tmp_path / "every.yaml").write_text(yaml.safe_dump({"groups": [{"name": "every", "rules": rules}]}))
+    _promtool("check", "rules", str(tmp_path / "every.yaml"))
+
+
+def _promtool(*arguments: str) -> None:
+    assert PROMTOOL is not None
+    done = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_scraped_has_the_names_that_alerts_and_dashboard_ask_for() -> None:
+    scraped = yaml.safe_load((CONF / "prometheus-glassq.yaml").read_text("utf-8"))["scrape_configs"]
+    assert tuple(each["job_name"] for each in scraped) == JOBS
+    shipped = (CONF / "glassq.toml").read_text("utf-8")
+    for each in scraped:
+        (address,) = each["static_configs"][0]["targets"]
+        assert f' = "{address}"' in shipped
+
+
+# -- the dashboard ----------------------------------------------------------------------------------------------------
+
+
+def test_the_dashboard_can_be_imported_beside_others() -> None:
+    assert BOARD["id"] is None
+    assert BOARD["uid"] == "glassq"
+    assert BOARD["schemaVersion"] >= 36
+    assert [each["name"] for each in BOARD["templating"]["list"]] == ["datasource", "intake", "pool"]
+    ids = [panel["id"] for panel in BOARD["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_dashboard_begins_with_whether_it_is_well() -> None:
+    rows = [panel["title"] for panel in BOARD["panels"] if panel["type"] == "row"]
+    assert rows == ["Is it well?", "Intake", "Pool", "Queue"]
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=[panel["title"] for panel in PANELS])
+def test_a_panel_has_a_unit_a_description_and_the_chosen_prometheus(panel: dict[str, Any]) -> None:
+    assert len(panel["description"]) > 40
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["value"] is None
+    for source in (panel, *panel["targets"]):
+        assert source["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    references = [target["refId"] for target in panel["targets"]]
+    assert len(references) == len(set(references))
+    for command in re.findall(r"\bType: glassq ([a-z]+)", panel["description"]):
+        assert command in COMMANDS
+
+
+def test_no_panel_lies_on_another() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in BOARD["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken
+        taken |= cells

@@ -1,0 +1,222 @@
+"""What the pool tells Prometheus, asked of a real one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import urllib.request
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+
+import pytest
+
+from glassq.queues.base import ServerStats
+from glassq.worker.look import Look
+from glassq.worker.scoreboard import Scoreboard
+from tests.conftest import free_port, wait_for
+from tests.metrics.test_board import samples
+from tests.worker.conftest import jobs
+from tests.worker.pools import PoolRun, processes
+from tests.worker.test_pool import title
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from glassq.queues import Queue
+    from tests.conftest import Beanstalkd
+
+HANDLERS = """
+import os
+from glassq import Bury, Drop, Retry
+
+def handle(delivery):
+    what = delivery.body.decode()
+    if "drop" in what:
+        raise Drop("nothing to do")
+    if "again" in what:
+        raise Retry("not yet", delay=3600)
+    if "never" in what:
+        raise Bury("never")
+    if "die" in what:
+        os._exit(7)
+"""
+
+
+class Watched(PoolRun):
+    """A pool that tells its metrics."""
+
+    def __init__(self, directory: Path, server: Beanstalkd, look: Queue) -> None:
+        self.port = free_port()
+        super().__init__(directory, server, look, processes=2, max_lost=1)
+        self.write_handlers(HANDLERS)
+        self.write_settings(more=f'[metrics]\npool = "127.0.0.1:{self.port}"\n')
+
+    def samples(self) -> dict[tuple[str, ...], float]:
+        """Nothing while nobody answers."""
+        with (
+            suppress(URLError, ConnectionError),
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=20) as answer,
+        ):
+            return samples(answer.read())
+        return {}
+
+    def waits_for(self, name: tuple[str, ...], number: float) -> None:
+        wait_for(lambda: self.samples().get(name) == number, f"{name} to be {number}\n{self.log()}")
+
+    def teller(self) -> int:
+        return next((pid for pid in self.children() if title(pid) == "glassq-worker: metrics"), 0)
+
+
+@pytest.fixture
+def pool(tmp_path: Path, beanstalkd: Beanstalkd, look: Queue) -> Iterator[Watched]:
+    with Watched(tmp_path, beanstalkd, look) as made:
+        made.start().ready()
+        yield made
+
+
+def test_every_outcome_is_counted(pool: Watched, look: Queue) -> None:
+    for name in ("work", "work", "drop", "again", "never", "die"):
+        pool.put(name)
+    pool.waits_for(("glassq_attempts_total", "done"), 2)
+    pool.waits_for(("glassq_attempts_total", "dropped"), 1)
+    pool.waits_for(("glassq_attempts_total", "retry"), 1)
+    pool.waits_for(("glassq_attempts_lost_total",), 1)
+    # the one that died is buried without another attempt, max_lost being 1
+    pool.waits_for(("glassq_attempts_total", "bury"), 2)
+    found = pool.samples()
+    assert found[("glassq_handler_seconds_count",)] == 5
+    assert found[("glassq_first_attempt_wait_seconds_count",)] == 5
+    assert found["glassq_jobs", "buried", look.tube] == 2
+    assert found["glassq_jobs", "delayed", look.tube] == 1
+    assert found["glassq_jobs", "ready", look.tube] == 0
+    assert found[("glassq_jobs_damaged_total",)] == 0
+
+
+def test_a_damaged_job_is_counted(pool: Watched, look: Queue) -> None:
+    look.put(b"nobody can read this")
+    pool.waits_for(("glassq_jobs_damaged_total",), 1)
+
+
+def test_children_and_queue_are_told_as_they_are(pool: Watched, look: Queue) -> None:
+    look.stats()
+    pool.waits_for(("glassq_children", "waiting"), 2)
+    found = pool.samples()
+    assert found[("glassq_children_wanted",)] == 2
+    assert found[("glassq_queue_up",)] == found[("glassq_queue_durable",)] == 1
+    assert found[("glassq_queue_draining",)] == 0
+    assert found[("glassq_binlog_files",)] >= 1
+    # two children, the one that tells, and the test
+    assert found[("glassq_queue_connections",)] == 4
+    assert found["glassq_tube_paused", look.tube] == 0
+    look.pause(3600)
+    pool.put("work")
+    pool.waits_for(("glassq_tube_paused", look.tube), 1)
+    pool.waits_for(("glassq_jobs", "ready", look.tube), 1)
+    wait_for(lambda: pool.samples()["glassq_oldest_ready_seconds", look.tube] >= 1, "the job to grow old")
+    pool.send(signal.SIGTTIN)
+    pool.waits_for(("glassq_children_wanted",), 3)
+
+
+def test_a_queue_that_is_gone_is_told_and_what_was_counted_stays(pool: Watched, beanstalkd: Beanstalkd) -> None:
+    pool.put("work")
+    pool.waits_for(("glassq_attempts_total", "done"), 1)
+    beanstalkd.stop()
+    pool.waits_for(("glassq_queue_up",), 0)
+    found = pool.samples()
+    assert found["glassq_attempts_total", "done"] == 1
+    assert not any(name[0] == "glassq_jobs" for name in found)
+    beanstalkd.start()
+    pool.waits_for(("glassq_queue_up",), 1)
+
+
+def test_who_tells_is_replaced_when_killed_and_no_work_notices(pool: Watched, look: Queue) -> None:
+    wait_for(pool.teller, "the one that tells")
+    teller = pool.teller()
+    pool.put("work")
+    pool.waits_for(("glassq_attempts_total", "done"), 1)
+    os.kill(teller, signal.SIGKILL)
+    wait_for(lambda: pool.teller() not in (0, teller), f"another one\n{pool.log()}")
+    pool.waits_for(("glassq_attempts_total", "done"), 1)
+    assert jobs(look) == []
+    assert "child died" not in pool.log()
+
+
+def test_a_reload_moves_it_to_its_new_address_and_ends_it_without_one(pool: Watched) -> None:
+    pool.put("work")
+    pool.waits_for(("glassq_attempts_total", "done"), 1)
+    pool.port = free_port()
+    pool.write_settings(more=f'[metrics]\npool = "127.0.0.1:{pool.port}"\n')
+    pool.send(signal.SIGHUP)
+    pool.waits_for(("glassq_attempts_total", "done"), 1)
+    pool.write_settings()
+    pool.send(signal.SIGHUP)
+    wait_for(lambda: not pool.teller(), "nobody to tell any more")
+
+
+def test_an_address_that_somebody_else_has_stops_no_work(tmp_path: Path, beanstalkd: Beanstalkd, look: Queue) -> None:
+    with Watched(tmp_path, beanstalkd, look) as pool:
+        with socket.create_server(("127.0.0.1", pool.port)):
+            pool.start().ready()
+            wait_for(lambda: "metrics are not told" in pool.log(), "the log to say so")
+            assert f"address=127.0.0.1:{pool.port}" in pool.log()
+            pool.put("work")
+            wait_for(lambda: "done" in pool.log(), "the work to be done")
+        # and it tries again
+        pool.waits_for(("glassq_attempts_total", "done"), 1)
+
+
+def test_it_stops_with_the_pool_and_dies_with_its_parent(pool: Watched) -> None:
+    wait_for(pool.teller, "the one that tells")
+    teller = pool.teller()
+    pool.send(signal.SIGKILL)
+    wait_for(lambda: teller not in processes(), "it to be gone")
+
+
+def test_an_orderly_stop_leaves_nobody(pool: Watched) -> None:
+    wait_for(pool.teller, "the one that tells")
+    teller = pool.teller()
+    pool.send(signal.SIGTERM)
+    assert pool.ended() == 0
+    assert teller not in processes()
+
+
+def _stats(**changes: object) -> ServerStats:
+    values: dict[str, object] = {"version": "1.13", "durable": True, "draining": False, "connections": 1, "uptime": 5}
+    values |= {"puts": 0, "records": 0, "files": 1, "workers": 0, "max_job": 65535, "jobs": 0, **changes}
+    return ServerStats(**values)  # type: ignore[arg-type]
+
+
+class Asked:
+    """A queue without tubes whose server says what the test has it say."""
+
+    def __init__(self) -> None:
+        self.now = _stats()
+
+    def until(self, over: float) -> None:
+        pass
+
+    def stats(self) -> ServerStats:
+        return self.now
+
+
+def test_a_server_whose_binlog_stands_still_while_it_takes_jobs_is_not_durable() -> None:
+    asked = Asked()
+    look = Look(Scoreboard(1), asked, [])  # type: ignore[arg-type]
+
+    def durable(**changes: object) -> float:
+        asked.now = _stats(**changes)
+        return next(numbers[()] for gauge, numbers in look().items() if gauge.name == "glassq_queue_durable")
+
+    assert durable(jobs=10, records=20) == 1
+    assert durable(jobs=10, records=20) == 1
+    assert durable(jobs=11, records=20) == 0
+    # without another put nobody can say that it writes again
+    assert durable(jobs=11, records=20) == 0
+    assert durable(jobs=12, records=21) == 1
+    assert durable(jobs=13, records=21) == 0
+    # a restarted one begins anew
+    assert durable(jobs=0, records=0, uptime=1) == 1
+    assert durable(durable=False, uptime=1) == 0
