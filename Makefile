@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 SCRIPTS := bin/glassq bin/glassq-web bin/glassq-worker
-export PREFIX DESTDIR LIBDIR BINDIR
+export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 # beanstalkd unpacked without root lives here (tools/setup-beanstalkd)
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test test-system torture soak check format bench install uninstall deb lock clean
+.PHONY: help setup demo example test test-system torture soak check format bench install uninstall deb docs man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ check: $(READY) ## the one gate: format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@for script in $(SCRIPTS); do $(BIN)/mypy --no-error-summary $$script || exit 1; done
+	@for script in $(SCRIPTS) tools/manual.py tools/settings_docs.py; do $(BIN)/mypy --no-error-summary $$script || exit 1; done
 
 format: $(READY) ## put the code into the form that `make check` expects
 	@$(BIN)/ruff format .
@@ -64,7 +64,7 @@ format: $(READY) ## put the code into the form that `make check` expects
 bench: $(READY) ## speed and memory, as ratios against plain programs measured in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
 
-install: ## /opt/glassq, units, /etc/glassq (PREFIX, DESTDIR, LIBDIR, BINDIR); see docs/installing.md
+install: ## /opt/glassq, units, /etc/glassq (PREFIX, DESTDIR, LIBDIR, BINDIR, SHAREDIR); see docs/installing.md
 	@PYTHON="$(PYTHON)" tools/install
 
 uninstall: ## take it away again; settings, secrets and queue stay
@@ -72,6 +72,13 @@ uninstall: ## take it away again; settings, secrets and queue stay
 
 deb: ## dist/glassq_*.deb of this tree, for this machine's distribution
 	@tools/deb
+
+docs: $(READY) ## docs/settings.md anew, from the settings and conf/glassq.toml
+	@$(BIN)/python tools/settings_docs.py
+
+man: $(READY) ## dist/man/: a manual page for each command and daemon, and for glassq.toml
+	@rm -rf dist/man
+	@$(BIN)/python tools/manual.py dist/man
 
 lock: $(READY) ## pin every dependency anew, with hashes (needs uv)
 	@tools/lock

@@ -54,3 +54,9 @@ pass_app = click.make_pass_decorator(App)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document (durations in seconds).")
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 yes = click.option("--yes", is_flag=True, help="Don't ask.")
+
+
+def examples(*told: tuple[str, str]) -> str:
+    """What stands below a command's options: command lines that can be copied, each below its words."""
+    # click keeps the lines as they are after a line of \b
+    return "\b\nExamples:" + "".join(f"\n  # {words}\n  {command}" for words, command in told)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.app import App, as_json, examples, pass_app
 from glassq.cli.output import console, print_json, print_table, span, table
 from glassq.cli.where import Where, filters, lying
 
@@ -15,10 +15,20 @@ if TYPE_CHECKING:
     from glassq.cli.find import Found
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        ("those of one cause", "glassq buried --where 'error~HttpError.*503'"),
+        ("the ids alone, for a script", "glassq buried --limit 1000 --json | jq -r '.jobs[].delivery'"),
+    )
+)
 @filters
 @click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000), help="How many, newest first."
+    "--limit",
+    metavar="N",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000),
+    help="How many, newest first.",
 )
 @as_json
 @pass_app

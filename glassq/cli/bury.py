@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import click
 
 from glassq.cli.app import App, as_json, dry_run, pass_app
 from glassq.cli.find import is_ours, look
-from glassq.cli.jobs import Done, each_found, refused, report
+from glassq.cli.jobs import Done, each_found, refused, report, whole
 from glassq.delivery import Evidence, encode
 from glassq.errors import JobNotFound
 from glassq.worker.consumer import BURY_DELAY
@@ -53,7 +52,8 @@ def _bury(queue: Queue, text: str, found: Found, why: str, dry_run: bool) -> Don
     try:
         if look(queue, found.job.id).job.body != found.job.body:
             return refused(text, found, "it is another delivery's job by now")
-        holder = _put_aside(queue, found, found.delivery, why)
+        with whole():
+            holder = _put_aside(queue, found, found.delivery, why)
     except JobNotFound:
         return refused(text, found, "it was worked or removed meanwhile")
     return Done(text, holder, name, "buried")
@@ -91,9 +91,7 @@ def _aside(delivery: Delivery, found: Found, why: str) -> Delivery:
         duration=0.0,
         host=socket.gethostname(),
     )
-    # nobody has it reserved now: each of its reservations that ended in nothing was a lost attempt
-    lost = delivery.lost + replace(found.stats, reserves=found.stats.reserves + 1).lost
-    return after_bury(delivery, Outcome(Kind.BURY, words), evidence, lost)
+    return after_bury(delivery, Outcome(Kind.BURY, words), evidence, delivery.lost + found.lost)
 
 
 def _operator(app: App) -> str:

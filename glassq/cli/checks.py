@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import ipaddress
 import os
 import pwd
 import stat
@@ -71,6 +72,19 @@ def exists(path: Path) -> bool:
 def nearest(path: Path) -> Path:
     """The path itself, or the nearest directory above it that is there."""
     return next(place for place in (path, *path.parents) if exists(place))
+
+
+def mount(path: Path) -> Path:
+    """Where the disk that it is on is mounted."""
+    return next(place for place in (path, *path.parents) if place.is_mount())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the name or address of a host is this machine's own, which no other can reach."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def directory(name: str, path: Path) -> Check:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from glassq.cli.checks import Check, barrier, belongs, directory, exists, me, nearest
+from glassq.cli.checks import Check, barrier, belongs, directory, exists, me, mount, nearest
 from glassq.cli.config import load_push, load_routes, secrets_in_use
 from glassq.cli.status import look_at_spool
 from glassq.errors import SettingsError
@@ -71,7 +71,7 @@ def spool(app: App) -> Iterator[Check]:
     found = directory("spool", path)
     disk = os.statvfs(nearest(path))
     free = disk.f_bavail * disk.f_frsize
-    where = f"on the disk at {_mount(nearest(path))}, which has {free >> 20} MiB free"
+    where = f"on the disk at {mount(nearest(path))}, which has {free >> 20} MiB free"
     if not found.ok:
         yield found
     elif free < intake.spool_min_free or (disk.f_files and not disk.f_favail):
@@ -230,10 +230,6 @@ def _works_glass(settings: Settings) -> bool:
 def _takes_pings(settings: Settings) -> bool:
     named = any(getattr(settings.sources, name) is not None for name in settings.sources.__struct_fields__)
     return named or any(route.source != SOURCE for route in settings.routes)
-
-
-def _mount(path: Path) -> Path:
-    return next(place for place in (path, *path.parents) if place.is_mount())
 
 
 def _problem(load: Callable[[Settings], None], settings: Settings) -> str:

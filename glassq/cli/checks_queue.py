@@ -5,14 +5,13 @@ A new check is a function of the App, the queue and what the server said of itse
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from glassq.cli.checks import Check, barrier
+from glassq.cli.checks import Check, barrier, is_loopback
 from glassq.cli.find import our_tubes
 from glassq.cli.output import span
 from glassq.cli.queues_list import hints_of, look, plan_of
@@ -65,7 +64,7 @@ def reached(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
 
 def address(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
     host = urlsplit(app.settings.queue.url).hostname
-    if host and not _is_loopback(host):
+    if host and not is_loopback(host):
         said = f"{host} is an address of the network: whoever reaches it can read and delete every job"
         todo = "keep others away with a firewall, or use a unix socket where all runs on one machine"
         yield Check("address", None, said, todo)
@@ -185,10 +184,3 @@ QUEUE: list[Callable[[App, Queue, ServerStats], Iterator[Check]]] = [
 
 def _look(queue: Queue) -> list[TubeStats]:
     return [queue.stats_tube(name) for name in our_tubes(queue)]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -28,7 +28,10 @@ def config() -> None:
 @as_json
 @pass_app
 def check(app: App, as_json: bool) -> int:
-    """Print the effective settings; exit 78 where something is wrong with them."""
+    """Print the effective settings.
+
+    What is wrong with them is said on standard error, and the exit code is 78.
+    """
     settings: Settings | None = None
     try:
         settings = app.settings

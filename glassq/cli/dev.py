@@ -53,12 +53,13 @@ def handle(delivery: Delivery) -> str:
 @click.option(
     "--dir",
     "directory",
+    metavar="DIR",
     default="var",
     show_default=True,
     type=click.Path(path_type=Path),
     help="Where all state lies.",
 )
-@click.option("--bind", help=f"Where intake listens, for new settings; else {DEV_BIND}.")
+@click.option("--bind", metavar="HOST:PORT", help=f"Where intake listens, for new settings; else {DEV_BIND}.")
 def dev(directory: Path, bind: str | None) -> None:
     """Run beanstalkd, the intake and the pool in the foreground, for trying out.
 
@@ -99,14 +100,26 @@ def _say_ready(stack: Stack, bind: str) -> None:
 
 @click.command()
 @click.option(
-    "--pings", default=100, show_default=True, type=click.IntRange(1, 100_000), help="How many photos are shared."
+    "--pings",
+    metavar="N",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="How many photos are shared.",
 )
-@click.option("--rate", default=20.0, show_default=True, type=click.FloatRange(0.1, 1000), help="Pings a second.")
-@click.option("--users", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many people share.")
-@click.option("--seed", default=1, show_default=True, help="Decides who shares what, and what is awkward about it.")
+@click.option(
+    "--rate", metavar="N", default=20.0, show_default=True, type=click.FloatRange(0.1, 1000), help="Pings a second."
+)
+@click.option(
+    "--users", metavar="N", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many people share."
+)
+@click.option(
+    "--seed", metavar="N", default=1, show_default=True, help="Decides who shares what, and what is awkward about it."
+)
 @click.option(
     "--dir",
     "directory",
+    metavar="DIR",
     default="var/demo",
     show_default=True,
     type=click.Path(path_type=Path),

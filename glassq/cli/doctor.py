@@ -15,6 +15,7 @@ from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.checks import Check
 from glassq.cli.checks_here import HERE, clock
 from glassq.cli.checks_queue import QUEUE, trouble
+from glassq.cli.checks_system import SYSTEM
 from glassq.cli.output import PATIENCE, console, line, print_json
 from glassq.errors import QueueError, SettingsError
 
@@ -35,6 +36,7 @@ def doctor(app: App, as_json: bool) -> int:
     """Look for what is wrong with this installation, and say what to do about it.
 
     Nothing is changed, but for one empty job that is put and taken out again. Ask as the user that the services run as.
+
     Exit 0: nothing is wrong; 1: something is; 69: the queue cannot be reached; 78: the settings cannot be used.
     """
     checks = []
@@ -59,7 +61,7 @@ def _examine(app: App) -> Iterator[Check]:
         yield Check("settings", False, str(error), "mend it first: without settings nothing else can be looked at", 78)
         yield from clock(app)
         return
-    for look in HERE:
+    for look in (*HERE, *SYSTEM):
         yield from _patiently(look.__name__, partial(look, app))
     with app.queue() as queue:
         try:

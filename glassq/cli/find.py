@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -18,10 +18,12 @@ from glassq.delivery import Delivery, decode
 from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
 from glassq.mask import masked_text
 from glassq.push.request import tube_of
+from glassq.values import Tube
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from glassq.cli.app import App
     from glassq.ledger.reader import LedgerReader
     from glassq.queues.base import Job, JobStats, Queue, ScanShort
 
@@ -54,6 +56,11 @@ class Found:
         return self.delivery.age() if self.delivery else self.stats.age
 
     @property
+    def lost(self) -> int:
+        """Attempts at this job that ended with their process; nobody has it reserved now."""
+        return replace(self.stats, reserves=self.stats.reserves + 1).lost
+
+    @property
     def reason(self) -> str:
         """Why it lies buried, as far as it says so itself."""
         if self.delivery is None:
@@ -74,6 +81,32 @@ def look(queue: Queue, job_id: int, stats: JobStats | None = None) -> Found:
         return Found(job, stats, decode(job.body))
     except DamagedDelivery as error:
         return Found(job, stats, None, str(error))
+
+
+def checked_tube(option: str, text: str) -> str:
+    """The name of a tube, be it there or not. Raises click.UsageError."""
+    try:
+        return Tube(text)
+    except ValueError as error:
+        raise click.UsageError(f"{option} {line(text)}: {error}") from None
+
+
+def unworked(app: App, tube: str) -> str:
+    """Why no pool with these settings works a tube, in words; "" where one does."""
+    main = app.settings.queue.tube
+    if not is_ours(main, tube):
+        return f"no pool with these settings works tube {tube}: expected {main} or {main}.push.QUEUE"
+    if tube == main:
+        return ""
+    if app.settings.push is None:
+        return f"no pool with these settings works tube {tube}: there is no section [push]"
+    # queue.yaml takes a while to load
+    from glassq.cli.queues_list import plan_of
+
+    plan, name = plan_of(app), tube.removeprefix(tube_of(main, ""))
+    if name in plan.queues or not plan.known:
+        return ""
+    return f"no pool with these settings works tube {tube}: queue.yaml has no queue {name}"
 
 
 def is_ours(main: str, tube: str) -> bool:

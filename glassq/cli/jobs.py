@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.app import App, as_json, dry_run, pass_app, yes
+from glassq.cli.app import App, as_json, dry_run, examples, pass_app, yes
+from glassq.cli.completion import buried_ids
 from glassq.cli.find import Finder, is_ours, look
 from glassq.cli.output import confirm, console, each_of, line, print_json, short_words, span
 from glassq.cli.pace import Canary, Pace, per_second, stopped
@@ -16,13 +19,15 @@ from glassq.cli.where import Where, filters, lying, nothing, seconds
 from glassq.errors import JobNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from glassq.cli.find import Found
     from glassq.queues import Queue
     from glassq.queues.base import ScanShort
 
 AT_ONCE = Pace()
+# What ends a command by default, when an operator or a lost terminal sends it.
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +41,32 @@ class Done:
     why: str = ""
 
 
-limit = click.option("--limit", type=click.IntRange(1), help="At most so many of those that fit, the newest.")
+limit = click.option(
+    "--limit", metavar="N", type=click.IntRange(1), help="At most so many of those that fit, the newest."
+)
 
 
-@click.command()
-@click.argument("ids", metavar="ID...", nargs=-1)
+@click.command(
+    epilog=examples(
+        ("one, by its delivery's id or the beginning of that", "glassq kick 0198c2a4-7d10"),
+        ("one, then ten, then the rest; stops when they fail again", "glassq kick --all --canary"),
+        ("the target is up again, and shall not be flooded", "glassq kick --where 'error~503' --rate 10/s"),
+        ("which ones would that be?", "glassq kick --source mirror --older-than 2h --dry-run"),
+    )
+)
+@click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=buried_ids)
 @click.option("--all", "everything", is_flag=True, help="Every buried delivery, those of push queues too.")
 @filters
 @limit
 @click.option("--rate", metavar="N/s", help='Not faster than this: "10/s", "30/m", "5/h".')
 @click.option("--canary", is_flag=True, help="First one, then ten, then the rest; stop when they fail again.")
-@click.option("--wait", default="15m", show_default=True, help="How long --canary waits for what they come to.")
+@click.option(
+    "--wait",
+    metavar="DURATION",
+    default="15m",
+    show_default=True,
+    help="How long --canary waits for what they come to.",
+)
 @dry_run
 @yes
 @as_json
@@ -76,8 +96,13 @@ def kick(
     return report([*done, *missing], as_json)
 
 
-@click.command()
-@click.argument("ids", metavar="ID...", nargs=-1)
+@click.command(
+    epilog=examples(
+        ("one, whatever state it is in", "glassq delete 0198c2a4-7d10"),
+        ("buried ones that nobody will mend any more", "glassq delete --where 'error~410' --older-than 30d"),
+    )
+)
+@click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=buried_ids)
 @filters
 @limit
 @dry_run
@@ -98,7 +123,7 @@ def delete(
         if found and not (yes or dry_run):
             for _, each in found:
                 click.echo(f"{_name(each)}: {each.stats.state}, {span(each.stats.age)} old", err=True)
-            confirm(f"delete {_number(len(found))} for good?", needed=True)
+            confirm(f"delete {number(len(found))} for good?", needed=True)
         done = [_delete(queue, text, each, dry_run) for text, each in found]
     return report([*done, *missing], as_json)
 
@@ -119,7 +144,7 @@ class Bulk:
         """Does it, after it has asked where it shall; `limit` is how many at most."""
         short: list[ScanShort] = []
         chosen = [found.job.id for found in islice(lying(self.app, self.queue, self.where, short.append), limit)]
-        confirm(f"{self.verb} {_number(len(chosen))}?", needed=bool(chosen) and ask and not self.dry_run)
+        confirm(f"{self.verb} {number(len(chosen))}?", needed=bool(chosen) and ask and not self.dry_run)
         done: list[Done] = []
         try:
             self._go(chosen, pace if not self.dry_run else AT_ONCE, done)
@@ -212,6 +237,21 @@ def _act(queue: Queue, text: str, found: Found, command: Callable[[int], None], 
     return Done(text, job, name, did)
 
 
+@contextmanager
+def whole() -> Iterator[None]:
+    """What would end the command waits until the block is over, so that no delivery is left between two steps."""
+    came: list[int] = []
+    # no mask: a progress bar has a thread, which would take the signal
+    before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in _ENDINGS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    for number in came:
+        signal.raise_signal(number)
+
+
 def refused(text: str, found: Found, why: str) -> Done:
     return Done(text, found.job.id, found.name or None, "nothing", why)
 
@@ -225,7 +265,8 @@ def _name(found: Found) -> str:
     return f"job {found.job.id}, " + (f"delivery {line(found.name)}" if found.name else "damaged")
 
 
-def _number(count: int) -> str:
+def number(count: int) -> str:
+    """So many deliveries, in words."""
     return "1 delivery" if count == 1 else f"{count} deliveries"
 
 

@@ -18,12 +18,15 @@ import importlib
 import importlib.util
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from glassq import __version__, errors, log
 from glassq.cli.app import App
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # Where each command lives. A command's module is imported when it is called, not before: `glassq status` need not
 # wait for Google's libraries.
@@ -36,12 +39,30 @@ COMMANDS = {
     "kick": ("glassq.cli.jobs:kick", "Have buried deliveries worked again."),
     "delete": ("glassq.cli.jobs:delete", "Remove deliveries for good."),
     "bury": ("glassq.cli.bury:bury", "Put ready or delayed deliveries aside."),
+    "move": ("glassq.cli.move:move", "Put deliveries into another tube, as they are."),
+    "pause": ("glassq.cli.pause:pause", "Have nothing worked for a while; pings are taken all the while."),
+    "resume": ("glassq.cli.pause:resume", "Let paused tubes go on."),
+    "put": ("glassq.cli.put:put", "Put a file, or standard input, as a delivery."),
+    "tail": ("glassq.cli.tail:tail", "What deliveries come to, as it happens."),
+    "archive": ("glassq.cli.archive:archive", "Take buried deliveries out of the queue, into a file."),
+    "restore": ("glassq.cli.restore:restore", "Put archived deliveries back, buried as they were."),
+    "replay": ("glassq.cli.replay:replay", "Put deliveries again that are done or dropped."),
     "spool": ("glassq.cli.spool:spool", "What intake keeps on disk while the queue cannot take it."),
     "users": ("glassq.cli.users:users", "Whose consent we have."),
     "subscribe": ("glassq.cli.users:subscribe", "Ask Google to send pings for a user."),
     "config": ("glassq.cli.config:config", "The settings: are they right?"),
+    "completion": ("glassq.cli.completion:completion", "What lets bash, zsh or fish complete commands and ids."),
     "dev": ("glassq.cli.dev:dev", "Everything on this machine, in the foreground, for trying out."),
     "demo": ("glassq.cli.dev:demo", "Simulated Glass users share photos; watch glassq store them."),
+}
+
+# In which order and under which headings `glassq --help` and glassq(1) list them.
+SECTIONS = {
+    "Look": ("status", "doctor", "buried", "show", "tail", "queues", "spool"),
+    "Decide on what failed": ("kick", "delete", "archive", "restore", "replay"),
+    "Steer": ("pause", "resume", "put", "bury", "move"),
+    "Set up": ("config", "users", "subscribe", "completion"),
+    "Try out": ("dev", "demo"),
 }
 
 EX_IOERR = 74
@@ -73,12 +94,35 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+        there = set(self.list_commands(ctx))
+        widest = max(map(len, there))
+        for title, names in SECTIONS.items():
+            rows = [(name.ljust(widest), COMMANDS[name][1]) for name in names if name in there]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        names = (name for name in self.list_commands(ctx) if name.startswith(incomplete))
+        # click's own way imports every command for its words
+        found = [CompletionItem(name, help=COMMANDS[name][1]) for name in names]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", metavar="FILE", help="The settings file (else GLASSQ_CONFIG, else /etc/glassq/glassq.toml).")
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`glassq COMMAND --help` and `man glassq-COMMAND` tell all of one.",
+)
+@click.option(
+    "--config",
+    metavar="FILE",
+    # for completion alone: what is wrong with the file is told by whoever reads it
+    type=click.Path(readable=False),
+    help="The settings file (else GLASSQ_CONFIG, else /etc/glassq/glassq.toml).",
+)
 @click.version_option(__version__, message="glassq %(version)s")
 @click.pass_context
 def cli(context: click.Context, config: str | None) -> None:

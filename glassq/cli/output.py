@@ -100,6 +100,11 @@ def print_json(document: object) -> None:
     click.echo(json.dumps(document, indent=2, default=_plain))
 
 
+def print_json_line(document: object) -> None:
+    """One of many documents, each a line of its own, that is out at once."""
+    click.echo(json.dumps(document, default=_plain))
+
+
 def line(text: str) -> str:
     """The text on one line, harmless to a terminal."""
     return escape(text.replace("\n", "\\n").replace("\t", " "))

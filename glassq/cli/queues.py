@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, dry_run, pass_app, yes
+from glassq.cli.completion import push_queues
 from glassq.cli.output import confirm, each_of, line, print_json
+from glassq.cli.pause import pause_tubes, resume_tubes, tell_paused, tell_resumed
 from glassq.cli.queues_list import Plan, plan_or_warn, push_of, show
+from glassq.cli.where import MOST_SECONDS
 from glassq.errors import QueueError
 from glassq.ledger.names import open_names
 from glassq.push import purge as purging
@@ -26,76 +29,59 @@ if TYPE_CHECKING:
     from glassq.ledger.names import Names
     from glassq.queues import Queue
 
-# As long as the protocol allows, in seconds: 136 years.
-FOR_EVER = (1 << 32) - 1
-
 
 @click.group(invoke_without_command=True)
 @as_json
 @click.pass_context
 def queues(context: click.Context, as_json: bool) -> None:
-    """Push queues: how fast each is delivered, and how many of its tasks wait for what."""
+    """Push queues: how fast each is worked, and how many of its tasks wait for what."""
     if context.invoked_subcommand is None:
         show(context.find_object(App) or App(None, os.environ), as_json)
 
 
 @queues.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=push_queues)
 @as_json
 @pass_app
 def pause(app: App, names: tuple[str, ...], as_json: bool) -> int:
-    """Deliver nothing of these queues until they are resumed, or beanstalkd is restarted. What runs goes on."""
+    """Have nothing of these queues worked.
+
+    It lasts until they are resumed, or beanstalkd is restarted. What runs goes on.
+    """
     file = push_of(app).queue_yaml or "the queue.yaml that [push] queue_yaml names"
     lasting = f"what lasts is rate: 0 in {file} and a reload of glassq-worker"
     plan = plan_or_warn(app)
     with app.queue() as queue:
-        chosen = _chosen(plan, queue, names)
-        paused = {name: queue.pause(FOR_EVER, tube_of(queue.tube, name)) for name in chosen}
-    if as_json:
-        print_json({"queues": [{"queue": name, "paused": done} for name, done in paused.items()]})
-    for name, done in paused.items():
-        if not done:
-            nothing = "beanstalkd has nothing to pause: it holds no task, and no glassq-worker waits on it"
-            click.echo(f"glassq: queue {line(name)}: {nothing}; {lasting}", err=True)
-        elif not as_json:
-            click.echo(f"queue {line(name)} is paused: what runs goes on, the rest waits")
-    if any(paused.values()) and not as_json:
-        ends = "beanstalkd forgets it when it is restarted, and perhaps while a queue holds no task"
-        click.echo(f"! {ends}; {lasting}")
-    return int(not all(paused.values()))
+        tubes = {name: tube_of(queue.tube, name) for name in _chosen(plan, queue, names)}
+        paused = pause_tubes(queue, tubes, MOST_SECONDS)
+    return tell_paused("queue", "task", paused, lasting, as_json)
 
 
 @queues.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=push_queues)
 @as_json
 @pass_app
 def resume(app: App, names: tuple[str, ...], as_json: bool) -> None:
     """Let paused queues go on."""
     plan, file = plan_or_warn(app), push_of(app).queue_yaml
-    resumed = {}
     with app.queue() as queue:
-        for name in _chosen(plan, queue, names):
-            tube = tube_of(queue.tube, name)
-            resumed[name] = queue.stats_tube(tube).paused_for > 0 and queue.pause(0, tube)
-    if as_json:
-        print_json({"queues": [{"queue": name, "resumed": done} for name, done in resumed.items()]})
-        return
-    for name, done in resumed.items():
-        click.echo(f"queue {line(name)} " + ("goes on" if done else "was not paused"))
+        resumed = resume_tubes(queue, {name: tube_of(queue.tube, name) for name in _chosen(plan, queue, names)})
+    tell_resumed("queue", resumed, as_json)
+    for name in resumed if not as_json else ():
         if (planned := plan.queues.get(name)) and not planned.rate:
-            click.echo(f"! it is not delivered all the same: its rate is 0 in {file}")
+            click.echo(f"! queue {line(name)} is not worked all the same: its rate is 0 in {file}")
 
 
 @queues.command()
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=push_queues)
 @dry_run
 @yes
 @as_json
 @pass_app
 def purge(app: App, name: str, dry_run: bool, yes: bool, as_json: bool) -> int:
-    """Delete what waits in a queue, and what lies buried, for good. What runs goes on.
+    """Delete what waits in a queue, for good.
 
-    The names of its tasks stay taken for 9 days, as on App Engine.
+    What lies buried is deleted too; what runs goes on. The names of its tasks stay taken for 9 days, as on App Engine.
     """
     plan = plan_or_warn(app)
     with closing(open_names(push_of(app))) as names, app.queue() as queue:

@@ -208,7 +208,7 @@ def hints_of(app: App, seen: Seen) -> list[str]:
             remedy = f"add it and reload glassq-worker, or delete its tasks with {delete}"
             hints.append(f"queue {name} is not in {file}: nobody works it; {remedy}")
         elif row.plan and not row.plan.rate and (tube.ready or tube.delayed):
-            hints.append(f"queue {name} is not delivered: its rate is 0 in {file}")
+            hints.append(f"queue {name} is not worked: its rate is 0 in {file}")
         if tube.paused_for:
             hints.append(f"queue {name} is paused: {app.command(f'queues resume {shlex.quote(name)}')} lets it go on")
         if _has_all(seen, row):

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.completion import buried_ids
 from glassq.cli.find import Finder, ambiguous, checked_prefix, is_job_id
 from glassq.cli.output import console, facts, line, moment, print_json, span
 from glassq.errors import JobNotFound, SettingsError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=buried_ids)
 @as_json
 @pass_app
 def show(app: App, id_: str, as_json: bool) -> None:
@@ -98,7 +99,8 @@ def _document(found: Found | None, entry: Entry | None, note: str) -> dict[str, 
 
 
 def _recorded_fields(entry: Entry) -> dict[str, Any]:
-    return {**asdict(entry), "result": masked_text(entry.result), "reason": masked_text(entry.reason)}
+    fields = {**asdict(entry), "result": masked_text(entry.result), "reason": masked_text(entry.reason)}
+    return {name: value for name, value in fields.items() if name not in ("body", "labels")}
 
 
 def _delivery(delivery: Delivery) -> dict[str, Any]:
@@ -211,8 +213,9 @@ def _told(value: object) -> str:
 def _entry(entry: Entry) -> list[tuple[str, object]]:
     rows = [
         ("state", f"{entry.state} at {moment(entry.updated)}, after {_attempts(entry.attempts)}"),
-        ("took", span(entry.duration)),
+        ("took", span(entry.duration) if entry.duration else ""),
         ("result", masked_text(entry.result)),
-        ("reason", masked_text(entry.reason)),
+        ("file" if entry.state == "archived" else "reason", masked_text(entry.reason)),
+        ("replayed as", entry.replayed),
     ]
     return [(name, value) for name, value in rows if value]

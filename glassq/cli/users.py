@@ -23,7 +23,14 @@ def users() -> None:
 
 @users.command()
 @click.argument("user")
-@click.option("--from", "file", required=True, type=click.Path(path_type=Path), help="An authorized_user JSON file.")
+@click.option(
+    "--from",
+    "file",
+    metavar="FILE",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="An authorized_user JSON file.",
+)
 @pass_app
 def add(app: App, user: str, file: Path) -> None:
     """Store USER's consent, in place of an older one."""
@@ -79,7 +86,10 @@ def remove(app: App, user: str) -> int:
 @users.command("new-key")
 @pass_app
 def new_key(app: App) -> None:
-    """Write a new key to the file that [glass] credentials_key_file names; never over an old one."""
+    """Write a new key for stored consents.
+
+    It goes to the file that [glass] credentials_key_file names; never over an old one.
+    """
     from glassq.glass.credentials import new_key
 
     path = Path(app.settings.glass.credentials_key_file)
@@ -103,9 +113,15 @@ def new_key(app: App) -> None:
 
 @click.command()
 @click.argument("user")
-@click.option("--collection", required=True, help="timeline, locations or settings.")
+@click.option("--collection", metavar="NAME", required=True, help="What about: timeline, locations or settings.")
 @click.option("--callback", required=True, metavar="URL", help="Where the pings go: https://HOST/hooks/mirror.")
-@click.option("--operation", "operations", multiple=True, help="INSERT, UPDATE, DELETE, MENU_ACTION; none: all.")
+@click.option(
+    "--operation",
+    "operations",
+    metavar="NAME",
+    multiple=True,
+    help="INSERT, UPDATE, DELETE or MENU_ACTION; several times; else all.",
+)
 @as_json
 @pass_app
 def subscribe(app: App, user: str, collection: str, callback: str, operations: tuple[str, ...], as_json: bool) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from glassq.cli.completion import sources, tubes
 from glassq.cli.find import is_ours, our_tubes, walk
 from glassq.cli.output import line, warn_short
 from glassq.errors import SettingsError
@@ -22,7 +24,12 @@ if TYPE_CHECKING:
     from glassq.queues import Queue
     from glassq.queues.base import ScanShort
 
+# The longest delay or pause that beanstalkd's protocol allows, in seconds: 136 years.
+MOST_SECONDS = (1 << 32) - 1
 BURIED = frozenset({"buried"})
+# What a job is while nobody works it, and the states of the ledger's entries that know of such
+WAITING = frozenset({"ready", "delayed", "buried"})
+_RECORDED = ("buried", "retrying")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +69,23 @@ def lying(app: App, queue: Queue, where: Where, on_short: Callable[[ScanShort], 
 
     The ledger says where most of them are; those that it does not know are searched for.
     """
-    tubes = where.tubes(queue)
+    return filter(where.fits, walk(queue, BURIED, where.tubes(queue), _hints(app, "buried"), on_short))
+
+
+def waiting(
+    app: App, queue: Queue, where: Where, tube: str, on_short: Callable[[ScanShort], None] = warn_short
+) -> Iterator[Found]:
+    """The jobs of this tube that fit and that nobody works now, newest first. It may be another one than ours."""
+    return filter(where.fits, walk(queue, WAITING, [tube], _hints(app, *_RECORDED), on_short))
+
+
+def _hints(app: App, *states: str) -> list[int]:
+    """Where the ledger says that deliveries of these states are; none where it cannot be read."""
     try:
         with app.ledger() as ledger:
-            hints = ledger.jobs("buried")
+            return [job for state in states for job in ledger.jobs(state)]
     except SettingsError:
-        hints = []
-    return filter(where.fits, walk(queue, BURIED, tubes, hints, on_short))
+        return []
 
 
 def filters(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,14 +109,14 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OPTIONS = (
-    click.option("--tube", metavar="TUBE", help="Only in this tube."),
-    click.option("--older-than", metavar="DURATION", help='Only those that came in so long ago: "2d".'),
-    click.option("--source", metavar="SOURCE", help='Only from this source: "mirror".'),
+    click.option("--tube", metavar="TUBE", shell_complete=tubes, help="Only in this tube."),
+    click.option("--older-than", metavar="DURATION", help='Only those that came in longer ago than this: "2d".'),
+    click.option("--source", metavar="SOURCE", shell_complete=sources, help='Only from this source: "mirror".'),
     click.option(
         "--where",
         multiple=True,
         metavar="error~REGEX",
-        help="Only those whose reason holds it; several must all be held.",
+        help="Only those in whose reason this regular expression is found; of several, each.",
     ),
 )
 
@@ -120,6 +137,14 @@ def seconds(option: str, text: str) -> float:
         return Duration(text)
     except ValueError as error:
         raise click.UsageError(f"{option} {line(text)}: {error}") from None
+
+
+def whole_seconds(option: str, text: str) -> int:
+    """The same in beanstalkd's whole seconds, rounded up; up to MOST_SECONDS. Raises click.UsageError."""
+    found = math.ceil(seconds(option, text))
+    if found > MOST_SECONDS:
+        raise click.UsageError(f"{option} {line(text)}: expected at most {MOST_SECONDS // 86_400}d")
+    return found
 
 
 def nothing(where: Where) -> str:

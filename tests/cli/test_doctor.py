@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import sqlite3
+import sys
 import tempfile
 import threading
 from contextlib import contextmanager
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import glassq
 from glassq import taskqueue
-from glassq.cli import checks, checks_here, checks_queue
+from glassq.cli import checks, checks_here, checks_queue, checks_system
 from glassq.cli.app import App
 from glassq.delivery import encode
 from glassq.errors import QueueUnavailable
@@ -91,13 +94,16 @@ def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cl
         wait_for(lambda: next(checks_here.intake(App(str(cli.file), {}))).ok, "the intake to answer", 30)
         with consumer(beanstalkd):
             said = cli("doctor")
-            assert [line for line in said.out.splitlines() if not line.startswith("ok ")] == ["nothing is wrong"]
+            # a machine without systemd is noted, and is nothing wrong
+            assert {line.split()[0] for line in said.out.splitlines()[:-1]} <= {"ok", "note"}
+            assert said.out.endswith("nothing is wrong\n")
             assert (said.code, said.err) == (0, "imported\n")
             found = cli("doctor", "--json").json
             assert found["ok"] is True
-            assert {"settings", "spool", "durability", "handler", "intake", "consumers"} <= {
-                check["name"] for check in found["checks"]
-            }
+            noted = {check["name"] for check in found["checks"] if check["ok"] is None}
+            assert noted <= {"units", "clock"}
+            names = {"settings", "spool", "durability", "handler", "intake", "consumers", "versions", "disk"}
+            assert names <= {check["name"] for check in found["checks"]}
     finally:
         web.end()
 
@@ -194,14 +200,14 @@ def test_a_task_that_is_worked_or_waited_for_counts_as_a_consumer(
     assert (found["ok"], found["said"].endswith("; 0 wait"), "1 are at work" in found["said"]) == (True, False, True)
 
 
-def test_push_queues_that_nobody_delivers_are_noted(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
+def test_push_queues_that_nobody_works_are_noted(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
     with_push(cli)
     for name in ("off", "mail", "gone"):
         queue.put(encode(a_delivery()), tube=f"glassq.push.{name}")
     queue.pause(3600, "glassq.push.mail")
     found = told(cli)["push queue"]
     assert [check["ok"] for check in found] == [None] * 3
-    for says in ("queue mail is paused", "queue off is not delivered: its rate is 0", "queue gone is not in "):
+    for says in ("queue mail is paused", "queue off is not worked: its rate is 0", "queue gone is not in "):
         assert any(says in check["said"] for check in found), says
     # another one's mistake in the file hides neither the pause nor the mistake
     (cli.directory / "queue.yaml").write_text("queue: [")
@@ -426,3 +432,108 @@ def test_where_nobody_sends_pings_no_intake_and_no_spool_is_missed(offline: Cli)
 def test_an_intake_that_is_handed_its_socket_is_not_asked(offline: Cli) -> None:
     configure(offline, intake='bind = "fd://3"')
     assert next(checks_here.intake(App(str(offline.file), {}))).ok is None
+
+
+# -- the system -----------------------------------------------------------------------------------------------------
+
+
+def test_versions_are_those_that_run(offline: Cli) -> None:
+    configure(offline)
+    (found,) = told(offline)["versions"]
+    for says in (f"glassq {glassq.__version__}", f"Python {platform.python_version()}", "gunicorn ", sys.prefix):
+        assert says in found["said"]
+
+
+def test_a_disk_is_told_once_with_what_is_on_it(beanstalkd: Beanstalkd, cli: Cli) -> None:
+    configure(cli)
+    (found,) = told(cli)["disk"]
+    assert found["ok"] is True
+    # all of a test is in one directory
+    assert found["said"].endswith(" MiB free, for binlog and ledger and photos")
+
+
+def test_a_disk_that_fills_up_is_wrong(offline: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(offline)
+    monkeypatch.setattr(checks_system, "LEAST_FREE", 1 << 60)
+    found = list(checks_system.disks(App(str(offline.file), {})))
+    assert [(check.ok, check.todo) for check in found] == [(False, "make room there")]
+
+
+WORKER = {
+    "Id": "glassq-worker.service",
+    "LoadState": "loaded",
+    "ActiveState": "active",
+    "SubState": "running",
+    "UnitFileState": "enabled",
+    "NeedDaemonReload": "no",
+    "Result": "success",
+    "NRestarts": "0",
+}
+
+
+@pytest.mark.parametrize(
+    ("properties", "ok", "says"),
+    [
+        ({}, True, "is active (running), enabled"),
+        ({"UnitFileState": "disabled"}, None, "does not start at boot: systemctl enable glassq-worker.service"),
+        (
+            {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code"},
+            False,
+            "has failed (exit-code): journ",
+        ),
+        (
+            {"ActiveState": "activating", "SubState": "auto-restart", "Result": "watchdog", "NRestarts": "7"},
+            False,
+            "again and again (watchdog; restarts: 7): journalctl -u glassq-worker.service",
+        ),
+        ({"ActiveState": "activating", "SubState": "start"}, None, "is activating (start)"),
+        ({"ActiveState": "inactive", "SubState": "dead"}, False, "does not run (enabled): systemctl start"),
+        ({"ActiveState": "inactive", "SubState": "dead", "UnitFileState": "disabled"}, None, "if it is to run here"),
+        ({"ActiveState": "inactive", "SubState": "dead", "UnitFileState": "static"}, True, "its socket starts it"),
+        ({"LoadState": "masked", "ActiveState": "inactive", "SubState": "dead"}, None, "systemctl unmask"),
+        ({"LoadState": "not-found", "ActiveState": "inactive", "SubState": "dead"}, None, "is not there"),
+        ({"LoadState": "bad-setting", "ActiveState": "inactive", "SubState": "dead"}, False, "cannot be read"),
+    ],
+)
+def test_a_unit_is_right_or_says_what_to_do(properties: dict[str, str], ok: bool | None, says: str) -> None:
+    found = checks_system.unit(WORKER | properties)
+    assert found.ok is ok
+    assert says in f"{found.said}: {found.todo}"
+
+
+def test_what_systemd_prints_is_read_unit_by_unit() -> None:
+    said = "".join(f"{name}={value}\n" for name, value in WORKER.items())
+    assert checks_system.read_units(f"{said}\n{said.replace('worker', 'web')}") == [
+        WORKER,
+        WORKER | {"Id": "glassq-web.service"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("program", "started", "says"),
+    [
+        ("/opt/other/bin/glassq-worker", "99000000000000", ["runs /opt/other/bin/glassq-worker, but this is glassq "]),
+        (f"{sys.prefix}/bin/glassq-worker", "1", ["was started before glassq "]),
+        (f"{sys.prefix}/bin/glassq-worker", "99000000000000", []),
+        (f"{sys.prefix}/bin/glassq-worker", "0", []),
+    ],
+    ids=["another", "older", "this", "not started"],
+)
+def test_a_unit_that_runs_another_glassq_is_noted(program: str, started: str, says: list[str]) -> None:
+    start = f"{{ path={program} ; argv[]={program} ; ignore_errors=no ; start_time=[n/a] ; pid=12 ; code=(null) }}"
+    found = list(checks_system.another(WORKER | {"ExecStart": start, "ExecMainStartTimestampMonotonic": started}))
+    assert [check.ok for check in found] == [None] * len(says)
+    assert all(each in check.said for each, check in zip(says, found, strict=True))
+
+
+def test_units_that_nobody_has_installed_or_enabled_are_one_line() -> None:
+    idle = WORKER | {"ActiveState": "inactive", "SubState": "dead", "UnitFileState": "disabled"}
+    for unit, says in ((idle, "enable --now glassq.target"), (idle | {"LoadState": "not-found"}, "none of glassq's")):
+        (found,) = checks_system.all_units([unit, unit | {"Id": "glassq-web.service"}])
+        assert (found.name, found.ok, says in f"{found.said}: {found.todo}") == ("units", None, True)
+
+
+def test_unit_files_that_systemd_has_not_read_are_noted() -> None:
+    right, stale = checks_system.all_units([WORKER | {"NeedDaemonReload": "yes"}])
+    assert (right.ok, stale.ok, stale.todo) == (True, None, "systemctl daemon-reload")
+    assert "glassq-worker.service" in stale.said

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def test_help_lists_the_commands_with_what_they_are_for(offline: Cli) -> None:
     said = offline("--help")
     assert said.code == 0
-    assert "buried     Deliveries that wait for a decision" in said.out
+    assert "buried      Deliveries that wait for a decision" in said.out
+    assert said.out.index("Look:") < said.out.index("  status ") < said.out.index("Set up:")
 
 
 @pytest.mark.parametrize("name", [name for name in cli_main.COMMANDS if name not in ("dev", "demo")])

@@ -182,7 +182,7 @@ def test_tasks_that_nothing_delivers_are_told(push: Push) -> None:
     push.add("photos")
     hints = push.cli("queues", "--json").json["hints"]
     assert hints == [
-        f"queue off is not delivered: its rate is 0 in {push.yaml}",
+        f"queue off is not worked: its rate is 0 in {push.yaml}",
         "tasks are ready and nobody takes them: is glassq-worker running?",
     ]
 

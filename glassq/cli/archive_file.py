@@ -1,0 +1,215 @@
+"""The file that `glassq archive` writes and `glassq restore` reads: text, one JSON document a line.
+
+    {"format":"glassq-archive","version":1,"made":"2026-01-31T12:00:00Z","tube":"glassq"}
+    {"tube":"glassq","delivery":"0199...","source":"mirror","received":"...","reason":"...","job":17,
+        "sha256":"...","base64":"..."}                                            (on one line)
+    {"jobs":1,"sha256":"..."}
+
+`base64` are a job's bytes, in the form that delivery.py describes, and the `sha256` beside it is theirs. The last line
+counts the jobs; its `sha256` is that of all bytes before it. So `head -n -1 FILE | sha256sum` checks a file without
+glassq, and `jq -r .base64 | base64 -d` gets a job out of a line. What else stands there is for people.
+
+It is written aside (.NAME.new) and renamed when it is whole and on disk: a file without the dot is never half a one.
+It holds what the pings hold, senders' tokens too: it is made for its owner alone.
+When you change a line's form, raise VERSION, and let `read` know both: files are kept for years.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+import msgspec
+
+from glassq.cli.output import moment
+from glassq.delivery import sayable
+from glassq.values import Tube
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+T = TypeVar("T")
+
+FORMAT, VERSION = "glassq-archive", 1
+# A longer line is none of ours, in bytes: beanstalkd takes jobs of 128 KiB, unless it is told otherwise (-z).
+MOST_LINE = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One job: the tube it lay in, and its bytes. `told` is what its line says of it for people; `line` is which."""
+
+    tube: str
+    data: bytes
+    told: dict[str, Any]
+    line: int = 0
+
+
+class _First(msgspec.Struct, frozen=True):
+    format: str
+    version: int
+
+
+class _Job(msgspec.Struct, frozen=True):
+    tube: str
+    sha256: str
+    base64: str
+
+
+class _Last(msgspec.Struct, frozen=True):
+    jobs: int
+    sha256: str
+
+
+def write(path: Path, tube: str, items: Iterable[Item]) -> int:
+    """Writes the items into a new file of this name, and returns how many there were.
+
+    On return it is on disk; where there was none, there is no file. Raises OSError, or what `items` raises, and
+    then there is no file either.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            count = _write(file, tube, items)
+            file.flush()
+            os.fsync(file.fileno())
+        if count:
+            aside.rename(path)
+            _sync(path.parent)
+        else:
+            aside.unlink()
+    except BaseException:
+        for each in (aside, path):
+            with suppress(OSError):
+                each.unlink()
+        raise
+    return count
+
+
+def read(path: Path, mistakes: list[str]) -> Iterator[Item]:
+    """The items of a file whose own lines are right; what is wrong with it is added to `mistakes`.
+
+    Only at its end all mistakes are known. Raises OSError.
+    """
+    reading, number = _Reading(), 0
+    with path.open("rb") as file:
+        for number, text in enumerate(iter(lambda: file.readline(MOST_LINE), b""), 1):
+            try:
+                item = reading.take(number, text)
+            except ValueError as error:
+                mistakes.append(f"line {number}: {error}")
+                if number == 1:
+                    # another kind of file: what follows would only say so again and again
+                    return
+            else:
+                if item is not None:
+                    yield item
+    if not reading.ended:
+        mistakes.append(f"line {number + 1}: is missing: the file is cut off" if number else "the file is empty")
+
+
+class _Reading:
+    """What is known of a file as far as it has been read."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._digest = hashlib.sha256()
+        self._jobs = 0
+
+    def take(self, number: int, text: bytes) -> Item | None:
+        """The job that a line holds; None for the first and the last line. Raises ValueError."""
+        if self.ended:
+            raise ValueError("stands after the last line")
+        if text.startswith(b'{"jobs":'):
+            self.ended = True
+            self._end(text)
+            return None
+        self._digest.update(text)
+        if not text.endswith(b"\n"):
+            raise ValueError("is cut off, or longer than any line of ours")
+        if number == 1:
+            _check_first(text)
+            return None
+        self._jobs += 1
+        return _item(text, number)
+
+    def _end(self, text: bytes) -> None:
+        last = _decoded(text, _Last)
+        if last.jobs != self._jobs:
+            raise ValueError(f"says that there are {last.jobs} jobs before it; there are {self._jobs}")
+        if last.sha256 != self._digest.hexdigest():
+            raise ValueError("its sha256 is not that of the lines before it: some were changed")
+
+
+def _write(file: BinaryIO, tube: str, items: Iterable[Item]) -> int:
+    digest, count = hashlib.sha256(), 0
+
+    def say(document: dict[str, Any]) -> None:
+        text = _line(document)
+        digest.update(text)
+        file.write(text)
+
+    made = moment(datetime.now(UTC).replace(microsecond=0))
+    say({"format": FORMAT, "version": VERSION, "made": made, "tube": tube})
+    for item in items:
+        checksum = hashlib.sha256(item.data).hexdigest()
+        say({"tube": item.tube, **item.told, "sha256": checksum, "base64": base64.b64encode(item.data).decode("ascii")})
+        count += 1
+    file.write(_line({"jobs": count, "sha256": digest.hexdigest()}))
+    return count
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    # ASCII: whatever a sender wrote, `cat` of the file moves no cursor
+    told = {name: sayable(value) if isinstance(value, str) else value for name, value in document.items()}
+    return json.dumps(told, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _check_first(text: bytes) -> None:
+    """Raises ValueError where it is no first line of ours."""
+    first = _decoded(text, _First)
+    if first.format != FORMAT:
+        raise ValueError(f"expected the first line of a {FORMAT} file")
+    if first.version != VERSION:
+        raise ValueError(f"the file is of version {first.version}, this glassq knows {VERSION}")
+
+
+def _item(text: bytes, number: int) -> Item:
+    """The job of a line. Raises ValueError."""
+    job = _decoded(text, _Job)
+    try:
+        data = base64.b64decode(job.base64, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"its base64: {error}") from None
+    if hashlib.sha256(data).hexdigest() != job.sha256:
+        raise ValueError(f"its sha256 is not that of its {len(data)} bytes: they were changed")
+    try:
+        tube = Tube(job.tube)
+    except ValueError as error:
+        raise ValueError(f"its tube: {error}") from None
+    told = {key: value for key, value in json.loads(text).items() if key not in _Job.__struct_fields__}
+    return Item(tube, data, told, number)
+
+
+def _decoded(text: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"is no line of ours: {error}") from None
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

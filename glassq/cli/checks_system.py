@@ -1,0 +1,226 @@
+"""What `glassq doctor` looks at beyond glassq: versions, systemd's units, disks, and whether the clock is kept right.
+
+A new check is a function of the App that yields what it saw, and a line in SYSTEM.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import glassq
+from glassq.cli.checks import Check, is_loopback, mount, nearest
+from glassq.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from glassq.cli.app import App
+
+# systemd answers at once, or something is wrong with it; in seconds.
+PATIENT = 3.0
+# beanstalkd takes 10 MiB at a time, and a disk that fills up leaves no time for somebody to come. In bytes.
+LEAST_FREE = 100 << 20
+
+_LIBRARIES = ("greenstalk", "gunicorn", "gunicorn_h1c", "falcon", "msgspec", "sqlalchemy")
+_UNITS = (
+    "glassq.target",
+    "glassq-beanstalkd.socket",
+    "glassq-beanstalkd.service",
+    "glassq-web.socket",
+    "glassq-web.service",
+    "glassq-worker.service",
+)
+_PROPERTIES = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "Result",
+    "NRestarts",
+    "ExecStart",
+    "ExecMainStartTimestampMonotonic",
+)
+
+
+def versions(app: App) -> Iterator[Check]:
+    found = [f"glassq {glassq.__version__}", f"Python {platform.python_version()}"]
+    for name in _LIBRARIES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"no {name}")
+    yield Check("versions", True, f"{', '.join(found)}; in {sys.prefix}")
+
+
+def units(app: App) -> Iterator[Check]:
+    said, why = _ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", *_UNITS)
+    if why:
+        yield Check("units", None, f"not asked: {why}")
+    else:
+        yield from all_units(read_units(said))
+
+
+def all_units(found: list[dict[str, str]]) -> Iterator[Check]:
+    """What the properties of all our units mean; where none is in use, that is one line."""
+    if not any(each.get("LoadState") == "loaded" for each in found):
+        yield Check("units", None, "systemd runs here, but has none of glassq's units", "see docs/installing.md")
+        return
+    if all(each["ActiveState"] == "inactive" and each["UnitFileState"] in ("disabled", "static") for each in found):
+        said = "none of glassq's units runs here, or starts at boot"
+        yield Check("units", None, said, "systemctl enable --now glassq.target")
+        return
+    for each in found:
+        yield unit(each)
+        yield from another(each)
+    if stale := [each["Id"] for each in found if each.get("NeedDaemonReload") == "yes"]:
+        said = f"changed on disk since systemd read them: {', '.join(stale)}"
+        yield Check("units", None, said, "systemctl daemon-reload")
+
+
+def read_units(said: str) -> list[dict[str, str]]:
+    """The properties of each unit, as `systemctl show` prints them: name=value a line, units apart by an empty line."""
+    blocks = (block.splitlines() for block in said.strip().split("\n\n"))
+    return [dict(line.split("=", 1) for line in block if "=" in line) for block in blocks]
+
+
+def unit(properties: Mapping[str, str]) -> Check:
+    """What one unit's properties mean."""
+    name, active, sub = properties["Id"], properties["ActiveState"], properties["SubState"]
+    loaded, boots = properties["LoadState"], properties["UnitFileState"]
+    log = f"journalctl -u {name} says why"
+    if loaded == "masked":
+        return Check("unit", None, f"{name} is masked", f"systemctl unmask {name}, if it is to run here")
+    if loaded == "not-found":
+        return Check("unit", None, f"{name} is not there", "install glassq again")
+    if loaded != "loaded":
+        return Check("unit", False, f"{name} cannot be read ({loaded})", f"systemctl status {name} says why")
+    if active == "failed":
+        return Check("unit", False, f"{name} has failed ({properties['Result']})", log)
+    if sub.startswith("auto-restart"):
+        said = f"{name} ends again and again ({properties['Result']}; restarts: {properties['NRestarts']})"
+        return Check("unit", False, said, log)
+    if active == "inactive":
+        return _idle(name, boots)
+    if active != "active":
+        return Check("unit", None, f"{name} is {active} ({sub})", f"systemctl status {name} says more")
+    if boots == "disabled":
+        return Check("unit", None, f"{name} runs, but does not start at boot", f"systemctl enable {name}")
+    return Check("unit", True, f"{name} is active ({sub}), {boots}")
+
+
+def _idle(name: str, boots: str) -> Check:
+    if boots == "static":
+        return Check("unit", True, f"{name} does not run: its socket starts it when it is needed")
+    if boots == "disabled":
+        said = f"{name} neither runs nor starts at boot"
+        return Check("unit", None, said, f"systemctl enable --now {name}, if it is to run here")
+    return Check("unit", False, f"{name} does not run ({boots})", f"systemctl start {name}")
+
+
+def another(properties: Mapping[str, str]) -> Iterator[Check]:
+    """Whether what a unit runs is not what answers here."""
+    program = re.search(r"path=(\S+/glassq-\w+) ;", properties.get("ExecStart", ""))
+    if program is None:
+        return
+    name, place = properties["Id"], Path(program[1]).parent
+    if place.resolve() != Path(sys.prefix, "bin").resolve():
+        here = f"this is glassq {glassq.__version__} in {sys.prefix}"
+        yield Check("unit", None, f"{name} runs {program[1]}, but {here}", f"ask that one: {place}/glassq doctor")
+        return
+    started = int(properties.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+    # when the file came into being here; its modification may be as old as the package
+    installed = time.monotonic() - (time.time() - Path(glassq.__file__).stat().st_ctime)
+    if properties["ActiveState"] == "active" and 0 < started < installed:
+        said = f"{name} was started before glassq {glassq.__version__} was installed"
+        yield Check("unit", None, said, f"systemctl restart {name}")
+
+
+def disks(app: App) -> Iterator[Check]:
+    """The spool's is told with the spool."""
+    on: dict[Path, set[str]] = {}
+    for what, path in _places(app):
+        on.setdefault(mount(nearest(path.absolute())), set()).add(what)
+    for place, names in sorted(on.items()):
+        disk = os.statvfs(place)
+        free = disk.f_bavail * disk.f_frsize
+        said = f"the disk at {place} has {free >> 20} MiB free, for {' and '.join(sorted(names))}"
+        if disk.f_files and not disk.f_favail:
+            yield Check("disk", False, f"the disk at {place} has no inodes free", "remove files there")
+        elif free < LEAST_FREE:
+            yield Check("disk", False, said, "make room there")
+        else:
+            yield Check("disk", True, said)
+
+
+def _places(app: App) -> Iterator[tuple[str, Path]]:
+    """What is kept on disks of this machine."""
+    from glassq.ledger.schema import parse_url, sqlite_file
+
+    settings = app.settings
+    # what is wrong with a URL is told elsewhere
+    with suppress(SettingsError):
+        if file := sqlite_file(parse_url(settings.ledger.url)):
+            yield "ledger", file.parent
+    photos = urlsplit(settings.storage.url)
+    if photos.scheme == "file":
+        yield "photos", Path(photos.path)
+    queue = urlsplit(settings.queue.url)
+    if not queue.hostname or is_loopback(queue.hostname):
+        yield from (("binlog", path) for path in _binlogs())
+
+
+def _binlogs() -> Iterator[Path]:
+    """Where each beanstalkd that runs here keeps its binlog; beanstalkd tells nobody who asks it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            program, *options = (process / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
+            if Path(program).name != "beanstalkd":
+                continue
+            for option, value in zip(options, [*options[1:], ""], strict=True):
+                path = Path(value if option == "-b" else option[2:])
+                if option.startswith("-b") and path.is_absolute():
+                    yield path
+
+
+def clock_kept(app: App) -> Iterator[Check]:
+    said, why = _ask("timedatectl", "show", "--property=NTPSynchronized")
+    if why:
+        yield Check("clock", None, f"whether it is synchronised is not known: {why}")
+    elif said.strip() == "NTPSynchronized=yes":
+        yield Check("clock", True, "it is synchronised")
+    else:
+        # delays, ages and the order of ids are only as good as the clocks of all hosts
+        yield Check("clock", None, "it is not synchronised", "timedatectl set-ntp true")
+
+
+SYSTEM: list[Callable[[App], Iterator[Check]]] = [versions, units, disks, clock_kept]
+
+
+def _ask(program: str, *arguments: str) -> tuple[str, str]:
+    """What a program of systemd's says, and why it says nothing."""
+    path = shutil.which(program)
+    # sd_booted(3)
+    if path is None or not Path("/run/systemd/system").is_dir():
+        return "", "systemd does not run here"
+    try:
+        done = subprocess.run(
+            [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"{program} did not answer within {PATIENT:g} s"
+    if done.returncode:
+        return "", f"{program}: {done.stderr.strip() or f'exit {done.returncode}'}"
+    return done.stdout, ""

@@ -1,0 +1,123 @@
+"""`glassq completion`, and the words that a shell completes to.
+
+A shell asks at each TAB, so nothing here may fail, print or hang: what is not known in time is not offered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from glassq.cli.app import App
+from glassq.cli.output import line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+# Whoever presses TAB waits no longer than this for ledger or queue, in seconds.
+PATIENCE = 0.3
+# So many ids fit on a screen; of the buried ones, those buried last are looked at for a beginning that was typed.
+OFFERED, LOOKED_AT = 50, 1000
+# Descriptions stand beside an id.
+_WORDS = 60
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script that lets a shell complete glassq's commands, options, ids and tubes.
+
+    An installed glassq has it in place already. Elsewhere, for the shell that runs:
+
+    \b
+      bash, zsh:  eval "$(glassq completion bash)"
+      fish:       glassq completion fish | source
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None
+    made = kind(context.find_root().command, {}, "glassq", "_GLASSQ_COMPLETE")
+    # not made.source(): for bash that starts one, to look how old it is
+    script = made.source_template % made.source_vars()
+    # fish: a description goes on after a comma
+    click.echo(script.replace('(string split "," ', '(string split --max 1 "," '), nl=False)
+
+
+def buried_ids(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Ids of buried deliveries, as the ledger knows them, with their reasons."""
+    typed = set(context.params.get("ids") or ())
+
+    def look(app: App) -> Iterable[CompletionItem]:
+        with app.ledger() as ledger:
+            entries = ledger.recent(LOOKED_AT, "buried")
+        fits = (each for each in entries if each.delivery.startswith(incomplete.lower()) and each.delivery not in typed)
+        return (CompletionItem(each.delivery, help=line(each.reason)[:_WORDS]) for each in islice(fits, OFFERED))
+
+    return _in_time(context, look)
+
+
+def tubes(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Our tubes that exist now: the main one, and those of push queues."""
+
+    def look(app: App) -> Iterable[CompletionItem]:
+        from glassq.cli.find import our_tubes
+
+        with app.queue() as queue:
+            queue.until(time.monotonic() + PATIENCE)
+            return [CompletionItem(name) for name in our_tubes(queue) if name.startswith(incomplete)]
+
+    return _in_time(context, look)
+
+
+def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Whatever files the shell finds."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def push_queues(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The push queues of queue.yaml."""
+
+    def look(app: App) -> Iterable[CompletionItem]:
+        from glassq.push.queue_yaml import load
+
+        push = app.settings.push
+        names = load(push.queue_yaml, push.targets) if push else ()
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+    return _in_time(context, look)
+
+
+def sources(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The sources that the settings name."""
+
+    def look(app: App) -> Iterable[CompletionItem]:
+        ours, routes = app.settings.sources, app.settings.routes
+        named = {name for name in ours.__struct_fields__ if getattr(ours, name) is not None}
+        named |= {route.source for route in routes} | ({"push"} if app.settings.push else set())
+        return [CompletionItem(name) for name in sorted(named) if name.startswith(incomplete)]
+
+    return _in_time(context, look)
+
+
+def _in_time(context: click.Context, look: Callable[[App], Iterable[CompletionItem]]) -> list[CompletionItem]:
+    """What `look` finds, or nothing: after PATIENCE, and where it fails in whatever way."""
+    app = replace(context.find_object(App) or App(None, {}), config=context.find_root().params.get("config"))
+    found: list[CompletionItem] = []
+
+    def run() -> None:
+        with suppress(Exception):
+            found.extend(look(app))
+
+    logging.disable()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return list(found)

@@ -1,0 +1,358 @@
+"""`glassq move`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from glassq.cli import move as moving
+from glassq.cli.find import look
+from glassq.cli.jobs import Done, whole
+from glassq.delivery import decode, encode
+from glassq.errors import JobNotFound, QueueRefused, QueueUnavailable
+from glassq.queues.base import JobStats
+from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
+from tests.conftest import program, wait_for
+
+if TYPE_CHECKING:
+    from glassq.queues import Queue
+    from tests.cli.conftest import Cli
+    from tests.conftest import Beanstalkd
+
+ASIDE = "glassq.push.aside"
+STATES = frozenset({"ready", "reserved", "delayed", "buried"})
+
+
+def held(queue: Queue, tube: str) -> list[JobStats]:
+    """The tube's jobs, oldest first."""
+    return sorted((each for each in queue.scan(STATES, tube) if isinstance(each, JobStats)), key=lambda each: each.id)
+
+
+def names(queue: Queue, tube: str) -> list[str]:
+    return [look(queue, each.id).name for each in held(queue, tube)]
+
+
+@pytest.mark.parametrize("state", ["ready", "delayed", "buried"])
+def test_a_delivery_goes_into_the_other_tube_in_the_state_it_has(queue: Queue, cli: Cli, state: str) -> None:
+    told = a_delivery(evidence=(evidence(),))
+    old = put(queue, told, state)
+    said = cli("move", told.id, "--to", ASIDE, "--json")
+    assert said.code == 0
+    [done] = said.json["results"]
+    assert (done["did"], done["id"], done["delivery"]) == ("moved", told.id, told.id)
+    [moved] = held(queue, ASIDE)
+    assert (moved.id, moved.state) == (done["job"], state)
+    assert decode(queue.peek(moved.id).body) == told
+    with pytest.raises(JobNotFound):
+        queue.stats_job(old)
+
+
+def test_the_time_that_is_left_of_a_delay_stays_and_never_gets_shorter(queue: Queue, cli: Cli) -> None:
+    job = queue.put(encode(a_delivery()), delay=5000)
+    left = queue.stats_job(job).time_left
+    assert cli("move", str(job), "--to", ASIDE).code == 0
+    [moved] = held(queue, ASIDE)
+    assert left - 60 < moved.time_left <= 5000
+    assert moved.delay > left - 60
+
+
+def test_whoever_reads_the_line_knows_where_it_came_from(queue: Queue, cli: Cli) -> None:
+    told = a_delivery()
+    job = put(queue, told, "buried")
+    said = cli("move", told.id, "--to", ASIDE)
+    assert (
+        said.out
+        == f"job {held(queue, ASIDE)[0].id}, delivery {told.id}: moved: it was job {job} of tube glassq, buried\n"
+    )
+
+
+@pytest.mark.parametrize("state", ["ready", "delayed", "buried"])
+def test_the_bytes_of_a_damaged_job_stay_as_they_are(queue: Queue, cli: Cli, state: str) -> None:
+    job = put_bytes(queue, b"\x00damaged\xff", state)
+    assert cli("move", str(job), "--to", ASIDE).code == 0
+    [moved] = held(queue, ASIDE)
+    assert (moved.state, queue.peek(moved.id).body) == (state, b"\x00damaged\xff")
+
+
+def test_attempts_that_were_lost_are_not_forgotten_with_the_job(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(lost=1))
+    for _ in range(2):
+        consumer = beanstalkd.queue()
+        consumer.reserve_job(job)
+        consumer.close()
+    wait_for(lambda: queue.stats_job(job).state == "ready", "the job to be free")
+    assert cli("move", str(job), "--to", ASIDE).code == 0
+    moved = queue.reserve(0, [ASIDE])
+    assert moved is not None
+    assert (decode(moved.body).lost, queue.stats_job(moved.id).lost) == (3, 0)
+
+
+def test_a_kicked_delivery_keeps_its_fresh_budget_though_the_new_job_was_never_kicked(queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(buried="no", attempt=8, failures=8, lost=2), "buried")
+    queue.kick(job)
+    assert cli("move", str(job), "--to", ASIDE).code == 0
+    moved = queue.reserve(0, [ASIDE])
+    assert moved is not None
+    told = decode(moved.body)
+    assert (told.buried, told.attempt, told.failures, told.lost) == ("", 9, 0, 0)
+
+
+def test_a_delivery_whose_burying_was_cut_off_lies_buried_then(queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(buried="gave up"), "delayed")
+    assert cli("move", str(job), "--to", ASIDE).code == 0
+    assert [each.state for each in held(queue, ASIDE)] == ["buried"]
+
+
+def test_what_is_worked_or_not_ours_or_there_already_stays_and_the_rest_goes(queue: Queue, cli: Cli) -> None:
+    reserved, ours = put(queue, a_delivery(), "reserved"), put(queue, a_delivery())
+    foreign = queue.put(b"another program's", tube="elsewhere")
+    there = queue.put(encode(a_delivery()), tube=ASIDE)
+    said = cli("move", *map(str, (reserved, foreign, there, 4711, ours)), "--to", ASIDE, "--json")
+    assert said.code == 1
+    did = {row["id"]: (row["did"], row["why"]) for row in said.json["results"]}
+    assert {each for each, (what, _) in did.items() if what == "moved"} == {str(ours)}
+    assert "a consumer works it right now" in did[str(reserved)][1]
+    assert "tube elsewhere, which is not ours" in did[str(foreign)][1]
+    assert "in that tube already" in did[str(there)][1]
+    assert "there is no job 4711" in did["4711"][1]
+    assert queue.stats_job(foreign).tube == "elsewhere"
+
+
+# -- many --------------------------------------------------------------------------------------------------------------
+
+
+def test_all_that_lies_buried_is_moved_and_nothing_else(queue: Queue, cli: Cli) -> None:
+    buried = [a_delivery() for _ in range(3)]
+    jobs = [put(queue, each, "buried") for each in buried]
+    put(queue, a_delivery())
+    task = queue.put(encode(a_delivery()), tube="glassq.push.mail")
+    queue.reserve_job(task)
+    queue.bury(task)
+    assert cli("move", "--all", "--to", ASIDE, "--yes").code == 0
+    assert names(queue, ASIDE)[:3] == [each.id for each in buried]
+    assert {each.state for each in held(queue, ASIDE)} == {"buried"}
+    assert (len(held(queue, ASIDE)), len(held(queue, "glassq.push.mail"))) == (4, 0)
+    assert [each.state for each in held(queue, "glassq")] == ["ready"]
+    assert all(job < held(queue, ASIDE)[0].id for job in jobs)
+
+
+def test_a_poisoned_kind_goes_aside_by_its_reason(queue: Queue, cli: Cli) -> None:
+    poisoned, other = a_delivery(buried="video: no such codec"), a_delivery(buried="503")
+    put(queue, other, "buried")
+    put(queue, poisoned, "buried")
+    assert cli("move", "--where", "error~codec", "--to", ASIDE, "--yes").code == 0
+    assert (names(queue, ASIDE), names(queue, "glassq")) == ([poisoned.id], [other.id])
+    assert cli("move", "--where", "error~codec", "--to", ASIDE, "--yes").out == "nothing that lies buried fits\n"
+
+
+def test_all_that_waits_in_a_tube_of_an_old_name_comes_in_its_order(queue: Queue, cli: Cli) -> None:
+    sent = [a_delivery() for _ in range(4)]
+    ready = [queue.put(encode(each), tube="old") for each in sent]
+    buried = queue.put(encode(a_delivery(buried="no")), tube="old")
+    queue.reserve_job(buried)
+    queue.bury(buried)
+    queue.put(b"damaged", delay=3000, tube="old")
+    worked = queue.put(encode(a_delivery()), tube="old")
+    queue.reserve_job(worked)
+    said = cli("move", "--from", "old", "--to", "glassq", "--yes")
+    assert said.code == 0
+    assert "1 delivery of tube old at work now" in said.err
+    tube = queue.stats_tube()
+    assert (tube.ready, tube.delayed, tube.buried) == (4, 1, 1)
+    got = [queue.reserve(0) for _ in ready]
+    assert [decode(each.body).id for each in got if each] == [each.id for each in sent]
+    assert [each.id for each in held(queue, "old")] == [worked]
+
+
+def test_of_a_tube_the_newest_that_fit_are_moved_where_a_limit_is_given(queue: Queue, cli: Cli) -> None:
+    sent = [a_delivery() for _ in range(4)]
+    for each in sent:
+        queue.put(encode(each), tube="old")
+    queue.put(encode(msgspec.structs.replace(a_delivery(), source="cron")), tube="old")
+    assert cli("move", "--from", "old", "--source", "mirror", "--limit", "2", "--to", "glassq", "--yes").code == 0
+    assert names(queue, "glassq") == [each.id for each in sent[2:]]
+
+
+def test_a_tube_that_no_pool_of_these_settings_works_is_told(queue: Queue, cli: Cli) -> None:
+    for tube, why in (("old", "expected glassq or glassq.push.QUEUE"), (ASIDE, "there is no section [push]")):
+        said = cli("move", str(put(queue, a_delivery())), "--to", tube)
+        assert said.code == 0
+        assert f"no pool with these settings works tube {tube}: {why}" in said.err
+    yaml = cli.directory / "queue.yaml"
+    yaml.write_text("queue:\n- name: aside\n  rate: 1/s\n")
+    cli.configure(f'[push]\nqueue_yaml = "{yaml}"\n')
+    assert cli("move", str(put(queue, a_delivery())), "--to", ASIDE).err == ""
+    other = cli("move", str(put(queue, a_delivery())), "--to", "glassq.push.other")
+    assert "queue.yaml has no queue other" in other.err
+
+
+def test_a_dry_run_moves_nothing_and_says_what_would_go(queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(), "buried")
+    for which in ([str(job)], ["--all"], ["--from", "glassq"]):
+        said = cli("move", *which, "--to", ASIDE, "--dry-run", "--json")
+        assert (said.code, [row["did"] for row in said.json["results"]]) == (0, ["would be moved"])
+    assert queue.stats_job(job).state == "buried"
+    assert held(queue, ASIDE) == []
+
+
+def test_many_are_asked_about_and_nobody_to_ask_is_a_refusal(queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(), "buried")
+    said = cli("move", "--all", "--to", ASIDE)
+    assert (said.code, queue.stats_job(job).tube) == (2, "glassq")
+    assert f"move 1 delivery to tube {ASIDE}?" in said.err
+    assert cli.at_terminal("move", "--all", "--to", ASIDE, answer="n\n").code == 1
+    assert queue.stats_job(job).tube == "glassq"
+    assert cli.at_terminal("move", "--all", "--to", ASIDE, answer="y\n").code == 0
+    assert len(held(queue, ASIDE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--to", "a b", "--all"], "expected a tube name"),
+        (["--to", NASTY, "--all"], "expected a tube name"),
+        (["--to", "glassq\r\ndelete 1", "--all"], "expected a tube name"),
+        (["--to", "x", "--from", "-x"], "expected a tube name"),
+        (["--to", "x" * 201, "--all"], "expected a tube name"),
+        (["--to", "x", "--from", "x"], "name the same tube"),
+        (["--to", "x", "--from", "y", "--all"], "without --all and --tube"),
+        (["--to", "x", "--from", "y", "--tube", "glassq"], "without --all and --tube"),
+        (["--to", "x"], "expected either ids"),
+        (["--to", "x", "1", "--all"], "expected either ids"),
+        (["--to", "x", "1", "--from", "y"], "expected either ids"),
+        (["--to", "x", "1", "--limit", "2"], "--limit goes with"),
+        (["--all"], "--to"),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(offline: Cli, arguments: list[str], why: str) -> None:
+    said = offline("move", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert why in said.err
+    assert "\x1b" not in said.err
+
+
+# -- interrupted -------------------------------------------------------------------------------------------------------
+
+
+class Dying:
+    """The real queue, which stops at the nth command of a kind that changes something, before or after it."""
+
+    def __init__(self, queue: Queue, step: int, error: BaseException) -> None:
+        self._queue = queue
+        self._left = step
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        command = getattr(self._queue, name)
+        if name not in ("put", "reserve_job", "bury", "release", "delete"):
+            return command
+
+        def counted(*arguments: Any, **more: Any) -> Any:
+            if not self._left:
+                # what dies has its connection closed
+                self._queue.close()
+                raise self._error
+            self._left -= 1
+            return command(*arguments, **more)
+
+        return counted
+
+
+@pytest.mark.parametrize("state", ["ready", "delayed", "buried"])
+@pytest.mark.parametrize("step", range(6))
+def test_whoever_dies_between_two_steps_leaves_the_delivery_at_least_once(
+    beanstalkd: Beanstalkd, queue: Queue, state: str, step: int
+) -> None:
+    told = a_delivery()
+    job = put(queue, told, state)
+    dying = beanstalkd.queue()
+    with suppress(QueueUnavailable):
+        moving.carry(Dying(dying, step, QueueUnavailable("gone")), look(queue, job), ASIDE)  # type: ignore[arg-type]
+    dying.close()
+    wait_for(lambda: not any(each.state == "reserved" for each in all_held(queue)), "the connection to be gone")
+    there = names(queue, "glassq") + names(queue, ASIDE)
+    assert there
+    assert set(there) == {told.id}
+    assert len(there) <= 2
+
+
+def all_held(queue: Queue) -> list[JobStats]:
+    return [*held(queue, "glassq"), *held(queue, ASIDE)]
+
+
+def test_a_delivery_that_a_consumer_takes_meanwhile_is_left_to_it_alone(beanstalkd: Beanstalkd, queue: Queue) -> None:
+    job = put(queue, a_delivery())
+    found, consumer = look(queue, job), beanstalkd.queue()
+    consumer.reserve_job(job)
+    with pytest.raises(JobNotFound):
+        moving.carry(queue, found, ASIDE)
+    assert held(queue, ASIDE) == []
+    assert queue.stats_job(job).state == "reserved"
+    consumer.close()
+
+
+def test_a_queue_that_takes_no_puts_leaves_everything_as_it_is_and_is_exit_75(
+    beanstalkd: Beanstalkd, queue: Queue, cli: Cli
+) -> None:
+    jobs = [put(queue, a_delivery(), state) for state in ("ready", "delayed", "buried")]
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
+    said = cli("move", *map(str, jobs), "--to", ASIDE)
+    assert said.code == 75
+    assert "0 of 3 were moved" in said.err
+    assert [queue.stats_job(job).state for job in jobs] == ["ready", "delayed", "buried"]
+
+
+def test_what_was_moved_before_the_queue_went_away_is_said(
+    queue: Queue, cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails_third(job: int) -> Done:
+        if job == 3:
+            raise QueueRefused("draining")
+        return Done(str(job), job, None, "moved")
+
+    with pytest.raises(QueueRefused):
+        moving._each([1, 2, 3, 4], fails_third, [], 4, as_json=False)
+    said = capsys.readouterr()
+    assert said.out.count(": moved") == 2
+    assert "until then 2 of 4 were moved; the one after them may be in both tubes" in said.err
+
+
+def test_ctrl_c_waits_for_the_delivery_at_hand_and_tells_how_far_it_was() -> None:
+    done: list[Done] = []
+    steps = []
+
+    def interrupted_at_the_second(job: int) -> Done:
+        if job == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        steps.append(job)
+        return Done(str(job), job, None, "moved")
+
+    moving._each([1, 2, 3], interrupted_at_the_second, done, 3, as_json=False)
+    assert steps == [1, 2]
+    assert [each.did for each in done] == ["moved", "moved", "nothing"]
+    assert done[-1].why == "interrupted: 2 of 3 are moved"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_a_command_by_default_does_so_only_after_the_block(number: signal.Signals) -> None:
+    code = (
+        "import os, signal; from glassq.cli.jobs import whole\n"
+        f"with whole():\n    os.kill(os.getpid(), {int(number)}); print('whole', flush=True)\n"
+        "print('not reached')"
+    )
+    done = subprocess.run([*program("glassq")[:1], "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-number, "whole\n")
+
+
+def test_signals_are_taken_as_before_after_a_block() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with whole():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before

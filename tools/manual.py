@@ -1,0 +1,260 @@
+"""Writes glassq's manual pages into a directory: `python tools/manual.py DIR`.
+
+They come from what `--help` says and from the comments of conf/glassq.toml, so each truth has one place. Run it by the
+interpreter of the environment that glassq is installed in. SOURCE_DATE_EPOCH, where it is set, dates the pages.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from glassq import __version__
+from glassq.cli import main as program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SETTINGS = Path(__file__).parent.parent / "conf" / "glassq.toml"
+DATE = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
+
+# What the daemons' --help has no place for.
+DAEMONS = {
+    "glassq-web": (
+        "the intake of glassq: takes pings and keeps them",
+        {
+            "Signals": [
+                ("TERM", "Stop: what has begun is answered first."),
+                ("HUP", "Read the settings anew, in new workers; no ping is refused meanwhile."),
+                ("TTIN, TTOU", "One worker more, one less."),
+            ],
+            "Exit status": [
+                ("0", "It was told to stop."),
+                ("75", "The address is in use."),
+                ("78", "The settings cannot be used."),
+            ],
+        },
+    ),
+    "glassq-worker": (
+        "the pool of glassq: works deliveries",
+        {
+            "Signals": [
+                ("TERM, INT", "Stop: the children finish what they work on. A second one is QUIT."),
+                ("QUIT", "Stop now: what is being worked is given back to the queue, and burns no attempt."),
+                (
+                    "HUP",
+                    "Read settings and handlers anew: for each new child that is up, an old one ends when it has "
+                    "finished. Where a new one cannot start, the old ones stay.",
+                ),
+                ("TTIN, TTOU", "One child more, one less."),
+                ("USR2", "Everybody's stacks into the log."),
+            ],
+            "Exit status": [("0", "It was told to stop."), ("78", "The settings, or a handler, cannot be used.")],
+        },
+    ),
+}
+FILES = [
+    ("/etc/glassq/glassq.toml", "The settings; see glassq.toml(5)."),
+    ("/etc/glassq/queue.yaml", "The push queues."),
+    ("/etc/glassq/secrets/", "Secrets, a file each."),
+    ("/var/lib/glassq/ledger.db", "The record of what happened."),
+    ("/var/lib/glassq-beanstalkd/", "The queue."),
+    ("/var/spool/glassq/", "Pings that are kept while the queue cannot take them."),
+]
+ENVIRONMENT = [("GLASSQ_CONFIG", "The settings file, where --config names none.")]
+
+_SPECIAL = {"\\": r"\(rs", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti", '"': r"\(dq"}
+
+
+def escaped(text: str) -> str:
+    """The text as roff prints it, character by character."""
+    plain = "".join(_SPECIAL.get(each, each if each.isascii() else f"\\[u{ord(each):04X}]") for each in text)
+    return rf"\&{plain}" if plain.startswith(".") else plain
+
+
+def running(text: str) -> str:
+    """The same for prose: on one line, with what stands in backticks in bold."""
+    words = " ".join(text.split())
+    return re.sub(r"\\\(ga(.+?)\\\(ga", r"\\fB\1\\fR", escaped(words))
+
+
+class Page:
+    """One page: roff, line by line."""
+
+    def __init__(self, name: str, number: int, says: str) -> None:
+        self.file = f"{name}.{number}"
+        self.lines = [f'.TH {escaped(name.upper())} {number} {DATE} "glassq {escaped(__version__)}" "glassq manual"']
+        # names of commands and files are not to be hyphenated, nor words spread
+        self.lines += [".nh", ".ad l"]
+        self.section("Name")
+        self.lines.append(f"{escaped(name)} \\- {running(says).removesuffix('.')}")
+
+    def section(self, title: str) -> None:
+        self.lines.append(f".SH {escaped(title.upper())}")
+
+    def part(self, title: str) -> None:
+        self.lines.append(f'.SS "{escaped(title)}"')
+
+    def prose(self, text: str) -> None:
+        """Paragraphs; one that begins with a line of "\\b" is kept as it is, as in click's help."""
+        for number, paragraph in enumerate(each for each in inspect.cleandoc(text).split("\n\n") if each.strip()):
+            before = [".PP"] if number else []
+            if paragraph.startswith("\b"):
+                self.lines += [*before, *_kept(paragraph.lstrip("\b\n"))]
+            else:
+                self.lines += [*before, running(paragraph)]
+
+    def items(self, rows: Iterable[tuple[str, str]]) -> None:
+        for term, words in rows:
+            self.lines += [".TP", rf"\fB{escaped(term)}\fR", running(words) or r"\&"]
+
+    def usage(self, text: str) -> None:
+        # usage lines are typed: not filled, nor hyphenated
+        self.lines += [".nf", rf"\fB{escaped(text)}\fR", ".fi"]
+
+    def write(self, directory: Path) -> None:
+        (directory / self.file).write_text("\n".join(self.lines) + "\n", "ascii")
+
+
+def _kept(text: str) -> list[str]:
+    return [".nf", *(escaped(line) or r"\&" for line in text.splitlines()), ".fi"]
+
+
+def pages() -> Iterator[Page]:
+    root = click.Context(program.cli, info_name="glassq", **program.cli.context_settings)
+    names = [name for names in program.SECTIONS.values() for name in names]
+    commands = {name: command for name in names if (command := program.cli.get_command(root, name))}
+    yield _overview(root, list(commands))
+    for name, command in commands.items():
+        yield _command(root, name, command)
+    for name in DAEMONS:
+        yield _daemon(name)
+    yield _settings()
+
+
+def _overview(root: click.Context, names: list[str]) -> Page:
+    page = Page("glassq", 1, "takes webhook pings, keeps them, and works them later: the operator's commands")
+    _explain(page, root)
+    page.section("Commands")
+    for title, listed in program.SECTIONS.items():
+        rows = [(name, f"{program.COMMANDS[name][1]} See glassq-{name}(1).") for name in listed if name in names]
+        if rows:
+            page.part(title)
+            page.items(rows)
+    page.section("Exit status")
+    # the table in the module's own words
+    page.items(re.findall(r"^\| (\d+) +\| (.+?) +\|$", program.__doc__ or "", re.MULTILINE))
+    page.section("Environment")
+    page.items(ENVIRONMENT)
+    page.section("Files")
+    page.items(FILES)
+    return _see(page, *(f"glassq-{name}(1)" for name in names), "glassq-web(8)", "glassq-worker(8)", "glassq.toml(5)")
+
+
+def _command(root: click.Context, name: str, command: click.Command) -> Page:
+    page = Page(f"glassq-{name}", 1, program.COMMANDS[name][1])
+    context = click.Context(command, info_name=name, parent=root)
+    _explain(page, context)
+    if isinstance(command, click.Group):
+        page.section("Commands")
+        for each in command.list_commands(context):
+            if found := command.get_command(context, each):
+                page.part(f"{name} {each}")
+                _explain(page, click.Context(found, info_name=each, parent=context), under=True)
+    _epilog(page, command.epilog)
+    page.section("Exit status")
+    page.prose("0: done. 1: failed, or some of what was asked could not be done. The others are in glassq(1).")
+    return _see(page, "glassq(1)", "glassq.toml(5)")
+
+
+def _explain(page: Page, context: click.Context, *, under: bool = False) -> None:
+    """Synopsis, description and options; of a command `under` another one, without headings."""
+    command = context.command
+    if not under:
+        page.section("Synopsis")
+    page.usage(" ".join([context.command_path, *command.collect_usage_pieces(context)]))
+    if not under:
+        page.section("Description")
+    else:
+        page.lines.append(".PP")
+    page.prose(command.help or "")
+    if not under:
+        page.section("Options")
+    records = (parameter.get_help_record(context) for parameter in command.get_params(context))
+    page.items(record for record in records if record and record[1])
+
+
+def _epilog(page: Page, epilog: str | None) -> None:
+    """What follows the options: a title, and lines that are kept."""
+    if epilog:
+        title, _, lines = epilog.lstrip("\b\n").partition("\n")
+        page.section(title.rstrip(":"))
+        page.lines += _kept(lines)
+
+
+def _daemon(name: str) -> Page:
+    says, sections = DAEMONS[name]
+    page = Page(name, 8, says)
+    script = [sys.executable, str(Path(sys.executable).with_name(name)), "--help"]
+    said = subprocess.run(script, env={**os.environ, "COLUMNS": "1000"}, capture_output=True, text=True, check=True)
+    usage, description, options = said.stdout.split("\n\n", 2)
+    page.section("Synopsis")
+    page.usage(usage.removeprefix("usage: "))
+    page.section("Description")
+    page.prose(description)
+    page.section("Options")
+    page.items(re.findall(r"^  (-.*?)  +(.*)$", options, re.MULTILINE))
+    for title, rows in sections.items():
+        page.section(title)
+        page.items(rows)
+    return _see(page, "glassq(1)", "glassq.toml(5)")
+
+
+def _settings() -> Page:
+    page = Page("glassq.toml", 5, "the settings of glassq")
+    head, _, rest = SETTINGS.read_text().partition("\n\n")
+    page.section("Description")
+    page.prose(_uncommented(head.splitlines()))
+    page.section("Settings")
+    remarks: list[str] = []
+    for line in rest.splitlines():
+        # keys and sections that have no default stand there as comments
+        table, entry = re.fullmatch(r"(?:# )?(\[+[a-z.]+\]+)", line), re.fullmatch(r"(?:# )?([a-z_]+ = \S.*)", line)
+        if table:
+            page.part(table[1])
+            page.prose(_uncommented(remarks))
+        elif entry:
+            page.items([(entry[1], _uncommented(remarks))])
+        elif line and not line.startswith("# ---"):
+            remarks.append(line)
+            continue
+        remarks = []
+    return _see(page, "glassq(1)", "glassq-web(8)", "glassq-worker(8)")
+
+
+def _uncommented(lines: Iterable[str]) -> str:
+    return " ".join(line.removeprefix("#").strip() for line in lines)
+
+
+def _see(page: Page, *others: str) -> Page:
+    page.section("See also")
+    page.lines.append(",\n".join(rf"\fB{escaped(each[:-3])}\fR{each[-3:]}" for each in others))
+    return page
+
+
+def main(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for page in pages():
+        page.write(directory)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
