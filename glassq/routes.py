@@ -158,13 +158,18 @@ def _load(name: str, index: int, file: str) -> Handler:
         handler = getattr(importlib.import_module(module_name), function_name)
     except (Exception, SystemExit) as error:
         raise SettingsError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
-    if inspect.iscoroutinefunction(handler) or inspect.isgeneratorfunction(handler):
+    return as_handler(handler, where)
+
+
+def as_handler(function: Callable[..., Result], where: str) -> Handler:
+    """The function as a handler of two arguments. Raises SettingsError, which begins with `where`, for what is none."""
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         # called, it would do nothing, and the delivery would count as done
         raise SettingsError(f"{where}: expected a plain function, without async and yield")
-    if _takes(handler, "delivery", "context"):
-        return cast("Handler", handler)
-    if _takes(handler, "delivery"):
-        return _of_one(handler)
+    if _takes(function, "delivery", "context"):
+        return function
+    if _takes(function, "delivery"):
+        return _of_one(function)
     raise SettingsError(f"{where}: expected a function of (delivery) or (delivery, context)")
 
 

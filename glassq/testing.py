@@ -1,0 +1,237 @@
+"""For the tests of a handler's author: one attempt, run as a child of the pool runs it, without a queue.
+
+    from glassq.testing import work
+
+    def test_a_share_without_a_photo_is_dropped() -> None:
+        came = work("handlers:handle", b'{"itemId": "1"}', labels={"collection": "timeline"})
+        assert (came.state, came.reason) == ("dropped", "no photo")
+
+Routes, Context, deadline, budget, backoff and evidence are the pool's own. What needs a queue or a ledger is left out:
+`coalesce` and `dedupe_window` drop nothing here, and what ignores its deadline is not killed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from glassq import delivery as envelope
+from glassq import routes
+from glassq import settings as configuration
+from glassq.errors import Drop, SettingsError
+from glassq.routes import Context, Destination, Routes
+from glassq.settings import Route, Settings
+from glassq.values import HandlerName
+from glassq.worker import outcome as outcomes
+from glassq.worker.lease import Lease
+from glassq.worker.outcome import Kind, Policy
+from glassq.worker.scoreboard import Scoreboard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from glassq.delivery import Delivery, Evidence
+    from glassq.queues import Queue
+    from glassq.routes import Handler, Result
+    from glassq.worker.outcome import Outcome
+
+_STATES = {
+    Kind.DONE: "done",
+    Kind.DROPPED: "dropped",
+    Kind.RETRY: "retrying",
+    Kind.BURY: "buried",
+    Kind.INTERRUPTED: "given back",
+    Kind.LEASE_LOST: "lease lost",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What one attempt came to.
+
+    `state`    "done", "dropped", "retrying" or "buried", as the ledger and the log have it
+    `reason`   why, in the words that an operator reads; "" when it is done
+    `result`   what the handler returned
+    `delay`    seconds until the next attempt; beanstalkd takes them in whole ones, rounded up
+    `evidence` what an operator sees of a failure; None when it is done
+    `error`    what the handler raised, to look at or to raise again
+    `delivery` as it lies in the queue from now on; of one that is over, as the handler got it
+    """
+
+    state: str
+    reason: str
+    result: Result
+    delay: float
+    evidence: Evidence | None
+    error: BaseException | None = field(repr=False)
+    delivery: Delivery = field(repr=False)
+    _work: Callable[[Delivery], Worked] = field(repr=False, compare=False)
+
+    def again(self) -> Worked:
+        """The next attempt: after the delay, or of a buried one after a kick. Raises ValueError where there is none."""
+        if self.state == "retrying":
+            return self._work(self.delivery)
+        if self.state == "buried":
+            return self._work(outcomes.after_kick(self.delivery))
+        raise ValueError(f"there is no next attempt: it is {self.state}")
+
+    def until_over(self, most: int = 100) -> Worked:
+        """The last of all attempts that follow, without the delays between them; itself where none does.
+
+        Raises RuntimeError after `most`: a handler that waits (`Retry(counts=False)`) must give up by itself.
+        """
+        came = self
+        for _ in range(most):
+            if came.state != "retrying":
+                break
+            came = came.again()
+        if came.state == "retrying":
+            raise RuntimeError(f"not over after {most} more attempts: {came.reason}")
+        return came
+
+
+def work(
+    handler: Callable[..., Result] | str | None,
+    body: bytes = b"",
+    *,
+    source: str = "mirror",
+    labels: Mapping[str, str] | None = None,
+    attempt: int = 1,
+    settings: Settings | str | Path | None = None,
+    context: Context | None = None,
+    deadline: float | None = None,
+) -> Worked:
+    """Runs a handler once on a delivery of this body and says what the attempt came to.
+
+    `handler` is a function of (delivery) or (delivery, context), or "module:function"; None: the one that the routes
+    of `settings` choose. Of a later `attempt` all before it have failed. `settings` is a glassq.toml or its value;
+    left out, all defaults. Give a `context` in their place to `keep` what the handler gets by `once`. `deadline` is
+    the soft one, in seconds; given, it ends a handler that overruns it as in the pool: by SIGALRM, in the main thread.
+
+    Raises SettingsError for what a pool would refuse at its start. KeyboardInterrupt is the tester's, and passes.
+    """
+    if context is None:
+        context = Context(_settings(settings))
+    elif settings is not None:
+        raise TypeError("a context has its settings: give one of the two")
+    loaded = _routes(handler, source, context.settings)
+    loaded.prepare(context)
+    new = envelope.new(source, body, dict(labels or {}))
+    return _Child(loaded, context, deadline).work(msgspec.structs.replace(new, attempt=attempt, failures=attempt - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """What stays from one attempt to the next."""
+
+    routes: Routes
+    context: Context
+    deadline: float | None
+
+    def work(self, delivery: Delivery) -> Worked:
+        # as it would come out of the queue, with what a job has no room for left out
+        delivery = envelope.decode(envelope.encode(delivery))
+        found = self._match(delivery)
+        worker = self.context.settings.worker
+        started, at = time.monotonic(), datetime.now(UTC)
+        self.context.deadline = started + (worker.deadline - worker.grace if self.deadline is None else self.deadline)
+        try:
+            result = self._run(delivery, found)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            duration = time.monotonic() - started
+            age = duration if delivery.tried is None else (datetime.now(UTC) - delivery.tried).total_seconds()
+            outcome = self._decide(error, delivery, found, age)
+            evidence = outcomes.witness(error, delivery, outcome, duration)
+            following = _following(delivery, outcome, evidence, at)
+            return Worked(
+                _STATES[outcome.kind], outcome.reason, None, outcome.delay, evidence, error, following, self.work
+            )
+        return Worked("done", "", result, 0.0, None, None, delivery, self.work)
+
+    def _match(self, delivery: Delivery) -> Destination | None:
+        found = self.routes.match(delivery)
+        if found and found.route.handler.is_url:
+            raise SettingsError(f"the route leads to {found.route.handler}: an endpoint is tested by a request to it")
+        return found
+
+    def _run(self, delivery: Delivery, found: Destination | None) -> Result:
+        if found is None:
+            raise Drop("no route")
+        if self.deadline is None:
+            return _call(found.handler, delivery, self.context)
+        before = signal.getsignal(signal.SIGALRM)
+        # an endless lease is never touched, so it needs no queue
+        lease = Lease(cast("Queue", None), math.inf, Scoreboard(1).slots[0])
+        lease.start(cold=lambda: False, orphaned=lambda: None)
+        try:
+            lease.take(1, self.context.deadline)
+            try:
+                return _call(found.handler, delivery, self.context)
+            finally:
+                lease.disarm()
+        finally:
+            lease.stop()
+            signal.signal(signal.SIGALRM, before)
+
+    def _decide(self, error: BaseException, delivery: Delivery, found: Destination | None, age: float) -> Outcome:
+        worker = self.context.settings.worker
+        policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
+        try:
+            return outcomes.decide(error, delivery, (found and found.rule(delivery, self.context)) or policy, age)
+        except Exception:
+            # a retry rule that fails: the pool's counts
+            return outcomes.decide(error, delivery, policy, age)
+
+
+def _call(handler: Handler, delivery: Delivery, context: Context) -> Result:
+    """Calls it. A process that it forks ends where the handler does: it must not run the rest of the tests."""
+    pid = os.getpid()
+    try:
+        return handler(delivery, context)
+    finally:
+        if os.getpid() != pid:
+            error = sys.exception()
+            failed = bool(error.code) if isinstance(error, SystemExit) else error is not None
+            os._exit(int(failed))
+
+
+def _following(delivery: Delivery, outcome: Outcome, evidence: Evidence, started: datetime) -> Delivery:
+    if outcome.kind is Kind.RETRY:
+        following = outcomes.after_retry(delivery, outcome, evidence, delivery.lost, started)
+    elif outcome.kind is Kind.BURY:
+        following = outcomes.after_bury(delivery, outcome, evidence, delivery.lost)
+    else:
+        return delivery
+    return envelope.decode(envelope.encode(following))
+
+
+def _settings(given: Settings | str | Path | None) -> Settings:
+    if isinstance(given, str | Path):
+        return configuration.load(str(given), {})
+    return given or Settings()
+
+
+def _routes(handler: Callable[..., Result] | str | None, source: str, settings: Settings) -> Routes:
+    if handler is None:
+        return routes.load(settings, _endpoint)
+    if isinstance(handler, str):
+        route = Route(source=source, handler=HandlerName(handler))
+        return routes.load(msgspec.structs.replace(settings, routes=(route,), push=None), _endpoint)
+    route = Route(source=source, handler=HandlerName("testing:handler"))
+    return Routes([Destination(route, routes.as_handler(handler, repr(handler)))])
+
+
+def _endpoint(route: Route) -> Destination:
+    """Never called: `_match` stops there."""
+    return Destination(route, lambda _delivery, _context: None)

@@ -1,0 +1,147 @@
+"""What the documents say can be typed, followed and run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from glassq.cli.app import App
+from glassq.cli.main import cli
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/*.md")]
+    + [path for path in (ROOT / "conf").iterdir() if path.suffix != ".json"]
+    + [path for path in (ROOT / "systemd").iterdir() if path.is_file()]
+)
+NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
+
+# A command is a line of its own in a block, perhaps behind a way to the program; or what an alert says to type; or it
+# stands in backticks.
+_LINE = re.compile(r"^ {3,}(?:\S*/)?glassq ([a-z-][^`\n]*)$", re.MULTILINE)
+_TYPED = re.compile(r"\bType: (.*)")
+_COMMAND = re.compile(r"\bglassq ([a-z-][^;]*)")
+_SPAN = re.compile(r"`(?:\S*/)?glassq\s([^`]+)`")
+# What shells take for themselves ends it.
+_END = re.compile(r"\s(?:[|>;#]|&&|2>)")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def test_there_are_documents() -> None:
+    assert {"README.md", "docs/operating.md", "docs/handlers.md", "docs/settings.md", "conf/glassq.toml"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    page = ROOT / name
+    text = page.read_text("utf-8")
+    dead = []
+    for link in _LINK.findall(text) if page.suffix == ".md" else ():
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        path = (page.parent / target).resolve() if target else page
+        if not path.exists() or (anchor and anchor not in _anchors(path)):
+            dead.append(link)
+    assert dead == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_can_be_typed(name: str) -> None:
+    wrong = []
+    for words, whole in commands((ROOT / name).read_text("utf-8")):
+        try:
+            parse(words, whole=whole)
+        except click.ClickException as error:
+            wrong.append(f"glassq {shlex.join(words)}: {error.format_message()}")
+    assert wrong == []
+
+
+def commands(text: str) -> Iterator[tuple[list[str], bool]]:
+    """The arguments of every `glassq ...` in a page, and whether all of them are there: a mention may lack some."""
+    # in a unit or a settings file all of this stands in comments
+    text = re.sub(r"^# ", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    typed = (part for line in _TYPED.findall(text) for part in _COMMAND.findall(line))
+    for line in (*_LINE.findall(text), *typed):
+        yield shlex.split(_END.split(f"{line} ")[0]), True
+    for line in _SPAN.findall(text):
+        yield shlex.split(_END.split(f"{line} ")[0]), False
+
+
+def parse(words: list[str], *, whole: bool) -> None:
+    """Has click read the arguments, and runs nothing. Raises click.ClickException where they cannot be meant."""
+    command: click.Command = cli
+    context: click.Context | None = None
+    name: str | None = "glassq"
+    while True:
+        try:
+            context = command.make_context(name, list(words), parent=context, obj=App(None, {}))
+        except click.exceptions.Exit:
+            # --help, --version
+            return
+        except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):
+            if whole:
+                raise
+            return
+        except click.BadParameter as error:
+            if "does not exist" in error.message:
+                # a file that stands for the reader's own
+                return
+            raise
+        words = [*context._protected_args, *context.args]
+        if not isinstance(command, click.Group) or not words:
+            return
+        name, found, words = command.resolve_command(context, words)
+        assert found is not None
+        command = found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`glassq stats`",
+        "`glassq kick --where`",
+        "    glassq show\n",
+        "    glassq buried --wehre x\n",
+        "    bin/glassq move 7\n",
+    ],
+)
+def test_a_command_that_is_not_there_is_found(text: str) -> None:
+    ((words, whole),) = commands(text)
+    with pytest.raises(click.ClickException):
+        parse(words, whole=whole)
+
+
+def test_the_settings_page_is_the_one_of_these_settings(tmp_path: Path) -> None:
+    fresh = tmp_path / "settings.md"
+    subprocess.run([sys.executable, ROOT / "tools" / "settings_docs.py", fresh], check=True, timeout=60)
+    stale = (ROOT / "docs" / "settings.md").read_text("utf-8") != fresh.read_text("utf-8")
+    assert not stale, "docs/settings.md is stale: python tools/settings_docs.py writes it anew"
+
+
+def test_the_handler_of_the_handlers_page_passes_its_own_tests(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "handlers.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert [file for file, _ in blocks] == ["handlers.py", "test_handlers.py"]
+    for file, code in blocks:
+        (tmp_path / file).write_text(code)
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir", tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
