@@ -1,15 +1,12 @@
 """What watches glassq: the alert rules, the dashboard and the scrape configuration in conf/ fit what glassq tells.
 
-Where Prometheus's promtool is installed it reads every expression, and every alert fires when it should and is silent
-when all is well.
+What Prometheus itself makes of them is in tests/system/test_alerts.py.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,8 +33,6 @@ EVERY_TEXT = re.sub(r"^( +)# (?=- alert| )", r"\1", TEXT, flags=re.MULTILINE)
 RULES = [rule for group in yaml.safe_load(EVERY_TEXT)["groups"] for rule in group["rules"]]
 BOARD = json.loads((CONF / "grafana-glassq.json").read_text("utf-8"))
 PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
-PROMTOOL = shutil.which("promtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool (Debian's package prometheus) is not installed")
 
 # Every metric with the labels it has and, where they are known, their values.
 KEPT = ("queue", "spool")
@@ -188,131 +183,6 @@ def test_no_alert_stands_twice() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(names) == len(set(names))
     assert all(name.startswith("Glassq") for name in names)
-
-
-# What Prometheus has scraped, a value a minute, while all is well: "AxN" is always A, "A+BxN" grows by B.
-WELL = {
-    'up{job="glassq-intake", instance="a:9464"}': "1x400",
-    'up{job="glassq-pool", instance="a:9465"}': "1x400",
-    'glassq_intake_ready{job="glassq-intake", instance="a:9464"}': "1x400",
-    'glassq_queue_usable{job="glassq-intake", instance="a:9464"}': "1x400",
-    'glassq_pings_acknowledged_total{job="glassq-intake", instance="a:9464", kept="queue"}': "0+60x400",
-    'glassq_requests_refused_total{job="glassq-intake", instance="a:9464", reason="token"}': "0+5x400",
-    'glassq_requests_refused_total{job="glassq-intake", instance="a:9464", reason="unavailable"}': "0x400",
-    'glassq_ping_seconds_bucket{job="glassq-intake", instance="a:9464", le="0.01"}': "0+60x400",
-    'glassq_ping_seconds_bucket{job="glassq-intake", instance="a:9464", le="5"}': "0+60x400",
-    'glassq_ping_seconds_bucket{job="glassq-intake", instance="a:9464", le="+Inf"}': "0+60x400",
-    'glassq_spool_bytes{job="glassq-intake", instance="a:9464"}': "0x400",
-    'glassq_spool_oldest_seconds{job="glassq-intake", instance="a:9464"}': "0x400",
-    'glassq_spool_damaged{job="glassq-intake", instance="a:9464"}': "0x400",
-    'glassq_attempts_total{job="glassq-pool", instance="a:9465", outcome="done"}': "0+60x400",
-    'glassq_attempts_total{job="glassq-pool", instance="a:9465", outcome="retry"}': "0+2x400",
-    'glassq_attempts_total{job="glassq-pool", instance="a:9465", outcome="bury"}': "0x400",
-    'glassq_attempts_lost_total{job="glassq-pool", instance="a:9465"}': "0x400",
-    'glassq_children{job="glassq-pool", instance="a:9465", state="starting"}': "0x400",
-    'glassq_children{job="glassq-pool", instance="a:9465", state="waiting"}': "1x400",
-    'glassq_children{job="glassq-pool", instance="a:9465", state="working"}': "3x400",
-    'glassq_children_wanted{job="glassq-pool", instance="a:9465"}': "4x400",
-    'glassq_queue_up{job="glassq-pool", instance="a:9465"}': "1x400",
-    'glassq_queue_durable{job="glassq-pool", instance="a:9465"}': "1x400",
-    'glassq_queue_draining{job="glassq-pool", instance="a:9465"}': "0x400",
-    'glassq_jobs{job="glassq-pool", instance="a:9465", tube="glassq", state="buried"}': "0x400",
-    'glassq_jobs{job="glassq-pool", instance="a:9465", tube="glassq", state="ready"}': "5x400",
-    'glassq_oldest_ready_seconds{job="glassq-pool", instance="a:9465", tube="glassq"}': "2x400",
-    'glassq_oldest_ready_seconds{job="glassq-pool", instance="a:9465", tube="glassq.push.mail"}': "900x400",
-    'glassq_tube_paused{job="glassq-pool", instance="a:9465", tube="glassq"}': "0x400",
-    'glassq_tube_paused{job="glassq-pool", instance="a:9465", tube="glassq.push.mail"}': "0x400",
-    'glassq_binlog_files{job="glassq-pool", instance="a:9465"}': "3x400",
-}
-# What is otherwise (the metric, with as many of its labels as it takes: other values), and what fires then.
-BAD: list[tuple[dict[str, str], set[str]]] = [
-    ({}, set()),
-    ({"up{job=intake": "0x400"}, {"GlassqIntakeDown"}),
-    ({"up{job=intake": "_x400"}, {"GlassqIntakeDown"}),
-    ({"up{job=pool": "0x400"}, {"GlassqPoolDown"}),
-    ({"up{job=pool": "_x400"}, {"GlassqPoolDown"}),
-    ({"glassq_intake_ready": "0x400"}, {"GlassqPingsNotTaken"}),
-    ({"glassq_requests_refused_total{reason=unavailable": "0+1x400"}, {"GlassqPingsFail"}),
-    ({"glassq_requests_refused_total{reason=token": "0+70x400"}, {"GlassqTokensRefused"}),
-    ({"glassq_queue_usable": "0x400"}, {"GlassqSpooling"}),
-    ({"glassq_spool_bytes": "600000000x400"}, {"GlassqSpoolFillsUp"}),
-    ({"glassq_spool_oldest_seconds": "0+60x400"}, {"GlassqSpoolNotDrained"}),
-    ({"glassq_spool_oldest_seconds": "0+60x400", "glassq_queue_usable": "0x400"}, {"GlassqSpooling"}),
-    ({"glassq_spool_damaged": "1x400"}, {"GlassqSpoolDamaged"}),
-    ({"glassq_ping_seconds_bucket{le=0.01": "0+50x400"}, {"GlassqAcknowledgesSlowly"}),
-    ({"glassq_pings_acknowledged_total": "70x400", "glassq_requests_refused_total{reason=token": "0x400"},
-     {"GlassqNoPings"}),
-    ({"glassq_children{state=working": "2x400"}, {"GlassqChildrenMissing"}),
-    ({"glassq_children{state=waiting": "0x400", "glassq_children{state=working": "0x400",
-      "glassq_queue_up": "0x400"}, {"GlassqQueueDown"}),
-    # more than are wanted: a reload
-    ({"glassq_children{state=waiting": "4x400"}, set()),
-    ({"glassq_attempts_lost_total": "0x395 1x5"}, {"GlassqAttemptsLost"}),
-    ({"glassq_attempts_total{outcome=retry": "0+80x400"}, {"GlassqRetriesMany"}),
-    # more than half, but few
-    ({"glassq_attempts_total{outcome=done": "0x400", "glassq_attempts_total{outcome=retry": "0+1x400"}, set()),
-    ({"glassq_attempts_total{outcome=bury": "0+2x400"}, {"GlassqBuriesMany"}),
-    ({"glassq_queue_up": "0x400"}, {"GlassqQueueDown"}),
-    ({"glassq_queue_durable": "0x400"}, {"GlassqQueueNotDurable"}),
-    ({"glassq_queue_draining": "1x400"}, {"GlassqQueueDraining"}),
-    ({"glassq_oldest_ready_seconds{tube=glassq": "0+60x400"}, {"GlassqBacklog"}),
-    ({"glassq_oldest_ready_seconds{tube=glassq": "0+60x400", "glassq_tube_paused{tube=glassq": "1x400"},
-     {"GlassqTubePaused"}),
-    ({"glassq_oldest_ready_seconds{tube=glassq.push.mail": "0+60x400"}, {"GlassqPushBacklog"}),
-    ({"glassq_jobs{state=buried": "1x400"}, {"GlassqBuried"}),
-    ({"glassq_binlog_files": "50x400"}, set()),
-    ({"glassq_binlog_files": "50x400", "glassq_jobs{state=buried": "1x400"}, {"GlassqBuried", "GlassqBinlogPinned"}),
-]  # fmt: skip
-# Long enough for every "for"; whatever fires then is asked for.
-LATE = "400m"
-
-
-@needs_promtool
-def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path: Path) -> None:
-    assert set().union(*(fires for _, fires in BAD)) == {rule["alert"] for rule in RULES}
-    (tmp_path / "alerts.yaml").write_text(EVERY_TEXT)
-    cases = {"rule_files": ["alerts.yaml"], "evaluation_interval": "2m", "tests": list(map(_case, BAD))}
-    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases))
-    _promtool("test", "rules", str(tmp_path / "cases.yaml"))
-
-
-def _case(bad: tuple[dict[str, str], set[str]]) -> dict[str, Any]:
-    changes, fires = bad
-    series = dict(WELL)
-    for which, values in changes.items():
-        metric, _, label = which.partition("{")
-        name, _, value = label.partition("=")
-        value = f"glassq-{value}" if name == "job" else value
-        found = [each for each in WELL if each.startswith(metric + "{") and (not label or f'{name}="{value}"' in each)]
-        assert len(found) == 1, which
-        series[found[0]] = values
-    return {
-        "interval": "1m",
-        "input_series": [{"series": name, "values": values} for name, values in series.items()],
-        "promql_expr_test": [
-            {
-                "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
-                "eval_time": LATE,
-                "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(fires)],
-            }
-        ],
-    }
-
-
-@needs_promtool
-def test_prometheus_takes_the_rules_and_what_is_scraped(tmp_path: Path) -> None:
-    _promtool("check", "rules", str(ALERTS))
-    _promtool("check", "config", str(CONF / "prometheus-glassq.yaml"))
-    # every expression as a rule of its own: promtool parses those
-    rules = [{"record": f"expr:{number}", "expr": expr} for number, (_, expr) in enumerate(expressions())]
-    (tmp_path / "every.yaml").write_text(yaml.safe_dump({"groups": [{"name": "every", "rules": rules}]}))
-    _promtool("check", "rules", str(tmp_path / "every.yaml"))
-
-
-def _promtool(*arguments: str) -> None:
-    assert PROMTOOL is not None
-    done = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_what_is_scraped_has_the_names_that_alerts_and_dashboard_ask_for() -> None:

@@ -84,7 +84,8 @@ def durability(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
         yield Check("durability", False, str(error), _MEND_DISK)
     except QueueRefused as error:
         if not server.draining:
-            yield Check("durability", False, str(error), "make room on its disk, and restart it")
+            todo = "make room on its disk: it then takes jobs again by itself (and on a full one it would not start)"
+            yield Check("durability", False, str(error), todo)
     else:
         if probe.file == 0 or queue.stats().records == before.records:
             said = "beanstalkd stopped writing to disk: a job put now is in memory only"
@@ -124,7 +125,10 @@ def consumers(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
         yield Check("consumers", True, f"{waiting} wait for jobs from {where}, {reserved} are at work")
     else:
         said = f"nobody takes jobs from {where}; {sum(tube.ready for tube in tubes)} are ready"
-        yield Check("consumers", False, said, "start glassq-worker, or look at its log")
+        todo = "start glassq-worker, or look at its log"
+        if server.workers:
+            todo = "look at the log of glassq-worker: it is connected, and pauses while beanstalkd takes no jobs"
+        yield Check("consumers", False, said, todo)
 
 
 def paused(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:

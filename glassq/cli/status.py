@@ -148,7 +148,7 @@ def _hints(app: App, seen: _Queue, spooled: Spooled | None) -> list[str]:
         (server.draining, DRAINING),
         (held > server.workers, stuck_words(held, server.workers)),
         *((tube.paused_for, f"tube {tube.name} is paused for {span(tube.paused_for)} more") for tube in seen.tubes),
-        (_nobody_takes(seen), "jobs are ready and nobody takes them: is glassq-worker running?"),
+        (_nobody_takes(seen), f"jobs are ready and nobody takes them: {_why_nobody(server)}"),
     ]
     if spooled is not None:
         rules.append((spooled.damaged, f"{spooled.damaged} damaged in the spool: look with {app.command('spool')}"))
@@ -161,6 +161,12 @@ def _nobody_takes(seen: _Queue) -> bool:
     main, *pushed = [tube.ready > 0 and not tube.paused_for for tube in seen.tubes]
     # a child that waits for a queue's rate does not always wait in beanstalkd
     return main or (any(pushed) and not seen.server.workers)
+
+
+def _why_nobody(server: ServerStats) -> str:
+    if server.workers:
+        return "glassq-worker is connected, but pauses (as it does while beanstalkd takes no jobs): look at its log"
+    return "is glassq-worker running?"
 
 
 def stuck_words(held: int, workers: int) -> str:
