@@ -9,7 +9,8 @@ import resource
 
 from glassq import log
 from glassq.intake.gate import Gate
-from glassq.intake.wsgi import Lines, addresses
+from glassq.intake.listen import addresses
+from glassq.intake.wsgi import Lines
 from glassq.settings import load
 
 _settings = load(None, os.environ)

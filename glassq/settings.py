@@ -309,6 +309,7 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
 def _check_together(settings: Settings) -> None:
     """What no single key shows: that values fit each other."""
     worker, queue = settings.worker, settings.queue
+    inside, bind = settings.metrics.intake, str(settings.intake.bind)
     rules: list[tuple[bool, str, object, str]] = [
         (worker.grace < worker.deadline, "worker.grace", worker.grace, "shorter than deadline"),
         (worker.backoff >= 1, "worker.backoff", worker.backoff, "at least 1s"),
@@ -340,6 +341,12 @@ def _check_together(settings: Settings) -> None:
             "metrics.pool",
             settings.metrics.pool,
             "another address than intake has",
+        ),
+        (
+            inside is None or str(inside) == bind or str(inside).rpartition(":")[2] != bind.rpartition(":")[2],
+            "metrics.intake",
+            settings.metrics.intake,
+            "the address of [intake] bind, or another port",
         ),
     ]
     for index, route in enumerate(settings.routes):

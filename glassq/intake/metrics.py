@@ -101,7 +101,8 @@ class Metrics:
         resp.data = exposition.text(self._board, self._look(), __version__)
 
     def _look(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
-        found = self._keeping.readiness()
+        # the watcher asks each second; a queue that is frozen must not hold up who watches
+        found = self._keeping.readiness(ask=False)
         numbers: dict[Gauge, float] = {_READY: found.ready, _USABLE: not found.trouble}
         try:
             lies = self._spool.look()

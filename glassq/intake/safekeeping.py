@@ -97,9 +97,9 @@ class Safekeeping:
             raise QueueRefused(str(error)) from None
         return "spool"
 
-    def readiness(self) -> Readiness:
-        """What would become of a ping now. Asks the queue if nothing is known against it."""
-        if not self._trouble:
+    def readiness(self, *, ask: bool = True) -> Readiness:
+        """What would become of a ping now. Asks the queue if nothing is known against it, and that is wanted."""
+        if ask and not self._trouble:
             try:
                 self._ask()
             except QueueError as error:

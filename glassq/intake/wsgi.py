@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import Application
 from gunicorn.glogging import Logger
-from gunicorn.util import parse_address
 
 from glassq import log
 from glassq.errors import SettingsError, SpoolError
 from glassq.intake.app import create_app
 from glassq.intake.enqueue import Enqueue
+from glassq.intake.listen import addresses, missing, move
 from glassq.intake.metrics import ROWS, WORKERS, Doors, Meter, Metrics, new_board
 from glassq.intake.safekeeping import Safekeeping
 from glassq.intake.spool import Spool
@@ -25,7 +23,6 @@ from glassq.log import kv
 from glassq.queues import open_queue
 from glassq.settings import installed_file, load
 from glassq.sources import open_sources
-from glassq.values import Bind
 
 if TYPE_CHECKING:
     import falcon
@@ -75,6 +72,11 @@ class Server(Application):  # type: ignore[misc]
         taken = {each.row for each in arbiter.WORKERS.values()}
         self._row = worker.row = next((row for row in range(1, ROWS) if row not in taken), ROWS - 1)
         self._board.row(0).set(WORKERS, len(arbiter.WORKERS) + 1)
+        inside = self.settings.metrics.intake
+        if worker.age == 1 and self._handed_over and inside and missing(inside, arbiter.LISTENERS):
+            todo = "systemctl daemon-reload && systemctl restart glassq.target"
+            words = "metrics are not told: systemd does not listen there %s"
+            logging.getLogger("glassq.intake").error(words, kv(address=inside, todo=todo))
 
     def _after_exit(self, arbiter: Any, _worker: Any) -> None:
         self._board.row(0).set(WORKERS, len(arbiter.WORKERS))
@@ -90,30 +92,12 @@ class Server(Application):  # type: ignore[misc]
         """At SIGHUP. A mistake in what is read is named in the log, and the old settings stay."""
         try:
             settings, sources = read(self.settings.file)
-            self._try_new_addresses(settings)
+            move(self.settings, settings, handed_over=self._handed_over)
         except (SettingsError, OSError) as error:
             logging.getLogger("glassq.intake").error("not reloaded, the old settings stay %s", kv(why=error))
             return
         self.settings, self._sources = settings, sources
         super().reload()
-
-    def _try_new_addresses(self, settings: Settings) -> None:
-        """Raises OSError where one cannot be listened on, SettingsError where that is not for us to do."""
-        old, new = addresses(self.settings), addresses(settings)
-        if old != new and self._handed_over:
-            raise SettingsError(
-                f"{settings.file}: other addresses ({', '.join(new)}) are systemd's to listen on: "
-                "systemctl daemon-reload && systemctl restart glassq.target"
-            )
-        for each in new:
-            if each not in old:
-                try_bind(each)
-
-
-def addresses(settings: Settings) -> list[Bind]:
-    """Where gunicorn listens: for pings first, then for who reads metrics, where that is another one."""
-    public, inside = settings.intake.bind, settings.metrics.intake
-    return list(dict.fromkeys([public, Bind(inside)] if inside else [public]))
 
 
 def read(file: str | None) -> tuple[Settings, list[Source]]:
@@ -147,24 +131,3 @@ def open_spool(settings: Settings) -> Spool:
         return Spool(Path(intake.spool), max_size=intake.spool_max, min_free=intake.spool_min_free)
     except SpoolError as error:
         raise SettingsError(f'{settings.file}: [intake] spool = "{intake.spool}": {error}') from None
-
-
-def try_bind(bind: Bind) -> None:
-    """Listens for a moment. Raises OSError, for which gunicorn would say the same ten times in five seconds."""
-    address = parse_address(bind)
-    if isinstance(address, tuple):
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        socket.create_server(address, family=family).close()
-    elif isinstance(address, str):
-        _try_socket(Path(address))
-
-
-def _try_socket(path: Path) -> None:
-    # gunicorn removes what lies there: that must not be the socket of one who still listens
-    if path.exists():
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            if not path.is_socket() or sock.connect_ex(str(path)) == 0:
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-    if not os.access(path.parent, os.W_OK):
-        code = errno.EACCES if path.parent.is_dir() else errno.ENOENT
-        raise OSError(code, f"{path.parent}: {os.strerror(code)}")

@@ -232,7 +232,8 @@ _PARAMETERS = {column.name: sa.bindparam(f"new_{column.name}", type_=column.type
 _UPDATE = (
     deliveries.update()
     .where(deliveries.c.delivery == _PARAMETERS["delivery"], deliveries.c.updated <= _PARAMETERS["updated"])
-    .values({name: parameter for name, parameter in _PARAMETERS.items() if name != "delivery"})
+    # what `glassq replay` has noted stays
+    .values({name: each for name, each in _PARAMETERS.items() if name not in ("delivery", "replayed")})
 )
 _INSERT = deliveries.insert().from_select(
     _NAMES,

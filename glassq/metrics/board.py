@@ -70,7 +70,7 @@ Instrument = Counter | Histogram | Level
 
 
 class Tally:
-    """One row: what one process counts. For all of its threads, made after the fork."""
+    """One row: what one process counts, in all of its threads. Made before the fork, it is left alone by the parent."""
 
     def __init__(self, cells: memoryview[float], at: dict[str, int]) -> None:
         self._cells = cells

@@ -78,14 +78,15 @@ class TubeStats:
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """The server as a whole. `durable` says whether it was started to write to disk; `uptime` is in seconds.
+    """The server as a whole. `id` is another one after each start; `uptime` is in seconds.
 
-    `puts` and `records` count puts and binlog records since it started: where the one grows and the other stands still,
-    nothing is written any more. `files` is how many binlog files there are. `workers` are the connections that have
-    reserved so far and are still there; each of ours holds one job at a time. `max_job` is the largest job it takes, in
-    bytes; `jobs` is how many it has taken since it started.
+    `durable` says whether it was started to write to disk. `puts` and `records` count puts and binlog records since it
+    started: where the one grows and the other stands still, nothing is written any more. `files` is how many binlog
+    files there are. `workers` are the connections that have reserved so far and are still there; each of ours holds one
+    job at a time. `max_job` is the largest job it takes, in bytes; `jobs` is how many it has taken since it started.
     """
 
+    id: str
     version: str
     durable: bool
     draining: bool

@@ -356,6 +356,7 @@ def _server_stats(found: greenstalk.Stats) -> ServerStats:
     # without -b there is no binlog, and its files are numbered from 1
     newest = int(found["binlog-current-index"])
     return ServerStats(
+        id=str(found["id"]),
         version=str(found["version"]),
         durable=newest > 0,
         draining=found["draining"] == "true",

@@ -23,9 +23,9 @@ from glassq.errors import DamagedDelivery, Drop, JobNotFound, JobTooBig, QueueEr
 from glassq.log import about, kv
 from glassq.worker import duplicates
 from glassq.worker import outcome as outcomes
-from glassq.worker.metrics import DAMAGED
+from glassq.worker.metrics import ATTEMPTS, DAMAGED
 from glassq.worker.outcome import Kind
-from glassq.worker.record import Attempt, tell
+from glassq.worker.record import Attempt, tell, tell_untold
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ class Consumer:
             # No form of the delivery that tells its story fits. The one we hold does.
             log.error("job buried as it is %s", kv(job=job.id, error=error))
             self._queue.bury(job.id)
+            self._slot.tally.count(ATTEMPTS, "bury")
         except JobNotFound:
             # Our lease ran out before we could act, or an operator took what we were burying. Whoever has the job now
             # works it again; what we may still hold goes back.
@@ -195,7 +196,7 @@ class Consumer:
         self._gate.began(stats.tube)
         given_up = outcomes.too_often_lost(lost, self._policy)
         attempt = Attempt(delivery, given_up, 0.0, lost) if given_up else self._attempt(job, delivery, lost, found)
-        self._act(job, stats.tube, attempt)
+        self._act(job, stats, attempt)
         return attempt.outcome.slow_down
 
     def _move(self, job: Job, delivery: Delivery, tube: str) -> None:
@@ -262,8 +263,21 @@ class Consumer:
                 stream.flush()
         os._exit(code & 0xFF)
 
-    def _act(self, job: Job, tube: str, attempt: Attempt) -> None:
-        """The one place where an outcome becomes queue commands. What is put goes to the `tube` the job came from."""
+    def _act(self, job: Job, stats: JobStats, attempt: Attempt) -> None:
+        try:
+            holder = self._tell_queue(job, stats.tube, attempt)
+        except JobTooBig:
+            raise
+        except QueueError as error:
+            tell_untold(self._ledger, self._slot.tally, stats, attempt, error)
+            raise
+        tell(self._ledger, self._slot.tally, stats, attempt, holder)
+
+    def _tell_queue(self, job: Job, tube: str, attempt: Attempt) -> int:
+        """The one place where an outcome becomes queue commands; the job that has the delivery from now on (0: none).
+
+        What is put goes to the `tube` the job came from.
+        """
         kind, holder = attempt.outcome.kind, 0
         if kind in (Kind.DONE, Kind.DROPPED):
             self._queue.delete(job.id, held=True)
@@ -273,7 +287,7 @@ class Consumer:
             holder = self._put_buried(job, tube, attempt)
         elif kind is Kind.INTERRUPTED:
             self._queue.release(job.id)
-        tell(self._ledger, self._slot.tally, job.id, tube, attempt, holder)
+        return holder
 
     def _put_again(self, job: Job, tube: str, attempt: Attempt) -> int:
         """First the new job, then the end of the old one: dying between the two makes a duplicate, never a loss."""

@@ -6,9 +6,9 @@ from glassq.metrics import Board, Counter, Histogram, Level
 
 ATTEMPTS = Counter(
     "glassq_attempts_total",
-    "Attempts that are over, by what they came to.",
+    "Attempts that are over, by what they came to; untold: the queue took no word of it.",
     "outcome",
-    ("done", "dropped", "retry", "bury", "interrupted", "lease_lost"),
+    ("done", "dropped", "retry", "bury", "interrupted", "lease_lost", "untold"),
 )
 LOST = Counter("glassq_attempts_lost_total", "Attempts that ended with their process.")
 DAMAGED = Counter("glassq_jobs_damaged_total", "Damaged jobs that were buried untouched.")
@@ -20,7 +20,7 @@ SECONDS = Histogram(
 )
 WAIT = Histogram(
     "glassq_first_attempt_wait_seconds",
-    "From when a ping was taken to its first attempt.",
+    "From when a ping was taken to its first attempt; without those that were put with a delay.",
     (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600),
 )
 WANTED = Level("glassq_children_wanted", "How many children there should be.")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from glassq import delivery as envelope
+from glassq.errors import QueueError, QueueRefused
 from glassq.ledger import Entry
 from glassq.log import kv
 from glassq.mask import masked_text
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery, Evidence
     from glassq.ledger import Ledger
     from glassq.metrics import Tally
+    from glassq.queues import JobStats
 
 log = logging.getLogger("glassq.worker")
 
@@ -54,13 +56,13 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 }
 
 
-def tell(ledger: Ledger, tally: Tally, job: int, tube: str, attempt: Attempt, holder: int) -> None:
-    """`job` out of `tube` was worked; `holder` is the job that has the delivery from now on (0: none)."""
+def tell(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, holder: int) -> None:
+    """The job was worked; `holder` is the job that has the delivery from now on (0: none)."""
     delivery, outcome = attempt.delivery, attempt.outcome
-    _count(tally, attempt)
+    _count(tally, job, attempt, outcome.kind.name.lower())
     result = _as_text(outcome.result)
     level, event, state = _EVENTS[outcome.kind]
-    fields = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job, "seconds": attempt.duration}
+    fields = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
     if outcome.kind is Kind.RETRY:
         fields["delay"] = outcome.delay
     if outcome.reason:
@@ -72,16 +74,28 @@ def tell(ledger: Ledger, tally: Tally, job: int, tube: str, attempt: Attempt, ho
         where = kv(delivery=delivery.id, attempt=delivery.attempt, traceback=attempt.evidence.traceback)
         log.debug("failed here %s", where)
     if state:
-        ledger.record(_entry(attempt, state, tube, holder, result))
+        ledger.record(_entry(attempt, state, job.tube, holder, result))
 
 
-def _count(tally: Tally, attempt: Attempt) -> None:
+def tell_untold(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, error: QueueError) -> None:
+    """The attempt is over, and the queue did not take what follows from it: it may be worked again."""
+    delivery, outcome = attempt.delivery, attempt.outcome
+    _count(tally, job, attempt, "untold")
+    # a queue that refuses is told of once, by the consumer
+    level = logging.DEBUG if isinstance(error, QueueRefused) else logging.WARNING
+    fields = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
+    log.log(level, "queue not told %s", kv(**fields, outcome=outcome.kind.value, why=error))
+    if outcome.kind in (Kind.DONE, Kind.DROPPED):
+        ledger.record(_entry(attempt, _EVENTS[outcome.kind][2], job.tube, 0, _as_text(outcome.result)))
+
+
+def _count(tally: Tally, job: JobStats, attempt: Attempt, outcome: str) -> None:
     delivery, started = attempt.delivery, attempt.started
-    tally.count(ATTEMPTS, attempt.outcome.kind.name.lower())
+    tally.count(ATTEMPTS, outcome)
     if started is None:
         return
     tally.observe(SECONDS, attempt.duration)
-    if delivery.attempt == 1 and not attempt.lost:
+    if delivery.attempt == 1 and not (attempt.lost or job.delay or job.kicks):
         tally.observe(WAIT, delivery.age(started))
 
 

@@ -154,12 +154,13 @@ class Slot:
 class Scoreboard:
     """All slots. Made by the parent before it forks.
 
-    `counted` is what all processes of the pool count; `tally` the parent's own part of it.
+    `counted` is what all processes of the pool count; `tally` the parent's own part of it. `parent` is its pid.
     """
 
     def __init__(self, slots: int = MAX_SLOTS) -> None:
         self._memory = mmap.mmap(-1, slots * _SIZE)
         self.deaths = Deaths(mmap.mmap(-1, MAX_DEATHS * _DEATH_SIZE))
+        self.parent = os.getpid()
         self.counted = new_board(slots + 1)
         self.tally = self.counted.row(slots)
         self.slots = [Slot(self._memory, index, self.deaths, self.counted.row(index)) for index in range(slots)]

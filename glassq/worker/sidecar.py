@@ -17,6 +17,7 @@ from setproctitle import setproctitle
 
 from glassq.log import kv
 from glassq.worker.fork import fork
+from glassq.worker.postmortem import how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +34,8 @@ END = 1.0
 ORPHAN = 1.0
 
 
-def run(serve: Callable[[], None], address: Address) -> int:
-    """What it runs: `serve` begins to answer at `address`. Returns when its parent has died; ends by SIGTERM before."""
-    parent = os.getppid()
+def run(serve: Callable[[], None], address: Address, parent: int) -> int:
+    """What it runs: `serve` begins to answer at `address`. Returns when `parent` has died; SIGTERM ends it before."""
     setproctitle("glassq-worker: metrics")
     # a stop is the parent's to tell, and until it does there is something to be watched
     for number in (signal.SIGINT, signal.SIGQUIT):
@@ -57,11 +57,14 @@ class Sidecar:
     def __init__(self) -> None:
         self._pid = 0
         self._start_at = 0.0
+        self._asked = False
 
     def tend(self, main: Callable[[], int] | None, now: float) -> None:
         """Called often: `main` shall run, where there is one; `now` is time.monotonic()."""
-        if self._pid and self._over():
-            self._pid, self._start_at = 0, max(self._start_at, now)
+        if self._pid and (how := self._over()):
+            if not self._asked:
+                log.error("metrics process died %s", kv(pid=self._pid, how=how))
+            self._pid, self._start_at, self._asked = 0, max(self._start_at, now), False
         if self._pid or main is None or now < self._start_at:
             return
         self._start_at = now + AGAIN
@@ -72,7 +75,7 @@ class Sidecar:
 
     def restart(self) -> None:
         """The one that runs ends, and the next one is what `tend` is given then."""
-        self._start_at = 0.0
+        self._start_at, self._asked = 0.0, True
         self._signal(signal.SIGTERM)
 
     def stop(self) -> None:
@@ -85,8 +88,10 @@ class Sidecar:
             time.sleep(0.01)
         self._pid = 0
 
-    def _over(self) -> bool:
-        return os.waitpid(self._pid, os.WNOHANG)[0] != 0
+    def _over(self) -> str:
+        """How it ended; "" while it runs."""
+        ended, status = os.waitpid(self._pid, os.WNOHANG)
+        return how_it_ended(os.waitstatus_to_exitcode(status)) if ended else ""
 
     def _signal(self, number: int) -> None:
         if self._pid:

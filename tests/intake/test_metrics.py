@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -146,6 +147,42 @@ def test_what_was_counted_outlives_killed_workers_and_reloads(watched: Watched) 
     found = watched.samples()
     assert found["glassq_pings_acknowledged_total", "queue"] == 11
     wait_for(lambda: watched.samples()[("glassq_intake_workers",)] == 2, "two workers to be told")
+
+
+@pytest.mark.parametrize("moves", ["metrics", "pings"])
+def test_a_reload_with_another_address_beside_one_that_stays_changes_nothing(watched: Watched, moves: str) -> None:
+    web = watched.web
+    text = web.file.read_text()
+    stays, moved = (web.address, watched.inside) if moves == "metrics" else (watched.inside, web.address)
+    web.file.write_text(text.replace(f":{moved[1]}", f":{free_port()}"))
+    web.process.send(signal.SIGHUP)
+    wait_for(lambda: "need a restart of glassq-web" in web.log(), f"it to be refused\n{web.log()}")
+    assert str(stays[1]) in web.log()
+    assert web.ask(PING).status == 200
+    assert watched.samples()["glassq_pings_acknowledged_total", "queue"] == 1
+
+
+def test_an_address_that_systemd_did_not_hand_over_is_named(
+    start_web: Callable[..., Web], beanstalkd: Beanstalkd
+) -> None:
+    port, inside = free_port(), free_port()
+    hand_over = (
+        "import os, socket, sys\n"
+        f"sock = socket.create_server(('127.0.0.1', {port}))\n"
+        "sock.fileno() == 3 or os.dup2(sock.fileno(), 3)\n"
+        "os.set_inheritable(3, True)\n"
+        "os.environ |= {'LISTEN_FDS': '1', 'LISTEN_PID': str(os.getpid())}\n"
+        "os.execv(sys.argv[1], sys.argv[1:])\n"
+    )
+    web = start_web(
+        beanstalkd.url,
+        queue=f'[metrics]\nintake = "127.0.0.1:{inside}"',
+        at=("127.0.0.1", port),
+        bind=f"127.0.0.1:{port}",
+        under=(sys.executable, "-c", hand_over),
+    )
+    assert web.ask(PING).status == 200
+    assert f"metrics are not told: systemd does not listen there address=127.0.0.1:{inside}" in web.log()
 
 
 def test_an_address_that_somebody_else_has_is_named(start_web: Callable[..., Web], beanstalkd: Beanstalkd) -> None:

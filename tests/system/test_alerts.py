@@ -58,6 +58,7 @@ BAD: list[tuple[dict[str, str], set[str]]] = [
     ({"up{job=pool": "_x400"}, {"GlassqPoolDown"}),
     ({"glassq_intake_ready": "0x400"}, {"GlassqPingsNotTaken"}),
     ({"glassq_requests_refused_total{reason=unavailable": "0+1x400"}, {"GlassqPingsFail"}),
+    ({"glassq_requests_refused_total{reason=unavailable": "0 1x399"}, set()),
     ({"glassq_requests_refused_total{reason=token": "0+70x400"}, {"GlassqTokensRefused"}),
     ({"glassq_queue_usable": "0x400"}, {"GlassqSpooling"}),
     ({"glassq_spool_bytes": "600000000x400"}, {"GlassqSpoolFillsUp"}),

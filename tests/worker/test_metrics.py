@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import urllib.request
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import pytest
 
@@ -86,10 +87,10 @@ def test_every_outcome_is_counted(pool: Watched, look: Queue) -> None:
     pool.waits_for(("glassq_attempts_lost_total",), 1)
     # the one that died is buried without another attempt, max_lost being 1
     pool.waits_for(("glassq_attempts_total", "bury"), 2)
+    pool.waits_for(("glassq_jobs", "buried", look.tube), 2)
     found = pool.samples()
     assert found[("glassq_handler_seconds_count",)] == 5
     assert found[("glassq_first_attempt_wait_seconds_count",)] == 5
-    assert found["glassq_jobs", "buried", look.tube] == 2
     assert found["glassq_jobs", "delayed", look.tube] == 1
     assert found["glassq_jobs", "ready", look.tube] == 0
     assert found[("glassq_jobs_damaged_total",)] == 0
@@ -120,6 +121,63 @@ def test_children_and_queue_are_told_as_they_are(pool: Watched, look: Queue) -> 
     pool.waits_for(("glassq_children_wanted",), 3)
 
 
+def test_a_job_grows_old_only_while_it_is_ready(pool: Watched, look: Queue) -> None:
+    name = ("glassq_oldest_ready_seconds", look.tube)
+    look.pause(3600)
+    look.put(b"later", delay=3)
+    kicked = look.put(b"kicked")
+    look.reserve_job(kicked)
+    look.bury(kicked)
+    wait_for(lambda: look.stats_job(kicked).age >= 4, "some seconds to pass")
+    wait_for(lambda: look.stats_tube().ready == 1, "the one with a delay to be ready")
+    age = look.oldest_ready()
+    assert age is not None and age.age >= 3 and pool.samples()[name] <= age.age - 2
+    look.delete(age.id)
+    look.kick(kicked)
+    pool.waits_for(("glassq_jobs", "buried", look.tube), 0)
+    assert pool.samples()[name] < look.stats_job(kicked).age - 2
+
+
+def test_only_metrics_are_told(pool: Watched) -> None:
+    pool.waits_for(("glassq_children", "waiting"), 2)
+    with pytest.raises(HTTPError, match="404"):
+        urllib.request.urlopen(f"http://127.0.0.1:{pool.port}/", timeout=20)
+
+
+def test_who_asks_and_goes_away_leaves_no_mess_in_the_log(pool: Watched) -> None:
+    pool.waits_for(("glassq_children", "waiting"), 2)
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", pool.port)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.sendall(b"GET")
+    wait_for(lambda: "not told" in pool.log(), f"it to be told\n{pool.log()}")
+    assert "Traceback" not in pool.log()
+
+
+def test_an_attempt_that_the_queue_could_not_be_told_of_is_counted(
+    tmp_path: Path, beanstalkd: Beanstalkd, look: Queue
+) -> None:
+    with Watched(tmp_path, beanstalkd, look) as pool:
+        pool.write_handlers(
+            "import os, pathlib, signal\n"
+            "def handle(delivery):\n"
+            "    try:\n"
+            "        (pathlib.Path(__file__).parent / 'once').touch(exist_ok=False)\n"
+            "    except FileExistsError:\n"
+            "        return 'again'\n"
+            f"    os.kill({beanstalkd.pid}, signal.SIGSTOP)\n"
+            "    return 'first'\n"
+        )
+        pool.write_settings(more=f'[metrics]\npool = "127.0.0.1:{pool.port}"\n', timeout="1s")
+        pool.start().ready()
+        delivery = pool.put("x")
+        wait_for(lambda: "queue not told" in pool.log(), f"it to be told\n{pool.log()}")
+        beanstalkd.send(signal.SIGCONT)
+        (line,) = [line for line in pool.log().splitlines() if "queue not told" in line]
+        assert f"delivery={delivery.id} attempt=1" in line
+        pool.waits_for(("glassq_attempts_total", "untold"), 1)
+
+
 def test_a_queue_that_is_gone_is_told_and_what_was_counted_stays(pool: Watched, beanstalkd: Beanstalkd) -> None:
     pool.put("work")
     pool.waits_for(("glassq_attempts_total", "done"), 1)
@@ -139,6 +197,7 @@ def test_who_tells_is_replaced_when_killed_and_no_work_notices(pool: Watched, lo
     pool.waits_for(("glassq_attempts_total", "done"), 1)
     os.kill(teller, signal.SIGKILL)
     wait_for(lambda: pool.teller() not in (0, teller), f"another one\n{pool.log()}")
+    assert f"metrics process died pid={teller} how=SIGKILL" in pool.log()
     pool.waits_for(("glassq_attempts_total", "done"), 1)
     assert jobs(look) == []
     assert "child died" not in pool.log()
@@ -185,7 +244,7 @@ def test_an_orderly_stop_leaves_nobody(pool: Watched) -> None:
 
 def _stats(**changes: object) -> ServerStats:
     values: dict[str, object] = {"version": "1.13", "durable": True, "draining": False, "connections": 1, "uptime": 5}
-    values |= {"puts": 0, "records": 0, "files": 1, "workers": 0, "max_job": 65535, "jobs": 0, **changes}
+    values |= {"id": "a", "puts": 0, "records": 0, "files": 1, "workers": 0, "max_job": 65535, "jobs": 0, **changes}
     return ServerStats(**values)  # type: ignore[arg-type]
 
 
@@ -218,5 +277,5 @@ def test_a_server_whose_binlog_stands_still_while_it_takes_jobs_is_not_durable()
     assert durable(jobs=12, records=21) == 1
     assert durable(jobs=13, records=21) == 0
     # a restarted one begins anew
-    assert durable(jobs=0, records=0, uptime=1) == 1
-    assert durable(durable=False, uptime=1) == 0
+    assert durable(jobs=0, records=0, id="b") == 1
+    assert durable(durable=False, id="b") == 0
