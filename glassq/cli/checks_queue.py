@@ -167,7 +167,8 @@ def aside(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
         return
     said = f"the binlog has {server.files} files; {buried} buried and {delayed} delayed jobs"
     if buried or delayed:
-        yield Check("binlog", False, f"{said} keep old ones from being removed", "kick or delete what lies buried")
+        todo = f"kick or delete what lies buried, or take it out: {app.command('archive --older-than 7d')}"
+        yield Check("binlog", False, f"{said} keep old ones from being removed", todo)
     else:
         yield Check("binlog", None, f"{said} are in tubes of ours: another tube's jobs, or a long backlog, keep them")
 

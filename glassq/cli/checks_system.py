@@ -152,7 +152,7 @@ def disks(app: App) -> Iterator[Check]:
     """The spool's is told with the spool."""
     on: dict[Path, set[str]] = {}
     for what, path in _places(app):
-        on.setdefault(mount(nearest(path.absolute())), set()).add(what)
+        on.setdefault(mount(nearest(path.resolve())), set()).add(what)
     for place, names in sorted(on.items()):
         disk = os.statvfs(place)
         free = disk.f_bavail * disk.f_frsize

@@ -95,7 +95,10 @@ def unworked(app: App, tube: str) -> str:
     """Why no pool with these settings works a tube, in words; "" where one does."""
     main = app.settings.queue.tube
     if not is_ours(main, tube):
-        return f"no pool with these settings works tube {tube}: expected {main} or {main}.push.QUEUE"
+        return (
+            f"no pool with these settings works tube {tube}: expected {main} or {main}.push.QUEUE. Show, kick and archive "
+            f"do not look there; what is in it comes back by move --from {tube} --to {main}"
+        )
     if tube == main:
         return ""
     if app.settings.push is None:

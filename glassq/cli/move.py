@@ -192,6 +192,9 @@ def _carried(found: Found) -> bytes:
     if delivery.buried and not _lies(found):
         # the new job will not know that it was kicked
         delivery = after_kick(delivery)
+    elif _lies(found) and not delivery.buried:
+        # so that a pool buries it where we die in between
+        delivery = msgspec.structs.replace(delivery, buried=found.reason)
     elif not found.lost:
         return found.job.body
     return encode(msgspec.structs.replace(delivery, lost=delivery.lost + found.lost))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -18,9 +19,10 @@ from glassq.cli.output import confirm, each_of, line
 from glassq.cli.pace import Pace, per_second
 from glassq.cli.told import LEFT_OUT, either, told
 from glassq.cli.where import seconds
-from glassq.errors import JobTooBig, QueueError, SettingsError
+from glassq.errors import JobNotFound, JobTooBig, QueueError, SettingsError
 from glassq.push.request import SOURCE as PUSH
 from glassq.push.request import tube_of
+from glassq.worker.consumer import BURY_DELAY
 from glassq.worker.duplicates import REPLAY_OF
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ def replay(
             done += [Replayed(each, None, each, "would be replayed") for each in chosen]
             return told(done, as_json, _sum(len(chosen), ids, which, "would be replayed"), every=True)
         if chosen:
-            _put(app, ledger, chosen, pace, done, as_json, every=bool(ids))
+            _put(app, ledger, chosen, pace, done, as_json, every=bool(ids), anew=again)
         replayed = sum(each.did == "replayed" for each in done)
         return told(done, as_json, _sum(replayed, ids, which, "replayed"), every=bool(ids))
 
@@ -149,20 +151,29 @@ def _sum(count: int, ids: Sequence[str], which: Which, did: str) -> str:
 
 
 def _put(
-    app: App, ledger: LedgerReader, chosen: Sequence[str], pace: Pace, done: list[Done], as_json: bool, *, every: bool
+    app: App,
+    ledger: LedgerReader,
+    chosen: Sequence[str],
+    pace: Pace,
+    done: list[Done],
+    as_json: bool,
+    *,
+    every: bool,
+    anew: bool,
 ) -> None:
     from glassq.ledger.replays import Replays
 
     before = len(done)
     with app.queue() as queue, Replays(app.settings.ledger) as replays:
-        again = Again(app, ledger, queue, replays)
+        again = Again(app, ledger, queue, replays, anew)
         try:
             for index in each_of(pace.paced(range(len(chosen))), "replayed so far", len(chosen)):
-                # one by one: an interrupt must not lose sight of those before it
-                done.append(again.put(chosen[index]))  # noqa: PERF401
+                # an interrupt must not lose sight of this one either
+                with whole():
+                    done.append(again.put(chosen[index]))
         except (QueueError, SettingsError, KeyboardInterrupt) as error:
             why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-            next_time = "would replay those again" if again.unmarked else "goes on with the rest"
+            next_time = "would replay those again" if anew or again.unmarked else "goes on with the rest"
             words = f"{why}: {len(done) - before} of {len(chosen)} were looked at; the same command {next_time}"
             done.append(Done("the rest", None, None, "nothing", words))
             told(done, as_json, every=every)
@@ -243,6 +254,7 @@ class Again:
     ledger: LedgerReader
     queue: Queue
     replays: Replays
+    again: bool
     unmarked: bool = False
     _unworked: dict[str, str] = field(default_factory=dict)
 
@@ -252,15 +264,22 @@ class Again:
         if content is None:
             return Replayed(old, None, old, "nothing", "its entry went meanwhile")
         tube = self._tube(content)
+        if content.replayed and not self.again:
+            return Replayed(old, None, old, LEFT_OUT, "somebody else replayed it meanwhile", content.replayed)
         if why := self._nobodys(tube):
             return Replayed(old, None, old, "nothing", why)
         new = envelope.new(content.source, content.body, {**content.labels, REPLAY_OF: old})
-        with whole():
-            try:
-                job = self.queue.put(envelope.encode(new), tube=tube)
-            except JobTooBig as error:
-                return Replayed(old, None, old, "nothing", str(error))
-            self._mark(old, new.id)
+        try:
+            # delayed until it is ours to replay: two operators may do so at once
+            job = self.queue.put(envelope.encode(new), delay=BURY_DELAY, tube=tube)
+        except JobTooBig as error:
+            return Replayed(old, None, old, "nothing", str(error))
+        if not self._mark(old, new.id, content.replayed):
+            self.queue.delete(job)
+            return Replayed(old, None, old, LEFT_OUT, "somebody else replayed it meanwhile")
+        # where that took so long that it is ready by itself, there is nothing to do
+        with suppress(JobNotFound):
+            self.queue.kick(job)
         return Replayed(old, job, old, "replayed", f"as {new.id}, job {job}", new.id)
 
     def _tube(self, content: Content) -> str:
@@ -273,15 +292,16 @@ class Again:
             self._unworked[tube] = unworked(self.app, tube)
         return self._unworked[tube]
 
-    def _mark(self, old: str, new: str) -> None:
+    def _mark(self, old: str, new: str, before: str) -> bool:
         if self.unmarked:
-            return
+            return True
         try:
-            self.replays.mark(old, new)
+            return self.replays.mark(old, new, before)
         except SettingsError as error:
             self.unmarked = True
             words = "what is replayed cannot be marked, so the same command would replay it again"
             click.echo(line(f"glassq: {words}: {error}"), err=True)
+            return True
 
 
 def _ago(age: float | None) -> datetime | None:

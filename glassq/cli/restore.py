@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from glassq.cli import archive_file
 from glassq.cli.app import App, as_json, dry_run, pass_app, yes
-from glassq.cli.find import ALL_STATES, our_tubes, unworked, walk
+from glassq.cli.find import ALL_STATES, unworked, walk
 from glassq.cli.jobs import Done, number, whole
 from glassq.cli.output import confirm, each_of, line
 from glassq.cli.told import LEFT_OUT, recorder, told
-from glassq.delivery import decode
+from glassq.delivery import decode, encode
 from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, QueueError, SettingsError
 from glassq.ledger import Entry
 from glassq.worker.consumer import BURY_DELAY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from glassq.cli.archive_file import Item
     from glassq.delivery import Delivery
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 # So many mistakes of one file are told.
 MOST_MISTAKES = 20
+
+
+# What a delivery says from then on that lay buried without a word of its own, by another tool for instance.
+UNSAID = "restored from an archive; it said no reason itself"
 
 
 @click.command()
@@ -52,7 +58,7 @@ def restore(
     left out, and so is what was worked since: restoring twice makes no twins.
     """
     plans, damage = _checked(files, skip_damaged)
-    with app.queue() as queue:
+    with _alone(files, dry_run), app.queue() as queue:
         if not dry_run:
             # a queue that takes no jobs says so now, and not after a long search
             queue.newest_job()
@@ -89,6 +95,19 @@ class Plan:
     def place(self) -> str:
         """The line in the file."""
         return f"{self.file}, line {self.line}"
+
+
+@contextmanager
+def _alone(files: Sequence[Path], dry_run: bool) -> Iterator[None]:
+    """Nobody else restores these files meanwhile. Raises click.ClickException where somebody does."""
+    with ExitStack() as opened:
+        for file in () if dry_run else sorted({file.resolve() for file in files}):
+            handle = opened.enter_context(file.open("rb"))
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise click.ClickException(f"{line(str(file))}: somebody restores it right now") from None
+        yield
 
 
 def _checked(files: Sequence[Path], skip_damaged: bool) -> tuple[list[Plan], list[str]]:
@@ -138,9 +157,9 @@ class _Known:
 
     @classmethod
     def of(cls, app: App, queue: Queue, tubes: Iterable[str], *, again: bool) -> _Known:
-        """One look at all jobs of our tubes and these."""
+        """One look at all jobs of all tubes: what was restored before may have been moved aside since."""
         known = cls(app, again)
-        for found in walk(queue, ALL_STATES, sorted({*our_tubes(queue), *tubes})):
+        for found in walk(queue, ALL_STATES, sorted({queue.tube, *queue.tubes(), *tubes})):
             known.add(hashlib.sha256(found.job.body).digest(), found.name)
         return known
 
@@ -197,17 +216,24 @@ class Back:
         items = ((file, item) for file in files for item in archive_file.read(file, []))
         ours = ((file, item) for file, item in items if (file, item.line) in wanted)
         for file, item in each_of(ours, "restored so far", len(plans)):
-            self.done.append(self._restore(wanted.pop((file, item.line)), item, record))
+            # an interrupt must not lose sight of this one either
+            with whole():
+                self.done.append(self._restore(wanted.pop((file, item.line)), item, record))
         self.done += [_changed(plan) for plan in wanted.values()]
 
     def _restore(self, plan: Plan, item: Item, record: Callable[[Entry], None]) -> Done:
         name = plan.delivery or None
         if hashlib.sha256(item.data).digest() != plan.digest:
             return _changed(plan)
+        delivery = _delivery(item)
+        data = item.data
+        if delivery is not None and not delivery.buried:
+            delivery = msgspec.structs.replace(delivery, buried=UNSAID)
+            data = encode(delivery)
         # Should we die in between, it is ready after BURY_DELAY, and the pool buries it: it says itself that it is.
         with whole():
             try:
-                job = self.queue.put(item.data, delay=BURY_DELAY, tube=item.tube)
+                job = self.queue.put(data, delay=BURY_DELAY, tube=item.tube)
                 self.queue.reserve_job(job)
                 self.queue.bury(job)
             except JobTooBig as error:
@@ -215,7 +241,6 @@ class Back:
             except JobNotFound:
                 return Done(plan.place, None, name, "nothing", "it is in the queue, but somebody took it: not buried")
             self.restored += 1
-            delivery = _delivery(item)
             if delivery is not None:
                 record(_entry(delivery, job, item.tube))
         return Done(plan.place, job, name, "restored")

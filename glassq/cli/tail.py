@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 LOOK = 500
 # A writer waits for another one's batch, and clocks of hosts differ: what is younger than this is looked at again.
 LATE = timedelta(seconds=10)
+# Writers that were kept from the ledger for long are later still: every so many looks, what is younger than this is.
+SELDOM, VERY_LATE = 20, timedelta(minutes=2)
 STATES = ("done", "dropped", "retrying", "buried", "archived")
 _STYLES = {"done": "green", "dropped": "dim", "retrying": "yellow", "buried": "bold red"}
 
@@ -80,12 +82,13 @@ class Follower:
         # when the deliveries of the last seconds were updated, as it was shown
         self._shown: dict[str, datetime] = {}
         self._trouble = ""
+        self._looks = 0
 
     def before(self, count: int) -> list[Entry]:
         """The latest `count` entries, oldest first; all that is there counts as shown. Raises SettingsError."""
         with self._app.ledger() as ledger:
             self._note(ledger.since(limit=1))
-            known = ledger.since(self._horizon(), self._wanted)
+            known = ledger.since(self._horizon(VERY_LATE), self._wanted)
             # what comes between the two questions is shown now, so it is known too
             last = ledger.since(None, self._wanted, count) if count else []
             self._note([*known, *last])
@@ -97,7 +100,9 @@ class Follower:
         try:
             # opened anew each time: the path may name another file by now
             with self._app.ledger() as ledger:
-                found = ledger.since(self._horizon(), self._wanted)
+                self._looks += 1
+                horizon = self._horizon(VERY_LATE if self._looks % SELDOM == 0 else LATE)
+                found = ledger.since(horizon, self._wanted)
                 newest = ledger.since(limit=1)
                 self._say(ledger.absent)
         except SettingsError as error:
@@ -111,12 +116,12 @@ class Follower:
         """From now on these are known, and what is much older than the newest is forgotten."""
         self._latest = max([self._latest, *(entry.updated for entry in (*shown, *newest))])
         self._shown |= {entry.delivery: entry.updated for entry in shown}
-        horizon = self._horizon()
+        horizon = self._horizon(VERY_LATE)
         self._shown = {name: updated for name, updated in self._shown.items() if updated >= horizon}
 
-    def _horizon(self) -> datetime:
+    def _horizon(self, late: timedelta) -> datetime:
         """What was updated before this is known. The clocks of those who write may be behind ours, or ahead."""
-        return min(self._latest, datetime.now(UTC)) - LATE
+        return min(self._latest, datetime.now(UTC)) - late
 
     def _say(self, trouble: str) -> None:
         if trouble != self._trouble:

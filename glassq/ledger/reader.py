@@ -38,10 +38,12 @@ _RECENT_OF = "SELECT {columns} FROM deliveries WHERE state = :state ORDER BY upd
 _SINCE = "SELECT {columns} FROM deliveries WHERE updated >= :since{wanted} ORDER BY updated DESC"
 _JOBS = "SELECT job FROM deliveries WHERE state = :state AND job > 0"
 _COUNTS = "SELECT state, count(*) FROM deliveries WHERE updated >= :since GROUP BY state"
-_BODY = "SELECT source, labels, body FROM deliveries WHERE delivery = :delivery"
+_BODY = "SELECT source, labels, body, replayed FROM deliveries WHERE delivery = :delivery"
 _OLDEST = (
     "SELECT delivery, source, received, result, reason, replayed, body IS NOT NULL FROM deliveries"
-    " WHERE state = :state AND received >= :since AND received < :before ORDER BY received, delivery"
+    " WHERE state = :state AND received >= :since AND received < :before"
+    # a replay stands for the one that it repeats, and that one is asked instead
+    " AND (labels IS NULL OR labels NOT LIKE :replay ESCAPE '/') ORDER BY received, delivery"
 )
 
 
@@ -68,6 +70,7 @@ class Content:
     source: str
     labels: dict[str, str]
     body: bytes
+    replayed: str
 
 
 class _Database(Protocol):
@@ -169,7 +172,13 @@ class LedgerReader:
         """
         if self._database is None or not self.keeps_bodies:
             return
-        values = {"state": state, "since": stamp(since) if since else "", "before": stamp(before) if before else "9"}
+        # no value can hold this: in JSON a quote within one has a backslash before it
+        values = {
+            "replay": '%"replay/_of":%',
+            "state": state,
+            "since": stamp(since) if since else "",
+            "before": stamp(before) if before else "9",
+        }
         for delivery, source, received, result, reason, replayed, kept in self._database.each(_OLDEST, values):
             moment = datetime.fromisoformat(received)
             yield Settled(delivery, source, moment, result, reason, replayed, bool(kept))
@@ -179,8 +188,8 @@ class LedgerReader:
         rows = self._rows(_BODY, 1, delivery=delivery)[1] if self.keeps_bodies else []
         if not rows or rows[0][2] is None:
             return None
-        source, labels, body = rows[0]
-        return Content(source, json.loads(labels or "{}"), bytes(body))
+        source, labels, body, replayed = rows[0]
+        return Content(source, json.loads(labels or "{}"), bytes(body), replayed)
 
     def close(self) -> None:
         """Closes the connection."""

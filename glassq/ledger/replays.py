@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
     from glassq.settings import Ledger as LedgerSettings
 
-_MARK = deliveries.update().where(deliveries.c.delivery == sa.bindparam("old")).values(replayed=sa.bindparam("again"))
+_MARK = (
+    deliveries.update()
+    .where(deliveries.c.delivery == sa.bindparam("old"), deliveries.c.replayed == sa.bindparam("before"))
+    .values(replayed=sa.bindparam("again"))
+)
 
 
 class Replays:
@@ -34,12 +38,15 @@ class Replays:
         if self._engine is not None:
             self._engine.dispose()
 
-    def mark(self, delivery: str, again: str) -> None:
-        """The delivery was put again as `again`; on return that is written."""
+    def mark(self, delivery: str, again: str, before: str) -> bool:
+        """The delivery was put again as `again`; on return that is written.
+
+        False where it is not marked `before` any more: somebody else has replayed it meanwhile.
+        """
         try:
             self._engine = self._engine or open_for_writing(self._url)
             with self._engine.begin() as connection:
-                connection.execute(_MARK, {"old": delivery, "again": again})
+                return connection.execute(_MARK, {"old": delivery, "again": again, "before": before}).rowcount > 0
         except (SQLAlchemyError, OSError) as error:
             why = getattr(error, "orig", None) or error
             raise SettingsError(f'[ledger] url = "{self._url}": cannot be written: {why}') from None

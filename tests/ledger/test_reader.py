@@ -136,8 +136,14 @@ def test_what_was_put_again_is_marked(settings: LedgerSettings) -> None:
     ledger.record(Entry("0199-0", "mirror", NOW, "done", 1, NOW, 0.5, body=b"x"))
     ledger.close()
     with Replays(settings) as replays:
-        replays.mark("0199-0", "019a-0")
-        replays.mark("nobody", "019a-1")
+        assert replays.mark("0199-0", "019a-0", "")
+        assert not replays.mark("nobody", "019a-1", "")
+        # somebody else was first
+        assert not replays.mark("0199-0", "019a-2", "")
+    # a twin that is done later changes nothing about that
+    ledger = open_ledger(settings)
+    ledger.record(Entry("0199-0", "mirror", NOW, "done", 1, NOW + timedelta(seconds=1), 0.5, body=b"x"))
+    ledger.close()
     with LedgerReader(settings) as reader:
         entry = reader.get("0199-0")
         assert entry is not None
@@ -149,7 +155,7 @@ def test_a_mark_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
     settings = LedgerSettings(url=f"sqlite:///{tmp_path}/ledger.db")
     with Replays(settings) as replays, pytest.raises(SettingsError, match="cannot be written: unable to open"):
-        replays.mark("0199-0", "019a-0")
+        replays.mark("0199-0", "019a-0", "")
 
 
 def test_reading_needs_no_sql_library(tmp_path: Path) -> None:
