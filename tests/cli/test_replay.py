@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -296,3 +297,25 @@ def test_json_names_the_new_delivery(queue: Queue, cli: Cli) -> None:
     [new] = waiting(queue)
     [row] = json.loads(said.out)["results"]
     assert (row["delivery"], row["did"], row["replayed_as"]) == (told.id, "replayed", new.id)
+
+
+def test_a_replay_is_not_replayed_by_a_filter_as_its_original_stands_for_it(queue: Queue, cli: Cli) -> None:
+    first = ago(600)
+    over(cli, first)
+    assert cli("replay", "--state", "done", "--yes").code == 0
+    [again] = waiting(queue)
+    over(cli, again)
+    said = cli("replay", "--state", "done", "--yes")
+    assert (said.code, repeated(queue)) == (0, [first.id])
+    # by its id whoever asks has it
+    assert cli("replay", again.id).code == 0
+    assert repeated(queue) == [first.id, again.id]
+
+
+def test_two_operators_who_replay_at_once_put_each_delivery_once(queue: Queue, cli: Cli) -> None:
+    told = [ago(600 - number) for number in range(20)]
+    over(cli, *told)
+    with ThreadPoolExecutor(2) as operators:
+        said = list(operators.map(lambda _: cli("replay", "--state", "done", "--rate", "20/s", "--yes"), range(2)))
+    assert [each.code for each in said] == [0, 0]
+    assert sorted(repeated(queue)) == sorted(each.id for each in told)
