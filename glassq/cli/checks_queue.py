@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from glassq.cli.checks import Check, barrier, is_loopback
-from glassq.cli.find import our_tubes
-from glassq.cli.output import span
+from glassq.cli.find import our_tubes, unworked
+from glassq.cli.output import span, until
 from glassq.cli.queues_list import hints_of, look, plan_of
 from glassq.cli.status import stuck_words
 from glassq.delivery import BIG_JOB, MAX_JOB
@@ -129,12 +129,17 @@ def consumers(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
         if server.workers:
             todo = "look at the log of glassq-worker: it is connected, and pauses while beanstalkd takes no jobs"
         yield Check("consumers", False, said, todo)
+    for tube in tubes:
+        if (tube.ready or tube.delayed) and (why := unworked(app, tube.name)):
+            said = f"{tube.ready} ready and {tube.delayed} delayed in tube {tube.name}: {why}"
+            yield Check("consumers", False, said, "put that back and restart glassq-worker, or move or delete them")
 
 
 def paused(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
-    tube = queue.stats_tube()
-    if tube.paused_for:
-        yield Check("paused", None, f"tube {tube.name} gives out no jobs for {span(tube.paused_for)} more")
+    for tube in _look(queue):
+        if tube.paused_for:
+            todo = app.command(f"resume {tube.name}")
+            yield Check("paused", None, f"tube {tube.name} gives out no jobs {until(tube.paused_for)}", todo)
 
 
 def push_queues(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:

@@ -179,20 +179,26 @@ def _places(app: App) -> Iterator[tuple[str, Path]]:
         yield "photos", Path(photos.path)
     queue = urlsplit(settings.queue.url)
     if not queue.hostname or is_loopback(queue.hostname):
-        yield from (("binlog", path) for path in _binlogs())
+        address = f"unix:{queue.path}" if queue.hostname is None else str(queue.port)
+        yield from (("binlog", path) for path in _binlogs(address))
 
 
-def _binlogs() -> Iterator[Path]:
-    """Where each beanstalkd that runs here keeps its binlog; beanstalkd tells nobody who asks it."""
+def _binlogs(address: str) -> Iterator[Path]:
+    """Where the beanstalkd that listens there keeps its binlog; beanstalkd tells nobody who asks it.
+
+    One whose socket is systemd's does not say where it listens, and counts.
+    """
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             program, *options = (process / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
             if Path(program).name != "beanstalkd":
                 continue
-            for option, value in zip(options, [*options[1:], ""], strict=True):
-                path = Path(value if option == "-b" else option[2:])
-                if option.startswith("-b") and path.is_absolute():
-                    yield path
+            given = {option[:2]: option[2:] or value for option, value in zip(options, [*options[1:], ""], strict=True)}
+            unix = given.get("-l", "").startswith("unix:")
+            listens = given["-l"] if unix else given.get("-p", address)
+            path = Path(given.get("-b", ""))
+            if listens == address and path.is_absolute():
+                yield path
 
 
 def clock_kept(app: App) -> Iterator[Check]:

@@ -96,8 +96,8 @@ def unworked(app: App, tube: str) -> str:
     main = app.settings.queue.tube
     if not is_ours(main, tube):
         return (
-            f"no pool with these settings works tube {tube}: expected {main} or {main}.push.QUEUE. Show, kick and archive "
-            f"do not look there; what is in it comes back by move --from {tube} --to {main}"
+            f"no pool with these settings works tube {tube}: expected {main} or {main}.push.QUEUE. Show, kick and "
+            f"archive do not look there; what is in it comes back by move --from {tube} --to {main}"
         )
     if tube == main:
         return ""

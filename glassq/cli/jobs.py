@@ -143,7 +143,10 @@ class Bulk:
     def run(self, limit: int | None, *, ask: bool, pace: Pace = AT_ONCE) -> list[Done]:
         """Does it, after it has asked where it shall; `limit` is how many at most."""
         short: list[ScanShort] = []
-        chosen = [found.job.id for found in islice(lying(self.app, self.queue, self.where, short.append), limit)]
+        lie = list(islice(lying(self.app, self.queue, self.where, short.append), limit))
+        chosen = [found.job.id for found in lie]
+        if pace.canary and not self.dry_run:
+            _check_running(self.app, self.queue, {found.stats.tube for found in lie})
         confirm(f"{self.verb} {number(len(chosen))}?", needed=bool(chosen) and ask and not self.dry_run)
         done: list[Done] = []
         try:
@@ -182,6 +185,14 @@ class Bulk:
         except JobNotFound:
             return Done(str(job), job, None, "nothing", "it was worked or removed meanwhile")
         return Done(str(job), job, found.name or None, f"would be {self.did}" if self.dry_run else self.did)
+
+
+def _check_running(app: App, queue: Queue, tubes: Iterable[str]) -> None:
+    """Raises click.ClickException for a tube that is paused: nothing would come of the first that is kicked."""
+    for tube in sorted(tubes):
+        if queue.stats_tube(tube).paused_for:
+            resume = app.command(f"resume {tube}")
+            raise click.ClickException(f"tube {tube} is paused, and --canary waits for outcomes: first {resume}")
 
 
 def _check(ids: tuple[str, ...], bulk: bool, bounded: bool) -> None:

@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 # A scan that takes longer shows how far it is, in seconds.
 PATIENCE = 2.0
+# Who pauses for longer, in seconds, means for good.
+YEAR = 365 * 86_400
 # Narrower than this, words are no longer read as sentences.
 LEAST_WORDS = 30
 # rich lays out some two thousand rows a second: tables with more rows than this are printed plainly.
@@ -181,6 +183,11 @@ def each_of(things: Iterable[T], words: str, total: int) -> Iterator[T]:
     finally:
         if bar is not None:
             bar.stop()
+
+
+def until(seconds: int) -> str:
+    """How long a pause is to last, in words."""
+    return "until it is resumed" if seconds > YEAR else f"for {span(seconds)} more"
 
 
 def confirm(question: str, *, needed: bool) -> None:

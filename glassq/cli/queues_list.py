@@ -231,7 +231,7 @@ def push_of(app: App) -> Push:
     if app.settings.push is None:
         raise SettingsError(
             f"{app.settings.file}: there are no push queues without a section [push]: add it, with queue_yaml = "
-            '"/etc/glassq/queue.yaml", and [push.targets] with default = "http://127.0.0.1:8080"; then restart '
+            '"/etc/glassq/queue.yaml", and [push.targets] with default = "http://127.0.0.1:8082"; then restart '
             "glassq-worker"
         )
     return app.settings.push

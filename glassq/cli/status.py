@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.find import is_ours
-from glassq.cli.output import console, facts, print_json, print_table, span, table
+from glassq.cli.find import is_ours, unworked
+from glassq.cli.output import console, facts, print_json, print_table, span, table, until
 from glassq.cli.spool import open_spool
 from glassq.errors import GlassqError, QueueUnavailable, SettingsError
 
@@ -147,7 +147,12 @@ def _hints(app: App, seen: _Queue, spooled: Spooled | None) -> list[str]:
         ),
         (server.draining, DRAINING),
         (held > server.workers, stuck_words(held, server.workers)),
-        *((tube.paused_for, f"tube {tube.name} is paused for {span(tube.paused_for)} more") for tube in seen.tubes),
+        *((tube.paused_for, f"tube {tube.name} is paused {until(tube.paused_for)}") for tube in seen.tubes),
+        *(
+            (tube.ready, f"{tube.ready} ready: {why}")
+            for tube in seen.tubes
+            if tube.ready and (why := unworked(app, tube.name))
+        ),
         (_nobody_takes(seen), f"jobs are ready and nobody takes them: {_why_nobody(server)}"),
     ]
     if spooled is not None:
