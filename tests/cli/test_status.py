@@ -84,7 +84,10 @@ def test_the_oldest_ready_job_is_that_of_all_tubes_of_ours(queue: Queue, cli: Cl
 
 def test_tasks_that_nobody_takes_are_told_and_so_are_those_that_lie_buried(queue: Queue, cli: Cli) -> None:
     ready, buried = (queue.put(encode(a_delivery()), tube="glassq.push.mail") for _ in range(2))
-    assert cli("status", "--json").json["hints"] == ["jobs are ready and nobody takes them: is glassq-worker running?"]
+    assert cli("status", "--json").json["hints"] == [
+        "2 ready: no pool with these settings works tube glassq.push.mail: there is no section [push]",
+        "jobs are ready and nobody takes them: is glassq-worker running?",
+    ]
     queue.reserve_job(buried)
     queue.bury(buried)
     assert cli("status", "--json").json["hints"][0].startswith("1 buried: look with")
