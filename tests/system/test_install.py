@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import subprocess
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
 
 import pytest
 
 from glassq import __version__
 from glassq.settings import Settings, parse
-from tests.conftest import ROOT
-from tests.system.conftest import PYTHON, run
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.conftest import PATIENCE, ROOT
+from tests.system.programs import PYTHON, need, run
 
 PREFIX = "/srv/glassq"
 QUEUE = "beanstalk:///run/glassq/beanstalkd.sock"
@@ -56,7 +57,71 @@ def test_units_and_command_name_the_prefix(root: Path) -> None:
     assert f"ExecStart={PREFIX}/bin/glassq-web" in (local / "lib/systemd/system/glassq-web.service").read_text()
     assert f"exec {PREFIX}/bin/glassq " in (local / "bin/glassq").read_text()
     for path in local.rglob("*"):
-        assert path.is_dir() or "/opt/glassq" not in path.read_text(), path
+        assert path.is_dir() or b"/opt/glassq" not in path.read_bytes(), path
+
+
+def test_the_manual_is_there_and_without_a_mistake(root: Path) -> None:
+    pages = sorted((root / "usr/local/share/man").rglob("*.gz"))
+    assert {"glassq.1.gz", "glassq-kick.1.gz", "glassq-worker.8.gz", "glassq.toml.5.gz"} <= {
+        page.name for page in pages
+    }
+    for page in pages:
+        text = run(need("gunzip", "gzip"), "--stdout", page)
+        for lint in (["groff", "-man", "-ww", "-z"], ["mandoc", "-T", "lint", "-W", "warning"]):
+            need(lint[0], "groff-base mandoc")
+            done = subprocess.run(lint, input=text, capture_output=True, text=True)
+            assert (done.stdout, done.stderr) == ("", ""), page
+    shown = run(need("man", "man-db"), "--local-file", root / "usr/local/share/man/man1/glassq-kick.1.gz", MANWIDTH=80)
+    assert "--canary" in shown
+    for page in (root / "usr/local/share/man").rglob("*"):
+        assert page.is_dir() or page.name.startswith("glassq")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user whose shell finds glassq."""
+    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb"}
+
+
+@pytest.mark.parametrize(
+    ("shell", "options", "script", "load"),
+    [
+        ("bash", ["--norc", "-i"], "bash-completion/completions/glassq", "source {script}"),
+        (
+            "zsh",
+            ["-f", "-i"],
+            "zsh/site-functions/_glassq",
+            "fpath=({script.parent} $fpath); autoload -U compinit; compinit -uD",
+        ),
+    ],
+    ids=["bash", "zsh"],
+)
+def test_a_shell_completes_by_what_is_installed(
+    root: Path, here: dict[str, str], shell: str, options: list[str], script: str, load: str
+) -> None:
+    load = load.format(script=root / "usr/local/share" / script)
+    command = [need(shell, shell), *options]
+    keyboard, terminal = pty.openpty()
+    running = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env=here, start_new_session=True
+    )
+    os.close(terminal)
+    try:
+        os.write(keyboard, f"{load}\nglassq stat\t".encode())
+        seen = b""
+        while b"glassq status" not in seen:
+            assert select.select([keyboard], [], [], PATIENCE)[0], seen
+            seen += os.read(keyboard, 4096)
+    finally:
+        running.kill()
+        running.wait()
+        os.close(keyboard)
+
+
+def test_fish_completes_by_what_is_installed(root: Path, here: dict[str, str]) -> None:
+    script = root / "usr/local/share/fish/vendor_completions.d/glassq.fish"
+    said = run(need("fish", "fish"), "--no-config", "--command", f"source {script}; complete -C 'glassq stat'", **here)
+    assert said.startswith("status\tWhat waits, ")
 
 
 def test_the_settings_fit_the_units(root: Path) -> None:

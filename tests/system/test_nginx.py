@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT, Process, free_port, wait_for
 from tests.intake.conftest import Web
 from tests.intake.wire import body, request
-from tests.system.conftest import need, run
+from tests.system.programs import need, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

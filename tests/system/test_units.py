@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import ROOT
-from tests.system.conftest import need, run
+from tests.system.programs import need, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +89,21 @@ def test_addresses_that_systemd_writes_in_another_way_are_translated(
     made = drop_ins(f"[queue]\nurl = 'beanstalk:///q'\n[intake]\nbind='{bind}'\n[log]\nbind = 'no'\n", tmp_path)
     assert made.get("glassq-web.socket", "").endswith(f"\nListenStream={stream}\n" if stream else "")
     assert (stream is None) == (made == {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "streams"),
+    [
+        ('[intake]\nbind = "127.0.0.1:81"\n[metrics]\nintake = "localhost:91"\n', ["", "127.0.0.1:81", "127.0.0.1:91"]),
+        ('[metrics]\nintake = "127.0.0.1:91"\npool = "127.0.0.1:92"\n', ["127.0.0.1:91"]),
+        ('[intake]\nbind = "127.0.0.1:81"\n[metrics]\nintake = "127.0.0.1:81"\n', ["", "127.0.0.1:81"]),
+    ],
+)
+def test_who_reads_metrics_has_an_address_beside_that_for_pings(
+    settings: str, streams: list[str], tmp_path: Path
+) -> None:
+    made = drop_ins(f"[queue]\nurl = 'beanstalk:///q'\n{settings}", tmp_path)["glassq-web.socket"]
+    assert made.splitlines()[1:] == ["[Socket]", *(f"ListenStream={each}" for each in streams)]
 
 
 @pytest.mark.parametrize(
