@@ -345,6 +345,8 @@ def test_ctrl_c_waits_for_the_delivery_at_hand_and_tells_how_far_it_was() -> Non
 def test_what_ends_a_command_by_default_does_so_only_after_the_block(number: signal.Signals) -> None:
     code = (
         "import os, signal; from glassq.cli.jobs import whole\n"
+        # under nohup it is ignored from the start
+        f"signal.signal({int(number)}, signal.SIG_DFL)\n"
         f"with whole():\n    os.kill(os.getpid(), {int(number)}); print('whole', flush=True)\n"
         "print('not reached')"
     )

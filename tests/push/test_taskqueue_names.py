@@ -147,7 +147,10 @@ def test_of_processes_that_add_one_name_at_once_exactly_one_puts_it(
         each.heard("begin")
     for each in adders:
         each.go_on()
-    assert sorted(each.result() for each in adders) == ["TaskAlreadyExistsError"] * 5 + ["added"]
+    results = [each.result() for each in adders]
+    # on a machine that is slow enough some are told to try again
+    assert results.count("added") == 1
+    assert set(results) <= {"added", "TaskAlreadyExistsError", "TransientError"}
     assert ready(beanstalkd) == 1
 
 

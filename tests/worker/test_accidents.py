@@ -242,7 +242,7 @@ def test_a_handler_that_comes_back_twice_is_one_attempt_and_one_consumer(make: M
     other = next(pid for _, pid, _ in run.story("end") if pid != worker)
     wait_for(lambda: processes().get(other, (0, "Z"))[1] == "Z", "the other process to end")
     assert works_on(run, "next") == worker
-    assert run.log().count(" done ") == 2
+    wait_for(lambda: run.log().count(" done ") == 2, f"both to be told of\n{run.log()}")
     assert "no longer ours" not in run.log()
 
 
