@@ -208,9 +208,9 @@ def _call(handler: Handler, delivery: Delivery, context: Context) -> Result:
 
 def _following(delivery: Delivery, outcome: Outcome, evidence: Evidence, started: datetime) -> Delivery:
     if outcome.kind is Kind.RETRY:
-        following = outcomes.after_retry(delivery, outcome, evidence, delivery.lost, started)
+        following = outcomes.after_retry(delivery, outcome, evidence, started)
     elif outcome.kind is Kind.BURY:
-        following = outcomes.after_bury(delivery, outcome, evidence, delivery.lost)
+        following = outcomes.after_bury(delivery, outcome, evidence)
     else:
         return delivery
     return envelope.decode(envelope.encode(following))

@@ -16,7 +16,7 @@ from glassq.cli.jobs import Done, each_found, refused, report, whole
 from glassq.delivery import Evidence, encode
 from glassq.errors import JobNotFound
 from glassq.worker.consumer import BURY_DELAY
-from glassq.worker.outcome import Kind, Outcome, after_bury
+from glassq.worker.outcome import Kind, Outcome, after_bury, after_loss
 
 if TYPE_CHECKING:
     from glassq.cli.find import Found
@@ -91,7 +91,7 @@ def _aside(delivery: Delivery, found: Found, why: str) -> Delivery:
         duration=0.0,
         host=socket.gethostname(),
     )
-    return after_bury(delivery, Outcome(Kind.BURY, words), evidence, delivery.lost + found.lost)
+    return after_bury(after_loss(delivery) if found.lost else delivery, Outcome(Kind.BURY, words), evidence)
 
 
 def _operator(app: App) -> str:

@@ -19,7 +19,7 @@ from glassq.cli.where import BURIED, WAITING, Where, filters, lying, nothing, wa
 from glassq.delivery import encode
 from glassq.errors import JobNotFound, JobTooBig, QueueError
 from glassq.worker.consumer import BURY_DELAY
-from glassq.worker.outcome import after_kick
+from glassq.worker.outcome import after_kick, after_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -197,7 +197,7 @@ def _carried(found: Found) -> bytes:
         delivery = msgspec.structs.replace(delivery, buried=found.reason)
     elif not found.lost:
         return found.job.body
-    return encode(msgspec.structs.replace(delivery, lost=delivery.lost + found.lost))
+    return encode(after_loss(delivery) if found.lost else delivery)
 
 
 def _check(

@@ -31,7 +31,7 @@ from glassq.worker.scoreboard import State
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from glassq.delivery import Delivery
+    from glassq.delivery import Delivery, Evidence
     from glassq.ledger import Ledger
     from glassq.queues import Job, JobStats, Queue
     from glassq.routes import Context, Destination, Result, Routes
@@ -53,7 +53,7 @@ RECONNECT, RECONNECT_CAP = 0.1, 5.0
 # would only be run over and over. From the first to the second, at least half of it, in seconds.
 REFUSED, REFUSED_CAP = 1.0, 30.0
 # A job is free the moment its consumer dies, and may be ours before the pool's parent knows of the death. It is given
-# so long from then to tell of it, in seconds; a parent on another host never will.
+# so long to tell of it, in seconds.
 TESTIMONY = 1.0
 
 
@@ -188,23 +188,31 @@ class Consumer:
             # Somebody died while burying it (BURY_DELAY); nobody asked for another try.
             self._queue.bury(job.id)
             return False
-        lost = delivery.lost + stats.lost
+        if stats.lost:
+            log.warning("an attempt was lost %s", kv(job=job.id, reserves=stats.reserves, timeouts=stats.timeouts))
+            delivery = outcomes.after_loss(delivery, self._deaths(job, delivery))
         found = self._routes.match(delivery)
-        if found and found.tube not in ("", stats.tube):
-            self._move(job, msgspec.structs.replace(delivery, lost=lost), found.tube)
+        tube = (found and found.tube) or stats.tube
+        given_up = outcomes.too_often_lost(delivery, self._policy)
+        if tube != stats.tube or (stats.lost and not given_up):
+            self._put_anew(job, delivery, tube)
             return False
         self._gate.began(stats.tube)
-        given_up = outcomes.too_often_lost(lost, self._policy)
-        attempt = Attempt(delivery, given_up, 0.0, lost) if given_up else self._attempt(job, delivery, lost, found)
+        attempt = Attempt(delivery, given_up, 0.0) if given_up else self._attempt(job, delivery, found)
         self._act(job, stats, attempt)
         return attempt.outcome.slow_down
 
-    def _move(self, job: Job, delivery: Delivery, tube: str) -> None:
-        """To the tube whose limits are those of its handler: no attempt. First the put, as ever."""
+    def _put_anew(self, job: Job, delivery: Delivery, tube: str) -> None:
+        """Without an attempt; first the put, as ever.
+
+        To the tube whose limits are those of its handler, or with an attempt that was lost written down. Only then is
+        it tried again: where a pool dies, each of its children may get the job just before it dies as well, and all
+        of these are the one loss that whoever lives to write it finds.
+        """
         self._put(delivery, 0, tube)
         self._queue.delete(job.id, held=True)
 
-    def _attempt(self, job: Job, delivery: Delivery, lost: int, found: Destination | None) -> Attempt:
+    def _attempt(self, job: Job, delivery: Delivery, found: Destination | None) -> Attempt:
         """Runs the handler, and nothing that talks to the queue."""
         started, at = time.monotonic(), datetime.now(UTC)
         hard = started + self._deadline
@@ -222,13 +230,13 @@ class Consumer:
             finally:
                 self._end_if_forked()
                 self._lease.disarm()
-            return Attempt(delivery, outcomes.done(result), time.monotonic() - started, lost, None, at, *keys)
+            return Attempt(delivery, outcomes.done(result), time.monotonic() - started, None, at, *keys)
         except BaseException as error:
             duration = time.monotonic() - started
             age = duration if delivery.tried is None else (datetime.now(UTC) - delivery.tried).total_seconds()
             outcome = self._decide(error, delivery, found, age)
             evidence = outcomes.witness(error, delivery, outcome, duration)
-            return Attempt(delivery, outcome, duration, lost, evidence, at, *keys)
+            return Attempt(delivery, outcome, duration, evidence, at, *keys)
         finally:
             self._lease.give_up()
 
@@ -292,30 +300,27 @@ class Consumer:
     def _put_again(self, job: Job, tube: str, attempt: Attempt) -> int:
         """First the new job, then the end of the old one: dying between the two makes a duplicate, never a loss."""
         assert attempt.evidence is not None
-        story = self._with_deaths(job, attempt)
-        following = outcomes.after_retry(story, attempt.outcome, attempt.evidence, attempt.lost, attempt.started)
+        following = outcomes.after_retry(attempt.delivery, attempt.outcome, attempt.evidence, attempt.started)
         holder = self._put(following, math.ceil(attempt.outcome.delay), tube)
         self._queue.delete(job.id, held=True)
         return holder
 
     def _put_buried(self, job: Job, tube: str, attempt: Attempt) -> int:
         """The same order; the new job is delayed until it is buried, so that nobody works it meanwhile."""
-        story = self._with_deaths(job, attempt)
-        following = outcomes.after_bury(story, attempt.outcome, attempt.evidence, attempt.lost)
+        following = outcomes.after_bury(attempt.delivery, attempt.outcome, attempt.evidence)
         holder = self._put(following, BURY_DELAY, tube)
         self._queue.reserve_job(holder)
         self._queue.bury(holder)
         self._queue.delete(job.id, held=True)
         return holder
 
-    def _with_deaths(self, job: Job, attempt: Attempt) -> Delivery:
-        """The delivery with evidence of the attempts at this job that died with their process, as far as is known."""
-        delivery, lost = attempt.delivery, attempt.lost - attempt.delivery.lost
-        over = time.monotonic() + TESTIMONY - attempt.duration
-        while len(deaths := self._slot.deaths.of(job.id, delivery.id)) < lost and time.monotonic() < over:
+    def _deaths(self, job: Job, delivery: Delivery) -> list[Evidence]:
+        """Of the attempts at this job that died with their process, as far as this pool knows."""
+        over = time.monotonic() + TESTIMONY
+        while self._slot.others_at(job.id) and time.monotonic() < over:
             time.sleep(0.02)
-        told = [outcomes.witness_of_death(delivery, death.how, death.why, death.at, death.duration) for death in deaths]
-        return msgspec.structs.replace(delivery, evidence=(*delivery.evidence, *told))
+        deaths = self._slot.deaths.of(job.id, delivery.id)
+        return [outcomes.witness_of_death(delivery, death.how, death.why, death.at, death.duration) for death in deaths]
 
     # -- a queue in trouble ------------------------------------------------------------------------------------------
 

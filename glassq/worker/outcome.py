@@ -31,7 +31,7 @@ from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, 
 from glassq.mask import masked_body, masked_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 # A retry is never sooner than this, in seconds: whatever failed just now has not changed yet.
 LEAST_DELAY = 1.0
@@ -127,12 +127,13 @@ def decide(error: BaseException, delivery: Delivery, rule: RetryRule, age: float
     return Outcome(Kind.RETRY, reason, _within(delay) if asked is None else asked, slow_down=slow)
 
 
-def too_often_lost(lost: int, policy: Policy) -> Outcome | None:
-    """A bury where `lost` attempts ended with their process and that was one too many; else None."""
-    if lost < policy.max_lost:
+def too_often_lost(delivery: Delivery, policy: Policy) -> Outcome | None:
+    """A bury where attempts ended with their process and that was one too many; else None."""
+    if delivery.lost < policy.max_lost:
         return None
     return Outcome(
-        Kind.BURY, f"{lost} attempts ended without an outcome (process killed or crashed, power or connection lost)"
+        Kind.BURY,
+        f"{delivery.lost} attempts ended without an outcome (process killed or crashed, power or connection lost)",
     )
 
 
@@ -221,15 +222,18 @@ def witness_of_death(delivery: Delivery, how: str, why: str, at: float, duration
     )
 
 
-def after_retry(
-    delivery: Delivery, outcome: Outcome, evidence: Evidence, lost: int, started: datetime | None = None
-) -> Delivery:
+def after_loss(delivery: Delivery, deaths: Sequence[Evidence] = ()) -> Delivery:
+    """The delivery after an attempt that ended with its process; `deaths` is what is known of it."""
+    return msgspec.structs.replace(delivery, lost=delivery.lost + 1, evidence=(*delivery.evidence, *deaths))
+
+
+def after_retry(delivery: Delivery, outcome: Outcome, evidence: Evidence, started: datetime | None = None) -> Delivery:
     """The delivery as it is put again; the attempt that failed began at `started`.
 
     A wait leaves no evidence: a hundred of them would say the same.
     """
     tried = delivery.tried or started
-    replaced = msgspec.structs.replace(delivery, attempt=delivery.attempt + 1, lost=lost, tried=tried)
+    replaced = msgspec.structs.replace(delivery, attempt=delivery.attempt + 1, tried=tried)
     if not outcome.counts:
         return msgspec.structs.replace(replaced, waits=delivery.waits + 1)
     return msgspec.structs.replace(
@@ -237,10 +241,10 @@ def after_retry(
     )
 
 
-def after_bury(delivery: Delivery, outcome: Outcome, evidence: Evidence | None, lost: int) -> Delivery:
+def after_bury(delivery: Delivery, outcome: Outcome, evidence: Evidence | None) -> Delivery:
     """The delivery as it is buried."""
     more = () if evidence is None else (evidence,)
-    return msgspec.structs.replace(delivery, buried=outcome.reason, lost=lost, evidence=(*delivery.evidence, *more))
+    return msgspec.structs.replace(delivery, buried=outcome.reason, evidence=(*delivery.evidence, *more))
 
 
 def after_kick(delivery: Delivery) -> Delivery:

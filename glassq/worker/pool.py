@@ -204,11 +204,13 @@ class Pool:
         for pid in list(self._children):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                self._on_end(self._children.pop(pid), os.waitstatus_to_exitcode(status))
+                child = self._children.pop(pid)
+                self._on_end(child, os.waitstatus_to_exitcode(status))
+                # not before its death is told: whoever has its job by now waits for that as long as the slot names it
+                child.slot.clear()
 
     def _on_end(self, child: _Child, code: int) -> None:
         card = self._board.card(child.slot.index)
-        child.slot.clear()
         self._throttle.clear(child.slot.index)
         if code == EX_CONFIG and self._stop_by is None and not self._ready:
             self._exit_code = EX_CONFIG

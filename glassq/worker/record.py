@@ -32,14 +32,13 @@ MAX_RESULT = 2_000
 class Attempt:
     """What is known once an attempt is over.
 
-    `lost` counts attempts that ended with their process. `duration` is in seconds; `started` is before the handler was
-    called (None: it was not). `fingerprint` and `event` are for finding duplicates (see duplicates.py).
+    `duration` is in seconds; `started` is before the handler was called (None: it was not). `fingerprint` and `event`
+    are for finding duplicates (see duplicates.py).
     """
 
     delivery: Delivery
     outcome: Outcome
     duration: float
-    lost: int
     evidence: Evidence | None = None
     started: datetime | None = None
     fingerprint: str = ""
@@ -95,7 +94,7 @@ def _count(tally: Tally, job: JobStats, attempt: Attempt, outcome: str) -> None:
     if started is None:
         return
     tally.observe(SECONDS, attempt.duration)
-    if delivery.attempt == 1 and not (attempt.lost or job.delay or job.kicks):
+    if delivery.attempt == 1 and not (delivery.lost or job.delay or job.kicks):
         tally.observe(WAIT, delivery.age(started))
 
 

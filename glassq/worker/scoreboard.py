@@ -145,6 +145,14 @@ class Slot:
         now = time.monotonic()
         self._write(_SLOT.pack(State.WAITING, self._worked, 0, now, now, 0.0, 0, b""))
 
+    def others_at(self, job: int) -> bool:
+        """Whether another child says that it works this job.
+
+        Whoever has it reserved knows better: that one has died, or has yet to learn that the job was taken from it.
+        """
+        others = set(range(len(self._memory) // _SIZE)) - {self.index}
+        return any(_card(self._memory, index).job == job for index in others)
+
     def _write(self, packed: bytes, field: int = 0) -> None:
         # Not pack_into: it fills the place with zeros first, and a beat that reads as 0 has the child killed.
         start = self._at + field
@@ -167,8 +175,12 @@ class Scoreboard:
 
     def card(self, index: int) -> Card:
         """What the child in this slot last said."""
-        state, worked, job, beat, started, deadline, attempt, delivery = _SLOT.unpack_from(self._memory, index * _SIZE)
-        return Card(State(state), worked, job, beat, started, deadline, attempt, _shown(delivery))
+        return _card(self._memory, index)
+
+
+def _card(memory: mmap.mmap, index: int) -> Card:
+    state, worked, job, beat, started, deadline, attempt, delivery = _SLOT.unpack_from(memory, index * _SIZE)
+    return Card(State(state), worked, job, beat, started, deadline, attempt, _shown(delivery))
 
 
 def _text(text: str, size: int) -> bytes:

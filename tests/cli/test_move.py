@@ -91,7 +91,8 @@ def test_attempts_that_were_lost_are_not_forgotten_with_the_job(beanstalkd: Bean
     assert cli("move", str(job), "--to", ASIDE).code == 0
     moved = queue.reserve(0, [ASIDE])
     assert moved is not None
-    assert (decode(moved.body).lost, queue.stats_job(moved.id).lost) == (3, 0)
+    # both consumers died before anybody wrote down the first: that is one
+    assert (decode(moved.body).lost, queue.stats_job(moved.id).lost) == (2, 0)
 
 
 def test_a_kicked_delivery_keeps_its_fresh_budget_though_the_new_job_was_never_kicked(queue: Queue, cli: Cli) -> None:

@@ -191,6 +191,22 @@ def test_a_delivery_that_kills_every_child_is_buried_with_each_death(make: Make,
     assert [(each.outcome, each.error) for each in delivery.evidence] == [("lost", "exit 7")] * 3
 
 
+def test_what_a_pool_was_at_when_all_of_it_was_killed_is_worked_by_the_next(make: Make, look: Queue) -> None:
+    run = make(processes=8).start().ready()
+    wait_for(lambda: len(run.children()) == 8, "all children")
+    busy = run.holding()
+    children = run.children()
+    # as systemd does it: one by one, and whoever is not dead yet may get the job of one who is
+    run.send(signal.SIGKILL)
+    for pid in sorted(children, key=lambda pid: pid != busy):
+        os.kill(pid, signal.SIGKILL)
+    run.ended()
+    wait_for(lambda: look.stats_tube().ready == 1, "the job to be free")
+    run.let_go()
+    run.start().ready()
+    wait_for(lambda: not jobs(look), f"it to be worked\n{run.log()}")
+
+
 def test_the_parent_says_why_it_killed(make: Make, look: Queue) -> None:
     run = make(deadline="3s", grace="1s", max_lost=1).start().ready()
     run.put("bad", "swallows")

@@ -251,8 +251,9 @@ def test_a_delivery_whose_attempts_die_with_their_process_is_buried_unrun(
     beanstalkd: Beanstalkd, bench: Bench, look: Queue
 ) -> None:
     put(look, made("done"))
-    lose(beanstalkd, look, 3)
-    bench.consumer.work_one(0)
+    for _ in range(3):
+        lose(beanstalkd, look, 1)
+        bench.consumer.work_one(0)
     stats, buried = only(look)
     assert stats.state == "buried"
     assert buried.buried.startswith("3 attempts ended without an outcome")
@@ -267,7 +268,9 @@ def test_lost_attempts_are_counted_over_all_jobs_of_a_delivery(
     beanstalkd: Beanstalkd, bench: Bench, look: Queue
 ) -> None:
     put(look, made("fail"))
-    lose(beanstalkd, look, 2)
+    for _ in range(2):
+        lose(beanstalkd, look, 1)
+        bench.consumer.work_one(0)
     bench.consumer.work_one(0)
     stats, following = only(look)
     assert (following.lost, following.failures) == (2, 1)
@@ -276,6 +279,16 @@ def test_lost_attempts_are_counted_over_all_jobs_of_a_delivery(
     bench.consumer.work_one(0)
     assert only(look)[0].state == "buried"
     assert len(bench.seen) == 1
+
+
+def test_losses_that_nobody_lived_to_write_down_are_one(beanstalkd: Beanstalkd, bench: Bench, look: Queue) -> None:
+    put(look, made("done"))
+    lose(beanstalkd, look, 10)
+    bench.consumer.work_one(0)
+    (stats, delivery) = only(look)
+    assert (stats.state, stats.lost, delivery.lost, delivery.attempt, bench.seen) == ("ready", 0, 1, 1, [])
+    bench.consumer.work_one(0)
+    assert (len(bench.seen), jobs(look)) == (1, [])
 
 
 def test_a_job_given_back_is_not_a_lost_attempt(bench: Bench, look: Queue) -> None:

@@ -130,14 +130,14 @@ def test_the_budget_is_spent_after_so_many_failures_and_no_sooner() -> None:
         error = ValueError("no")
         outcome = decide(error, current, POLICY)
         kinds.append(outcome.kind)
-        current = outcomes.after_retry(current, outcome, evidence_of(error, current), 0)
+        current = outcomes.after_retry(current, outcome, evidence_of(error, current))
     assert kinds == [Kind.RETRY] * 3 + [Kind.BURY]
 
 
 def test_a_retry_adds_its_evidence_and_takes_from_the_budget() -> None:
     error = ValueError("no")
-    following = outcomes.after_retry(FRESH, decide(error, FRESH, POLICY), evidence_of(error, FRESH), 2)
-    assert (following.attempt, following.failures, following.waits, following.lost) == (2, 1, 0, 2)
+    following = outcomes.after_retry(FRESH, decide(error, FRESH, POLICY), evidence_of(error, FRESH))
+    assert (following.attempt, following.failures, following.waits, following.lost) == (2, 1, 0, 0)
     assert [item.attempt for item in following.evidence] == [1]
     assert (following.id, following.received, following.body) == (FRESH.id, FRESH.received, FRESH.body)
 
@@ -146,23 +146,23 @@ def test_waiting_takes_nothing_from_the_budget_and_leaves_no_evidence() -> None:
     error = Retry("not ready", counts=False)
     current = delivery(failures=2)
     for _ in range(100):
-        current = outcomes.after_retry(current, decide(error, current, POLICY), evidence_of(error, current), 0)
+        current = outcomes.after_retry(current, decide(error, current, POLICY), evidence_of(error, current))
     assert (current.attempt, current.failures, current.waits, current.evidence) == (101, 2, 100, ())
     failed = ValueError("no")
-    current = outcomes.after_retry(current, decide(failed, current, POLICY), evidence_of(failed, current), 0)
+    current = outcomes.after_retry(current, decide(failed, current, POLICY), evidence_of(failed, current))
     assert (current.failures, current.waits) == (3, 0)
 
 
 def test_a_bury_keeps_reason_and_evidence() -> None:
     error = Bury("consent revoked")
-    buried = outcomes.after_bury(FRESH, decide(error, FRESH, POLICY), evidence_of(error, FRESH), 1)
-    assert (buried.buried, buried.lost, buried.attempt) == ("consent revoked", 1, 1)
+    buried = outcomes.after_bury(FRESH, decide(error, FRESH, POLICY), evidence_of(error, FRESH))
+    assert (buried.buried, buried.lost, buried.attempt) == ("consent revoked", 0, 1)
     assert [item.message for item in buried.evidence] == ["consent revoked"]
 
 
 def test_a_kick_gives_a_fresh_budget_and_keeps_the_story() -> None:
     error = ValueError("no")
-    buried = outcomes.after_bury(LAST, decide(error, LAST, POLICY), evidence_of(error, LAST), 2)
+    buried = outcomes.after_bury(LAST, decide(error, LAST, POLICY), evidence_of(error, LAST))
     kicked = outcomes.after_kick(buried)
     assert (kicked.buried, kicked.failures, kicked.waits, kicked.lost) == ("", 0, 0, 0)
     assert (kicked.attempt, kicked.evidence) == (LAST.attempt + 1, buried.evidence)
@@ -170,10 +170,16 @@ def test_a_kick_gives_a_fresh_budget_and_keeps_the_story() -> None:
 
 @pytest.mark.parametrize(("lost", "buried"), [(0, False), (2, False), (3, True), (4, True)])
 def test_lost_attempts_have_a_small_budget_of_their_own(lost: int, buried: bool) -> None:
-    outcome = outcomes.too_often_lost(lost, POLICY)
+    outcome = outcomes.too_often_lost(delivery(lost=lost), POLICY)
     assert (outcome is not None) == buried
     if outcome is not None:
         assert (outcome.kind, outcome.reason.split()[0]) == (Kind.BURY, str(lost))
+
+
+def test_a_loss_spends_nothing_but_that_budget() -> None:
+    told = evidence_of(ValueError("killed"), FRESH)
+    after = outcomes.after_loss(outcomes.after_loss(FRESH, [told]))
+    assert (after.lost, after.attempt, after.failures, after.evidence) == (2, FRESH.attempt, 0, (told,))
 
 
 # -- the evidence ---------------------------------------------------------------------------------------------------
@@ -215,7 +221,7 @@ class Mute(Exception):
 def test_whatever_a_handler_raises_can_be_told_and_kept(error: BaseException, reason: str) -> None:
     outcome = decide(error, FRESH, POLICY)
     assert outcome.reason == reason
-    buried = outcomes.after_bury(FRESH, outcome, evidence_of(error, FRESH), 0)
+    buried = outcomes.after_bury(FRESH, outcome, evidence_of(error, FRESH))
     kept = envelope.decode(envelope.encode(buried))
     assert kept.buried == reason
     assert kept.evidence[0].message == reason

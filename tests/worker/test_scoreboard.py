@@ -84,6 +84,15 @@ def test_without_systemd_nothing_is_told(tmp_path: Path) -> None:
     Notifier(str(tmp_path / "gone"))(READY=1)
 
 
+def test_a_child_sees_who_else_is_at_its_job() -> None:
+    board = Scoreboard(3)
+    board.slots[0].begin(7, "0199-a", 1, 0.0)
+    board.slots[1].begin(7, "0199-a", 1, 0.0)
+    assert [board.slots[1].others_at(job) for job in (7, 8)] == [True, False]
+    board.slots[0].clear()
+    assert not board.slots[1].others_at(7)
+
+
 def test_a_child_reads_of_the_deaths_its_parent_has_seen() -> None:
     board = Scoreboard(1)
     board.deaths.add(7, "0199-a", "SIGKILL", "it is silent", 1.5)
