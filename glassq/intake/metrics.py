@@ -52,9 +52,11 @@ SECONDS = Histogram(
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 WORKERS = Level("glassq_intake_workers", "Processes that answer.")
+# Each of them finds out for itself, so whoever is asked for metrics must not tell of its own luck alone.
+SPOOLING = Level("glassq_intake_workers_spooling", "Of these, how many put pings into the spool now.")
 
 _READY = Gauge("glassq_intake_ready", "1 if a ping would be kept now, in the queue or in the spool.")
-_USABLE = Gauge("glassq_queue_usable", "1 if pings go into the queue now; 0: into the spool.")
+_USABLE = Gauge("glassq_queue_usable", "1 if pings go into the queue now; 0: some go into the spool.")
 _SPOOLED = Gauge("glassq_spool_deliveries", "Deliveries that wait in the spool.")
 _BYTES = Gauge("glassq_spool_bytes", "Bytes they take.")
 _OLDEST = Gauge("glassq_spool_oldest_seconds", "How long the oldest of them waits; 0 for none.")
@@ -66,7 +68,7 @@ ROWS = 257
 
 def new_board() -> Board:
     """For the parent and its workers; made before the fork."""
-    return Board((ACKNOWLEDGED, REFUSED, SECONDS, WORKERS), ROWS)
+    return Board((ACKNOWLEDGED, REFUSED, SECONDS, WORKERS, SPOOLING), ROWS)
 
 
 class Meter:
@@ -83,6 +85,10 @@ class Meter:
     def refused(self, status: int) -> None:
         """A request was answered with this status, 400 or above."""
         self._tally.count(REFUSED, REASONS.get(status, _OTHER))
+
+    def spooling(self, spooling: bool) -> None:
+        """Whether this worker puts pings into the spool now."""
+        self._tally.set(SPOOLING, spooling)
 
 
 class Metrics:
@@ -103,7 +109,8 @@ class Metrics:
     def _look(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
         # the watcher asks each second; a queue that is frozen must not hold up who watches
         found = self._keeping.readiness(ask=False)
-        numbers: dict[Gauge, float] = {_READY: found.ready, _USABLE: not found.trouble}
+        (spooling,) = self._board.total(SPOOLING)
+        numbers: dict[Gauge, float] = {_READY: found.ready, _USABLE: not spooling}
         try:
             lies = self._spool.look()
         except SpoolError:

@@ -21,7 +21,7 @@ from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, Queu
 from glassq.log import kv
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from glassq.intake.enqueue import Enqueue
     from glassq.intake.spool import Spool
@@ -53,10 +53,14 @@ class Readiness:
 class Safekeeping:
     """The way from a checked ping to disk, for all threads of one process."""
 
-    def __init__(self, enqueue: Enqueue, spool: Spool, *, require_durable: bool) -> None:
+    def __init__(
+        self, enqueue: Enqueue, spool: Spool, *, require_durable: bool, spooling: Callable[[bool], None]
+    ) -> None:
+        """`spooling` is told whether pings go into the spool now: when they begin to, and at every look."""
         self._enqueue = enqueue
         self._spool = spool
         self._require_durable = require_durable
+        self._spooling = spooling
         #: why the queue is not used now; "" while it is
         self._trouble = ""
         self._volatile = False
@@ -124,6 +128,7 @@ class Safekeeping:
         if self._trouble:
             log.warning("the queue takes deliveries again")
             self._trouble, self._volatile = "", False
+        self._spooling(False)
 
     def _drain(self) -> None:
         try:
@@ -199,6 +204,7 @@ class Safekeeping:
         with self._noticing:
             first = not self._trouble
             self._trouble, self._volatile = str(error), isinstance(error, QueueVolatile)
+            self._spooling(True)
         if first:
             log.error("the queue takes no deliveries: they go to the spool %s", kv(why=error))
         if self._volatile:

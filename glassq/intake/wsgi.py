@@ -16,7 +16,7 @@ from glassq.errors import SettingsError, SpoolError
 from glassq.intake.app import create_app
 from glassq.intake.enqueue import Enqueue
 from glassq.intake.listen import addresses, missing, move
-from glassq.intake.metrics import ROWS, WORKERS, Doors, Meter, Metrics, new_board
+from glassq.intake.metrics import ROWS, SPOOLING, WORKERS, Doors, Meter, Metrics, new_board
 from glassq.intake.safekeeping import Safekeeping
 from glassq.intake.spool import Spool
 from glassq.log import kv
@@ -78,7 +78,8 @@ class Server(Application):  # type: ignore[misc]
             words = "metrics are not told: systemd does not listen there %s"
             logging.getLogger("glassq.intake").error(words, kv(address=inside, todo=todo))
 
-    def _after_exit(self, arbiter: Any, _worker: Any) -> None:
+    def _after_exit(self, arbiter: Any, worker: Any) -> None:
+        self._board.row(worker.row).set(SPOOLING, 0)
         self._board.row(0).set(WORKERS, len(arbiter.WORKERS))
 
     def load(self) -> falcon.App[Any, Any]:
@@ -116,7 +117,7 @@ def get_app(settings: Settings, sources: list[Source], board: Board, meter: Mete
     durable = intake.require_durable
     enqueue = Enqueue(lambda: open_queue(queue, require_durable=durable))
     spool = open_spool(settings)
-    keeping = Safekeeping(enqueue, spool, require_durable=durable)
+    keeping = Safekeeping(enqueue, spool, require_durable=durable, spooling=meter.spooling)
     keeping.start()
     inside = settings.metrics.intake
     metrics = Metrics(board, keeping, spool) if inside else None

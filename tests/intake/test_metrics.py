@@ -133,6 +133,18 @@ def test_the_spool_and_the_queues_trouble_are_told(watched: Watched, beanstalkd:
     wait_for(lambda: watched.samples()[("glassq_queue_usable",)] == 1, "the queue to be used again")
 
 
+def test_a_worker_that_is_gone_spools_no_more(watched: Watched, beanstalkd: Beanstalkd) -> None:
+    web = watched.web
+    beanstalkd.stop()
+    wait_for(lambda: watched.samples()[("glassq_intake_workers_spooling",)] == 2, "both to know")
+    web.file.write_text(web.file.read_text().replace("workers = 2", "workers = 1"))
+    before = set(web.workers())
+    web.process.send(signal.SIGHUP)
+    wait_for(lambda: len(set(web.workers()) - before) == len(web.workers()) == 1, "one instead of them")
+    beanstalkd.start()
+    wait_for(lambda: watched.samples()[("glassq_queue_usable",)] == 1, "the queue to be used again")
+
+
 def test_what_was_counted_outlives_killed_workers_and_reloads(watched: Watched) -> None:
     web = watched.web
     for _ in range(10):

@@ -32,7 +32,8 @@ class Kept:
     def __init__(self, enqueue: Enqueue, directory: Path, *, durable: bool = True, min_free: int = 0) -> None:
         self.spool = Spool(directory / "spool", max_size=1 << 30, min_free=min_free)
         self.enqueue = enqueue
-        self.keeping = Safekeeping(enqueue, self.spool, require_durable=durable)
+        self.told: list[bool] = []
+        self.keeping = Safekeeping(enqueue, self.spool, require_durable=durable, spooling=self.told.append)
 
     def keep(self, body: bytes = b"{}") -> tuple[str, str]:
         """Where a new delivery lies, and its id."""
