@@ -164,7 +164,7 @@ class Finder:
         if prefix in names:
             names = [prefix]
         if not names:
-            raise JobNotFound(f"the queue holds no delivery {line(text)}")
+            raise JobNotFound(f"the queue holds no delivery {line(text)}{self._fate(prefix)}")
         if len(names) > 1:
             raise ambiguous(text, names)
         return look(self.queue, self._index()[names[0]])
@@ -183,6 +183,21 @@ class Finder:
             shown = "".join(f"\n  {line(each)} in tube {tube}" for each, tube in sorted(tubes.items()))
             raise click.ClickException(f"{len(tubes)} tasks have the name {line(name)}; name one by its id:{shown}")
         return look(self.queue, index[next(iter(tubes))]) if tubes else None
+
+    def _fate(self, prefix: str) -> str:
+        """What became of the one delivery that the ledger knows by this prefix, in words; "" where it does not tell."""
+        try:
+            with self.open_ledger() as ledger:
+                entries = ledger.find(prefix)
+        except SettingsError:
+            return ""
+        if len(entries) != 1:
+            return ""
+        [entry] = entries
+        if entry.state == "archived":
+            file = line(masked_text(entry.reason))
+            return f": it is archived in {file}, and `glassq restore {file}` puts it back"
+        return f": it is {entry.state}" if entry.state in ("done", "dropped") else ""
 
     def _by_ledger(self, prefix: str, *, glance: bool) -> Found | None:
         try:

@@ -17,7 +17,7 @@ from glassq.cli.jobs import Done, each_found, limit, number, refused, report, st
 from glassq.cli.output import confirm, each_of, line, short_words
 from glassq.cli.where import BURIED, WAITING, Where, filters, lying, nothing, waiting
 from glassq.delivery import encode
-from glassq.errors import JobNotFound, JobTooBig, QueueError
+from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused
 from glassq.worker.consumer import BURY_DELAY
 from glassq.worker.outcome import after_kick, after_loss
 
@@ -234,9 +234,11 @@ def _each(things: Iterable[T], act: Callable[[T], Done], done: list[Done], total
     except KeyboardInterrupt:
         why = f"interrupted: {_moved(done)} of {total} are moved"
         done.append(Done("move", None, None, "nothing", why))
-    except QueueError:
+    except QueueError as error:
         report(done, as_json)
-        words = f"{_moved(done)} of {total} were moved; the one after them may be in both tubes"
+        words = f"{_moved(done)} of {total} were moved"
+        if not isinstance(error, QueueRefused):
+            words += "; the one after them may be in both tubes"
         click.echo(f"glassq: until then {words}", err=True)
         raise
 

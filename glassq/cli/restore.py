@@ -68,7 +68,7 @@ def restore(
         confirm(f"put {number(len(left))} back, buried?", needed=bool(left) and not (yes or dry_run))
         if dry_run:
             back.done += [Done(plan.place, None, plan.delivery or None, "would be restored") for plan in left]
-            return _tell(app, back, as_json, damage, tubes)
+            return _tell(app, back, as_json, damage, tubes, dry_run=True)
         try:
             with recorder(app) as record:
                 back.put(left, record)
@@ -265,7 +265,9 @@ def _entry(delivery: Delivery, job: int, tube: str) -> Entry:
     )
 
 
-def _tell(app: App, back: Back, as_json: bool, damage: Sequence[str], tubes: Iterable[str]) -> int:
+def _tell(
+    app: App, back: Back, as_json: bool, damage: Sequence[str], tubes: Iterable[str], *, dry_run: bool = False
+) -> int:
     for each in damage:
         click.echo(line(f"glassq: left out: {each}"), err=True)
     for tube in sorted(tubes):
@@ -273,7 +275,7 @@ def _tell(app: App, back: Back, as_json: bool, damage: Sequence[str], tubes: Ite
             hint = app.command(f"move --from {tube} --to {back.queue.tube}")
             click.echo(line(f"glassq: {why}; {hint} moves what lies there"), err=True)
     would = sum(done.did == "would be restored" for done in back.done)
-    words = f"{number(would)} would be restored" if would else f"{number(back.restored)} restored, buried"
-    again = f"Look at them with {app.command('buried')}, have them worked again with {app.command('kick --all')}."
+    words = f"{number(would)} would be restored" if dry_run else f"{number(back.restored)} restored, buried"
+    again = f"Look at them with {app.command('buried')}, have one worked again with {app.command('kick ID')}."
     told(back.done, as_json, words, again if back.restored else "", every=bool(would))
     return int(bool(damage) or any(done.did == "nothing" for done in back.done))

@@ -86,7 +86,7 @@ def test_what_is_archived_leaves_the_queue_and_comes_back_as_it_was(queue: Queue
     said = cli("restore", str(file), "--yes")
     assert (said.code, sorted(lying(queue))) == (0, sorted(told))
     assert "3 deliveries restored, buried" in said.out
-    assert "kick --all" in said.out
+    assert "kick ID" in said.out
     assert queue.stats_job(waiting).state == "ready"
     assert file.exists()
 
@@ -119,6 +119,7 @@ def test_the_ledger_says_where_an_archived_delivery_is_and_which_job_has_it_afte
     assert "archived at" in said.out
     assert str(file) in said.out
     assert cli("show", told.id, "--json").json["ledger"]["state"] == "archived"
+    assert f"it is archived in {file}, and `glassq restore {file}` puts it back" in cli("kick", told.id).out
     assert cli("restore", str(file), "--yes").code == 0
     shown = cli("show", told.id, "--json").json
     assert (shown["ledger"]["state"], shown["ledger"]["job"]) == ("buried", shown["job"]["id"])
@@ -171,6 +172,8 @@ def test_a_dry_run_changes_nothing(queue: Queue, cli: Cli) -> None:
     said = cli("restore", "--dry-run", str(file))
     assert (said.code, lying(queue)) == (0, [])
     assert "3 deliveries would be restored" in said.out
+    assert cli("restore", "--yes", str(file)).code == 0
+    assert "0 deliveries would be restored" in cli("restore", "--dry-run", str(file)).out
 
 
 @pytest.mark.parametrize("command", ["archive", "restore"])

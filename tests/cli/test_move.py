@@ -15,7 +15,7 @@ from glassq.cli import move as moving
 from glassq.cli.find import look
 from glassq.cli.jobs import Done, whole
 from glassq.delivery import decode, encode
-from glassq.errors import JobNotFound, QueueRefused, QueueUnavailable
+from glassq.errors import JobNotFound, QueueUnavailable
 from glassq.queues.base import JobStats
 from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
 from tests.conftest import program, wait_for
@@ -308,6 +308,7 @@ def test_a_queue_that_takes_no_puts_leaves_everything_as_it_is_and_is_exit_75(
     said = cli("move", *map(str, jobs), "--to", ASIDE)
     assert said.code == 75
     assert "0 of 3 were moved" in said.err
+    assert "both tubes" not in said.err
     assert [queue.stats_job(job).state for job in jobs] == ["ready", "delayed", "buried"]
 
 
@@ -316,10 +317,10 @@ def test_what_was_moved_before_the_queue_went_away_is_said(
 ) -> None:
     def fails_third(job: int) -> Done:
         if job == 3:
-            raise QueueRefused("draining")
+            raise QueueUnavailable("gone")
         return Done(str(job), job, None, "moved")
 
-    with pytest.raises(QueueRefused):
+    with pytest.raises(QueueUnavailable):
         moving._each([1, 2, 3, 4], fails_third, [], 4, as_json=False)
     said = capsys.readouterr()
     assert said.out.count(": moved") == 2
