@@ -27,6 +27,8 @@ def need(program: str, package: str) -> str:
 def run(*command: str | Path, **environment: str | Path) -> str:
     """What a command prints; fails the test with all of it where the command fails."""
     variables = os.environ | {name: str(value) for name, value in environment.items()}
+    # an administrator's shell does not say it, and it hides what an installation would leave
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         pytest.fail(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
