@@ -189,13 +189,14 @@ class Consumer:
             self._queue.bury(job.id)
             return False
         if stats.lost:
-            log.warning("an attempt was lost %s", kv(job=job.id, reserves=stats.reserves, timeouts=stats.timeouts))
             delivery = outcomes.after_loss(delivery, self._deaths(job, delivery))
         found = self._routes.match(delivery)
         tube = (found and found.tube) or stats.tube
         given_up = outcomes.too_often_lost(delivery, self._policy)
         if tube != stats.tube or (stats.lost and not given_up):
             self._put_anew(job, delivery, tube)
+            if stats.lost:
+                log.warning("an attempt was lost %s", kv(job=job.id, lost=delivery.lost, timeouts=stats.timeouts))
             return False
         self._gate.began(stats.tube)
         attempt = Attempt(delivery, given_up, 0.0) if given_up else self._attempt(job, delivery, found)
