@@ -15,6 +15,7 @@ from glassq import __version__
 from glassq.settings import Settings, parse
 from tests.conftest import PATIENCE, ROOT
 from tests.system.programs import PYTHON, need, run
+from tests.test_docs import dead_links
 
 PREFIX = "/srv/glassq"
 QUEUE = "beanstalk:///run/glassq/beanstalkd.sock"
@@ -172,6 +173,13 @@ def test_a_directory_that_is_not_ours_is_not_overwritten(tmp_path: Path) -> None
     assert done.returncode == 69
     assert "is no environment of ours" in done.stderr
     assert theirs.exists()
+
+
+def test_the_documents_of_the_package_lead_somewhere(package: Path, tmp_path: Path) -> None:
+    run("dpkg-deb", "--extract", package, tmp_path)
+    pages = list((tmp_path / "usr/share/doc/glassq").rglob("*.md"))
+    assert {"README.md", "operating.md"} <= {page.name for page in pages}
+    assert {page.name: dead for page in pages if (dead := dead_links(page))} == {}
 
 
 def test_the_package_keeps_edited_settings_and_needs_beanstalkd(package: Path) -> None:
