@@ -5,8 +5,8 @@ A module of glassq makes a logger of its own, writes the event in words, and pas
     log = logger("glassq.intake")
     log.warning("ping refused %s", kv(status=400, reason=error.title))
 
-Once `setup` was called, such a logger shares nothing with Python's `logging`: neither levels, handlers and factories,
-nor the list of loggers. Handlers run in our processes, and may configure, disable or shut down `logging` as they like.
+Once `setup` was called, such a logger depends on nothing in Python's `logging` that others can change: not on levels,
+handlers, filters or factories, nor on being disabled. Handlers run in our processes, and may do all that as they like.
 Before `setup`, in a program that only imports glassq, our lines go where the program sends those of any library.
 """
 
@@ -107,11 +107,11 @@ _output = _Output()
 
 
 class _Logger(logging.Logger):
-    """See the top of this module."""
+    """One of ours. Once `setup` was called, nothing is asked of it that a handler can change from outside."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name logging calls
         if _output.handler is None:
-            return logging.getLogger(self.name).isEnabledFor(level)
+            return super().isEnabledFor(level)
         return level >= _output.handler.level
 
     def makeRecord(  # noqa: N802 - the name logging calls
@@ -123,14 +123,17 @@ class _Logger(logging.Logger):
 
     def handle(self, record: logging.LogRecord) -> None:
         if _output.handler is None:
-            logging.getLogger(self.name).handle(record)
+            super().handle(record)
         else:
             _output.handler.handle(record)
 
 
 def logger(name: str) -> logging.Logger:
-    """A logger for a module of glassq, which nothing can silence that is done to Python's `logging`."""
-    return _Logger(name)
+    """The logger of this name, from now on one that nothing can silence that is done to Python's `logging`."""
+    made = logging.getLogger(name)
+    # a program may have had it before us, to set its level
+    made.__class__ = _Logger
+    return made
 
 
 class Formatter(logging.Formatter):

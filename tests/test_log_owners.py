@@ -74,6 +74,10 @@ MISCHIEF: dict[str, tuple[str, str | None]] = {
     "levels": ("for name in ('', 'glassq', 'glassq.worker'): logging.getLogger(name).setLevel(60)", ""),
     "our logger, disabled": ("logging.getLogger('glassq.worker').disabled = True", None),
     "our logger, without its parent": ("logging.getLogger('glassq').propagate = False", None),
+    "all there is of our logger": (
+        "for key in vars(ours): setattr(ours, key, None) if key != 'name' else None",
+        None,
+    ),
     "our logger, filtered": ("logging.getLogger('glassq.worker').addFilter(lambda record: False)", None),
     "every handler that there is": ("for each in logging.getLogger().handlers: each.setLevel(60)", ""),
     "shutdown": ("logging.shutdown()", None),
@@ -148,6 +152,7 @@ def test_a_pool_tells_of_its_deliveries_though_the_handlers_configure_logging(
 
 def test_before_setup_our_lines_go_where_a_program_sends_those_of_any_library(caplog: pytest.LogCaptureFixture) -> None:
     log = logger("glassq.push")
+    assert log is logging.getLogger("glassq.push")
     log.info("unheard")
     log.warning("heard %s", kv(job=7))
     assert [(each.name, each.message) for each in caplog.records] == [("glassq.push", "heard job=7")]
