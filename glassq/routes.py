@@ -14,7 +14,6 @@ import importlib
 import sys
 import time
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -105,7 +104,10 @@ class Destination:
 
 def _copy(delivery: Delivery) -> Delivery:
     """The handler's own: what it changes in labels or details is in no later attempt."""
-    evidence = tuple(msgspec.structs.replace(each, detail=deepcopy(each.detail)) for each in delivery.evidence)
+    # by JSON, which it came from: copy.deepcopy takes no deep nesting
+    details = (msgspec.json.decode(msgspec.json.encode(each.detail)) for each in delivery.evidence)
+    pairs = zip(delivery.evidence, details, strict=True)
+    evidence = tuple(msgspec.structs.replace(each, detail=detail) for each, detail in pairs)
     return msgspec.structs.replace(delivery, labels=dict(delivery.labels), evidence=evidence)
 
 

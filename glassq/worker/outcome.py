@@ -211,7 +211,7 @@ def short_traceback(error: BaseException) -> str:
 def _bounded_detail(detail: object) -> dict[str, Any]:
     """A verdict's detail as JSON, masked; a note in its place where JSON has no form for it, or it is too large."""
     try:
-        text = json_of(detail or {}, MAX_DETAIL, strict=False).encode("utf-8", "replace")
+        text = json_of({} if detail is None else detail, MAX_DETAIL, strict=False).encode("utf-8", "replace")
     except ValueError as error:
         return {"left out": f"a detail that is not JSON: {error}"}
     if len(text) > MAX_DETAIL:

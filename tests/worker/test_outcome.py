@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from glassq import delivery as envelope
 from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry
+from glassq.routes import Context, Destination
+from glassq.settings import Route, Settings
+from glassq.values import HandlerName
 from glassq.worker import outcome as outcomes
 from glassq.worker.outcome import LEAST_DELAY, MOST_DELAY, Kind, Outcome, Policy, decide
 
@@ -239,7 +242,7 @@ class Fieldless(Retry):
         pass
 
 
-LARGE = "token=abc, " * 800_000
+LARGE = "token=abc, " + "x" * 8_000_000
 
 
 @pytest.mark.parametrize(
@@ -270,6 +273,17 @@ def test_evidence_of_any_size_is_cut_before_a_pattern_sees_it(error: BaseExcepti
     assert len(json.dumps(seen.detail)) <= 2 * MAX_DETAIL
     assert "abc" not in f"{outcome.reason}{seen.traceback}{seen.detail}{seen.message}"
     assert len(seen.error) <= MAX_MESSAGE
+
+
+def test_a_handler_gets_a_copy_of_its_story_however_deep_that_is() -> None:
+    error = Retry("busy", detail={"deep": json.loads("[" * 400 + "]" * 400)})
+    told = delivery(evidence=(evidence_of(error, FRESH),))
+    kept = envelope.decode(envelope.encode(told))
+    seen: list[Delivery] = []
+    route = Route(source="mirror", handler=HandlerName("scripted:handler"))
+    Destination(route, lambda given, _context: seen.append(given)).work(kept, Context(Settings()))
+    assert seen == [kept]
+    assert seen[0].evidence[0].detail is not kept.evidence[0].detail
 
 
 def test_a_spent_budget_is_told_behind_what_failed_and_is_not_cut_off() -> None:
