@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +75,7 @@ class Server(Application):  # type: ignore[misc]
         if worker.age == 1 and self._handed_over and inside and missing(inside, arbiter.LISTENERS):
             todo = "systemctl daemon-reload && systemctl restart glassq.target"
             words = "metrics are not told: systemd does not listen there %s"
-            logging.getLogger("glassq.intake").error(words, kv(address=inside, todo=todo))
+            log.logger("glassq.intake").error(words, kv(address=inside, todo=todo))
 
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
         self._board.row(worker.row).set(SPOOLING, 0)
@@ -95,7 +94,7 @@ class Server(Application):  # type: ignore[misc]
             settings, sources = read(self.settings.file)
             move(self.settings, settings, handed_over=self._handed_over)
         except (SettingsError, OSError) as error:
-            logging.getLogger("glassq.intake").error("not reloaded, the old settings stay %s", kv(why=error))
+            log.logger("glassq.intake").error("not reloaded, the old settings stay %s", kv(why=error))
             return
         self.settings, self._sources = settings, sources
         super().reload()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import suppress
 from datetime import datetime
@@ -17,14 +16,14 @@ from glassq.errors import SettingsError
 from glassq.ledger.reader import unreadable
 from glassq.ledger.version import VERSION as VERSION
 from glassq.ledger.version import check, missing, stamp
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection, Dialect, Engine
 
-log = logging.getLogger("glassq.ledger")
+log = logger("glassq.ledger")
 
 # When you change the table below: raise VERSION in version.py, say there which columns are new, and let `prepare` bring
 # a database of the version before to the new one (it runs in a transaction that no other process can enter).

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import logging
 import os
 import signal
 import time
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.worker.fork import fork
 from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.postmortem import OutOfMemory, how_it_ended
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from glassq.worker.scoreboard import Card
     from glassq.worker.systemd import Notifier
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # How often the parent looks at the scoreboard when nothing else wakes it, in seconds.
 TICK = 0.5
