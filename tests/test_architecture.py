@@ -27,6 +27,7 @@ EVERYTHING = frozenset(
         "mask",
         "settings",
         "values",
+        "in_effect",
         "routes",
         "push",
         "queues",
@@ -50,14 +51,17 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "values": frozenset(),
     "delivery": frozenset({"errors"}),
     "settings": frozenset({"errors", "values"}),
+    "in_effect": frozenset({"log", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
     "queues": frozenset({"errors", "settings", "values"}),
     "sources": frozenset({"errors", "settings"}),
     "ledger": frozenset({"errors", "log", "settings"}),
-    "intake": frozenset({"errors", "log", "delivery", "settings", "values", "queues", "sources", "metrics"}),
+    "intake": frozenset(
+        {"errors", "log", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
+    ),
     "worker": frozenset(
-        {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "routes", "queues", "ledger"}
-        | {"metrics"}
+        {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "in_effect", "routes", "queues"}
+        | {"ledger", "metrics"}
     ),
     "glass": frozenset({"errors", "log", "delivery", "settings", "values", "routes"}),
     "push": frozenset({"errors", "log", "mask", "delivery", "settings", "values", "routes", "queues", "ledger"}),

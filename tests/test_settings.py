@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassq.errors import SettingsError
-from glassq.settings import DEFAULT_FILE, Duration, Settings, Size, as_toml, installed_file, load, parse
+from glassq.settings import DEFAULT_FILE, INTAKE, POOL, Duration, Settings, Size, as_toml, installed_file, load, parse
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -119,6 +119,36 @@ def test_a_mistake_is_named_with_file_key_value_and_what_is_expected(text: str, 
     assert message.startswith("my.toml: ")
     assert says in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        ("worker", at("worker", "proceses = 4")),
+        # what no single key shows
+        ("worker", at("worker", 'deadline = "1s"')),
+        ("worker", "worker = 4\n"),
+        ("routes", ROUTE.replace("mirror", "nobody")),
+        ("glass", at("glass", 'on_delete = "maybe"')),
+    ],
+)
+def test_a_mistake_stops_only_who_reads_that_section(section: str, text: str) -> None:
+    more = at("intake", "workers = 3")
+    lenient = parse(text + more, "my.toml", uses=INTAKE)
+    assert lenient.intake.workers == 3
+    assert getattr(lenient, section) == getattr(Settings(), section)
+    (why,) = lenient.ignored
+    assert why == refused(text)
+    with pytest.raises(SettingsError) as caught:
+        parse(text, "my.toml", uses=POOL)
+    assert str(caught.value) == why
+
+
+@pytest.mark.parametrize("text", [at("quee", "x = 1"), "[queue\n", 'ignored = ["x"]\n', 'file = "x"\n'])
+def test_what_is_of_no_section_stops_all(text: str) -> None:
+    for uses in (INTAKE, POOL):
+        with pytest.raises(SettingsError):
+            parse(text, "my.toml", uses=uses)
 
 
 def test_an_empty_file_gives_the_defaults() -> None:

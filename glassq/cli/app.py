@@ -13,7 +13,7 @@ import click
 from glassq import settings as configuration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from glassq.ledger.reader import LedgerReader
     from glassq.queues import Queue
@@ -22,15 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class App:
-    """`config` is what --config named; `environ` the process's environment."""
+    """`config` is what --config named; `environ` the process's environment.
+
+    `uses` are the sections of the settings that the command needs to be right; None: all.
+    """
 
     config: str | None
     environ: Mapping[str, str]
+    uses: Collection[str] | None = None
 
     @cached_property
     def settings(self) -> Settings:
         """Raises SettingsError."""
-        return configuration.load(self.config, self.environ)
+        return configuration.load(self.config, self.environ, self.uses)
 
     def command(self, words: str) -> str:
         """`glassq WORDS` as it is typed for these settings, for hints that name a command."""

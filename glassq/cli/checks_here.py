@@ -21,6 +21,7 @@ import msgspec
 
 from glassq.cli.checks import Check, barrier, belongs, directory, exists, me, mount, nearest
 from glassq.cli.config import load_push, load_routes, secrets_in_use
+from glassq.cli.not_in_effect import not_in_effect
 from glassq.cli.status import look_at_spool
 from glassq.errors import SettingsError
 from glassq.push.request import SOURCE
@@ -44,6 +45,11 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bou
 
 def settings(app: App) -> Iterator[Check]:
     yield Check("settings", True, f"{app.settings.file}, read as {me()}")
+
+
+def in_effect(app: App) -> Iterator[Check]:
+    for said, todo in not_in_effect(app):
+        yield Check("in effect", None, said, todo)
 
 
 def secret_files(app: App) -> Iterator[Check]:
@@ -209,6 +215,7 @@ def intake(app: App) -> Iterator[Check]:
 
 HERE: list[Callable[[App], Iterator[Check]]] = [
     settings,
+    in_effect,
     clock,
     secret_files,
     spool,

@@ -80,12 +80,15 @@ class Stack:
             path = self._log(name)
             path.parent.mkdir(exist_ok=True)
             output = self._cleanup.enter_context(path.open("ab"))
+        # where systemd would make it: `glassq status` reads there which settings are in effect
+        place = self.directory / "run" / f"glassq-{name}"
+        place.mkdir(parents=True, exist_ok=True)
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "RUNTIME_DIRECTORY": str(place), **(env or {})},
             # a Ctrl-C is ours: we stop them in order
             start_new_session=True,
         )
