@@ -51,7 +51,14 @@ setup(
     packages=find_packages(include=["glassq", "glassq.*"]),
     package_data={"glassq": ["py.typed", "glass/*.json"]},
     data_files=[("share/glassq", CONF)],
-    scripts=["bin/glassq", "bin/glassq-web", "bin/glassq-worker"],
+    # and no scripts=: pip gives those a first line that ends at the first space of the environment's path
+    entry_points={
+        "console_scripts": [
+            "glassq = glassq.cli.main:main",
+            "glassq-web = glassq.programs.web:main",
+            "glassq-worker = glassq.programs.worker:main",
+        ]
+    },
     install_requires=RUN,
     extras_require={"fast": FAST, "demo": DEMO, "example": EXAMPLE, "dev": DEMO + EXAMPLE + TEST + CHECK},
     classifiers=[
