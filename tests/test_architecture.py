@@ -50,7 +50,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "routes": frozenset({"errors", "log", "delivery", "settings", "values"}),
     "queues": frozenset({"errors", "settings", "values"}),
     "sources": frozenset({"errors", "settings"}),
-    "ledger": frozenset({"errors", "log", "settings"}),
+    "ledger": frozenset({"errors", "log", "settings", "values"}),
     "intake": frozenset({"errors", "log", "delivery", "settings", "values", "queues", "sources", "metrics"}),
     "worker": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "routes", "queues", "ledger", "metrics"}
