@@ -6,7 +6,6 @@ BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
-SCRIPTS := bin/glassq bin/glassq-web bin/glassq-worker
 export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 # beanstalkd is unpacked here where the system has none (tools/setup-beanstalkd)
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
@@ -24,9 +23,10 @@ $(LOCKED): requirements.lock requirements-fast.lock tools/setup-venv tools/setup
 	@tools/setup-beanstalkd $(VENV)
 	@touch $@
 
-# this tree itself, editable; its scripts are copied, so they are copied again when they change
-$(READY): $(LOCKED) setup.py glassq/__init__.py $(SCRIPTS)
+# this tree itself, editable
+$(READY): $(LOCKED) setup.py glassq/__init__.py tools/launchers
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@tools/launchers $(BIN)
 	@touch $@
 
 # what tests, checks and examples need besides
@@ -71,8 +71,8 @@ soak: $(DEV) ## steady load; fails where any process holds more and more (MINUTE
 check: $(DEV) ## the one gate: format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@for script in $(SCRIPTS) tools/manual.py tools/settings_docs.py; do $(BIN)/mypy --no-error-summary $$script || exit 1; done
+	@$(BIN)/python -m mypy
+	@for script in tools/manual.py tools/settings_docs.py; do $(BIN)/python -m mypy --no-error-summary $$script || exit 1; done
 
 format: $(DEV) ## put the code into the form that `make check` expects
 	@$(BIN)/ruff format .

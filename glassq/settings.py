@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -311,7 +310,11 @@ def as_toml(settings: Settings) -> str:
         if section is not None:
             lines += ["", f"[{name}]", *_pairs(section)]
     if settings.push is not None and settings.push.targets:
-        lines += ["", "[push.targets]", *(f"{_toml(key)} = {_toml(url)}" for key, url in settings.push.targets.items())]
+        lines += [
+            "",
+            "[push.targets]",
+            *(f"{toml_value(key)} = {toml_value(url)}" for key, url in settings.push.targets.items()),
+        ]
     for route in settings.routes:
         lines += ["", "[[routes]]", *_pairs(route)]
     return "\n".join(lines) + "\n"
@@ -319,10 +322,11 @@ def as_toml(settings: Settings) -> str:
 
 def _pairs(section: msgspec.Struct) -> list[str]:
     values = {name: getattr(section, name) for name in section.__struct_fields__}
-    return [f"{name} = {_toml(value)}" for name, value in values.items() if not isinstance(value, dict | None)]
+    return [f"{name} = {toml_value(value)}" for name, value in values.items() if not isinstance(value, dict | None)]
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A value as it stands in glassq.toml."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and not isinstance(value, Size):
@@ -461,7 +465,8 @@ def installed_file(name: str, settings: Settings) -> Path:
     places = [
         Path(settings.file).resolve().parent / name,
         Path(__file__).parent.parent / "conf" / name,
-        Path(sys.prefix) / "share" / "glassq" / name,
+        # setup.py puts it there: beside our modules, where each of pip's layouts has it
+        Path(__file__).parent / "conf" / name,
     ]
     for place in places:
         if place.is_file():

@@ -15,7 +15,6 @@ from http.client import HTTPConnection, HTTPException
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -105,9 +104,8 @@ def photos(app: App) -> Iterator[Check]:
     url = app.settings.storage.url
     if not _works_glass(app.settings) and url == Storage().url:
         return
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        yield directory("photos", Path(parts.path))
+    if url.directory:
+        yield directory("photos", url.directory)
     else:
         yield Check("photos", None, f"{url}: not asked")
 

@@ -191,13 +191,13 @@ def _places(app: App) -> Iterator[tuple[str, Path]]:
     with suppress(SettingsError):
         if file := sqlite_file(parse_url(settings.ledger.url)):
             yield "ledger", file.parent
-    photos = urlsplit(settings.storage.url)
-    if photos.scheme == "file":
-        yield "photos", Path(photos.path)
-    queue = urlsplit(settings.queue.url)
-    if not queue.hostname or is_loopback(queue.hostname):
-        address = f"unix:{queue.path}" if queue.hostname is None else str(queue.port)
-        yield from (("binlog", path) for path in _binlogs(address))
+    if settings.storage.url.directory:
+        yield "photos", settings.storage.url.directory
+    queue = settings.queue.url.address
+    if isinstance(queue, str):
+        yield from (("binlog", path) for path in _binlogs(f"unix:{queue}"))
+    elif is_loopback(queue[0]):
+        yield from (("binlog", path) for path in _binlogs(str(queue[1])))
 
 
 def _binlogs(address: str) -> Iterator[Path]:
