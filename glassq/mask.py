@@ -10,6 +10,8 @@ from typing import Any
 MASK = "***"
 # Of a body that is no JSON, so many characters are shown.
 MAX_TEXT = 4_000
+# Of a text that must fit into one line, so many characters are shown.
+MAX_LINE = 300
 
 # a userToken is the name of a user, whom the operator must know
 _SENSITIVE = (
@@ -37,6 +39,12 @@ def masked_body(body: bytes) -> Any:
 def masked_text(text: str) -> str:
     """The text with whatever follows a key that looks like a secret's masked."""
     return _SECRET_PAIR.sub(rf"\1{MASK}", text)
+
+
+def masked_line(text: str) -> str:
+    """The first line of the text, masked, without control characters and of MAX_LINE characters at the most."""
+    line = masked_text(text.strip().partition("\n")[0][:MAX_LINE])
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def _masked(value: Any) -> Any:
