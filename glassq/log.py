@@ -81,10 +81,14 @@ def _value(value: object) -> str:
 
 
 class Formatter(logging.Formatter):
-    """`2026-01-31T12:00:00+0000 warning glassq.intake[4711]: words key=value`; tracebacks keep their lines."""
+    """`2026-01-31T12:00:00+0000 warning glassq.intake[4711]: words key=value`; tracebacks keep their lines.
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelword)s %(name)s[%(process)d]: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+    Without `stamped` it is `warning glassq.intake: words key=value`, for readers that note time and pid by themselves.
+    """
+
+    def __init__(self, *, stamped: bool = True) -> None:
+        form = "%(asctime)s %(levelword)s %(name)s[%(process)d]: %(message)s"
+        super().__init__(form if stamped else "%(levelword)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
         self._second = (0, "")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as logging calls it
@@ -159,14 +163,15 @@ def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "tex
     """Sends every logger's lines to `stream` (standard error). Called once, at the root.
 
     `form` is "text" or "json". `journal` is systemd's JOURNAL_STREAM: where the stream is that one, lines bear their
-    priority.
+    priority, and a text leaves time and pid to the journal. An object has them everywhere: it may travel on alone.
     """
     # nothing here prints threads, tasks or source lines (see "Optimization" in the Logging HOWTO)
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks", "_srcfile"):
         setattr(logging, name, None)
     handler = _Lines(stream or sys.stderr)
-    formatter = JsonFormatter() if form == "json" else Formatter()
-    handler.setFormatter(_Journal(formatter) if journal and journal == _identity(handler.stream) else formatter)
+    in_journal = bool(journal) and journal == _identity(handler.stream)
+    formatter = JsonFormatter() if form == "json" else Formatter(stamped=not in_journal)
+    handler.setFormatter(_Journal(formatter) if in_journal else formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Google's and HTTP libraries' own lines name URLs with users' ids; their warnings are enough.
     for name in ("google", "httplib2"):
