@@ -67,7 +67,7 @@ class App:
         """`with app.queue() as queue:`; it connects at its first command."""
         from glassq.queues import open_queue
 
-        return closing(open_queue(self.settings.queue))
+        return closing(open_queue(self.settings.queue, lease=self.settings.lease))
 
     def ledger(self) -> LedgerReader:
         """`with app.ledger() as ledger:`. Raises SettingsError where it is there and cannot be read."""

@@ -193,7 +193,7 @@ def intake(app: App) -> Iterator[Check]:
         yield Check("intake", None, f"listens on {bind}, a socket of systemd's that only it knows: not asked")
         return
     try:
-        status, said = _ask_ready(bind)
+        status, said = _ask(bind, "/readyz")
     except (OSError, HTTPException) as error:
         words = getattr(error, "strerror", None) or str(error) or type(error).__name__
         closed = barrier(Path(bind.removeprefix("unix:")), write=True) if isinstance(error, PermissionError) else None
@@ -211,6 +211,25 @@ def intake(app: App) -> Iterator[Check]:
         yield Check("intake", False, f"{bind} answers {status}: that is not glassq-web", "end what listens there")
 
 
+def metrics(app: App) -> Iterator[Check]:
+    found = app.settings.metrics
+    for key, address, program in (("intake", found.intake, "glassq-web"), ("pool", found.pool, "glassq-worker")):
+        if address is None:
+            continue
+        place = f"[metrics] {key} = {address}"
+        try:
+            status, said = _ask(address, "/metrics")
+        except (OSError, HTTPException) as error:
+            words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            yield Check("metrics", False, f"{place}: nobody answers: {words}", f"start {program}, or look at its log")
+            continue
+        ours = status == 200 and said.startswith("# HELP glassq_")
+        said = "answers" if ours else f"answers {status}: that is not {program}"
+        yield Check(
+            "metrics", ours, f"{place}: {said}", "" if ours else "end what listens there, or change the address"
+        )
+
+
 HERE: list[Callable[[App], Iterator[Check]]] = [
     settings,
     in_effect,
@@ -225,6 +244,7 @@ HERE: list[Callable[[App], Iterator[Check]]] = [
     handlers,
     push,
     intake,
+    metrics,
 ]
 
 
@@ -247,11 +267,11 @@ def _problem(load: Callable[[Settings], None], settings: Settings) -> str:
     return ""
 
 
-def _ask_ready(bind: str) -> tuple[int, str]:
-    """What intake answers to GET /readyz: the status, and the beginning of its words."""
+def _ask(bind: str, path: str) -> tuple[int, str]:
+    """What is answered to GET `path`: the status, and the beginning of its words."""
     with closing(HTTPConnection("localhost", timeout=PATIENT)) as connection:
         connection.sock = _connected(bind)
-        connection.request("GET", "/readyz", headers={"Connection": "close"})
+        connection.request("GET", path, headers={"Connection": "close"})
         answer = connection.getresponse()
         return answer.status, answer.read(_ANSWER).decode("utf-8", "replace").strip()
 

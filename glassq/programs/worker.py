@@ -10,6 +10,7 @@ from glassq.errors import SettingsError
 from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
 from glassq.log import kv
+from glassq.mask import masked_line
 from glassq.push import queue_yaml
 from glassq.push.dispatch import Desk
 from glassq.push.endpoints import endpoints
@@ -43,8 +44,9 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, thr
         ledger = open_ledger(settings.ledger)
     except SettingsError as error:
         log.logger("glassq.worker").error("cannot work %s", kv(why=error))
+        slot.problem(str(error))
         return EX_CONFIG
-    queue = open_queue(settings.queue)
+    queue = open_queue(settings.queue, lease=settings.lease)
     lease = Lease(queue, settings.queue.ttr, slot)
     gate = throttle.gate(
         slot.index, free=[settings.queue.tube], limited=[tube_of(settings.queue.tube, name) for name in queues]
@@ -82,7 +84,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> Plan:
     return Plan(
         lambda slot, throttle: consume(settings, queues, slot, throttle),
         worker.processes, worker.deadline + worker.grace, silence, tuple(limits),
-        (lambda scoreboard: tell_metrics(settings, pool, tubes, scoreboard)) if pool else None,
+        (lambda scoreboard: tell_metrics(settings, pool, tubes, scoreboard)) if pool else None, queue.url,
         in_effect.read(settings) if in_effect else None,
     )  # fmt: skip
 
@@ -112,6 +114,7 @@ def main() -> int:
         return Pool(read, notify, watchdog=int(watchdog) / 1e6 if watchdog else None, in_effect=in_effect).run()
     except SettingsError as error:
         print(f"glassq-worker: {error}", file=sys.stderr)
+        notify(STATUS=masked_line(str(error)))
         return EX_CONFIG
 
 

@@ -110,6 +110,35 @@ def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cl
         web.end()
 
 
+def test_whether_metrics_are_told_is_told(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        ours, theirs = free_port(), stranger.getsockname()[1]
+        metrics = f'[metrics]\nintake = "127.0.0.1:{ours}"\npool = "127.0.0.1:{theirs}"\n'
+        configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\nspool_min_free = "1MiB"', more=metrics + ROUTE)
+        web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
+        try:
+            wait_for(lambda: next(checks_here.intake(App(str(cli.file), {}))).ok, "the intake to answer", 30)
+            stranger.settimeout(20)
+
+            def answer() -> None:
+                with stranger.accept()[0] as sock:
+                    sock.recv(4096)
+                    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+            answering = threading.Thread(target=answer)
+            answering.start()
+            intake, pool = checks_here.metrics(App(str(cli.file), {}))
+            answering.join()
+        finally:
+            web.end()
+    assert (intake.ok, intake.said) == (True, f"[metrics] intake = 127.0.0.1:{ours}: answers")
+    assert (pool.ok, pool.said.endswith("answers 200: that is not glassq-worker")) == (False, True)
+    intake, pool = checks_here.metrics(App(str(cli.file), {}))
+    assert (intake.ok, pool.ok) == (False, False)
+    assert "nobody answers: Connection refused" in intake.said
+    assert intake.todo == "start glassq-web, or look at its log"
+
+
 def test_what_nobody_runs_is_said_with_what_to_do(cli: Cli) -> None:
     configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"')
     said = cli("doctor")
