@@ -34,6 +34,7 @@ EVERYTHING = frozenset(
         "glass",
         "ledger",
         "metrics",
+        "startcheck",
     }
     | {"cli", "dev"}
 )
@@ -50,7 +51,10 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "queues": frozenset({"errors", "settings", "values"}),
     "sources": frozenset({"errors", "settings"}),
     "ledger": frozenset({"errors", "log", "settings"}),
-    "intake": frozenset({"errors", "log", "delivery", "settings", "values", "queues", "sources", "metrics"}),
+    "startcheck": frozenset({"errors", "log"}),
+    "intake": frozenset(
+        {"errors", "log", "delivery", "settings", "values", "queues", "sources", "metrics", "startcheck"}
+    ),
     "worker": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "routes", "queues", "ledger", "metrics"}
     ),

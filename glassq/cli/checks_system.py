@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -20,6 +18,7 @@ from urllib.parse import urlsplit
 
 import glassq
 from glassq.cli.checks import Check, is_loopback, mount, nearest
+from glassq.cli.systemd import ask
 from glassq.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
     from glassq.cli.app import App
 
-# systemd answers at once, or something is wrong with it; in seconds.
-PATIENT = 3.0
 # beanstalkd takes 10 MiB at a time, and a disk that fills up leaves no time for somebody to come. In bytes.
 LEAST_FREE = 100 << 20
 
@@ -66,7 +63,7 @@ def versions(app: App) -> Iterator[Check]:
 
 
 def units(app: App) -> Iterator[Check]:
-    said, why = _ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", *_UNITS)
+    said, why = ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", *_UNITS)
     if why:
         yield Check("units", None, f"not asked: {why}")
     else:
@@ -202,7 +199,7 @@ def _binlogs(address: str) -> Iterator[Path]:
 
 
 def clock_kept(app: App) -> Iterator[Check]:
-    said, why = _ask("timedatectl", "show", "--property=NTPSynchronized")
+    said, why = ask("timedatectl", "show", "--property=NTPSynchronized")
     if why:
         yield Check("clock", None, f"whether it is synchronised is not known: {why}")
     elif said.strip() == "NTPSynchronized=yes":
@@ -213,20 +210,3 @@ def clock_kept(app: App) -> Iterator[Check]:
 
 
 SYSTEM: list[Callable[[App], Iterator[Check]]] = [versions, units, disks, clock_kept]
-
-
-def _ask(program: str, *arguments: str) -> tuple[str, str]:
-    """What a program of systemd's says, and why it says nothing."""
-    path = shutil.which(program)
-    # sd_booted(3)
-    if path is None or not Path("/run/systemd/system").is_dir():
-        return "", "systemd does not run here"
-    try:
-        done = subprocess.run(
-            [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENT, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return "", f"{program} did not answer within {PATIENT:g} s"
-    if done.returncode:
-        return "", f"{program}: {done.stderr.strip() or f'exit {done.returncode}'}"
-    return done.stdout, ""

@@ -55,7 +55,7 @@ class Stack:
             _check_free(settings)
             self._start("beanstalkd", _beanstalkd(settings, self.directory))
             ready = self._start_worker()
-            self._start("web", [sys.executable, _script("glassq-web"), "--config", str(self.config)])
+            self._start("web", [sys.executable, script("glassq-web"), "--config", str(self.config)])
             self._wait_for_web(settings)
             _wait_for_ready(ready, self.check)
             self._cleanup = cleanup.pop_all()
@@ -107,7 +107,7 @@ class Stack:
         ready = self._cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         ready.bind(f"{place}/notify")
         ready.settimeout(0.2)
-        command = [sys.executable, _script("glassq-worker"), "--config", str(self.config)]
+        command = [sys.executable, script("glassq-worker"), "--config", str(self.config)]
         self._start("worker", command, {"NOTIFY_SOCKET": f"{place}/notify"})
         return ready
 
@@ -196,8 +196,11 @@ def _beanstalkd(settings: Settings, directory: Path) -> list[str]:
     return [program, *listen, "-b", str(directory / "binlog"), "-f0", "-z", "131072"]
 
 
-def _script(name: str) -> str:
-    """The path of one of bin/: in the source tree, else where it was installed, beside the interpreter."""
+def script(name: str) -> str:
+    """The path of one of bin/: in the source tree, else where it was installed, beside the interpreter.
+
+    Raises StackError.
+    """
     for place in (Path(__file__).parent.parent.parent / "bin" / name, Path(sys.executable).parent / name):
         if place.is_file():
             return str(place)

@@ -14,7 +14,7 @@ from glassq.errors import SettingsError
 from glassq.values import Bind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from glassq.settings import Settings
     from glassq.values import Address
@@ -50,6 +50,17 @@ def move(old: Settings, new: Settings, *, handed_over: bool) -> None:
         raise SettingsError(f"{moved} need a restart of glassq-web")
     for each in after:
         try_bind(each)
+
+
+def refused_addresses(settings: Settings) -> Iterator[tuple[str, bool]]:
+    """Why glassq-web cannot listen on an address of the settings, and whether that is because somebody does."""
+    for bind in addresses(settings):
+        try:
+            try_bind(bind)
+        except OSError as error:
+            key = "[intake] bind" if bind == settings.intake.bind else "[metrics] intake"
+            problem = f'{settings.file}: {key} = "{bind}": cannot be listened on: {error.strerror}'
+            yield problem, error.errno == errno.EADDRINUSE
 
 
 def try_bind(bind: Bind) -> None:
