@@ -20,6 +20,7 @@ import glassq
 from glassq.cli.checks import Check, is_loopback, mount, nearest
 from glassq.cli.systemd import ask
 from glassq.errors import SettingsError
+from glassq.startcheck import EX_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,9 @@ _PROPERTIES = (
     "NeedDaemonReload",
     "Result",
     "NRestarts",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "StatusText",
     "ExecStart",
     "ExecMainStartTimestampMonotonic",
 )
@@ -105,17 +109,40 @@ def unit(properties: Mapping[str, str]) -> Check:
     if loaded != "loaded":
         return Check("unit", False, f"{name} cannot be read ({loaded})", f"systemctl status {name} says why")
     if active == "failed":
-        return Check("unit", False, f"{name} has failed ({properties['Result']})", log)
+        return Check("unit", False, f"{name} has failed ({_end(properties)}){_reason(properties)}", log)
+    restarts = int(properties.get("NRestarts") or 0)
     if sub.startswith("auto-restart"):
-        said = f"{name} ends again and again ({properties['Result']}; restarts: {properties['NRestarts']})"
-        return Check("unit", False, said, log)
+        said = f"{name} has ended ({_end(properties)}), and systemd starts it again"
+        if restarts:
+            said = f"{name} ends again and again ({_end(properties)}; restarts: {restarts})"
+        return Check("unit", False, said + _reason(properties), log)
     if active == "inactive":
         return _idle(name, boots)
+    if active == "activating" and restarts:
+        return Check("unit", False, f"{name} is starting again ({sub}; restarts: {restarts})", log)
     if active != "active":
         return Check("unit", None, f"{name} is {active} ({sub})", f"systemctl status {name} says more")
     if boots == "disabled":
         return Check("unit", None, f"{name} runs, but does not start at boot", f"systemctl enable {name}")
     return Check("unit", True, f"{name} is active ({sub}), {boots}")
+
+
+def _end(properties: Mapping[str, str]) -> str:
+    """How its last process ended: in systemd's word, and what that was where the word does not say it."""
+    result, status = properties["Result"], properties.get("ExecMainStatus") or "0"
+    if result == "exit-code" and status != "0":
+        meaning = ": the configuration is wrong" if int(status) == EX_CONFIG else ""
+        return f"exit {status}{meaning}"
+    # CLD_KILLED and CLD_DUMPED of sigaction(2)
+    if result in ("signal", "core-dump") and properties.get("ExecMainCode") in ("2", "3"):
+        return f"{result} {status}"
+    return result
+
+
+def _reason(properties: Mapping[str, str]) -> str:
+    """What it said of itself last (STATUS= of sd_notify(3)), which systemd keeps until it is started again."""
+    text = properties.get("StatusText", "")
+    return f"; it said: {text}" if text else ""
 
 
 def _idle(name: str, boots: str) -> Check:
