@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import glassq
+from glassq.cli.binlog import options_of
 from glassq.cli.checks import Check, is_loopback, mount, nearest
 from glassq.cli.systemd import ask
 from glassq.errors import SettingsError
@@ -213,16 +214,12 @@ def _binlogs(address: str) -> Iterator[Path]:
     One whose socket is systemd's does not say where it listens, and counts.
     """
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            program, *options = (process / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
-            if Path(program).name != "beanstalkd":
-                continue
-            given = {option[:2]: option[2:] or value for option, value in zip(options, [*options[1:], ""], strict=True)}
-            unix = given.get("-l", "").startswith("unix:")
-            listens = given["-l"] if unix else given.get("-p", address)
-            path = Path(given.get("-b", ""))
-            if listens == address and path.is_absolute():
-                yield path
+        given = options_of(process)
+        unix = given.get("-l", "").startswith("unix:")
+        listens = given["-l"] if unix else given.get("-p", address)
+        path = Path(given.get("-b", ""))
+        if listens == address and path.is_absolute():
+            yield path
 
 
 def clock_kept(app: App) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""`glassq replay`: deliveries that are done or dropped are put again, as new ones, out of the ledger."""
+"""`glassq replay`: deliveries that are done, dropped or lost are put again, as new ones, out of the ledger."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +14,9 @@ import click
 from glassq import delivery as envelope
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, dry_run, examples, pass_app, yes
-from glassq.cli.find import ambiguous, checked_prefix, is_job_id, unworked
+from glassq.cli.find import OPEN, Finder, ambiguous, checked_prefix, fate, is_job_id, place, unworked
 from glassq.cli.jobs import Done, number, whole
+from glassq.cli.missing import surely_missing
 from glassq.cli.output import confirm, each_of, line
 from glassq.cli.pace import Pace, per_second
 from glassq.cli.told import LEFT_OUT, either, told
@@ -26,19 +28,23 @@ from glassq.worker.consumer import BURY_DELAY
 from glassq.worker.duplicates import REPLAY_OF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+    from glassq.ledger import Entry
     from glassq.ledger.reader import Content, LedgerReader, Settled
     from glassq.ledger.replays import Replays
     from glassq.queues import Queue
 
-# What is over, and so has its body in the ledger.
+# What is over.
 STATES = ("done", "dropped")
-# What to do about a delivery that is not over yet.
-_NOT_YET = {
-    "retrying": "it is in the queue, and is tried again",
-    "buried": "it lies buried: `kick` has it worked again",
-    "archived": "it is archived: `restore` puts it back, then `kick` has it worked again",
+# What is not over by the ledger's word, and not in the queue.
+LOST = "lost"
+# What is done about a delivery that the queue holds, by its state there.
+_IN_QUEUE = {
+    "buried": "`kick` has it worked again",
+    "ready": "a consumer works it next",
+    "delayed": "it is tried again by itself",
+    "reserved": "see what comes of it",
 }
 
 
@@ -64,9 +70,17 @@ class Which:
             each is not None for each in (self.state, self.source, self.newer, self.older)
         )
 
-    def among(self, ledger: LedgerReader) -> Iterator[Settled]:
-        """The deliveries that fit, the oldest first."""
-        for each in ledger.settled(self.state or "done", since=_ago(self.newer), before=_ago(self.older)):
+    def among(self, ledger: LedgerReader, lost: Callable[[], Collection[str]]) -> Iterator[Settled]:
+        """The deliveries that fit, the oldest first; `lost()` names those that the queue has lost."""
+        since, before = _ago(self.newer), _ago(self.older)
+        found: Iterable[Settled]
+        if self.state == LOST:
+            names = lost()
+            waiting = (each for state in OPEN for each in ledger.settled(state, since=since, before=before))
+            found = sorted((each for each in waiting if each.delivery in names), key=attrgetter("received"))
+        else:
+            found = ledger.settled(self.state or "done", since=since, before=before)
+        for each in found:
             fits = all(pattern.search(getattr(each, name)) for name, pattern in self.patterns)
             if fits and self.source in (None, each.source):
                 yield each
@@ -76,10 +90,15 @@ class Which:
     epilog=examples(
         ("after a route was added for what was dropped", "glassq replay --state dropped --where 'reason~no route'"),
         ("what a faulty handler did in the last hours, slowly", "glassq replay --newer-than 3h --rate 5/s"),
+        ("what was buried or retried in a queue whose files are gone", "glassq replay --state lost"),
     )
 )
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--state", type=click.Choice(STATES), help="Those in this state (with other filters: done).")
+@click.option(
+    "--state",
+    type=click.Choice((*STATES, LOST)),
+    help="Those in this state (with other filters: done); lost: neither over nor in the queue.",
+)
 @click.option("--source", metavar="SOURCE", shell_complete=completion.sources, help='Only from this source: "mirror".')
 @click.option(
     "--where",
@@ -111,7 +130,7 @@ def replay(
     yes: bool,
     as_json: bool,
 ) -> int:
-    """Put deliveries again that are done or dropped: by id, or those that fit, the oldest first.
+    """Put deliveries again that are done, dropped or lost: by id, or those that fit, the oldest first.
 
     Each becomes a new delivery with the same body, which is not dropped as a duplicate of what was done before; its
     label replay_of names the old one. The ledger keeps the bodies ([ledger] keep_bodies).
@@ -123,10 +142,10 @@ def replay(
         newer=None if newer_than is None else seconds("--newer-than", newer_than),
         older=None if older_than is None else seconds("--older-than", older_than),
     )
-    either(ids, bool(which), "ones that are over", bool(limit))
+    either(ids, bool(which), "ones that are over or lost", bool(limit))
     pace = Pace(per_second(rate) if rate else None)
-    with app.ledger() as ledger:
-        choice = Choice(app, ledger, again)
+    with app.ledger() as ledger, app.queue() as queue:
+        choice = Choice(app, ledger, queue, again)
         if ids:
             choice.by_id(ids)
         else:
@@ -138,7 +157,7 @@ def replay(
             done += [Replayed(each, None, each, "would be replayed") for each in chosen]
             return told(done, as_json, _sum(len(chosen), ids, which, "would be replayed"), every=True)
         if chosen:
-            _put(app, ledger, chosen, pace, done, as_json, every=bool(ids), anew=again)
+            _put(app, ledger, queue, chosen, pace, done, as_json, every=bool(ids), anew=again)
         replayed = sum(each.did == "replayed" for each in done)
         return told(done, as_json, _sum(replayed, ids, which, "replayed"), every=bool(ids))
 
@@ -153,6 +172,7 @@ def _sum(count: int, ids: Sequence[str], which: Which, did: str) -> str:
 def _put(
     app: App,
     ledger: LedgerReader,
+    queue: Queue,
     chosen: Sequence[str],
     pace: Pace,
     done: list[Done],
@@ -164,7 +184,7 @@ def _put(
     from glassq.ledger.replays import Replays
 
     before = len(done)
-    with app.queue() as queue, Replays(app.settings.ledger) as replays:
+    with Replays(app.settings.ledger) as replays:
         again = Again(app, ledger, queue, replays, anew)
         try:
             for index in each_of(pace.paced(range(len(chosen))), "replayed so far", len(chosen)):
@@ -186,9 +206,11 @@ class Choice:
 
     app: App
     ledger: LedgerReader
+    queue: Queue
     again: bool
     chosen: list[str] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
+    _lost: frozenset[str] | None = None
 
     def by_id(self, ids: Sequence[str]) -> None:
         """These, as far as the ledger has them and their bodies. Raises click.UsageError for what is no id."""
@@ -207,7 +229,7 @@ class Choice:
         elif not self.ledger.keeps_bodies:
             self.done.append(Done("ledger", None, None, "nothing", self._no_body()))
         bare = 0
-        for each in which.among(self.ledger):
+        for each in which.among(self.ledger, self._missing):
             if each.replayed and not self.again:
                 why = "replayed before (--again replays them once more)"
                 self.done.append(Replayed(each.delivery, None, each.delivery, LEFT_OUT, why, each.replayed))
@@ -231,11 +253,33 @@ class Choice:
         if len(entries) > 1:
             return None, ambiguous(text, [entry.delivery for entry in entries]).message
         [entry] = entries
-        if entry.state not in STATES:
-            return entry.delivery, _NOT_YET.get(entry.state, f"it is {entry.state}, not over")
+        if entry.state == "archived":
+            return entry.delivery, "it is archived: `restore` puts it back, then `kick` has it worked again"
+        if entry.state not in (*STATES, *OPEN):
+            return entry.delivery, fate(entry)
+        if entry.state in OPEN and not entry.replayed and entry.delivery not in self._missing():
+            return entry.delivery, self._in_queue(entry)
         if entry.replayed and not self.again:
             return entry.delivery, f"it was replayed before, as {entry.replayed} (--again replays it once more)"
-        return entry.delivery, "" if self.ledger.content(entry.delivery) else self._no_body()
+        if self.ledger.content(entry.delivery):
+            return entry.delivery, ""
+        why = self._no_body()
+        if entry.state in OPEN:
+            why = f"it is not in the queue, and {why}; `glassq delete {entry.delivery}` gives it up"
+        return entry.delivery, why
+
+    def _missing(self) -> frozenset[str]:
+        """What the queue has lost."""
+        if self._lost is None:
+            self._lost = frozenset(each.delivery for each in surely_missing(self.app, self.queue))
+        return self._lost
+
+    def _in_queue(self, entry: Entry) -> str:
+        try:
+            found = Finder(self.queue, self.app.ledger).find(entry.delivery)
+        except JobNotFound:
+            return "it was worked or removed meanwhile"
+        return f"{place(found)}: {_IN_QUEUE[found.stats.state]}"
 
     def _no_body(self) -> str:
         """Why there is no body."""

@@ -1,7 +1,7 @@
 """A pool that has nothing to work yet: it waits for a reload that names a handler.
 
-So a machine can be started before its handlers are there: pings are taken and wait in the queue, and nothing ends and is
-started again all the while.
+So a machine can be started before its handlers are there. Pings are taken and wait in the queue, and systemd does not
+start the pool again and again.
 """
 
 from __future__ import annotations

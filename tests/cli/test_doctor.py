@@ -501,7 +501,7 @@ WORKER = {
                 "StatusText": "glassq.toml: unknown key",
             },
             False,
-            "ends again and again (exit 78: the configuration is wrong; restarts: 3); it said: glassq.toml: unknown key",
+            "again and again (exit 78: the configuration is wrong; restarts: 3); it said: glassq.toml: unknown key",
         ),
         (
             {
