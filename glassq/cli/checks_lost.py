@@ -24,7 +24,7 @@ PATIENT = 10.0
 def binlog_files(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
     if problem := missing_files(queue, app.settings.queue.url):
         todo = (
-            "do not restart it, its jobs may be in memory only: let the pool work what waits, take out what lies buried "
+            "do not restart it, its jobs may be in memory only: let the pool work what waits, archive what lies buried "
             f"({app.command('archive --all')}), then restart it and put that back ({app.command('restore FILE')})"
         )
         yield Check("binlog", False, problem, todo)
@@ -46,7 +46,7 @@ def lost(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
         if tasks:
             said += f"; {len(tasks)} of them are tasks, which the programs that added them may have deleted"
         if not found.sure:
-            todo = "ask again when less is going on: not all of the queue could be looked through"
+            todo = f"{app.command('replay --state lost --dry-run')} looks through all of the queue"
         # whoever shares a database may have a queue of his own
         certain = found.sure and len(tasks) < len(found.deliveries) and file_of(app.settings.ledger.url) is not None
         yield Check("lost", False if certain else None, said, todo)

@@ -51,7 +51,8 @@ class Missing:
         what = f"{count} {'delivery' if count == 1 else 'deliveries'} that the ledger has as {states}"
         verb = "is" if count == 1 else "are"
         where = "not in the queue" if self.sure else "not where the ledger says in the queue"
-        return f"{what} {verb} {where}"
+        short = f" ({self.looked} of {self.total} were looked for)" if self.looked < self.total else ""
+        return f"{what} {verb} {where}{short}"
 
 
 def may_be_missing(app: App, tubes: Iterable[TubeStats]) -> bool:
@@ -68,12 +69,12 @@ def may_be_missing(app: App, tubes: Iterable[TubeStats]) -> bool:
 
 
 def find_missing(app: App, queue: Queue, seconds: float) -> Missing:
-    """Looks for the deliveries that are not over, for so many seconds and LAG.
+    """Looks for the deliveries that are not over, for so many seconds and LAG once they are read.
 
     Raises SettingsError where the ledger cannot be read, and QueueError.
     """
-    until = time.monotonic() + seconds
     recorded = _recorded(app)
+    until = time.monotonic() + seconds
     looked, absent = _not_at_their_jobs(queue, recorded, until)
     if absent:
         time.sleep(LAG)

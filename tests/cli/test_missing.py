@@ -92,7 +92,7 @@ def test_a_queue_that_lost_its_jobs_is_told_and_what_it_lost_is_put_again(beanst
     said = cli("doctor")
     assert said.code
     assert f"WRONG  lost          {found.said}: " in said.out
-    assert hints(cli) == [f"{found['said']}: `glassq --config {cli.file} doctor` says what to do"]
+    assert hints(cli) == [f"{found.said}: `glassq --config {cli.file} doctor` says what to do"]
     said = cli("replay", "--state", "lost", "--yes")
     assert (said.code, "3 deliveries replayed" in said.out) == (0, True)
     queue = beanstalkd.queue()

@@ -116,7 +116,7 @@ REFUSED_BY_WEB = {
 @pytest.mark.parametrize("case", REFUSED_BY_WEB)
 def test_what_the_intake_refuses_is_refused_before_in_the_same_words(offline: Cli, case: str) -> None:
     changed, says = REFUSED_BY_WEB[case]
-    settings(offline, ROUTE, **changed)  # type: ignore[arg-type]
+    settings(offline, ROUTE, **changed)
     said = offline("config", "check")
     assert said.code == 78
     (problem,) = [line.removeprefix("glassq: ") for line in said.err.splitlines() if says in line]
