@@ -38,6 +38,7 @@ EVERYTHING = frozenset(
         "glass",
         "ledger",
         "metrics",
+        "startcheck",
     }
     | {"cli", "dev", "programs"}
 )
@@ -57,8 +58,9 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "queues": frozenset({"errors", "settings", "values"}),
     "sources": frozenset({"errors", "settings"}),
     "ledger": frozenset({"errors", "log", "settings", "values"}),
+    "startcheck": frozenset({"errors", "log"}),
     "intake": frozenset(
-        {"errors", "log", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
+        {"errors", "log", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics", "startcheck"}
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "in_effect", "routes", "queues"}

@@ -16,7 +16,7 @@ from glassq.log import kv, logger
 from glassq.values import Bind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from glassq.settings import Settings
     from glassq.values import Address
@@ -107,6 +107,21 @@ def move(old: Settings, new: Settings, *, handed_over: bool) -> None:
         raise SettingsError(f"{moved} need a restart of glassq-web")
     for each in after:
         try_bind(each)
+
+
+def unusable(settings: Settings) -> Iterator[tuple[Bind, OSError]]:
+    """The addresses of the settings on which glassq-web cannot listen now, and why."""
+    for bind in addresses(settings):
+        try:
+            try_bind(bind)
+        except OSError as error:
+            yield bind, error
+
+
+def refusal(settings: Settings, bind: Bind, error: OSError) -> str:
+    """The same in words that name the setting."""
+    key = "[intake] bind" if bind == settings.intake.bind else "[metrics] intake"
+    return f'{settings.file}: {key} = "{bind}": cannot be listened on: {error.strerror}'
 
 
 def try_bind(bind: Bind) -> None:

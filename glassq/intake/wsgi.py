@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -27,10 +28,12 @@ from glassq.log import kv
 from glassq.queues import open_queue
 from glassq.settings import INTAKE, installed_file, load
 from glassq.sources import open_sources
+from glassq.startcheck import Finding, found
 from glassq.values import Bind
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Iterator
 
     import falcon
 
@@ -200,11 +203,32 @@ class Server(Application):  # type: ignore[misc]
 def read(file: str | None) -> tuple[Settings, list[Source]]:
     """The settings and the sources they name, of which there must be one. Raises SettingsError."""
     settings = load(file, os.environ, INTAKE)
+    sources = named_sources(settings)
+    open_spool(settings)
+    return settings, sources
+
+
+def named_sources(settings: Settings) -> list[Source]:
+    """The sources of the settings. Raises SettingsError where there is none, or a secret cannot be read."""
     sources = open_sources(settings)
     if not sources:
         raise SettingsError(f"{settings.file}: no source of pings: expected a section such as [sources.mirror]")
-    open_spool(settings)
-    return settings, sources
+    return sources
+
+
+def check(file: str | None) -> Iterator[Finding]:
+    """What `Server` would refuse, except for its addresses: whether it may listen there, its unit decides.
+
+    Nothing is made: the spool's directory would belong to whoever asks.
+    """
+    try:
+        settings = load(file, os.environ, INTAKE)
+    except SettingsError as error:
+        yield Finding("settings", problem=str(error))
+        return
+    yield found("sources", lambda: named_sources(settings))
+    yield found("spool", lambda: _can_open_spool(settings))
+    yield found("gunicorn", lambda: installed_file("gunicorn.conf.py", settings))
 
 
 def get_app(settings: Settings, sources: list[Source], board: Board, meter: Meter) -> falcon.App[Any, Any]:
@@ -226,4 +250,24 @@ def open_spool(settings: Settings) -> Spool:
     try:
         return Spool(Path(intake.spool), max_size=intake.spool_max, min_free=intake.spool_min_free)
     except SpoolError as error:
-        raise SettingsError(f'{settings.file}: [intake] spool = "{intake.spool}": {error}') from None
+        raise _no_spool(settings, str(error)) from None
+
+
+def _can_open_spool(settings: Settings) -> None:
+    """Raises SettingsError where `open_spool` would, as far as can be seen without making anything."""
+    path = Path(settings.intake.spool)
+    damaged = path / "damaged"
+    there = next(place for place in (damaged, path, *path.absolute().parents) if os.access(place, os.F_OK))
+    if there == damaged:
+        return
+    if not there.is_dir():
+        code = errno.EEXIST if there == path else errno.ENOTDIR
+    elif not os.access(there, os.W_OK | os.X_OK):
+        code = errno.EACCES
+    else:
+        return
+    raise _no_spool(settings, f"spool {path}: cannot be made: {os.strerror(code)}")
+
+
+def _no_spool(settings: Settings, why: str) -> SettingsError:
+    return SettingsError(f'{settings.file}: [intake] spool = "{settings.intake.spool}": {why}')

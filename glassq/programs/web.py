@@ -9,20 +9,24 @@ from gunicorn.systemd import sd_notify
 
 from glassq import __version__
 from glassq.errors import SettingsError
-from glassq.intake.listen import addresses, try_bind
-from glassq.intake.wsgi import Server
+from glassq.intake.listen import refusal, unusable
+from glassq.intake.wsgi import Server, check
 from glassq.log import logger
 from glassq.mask import masked_line
+from glassq.startcheck import EX_CONFIG, answer
 
 EX_TEMPFAIL = 75
-EX_CONFIG = 78
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="glassq-web", description=__doc__)
     parser.add_argument("--config", metavar="FILE", help="the settings file")
+    parser.add_argument("--check", action="store_true", help="only say whether it would start: exit 0, or 78 and why")
+    parser.add_argument("--json", action="store_true", help="with --check: a line of JSON for each thing looked at")
     parser.add_argument("--version", action="version", version=f"glassq {__version__}")
     arguments = parser.parse_args()
+    if arguments.check:
+        answer("glassq-web", check(arguments.config), as_json=arguments.json)
     try:
         return run(arguments.config)
     except SystemExit as end:
@@ -40,15 +44,13 @@ def run(file: str | None) -> int:
         return give_up(str(error), EX_CONFIG)
     settings = server.settings
     # sockets handed over by systemd go before addresses of the settings
-    for bind in addresses(settings) if "LISTEN_FDS" not in os.environ else ():
-        try:
-            try_bind(bind)
-        except OSError as error:
-            if bind != settings.intake.bind:
-                server.without_metrics(bind, error)
-                continue
-            why = f'{settings.file}: [intake] bind = "{bind}": cannot be listened on: {error.strerror}'
-            return give_up(why, EX_TEMPFAIL if error.errno == errno.EADDRINUSE else EX_CONFIG)
+    for bind, problem in unusable(settings) if "LISTEN_FDS" not in os.environ else ():
+        if bind != settings.intake.bind:
+            server.without_metrics(bind, problem)
+            continue
+        return give_up(
+            refusal(settings, bind, problem), EX_TEMPFAIL if problem.errno == errno.EADDRINUSE else EX_CONFIG
+        )
     server.run()
     return 0
 

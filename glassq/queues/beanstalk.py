@@ -361,6 +361,8 @@ def _server_stats(found: greenstalk.Stats) -> ServerStats:
         puts=found["cmd-put"],
         records=found["binlog-records-written"],
         files=newest - int(found["binlog-oldest-index"]) + 1 if newest else 0,
+        newest_file=newest,
+        pid=found["pid"],
         workers=found["current-workers"],
         max_job=found["max-job-size"],
         jobs=found["total-jobs"],

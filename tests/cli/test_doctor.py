@@ -610,6 +610,39 @@ WORKER = {
             False,
             "again and again (watchdog; restarts: 7): journalctl -u glassq-worker.service",
         ),
+        (
+            {"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code", "ExecMainStatus": "78"},
+            False,
+            "has ended (exit 78: the configuration is wrong), and systemd starts it again: journalctl -u glassq-worker",
+        ),
+        (
+            {
+                "ActiveState": "activating",
+                "SubState": "auto-restart-queued",
+                "Result": "exit-code",
+                "ExecMainStatus": "78",
+                "NRestarts": "3",
+                "StatusText": "glassq.toml: unknown key",
+            },
+            False,
+            "again and again (exit 78: the configuration is wrong; restarts: 3); it said: glassq.toml: unknown key",
+        ),
+        (
+            {
+                "ActiveState": "activating",
+                "SubState": "auto-restart",
+                "Result": "signal",
+                "ExecMainCode": "2",
+                "ExecMainStatus": "9",
+            },
+            False,
+            "has ended (signal 9), and",
+        ),
+        (
+            {"ActiveState": "activating", "SubState": "start", "NRestarts": "4"},
+            False,
+            "again (start; restarts: 4): jou",
+        ),
         ({"ActiveState": "activating", "SubState": "start"}, None, "is activating (start)"),
         ({"ActiveState": "inactive", "SubState": "dead"}, False, "does not run (enabled): systemctl start"),
         ({"ActiveState": "inactive", "SubState": "dead", "UnitFileState": "disabled"}, None, "if it is to run here"),
@@ -681,3 +714,12 @@ def test_unit_files_that_systemd_has_not_read_are_noted() -> None:
     right, stale = checks_system.all_units([WORKER | {"NeedDaemonReload": "yes"}])
     assert (right.ok, stale.ok, stale.todo) == (True, None, "systemctl daemon-reload")
     assert "glassq-worker.service" in stale.said
+
+
+@pytest.mark.parametrize("sub", ["auto-restart", "auto-restart-queued"])
+def test_a_unit_that_ended_once_does_not_end_again_and_again(sub: str) -> None:
+    """A start by hand sets systemd's count back: the first end after it has no restart before it."""
+    ended = {"ActiveState": "activating", "SubState": sub, "Result": "exit-code", "ExecMainStatus": "1"}
+    found = checks_system.unit(WORKER | ended)
+    assert found.ok is False
+    assert found.said == "glassq-worker.service has ended (exit 1), and systemd starts it again"
