@@ -77,7 +77,7 @@ def _check_program(app: App, program: str, *, as_json: bool) -> int:
 
     problems: list[str] = []
     try:
-        for mistake in CHECKS[program](app.config, app.environ):
+        for mistake in CHECKS[program](app.file, app.environ):
             click.echo(f"glassq: glassq-{program} does without: {line(mistake)}", err=True)
     except SettingsError as error:
         problems = str(error).splitlines()
