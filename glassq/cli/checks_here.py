@@ -23,6 +23,7 @@ from glassq.cli.checks import Check, barrier, belongs, directory, exists, me, mo
 from glassq.cli.config import load_push, load_routes, secrets_in_use
 from glassq.cli.status import look_at_spool
 from glassq.errors import SettingsError
+from glassq.final_response import reading_final
 from glassq.push.request import SOURCE
 from glassq.settings import Storage
 
@@ -244,7 +245,7 @@ def _problem(load: Callable[[Settings], None], settings: Settings) -> str:
 
 def _ask_ready(bind: str) -> tuple[int, str]:
     """What intake answers to GET /readyz: the status, and the beginning of its words."""
-    with closing(HTTPConnection("localhost", timeout=PATIENT)) as connection:
+    with closing(reading_final(HTTPConnection)("localhost", timeout=PATIENT)) as connection:
         connection.sock = _connected(bind)
         connection.request("GET", "/readyz", headers={"Connection": "close"})
         answer = connection.getresponse()
