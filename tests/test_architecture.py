@@ -54,7 +54,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "queues": frozenset({"errors", "settings", "values"}),
     "sources": frozenset({"errors", "settings"}),
     "ledger": frozenset({"errors", "log", "settings"}),
-    "intake": frozenset({"errors", "log", "delivery", "settings", "values", "queues", "sources", "metrics"}),
+    "intake": frozenset({"errors", "log", "mask", "delivery", "settings", "values", "queues", "sources", "metrics"}),
     "worker": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "host", "routes", "queues", "ledger", "metrics"}
     ),

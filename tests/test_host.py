@@ -13,8 +13,18 @@ from glassq import host
 
 @pytest.mark.parametrize(
     "own",
-    ["127.0.0.1", "127.8.9.10", "::1", "[::1]", "::ffff:127.0.0.1", "localhost", "LOCALHOST.", "a.localhost"]
-    + [socket.gethostname(), socket.gethostname().upper()],
+    [
+        "127.0.0.1",
+        "127.8.9.10",
+        "::1",
+        "[::1]",
+        "::ffff:127.0.0.1",
+        "localhost",
+        "LOCALHOST.",
+        "a.localhost",
+        socket.gethostname(),
+        socket.gethostname().upper(),
+    ],
 )
 def test_loopback_and_the_hosts_own_name_are_this_machine(own: str) -> None:
     assert host.is_own(own)
