@@ -18,7 +18,6 @@ import enum
 import json
 import math
 import random
-import socket
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from glassq import host
 from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, Delivery, Evidence, sayable
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry, Verdict
 from glassq.mask import masked_body, masked_text
@@ -176,7 +176,7 @@ def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration
         message=describe(error),
         at=datetime.now(UTC),
         duration=round(duration, 3),
-        host=socket.gethostname(),
+        host=host.name(),
         traceback=masked_text("".join(lines)),
         detail=_told(error.detail) if isinstance(error, Verdict) else {},
     )
@@ -217,7 +217,7 @@ def witness_of_death(delivery: Delivery, how: str, why: str, at: float, duration
         message=f"{message}: {why}" if why else message,
         at=datetime.fromtimestamp(at, UTC),
         duration=round(duration, 3),
-        host=socket.gethostname(),
+        host=host.name(),
         signal=how if signalled else "",
     )
 
