@@ -186,14 +186,15 @@ def intake(app: App) -> Iterator[Check]:
     if not _takes_pings(app.settings):
         yield Check("intake", True, "nobody sends pings ([sources] and [[routes]] name nobody), so it is not asked")
         return
-    if bind.startswith("fd://"):
+    place = bind.place
+    if place is None:
         yield Check("intake", None, f"listens on {bind}, a socket of systemd's that only it knows: not asked")
         return
     try:
-        status, said = _ask_ready(bind)
+        status, said = _ask_ready(place)
     except (OSError, HTTPException) as error:
         words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        closed = barrier(Path(bind.removeprefix("unix:")), write=True) if isinstance(error, PermissionError) else None
+        closed = barrier(Path(str(place)), write=True) if isinstance(error, PermissionError) else None
         todo = closed[1] if closed else "start glassq-web, or look at its log"
         yield Check("intake", False, f"nobody answers at {bind}: {words}", todo)
         return
@@ -243,24 +244,23 @@ def _problem(load: Callable[[Settings], None], settings: Settings) -> str:
     return ""
 
 
-def _ask_ready(bind: str) -> tuple[int, str]:
+def _ask_ready(place: tuple[str, int] | str) -> tuple[int, str]:
     """What intake answers to GET /readyz: the status, and the beginning of its words."""
     with closing(reading_final(HTTPConnection)("localhost", timeout=PATIENT)) as connection:
-        connection.sock = _connected(bind)
+        connection.sock = _connected(place)
         connection.request("GET", "/readyz", headers={"Connection": "close"})
         answer = connection.getresponse()
         return answer.status, answer.read(_ANSWER).decode("utf-8", "replace").strip()
 
 
-def _connected(bind: str) -> socket.socket:
-    if not bind.startswith("unix:"):
-        host, _, port = bind.rpartition(":")
-        host = host.strip("[]")
-        return socket.create_connection((_LOOPBACK.get(host, host), int(port)), PATIENT)
+def _connected(place: tuple[str, int] | str) -> socket.socket:
+    if isinstance(place, tuple):
+        host, port = place
+        return socket.create_connection((_LOOPBACK.get(host, host), port), PATIENT)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(PATIENT)
-        sock.connect(bind.removeprefix("unix:"))
+        sock.connect(place)
     except BaseException:
         sock.close()
         raise

@@ -8,8 +8,6 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.util import parse_address
-
 from glassq.errors import SettingsError
 from glassq.values import Bind
 
@@ -54,12 +52,12 @@ def move(old: Settings, new: Settings, *, handed_over: bool) -> None:
 
 def try_bind(bind: Bind) -> None:
     """Listens for a moment. Raises OSError, for which gunicorn would say the same ten times in five seconds."""
-    address = parse_address(bind)
-    if isinstance(address, tuple):
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        socket.create_server(address, family=family).close()
-    elif isinstance(address, str):
-        _try_socket(Path(address))
+    place = bind.place
+    if isinstance(place, tuple):
+        family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+        socket.create_server(place, family=family).close()
+    elif place is not None:
+        _try_socket(Path(place))
 
 
 def _try_socket(path: Path) -> None:

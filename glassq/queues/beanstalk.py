@@ -338,7 +338,10 @@ class Beanstalk:
         return left
 
     def _where(self) -> str:
-        return self._address if isinstance(self._address, str) else f"{self._address[0]}:{self._address[1]}"
+        if isinstance(self._address, str):
+            return self._address
+        host, port = self._address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _handle(job_id: int) -> greenstalk.Job[bytes]:
