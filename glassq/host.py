@@ -22,6 +22,8 @@ def is_own(host: str) -> bool:
     Asks no name server.
     """
     plain = host.strip("[]").rstrip(".").lower()
+    if not plain:
+        return False
     own = name().lower()
     if plain in ("localhost", own, own.partition(".")[0]) or plain.endswith(".localhost"):
         return True

@@ -26,6 +26,8 @@ log = logging.getLogger("glassq.intake")
 # A token bucket: so many lines at once, then one in so many seconds. What has no line is counted in the next one.
 BURST = 300
 LINE_EVERY = 1.0
+# Of the paths that take pings, so many are named where none is like the one that was called.
+MAX_NAMED = 3
 # Of a path, in characters.
 MAX_PATH = 200
 # What is as long as this, and of these characters, may be a token. Its beginning tells which one.
@@ -84,4 +86,7 @@ class Misses:
         for hook in self._hooks:
             if plain == hook.lower() or (plain and hook.lower().endswith(plain)):
                 return hook
-        return next(iter(get_close_matches(plain, self._hooks, 1, _ALIKE)), "")
+        close = get_close_matches(plain, self._hooks, 1, _ALIKE)
+        if not close and f"{plain}/".startswith("/hooks/"):
+            return " or ".join(self._hooks[:MAX_NAMED])
+        return close[0] if close else ""

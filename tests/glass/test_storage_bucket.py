@@ -71,6 +71,16 @@ def test_interim_responses_are_not_the_answer(gcs: FakeGcs) -> None:
         assert proxy.links
 
 
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
+    gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # nobody listens there
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    opened = BucketStorage("photos", endpoint=gcs.url, patience=0)
+    assert write(opened, "a.jpg", b"x").created
+    opened.close()
+
+
 def test_an_object_says_what_it_is(gcs: FakeGcs, storage: BucketStorage) -> None:
     write(storage, "a.jpg", b"x")
     resource = gcs.objects["photos", "a.jpg"].resource

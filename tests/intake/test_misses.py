@@ -61,6 +61,8 @@ def test_the_line_says_what_was_called(web: Web, line: str, words: str) -> None:
         "POST /hooks/mirrors",
         "GET /hooks/mirror?a=b",
         "PUT /hooks/mirror",
+        "POST /hooks",
+        "POST /hooks/zzzz",
     ],
 )
 def test_for_what_is_nearly_right_the_right_one_is_named(web: Web, line: str) -> None:
