@@ -5,15 +5,12 @@ A handler is a function of a delivery, or of a delivery and a Context:
     def handle(delivery: Delivery) -> str | dict | None: ...
     def handle(delivery: Delivery, context: Context) -> str | dict | None: ...
 
-What it returns (a string or a small dict) is written to the ledger as the result.
+handler.py says how other functions are called. What it returns (a string or a small dict) is the result in the ledger.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
-import inspect
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -21,8 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import msgspec
+
 from glassq.errors import GlassqError, SettingsError
-from glassq.log import kv
+from glassq.excerpts import MAX_MESSAGE, words_of
+from glassq.handler import as_handler, finished
+from glassq.log import kv, logger
 from glassq.settings import Route
 from glassq.values import HandlerName
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from glassq.settings import Settings
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 T = TypeVar("T")
 # What a program puts with glassq.taskqueue is for an HTTP endpoint.
@@ -91,10 +92,23 @@ class Destination:
     handler: Handler
     tube: str = ""
 
+    def work(self, delivery: Delivery, context: Context) -> Result:
+        """What the handler returns for the delivery. Raises what it raises, and Bury where its work is not over."""
+        return cast("Result", finished(self.handler(_copy(delivery), context)))
+
     def rule(self, delivery: Delivery, context: Context) -> Any:
         """The RetryRule that the handler brings for this delivery; None where it has none."""
         rule = getattr(self.handler, "rule", None)
-        return None if rule is None else rule(delivery, context)
+        return None if rule is None else rule(_copy(delivery), context)
+
+
+def _copy(delivery: Delivery) -> Delivery:
+    """The handler's own: what it changes in labels or details is in no later attempt."""
+    # by JSON, which it came from: copy.deepcopy takes no deep nesting
+    details = (msgspec.json.decode(msgspec.json.encode(each.detail)) for each in delivery.evidence)
+    pairs = zip(delivery.evidence, details, strict=True)
+    evidence = tuple(msgspec.structs.replace(each, detail=detail) for each, detail in pairs)
+    return msgspec.structs.replace(delivery, labels=dict(delivery.labels), evidence=evidence)
 
 
 class Routes:
@@ -118,7 +132,7 @@ class Routes:
             except SettingsError:
                 raise
             except Exception as error:
-                why = error if isinstance(error, GlassqError) else f"{type(error).__name__}: {error}"
+                why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
                 log.warning("not ready for deliveries yet %s", kv(why=why))
 
     def match(self, delivery: Delivery) -> Destination | None:
@@ -157,34 +171,5 @@ def _load(name: str, index: int, file: str) -> Handler:
     try:
         handler = getattr(importlib.import_module(module_name), function_name)
     except (Exception, SystemExit) as error:
-        raise SettingsError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise SettingsError(f"{where}: cannot be imported: {words_of(error, MAX_MESSAGE)}") from error
     return as_handler(handler, where)
-
-
-def as_handler(function: Callable[..., Result], where: str) -> Handler:
-    """The function as a handler of two arguments. Raises SettingsError, which begins with `where`, for what is none."""
-    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        # called, it would do nothing, and the delivery would count as done
-        raise SettingsError(f"{where}: expected a plain function, without async and yield")
-    if _takes(function, "delivery", "context"):
-        return function
-    if _takes(function, "delivery"):
-        return _of_one(function)
-    raise SettingsError(f"{where}: expected a function of (delivery) or (delivery, context)")
-
-
-def _of_one(handler: Callable[[Delivery], Result]) -> Handler:
-    # wraps: what `needs` and `retried_by` have marked stays marked
-    @functools.wraps(handler)
-    def work(delivery: Delivery, _context: Context) -> Result:
-        return handler(delivery)
-
-    return work
-
-
-def _takes(handler: Any, *arguments: object) -> bool:
-    try:
-        inspect.signature(handler).bind(*arguments)
-    except (TypeError, ValueError):
-        return False
-    return True

@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -34,9 +33,14 @@ from glassq.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
+
+# The sections that a program reads. A mistake in a section that only others read must not stop it.
+INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
+POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
+TASKS = frozenset({"queue", "push", "intake"})
 
 # A tube of a push queue is this tube's name, ".push." and the queue's name (at most 100 characters): 200 in all.
 MAX_BASE = 94
@@ -181,9 +185,13 @@ class Log(_Section, frozen=True):
 
 
 class Settings(_Section, frozen=True):
-    """All of glassq.toml. `file` is where it came from."""
+    """All of glassq.toml. `file` is where it came from.
+
+    `ignored` are the mistakes in sections that this program does not read, which have their defaults here.
+    """
 
     file: str = ""
+    ignored: tuple[str, ...] = ()
     queue: Queue = Queue()
     intake: Intake = Intake()
     sources: Sources = Sources()
@@ -225,13 +233,21 @@ class Settings(_Section, frozen=True):
         return SettingsError(f'{self.file}: {_place(key)} = "{value}": the file {why}')
 
 
-def load(path: str | None, environ: Mapping[str, str]) -> Settings:
-    """Settings from `path`, else the file that GLASSQ_CONFIG names, else /etc/glassq/glassq.toml.
+_SECTIONS = frozenset(Settings.__struct_fields__) - {"file", "ignored"}
 
-    A leading $CREDENTIALS_DIRECTORY (systemd's LoadCredential) is filled in for secret files.
-    Raises SettingsError.
+
+def file_of(path: str | None, environ: Mapping[str, str]) -> Path:
+    """The settings file: `path`, else the one that GLASSQ_CONFIG names, else /etc/glassq/glassq.toml."""
+    return Path(path or environ.get("GLASSQ_CONFIG") or DEFAULT_FILE)
+
+
+def load(path: str | None, environ: Mapping[str, str], uses: Collection[str] | None = None) -> Settings:
+    """Settings from the file that `file_of` names.
+
+    `uses` are the sections that must be right; None: all. A leading $CREDENTIALS_DIRECTORY (systemd's LoadCredential)
+    is filled in for secret files. Raises SettingsError.
     """
-    file = Path(path or environ.get("GLASSQ_CONFIG") or DEFAULT_FILE)
+    file = file_of(path, environ)
     try:
         text = file.read_text("utf-8")
     except OSError as error:
@@ -239,18 +255,38 @@ def load(path: str | None, environ: Mapping[str, str]) -> Settings:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}{hint}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{file}: is not UTF-8 text") from None
-    return parse(text, str(file), environ.get("CREDENTIALS_DIRECTORY"))
+    return parse(text, str(file), environ.get("CREDENTIALS_DIRECTORY"), uses)
 
 
-def parse(text: str, file: str, credentials_directory: str | None = None) -> Settings:
-    """Settings from the text of a glassq.toml; `file` is its name for messages. Raises SettingsError."""
+def parse(
+    text: str, file: str, credentials_directory: str | None = None, uses: Collection[str] | None = None
+) -> Settings:
+    """Settings from the text of a glassq.toml; `file` is its name for messages. Else as `load`."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: is not TOML: {error}") from None
-    if "file" in document:
-        raise SettingsError(f"{file}: unknown key file")
+    for name in ("file", "ignored"):
+        if name in document:
+            raise SettingsError(f"{file}: unknown key {name}")
+    ignored = []
+    for name in sorted(_SECTIONS & document.keys() - set(_SECTIONS if uses is None else uses)):
+        try:
+            _convert({name: document[name]}, file, credentials_directory)
+        except SettingsError as error:
+            ignored.append(str(error))
+            del document[name]
+    settings = _convert(document, file, credentials_directory)
+    for key, mistake in _check_together(settings):
+        section = key.partition(".")[0]
+        if uses is None or section in uses:
+            raise SettingsError(mistake)
+        ignored.append(mistake)
+        settings = msgspec.structs.replace(settings, **{section: getattr(Settings(), section)})
+    return msgspec.structs.replace(settings, ignored=tuple(ignored))
 
+
+def _convert(document: dict[str, Any], file: str, credentials_directory: str | None) -> Settings:
     def custom(kind: type, value: Any) -> Any:
         if kind is SecretFile:
             return _secret_file(value, credentials_directory)
@@ -261,9 +297,7 @@ def parse(text: str, file: str, credentials_directory: str | None = None) -> Set
         settings = msgspec.convert(document, Settings, dec_hook=custom)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{file}: {_explain(str(error), document)}") from None
-    settings = msgspec.structs.replace(settings, file=file)
-    _check_together(settings)
-    return settings
+    return msgspec.structs.replace(settings, file=file)
 
 
 def as_toml(settings: Settings) -> str:
@@ -276,7 +310,11 @@ def as_toml(settings: Settings) -> str:
         if section is not None:
             lines += ["", f"[{name}]", *_pairs(section)]
     if settings.push is not None and settings.push.targets:
-        lines += ["", "[push.targets]", *(f"{_toml(key)} = {_toml(url)}" for key, url in settings.push.targets.items())]
+        lines += [
+            "",
+            "[push.targets]",
+            *(f"{toml_value(key)} = {toml_value(url)}" for key, url in settings.push.targets.items()),
+        ]
     for route in settings.routes:
         lines += ["", "[[routes]]", *_pairs(route)]
     return "\n".join(lines) + "\n"
@@ -284,10 +322,11 @@ def as_toml(settings: Settings) -> str:
 
 def _pairs(section: msgspec.Struct) -> list[str]:
     values = {name: getattr(section, name) for name in section.__struct_fields__}
-    return [f"{name} = {_toml(value)}" for name, value in values.items() if not isinstance(value, dict | None)]
+    return [f"{name} = {toml_value(value)}" for name, value in values.items() if not isinstance(value, dict | None)]
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A value as it stands in glassq.toml."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and not isinstance(value, Size):
@@ -306,8 +345,8 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
     return SecretFile(value.replace("$CREDENTIALS_DIRECTORY", credentials_directory, 1))
 
 
-def _check_together(settings: Settings) -> None:
-    """What no single key shows: that values fit each other."""
+def _check_together(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What no single key shows: that values fit each other. Yields the key of each mistake, and the message."""
     worker, queue = settings.worker, settings.queue
     inside, bind = settings.metrics.intake, str(settings.intake.bind)
     rules: list[tuple[bool, str, object, str]] = [
@@ -368,7 +407,7 @@ def _check_together(settings: Settings) -> None:
         )
     for fits, key, value, expected in rules:
         if not fits:
-            raise SettingsError(f'{settings.file}: {_place(key)} = "{value}": expected {expected}')
+            yield key, f'{settings.file}: {_place(key)} = "{value}": expected {expected}'
 
 
 def _place(key: str) -> str:
@@ -411,7 +450,7 @@ def _did_you_mean(names: list[str], unknown: str) -> str:
         ) or kind.__annotations__.get(name)
         if isinstance(kind, str):
             kind = globals().get(kind.split(" ")[0])
-    known = [name for name in getattr(kind, "__struct_fields__", ()) if name != "file"]
+    known = [name for name in getattr(kind, "__struct_fields__", ()) if name not in ("file", "ignored")]
     close = difflib.get_close_matches(unknown, known, n=1)
     if close:
         return f"; did you mean {close[0]}?"
@@ -426,7 +465,8 @@ def installed_file(name: str, settings: Settings) -> Path:
     places = [
         Path(settings.file).resolve().parent / name,
         Path(__file__).parent.parent / "conf" / name,
-        Path(sys.prefix) / "share" / "glassq" / name,
+        # setup.py puts it there: beside our modules, where each of pip's layouts has it
+        Path(__file__).parent / "conf" / name,
     ]
     for place in places:
         if place.is_file():

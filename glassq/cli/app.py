@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from glassq import settings as configuration
+from glassq.cli.nearby import settings_nearby
+from glassq.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from glassq.ledger.reader import LedgerReader
     from glassq.queues import Queue
@@ -22,15 +26,37 @@ if TYPE_CHECKING:
 
 @dataclass
 class App:
-    """`config` is what --config named; `environ` the process's environment."""
+    """`config` is what --config named; `environ` the process's environment.
+
+    `uses` are the sections of the settings that the command needs to be right; None: all.
+    """
 
     config: str | None
     environ: Mapping[str, str]
+    uses: Collection[str] | None = None
+
+    @cached_property
+    def file(self) -> str | None:
+        """The settings file: what --config names, else that of `glassq dev` where no other is named or installed.
+
+        None for what `glassq.settings.load` finds itself. Raises SettingsError where there is none at all.
+        """
+        if self.config or self.environ.get("GLASSQ_CONFIG") or not _is_missing(configuration.DEFAULT_FILE):
+            return self.config
+        nearby = settings_nearby(_here())
+        if nearby.file is None:
+            looked = ", ".join([str(configuration.DEFAULT_FILE), *nearby.looked])
+            todo = "name a file with --config or GLASSQ_CONFIG, or begin with `glassq dev`"
+            raise SettingsError(f"no settings file: looked at {looked}; {todo}")
+        return str(nearby.file)
 
     @cached_property
     def settings(self) -> Settings:
         """Raises SettingsError."""
-        return configuration.load(self.config, self.environ)
+        if self.file and self.file != self.config and Path(self.file).parent.parent != _here() and sys.stderr.isatty():
+            # those of a directory above: not the first that one thinks of
+            click.echo(f"glassq: settings: {self.file}", err=True)
+        return configuration.load(self.file, self.environ, self.uses)
 
     def command(self, words: str) -> str:
         """`glassq WORDS` as it is typed for these settings, for hints that name a command."""
@@ -48,6 +74,23 @@ class App:
         from glassq.ledger.reader import LedgerReader
 
         return LedgerReader(self.settings.ledger)
+
+
+def _here() -> Path:
+    """The working directory; / where that was removed."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/")
+
+
+def _is_missing(file: Path) -> bool:
+    """Whether it is surely not there: one that cannot be looked at is no reason to take another."""
+    try:
+        file.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return False
 
 
 pass_app = click.make_pass_decorator(App)

@@ -15,12 +15,12 @@ from http.client import HTTPConnection, HTTPException
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
 from glassq.cli.checks import Check, barrier, belongs, directory, exists, me, mount, nearest
 from glassq.cli.config import load_push, load_routes, secrets_in_use
+from glassq.cli.not_in_effect import not_in_effect
 from glassq.cli.status import look_at_spool
 from glassq.errors import SettingsError
 from glassq.final_response import reading_final
@@ -45,6 +45,11 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bou
 
 def settings(app: App) -> Iterator[Check]:
     yield Check("settings", True, f"{app.settings.file}, read as {me()}")
+
+
+def in_effect(app: App) -> Iterator[Check]:
+    for said, todo in not_in_effect(app):
+        yield Check("in effect", None, said, todo)
 
 
 def secret_files(app: App) -> Iterator[Check]:
@@ -100,9 +105,8 @@ def photos(app: App) -> Iterator[Check]:
     url = app.settings.storage.url
     if not _works_glass(app.settings) and url == Storage().url:
         return
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        yield directory("photos", Path(parts.path))
+    if url.directory:
+        yield directory("photos", url.directory)
     else:
         yield Check("photos", None, f"{url}: not asked")
 
@@ -211,6 +215,7 @@ def intake(app: App) -> Iterator[Check]:
 
 HERE: list[Callable[[App], Iterator[Check]]] = [
     settings,
+    in_effect,
     clock,
     secret_files,
     spool,

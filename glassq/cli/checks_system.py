@@ -148,6 +148,23 @@ def another(properties: Mapping[str, str]) -> Iterator[Check]:
         yield Check("unit", None, said, f"systemctl restart {name}")
 
 
+def another_queue(app: App) -> Iterator[Check]:
+    said, _ = _ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", "beanstalkd.service")
+    for each in read_units(said):
+        yield from distribution_queue(each, app.settings.queue.url)
+
+
+def distribution_queue(properties: Mapping[str, str], url: str) -> Iterator[Check]:
+    """Whether the distribution's own beanstalkd runs beside glassq's, for nobody."""
+    state, boots = properties.get("ActiveState", ""), properties.get("UnitFileState", "")
+    # with an address of this machine in the settings it may well be the queue that is meant
+    if urlsplit(url).hostname or (state != "active" and boots != "enabled"):
+        return
+    said = f"beanstalkd.service ({state}, {boots}) is the distribution's own queue: it came with the package beanstalkd"
+    todo = "systemctl disable --now beanstalkd, unless another program uses it"
+    yield Check("unit", None, f"{said}, and glassq does not use it (its own is glassq-beanstalkd.service)", todo)
+
+
 def disks(app: App) -> Iterator[Check]:
     """The spool's is told with the spool."""
     on: dict[Path, set[str]] = {}
@@ -174,13 +191,13 @@ def _places(app: App) -> Iterator[tuple[str, Path]]:
     with suppress(SettingsError):
         if file := sqlite_file(parse_url(settings.ledger.url)):
             yield "ledger", file.parent
-    photos = urlsplit(settings.storage.url)
-    if photos.scheme == "file":
-        yield "photos", Path(photos.path)
-    queue = urlsplit(settings.queue.url)
-    if not queue.hostname or is_loopback(queue.hostname):
-        address = f"unix:{queue.path}" if queue.hostname is None else str(queue.port)
-        yield from (("binlog", path) for path in _binlogs(address))
+    if settings.storage.url.directory:
+        yield "photos", settings.storage.url.directory
+    queue = settings.queue.url.address
+    if isinstance(queue, str):
+        yield from (("binlog", path) for path in _binlogs(f"unix:{queue}"))
+    elif is_loopback(queue[0]):
+        yield from (("binlog", path) for path in _binlogs(str(queue[1])))
 
 
 def _binlogs(address: str) -> Iterator[Path]:
@@ -212,7 +229,7 @@ def clock_kept(app: App) -> Iterator[Check]:
         yield Check("clock", None, "it is not synchronised", "timedatectl set-ntp true")
 
 
-SYSTEM: list[Callable[[App], Iterator[Check]]] = [versions, units, disks, clock_kept]
+SYSTEM: list[Callable[[App], Iterator[Check]]] = [versions, units, another_queue, disks, clock_kept]
 
 
 def _ask(program: str, *arguments: str) -> tuple[str, str]:

@@ -25,14 +25,21 @@ def config() -> None:
 
 
 @config.command()
+@click.option(
+    "--program",
+    type=click.Choice(["web", "worker"]),
+    help="Only check that glassq-web or glassq-worker can start with them, and print nothing.",
+)
 @as_json
 @pass_app
-def check(app: App, as_json: bool) -> int:
+def check(app: App, program: str | None, as_json: bool) -> int:
     """Print the effective settings.
 
     What is wrong with them is said on standard error, and the exit code is 78.
     """
     settings: Settings | None = None
+    if program:
+        return _check_program(app, program, as_json=as_json)
     try:
         settings = app.settings
         problems = [problem for each in _checks(settings) if (problem := _problem(each))]
@@ -45,6 +52,39 @@ def check(app: App, as_json: bool) -> int:
         print_json({"ok": not problems, "problems": problems, "settings": document})
     elif settings:
         click.echo(without_password(as_toml(settings)), nl=False)
+    return 78 if problems else 0
+
+
+@config.command(hidden=True)
+@click.argument("program", type=click.Choice(["web", "worker"]))
+@click.argument("pid", type=int)
+@pass_app
+def reload(app: App, program: str, pid: int) -> int:
+    """ExecReload= of the units: fails, with the reason, where a reload does not come into effect."""
+    from glassq.cli import programs
+
+    try:
+        programs.reload(program, pid, app.config, app.environ)
+    except SettingsError as error:
+        click.echo(f"glassq: {line(str(error))}", err=True)
+        click.echo(f"glassq: not reloaded: glassq-{program} goes on with what it read before", err=True)
+        return 78
+    return 0
+
+
+def _check_program(app: App, program: str, *, as_json: bool) -> int:
+    from glassq.cli.programs import CHECKS
+
+    problems: list[str] = []
+    try:
+        for mistake in CHECKS[program](app.config, app.environ):
+            click.echo(f"glassq: glassq-{program} does without: {line(mistake)}", err=True)
+    except SettingsError as error:
+        problems = str(error).splitlines()
+    for problem in problems:
+        click.echo(f"glassq: {line(problem)}", err=True)
+    if as_json:
+        print_json({"ok": not problems, "problems": problems})
     return 78 if problems else 0
 
 
@@ -102,6 +142,7 @@ def _problem(check: Callable[[], object]) -> str:
 def _document(settings: Settings) -> Any:
     """The settings as plain values: durations in seconds, sizes in bytes, secrets as the paths of their files."""
     document = msgspec.to_builtins(settings, enc_hook=_plain)
+    del document["ignored"]
     document["ledger"]["url"] = without_password(settings.ledger.url)
     return document
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.output import jobs_of, line, warn_short
+from glassq.cli.output import jobs_of, line, reason, warn_short
 from glassq.delivery import Delivery, decode
 from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
 from glassq.mask import masked_text
@@ -66,7 +66,7 @@ class Found:
         if self.delivery is None:
             return self.damage
         if self.delivery.buried or not self.delivery.evidence:
-            return masked_text(self.delivery.buried) or "not by glassq: it says no reason"
+            return reason(self.delivery.buried) or "not by glassq: it says no reason"
         return masked_text(self.delivery.evidence[-1].message)
 
 

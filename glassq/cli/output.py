@@ -20,6 +20,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from glassq.log import escape
+from glassq.mask import masked_text
 from glassq.queues.base import JobStats, ScanShort
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ UNBROKEN = 10_000
 
 # up to the last @ before the path: a password may hold one
 _PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
+# Release 0.1.0 put this before the reason of a delivery whose budget was spent.
+_COUNT_FIRST = re.compile(r"(gave up after \d+ attempts?): (.*)", re.DOTALL)
 _SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
@@ -110,6 +113,12 @@ def print_json_line(document: object) -> None:
 def line(text: str) -> str:
     """The text on one line, harmless to a terminal."""
     return escape(text.replace("\n", "\\n").replace("\t", " "))
+
+
+def reason(text: str) -> str:
+    """A reason as people read it: masked, and what failed first, however old the delivery is."""
+    counted = _COUNT_FIRST.fullmatch(text)
+    return masked_text(f"{counted[2]} ({counted[1]})" if counted else text)
 
 
 def moment(value: datetime) -> str:

@@ -10,7 +10,8 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.find import is_ours, unworked
-from glassq.cli.output import console, facts, print_json, print_table, span, table, until
+from glassq.cli.not_in_effect import not_in_effect
+from glassq.cli.output import console, facts, line, print_json, print_table, span, table, until
 from glassq.cli.spool import open_spool
 from glassq.errors import GlassqError, QueueUnavailable, SettingsError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # What the ledger is asked about.
 RECENT = timedelta(hours=24)
+# A mistake in another section is told, and keeps nobody from looking.
+USES = frozenset({"queue", "intake", "push", "ledger"})
 DRAINING = "beanstalkd is draining: it takes no jobs until it is restarted"
 
 
@@ -43,6 +46,14 @@ class _Queue:
 @pass_app
 def status(app: App, as_json: bool) -> None:
     """What waits, what is worked, what lies buried; is it safe on disk?"""
+    app.uses = USES
+    try:
+        _ = app.settings
+    except SettingsError:
+        # what runs goes on without them
+        for said, _ in not_in_effect(app):
+            click.echo(f"glassq: {line(said)}", err=True)
+        raise
     spooled, spool_words = look_at_spool(app)
     try:
         with app.queue() as queue:
@@ -157,7 +168,8 @@ def _hints(app: App, seen: _Queue, spooled: Spooled | None) -> list[str]:
     ]
     if spooled is not None:
         rules.append((spooled.damaged, f"{spooled.damaged} damaged in the spool: look with {app.command('spool')}"))
-    return [words for applies, words in rules if applies]
+    settings = [*app.settings.ignored, *(f"{said}: {todo}" for said, todo in not_in_effect(app))]
+    return [*settings, *(words for applies, words in rules if applies)]
 
 
 def _nobody_takes(seen: _Queue) -> bool:

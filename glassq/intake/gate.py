@@ -9,7 +9,6 @@ waiting. Threads only ever work.
 from __future__ import annotations
 
 import errno
-import logging
 import selectors
 import socket
 import time
@@ -26,12 +25,12 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 from glassq.intake import arrival
 from glassq.intake.connection import Connection
 from glassq.intake.problem import last_answer
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-log = logging.getLogger("glassq.intake")
+log = logger("glassq.intake")
 
 # One read of a socket, in bytes; a ping fits into one.
 CHUNK = 64 << 10

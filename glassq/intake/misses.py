@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.mask import MASK, masked_text
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import falcon
 
-log = logging.getLogger("glassq.intake")
+log = logger("glassq.intake")
 
 # A token bucket: so many lines at once, then one in so many seconds. What has no line is counted in the next one.
 BURST = 300

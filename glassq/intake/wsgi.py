@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from gunicorn.glogging import Logger
 
 from glassq import log
 from glassq.errors import SettingsError, SpoolError
+from glassq.in_effect import InEffect
 from glassq.intake.app import create_app
 from glassq.intake.enqueue import Enqueue
 from glassq.intake.listen import addresses, missing, move
@@ -21,7 +21,7 @@ from glassq.intake.safekeeping import Safekeeping
 from glassq.intake.spool import Spool
 from glassq.log import kv
 from glassq.queues import open_queue
-from glassq.settings import installed_file, load
+from glassq.settings import INTAKE, installed_file, load
 from glassq.sources import open_sources
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Lines(Logger):  # type: ignore[misc]
 class Server(Application):  # type: ignore[misc]
     """gunicorn's parent process: reads settings and secrets, and hands both to its workers."""
 
+    cfg: Any
+
     def __init__(self, file: str | None) -> None:
         """`file` is the settings file; without it, `glassq.settings.load` finds it. Raises SettingsError."""
         self.settings, self._sources = read(file)
@@ -60,13 +62,40 @@ class Server(Application):  # type: ignore[misc]
         self._conf = installed_file("gunicorn.conf.py", self.settings)
         # gunicorn.conf.py reads the same file
         os.environ["GLASSQ_CONFIG"] = self.settings.file
+        self._in_effect = InEffect("glassq-web", INTAKE, os.environ.get("RUNTIME_DIRECTORY"))
         super().__init__(prog="glassq-web")
+
+    def do_load_config(self) -> None:
+        """What gunicorn is to do. Raises SettingsError, where gunicorn itself would end the process."""
+        self.load_default_config()
+        try:
+            self.load_config()
+            self.cfg.validate()
+        except (Exception, SystemExit) as error:
+            raise SettingsError(f"{self._conf}: cannot be used: {type(error).__name__}: {error}") from error
 
     def load_config(self) -> None:
         """All of it comes from gunicorn.conf.py: no command line, no GUNICORN_CMD_ARGS."""
-        self.load_config_from_file(str(self._conf))
+        spec = importlib.util.spec_from_file_location("__config__", self._conf)
+        assert spec is not None
+        assert spec.loader is not None
+        conf = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(conf)
+        for name, value in vars(conf).items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
         self.cfg.set("pre_fork", self._before_fork)
         self.cfg.set("child_exit", self._after_exit)
+
+    def run(self) -> None:
+        """Serves until it is stopped."""
+        self._in_effect.start(self._in_effect.read(self.settings))
+        self._warn()
+        super().run()
+
+    def _warn(self) -> None:
+        for mistake in self.settings.ignored:
+            log.logger("glassq.intake").warning("settings of another program are wrong %s", kv(why=mistake))
 
     def _before_fork(self, arbiter: Any, worker: Any) -> None:
         taken = {each.row for each in arbiter.WORKERS.values()}
@@ -76,7 +105,7 @@ class Server(Application):  # type: ignore[misc]
         if worker.age == 1 and self._handed_over and inside and missing(inside, arbiter.LISTENERS):
             todo = "systemctl daemon-reload && systemctl restart glassq.target"
             words = "metrics are not told: systemd does not listen there %s"
-            logging.getLogger("glassq.intake").error(words, kv(address=inside, todo=todo))
+            log.logger("glassq.intake").error(words, kv(address=inside, todo=todo))
 
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
         self._board.row(worker.row).set(SPOOLING, 0)
@@ -91,19 +120,24 @@ class Server(Application):  # type: ignore[misc]
 
     def reload(self) -> None:
         """At SIGHUP. A mistake in what is read is named in the log, and the old settings stay."""
+        old = self.settings, self._sources, self.cfg
         try:
             settings, sources = read(self.settings.file)
             move(self.settings, settings, handed_over=self._handed_over)
+            self.settings, self._sources = settings, sources
+            super().reload()
         except (SettingsError, OSError) as error:
-            logging.getLogger("glassq.intake").error("not reloaded, the old settings stay %s", kv(why=error))
+            self.settings, self._sources, self.cfg = old
+            log.logger("glassq.intake").error("not reloaded, the old settings stay %s", kv(why=error))
+            self._in_effect.refuse(str(error))
             return
-        self.settings, self._sources = settings, sources
-        super().reload()
+        self._warn()
+        self._in_effect.accept(self._in_effect.read(settings))
 
 
 def read(file: str | None) -> tuple[Settings, list[Source]]:
     """The settings and the sources they name, of which there must be one. Raises SettingsError."""
-    settings = load(file, os.environ)
+    settings = load(file, os.environ, INTAKE)
     sources = open_sources(settings)
     if not sources:
         raise SettingsError(f"{settings.file}: no source of pings: expected a section such as [sources.mirror]")

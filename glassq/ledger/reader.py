@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from glassq.errors import SettingsError
 from glassq.ledger.entry import Entry
 from glassq.ledger.version import VERSION, check, missing, stamp
+from glassq.values import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.settings import Ledger as LedgerSettings
 
-# A plain path, as SQLAlchemy takes it: up to a "?", with nothing quoted.
+# A path, up to a "?".
 _FILE = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?]+)")
 _NAMES = tuple(field.name for field in fields(Entry))
 # What is asked for apart: it is large, and nobody looks at it in a list.
@@ -94,21 +95,21 @@ class LedgerReader:
     """
 
     def __init__(self, settings: LedgerSettings) -> None:
-        plain = _FILE.fullmatch(settings.url)
+        file = None if "?" in settings.url else file_of(settings.url)
         #: why there is nothing to read, in words; "" where there is
         self.absent = ""
         self.keeps_bodies = True
         self._columns = ""
         self._database: _Database | None = None
-        if plain is None:
+        if file is None:
             from glassq.ledger.schema import Readable
 
             self._database = Readable.open(settings.url)
-        elif not _exists(Path(plain[1]), settings.url):
-            self.absent = f"no ledger at {plain[1]} yet"
+        elif not _exists(file, settings.url):
+            self.absent = f"no ledger at {file} yet"
             return
         else:
-            self._database = _File.open(Path(plain[1]), settings.url)
+            self._database = _File.open(file, settings.url)
         if self._database is None:
             self.absent = f"the ledger at {settings.url} is still empty"
             return
@@ -254,9 +255,9 @@ class _File:
 
 
 def file_of(url: str) -> Path | None:
-    """The file of a ledger that is an SQLite file; else None."""
+    """The file that the URL of an SQLite database names, with %XX in it decoded; else None."""
     plain = _FILE.fullmatch(url.partition("?")[0])
-    return Path(plain[1]) if plain else None
+    return Path(path_of(plain[1])) if plain else None
 
 
 def unreadable(url: object, why: object) -> SettingsError:

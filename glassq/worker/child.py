@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import gc
-import logging
 import os
 import random
 import resource
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from glassq.worker.lease import Lease
     from glassq.worker.scoreboard import Slot
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # Children start together; with this share of jitter they are not all recycled together.
 RECYCLE_JITTER = 0.1

@@ -20,7 +20,7 @@ import msgspec
 
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, Drop, JobNotFound, JobTooBig, QueueError, QueueRefused
-from glassq.log import about, kv
+from glassq.log import about, kv, logger
 from glassq.worker import duplicates
 from glassq.worker import outcome as outcomes
 from glassq.worker.metrics import ATTEMPTS, DAMAGED
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from glassq.worker.scoreboard import Slot
     from glassq.worker.throttle import Gate
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # How long one reserve waits, in whole seconds: a stop is noticed only between two.
 POLL = 1
@@ -247,14 +247,15 @@ class Consumer:
             raise Drop("no route")
         if why := duplicates.replaced_by(delivery, found.route, self._ledger, self._skew):
             raise Drop(why)
-        return found.handler(delivery, self._context)
+        return found.work(delivery, self._context)
 
     def _decide(self, error: BaseException, delivery: Delivery, found: Destination | None, age: float) -> Outcome:
         try:
             rule = (found and found.rule(delivery, self._context)) or self._policy
             return outcomes.decide(error, delivery, rule, age)
-        except Exception:
-            log.exception("the handler's retry rule has failed: the pool's counts %s", kv(delivery=delivery.id))
+        except BaseException as failure:
+            where = kv(why=outcomes.describe(failure), traceback=outcomes.short_traceback(failure))
+            log.error("the handler's retry rule has failed: the pool's counts %s", where)
             return outcomes.decide(error, delivery, self._policy, age)
 
     def _end_if_forked(self) -> None:

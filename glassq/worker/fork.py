@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+from glassq.log import logger
 from glassq.worker.signals import PARENT, Signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 
 def fork(main: Callable[[], int]) -> int:

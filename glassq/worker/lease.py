@@ -8,7 +8,6 @@ command runs in the main thread then: an exception in the middle of one would le
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -17,7 +16,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from glassq.errors import DeadlineExceeded, Interrupt, Interrupted, JobNotFound, LeaseLost, QueueError
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from glassq.queues import Queue
     from glassq.worker.scoreboard import Slot
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # How often the keeper looks at everything, in seconds. It bounds how late a deadline or a stop is noticed.
 BEAT = 0.25

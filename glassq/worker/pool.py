@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from glassq.log import kv
+from glassq.in_effect import InEffect
+from glassq.log import kv, logger
 from glassq.worker.fork import fork
 from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.postmortem import OutOfMemory, how_it_ended
@@ -30,11 +30,12 @@ from glassq.worker.signals import Signals
 from glassq.worker.throttle import Throttle
 
 if TYPE_CHECKING:
+    from glassq.in_effect import Record
     from glassq.worker.bucket import Limit
     from glassq.worker.scoreboard import Card
     from glassq.worker.systemd import Notifier
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # How often the parent looks at the scoreboard when nothing else wakes it, in seconds.
 TICK = 0.5
@@ -65,7 +66,7 @@ class Plan:
     """What the settings say of the pool: what a child runs, how many there are, and which tubes have limits.
 
     `drain` is how long a stop waits for handlers, `silence` how long a child's heartbeat may stand still; in seconds.
-    `beside` tells the metrics, if anybody does.
+    `beside` tells the metrics, if anybody does. `made_of` is what was read for it.
     """
 
     main: ChildMain
@@ -74,6 +75,7 @@ class Plan:
     silence: float = SILENCE
     limits: tuple[Limit, ...] = ()
     beside: SidecarMain | None = None
+    made_of: Record | None = None
 
 
 @dataclass(slots=True)
@@ -91,10 +93,17 @@ class _Child:
 class Pool:
     """One parent and its children. `run` returns the exit code of the process."""
 
-    def __init__(self, load: Callable[[], Plan], notify: Notifier, *, watchdog: float | None = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Plan],
+        notify: Notifier,
+        *,
+        watchdog: float | None = None,
+        in_effect: InEffect | None = None,
+    ) -> None:
         """`load()` is called at the start and on SIGHUP (where it may raise: then nothing changes).
 
-        `watchdog` is systemd's WatchdogSec, in seconds.
+        `watchdog` is systemd's WatchdogSec, in seconds. `in_effect` is where the outcome of each reload is written.
         """
         self._load = load
         self._notify = notify
@@ -113,6 +122,8 @@ class Pool:
         self._generation = self._plans = 0
         # the last plan that had a child up, with its generation, while the one in force has none yet
         self._proven: tuple[Plan, int] | None = None
+        self._in_effect = in_effect or InEffect()
+        self._unconfirmed = False
         self._short_lives = 0
         self._spawn_at = 0.0
         self._ready = False
@@ -126,6 +137,8 @@ class Pool:
         setproctitle("glassq-worker: pool")
         with Signals() as signals:
             log.info("pool starts %s", kv(processes=self._target, pid=os.getpid()))
+            if self._plan.made_of:
+                self._in_effect.start(self._plan.made_of)
             while self._stop_by is None or self._children:
                 self._tick()
                 for number in signals.wait(TICK):
@@ -274,7 +287,9 @@ class Pool:
         self._throttle.set(plan.limits)
         self._target = min(plan.processes, MAX_SLOTS)
         self._sidecar.restart()
+        self._unconfirmed = False
         log.error("not reloaded: the children that run stay as they are")
+        self._in_effect.refuse("new children cannot use what they read; the log of glassq-worker says why")
 
     def _reload(self) -> None:
         try:
@@ -284,12 +299,14 @@ class Pool:
             # queue.yaml may have several mistakes, a line each
             for line in str(error).splitlines():
                 log.error("not reloaded: %s", line)
+            self._in_effect.refuse(str(error))
             return
         self._proven = self._proven or (self._plan, self._generation)
         self._plan = plan
         self._target = min(self._plan.processes, MAX_SLOTS)
         self._plans += 1
         self._generation = self._plans
+        self._unconfirmed = True
         self._sidecar.restart()
         log.info("reloading %s", kv(generation=self._generation, processes=self._target))
 
@@ -301,11 +318,19 @@ class Pool:
         """
         states = {child.pid: self._board.card(child.slot.index).state for child in self._children.values()}
         living = [child for child in self._children.values() if not child.stopping]
+        self._confirm(child for child in living if states[child.pid] is not State.STARTING)
         up = all(states[child.pid] not in (State.STARTING, State.CONNECTING) for child in living)
         old = [child for child in living if child.generation != self._generation]
         if old and up and len(living) > self._target:
             self._proven = None
             self._end(min(old, key=lambda child: states[child.pid] is State.WORKING))
+
+    def _confirm(self, loaded: Iterable[_Child]) -> None:
+        """A reload is in effect once a new child has loaded settings and handlers: to connect may take it long."""
+        if self._unconfirmed and any(child.generation == self._generation for child in loaded):
+            self._unconfirmed = False
+            if self._plan.made_of:
+                self._in_effect.accept(self._plan.made_of)
 
     def _stop(self, *, cold: bool) -> None:
         now = time.monotonic()

@@ -6,7 +6,6 @@ ends, and again by a reload.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.worker.fork import fork
 from glassq.worker.postmortem import how_it_ended
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from glassq.values import Address
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # One that ended is started again after this, in seconds: it may be waiting for its address.
 AGAIN = 5.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import Process, program
-from tests.intake.wire import TOKEN
+from tests.intake.wire import TOKEN, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,32 @@ def assert_one_line(said: str, *expected: str) -> None:
     assert TOKEN not in said
     for part in expected:
         assert part in said
+
+
+# in every section that the intake does not read
+OF_THE_POOL = """[worker]
+proceses = 4
+[push]
+queue = 1
+[glass]
+on_delete = "maybe"
+[storage]
+url = "ftp://x"
+[ledger]
+retention = 30
+[[routes]]
+source = "nobody"
+handler = "m:f"
+"""
+
+
+def test_mistakes_that_concern_the_pool_alone_are_told_and_keep_no_ping_out(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, queue=OF_THE_POOL)
+    assert web.ask(request()).status == 200
+    for part in ("did you mean processes?", "[push] queue", "on_delete", "ftp://x", "retention = 30", "nobody"):
+        assert part in web.log()
 
 
 @pytest.mark.parametrize(
