@@ -137,13 +137,17 @@ def logger(name: str) -> logging.Logger:
 
 
 class Formatter(logging.Formatter):
-    """`2026-01-31T12:00:00+0000 warning glassq.intake[4711]: words key=value`; tracebacks keep their lines."""
+    """`2026-01-31T12:00:00+0000 warning glassq.intake[4711]: words key=value`; tracebacks keep their lines.
+
+    Without `stamped` it is `warning glassq.intake: words key=value`, for readers that note time and pid by themselves.
+    """
 
     # recipes set logging.Formatter.converter for a whole process
     converter = staticmethod(time.localtime)
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelword)s %(name)s[%(process)d]: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+    def __init__(self, *, stamped: bool = True) -> None:
+        form = "%(asctime)s %(levelword)s %(name)s[%(process)d]: %(message)s"
+        super().__init__(form if stamped else "%(levelword)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
         self._second = (0, "")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as logging calls it
@@ -241,7 +245,7 @@ def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "tex
     otherwise. Called at the root, again where the settings change.
 
     `form` is "text" or "json". `journal` is systemd's JOURNAL_STREAM: where the stream is that one, lines bear their
-    priority.
+    priority, and a text leaves time and pid to the journal. An object has them everywhere: it may travel on alone.
     """
     # nothing here prints threads, tasks or source lines (see "Optimization" in the Logging HOWTO)
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks", "_srcfile"):
@@ -249,8 +253,8 @@ def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "tex
     others = _Others(stream or sys.stderr)
     own = _duplicate(others.stream)
     ours = _Lines(own or others.stream)
-    formatter = JsonFormatter() if form == "json" else Formatter()
-    in_journal = journal and journal == _identity(others.stream)
+    in_journal = bool(journal) and journal == _identity(others.stream)
+    formatter = JsonFormatter() if form == "json" else Formatter(stamped=not in_journal)
     for handler in (others, ours):
         handler.setFormatter(_Journal(formatter) if in_journal else formatter)
     ours.setLevel(level.upper())

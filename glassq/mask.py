@@ -19,6 +19,8 @@ MASK = "***"
 MAX_TEXT = 4_000
 # How far a key may reach on both sides of the word that makes it one, in characters.
 _REACH = 60
+# Of a text that must fit into one line, so many characters are shown.
+MAX_LINE = 300
 
 # a userToken is the name of a user, whom the operator must know
 _SENSITIVE = (
@@ -168,6 +170,12 @@ def _looks_random(word: str, joints: str = "") -> bool:
         return letter or word.isdigit()
     turns = sum(one.islower() and other.isupper() for one, other in pairwise(word))
     return turns > 1 or any(joint in word for joint in joints)
+
+
+def masked_line(text: str) -> str:
+    """The first line of the text, masked, without control characters and of MAX_LINE characters at the most."""
+    line = masked_text(text.strip().partition("\n")[0][:MAX_LINE])
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def _masked(value: Any) -> Any:

@@ -10,6 +10,7 @@ handler.py says how other functions are called. What it returns (a string or a s
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import time
@@ -28,6 +29,8 @@ from glassq.settings import Route
 from glassq.values import HandlerName
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from glassq.delivery import Delivery
     from glassq.settings import Settings
 
@@ -124,16 +127,7 @@ class Routes:
         another reason may be well when a delivery comes: it is tried again then.
         """
         for destination in self._destinations:
-            make = getattr(destination.handler, "needed", None)
-            if make is None:
-                continue
-            try:
-                context.once(make)
-            except SettingsError:
-                raise
-            except Exception as error:
-                why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
-                log.warning("not ready for deliveries yet %s", kv(why=why))
+            _prepare(destination.handler, context)
 
     def match(self, delivery: Delivery) -> Destination | None:
         """Where this delivery goes, or None where no route matches."""
@@ -149,20 +143,62 @@ def load(settings: Settings, endpoint: Callable[[Route], Destination]) -> Routes
     `endpoint` makes what a route leads to whose handler is a URL. With a [push] section tasks have a route too, after
     all others. Raises SettingsError where there is no route, or a handler cannot be imported or called.
     """
-    if not settings.routes and settings.push is None:
-        raise SettingsError(
-            f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:f"'
-        )
+    if problem := without_routes(settings):
+        raise SettingsError(problem)
+    return Routes([make() for _, make in _makers(settings, endpoint)])
+
+
+def without_routes(settings: Settings) -> str:
+    """Why a pool with these settings has nothing to work; "" where it has a route."""
+    if settings.routes or settings.push is not None:
+        return ""
+    return f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:f"'
+
+
+def examine(
+    settings: Settings, endpoint: Callable[[Route], Destination], context: Context
+) -> Iterator[tuple[Route, str]]:
+    """Each route, and why a pool would not start with it ("": it would): what `load` and `prepare` say of it alone."""
+    for route, make in _makers(settings, endpoint):
+        try:
+            _prepare(make().handler, context)
+        except SettingsError as error:
+            yield route, str(error)
+        else:
+            yield route, ""
+
+
+def _makers(
+    settings: Settings, endpoint: Callable[[Route], Destination]
+) -> Iterator[tuple[Route, Callable[[], Destination]]]:
+    """Each route, that of tasks last, and what loads its handler."""
     home = str(Path(settings.file).resolve().parent)
     if settings.file and home not in sys.path:
         sys.path.append(home)
     wanted = settings.routes if settings.push is None else (*settings.routes, TASKS)
-    return Routes(
-        [
-            endpoint(route) if route.handler.is_url else Destination(route, _load(route.handler, index, settings.file))
-            for index, route in enumerate(wanted)
-        ]
-    )
+    for index, route in enumerate(wanted):
+        if route.handler.is_url:
+            yield route, functools.partial(endpoint, route)
+        else:
+            yield route, functools.partial(_destination, route, index, settings.file)
+
+
+def _destination(route: Route, index: int, file: str) -> Destination:
+    return Destination(route, _load(route.handler, index, file))
+
+
+def _prepare(handler: Handler, context: Context) -> None:
+    """Makes what the handler needs, as `Routes.prepare` promises."""
+    make = getattr(handler, "needed", None)
+    if make is None:
+        return
+    try:
+        context.once(make)
+    except SettingsError:
+        raise
+    except Exception as error:
+        why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
+        log.warning("not ready for deliveries yet %s", kv(why=why))
 
 
 def _load(name: str, index: int, file: str) -> Handler:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -42,6 +43,10 @@ INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
 POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
 TASKS = frozenset({"queue", "push", "intake"})
 
+# A job's lease outlasts the longest attempt by this, in seconds: the time to reserve it, to notice an overrun, to kill.
+LEASE_MARGIN = 30.0
+# The longest lease that beanstalkd can be told, in seconds.
+MAX_LEASE = (1 << 32) - 1
 # A tube of a push queue is this tube's name, ".push." and the queue's name (at most 100 characters): 200 in all.
 MAX_BASE = 94
 # What pings of a source can be about, where that is known.
@@ -203,6 +208,15 @@ class Settings(_Section, frozen=True):
     ledger: Ledger = Ledger()
     metrics: Metrics = Metrics()
     log: Log = Log()
+
+    @property
+    def lease(self) -> int:
+        """The lease of every job that is put, in whole seconds: [queue] ttr, or longer where an attempt may be.
+
+        A handler that holds the interpreter lock keeps its process from renewing the lease until it ends.
+        """
+        longest = max(self.queue.ttr, self.worker.deadline + LEASE_MARGIN)
+        return min(MAX_LEASE, math.ceil(longest))
 
     def secret(self, key: str) -> list[str]:
         """The lines of the secret file that `key` (such as "glass.client_secret_file") names.

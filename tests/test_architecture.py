@@ -40,6 +40,7 @@ EVERYTHING = frozenset(
         "glass",
         "ledger",
         "metrics",
+        "startcheck",
     }
     | {"cli", "dev", "programs"}
 )
@@ -61,8 +62,10 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "queues": frozenset({"errors", "settings", "values"}),
     "sources": frozenset({"errors", "settings"}),
     "ledger": frozenset({"errors", "log", "settings", "values"}),
+    "startcheck": frozenset({"errors", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
+        | {"startcheck"}
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shlex
 import sys
 from contextlib import closing
@@ -63,11 +65,20 @@ class App:
         config = f" --config {shlex.quote(self.config)}" if self.config else ""
         return f"`glassq{config} {words}`"
 
+    def operator(self) -> str:
+        """Who types this."""
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = f"user {os.getuid()}"
+        behind = self.environ.get("SUDO_USER")
+        return f"{behind} (as {user})" if behind and behind != user else user
+
     def queue(self) -> closing[Queue]:
         """`with app.queue() as queue:`; it connects at its first command."""
         from glassq.queues import open_queue
 
-        return closing(open_queue(self.settings.queue))
+        return closing(open_queue(self.settings.queue, lease=self.settings.lease))
 
     def ledger(self) -> LedgerReader:
         """`with app.ledger() as ledger:`. Raises SettingsError where it is there and cannot be read."""

@@ -37,7 +37,7 @@ COMMANDS = {
     "buried": ("glassq.cli.buried:buried", "Deliveries that wait for a decision, newest first."),
     "show": ("glassq.cli.show:show", "One delivery's whole story."),
     "kick": ("glassq.cli.jobs:kick", "Have buried deliveries worked again."),
-    "delete": ("glassq.cli.jobs:delete", "Remove deliveries for good."),
+    "delete": ("glassq.cli.delete:delete", "Remove deliveries for good."),
     "bury": ("glassq.cli.bury:bury", "Put ready or delayed deliveries aside."),
     "move": ("glassq.cli.move:move", "Put deliveries into another tube, as they are."),
     "pause": ("glassq.cli.pause:pause", "Have nothing worked for a while; pings are taken all the while."),

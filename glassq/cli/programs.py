@@ -1,91 +1,81 @@
-"""The settings as each program takes them at its start, without starting it; and a reload whose outcome is known."""
+"""Asking glassq-worker and glassq-web whether they would start with these settings (their option `--check`).
+
+Each is asked in a process of its own: what a handler's module does while it is imported (print, start threads, change
+signal handlers, hang, end the process) is none of this command's business.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import sys
-import time
-from contextlib import redirect_stdout
-from pathlib import Path
+import subprocess
+import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.errors import SettingsError
-from glassq.in_effect import read_record
-from glassq.settings import POOL, load
+from glassq.dev.stack import daemon
+from glassq.startcheck import END, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from glassq.cli.app import App
+    from glassq.settings import Settings
 
-    from glassq.in_effect import Record
-
-# A reload may take so long, in seconds. A child that does not come up is killed after 60, systemd gives up after 90.
-PATIENCE = 75.0
-# Beside a program's record: while it is there, a reload only checks.
-CHECK_ONLY = "check-only"
+# A program that has not answered after so long hangs; in seconds. Modules of handlers may take a while to load.
+PATIENT = 20.0
 
 
-def check_web(config: str | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What glassq-web does before it listens. Raises SettingsError; returns mistakes that do not concern it."""
-    from glassq.intake.wsgi import Server
-
-    return Server(config).settings.ignored
-
-
-def check_worker(config: str | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What glassq-worker and its first child do before they reserve. Else as `check_web`."""
-    from glassq import routes
-    from glassq.ledger.schema import parse_url
-    from glassq.push import queue_yaml
-    from glassq.push.dispatch import Desk
-    from glassq.push.endpoints import endpoints
-
-    settings = load(config, environ, POOL)
-    push, context = settings.push, routes.Context(settings)
-    queues = queue_yaml.load(push.queue_yaml, push.targets) if push is not None else {}
-    if push is not None:
-        context.keep(Desk.open, Desk.open(settings, queues))
-    # what a handler's module prints is no part of a document
-    with redirect_stdout(sys.stderr):
-        routes.load(settings, endpoints(settings, queues)).prepare(context)
-    parse_url(settings.ledger.url)
-    return settings.ignored
+def ask_worker(app: App) -> list[Finding]:
+    """What glassq-worker would refuse; a handler whose module does not come back from its import is named."""
+    findings, ended = _ask("worker", app.settings.file)
+    return [*findings, _unfinished(app.settings, findings, ended)] if ended else findings
 
 
-CHECKS: dict[str, Callable[[str | None, Mapping[str, str]], tuple[str, ...]]] = {
-    "web": check_web,
-    "worker": check_worker,
-}
+def ask_web(app: App) -> list[Finding]:
+    """What glassq-web would refuse, except for its addresses."""
+    findings, ended = _ask("web", app.settings.file)
+    return [*findings, Finding("start", problem=ended)] if ended else findings
 
 
-def reload(program: str, pid: int, config: str | None, environ: Mapping[str, str]) -> None:
-    """Checks what the program would read, has process `pid` read it, and waits until that is in effect.
-
-    Raises SettingsError where it is not; the program then goes on with what it had.
-    """
-    directory = Path(environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or os.devnull)
-    before = read_record(directory)
-    CHECKS[program](config or (before.file if before else None), environ)
-    if (directory / CHECK_ONLY).exists():
-        return
-    try:
-        os.kill(pid, signal.SIGHUP)
-    except OSError as error:
-        raise SettingsError(f"process {pid} of glassq-{program} cannot be told to reload: {error.strerror}") from None
-    # one of an older version keeps no record
-    if before is not None and before.pid == pid:
-        _wait_for_outcome(program, directory, before)
+def _unfinished(settings: Settings, findings: list[Finding], ended: str) -> Finding:
+    """What it was looking at, when it `ended`: the first handler of which it has not said anything."""
+    push = next((finding for finding in findings if finding.what == "push"), None)
+    judged = sum(finding.what == "handler" for finding in findings)
+    # without its push queues it looks at functions alone
+    looked_at = [
+        (index, route.handler)
+        for index, route in enumerate(settings.routes)
+        if push and not (push.problem and route.handler.is_url)
+    ]
+    if judged >= len(looked_at):
+        return Finding("start", problem=ended)
+    index, handler = looked_at[judged]
+    return Finding("handler", handler, f'{settings.file}: [routes.{index}] handler = "{handler}": {ended}')
 
 
-def _wait_for_outcome(program: str, directory: Path, before: Record) -> None:
-    over = time.monotonic() + PATIENCE
-    while time.monotonic() < over:
-        now = read_record(directory)
-        if now is None or now.pid != before.pid or not now.lives():
-            raise SettingsError(f"glassq-{program} ended while it reloaded; its log says why")
-        if now.reloads > before.reloads:
-            if now.error:
-                raise SettingsError(now.error)
-            return
-        time.sleep(0.05)
-    raise SettingsError(f"glassq-{program} has not reloaded within {PATIENCE:g} s; its log says what it waits for")
+def problems_of(name: str, config: str | None) -> list[str]:
+    """Why the program "web" or "worker" would not start. `config` is the settings file; None: it finds that itself."""
+    findings, ended = _ask(name, config)
+    problems = [finding.problem for finding in findings if finding.problem]
+    return [*problems, ended] if ended else problems
+
+
+def _ask(name: str, config: str | None) -> tuple[list[Finding], str]:
+    """What the program says of each thing that it needs, and how it ended where it has not said all."""
+    command = [*daemon(name, config), "--check", "--json"]
+    # a file, no pipe: a process that a handler's module has started would keep that open
+    with tempfile.TemporaryFile("w+b") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, start_new_session=True)
+        try:
+            how = f"ended with exit code {process.wait(PATIENT)}"
+        except subprocess.TimeoutExpired:
+            how = f"was not done after {PATIENT:g} s"
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        findings = [Finding(**json.loads(line)) for line in output if line.endswith(b"\n")]
+    if findings[-1:] == [END]:
+        return findings[:-1], ""
+    return findings, f"glassq-{name} --check {how} before it had looked at all"

@@ -12,7 +12,7 @@ import msgspec
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.completion import buried_ids
-from glassq.cli.find import Finder, ambiguous, checked_prefix, is_job_id
+from glassq.cli.find import OPEN, Finder, ambiguous, checked_prefix, fate, is_job_id
 from glassq.cli.output import console, facts, line, moment, print_json, reason, span
 from glassq.errors import JobNotFound, SettingsError
 from glassq.log import escape
@@ -93,6 +93,7 @@ def _document(found: Found | None, entry: Entry | None, note: str) -> dict[str, 
     return {
         "delivery": _delivery(delivery) if delivery else None,
         "job": {**asdict(found.stats), "bytes": len(found.job.body), "damage": found.damage} if found else None,
+        "in_queue": found is not None,
         "ledger": _recorded_fields(entry) if entry else None,
         "ledger_note": note,
     }
@@ -119,6 +120,10 @@ def _delivery(delivery: Delivery) -> dict[str, Any]:
 
 def _print(out: Console, found: Found | None, entry: Entry | None, note: str) -> None:
     delivery = found.delivery if found else None
+    if found is None and entry is not None:
+        out.print(
+            f"The queue does not hold it: {line(fate(entry))}.", style=None if entry.state not in OPEN else "yellow"
+        )
     if delivery is not None:
         _section(out, f"delivery {delivery.id}", _header(delivery, found))
     if found is not None:

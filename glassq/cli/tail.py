@@ -33,7 +33,7 @@ LOOK = 500
 LATE = timedelta(seconds=10)
 # Writers that were kept from the ledger for long are later still: every so many looks, what is younger than this is.
 SELDOM, VERY_LATE = 20, timedelta(minutes=2)
-STATES = ("done", "dropped", "retrying", "buried", "archived")
+STATES = ("done", "dropped", "retrying", "buried", "archived", "deleted")
 _STYLES = {"done": "green", "dropped": "dim", "retrying": "yellow", "buried": "bold red"}
 
 

@@ -64,8 +64,8 @@ class Stack:
             self.door.check_free()
             self._start("beanstalkd", _beanstalkd(settings, self.directory))
             with _notify_socket() as (path, notifications):
-                self._start("worker", _program("worker", self.config), {"NOTIFY_SOCKET": path})
-                self._start("web", _program("web", self.config), descriptors=self.door.descriptors)
+                self._start("worker", daemon("worker", self.config), {"NOTIFY_SOCKET": path})
+                self._start("web", daemon("web", self.config), descriptors=self.door.descriptors)
                 self._wait_for_web()
                 _wait_for_ready(notifications, self.check)
             self._cleanup = cleanup.pop_all()
@@ -233,9 +233,10 @@ def _beanstalkd(settings: Settings, directory: Path) -> list[str]:
     return [require_beanstalkd(), *listen, "-b", str(directory / "binlog"), "-f0", "-z", "131072"]
 
 
-def _program(name: str, config: Path) -> list[str]:
-    """A daemon's command line. -P: modules in the working directory are nothing of ours."""
-    return [sys.executable, "-P", "-m", f"glassq.programs.{name}", "--config", str(config)]
+def daemon(name: str, config: str | Path | None) -> list[str]:
+    """The command line of "web" or "worker". -P: modules in the working directory are nothing of ours."""
+    command = [sys.executable, "-P", "-m", f"glassq.programs.{name}"]
+    return [*command, "--config", str(config)] if config else command
 
 
 def _end(process: subprocess.Popen[bytes], number: signal.Signals, patience: float) -> bool:

@@ -89,7 +89,9 @@ class Client:
         self._file = settings.file
         self._base = settings.queue.tube
         self._durable = settings.intake.require_durable
-        self._connections = Connections(connect or (lambda: open_queue(settings.queue, require_durable=self._durable)))
+        self._connections = Connections(
+            connect or (lambda: open_queue(settings.queue, lease=settings.lease, require_durable=self._durable))
+        )
         self._names = names or open_names(settings.push)
         self._queues = KnownQueues(settings.push.queue_yaml)
 

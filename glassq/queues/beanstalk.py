@@ -388,6 +388,8 @@ def _server_stats(found: Mapping[str, str]) -> ServerStats:
         puts=int(found["cmd-put"]),
         records=int(found["binlog-records-written"]),
         files=newest - int(found["binlog-oldest-index"]) + 1 if newest else 0,
+        newest_file=newest,
+        pid=int(found["pid"]),
         workers=int(found["current-workers"]),
         max_job=int(found["max-job-size"]),
         jobs=int(found["total-jobs"]),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from glassq.log import kv, logger
+from glassq.worker.leftovers import title_of
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def run(
 ) -> int:
     """Works until stopped, or until `max_jobs` are worked or memory is above `max_rss` bytes; returns exit code 0."""
     stop = Stop()
-    setproctitle(f"glassq-worker: child {slot.index + 1}")
+    setproctitle(title_of(slot.index))
     if sys.__stderr__ is not None:
         faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
     # what the parent loaded stays as it is: shared pages are not touched by the collector

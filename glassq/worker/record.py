@@ -104,8 +104,6 @@ def _count(tally: Tally, job: JobStats, attempt: Attempt, outcome: str) -> None:
 
 def _entry(attempt: Attempt, state: str, tube: str, holder: int, result: str) -> Entry:
     delivery = attempt.delivery
-    # what is tried again or buried, the queue has still
-    over = attempt.outcome.kind in (Kind.DONE, Kind.DROPPED)
     return Entry(
         delivery=delivery.id,
         source=delivery.source,
@@ -121,8 +119,8 @@ def _entry(attempt: Attempt, state: str, tube: str, holder: int, result: str) ->
         fingerprint=attempt.fingerprint,
         event=attempt.event,
         tube=tube,
-        body=delivery.body if over else None,
-        labels=delivery.labels if over else None,
+        body=delivery.body,
+        labels=delivery.labels,
     )
 
 

@@ -110,6 +110,35 @@ def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cl
         web.end()
 
 
+def test_whether_metrics_are_told_is_told(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        ours, theirs = free_port(), stranger.getsockname()[1]
+        metrics = f'[metrics]\nintake = "127.0.0.1:{ours}"\npool = "127.0.0.1:{theirs}"\n'
+        configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\nspool_min_free = "1MiB"', more=metrics + ROUTE)
+        web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
+        try:
+            wait_for(lambda: next(checks_here.intake(App(str(cli.file), {}))).ok, "the intake to answer", 30)
+            stranger.settimeout(20)
+
+            def answer() -> None:
+                with stranger.accept()[0] as sock:
+                    sock.recv(4096)
+                    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+            answering = threading.Thread(target=answer)
+            answering.start()
+            intake, pool = checks_here.metrics(App(str(cli.file), {}))
+            answering.join()
+        finally:
+            web.end()
+    assert (intake.ok, intake.said) == (True, f"[metrics] intake = 127.0.0.1:{ours}: answers")
+    assert (pool.ok, pool.said.endswith("answers 200: that is not glassq-worker")) == (False, True)
+    intake, pool = checks_here.metrics(App(str(cli.file), {}))
+    assert (intake.ok, pool.ok) == (False, False)
+    assert "nobody answers: Connection refused" in intake.said
+    assert intake.todo == "start glassq-web, or look at its log"
+
+
 def test_what_nobody_runs_is_said_with_what_to_do(cli: Cli) -> None:
     configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"')
     said = cli("doctor")
@@ -581,6 +610,39 @@ WORKER = {
             False,
             "again and again (watchdog; restarts: 7): journalctl -u glassq-worker.service",
         ),
+        (
+            {"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code", "ExecMainStatus": "78"},
+            False,
+            "has ended (exit 78: the configuration is wrong), and systemd starts it again: journalctl -u glassq-worker",
+        ),
+        (
+            {
+                "ActiveState": "activating",
+                "SubState": "auto-restart-queued",
+                "Result": "exit-code",
+                "ExecMainStatus": "78",
+                "NRestarts": "3",
+                "StatusText": "glassq.toml: unknown key",
+            },
+            False,
+            "again and again (exit 78: the configuration is wrong; restarts: 3); it said: glassq.toml: unknown key",
+        ),
+        (
+            {
+                "ActiveState": "activating",
+                "SubState": "auto-restart",
+                "Result": "signal",
+                "ExecMainCode": "2",
+                "ExecMainStatus": "9",
+            },
+            False,
+            "has ended (signal 9), and",
+        ),
+        (
+            {"ActiveState": "activating", "SubState": "start", "NRestarts": "4"},
+            False,
+            "again (start; restarts: 4): jou",
+        ),
         ({"ActiveState": "activating", "SubState": "start"}, None, "is activating (start)"),
         ({"ActiveState": "inactive", "SubState": "dead"}, False, "does not run (enabled): systemctl start"),
         ({"ActiveState": "inactive", "SubState": "dead", "UnitFileState": "disabled"}, None, "if it is to run here"),
@@ -652,3 +714,12 @@ def test_unit_files_that_systemd_has_not_read_are_noted() -> None:
     right, stale = checks_system.all_units([WORKER | {"NeedDaemonReload": "yes"}])
     assert (right.ok, stale.ok, stale.todo) == (True, None, "systemctl daemon-reload")
     assert "glassq-worker.service" in stale.said
+
+
+@pytest.mark.parametrize("sub", ["auto-restart", "auto-restart-queued"])
+def test_a_unit_that_ended_once_does_not_end_again_and_again(sub: str) -> None:
+    """A start by hand sets systemd's count back: the first end after it has no restart before it."""
+    ended = {"ActiveState": "activating", "SubState": sub, "Result": "exit-code", "ExecMainStatus": "1"}
+    found = checks_system.unit(WORKER | ended)
+    assert found.ok is False
+    assert found.said == "glassq-worker.service has ended (exit 1), and systemd starts it again"

@@ -103,18 +103,25 @@ def test_addresses_that_systemd_writes_in_another_way_are_translated(
 
 
 @pytest.mark.parametrize(
-    ("settings", "streams"),
+    ("settings", "pings", "metrics"),
     [
-        ('[intake]\nbind = "127.0.0.1:81"\n[metrics]\nintake = "localhost:91"\n', ["", "127.0.0.1:81", "127.0.0.1:91"]),
-        ('[metrics]\nintake = "127.0.0.1:91"\npool = "127.0.0.1:92"\n', ["127.0.0.1:91"]),
-        ('[intake]\nbind = "127.0.0.1:81"\n[metrics]\nintake = "127.0.0.1:81"\n', ["", "127.0.0.1:81"]),
+        ('[intake]\nbind = "127.0.0.1:81"\n[metrics]\nintake = "localhost:91"\n', "127.0.0.1:81", "127.0.0.1:91"),
+        ('[metrics]\nintake = "127.0.0.1:91"\npool = "127.0.0.1:92"\n', None, "127.0.0.1:91"),
+        ('[intake]\nbind = "127.0.0.1:81"\n[metrics]\nintake = "127.0.0.1:81"\n', "127.0.0.1:81", None),
     ],
 )
-def test_who_reads_metrics_has_an_address_beside_that_for_pings(
-    settings: str, streams: list[str], tmp_path: Path
+def test_metrics_have_a_socket_unit_of_their_own_that_pings_do_not_need(
+    settings: str, pings: str | None, metrics: str | None, tmp_path: Path
 ) -> None:
-    made = drop_ins(f"[queue]\nurl = 'beanstalk:///q'\n{settings}", tmp_path)["glassq-web.socket"]
-    assert made.splitlines()[1:] == ["[Socket]", *(f"ListenStream={each}" for each in streams)]
+    made = drop_ins(f"[queue]\nurl = 'beanstalk:///q'\n{settings}", tmp_path)
+    assert made.get("glassq-web.socket", "").endswith(f"\nListenStream=\nListenStream={pings}\n" if pings else "")
+    unit = tmp_path / "made" / "glassq-metrics.socket"
+    assert unit.exists() == bool(metrics)
+    if metrics:
+        assert {f"ListenStream={metrics}", "Service=glassq-web.service"} <= set(unit.read_text().splitlines())
+        assert made["glassq-web.service"].splitlines()[1:] == [
+            "[Unit]", "Wants=glassq-metrics.socket", "After=glassq-metrics.socket",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,12 @@ def made(do: str, source: str = "mirror") -> Delivery:
 def jobs(queue: Queue) -> list[JobStats]:
     """All jobs of the tube, newest first."""
     states = frozenset({"ready", "reserved", "delayed", "buried"})
-    return [found for found in queue.scan(states) if isinstance(found, JobStats)]
+    while True:
+        found = [stats for stats in queue.scan(states) if isinstance(stats, JobStats)]
+        now = queue.stats_tube()
+        # a delivery that was put again meanwhile is in a job that the scan did not come by
+        if len(found) >= now.ready + now.reserved + now.delayed + now.buried:
+            return found
 
 
 def only(queue: Queue) -> tuple[JobStats, Delivery]:

@@ -202,6 +202,10 @@ class PoolRun:
         self._children |= set(found)
         return sorted(found)
 
+    def statuses(self) -> list[str]:
+        """What systemd was told to show, in its order."""
+        return [message["STATUS"] for message in self.notified.messages if "STATUS" in message]
+
     def zombies(self) -> list[int]:
         assert self.process is not None
         return [pid for pid, (parent, state) in processes().items() if parent == self.process.pid and state == "Z"]
