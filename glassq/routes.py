@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from glassq.errors import GlassqError, SettingsError
 from glassq.log import kv
-from glassq.settings import Route
-from glassq.values import HandlerName
+from glassq.settings import TASK_SOURCE, Route
+from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("glassq.worker")
 
 T = TypeVar("T")
-# What a program puts with glassq.taskqueue is for an HTTP endpoint.
-TASKS = Route(source="push", handler=HandlerName("glassq.push.dispatch:post"))
+# Where tasks go that no route of the settings takes: calls that were deferred, and requests to HTTP endpoints.
+DEFERRED = Route(
+    source=TASK_SOURCE,
+    handler=HandlerName("glassq.push.deferred:handle"),
+    url=UrlPattern("/_ah/queue/deferred"),
+)
+TASKS = Route(source=TASK_SOURCE, handler=HandlerName("glassq.push.dispatch:post"))
 Result = str | dict[str, Any] | None
 Handler = Callable[["Delivery", "Context"], Result]
 
@@ -129,11 +134,22 @@ class Routes:
         )
 
 
-def load(settings: Settings, endpoint: Callable[[Route], Destination]) -> Routes:
+def all_routes(settings: Settings) -> tuple[Route, ...]:
+    """All routes in their order: those of the settings, then those that a [push] section brings."""
+    if settings.push is None:
+        return settings.routes
+    return (*settings.routes, *((DEFERRED,) if settings.push.deferred else ()), TASKS)
+
+
+def load(
+    settings: Settings,
+    endpoint: Callable[[Route], Destination],
+    tasks: Callable[[Route, Handler], Destination] = Destination,
+) -> Routes:
     """Routes with their handlers imported; modules are found on sys.path and beside the settings file.
 
-    `endpoint` makes what a route leads to whose handler is a URL. With a [push] section tasks have a route too, after
-    all others. Raises SettingsError where there is no route, or a handler cannot be imported or called.
+    `endpoint` makes what a route leads to whose handler is a URL, `tasks` what a route of tasks leads to whose handler
+    is a function. Raises SettingsError where there is no route, or a handler cannot be imported or called.
     """
     if not settings.routes and settings.push is None:
         raise SettingsError(
@@ -142,13 +158,14 @@ def load(settings: Settings, endpoint: Callable[[Route], Destination]) -> Routes
     home = str(Path(settings.file).resolve().parent)
     if settings.file and home not in sys.path:
         sys.path.append(home)
-    wanted = settings.routes if settings.push is None else (*settings.routes, TASKS)
-    return Routes(
-        [
-            endpoint(route) if route.handler.is_url else Destination(route, _load(route.handler, index, settings.file))
-            for index, route in enumerate(wanted)
-        ]
-    )
+    destinations = []
+    for index, route in enumerate(all_routes(settings)):
+        if route.handler.is_url:
+            destinations.append(endpoint(route))
+        else:
+            made = tasks if route.source == TASK_SOURCE else Destination
+            destinations.append(made(route, _load(route.handler, index, settings.file)))
+    return Routes(destinations)
 
 
 def _load(name: str, index: int, file: str) -> Handler:

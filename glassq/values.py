@@ -19,6 +19,8 @@ _BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{
 # https://cloud.google.com/storage/docs/buckets#naming
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_URL_PATTERN = re.compile(r"/[^\s\x00-\x1f\x7f?#*]*\*?")
 
 
 class Duration(float):
@@ -168,6 +170,34 @@ class TargetUrl(str):
 
 
 _EXPECTED_TARGET = 'expected "http://HOST:PORT" or "https://HOST/PATH"'
+
+
+class UrlPattern(str):
+    """The path of a task's url: "/mail"; or with * at its end, "/mail/*", all paths that begin so."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if not isinstance(text, str) or not _URL_PATTERN.fullmatch(text):
+            raise ValueError('expected a path such as "/mail", or "/mail/*" for all that begin so, without a query')
+        return super().__new__(cls, text)
+
+    def fits(self, url: str) -> bool:
+        """Whether a url has this path; its query does not count."""
+        path = url.partition("?")[0]
+        return path.startswith(self[:-1]) if self.endswith("*") else path == self
+
+
+class ModuleName(str):
+    """A module's full name: "app.tasks"."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        # of each program that is started, __main__ is another one
+        if not isinstance(text, str) or not _MODULE.fullmatch(text) or text == "__main__":
+            raise ValueError('expected the full name of a module, such as "app.tasks"')
+        return super().__new__(cls, text)
 
 
 class HandlerName(str):

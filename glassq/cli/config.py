@@ -71,11 +71,11 @@ def secrets_in_use(settings: Settings) -> list[str]:
 def load_routes(settings: Settings) -> None:
     from glassq import routes
     from glassq.push import queue_yaml
-    from glassq.push.endpoints import endpoints
+    from glassq.push.endpoints import endpoints, task_handlers
 
     push = settings.push
     queues = queue_yaml.load(push.queue_yaml, push.targets) if push is not None else {}
-    routes.load(settings, endpoints(settings, queues))
+    routes.load(settings, endpoints(settings, queues), task_handlers(settings, queues))
 
 
 def load_push(settings: Settings) -> None:
