@@ -20,6 +20,7 @@ GlassqError
 |   +-- UserRevoked         the user took the consent back
 +-- NamesUnavailable        the task names' database cannot be used now
 +-- taskqueue.Error         what App Engine's API raises (push/task_errors.py)
++-- deferred.Error          what its deferred library raises, or lets a function raise (push/deferred.py)
 +-- StackError              `glassq dev` or `demo`: a server did not come up, or died
 
 Interrupt (a BaseException, so that a handler's `except Exception` cannot swallow it)

@@ -25,8 +25,8 @@ from glassq.errors import GlassqError, SettingsError
 from glassq.excerpts import MAX_MESSAGE, words_of
 from glassq.handler import as_handler, finished
 from glassq.log import kv, logger
-from glassq.settings import Route
-from glassq.values import HandlerName
+from glassq.settings import TASK_SOURCE, Route
+from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,13 @@ if TYPE_CHECKING:
 log = logger("glassq.worker")
 
 T = TypeVar("T")
-# What a program puts with glassq.taskqueue is for an HTTP endpoint.
-TASKS = Route(source="push", handler=HandlerName("glassq.push.dispatch:post"))
+# Where tasks go that no route of the settings takes: calls that were deferred, and requests to HTTP endpoints.
+DEFERRED = Route(
+    source=TASK_SOURCE,
+    handler=HandlerName("glassq.push.deferred:handle"),
+    url=UrlPattern("/_ah/queue/deferred"),
+)
+TASKS = Route(source=TASK_SOURCE, handler=HandlerName("glassq.push.dispatch:post"))
 Result = str | dict[str, Any] | None
 Handler = Callable[["Delivery", "Context"], Result]
 
@@ -137,15 +142,26 @@ class Routes:
         )
 
 
-def load(settings: Settings, endpoint: Callable[[Route], Destination]) -> Routes:
+def all_routes(settings: Settings) -> tuple[Route, ...]:
+    """All routes in their order: those of the settings, then those that a [push] section brings."""
+    if settings.push is None:
+        return settings.routes
+    return (*settings.routes, *((DEFERRED,) if settings.push.deferred else ()), TASKS)
+
+
+def load(
+    settings: Settings,
+    endpoint: Callable[[Route], Destination],
+    tasks: Callable[[Route, Handler], Destination] = Destination,
+) -> Routes:
     """Routes with their handlers imported; modules are found on sys.path and beside the settings file.
 
-    `endpoint` makes what a route leads to whose handler is a URL. With a [push] section tasks have a route too, after
-    all others. Raises SettingsError where there is no route, or a handler cannot be imported or called.
+    `endpoint` makes what a route leads to whose handler is a URL, `tasks` what a route of tasks leads to whose handler
+    is a function. Raises SettingsError where there is no route, or a handler cannot be imported or called.
     """
     if problem := without_routes(settings):
         raise SettingsError(problem)
-    return Routes([make() for _, make in _makers(settings, endpoint)])
+    return Routes([make() for _, make in _makers(settings, endpoint, tasks)])
 
 
 def without_routes(settings: Settings) -> str:
@@ -156,10 +172,13 @@ def without_routes(settings: Settings) -> str:
 
 
 def examine(
-    settings: Settings, endpoint: Callable[[Route], Destination], context: Context
+    settings: Settings,
+    endpoint: Callable[[Route], Destination],
+    context: Context,
+    tasks: Callable[[Route, Handler], Destination] = Destination,
 ) -> Iterator[tuple[Route, str]]:
     """Each route, and why a pool would not start with it ("": it would): what `load` and `prepare` say of it alone."""
-    for route, make in _makers(settings, endpoint):
+    for route, make in _makers(settings, endpoint, tasks):
         try:
             _prepare(make().handler, context)
         except SettingsError as error:
@@ -169,22 +188,22 @@ def examine(
 
 
 def _makers(
-    settings: Settings, endpoint: Callable[[Route], Destination]
+    settings: Settings, endpoint: Callable[[Route], Destination], tasks: Callable[[Route, Handler], Destination]
 ) -> Iterator[tuple[Route, Callable[[], Destination]]]:
     """Each route, that of tasks last, and what loads its handler."""
     home = str(Path(settings.file).resolve().parent)
     if settings.file and home not in sys.path:
         sys.path.append(home)
-    wanted = settings.routes if settings.push is None else (*settings.routes, TASKS)
-    for index, route in enumerate(wanted):
+    for index, route in enumerate(all_routes(settings)):
         if route.handler.is_url:
             yield route, functools.partial(endpoint, route)
         else:
-            yield route, functools.partial(_destination, route, index, settings.file)
+            made = tasks if route.source == TASK_SOURCE else Destination
+            yield route, functools.partial(_destination, made, route, index, settings.file)
 
 
-def _destination(route: Route, index: int, file: str) -> Destination:
-    return Destination(route, _load(route.handler, index, file))
+def _destination(made: Callable[[Route, Handler], Destination], route: Route, index: int, file: str) -> Destination:
+    return made(route, _load(route.handler, index, file))
 
 
 def _prepare(handler: Handler, context: Context) -> None:

@@ -25,12 +25,14 @@ from glassq.values import (
     Duration,
     HandlerName,
     HttpUrl,
+    ModuleName,
     QueueUrl,
     SecretFile,
     Size,
     StorageUrl,
     TargetUrl,
     Tube,
+    UrlPattern,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ LEASE_MARGIN = 30.0
 MAX_LEASE = (1 << 32) - 1
 # A tube of a push queue is this tube's name, ".push." and the queue's name (at most 100 characters): 200 in all.
 MAX_BASE = 94
+# The source of tasks. Those of pings are the sections of [sources].
+TASK_SOURCE = "push"
 # What pings of a source can be about, where that is known.
 COLLECTIONS = {"mirror": ("timeline", "locations", "settings")}
 
@@ -127,15 +131,25 @@ class Route(_Section, frozen=True):
     collection: str | None = None
     operation: str | None = None
     queue: str | None = None
+    url: UrlPattern | None = None
     coalesce: bool = False
     dedupe_window: Duration | None = None
 
     def wants(self, source: str, labels: Mapping[str, str]) -> bool:
         """Whether a delivery from `source` with these labels goes to this route's handler."""
-        wanted = {"collection": self.collection, "operation": self.operation}
+        wanted = {"collection": self.collection, "operation": self.operation, "url": self.url}
+        if self.source == TASK_SOURCE:
+            # a ping's route names the queue whose limits hold for its handler; pings are in none
+            wanted["queue"] = self.queue
         return source == self.source and all(
-            value is None or labels.get(name) == value for name, value in wanted.items()
+            value is None or _fits(value, labels.get(name)) for name, value in wanted.items()
         )
+
+
+def _fits(wanted: str, label: str | None) -> bool:
+    if isinstance(wanted, UrlPattern):
+        return label is not None and wanted.fits(label)
+    return label == wanted
 
 
 class Push(_Section, frozen=True):
@@ -143,6 +157,7 @@ class Push(_Section, frozen=True):
 
     queue_yaml: str | None = None
     names: str = "sqlite:////var/lib/glassq/task-names.db"
+    deferred: tuple[ModuleName, ...] = ()
     targets: dict[str, TargetUrl] = {}
 
 
@@ -343,6 +358,8 @@ def toml_value(value: object) -> str:
     """A value as it stands in glassq.toml."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, int) and not isinstance(value, Size):
         return str(value)
     # JSON's escapes are TOML's too; DEL alone needs one more
@@ -404,13 +421,17 @@ def _check_together(settings: Settings) -> Iterator[tuple[str, str]]:
     ]
     for index, route in enumerate(settings.routes):
         # a route that nothing can take would have its pings dropped as "no route"
-        known = (*Sources.__struct_fields__, "push")
+        known = (*Sources.__struct_fields__, TASK_SOURCE)
         rules.append((route.source in known, f"routes.{index}.source", route.source, f"one of: {', '.join(known)}"))
         to_url = route.handler.is_url
         fits = not to_url or settings.push is not None
         rules.append((fits, f"routes.{index}.handler", route.handler, "a [push] section, which URLs need"))
-        fits = route.queue is None or to_url
-        rules.append((fits, f"routes.{index}.queue", route.queue or "", "none: it is for handlers that are a URL"))
+        of_tasks = route.source == TASK_SOURCE
+        fits = route.queue is None or to_url or of_tasks
+        expected = f'none: it is for tasks (source = "{TASK_SOURCE}") and for handlers that are a URL'
+        rules.append((fits, f"routes.{index}.queue", route.queue or "", expected))
+        fits, expected = route.url is None or of_tasks, f'none: it is for tasks (source = "{TASK_SOURCE}")'
+        rules.append((fits, f"routes.{index}.url", route.url or "", expected))
         words = COLLECTIONS.get(route.source, ())
         fits = route.collection is None or not words or route.collection in words
         rules.append((fits, f"routes.{index}.collection", route.collection or "", f"one of: {', '.join(words)}"))

@@ -6,8 +6,9 @@
         came = work("handlers:handle", b'{"itemId": "1"}', labels={"collection": "timeline"})
         assert (came.state, came.reason) == ("dropped", "no photo")
 
-Routes, Context, deadline, budget, backoff and evidence are the pool's own. What needs a queue or a ledger is left out:
-`coalesce` and `dedupe_window` drop nothing here, and what ignores its deadline is not killed.
+Routes, Context, deadline, budget, backoff and evidence are the pool's own. What needs a queue or a database is left
+out: `coalesce` and `dedupe_window` drop nothing here, task names are not recorded, and what ignores its deadline is not
+killed.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -30,7 +31,7 @@ from glassq import settings as configuration
 from glassq.errors import Drop, SettingsError
 from glassq.handler import as_handler
 from glassq.routes import Context, Destination, Routes
-from glassq.settings import Route, Settings
+from glassq.settings import TASK_SOURCE, Route, Settings
 from glassq.values import HandlerName
 from glassq.worker import outcome as outcomes
 from glassq.worker.lease import Lease
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from glassq.delivery import Delivery, Evidence
+    from glassq.push.task import Task
     from glassq.queues import Queue
-    from glassq.routes import Result
+    from glassq.routes import Handler, Result
     from glassq.worker.outcome import Outcome
 
 _STATES = {
@@ -108,7 +110,7 @@ class Worked:
 
 def work(
     handler: Callable[..., Result] | str | None,
-    body: bytes = b"",
+    body: bytes | Task = b"",
     *,
     source: str = "mirror",
     labels: Mapping[str, str] | None = None,
@@ -120,9 +122,11 @@ def work(
     """Runs a handler once on a delivery of this body and says what the attempt came to.
 
     `handler` is a function of (delivery) or (delivery, context), or "module:function"; None: the one that the routes
-    of `settings` choose. Of a later `attempt` all before it have failed. `settings` is a glassq.toml or its value;
-    left out, all defaults. Give a `context` in their place to `keep` what the handler gets by `once`. `deadline` is
-    the soft one, in seconds; given, it ends a handler that overruns it as in the pool: by SIGALRM, in the main thread.
+    of `settings` choose. `body` may be a taskqueue.Task: it comes from the queue that the label "queue" names, else
+    from "default", and is retried as that queue says where the settings have a [push] section. Of a later `attempt` all
+    before it have failed. `settings` is a glassq.toml or its value; left out, all defaults. Give a `context` in their
+    place to `keep` what the handler gets by `once`. `deadline` is the soft one, in seconds; given, it ends a handler
+    that overruns it as in the pool: by SIGALRM, in the main thread.
 
     Raises SettingsError for what a pool would refuse at its start. KeyboardInterrupt is the tester's, and passes.
     """
@@ -130,9 +134,9 @@ def work(
         context = Context(_settings(settings))
     elif settings is not None:
         raise TypeError("a context has its settings: give one of the two")
-    loaded = _routes(handler, source, context.settings)
+    new = _delivery(body, source, dict(labels or {}))
+    loaded = _routes(handler, new.source, context)
     loaded.prepare(context)
-    new = envelope.new(source, body, dict(labels or {}))
     return _Child(loaded, context, deadline).work(msgspec.structs.replace(new, attempt=attempt, failures=attempt - 1))
 
 
@@ -231,14 +235,48 @@ def _settings(given: Settings | str | Path | None) -> Settings:
     return given or Settings()
 
 
-def _routes(handler: Callable[..., Result] | str | None, source: str, settings: Settings) -> Routes:
+def _delivery(body: bytes | Task, source: str, labels: dict[str, str]) -> Delivery:
+    if isinstance(body, bytes):
+        return envelope.new(source, body, labels)
+    new = envelope.new(TASK_SOURCE, body.payload or b"", {})
+    request = body.request(labels.get("queue", "default"), new.id)
+    return msgspec.structs.replace(new, labels={**request.labels(), **labels})
+
+
+def _routes(handler: Callable[..., Result] | str | None, source: str, context: Context) -> Routes:
+    settings = context.settings
     if handler is None:
-        return routes.load(settings, _endpoint)
+        return routes.load(settings, _endpoint, _tasks(context))
+    made = _tasks(context) if source == TASK_SOURCE else Destination
     if isinstance(handler, str):
         route = Route(source=source, handler=HandlerName(handler))
-        return routes.load(msgspec.structs.replace(settings, routes=(route,), push=None), _endpoint)
+        return routes.load(msgspec.structs.replace(settings, routes=(route,), push=None), _endpoint, made)
     route = Route(source=source, handler=HandlerName("testing:handler"))
-    return Routes([Destination(route, as_handler(handler, repr(handler)))])
+    return Routes([made(route, as_handler(handler, repr(handler)))])
+
+
+def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:
+    """What a route of tasks leads to: as in the pool, but that the names of tasks are recorded nowhere."""
+    settings = context.settings
+    if settings.push is None:
+        return Destination
+    # here, as it takes a database's library, which most handlers have no use for
+    from glassq.push import queue_yaml
+    from glassq.push.dispatch import Desk
+    from glassq.push.endpoints import task_handlers
+
+    queues = queue_yaml.load(settings.push.queue_yaml, settings.push.targets)
+    context.keep(Desk.open, replace(Desk.open(settings, queues), names=cast("Any", _NoNames())))
+    return task_handlers(settings, queues)
+
+
+class _NoNames:
+    """In the place of ledger.names.Names."""
+
+    def touch(self, queue: str, name: str) -> None: ...
+
+    def gone(self, queue: str, *names: str) -> bool:
+        return True
 
 
 def _endpoint(route: Route) -> Destination:

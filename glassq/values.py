@@ -26,6 +26,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # sun_path, without the NUL behind it: unix(7), and BSD's unix(4)
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 _HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_URL_PATTERN = re.compile(r"/[^\s\x00-\x1f\x7f?#*]*\*?")
 
 
 class Duration(float):
@@ -243,6 +245,34 @@ class TargetUrl(str):
 
 
 _EXPECTED_TARGET = 'expected "http://HOST:PORT" or "https://HOST/PATH"'
+
+
+class UrlPattern(str):
+    """The path of a task's url: "/mail"; or with * at its end, "/mail/*", all paths that begin so."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if not isinstance(text, str) or not _URL_PATTERN.fullmatch(text):
+            raise ValueError('expected a path such as "/mail", or "/mail/*" for all that begin so, without a query')
+        return super().__new__(cls, text)
+
+    def fits(self, url: str) -> bool:
+        """Whether a url has this path; its query does not count."""
+        path = url.partition("?")[0]
+        return path.startswith(self[:-1]) if self.endswith("*") else path == self
+
+
+class ModuleName(str):
+    """A module's full name: "app.tasks"."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        # of each program that is started, __main__ is another one
+        if not isinstance(text, str) or not _MODULE.fullmatch(text) or text == "__main__":
+            raise ValueError('expected the full name of a module, such as "app.tasks"')
+        return super().__new__(cls, text)
 
 
 class HandlerName(str):

@@ -24,6 +24,7 @@ EVERYTHING = frozenset(
         "errors",
         "excerpts",
         "handler",
+        "headers",
         "log",
         "mask",
         "settings",
@@ -49,6 +50,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "excerpts": frozenset(),
     "handler": frozenset({"errors"}),
+    "headers": frozenset(),
     "metrics": frozenset({"log", "values"}),
     "log": frozenset(),
     "mask": frozenset(),
@@ -71,17 +73,20 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
         | {"queues", "ledger", "metrics"}
     ),
-    "glass": frozenset({"errors", "log", "delivery", "settings", "values", "host", "final_response", "routes"}),
+    "glass": frozenset(
+        {"errors", "headers", "log", "delivery", "settings", "values", "host", "final_response", "routes"}
+    ),
     "push": frozenset(
-        {"errors", "log", "mask", "delivery", "settings", "values", "final_response", "routes", "queues", "ledger"}
+        {"errors", "headers", "log", "mask", "delivery", "settings", "values", "final_response", "routes", "queues"}
+        | {"ledger"}
     ),
     # for the tests of others; nothing of ours imports it
-    "testing": frozenset({"errors", "handler", "delivery", "settings", "values", "routes", "queues", "worker"}),
+    "testing": frozenset({"errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"}),
     "dev": EVERYTHING - {"cli", "programs"},
     "cli": EVERYTHING - {"programs"},
     "programs": EVERYTHING - {"cli", "dev"},
     # glassq/__init__.py: what the author of a handler imports
-    "": frozenset({"errors", "delivery", "push"}),
+    "": frozenset({"errors", "headers", "delivery", "push"}),
 }
 # Modules that stay narrower than their room.
 LEAVES = {

@@ -138,13 +138,20 @@ def test_the_settings_page_is_the_one_of_these_settings(tmp_path: Path) -> None:
     assert not stale, "docs/settings.md is stale: python tools/settings_docs.py writes it anew"
 
 
-def test_the_handler_of_the_handlers_page_passes_its_own_tests(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "handlers.md").read_text("utf-8")
-    blocks = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert [file for file, _ in blocks] == ["handlers.py", "test_handlers.py"]
-    for file, code in blocks:
+def files(page: str) -> dict[str, str]:
+    """The files that a page of docs/ shows: blocks that begin with their name in a comment."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return dict(re.findall(r"^```(?:python|toml)\n# (\S+\.(?:py|toml))\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize(
+    ("page", "tests", "passed"),
+    [("handlers.md", ["test_handlers.py"], 3), ("tasks.md", ["test_handlers.py", "test_tasks.py"], 4)],
+)
+def test_the_examples_of_a_page_pass_their_own_tests(page: str, tests: list[str], passed: int, tmp_path: Path) -> None:
+    for file, code in files(page).items():
         (tmp_path / file).write_text(code)
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir", tmp_path]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([*command, *tests], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert f"{passed} passed" in done.stdout

@@ -154,6 +154,56 @@ def test_a_route_of_ones_own_for_tasks_comes_first(home: Path) -> None:
     assert works(load(parse(text, str(home / "glassq.toml"))), source="push") == "one"
 
 
+@pytest.mark.parametrize(
+    ("queue", "url", "result"),
+    [
+        ("mail", "/send", "one"),
+        ("mail", "/send?a=b", "one"),
+        ("mail", "/sender", "two"),
+        ("mail", "/", "two"),
+        ("photos", "/photos/17", "called"),
+        ("photos", "/photos/?url=/send", "called"),
+        ("default", "/photos/17/small", "called"),
+        ("default", "/photos", "nobody"),
+        ("default", "/Photos/17", "nobody"),
+        ("default", "/a?b=/photos/", "nobody"),
+        ("mailer", "/send", "nobody"),
+    ],
+)
+def test_routes_of_tasks_match_their_queue_and_the_path_of_their_url(
+    home: Path, queue: str, url: str, result: str
+) -> None:
+    mine = [
+        route("one", "push", queue="mail", url="/send"),
+        route("two", "push", queue="mail"),
+        route("called", "push", url="/photos/*"),
+    ]
+    loaded = load(settings_of(home, *mine))
+    assert (works(loaded, "push", queue=queue, url=url) or "nobody") == result
+
+
+def test_a_pings_route_names_a_queue_and_does_not_match_it(home: Path) -> None:
+    text = '[push]\n[[routes]]\nsource = "mirror"\nhandler = "http://127.0.0.1:8080/task"\nqueue = "slow"\n'
+    loaded = load(parse(text, str(home / "glassq.toml")))
+    assert works(loaded) == "POST http://127.0.0.1:8080/task"
+
+
+def test_deferred_calls_have_a_route_behind_all_others_where_a_module_is_named(home: Path) -> None:
+    labels = {"queue": "default", "task": "t", "url": "/_ah/queue/deferred"}
+
+    def found(text: str) -> str:
+        match = load(parse(text, str(home / "glassq.toml"))).match(envelope.new("push", b"", labels))
+        assert match is not None
+        return match.route.handler
+
+    named = '[push]\ndeferred = ["handlers_here"]\n'
+    assert found(named) == "glassq.push.deferred:handle"
+    assert found("[push]\n") == "glassq.push.dispatch:post"
+    assert found(f"{named}[[routes]]\n{route('one', 'push')}\n") == "handlers_here:one"
+    labels["url"] = "/_ah/queue/deferred/more"
+    assert found(named) == "glassq.push.dispatch:post"
+
+
 def test_what_a_handler_of_one_argument_is_marked_with_stays(home: Path) -> None:
     (home / "handlers_here.py").write_text(
         "from glassq.routes import needs, retried_by\n"

@@ -112,6 +112,28 @@ MISTAKES = [
     ),
     (ROUTE + '[[routes]]\nsource = "m"\nhandler = "m.f"\n', '[routes.1] handler = "m.f": expected "package.module:f'),
     (ROUTE + 'colection = "timeline"\n', "unknown key [routes.0] colection; did you mean collection?"),
+    (
+        ROUTE + 'queue = "q"\n',
+        '[routes.0] queue = "q": expected none: it is for tasks (source = "push") and for handlers',
+    ),
+    (ROUTE + 'url = "/a"\n', '[routes.0] url = "/a": expected none: it is for tasks (source = "push")'),
+    (ROUTE.replace("mirror", "push") + 'url = "a"\n', '[routes.0] url = "a": expected a path such as "/mail", or'),
+    (ROUTE.replace("mirror", "push") + 'url = "/a*b"\n', '[routes.0] url = "/a*b": expected a path such as'),
+    (ROUTE.replace("mirror", "push") + 'url = "/a?b=c"\n', '[routes.0] url = "/a?b=c": expected a path such as'),
+    (ROUTE.replace("mirror", "push") + 'url = "http://h/a"\n', "expected a path such as"),
+    (ROUTE.replace("mirror", "push") + 'url = ""\n', '[routes.0] url = "": expected a path such as'),
+    (ROUTE.replace("mirror", "push") + "url = 7\n", "[routes.0] url = 7: expected a path such as"),
+    (at("push", 'deferred = "app.tasks"'), '[push] deferred = "app.tasks": expected `array`, got `str`'),
+    (
+        at("push", 'deferred = ["app.tasks:f"]'),
+        '"app.tasks:f": expected the full name of a module, such as "app.tasks"',
+    ),
+    (at("push", 'deferred = ["app.*"]'), '"app.*": expected the full name of a module'),
+    (at("push", 'deferred = [".tasks"]'), '".tasks": expected the full name of a module'),
+    (at("push", 'deferred = ["a..b"]'), '"a..b": expected the full name of a module'),
+    (at("push", 'deferred = [""]'), '"": expected the full name of a module'),
+    (at("push", 'deferred = ["__main__"]'), '"__main__": expected the full name of a module'),
+    (at("push", "deferred = [7]"), "7: expected the full name of a module"),
     # secrets
     (at("sources.mirror", 'verify_tokens_file = ""'), "expected the path of a file that holds the secret"),
     (at("sources.mirror", 'verify_tokens_file = "a\\u0000b"'), "expected the path of a file that holds the secret"),
@@ -340,8 +362,10 @@ def test_the_effective_settings_parse_back_to_the_same(
         "intake": {"require_durable": durable, "bind": "[::1]:8080"},
         "worker": {"max_jobs": jobs},
         "routes": [
-            {"source": "mirror", "handler": "a.b:c"} | ({} if collection is None else {"collection": collection})
+            {"source": "mirror", "handler": "a.b:c"} | ({} if collection is None else {"collection": collection}),
+            {"source": "push", "handler": "a.b:c", "queue": credentials, "url": "/a/*"},
         ],
+        "push": {"deferred": ["a.b", "c"]},
         "sources": {"mirror": {"verify_tokens_file": '/a "b"\\c'}},
     }
     settings = parse(_toml(document), "my.toml")

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from glassq import Bury, Drop, Retry
+from glassq import Bury, Drop, Retry, task
 from glassq import delivery as envelope
 from glassq.errors import DeadlineExceeded, SettingsError
+from glassq.push.taskqueue import Task
 from glassq.routes import Context, needs, retried_by
-from glassq.settings import Route, Settings, Worker
+from glassq.settings import Push, Route, Settings, Worker
 from glassq.testing import work
 from glassq.values import Duration, HandlerName
 from tests.worker.conftest import ACTS, Bench, jobs, look, only
@@ -330,3 +331,46 @@ def test_the_shipped_value_types_say_what_a_test_needs() -> None:
 
 def drops(_delivery: Delivery) -> None:
     raise Drop("not ours")
+
+
+# -- tasks -----------------------------------------------------------------------------------------------------------
+
+
+def told(delivery: Delivery) -> str:
+    seen = task(delivery)
+    if seen.retry_count < 2:
+        raise Retry(f"not yet {seen.retry_count}")
+    return f"{seen.queue} {seen.path} {seen.params}"
+
+
+@pytest.fixture
+def push(tmp_path: Path) -> Settings:
+    yaml = tmp_path / "queue.yaml"
+    yaml.write_text(
+        "queue:\n- name: mail\n  rate: 1/s\n  retry_parameters: {task_retry_limit: 1, min_backoff_seconds: 7}\n"
+    )
+    return Settings(push=Push(queue_yaml=str(yaml), names=f"sqlite:///{tmp_path}/names.db"))
+
+
+def test_a_task_is_worked_as_its_queue_has_it_and_its_name_is_recorded_nowhere(push: Settings, tmp_path: Path) -> None:
+    given = Task(url="/send", params={"to": "you"}, name="named")
+    for handler in (told, "tests.test_testing:told"):
+        came = work(handler, given, labels={"queue": "mail"}, settings=push)
+        assert (came.state, came.reason, came.delay) == ("retrying", "not yet 0", 7.0)
+        assert came.until_over().reason == "gave up after 2 attempts: not yet 1"
+        last = work(handler, given, settings=push).until_over()
+        assert (last.state, last.result) == ("done", "default /send {'to': 'you'}")
+    assert not (tmp_path / "names.db").exists()
+
+
+def test_a_task_needs_no_settings_and_is_then_retried_as_the_pool_does() -> None:
+    came = work(told, Task(url="/send"), attempt=8)
+    assert (came.state, came.result) == ("done", "default /send {}")
+    assert work(lambda delivery: 1 // 0, Task(), attempt=8).state == "buried"
+
+
+def test_what_is_no_task_needs_no_queue_yaml(push: Settings, tmp_path: Path) -> None:
+    (tmp_path / "queue.yaml").unlink()
+    assert work(lambda delivery: delivery.source, settings=push).result == "mirror"
+    with pytest.raises(SettingsError, match=r"queue\.yaml"):
+        work(told, Task(), settings=push)

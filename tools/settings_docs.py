@@ -120,7 +120,7 @@ def _has_default(field: msgspec.structs.FieldInfo) -> bool:
 
 def _literal(value: object) -> str:
     """A value as glassq.toml has it; JSON's are TOML's."""
-    plain = isinstance(value, bool) or type(value) is int
+    plain = isinstance(value, bool | tuple) or type(value) is int
     return json.dumps(value if plain else str(value), ensure_ascii=False)
 
 
@@ -130,6 +130,8 @@ def _kind(hint: Any, used: set[type]) -> str:
         return f"whole number, {arguments[1].ge} or more"
     if origin is typing.Literal:
         return " or ".join(f"`{_literal(each)}`" for each in arguments)
+    if origin is tuple:
+        return f"list of {_kind(arguments[0], used)}"
     if origin is types.UnionType:
         return _kind(arguments[0], used)
     if hint is bool:

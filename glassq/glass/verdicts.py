@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import http.client
 import math
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 import requests
 from google.auth.exceptions import GoogleAuthError, RefreshError
 from googleapiclient.errors import HttpError
 
 from glassq.errors import Bury, CredentialsError, Drop, Retry, Verdict
+from glassq.headers import seconds
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 # What the libraries raise when the other side, or the way to it, fails. UnicodeDecodeError: an answer that is no text.
 LIBRARY_ERRORS = (
@@ -29,8 +32,6 @@ LIBRARY_ERRORS = (
 )
 # A day's quota comes back at midnight Pacific time; asking once in an hour costs little of it. In seconds.
 QUOTA_DELAY = 3600.0
-# A server that asks for more than this is not believed, in seconds.
-MAX_RETRY_AFTER = 86_400.0
 
 _RATE = ("ratelimitexceeded", "userratelimitexceeded")
 _QUOTA = ("dailylimitexceeded", "quotaexceeded")
@@ -70,17 +71,9 @@ def invalid_grant(error: BaseException | None) -> bool:
 
 
 def retry_after(value: object, now: datetime | None = None) -> float | None:
-    """Seconds out of a Retry-After header, which has seconds or an HTTP date (RFC 9110, 10.2.3); None if neither."""
-    text = value.strip() if isinstance(value, str) else ""
-    try:
-        if text.isascii() and text.isdigit():
-            seconds = float(text)
-        else:
-            moment = parsedate_to_datetime(text)
-            seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - (now or datetime.now(UTC))).total_seconds()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(1.0, math.ceil(seconds)), MAX_RETRY_AFTER)
+    """Seconds to wait by a Retry-After value, at least 1 and rounded up; None where it is neither number nor date."""
+    wait = seconds(value, now)
+    return None if wait is None else max(1.0, math.ceil(wait))
 
 
 def _of_token_endpoint(error: RefreshError, doing: str) -> Verdict:

@@ -13,9 +13,9 @@ from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
 from glassq.log import kv
 from glassq.mask import masked_line
-from glassq.push import queue_yaml
+from glassq.push import queue_yaml, taskqueue
 from glassq.push.dispatch import Desk
-from glassq.push.endpoints import endpoints
+from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.queue_yaml import PushQueue
 from glassq.push.request import tube_of
 from glassq.queues import open_queue
@@ -40,7 +40,10 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, thr
     worker = settings.worker
     try:
         context = context_of(settings, queues)
-        loaded = routes.load(settings, endpoints(settings, queues))
+        if settings.push is not None:
+            # a handler that adds tasks adds them to the queues that it works for
+            taskqueue.configure(settings.file)
+        loaded = routes.load(settings, endpoints(settings, queues), task_handlers(settings, queues))
         loaded.prepare(context)
         ledger = open_ledger(settings.ledger)
     except SettingsError as error:
@@ -90,7 +93,9 @@ def check(config: str | None) -> Iterator[Finding]:
         yield Finding("push")
         if problem := routes.without_routes(settings):
             yield Finding("handler", problem=problem)
-    for route, problem in routes.examine(settings, endpoints(settings, queues), context):
+    for route, problem in routes.examine(
+        settings, endpoints(settings, queues), context, task_handlers(settings, queues)
+    ):
         yield Finding("handler", f"{route.handler} (queue {route.queue})" if route.queue else route.handler, problem)
     yield found("ledger", lambda: open_ledger(settings.ledger))
 

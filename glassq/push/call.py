@@ -57,7 +57,7 @@ def of_task(request: Request, base: str, delivery: Delivery) -> Call:
     headers = {name: value for name, value in request.headers.items() if not (_of_connection(name) or is_told(name))}
     if request.method in WITH_BODY and not any(name.lower() == "content-type" for name in headers):
         headers["Content-Type"] = OCTETS
-    headers |= about(delivery, request.queue, request.name, request.eta or delivery.received.timestamp())
+    headers |= about(delivery, request.queue, request.name, request.eta)
     for name, value in headers.items():
         check_line(name, value)
     return Call(request.method, beneath(base, request.url), headers, delivery.body)
@@ -119,15 +119,15 @@ def _climbs(path: str) -> bool:
     return False
 
 
-def about(delivery: Delivery, queue: str, name: str, eta: float) -> dict[str, str]:
-    """What App Engine tells a target of the task. `eta` is in seconds since 1970."""
+def about(delivery: Delivery, queue: str, name: str, eta: float = 0.0) -> dict[str, str]:
+    """What App Engine tells a target of the task. `eta` is in seconds since 1970; 0: it was due when it came."""
     headers = {
         "User-Agent": USER_AGENT,
         "X-AppEngine-QueueName": queue,
         "X-AppEngine-TaskName": name,
         "X-AppEngine-TaskRetryCount": str(delivery.failures),
         "X-AppEngine-TaskExecutionCount": str(latest(delivery, "executions")),
-        "X-AppEngine-TaskETA": f"{eta:.6f}",
+        "X-AppEngine-TaskETA": f"{eta or delivery.received.timestamp():.6f}",
     }
     if delivery.failures and delivery.evidence:
         reason = "".join(char if " " <= char <= "~" else "?" for char in delivery.evidence[-1].message[:_MOST_REASON])

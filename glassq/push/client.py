@@ -24,7 +24,7 @@ from glassq.log import kv, logger
 from glassq.push.connections import Connections
 from glassq.push.known import KnownQueues
 from glassq.push.purge import Gone, Purged, purge
-from glassq.push.request import DEFAULT_TARGET, SOURCE, Request, tube_of
+from glassq.push.request import DEFAULT_TARGET, SOURCE, tube_of
 from glassq.push.task_errors import (
     BadTaskStateError,
     DuplicateTaskNameError,
@@ -40,14 +40,16 @@ from glassq.push.task_errors import (
 )
 from glassq.queues import JobStats, open_queue
 from glassq.queues.base import ScanShort
+from glassq.routes import TASKS, all_routes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from glassq.ledger.names import Names
     from glassq.push.queue_yaml import PushQueue
     from glassq.push.task import Task
-    from glassq.queues import Queue
+    from glassq.queues import Job, Queue
+    from glassq.queues.base import TubeStats
     from glassq.settings import Push, Settings
 
 log = logger("glassq.push")
@@ -85,7 +87,9 @@ class Client:
             raise SettingsError(
                 f"{settings.file or 'glassq.toml'}: missing section [push]: expected it where tasks are added"
             )
+        self.settings = settings
         self._push: Push = settings.push
+        self._routes = all_routes(settings)
         self._file = settings.file
         self._base = settings.queue.tube
         self._durable = settings.intake.require_durable
@@ -154,6 +158,15 @@ class Client:
                     break
         return deleted
 
+    def look(self, queue_name: str, within: float) -> tuple[TubeStats, Job | None, PushQueue]:
+        """The counts of this queue, the job that is worked next, and what queue.yaml says; within so many seconds.
+
+        Raises UnknownQueueError or TransientError.
+        """
+        known, tube = self._known(queue_name), tube_of(self._base, queue_name)
+        with self._connections.lend(time.monotonic() + within) as queue:
+            return queue.stats_tube(tube), queue.head("ready", tube), known
+
     def close(self) -> None:
         """Closes the connections that nobody uses now; more are made where they are needed."""
         self._connections.close()
@@ -167,28 +180,29 @@ class Client:
         return queue
 
     def _item(self, queue: PushQueue, task: Task) -> _Item:
-        target = task.target or queue.target or DEFAULT_TARGET
-        if target not in self._push.targets:
-            known = ", ".join(sorted(self._push.targets)) or "none"
-            raise InvalidTaskError(f"target {target!r} is not in [push.targets] of {self._file}; there are: {known}")
-        url = f"/_ah/queue/{queue.name}{task.url}" if task.on_queue_url else task.url
         own = new_id()
-        request = Request(
-            queue=queue.name,
-            name=task.name or own,
-            url=url,
-            method=task.method,
-            target=task.target or "",
-            headers=task.headers,
-            eta=task.eta_posix if task.has_eta else 0.0,
-            retry=task.retry_options.parameters if task.retry_options else None,
-        )
+        request = task.request(queue.name, own)
+        labels = request.labels()
+        self._check_target(task.target, queue, labels)
         body = task.payload or b""
-        delivery = Delivery(id=own, source=SOURCE, received=datetime.now(UTC), labels=request.labels(), body=body)
+        delivery = Delivery(id=own, source=SOURCE, received=datetime.now(UTC), labels=labels, body=body)
         job = encode(delivery)
         if len(job) > BIG_JOB:
             raise TaskTooLargeError(f"the task's job would have {len(job)} bytes, of {BIG_JOB}: shorten its headers")
         return _Item(task, delivery, job)
+
+    def _check_target(self, given: str | None, queue: PushQueue, labels: Mapping[str, str]) -> None:
+        """Raises InvalidTaskError where the task names a target that is not there, or needs one that is not."""
+        target = given or queue.target or DEFAULT_TARGET
+        if target in self._push.targets:
+            return
+        to = next(route for route in self._routes if route.wants(SOURCE, labels))
+        if given or to is TASKS:
+            known = ", ".join(sorted(self._push.targets)) or "none"
+            hint = "" if given else f'; only a task that a route with source = "{SOURCE}" takes needs none'
+            raise InvalidTaskError(
+                f'target "{target}" is not in [push.targets] of {self._file}; there are: {known}{hint}'
+            )
 
     def _claim(self, queue_name: str, named: Sequence[_Item]) -> tuple[float, dict[str | None, Error]]:
         """Until when the puts must be over, and the names that are not to be had."""

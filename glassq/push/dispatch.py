@@ -1,4 +1,4 @@
-"""The handler of tasks: makes the HTTP request that a task stands for, as App Engine did.
+"""What works tasks: `of_tasks` makes any handler one of tasks; `post` makes the HTTP request that a task stands for.
 
 A status of 200 to 299 is done. Anything else, or no whole answer within the deadline, is tried again by the rule of the
 task's queue, with what was answered as evidence. Redirects are not followed.
@@ -7,26 +7,28 @@ Source of the rules: App Engine's documents on push queues, and the SDK's task q
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from codecs import getincrementaldecoder
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from glassq.delivery import MAX_DETAIL
-from glassq.errors import Bury, Retry, SettingsError
+from glassq.errors import Bury, Drop, Retry, SettingsError
 from glassq.ledger.names import open_names
 from glassq.mask import masked_body, masked_text
 from glassq.push import queue_yaml
 from glassq.push.call import OCTETS, Call, about, latest, of_task
 from glassq.push.exchange import Exchange, split
-from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, from_labels
+from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.routes import needs, retried_by
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from glassq.delivery import Delivery
     from glassq.ledger.names import Names
@@ -83,24 +85,66 @@ class Desk:
         return known.retry if known else RetryParameters()
 
 
-def rule(delivery: Delivery, context: Context) -> RetryParameters:
-    """When a task is tried again: as it says itself, else as its queue does. Never raises."""
+def rule(delivery: Delivery, context: Context, queue: str = DEFAULT_QUEUE) -> RetryParameters:
+    """When a task is tried again: as it says itself, else as its queue does; a ping, as `queue` does. Never raises."""
+    if delivery.source != SOURCE:
+        return _queue_rule(queue, context)
     try:
         request = from_labels(delivery.labels)
     except ValueError:
         return RetryParameters()
-    return request.retry if request.retry is not None else queue_rule(request.queue, context)
+    return request.retry if request.retry is not None else _queue_rule(request.queue, context)
 
 
-def queue_rule(queue: str, context: Context) -> RetryParameters:
-    """When what failed in this queue is tried again. Never raises."""
+def _queue_rule(queue: str, context: Context) -> RetryParameters:
     try:
         return context.once(Desk.open).retry(queue)
     except SettingsError:
         return RetryParameters()
 
 
-@retried_by(rule)
+def of_tasks(handler: Handler) -> Handler:
+    """The handler with what holds for every task: its retry rule, its deadline, and its name, which stays taken.
+
+    A retry rule that the handler brings itself is kept. Handlers that are made of tasks already are left as they are.
+    """
+    if hasattr(handler, "of_tasks"):
+        return handler
+
+    @functools.wraps(handler)
+    def work(delivery: Delivery, context: Context) -> Result:
+        try:
+            request = from_labels(delivery.labels)
+        except ValueError:
+            # put by hand, not by a program: it is for the handler to say whether it can work that
+            return handler(delivery, context)
+        if request.dispatch_deadline:
+            context.deadline = min(context.deadline, time.monotonic() + request.dispatch_deadline)
+        with _named(request, delivery, context):
+            return handler(delivery, context)
+
+    work.of_tasks = True  # type: ignore[attr-defined]
+    return work if hasattr(handler, "rule") else retried_by(rule)(work)
+
+
+@contextmanager
+def _named(request: Request, delivery: Delivery, context: Context) -> Iterator[None]:
+    """An attempt at a task: its name is alive when it begins, and gone when the task is done or dropped."""
+    # a task that its author did not name bears its delivery's id, which nobody can take twice
+    if request.name == delivery.id:
+        yield
+        return
+    names = context.once(Desk.open).names
+    names.touch(request.queue, request.name)
+    try:
+        yield
+    except Drop:
+        names.gone(request.queue, request.name)
+        raise
+    names.gone(request.queue, request.name)
+
+
+@of_tasks
 @needs(Desk.open)
 def post(delivery: Delivery, context: Context) -> Result:
     """Makes the request of a task.
@@ -114,32 +158,32 @@ def post(delivery: Delivery, context: Context) -> Result:
         call = of_task(request, base, delivery)
     except ValueError as error:
         raise Bury(f"not a task that can be sent: {error}") from None
-    # one that its author did not name bears its delivery's id, which nobody can take twice
-    named = request.name != delivery.id
-    if named:
-        desk.names.touch(request.queue, request.name)
-    result = _send(f"target {target}", origin, call, delivery, context)
-    if named:
-        desk.names.gone(request.queue, request.name)
-    return result
+    return _send(f"target {target}", origin, call, delivery, context)
 
 
 def forward(url: str, queue: str = DEFAULT_QUEUE) -> Handler:
-    """A handler that posts a ping's raw body to `url`, as a task of `queue` would be."""
+    """A handler that posts a raw body to `url`, as a task of `queue` would be; that of a task as of its own queue."""
     origin, path = split(url)
     whom = url.partition("?")[0]
 
-    @retried_by(lambda _, context: queue_rule(queue, context))
+    @retried_by(lambda delivery, context: rule(delivery, context, queue))
     @needs(Desk.open)
     def handler(delivery: Delivery, context: Context) -> Result:
         headers = {
             "Content-Type": "application/json" if delivery.body.lstrip()[:1] in (b"{", b"[") else OCTETS,
             "X-Glassq-Source": delivery.source,
-            **about(delivery, queue, delivery.id, delivery.received.timestamp()),
+            **_about(delivery, queue),
         }
         return _send(whom, origin, Call("POST", path, headers, delivery.body), delivery, context)
 
     return handler
+
+
+def _about(delivery: Delivery, queue: str) -> dict[str, str]:
+    if delivery.source != SOURCE:
+        return about(delivery, queue, delivery.id)
+    request = from_labels(delivery.labels)
+    return about(delivery, request.queue, request.name, request.eta)
 
 
 def _send(whom: str, origin: Origin, call: Call, delivery: Delivery, context: Context) -> dict[str, Any]:

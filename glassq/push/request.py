@@ -28,7 +28,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `queue` and `name` are the task's; `url` is relative, with its query; `target` names one of [push.targets] ("": the
     queue's, else "default"). `eta` is when it may be made at the earliest, in seconds since 1970. `retry` takes the
-    place of the queue's retry_parameters.
+    place of the queue's retry_parameters. `dispatch_deadline` is the longest that one attempt may take, in seconds; 0:
+    it has no deadline of its own.
     """
 
     queue: str
@@ -39,6 +40,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     eta: float = 0.0
     retry: RetryParameters | None = None
+    dispatch_deadline: float = 0.0
 
     def labels(self) -> dict[str, str]:
         """The labels of its delivery."""
@@ -49,6 +51,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             labels["headers"] = msgspec.json.encode(self.headers).decode()
         if self.eta:
             labels["eta"] = repr(self.eta)
+        if self.dispatch_deadline:
+            labels["dispatch_deadline"] = repr(self.dispatch_deadline)
         if self.retry is not None:
             labels["retry"] = msgspec.json.encode(self.retry).decode()
         return labels
@@ -66,6 +70,8 @@ def from_labels(labels: Mapping[str, str]) -> Request:
         raise ValueError(str(error)) from None
     if not math.isfinite(request.eta):
         raise ValueError("its eta: expected a time")
+    if not (math.isfinite(request.dispatch_deadline) and request.dispatch_deadline >= 0):
+        raise ValueError("its dispatch_deadline: expected seconds")
     for key, value in msgspec.structs.asdict(request.retry).items() if request.retry else ():
         if value is not None and not fits(key, value):
             raise ValueError(f"its {key}: expected {expected(key)}")

@@ -9,16 +9,18 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import msgspec
 
 from glassq.push.call import METHODS, WITH_BODY, beneath, check_header, is_told
-from glassq.push.request import DEFAULT_QUEUE
+from glassq.push.received import FORM, Params, grouped
+from glassq.push.request import DEFAULT_QUEUE, Request
 from glassq.push.rule import RetryParameters
 from glassq.push.task_errors import (
+    InvalidDispatchDeadlineError,
     InvalidEtaError,
     InvalidQueueModeError,
     InvalidTaskError,
@@ -31,6 +33,8 @@ from glassq.push.task_errors import (
 if TYPE_CHECKING:
     from typing import Self
 
+    from glassq.push.pending import Pending
+
 # Bytes, of a task with its headers.
 MAX_PUSH_TASK_SIZE_BYTES = 100 * 1024
 MAX_TASK_SIZE_BYTES = MAX_PUSH_TASK_SIZE_BYTES
@@ -39,6 +43,10 @@ MAX_TASK_NAME_LENGTH = 500
 MAX_URL_LENGTH = 2083
 # How far ahead an eta may be, in seconds.
 MAX_COUNTDOWN_SECONDS = 30 * 86_400
+# Of one attempt.
+MIN_DISPATCH_DEADLINE = timedelta(seconds=15)
+MAX_DISPATCH_DEADLINE = timedelta(hours=24)
+_MICROSECOND = timedelta(microseconds=1)
 
 NO_PULL_QUEUES = "glassq has push queues only: nothing can be put into, or leased from, a pull queue"
 
@@ -87,7 +95,8 @@ class Task:
     `url` is relative ("" is the queue's own, /_ah/queue/NAME). `payload` (bytes, or text that is sent as UTF-8) goes
     with POST and PUT. `params`, a mapping whose values may be lists, is the form body of POST and the query otherwise.
     `eta` (a datetime; without a zone it is in UTC, as App Engine's clocks are) and `countdown` (seconds) exclude each
-    other. `target` is a name in [push.targets].
+    other. `target` is a name in [push.targets]. `dispatch_deadline_usec` is the longest that one attempt may take, in
+    microseconds from 15 seconds to 24 hours; the pool's own deadline ends an attempt in any case.
 
     Once it has been added, `was_enqueued` is true, and `name` and `queue_name` are set.
     Raises InvalidTaskError or one of its kind, and InvalidQueueModeError for method "PULL".
@@ -107,6 +116,7 @@ class Task:
         retry_options: TaskRetryOptions | None = None,
         target: str | None = None,
         tag: str | None = None,
+        dispatch_deadline_usec: int | None = None,
     ) -> None:
         self.name = _checked_name(name)
         self.method = _checked_method(method, tag)
@@ -123,6 +133,9 @@ class Task:
         if target is not None and not isinstance(target, str):
             raise InvalidTaskError("target: expected a name in [push.targets]")
         self.target = target
+        self.dispatch_deadline_usec = _checked_dispatch_deadline(dispatch_deadline_usec)
+        self.tag = tag
+        self.retry_count = 0
         self.queue_name: str | None = None
         self.was_enqueued = False
         self.was_deleted = False
@@ -147,6 +160,32 @@ class Task:
         Queue(queue_name).add(self, transactional)
         return self
 
+    def add_async(self, queue_name: str = DEFAULT_QUEUE, transactional: bool = False) -> Pending[Task]:
+        """Adds it to this queue; see `taskqueue.Queue.add_async`."""
+        from glassq.push.taskqueue import Queue
+
+        return Queue(queue_name).add_async(self, transactional)
+
+    def extract_params(self) -> Params:
+        """Its parameters: a name's value, or the list of its values where it has several."""
+        if self.method == "POST":
+            return grouped(self.payload or b"")
+        return grouped(self.url.partition("?")[2].encode())
+
+    def request(self, queue: str, own: str) -> Request:
+        """What its delivery asks for, in this queue. `own` names it where its author does not."""
+        return Request(
+            queue=queue,
+            name=self.name or own,
+            url=f"/_ah/queue/{queue}{self.url}" if self.on_queue_url else self.url,
+            method=self.method,
+            target=self.target or "",
+            headers=self.headers,
+            eta=self.eta_posix if self.has_eta else 0.0,
+            retry=self.retry_options.parameters if self.retry_options else None,
+            dispatch_deadline=(self.dispatch_deadline_usec or 0) / 1_000_000,
+        )
+
     def __repr__(self) -> str:
         shown = ("name", "queue_name", "method", "url", "eta", "size", "target", "was_enqueued", "was_deleted")
         return f"Task<{', '.join(f'{each}={getattr(self, each)!r}' for each in shown)}>"
@@ -154,8 +193,8 @@ class Task:
     def _request(self, url: str, payload: bytes | str | None, params: Mapping[str, Any]) -> tuple[str, bytes | None]:
         """The url with its query, and the payload."""
         path, query = _split(url)
-        if payload and params:
-            raise InvalidTaskError("payload and params are both given: expected one of them")
+        if payload and params and self.method == "POST":
+            raise InvalidTaskError("payload and params are both given: expected one of them, as POST sends either")
         if query and params:
             raise InvalidTaskError("url has a query and params are given: expected one of them")
         if payload and self.method not in WITH_BODY:
@@ -165,7 +204,7 @@ class Task:
         if params:
             query = _query(params)
         if self.method == "POST" and params:
-            self._header("Content-Type", "application/x-www-form-urlencoded")
+            self._header("Content-Type", FORM)
             return path, query.encode()
         return (f"{path}?{query}" if query else path), self._bytes(payload)
 
@@ -238,6 +277,16 @@ def _checked_eta(eta: object, countdown: object) -> float:
     if when - now > MAX_COUNTDOWN_SECONDS:
         raise InvalidEtaError("the eta is more than 30 days ahead")
     return max(0.0, when)
+
+
+def _checked_dispatch_deadline(usec: object) -> int | None:
+    if usec is None:
+        return None
+    if not isinstance(usec, int) or isinstance(usec, bool):
+        raise TypeError("dispatch_deadline_usec: expected a whole number of microseconds")
+    if not MIN_DISPATCH_DEADLINE / _MICROSECOND <= usec <= MAX_DISPATCH_DEADLINE / _MICROSECOND:
+        raise InvalidDispatchDeadlineError("dispatch_deadline_usec: expected 15 seconds to 24 hours, in microseconds")
+    return usec
 
 
 def _split(url: object) -> tuple[str, str]:

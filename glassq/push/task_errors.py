@@ -17,7 +17,13 @@ Error (a GlassqError)
 |   +-- InvalidQueueNameError       the queue's name has another form
 +-- InvalidQueueModeError           something of pull queues, which glassq has not
 +-- InvalidTaskRetryOptionsError    retry options that contradict themselves
++-- InvalidDispatchDeadlineError    dispatch_deadline_usec is out of range
++-- InvalidDeadlineError            the deadline of a call is not more than 0
 +-- InvalidTagError                 never raised: tags belong to pull queues
++-- InvalidLeaseTimeError           never raised, like the next three: leases belong to pull queues
++-- InvalidMaxTasksError
++-- TaskLeaseExpiredError
++-- QueuePausedError
 +-- BadTaskStateError               the task was added, or deleted, before
 +-- BadTransactionStateError        a transactional add, which glassq has not
 +-- DuplicateTaskNameError          one name twice in one call
@@ -101,7 +107,31 @@ class InvalidTaskRetryOptionsError(Error):
     """Retry options that are out of range, or contradict each other."""
 
 
+class InvalidDispatchDeadlineError(Error):
+    """The task's dispatch_deadline_usec is out of range."""
+
+
+class InvalidDeadlineError(Error):
+    """The deadline that was given for a call is not more than 0."""
+
+
 class InvalidTagError(Error):
+    """Never raised."""
+
+
+class InvalidLeaseTimeError(Error):
+    """Never raised."""
+
+
+class InvalidMaxTasksError(Error):
+    """Never raised."""
+
+
+class TaskLeaseExpiredError(Error):
+    """Never raised."""
+
+
+class QueuePausedError(Error):
     """Never raised."""
 
 

@@ -3,8 +3,9 @@
     taskqueue.add(url="/work", payload=b"...", name="photo-17", countdown=30)
     taskqueue.Queue("mail").add([taskqueue.Task(url="/send", params={"to": each}) for each in people])
 
-A task is kept in the queue when the call returns. It is worked by glassq's pool, which POSTs it to its target: at
-least once, in no order. The settings are those that GLASSQ_CONFIG names, or /etc/glassq/glassq.toml (see `configure`).
+A task is kept in the queue when the call returns. glassq's pool works it, at least once and in no order: it POSTs the
+task to its target, or calls the function that a route names. The settings are those that GLASSQ_CONFIG names, or
+/etc/glassq/glassq.toml (see `configure`). In asyncio: `await taskqueue.add_async(...)`.
 Pull queues and transactional adds are refused: glassq has neither.
 """
 
@@ -12,16 +13,20 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from glassq.errors import SettingsError
 from glassq.push.client import MAX_TASKS_PER_ADD, Client
+from glassq.push.pending import Pending, Threads
 from glassq.push.request import DEFAULT_QUEUE
+from glassq.push.statistics import DEADLINE, QueueStatistics, check_deadline
 from glassq.push.task import (
+    MAX_DISPATCH_DEADLINE,
     MAX_PUSH_TASK_SIZE_BYTES,
     MAX_TASK_NAME_LENGTH,
     MAX_TASK_SIZE_BYTES,
     MAX_URL_LENGTH,
+    MIN_DISPATCH_DEADLINE,
     NO_PULL_QUEUES,
     Task,
     TaskRetryOptions,
@@ -35,7 +40,11 @@ from glassq.push.task_errors import (
     DuplicateTaskNameError,
     Error,
     InternalError,
+    InvalidDeadlineError,
+    InvalidDispatchDeadlineError,
     InvalidEtaError,
+    InvalidLeaseTimeError,
+    InvalidMaxTasksError,
     InvalidQueueError,
     InvalidQueueModeError,
     InvalidQueueNameError,
@@ -45,7 +54,9 @@ from glassq.push.task_errors import (
     InvalidTaskRetryOptionsError,
     InvalidUrlError,
     PermissionDeniedError,
+    QueuePausedError,
     TaskAlreadyExistsError,
+    TaskLeaseExpiredError,
     TaskTooLargeError,
     TombstonedTaskError,
     TooManyTasksError,
@@ -56,16 +67,18 @@ from glassq.push.task_errors import (
 from glassq.settings import TASKS, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import NoReturn
 
 __all__ = [
+    "MAX_DISPATCH_DEADLINE",
     "MAX_PUSH_TASK_SIZE_BYTES",
     "MAX_QUEUE_NAME_LENGTH",
     "MAX_TASKS_PER_ADD",
     "MAX_TASK_NAME_LENGTH",
     "MAX_TASK_SIZE_BYTES",
     "MAX_URL_LENGTH",
+    "MIN_DISPATCH_DEADLINE",
     "BadTaskStateError",
     "BadTransactionState",
     "BadTransactionStateError",
@@ -75,7 +88,11 @@ __all__ = [
     "DuplicateTaskNameError",
     "Error",
     "InternalError",
+    "InvalidDeadlineError",
+    "InvalidDispatchDeadlineError",
     "InvalidEtaError",
+    "InvalidLeaseTimeError",
+    "InvalidMaxTasksError",
     "InvalidQueueError",
     "InvalidQueueModeError",
     "InvalidQueueNameError",
@@ -84,10 +101,14 @@ __all__ = [
     "InvalidTaskNameError",
     "InvalidTaskRetryOptionsError",
     "InvalidUrlError",
+    "Pending",
     "PermissionDeniedError",
     "Queue",
+    "QueuePausedError",
+    "QueueStatistics",
     "Task",
     "TaskAlreadyExistsError",
+    "TaskLeaseExpiredError",
     "TaskRetryOptions",
     "TaskTooLargeError",
     "TombstonedTaskError",
@@ -96,17 +117,21 @@ __all__ = [
     "TransientError",
     "UnknownQueueError",
     "add",
+    "add_async",
     "configure",
 ]
+
+T = TypeVar("T")
 
 MAX_QUEUE_NAME_LENGTH = 100
 _QUEUE_NAME = re.compile(rf"[a-zA-Z0-9-]{{1,{MAX_QUEUE_NAME_LENGTH}}}")
 
 
 class _Default:
-    """The client of this process, made at its first use: App Engine's functions take none."""
+    """The client of this process, made at its first use: App Engine's functions take none. And its threads."""
 
     def __init__(self) -> None:
+        self.threads = Threads()
         self._path: str | None = None
         self._clients: dict[str | None, Client] = {}
 
@@ -146,18 +171,17 @@ def add(
     return Queue(queue_name).add(made, transactional)
 
 
-class Added:
-    """What came of an `add_async`."""
+def add_async(
+    payload: bytes | str | None = None, *, queue_name: str = DEFAULT_QUEUE, transactional: bool = False, **task: Any
+) -> Pending[Task]:
+    """As `add`, in a thread: `await` what it returns, or ask its `get_result()`."""
+    made = Task(payload, **task)
+    return Queue(queue_name).add_async(made, transactional)
 
-    def __init__(self, tasks: Task | list[Task], error: Error | None = None) -> None:
-        self._tasks = tasks
-        self._error = error
 
-    def get_result(self) -> Task | list[Task]:
-        """What `add` would have returned. Raises what it would have raised."""
-        if self._error is not None:
-            raise self._error
-        return self._tasks
+def in_thread(call: Callable[[], T]) -> Pending[T]:
+    """Has the call begun in one of this process's threads for tasks."""
+    return _default.threads.start(call)
 
 
 class Queue:
@@ -192,19 +216,23 @@ class Queue:
         if not all(isinstance(each, Task) for each in tasks):
             raise InvalidTaskError("expected a Task, or a list of them")
         if tasks:
-            self._asked().add(self.name, tasks)
+            self.client.add(self.name, tasks)
         return task if isinstance(task, Task) else tasks
 
-    def add_async(self, task: Task | Iterable[Task], transactional: bool = False) -> Added:
-        """Adds at once, which takes milliseconds; what came of it is said by `get_result()`."""
-        try:
-            return Added(self.add(task, transactional))
-        except Error as error:
-            return Added([], error)
+    @overload
+    def add_async(self, task: Task, transactional: bool = False) -> Pending[Task]: ...
+
+    @overload
+    def add_async(self, task: Iterable[Task], transactional: bool = False) -> Pending[list[Task]]: ...
+
+    def add_async(self, task: Task | Iterable[Task], transactional: bool = False) -> Pending[Any]:
+        """As `add`, in a thread. What `add` would raise is raised where the result is asked for."""
+        given = task if isinstance(task, Task) else list(task)
+        return in_thread(lambda: self.add(given, transactional))
 
     def purge(self) -> None:
         """Deletes all tasks that wait, and all that lie buried. What runs now goes on."""
-        self._asked().purge(self.name)
+        self.client.purge(self.name)
 
     @overload
     def delete_tasks(self, task: Task) -> Task: ...
@@ -225,7 +253,7 @@ class Queue:
         if len(names) < len(tasks):
             raise DuplicateTaskNameError("a task name stands more than once in one call")
         if tasks:
-            deleted = self._asked().delete(self.name, frozenset(names))
+            deleted = self.client.delete(self.name, frozenset(names))
             for each in tasks:
                 each.was_deleted = each.name in deleted
         return task if isinstance(task, Task) else tasks
@@ -242,11 +270,32 @@ class Queue:
             return self.delete_tasks(Task(name=task_name))
         return self.delete_tasks([Task(name=each) for each in task_name])
 
+    def delete_tasks_async(self, task: Task | Iterable[Task]) -> Pending[Task | list[Task]]:
+        """As `delete_tasks`, in a thread."""
+        given = task if isinstance(task, Task) else list(task)
+        return in_thread(lambda: self.delete_tasks(given))
+
+    def delete_tasks_by_name_async(self, task_name: str | Iterable[str]) -> Pending[Task | list[Task]]:
+        """As `delete_tasks_by_name`, in a thread."""
+        given = task_name if isinstance(task_name, str) else list(task_name)
+        return in_thread(lambda: self.delete_tasks_by_name(given))
+
+    def fetch_statistics(self, deadline: float = DEADLINE) -> QueueStatistics:
+        """How many tasks there are, and how the queue does; within so many seconds.
+
+        Raises UnknownQueueError, TransientError, or InvalidDeadlineError.
+        """
+        return QueueStatistics.of(self, *self.client.look(self.name, check_deadline(deadline)))
+
+    def fetch_statistics_async(self) -> Pending[QueueStatistics]:
+        """As `fetch_statistics`, in a thread."""
+        return in_thread(self.fetch_statistics)
+
     def lease_tasks(self, *_: object, **__: object) -> NoReturn:
         """Refused: a pull queue's."""
         raise InvalidQueueModeError(NO_PULL_QUEUES)
 
-    lease_tasks_by_tag = modify_task_lease = lease_tasks
+    lease_tasks_by_tag = lease_tasks_async = lease_tasks_by_tag_async = modify_task_lease = lease_tasks
 
     def __repr__(self) -> str:
         return f"Queue<name={self.name!r}>"
@@ -257,5 +306,7 @@ class Queue:
     def __hash__(self) -> int:
         return hash(self.name)
 
-    def _asked(self) -> Client:
+    @property
+    def client(self) -> Client:
+        """Whom it asks. Raises ConfigurationError where that is the process's own, and the settings cannot be used."""
         return self._client or _default.client()

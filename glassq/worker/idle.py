@@ -6,13 +6,12 @@ start the pool again and again.
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
 from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.worker.signals import Signals
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from glassq.worker.systemd import Notifier
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # How often it looks whether systemd is to hear that it lives, in seconds.
 TICK = 0.5

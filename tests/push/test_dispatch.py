@@ -24,15 +24,17 @@ from hypothesis import strategies as st
 
 from glassq import delivery as envelope
 from glassq.delivery import MAX_DETAIL, Delivery, Evidence
-from glassq.errors import Bury, DeadlineExceeded, Retry, SettingsError
+from glassq.errors import Bury, DeadlineExceeded, Drop, Retry, SettingsError
 from glassq.ledger.names import Wanted
 from glassq.push.call import beneath
-from glassq.push.dispatch import Desk, forward, post, rule
+from glassq.push.dispatch import Desk, forward, of_tasks, post, rule
+from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.exchange import AT_ONCE, KEPT, MOST_READ
 from glassq.push.request import Request
 from glassq.push.rule import RetryParameters
-from glassq.routes import Context
-from glassq.settings import parse
+from glassq.routes import Context, retried_by
+from glassq.settings import Route, parse
+from glassq.values import HandlerName
 from glassq.worker.outcome import Policy, decide, witness
 from tests.conftest import ROOT, free_port
 from tests.push.targets import Target
@@ -819,3 +821,72 @@ def test_a_ping_that_is_no_json_says_so_and_a_failure_names_the_url_without_its_
     assert target.asked[0].headers["content-type"] == "application/octet-stream"
     assert caught.value.reason == f"{target.url}/hook answered 503 OK"
     assert caught.value.slow_down
+
+
+# -- functions that work tasks ----------------------------------------------------------------------------------------
+
+
+def test_a_function_works_a_task_by_its_rule_and_its_name_is_kept(context: Context) -> None:
+    seen: list[str | None] = []
+
+    def handle(delivery: Delivery, context: Context) -> str:
+        seen.append(taken(context, "named"))
+        if delivery.body == b"fail":
+            raise ValueError("broken")
+        if delivery.body == b"drop":
+            raise Drop("nothing to do")
+        return "worked"
+
+    handler = of_tasks(handle)
+    with pytest.raises(ValueError, match="broken"):
+        handler(task("/", b"fail", name="named"), context)
+    assert (seen, taken(context, "named")) == (["put"], "put")
+    assert handler(task("/", b"", name="named"), context) == "worked"
+    assert taken(context, "named") == "gone"
+    with pytest.raises(Drop):
+        handler(task("/", b"drop", name="other"), context)
+    assert taken(context, "other") == "gone"
+    own = RetryParameters(task_retry_limit=1)
+    assert handler.rule(task(queue="mail", retry=own), context) == own  # type: ignore[attr-defined]
+    assert of_tasks(handler) is handler
+
+
+def test_a_function_keeps_what_it_brings_and_works_what_was_put_by_hand(context: Context) -> None:
+    marked = of_tasks(retried_by(lambda _delivery, _context: 7)(lambda delivery, _context: delivery.source))
+    assert marked.rule(task(), context) == 7  # type: ignore[attr-defined]
+    assert marked(envelope.new("push", b"", {}), context) == "push"
+
+
+def test_a_dispatch_deadline_ends_a_request_before_the_pool_does(target: Target, context: Context) -> None:
+    # the attempt may take 20 s in all; shorter ones than 15 s come only by the labels, as App Engine has it
+    error = failed(task(script(instead="hang"), dispatch_deadline=0.3), context)
+    assert error.reason == "target default did not answer in time"
+    assert context.remaining() == 0
+
+
+def test_a_dispatch_deadline_is_never_later_than_the_attempts_own(context: Context) -> None:
+    before = context.deadline
+    of_tasks(lambda _delivery, _context: None)(task(dispatch_deadline=3600.0), context)
+    assert context.deadline == before
+
+
+def test_a_task_whose_route_is_a_url_stays_in_its_queue_under_its_own_rule(target: Target, context: Context) -> None:
+    route = Route(source="push", handler=HandlerName(f"{target.url}/hook"))
+    found = endpoints(context.settings, ["default", "mail"])(route)
+    sent = task("/ignored", name="named", queue="mail")
+    assert found.handler(sent, context)
+    asked = target.asked[0]
+    assert (asked.url, asked.headers["x-appengine-queuename"], asked.headers["x-appengine-taskname"]) == (
+        "/hook", "mail", "named",
+    )  # fmt: skip
+    assert (found.tube, found.rule(sent, context).task_retry_limit) == ("", 3)
+
+
+@pytest.mark.parametrize("handler", ["http://127.0.0.1:1/hook", "json:loads"])
+def test_a_route_of_a_queue_that_is_not_there_is_refused(handler: str, context: Context) -> None:
+    route = Route(source="push", handler=HandlerName(handler), queue="nowhere")
+    with pytest.raises(SettingsError, match=r'queue = "nowhere": expected a queue of queue.yaml: default, mail'):
+        if route.handler.is_url:
+            endpoints(context.settings, ["default", "mail"])(route)
+        else:
+            task_handlers(context.settings, ["default", "mail"])(route, lambda _delivery, _context: None)

@@ -11,6 +11,7 @@ import pytest
 
 from glassq.errors import GlassqError
 from glassq.push import taskqueue
+from glassq.push.request import from_labels
 from glassq.push.rule import RetryParameters
 from glassq.push.taskqueue import Task, TaskRetryOptions
 
@@ -66,6 +67,13 @@ BAD_TASKS: list[tuple[dict[str, Any], type[taskqueue.Error]]] = [
     ({"headers": {"A": "b" * 102_400}}, taskqueue.TaskTooLargeError),
     ({"retry_options": {"task_retry_limit": 1}}, taskqueue.InvalidTaskError),
     ({"target": 7}, taskqueue.InvalidTaskError),
+    ({"payload": b"x", "params": {"a": "b"}, "method": "GET"}, taskqueue.InvalidTaskError),
+    ({"url": "/work?a=b", "method": "PUT", "params": {"c": "d"}}, taskqueue.InvalidTaskError),
+    ({"dispatch_deadline_usec": 15_000_000 - 1}, taskqueue.InvalidDispatchDeadlineError),
+    ({"dispatch_deadline_usec": 24 * 3_600_000_000 + 1}, taskqueue.InvalidDispatchDeadlineError),
+    ({"dispatch_deadline_usec": 0}, taskqueue.InvalidDispatchDeadlineError),
+    ({"dispatch_deadline_usec": -(10**400)}, taskqueue.InvalidDispatchDeadlineError),
+    ({"dispatch_deadline_usec": 10**400}, taskqueue.InvalidDispatchDeadlineError),
 ]
 
 
@@ -103,6 +111,25 @@ def test_params_of_other_methods_are_the_query(method: str) -> None:
     task = Task(url="/work", method=method, params={"user": "ümit", "id": [1, 2]})
     path, _, query = task.url.partition("?")
     assert (path, parse_qs(query), task.payload) == ("/work", {"user": ["ümit"], "id": ["1", "2"]}, None)
+
+
+def test_a_put_sends_its_payload_and_has_its_params_in_the_query() -> None:
+    task = Task(b"photo", url="/work", method="PUT", params={"a": ["b", "c"]})
+    assert (task.url, task.payload, task.headers) == ("/work?a=b&a=c", b"photo", {})
+    assert task.extract_params() == {"a": ["b", "c"]}
+
+
+@pytest.mark.parametrize("usec", [15_000_000, 600_000_000, 24 * 3_600_000_000])
+def test_a_dispatch_deadline_travels_with_its_task(usec: int) -> None:
+    task = Task(url="/work", dispatch_deadline_usec=usec)
+    request = from_labels(task.request("default", "own").labels())
+    assert (task.dispatch_deadline_usec, request.dispatch_deadline) == (usec, usec / 1e6)
+
+
+@pytest.mark.parametrize("usec", [15e6, "15000000", True])
+def test_a_dispatch_deadline_of_another_kind_is_a_type_error(usec: Any) -> None:
+    with pytest.raises(TypeError, match="whole number of microseconds"):
+        Task(dispatch_deadline_usec=usec)
 
 
 def test_a_query_in_the_url_is_kept_where_it_may_stand() -> None:

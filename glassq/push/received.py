@@ -1,0 +1,84 @@
+"""A task as the function sees it that works it: `glassq.task(delivery)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from glassq.errors import Bury
+from glassq.headers import Headers
+from glassq.push.request import SOURCE, from_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from glassq.delivery import Delivery
+
+FORM = "application/x-www-form-urlencoded"
+Params = dict[str, str | list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedTask:
+    """A task that runs now, as the program that added it wrote it.
+
+    `queue`, `name`  its queue's name and its own
+    `method`, `url`  what it asks for; `url` begins with / and has its query
+    `path`           `url` without the query
+    `params`         its parameters: a name's value, or the list of its values where it has several
+    `headers`        those that its author gave; the case of their names does not matter
+    `payload`        its body, as bytes
+    `eta`            when it was due, in UTC
+    `retry_count`    how often it has failed before: 0 in the first attempt
+    """
+
+    queue: str
+    name: str
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    payload: bytes
+    eta: datetime
+    retry_count: int
+
+    @property
+    def path(self) -> str:
+        return self.url.partition("?")[0]
+
+    @property
+    def params(self) -> Mapping[str, str | list[str]]:
+        form = self.headers.get("Content-Type", "").partition(";")[0].strip().lower() == FORM
+        query = self.payload if self.method == "POST" and form else self.url.partition("?")[2].encode()
+        return MappingProxyType(grouped(query))
+
+
+def task(delivery: Delivery) -> ReceivedTask:
+    """The task that a delivery of the source "push" is. Raises Bury where it is none: no retry makes it one."""
+    if delivery.source != SOURCE:
+        raise Bury(f'not a task: its source is "{delivery.source}", not "{SOURCE}"')
+    try:
+        request = from_labels(delivery.labels)
+        eta = datetime.fromtimestamp(request.eta, UTC) if request.eta else delivery.received
+    except (ValueError, OverflowError, OSError) as error:
+        raise Bury(f"not a task: {error}") from None
+    return ReceivedTask(
+        queue=request.queue,
+        name=request.name,
+        method=request.method,
+        url=request.url,
+        headers=Headers(request.headers),
+        payload=delivery.body,
+        eta=eta,
+        retry_count=delivery.failures,
+    )
+
+
+def grouped(query: bytes) -> Params:
+    """The parameters in a query or a form; bytes that are no UTF-8 are replaced."""
+    params: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True, errors="replace"):
+        params.setdefault(name, []).append(value)
+    return {name: values if len(values) > 1 else values[0] for name, values in params.items()}

@@ -1,0 +1,102 @@
+"""What is known of a push queue: App Engine's QueueStatistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
+
+from glassq.delivery import decode
+from glassq.errors import DamagedDelivery
+from glassq.push.task_errors import InvalidDeadlineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Self
+
+    from glassq.push.pending import Pending
+    from glassq.push.queue_yaml import PushQueue
+    from glassq.push.taskqueue import Queue
+    from glassq.queues import Job
+    from glassq.queues.base import TubeStats
+
+# How long a look may take, in seconds, where nobody says.
+DEADLINE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics:
+    """A queue as it is now.
+
+    `tasks`                 those that wait, are delayed, or run; what lies buried is not among them
+    `oldest_eta_usec`       when the task was due that runs next, in microseconds since 1970; None where none waits
+    `executed_last_minute`  None: beanstalkd does not know
+    `in_flight`             those that run now
+    `enforced_rate`         tasks a second: the rate of queue.yaml, 0.0 while the queue is paused
+    """
+
+    queue: Queue
+    tasks: int
+    oldest_eta_usec: int | None = None
+    executed_last_minute: int | None = None
+    in_flight: int | None = None
+    enforced_rate: float | None = None
+
+    @classmethod
+    def of(cls, queue: Queue, tube: TubeStats, first: Job | None, known: PushQueue) -> Self:
+        """Of a queue with these counts, where `first` is the job that is worked next."""
+        return cls(
+            queue=queue,
+            tasks=tube.ready + tube.delayed + tube.reserved,
+            oldest_eta_usec=None if first is None else _eta_usec(first),
+            in_flight=tube.reserved,
+            enforced_rate=0.0 if tube.paused_for else known.rate,
+        )
+
+    @overload
+    @classmethod
+    def fetch(cls, queue_or_queues: Queue | str, deadline: float = DEADLINE) -> QueueStatistics: ...  # type: ignore[overload-overlap]
+
+    @overload
+    @classmethod
+    def fetch(cls, queue_or_queues: Iterable[Queue | str], deadline: float = DEADLINE) -> list[QueueStatistics]: ...
+
+    @classmethod
+    def fetch(
+        cls, queue_or_queues: Queue | str | Iterable[Queue | str], deadline: float = DEADLINE
+    ) -> QueueStatistics | list[QueueStatistics]:
+        """The statistics of a queue, or of each of several, named or as they are; see `Queue.fetch_statistics`."""
+        from glassq.push.taskqueue import Queue  # it has these statistics
+
+        if isinstance(queue_or_queues, str):
+            return Queue(queue_or_queues).fetch_statistics(deadline)
+        if isinstance(queue_or_queues, Queue):
+            return queue_or_queues.fetch_statistics(deadline)
+        queues = [Queue(each) if isinstance(each, str) else each for each in queue_or_queues]
+        return [each.fetch_statistics(deadline) for each in queues]
+
+    @classmethod
+    def fetch_async(
+        cls, queue_or_queues: Queue | str | Iterable[Queue | str]
+    ) -> Pending[QueueStatistics | list[QueueStatistics]]:
+        """As `fetch`, in a thread."""
+        from glassq.push.taskqueue import in_thread
+
+        return in_thread(lambda: cls.fetch(queue_or_queues))
+
+
+def _eta_usec(job: Job) -> int | None:
+    try:
+        delivery = decode(job.body)
+        eta = float(delivery.labels.get("eta", 0)) or delivery.received.timestamp()
+        return round(eta * 1e6)
+    except (DamagedDelivery, ValueError, OverflowError):
+        return None
+
+
+def check_deadline(deadline: object) -> float:
+    """The seconds that a call may take. Raises TypeError or InvalidDeadlineError."""
+    if not isinstance(deadline, int | float) or isinstance(deadline, bool):
+        raise TypeError("deadline: expected a number of seconds")
+    if not deadline > 0:
+        raise InvalidDeadlineError("deadline: expected more than 0 seconds")
+    return float(deadline)
