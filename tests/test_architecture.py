@@ -42,6 +42,7 @@ EVERYTHING = frozenset(
         "ledger",
         "metrics",
         "startcheck",
+        "systemd",
     }
     | {"cli", "dev", "programs"}
 )
@@ -55,6 +56,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "log": frozenset(),
     "mask": frozenset(),
     "values": frozenset(),
+    "systemd": frozenset(),
     "host": frozenset(),
     "final_response": frozenset(),
     "delivery": frozenset({"errors"}),
@@ -71,7 +73,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
-        | {"queues", "ledger", "metrics"}
+        | {"queues", "ledger", "metrics", "systemd"}
     ),
     "glass": frozenset(
         {"errors", "headers", "log", "delivery", "settings", "values", "host", "final_response", "routes"}
@@ -94,7 +96,6 @@ LEAVES = {
     "worker/scoreboard.py": frozenset({"metrics", "worker"}),
     "worker/metrics.py": frozenset({"metrics"}),
     "metrics/board.py": frozenset(),
-    "worker/systemd.py": frozenset(),
     "queues/base.py": frozenset(),
     "push/rule.py": frozenset(),
     "push/request.py": frozenset({"push"}),

@@ -357,7 +357,7 @@ def test_a_task_is_worked_as_its_queue_has_it_and_its_name_is_recorded_nowhere(p
     for handler in (told, "tests.test_testing:told"):
         came = work(handler, given, labels={"queue": "mail"}, settings=push)
         assert (came.state, came.reason, came.delay) == ("retrying", "not yet 0", 7.0)
-        assert came.until_over().reason == "gave up after 2 attempts: not yet 1"
+        assert came.until_over().reason == "not yet 1 (gave up after 2 attempts)"
         last = work(handler, given, settings=push).until_over()
         assert (last.state, last.result) == ("done", "default /send {'to': 'you'}")
     assert not (tmp_path / "names.db").exists()

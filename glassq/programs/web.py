@@ -5,15 +5,13 @@ import errno
 import os
 import sys
 
-from gunicorn.systemd import sd_notify
-
 from glassq import __version__
 from glassq.errors import SettingsError
 from glassq.intake.listen import refusal, unusable
 from glassq.intake.wsgi import Server, check
-from glassq.log import logger
 from glassq.mask import masked_line
 from glassq.startcheck import EX_CONFIG, answer
+from glassq.systemd import Notifier
 
 EX_TEMPFAIL = 75
 
@@ -63,7 +61,7 @@ def give_up(why: str, code: int) -> int:
 
 
 def tell_systemd(why: str) -> None:
-    sd_notify(f"STATUS={masked_line(why)}", logger("glassq.intake"))
+    Notifier(os.environ.get("NOTIFY_SOCKET"))(STATUS=masked_line(why))
 
 
 if __name__ == "__main__":

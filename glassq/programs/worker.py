@@ -21,6 +21,7 @@ from glassq.push.request import tube_of
 from glassq.queues import open_queue
 from glassq.settings import POOL, Settings, load
 from glassq.startcheck import EX_CONFIG, Finding, answer, found
+from glassq.systemd import Notifier
 from glassq.values import Address
 from glassq.worker import child, sidecar
 from glassq.worker.bucket import Limit
@@ -31,7 +32,6 @@ from glassq.worker.look import Look
 from glassq.worker.outcome import Policy
 from glassq.worker.pool import SILENCE, Plan, Pool
 from glassq.worker.scoreboard import Scoreboard, Slot
-from glassq.worker.systemd import Notifier
 from glassq.worker.throttle import Throttle
 
 

@@ -17,7 +17,7 @@ from glassq.worker.signals import Signals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from glassq.worker.systemd import Notifier
+    from glassq.systemd import Notifier
 
 log = logger("glassq.worker")
 

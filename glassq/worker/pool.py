@@ -34,10 +34,10 @@ from glassq.worker.throttle import Throttle
 
 if TYPE_CHECKING:
     from glassq.in_effect import Record
+    from glassq.systemd import Notifier
     from glassq.worker.bucket import Limit
     from glassq.worker.processes import Process
     from glassq.worker.scoreboard import Card
-    from glassq.worker.systemd import Notifier
 
 log = logger("glassq.worker")
 

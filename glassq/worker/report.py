@@ -11,8 +11,8 @@ from glassq.worker.scoreboard import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from glassq.systemd import Notifier
     from glassq.worker.scoreboard import Card
-    from glassq.worker.systemd import Notifier
 
 log = logger("glassq.worker")
 

@@ -79,7 +79,7 @@ from glassq import log
 from glassq.programs.worker import plan as plan_of
 from glassq.settings import load
 from glassq.worker.pool import Pool
-from glassq.worker.systemd import Notifier
+from glassq.systemd import Notifier
 
 config, silence = sys.argv[1:]
 settings = load(config, {})

@@ -5,8 +5,8 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
+from glassq.systemd import Notifier
 from glassq.worker.scoreboard import MAX_DEATHS, MAX_SLOTS, Scoreboard, State
-from glassq.worker.systemd import Notifier
 from tests.conftest import PATIENCE, wait_for
 
 if TYPE_CHECKING:
