@@ -22,6 +22,9 @@ _SECRET_PAIR = re.compile(
     rf"""([\w.-]{{0,60}}(?:{_SENSITIVE})[\w.-]{{0,60}}(?:["']\s*:|=)\s*|\b(?:bearer|basic)\s+)(?:{_VALUE})""",
     re.IGNORECASE,
 )
+# up to the last @ before the path: a password may hold one
+_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
+_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
 def masked_body(body: bytes) -> Any:
@@ -37,6 +40,11 @@ def masked_body(body: bytes) -> Any:
 def masked_text(text: str) -> str:
     """The text with whatever follows a key that looks like a secret's masked."""
     return _SECRET_PAIR.sub(rf"\1{MASK}", text)
+
+
+def without_password(url: str) -> str:
+    """The URL with any password in it masked."""
+    return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
 def _masked(value: Any) -> Any:
