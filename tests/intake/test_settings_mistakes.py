@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import Process, program
-from tests.intake.wire import TOKEN
+from tests.intake.wire import TOKEN, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,13 +51,17 @@ def assert_one_line(said: str, *expected: str) -> None:
     ("text", "tokens", "expected"),
     [
         (None, TOKEN, ["glassq.toml", "cannot be read", "No such file"]),
-        ("[intake\n", TOKEN, ["glassq.toml", "is not TOML", "line 1"]),
+        ("[intake\n", TOKEN, ["glassq.toml", "is not TOML", "line 1", ": [intake"]),
         (
             GOOD + "[intake]\nworker = 2\n",
             TOKEN,
             ["glassq.toml", "unknown key [intake] worker", "did you mean workers?"],
         ),
-        (GOOD + "[intake]\nworkers = 0\n", TOKEN, ["[intake] workers = 0", "expected `int` >= 1"]),
+        (
+            GOOD + "[intake]\nworkers = 0\n",
+            TOKEN,
+            ["[intake] workers = 0", "line 5: ", "expected a whole number, at least 1"],
+        ),
         (GOOD + '[intake]\nbind = "8080"\n', TOKEN, ['[intake] bind = "8080"', 'expected "HOST:PORT"']),
         (GOOD + '[intake]\nmax_body = "33KiB"\n', TOKEN, ['[intake] max_body = "33KiB"', "1B to 32KiB"]),
         (GOOD + '[intake]\nrequest_timeout = "10"\n', TOKEN, ['request_timeout = "10"', 'duration such as "500ms"']),
@@ -81,6 +85,13 @@ def test_settings_that_cannot_be_used_are_named_in_one_line_and_exit_78(
     code, said = start(tmp_path, text, tokens=tokens)
     assert_one_line(said, *expected)
     assert code == EX_CONFIG
+
+
+def test_a_token_file_as_an_editor_on_windows_saves_it_takes_pings(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, tokens=f"\ufeff# the newest first\r\n\u00a0{TOKEN} \r\n")
+    assert web.ask(request()).status == 200
 
 
 def test_an_address_in_use_is_named_in_one_line_and_may_be_tried_again(tmp_path: Path) -> None:
