@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from glassq.cli.checks import Check, barrier, belongs, directory, exists, me, mount, nearest
-from glassq.cli.config import load_push, load_routes, secrets_in_use
+from glassq.cli.config import check_secret, load_push, load_routes, secrets_in_use
 from glassq.cli.status import look_at_spool
 from glassq.errors import SettingsError
 from glassq.push.request import SOURCE
@@ -50,9 +50,10 @@ def secret_files(app: App) -> Iterator[Check]:
     for key in secrets_in_use(app.settings):
         path = Path(attrgetter(key)(app.settings))
         try:
-            app.settings.secret(key)
+            check_secret(app.settings, key)
         except SettingsError as error:
-            _, todo = barrier(path, write=False) or ("", "put it there, one secret per line")
+            wanted = "mend that file" if exists(path) else "put it there, one secret per line"
+            _, todo = barrier(path, write=False) or ("", wanted)
             if key == "glass.credentials_key_file" and not exists(path):
                 todo = f"{app.command('users new-key')} writes one"
             yield Check("secret file", False, str(error), todo)

@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.output import line, print_json, without_password
+from glassq.cli.output import line, print_json
 from glassq.errors import SettingsError
+from glassq.mask import without_password
 from glassq.settings import Glass, as_toml
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def check(app: App, as_json: bool) -> int:
 def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
     """What is tried, each by itself, so that one mistake does not hide the next."""
     for key in secrets_in_use(settings):
-        yield partial(settings.secret, key)
+        yield partial(check_secret, settings, key)
     yield partial(load_routes, settings)
     yield partial(load_push, settings)
     yield partial(_ledger, settings)
@@ -66,6 +67,20 @@ def secrets_in_use(settings: Settings) -> list[str]:
     names = ("client_secret_file", "credentials_key_file")
     changed = [name for name in names if getattr(settings.glass, name) != getattr(Glass(), name)]
     return keys + [f"glass.{name}" for name in names if needed or name in changed]
+
+
+def check_secret(settings: Settings, key: str) -> None:
+    """Reads a secret file as the program that needs it does. Raises SettingsError."""
+    if key == "glass.client_secret_file":
+        from glassq.glass.google_files import client_secret
+
+        client_secret(settings)
+    elif key == "glass.credentials_key_file":
+        from glassq.glass.credentials import CredentialStore
+
+        CredentialStore.open(settings)
+    else:
+        settings.secret(key)
 
 
 def load_routes(settings: Settings) -> None:
