@@ -44,34 +44,34 @@ _FOUND: dict[type, str] = {bool: "", int: "the number ", float: "the number ", s
 
 
 def syntax(error: tomllib.TOMLDecodeError, text: str, root: type) -> str:
-    """What keeps the text from being TOML, with its line. `root` is the struct that the file describes."""
+    """What keeps the text from being TOML, and the line itself. `root` is the struct that the file describes."""
     lines = text.split("\n")
     match = _WHERE.fullmatch(str(error))
     if match:
-        number, words = int(match[2]), f"{_SYNTAX.get(match[1], _lower(match[1]))} at column {match[3]}"
-        if match[1].startswith("Cannot declare"):
-            words = "the section is there twice"
+        twice = match[1].startswith("Cannot declare")
+        words = "the section is there twice" if twice else _SYNTAX.get(match[1], _lower(match[1]))
+        number, column = int(match[2]), f", column {match[3]}"
     else:
-        number, words = _begun(lines), "what begins here does not end"
+        words, number, column = "what begins here does not end", _begun(lines), ""
     line = lines[number - 1] if number <= len(lines) else ""
-    return f"line {number}: is not TOML: {words}{_odd(line)}: {_shown_line(line, root)}"
+    return f"is not TOML: {words}{_odd(line)} (line {number}{column}): {_shown_line(line, root)}"
 
 
 def value(error: msgspec.ValidationError, text: str, document: dict[str, Any], root: type) -> str:
-    """msgspec's message ("... - at `$.queue.ttr`") as: line, key, value, what is expected."""
+    """msgspec's message ("... - at `$.queue.ttr`") as: key, value, what is expected, line."""
     said, _, path = str(error).partition(" - at `$")
     names = [name or index for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path)]
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", said)
     if unknown:
         key, known = [*names, unknown[1]], _fields(_type_at(root, names))
-        return f"{located(text, key)}unknown key {place(key)}{_did_you_mean(unknown[1], known)}"
+        return f"unknown key {place(key)}{_did_you_mean(unknown[1], known)}{located(text, key)}"
     missing = re.fullmatch(r"Object missing required field `(.*)`", said)
     if missing:
-        return f"{located(text, names)}missing key {place([*names, missing[1]])}"
+        return f"missing key {place([*names, missing[1]])}{located(text, names)}"
     names = _named(document, names, root)
     found = _get(document, names)
     expected = _expected(said, found, root, names)
-    return f"{located(text, names)}{place(names)} = {_shown_value(names[-1], found)}: {expected}"
+    return f"{place(names)} = {_shown_value(names[-1], found)}: {expected}{located(text, names)}"
 
 
 def place(key: Sequence[str]) -> str:
@@ -81,7 +81,7 @@ def place(key: Sequence[str]) -> str:
 
 
 def located(text: str, key: Sequence[str]) -> str:
-    """ "line N: " for the line where the key stands; "" where the text does not have it."""
+    """ " (line N)" for the line where the key stands; "" where the text does not have it."""
     lines = text.split("\n")
     low, high = 0, len(lines)
     if not _holds(lines, key):
@@ -90,7 +90,7 @@ def located(text: str, key: Sequence[str]) -> str:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if _holds(lines[:middle], key) else (middle, high)
-    return f"line {_begun(lines[:low])}: "
+    return f" (line {_begun(lines[:low])})"
 
 
 def _holds(lines: list[str], key: Sequence[str]) -> bool:
@@ -129,7 +129,7 @@ def _named(document: dict[str, Any], names: list[str], root: type) -> list[str]:
     if not names or names[-1] != "...":
         return names
     table, kind = _get(document, names[:-1]), get_args(_type_at(root, names[:-1]))[-1]
-    return [*names[:-1], next(name for name, each in table.items() if not _fits(kind, each))]
+    return [*names[:-1], *[name for name, each in table.items() if not _fits(kind, each)][:1]]
 
 
 def _fits(kind: type, found: object) -> bool:
@@ -190,7 +190,7 @@ def _bounded(text: str) -> str:
 def _odd(line: str) -> str:
     """A hint at a character that looks like a quote or a space and is none."""
     odd = next((char for char in line.strip() if char in "“”„‘’" or not (char.isprintable() or char == "\t")), None)
-    return f" (the line holds {name_of(odd)})" if odd else ""
+    return f"; the line holds {name_of(odd)}" if odd else ""
 
 
 def _did_you_mean(unknown: str, fields: dict[str, Any]) -> str:

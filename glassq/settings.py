@@ -257,7 +257,7 @@ def parse(text: str, file: str, credentials_directory: str | None = None) -> Set
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: {mistakes.syntax(error, text, Settings)}") from None
     if "file" in document:
-        raise SettingsError(f"{file}: {mistakes.located(text, ['file'])}unknown key file")
+        raise SettingsError(f"{file}: unknown key file{mistakes.located(text, ['file'])}")
 
     def custom(kind: type, value: Any) -> Any:
         if kind is SecretFile:
@@ -274,7 +274,7 @@ def parse(text: str, file: str, credentials_directory: str | None = None) -> Set
         if not fits:
             names = key.split(".")
             where = mistakes.located(text, names)
-            raise SettingsError(f'{file}: {where}{place(names)} = "{value}": expected {expected}')
+            raise SettingsError(f'{file}: {place(names)} = "{value}": expected {expected}{where}')
     return settings
 
 

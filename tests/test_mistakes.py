@@ -28,7 +28,9 @@ def refused(text: str) -> str:
     ],
 )
 def test_a_wrong_value_is_found_however_its_key_is_written(text: str, line: int) -> None:
-    assert refused(text).startswith(f"my.toml: line {line}: [worker] processes = ")
+    said = refused(text)
+    assert said.startswith("my.toml: [worker] processes = ")
+    assert said.endswith(f" (line {line})")
 
 
 ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\n'
@@ -37,17 +39,23 @@ ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\n'
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (ROUTE + ROUTE + 'coalesce = "no"\n', "line 7: [routes.1] coalesce = "),
-        (ROUTE + ROUTE + 'colection = "x"\n', "line 7: unknown key [routes.1] colection; did you mean collection?"),
-        (ROUTE + '\n[[routes]]\nsource = "mirror"\n', "line 5: missing key [routes.1] handler"),
-        ('routes = [{source = "mirror", handler = 5}]\n', "line 1: [routes.0] handler = 5"),
-        ("[queue]\n\n[workers]\n", "line 3: unknown key workers; did you mean worker?"),
-        ("[sources]\n[sources.mirror]\n", "line 2: missing key [sources.mirror] verify_tokens_file"),
-        ('[worker]\ndeadline = "1m"\ngrace = "2m"\n', 'line 3: [worker] grace = "2m": expected shorter than deadline'),
+        (
+            ROUTE + ROUTE + 'coalesce = "no"\n',
+            '[routes.1] coalesce = "no": expected true or false, found the text "no" (line 7)',
+        ),
+        (ROUTE + ROUTE + 'colection = "x"\n', "unknown key [routes.1] colection; did you mean collection? (line 7)"),
+        (ROUTE + '\n[[routes]]\nsource = "mirror"\n', "missing key [routes.1] handler (line 5)"),
+        (
+            'routes = [{source = "mirror", handler = 5}]\n',
+            '[routes.0] handler = 5: expected "package.module:function" or "http://HOST:PORT/PATH" (line 1)',
+        ),
+        ("[queue]\n\n[workers]\n", "unknown key workers; did you mean worker? (line 3)"),
+        ("[sources]\n[sources.mirror]\n", "missing key [sources.mirror] verify_tokens_file (line 2)"),
+        ('[worker]\ndeadline = "1m"\ngrace = "2m"\n', '[worker] grace = "2m": expected shorter than deadline (line 3)'),
     ],
 )
 def test_a_mistake_of_any_kind_is_found(text: str, says: str) -> None:
-    assert refused(text).startswith(f"my.toml: {says}")
+    assert refused(text) == f"my.toml: {says}"
 
 
 def test_a_value_that_does_not_stand_in_the_file_has_no_line() -> None:
@@ -56,8 +64,8 @@ def test_a_value_that_does_not_stand_in_the_file_has_no_line() -> None:
 
 def test_a_key_is_found_in_the_first_line_and_in_the_last() -> None:
     text = "a = 1\n" + "# c\n" * 500 + "b.c = [\n1,\n]"
-    assert located(text, ["a"]) == "line 1: "
-    assert located(text, ["b", "c", "0"]) == "line 502: "
+    assert located(text, ["a"]) == " (line 1)"
+    assert located(text, ["b", "c", "0"]) == " (line 502)"
     assert located(text, ["d"]) == ""
 
 
@@ -66,21 +74,21 @@ def test_a_key_is_found_in_the_first_line_and_in_the_last() -> None:
     [
         (
             "[queue]\n  tube = tube # my\n",
-            "line 2: is not TOML: expected a value: a number, true, false, or a text in quotes at column 10: tube =",
+            "is not TOML: expected a value: a number, true, false, or a text in quotes (line 2, column 10): tube =",
         ),
-        ("[queue\n", "line 1: is not TOML: expected ']' at the end of a table declaration at column 7: [queue"),
-        ("[queue]\ntube =", "line 2: is not TOML: what begins here does not end: tube ="),
-        ("\n\nprocesses 4\n", "line 3: is not TOML: expected KEY = VALUE at column 11: processes 4"),
+        ("[queue\n", "is not TOML: expected ']' at the end of a table declaration (line 1, column 7): [queue"),
+        ("[queue]\ntube =", "is not TOML: what begins here does not end (line 2): tube ="),
+        ("\n\nprocesses 4\n", "is not TOML: expected KEY = VALUE (line 3, column 11): processes 4"),
         (
             '[queue]\ntube = "a\nttr = "2m"\n',
-            'line 2: is not TOML: a text without its closing quote at column 10: tube = "a',
+            'is not TOML: a text without its closing quote (line 2, column 10): tube = "a',
         ),
-        ('[queue]\ntube = "a"\n\ntube = "b"\n', 'line 4: is not TOML: the key is there twice at column 11: tube = "b"'),
-        ("[queue]\n[queue]\n", "line 2: is not TOML: the section is there twice: [queue]"),
-        ('[queue]\ntube = """\na\n', 'line 2: is not TOML: what begins here does not end: tube = """'),
-        ("# c\nroutes = [\n1,\n\n", "line 2: is not TOML: what begins here does not end: routes = ["),
-        ("[queue]\ntube = “a”\n", "(the line holds U+201C LEFT DOUBLE QUOTATION MARK): tube = “a”"),
-        ('[queue]\ntube\u00a0= "a"\n', '(the line holds U+00A0 NO-BREAK SPACE): tube\\u00a0= "a"'),
+        ('[queue]\ntube = "a"\n\ntube = "b"\n', 'is not TOML: the key is there twice (line 4, column 11): tube = "b"'),
+        ("[queue]\n[queue]\n", "is not TOML: the section is there twice (line 2, column 7): [queue]"),
+        ('[queue]\ntube = """\na\n', 'is not TOML: what begins here does not end (line 2): tube = """'),
+        ("# c\nroutes = [\n1,\n\n", "is not TOML: what begins here does not end (line 2): routes = ["),
+        ("[queue]\ntube = “a”\n", "; the line holds U+201C LEFT DOUBLE QUOTATION MARK (line 2, column 8): tube = “a”"),
+        ('[queue]\ntube\u00a0= "a"\n', '; the line holds U+00A0 NO-BREAK SPACE (line 2, column 5): tube\\u00a0= "a"'),
     ],
 )
 def test_what_is_not_toml_is_shown_with_its_line(text: str, says: str) -> None:

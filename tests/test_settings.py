@@ -48,9 +48,9 @@ MISTAKES = [
     (at("worker", "processes = 0"), "[worker] processes = 0: expected a whole number, at least 1"),
     (
         at("worker", 'processes = "four"'),
-        'line 2: [worker] processes = "four": expected a whole number, found the text "four"',
+        '[worker] processes = "four": expected a whole number, found the text "four" (line 2)',
     ),
-    (at("worker", 'processes = "4"'), 'found the text "4"; write it without quotes'),
+    (at("worker", 'processes = "4"'), 'found the text "4"; write it without quotes (line 2)'),
     (at("worker", "processes = true"), "[worker] processes = true: expected a whole number, found true"),
     (at("worker", "processes = 4.5"), "[worker] processes = 4.5: expected a whole number, found the number 4.5"),
     (at("worker", "processes = [4]"), "[worker] processes = [4]: expected a whole number, found a list"),
@@ -96,7 +96,7 @@ MISTAKES = [
     ("[routes]\n", "routes = {}: expected sections in double brackets, such as [[routes]], found a section"),
     (
         at("push.targets", 'default = "http://h"\nmail = "h"'),
-        'line 3: [push.targets] mail = "h": expected "http://HOST',
+        '[push.targets] mail = "h": expected "http://HOST',
     ),
     ("[sources.mirror]\n", "missing key [sources.mirror] verify_tokens_file"),
     ('[[routes]]\nsource = "mirror"\n', "missing key [routes.0] handler"),

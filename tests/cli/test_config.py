@@ -30,11 +30,6 @@ def test_right_settings_are_printed_whole_and_without_secrets(right: Cli) -> Non
     assert "s3cret" not in said.out
 
 
-def test_a_secret_file_as_an_editor_on_windows_saves_it_is_right(right: Cli) -> None:
-    (right.directory / "tokens").write_bytes(b"\xef\xbb\xbfs3cret-token\r\n")
-    assert right("config", "check").code == 0
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [
