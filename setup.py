@@ -31,13 +31,12 @@ RUN = [
 # gunicorn's HTTP parser in C. It has no ready-made builds for Linux, so it needs a C compiler; without it gunicorn uses
 # its own parser in Python.
 FAST = ["gunicorn_h1c>=0.6.10"]
-DEMO = ["pillow>=10.1"]
 # examples/glassware is a Flask program
 EXAMPLE = ["flask>=3.0"]
-TEST = ["coverage>=7.6", "hypothesis>=6.100", "pytest>=9.2", "pytest-cov>=5.0", "pytest-xdist>=3.6"]
+TEST = ["coverage>=7.6", "hypothesis>=6.100", "pillow>=10.1", "pytest>=9.2", "pytest-cov>=5.0", "pytest-xdist>=3.6"]
 CHECK = ["mypy>=1.11", "ruff>=0.6", "types-pyyaml>=6.0"]
 
-# found by `glassq.settings.installed_file`, or for an administrator to copy
+# for an administrator to copy
 CONF = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "conf").iterdir())]
 
 setup(
@@ -48,12 +47,22 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=find_packages(include=["glassq", "glassq.*"]),
-    package_data={"glassq": ["py.typed", "glass/*.json"]},
+    packages=[*find_packages(include=["glassq", "glassq.*"]), "glassq.conf"],
+    # gunicorn.conf.py, for `glassq.settings.installed_file`: pip puts data_files where nobody finds them with --target
+    package_dir={"glassq.conf": "conf"},
+    package_data={"glassq": ["py.typed", "glass/*.json", "dev/pictures/*"]},
     data_files=[("share/glassq", CONF)],
-    scripts=["bin/glassq", "bin/glassq-web", "bin/glassq-worker"],
+    # and no scripts=: pip gives those a first line that ends at the first space of the environment's path
+    entry_points={
+        "console_scripts": [
+            "glassq = glassq.cli.main:main",
+            "glassq-web = glassq.programs.web:main",
+            "glassq-worker = glassq.programs.worker:main",
+        ]
+    },
     install_requires=RUN,
-    extras_require={"fast": FAST, "demo": DEMO, "example": EXAMPLE, "dev": DEMO + EXAMPLE + TEST + CHECK},
+    # "demo" needs nothing more by now; it stays for who asks for it
+    extras_require={"fast": FAST, "demo": [], "example": EXAMPLE, "dev": EXAMPLE + TEST + CHECK},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: No Input/Output (Daemon)",

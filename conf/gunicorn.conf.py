@@ -11,9 +11,9 @@ from glassq import log
 from glassq.intake.gate import Gate
 from glassq.intake.listen import addresses
 from glassq.intake.wsgi import Lines
-from glassq.settings import load
+from glassq.settings import INTAKE, load
 
-_settings = load(None, os.environ)
+_settings = load(None, os.environ, INTAKE)
 _intake = _settings.intake
 
 bind = [str(each) for each in addresses(_settings)]

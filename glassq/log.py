@@ -1,8 +1,13 @@
 """Log lines: one per event, on standard error, that no sender can forge.
 
-Whoever logs writes the event in words and passes values through `kv`:
+A module of glassq makes a logger of its own, writes the event in words, and passes values through `kv`:
 
+    log = logger("glassq.intake")
     log.warning("ping refused %s", kv(status=400, reason=error.title))
+
+Once `setup` was called, such a logger depends on nothing in Python's `logging` that others can change: not on levels,
+handlers, filters or factories, nor on being disabled. Handlers run in our processes, and may do all that as they like.
+Before `setup`, in a program that only imports glassq, our lines go where the program sends those of any library.
 """
 
 from __future__ import annotations
@@ -12,15 +17,20 @@ import logging
 import os
 import re
 import sys
+import time
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Anything that could end a line, move a cursor or hide text in a terminal.
 _UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+_LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 _PLAIN = re.compile(r"[\w.,:;/@%+*()\[\]<>#~^!?&|-]+")
 
 
@@ -71,6 +81,11 @@ def _unsaid(record: logging.LogRecord) -> Pairs:
     return kv(**{key: value for key, value in subject.fields.items() if key not in said})
 
 
+def _level(record: logging.LogRecord) -> str:
+    """The name of its level; our own ones may have been renamed for the process (logging.addLevelName)."""
+    return _LEVELS.get(record.levelno) or record.levelname.lower()
+
+
 def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
@@ -80,11 +95,59 @@ def _value(value: object) -> str:
     return '"' + text.replace('"', "'") + '"'
 
 
-class Formatter(logging.Formatter):
-    """`2026-01-31T12:00:00+0000 warning glassq.intake[4711]: words key=value`; tracebacks keep their lines."""
+class _Output:
+    """Where our own lines go: nowhere else than to Python's `logging` until `setup` was called."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelword)s %(name)s[%(process)d]: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+    handler: logging.Handler | None = None
+    # the stream, if it is ours to close
+    stream: TextIO | None = None
+
+
+_output = _Output()
+
+
+class _Logger(logging.Logger):
+    """One of ours. Once `setup` was called, nothing is asked of it that a handler can change from outside."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name logging calls
+        if _output.handler is None:
+            return super().isEnabledFor(level)
+        return level >= _output.handler.level
+
+    def makeRecord(  # noqa: N802 - the name logging calls
+        self, name: str, level: int, fn: str, lno: int, msg: object, args: Any, exc_info: Any, *rest: Any, **more: Any
+    ) -> logging.LogRecord:
+        if _output.handler is None:
+            return super().makeRecord(name, level, fn, lno, msg, args, exc_info, *rest, **more)
+        return logging.LogRecord(name, level, fn, lno, msg, args, exc_info)
+
+    def handle(self, record: logging.LogRecord) -> None:
+        if _output.handler is None:
+            super().handle(record)
+        else:
+            _output.handler.handle(record)
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of this name, from now on one that nothing can silence that is done to Python's `logging`."""
+    made = logging.getLogger(name)
+    # a program may have had it before us, to set its level
+    made.__class__ = _Logger
+    return made
+
+
+class Formatter(logging.Formatter):
+    """`2026-01-31T12:00:00+0000 warning glassq.intake[4711]: words key=value`; tracebacks keep their lines.
+
+    Without `stamped` it is `warning glassq.intake: words key=value`, for readers that note time and pid by themselves.
+    """
+
+    # recipes set logging.Formatter.converter for a whole process
+    converter = staticmethod(time.localtime)
+
+    def __init__(self, *, stamped: bool = True) -> None:
+        form = "%(asctime)s %(levelword)s %(name)s[%(process)d]: %(message)s"
+        super().__init__(form if stamped else "%(levelword)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
         self._second = (0, "")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as logging calls it
@@ -95,7 +158,9 @@ class Formatter(logging.Formatter):
         return self._second[1]
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name logging calls
-        record.levelword = record.levelname.lower()
+        record.levelword = _level(record)
+        # None where a handler has set logging.logProcesses to False
+        record.process = record.process or os.getpid()
         words = record.message.replace("\n", "\\n").replace("\t", "\\t")
         record.message = escape(f"{words} {_unsaid(record)}".rstrip())
         return super().formatMessage(record)
@@ -116,9 +181,9 @@ class JsonFormatter(logging.Formatter):
         words = tuple("" if isinstance(each, Pairs) else each for each in arguments)
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
+            "level": _level(record),
             "logger": record.name,
-            "pid": record.process,
+            "pid": record.process or os.getpid(),
             "event": str(record.msg % words).rstrip() if words else record.getMessage(),
         }
         for each in (*_said(record), _unsaid(record)):
@@ -155,19 +220,48 @@ class _Lines(logging.StreamHandler[TextIO]):
                 self.stream.write(self.format(logging.LogRecord(*line)) + self.terminator)
 
 
+class _Others(_Lines):
+    """The lines of handlers and libraries, but for those that a handler of their own writes to the same stream."""
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        return super().filter(record) and not any(map(self._writes_too, _handlers_of(record)))
+
+    def _writes_too(self, other: logging.Handler) -> bool:
+        if other is self or not isinstance(other, logging.StreamHandler):
+            return False
+        return other.stream is self.stream or _identity(other.stream) == _identity(self.stream) != ""
+
+
+def _handlers_of(record: logging.LogRecord) -> Iterator[logging.Handler]:
+    """Those that Python's `logging` gives the record to."""
+    current: logging.Logger | None = logging.getLogger(record.name)
+    while current is not None:
+        yield from (each for each in current.handlers if record.levelno >= each.level)
+        current = current.parent if current.propagate else None
+
+
 def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "text", journal: str | None = None) -> None:
-    """Sends every logger's lines to `stream` (standard error). Called once, at the root.
+    """Sends our lines to `stream` (standard error), and those of every other logger too, until they are configured
+    otherwise. Called at the root, again where the settings change.
 
     `form` is "text" or "json". `journal` is systemd's JOURNAL_STREAM: where the stream is that one, lines bear their
-    priority.
+    priority, and a text leaves time and pid to the journal. An object has them everywhere: it may travel on alone.
     """
     # nothing here prints threads, tasks or source lines (see "Optimization" in the Logging HOWTO)
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks", "_srcfile"):
         setattr(logging, name, None)
-    handler = _Lines(stream or sys.stderr)
-    formatter = JsonFormatter() if form == "json" else Formatter()
-    handler.setFormatter(_Journal(formatter) if journal and journal == _identity(handler.stream) else formatter)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    others = _Others(stream or sys.stderr)
+    own = _duplicate(others.stream)
+    ours = _Lines(own or others.stream)
+    in_journal = bool(journal) and journal == _identity(others.stream)
+    formatter = JsonFormatter() if form == "json" else Formatter(stamped=not in_journal)
+    for handler in (others, ours):
+        handler.setFormatter(_Journal(formatter) if in_journal else formatter)
+    ours.setLevel(level.upper())
+    before, _output.handler, _output.stream = _output.stream, ours, own
+    if before is not None:
+        before.close()
+    logging.basicConfig(level=level.upper(), handlers=[others], force=True)
     # Google's and HTTP libraries' own lines name URLs with users' ids; their warnings are enough.
     for name in ("google", "httplib2"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -176,10 +270,29 @@ def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "tex
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def release() -> None:
+    """Undoes `setup` for our own lines: they go where the program sends those of any library."""
+    before, _output.handler, _output.stream = _output.stream, None, None
+    if before is not None:
+        before.close()
+
+
+def _duplicate(stream: TextIO) -> TextIO | None:
+    """The same file under a descriptor of its own, so that closing or replacing `stream` ends no line of ours.
+
+    None where it is no file.
+    """
+    try:
+        encoding, descriptor = stream.encoding, os.dup(stream.fileno())
+        return open(descriptor, "w", buffering=1, encoding=encoding, errors="backslashreplace")  # noqa: PTH123
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 def _identity(stream: TextIO) -> str:
     """Device and inode of a stream, as JOURNAL_STREAM has them (systemd.exec(5)); "" where it is no file."""
     try:
         found = os.fstat(stream.fileno())
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         return ""
     return f"{found.st_dev}:{found.st_ino}"

@@ -1,30 +1,74 @@
-"""Texts and bodies out of pings as people may see them: without secrets."""
+"""Texts and bodies out of pings as people may see them: without secrets.
+
+A secret is known by its key (`verify_token`, `Cookie`, `client_secret`). A value behind the key is masked; a sentence
+about it stays: "password: the user must log in". Masking twice changes nothing. The time is in proportion to the text,
+whatever it says; yet cut a text of any length first.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import string
+from itertools import pairwise
 from typing import Any
 
 MASK = "***"
 # Of a body that is no JSON, so many characters are shown.
 MAX_TEXT = 4_000
+# How far a key may reach on both sides of the word that makes it one, in characters.
+_REACH = 60
+# Of a text that must fit into one line, so many characters are shown.
+MAX_LINE = 300
 
 # a userToken is the name of a user, whom the operator must know
 _SENSITIVE = (
-    r"(?<!user)token|secret|passw|passphrase|credential|authori[sz]ation|api_?-?key|private_?-?key|signature|cookie"
+    r"(?<!user)token|secret|passw|pwd|passphrase|credential|authori[sz]ation|api[-_]?key|private[-_]?key"
+    r"|access[-_]?key|signature|cookie"
 )
 _SECRET_KEY = re.compile(_SENSITIVE, re.IGNORECASE)
-# In a text: key=value, "key": "value" (also of JSON that was cut off), and what stands in an Authorization header.
-_VALUE = r""""(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|[^\s"'&,;}\]]+"""
-_SECRET_PAIR = re.compile(
-    rf"""([\w.-]{{0,60}}(?:{_SENSITIVE})[\w.-]{{0,60}}(?:["']\s*:|=)\s*|\b(?:bearer|basic)\s+)(?:{_VALUE})""",
+# What is called so is no secret itself: token_uri, verify_tokens_file, token_type.
+_HARMLESS = re.compile(r"[-_.]?(?:files?|path|dir|type|ur[il]|expir[a-z]*|count)$", re.IGNORECASE)
+# What a key may have behind that word where only a colon follows. InvalidTokenError is none.
+_REST = re.compile(r"(?:or?d|[-_]?(?:key|value|hash|header|access|id|token|secret|s|\d{1,4}))*", re.IGNORECASE)
+_KEY_CHARACTERS = string.ascii_letters + string.digits + "_.-"
+# From the sensitive word to where the value begins. Quotes are behind backslashes where JSON is inside of a string.
+_KEY = re.compile(
+    rf"(?P<word>{_SENSITIVE})(?P<rest>[\w.-]{{0,{_REACH}}}+)(?P<close>\\{{0,15}}[\"'])?"
+    r"(?P<separator>[ \t]{0,8}(?:[:!=]?={1,2}>?|:|%3D)\s{0,8})"
+    r"(?P<scheme>(?:bearer|basic|digest|token|negotiate|ntlm|oauth|hawk|apikey|aws4-hmac-sha256) {1,8})?",
     re.IGNORECASE,
 )
-# up to the last @ before the path: a password may hold one
-_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
-_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
+# The kinds of values: quoted, perhaps cut off; a list or an object; the pairs of a cookie; a word.
+_ESCAPED = re.compile(r"b?(?P<quote>\\{1,15}[\"'])(?s:.*?)(?:(?<!\\)(?P=quote)|\Z)")
+_QUOTED = re.compile(r"""b?(?:"[^"\\]*(?:\\[\s\S][^"\\]*)*"?|'[^'\\]*(?:\\[\s\S][^'\\]*)*'?)""")
+_NESTED = re.compile(r"[\[{][^\]}]*[\]}]?")
+_COOKIES = re.compile(r"""[^\s=;,"']+=[^\s;,"']*(?:;\s{0,8}[^\s=;,"']+(?:=[^\s;,"']*)?)*""")
+_WORD = re.compile(r"""(?:[^\s"'&,;}\])\\]|\\(?![nrt"'\\]))+""")
+# The credentials of a scheme that has several, to the end of the line.
+_PARAMETERS = re.compile(r"[\w-]{1,40}=[^\n\\]*")
+_WITH_PARAMETERS = ("digest", "hawk", "oauth", "aws4-hmac-sha256")
+# Nothing but the end of its line or of its item follows a word that stands alone.
+_ALONE = re.compile(r"""[ \t]*(?:\Z|[\r\n,;)}\]"'&\\])""")
+_LINE_START = re.compile(r"(?:\A|\n|\\n)[ \t|>+-]*\Z")
+_CLASS_NAME = re.compile(r"(?:\w+\.)*[A-Z][a-z]+")
+_PATH = re.compile(r"(?:[a-z][a-z0-9+.-]{1,20}:)?//|\.{0,2}/[\w.-]+/|~/", re.IGNORECASE)
+_PHRASE = re.compile(r"[A-Za-z]{1,15}(?:[-_./:][A-Za-z]{1,15})+")
+# Words that say how it is with a secret, and types: never one itself.
+_PROSE = re.compile(
+    r"a|absent|accepted|an|any|are|basic|be|bearer|bool|bytes|cannot|changed|denied|dict|empty|error|expected|expires"
+    r"|expired|failed|false|forbidden|found|has|int|invalid|is|it|list|malformed|mismatch|missing|must|no|none|not|null"
+    r"|object|ok|optional|present|refused|rejected|required|revoked|set|should|str|string|the|true|truncated"
+    r"|unauthorized|undefined|unknown|unset|unused|valid|was|wrong"
+)
+# In a URL: a password, a name that is a key, and short names of what signs a request.
+_PASSWORD = re.compile(r"""(://[^\s/:@"'?#]*:)[^\s/"']*@""")
+_USER = re.compile(r"""(://)([^\s/:@"'?#]{16,})@""")
+_QUERY = re.compile(
+    r"""([?&](?:key|sig|auth|pass|sid|hmac)=)[^\s&#"'<>\\]+|([?&]code=)[^\s&#"'<>\\]{16,}""", re.IGNORECASE
+)
+_SCHEME = re.compile(rf"\b((?:bearer|basic)[ ]{{1,8}})({_WORD.pattern})(?![\"'])", re.IGNORECASE)
 
 
 def masked_body(body: bytes) -> Any:
@@ -32,27 +76,118 @@ def masked_body(body: bytes) -> Any:
     try:
         return _masked(json.loads(body, parse_float=_float, parse_constant=str))
     except (ValueError, RecursionError):
-        text = body.decode("utf-8", "backslashreplace")
-        cut = f" … ({len(body)} bytes in all)" if len(text) > MAX_TEXT else ""
+        # a character is four bytes at most
+        text = body[: 4 * MAX_TEXT].decode("utf-8", "backslashreplace")[:MAX_TEXT]
+        cut = f" … ({len(body)} bytes in all)" if len(body) > 4 * MAX_TEXT or len(text) == MAX_TEXT else ""
         return masked_text(text)[:MAX_TEXT] + cut
 
 
 def masked_text(text: str) -> str:
-    """The text with whatever follows a key that looks like a secret's masked."""
-    return _SECRET_PAIR.sub(rf"\1{MASK}", text)
+    """The text with the values of keys that look like a secret's masked, and passwords and keys in URLs."""
+    pieces: list[str] = []
+    kept = at = 0
+    while found := _KEY.search(text, at):
+        at = found.end()
+        end = _end_of_secret(text, found)
+        if end > at:
+            pieces += (text[kept:at], MASK)
+            kept = at = end
+    text = "".join((*pieces, text[kept:]))
+    text = _SCHEME.sub(lambda each: each[1] + (MASK if _looks_random(each[2], "-._~+/=") else each[2]), text)
+    text = _PASSWORD.sub(rf"\1{MASK}@", text)
+    text = _USER.sub(lambda each: f"{each[1]}{MASK}@" if _looks_random(each[2]) else each[0], text)
+    return _QUERY.sub(lambda each: f"{each[1] or each[2]}{MASK}", text)
 
 
-def without_password(url: str) -> str:
-    """The URL with any password in it masked."""
-    return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
+def _end_of_secret(text: str, found: re.Match[str]) -> int:
+    """Where the value behind a key ends; the end of `found` where nothing there is a secret."""
+    begin, at = found.start(), found.end()
+    before = text[max(0, begin - _REACH) : begin]
+    prefix = before[len(before.rstrip(_KEY_CHARACTERS)) :]
+    name = f"{prefix}{found['word']}{found['rest']}"
+    separator = found["separator"]
+    if _HARMLESS.search(name):
+        return at
+    if separator == "=" or separator.lower() == "%3d":
+        return _end_of_value(text, at)
+    # the quotes around a key of JSON, not those around a path that ends like one
+    in_quotes = bool(found["close"]) and before[: len(before) - len(prefix)].endswith(('"', "'"))
+    opened = _ESCAPED.match(text, at) or _QUOTED.match(text, at)
+    if separator.strip() != ":":
+        # an assignment: in a line of code the value is mostly an expression
+        inner = opened[0] if opened else _word(text, at)
+        return _end_of_value(text, at) if opened or _looks_random(inner) else at
+    if in_quotes and (opened or text[at : at + 1] in tuple("[{0123456789-")):
+        return _end_of_value(text, at)
+    line_start = bool(_LINE_START.search(text[max(0, begin - len(prefix) - 20) : begin - len(prefix)]))
+    if not _REST.fullmatch(found["rest"]):
+        return at
+    return _end_behind_colon(text, found, prefix, line_start=line_start)
+
+
+def _end_behind_colon(text: str, found: re.Match[str], prefix: str, *, line_start: bool) -> int:
+    """The same for `Key: value`, which may be a header's line or a sentence."""
+    at, word = found.end(), found["word"].lower()
+    if word == "cookie" and (cookies := _COOKIES.match(text, at)):
+        return cookies.end()
+    if (found["scheme"] or "").strip().lower() in _WITH_PARAMETERS:
+        parameters = _PARAMETERS.match(text, at)
+        return parameters.end() if parameters else at
+    compound = bool(prefix) or "-" in found[0] or "_" in found[0] or word.startswith("authori")
+    if opened := _ESCAPED.match(text, at) or _QUOTED.match(text, at):
+        return opened.end() if compound or line_start or _looks_random(opened[0].strip("\\\"'")) else at
+    value = _word(text, at)
+    end = at + len(value)
+    said = value.rstrip(".!?:").lower()
+    if not said or _PROSE.fullmatch(said) or _PATH.match(value):
+        return at
+    if _looks_random(value):
+        return end
+    counted = said.isdigit() and found["rest"].lower().endswith("s")
+    certain = line_start or (compound and not _CLASS_NAME.fullmatch(prefix))
+    return end if certain and not counted and _ALONE.match(text, end) else at
+
+
+def _end_of_value(text: str, at: int) -> int:
+    for kind in (_ESCAPED, _QUOTED, _NESTED, _WORD):
+        if value := kind.match(text, at):
+            return value.end()
+    return at
+
+
+def _word(text: str, at: int) -> str:
+    found = _WORD.match(text, at)
+    return found[0] if found else ""
+
+
+def _looks_random(word: str, joints: str = "") -> bool:
+    """Whether it is rather made by a machine than a word of a language; `joints` are characters that words have not."""
+    word = word[:200].rstrip(".!?:")
+    if len(word) >= 20:
+        return not _PHRASE.fullmatch(word)
+    digit, letter = any(map(str.isdigit, word)), any(map(str.isalpha, word))
+    if len(word) >= 6 and digit:
+        return letter or word.isdigit()
+    turns = sum(one.islower() and other.isupper() for one, other in pairwise(word))
+    return turns > 1 or any(joint in word for joint in joints)
+
+
+def masked_line(text: str) -> str:
+    """The first line of the text, masked, without control characters and of MAX_LINE characters at the most."""
+    line = masked_text(text.strip().partition("\n")[0][:MAX_LINE])
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def _masked(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: MASK if _SECRET_KEY.search(key) and each else _masked(each) for key, each in value.items()}
+        return {key: MASK if _is_secret(key) and each else _masked(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_masked(each) for each in value]
-    return value
+    return masked_text(value) if isinstance(value, str) else value
+
+
+def _is_secret(key: str) -> bool:
+    return bool(_SECRET_KEY.search(key)) and not _HARMLESS.search(key)
 
 
 def _float(text: str) -> float | str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 import msgspec
 
 from glassq.files import name_of
-from glassq.mask import MASK, masked_body, masked_text, without_password
+from glassq.mask import MASK, masked_body, masked_text
+from glassq.values import SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 MAX_SHOWN = 120
 _MAX_LINE = 2000
 
-_PATH = re.compile(r"""\s*[\w.]+\s*=\s*["']?[/$.~].*""")
+# A secret in place of the path of its file.
+_NO_PATH = re.compile(r"""((?:token|secret|key)s?_file=)(?!["']?[/$.~])\S.*""")
 # else it says "at end of document"
 _WHERE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 # What tomllib says, and what to do about it; tomllib's own words for all else.
@@ -71,7 +73,9 @@ def value(error: msgspec.ValidationError, text: str, document: dict[str, Any], r
     names = _named(document, names, root)
     found = _get(document, names)
     expected = _expected(said, found, root, names)
-    return f"{place(names)} = {_shown_value(names[-1], found)}: {expected}{located(text, names)}"
+    # what is wrong with the path of a secret's file is mostly that the secret itself stands there
+    shown = f'"{MASK}"' if _type_at(root, names) is SecretFile and found else _shown_value(names[-1], found)
+    return f"{place(names)} = {shown}: {expected}{located(text, names)}"
 
 
 def place(key: Sequence[str]) -> str:
@@ -163,10 +167,8 @@ def _found(name: str, found: Any) -> str:
 
 
 def _shown_value(name: str, found: Any) -> str:
-    """The value as JSON, masked where the key looks like a secret's and the value does not look like a path."""
-    if not (isinstance(found, str) and found.startswith(("/", "$", ".", "~"))):
-        found = masked_body(msgspec.json.encode({name: found}))[name]
-    return _bounded(without_password(msgspec.json.encode(found).decode()))
+    """The value as JSON, without secrets."""
+    return _bounded(msgspec.json.encode(masked_body(msgspec.json.encode({name: found}))[name]).decode())
 
 
 def _shown_line(line: str, root: type) -> str:
@@ -177,9 +179,8 @@ def _shown_line(line: str, root: type) -> str:
         # perhaps a secret that was pasted here
         return MASK
     pairs = re.sub(r"\s*=\s*", "=", line)
-    if not _PATH.fullmatch(line) and masked_text(pairs) != pairs:
-        line = masked_text(pairs)
-    return _bounded(without_password(line))
+    masked = masked_text(_NO_PATH.sub(rf"\1{MASK}", pairs))
+    return _bounded(line if masked == pairs else masked)
 
 
 def _bounded(text: str) -> str:
@@ -194,7 +195,8 @@ def _odd(line: str) -> str:
 
 
 def _did_you_mean(unknown: str, fields: dict[str, Any]) -> str:
-    known = [name for name in fields if name != "file"]
+    # these two are not written in the file
+    known = [name for name in fields if name not in ("file", "ignored")]
     return _close(unknown, known) or (f"; expected one of: {', '.join(known)}" if known else "")
 
 

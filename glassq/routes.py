@@ -5,15 +5,13 @@ A handler is a function of a delivery, or of a delivery and a Context:
     def handle(delivery: Delivery) -> str | dict | None: ...
     def handle(delivery: Delivery, context: Context) -> str | dict | None: ...
 
-What it returns (a string or a small dict) is written to the ledger as the result.
+handler.py says how other functions are called. What it returns (a string or a small dict) is the result in the ledger.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import inspect
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -21,16 +19,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import msgspec
+
 from glassq.errors import GlassqError, SettingsError
-from glassq.log import kv
+from glassq.excerpts import MAX_MESSAGE, words_of
+from glassq.handler import as_handler, finished
+from glassq.log import kv, logger
 from glassq.settings import Route
 from glassq.values import HandlerName
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from glassq.delivery import Delivery
     from glassq.settings import Settings
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 T = TypeVar("T")
 # What a program puts with glassq.taskqueue is for an HTTP endpoint.
@@ -91,10 +95,23 @@ class Destination:
     handler: Handler
     tube: str = ""
 
+    def work(self, delivery: Delivery, context: Context) -> Result:
+        """What the handler returns for the delivery. Raises what it raises, and Bury where its work is not over."""
+        return cast("Result", finished(self.handler(_copy(delivery), context)))
+
     def rule(self, delivery: Delivery, context: Context) -> Any:
         """The RetryRule that the handler brings for this delivery; None where it has none."""
         rule = getattr(self.handler, "rule", None)
-        return None if rule is None else rule(delivery, context)
+        return None if rule is None else rule(_copy(delivery), context)
+
+
+def _copy(delivery: Delivery) -> Delivery:
+    """The handler's own: what it changes in labels or details is in no later attempt."""
+    # by JSON, which it came from: copy.deepcopy takes no deep nesting
+    details = (msgspec.json.decode(msgspec.json.encode(each.detail)) for each in delivery.evidence)
+    pairs = zip(delivery.evidence, details, strict=True)
+    evidence = tuple(msgspec.structs.replace(each, detail=detail) for each, detail in pairs)
+    return msgspec.structs.replace(delivery, labels=dict(delivery.labels), evidence=evidence)
 
 
 class Routes:
@@ -110,16 +127,7 @@ class Routes:
         another reason may be well when a delivery comes: it is tried again then.
         """
         for destination in self._destinations:
-            make = getattr(destination.handler, "needed", None)
-            if make is None:
-                continue
-            try:
-                context.once(make)
-            except SettingsError:
-                raise
-            except Exception as error:
-                why = error if isinstance(error, GlassqError) else f"{type(error).__name__}: {error}"
-                log.warning("not ready for deliveries yet %s", kv(why=why))
+            _prepare(destination.handler, context)
 
     def match(self, delivery: Delivery) -> Destination | None:
         """Where this delivery goes, or None where no route matches."""
@@ -135,20 +143,62 @@ def load(settings: Settings, endpoint: Callable[[Route], Destination]) -> Routes
     `endpoint` makes what a route leads to whose handler is a URL. With a [push] section tasks have a route too, after
     all others. Raises SettingsError where there is no route, or a handler cannot be imported or called.
     """
-    if not settings.routes and settings.push is None:
-        raise SettingsError(
-            f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:f"'
-        )
+    if problem := without_routes(settings):
+        raise SettingsError(problem)
+    return Routes([make() for _, make in _makers(settings, endpoint)])
+
+
+def without_routes(settings: Settings) -> str:
+    """Why a pool with these settings has nothing to work; "" where it has a route."""
+    if settings.routes or settings.push is not None:
+        return ""
+    return f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:f"'
+
+
+def examine(
+    settings: Settings, endpoint: Callable[[Route], Destination], context: Context
+) -> Iterator[tuple[Route, str]]:
+    """Each route, and why a pool would not start with it ("": it would): what `load` and `prepare` say of it alone."""
+    for route, make in _makers(settings, endpoint):
+        try:
+            _prepare(make().handler, context)
+        except SettingsError as error:
+            yield route, str(error)
+        else:
+            yield route, ""
+
+
+def _makers(
+    settings: Settings, endpoint: Callable[[Route], Destination]
+) -> Iterator[tuple[Route, Callable[[], Destination]]]:
+    """Each route, that of tasks last, and what loads its handler."""
     home = str(Path(settings.file).resolve().parent)
     if settings.file and home not in sys.path:
         sys.path.append(home)
     wanted = settings.routes if settings.push is None else (*settings.routes, TASKS)
-    return Routes(
-        [
-            endpoint(route) if route.handler.is_url else Destination(route, _load(route.handler, index, settings.file))
-            for index, route in enumerate(wanted)
-        ]
-    )
+    for index, route in enumerate(wanted):
+        if route.handler.is_url:
+            yield route, functools.partial(endpoint, route)
+        else:
+            yield route, functools.partial(_destination, route, index, settings.file)
+
+
+def _destination(route: Route, index: int, file: str) -> Destination:
+    return Destination(route, _load(route.handler, index, file))
+
+
+def _prepare(handler: Handler, context: Context) -> None:
+    """Makes what the handler needs, as `Routes.prepare` promises."""
+    make = getattr(handler, "needed", None)
+    if make is None:
+        return
+    try:
+        context.once(make)
+    except SettingsError:
+        raise
+    except Exception as error:
+        why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
+        log.warning("not ready for deliveries yet %s", kv(why=why))
 
 
 def _load(name: str, index: int, file: str) -> Handler:
@@ -157,34 +207,5 @@ def _load(name: str, index: int, file: str) -> Handler:
     try:
         handler = getattr(importlib.import_module(module_name), function_name)
     except (Exception, SystemExit) as error:
-        raise SettingsError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise SettingsError(f"{where}: cannot be imported: {words_of(error, MAX_MESSAGE)}") from error
     return as_handler(handler, where)
-
-
-def as_handler(function: Callable[..., Result], where: str) -> Handler:
-    """The function as a handler of two arguments. Raises SettingsError, which begins with `where`, for what is none."""
-    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        # called, it would do nothing, and the delivery would count as done
-        raise SettingsError(f"{where}: expected a plain function, without async and yield")
-    if _takes(function, "delivery", "context"):
-        return function
-    if _takes(function, "delivery"):
-        return _of_one(function)
-    raise SettingsError(f"{where}: expected a function of (delivery) or (delivery, context)")
-
-
-def _of_one(handler: Callable[[Delivery], Result]) -> Handler:
-    # wraps: what `needs` and `retried_by` have marked stays marked
-    @functools.wraps(handler)
-    def work(delivery: Delivery, _context: Context) -> Result:
-        return handler(delivery)
-
-    return work
-
-
-def _takes(handler: Any, *arguments: object) -> bool:
-    try:
-        inspect.signature(handler).bind(*arguments)
-    except (TypeError, ValueError):
-        return False
-    return True

@@ -9,7 +9,7 @@ the two).
 from __future__ import annotations
 
 import json
-import sys
+import math
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -35,10 +35,19 @@ from glassq.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
+# The sections that a program reads. A mistake in a section that only others read must not stop it.
+INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
+POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
+TASKS = frozenset({"queue", "push", "intake"})
+
+# A job's lease outlasts the longest attempt by this, in seconds: the time to reserve it, to notice an overrun, to kill.
+LEASE_MARGIN = 30.0
+# The longest lease that beanstalkd can be told, in seconds.
+MAX_LEASE = (1 << 32) - 1
 # A tube of a push queue is this tube's name, ".push." and the queue's name (at most 100 characters): 200 in all.
 MAX_BASE = 94
 # What pings of a source can be about, where that is known.
@@ -182,9 +191,13 @@ class Log(_Section, frozen=True):
 
 
 class Settings(_Section, frozen=True):
-    """All of glassq.toml. `file` is where it came from."""
+    """All of glassq.toml. `file` is where it came from.
+
+    `ignored` are the mistakes in sections that this program does not read, which have their defaults here.
+    """
 
     file: str = ""
+    ignored: tuple[str, ...] = ()
     queue: Queue = Queue()
     intake: Intake = Intake()
     sources: Sources = Sources()
@@ -196,6 +209,15 @@ class Settings(_Section, frozen=True):
     ledger: Ledger = Ledger()
     metrics: Metrics = Metrics()
     log: Log = Log()
+
+    @property
+    def lease(self) -> int:
+        """The lease of every job that is put, in whole seconds: [queue] ttr, or longer where an attempt may be.
+
+        A handler that holds the interpreter lock keeps its process from renewing the lease until it ends.
+        """
+        longest = max(self.queue.ttr, self.worker.deadline + LEASE_MARGIN)
+        return min(MAX_LEASE, math.ceil(longest))
 
     def secret(self, key: str) -> list[str]:
         """The secrets in the file that `key` (such as "glass.client_secret_file") names, one a line.
@@ -234,31 +256,59 @@ class Settings(_Section, frozen=True):
         return str(value)
 
 
-def load(path: str | None, environ: Mapping[str, str]) -> Settings:
-    """Settings from `path`, else the file that GLASSQ_CONFIG names, else /etc/glassq/glassq.toml.
+_SECTIONS = frozenset(Settings.__struct_fields__) - {"file", "ignored"}
 
-    A leading $CREDENTIALS_DIRECTORY (systemd's LoadCredential) is filled in for secret files.
-    Raises SettingsError.
+
+def file_of(path: str | None, environ: Mapping[str, str]) -> Path:
+    """The settings file: `path`, else the one that GLASSQ_CONFIG names, else /etc/glassq/glassq.toml."""
+    return Path(path or environ.get("GLASSQ_CONFIG") or DEFAULT_FILE)
+
+
+def load(path: str | None, environ: Mapping[str, str], uses: Collection[str] | None = None) -> Settings:
+    """Settings from the file that `file_of` names.
+
+    `uses` are the sections that must be right; None: all. A leading $CREDENTIALS_DIRECTORY (systemd's LoadCredential)
+    is filled in for secret files. Raises SettingsError.
     """
-    file = Path(path or environ.get("GLASSQ_CONFIG") or DEFAULT_FILE)
+    file = file_of(path, environ)
     try:
         text = read_text(file, "glassq.toml")
     except UnreadableText as error:
         unread = isinstance(error.__cause__, OSError) and not path
         hint = "; name another with --config or GLASSQ_CONFIG" if unread else ""
         raise SettingsError(f"{file}: {error}{hint}") from None
-    return parse(text, str(file), environ.get("CREDENTIALS_DIRECTORY"))
+    return parse(text, str(file), environ.get("CREDENTIALS_DIRECTORY"), uses)
 
 
-def parse(text: str, file: str, credentials_directory: str | None = None) -> Settings:
-    """Settings from the text of a glassq.toml; `file` is its name for messages. Raises SettingsError."""
+def parse(
+    text: str, file: str, credentials_directory: str | None = None, uses: Collection[str] | None = None
+) -> Settings:
+    """Settings from the text of a glassq.toml; `file` is its name for messages. Else as `load`."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: {mistakes.syntax(error, text, Settings)}") from None
-    if "file" in document:
-        raise SettingsError(f"{file}: unknown key file{mistakes.located(text, ['file'])}")
+    for name in ("file", "ignored"):
+        if name in document:
+            raise SettingsError(f"{file}: unknown key {name}{mistakes.located(text, [name])}")
+    ignored = []
+    for name in sorted(_SECTIONS & document.keys() - set(_SECTIONS if uses is None else uses)):
+        try:
+            _convert({name: document[name]}, text, file, credentials_directory)
+        except SettingsError as error:
+            ignored.append(str(error))
+            del document[name]
+    settings = _convert(document, text, file, credentials_directory)
+    for key, mistake in _check_together(settings, text):
+        section = key.partition(".")[0]
+        if uses is None or section in uses:
+            raise SettingsError(mistake)
+        ignored.append(mistake)
+        settings = msgspec.structs.replace(settings, **{section: getattr(Settings(), section)})
+    return msgspec.structs.replace(settings, ignored=tuple(ignored))
 
+
+def _convert(document: dict[str, Any], text: str, file: str, credentials_directory: str | None) -> Settings:
     def custom(kind: type, value: Any) -> Any:
         if kind is SecretFile:
             return _secret_file(value, credentials_directory)
@@ -269,13 +319,7 @@ def parse(text: str, file: str, credentials_directory: str | None = None) -> Set
         settings = msgspec.convert(document, Settings, dec_hook=custom)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{file}: {mistakes.value(error, text, document, Settings)}") from None
-    settings = msgspec.structs.replace(settings, file=file)
-    for fits, key, value, expected in _rules(settings):
-        if not fits:
-            names = key.split(".")
-            where = mistakes.located(text, names)
-            raise SettingsError(f'{file}: {place(names)} = "{value}": expected {expected}{where}')
-    return settings
+    return msgspec.structs.replace(settings, file=file)
 
 
 def as_toml(settings: Settings) -> str:
@@ -288,7 +332,11 @@ def as_toml(settings: Settings) -> str:
         if section is not None:
             lines += ["", f"[{name}]", *_pairs(section)]
     if settings.push is not None and settings.push.targets:
-        lines += ["", "[push.targets]", *(f"{_toml(key)} = {_toml(url)}" for key, url in settings.push.targets.items())]
+        lines += [
+            "",
+            "[push.targets]",
+            *(f"{toml_value(key)} = {toml_value(url)}" for key, url in settings.push.targets.items()),
+        ]
     for route in settings.routes:
         lines += ["", "[[routes]]", *_pairs(route)]
     return "\n".join(lines) + "\n"
@@ -296,10 +344,11 @@ def as_toml(settings: Settings) -> str:
 
 def _pairs(section: msgspec.Struct) -> list[str]:
     values = {name: getattr(section, name) for name in section.__struct_fields__}
-    return [f"{name} = {_toml(value)}" for name, value in values.items() if not isinstance(value, dict | None)]
+    return [f"{name} = {toml_value(value)}" for name, value in values.items() if not isinstance(value, dict | None)]
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A value as it stands in glassq.toml."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and not isinstance(value, Size):
@@ -318,8 +367,8 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
     return SecretFile(value.replace("$CREDENTIALS_DIRECTORY", credentials_directory, 1))
 
 
-def _rules(settings: Settings) -> list[tuple[bool, str, object, str]]:
-    """What no single key shows, that values fit each other: whether they do, the key, its value, what is expected."""
+def _check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
+    """What no single key shows: that values fit each other. Yields the key of each mistake, and the message."""
     worker, queue = settings.worker, settings.queue
     inside, bind = settings.metrics.intake, str(settings.intake.bind)
     rules: list[tuple[bool, str, object, str]] = [
@@ -378,7 +427,11 @@ def _rules(settings: Settings) -> list[tuple[bool, str, object, str]]:
         rules.append(
             (fits, f"routes.{index}.dedupe_window", window or 0, f"up to {kept}, as long as [ledger] retention")
         )
-    return rules
+    for fits, key, value, expected in rules:
+        if not fits:
+            names = key.split(".")
+            where = mistakes.located(text, names)
+            yield key, f'{settings.file}: {place(names)} = "{value}": expected {expected}{where}'
 
 
 def installed_file(name: str, settings: Settings) -> Path:
@@ -389,7 +442,8 @@ def installed_file(name: str, settings: Settings) -> Path:
     places = [
         Path(settings.file).resolve().parent / name,
         Path(__file__).parent.parent / "conf" / name,
-        Path(sys.prefix) / "share" / "glassq" / name,
+        # setup.py puts it there: beside our modules, where each of pip's layouts has it
+        Path(__file__).parent / "conf" / name,
     ]
     for path in places:
         if path.is_file():

@@ -28,12 +28,14 @@ from glassq import delivery as envelope
 from glassq import routes
 from glassq import settings as configuration
 from glassq.errors import Drop, SettingsError
+from glassq.handler import as_handler
 from glassq.routes import Context, Destination, Routes
 from glassq.settings import Route, Settings
 from glassq.values import HandlerName
 from glassq.worker import outcome as outcomes
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Kind, Policy
+from glassq.worker.record import as_recorded
 from glassq.worker.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
     from glassq.delivery import Delivery, Evidence
     from glassq.queues import Queue
-    from glassq.routes import Handler, Result
+    from glassq.routes import Result
     from glassq.worker.outcome import Outcome
 
 _STATES = {
@@ -60,7 +62,7 @@ class Worked:
 
     `state`    "done", "dropped", "retrying" or "buried", as the ledger and the log have it
     `reason`   why, in the words that an operator reads; "" when it is done
-    `result`   what the handler returned
+    `result`   what the handler returned; `recorded` is its text in the ledger and in the log
     `delay`    seconds until the next attempt; beanstalkd takes them in whole ones, rounded up
     `evidence` what an operator sees of a failure; None when it is done
     `error`    what the handler raised, to look at or to raise again
@@ -75,6 +77,11 @@ class Worked:
     error: BaseException | None = field(repr=False)
     delivery: Delivery = field(repr=False)
     _work: Callable[[Delivery], Worked] = field(repr=False, compare=False)
+
+    @property
+    def recorded(self) -> str:
+        """The result as the ledger and the log have it: masked, and with a note where they cannot hold all of it."""
+        return as_recorded(self.result)[0]
 
     def again(self) -> Worked:
         """The next attempt: after the delay, or of a buried one after a kick. Raises ValueError where there is none."""
@@ -169,7 +176,7 @@ class _Child:
         if found is None:
             raise Drop("no route")
         if self.deadline is None:
-            return _call(found.handler, delivery, self.context)
+            return _call(found, delivery, self.context)
         before = signal.getsignal(signal.SIGALRM)
         # an endless lease is never touched, so it needs no queue
         lease = Lease(cast("Queue", None), math.inf, Scoreboard(1).slots[0])
@@ -177,7 +184,7 @@ class _Child:
         try:
             lease.take(1, self.context.deadline)
             try:
-                return _call(found.handler, delivery, self.context)
+                return _call(found, delivery, self.context)
             finally:
                 lease.disarm()
         finally:
@@ -189,16 +196,18 @@ class _Child:
         policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
         try:
             return outcomes.decide(error, delivery, (found and found.rule(delivery, self.context)) or policy, age)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             # a retry rule that fails: the pool's counts
             return outcomes.decide(error, delivery, policy, age)
 
 
-def _call(handler: Handler, delivery: Delivery, context: Context) -> Result:
+def _call(found: Destination, delivery: Delivery, context: Context) -> Result:
     """Calls it. A process that it forks ends where the handler does: it must not run the rest of the tests."""
     pid = os.getpid()
     try:
-        return handler(delivery, context)
+        return found.work(delivery, context)
     finally:
         if os.getpid() != pid:
             error = sys.exception()
@@ -229,7 +238,7 @@ def _routes(handler: Callable[..., Result] | str | None, source: str, settings: 
         route = Route(source=source, handler=HandlerName(handler))
         return routes.load(msgspec.structs.replace(settings, routes=(route,), push=None), _endpoint)
     route = Route(source=source, handler=HandlerName("testing:handler"))
-    return Routes([Destination(route, routes.as_handler(handler, repr(handler)))])
+    return Routes([Destination(route, as_handler(handler, repr(handler)))])
 
 
 def _endpoint(route: Route) -> Destination:

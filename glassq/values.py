@@ -5,10 +5,13 @@ Each refuses what it is not with a ValueError that says what is expected.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 _SECONDS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
@@ -18,6 +21,9 @@ _TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
 _BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})|unix:/.+|fd://[0-9]+")
 # https://cloud.google.com/storage/docs/buckets#naming
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# sun_path, without the NUL behind it: unix(7), and BSD's unix(4)
+MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 _HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -59,19 +65,38 @@ class Size(int):
         return f"{int(self)}B"
 
 
+def url_path(path: str | os.PathLike[str]) -> str:
+    """A path as it stands in a URL: each byte but letters, digits and ``/_.-~`` is written %XX (RFC 3986, 2.1)."""
+    return quote(os.fsencode(path))
+
+
+def path_of(text: str) -> str:
+    """The path that stands in a URL as `text`. A % without two hexadecimal digits behind it is itself."""
+    return unquote(text, errors="surrogateescape")
+
+
 class QueueUrl(str):
-    """Where beanstalkd listens: beanstalk://HOST:PORT or beanstalk:///PATH/OF/A/SOCKET."""
+    """Where beanstalkd listens: beanstalk://HOST:PORT or beanstalk:///PATH/OF/A/SOCKET.
+
+    In a path % ? and # are written %25 %3F and %23.
+    """
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
         expected = 'expected "beanstalk://HOST:PORT" or "beanstalk:///path/of/a.sock"'
-        parts = _split(text, expected)
+        parts = _split_path(text, expected)
         tcp = parts.hostname and parts.port and parts.path in ("", "/")
         unix = not parts.netloc and len(parts.path) > 1
-        if parts.scheme != "beanstalk" or parts.query or parts.fragment or not (tcp or unix):
+        if parts.scheme != "beanstalk" or not (tcp or unix):
             raise ValueError(expected)
         return super().__new__(cls, text)
+
+    @property
+    def address(self) -> tuple[str, int] | str:
+        """Host (an IPv6 one without its brackets) and port, or the path of a unix socket."""
+        parts = urlsplit(self)
+        return (parts.hostname, parts.port) if parts.hostname and parts.port else path_of(parts.path)
 
 
 class HttpUrl(str):
@@ -89,23 +114,48 @@ class HttpUrl(str):
 
 
 class StorageUrl(str):
-    """Where photos go: gs://BUCKET or file:///DIRECTORY."""
+    """Where photos go: gs://BUCKET or file:///DIRECTORY.
+
+    In a path % ? and # are written %25 %3F and %23.
+    """
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
         expected = 'expected "gs://BUCKET" or "file:///DIRECTORY"'
-        parts = _split(text, expected)
+        parts = _split_path(text, expected)
         bucket = parts.scheme == "gs" and _BUCKET.fullmatch(parts.netloc) and parts.path in ("", "/")
         directory = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
-        if not (bucket or directory) or parts.query or parts.fragment:
+        if not (bucket or directory):
             raise ValueError(expected)
         return super().__new__(cls, text)
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory; None for a bucket."""
+        parts = urlsplit(self)
+        return Path(path_of(parts.path)) if parts.scheme == "file" else None
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name; "" for a directory."""
+        return urlsplit(self).netloc
+
+
+def _split_path(text: object, expected: str) -> Any:
+    """The parts of a URL that may hold a path of this machine, and nothing behind that."""
+    parts = _split(text, expected)
+    if "?" in str(text) or "#" in str(text):
+        raise ValueError(f"{expected}; in a path ? is written %3F, and # is %23")
+    if "\0" in path_of(parts.path):
+        raise ValueError(expected)
+    return parts
 
 
 def _split(text: object, expected: str) -> Any:
     try:
-        parts = urlsplit(text) if isinstance(text, str) else None
+        # urlsplit would leave out tabs and line breaks, and read on
+        parts = urlsplit(text) if isinstance(text, str) and not _CONTROL.search(text) else None
         if parts is None or parts.username is not None:
             raise ValueError(expected)
         _ = parts.port
@@ -134,6 +184,9 @@ class Bind(str):
         match = _BIND.fullmatch(text) if isinstance(text, str) else None
         if not match or int(match["port"] or 0) > 65_535:
             raise ValueError('expected "HOST:PORT", "unix:/path/of/a.sock" or "fd://N"')
+        path = text.removeprefix("unix:")
+        if path != text and len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            raise ValueError(f"expected a socket whose path has at most {MAX_SOCKET_PATH} bytes")
         return super().__new__(cls, text)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq import log
 from glassq.queues import open_queue
 from glassq.settings import Queue as QueueSettings
 from glassq.settings import QueueUrl
@@ -43,6 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_sessionfinish() -> None:
     give_back()
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_released() -> Iterator[None]:
+    """Our lines go to pytest again after a test that called log.setup, or ran a command here."""
+    yield
+    log.release()
 
 
 def wait_for(condition: Callable[[], object], what: str, deadline: float = PATIENCE) -> None:

@@ -29,11 +29,18 @@ def test_the_shipped_file_has_metrics_on_this_machine_alone() -> None:
     assert (metrics.intake, metrics.pool) == ("127.0.0.1:9464", "127.0.0.1:9465")
 
 
-def test_the_shipped_file_has_the_mirror_source_and_its_route() -> None:
+def test_the_shipped_file_takes_pings_and_leaves_the_handler_to_its_owner() -> None:
     shipped = parse(TEXT, str(FILE))
     assert shipped.sources.mirror == Mirror(verify_tokens_file=shipped.sources.mirror.verify_tokens_file)  # type: ignore[union-attr]
-    (route,) = shipped.routes
-    assert (route.source, route.collection, route.handler) == ("mirror", "timeline", "glassq.glass.photos:store")
+    assert shipped.routes == ()
+    assert shipped.glass == Settings().glass
+
+
+def test_the_route_that_the_shipped_file_explains_is_one_without_its_comment_signs() -> None:
+    """As somebody uncomments it: the section, its source and its handler."""
+    text = re.sub(r"^# (\[\[routes\]\]|source = .*|handler = .*)$", r"\1", TEXT, flags=re.MULTILINE)
+    (route,) = parse(text, str(FILE)).routes
+    assert (route.source, route.handler) == ("mirror", "handlers:handle")
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -162,3 +162,6 @@ def test_in_the_journal_each_line_has_its_priority_and_elsewhere_none(tmp_path: 
     assert all(line.startswith("<3>") for line in lines[4:-1])
     assert lines[-1].endswith("last")
     assert not lines[-1].startswith("<")
+    # the journal stamps what it takes with time and pid
+    assert lines[1] == "<6>info x: said"
+    assert re.fullmatch(r"\S+ info x\[\d+\]: last", lines[-1])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,12 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassq.errors import SettingsError
-from glassq.settings import DEFAULT_FILE, Duration, Settings, Size, as_toml, installed_file, load, parse
+from glassq.ledger.reader import file_of
+from glassq.ledger.schema import parse_url, sqlite_file
+from glassq.settings import (
+    DEFAULT_FILE,
+    INTAKE,
+    POOL,
+    Duration,
+    Settings,
+    Size,
+    as_toml,
+    installed_file,
+    load,
+    parse,
+    toml_value,
+)
+from glassq.values import url_path
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\n'
 
@@ -68,6 +84,11 @@ MISTAKES = [
     (at("queue", 'url = "beanstalk://h"'), '[queue] url = "beanstalk://h": expected "beanstalk://HOST:PORT" or'),
     (at("queue", 'url = "beanstalk://h:99999"'), 'expected "beanstalk://HOST:PORT" or'),
     (at("queue", 'url = "beanstalk://u:p@h:1"'), 'expected "beanstalk://HOST:PORT" or'),
+    (at("queue", 'url = "beanstalk:///run/#1.sock"'), "in a path ? is written %3F, and # is %23"),
+    (at("queue", 'url = "beanstalk:///run/a\\nb.sock"'), 'expected "beanstalk://HOST:PORT" or'),
+    (at("queue", 'url = "beanstalk:///run/%00.sock"'), 'expected "beanstalk://HOST:PORT" or'),
+    (at("storage", 'url = "file:///photos?"'), "in a path ? is written %3F, and # is %23"),
+    (at("intake", f'bind = "unix:/{"x" * 120}"'), "expected a socket whose path has at most 10"),
     (at("queue", 'url = "beanstalk:///"'), 'expected "beanstalk://HOST:PORT" or'),
     (at("queue", 'url = "redis://h:1"'), 'expected "beanstalk://HOST:PORT" or'),
     (at("queue", "url = 11300"), '[queue] url = 11300: expected "beanstalk://HOST:PORT" or'),
@@ -138,6 +159,36 @@ def test_a_mistake_is_named_with_file_key_value_and_what_is_expected(text: str, 
     assert says in message
     assert "\n" not in message
     assert "s3cret" not in message
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        ("worker", at("worker", "proceses = 4")),
+        # what no single key shows
+        ("worker", at("worker", 'deadline = "1s"')),
+        ("worker", "worker = 4\n"),
+        ("routes", ROUTE.replace("mirror", "nobody")),
+        ("glass", at("glass", 'on_delete = "maybe"')),
+    ],
+)
+def test_a_mistake_stops_only_who_reads_that_section(section: str, text: str) -> None:
+    more = at("intake", "workers = 3")
+    lenient = parse(text + more, "my.toml", uses=INTAKE)
+    assert lenient.intake.workers == 3
+    assert getattr(lenient, section) == getattr(Settings(), section)
+    (why,) = lenient.ignored
+    assert why == refused(text)
+    with pytest.raises(SettingsError) as caught:
+        parse(text, "my.toml", uses=POOL)
+    assert str(caught.value) == why
+
+
+@pytest.mark.parametrize("text", [at("quee", "x = 1"), "[queue\n", 'ignored = ["x"]\n', 'file = "x"\n'])
+def test_what_is_of_no_section_stops_all(text: str) -> None:
+    for uses in (INTAKE, POOL):
+        with pytest.raises(SettingsError):
+            parse(text, "my.toml", uses=uses)
 
 
 def test_an_empty_file_gives_the_defaults() -> None:
@@ -349,6 +400,46 @@ def test_the_defaults_are_shown_with_every_key() -> None:
     assert shown["worker"]["max_rss"] == "512MiB"
     assert shown["intake"]["require_durable"] is True
     assert "sources" not in shown
+
+
+# -- paths in URLs --------------------------------------------------------------------------------------------------
+
+PATHS = [
+    '/run/it\'s "my" #1 100%41? \\x/é',
+    "/two\nlines/\x7f",
+    os.fsdecode(b"/caf\xe9"),
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_is_written_into_urls_and_read_back(path: str) -> None:
+    text = f'[queue]\nurl = "beanstalk://{url_path(path)}"\n[storage]\nurl = "file://{url_path(path)}"\n'
+    settings = parse(text, "f")
+    assert settings.queue.url.address == path
+    assert settings.storage.url.directory == Path(path)
+    ledger = parse_url(f"sqlite:///{url_path(path)}")
+    assert (sqlite_file(ledger), file_of(f"sqlite:///{url_path(path)}")) == (Path(path), Path(path))
+
+
+def test_a_path_that_was_written_as_it_is_still_means_that() -> None:
+    text = '[queue]\nurl = "beanstalk:///run/my queue é/100%/s"\n[storage]\nurl = "file:///my photos/50% [x]"\n'
+    settings = parse(text, "f")
+    assert settings.queue.url.address == "/run/my queue é/100%/s"
+    assert settings.storage.url.directory == Path("/my photos/50% [x]")
+    assert sqlite_file(parse_url("sqlite:////my ledger #1/100%.db")) == Path("/my ledger #1/100%.db")
+
+
+def test_a_queue_may_be_on_ipv6_and_photos_in_a_bucket() -> None:
+    text = '[queue]\nurl = "beanstalk://[::1]:11300"\n[storage]\nurl = "gs://my-photos"\n'
+    settings = parse(text, "f")
+    assert settings.queue.url.address == ("::1", 11300)
+    assert (settings.storage.url.bucket, settings.storage.url.directory) == ("my-photos", None)
+
+
+@pytest.mark.parametrize("value", ['a "b" \\ c', "two\nlines\t\x00\x7f", "é #", 7, True, Size("16KiB")])
+def test_a_value_is_written_as_toml_reads_it(value: object) -> None:
+    read = tomllib.loads(f"key = {toml_value(value)}")["key"]
+    assert read == (str(value) if isinstance(value, Size) else value)
 
 
 # -- files of conf/ -------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_an_attempt_comes_to_what_it_comes_to_in_the_pool(queue: Queue, look: Qu
     bench.consumer.work_one(0)
     (entry,) = bench.ledger.entries
 
-    assert (came.state, came.reason) == (entry.state, entry.reason)
+    assert (came.state, came.reason, came.recorded) == (entry.state, entry.reason, entry.result)
     if came.state in ("done", "dropped"):
         assert jobs(look) == []
         return
@@ -80,6 +80,34 @@ def test_an_attempt_comes_to_what_it_comes_to_in_the_pool(queue: Queue, look: Qu
 def test_what_a_handler_returns_is_the_result_as_it_was_returned(result: Result) -> None:
     came = work(lambda _delivery: result)
     assert (came.state, came.reason, came.result, came.evidence, came.error) == ("done", "", result, None, None)
+
+
+def test_a_result_that_the_ledger_cannot_hold_is_said_and_returned_as_it_was() -> None:
+    result = {"at": object}
+    came = work(lambda _delivery: result)
+    assert (came.state, came.result) == ("done", result)
+    assert (
+        came.recorded
+        == """{"at": "<class 'object'>"} (not JSON: TypeError: Object of type type is not JSON serializable)"""
+    )
+
+
+def test_a_coroutine_is_no_result() -> None:
+    came = work(lambda delivery: later(delivery))
+    assert (came.state, came.result) == ("buried", None)
+    assert came.reason.startswith("the handler returned a coroutine, which nobody awaits: its work was not done.")
+
+
+def test_what_a_handler_does_to_its_delivery_is_in_no_later_attempt() -> None:
+    def handle(delivery: Delivery) -> None:
+        delivery.labels["note"] = "x" * 1_000_000
+        for each in delivery.evidence:
+            each.detail["note"] = "x"
+        raise Retry("busy", detail={"a": 1})
+
+    came = work(handle, labels={"collection": "timeline"}).again()
+    assert came.delivery.labels == {"collection": "timeline"}
+    assert [each.detail for each in came.delivery.evidence] == [{"a": 1}, {"a": 1}]
 
 
 def test_a_handler_sees_the_delivery_that_was_described_and_a_context_with_time_left() -> None:
@@ -111,7 +139,7 @@ def test_attempts_go_on_with_their_story_until_the_budget_is_spent() -> None:
     first = work(handle, settings=THREE)
     assert (first.state, first.delay, first.delivery.attempt) == ("retrying", 5.0, 2)
     last = first.again().again()
-    assert (last.state, last.reason) == ("buried", "gave up after 3 attempts: busy 3")
+    assert (last.state, last.reason) == ("buried", "busy 3 (gave up after 3 attempts)")
     assert [each.message for each in last.delivery.evidence] == ["busy 1", "busy 2", "busy 3"]
     assert first.until_over().reason == last.reason
 
@@ -251,7 +279,7 @@ def file(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_handler_by_name_is_found_beside_the_settings_and_held_to_them(file: Path) -> None:
     came = work("handlers_of_an_author:fails", settings=file)
-    assert (came.state, came.reason) == ("buried", "gave up after 1 attempt: ZeroDivisionError: division by zero")
+    assert (came.state, came.reason) == ("buried", "ZeroDivisionError: division by zero (gave up after 1 attempt)")
 
 
 def test_without_a_handler_the_routes_choose(file: Path) -> None:

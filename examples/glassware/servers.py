@@ -18,7 +18,7 @@ import msgspec
 
 from glassq.dev.demo import prepare
 from glassq.dev.glass import SimulatedGlass
-from glassq.dev.stack import Stack
+from glassq.dev.stack import Stack, require_beanstalkd
 from glassq.errors import StackError
 from glassq.glass import names
 from glassq.glass.credentials import CredentialStore
@@ -26,7 +26,8 @@ from glassq.glass.subscriptions import subscribe
 from glassq.ledger.reader import LedgerReader
 from glassq.push.request import DEFAULT_QUEUE, tube_of
 from glassq.queues import open_queue
-from glassq.settings import load
+from glassq.settings import load, toml_value
+from glassq.values import url_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,15 +40,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 # How long a server may take to come up, and to end; in seconds.
 START, STOP = 30.0, 10.0
-PUSH = """
-[push]
-queue_yaml = "{queue_yaml}"
-names = "sqlite:///{directory}/task-names.db"
-
-[push.targets]
-default = "http://{tasks}"
-"""
-
 
 # As in README.md, with fewer processes.
 SERVERS = {
@@ -85,7 +77,8 @@ class Example:
 
     def files(self, item: Item) -> list[tuple[Path, Attachment]]:
         """Where an item's attachments must come to lie."""
-        photos = Path(self.settings.storage.url.removeprefix("file://"))
+        photos = self.settings.storage.url.directory
+        assert photos is not None, "they are stored on disk"
         kept = [each for each in item.attachments if each.content_type != names.STREAM]
         return [
             (photos / names.object_name(item.user, item.id, each.id if number else None, each.content_type), each)
@@ -113,17 +106,17 @@ class Example:
 def running(directory: Path) -> Iterator[Example]:
     """The simulated Glass, glassq and the Glassware; all state of an earlier run in `directory` is removed.
 
-    Raises StackError where one of them does not come up.
+    Raises StackError where one of them does not come up, or beanstalkd is missing.
     """
+    require_beanstalkd()
     with SimulatedGlass() as glass, ExitStack() as cleanup:
         # gunicorn gets them open: nobody else can take their ports meanwhile
         listeners = [cleanup.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         public, tasks = (f"127.0.0.1:{each.getsockname()[1]}" for each in listeners)
         directory = prepare(directory, glass)
         config = directory / "glassq.toml"
-        text = config.read_text().replace("glassq.glass.photos:store", f"http://{tasks}/taskHandler")
-        push = PUSH.format(queue_yaml=HERE / "queue.yaml", directory=directory, tasks=tasks)
-        config.write_text(text + push)
+        text = config.read_text("utf-8").replace("glassq.glass.photos:store", f"http://{tasks}/taskHandler")
+        config.write_text(text + _push(directory, tasks), "utf-8")
         (directory / "log").mkdir()
         processes = {
             name: cleanup.enter_context(_gunicorn(listener, options, config, directory / "log" / f"{name}.log"))
@@ -141,6 +134,15 @@ def running(directory: Path) -> Iterator[Example]:
         for address in (public, tasks):
             _wait_for(address, check)
         yield Example(load(str(config), {}), glass, public, tasks, check)
+
+
+def _push(directory: Path, tasks: str) -> str:
+    """The sections of glassq.toml that tasks need."""
+    names = f"sqlite:///{url_path(directory)}/task-names.db"
+    return (
+        f"\n[push]\nqueue_yaml = {toml_value(HERE / 'queue.yaml')}\nnames = {toml_value(names)}\n"
+        f"\n[push.targets]\ndefault = {toml_value(f'http://{tasks}')}\n"
+    )
 
 
 @contextmanager

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shlex
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from glassq import settings as configuration
+from glassq.cli.nearby import settings_nearby
+from glassq.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from glassq.ledger.reader import LedgerReader
     from glassq.queues import Queue
@@ -22,32 +28,80 @@ if TYPE_CHECKING:
 
 @dataclass
 class App:
-    """`config` is what --config named; `environ` the process's environment."""
+    """`config` is what --config named; `environ` the process's environment.
+
+    `uses` are the sections of the settings that the command needs to be right; None: all.
+    """
 
     config: str | None
     environ: Mapping[str, str]
+    uses: Collection[str] | None = None
+
+    @cached_property
+    def file(self) -> str | None:
+        """The settings file: what --config names, else that of `glassq dev` where no other is named or installed.
+
+        None for what `glassq.settings.load` finds itself. Raises SettingsError where there is none at all.
+        """
+        if self.config or self.environ.get("GLASSQ_CONFIG") or not _is_missing(configuration.DEFAULT_FILE):
+            return self.config
+        nearby = settings_nearby(_here())
+        if nearby.file is None:
+            looked = ", ".join([str(configuration.DEFAULT_FILE), *nearby.looked])
+            todo = "name a file with --config or GLASSQ_CONFIG, or begin with `glassq dev`"
+            raise SettingsError(f"no settings file: looked at {looked}; {todo}")
+        return str(nearby.file)
 
     @cached_property
     def settings(self) -> Settings:
         """Raises SettingsError."""
-        return configuration.load(self.config, self.environ)
+        if self.file and self.file != self.config and Path(self.file).parent.parent != _here() and sys.stderr.isatty():
+            # those of a directory above: not the first that one thinks of
+            click.echo(f"glassq: settings: {self.file}", err=True)
+        return configuration.load(self.file, self.environ, self.uses)
 
     def command(self, words: str) -> str:
         """`glassq WORDS` as it is typed for these settings, for hints that name a command."""
         config = f" --config {shlex.quote(self.config)}" if self.config else ""
         return f"`glassq{config} {words}`"
 
+    def operator(self) -> str:
+        """Who types this."""
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = f"user {os.getuid()}"
+        behind = self.environ.get("SUDO_USER")
+        return f"{behind} (as {user})" if behind and behind != user else user
+
     def queue(self) -> closing[Queue]:
         """`with app.queue() as queue:`; it connects at its first command."""
         from glassq.queues import open_queue
 
-        return closing(open_queue(self.settings.queue))
+        return closing(open_queue(self.settings.queue, lease=self.settings.lease))
 
     def ledger(self) -> LedgerReader:
         """`with app.ledger() as ledger:`. Raises SettingsError where it is there and cannot be read."""
         from glassq.ledger.reader import LedgerReader
 
         return LedgerReader(self.settings.ledger)
+
+
+def _here() -> Path:
+    """The working directory; / where that was removed."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/")
+
+
+def _is_missing(file: Path) -> bool:
+    """Whether it is surely not there: one that cannot be looked at is no reason to take another."""
+    try:
+        file.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return False
 
 
 pass_app = click.make_pass_decorator(App)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, dry_run, pass_app
+from glassq.cli.corrector import corrector
 from glassq.cli.find import is_ours, look
 from glassq.cli.jobs import Done, each_found, refused, report, whole
 from glassq.delivery import Evidence, encode
@@ -19,6 +18,7 @@ from glassq.worker.consumer import BURY_DELAY
 from glassq.worker.outcome import Kind, Outcome, after_bury, after_loss
 
 if TYPE_CHECKING:
+    from glassq.cli.corrector import Corrector
     from glassq.cli.find import Found
     from glassq.delivery import Delivery
     from glassq.queues import Queue
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 @pass_app
 def bury(app: App, ids: tuple[str, ...], reason: str, dry_run: bool, as_json: bool) -> int:
     """Put deliveries aside that are ready or delayed: nobody works them until they are kicked."""
-    why = f"by {_operator(app)}: {reason}" if reason else f"by {_operator(app)}"
-    with app.queue() as queue:
+    why = f"by {app.operator()}: {reason}" if reason else f"by {app.operator()}"
+    with app.queue() as queue, corrector(app) as ledger:
         found, missing = each_found(queue, app, ids)
-        done = [_bury(queue, text, each, why, dry_run) for text, each in found]
+        done = [_bury(queue, ledger, text, each, why, dry_run) for text, each in found]
     return report([*done, *missing], as_json)
 
 
-def _bury(queue: Queue, text: str, found: Found, why: str, dry_run: bool) -> Done:
+def _bury(queue: Queue, ledger: Corrector, text: str, found: Found, why: str, dry_run: bool) -> Done:
     stats, name = found.stats, found.name or None
     if not is_ours(queue.tube, stats.tube):
         return refused(text, found, f"it is in tube {stats.tube}, which is not ours")
@@ -54,6 +54,7 @@ def _bury(queue: Queue, text: str, found: Found, why: str, dry_run: bool) -> Don
             return refused(text, found, "it is another delivery's job by now")
         with whole():
             holder = _put_aside(queue, found, found.delivery, why)
+            ledger.held(found.delivery, holder, stats.tube)
     except JobNotFound:
         return refused(text, found, "it was worked or removed meanwhile")
     return Done(text, holder, name, "buried")
@@ -92,13 +93,3 @@ def _aside(delivery: Delivery, found: Found, why: str) -> Delivery:
         host=socket.gethostname(),
     )
     return after_bury(after_loss(delivery) if found.lost else delivery, Outcome(Kind.BURY, words), evidence)
-
-
-def _operator(app: App) -> str:
-    """Who types this."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = f"user {os.getuid()}"
-    behind = app.environ.get("SUDO_USER")
-    return f"{behind} (as {user})" if behind and behind != user else user

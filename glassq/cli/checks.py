@@ -6,16 +6,19 @@ import grp
 import ipaddress
 import os
 import pwd
+import shlex
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_READ = (os.R_OK, stat.S_IRGRP)
-_WRITE = (os.W_OK, stat.S_IWGRP)
-_ENTER = (os.X_OK, stat.S_IXGRP)
+# The user that an installation's services run as.
+SERVICES = "glassq"
+# The one group that anybody may be advised to join: it is made for that, reaches the queue and opens no secret.
+TASKS = "glassq-tasks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +50,60 @@ def belongs(path: Path) -> str:
 
 def barrier(path: Path, *, write: bool) -> tuple[str, str] | None:
     """What keeps this user from reading (or writing) the file, and what to do; None where nothing does."""
-    needs = dict.fromkeys(reversed(path.parents), _ENTER) | {path: _WRITE if write else _READ}
-    for place, (access, by_group) in needs.items():
-        if not exists(place) or os.access(place, access, effective_ids=True):
-            continue
-        found = place.stat()
-        todo = f"run this as {_user(found.st_uid)}"
-        if found.st_mode & by_group:
-            group = _group(found.st_gid)
-            todo = f"add {me()} to group {group} (usermod -aG {group} {me()}), or {todo}"
-        return f"{me()} may not use it: {belongs(place)}", todo
+    needs = dict.fromkeys(reversed(path.parents), os.X_OK) | {path: os.W_OK if write else os.R_OK}
+    for place, access in needs.items():
+        if exists(place) and not os.access(place, access, effective_ids=True):
+            return f"{me()} may not use it: {belongs(place)}", _way_in(place, access)
     return None
+
+
+def _way_in(place: Path, access: int) -> str:
+    """How the services' user gets at a file, and nobody else.
+
+    The way is never a group that has more than this file, such as root, nor access for everybody.
+    """
+    found, user, name = place.stat(), _services_user(), shlex.quote(str(place))
+    if _group(found.st_gid) == TASKS and found.st_mode & access << 3:
+        return f"run this as {SERVICES}, or add {me()} to the programs that add tasks (adduser {me()} {TASKS})"
+    if as_whom := _who_may(found, access):
+        return f"run this as {as_whom}"
+    group = _group(user.pw_gid)
+    if place.is_dir() and not _is_ours(place):
+        return f"keep the file where {user.pw_name} may go, such as /etc/glassq/secrets, and name that in the settings"
+    if place.is_dir():
+        return f"chgrp {group} {name} && chmod g+x {name}"
+    if place.is_socket():
+        return f"let the program that listens there give it to group {group} (SocketGroup= and SocketMode=0660)"
+    return f"chgrp {group} {name} && chmod {660 if access == os.W_OK else 640} {name}"
+
+
+def _who_may(found: os.stat_result, access: int) -> str:
+    """The user to ask as, because that one has access already; "" where there is none but root."""
+    user = _services_user()
+    groups = os.getgrouplist(user.pw_name, user.pw_gid)
+    if found.st_uid == user.pw_uid:
+        allowed = found.st_mode >> 6
+    else:
+        allowed = found.st_mode >> 3 if found.st_gid in groups else found.st_mode
+    if allowed & access == access:
+        return user.pw_name
+    # where nothing is installed, whoever made the files runs the programs
+    return "" if user.pw_name == SERVICES or found.st_uid in (0, os.geteuid()) else _user(found.st_uid)
+
+
+def _services_user() -> pwd.struct_passwd:
+    """The user that the services run as; where glassq is not installed, whoever asks."""
+    with suppress(KeyError):
+        return pwd.getpwnam(SERVICES)
+    with suppress(KeyError):
+        return pwd.getpwuid(os.geteuid())
+    # in a container a user may have no more than a number
+    return pwd.struct_passwd((me(), "", os.geteuid(), os.getegid(), "", "/", ""))
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether the directory is glassq's alone, so that its owner and mode are ours to change."""
+    return any(part.startswith("glassq") for part in place.parts)
 
 
 def exists(path: Path) -> bool:
@@ -95,10 +141,21 @@ def directory(name: str, path: Path) -> Check:
         return Check(name, False, f"{path}: {there} is no directory", "move it away, or name another in the settings")
     if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
         act = "write to it" if there == path else "make it"
-        user = _user(there.stat().st_uid)
         said = f"{path}: {me()} cannot {act}: {belongs(there)}"
-        return Check(name, False, said, f"ask as the user that works there (sudo -u {user}), or change its owner")
+        return Check(name, False, said, _room(path, there))
     return Check(name, True, str(path) if there == path else f"{path}: is made when it is needed")
+
+
+def _room(path: Path, there: Path) -> str:
+    """How the services' user gets a directory to write to; `there` is the nearest one that exists."""
+    if as_whom := _who_may(there.stat(), os.W_OK | os.X_OK):
+        return f"run this as {as_whom}"
+    user = _services_user().pw_name
+    if there != path:
+        return f"install -d -o {user} -m 750 {shlex.quote(str(path))}"
+    if _is_ours(path):
+        return f"chown {user} {shlex.quote(str(path))}"
+    return f"name a directory of {user}'s own in the settings (install -d -o {user} -m 750 DIRECTORY)"
 
 
 def _user(number: int) -> str:

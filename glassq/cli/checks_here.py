@@ -8,23 +8,23 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import sys
-from contextlib import closing, redirect_stdout
+from contextlib import closing
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-
-import msgspec
 
 from glassq.cli.checks import Check, barrier, belongs, directory, exists, me, mount, nearest
-from glassq.cli.config import check_secret, load_push, load_routes, secrets_in_use
+from glassq.cli.config import check_secret, load_push, secrets_in_use, takes_pings
+from glassq.cli.not_in_effect import not_in_effect
+from glassq.cli.programs import ask_web, ask_worker
 from glassq.cli.status import look_at_spool
+from glassq.cli.systemd import leaves_out_intake
 from glassq.errors import SettingsError
-from glassq.push.request import SOURCE
+from glassq.routes import TASKS
 from glassq.settings import Storage
+from glassq.startcheck import found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +44,11 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bou
 
 def settings(app: App) -> Iterator[Check]:
     yield Check("settings", True, f"{app.settings.file}, read as {me()}")
+
+
+def in_effect(app: App) -> Iterator[Check]:
+    for said, todo in not_in_effect(app):
+        yield Check("in effect", None, said, todo)
 
 
 def secret_files(app: App) -> Iterator[Check]:
@@ -67,7 +72,7 @@ def secret_files(app: App) -> Iterator[Check]:
 def spool(app: App) -> Iterator[Check]:
     intake = app.settings.intake
     path = Path(intake.spool).absolute()
-    if not _takes_pings(app.settings) and not exists(path):
+    if not takes_pings(app.settings) and not exists(path):
         return
     found = directory("spool", path)
     disk = os.statvfs(nearest(path))
@@ -100,9 +105,8 @@ def photos(app: App) -> Iterator[Check]:
     url = app.settings.storage.url
     if not _works_glass(app.settings) and url == Storage().url:
         return
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        yield directory("photos", Path(parts.path))
+    if url.directory:
+        yield directory("photos", url.directory)
     else:
         yield Check("photos", None, f"{url}: not asked")
 
@@ -156,41 +160,40 @@ def clock_at(now: datetime) -> Check:
 
 
 def handlers(app: App) -> Iterator[Check]:
-    # one URL may be that of several queues
-    routes = {(route.handler, route.queue): route for route in app.settings.routes}
-    usable = not _problem(load_push, app.settings)
-    for (handler, queue), route in routes.items():
-        if not usable and handler.is_url:
-            # `push` says why, once
+    """Each handler, and what else glassq-worker refuses at its start, where no other check tells it."""
+    # several routes may have one handler
+    findings = {finding.name: finding for finding in ask_worker(app) if finding.what in ("handler", "start")}
+    for name, finding in findings.items():
+        if name == TASKS.handler and not finding.problem:
             continue
-        one = msgspec.structs.replace(app.settings, routes=(route,), push=app.settings.push if usable else None)
-        problem = _problem(load_routes, one)
-        # the place is that of a file with one route
-        said = problem.partition(f'handler = "{handler}": ')[2] or problem
-        todo = "mend it, or the route; until then glassq-worker does not start"
-        shown = f"{handler} (queue {queue})" if queue else handler
-        yield Check("handler", not problem, f"{shown}: {said}" if said else shown, todo if problem else "")
-    if not routes and app.settings.push is None:
-        problem = _problem(load_routes, app.settings)
-        yield Check("handler", False, problem, "until there is one glassq-worker does not start")
+        # the place in the file is told by `config check`
+        said = finding.problem.partition(f'handler = "{name.partition(" (queue ")[0]}": ')[2] or finding.problem
+        todo = "mend it, or the route; until then glassq-worker does not start" if finding.problem else ""
+        yield Check("handler", not finding.problem, ": ".join(filter(None, (name, said))), todo)
 
 
 def push(app: App) -> Iterator[Check]:
     if app.settings.push is not None:
-        problem = _problem(load_push, app.settings)
+        problem = found("push", lambda: load_push(app.settings)).problem
         yield Check("push", not problem, problem or "its queues are right", "mend that" if problem else "")
 
 
 def intake(app: App) -> Iterator[Check]:
     bind = app.settings.intake.bind
-    if not _takes_pings(app.settings):
+    if not takes_pings(app.settings):
         yield Check("intake", True, "nobody sends pings ([sources] and [[routes]] name nobody), so it is not asked")
+        return
+    if leaves_out_intake():
+        yield Check("intake", True, "glassq-web is disabled on this machine, so it is not asked")
+        return
+    if refused := _refused_by_web(app):
+        yield from refused
         return
     if bind.startswith("fd://"):
         yield Check("intake", None, f"listens on {bind}, a socket of systemd's that only it knows: not asked")
         return
     try:
-        status, said = _ask_ready(bind)
+        status, said = _ask(bind, "/readyz")
     except (OSError, HTTPException) as error:
         words = getattr(error, "strerror", None) or str(error) or type(error).__name__
         closed = barrier(Path(bind.removeprefix("unix:")), write=True) if isinstance(error, PermissionError) else None
@@ -208,8 +211,28 @@ def intake(app: App) -> Iterator[Check]:
         yield Check("intake", False, f"{bind} answers {status}: that is not glassq-web", "end what listens there")
 
 
+def metrics(app: App) -> Iterator[Check]:
+    found = app.settings.metrics
+    for key, address, program in (("intake", found.intake, "glassq-web"), ("pool", found.pool, "glassq-worker")):
+        if address is None:
+            continue
+        place = f"[metrics] {key} = {address}"
+        try:
+            status, said = _ask(address, "/metrics")
+        except (OSError, HTTPException) as error:
+            words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            yield Check("metrics", False, f"{place}: nobody answers: {words}", f"start {program}, or look at its log")
+            continue
+        ours = status == 200 and said.startswith("# HELP glassq_")
+        said = "answers" if ours else f"answers {status}: that is not {program}"
+        yield Check(
+            "metrics", ours, f"{place}: {said}", "" if ours else "end what listens there, or change the address"
+        )
+
+
 HERE: list[Callable[[App], Iterator[Check]]] = [
     settings,
+    in_effect,
     clock,
     secret_files,
     spool,
@@ -221,6 +244,7 @@ HERE: list[Callable[[App], Iterator[Check]]] = [
     handlers,
     push,
     intake,
+    metrics,
 ]
 
 
@@ -228,26 +252,21 @@ def _works_glass(settings: Settings) -> bool:
     return any(route.handler.startswith("glassq.glass.") for route in settings.routes)
 
 
-def _takes_pings(settings: Settings) -> bool:
-    named = any(getattr(settings.sources, name) is not None for name in settings.sources.__struct_fields__)
-    return named or any(route.source != SOURCE for route in settings.routes)
+def _refused_by_web(app: App) -> list[Check]:
+    """What glassq-web refuses at its start, where no other check tells it."""
+    # a source's secret that cannot be read is a line of its own
+    told = (
+        {"spool", "sources"} if any(key.startswith("sources.") for key in secrets_in_use(app.settings)) else {"spool"}
+    )
+    problems = [finding.problem for finding in ask_web(app) if finding.problem and finding.what not in told]
+    return [Check("intake", False, problem, "mend it; until then glassq-web does not start") for problem in problems]
 
 
-def _problem(load: Callable[[Settings], None], settings: Settings) -> str:
-    try:
-        # what a handler's module prints is no part of a document
-        with redirect_stdout(sys.stderr):
-            load(settings)
-    except SettingsError as error:
-        return str(error)
-    return ""
-
-
-def _ask_ready(bind: str) -> tuple[int, str]:
-    """What intake answers to GET /readyz: the status, and the beginning of its words."""
+def _ask(bind: str, path: str) -> tuple[int, str]:
+    """What is answered to GET `path`: the status, and the beginning of its words."""
     with closing(HTTPConnection("localhost", timeout=PATIENT)) as connection:
         connection.sock = _connected(bind)
-        connection.request("GET", "/readyz", headers={"Connection": "close"})
+        connection.request("GET", path, headers={"Connection": "close"})
         answer = connection.getresponse()
         return answer.status, answer.read(_ANSWER).decode("utf-8", "replace").strip()
 

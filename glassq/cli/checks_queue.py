@@ -9,7 +9,6 @@ import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from glassq.cli.checks import Check, barrier, is_loopback
 from glassq.cli.find import our_tubes, unworked
@@ -40,10 +39,9 @@ def trouble(app: App, error: QueueError) -> Check:
     url = app.settings.queue.url
     if not isinstance(error, QueueUnavailable):
         return Check("queue", False, str(error), f"is that beanstalkd, at {url}?")
-    parts = urlsplit(url)
     cause = error.__cause__
-    if not parts.netloc and isinstance(cause, PermissionError):
-        found = barrier(Path(parts.path), write=True)
+    if isinstance(url.address, str) and isinstance(cause, PermissionError):
+        found = barrier(Path(url.address), write=True)
         if found is not None:
             return Check("queue", False, f"{error}: {found[0]}", found[1], 69)
     start = "start it (systemctl start glassq-beanstalkd), or mend [queue] url"
@@ -63,7 +61,8 @@ def reached(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
 
 
 def address(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
-    host = urlsplit(app.settings.queue.url).hostname
+    place = app.settings.queue.url.address
+    host = place[0] if isinstance(place, tuple) else ""
     if host and not is_loopback(host):
         said = f"{host} is an address of the network: whoever reaches it can read and delete every job"
         todo = "keep others away with a firewall, or use a unix socket where all runs on one machine"

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -19,16 +17,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import glassq
+from glassq.cli.binlog import options_of
 from glassq.cli.checks import Check, is_loopback, mount, nearest
+from glassq.cli.systemd import ask
 from glassq.errors import SettingsError
+from glassq.startcheck import EX_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from glassq.cli.app import App
 
-# systemd answers at once, or something is wrong with it; in seconds.
-PATIENT = 3.0
 # beanstalkd takes 10 MiB at a time, and a disk that fills up leaves no time for somebody to come. In bytes.
 LEAST_FREE = 100 << 20
 
@@ -50,6 +49,9 @@ _PROPERTIES = (
     "NeedDaemonReload",
     "Result",
     "NRestarts",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "StatusText",
     "ExecStart",
     "ExecMainStartTimestampMonotonic",
 )
@@ -66,7 +68,7 @@ def versions(app: App) -> Iterator[Check]:
 
 
 def units(app: App) -> Iterator[Check]:
-    said, why = _ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", *_UNITS)
+    said, why = ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", *_UNITS)
     if why:
         yield Check("units", None, f"not asked: {why}")
     else:
@@ -108,17 +110,40 @@ def unit(properties: Mapping[str, str]) -> Check:
     if loaded != "loaded":
         return Check("unit", False, f"{name} cannot be read ({loaded})", f"systemctl status {name} says why")
     if active == "failed":
-        return Check("unit", False, f"{name} has failed ({properties['Result']})", log)
+        return Check("unit", False, f"{name} has failed ({_end(properties)}){_reason(properties)}", log)
+    restarts = int(properties.get("NRestarts") or 0)
     if sub.startswith("auto-restart"):
-        said = f"{name} ends again and again ({properties['Result']}; restarts: {properties['NRestarts']})"
-        return Check("unit", False, said, log)
+        said = f"{name} has ended ({_end(properties)}), and systemd starts it again"
+        if restarts:
+            said = f"{name} ends again and again ({_end(properties)}; restarts: {restarts})"
+        return Check("unit", False, said + _reason(properties), log)
     if active == "inactive":
         return _idle(name, boots)
+    if active == "activating" and restarts:
+        return Check("unit", False, f"{name} is starting again ({sub}; restarts: {restarts})", log)
     if active != "active":
         return Check("unit", None, f"{name} is {active} ({sub})", f"systemctl status {name} says more")
     if boots == "disabled":
         return Check("unit", None, f"{name} runs, but does not start at boot", f"systemctl enable {name}")
     return Check("unit", True, f"{name} is active ({sub}), {boots}")
+
+
+def _end(properties: Mapping[str, str]) -> str:
+    """How its last process ended: in systemd's word, and what that was where the word does not say it."""
+    result, status = properties["Result"], properties.get("ExecMainStatus") or "0"
+    if result == "exit-code" and status != "0":
+        meaning = ": the configuration is wrong" if int(status) == EX_CONFIG else ""
+        return f"exit {status}{meaning}"
+    # CLD_KILLED and CLD_DUMPED of sigaction(2)
+    if result in ("signal", "core-dump") and properties.get("ExecMainCode") in ("2", "3"):
+        return f"{result} {status}"
+    return result
+
+
+def _reason(properties: Mapping[str, str]) -> str:
+    """What it said of itself last (STATUS= of sd_notify(3)), which systemd keeps until it is started again."""
+    text = properties.get("StatusText", "")
+    return f"; it said: {text}" if text else ""
 
 
 def _idle(name: str, boots: str) -> Check:
@@ -148,6 +173,23 @@ def another(properties: Mapping[str, str]) -> Iterator[Check]:
         yield Check("unit", None, said, f"systemctl restart {name}")
 
 
+def another_queue(app: App) -> Iterator[Check]:
+    said, _ = ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", "beanstalkd.service")
+    for each in read_units(said):
+        yield from distribution_queue(each, app.settings.queue.url)
+
+
+def distribution_queue(properties: Mapping[str, str], url: str) -> Iterator[Check]:
+    """Whether the distribution's own beanstalkd runs beside glassq's, for nobody."""
+    state, boots = properties.get("ActiveState", ""), properties.get("UnitFileState", "")
+    # with an address of this machine in the settings it may well be the queue that is meant
+    if urlsplit(url).hostname or (state != "active" and boots != "enabled"):
+        return
+    said = f"beanstalkd.service ({state}, {boots}) is the distribution's own queue: it came with the package beanstalkd"
+    todo = "systemctl disable --now beanstalkd, unless another program uses it"
+    yield Check("unit", None, f"{said}, and glassq does not use it (its own is glassq-beanstalkd.service)", todo)
+
+
 def disks(app: App) -> Iterator[Check]:
     """The spool's is told with the spool."""
     on: dict[Path, set[str]] = {}
@@ -174,13 +216,13 @@ def _places(app: App) -> Iterator[tuple[str, Path]]:
     with suppress(SettingsError):
         if file := sqlite_file(parse_url(settings.ledger.url)):
             yield "ledger", file.parent
-    photos = urlsplit(settings.storage.url)
-    if photos.scheme == "file":
-        yield "photos", Path(photos.path)
-    queue = urlsplit(settings.queue.url)
-    if not queue.hostname or is_loopback(queue.hostname):
-        address = f"unix:{queue.path}" if queue.hostname is None else str(queue.port)
-        yield from (("binlog", path) for path in _binlogs(address))
+    if settings.storage.url.directory:
+        yield "photos", settings.storage.url.directory
+    queue = settings.queue.url.address
+    if isinstance(queue, str):
+        yield from (("binlog", path) for path in _binlogs(f"unix:{queue}"))
+    elif is_loopback(queue[0]):
+        yield from (("binlog", path) for path in _binlogs(str(queue[1])))
 
 
 def _binlogs(address: str) -> Iterator[Path]:
@@ -189,20 +231,16 @@ def _binlogs(address: str) -> Iterator[Path]:
     One whose socket is systemd's does not say where it listens, and counts.
     """
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            program, *options = (process / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
-            if Path(program).name != "beanstalkd":
-                continue
-            given = {option[:2]: option[2:] or value for option, value in zip(options, [*options[1:], ""], strict=True)}
-            unix = given.get("-l", "").startswith("unix:")
-            listens = given["-l"] if unix else given.get("-p", address)
-            path = Path(given.get("-b", ""))
-            if listens == address and path.is_absolute():
-                yield path
+        given = options_of(process)
+        unix = given.get("-l", "").startswith("unix:")
+        listens = given["-l"] if unix else given.get("-p", address)
+        path = Path(given.get("-b", ""))
+        if listens == address and path.is_absolute():
+            yield path
 
 
 def clock_kept(app: App) -> Iterator[Check]:
-    said, why = _ask("timedatectl", "show", "--property=NTPSynchronized")
+    said, why = ask("timedatectl", "show", "--property=NTPSynchronized")
     if why:
         yield Check("clock", None, f"whether it is synchronised is not known: {why}")
     elif said.strip() == "NTPSynchronized=yes":
@@ -212,21 +250,4 @@ def clock_kept(app: App) -> Iterator[Check]:
         yield Check("clock", None, "it is not synchronised", "timedatectl set-ntp true")
 
 
-SYSTEM: list[Callable[[App], Iterator[Check]]] = [versions, units, disks, clock_kept]
-
-
-def _ask(program: str, *arguments: str) -> tuple[str, str]:
-    """What a program of systemd's says, and why it says nothing."""
-    path = shutil.which(program)
-    # sd_booted(3)
-    if path is None or not Path("/run/systemd/system").is_dir():
-        return "", "systemd does not run here"
-    try:
-        done = subprocess.run(
-            [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENT, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return "", f"{program} did not answer within {PATIENT:g} s"
-    if done.returncode:
-        return "", f"{program}: {done.stderr.strip() or f'exit {done.returncode}'}"
-    return done.stdout, ""
+SYSTEM: list[Callable[[App], Iterator[Check]]] = [versions, units, another_queue, disks, clock_kept]

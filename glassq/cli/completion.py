@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from glassq.cli.app import App
-from glassq.cli.output import line
+from glassq.cli.output import line, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -59,7 +59,9 @@ def buried_ids(context: click.Context, _: click.Parameter, incomplete: str) -> l
         with app.ledger() as ledger:
             entries = ledger.recent(LOOKED_AT, "buried")
         fits = (each for each in entries if each.delivery.startswith(incomplete.lower()) and each.delivery not in typed)
-        return (CompletionItem(each.delivery, help=line(each.reason)[:_WORDS]) for each in islice(fits, OFFERED))
+        return (
+            CompletionItem(each.delivery, help=line(reason(each.reason))[:_WORDS]) for each in islice(fits, OFFERED)
+        )
 
     return _in_time(context, look)
 

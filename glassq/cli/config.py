@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +10,15 @@ import click
 import msgspec
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.output import line, print_json
+from glassq.cli.output import line, print_json, without_password
+from glassq.cli.programs import ask_web, ask_worker, problems_of
+from glassq.cli.systemd import leaves_out_intake, listens_for_intake
 from glassq.errors import SettingsError
-from glassq.mask import without_password
+from glassq.push.request import SOURCE
 from glassq.settings import Glass, as_toml
+from glassq.startcheck import Finding, found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from glassq.settings import Settings
 
 
@@ -26,17 +28,25 @@ def config() -> None:
 
 
 @config.command()
+@click.option(
+    "--program",
+    type=click.Choice(["web", "worker"]),
+    help="Only check that glassq-web or glassq-worker can start with them, and print nothing.",
+)
 @as_json
 @pass_app
-def check(app: App, as_json: bool) -> int:
+def check(app: App, program: str | None, as_json: bool) -> int:
     """Print the effective settings.
 
-    What is wrong with them is said on standard error, and the exit code is 78.
+    What is wrong with them is said on standard error, and the exit code is 78: all that glassq-worker or glassq-web
+    would refuse at its start. Handlers are imported for that, in a process of their own.
     """
     settings: Settings | None = None
+    if program:
+        return _check_program(app, program, as_json=as_json)
     try:
         settings = app.settings
-        problems = [problem for each in _checks(settings) if (problem := _problem(each))]
+        problems = _problems(app)
     except SettingsError as error:
         problems = [str(error)]
     for problem in problems:
@@ -49,13 +59,57 @@ def check(app: App, as_json: bool) -> int:
     return 78 if problems else 0
 
 
-def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
-    """What is tried, each by itself, so that one mistake does not hide the next."""
-    for key in secrets_in_use(settings):
-        yield partial(check_secret, settings, key)
-    yield partial(load_routes, settings)
-    yield partial(load_push, settings)
-    yield partial(_ledger, settings)
+@config.command(hidden=True)
+@click.argument("program", type=click.Choice(["web", "worker"]))
+@click.argument("pid", type=int)
+@pass_app
+def reload(app: App, program: str, pid: int) -> int:
+    """ExecReload= of the units: fails, with the reason, where a reload does not come into effect."""
+    from glassq.cli.reload import reload as reload_program
+
+    try:
+        reload_program(program, pid, app.config, app.environ)
+    except SettingsError as error:
+        for problem in str(error).splitlines():
+            click.echo(f"glassq: {line(problem)}", err=True)
+        click.echo(f"glassq: not reloaded: glassq-{program} goes on with what it read before", err=True)
+        return 78
+    return 0
+
+
+def _check_program(app: App, program: str, *, as_json: bool) -> int:
+    problems = [each for problem in problems_of(program, app.file) for each in problem.splitlines()]
+    for problem in problems:
+        click.echo(f"glassq: {line(problem)}", err=True)
+    if as_json:
+        print_json({"ok": not problems, "problems": problems})
+    return 78 if problems else 0
+
+
+def _problems(app: App) -> list[str]:
+    """All that is wrong, each once: one mistake does not hide the next."""
+    settings = app.settings
+    findings = [found("secret", partial(check_secret, settings, key)) for key in secrets_in_use(settings)]
+    findings += ask_worker(app)
+    if takes_pings(settings) and not leaves_out_intake():
+        findings += [*ask_web(app), *(Finding("address", problem=problem) for problem in _refused(settings))]
+    return list(dict.fromkeys(finding.problem for finding in findings if finding.problem))
+
+
+def takes_pings(settings: Settings) -> bool:
+    """Whether glassq-web has something to do with these settings."""
+    named = any(getattr(settings.sources, name) is not None for name in settings.sources.__struct_fields__)
+    return named or any(route.source != SOURCE for route in settings.routes)
+
+
+def _refused(settings: Settings) -> list[str]:
+    """Where glassq-web cannot listen. One that somebody listens on is most often its own."""
+    # gunicorn takes a while to load
+    from glassq.intake.listen import refusal, unusable
+
+    if listens_for_intake():
+        return []
+    return [refusal(settings, bind, error) for bind, error in unusable(settings) if error.errno != errno.EADDRINUSE]
 
 
 def secrets_in_use(settings: Settings) -> list[str]:
@@ -83,16 +137,6 @@ def check_secret(settings: Settings, key: str) -> None:
         settings.secret(key)
 
 
-def load_routes(settings: Settings) -> None:
-    from glassq import routes
-    from glassq.push import queue_yaml
-    from glassq.push.endpoints import endpoints
-
-    push = settings.push
-    queues = queue_yaml.load(push.queue_yaml, push.targets) if push is not None else {}
-    routes.load(settings, endpoints(settings, queues))
-
-
 def load_push(settings: Settings) -> None:
     from glassq.push import queue_yaml
 
@@ -100,23 +144,10 @@ def load_push(settings: Settings) -> None:
         queue_yaml.load(settings.push.queue_yaml, targets=settings.push.targets)
 
 
-def _ledger(settings: Settings) -> None:
-    from glassq.ledger.schema import parse_url
-
-    parse_url(settings.ledger.url)
-
-
-def _problem(check: Callable[[], object]) -> str:
-    try:
-        check()
-    except SettingsError as error:
-        return str(error)
-    return ""
-
-
 def _document(settings: Settings) -> Any:
     """The settings as plain values: durations in seconds, sizes in bytes, secrets as the paths of their files."""
     document = msgspec.to_builtins(settings, enc_hook=_plain)
+    del document["ignored"]
     document["ledger"]["url"] = without_password(settings.ledger.url)
     return document
 

@@ -1,40 +1,40 @@
-"""`glassq dev` and `glassq demo`: everything on this machine."""
+"""`glassq dev`: everything on this machine, for trying out; it reloads what changes."""
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
+import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.output import console
-from glassq.dev.stack import Stack, write_new, write_settings
+from glassq.cli.app import App
+from glassq.cli.output import line
+from glassq.dev.door import Door
+from glassq.dev.stack import Stack, handlers_env, require_beanstalkd, write_new, write_settings
+from glassq.dev.watch import Watch
+from glassq.errors import SettingsError
 from glassq.settings import load
+from glassq.values import Bind
 
 if TYPE_CHECKING:
-    from collections import deque
+    from glassq.settings import Settings
 
-    from rich.console import Console
-    from rich.table import Table
-
-    from glassq.dev.demo import Demo, Summary
-    from glassq.dev.glass_crowd import Planned
-    from glassq.queues import TubeStats
-
-# The live view: this often a second, with so many of the latest pings.
-REFRESH = 8
-LATEST = 8
-# The ledger is written a moment after the work is done; so long the count may wait for it, in seconds.
-LEDGER_LAG = 5.0
-
-DEV_BIND = "127.0.0.1:8080"
+DEV_BIND = Bind("127.0.0.1:8080")
+# How often files are looked at, in seconds.
+LOOK_EVERY = 0.5
+# How long the check of a change may take, in seconds: a handler's modules are loaded in it.
+CHECK_TIME = 60.0
+# By these, curl would ask a proxy for this machine. It reads HTTP_PROXY in small letters only.
+PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")
 
 HANDLER = '''\
-"""Your handlers. A change takes effect when `glassq dev` is started again."""
+"""Your handlers. `glassq dev` reloads them when you save this file."""
 
 import logging
 
@@ -49,6 +49,13 @@ def handle(delivery: Delivery) -> str:
 '''
 
 
+def _as_bind(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Bind | None:
+    try:
+        return None if text is None else Bind(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command()
 @click.option(
     "--dir",
@@ -59,233 +66,130 @@ def handle(delivery: Delivery) -> str:
     type=click.Path(path_type=Path),
     help="Where all state lies.",
 )
-@click.option("--bind", metavar="HOST:PORT", help=f"Where intake listens, for new settings; else {DEV_BIND}.")
-def dev(directory: Path, bind: str | None) -> None:
+@click.option(
+    "--bind",
+    metavar="ADDRESS",
+    callback=_as_bind,
+    help=f"Where intake listens, for new settings: HOST:PORT or unix:/PATH; else {DEV_BIND}.",
+)
+def dev(directory: Path, bind: Bind | None) -> None:
     """Run beanstalkd, the intake and the pool in the foreground, for trying out.
 
     The settings are DIR/glassq.toml and the handler is in DIR/handlers.py; both are written when they are not there,
-    and yours to change. Ctrl-C stops everything; jobs stay on disk for the next time.
+    and yours to change. What you change is reloaded at once; if it is wrong, the reason is shown and the previous
+    version keeps running. Ctrl-C stops everything; jobs stay on disk for the next time.
     """
-    _stop_as_by_ctrl_c()
+    stop_as_by_ctrl_c()
+    require_beanstalkd()
     directory = directory.resolve()
     file = directory / "glassq.toml"
     if not file.exists():
+        # what it refuses is not written
+        Door(bind or DEV_BIND)
         write_settings(directory, {"intake": {"bind": bind or DEV_BIND}}, "handlers:handle")
         write_new(directory / "handlers.py", HANDLER)
     settings = load(str(file), {})
     if bind and bind != settings.intake.bind:
         raise click.UsageError(f'{file} has [intake] bind = "{settings.intake.bind}": change it there')
     with Stack(directory, logs=False) as stack:
-        _say_ready(stack, settings.intake.bind)
+        _say_ready(stack, settings)
         try:
-            while True:
-                stack.check()
-                time.sleep(0.5)
+            _watch(stack, settings)
         except KeyboardInterrupt:
-            click.echo("stopping: what is being worked is finished first", err=True)
+            click.echo("stopping: what is being worked is finished first (Ctrl-C again: at once)", err=True)
+    click.echo("stopped", err=True)
 
 
-def _say_ready(stack: Stack, bind: str) -> None:
-    token_file = stack.directory / "mirror-verify-tokens"
-    click.echo(f"ready: POST http://{bind}/hooks/mirror   settings: {stack.config}   (Ctrl-C stops)")
-    if not token_file.exists():
-        return
-    ping = (
+def _say_ready(stack: Stack, settings: Settings) -> None:
+    url = f"{stack.door.url}/hooks/mirror"
+    by = f" by the socket {shlex.quote(stack.door.curl[-1])}" if settings.intake.bind.startswith("unix:") else ""
+    click.echo(f"ready: POST {url}{by}   settings: {shlex.quote(str(stack.config))}   (Ctrl-C stops)")
+    if settings.sources.mirror is not None:
+        click.echo(f"try:   {_curl(stack.door, url, settings.sources.mirror.verify_tokens_file)}")
+    click.echo(f"       {glassq_for(stack.config)} status")
+
+
+def _curl(door: Door, url: str, token_file: str) -> str:
+    """A command line that sends a ping, to be pasted into a shell."""
+    straight = ["--noproxy", "*"] if any(os.environ.get(name) for name in PROXIES) else []
+    words = ["curl", "-i", *straight, *door.curl, url, "-H", "Content-Type: application/json"]
+    before, after = (
         '{"collection": "timeline", "itemId": "my-item", "operation": "INSERT", "userToken": "me", '
-        '"userActions": [{"type": "SHARE"}], "verifyToken": "\'"$(cat ' + str(token_file) + ')"\'"}'
+        '"userActions": [{"type": "SHARE"}], "verifyToken": "',
+        '"}',
     )
-    click.echo(f"try:   curl -i http://{bind}/hooks/mirror -H 'Content-Type: application/json' -d '{ping}'")
-    click.echo(f"       {_me()} --config {stack.config} status")
+    token = f'"$(cat {shlex.quote(token_file)})"'
+    return f"{shlex.join(words)} -d {shlex.quote(before)}{token}{shlex.quote(after)}"
 
 
-@click.command()
-@click.option(
-    "--pings",
-    metavar="N",
-    default=100,
-    show_default=True,
-    type=click.IntRange(1, 100_000),
-    help="How many photos are shared.",
-)
-@click.option(
-    "--rate", metavar="N", default=20.0, show_default=True, type=click.FloatRange(0.1, 1000), help="Pings a second."
-)
-@click.option(
-    "--users", metavar="N", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many people share."
-)
-@click.option(
-    "--seed", metavar="N", default=1, show_default=True, help="Decides who shares what, and what is awkward about it."
-)
-@click.option(
-    "--dir",
-    "directory",
-    metavar="DIR",
-    default="var/demo",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where all state lies.",
-)
-@click.option("--keep", is_flag=True, help="Keep everything running afterwards, to look around, until Ctrl-C.")
-def demo(pings: int, rate: float, users: int, seed: int, directory: Path, keep: bool) -> int:
-    """Watch simulated Glass users share photos and glassq store them.
-
-    A real HTTP server plays Google: Mirror API, token endpoint, pings. A quarter of the pings is awkward: photos still
-    processing, deleted, rate limited, cut off, sent twice, by a user who took the consent back, with a wrong token.
-    Exits with 0 only when nothing was lost.
-    """
-    from glassq.dev.demo import Demo, prepare
-    from glassq.dev.glass import SimulatedGlass
-    from glassq.dev.glass_crowd import Crowd
-
-    _stop_as_by_ctrl_c()
-    out = console()
-    with SimulatedGlass() as glass:
-        directory = prepare(directory, glass)
-        out.print(f"state: {directory}")
-        crowd = Crowd(glass, pings=pings, users=users, seed=seed, rate=rate)
-        with Stack(directory, logs=True) as stack:
-            run = Demo(stack, crowd)
-            try:
-                out.print(f"ready: intake http://{run.settings.intake.bind}, {run.settings.worker.processes} consumers")
-                run.enrol()
-                settled = _watch(run, out)
-                summary = _count(run)
-                _report(summary, run, out, settled)
-                if keep:
-                    _keep(directory, out)
-            except KeyboardInterrupt:
-                raise click.Abort from None
-            finally:
-                run.close()
-    return 0 if settled and not summary.lost else 1
-
-
-def _watch(run: Demo, out: Console) -> bool:
-    """The live view, while the crowd sends and until everything is settled; False if it does not settle."""
-    from collections import deque
-
-    from rich.live import Live
-
-    latest: deque[Planned] = deque(maxlen=LATEST)
-    failed: list[BaseException] = []
-    sent = [0]
-
-    def on_event(planned: Planned) -> None:
-        sent[0] += 1
-        latest.append(planned)
-
-    def send() -> None:
-        try:
-            run.crowd.run(on_event)
-        except BaseException as error:
-            failed.append(error)
-
-    sender = threading.Thread(target=send, name="crowd", daemon=True)
-    with Live(console=out, refresh_per_second=REFRESH, transient=True) as live:
-
-        def tick() -> None:
-            live.update(_view(sent[0], len(run.crowd.planned), run.counts(), latest))
-
-        sender.start()
-        try:
-            while sender.is_alive():
-                tick()
-                sender.join(1 / REFRESH)
-        finally:
-            run.crowd.stop.set()
-        if failed:
-            raise failed[0]
-        return run.settle(tick)
-
-
-def _view(sent: int, planned: int, counts: TubeStats, latest: deque[Planned]) -> Table:
-    from rich.table import Table
-
-    view = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    view.add_row("sent", f"{sent} of {planned}")
-    view.add_row("queue", f"{counts.ready} ready, {counts.reserved} at work, {counts.delayed} to be retried")
-    view.add_row("buried", str(counts.buried))
-    for each in tuple(latest):
-        answers = ", ".join(f"{result.statuses[-1]} in {result.seconds * 1000:.1f} ms" for result in each.results)
-        view.add_row(f"ping {each.number}", f"{answers}   {'' if each.trouble == 'none' else each.trouble}")
-    return view
-
-
-def _count(run: Demo) -> Summary:
-    over = time.monotonic() + LEDGER_LAG
-    summary = run.summary()
-    while summary.lost and time.monotonic() < over:
-        time.sleep(0.2)
-        summary = run.summary()
-    return summary
-
-
-def _report(summary: Summary, run: Demo, out: Console, settled: bool) -> None:
-    from rich.table import Table
-
-    from glassq.cli.output import line
-
-    troubles = sorted({each.trouble for each in run.crowd.planned if each.trouble != "none"})
-    rows = [
-        ("sent", summary.sent, "pings, those that were sent again included"),
-        (
-            "acknowledged",
-            summary.acknowledged,
-            f"p50 {summary.quantile(0.5) * 1000:.1f} ms, p99 {summary.quantile(0.99) * 1000:.1f} ms",
-        ),
-        ("refused", summary.refused, "with a wrong token"),
-        (
-            "stored",
-            summary.stored,
-            f"items: {summary.stored_files} files, {summary.stored_bytes / 1024:.0f} KiB, as shared",
-        ),
-        ("retried", summary.retried, "deliveries took more than one attempt"),
-        ("dropped", summary.dropped, "gone before they were worked"),
-        ("buried", summary.buried, "for an operator: the user took the consent back"),
-        ("lost", len(summary.lost), "acknowledged, and without an outcome"),
-    ]
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_column(style="dim")
-    for name, number, words in rows:
-        table.add_row(name, str(number), words)
-    out.print()
-    out.print(table)
-    for problem in summary.lost[:20]:
-        out.print(f"LOST  {line(problem)}", style="red")
-    if not settled:
-        out.print("Not everything was worked in time: see the logs in log/.", style="red")
-    _say_next(run, out, ", ".join(troubles))
-
-
-def _say_next(run: Demo, out: Console, troubles: str) -> None:
-    directory = Path(run.settings.file).parent
-    config = f"{_me()} --config {run.settings.file}"
-    out.print(f"\nAwkward ones among them: {troubles}.")
-    out.print(f"The photos are in {directory / 'photos'}, the logs in {directory / 'log'}.")
-    out.print("To look around, start it again and ask, in another terminal:")
-    out.print(f"  {_me()} dev --dir {directory}")
-    out.print(f"  {config} status")
-    out.print(f"  {config} buried")
-    out.print(f"  {config} show ID")
-
-
-def _stop_as_by_ctrl_c() -> None:
-    """A kill, or a terminal that is closed, stops everything too: what was started here must not live on alone."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-
-
-def _me() -> str:
+def glassq_called() -> str:
     """How this program was called, short enough to type."""
     path = Path(sys.argv[0]).absolute()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _keep(directory: Path, out: Console) -> None:
-    out.print(f"\nStill running, with the settings {directory / 'glassq.toml'}. Ctrl-C stops.")
+def glassq_for(config: Path) -> str:
+    """`glassq` as it was called, for these settings, to be pasted into a shell."""
     try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        return
+        found = App(None, os.environ).file
+    except SettingsError:
+        found = None
+    words = [] if found == str(config) else ["--config", str(config)]
+    return shlex.join([glassq_called(), *words])
+
+
+def stop_as_by_ctrl_c() -> None:
+    """A kill, or a terminal that is closed, stops everything too: what was started here must not live on alone."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def _watch(stack: Stack, settings: Settings) -> None:
+    """Until Ctrl-C. Raises StackError where one of the processes has ended."""
+    watch = Watch(stack.config)
+    while True:
+        if settings.push is not None and settings.push.queue_yaml:
+            watch.include(Path(settings.push.queue_yaml))
+        stack.check()
+        if changed := watch.changed():
+            settings = _reload(stack, settings, changed)
+        time.sleep(LOOK_EVERY)
+
+
+def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings:
+    """Has intake and pool reload, where the change is right, and says so. Returns the settings in effect."""
+    names = line(", ".join(os.path.relpath(path, stack.directory) for path in changed))
+    why = _refusal(stack.config)
+    try:
+        new = load(str(stack.config), {})
+    except SettingsError as error:
+        # they may have changed once more
+        new, why = settings, why or str(error)
+    if why:
+        click.echo(f"{names} changed but cannot be used; the previous version keeps running: {line(why)}")
+        return settings
+    if (new.queue.url, new.intake.bind) != (settings.queue.url, settings.intake.bind):
+        click.echo(f"{names} changed: for another [queue] url or [intake] bind, start glassq dev again")
+        return settings
+    click.echo(f"{names} changed: reloading")
+    stack.reload("worker")
+    if stack.config in changed:
+        stack.reload("web")
+    return new
+
+
+def _refusal(config: Path) -> str:
+    """Why settings and handlers cannot be used as they are now; "" where they can."""
+    code = "import sys; from glassq.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-P", "-c", code, "--config", str(config), "config", "check"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CHECK_TIME, env=handlers_env()
+        )
+    except subprocess.TimeoutExpired:
+        return f"its modules are not loaded within {CHECK_TIME:g} s"
+    if not done.returncode:
+        return ""
+    # beside what the handlers' modules print
+    said = [each.removeprefix("glassq: ") for each in done.stderr.splitlines() if each.startswith("glassq: ")]
+    return "; ".join(said) or f"`glassq config check` ended with exit code {done.returncode}"

@@ -13,7 +13,8 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.checks import Check
-from glassq.cli.checks_here import HERE, clock
+from glassq.cli.checks_here import HERE, clock, in_effect
+from glassq.cli.checks_lost import LOST
 from glassq.cli.checks_queue import QUEUE, trouble
 from glassq.cli.checks_system import SYSTEM
 from glassq.cli.output import PATIENCE, console, line, print_json
@@ -59,6 +60,7 @@ def _examine(app: App) -> Iterator[Check]:
         _ = app.settings
     except SettingsError as error:
         yield Check("settings", False, str(error), "mend it first: without settings nothing else can be looked at", 78)
+        yield from in_effect(app)
         yield from clock(app)
         return
     for look in (*HERE, *SYSTEM):
@@ -66,7 +68,7 @@ def _examine(app: App) -> Iterator[Check]:
     with app.queue() as queue:
         try:
             server = queue.stats()
-            for ask in QUEUE:
+            for ask in (*QUEUE, *LOST):
                 yield from _patiently(ask.__name__, partial(ask, app, queue, server))
         except QueueError as error:
             yield trouble(app, error)

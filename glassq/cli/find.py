@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.output import jobs_of, line, warn_short
+from glassq.cli.output import jobs_of, line, moment, reason, warn_short
 from glassq.delivery import Delivery, decode
 from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
 from glassq.mask import masked_text
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from glassq.cli.app import App
+    from glassq.ledger import Entry
     from glassq.ledger.reader import LedgerReader
     from glassq.queues.base import Job, JobStats, Queue, ScanShort
 
+# What the ledger says of deliveries that are not over.
+OPEN = ("buried", "retrying")
 ALL_STATES = frozenset({"ready", "reserved", "delayed", "buried"})
 # Shorter, a prefix is a slip of the finger: eight digits of our ids are a minute.
 LEAST_PREFIX = 8
@@ -66,7 +69,7 @@ class Found:
         if self.delivery is None:
             return self.damage
         if self.delivery.buried or not self.delivery.evidence:
-            return masked_text(self.delivery.buried) or "not by glassq: it says no reason"
+            return reason(self.delivery.buried) or "not by glassq: it says no reason"
         return masked_text(self.delivery.evidence[-1].message)
 
 
@@ -194,10 +197,7 @@ class Finder:
         if len(entries) != 1:
             return ""
         [entry] = entries
-        if entry.state == "archived":
-            file = line(masked_text(entry.reason))
-            return f": it is archived in {file}, and `glassq restore {file}` puts it back"
-        return f": it is {entry.state}" if entry.state in ("done", "dropped") else ""
+        return f": {fate(entry)}"
 
     def _by_ledger(self, prefix: str, *, glance: bool) -> Found | None:
         try:
@@ -211,8 +211,8 @@ class Finder:
             return None
         [entry] = entries
         if not entry.job:
-            if glance:
-                raise JobNotFound(f"the queue holds no delivery {line(entry.delivery)}")
+            if glance and entry.state not in OPEN:
+                raise JobNotFound(f"the queue holds no delivery {line(entry.delivery)}: {fate(entry)}")
             return None
         with suppress(JobNotFound):
             found = look(self.queue, entry.job)
@@ -229,6 +229,30 @@ class Finder:
                     self._by_task.setdefault(task, {}).setdefault(found.name, found.stats.tube)
             self._by_name.pop("", None)
         return self._by_name
+
+
+def fate(entry: Entry) -> str:
+    """What became of a delivery that is not in the queue, by the ledger."""
+    if entry.state == "archived":
+        file = line(masked_text(entry.reason))
+        return f"it is archived in {file}, and `glassq restore {file}` puts it back"
+    if entry.state == "deleted":
+        return f"it was deleted at {moment(entry.updated)}, {line(masked_text(entry.reason))}"
+    if entry.state not in OPEN:
+        return f"it is {entry.state}"
+    if entry.replayed:
+        return f"it was replayed as {entry.replayed}"
+    return (
+        f"the ledger last had it as {entry.state}, at {moment(entry.updated)}; if it still does in a moment, the queue "
+        f"has lost it, and `glassq replay {entry.delivery}` puts it again"
+    )
+
+
+def place(found: Found) -> str:
+    """Where a delivery is that the queue holds, in words."""
+    stats = found.stats
+    state = "being worked" if stats.state == "reserved" else stats.state
+    return f"it is in the queue, {state}, in tube {stats.tube} (job {stats.id})"
 
 
 def is_job_id(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""`glassq kick` and `glassq delete`: what an operator decides about deliveries."""
+"""`glassq kick`, and what it shares with other commands for what lies buried."""
 
 from __future__ import annotations
 
@@ -85,46 +85,14 @@ def kick(
     as_json: bool,
 ) -> int:
     """Have buried deliveries worked again, with a fresh budget of attempts: by id, all, or those that fit."""
-    _check(ids, everything or bool(where), bool(limit or rate or canary))
+    check_choice(ids, everything or bool(where), bool(limit or rate or canary))
     pace = Pace(per_second(rate) if rate else None, canary, seconds("--wait", wait))
     with app.queue() as queue:
         if not ids:
-            bulk = Bulk(app, queue, where, queue.kick, "kick", "kicked", dry_run)
+            bulk = Bulk(app, queue, where, lambda found: queue.kick(found.job.id), "kick", "kicked", dry_run)
             return report(bulk.run(limit, ask=not yes, pace=pace), as_json, nothing(where))
         found, missing = each_found(queue, app, ids)
         done = [_kick(queue, text, each, dry_run) for text, each in found]
-    return report([*done, *missing], as_json)
-
-
-@click.command(
-    epilog=examples(
-        ("one, whatever state it is in", "glassq delete 0198c2a4-7d10"),
-        ("buried ones that nobody will mend any more", "glassq delete --where 'error~410' --older-than 30d"),
-    )
-)
-@click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=buried_ids)
-@filters
-@limit
-@dry_run
-@yes
-@as_json
-@pass_app
-def delete(
-    app: App, ids: tuple[str, ...], where: Where, limit: int | None, dry_run: bool, yes: bool, as_json: bool
-) -> int:
-    """Remove deliveries for good: by id, whatever state they are in (but not while one is being worked), or the buried
-    ones that fit."""
-    _check(ids, bool(where), bool(limit))
-    with app.queue() as queue:
-        if not ids:
-            bulk = Bulk(app, queue, where, queue.delete, "delete", "deleted", dry_run)
-            return report(bulk.run(limit, ask=not yes), as_json, nothing(where))
-        found, missing = each_found(queue, app, ids)
-        if found and not (yes or dry_run):
-            for _, each in found:
-                click.echo(f"{_name(each)}: {each.stats.state}, {span(each.stats.age)} old", err=True)
-            confirm(f"delete {number(len(found))} for good?", needed=True)
-        done = [_delete(queue, text, each, dry_run) for text, each in found]
     return report([*done, *missing], as_json)
 
 
@@ -135,7 +103,7 @@ class Bulk:
     app: App
     queue: Queue
     where: Where
-    command: Callable[[int], None]
+    command: Callable[[Found], None]
     verb: str
     did: str
     dry_run: bool
@@ -181,7 +149,7 @@ class Bulk:
             if stats.state != "buried" or not is_ours(self.queue.tube, stats.tube) or not self.where.fits(found):
                 return refused(str(job), found, "it is another one's job by now, or is not buried any more")
             if not self.dry_run:
-                self.command(job)
+                self.command(found)
         except JobNotFound:
             return Done(str(job), job, None, "nothing", "it was worked or removed meanwhile")
         return Done(str(job), job, found.name or None, f"would be {self.did}" if self.dry_run else self.did)
@@ -195,7 +163,7 @@ def _check_running(app: App, queue: Queue, tubes: Iterable[str]) -> None:
             raise click.ClickException(f"tube {tube} is paused, and --canary waits for outcomes: first {resume}")
 
 
-def _check(ids: tuple[str, ...], bulk: bool, bounded: bool) -> None:
+def check_choice(ids: tuple[str, ...], bulk: bool, bounded: bool) -> None:
     if bulk == bool(ids):
         raise click.UsageError("expected either ids, or which buried ones are meant (--help tells how)")
     if ids and bounded:
@@ -223,16 +191,10 @@ def each_found(queue: Queue, app: App, ids: Iterable[str]) -> tuple[list[tuple[s
 def _kick(queue: Queue, text: str, found: Found, dry_run: bool) -> Done:
     if found.stats.state != "buried":
         return refused(text, found, f"it is {state_words(found)}, not buried")
-    return _act(queue, text, found, queue.kick, "kicked", dry_run)
+    return act(queue, text, found, lambda found: queue.kick(found.job.id), "kicked", dry_run)
 
 
-def _delete(queue: Queue, text: str, found: Found, dry_run: bool) -> Done:
-    if found.stats.state == "reserved":
-        return refused(text, found, "a consumer works it right now: try again when that is over")
-    return _act(queue, text, found, queue.delete, "deleted", dry_run)
-
-
-def _act(queue: Queue, text: str, found: Found, command: Callable[[int], None], did: str, dry_run: bool) -> Done:
+def act(queue: Queue, text: str, found: Found, command: Callable[[Found], None], did: str, dry_run: bool) -> Done:
     if not is_ours(queue.tube, found.stats.tube):
         return refused(text, found, f"it is in tube {found.stats.tube}, which is not ours")
     job, name = found.job.id, found.name or None
@@ -242,7 +204,7 @@ def _act(queue: Queue, text: str, found: Found, command: Callable[[int], None], 
         # While the operator was asked, time went by: never act on another delivery under a number given again.
         if look(queue, job).job.body != found.job.body:
             return refused(text, found, "it is another delivery's job by now")
-        command(job)
+        command(found)
     except JobNotFound:
         return refused(text, found, "it was worked or removed meanwhile")
     return Done(text, job, name, did)
@@ -270,10 +232,6 @@ def refused(text: str, found: Found, why: str) -> Done:
 def state_words(found: Found) -> str:
     stats = found.stats
     return f"delayed for {span(stats.time_left)} more" if stats.state == "delayed" else stats.state
-
-
-def _name(found: Found) -> str:
-    return f"job {found.job.id}, " + (f"delivery {line(found.name)}" if found.name else "damaged")
 
 
 def number(count: int) -> str:

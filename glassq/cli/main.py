@@ -37,7 +37,7 @@ COMMANDS = {
     "buried": ("glassq.cli.buried:buried", "Deliveries that wait for a decision, newest first."),
     "show": ("glassq.cli.show:show", "One delivery's whole story."),
     "kick": ("glassq.cli.jobs:kick", "Have buried deliveries worked again."),
-    "delete": ("glassq.cli.jobs:delete", "Remove deliveries for good."),
+    "delete": ("glassq.cli.delete:delete", "Remove deliveries for good."),
     "bury": ("glassq.cli.bury:bury", "Put ready or delayed deliveries aside."),
     "move": ("glassq.cli.move:move", "Put deliveries into another tube, as they are."),
     "pause": ("glassq.cli.pause:pause", "Have nothing worked for a while; pings are taken all the while."),
@@ -53,7 +53,7 @@ COMMANDS = {
     "config": ("glassq.cli.config:config", "The settings: are they right?"),
     "completion": ("glassq.cli.completion:completion", "What lets bash, zsh or fish complete commands and ids."),
     "dev": ("glassq.cli.dev:dev", "Everything on this machine, in the foreground, for trying out."),
-    "demo": ("glassq.cli.dev:demo", "Simulated Glass users share photos; watch glassq store them."),
+    "demo": ("glassq.cli.demo:demo", "Simulated Glass users share photos; watch glassq store them."),
 }
 
 # In which order and under which headings `glassq --help` and glassq(1) list them.
@@ -121,7 +121,7 @@ class LazyGroup(click.Group):
     metavar="FILE",
     # for completion alone: what is wrong with the file is told by whoever reads it
     type=click.Path(readable=False),
-    help="The settings file (else GLASSQ_CONFIG, else /etc/glassq/glassq.toml).",
+    help="The settings file (else GLASSQ_CONFIG, /etc/glassq/glassq.toml, or that of `glassq dev` in var/).",
 )
 @click.version_option(__version__, message="glassq %(version)s")
 @click.pass_context

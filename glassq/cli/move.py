@@ -12,6 +12,7 @@ import msgspec
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, dry_run, examples, pass_app, yes
+from glassq.cli.corrector import corrector
 from glassq.cli.find import checked_tube, is_ours, look, unworked
 from glassq.cli.jobs import Done, each_found, limit, number, refused, report, state_words, whole
 from glassq.cli.output import confirm, each_of, line, short_words
@@ -24,6 +25,7 @@ from glassq.worker.outcome import after_kick, after_loss
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from glassq.cli.corrector import Corrector
     from glassq.cli.find import Found
     from glassq.queues import Queue
     from glassq.queues.base import ScanShort
@@ -81,8 +83,8 @@ def move(
     _check(ids, target, everything, origin, where, limit)
     if why := unworked(app, target):
         click.echo(f"glassq: {line(why)}", err=True)
-    with app.queue() as queue:
-        mover = Mover(queue, target, origin, where, dry_run)
+    with app.queue() as queue, corrector(app) as ledger:
+        mover = Mover(queue, ledger, target, origin, where, dry_run)
         if ids:
             found, done = each_found(queue, app, ids)
             _each(found, lambda each: mover.named(*each), done, len(found), as_json)
@@ -102,6 +104,7 @@ class Mover:
     """Moves jobs to the tube `target`, one at a time; with `origin` those of that tube, which may not be ours."""
 
     queue: Queue
+    ledger: Corrector
     target: str
     origin: str | None
     where: Where
@@ -142,11 +145,13 @@ class Mover:
         if self.dry_run:
             return Done(text, found.job.id, found.name or None, "would be moved", told)
         try:
-            return Done(text, carry(self.queue, found, self.target), found.name or None, "moved", told)
+            holder = carry(self.queue, found, self.target)
         except JobNotFound:
             return refused(text, found, "it was worked or removed meanwhile")
         except JobTooBig as error:
             return refused(text, found, str(error))
+        self.ledger.held(found.delivery, holder, self.target)
+        return Done(text, holder, found.name or None, "moved", told)
 
 
 def carry(queue: Queue, found: Found, target: str) -> int:

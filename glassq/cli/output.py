@@ -7,6 +7,7 @@ characters written out, so that none can move a cursor, change a title or hide a
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from glassq.log import escape
+from glassq.mask import masked_text
 from glassq.queues.base import JobStats, ScanShort
 
 if TYPE_CHECKING:
@@ -40,6 +42,12 @@ LEAST_WORDS = 30
 MANY_ROWS = 500
 # A pipe has no width; lines are not broken for it.
 UNBROKEN = 10_000
+
+# up to the last @ before the path: a password may hold one
+_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
+# Release 0.1.0 put this before the reason of a delivery whose budget was spent.
+_COUNT_FIRST = re.compile(r"(gave up after \d+ attempts?): (.*)", re.DOTALL)
+_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
 def console() -> Console:
@@ -107,6 +115,12 @@ def line(text: str) -> str:
     return escape(text.replace("\n", "\\n").replace("\t", " "))
 
 
+def reason(text: str) -> str:
+    """A reason as people read it: masked, and what failed first, however old the delivery is."""
+    counted = _COUNT_FIRST.fullmatch(text)
+    return masked_text(f"{counted[2]} ({counted[1]})" if counted else text)
+
+
 def moment(value: datetime) -> str:
     """A time in RFC 3339, UTC."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -122,6 +136,11 @@ def span(seconds: float) -> str:
             parts.append(f"{left // size}{unit}")
             left %= size
     return " ".join(parts[:2])
+
+
+def without_password(url: str) -> str:
+    """The URL with any password in it masked."""
+    return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
 def short_words(short: ScanShort) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.find import ALL_STATES, look, our_tubes
-from glassq.cli.output import line
+from glassq.cli.output import line, reason
 from glassq.errors import JobNotFound, SettingsError
 from glassq.queues.base import JobStats
 
@@ -106,7 +106,7 @@ class Canary:
         name = self._names[job]
         entry = entries.get(name)
         if entry and entry.updated != self._before.get(name):
-            return "" if entry.state in ("done", "dropped") else entry.reason or entry.state
+            return "" if entry.state in ("done", "dropped") else reason(entry.reason) or entry.state
         try:
             return "it was buried again" if self._queue.stats_job(job).state == "buried" else None
         except JobNotFound:

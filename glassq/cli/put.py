@@ -73,9 +73,10 @@ def put(
     if dry_run:
         _tell(made, None, into, wait, as_json)
         return 0
-    with closing(open_queue(app.settings.queue, require_durable=app.settings.intake.require_durable)) as queue:
+    durable = app.settings.intake.require_durable
+    with closing(open_queue(app.settings.queue, lease=app.settings.lease, require_durable=durable)) as queue:
         job = _put(app, queue, made, into, wait)
-        kept = not app.settings.intake.require_durable or _on_disk(queue, job)
+        kept = not durable or _on_disk(queue, job)
     _tell(made, job, into, wait, as_json)
     if not kept:
         more = f"beanstalkd does not write to disk ({app.command('doctor')} says more)"

@@ -13,6 +13,7 @@ import click
 
 from glassq.cli.app import App, as_json, dry_run, pass_app, yes
 from glassq.cli.completion import push_queues
+from glassq.cli.corrector import corrector
 from glassq.cli.output import confirm, each_of, line, print_json
 from glassq.cli.pause import pause_tubes, resume_tubes, tell_paused, tell_resumed
 from glassq.cli.queues_list import Plan, plan_or_warn, push_of, show
@@ -24,8 +25,9 @@ from glassq.push.purge import Purged
 from glassq.push.request import tube_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from glassq.delivery import Delivery
     from glassq.ledger.names import Names
     from glassq.queues import Queue
 
@@ -100,7 +102,9 @@ def purge(app: App, name: str, dry_run: bool, yes: bool, as_json: bool) -> int:
         words = f"delete {_tasks(total)} of queue {line(name)} for good ({_by_state(done)})?"
         confirm(words, needed=total > 0 and not yes)
         try:
-            _purge(queue, name, names, total, done)
+            with corrector(app) as ledger:
+                why = f"by {app.operator()}, who purged queue {name}"
+                _purge(queue, name, names, total, done, lambda delivery: ledger.deleted(delivery, why))
         except QueueError:
             click.echo(f"glassq: until then {_tasks(done.deleted)} of queue {line(name)} were deleted", err=True)
             raise
@@ -120,9 +124,16 @@ def _chosen(plan: Plan, queue: Queue, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _purge(queue: Queue, name: str, names: Names, most: int, done: Purged) -> None:
+def _purge(
+    queue: Queue,
+    name: str,
+    names: Names,
+    most: int,
+    done: Purged,
+    deleted: Callable[[Delivery], None] = lambda _: None,
+) -> None:
     # it ends before the names' database is closed, which it writes to in the end
-    with closing(purging.purge(queue, tube_of(queue.tube, name), names, done)) as steps:
+    with closing(purging.purge(queue, tube_of(queue.tube, name), names, done, deleted)) as steps:
         for _ in each_of(steps, "deleting", most):
             pass
 

@@ -1,11 +1,10 @@
-"""`glassq replay`: deliveries that are done or dropped are put again, as new ones, out of the ledger."""
+"""`glassq replay`: deliveries that are done, dropped or lost are put again, as new ones, out of the ledger."""
 
 from __future__ import annotations
 
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -13,10 +12,11 @@ import click
 from glassq import delivery as envelope
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, dry_run, examples, pass_app, yes
-from glassq.cli.find import ambiguous, checked_prefix, is_job_id, unworked
+from glassq.cli.find import unworked
 from glassq.cli.jobs import Done, number, whole
 from glassq.cli.output import confirm, each_of, line
 from glassq.cli.pace import Pace, per_second
+from glassq.cli.replay_choice import LOST, STATES, Choice, Replayed, Which
 from glassq.cli.told import LEFT_OUT, either, told
 from glassq.cli.where import seconds
 from glassq.errors import JobNotFound, JobTooBig, QueueError, SettingsError
@@ -26,60 +26,26 @@ from glassq.worker.consumer import BURY_DELAY
 from glassq.worker.duplicates import REPLAY_OF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from glassq.ledger.reader import Content, LedgerReader, Settled
+    from glassq.ledger.reader import Content, LedgerReader
     from glassq.ledger.replays import Replays
     from glassq.queues import Queue
-
-# What is over, and so has its body in the ledger.
-STATES = ("done", "dropped")
-# What to do about a delivery that is not over yet.
-_NOT_YET = {
-    "retrying": "it is in the queue, and is tried again",
-    "buried": "it lies buried: `kick` has it worked again",
-    "archived": "it is archived: `restore` puts it back, then `kick` has it worked again",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed(Done):
-    """What became of one delivery; `replayed_as` is the new one."""
-
-    replayed_as: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Which:
-    """What is asked for; what is None or empty is not. `newer` and `older` are in seconds since it was received."""
-
-    state: str | None
-    source: str | None
-    patterns: tuple[tuple[str, re.Pattern[str]], ...]
-    newer: float | None
-    older: float | None
-
-    def __bool__(self) -> bool:
-        return bool(self.patterns) or any(
-            each is not None for each in (self.state, self.source, self.newer, self.older)
-        )
-
-    def among(self, ledger: LedgerReader) -> Iterator[Settled]:
-        """The deliveries that fit, the oldest first."""
-        for each in ledger.settled(self.state or "done", since=_ago(self.newer), before=_ago(self.older)):
-            fits = all(pattern.search(getattr(each, name)) for name, pattern in self.patterns)
-            if fits and self.source in (None, each.source):
-                yield each
 
 
 @click.command(
     epilog=examples(
         ("after a route was added for what was dropped", "glassq replay --state dropped --where 'reason~no route'"),
         ("what a faulty handler did in the last hours, slowly", "glassq replay --newer-than 3h --rate 5/s"),
+        ("what was buried or retried in a queue whose files are gone", "glassq replay --state lost"),
     )
 )
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--state", type=click.Choice(STATES), help="Those in this state (with other filters: done).")
+@click.option(
+    "--state",
+    type=click.Choice((*STATES, LOST)),
+    help="Those in this state (with other filters: done); lost: neither over nor in the queue.",
+)
 @click.option("--source", metavar="SOURCE", shell_complete=completion.sources, help='Only from this source: "mirror".')
 @click.option(
     "--where",
@@ -111,7 +77,7 @@ def replay(
     yes: bool,
     as_json: bool,
 ) -> int:
-    """Put deliveries again that are done or dropped: by id, or those that fit, the oldest first.
+    """Put deliveries again that are done, dropped or lost: by id, or those that fit, the oldest first.
 
     Each becomes a new delivery with the same body, which is not dropped as a duplicate of what was done before; its
     label replay_of names the old one. The ledger keeps the bodies ([ledger] keep_bodies).
@@ -123,10 +89,10 @@ def replay(
         newer=None if newer_than is None else seconds("--newer-than", newer_than),
         older=None if older_than is None else seconds("--older-than", older_than),
     )
-    either(ids, bool(which), "ones that are over", bool(limit))
+    either(ids, bool(which), "ones that are over or lost", bool(limit))
     pace = Pace(per_second(rate) if rate else None)
-    with app.ledger() as ledger:
-        choice = Choice(app, ledger, again)
+    with app.ledger() as ledger, app.queue() as queue:
+        choice = Choice(app, ledger, queue, again)
         if ids:
             choice.by_id(ids)
         else:
@@ -138,7 +104,7 @@ def replay(
             done += [Replayed(each, None, each, "would be replayed") for each in chosen]
             return told(done, as_json, _sum(len(chosen), ids, which, "would be replayed"), every=True)
         if chosen:
-            _put(app, ledger, chosen, pace, done, as_json, every=bool(ids), anew=again)
+            _put(app, ledger, queue, chosen, pace, done, as_json, every=bool(ids), anew=again)
         replayed = sum(each.did == "replayed" for each in done)
         return told(done, as_json, _sum(replayed, ids, which, "replayed"), every=bool(ids))
 
@@ -153,6 +119,7 @@ def _sum(count: int, ids: Sequence[str], which: Which, did: str) -> str:
 def _put(
     app: App,
     ledger: LedgerReader,
+    queue: Queue,
     chosen: Sequence[str],
     pace: Pace,
     done: list[Done],
@@ -164,7 +131,7 @@ def _put(
     from glassq.ledger.replays import Replays
 
     before = len(done)
-    with app.queue() as queue, Replays(app.settings.ledger) as replays:
+    with Replays(app.settings.ledger) as replays:
         again = Again(app, ledger, queue, replays, anew)
         try:
             for index in each_of(pace.paced(range(len(chosen))), "replayed so far", len(chosen)):
@@ -178,72 +145,6 @@ def _put(
             done.append(Done("the rest", None, None, "nothing", words))
             told(done, as_json, every=every)
             raise
-
-
-@dataclass(slots=True)
-class Choice:
-    """Which deliveries are put again. `done` is what came of the others."""
-
-    app: App
-    ledger: LedgerReader
-    again: bool
-    chosen: list[str] = field(default_factory=list)
-    done: list[Done] = field(default_factory=list)
-
-    def by_id(self, ids: Sequence[str]) -> None:
-        """These, as far as the ledger has them and their bodies. Raises click.UsageError for what is no id."""
-        for text in ids:
-            name, why = self._named(text)
-            if why or name is None:
-                self.done.append(Replayed(text, None, name, "nothing", why))
-            else:
-                self.chosen.append(name)
-        self.chosen = list(dict.fromkeys(self.chosen))
-
-    def by_filter(self, which: Which, limit: int | None) -> None:
-        """Those that fit, `limit` at most; how many have no body is told in one line."""
-        if self.ledger.absent:
-            self.done.append(Done("ledger", None, None, "nothing", self.ledger.absent))
-        elif not self.ledger.keeps_bodies:
-            self.done.append(Done("ledger", None, None, "nothing", self._no_body()))
-        bare = 0
-        for each in which.among(self.ledger):
-            if each.replayed and not self.again:
-                why = "replayed before (--again replays them once more)"
-                self.done.append(Replayed(each.delivery, None, each.delivery, LEFT_OUT, why, each.replayed))
-            elif not each.kept:
-                bare += 1
-            else:
-                self.chosen.append(each.delivery)
-                if len(self.chosen) == limit:
-                    break
-        if bare:
-            self.done.append(Done(number(bare), None, None, "nothing", self._no_body()))
-
-    def _named(self, text: str) -> tuple[str | None, str]:
-        """The delivery of an id or prefix, and why it cannot be put again."""
-        if is_job_id(text):
-            return None, "a job's id, and those are given again over time: name the delivery"
-        entries = self.ledger.find(checked_prefix(text))
-        if not entries:
-            kept = self.app.settings.ledger.retention
-            return None, self.ledger.absent or f"the ledger does not know it; it keeps entries for {kept}"
-        if len(entries) > 1:
-            return None, ambiguous(text, [entry.delivery for entry in entries]).message
-        [entry] = entries
-        if entry.state not in STATES:
-            return entry.delivery, _NOT_YET.get(entry.state, f"it is {entry.state}, not over")
-        if entry.replayed and not self.again:
-            return entry.delivery, f"it was replayed before, as {entry.replayed} (--again replays it once more)"
-        return entry.delivery, "" if self.ledger.content(entry.delivery) else self._no_body()
-
-    def _no_body(self) -> str:
-        """Why there is no body."""
-        if not self.app.settings.ledger.keep_bodies:
-            return "its body is not kept: [ledger] keep_bodies is false"
-        if not self.ledger.keeps_bodies:
-            return "the ledger is of an older version, which keeps no bodies; the pool brings it to this one"
-        return "its body was not kept: it was worked before glassq kept bodies, or while [ledger] keep_bodies was false"
 
 
 @dataclass(slots=True)
@@ -302,11 +203,6 @@ class Again:
             words = "what is replayed cannot be marked, so the same command would replay it again"
             click.echo(line(f"glassq: {words}: {error}"), err=True)
             return True
-
-
-def _ago(age: float | None) -> datetime | None:
-    # a date ends with the year 1
-    return None if age is None else datetime.now(UTC) - timedelta(seconds=min(age, 1e9))
 
 
 def _pattern(text: str) -> tuple[str, re.Pattern[str]]:

@@ -12,8 +12,8 @@ import msgspec
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.completion import buried_ids
-from glassq.cli.find import Finder, ambiguous, checked_prefix, is_job_id
-from glassq.cli.output import console, facts, line, moment, print_json, span
+from glassq.cli.find import OPEN, Finder, ambiguous, checked_prefix, fate, is_job_id
+from glassq.cli.output import console, facts, line, moment, print_json, reason, span
 from glassq.errors import JobNotFound, SettingsError
 from glassq.log import escape
 from glassq.mask import masked_body, masked_text
@@ -93,13 +93,14 @@ def _document(found: Found | None, entry: Entry | None, note: str) -> dict[str, 
     return {
         "delivery": _delivery(delivery) if delivery else None,
         "job": {**asdict(found.stats), "bytes": len(found.job.body), "damage": found.damage} if found else None,
+        "in_queue": found is not None,
         "ledger": _recorded_fields(entry) if entry else None,
         "ledger_note": note,
     }
 
 
 def _recorded_fields(entry: Entry) -> dict[str, Any]:
-    fields = {**asdict(entry), "result": masked_text(entry.result), "reason": masked_text(entry.reason)}
+    fields = {**asdict(entry), "result": masked_text(entry.result), "reason": reason(entry.reason)}
     return {name: value for name, value in fields.items() if name not in ("body", "labels")}
 
 
@@ -112,13 +113,17 @@ def _delivery(delivery: Delivery) -> dict[str, Any]:
         each["message"] = masked_text(each["message"])
         each["traceback"] = masked_text(each["traceback"])
         each["detail"] = masked_body(json.dumps(each["detail"]).encode())
-    fields["buried"] = masked_text(fields["buried"])
+    fields["buried"] = reason(fields["buried"])
     fields["labels"] = _labels(delivery)
     return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": masked_body(delivery.body)}
 
 
 def _print(out: Console, found: Found | None, entry: Entry | None, note: str) -> None:
     delivery = found.delivery if found else None
+    if found is None and entry is not None:
+        out.print(
+            f"The queue does not hold it: {line(fate(entry))}.", style=None if entry.state not in OPEN else "yellow"
+        )
     if delivery is not None:
         _section(out, f"delivery {delivery.id}", _header(delivery, found))
     if found is not None:
@@ -215,7 +220,7 @@ def _entry(entry: Entry) -> list[tuple[str, object]]:
         ("state", f"{entry.state} at {moment(entry.updated)}, after {_attempts(entry.attempts)}"),
         ("took", span(entry.duration) if entry.duration else ""),
         ("result", masked_text(entry.result)),
-        ("file" if entry.state == "archived" else "reason", masked_text(entry.reason)),
+        ("file" if entry.state == "archived" else "reason", reason(entry.reason)),
         ("replayed as", entry.replayed),
     ]
     return [(name, value) for name, value in rows if value]

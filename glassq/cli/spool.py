@@ -104,7 +104,7 @@ def _drain(app: App, opened: Spool, total: int) -> int:
     from glassq.queues import open_queue
 
     durable = app.settings.intake.require_durable
-    queue = open_queue(app.settings.queue, require_durable=durable)
+    queue = open_queue(app.settings.queue, lease=app.settings.lease, require_durable=durable)
     bar = _bar(total)
     put = _durable_put(queue) if durable else queue.put
 

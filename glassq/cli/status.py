@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.binlog import missing_files
 from glassq.cli.find import is_ours, unworked
-from glassq.cli.output import console, facts, print_json, print_table, span, table, until
+from glassq.cli.missing import Missing, find_missing, may_be_missing
+from glassq.cli.not_in_effect import not_in_effect
+from glassq.cli.output import console, facts, line, print_json, print_table, span, table, until
 from glassq.cli.spool import open_spool
 from glassq.errors import GlassqError, QueueUnavailable, SettingsError
 
@@ -18,8 +21,12 @@ if TYPE_CHECKING:
     from glassq.intake.spool import Spooled
     from glassq.queues import JobStats, Queue, ServerStats, TubeStats
 
+# So long is looked for what the queue may have lost, in seconds.
+GLANCE = 0.5
 # What the ledger is asked about.
 RECENT = timedelta(hours=24)
+# A mistake in another section is told, and keeps nobody from looking.
+USES = frozenset({"queue", "intake", "push", "ledger"})
 DRAINING = "beanstalkd is draining: it takes no jobs until it is restarted"
 
 
@@ -43,19 +50,32 @@ class _Queue:
 @pass_app
 def status(app: App, as_json: bool) -> None:
     """What waits, what is worked, what lies buried; is it safe on disk?"""
+    app.uses = USES
+    try:
+        _ = app.settings
+    except SettingsError:
+        # what runs goes on without them
+        for said, _ in not_in_effect(app):
+            click.echo(f"glassq: {line(said)}", err=True)
+        raise
     spooled, spool_words = look_at_spool(app)
     try:
         with app.queue() as queue:
             seen = _look(queue, app.settings.queue.url)
+            files = missing_files(queue, app.settings.queue.url)
+            missing = _missing(app, queue, seen)
     except QueueUnavailable:
         # what intake has kept meanwhile is the first thing to know
         if spooled and spooled.count:
             click.echo(f"spool: {spool_words}", err=True)
         raise
     counts, note = _ledger(app)
-    hints = _hints(app, seen, spooled)
+    hints = [*_hints(app, seen, spooled), *_losses(app, files, missing)]
     if as_json:
-        print_json({**_document(seen, counts, note, hints), "spool": asdict(spooled) if spooled else None})
+        document = _document(seen, counts, note, hints)
+        document["queue"]["files_missing"] = files
+        document["missing"] = {"count": len(missing.deliveries), "sure": missing.sure} if missing else None
+        print_json({**document, "spool": asdict(spooled) if spooled else None})
         return
     out = console()
     columns = ("tube", "ready", "reserved", "delayed", "buried", "consumers waiting")
@@ -64,7 +84,7 @@ def status(app: App, as_json: bool) -> None:
     if seen.foreign:
         out.print(_foreign(seen.foreign), style="dim")
     out.print()
-    out.print(facts([*_facts(seen, counts, note), ("spool", spool_words)]))
+    out.print(facts([*_facts(seen, counts, note, files), ("spool", spool_words)]))
     for hint in hints:
         out.print(f"! {hint}", style="yellow")
 
@@ -110,12 +130,28 @@ def _ledger(app: App) -> tuple[dict[str, int] | None, str]:
         return None, str(error)
 
 
-def _facts(seen: _Queue, counts: dict[str, int] | None, note: str) -> list[tuple[str, object]]:
+def _missing(app: App, queue: Queue, seen: _Queue) -> Missing | None:
+    """What the queue has lost, looked for only where the counts leave room for it; None where nobody can say."""
+    try:
+        if may_be_missing(app, seen.tubes):
+            return find_missing(app, queue, GLANCE)
+    except SettingsError:
+        # why the ledger cannot be read is told with its counts
+        return None
+    return Missing((), 0, 0, sure=True)
+
+
+def _losses(app: App, files: str, missing: Missing | None) -> list[str]:
+    look = f": {app.command('doctor')} says what to do"
+    return [words + look for words in (files, missing.words() if missing else "") if words]
+
+
+def _facts(seen: _Queue, counts: dict[str, int] | None, note: str, files: str) -> list[tuple[str, object]]:
     server = seen.server
     ledger = ", ".join(f"{number} {state}" for state, number in sorted((counts or {}).items())) or "nothing"
     return [
         ("oldest ready job", _oldest(seen)),
-        ("on disk", "yes: its binlog is on" if server.durable else "NO"),
+        ("on disk", "yes: its binlog is on" if server.durable and not files else "NO"),
         ("last 24 h", note or ledger),
         ("server", f"beanstalkd {server.version} at {seen.url}, up {span(server.uptime)}"),
     ]
@@ -157,7 +193,8 @@ def _hints(app: App, seen: _Queue, spooled: Spooled | None) -> list[str]:
     ]
     if spooled is not None:
         rules.append((spooled.damaged, f"{spooled.damaged} damaged in the spool: look with {app.command('spool')}"))
-    return [words for applies, words in rules if applies]
+    settings = [*app.settings.ignored, *(f"{said}: {todo}" for said, todo in not_in_effect(app))]
+    return [*settings, *(words for applies, words in rules if applies)]
 
 
 def _nobody_takes(seen: _Queue) -> bool:

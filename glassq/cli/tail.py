@@ -16,7 +16,7 @@ from rich.text import Text
 
 from glassq.cli import completion
 from glassq.cli.app import App, pass_app
-from glassq.cli.output import console, line, print_json_line, span
+from glassq.cli.output import console, line, print_json_line, reason, span
 from glassq.errors import SettingsError
 from glassq.mask import masked_text
 
@@ -33,7 +33,7 @@ LOOK = 500
 LATE = timedelta(seconds=10)
 # Writers that were kept from the ledger for long are later still: every so many looks, what is younger than this is.
 SELDOM, VERY_LATE = 20, timedelta(minutes=2)
-STATES = ("done", "dropped", "retrying", "buried", "archived")
+STATES = ("done", "dropped", "retrying", "buried", "archived", "deleted")
 _STYLES = {"done": "green", "dropped": "dim", "retrying": "yellow", "buried": "bold red"}
 
 
@@ -145,7 +145,7 @@ def _printer(out: Console) -> Callable[[Entry], None]:
         attempts = "1 attempt" if entry.attempts == 1 else f"{entry.attempts} attempts"
         # to the millisecond, so that columns stay columns
         at = entry.updated.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-        said = masked_text(entry.reason or entry.result)
+        said = reason(entry.reason) or masked_text(entry.result)
         words = f"{entry.delivery}  {entry.source:6}  {attempts:>11}  {span(entry.duration):>6}  {said}"
         state = (f"{entry.state:8}", _STYLES.get(entry.state, ""))
         out.print(Text.assemble(f"{at}  ", state, f"  {line(words).rstrip()}"), soft_wrap=True)
@@ -166,6 +166,6 @@ def _print_json(entry: Entry) -> None:
             "duration": entry.duration,
             "job": entry.job,
             "result": masked_text(entry.result),
-            "reason": masked_text(entry.reason),
+            "reason": reason(entry.reason),
         }
     )

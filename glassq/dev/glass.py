@@ -118,7 +118,6 @@ class SimulatedGlass:
         """A new item on the user's timeline with one attachment each of `kinds`: made to order, or given as it is.
 
         For `processing_for` seconds the API says isProcessingContent and has no content.
-        Raises SettingsError where Pillow is missing.
         """
         made = [kind if isinstance(kind, media.Media) else media.make(kind, next(self._pictures)) for kind in kinds]
         return self._world.add_item(self._user(user), made, ready_at=time.monotonic() + processing_for)

@@ -53,24 +53,32 @@ SENDERS = 4
 
 @dataclass(slots=True)
 class Planned:
-    """One ping of the plan. `item` and `results` (one a sending: two for a duplicate) are there once it was sent."""
+    """One ping of the plan. `item` and the one of `results` are there once it was sent.
+
+    A duplicate is two pings: the first one's `repeat` is the second, which is sent as soon as the first is answered.
+    """
 
     number: int
     user: str
     trouble: Trouble
     expected: Expected
+    repeat: Planned | None = None
+    is_repeat: bool = False
     item: Item | None = None
     results: list[PingResult] = field(default_factory=list)
 
     @property
     def acknowledged(self) -> bool:
-        """Whether it was sent and each of its sendings was answered with 2xx."""
+        """Whether it was sent, and at last answered with 2xx."""
         return bool(self.results) and all(result.acknowledged for result in self.results)
 
     @property
     def files(self) -> tuple[Attachment, ...]:
-        """The attachments that must come to be stored, in the item's order, with their bytes."""
-        if self.item is None or self.expected != "stored":
+        """The attachments that must come to be stored for it, in the item's order, with their bytes.
+
+        A repeat brings none that its first ping has not.
+        """
+        if self.item is None or self.expected != "stored" or self.is_repeat:
             return ()
         return tuple(one for one in self.item.attachments if not one.content_type.endswith("stream-url"))
 
@@ -100,30 +108,37 @@ class Crowd:
     def _plan(self, pings: int) -> list[Planned]:
         choose = self._chance
         troubles = choose.sample(TROUBLES, min(pings, len(TROUBLES)))
-        for _ in range(pings - len(troubles)):
-            troubles.append(choose.choice(TROUBLES) if choose.random() < AWKWARD else "none")
+        # a duplicate takes two pings
+        room = pings - len(troubles) - troubles.count("duplicate")
+        while room > 0:
+            trouble = choose.choice(TROUBLES) if choose.random() < AWKWARD else "none"
+            troubles.append(trouble if trouble != "duplicate" or room > 1 else "none")
+            room -= 1 + (trouble == "duplicate")
         choose.shuffle(troubles)
-        return [
-            Planned(
-                number,
-                self._revoked if trouble == "revoked" else choose.choice(self.users),
-                trouble,
-                _EXPECTED.get(trouble, "stored"),
-            )
-            for number, trouble in enumerate(troubles, 1)
-        ]
+        repeats = pings - len(troubles)
+        planned: list[Planned] = []
+        for trouble in troubles:
+            user = self._revoked if trouble == "revoked" else choose.choice(self.users)
+            first = Planned(len(planned) + 1, user, trouble, _EXPECTED.get(trouble, "stored"))
+            planned.append(first)
+            if trouble == "duplicate" and repeats:
+                repeats -= 1
+                first.repeat = Planned(len(planned) + 1, user, trouble, first.expected, is_repeat=True)
+                planned.append(first.repeat)
+        return planned
 
     def run(self, on_event: Callable[[Planned], object] = lambda _: None) -> None:
         """Sends the plan, until its end or `stop`. `on_event` is told of each ping sent, in one of several threads.
 
-        Raises whatever went wrong on our side: LookupError where a user has no subscription, SettingsError without
-        Pillow.
+        Raises whatever went wrong on our side: LookupError where a user has no subscription.
         """
         started = time.monotonic()
         with ThreadPoolExecutor(SENDERS, thread_name_prefix="crowd") as senders:
             sent = []
             try:
                 for planned in self.planned:
+                    if planned.is_repeat:
+                        continue
                     due = started + planned.number / self._rate
                     if self.stop.wait(max(0.0, due - time.monotonic())):
                         break
@@ -144,9 +159,11 @@ class Crowd:
         if planned.trouble == "wrong token":
             form["verifyToken"] = "somebody-else"
         url = self._glass.subscription(planned.user).callback_url
-        for _ in range(2 if planned.trouble == "duplicate" else 1):
-            planned.results.append(self._glass.send(url, form, stop=self.stop, **tries))
-        on_event(planned)
+        for ping in (planned, planned.repeat):
+            if ping is not None and not self.stop.is_set():
+                ping.item = planned.item
+                ping.results.append(self._glass.send(url, form, stop=self.stop, **tries))
+                on_event(ping)
 
     def _share(self, planned: Planned) -> Item:
         """Makes the planned item, and its trouble."""

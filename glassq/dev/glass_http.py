@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import sys
 import threading
@@ -12,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from glassq.dev.glass_api import Answer, Call, Request, error_answer, oauth_error
+from glassq.log import logger
 
 if TYPE_CHECKING:
     from collections import deque
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from glassq.dev.glass_api import Api
     from glassq.dev.glass_faults import Fault, Faults
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # In how many pieces a slow body comes.
 PIECES = 10

@@ -16,7 +16,7 @@ import falcon
 from glassq import delivery as envelope
 from glassq.errors import PingRefused, QueueError, QueueRefused
 from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from glassq.intake.safekeeping import Safekeeping
     from glassq.sources import Source
 
-log = logging.getLogger("glassq.intake")
+log = logger("glassq.intake")
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*)?", re.ASCII | re.IGNORECASE)

@@ -9,7 +9,6 @@ waiting. Threads only ever work.
 from __future__ import annotations
 
 import errno
-import logging
 import select
 import selectors
 import socket
@@ -28,12 +27,12 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from glassq.intake import arrival
 from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-log = logging.getLogger("glassq.intake")
+log = logger("glassq.intake")
 
 # One read of a socket, in bytes; a ping fits into one.
 CHUNK = 64 << 10

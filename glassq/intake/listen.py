@@ -8,16 +8,65 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gunicorn.sock import TCP6Socket, TCPSocket
 from gunicorn.util import parse_address
 
 from glassq.errors import SettingsError
+from glassq.log import kv, logger
 from glassq.values import Bind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from glassq.settings import Settings
     from glassq.values import Address
+
+
+log = logger("glassq.intake")
+
+# An address for metrics that cannot be listened on is tried again after this, in seconds. The log says so less often.
+RETRY, REPEAT = 5.0, 600.0
+
+
+class Absent:
+    """An address for metrics that cannot be listened on. Says so at once, and again now and then."""
+
+    def __init__(self, bind: Bind, why: str, now: float, *, handed_over: bool) -> None:
+        """`now` is time.monotonic(); with `handed_over` the address is systemd's to listen on, and not tried again."""
+        self.bind = bind
+        self._why = why
+        self._handed_over = handed_over
+        self._retry_at, self._repeat_at = now + RETRY, now + REPEAT
+        self._say()
+
+    def due(self, now: float) -> bool:
+        """Whether it shall be tried now."""
+        if now >= self._repeat_at:
+            self._repeat_at = now + REPEAT
+            self._say()
+        if self._handed_over or now < self._retry_at:
+            return False
+        self._retry_at = now + RETRY
+        return True
+
+    def failed(self, error: OSError) -> None:
+        """It was tried in vain."""
+        self._why = error.strerror or str(error)
+
+    def _say(self) -> None:
+        todo = "free the address or change [metrics] intake; "
+        if self._handed_over:
+            todo += "then systemctl daemon-reload && systemctl restart glassq.target"
+        else:
+            todo += f"it is tried again every {RETRY:g} s"
+        log.error("metrics are not told: %s %s", self._why, kv(address=self.bind, todo=todo))
+
+
+def open_listener(bind: Bind, cfg: Any, logger: Any) -> Any:
+    """A listening socket as gunicorn has it. Raises OSError."""
+    address = parse_address(bind)
+    kind = TCP6Socket if ":" in address[0] else TCPSocket
+    return kind(address, cfg, logger)
 
 
 def addresses(settings: Settings) -> list[Bind]:
@@ -28,8 +77,16 @@ def addresses(settings: Settings) -> list[Bind]:
 
 def missing(address: Address, listeners: Iterable[Any]) -> bool:
     """Whether none of the sockets handed over listens at this address."""
-    found = {each[4][:2] for each in socket.getaddrinfo(*address.parts, type=socket.SOCK_STREAM)}
+    found = places(address)
     return not any(each.getsockname()[:2] in found for each in listeners if isinstance(each.getsockname(), tuple))
+
+
+def places(address: Address) -> set[tuple[Any, ...]]:
+    """Host and port of the address, as sockets tell them; nothing where the host has no address."""
+    try:
+        return {each[4][:2] for each in socket.getaddrinfo(*address.parts, type=socket.SOCK_STREAM)}
+    except OSError:
+        return set()
 
 
 def move(old: Settings, new: Settings, *, handed_over: bool) -> None:
@@ -50,6 +107,21 @@ def move(old: Settings, new: Settings, *, handed_over: bool) -> None:
         raise SettingsError(f"{moved} need a restart of glassq-web")
     for each in after:
         try_bind(each)
+
+
+def unusable(settings: Settings) -> Iterator[tuple[Bind, OSError]]:
+    """The addresses of the settings on which glassq-web cannot listen now, and why."""
+    for bind in addresses(settings):
+        try:
+            try_bind(bind)
+        except OSError as error:
+            yield bind, error
+
+
+def refusal(settings: Settings, bind: Bind, error: OSError) -> str:
+    """The same in words that name the setting."""
+    key = "[intake] bind" if bind == settings.intake.bind else "[metrics] intake"
+    return f'{settings.file}: {key} = "{bind}": cannot be listened on: {error.strerror}'
 
 
 def try_bind(bind: Bind) -> None:

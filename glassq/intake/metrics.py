@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import falcon
 
 from glassq import __version__
 from glassq.errors import SpoolError
+from glassq.intake.listen import places
 from glassq.metrics import Board, Counter, Gauge, Histogram, Level
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ class Doors:
     """Metrics are for those who watch, pings for those who send: neither is answered at the other one's address."""
 
     def __init__(self, address: Address) -> None:
-        """Raises OSError where it has no such address."""
-        found = socket.getaddrinfo(*address.parts, type=socket.SOCK_STREAM)
-        self._inside = {each[4][:2] for each in found}
+        self._inside = places(address)
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Raises HTTPNotFound for who came by the wrong one."""

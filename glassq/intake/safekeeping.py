@@ -9,7 +9,6 @@ a probe has been seen on disk.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from contextlib import suppress
@@ -18,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueVolatile, SpoolError
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from glassq.intake.spool import Spool
     from glassq.queues import ServerStats
 
-log = logging.getLogger("glassq.intake")
+log = logger("glassq.intake")
 
 # How often the watcher looks, in seconds.
 WATCH = 1.0

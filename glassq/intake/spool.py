@@ -13,7 +13,6 @@ the queue, so a crash between the two makes a duplicate, never a loss.
 from __future__ import annotations
 
 import fcntl
-import logging
 import math
 import os
 import threading
@@ -24,13 +23,13 @@ from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, JobTooBig, SpoolError
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-log = logging.getLogger("glassq.intake")
+log = logger("glassq.intake")
 
 SUFFIX = ".job"
 # How long a count of the spool's bytes is believed, in seconds; own writes are added to it meanwhile.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -10,14 +9,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from glassq.errors import SettingsError
 from glassq.ledger.schema import deliveries, open_for_reading, sqlite_file
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.engine import URL, Engine
 
-log = logging.getLogger("glassq.ledger")
+log = logger("glassq.ledger")
 
 _DONE = (deliveries.c.state == "done", deliveries.c.delivery != sa.bindparam("but"))
 _BY_FINGERPRINT = sa.select(deliveries.c.delivery).where(

@@ -18,7 +18,6 @@ Names are kept by wall clock, for days. A row that nobody touched for 9 days aft
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import threading
@@ -32,7 +31,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from glassq.errors import NamesUnavailable
 from glassq.ledger import names_table as table
 from glassq.ledger.schema import BUSY, Lasting, parse_url
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from glassq.settings import Push
 
 T = TypeVar("T")
-log = logging.getLogger("glassq.ledger")
+log = logger("glassq.ledger")
 
 # Seconds after which a claim that stands still is taken over, and how much earlier its own put must be over.
 CONFIRM, MARGIN = 6.0, 0.25

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from glassq.errors import SettingsError
 from glassq.ledger.entry import Entry
 from glassq.ledger.version import VERSION, check, missing, stamp
+from glassq.values import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.settings import Ledger as LedgerSettings
 
-# A plain path, as SQLAlchemy takes it: up to a "?", with nothing quoted.
+# A path, up to a "?".
 _FILE = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?]+)")
 _NAMES = tuple(field.name for field in fields(Entry))
 # What is asked for apart: it is large, and nobody looks at it in a list.
@@ -38,18 +39,27 @@ _RECENT_OF = "SELECT {columns} FROM deliveries WHERE state = :state ORDER BY upd
 _SINCE = "SELECT {columns} FROM deliveries WHERE updated >= :since{wanted} ORDER BY updated DESC"
 _JOBS = "SELECT job FROM deliveries WHERE state = :state AND job > 0"
 _COUNTS = "SELECT state, count(*) FROM deliveries WHERE updated >= :since GROUP BY state"
+# As the index of `schema.prepare` has it, word for word: so the open ones are found without a look at all others.
+# One that was replayed is waited for under its new id.
+_OPEN_COUNTS = (
+    "SELECT state, count(*) FROM deliveries WHERE state IN ('buried', 'retrying') AND replayed = '' GROUP BY state"
+)
+_OPEN_ONES = (
+    "SELECT delivery, source, received, state, job, updated FROM deliveries"
+    " WHERE state IN ('buried', 'retrying') AND replayed = '' ORDER BY updated"
+)
 _BODY = "SELECT source, labels, body, replayed FROM deliveries WHERE delivery = :delivery"
 _OLDEST = (
     "SELECT delivery, source, received, result, reason, replayed, body IS NOT NULL FROM deliveries"
-    " WHERE state = :state AND received >= :since AND received < :before"
-    # a replay stands for the one that it repeats, and that one is asked instead
-    " AND (labels IS NULL OR labels NOT LIKE :replay ESCAPE '/') ORDER BY received, delivery"
+    " WHERE state = :state AND received >= :since AND received < :before{originals} ORDER BY received, delivery"
 )
+# A replay stands for the one that it repeats, and that one is asked instead.
+_ORIGINALS = " AND (labels IS NULL OR labels NOT LIKE :replay ESCAPE '/')"
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A delivery that is done or dropped, as far as it says whether it is to be replayed.
+    """A delivery, as far as it says whether it is to be replayed.
 
     `kept` says whether its body is there; `replayed` is what it was put again as before ("": it was not).
     """
@@ -61,6 +71,18 @@ class Settled:
     reason: str
     replayed: str
     kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A delivery that is not over: the queue holds it, in `job` as far as the ledger knows (0: it does not)."""
+
+    delivery: str
+    source: str
+    received: datetime
+    state: str
+    job: int
+    updated: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +116,21 @@ class LedgerReader:
     """
 
     def __init__(self, settings: LedgerSettings) -> None:
-        plain = _FILE.fullmatch(settings.url)
+        file = None if "?" in settings.url else file_of(settings.url)
         #: why there is nothing to read, in words; "" where there is
         self.absent = ""
         self.keeps_bodies = True
         self._columns = ""
         self._database: _Database | None = None
-        if plain is None:
+        if file is None:
             from glassq.ledger.schema import Readable
 
             self._database = Readable.open(settings.url)
-        elif not _exists(Path(plain[1]), settings.url):
-            self.absent = f"no ledger at {plain[1]} yet"
+        elif not _exists(file, settings.url):
+            self.absent = f"no ledger at {file} yet"
             return
         else:
-            self._database = _File.open(Path(plain[1]), settings.url)
+            self._database = _File.open(file, settings.url)
         if self._database is None:
             self.absent = f"the ledger at {settings.url} is still empty"
             return
@@ -163,23 +185,43 @@ class LedgerReader:
         """How many deliveries are in which state; only those updated at `since` or later if it is given."""
         return {row[0]: row[1] for row in self._rows(_COUNTS, since=stamp(since) if since else "")[1]}
 
+    def open_counts(self) -> dict[str, int]:
+        """How many deliveries are "buried" and "retrying", those left out that were replayed."""
+        return {row[0]: row[1] for row in self._open_rows(_OPEN_COUNTS)}
+
+    def open_ones(self) -> list[Open]:
+        """These deliveries, those first of which the ledger has not heard for longest."""
+        return [
+            Open(delivery, source, datetime.fromisoformat(received), state, job, datetime.fromisoformat(updated))
+            for delivery, source, received, state, job, updated in self._open_rows(_OPEN_ONES)
+        ]
+
+    def _open_rows(self, query: str) -> list[Any]:
+        # a ledger of an older version has nothing replayed
+        return self._rows(query if self.keeps_bodies else query.replace(" AND replayed = ''", ""))[1]
+
     def settled(
         self, state: str, *, since: datetime | None = None, before: datetime | None = None
     ) -> Iterator[Settled]:
-        """The deliveries that are "done" or "dropped" and were received in this time, the oldest first.
+        """The deliveries of this state that were received in this time, the oldest first.
 
-        They are read as they are asked for. A ledger that keeps no bodies yet has none.
+        Of what is "done" or "dropped", those that are replays themselves are left out. They are read as they are asked
+        for. A ledger that keeps no bodies yet has none.
         """
         if self._database is None or not self.keeps_bodies:
             return
-        # no value can hold this: in JSON a quote within one has a backslash before it
-        values = {
-            "replay": '%"replay/_of":%',
-            "state": state,
-            "since": stamp(since) if since else "",
-            "before": stamp(before) if before else "9",
-        }
-        for delivery, source, received, result, reason, replayed, kept in self._database.each(_OLDEST, values):
+        query, values = (
+            _OLDEST.replace("{originals}", ""),
+            {
+                "state": state,
+                "since": stamp(since) if since else "",
+                "before": stamp(before) if before else "9",
+            },
+        )
+        if state in ("done", "dropped"):
+            # no value can hold this: in JSON a quote within one has a backslash before it
+            query, values["replay"] = _OLDEST.replace("{originals}", _ORIGINALS), '%"replay/_of":%'
+        for delivery, source, received, result, reason, replayed, kept in self._database.each(query, values):
             moment = datetime.fromisoformat(received)
             yield Settled(delivery, source, moment, result, reason, replayed, bool(kept))
 
@@ -254,9 +296,9 @@ class _File:
 
 
 def file_of(url: str) -> Path | None:
-    """The file of a ledger that is an SQLite file; else None."""
+    """The file that the URL of an SQLite database names, with %XX in it decoded; else None."""
     plain = _FILE.fullmatch(url.partition("?")[0])
-    return Path(plain[1]) if plain else None
+    return Path(path_of(plain[1])) if plain else None
 
 
 def unreadable(url: object, why: object) -> SettingsError:

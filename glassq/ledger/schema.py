@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import suppress
 from datetime import datetime
@@ -14,17 +13,17 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
 
 from glassq.errors import SettingsError
-from glassq.ledger.reader import unreadable
+from glassq.ledger.reader import file_of, unreadable
 from glassq.ledger.version import VERSION as VERSION
 from glassq.ledger.version import check, missing, stamp
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection, Dialect, Engine
 
-log = logging.getLogger("glassq.ledger")
+log = logger("glassq.ledger")
 
 # When you change the table below: raise VERSION in version.py, say there which columns are new, and let `prepare` bring
 # a database of the version before to the new one (it runs in a transaction that no other process can enter).
@@ -81,6 +80,10 @@ meta = sa.Table(
 )
 
 
+# Open deliveries are few among all: counting them must not take a look at each row.
+_OPEN_INDEX = "CREATE INDEX IF NOT EXISTS deliveries_open ON deliveries (updated) WHERE state IN ('buried', 'retrying')"
+
+
 def parse_url(text: str, key: str = "[ledger] url") -> URL:
     """The database's URL, as it stands under `key`, checked as far as that goes without connecting.
 
@@ -96,7 +99,9 @@ def parse_url(text: str, key: str = "[ledger] url") -> URL:
         raise SettingsError(f'{key}: expected a database URL such as "sqlite:////var/lib/ledger.db"') from None
     except ImportError as error:
         raise SettingsError(f'{key} = "{url}": its Python driver is missing: {error}') from None
-    return url
+    # which SQLAlchemy 2.1 unquotes, and 2.0 takes as it is written
+    file = file_of(text)
+    return url if file is None else url.set(database=str(file))
 
 
 def sqlite_file(url: URL) -> Path | None:
@@ -267,6 +272,9 @@ class Readable:
 def prepare(connection: Connection, url: URL) -> None:
     """Creates what is missing, inside the caller's transaction."""
     metadata.create_all(connection)
+    if connection.dialect.name in ("sqlite", "postgresql"):
+        # no version of its own: whoever does not know it works as well
+        connection.exec_driver_sql(_OPEN_INDEX)
     found = check_version(connection, url)
     if found is None:
         connection.execute(meta.insert().values(name="schema", value=VERSION))

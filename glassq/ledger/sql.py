@@ -8,7 +8,6 @@ oldest are dropped and counted.
 from __future__ import annotations
 
 import json
-import logging
 import random
 import threading
 import time
@@ -22,14 +21,14 @@ import sqlalchemy as sa
 from glassq.ledger.done import Done
 from glassq.ledger.entry import Entry
 from glassq.ledger.schema import Lasting, deliveries, open_for_writing, parse_url
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from glassq.settings import Ledger as LedgerSettings
 
-log = logging.getLogger("glassq.ledger")
+log = logger("glassq.ledger")
 
 # A transaction holds so many entries, or those of so many seconds, whichever is less.
 BATCH, LINGER = 200, 0.2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 import threading
@@ -13,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.metrics.exposition import Collector, with_version
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from glassq.metrics.exposition import Looked
     from glassq.values import Address
 
-log = logging.getLogger("glassq.metrics")
+log = logger("glassq.metrics")
 
 # What was looked up so lately, in seconds, is told again: several who watch ask the queue once.
 FRESH = 1.0

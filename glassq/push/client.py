@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from contextlib import suppress
@@ -21,7 +20,7 @@ from glassq.errors import (
     SettingsError,
 )
 from glassq.ledger.names import Wanted, open_names
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.push.connections import Connections
 from glassq.push.known import KnownQueues
 from glassq.push.purge import Gone, Purged, purge
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from glassq.queues import Queue
     from glassq.settings import Push, Settings
 
-log = logging.getLogger("glassq.push")
+log = logger("glassq.push")
 
 MAX_TASKS_PER_ADD = 100
 # How long the puts of one add may take in all, in seconds. Those of named tasks have less where their claim says so.
@@ -90,7 +89,9 @@ class Client:
         self._file = settings.file
         self._base = settings.queue.tube
         self._durable = settings.intake.require_durable
-        self._connections = Connections(connect or (lambda: open_queue(settings.queue, require_durable=self._durable)))
+        self._connections = Connections(
+            connect or (lambda: open_queue(settings.queue, lease=settings.lease, require_durable=self._durable))
+        )
         self._names = names or open_names(settings.push)
         self._queues = KnownQueues(settings.push.queue_yaml)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections import deque
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable
+from glassq.log import logger
 from glassq.push.task_errors import InternalError, TransientError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from glassq.queues import Queue
 
-log = logging.getLogger("glassq.push")
+log = logger("glassq.push")
 
 # A new connection, and one that lay idle for longer than this (in seconds), is tried before it is lent: whatever a put
 # breaks on, nobody can say whether it happened.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.push import queue_yaml
 
 if TYPE_CHECKING:
     from glassq.push.queue_yaml import PushQueue
 
-log = logging.getLogger("glassq.push")
+log = logger("glassq.push")
 
 
 class KnownQueues:

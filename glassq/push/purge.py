@@ -15,7 +15,7 @@ from glassq.errors import DamagedDelivery, JobNotFound
 from glassq.push.request import SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from glassq.delivery import Delivery
     from glassq.ledger.names import Names
@@ -82,11 +82,13 @@ class Gone:
             self.untold += len(names)
 
 
-def purge(queue: Queue, tube: str, names: Names, done: Purged) -> Generator[None, None, None]:
+def purge(
+    queue: Queue, tube: str, names: Names, done: Purged, deleted: Callable[[Delivery], None] = lambda _: None
+) -> Generator[None, None, None]:
     """Deletes what is in the tube of a push queue, counts it in `done`, and yields before each.
 
     No more than were `waiting` at the beginning: others may put new ones for as long as it takes. The names of the
-    tasks are tombstones then. Raises QueueError.
+    tasks are tombstones then. `deleted` is told of each delivery that had an attempt. Raises QueueError.
     """
     gone = Gone(names)
     with gone:
@@ -101,8 +103,10 @@ def purge(queue: Queue, tube: str, names: Names, done: Purged) -> Generator[None
             done.deleted += 1
             if delivery is None:
                 done.damaged += 1
-            else:
-                gone.add(delivery.labels.get("queue", ""), delivery)
+                continue
+            gone.add(delivery.labels.get("queue", ""), delivery)
+            if delivery.attempt > 1 or delivery.buried:
+                deleted(delivery)
     done.untold = gone.untold
 
 

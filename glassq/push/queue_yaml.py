@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,13 +19,14 @@ import yaml
 
 from glassq.errors import SettingsError, UnreadableText
 from glassq.files import read_text
+from glassq.log import logger
 from glassq.push.request import DEFAULT_QUEUE
 from glassq.push.rule import RetryParameters, expected, fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-log = logging.getLogger("glassq.push")
+log = logger("glassq.push")
 
 # A thousand queues and more, in bytes. The parser takes a second or two for it; a wrong path must not take hours.
 MAX_FILE = 256 << 10

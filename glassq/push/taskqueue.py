@@ -53,7 +53,7 @@ from glassq.push.task_errors import (
     TransientError,
     UnknownQueueError,
 )
-from glassq.settings import load
+from glassq.settings import TASKS, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -120,7 +120,7 @@ class _Default:
         if found is not None:
             return found
         try:
-            made = Client(load(self._path, os.environ))
+            made = Client(load(self._path, os.environ, TASKS))
         except SettingsError as error:
             raise ConfigurationError(str(error)) from None
         # of two threads that come first at once one makes a client in vain: nothing is connected yet

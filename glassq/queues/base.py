@@ -82,7 +82,8 @@ class ServerStats:
 
     `durable` says whether it was started to write to disk. `puts` and `records` count puts and binlog records since it
     started: where the one grows and the other stands still, nothing is written any more. `files` is how many binlog
-    files there are. `workers` are the connections that have reserved so far and are still there; each of ours holds one
+    files there are, `newest_file` the number of the last one (0: it has none). `pid` is the server's process on its
+    machine. `workers` are the connections that have reserved so far and are still there; each of ours holds one
     job at a time. `max_job` is the largest job it takes, in bytes; `jobs` is how many it has taken since it started.
     """
 
@@ -98,6 +99,8 @@ class ServerStats:
     workers: int
     max_job: int
     jobs: int
+    newest_file: int = 0
+    pid: int = 0
 
 
 class Queue(Protocol):

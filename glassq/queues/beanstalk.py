@@ -14,7 +14,6 @@ import socket
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 import greenstalk
 
@@ -22,7 +21,7 @@ from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, Queu
 from glassq.queues.base import Job, JobStats, ScanProgress, ScanShort, ServerStats, TubeStats, Waiting
 from glassq.queues.limited import LimitedSocket
 from glassq.queues.scan import Scan
-from glassq.values import Tube
+from glassq.values import QueueUrl, Tube
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,10 +62,7 @@ class Beanstalk:
 
         A call takes `timeout` at the most, and `connect_timeout` more where it has to connect.
         """
-        parts = urlsplit(url)
-        self._address: tuple[str, int] | str = (
-            (parts.hostname, parts.port) if parts.hostname and parts.port else parts.path
-        )
+        self._address = QueueUrl(url).address
         self.tube = _checked_tube(tube)
         self._ttr = _checked_int("ttr", ttr, 1)
         self._connect_timeout = connect_timeout
@@ -365,6 +361,8 @@ def _server_stats(found: greenstalk.Stats) -> ServerStats:
         puts=found["cmd-put"],
         records=found["binlog-records-written"],
         files=newest - int(found["binlog-oldest-index"]) + 1 if newest else 0,
+        newest_file=newest,
+        pid=found["pid"],
         workers=found["current-workers"],
         max_job=found["max-job-size"],
         jobs=found["total-jobs"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import gc
-import logging
 import os
 import random
 import resource
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from glassq.log import kv
+from glassq.log import kv, logger
+from glassq.worker.leftovers import title_of
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from glassq.worker.lease import Lease
     from glassq.worker.scoreboard import Slot
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # Children start together; with this share of jitter they are not all recycled together.
 RECYCLE_JITTER = 0.1
@@ -70,7 +70,7 @@ def run(
 ) -> int:
     """Works until stopped, or until `max_jobs` are worked or memory is above `max_rss` bytes; returns exit code 0."""
     stop = Stop()
-    setproctitle(f"glassq-worker: child {slot.index + 1}")
+    setproctitle(title_of(slot.index))
     if sys.__stderr__ is not None:
         faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
     # what the parent loaded stays as it is: shared pages are not touched by the collector

@@ -20,11 +20,12 @@ import msgspec
 
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, Drop, JobNotFound, JobTooBig, QueueError, QueueRefused
-from glassq.log import about, kv
-from glassq.worker import duplicates
+from glassq.log import about, kv, logger
+from glassq.worker import duplicates, leftovers
 from glassq.worker import outcome as outcomes
 from glassq.worker.metrics import ATTEMPTS, DAMAGED
 from glassq.worker.outcome import Kind
+from glassq.worker.processes import seconds_since_boot
 from glassq.worker.record import Attempt, tell, tell_untold
 from glassq.worker.scoreboard import State
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from glassq.worker.scoreboard import Slot
     from glassq.worker.throttle import Gate
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # How long one reserve waits, in whole seconds: a stop is noticed only between two.
 POLL = 1
@@ -115,7 +116,9 @@ class Consumer:
                 failures, poll = 0, 0
             except QueueError as error:
                 failures, poll = failures + 1, 0
-                log.warning("queue trouble, trying again %s", kv(failures=failures, error=error))
+                # the parent tells of it, once for all children
+                self._slot.problem(str(error))
+                log.debug("queue not reached, trying again %s", kv(failures=failures, error=error))
 
     def work_one(self, poll: int = POLL) -> bool:
         """Waits up to `poll` seconds for a job and works it; False if there was none. Raises QueueError."""
@@ -199,7 +202,7 @@ class Consumer:
                 log.warning("an attempt was lost %s", kv(job=job.id, lost=delivery.lost, timeouts=stats.timeouts))
             return False
         self._gate.began(stats.tube)
-        attempt = Attempt(delivery, given_up, 0.0) if given_up else self._attempt(job, delivery, found)
+        attempt = Attempt(delivery, given_up, 0.0) if given_up else self._attempt(job, stats.ttr, delivery, found)
         self._act(job, stats, attempt)
         return attempt.outcome.slow_down
 
@@ -213,19 +216,19 @@ class Consumer:
         self._put(delivery, 0, tube)
         self._queue.delete(job.id, held=True)
 
-    def _attempt(self, job: Job, delivery: Delivery, found: Destination | None) -> Attempt:
-        """Runs the handler, and nothing that talks to the queue."""
-        started, at = time.monotonic(), datetime.now(UTC)
+    def _attempt(self, job: Job, ttr: int, delivery: Delivery, found: Destination | None) -> Attempt:
+        """Runs the handler, and nothing that talks to the queue. `ttr` is the job's lease in seconds."""
+        started, begun, at = time.monotonic(), seconds_since_boot(), datetime.now(UTC)
         hard = started + self._deadline
         self._context.deadline = hard - self._grace
-        self._slot.begin(job.id, delivery.id, delivery.attempt, hard)
+        self._slot.begin(job.id, delivery.id, delivery.attempt, hard, begun)
         keys = (
             (duplicates.fingerprint(delivery, found.route), duplicates.event(delivery, found.route))
             if found
             else ("", "")
         )
         try:
-            self._lease.take(job.id, self._context.deadline)
+            self._lease.take(job.id, self._context.deadline, ttr)
             try:
                 result = self._run(delivery, found)
             finally:
@@ -233,6 +236,8 @@ class Consumer:
                 self._lease.disarm()
             return Attempt(delivery, outcomes.done(result), time.monotonic() - started, None, at, *keys)
         except BaseException as error:
+            if self._lease.interrupted:
+                leftovers.end_own(self._slot.parent, self._slot.index, begun)
             duration = time.monotonic() - started
             age = duration if delivery.tried is None else (datetime.now(UTC) - delivery.tried).total_seconds()
             outcome = self._decide(error, delivery, found, age)
@@ -247,14 +252,15 @@ class Consumer:
             raise Drop("no route")
         if why := duplicates.replaced_by(delivery, found.route, self._ledger, self._skew):
             raise Drop(why)
-        return found.handler(delivery, self._context)
+        return found.work(delivery, self._context)
 
     def _decide(self, error: BaseException, delivery: Delivery, found: Destination | None, age: float) -> Outcome:
         try:
             rule = (found and found.rule(delivery, self._context)) or self._policy
             return outcomes.decide(error, delivery, rule, age)
-        except Exception:
-            log.exception("the handler's retry rule has failed: the pool's counts %s", kv(delivery=delivery.id))
+        except BaseException as failure:
+            where = kv(why=outcomes.describe(failure), traceback=outcomes.short_traceback(failure))
+            log.error("the handler's retry rule has failed: the pool's counts %s", where)
             return outcomes.decide(error, delivery, self._policy, age)
 
     def _end_if_forked(self) -> None:

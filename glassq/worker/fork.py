@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+from glassq.log import logger
 from glassq.worker.signals import PARENT, Signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 
 def fork(main: Callable[[], int]) -> int:
     """A process that runs `main` and ends with the exit code it returns; its pid. Raises OSError.
 
-    It begins with the default handling of signals, but for SIGHUP and SIGUSR2, which it ignores until it is up.
+    It begins with the default handling of signals, but for those of a terminal and SIGUSR2, which it ignores until it
+    is up.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -37,8 +38,9 @@ def fork(main: Callable[[], int]) -> int:
     code = 1
     try:
         Signals.restore()
-        # Until it is up: a hang-up of the terminal is the parent's, and there are no stacks worth a life.
-        for number in (signal.SIGHUP, signal.SIGUSR2):
+        # Until it is up: a hang-up of the terminal is the parent's, and there are no stacks worth a life. In a process
+        # group of its own it would be stopped when it writes to the terminal, or reads from it.
+        for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
         code = main()

@@ -8,7 +8,7 @@ command runs in the main thread then: an exception in the middle of one would le
 
 from __future__ import annotations
 
-import logging
+import math
 import os
 import signal
 import threading
@@ -17,15 +17,16 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from glassq.errors import DeadlineExceeded, Interrupt, Interrupted, JobNotFound, LeaseLost, QueueError
-from glassq.log import kv
+from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from glassq.queues import Queue
     from glassq.worker.scoreboard import Slot
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # How often the keeper looks at everything, in seconds. It bounds how late a deadline or a stop is noticed.
 BEAT = 0.25
@@ -38,9 +39,9 @@ class Lease:
     """
 
     def __init__(self, queue: Queue, ttr: float, slot: Slot) -> None:
-        """`ttr` is in seconds."""
+        """A job is touched every third of `ttr` seconds: two touches may fail before a lease of that length ends."""
         self._queue = queue
-        # a third of it leaves room for two touches that fail
+        self._ttr = ttr
         self._touch_every = ttr / 3
         self._slot = slot
         self._lock = threading.Lock()
@@ -49,6 +50,8 @@ class Lease:
         self._deadline = float("inf")
         self._armed = False
         self._interrupt: type[Interrupt] | None = None
+        #: whether the attempt was interrupted
+        self.interrupted = False
         self._context = copy_context()
         self._main = threading.main_thread().ident
         self._over = threading.Event()
@@ -66,9 +69,14 @@ class Lease:
         if self._thread is not None:
             self._thread.join(5.0)
 
-    def take(self, job_id: int, deadline: float) -> None:
-        """From now on the job is kept ours and the attempt may be interrupted; `deadline` is monotonic."""
+    def take(self, job_id: int, deadline: float, ttr: float = math.inf) -> None:
+        """From now on the job is kept ours and the attempt may be interrupted.
+
+        `deadline` is monotonic. `ttr` is the job's own lease in seconds: it may be shorter than that of new jobs.
+        """
         with self._lock:
+            self._touch_every = min(self._ttr, ttr) / 3
+            self.interrupted = False
             self._job, self._touched, self._deadline, self._interrupt = job_id, time.monotonic(), deadline, None
             # the keeper's lines are about the same delivery as the main thread's
             self._context = copy_context()
@@ -120,7 +128,15 @@ class Lease:
             return LeaseLost
         return None
 
-    def _raise(self, _signal: int, _frame: object) -> None:
-        if self._armed and self._interrupt is not None:
-            self._armed = False
+    def _raise(self, _signal: int, frame: FrameType | None) -> None:
+        # Outside of the handler nothing is raised: a handler that has returned has done its work. Should it still run,
+        # the keeper sends the signal again.
+        if self._armed and self._interrupt is not None and not _is_ours(frame):
+            self._armed, self.interrupted = False, True
             raise self._interrupt
+
+
+def _is_ours(frame: FrameType | None) -> bool:
+    """Whether the frame belongs to the code that calls handlers."""
+    name = frame.f_globals.get("__name__", "") if frame is not None else ""
+    return name == "glassq.routes" or name.startswith("glassq.worker.")

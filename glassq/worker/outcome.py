@@ -15,19 +15,18 @@
 from __future__ import annotations
 
 import enum
-import json
 import math
 import random
 import socket
-import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, Delivery, Evidence, sayable
+from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence, sayable
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry, Verdict
+from glassq.excerpts import UNPRINTABLE, json_of, kind_of, text_of, traceback_of, words_of
 from glassq.mask import masked_body, masked_text
 
 if TYPE_CHECKING:
@@ -117,13 +116,16 @@ def decide(error: BaseException, delivery: Delivery, rule: RetryRule, age: float
         return Outcome(Kind.DROPPED, reason)
     if isinstance(error, Bury):
         return Outcome(Kind.BURY, reason)
-    asked, slow = (_asked(error.delay), error.slow_down) if isinstance(error, Retry) else (None, False)
-    if isinstance(error, Retry) and not error.counts:
+    asked, slow, counts = None, False, True
+    if isinstance(error, Retry):
+        asked = _asked(_field(error, "delay"))
+        slow, counts = _flag(error, "slow_down", default=False), _flag(error, "counts", default=True)
+    if not counts:
         return Outcome(Kind.RETRY, reason, WAIT if asked is None else asked, counts=False, slow_down=slow)
     failures = delivery.failures + 1
     delay = rule.after(failures, age)
     if delay is None:
-        return Outcome(Kind.BURY, f"gave up after {failures} attempt{'s'[: failures > 1]}: {reason}", slow_down=slow)
+        return Outcome(Kind.BURY, given_up(reason, failures), slow_down=slow)
     return Outcome(Kind.RETRY, reason, _within(delay) if asked is None else asked, slow_down=slow)
 
 
@@ -138,19 +140,38 @@ def too_often_lost(delivery: Delivery, policy: Policy) -> Outcome | None:
 
 
 def describe(error: BaseException) -> str:
-    """The error in words: a verdict's reason, or type and message; at most MAX_MESSAGE characters.
+    """The error in words: a verdict's reason, or type and message; at most MAX_MESSAGE characters before masking.
 
     Never raises, whatever a handler raised: an error here would cost the whole process.
     """
     if isinstance(error, DeadlineExceeded):
         return "the handler overran its deadline"
+    if isinstance(error, Verdict):
+        text = text_of(_field(error, "reason", UNPRINTABLE), MAX_MESSAGE)
+    else:
+        text = words_of(error, MAX_MESSAGE)
+    return masked_text(sayable(text))
+
+
+def given_up(reason: str, failures: int) -> str:
+    """The reason of a delivery whose budget is spent. What failed comes first: lists and alerts show the beginning."""
+    count = f" (gave up after {failures} attempt{'s'[: failures > 1]})"
+    return reason[: MAX_MESSAGE - len(count)] + count
+
+
+def _field(error: BaseException, name: str, default: object = None) -> Any:
+    """A field of a verdict; `default` where a subclass has not set it, or fails to tell it."""
     try:
-        text = str(error.reason if isinstance(error, Verdict) else error)
-    except Exception:
-        text = "(its message cannot be shown)"
-    if not isinstance(error, Verdict):
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return masked_text(sayable(text[:MAX_MESSAGE]))
+        return getattr(error, name)
+    except BaseException:
+        return default
+
+
+def _flag(error: BaseException, name: str, *, default: bool) -> bool:
+    try:
+        return bool(_field(error, name, default))
+    except BaseException:
+        return default
 
 
 def _asked(delay: object) -> float | None:
@@ -168,38 +189,35 @@ def _within(delay: float) -> float:
 def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:
     """Evidence of an attempt that raised `error` after `duration` seconds."""
     # A verdict says why in words, written by whoever raised it; where it was raised adds nothing.
-    lines = [] if isinstance(error, Verdict) else _lines(error)
+    verdict = isinstance(error, Verdict)
     return Evidence(
         attempt=delivery.attempt,
         outcome=outcome.kind.value,
-        error=type(error).__name__,
+        error=kind_of(error),
         message=describe(error),
         at=datetime.now(UTC),
         duration=round(duration, 3),
         host=socket.gethostname(),
-        traceback=masked_text("".join(lines)),
-        detail=_told(error.detail) if isinstance(error, Verdict) else {},
+        traceback="" if verdict else short_traceback(error),
+        detail=_bounded_detail(_field(error, "detail")) if verdict else {},
     )
 
 
-def _told(detail: object) -> dict[str, Any]:
-    """What a verdict tells beside its reason, as JSON can say it; a note instead where it cannot, or is too much."""
-    try:
-        text = json.dumps(detail, default=str, skipkeys=True, ensure_ascii=False).encode("utf-8", "replace")
-        if len(text) > MAX_DETAIL:
-            return {"left out": f"{len(text)} bytes of detail"}
-        told: dict[str, Any] = masked_body(text)
-    except Exception as error:
-        return {"left out": f"a detail that JSON cannot say: {type(error).__name__}"}
-    return told
+def short_traceback(error: BaseException) -> str:
+    """The end of its traceback, masked: MAX_TRACEBACK characters, which name the line that failed."""
+    return masked_text(sayable(traceback_of(error)))[-MAX_TRACEBACK:]
 
 
-def _lines(error: BaseException) -> list[str]:
+def _bounded_detail(detail: object) -> dict[str, Any]:
+    """A verdict's detail as JSON, masked; a note in its place where JSON has no form for it, or it is too large."""
     try:
-        return traceback.format_exception(error)
-    except Exception:
-        # an exception whose own fields are broken, such as a SyntaxError made by hand
-        return traceback.format_tb(error.__traceback__)
+        text = json_of({} if detail is None else detail, MAX_DETAIL, strict=False).encode("utf-8", "replace")
+    except ValueError as error:
+        return {"left out": f"a detail that is not JSON: {error}"}
+    if len(text) > MAX_DETAIL:
+        return {"left out": f"more than {MAX_DETAIL} bytes of detail"}
+    masked = masked_body(text)
+    return masked if isinstance(masked, dict) else {"detail": masked}
 
 
 def witness_of_death(delivery: Delivery, how: str, why: str, at: float, duration: float) -> Evidence:

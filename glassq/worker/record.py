@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.errors import QueueError, QueueRefused
+from glassq.excerpts import json_of, text_of
 from glassq.ledger import Entry
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.mask import masked_text
 from glassq.worker.metrics import ATTEMPTS, SECONDS, WAIT
 from glassq.worker.outcome import Kind, Outcome
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from glassq.metrics import Tally
     from glassq.queues import JobStats
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # The ledger keeps results, not files.
 MAX_RESULT = 2_000
+_MAX_NOTE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,11 @@ def tell(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, holder: 
     """The job was worked; `holder` is the job that has the delivery from now on (0: none)."""
     delivery, outcome = attempt.delivery, attempt.outcome
     _count(tally, job, attempt, outcome.kind.name.lower())
-    result = _as_text(outcome.result)
+    result, note = as_recorded(outcome.result)
     level, event, state = _EVENTS[outcome.kind]
+    if note:
+        # the result says it at its end
+        level = logging.WARNING
     fields = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
     if outcome.kind is Kind.RETRY:
         fields["delay"] = outcome.delay
@@ -85,7 +89,7 @@ def tell_untold(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, e
     fields = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
     log.log(level, "queue not told %s", kv(**fields, outcome=outcome.kind.value, why=error))
     if outcome.kind in (Kind.DONE, Kind.DROPPED):
-        ledger.record(_entry(attempt, _EVENTS[outcome.kind][2], job.tube, 0, _as_text(outcome.result)))
+        ledger.record(_entry(attempt, _EVENTS[outcome.kind][2], job.tube, 0, as_recorded(outcome.result)[0]))
 
 
 def _count(tally: Tally, job: JobStats, attempt: Attempt, outcome: str) -> None:
@@ -100,8 +104,6 @@ def _count(tally: Tally, job: JobStats, attempt: Attempt, outcome: str) -> None:
 
 def _entry(attempt: Attempt, state: str, tube: str, holder: int, result: str) -> Entry:
     delivery = attempt.delivery
-    # what is tried again or buried, the queue has still
-    over = attempt.outcome.kind in (Kind.DONE, Kind.DROPPED)
     return Entry(
         delivery=delivery.id,
         source=delivery.source,
@@ -117,17 +119,37 @@ def _entry(attempt: Attempt, state: str, tube: str, holder: int, result: str) ->
         fingerprint=attempt.fingerprint,
         event=attempt.event,
         tube=tube,
-        body=delivery.body if over else None,
-        labels=delivery.labels if over else None,
+        body=delivery.body,
+        labels=delivery.labels,
     )
 
 
-def _as_text(result: str | dict[str, Any] | None) -> str:
-    """For people. The work is done by then: a result that has no text must not undo it."""
+def as_recorded(result: object) -> tuple[str, str]:
+    """A result as the ledger has it, masked, and what of it the ledger cannot hold; "" where it is whole.
+
+    The second text stands at the end of the first one, too. Never raises: the work is done, and nothing may undo it.
+    """
     if result is None:
-        return ""
+        return "", ""
+    text, note = _as_text(result)
+    if len(text) > MAX_RESULT:
+        note = note or f"cut: a result has at most {MAX_RESULT} characters"
+    if not note:
+        return masked_text(envelope.sayable(text)), ""
+    kept = masked_text(envelope.sayable(text[: MAX_RESULT - len(note) - 3]))
+    return f"{kept} ({note})" if kept else f"({note})", note
+
+
+def _as_text(result: object) -> tuple[str, str]:
+    """The beginning of its text, one character more than MAX_RESULT at most, and why it is not its JSON."""
+    # not isinstance, which asks the object
+    if issubclass(type(result), str):
+        return text_of(result, MAX_RESULT + 1), ""
     try:
-        text = result if isinstance(result, str) else json.dumps(result, default=str, skipkeys=True)
-    except Exception as error:
-        text = f"({type(result).__name__} without a text: {type(error).__name__})"
-    return masked_text(envelope.sayable(text[:MAX_RESULT]))
+        return json_of(result, MAX_RESULT, strict=True)[: MAX_RESULT + 1], ""
+    except ValueError as error:
+        note = masked_text(envelope.sayable(f"not JSON: {error}"[:_MAX_NOTE]))
+    try:
+        return json_of(result, MAX_RESULT, strict=False)[: MAX_RESULT + 1], note
+    except ValueError:
+        return "", note

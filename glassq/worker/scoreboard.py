@@ -21,14 +21,16 @@ from glassq.worker.metrics import new_board
 if TYPE_CHECKING:
     from glassq.metrics import Tally
 
-# More children than one machine would run; the memory is 16 KiB.
+# More children than one machine would run; the memory is 48 KiB.
 MAX_SLOTS = 128
 
-# state, jobs worked, job id, beat, started, deadline (0: none), attempt, delivery id
-_SLOT = struct.Struct("@qqqdddq40s")
+# state, jobs worked, job id, beat, started, deadline (0: none), attempt, delivery id, begun
+_SLOT = struct.Struct("@qqqdddq40sd")
 _INT, _TIME = struct.Struct("@q"), struct.Struct("@d")
-_SIZE = 128
 _STATE, _BEAT = 0, 24
+# Behind these fields is what keeps the child from working, as text.
+_PROBLEM, _PROBLEM_SIZE = 128, 256
+_SIZE = _PROBLEM + _PROBLEM_SIZE
 
 # So many deaths are remembered. Each job is buried after a few, so it is told of dozens that die at once.
 MAX_DEATHS = 64
@@ -50,7 +52,11 @@ class State(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What one slot says. `deadline` is when the parent must kill the child; 0: no attempt runs."""
+    """What one slot says.
+
+    `deadline` is when the parent must kill the child; 0: no attempt runs. `begun` is when the attempt began, in seconds
+    since boot. `problem` is what keeps the child from working while it is STARTING or CONNECTING.
+    """
 
     state: State
     worked: int
@@ -60,6 +66,8 @@ class Card:
     deadline: float
     attempt: int
     delivery: str
+    begun: float
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +128,12 @@ class Slot:
     def reset(self) -> None:
         """Called by the parent before it forks a child into this slot."""
         now = time.monotonic()
-        self._write(_SLOT.pack(State.STARTING, 0, 0, now, now, 0.0, 0, b""))
+        self._write(_SLOT.pack(State.STARTING, 0, 0, now, now, 0.0, 0, b"", 0.0))
+        self.problem("")
 
     def clear(self) -> None:
         """Called by the parent when the slot's child is gone for good."""
-        self._write(_SLOT.pack(State.EMPTY, 0, 0, 0.0, 0.0, 0.0, 0, b""))
+        self._write(_SLOT.pack(State.EMPTY, 0, 0, 0.0, 0.0, 0.0, 0, b"", 0.0))
 
     def beat(self) -> None:
         """The child lives. Called by its keeper thread."""
@@ -134,16 +143,24 @@ class Slot:
         """What the child does from now on."""
         self._write(_INT.pack(state), _STATE)
 
-    def begin(self, job: int, delivery: str, attempt: int, deadline: float) -> None:
-        """An attempt starts; at `deadline` (monotonic) the parent ends it the hard way."""
+    def problem(self, text: str) -> None:
+        """What keeps the child from working now, for the parent to tell. Its end may be cut off."""
+        self._write(_text(text, _PROBLEM_SIZE).ljust(_PROBLEM_SIZE, b"\0"), _PROBLEM)
+
+    def begin(self, job: int, delivery: str, attempt: int, deadline: float, begun: float = 0.0) -> None:
+        """An attempt starts, at `begun` (seconds since boot).
+
+        At `deadline` (monotonic) the parent ends it the hard way.
+        """
         now = time.monotonic()
-        self._write(_SLOT.pack(State.WORKING, self._worked, job, now, now, deadline, attempt, _text(delivery, 40)))
+        fields = (State.WORKING, self._worked, job, now, now, deadline, attempt, _text(delivery, 40), begun)
+        self._write(_SLOT.pack(*fields))
 
     def end(self) -> None:
         """The attempt is over and acted on."""
         self._worked += 1
         now = time.monotonic()
-        self._write(_SLOT.pack(State.WAITING, self._worked, 0, now, now, 0.0, 0, b""))
+        self._write(_SLOT.pack(State.WAITING, self._worked, 0, now, now, 0.0, 0, b"", 0.0))
 
     def others_at(self, job: int) -> bool:
         """Whether another child says that it works this job.
@@ -179,13 +196,15 @@ class Scoreboard:
 
 
 def _card(memory: mmap.mmap, index: int) -> Card:
-    state, worked, job, beat, started, deadline, attempt, delivery = _SLOT.unpack_from(memory, index * _SIZE)
-    return Card(State(state), worked, job, beat, started, deadline, attempt, _shown(delivery))
+    at = index * _SIZE
+    state, worked, job, beat, started, deadline, attempt, delivery, begun = _SLOT.unpack_from(memory, at)
+    problem = _shown(memory[at + _PROBLEM : at + _SIZE], "utf-8")
+    return Card(State(state), worked, job, beat, started, deadline, attempt, _shown(delivery), begun, problem)
 
 
 def _text(text: str, size: int) -> bytes:
-    return text.encode()[:size]
+    return text.encode("utf-8", "replace")[:size]
 
 
-def _shown(packed: bytes) -> str:
-    return packed.rstrip(b"\0").decode("ascii", "replace")
+def _shown(packed: bytes, encoding: str = "ascii") -> str:
+    return packed.rstrip(b"\0").decode(encoding, "replace")

@@ -6,7 +6,7 @@ ends, and again by a reload.
 
 from __future__ import annotations
 
-import logging
+import math
 import os
 import signal
 import time
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.worker.fork import fork
 from glassq.worker.postmortem import how_it_ended
 
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     from glassq.values import Address
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
-# One that ended is started again after this, in seconds: it may be waiting for its address.
+# One that ended is started again after this, and an address that is taken is tried again, in seconds.
 AGAIN = 5.0
+# The log says so often that the address is taken, in seconds.
+REPEAT = 600.0
 # A stop waits so long for it, in seconds. It has nothing to finish.
 END = 1.0
 # How soon it is gone after a parent that was killed, in seconds.
@@ -35,41 +37,59 @@ ORPHAN = 1.0
 
 
 def run(serve: Callable[[], None], address: Address, parent: int) -> int:
-    """What it runs: `serve` begins to answer at `address`. Returns when `parent` has died; SIGTERM ends it before."""
+    """What it runs: `serve` begins to answer at `address`, as soon as it can.
+
+    Returns when `parent` has died; SIGTERM ends it before.
+    """
     setproctitle("glassq-worker: metrics")
     # a stop is the parent's to tell, and until it does there is something to be watched
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    told = tried = -math.inf
+    serving = False
+    while os.getppid() == parent:
+        now = time.monotonic()
+        if not serving and now - tried >= AGAIN:
+            tried, error = now, _attempt(serve)
+            serving = error is None
+            if serving:
+                log.info("metrics are told %s", kv(address=address))
+            elif now - told >= REPEAT:
+                told = now
+                todo = f"free the address or change [metrics] pool; it is tried again every {AGAIN:g} s"
+                log.error("metrics are not told: %s %s", error, kv(address=address, todo=todo))
+        time.sleep(ORPHAN)
+    return 0
+
+
+def _attempt(serve: Callable[[], None]) -> str | None:
+    """Why it failed; None where it did not."""
     try:
         serve()
     except OSError as error:
-        log.error("metrics are not told %s", kv(address=address, why=error.strerror or error))
-        return 1
-    log.info("metrics are told %s", kv(address=address))
-    while os.getppid() == parent:
-        time.sleep(ORPHAN)
-    return 0
+        return error.strerror or str(error)
+    return None
 
 
 class Sidecar:
     """Starts it, and starts it again. For the pool's parent."""
 
     def __init__(self) -> None:
-        self._pid = 0
+        self.pid = 0
         self._start_at = 0.0
         self._asked = False
 
     def tend(self, main: Callable[[], int] | None, now: float) -> None:
         """Called often: `main` shall run, where there is one; `now` is time.monotonic()."""
-        if self._pid and (how := self._over()):
+        if self.pid and (how := self._over()):
             if not self._asked:
-                log.error("metrics process died %s", kv(pid=self._pid, how=how))
-            self._pid, self._start_at, self._asked = 0, max(self._start_at, now), False
-        if self._pid or main is None or now < self._start_at:
+                log.error("metrics process died %s", kv(pid=self.pid, how=how))
+            self.pid, self._start_at, self._asked = 0, max(self._start_at, now), False
+        if self.pid or main is None or now < self._start_at:
             return
         self._start_at = now + AGAIN
         try:
-            self._pid = fork(main)
+            self.pid = fork(main)
         except OSError as error:
             log.error("cannot fork %s", kv(error=error))
 
@@ -82,18 +102,18 @@ class Sidecar:
         """Ends it for good."""
         self._signal(signal.SIGTERM)
         over = time.monotonic() + END
-        while self._pid and not self._over():
+        while self.pid and not self._over():
             if time.monotonic() > over:
                 self._signal(signal.SIGKILL)
             time.sleep(0.01)
-        self._pid = 0
+        self.pid = 0
 
     def _over(self) -> str:
         """How it ended; "" while it runs."""
-        ended, status = os.waitpid(self._pid, os.WNOHANG)
+        ended, status = os.waitpid(self.pid, os.WNOHANG)
         return how_it_ended(os.waitstatus_to_exitcode(status)) if ended else ""
 
     def _signal(self, number: int) -> None:
-        if self._pid:
+        if self.pid:
             with suppress(ProcessLookupError):
-                os.kill(self._pid, number)
+                os.kill(self.pid, number)

@@ -15,7 +15,6 @@ Times are time.monotonic(), which all processes of a machine share.
 
 from __future__ import annotations
 
-import logging
 import math
 import mmap
 import time
@@ -23,14 +22,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
-from glassq.log import kv
+from glassq.log import kv, logger
 from glassq.worker.bucket import BYTES, MARK, Bucket, Limit, Lock
 from glassq.worker.scoreboard import MAX_SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-log = logging.getLogger("glassq.worker")
+log = logger("glassq.worker")
 
 # When to look again for a token, in seconds: not before the first, that no wait is a busy loop; not after the second
 # where jobs may come from other tubes meanwhile, as a reserve that does not wait sees them only then; else the third.

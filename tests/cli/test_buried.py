@@ -21,7 +21,7 @@ def test_an_empty_list_is_said_in_words(cli: Cli) -> None:
 def test_buried_deliveries_come_newest_first_with_their_reason(queue: Queue, cli: Cli) -> None:
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
     first = a_delivery(buried="user ada took the consent back", attempt=3, received=hour_ago)
-    second = a_delivery(buried="gave up after 8 attempts: 503")
+    second = a_delivery(buried="503 (gave up after 8 attempts)")
     jobs = [put(queue, first, "buried"), put(queue, second, "buried")]
     put(queue, a_delivery(), "ready")
     found = cli("buried", "--json").json
@@ -30,6 +30,18 @@ def test_buried_deliveries_come_newest_first_with_their_reason(queue: Queue, cli
     assert (oldest["attempts"], oldest["source"], oldest["reason"]) == (3, "mirror", "user ada took the consent back")
     assert 3600 <= oldest["age"] < 3700
     assert datetime.fromisoformat(oldest["received"]) == hour_ago
+
+
+def test_a_delivery_that_an_older_release_buried_shows_what_failed_first(queue: Queue, cli: Cli) -> None:
+    old = a_delivery(buried="gave up after 8 attempts: HttpError: 503\nbusy")
+    job = put(queue, old, "buried")
+    cli.record(old, "buried", job=job, reason=old.buried)
+    wanted = "HttpError: 503\nbusy (gave up after 8 attempts)"
+    assert [row["reason"] for row in cli("buried", "--json", "--where", "error~^HttpError").json["jobs"]] == [wanted]
+    shown = cli("show", str(job), "--json").json
+    assert (shown["delivery"]["buried"], shown["ledger"]["reason"]) == (wanted, wanted)
+    assert "  HttpError: 503\\nbusy (gave up after 8 attempts)" in cli("tail", "--once").out
+    assert "gave up after 8 attempts:" not in cli("show", str(job)).out
 
 
 def test_a_damaged_job_is_shown_as_such_among_the_others(queue: Queue, cli: Cli) -> None:

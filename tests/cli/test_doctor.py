@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import pwd
+import re
 import signal
 import socket
 import sqlite3
@@ -26,7 +28,7 @@ from glassq.errors import QueueUnavailable
 from glassq.intake.spool import Spool
 from glassq.settings import load
 from tests.cli.conftest import Cli, a_delivery, put
-from tests.conftest import Beanstalkd, Process, free_port, program, wait_for
+from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
 from tests.queues.binlog import break_binlog, failing
 
 if TYPE_CHECKING:
@@ -106,6 +108,35 @@ def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cl
             assert names <= {check["name"] for check in found["checks"]}
     finally:
         web.end()
+
+
+def test_whether_metrics_are_told_is_told(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        ours, theirs = free_port(), stranger.getsockname()[1]
+        metrics = f'[metrics]\nintake = "127.0.0.1:{ours}"\npool = "127.0.0.1:{theirs}"\n'
+        configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\nspool_min_free = "1MiB"', more=metrics + ROUTE)
+        web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
+        try:
+            wait_for(lambda: next(checks_here.intake(App(str(cli.file), {}))).ok, "the intake to answer", 30)
+            stranger.settimeout(20)
+
+            def answer() -> None:
+                with stranger.accept()[0] as sock:
+                    sock.recv(4096)
+                    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+            answering = threading.Thread(target=answer)
+            answering.start()
+            intake, pool = checks_here.metrics(App(str(cli.file), {}))
+            answering.join()
+        finally:
+            web.end()
+    assert (intake.ok, intake.said) == (True, f"[metrics] intake = 127.0.0.1:{ours}: answers")
+    assert (pool.ok, pool.said.endswith("answers 200: that is not glassq-worker")) == (False, True)
+    intake, pool = checks_here.metrics(App(str(cli.file), {}))
+    assert (intake.ok, pool.ok) == (False, False)
+    assert "nobody answers: Connection refused" in intake.said
+    assert intake.todo == "start glassq-web, or look at its log"
 
 
 def test_what_nobody_runs_is_said_with_what_to_do(cli: Cli) -> None:
@@ -263,8 +294,101 @@ def test_a_socket_that_may_not_be_used_is_said_with_who_may(offline: Cli) -> Non
             found = checks_queue.trouble(app, refused.value)
         finally:
             os.seteuid(user)
-    assert (found.code, found.todo) == (69, f"run this as {checks.me()}")
+    assert found.code == 69
+    assert "let the program that listens there give it to group" in found.todo
     assert f"{place}/bs.sock belongs to user {checks.me()} and group " in found.said
+
+
+@contextmanager
+def as_user(user: int, groups: list[int]) -> Iterator[None]:
+    """This process asks as somebody else; only root can become that."""
+    before = os.getgroups()
+    os.setgroups(groups)
+    os.setegid(user)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(before)
+
+
+NOBODY = 65_534
+root_alone = pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as another user")
+
+
+@pytest.fixture
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory that everybody may enter."""
+    with tempfile.TemporaryDirectory(prefix="place-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@root_alone
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o400, 0o000], ids=oct)
+@pytest.mark.parametrize(("write", "needed"), [(False, 640), (True, 660)], ids=["read", "write"])
+def test_a_file_that_root_alone_may_use_is_given_to_one_group_and_no_user_to_roots(
+    place: Path, mode: int, write: bool, needed: int
+) -> None:
+    file = place / "a secret"
+    file.write_text("")
+    file.chmod(mode)
+    with as_user(NOBODY, []):
+        found = checks.barrier(file, write=write)
+    assert found is not None
+    assert found[1] == f"chgrp nogroup '{file}' && chmod {needed} '{file}'"
+
+
+@root_alone
+def test_somebody_elses_directory_is_not_opened_for_one_file_in_it(place: Path) -> None:
+    (place / "home").mkdir(mode=0o700)
+    file = place / "home" / "secret"
+    file.write_text("")
+    with as_user(NOBODY, []):
+        found = checks.barrier(file, write=False)
+    assert found is not None
+    assert "keep the file where nobody may go" in found[1]
+    ours = place / "glassq"
+    ours.mkdir(mode=0o700)
+    with as_user(NOBODY, []):
+        found = checks.barrier(ours / "secret", write=False)
+    assert found is not None
+    assert found[1] == f"chgrp nogroup {ours} && chmod g+x {ours}"
+
+
+@root_alone
+def test_a_file_of_another_user_is_asked_for_as_that_user(place: Path) -> None:
+    file = place / "secret"
+    file.write_text("")
+    file.chmod(0o600)
+    os.chown(file, 2, 2)
+    with as_user(NOBODY, []):
+        found = checks.barrier(file, write=False)
+    assert found is not None
+    assert found[1] == f"run this as {pwd.getpwuid(2).pw_name}"
+
+
+@root_alone
+def test_a_directory_is_made_or_named_and_the_one_above_it_stays_roots(place: Path) -> None:
+    with as_user(NOBODY, []):
+        missing, other = checks.directory("spool", place / "spool"), checks.directory("spool", place)
+        shell = checks.directory("spool", Path("/"))
+    assert missing.todo == f"install -d -o nobody -m 750 {place}/spool"
+    assert "name a directory of nobody's own" in other.todo
+    assert "name a directory of nobody's own" in shell.todo
+    (place / "glassq").mkdir()
+    with as_user(NOBODY, []):
+        assert checks.directory("spool", place / "glassq").todo == f"chown nobody {place}/glassq"
+
+
+def test_no_advice_opens_a_door() -> None:
+    """Neither for everybody, nor by a group that has more than glassq's files."""
+    doors = re.compile(r"usermod|gpasswd|chmod [^`'\"]*(?:777|666|[ao]\+)|sudo -u root|aG root|setenforce 0")
+    told = [*(ROOT / "glassq").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    told += [path for room in ("conf", "systemd", "packaging", "tools") for path in (ROOT / room).iterdir()]
+    assert {str(path): door[0] for path in told if (door := doors.search(path.read_text()))} == {}
 
 
 # -- this machine ---------------------------------------------------------------------------------------------------
@@ -486,6 +610,39 @@ WORKER = {
             False,
             "again and again (watchdog; restarts: 7): journalctl -u glassq-worker.service",
         ),
+        (
+            {"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code", "ExecMainStatus": "78"},
+            False,
+            "has ended (exit 78: the configuration is wrong), and systemd starts it again: journalctl -u glassq-worker",
+        ),
+        (
+            {
+                "ActiveState": "activating",
+                "SubState": "auto-restart-queued",
+                "Result": "exit-code",
+                "ExecMainStatus": "78",
+                "NRestarts": "3",
+                "StatusText": "glassq.toml: unknown key",
+            },
+            False,
+            "again and again (exit 78: the configuration is wrong; restarts: 3); it said: glassq.toml: unknown key",
+        ),
+        (
+            {
+                "ActiveState": "activating",
+                "SubState": "auto-restart",
+                "Result": "signal",
+                "ExecMainCode": "2",
+                "ExecMainStatus": "9",
+            },
+            False,
+            "has ended (signal 9), and",
+        ),
+        (
+            {"ActiveState": "activating", "SubState": "start", "NRestarts": "4"},
+            False,
+            "again (start; restarts: 4): jou",
+        ),
         ({"ActiveState": "activating", "SubState": "start"}, None, "is activating (start)"),
         ({"ActiveState": "inactive", "SubState": "dead"}, False, "does not run (enabled): systemctl start"),
         ({"ActiveState": "inactive", "SubState": "dead", "UnitFileState": "disabled"}, None, "if it is to run here"),
@@ -533,7 +690,36 @@ def test_units_that_nobody_has_installed_or_enabled_are_one_line() -> None:
         assert (found.name, found.ok, says in f"{found.said}: {found.todo}") == ("units", None, True)
 
 
+@pytest.mark.parametrize(
+    ("state", "boots", "url", "notes"),
+    [
+        ("active", "enabled", "beanstalk:///run/glassq/beanstalkd.sock", 1),
+        ("active", "disabled", "beanstalk:///run/glassq/beanstalkd.sock", 1),
+        ("inactive", "enabled", "beanstalk:///run/glassq/beanstalkd.sock", 1),
+        ("inactive", "disabled", "beanstalk:///run/glassq/beanstalkd.sock", 0),
+        ("active", "enabled", "beanstalk://127.0.0.1:11300", 0),
+        ("", "", "beanstalk:///run/glassq/beanstalkd.sock", 0),
+    ],
+)
+def test_a_queue_of_the_distributions_that_runs_beside_ours_is_noted(
+    state: str, boots: str, url: str, notes: int
+) -> None:
+    found = list(checks_system.distribution_queue({"ActiveState": state, "UnitFileState": boots}, url))
+    assert [(check.ok, "systemctl disable --now beanstalkd, unless" in check.todo) for check in found] == [
+        (None, True)
+    ] * notes
+
+
 def test_unit_files_that_systemd_has_not_read_are_noted() -> None:
     right, stale = checks_system.all_units([WORKER | {"NeedDaemonReload": "yes"}])
     assert (right.ok, stale.ok, stale.todo) == (True, None, "systemctl daemon-reload")
     assert "glassq-worker.service" in stale.said
+
+
+@pytest.mark.parametrize("sub", ["auto-restart", "auto-restart-queued"])
+def test_a_unit_that_ended_once_does_not_end_again_and_again(sub: str) -> None:
+    """A start by hand sets systemd's count back: the first end after it has no restart before it."""
+    ended = {"ActiveState": "activating", "SubState": sub, "Result": "exit-code", "ExecMainStatus": "1"}
+    found = checks_system.unit(WORKER | ended)
+    assert found.ok is False
+    assert found.said == "glassq-worker.service has ended (exit 1), and systemd starts it again"

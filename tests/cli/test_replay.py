@@ -22,7 +22,7 @@ from glassq.ledger.reader import LedgerReader
 from glassq.push.request import Request
 from glassq.queues import JobStats
 from glassq.queues.beanstalk import Beanstalk
-from tests.cli.conftest import NASTY, a_delivery
+from tests.cli.conftest import NASTY, a_delivery, put
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
@@ -140,20 +140,32 @@ def test_a_task_whose_queue_nobody_works_is_not_put_where_nobody_looks(queue: Qu
     assert "no pool with these settings works tube glassq.push.mail" in said.out
 
 
-NOT_OVER = [
-    ("retrying", "it is in the queue, and is tried again"),
-    ("buried", "`kick` has it worked again"),
-    ("archived", "`restore` puts it back"),
+IN_QUEUE = [
+    ("delayed", "retrying", "it is in the queue, delayed, in tube glassq (job {job}): it is tried again by itself"),
+    ("ready", "retrying", "it is in the queue, ready, in tube glassq (job {job}): a consumer works it next"),
+    ("reserved", "retrying", "it is in the queue, being worked, in tube glassq (job {job}): "),
+    ("buried", "buried", "it is in the queue, buried, in tube glassq (job {job}): `kick` has it worked again"),
 ]
 
 
-@pytest.mark.parametrize(("state", "says"), NOT_OVER)
-def test_what_is_not_over_is_refused_with_what_to_do(queue: Queue, cli: Cli, state: str, says: str) -> None:
+@pytest.mark.parametrize(("state", "recorded", "says"), IN_QUEUE)
+def test_what_the_queue_holds_is_refused_with_what_to_do(
+    queue: Queue, cli: Cli, state: str, recorded: str, says: str
+) -> None:
     told = a_delivery()
-    over(cli, told, state=state, body=False)
+    job = put(queue, told, state)
+    cli.record(told, recorded, job=job)
+    said = cli("replay", told.id)
+    assert said.code == 1
+    assert says.format(job=job) in said.out
+
+
+def test_what_is_archived_is_refused_with_what_to_do(queue: Queue, cli: Cli) -> None:
+    told = a_delivery()
+    over(cli, told, state="archived", body=False)
     said = cli("replay", told.id)
     assert (said.code, waiting(queue)) == (1, [])
-    assert says in said.out
+    assert "`restore` puts it back" in said.out
 
 
 def test_some_that_cannot_be_replayed_are_said_and_the_others_are_replayed(queue: Queue, cli: Cli) -> None:

@@ -93,10 +93,11 @@ format = "{form}"
 # The stream that it is told of is its own standard error, as systemd has it.
 IN_JOURNAL = 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@"'
 
-TEXT_LINE = re.compile(
-    r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}) (?P<level>debug|info|warning|error|critical)"
-    r" (?P<logger>[\w.]+)\[(?P<pid>\d+)\]: (?P<event>.*)"
-)
+_STAMP = r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}) "
+_REST = r"(?P<level>debug|info|warning|error|critical) (?P<logger>[\w.]+)%s: (?P<event>.*)"
+TEXT_LINE = re.compile(_STAMP + _REST % r"\[(?P<pid>\d+)\]")
+# The journal knows time and pid.
+JOURNAL_LINE = re.compile(r"(?P<time>)(?P<pid>)" + _REST % "")
 FIELD = re.compile(r'(?:^| )(\w+)=("[^"]*"|\S+)')
 PRIORITIES = {"debug": "7", "info": "6", "warning": "4", "error": "3", "critical": "3"}
 # As text where systemd listens, as JSON where it does not.
@@ -305,7 +306,7 @@ def parsed(output: str, form: str, *, journal: bool) -> Iterator[Line]:
             texts = {key: str(value) for key, value in fields.items()}
             yield Line(**own, fields=texts, priority=priority)
         elif not line.startswith("  | "):
-            match = TEXT_LINE.fullmatch(line)
+            match = (JOURNAL_LINE if journal else TEXT_LINE).fullmatch(line)
             assert match, line
             # where a line's words say something like a field, the line's own come last
             texts = {key: value.strip('"') for key, value in FIELD.findall(match["event"])}

@@ -183,7 +183,8 @@ def test_a_task_that_is_given_up_lies_buried_with_what_was_answered(
         shown = glassq(push, "show", task.name, "--json")
     story = json.loads(shown.stdout)
     assert (story["job"]["state"], story["job"]["tube"]) == ("buried", TUBE)
-    assert story["delivery"]["buried"].startswith("gave up after 2 attempts: target default answered 418")
+    assert story["delivery"]["buried"].startswith("target default answered 418")
+    assert story["delivery"]["buried"].endswith("(gave up after 2 attempts)")
     first, last = [evidence["detail"] for evidence in story["delivery"]["evidence"]]
     assert (first["status"], last["status"], last["reason"], last["body"]) == (500, 418, "Moody", "not today")
     assert last["headers"]["X-Mood"] == "bad"

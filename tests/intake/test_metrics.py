@@ -197,9 +197,37 @@ def test_an_address_that_systemd_did_not_hand_over_is_named(
     assert f"metrics are not told: systemd does not listen there address=127.0.0.1:{inside}" in web.log()
 
 
-def test_an_address_that_somebody_else_has_is_named(start_web: Callable[..., Web], beanstalkd: Beanstalkd) -> None:
+def test_an_address_that_somebody_else_has_keeps_no_ping_out_and_is_used_once_it_is_free(
+    start_web: Callable[..., Web], beanstalkd: Beanstalkd
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(AssertionError) as failed:
-            start_web(beanstalkd.url, queue=f'[metrics]\nintake = "127.0.0.1:{port}"')
-    assert f'[metrics] intake = "127.0.0.1:{port}": cannot be listened on: Address already in use' in str(failed.value)
+        inside = taken.getsockname()
+        web = start_web(beanstalkd.url, queue=f'[metrics]\nintake = "127.0.0.1:{inside[1]}"', workers=2)
+        assert web.ask(PING).status == 200
+        assert web.ask(ASK).status == 404
+        (line,) = [line for line in web.log().splitlines() if "metrics are not told" in line]
+        assert f"error glassq.intake[{web.process.pid}]: metrics are not told: Address already in use" in line
+        assert f"address=127.0.0.1:{inside[1]} todo=" in line
+    wait_for(lambda: "metrics are told" in web.log(), f"it to be tried again\n{web.log()}")
+
+    def told() -> dict[tuple[str, ...], float]:
+        with Wire(inside) as wire:
+            return samples(wire.ask(ASK).body)
+
+    assert told()["glassq_pings_acknowledged_total", "queue"] == 1
+    before = set(web.workers())
+    web.process.send(signal.SIGHUP)
+    wait_for(lambda: len(web.workers()) == 2 and not before & set(web.workers()), f"a reload\n{web.log()}")
+    assert web.ask(PING).status == 200
+    wait_for(lambda: told()["glassq_pings_acknowledged_total", "queue"] == 2, "the new workers to be asked")
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1:9464", "no-such-host.invalid:9464"])
+def test_an_address_that_this_machine_does_not_have_keeps_no_ping_out(
+    start_web: Callable[..., Web], beanstalkd: Beanstalkd, address: str
+) -> None:
+    web = start_web(beanstalkd.url, queue=f'[metrics]\nintake = "{address}"')
+    assert web.ask(PING).status == 200
+    assert web.ask(ASK).status == 404
+    assert "metrics are not told: " in web.log()
+    assert f"address={address}" in web.log()

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import delivery
+from tests.cli.conftest import Cli
 from tests.conftest import wait_for
-from tests.intake.conftest import empty
+from tests.intake.conftest import Web, empty
 from tests.intake.wire import HEALTH, TOKEN, body, request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from tests.conftest import Beanstalkd
-    from tests.intake.conftest import Web
 
 ROTATED = "the-token-after-the-rotation"
 PING = request()
@@ -112,7 +113,7 @@ def test_a_token_taken_out_is_refused_after_a_reload(web: Web) -> None:
     assert web.ask(PING).status == 403
 
 
-@pytest.mark.parametrize("mistake", ["settings", "tokens", "bind"])
+@pytest.mark.parametrize("mistake", ["settings", "tokens", "bind", "conf", "conf value"])
 def test_a_reload_with_a_mistake_changes_nothing_and_is_named_in_the_log(
     web: Web, beanstalkd: Beanstalkd, mistake: str
 ) -> None:
@@ -122,6 +123,9 @@ def test_a_reload_with_a_mistake_changes_nothing_and_is_named_in_the_log(
         web.file.write_text(good.replace("threads", "thread"))
     elif mistake == "tokens":
         web.tokens.unlink()
+    elif mistake.startswith("conf"):
+        with (web.dir / "gunicorn.conf.py").open("a") as conf:
+            conf.write("workers = (\n" if mistake == "conf" else "graceful_timeout = 'long'\n")
     else:
         web.file.write_text(good.replace(f"127.0.0.1:{web.address[1]}", f"127.0.0.1:{beanstalkd.port}"))
     web.process.send(signal.SIGHUP)
@@ -133,6 +137,52 @@ def test_a_reload_with_a_mistake_changes_nothing_and_is_named_in_the_log(
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: len(set(web.workers()) - {victim, other}) == 1, "another worker")
     assert web.ask(PING).status == 200
+
+
+@pytest.fixture
+def in_effect(beanstalkd: Beanstalkd, tmp_path: Path) -> Iterator[tuple[Web, Cli]]:
+    """A server with a runtime directory, as under systemd, and `glassq` for it."""
+    runtime = tmp_path / "web" / "run" / "glassq-web"
+    runtime.mkdir(parents=True)
+    web = Web(tmp_path / "web", beanstalkd.url, under=("env", f"RUNTIME_DIRECTORY={runtime}"))
+    web.wait_ready()
+    yield web, Cli(web.dir, beanstalkd.url, {"RUNTIME_DIRECTORY": str(runtime)})
+    web.stop()
+
+
+@pytest.mark.parametrize("mistake", ["key", "no TOML", "tokens", "conf"])
+def test_a_reload_that_cannot_be_fails_with_its_reason(in_effect: tuple[Web, Cli], mistake: str) -> None:
+    web, glassq = in_effect
+    reload = ("config", "reload", "web", str(web.process.pid))
+    good, old = web.file.read_text(), web.workers()
+    if mistake == "tokens":
+        web.tokens.write_text("# none\n")
+    elif mistake == "conf":
+        (web.dir / "gunicorn.conf.py").write_text("workers = (\n")
+    else:
+        web.file.write_text(good.replace("threads", "thread") if mistake == "key" else good + "[intake\n")
+    said = glassq(*reload)
+    assert said.code == 78
+    assert {"key": "did you mean threads?", "no TOML": "not TOML", "tokens": "is empty", "conf": "SyntaxError"}[
+        mistake
+    ] in said.err
+    assert "glassq-web goes on with what it read before" in said.err
+    assert web.workers() == old
+    assert web.ask(PING).status == 200
+    if mistake in ("key", "no TOML"):
+        told = glassq("status")
+        assert "settings on disk are not those in effect" in told.out + told.err
+
+
+def test_a_reload_ends_when_it_is_in_effect(in_effect: tuple[Web, Cli]) -> None:
+    web, glassq = in_effect
+    old = web.workers()
+    web.file.write_text(web.file.read_text().replace("threads = 4", "threads = 5"))
+    assert "glassq-web works with what it read at" in glassq("status").out
+    said = glassq("config", "reload", "web", str(web.process.pid))
+    assert (said.code, said.err) == (0, "")
+    assert "not those in effect" not in glassq("status").out
+    wait_for(lambda: web.workers() and not set(web.workers()) & set(old), "new workers only")
 
 
 def test_a_stop_answers_what_is_in_flight(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
 
-def start(directory: Path, text: str | None, *, tokens: str | None = TOKEN) -> tuple[int, str]:
+def start(
+    directory: Path, text: str | None, *, tokens: str | None = TOKEN, env: dict[str, str] | None = None
+) -> tuple[int, str]:
     """The exit code of glassq-web on this glassq.toml, and all it said; every {tokens} is the token file."""
     file = directory / "glassq.toml"
     if tokens is not None:
@@ -31,7 +34,7 @@ def start(directory: Path, text: str | None, *, tokens: str | None = TOKEN) -> t
         # where all else is right, the spool is made
         text = text.replace("[intake]\n", '[intake]\nspool = "{dir}/spool"\n')
         file.write_text(text.replace("{tokens}", str(directory / "tokens")).replace("{dir}", str(directory)))
-    process = Process([*program("glassq-web"), "--config", str(file)], directory / "web.log")
+    process = Process([*program("glassq-web"), "--config", str(file)], directory / "web.log", env)
     try:
         return process.wait(), process.output()
     finally:
@@ -45,6 +48,32 @@ def assert_one_line(said: str, *expected: str) -> None:
     assert TOKEN not in said
     for part in expected:
         assert part in said
+
+
+# in every section that the intake does not read
+OF_THE_POOL = """[worker]
+proceses = 4
+[push]
+queue = 1
+[glass]
+on_delete = "maybe"
+[storage]
+url = "ftp://x"
+[ledger]
+retention = 30
+[[routes]]
+source = "nobody"
+handler = "m:f"
+"""
+
+
+def test_mistakes_that_concern_the_pool_alone_are_told_and_keep_no_ping_out(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, queue=OF_THE_POOL)
+    assert web.ask(request()).status == 200
+    for part in ("did you mean processes?", "[push] queue", "on_delete", "ftp://x", "retention = 30", "nobody"):
+        assert part in web.log()
 
 
 @pytest.mark.parametrize(
@@ -123,3 +152,43 @@ def test_a_unix_socket_that_a_dead_one_left_behind_is_no_hindrance(
         dead.bind(str(path))
     assert path.is_socket()
     assert start_web(beanstalkd.url, at=str(path), bind=f"unix:{path}").healthy()
+
+
+@pytest.mark.parametrize(
+    "text", ["[intake\n", "", GOOD + '[intake]\nbind = "192.0.2.1:8080"\n'], ids=["no TOML", "no source", "address"]
+)
+def test_systemctl_status_shows_why_it_does_not_start(tmp_path: Path, text: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(5)
+        code, said = start(tmp_path, text, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        told = notified.recv(4096).decode()
+    assert code == EX_CONFIG
+    assert told == f"STATUS={said.removeprefix('glassq-web: ').strip()}"
+
+
+def test_systemctl_status_says_where_to_look_when_gunicorn_gives_up(tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("1 / 0\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(5)
+        code, _ = start(tmp_path, GOOD + "[intake]\n", env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert "journalctl -u glassq-web" in notified.recv(4096).decode()
+    assert code not in (0, None)
+
+
+def test_in_the_journal_no_line_says_again_when_and_by_which_process_it_was_written(
+    start_web: Callable[..., Web], beanstalkd: Beanstalkd
+) -> None:
+    # its own standard error is what systemd calls the journal
+    under = ("sh", "-c", 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@"', "sh")
+    web = start_web(beanstalkd.url, under=under, workers=2)
+    pids = [web.process.pid, *web.workers()]
+    web.process.end()
+    written = [line for line in web.log().splitlines() if "gunicorn" in line]
+    assert any(line == "<6>info gunicorn.error: Booting worker" for line in written)
+    for line in web.log().splitlines():
+        assert re.match(r"<[3-7]>(debug|info|warning|error|critical) [\w.]+: ", line), line
+        said = {int(number) for number in re.findall(r"\b\d+\b", line)} & set(pids)
+        # the parent may name a worker
+        assert not said or "Worker (pid" in line, line

@@ -72,6 +72,10 @@ except taskqueue.TaskAlreadyExistsError:
 MORE = """
 [[routes]]
 source = "mirror"
+handler = "glassq.glass.photos:store"
+collection = "timeline"
+[[routes]]
+source = "mirror"
 handler = "handlers:handle"
 [push]
 names = "sqlite:////var/lib/glassq-tasks/task-names.db"

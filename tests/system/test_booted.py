@@ -6,6 +6,8 @@ import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.conftest import wait_for
 from tests.system.load import worked
 from tests.system.machine import SETTINGS, WEB, Machine
@@ -149,17 +151,93 @@ def test_a_program_in_the_group_adds_tasks_and_reads_no_secret(glassq: Machine) 
 
 def test_wrong_settings_are_named_and_once_mended_all_is_up_by_itself(glassq: Machine) -> None:
     glassq.edit(SETTINGS, "workers = 2", "workers = 0")
+    glassq.edit(SETTINGS, "\nprocesses = 4", "\nprocesses = 0")
     glassq.tells("systemctl restart glassq-web.service glassq-worker.service")
-    for unit in ("glassq-web", "glassq-worker"):
-        wait_for(lambda unit=unit: "[intake] workers = 0" in glassq.log(unit), "the mistake to be named")
-    glassq.shows("journalctl --no-pager -o cat -u glassq-worker | grep 'workers = 0' | tail -n 1")
+    for unit, mistake in (("glassq-web", "[intake] workers = 0"), ("glassq-worker", "[worker] processes = 0")):
+        wait_for(lambda unit=unit, mistake=mistake: mistake in glassq.log(unit), "the mistake to be named")
+    glassq.shows("journalctl --no-pager -o cat -u glassq-worker | grep 'processes = 0' | tail -n 1")
     # pings knock meanwhile, and may not wear the socket out
     with subprocess.Popen(glassq.command("python3", "/usr/local/share/ping.py", WEB, "waits"), stdout=-1) as ping:
         wait_for(lambda: glassq.log("glassq-web").count("[intake] workers = 0") > 4, "it to be tried again and again")
+        # the pool's mistake is still there, and stops no ping
         glassq.edit(SETTINGS, "workers = 0", "workers = 2")
         assert ping.communicate(timeout=60)[0] == b"200\n"
+    glassq.edit(SETTINGS, "\nprocesses = 0", "\nprocesses = 4")
     glassq.wait_active("glassq-worker")
     assert glassq.active("glassq-web.socket")
+
+
+@pytest.mark.parametrize("mistake", ["key", "handler"])
+def test_a_reload_that_cannot_be_fails_with_its_reason_and_guards_an_upgrade(glassq: Machine, mistake: str) -> None:
+    before = glassq.pid("glassq-worker")
+    path, good, bad, says = {
+        "key": (SETTINGS, "\nprocesses = 4", "\nproceses = 4", "did you mean processes?"),
+        "handler": ("etc/glassq/handlers.py", "def handle(delivery):", "def handle(delivery:", "SyntaxError"),
+    }[mistake]
+    glassq.edit(path, good, bad)
+    assert "exit 1" in glassq.shows("systemctl reload glassq-worker 2>&1; echo exit $?")
+    assert says in glassq.shows("systemctl status --no-pager -n 4 glassq-worker | tail -n 4")
+    assert "settings on disk are not those in effect" in glassq.shows("glassq status | grep '!'")
+    # what each installation runs; the intake, which reads neither, takes the new version
+    assert "glassq-worker was not restarted" in glassq.shows("/opt/glassq/share/glassq/prepare 2>&1 | grep ^glassq")
+    glassq.wait_active("glassq-web")
+    assert (glassq.pid("glassq-worker"), glassq.active("glassq-worker")) == (before, True)
+    glassq.edit(path, bad, good)
+    glassq.run("systemctl reload glassq-web glassq-worker")
+    assert "not those in effect" not in glassq.run("glassq status")
+    assert glassq.pid("glassq-worker") == before
+
+
+def test_a_queue_of_the_distributions_beside_ours_is_told(glassq: Machine) -> None:
+    glassq.run("systemctl start beanstalkd")
+    assert "systemctl disable --now beanstalkd" in glassq.run("glassq doctor | grep beanstalkd.service")
+    assert "systemctl disable --now beanstalkd" in glassq.tells("/opt/glassq/share/glassq/prepare")
+    glassq.run("systemctl stop beanstalkd")
+    assert "disable --now beanstalkd" not in glassq.tells("glassq doctor")
+    glassq.wait_active("glassq-web", "glassq-worker")
+
+
+@pytest.mark.parametrize("unit", ["glassq-worker", "glassq-web"])
+def test_a_service_that_is_started_alone_comes_up_with_its_queue(glassq: Machine, unit: str) -> None:
+    queue = "glassq-beanstalkd.socket glassq-beanstalkd.service"
+    glassq.run(f"systemctl stop glassq.target glassq-web.socket glassq-web.service glassq-worker {queue}")
+    glassq.run(f"systemctl start {unit}")
+    glassq.wait_active(unit)
+    assert glassq.active("glassq-beanstalkd.socket")
+    glassq.run("systemctl start glassq.target")
+    glassq.wait_active("glassq-web", "glassq-worker")
+
+
+HOLD = "import socket, time; held = socket.create_server(('127.0.0.1', 8080)); time.sleep(9999)"
+
+
+def test_an_address_that_is_taken_fails_the_start_and_once_it_is_free_all_is_up_by_itself(glassq: Machine) -> None:
+    glassq.run("systemctl stop glassq.target glassq-web.socket glassq-web.service glassq-worker")
+    glassq.run(f'systemd-run --unit=holder python3 -c "{HOLD}"')
+    wait_for(lambda: glassq.tells("grep ':1F90 .* 0A ' /proc/net/tcp"), "the address to be taken")
+    assert "exit 1" in glassq.shows("systemctl start glassq.target 2>&1; echo exit $?")
+    assert "glassq-web.socket does not listen" in glassq.log("glassq-listening")
+    # the rest needs no address
+    glassq.wait_active("glassq-worker")
+    assert "glassq-web.socket has failed" in glassq.shows("glassq doctor | grep socket")
+    # nor does a second start do harm
+    assert "exit 1" in glassq.tells("systemctl start glassq.target; echo exit $?")
+    glassq.run("systemctl stop holder")
+    glassq.wait_active("glassq-web")
+    wait_for(lambda: glassq.active("glassq.target"), "the target to be up")
+    assert glassq.ping("after-all") == ["200"]
+    assert glassq.run("systemctl list-units --no-legend --state=failed 'glassq*'") == ""
+
+
+def test_a_stop_ends_the_retries_too(glassq: Machine) -> None:
+    glassq.run("systemctl stop glassq.target glassq-web.socket glassq-web.service")
+    glassq.run(f'systemd-run --unit=holder python3 -c "{HOLD}"')
+    wait_for(lambda: glassq.tells("grep ':1F90 .* 0A ' /proc/net/tcp"), "the address to be taken")
+    assert "exit 1" in glassq.tells("systemctl start glassq.target; echo exit $?")
+    glassq.run("systemctl stop glassq.target")
+    wait_for(lambda: not glassq.active("glassq-retry*"), "the retries to end")
+    glassq.run("systemctl stop holder && systemctl start glassq.target")
+    glassq.wait_active("glassq-web", "glassq-worker")
 
 
 def test_another_address_and_another_queue_take_one_setting_each(glassq: Machine) -> None:

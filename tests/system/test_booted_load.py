@@ -127,3 +127,27 @@ def test_after_a_reboot_all_is_up_by_itself_and_what_waited_is_worked(glassq: Ma
     assert glassq.ping("after") == ["200"]
     wait_for(lambda: worked(glassq).keys() >= {*items, "after"}, "all to be worked")
     glassq.transcript.say(f"{len(items)} pings waited while it was down; all of them were worked")
+
+
+HOLDER = """[Unit]
+DefaultDependencies=no
+Before=glassq-web.socket
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart=python3 -c "import socket, subprocess, time; held = socket.create_server(('127.0.0.1', 8080)); \\
+    subprocess.run(['systemd-notify', '--ready']); time.sleep(9999)"
+[Install]
+WantedBy=sockets.target
+"""
+
+
+def test_an_address_that_is_taken_at_boot_is_listened_on_once_it_is_free(glassq: Machine) -> None:
+    glassq.write("etc/systemd/system/holder.service", HOLDER)
+    glassq.run("systemctl daemon-reload && systemctl enable holder")
+    glassq.reboot()
+    glassq.wait_active("glassq-worker")
+    assert not glassq.active("glassq-web.socket")
+    glassq.run("systemctl disable --now holder && rm /etc/systemd/system/holder.service && systemctl daemon-reload")
+    glassq.wait_active(*SERVICES)
+    assert glassq.ping("after-it-was-free") == ["200"]

@@ -53,6 +53,19 @@ def test_what_only_developers_need_is_left_out(root: Path) -> None:
     assert not {"pytest", "mypy", "hypothesis", "flask", "PIL", "tests"} & packages
 
 
+def test_descriptions_of_apis_that_are_not_used_are_left_out(root: Path) -> None:
+    assert not [*root.rglob("discovery_cache/documents")]
+    make = "from glassq.glass.api import Mirror; from glassq.settings import *; "
+    make += 'Mirror(Settings(glass=Glass(client_id="1", client_secret_file=sys.argv[1])), None)'
+    secret = root / "client-secret"
+    secret.write_text("s\n")
+    run(root / PREFIX[1:] / "bin/python", "-c", f"import sys; {make}", secret)
+    secret.unlink()
+    # more than half of what Google's libraries bring
+    size = sum(path.stat().st_size for path in (root / PREFIX[1:]).rglob("*") if path.is_file())
+    assert size < 150 << 20
+
+
 def test_units_and_command_name_the_prefix(root: Path) -> None:
     local = root / "usr/local"
     assert f"ExecStart={PREFIX}/bin/glassq-web" in (local / "lib/systemd/system/glassq-web.service").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,13 @@ if TYPE_CHECKING:
 
 UNITS = sorted(path for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".socket", ".target"))
 SERVICES = [path.name for path in UNITS if path.suffix == ".service"]
+PROGRAMS = ["glassq-beanstalkd.service", "glassq-web.service", "glassq-worker.service"]
+SOCKETS = [path.name for path in UNITS if path.suffix == ".socket"]
 GENERATOR = ROOT / "systemd" / "glassq-generator"
 # `systemd-analyze security`, times ten: 92 is a unit that says nothing, 0 one that may do nothing.
 EXPOSURE = {"glassq-beanstalkd.service": 2, "glassq-web.service": 6, "glassq-worker.service": 11}
+# of those that only ask systemd
+LEAST = 5
 
 
 def lines(unit: str) -> list[str]:
@@ -35,14 +40,14 @@ def drop_ins(settings: str, tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("unit", SERVICES)
 def test_a_service_is_no_more_exposed_than_it_needs_to_be(unit: str) -> None:
-    threshold = f"--threshold={EXPOSURE[unit]}"
+    threshold = f"--threshold={EXPOSURE.get(unit, LEAST)}"
     run(need("systemd-analyze", "systemd"), "security", "--offline=true", threshold, ROOT / "systemd" / unit)
 
 
 def test_systemd_finds_nothing_to_complain_about(tmp_path: Path) -> None:
     for unit in UNITS:
         # the programs are not installed here
-        (tmp_path / unit.name).write_text(unit.read_text().replace("/opt/glassq/bin/glassq-", "/bin/true --"))
+        (tmp_path / unit.name).write_text(re.sub("/opt/glassq/bin/glassq(-| )", "/bin/true --", unit.read_text()))
     copies = [str(tmp_path / unit.name) for unit in UNITS]
     analyze = need("systemd-analyze", "systemd")
     done = subprocess.run([analyze, "verify", "--man=no", *copies], capture_output=True, text=True)
@@ -54,11 +59,17 @@ def test_systemd_finds_nothing_to_complain_about(tmp_path: Path) -> None:
     assert complaints == []
 
 
-@pytest.mark.parametrize("unit", SERVICES)
+@pytest.mark.parametrize("unit", PROGRAMS)
 def test_no_service_is_given_up(unit: str) -> None:
     assert "Restart=always" in lines(unit)
     assert "StartLimitIntervalSec=0" in lines(unit)
     assert not any(line.startswith("RestartPrevent") for line in lines(unit))
+
+
+@pytest.mark.parametrize("unit", SOCKETS)
+def test_a_socket_that_fails_is_retried_each_time(unit: str) -> None:
+    for line in ("OnFailure=glassq-retry@%p.service", "StartLimitIntervalSec=0", "ExecStartPre=/bin/true"):
+        assert line in lines(unit)
 
 
 def test_every_unit_stops_and_restarts_with_the_target() -> None:
@@ -69,7 +80,7 @@ def test_every_unit_stops_and_restarts_with_the_target() -> None:
 
 def test_the_address_of_the_intake_is_that_of_its_settings(tmp_path: Path) -> None:
     made = drop_ins('[queue]\nurl = "beanstalk:///q"\n[intake] # here\n bind = "0.0.0.0:81"\n', tmp_path)
-    assert made == {"glassq-web.socket": made["glassq-web.socket"]}
+    assert made.keys() == {"glassq-web.socket"}
     assert made["glassq-web.socket"].splitlines()[1:] == ["[Socket]", "ListenStream=", "ListenStream=0.0.0.0:81"]
 
 
@@ -99,18 +110,25 @@ def test_addresses_that_systemd_writes_in_another_way_are_translated(
 
 
 @pytest.mark.parametrize(
-    ("settings", "streams"),
+    ("settings", "pings", "metrics"),
     [
-        ('[intake]\nbind = "127.0.0.1:81"\n[metrics]\nintake = "localhost:91"\n', ["", "127.0.0.1:81", "127.0.0.1:91"]),
-        ('[metrics]\nintake = "127.0.0.1:91"\npool = "127.0.0.1:92"\n', ["127.0.0.1:91"]),
-        ('[intake]\nbind = "127.0.0.1:81"\n[metrics]\nintake = "127.0.0.1:81"\n', ["", "127.0.0.1:81"]),
+        ('[intake]\nbind = "127.0.0.1:81"\n[metrics]\nintake = "localhost:91"\n', "127.0.0.1:81", "127.0.0.1:91"),
+        ('[metrics]\nintake = "127.0.0.1:91"\npool = "127.0.0.1:92"\n', None, "127.0.0.1:91"),
+        ('[intake]\nbind = "127.0.0.1:81"\n[metrics]\nintake = "127.0.0.1:81"\n', "127.0.0.1:81", None),
     ],
 )
-def test_who_reads_metrics_has_an_address_beside_that_for_pings(
-    settings: str, streams: list[str], tmp_path: Path
+def test_metrics_have_a_socket_unit_of_their_own_that_pings_do_not_need(
+    settings: str, pings: str | None, metrics: str | None, tmp_path: Path
 ) -> None:
-    made = drop_ins(f"[queue]\nurl = 'beanstalk:///q'\n{settings}", tmp_path)["glassq-web.socket"]
-    assert made.splitlines()[1:] == ["[Socket]", *(f"ListenStream={each}" for each in streams)]
+    made = drop_ins(f"[queue]\nurl = 'beanstalk:///q'\n{settings}", tmp_path)
+    assert made.get("glassq-web.socket", "").endswith(f"\nListenStream=\nListenStream={pings}\n" if pings else "")
+    unit = tmp_path / "made" / "glassq-metrics.socket"
+    assert unit.exists() == bool(metrics)
+    if metrics:
+        assert {f"ListenStream={metrics}", "Service=glassq-web.service"} <= set(unit.read_text().splitlines())
+        assert made["glassq-web.service"].splitlines()[1:] == [
+            "[Unit]", "Wants=glassq-metrics.socket", "After=glassq-metrics.socket",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -120,6 +138,35 @@ def test_the_intake_gets_a_network_when_the_queue_needs_one(queue: str, tmp_path
     assert drop_ins(queue, tmp_path)["glassq-web.service"].endswith("[Service]\nPrivateNetwork=no\n")
 
 
-def test_without_settings_the_units_stay_as_they_are(tmp_path: Path) -> None:
+OURS = 'url = "beanstalk:///run/glassq/beanstalkd.sock"'
+WANTS = "[Unit]\nWants=glassq-beanstalkd.socket\n"
+BOTH = {"glassq-web.service", "glassq-worker.service"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        f"[queue]\n{OURS}\n",
+        f"[queue]\n{OURS.replace(chr(34), chr(39))} # ours\n",
+        # as an editor on another system leaves it
+        f"\ufeff[queue]\r\n{OURS}\r\n",
+    ],
+    ids=["plain", "quoted otherwise", "a byte order mark and line ends"],
+)
+def test_a_service_that_is_started_alone_brings_up_the_queue_of_its_settings(settings: str, tmp_path: Path) -> None:
+    made = drop_ins(settings, tmp_path)
+    assert made.keys() == BOTH
+    assert all(text.endswith(WANTS) for text in made.values())
+
+
+@pytest.mark.parametrize("url", ["beanstalk://127.0.0.1:11300", "beanstalk:///run/other/beanstalkd.sock"])
+def test_a_queue_that_is_not_ours_is_not_started(url: str, tmp_path: Path) -> None:
+    made = drop_ins(f'[queue]\nurl = "{url}"\n', tmp_path)
+    assert "Wants=" not in "".join(made.values())
+
+
+def test_settings_that_come_later_find_the_queue(tmp_path: Path) -> None:
     run(GENERATOR, tmp_path, tmp_path, tmp_path, GLASSQ_CONFIG=tmp_path / "none.toml")
-    assert list(tmp_path.iterdir()) == []
+    made = {path.parent.name.removesuffix(".d"): path.read_text() for path in tmp_path.glob("*/*.conf")}
+    assert made.keys() == BOTH
+    assert all(text.endswith(WANTS) for text in made.values())

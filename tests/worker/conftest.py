@@ -71,6 +71,26 @@ class _Mute:
         raise RuntimeError("no words")
 
 
+class _Exits(Exception):
+    def __str__(self) -> str:
+        sys.exit(3)
+
+
+class _NoFields(Retry):
+    """Its author forgot super().__init__()."""
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def counts(self) -> bool:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+async def _later() -> str:
+    return "stored"
+
+
 ACTS: dict[str, Callable[[], Any]] = {
     "done": lambda: "stored",
     "nothing": lambda: None,
@@ -79,6 +99,10 @@ ACTS: dict[str, Callable[[], Any]] = {
     "mute dict": lambda: {"a": _Mute()},
     "odd text": lambda: "caf\udce9",
     "long result": lambda: "x" * 10_000,
+    "object": lambda: {"at": Ellipsis},
+    "coroutine": _later,
+    "coroutines": lambda: {"all": [_later(), _later()]},
+    "generator": lambda: (each for each in "ab"),
     "drop": lambda: _raise(Drop("spoofed")),
     "retry": lambda: _raise(Retry("busy")),
     "retry later": lambda: _raise(Retry("busy", delay=77.2)),
@@ -87,6 +111,9 @@ ACTS: dict[str, Callable[[], Any]] = {
     "bury": lambda: _raise(Bury("consent revoked")),
     "fail": lambda: _raise(ValueError("no")),
     "odd error": lambda: _raise(OSError("caf\udce9" + "y" * 100_000)),
+    "error that exits": lambda: _raise(_Exits()),
+    "exiting reason": lambda: _raise(Retry(_Exits())),  # type: ignore[arg-type]
+    "fieldless verdict": lambda: _raise(_NoFields()),
     "exit": lambda: sys.exit(3),
     "crash": lambda: _raise(Crash("boom")),
     "overrun": lambda: _raise(DeadlineExceeded()),
@@ -146,7 +173,12 @@ def made(do: str, source: str = "mirror") -> Delivery:
 def jobs(queue: Queue) -> list[JobStats]:
     """All jobs of the tube, newest first."""
     states = frozenset({"ready", "reserved", "delayed", "buried"})
-    return [found for found in queue.scan(states) if isinstance(found, JobStats)]
+    while True:
+        found = [stats for stats in queue.scan(states) if isinstance(stats, JobStats)]
+        now = queue.stats_tube()
+        # a delivery that was put again meanwhile is in a job that the scan did not come by
+        if len(found) >= now.ready + now.reserved + now.delayed + now.buried:
+            return found
 
 
 def only(queue: Queue) -> tuple[JobStats, Delivery]:

@@ -69,22 +69,23 @@ def die(name):
     os._exit(7)
 """
 
-# What bin/glassq-worker does, with another patience for a silent child. While there is a file `hold-births` beside the
+# What glassq-worker does, with another patience for a silent child. While there is a file `hold-births` beside the
 # settings, a child that is forked waits before it does anything.
 IMPATIENT = """
-import os, runpy, sys, time
+import os, sys, time
 from dataclasses import replace
 from pathlib import Path
 from glassq import log
+from glassq.programs.worker import plan as plan_of
 from glassq.settings import load
 from glassq.worker.pool import Pool
 from glassq.worker.systemd import Notifier
 
-program, config, silence = sys.argv[1:]
+config, silence = sys.argv[1:]
 settings = load(config, {})
 log.setup()
 notify = Notifier(os.environ.pop("NOTIFY_SOCKET", None))
-plan = replace(runpy.run_path(program)["plan"](settings), silence=float(silence))
+plan = replace(plan_of(settings), silence=float(silence))
 
 def hold_birth():
     while Path(config).with_name("hold-births").exists():
@@ -172,8 +173,7 @@ class PoolRun:
 
     def start_impatient(self, silence: float = 4.0) -> Self:
         """A child that is silent for so many seconds is killed."""
-        worker = program("glassq-worker")[-1]
-        return self.start([sys.executable, "-c", IMPATIENT, worker, str(self.config), str(silence)])
+        return self.start([sys.executable, "-c", IMPATIENT, str(self.config), str(silence)])
 
     def ready(self) -> Self:
         wait_for(lambda: self.notified.has("READY"), f"the pool to be ready\n{self.log()}")
@@ -201,6 +201,10 @@ class PoolRun:
         found = [pid for pid, (parent, state) in processes().items() if parent == self.process.pid and state != "Z"]
         self._children |= set(found)
         return sorted(found)
+
+    def statuses(self) -> list[str]:
+        """What systemd was told to show, in its order."""
+        return [message["STATUS"] for message in self.notified.messages if "STATUS" in message]
 
     def zombies(self) -> list[int]:
         assert self.process is not None

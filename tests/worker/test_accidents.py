@@ -88,7 +88,6 @@ def leaves_a_process(name):
         tell("left", name)
         hold(name)
         os._exit(0)
-    hold(name)
 
 def has_a_helper(name):
     helper = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
@@ -137,7 +136,7 @@ WAYS = {
     "is_killed": ("SIGKILL", {}),
     "crashes": ("SIGSEGV", {}),
     "freezes": ("SIGKILL", {}),
-    "hangs_in_c": ("SIGKILL", {}),
+    "hangs_in_c": ("SIGKILL", {"deadline": "3s", "grace": "1s"}),
     "swallows": ("SIGKILL", {"deadline": "3s", "grace": "1s"}),
     "blocks_signals": ("SIGKILL", {"deadline": "3s", "grace": "1s"}),
 }
@@ -238,13 +237,14 @@ def test_a_handler_that_spoils_the_signals_does_so_for_itself_alone(make: Make, 
 
 
 def test_a_process_that_a_handler_left_does_not_keep_its_job(make: Make, look: Queue) -> None:
+    """Nor any other job of its parent: it has no copy of the connection."""
     run = make().start().ready()
-    worker = run.holding("parent", "leaves_a_process")
-    wait_for(lambda: run.story("left"), "the process to be left")
+    run.put("parent", "leaves_a_process")
+    wait_for(lambda: run.story("left") and not jobs(look), "the process to be left")
     (_, left, _) = run.story("left")[0]
-    os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: len(run.story("start")) == 2, f"the job to come back\n{run.log()}")
-    assert processes()[left][1] != "Z", "the process lives while its job is worked again"
+    os.kill(run.holding(), signal.SIGKILL)
+    wait_for(lambda: len(run.story("start")) == 3, f"the job to come back\n{run.log()}")
+    assert processes()[left][1] != "Z", "the process lives while the job is worked again"
     run.let_go()
     wait_for(lambda: not jobs(look), "it to be done")
     wait_for(lambda: processes().get(left, (0, "Z"))[1] == "Z", "the process to end")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pytest
 from glassq import delivery as envelope
 from glassq.delivery import MAX_MESSAGE, Delivery
 from glassq.errors import QueueRefused, QueueUnavailable
+from glassq.routes import Context, retried_by
 from glassq.worker.consumer import BURY_DELAY
 from glassq.worker.record import MAX_RESULT
 from glassq.worker.scoreboard import State
@@ -49,10 +51,7 @@ def test_without_a_job_there_is_nothing_to_work(bench: Bench) -> None:
         ("done", "stored"),
         ("nothing", ""),
         ("dict", '{"urls": ["a", "b"]}'),
-        ("odd dict", '{"b": "caf\\udce9"}'),
-        ("mute dict", "(dict without a text: RuntimeError)"),
         ("odd text", r"caf\udce9"),
-        ("long result", "x" * MAX_RESULT),
     ],
 )
 def test_a_delivery_that_is_done_is_gone_and_its_result_is_recorded(
@@ -65,6 +64,58 @@ def test_a_delivery_that_is_done_is_gone_and_its_result_is_recorded(
     entry = told(bench)
     assert (entry.delivery, entry.source, entry.received) == (delivery.id, "mirror", delivery.received)
     assert (entry.state, entry.attempts, entry.job, entry.result) == ("done", 1, 0, result)
+
+
+CUT = f" (cut: a result has at most {MAX_RESULT} characters)"
+
+
+@pytest.mark.parametrize(
+    ("do", "result", "note"),
+    [
+        ("odd dict", r'{"b": "caf\udce9"}', "(not JSON: TypeError: keys must be str, int"),
+        ("mute dict", '{"a": "(its message cannot be shown)"}', "(not JSON: TypeError: Object of type _Mute is not"),
+        ("object", '{"at": "Ellipsis"}', "(not JSON: TypeError: Object of type ellipsis is not JSON"),
+        ("long result", "x" * (MAX_RESULT - len(CUT)), CUT.strip()),
+    ],
+)
+def test_a_result_that_the_ledger_cannot_hold_is_said_there_and_in_the_log_and_the_delivery_is_done(
+    bench: Bench, look: Queue, caplog: pytest.LogCaptureFixture, do: str, result: str, note: str
+) -> None:
+    put(look, made(do))
+    bench.consumer.work_one(0)
+    assert jobs(look) == []
+    entry = told(bench)
+    assert entry.state == "done"
+    assert entry.result.startswith(f"{result} {note}")
+    assert len(entry.result) <= MAX_RESULT
+    (line,) = (record for record in caplog.records if record.message.startswith("done"))
+    assert line.levelname == "WARNING"
+    assert note.replace('"', "'") in line.message
+
+
+@pytest.mark.parametrize("do", ["coroutine", "coroutines", "generator"])
+def test_a_result_that_is_still_to_be_awaited_buries_at_once(bench: Bench, look: Queue, do: str) -> None:
+    put(look, made(do))
+    bench.consumer.work_one(0)
+    stats, buried = only(look)
+    assert (stats.state, buried.attempt) == ("buried", 1)
+    assert "its work was not done" in buried.buried
+    assert [(each.outcome, each.error) for each in buried.evidence] == [("bury", "Bury")]
+
+
+def test_a_retry_rule_that_exits_ends_no_child(queue: Queue, look: Queue) -> None:
+    class Mean:
+        def after(self, failures: int, age: float) -> float | None:
+            sys.exit(1)
+
+    @retried_by(lambda _delivery, _context: Mean())
+    def handle(delivery: Delivery, context: Context) -> None:
+        raise ValueError("no")
+
+    bench = Bench(queue, handler=handle)
+    put(look, made("fail"))
+    bench.consumer.work_one(0)
+    assert only(look)[0].state == "delayed"
 
 
 def test_a_handler_gets_the_delivery_as_it_was_taken_and_its_deadline(bench: Bench, look: Queue) -> None:
@@ -173,7 +224,7 @@ def test_a_spent_budget_buries_with_the_whole_story(bench: Bench, look: Queue) -
             look.kick(stats.id)
     stats, buried = only(look)
     assert stats.state == "buried"
-    assert buried.buried == "gave up after 3 attempts: ValueError: no"
+    assert buried.buried == "ValueError: no (gave up after 3 attempts)"
     assert [(item.attempt, item.outcome) for item in buried.evidence] == [(1, "retry"), (2, "retry"), (3, "bury")]
     assert [entry.state for entry in bench.ledger.entries] == ["retrying", "retrying", "buried"]
 

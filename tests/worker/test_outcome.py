@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import random
+import time
 from datetime import timedelta
 
 import msgspec
@@ -9,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassq import delivery as envelope
-from glassq.delivery import MAX_MESSAGE, Delivery, Evidence
+from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry
+from glassq.routes import Context, Destination
+from glassq.settings import Route, Settings
+from glassq.values import HandlerName
 from glassq.worker import outcome as outcomes
 from glassq.worker.outcome import LEAST_DELAY, MOST_DELAY, Kind, Outcome, Policy, decide
 
@@ -29,18 +34,18 @@ TABLE: list[tuple[BaseException, Delivery, Kind, str, bool]] = [
     (Drop("spoofed"), LAST, Kind.DROPPED, "spoofed", True),
     (Bury("consent revoked"), FRESH, Kind.BURY, "consent revoked", True),
     (Retry("busy"), FRESH, Kind.RETRY, "busy", True),
-    (Retry("busy"), LAST, Kind.BURY, "gave up after 4 attempts: busy", True),
-    (Retry("busy", 9), LAST, Kind.BURY, "gave up after 4 attempts: busy", True),
+    (Retry("busy"), LAST, Kind.BURY, "busy (gave up after 4 attempts)", True),
+    (Retry("busy", 9), LAST, Kind.BURY, "busy (gave up after 4 attempts)", True),
     (Retry("not ready", counts=False), FRESH, Kind.RETRY, "not ready", False),
     (Retry("not ready", counts=False), LAST, Kind.RETRY, "not ready", False),
     (ValueError("no"), FRESH, Kind.RETRY, "ValueError: no", True),
     (ValueError(), FRESH, Kind.RETRY, "ValueError", True),
-    (ValueError("no"), LAST, Kind.BURY, "gave up after 4 attempts: ValueError: no", True),
+    (ValueError("no"), LAST, Kind.BURY, "ValueError: no (gave up after 4 attempts)", True),
     (SystemExit(3), FRESH, Kind.RETRY, "SystemExit: 3", True),
     (KeyboardInterrupt(), FRESH, Kind.RETRY, "KeyboardInterrupt", True),
-    (MemoryError(), LAST, Kind.BURY, "gave up after 4 attempts: MemoryError", True),
+    (MemoryError(), LAST, Kind.BURY, "MemoryError (gave up after 4 attempts)", True),
     (DeadlineExceeded(), FRESH, Kind.RETRY, "the handler overran its deadline", True),
-    (DeadlineExceeded(), LAST, Kind.BURY, "gave up after 4 attempts: the handler overran its deadline", True),
+    (DeadlineExceeded(), LAST, Kind.BURY, "the handler overran its deadline (gave up after 4 attempts)", True),
     (Interrupted(), FRESH, Kind.INTERRUPTED, "the pool stopped", True),
     (Interrupted(), LAST, Kind.INTERRUPTED, "the pool stopped", True),
     (LeaseLost(), LAST, Kind.LEASE_LOST, "the job is no longer ours", True),
@@ -225,3 +230,64 @@ def test_whatever_a_handler_raises_can_be_told_and_kept(error: BaseException, re
     kept = envelope.decode(envelope.encode(buried))
     assert kept.buried == reason
     assert kept.evidence[0].message == reason
+
+
+class Exits(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Fieldless(Retry):
+    def __init__(self) -> None:
+        pass
+
+
+LARGE = "token=abc, " + "x" * 8_000_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(LARGE),
+        Retry(LARGE, detail={"body": LARGE}),
+        Retry("busy", detail={LARGE: 1, "all": [LARGE] * 100}),
+        Retry("busy", detail={str(number): number for number in range(1_000_000)}),
+        Retry("busy", detail={"deep": json.loads("[" * 900 + "]" * 900)}),
+        Bury(ValueError(LARGE)),  # type: ignore[arg-type]
+        Drop(Exits()),  # type: ignore[arg-type]
+        Exits(),
+        Fieldless(),
+        type("E" * 1_000_000, (Exception,), {})(),
+        ExceptionGroup(LARGE, [ValueError(LARGE), Exits()]),
+    ],
+    ids=lambda error: type(error).__name__[:20],
+)
+def test_evidence_of_any_size_is_cut_before_a_pattern_sees_it(error: BaseException) -> None:
+    started = time.process_time()
+    outcome = decide(error, LAST, POLICY)
+    seen = evidence_of(error, LAST)
+    # masking a megabyte takes seconds
+    assert time.process_time() - started < 3
+    assert len(outcome.reason) <= 2 * MAX_MESSAGE
+    assert len(seen.traceback) <= MAX_TRACEBACK
+    assert len(json.dumps(seen.detail)) <= 2 * MAX_DETAIL
+    assert "abc" not in f"{outcome.reason}{seen.traceback}{seen.detail}{seen.message}"
+    assert len(seen.error) <= MAX_MESSAGE
+
+
+def test_a_handler_gets_a_copy_of_its_story_however_deep_that_is() -> None:
+    error = Retry("busy", detail={"deep": json.loads("[" * 400 + "]" * 400)})
+    told = delivery(evidence=(evidence_of(error, FRESH),))
+    kept = envelope.decode(envelope.encode(told))
+    seen: list[Delivery] = []
+    route = Route(source="mirror", handler=HandlerName("scripted:handler"))
+    Destination(route, lambda given, _context: seen.append(given)).work(kept, Context(Settings()))
+    assert seen == [kept]
+    assert seen[0].evidence[0].detail is not kept.evidence[0].detail
+
+
+def test_a_spent_budget_is_told_behind_what_failed_and_is_not_cut_off() -> None:
+    assert decide(Retry("busy"), delivery(), Policy(1, 1, 1, 1)).reason == "busy (gave up after 1 attempt)"
+    reason = decide(Retry("x" * 10_000), LAST, POLICY).reason
+    assert reason.endswith("x (gave up after 4 attempts)")
+    assert len(reason) == MAX_MESSAGE

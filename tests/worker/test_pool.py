@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from contextlib import suppress
@@ -55,18 +56,25 @@ def status(pid: int, name: str) -> str:
 # -- start ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_pool_that_starts_before_its_queue_is_ready_once_all_children_reserve(
+def test_a_pool_that_starts_before_its_queue_is_ready_within_bounds_and_says_what_it_waits_for(
     make: Make, beanstalkd: Beanstalkd, look: Queue
 ) -> None:
     look.close()
     beanstalkd.stop()
     run = make(processes=2).start()
-    wait_for(lambda: run.log().count("queue trouble") >= 2, "both children to miss the queue")
+    starting = re.compile(rf"starting: 0 of 2 reserve; for \d+ s the queue {beanstalkd.url} cannot be reached")
+    wait_for(lambda: any(map(starting.fullmatch, run.statuses())), "systemd to be told why it waits")
     assert not run.notified.has("READY")
-    starting = "starting: 0 of 2 reserve"
-    wait_for(lambda: starting in [m.get("STATUS") for m in run.notified.messages], "systemd to be told why it waits")
-    beanstalkd.start()
     run.ready()
+    waits = re.compile(rf"2 children, 0 at work; for (\d+) s the queue {beanstalkd.url} cannot be reached")
+    wait_for(lambda: len(set(filter(waits.fullmatch, run.statuses()))) >= 2, "systemd to be told how long it waits")
+    (line,) = [line for line in run.log().splitlines() if "queue trouble" in line]
+    assert f"queue={beanstalkd.url} error=" in line
+    beanstalkd.start()
+    wait_for(lambda: run.statuses()[-1] == "2 children, 0 at work", f"the children to reserve\n{run.log()}")
+    assert f"queue is back queue={beanstalkd.url} seconds=" in run.log()
+    run.put("first")
+    wait_for(lambda: run.story("end"), "the pool to work")
     assert run.process is not None
     assert title(run.process.pid) == "glassq-worker: pool"
     assert sorted(map(title, run.children())) == ["glassq-worker: child 1", "glassq-worker: child 2"]
@@ -120,6 +128,10 @@ def test_a_wrong_configuration_ends_it_with_78_and_one_clear_line(make: Make, mi
     assert says in line
     assert "Traceback" not in run.log()
     assert not run.notified.has("READY")
+    # what `systemctl status` shows from then on
+    told = says.replace("'", '"')
+    wait_for(lambda: run.statuses() and told in run.statuses()[-1], "systemd to be told")
+    assert "\n" not in run.statuses()[-1]
 
 
 def test_a_stop_right_after_the_start_is_no_accident(make: Make) -> None:
@@ -288,45 +300,28 @@ def test_a_silent_child_is_killed_and_systemd_is_told_that_all_is_well(make: Mak
     wait_for(lambda: run.notified.count("WATCHDOG") > before, "the watchdog to be fed")
 
 
-STANDS_STILL = """
-def stand_still(name):
-    import ctypes, signal
-    wake = os.open(HERE / "wake", os.O_RDONLY)
-    tell("still", name)
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    # PyDLL keeps the interpreter's lock: no other thread of the process runs, and no heart beats
-    ctypes.PyDLL(None).read(wake, ctypes.create_string_buffer(1), 1)
-"""
-
-
 def test_after_a_pause_of_the_whole_pool_nobody_is_taken_for_silent(make: Make) -> None:
     """A machine that was suspended, a control group that was frozen: when it goes on, all heartbeats are old."""
     silence = 4.0
     run = make()
-    run.write_handlers(HANDLERS + STANDS_STILL)
-    os.mkfifo(run.dir / "wake")
-    wake = os.open(run.dir / "wake", os.O_RDWR)
-    try:
-        run.start_impatient(silence).ready()
-        assert run.process is not None
-        run.put("paused", "stand_still")
-        wait_for(lambda: run.story("still"), "the child to stand still")
-        # a pool that stops tells systemd so each time it has looked at its children
-        run.send(signal.SIGTERM)
-        wait_for(lambda: run.notified.has("STOPPING"), "the pool to stop")
-        run.send(signal.SIGSTOP)
-        over = time.monotonic() + silence + 0.5
-        wait_for(lambda: time.monotonic() > over, "the pause to be long enough")
-        looked = run.notified.count("EXTEND_TIMEOUT_USEC")
-        run.send(signal.SIGCONT)
-        # the parent looks before the child goes on
-        wait_for(lambda: run.notified.count("EXTEND_TIMEOUT_USEC") > looked, "the parent to look")
-        os.write(wake, b"!")
-        assert run.ended() == 0
-        assert [name for name, _, _ in run.story("end")] == ["paused"], run.log()
-        assert "child killed" not in run.log()
-    finally:
-        os.close(wake)
+    run.start_impatient(silence).ready()
+    held = run.holding()
+    # a pool that stops tells systemd so each time it has looked at its children
+    run.send(signal.SIGTERM)
+    wait_for(lambda: run.notified.has("STOPPING"), "the pool to stop")
+    run.send(signal.SIGSTOP)
+    os.kill(held, signal.SIGSTOP)
+    over = time.monotonic() + silence + 0.5
+    wait_for(lambda: time.monotonic() > over, "the pause to be long enough")
+    looked = run.notified.count("EXTEND_TIMEOUT_USEC")
+    run.send(signal.SIGCONT)
+    # the parent looks before the child goes on
+    wait_for(lambda: run.notified.count("EXTEND_TIMEOUT_USEC") > looked, "the parent to look")
+    os.kill(held, signal.SIGCONT)
+    run.let_go()
+    assert run.ended() == 0
+    assert [name for name, _, _ in run.story("end")] == ["held"], run.log()
+    assert "child killed" not in run.log()
 
 
 def test_the_watchdog_is_fed_as_often_as_systemd_asks(make: Make) -> None:

@@ -124,7 +124,7 @@ def test_what_a_rule_gives_up_is_buried_with_what_the_handler_told(queue: Queue,
     assert work(bench)
     (job,) = jobs(look, queue.tube)
     buried = envelope.decode(look.peek(job.id).body)
-    assert (job.state, buried.buried) == ("buried", "gave up after 1 attempt: answered 502")
+    assert (job.state, buried.buried) == ("buried", "answered 502 (gave up after 1 attempt)")
     (evidence,) = buried.evidence
     assert (evidence.detail["status"], evidence.detail["body"]) == (502, "caf?")
     look.kick(job.id)

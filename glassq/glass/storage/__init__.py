@@ -7,7 +7,6 @@ overwrites. At least once bites here: two attempts may write one name at the sam
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from glassq.glass.storage.base import MAX_NAME, Storage, Stored
 from glassq.glass.storage.directory import DirectoryStorage
@@ -19,15 +18,14 @@ __all__ = ["MAX_NAME", "DirectoryStorage", "Storage", "Stored", "open_storage"]
 
 
 def open_storage(url: StorageUrl, *, endpoint: str | None = None) -> Storage:
-    """The storage that `url` names: gs://BUCKET, or file:///DIRECTORY (taken as it is written, and made if missing).
+    """The storage that `url` names: gs://BUCKET, or file:///DIRECTORY (made if it is missing).
 
     Open it after fork, once per process. `endpoint` is the base URL of another server that speaks the Cloud
     Storage JSON API; it is asked without credentials. Raises Retry or Bury.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return DirectoryStorage(parts.path)
+    if url.directory is not None:
+        return DirectoryStorage(url.directory)
     # Google's library takes 30 MiB and a tenth of a second: only a process that stores in a bucket pays for it.
     from glassq.glass.storage.bucket import BucketStorage
 
-    return BucketStorage(parts.netloc, endpoint=endpoint)
+    return BucketStorage(url.bucket, endpoint=endpoint)

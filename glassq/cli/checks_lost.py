@@ -1,0 +1,60 @@
+"""What `glassq doctor` looks for where a queue may have lost jobs, or is about to: its files, and the ledger's word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glassq.cli.binlog import missing_files
+from glassq.cli.checks import Check
+from glassq.cli.missing import find_missing
+from glassq.errors import SettingsError
+from glassq.ledger.reader import file_of
+from glassq.push.request import SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from glassq.cli.app import App
+    from glassq.queues import Queue, ServerStats
+
+# How long deliveries are looked for, in seconds: some hundred thousand, where each is in the job that the ledger names.
+PATIENT = 10.0
+
+
+def binlog_files(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    if problem := missing_files(queue, app.settings.queue.url):
+        todo = (
+            "do not restart it, its jobs may be in memory only: let the pool work what waits, archive what lies buried "
+            f"({app.command('archive --all')}), then restart it and put that back ({app.command('restore FILE')})"
+        )
+        yield Check("binlog", False, problem, todo)
+
+
+def lost(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
+    try:
+        found = find_missing(app, queue, PATIENT)
+    except SettingsError:
+        # what is wrong with the ledger is told already
+        return
+    tasks = [each for each in found.deliveries if each.source == SOURCE]
+    todo = (
+        f"{app.command('replay --state lost')} puts them again, as far as the ledger has their bodies; "
+        f"{app.command('delete --lost')} gives them up"
+    )
+    if found.deliveries:
+        said = found.words()
+        if tasks:
+            said += f"; {len(tasks)} of them are tasks, which the programs that added them may have deleted"
+        if not found.sure:
+            todo = f"{app.command('replay --state lost --dry-run')} looks through all of the queue"
+        # whoever shares a database may have a queue of his own
+        certain = found.sure and len(tasks) < len(found.deliveries) and file_of(app.settings.ledger.url) is not None
+        yield Check("lost", False if certain else None, said, todo)
+    elif found.looked < found.total:
+        said = f"{found.looked} of {found.total} deliveries that are not over were looked for, and the queue holds them"
+        yield Check("lost", None, said, "ask again when less is going on")
+    else:
+        yield Check("lost", True, f"the queue holds all {found.total} deliveries that the ledger has as not over")
+
+
+LOST: list[Callable[[App, Queue, ServerStats], Iterator[Check]]] = [binlog_files, lost]

@@ -1,0 +1,57 @@
+"""A reload whose outcome is known."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glassq.cli.programs import problems_of
+from glassq.errors import SettingsError
+from glassq.in_effect import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from glassq.in_effect import Record
+
+# A reload may take so long, in seconds. A child that does not come up is killed after 60, systemd gives up after 90.
+PATIENCE = 75.0
+# Beside a program's record: while it is there, a reload only checks.
+CHECK_ONLY = "check-only"
+
+
+def reload(program: str, pid: int, config: str | None, environ: Mapping[str, str]) -> None:
+    """Checks what the program would read, has process `pid` read it, and waits until that is in effect.
+
+    Raises SettingsError where it is not; the program then goes on with what it had.
+    """
+    directory = Path(environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or os.devnull)
+    before = read_record(directory)
+    if problems := problems_of(program, config or (before.file if before else None)):
+        raise SettingsError("\n".join(problems))
+    if (directory / CHECK_ONLY).exists():
+        return
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except OSError as error:
+        raise SettingsError(f"process {pid} of glassq-{program} cannot be told to reload: {error.strerror}") from None
+    # one of an older version keeps no record
+    if before is not None and before.pid == pid:
+        _wait_for_outcome(program, directory, before)
+
+
+def _wait_for_outcome(program: str, directory: Path, before: Record) -> None:
+    over = time.monotonic() + PATIENCE
+    while time.monotonic() < over:
+        now = read_record(directory)
+        if now is None or now.pid != before.pid or not now.lives():
+            raise SettingsError(f"glassq-{program} ended while it reloaded; its log says why")
+        if now.reloads > before.reloads:
+            if now.error:
+                raise SettingsError(now.error)
+            return
+        time.sleep(0.05)
+    raise SettingsError(f"glassq-{program} has not reloaded within {PATIENCE:g} s; its log says what it waits for")

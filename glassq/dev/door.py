@@ -1,0 +1,104 @@
+"""Where the intake listens, seen from the same machine: is the address free, does it answer, how does curl reach it?"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING
+
+from glassq.errors import StackError
+
+if TYPE_CHECKING:
+    from glassq.values import Bind
+
+# How long one question may take, in seconds.
+TIMEOUT = 5.0
+# What listens on all addresses is reached on loopback.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+_UNIX = "unix:"
+
+
+class Door:
+    """The address that [intake] bind names."""
+
+    def __init__(self, bind: Bind) -> None:
+        """Raises StackError for a port that nobody could know, and for a descriptor that is no socket."""
+        self.bind = bind
+        #: descriptors that the intake must inherit
+        self.descriptors: tuple[int, ...] = ()
+        if bind.startswith("fd://"):
+            self.descriptors = (int(bind.removeprefix("fd://")),)
+            self._address = _address_of(self.descriptors[0])
+        elif bind.startswith(_UNIX):
+            self._address = bind.removeprefix(_UNIX)
+        else:
+            host, _, port = bind.rpartition(":")
+            self._address = (host.strip("[]"), int(port))
+            if not self._address[1]:
+                raise StackError(f'[intake] bind = "{bind}": expected a port, as pings must find it')
+
+    def check_free(self) -> None:
+        """Raises StackError where the intake could not listen: a clearer word than gunicorn's retries."""
+        # with it comes gunicorn, which takes its time
+        from glassq.intake.listen import try_bind
+
+        try:
+            try_bind(self.bind)
+        except OSError as error:
+            todo = "; does another glassq dev run? Else choose another [intake] bind"
+            todo = todo if error.errno == errno.EADDRINUSE else ""
+            raise StackError(f"cannot listen on {self.bind}: {error.strerror}{todo}") from None
+
+    def is_ready(self) -> bool:
+        """Whether the intake answers there that it would take a ping now."""
+        with closing(HTTPConnection("localhost", timeout=TIMEOUT)) as connection:
+            try:
+                connection.sock = self._connected()
+                connection.request("GET", "/readyz")
+                return connection.getresponse().status == 200
+            except (OSError, HTTPException):
+                return False
+
+    @property
+    def url(self) -> str:
+        """Where a request is sent on this machine; see `curl` for a unix socket."""
+        if isinstance(self._address, str):
+            return "http://localhost"
+        host, port = self._address
+        host = _LOOPBACK.get(host, host)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def curl(self) -> list[str]:
+        """The options by which curl reaches `url`."""
+        if isinstance(self._address, str):
+            return ["--unix-socket", self._address]
+        # curl takes brackets for a range of URLs
+        return ["--globoff"] if "[" in self.url else []
+
+    def _connected(self) -> socket.socket:
+        if not isinstance(self._address, str):
+            host, port = self._address
+            return socket.create_connection((_LOOPBACK.get(host, host), port), TIMEOUT)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(TIMEOUT)
+            sock.connect(self._address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+def _address_of(descriptor: int) -> tuple[str, int] | str:
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            name = sock.getsockname()
+    except OSError as error:
+        raise StackError(
+            f'[intake] bind = "fd://{descriptor}": {error.strerror}; expected a socket that glassq dev was started with'
+        ) from None
+    return name if isinstance(name, str) else name[:2]

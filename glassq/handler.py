@@ -1,0 +1,297 @@
+"""What can be a handler: which arguments it gets, and whether its work is over when it has returned.
+
+A handler is called with (delivery) or (delivery, context). Its own parameters decide, in this order:
+
+1. A second positional parameter without a default gets the context, whatever its name.
+2. A parameter gets the context if it is named `context` or `ctx`, or annotated with `Context`: by position if it is the
+   second one, else by name. Every other parameter with a default keeps its default.
+3. A function of (*args), such as a decorator makes, is called as the function that it passes its arguments on to. That
+   is `__wrapped__`, which functools.wraps sets, or else what its closure or its object holds. A function that passes
+   them on to nothing takes both itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from contextlib import suppress
+from itertools import islice
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Any
+
+from glassq.errors import Bury, Interrupt, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import CellType
+
+# The ways to call one; any other is the name of the parameter that gets the context.
+ALONE, BOTH = "(delivery)", "(delivery, context)"
+_EXPECTED = f"expected a function of {ALONE} or {BOTH}"
+_CONTEXT = re.compile(r"\bContext\b")
+_ASYNC = (
+    (inspect.iscoroutinefunction, "an async def"),
+    (inspect.isasyncgenfunction, "an async def with yield"),
+    (inspect.isgeneratorfunction, "a def with yield"),
+)
+# A decorator that calls one of these runs the coroutine of the function that it wraps.
+_RUNS = frozenset({"run", "run_until_complete", "run_coroutine_threadsafe", "run_sync", "async_to_sync"})
+# Of the values in a result, so many are looked at.
+_MOST_VALUES = 1_000
+_PLAIN = (str, bytes, int, float, bool, type(None))
+_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, functools.partial)
+# What is still to be done when it comes back. By type: the value's own methods are not called.
+_TO_DO: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((Coroutine,), "a coroutine, which nobody awaits"),
+    ((Awaitable,), "an awaitable, which nobody awaits"),
+    ((AsyncGenerator,), "an async generator, which nobody iterates over"),
+    ((Generator, map, filter), "a generator, which nobody iterates over"),
+)
+
+
+def as_handler(function: Callable[..., Any], where: str) -> Callable[..., Any]:
+    """The function as one of (delivery, context). Raises SettingsError, which begins with `where`, for what is none."""
+    try:
+        _refuse_async(function)
+        way = _way(function, set()) or BOTH
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from None
+    if way == BOTH:
+        return function
+
+    # wraps: the marks of `needs` and `retried_by` stay
+    @functools.wraps(function)
+    def work(delivery: object, context: object) -> Any:
+        return function(delivery) if way == ALONE else function(delivery, **{way: context})
+
+    return work
+
+
+def finished(result: object) -> object:
+    """What a handler returned, where its work is over.
+
+    Raises Bury where something is still to be awaited or called: the work was not done, and trying again cannot mend
+    that. A coroutine or generator is closed, a future cancelled.
+    """
+    if issubclass(type(result), _FUNCTIONS):
+        raise _unfinished("a function, which nobody calls")
+    pending = list(_pending(result))
+    for value, _ in pending:
+        _end(value)
+    if pending:
+        raise _unfinished(pending[0][1])
+    return result
+
+
+def _unfinished(what: str) -> Bury:
+    return Bury(
+        f"the handler returned {what}: its work was not done. Mend the handler, reload the pool, then kick this"
+    )
+
+
+# -- what runs when it is called ---------------------------------------------------------------------------------------
+
+
+def _refuse_async(function: object) -> None:
+    """Raises ValueError for a function whose call would only begin its work: a delivery would count as done."""
+    for layer in _layers(function):
+        for is_such, kind in _ASYNC:
+            if is_such(layer):
+                behind = "" if layer is function else ", behind what decorates or holds it"
+                raise ValueError(f"expected a plain function, without async and yield: this is {kind}{behind}")
+        if not _RUNS.isdisjoint(_names(layer)):
+            return
+
+
+def _layers(function: Any) -> Iterator[Any]:
+    """The callable, and one by one what it stands for: a method's function, a partial's, __wrapped__, __call__."""
+    seen: set[int] = set()
+    todo: list[Any] = [function]
+    while todo:
+        layer = todo.pop()
+        if id(layer) in seen or not callable(layer):
+            continue
+        seen.add(id(layer))
+        yield layer
+        if isinstance(layer, functools.partial):
+            todo.append(layer.func)
+        elif inspect.ismethod(layer):
+            todo.append(layer.__func__)
+        elif not inspect.isroutine(layer) and not inspect.isclass(layer):
+            todo.append(type(layer).__call__)
+        todo.append(getattr(layer, "__wrapped__", None))
+
+
+def _names(layer: object) -> tuple[str, ...]:
+    code = getattr(layer, "__code__", None)
+    return code.co_names if inspect.iscode(code) else ()
+
+
+# -- how it is called --------------------------------------------------------------------------------------------------
+
+
+def _way(function: object, seen: set[int]) -> str:
+    """How to call it; "" where it takes any arguments, and passes them on to nothing that can be seen.
+
+    Raises ValueError with what is expected where it cannot be called as a handler. `seen` are the ids of the functions
+    on the way to it.
+    """
+    if inspect.isclass(function):
+        raise ValueError(f"{_EXPECTED}, not a class, whose call only makes an object: name an object of it")
+    if not callable(function):
+        raise ValueError(_EXPECTED)
+    signature = _signature(function)
+    way = _named_way(function, signature) or _passed_on(function, seen)
+    values, by_name = ((1,), {}) if way == ALONE else ((1, 2), {}) if way in ("", BOTH) else ((1,), {way: 2})
+    try:
+        signature.bind(*values, **by_name)
+    except TypeError:
+        raise ValueError(_EXPECTED) from None
+    return way
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Its own parameters, not those that a wrapper claims by __wrapped__: what it can be called with.
+
+    A wrapper that is made in C may have none of its own, such as functools.lru_cache's. Raises ValueError.
+    """
+    for follow_wrapped in (False, True):
+        with suppress(TypeError, ValueError):
+            return inspect.signature(function, follow_wrapped=follow_wrapped)
+    raise ValueError(f"{_EXPECTED}, and Python does not know the parameters of this one")
+
+
+def _named_way(function: object, signature: inspect.Signature) -> str:
+    """As its named parameters say; "" where it takes any arguments."""
+    parameters = list(signature.parameters.values())
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    bound = _bound(function)
+    gets = [each for each in parameters if each.name not in bound and _is_context(each)]
+    if len(positional) > 1 and (positional[1].default is inspect.Parameter.empty or positional[1] in gets):
+        return BOTH
+    for each in gets:
+        if each.kind is each.KEYWORD_ONLY or each in positional[2:]:
+            return each.name
+    takes_any = len(positional) < 2 and any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    return "" if takes_any else ALONE
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return False
+    annotation = parameter.annotation
+    annotated = annotation is not parameter.empty and _CONTEXT.search(inspect.formatannotation(annotation))
+    return parameter.name in ("context", "ctx") or bool(annotated)
+
+
+def _bound(function: object) -> set[str]:
+    """The parameters that a partial has given a value already."""
+    names: set[str] = set()
+    while isinstance(function, functools.partial):
+        names |= set(function.keywords)
+        function = function.func
+    return names
+
+
+def _passed_on(function: object, seen: set[int]) -> str:
+    """How to call what a function of any arguments passes them on to; "" where that cannot be seen.
+
+    Raises ValueError where several functions may be meant that are called in different ways.
+    """
+    wrapped = getattr(function, "__wrapped__", None)
+    if callable(wrapped) and not inspect.ismethod(function):
+        return "" if id(wrapped) in seen else _way(wrapped, seen | {id(wrapped)})
+    ways: dict[str, list[object]] = {}
+    for held in _held(function):
+        core = _core(held)
+        if core not in seen:
+            with suppress(ValueError):
+                ways.setdefault(_way(held, seen | {core}), []).append(held)
+    ways.pop("", None)
+    if len(ways) > 1:
+        ways = {way: found for way, found in ways.items() if any(map(_names_delivery, found))} or ways
+    if len(ways) > 1:
+        raise ValueError(
+            f"{_EXPECTED}; which of both cannot be seen through its decorator: use functools.wraps in the decorator"
+        )
+    return next(iter(ways), "")
+
+
+def _held(function: Any) -> list[Any]:
+    """What a callable of any arguments may call: what it wraps, or else whatever its closure or its object holds."""
+    if isinstance(function, functools.partial):
+        return [functools.partial(each, *function.args, **function.keywords) for each in _held(function.func)]
+    if inspect.ismethod(function):
+        return [MethodType(each, function.__self__) for each in _held(function.__func__)]
+    if callable(wrapped := getattr(function, "__wrapped__", None)):
+        return [wrapped]
+    if inspect.isfunction(function):
+        return [value for cell in function.__closure__ or () for value in _content(cell) if callable(value)]
+    if inspect.isroutine(function):
+        return []
+    attributes = [value for value in getattr(function, "__dict__", {}).values() if callable(value)]
+    return [*attributes, *_held(MethodType(type(function).__call__, function))]
+
+
+def _content(cell: CellType) -> list[Any]:
+    try:
+        return [cell.cell_contents]
+    except ValueError:
+        # a variable that has no value yet
+        return []
+
+
+def _core(function: Any) -> int:
+    """The id of the function in partials and bound methods, which are made anew each time."""
+    while isinstance(function, functools.partial | MethodType):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
+    return id(function)
+
+
+def _names_delivery(function: Any) -> bool:
+    try:
+        return next(iter(inspect.signature(function).parameters), "") == "delivery"
+    except (TypeError, ValueError):
+        return False
+
+
+# -- whether its work is over ------------------------------------------------------------------------------------------
+
+
+def _pending(result: object) -> Iterator[tuple[Any, str]]:
+    """What in a result is still to be awaited, each with what it is; also in a list or a dict."""
+    todo: list[object] = [result]
+    for _ in range(_MOST_VALUES):
+        if not todo:
+            return
+        value = todo.pop()
+        # not isinstance, and not the value's own methods: the work is done, and nothing here may undo it
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if issubclass(kind, dict):
+            todo += islice(dict.values(value), _MOST_VALUES)  # type: ignore[arg-type]
+        elif issubclass(kind, list | tuple | set | frozenset):
+            base = next(each for each in (list, tuple, set, frozenset) if issubclass(kind, each))
+            todo += islice(base.__iter__(value), _MOST_VALUES)  # type: ignore[arg-type]
+        elif what := _still_to_do(value):
+            yield value, what
+
+
+def _still_to_do(value: object) -> str:
+    kind = type(value)
+    if hasattr(kind, "add_done_callback"):
+        return "a future, which nobody waits for"
+    return next((what for kinds, what in _TO_DO if issubclass(kind, kinds)), "")
+
+
+def _end(value: Any) -> None:
+    for name in ("close", "cancel"):
+        try:
+            getattr(value, name, lambda: None)()
+        except Interrupt:
+            raise
+        except BaseException:  # noqa: S112 - it is given up in any case
+            continue

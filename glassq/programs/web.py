@@ -1,0 +1,70 @@
+"""The intake, under gunicorn. Settings: glassq.toml (--config, GLASSQ_CONFIG, or /etc/glassq/glassq.toml)."""
+
+import argparse
+import errno
+import os
+import sys
+
+from gunicorn.systemd import sd_notify
+
+from glassq import __version__
+from glassq.errors import SettingsError
+from glassq.intake.listen import refusal, unusable
+from glassq.intake.wsgi import Server, check
+from glassq.log import logger
+from glassq.mask import masked_line
+from glassq.startcheck import EX_CONFIG, answer
+
+EX_TEMPFAIL = 75
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="glassq-web", description=__doc__)
+    parser.add_argument("--config", metavar="FILE", help="the settings file")
+    parser.add_argument("--check", action="store_true", help="only say whether it would start: exit 0, or 78 and why")
+    parser.add_argument("--json", action="store_true", help="with --check: a line of JSON for each thing looked at")
+    parser.add_argument("--version", action="version", version=f"glassq {__version__}")
+    arguments = parser.parse_args()
+    if arguments.check:
+        answer("glassq-web", check(arguments.config), as_json=arguments.json)
+    try:
+        return run(arguments.config)
+    except SystemExit as end:
+        # gunicorn has said why, in the lines before
+        if end.code:
+            tell_systemd("gunicorn has ended: journalctl -u glassq-web says why")
+        raise
+
+
+def run(file: str | None) -> int:
+    """Runs until stopped; returns the exit code where it cannot start."""
+    try:
+        server = Server(file)
+    except SettingsError as error:
+        return give_up(str(error), EX_CONFIG)
+    settings = server.settings
+    # sockets handed over by systemd go before addresses of the settings
+    for bind, problem in unusable(settings) if "LISTEN_FDS" not in os.environ else ():
+        if bind != settings.intake.bind:
+            server.without_metrics(bind, problem)
+            continue
+        return give_up(
+            refusal(settings, bind, problem), EX_TEMPFAIL if problem.errno == errno.EADDRINUSE else EX_CONFIG
+        )
+    server.run()
+    return 0
+
+
+def give_up(why: str, code: int) -> int:
+    """Says why it does not start, to whoever reads standard error and in `systemctl status`."""
+    print(f"glassq-web: {why}", file=sys.stderr)
+    tell_systemd(why)
+    return code
+
+
+def tell_systemd(why: str) -> None:
+    sd_notify(f"STATUS={masked_line(why)}", logger("glassq.intake"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The pool of consumer daemons. Settings: glassq.toml (--config, GLASSQ_CONFIG, or /etc/glassq/glassq.toml)."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from glassq import __version__, log, routes
+from glassq.errors import SettingsError
+from glassq.in_effect import InEffect
+from glassq.ledger.sql import open_ledger
+from glassq.log import kv
+from glassq.mask import masked_line
+from glassq.push import queue_yaml
+from glassq.push.dispatch import Desk
+from glassq.push.endpoints import endpoints
+from glassq.push.queue_yaml import PushQueue
+from glassq.push.request import tube_of
+from glassq.queues import open_queue
+from glassq.settings import POOL, Settings, load
+from glassq.startcheck import EX_CONFIG, Finding, answer, found
+from glassq.values import Address
+from glassq.worker import child, sidecar
+from glassq.worker.bucket import Limit
+from glassq.worker.consumer import Consumer
+from glassq.worker.idle import wait_for_work
+from glassq.worker.lease import Lease
+from glassq.worker.look import Look
+from glassq.worker.outcome import Policy
+from glassq.worker.pool import SILENCE, Plan, Pool
+from glassq.worker.scoreboard import Scoreboard, Slot
+from glassq.worker.systemd import Notifier
+from glassq.worker.throttle import Throttle
+
+
+def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, throttle: Throttle) -> int:
+    """One child: everything it needs is made here, after the fork."""
+    worker = settings.worker
+    try:
+        context = context_of(settings, queues)
+        loaded = routes.load(settings, endpoints(settings, queues))
+        loaded.prepare(context)
+        ledger = open_ledger(settings.ledger)
+    except SettingsError as error:
+        log.logger("glassq.worker").error("cannot work %s", kv(why=error))
+        slot.problem(str(error))
+        return EX_CONFIG
+    queue = open_queue(settings.queue, lease=settings.lease)
+    lease = Lease(queue, settings.queue.ttr, slot)
+    gate = throttle.gate(
+        slot.index, free=[settings.queue.tube], limited=[tube_of(settings.queue.tube, name) for name in queues]
+    )
+    policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
+    consumer = Consumer(
+        queue, loaded, context, ledger, lease, slot, gate, policy,
+        deadline=worker.deadline, grace=worker.grace, skew=worker.clock_skew,
+    )  # fmt: skip
+    return child.run(consumer, queue, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
+
+
+def context_of(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Context:
+    """What handlers get. Raises SettingsError."""
+    context = routes.Context(settings)
+    if settings.push is not None:
+        # as the parent has read them: a mistake that is made in the file meanwhile is no new child's death
+        context.keep(Desk.open, Desk.open(settings, queues))
+    return context
+
+
+def check(config: str | None) -> Iterator[Finding]:
+    """What `main` and `consume` would refuse, one after the other; a mistake in one does not hide those in others."""
+    try:
+        settings = read(config)
+    except SettingsError as error:
+        yield Finding("settings", problem=str(error))
+        return
+    queues: Mapping[str, PushQueue] = {}
+    try:
+        queues = push_queues(settings)
+        context = context_of(settings, queues)
+    except SettingsError as error:
+        yield Finding("push", problem=str(error))
+        # handlers that are functions need none of it
+        local = tuple(route for route in settings.routes if not route.handler.is_url)
+        settings = msgspec.structs.replace(settings, routes=local, push=None)
+        context = routes.Context(settings)
+    else:
+        yield Finding("push")
+        if problem := routes.without_routes(settings):
+            yield Finding("handler", problem=problem)
+    for route, problem in routes.examine(settings, endpoints(settings, queues), context):
+        yield Finding("handler", f"{route.handler} (queue {route.queue})" if route.queue else route.handler, problem)
+    yield found("ledger", lambda: open_ledger(settings.ledger))
+
+
+def tell_metrics(settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard) -> int:
+    """The process beside the children."""
+    # here, as it takes memory that no child needs
+    from glassq.metrics.server import serve
+
+    look = Look(scoreboard, open_queue(settings.queue), tubes)
+    return sidecar.run(lambda: serve(address, scoreboard.counted, look, __version__), address, scoreboard.parent)
+
+
+def read(config: str | None) -> Settings:
+    """The settings, after which the log goes by them. Raises SettingsError."""
+    settings = load(config, os.environ, POOL)
+    log.setup(settings.log.level, form=settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
+    for mistake in settings.ignored:
+        log.logger("glassq.worker").warning("settings of another program are wrong %s", kv(why=mistake))
+    return settings
+
+
+def plan(settings: Settings, in_effect: InEffect | None = None) -> Plan:
+    """What the parent needs to know of the settings."""
+    worker, queue = settings.worker, settings.queue
+    # the keeper does not beat while it waits for an answer to a touch, which may need a connection first
+    silence = SILENCE + queue.connect_timeout + 2 * queue.timeout
+    queues = push_queues(settings)
+    most = worker.most_of_a_queue
+    limits = (
+        Limit(tube_of(queue.tube, each.name), each.rate, each.bucket_size, each.max_concurrent_requests or most)
+        for each in queues.values()
+    )
+    tubes = [queue.tube, *(tube_of(queue.tube, name) for name in queues)]
+    pool = settings.metrics.pool
+    return Plan(
+        lambda slot, throttle: consume(settings, queues, slot, throttle),
+        worker.processes, worker.deadline + worker.grace, silence, tuple(limits),
+        (lambda scoreboard: tell_metrics(settings, pool, tubes, scoreboard)) if pool else None, queue.url,
+        in_effect.read(settings) if in_effect else None,
+    )  # fmt: skip
+
+
+def push_queues(settings: Settings) -> Mapping[str, PushQueue]:
+    """The queues of queue.yaml; none without a [push] section."""
+    return {} if settings.push is None else queue_yaml.load(settings.push.queue_yaml, settings.push.targets)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="glassq-worker", description=__doc__)
+    parser.add_argument("--config", metavar="FILE", help="the settings file")
+    parser.add_argument("--check", action="store_true", help="only say whether it would start: exit 0, or 78 and why")
+    parser.add_argument("--json", action="store_true", help="with --check: a line of JSON for each thing looked at")
+    parser.add_argument("--version", action="version", version=f"glassq {__version__}")
+    arguments = parser.parse_args()
+    if arguments.check:
+        answer("glassq-worker", check(arguments.config), as_json=arguments.json)
+    notify = Notifier(os.environ.pop("NOTIFY_SOCKET", None))
+    watchdog = os.environ.pop("WATCHDOG_USEC", None)
+    seconds = int(watchdog) / 1e6 if watchdog else None
+    in_effect = InEffect("glassq-worker", POOL, os.environ.get("RUNTIME_DIRECTORY"))
+    try:
+        if not wait_for_work(lambda: routes.without_routes(read(arguments.config)), notify, seconds):
+            return 0
+        return Pool(
+            lambda: plan(read(arguments.config), in_effect), notify, watchdog=seconds, in_effect=in_effect
+        ).run()
+    except SettingsError as error:
+        print(f"glassq-worker: {error}", file=sys.stderr)
+        notify(STATUS=masked_line(str(error)))
+        return EX_CONFIG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

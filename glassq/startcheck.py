@@ -1,0 +1,76 @@
+"""What a program answers to `--check`: would it start with these settings?
+
+Each program checks itself, with the same code that it starts with. `glassq config check`, `glassq doctor` and systemd
+ask it, so that none of them can promise a start that fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, NoReturn
+
+from glassq.errors import SettingsError
+from glassq.log import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+# sysexits.h: the configuration is wrong.
+EX_CONFIG = 78
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that the program needs at its start. `problem` says why it would not start; "" where it would.
+
+    `what` is its kind ("settings", "push", "handler", "ledger", "sources", "spool"); `name` says which of several.
+    """
+
+    what: str
+    name: str = ""
+    problem: str = ""
+
+
+# A module that ends the process while it is imported must not pass for one that is right.
+END = Finding("end")
+
+
+def found(what: str, step: Callable[[], object], name: str = "") -> Finding:
+    """What a step of the start comes to, of which only SettingsError stops a program."""
+    try:
+        step()
+    except SettingsError as error:
+        return Finding(what, name, str(error))
+    return Finding(what, name)
+
+
+def answer(program: str, findings: Iterable[Finding], *, as_json: bool) -> NoReturn:
+    """Says what was found and ends the process: with 0, or with 78 where there is a problem.
+
+    A problem is a line on standard error; with `as_json` each finding is a line of JSON on standard output, written as
+    soon as it is known, and END is the last one. What handlers print while they are imported goes to standard error.
+    """
+    sys.stdout.flush()
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    code = 0
+    for finding in chain(findings, [END]):
+        if finding.problem:
+            code = EX_CONFIG
+        if as_json:
+            output.write(json.dumps(asdict(finding)) + "\n")
+        elif finding.problem:
+            # queue.yaml may have several mistakes, a line each
+            lines = (f"{program}: {escape(line)}\n" for line in finding.problem.splitlines())
+            sys.stderr.write("".join(lines))
+        output.flush()
+    if not as_json and not code:
+        output.write(f"{program}: would start with these settings\n")
+    for stream in (output, sys.stdout, sys.stderr):
+        stream.flush()
+    # not sys.exit: a thread that a handler's module has started would keep the process
+    os._exit(code)

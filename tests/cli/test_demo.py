@@ -1,0 +1,141 @@
+"""`glassq demo` as somebody sees it who has just installed it: at a terminal, in a pipe, and with Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import Process, program, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Few pings, and yet each kind of trouble.
+PINGS = 24
+# The count of a row stands behind its name.
+ROW = re.compile(r"^ *(\w+) +(\d+) ", re.MULTILINE)
+
+
+def demo(directory: Path, *options: str) -> list[str]:
+    return [*program("glassq"), "demo", "--pings", str(PINGS), "--rate", "50", "--dir", str(directory), *options]
+
+
+def rows(said: str) -> dict[str, int]:
+    end = said.index("Half of the pings")
+    summary = said[said.rindex("sent  ", 0, end) : end]
+    return {name: int(number) for name, number in ROW.findall(summary)}
+
+
+def left_of(directory: Path) -> str:
+    """The command lines of processes that work there."""
+    shown = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+    return "\n".join(each for each in shown.splitlines() if str(directory) in each)
+
+
+class Terminal:
+    """A command at a terminal of 80 columns, and all that it writes there."""
+
+    def __init__(self, command: list[str], **env: str) -> None:
+        self.said = b""
+        ours, theirs = pty.openpty()
+        plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+        self.process = subprocess.Popen(
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**plain, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", **env},
+        )
+        os.close(theirs)
+        self._reader = threading.Thread(target=self._read, args=(ours,))
+        self._reader.start()
+
+    def _read(self, terminal: int) -> None:
+        with open(terminal, "rb", buffering=0) as stream:
+            try:
+                while piece := stream.read(65536):
+                    self.said += piece
+            except OSError:
+                # the other side is closed
+                return
+
+    def wait(self) -> int:
+        code = self.process.wait(120)
+        self._reader.join()
+        return code
+
+
+def test_in_a_pipe_a_line_comes_now_and_then_and_each_ping_stands_in_one_row(tmp_path: Path) -> None:
+    # with this seed a photo is processed for 4 s: there is something to wait for
+    command = demo(tmp_path / "demo", "--seed", "18")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = rows(done.stdout)
+    assert found.pop("sent") == PINGS
+    assert sum(found.values()) == PINGS
+    assert found["lost"] == 0
+    assert min(found[name] for name in ("stored", "duplicate", "dropped", "buried", "refused")) >= 1
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "starting beanstalkd" in done.stdout
+    # it says how far it is, and for what it waits once all is sent, without a flood of lines
+    told = re.findall(r"^\d+s: sent \d+ of 24; .*", done.stdout, re.MULTILINE)
+    assert 1 <= len(told) <= 10
+    assert re.search(r"sent 24 of 24; .* [1-9] to be retried.*\(.*tried again", "\n".join(told)), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("env", "moves", "coloured"),
+    [({}, True, True), ({"NO_COLOR": "1"}, True, False), ({"TERM": "dumb"}, False, False)],
+    ids=["colours", "NO_COLOR", "dumb"],
+)
+def test_a_terminal_shows_bars_in_its_own_way(tmp_path: Path, env: dict[str, str], moves: bool, coloured: bool) -> None:
+    terminal = Terminal(demo(tmp_path / "demo"), **env)
+    assert terminal.wait() == 0, terminal.said.decode()
+    said = terminal.said.decode()
+    # a colour of the first 8, of 256 or of all, for the text
+    assert bool(re.search(r"\x1b\[[0-9;]*3[0-8]", said)) is coloured
+    assert ("━" in said and "\x1b[1A" in said) is moves
+    if moves:
+        assert "worked" in said
+        assert re.search(r"waiting +\w+", said)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said)
+    found = rows(plain)
+    assert found.pop("sent") == PINGS == sum(found.values())
+
+
+@pytest.mark.parametrize("moment", ["starting beanstalkd", "sent "])
+def test_ctrl_c_says_that_it_stopped_and_leaves_nothing_behind(tmp_path: Path, moment: str) -> None:
+    home = tmp_path / "demo"
+    run = Process(demo(home, "--rate", "2"), tmp_path / "log")
+    wait_for(lambda: moment in run.output() or not run.running(), f"the demo to say {moment}")
+    code = run.end(signal.SIGINT)
+    assert code == 130, run.output()
+    assert run.output().rstrip().endswith("stopped: nothing of the demo runs any more")
+    assert "Traceback" not in run.output()
+    assert left_of(home) == ""
+
+
+def test_a_missing_beanstalkd_is_told_before_anything_is_started_or_written(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.prefix = '/nowhere'; from glassq.dev import stack; stack.ELSEWHERE = ();"
+        "from glassq.cli.main import main; sys.exit(main())"
+    )
+    for command in ("demo", "dev"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, command, "--dir", str(tmp_path / "var")],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": "/nowhere"},
+        )
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.startswith("glassq: beanstalkd is not installed: apt install beanstalkd")
+        assert not (tmp_path / "var").exists()

@@ -1,0 +1,220 @@
+"""`glassq dev`: in any directory, at any address; what it prints can be pasted; it reloads what changes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.dev.stack import write_settings
+from tests.conftest import Process, free_port, program, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# the end of the last line that it says when it is ready
+READY = " status\n"
+
+ODD = [
+    'it\'s "my" $HOME #1',
+    "100%41? \\ `x` é",
+    "two\nlines",
+    "/".join(["deep" * 10] * 4),
+]
+
+
+@contextmanager
+def dev(home: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[Process]:
+    """It runs in `home`, with its output beside its state."""
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / f"dev-{len(list(home.glob('*.log')))}.log"
+    process = Process([*program("glassq"), "dev", *options], log, env, cwd=home)
+    try:
+        wait_for(lambda: READY in process.output() or not process.running(), "glassq dev to be ready")
+        assert process.running(), process.output()
+        yield process
+    finally:
+        code = process.end(signal.SIGINT)
+    assert code == 0, process.output()
+
+
+def printed(process: Process) -> tuple[str, str]:
+    """The two command lines that it offers: one sends a ping, one asks for the status."""
+    found = re.search(r"^try:   (curl .*?)\n {7}(\S.*?status)$", process.output(), re.MULTILINE | re.DOTALL)
+    assert found, process.output()
+    return found[1], found[2]
+
+
+def paste(command: str, home: Path) -> str:
+    """What a shell says to it. `glassq` is started by our Python."""
+    script = command.replace(shlex.quote(program("glassq")[1]), shlex.join(program("glassq")))
+    done = subprocess.run(["sh", "-c", script], cwd=home, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, (script, done.stdout, done.stderr)
+    return done.stdout
+
+
+def worked(process: Process, times: int = 1) -> bool:
+    return process.output().count(" done delivery=") >= times
+
+
+@pytest.mark.parametrize("name", ODD, ids=["quotes", "escapes", "newline", "deep"])
+def test_it_works_in_a_directory_of_any_name_and_its_lines_can_be_pasted(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    with dev(home, "--bind", f"127.0.0.1:{free_port()}") as process:
+        ping, status = printed(process)
+        assert "200 OK" in paste(ping, home)
+        wait_for(lambda: worked(process), "the ping to be worked")
+        assert "1 done" in paste(status, home)
+        assert (home / "var" / "ledger.db").exists()
+
+
+@pytest.mark.parametrize("form", ["[::1]:{port}", "localhost:{port}", "0.0.0.0:{port}", "unix:{home}/a b#%41.sock"])
+def test_it_listens_at_every_form_of_address(tmp_path: Path, form: str) -> None:
+    bind = form.format(port=free_port("::1" if "::1" in form else "127.0.0.1"), home=tmp_path)
+    # curl would ask this proxy, which is not there
+    nowhere = {"http_proxy": f"http://127.0.0.1:{free_port()}"}
+    with dev(tmp_path, "--bind", bind, env=nowhere) as process:
+        assert "200 OK" in paste(printed(process)[0], tmp_path)
+        wait_for(lambda: worked(process), "the ping to be worked")
+
+
+def test_it_serves_a_socket_that_it_was_handed(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        os.set_inheritable(server.fileno(), True)
+        command = [*program("glassq"), "dev", "--bind", f"fd://{server.fileno()}"]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, pass_fds=[server.fileno()])
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(f"ready: POST http://127.0.0.1:{server.getsockname()[1]}/")
+            assert "200 OK" in paste(process.stdout.readline().removeprefix("try:"), tmp_path)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_a_queue_on_ipv6_is_started_there(tmp_path: Path) -> None:
+    bind, url = f"127.0.0.1:{free_port()}", f"beanstalk://[::1]:{free_port('::1')}"
+    write_settings(tmp_path / "var", {"intake": {"bind": bind}, "queue": {"url": url}}, "handlers:handle")
+    (tmp_path / "var" / "handlers.py").write_text("def handle(delivery):\n    return 'done'\n")
+    with dev(tmp_path) as process:
+        assert "200 OK" in paste(printed(process)[0], tmp_path)
+        wait_for(lambda: worked(process), "the ping to be worked")
+
+
+@pytest.mark.parametrize(
+    ("bind", "code", "says"),
+    [
+        ("nonsense", 2, 'expected "HOST:PORT", "unix:/path/of/a.sock" or "fd://N"'),
+        ("127.0.0.1:0", 1, "expected a port"),
+        ("fd://99", 1, "expected a socket that glassq dev was started with"),
+        (f"unix:/tmp/{'x' * 120}", 2, "at most 10"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused_and_no_settings_are_left(
+    tmp_path: Path, bind: str, code: int, says: str
+) -> None:
+    command = [*program("glassq"), "dev", "--bind", bind]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert not (tmp_path / "var").exists()
+
+
+def test_a_directory_that_settings_cannot_name_is_refused_and_left_alone(tmp_path: Path) -> None:
+    home = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    command = [*program("glassq"), "dev", "--dir", home]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "not UTF-8: choose another --dir" in done.stderr
+    assert not Path(home).exists()
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [*program("glassq"), "dev", "--dir", str(tmp_path / "file" / "var")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, f"glassq: {tmp_path}/file/var: Not a directory\n")
+
+
+def test_a_change_is_reloaded_and_one_that_is_wrong_is_explained(tmp_path: Path) -> None:
+    with dev(tmp_path, "--bind", f"127.0.0.1:{free_port()}") as process:
+        ping, home = printed(process)[0], tmp_path / "var"
+        handlers, config = home / "handlers.py", home / "glassq.toml"
+        (home / "words.py").write_text("SAID = 'one'\n")
+        handlers.write_text("import words\n\n\ndef handle(delivery):\n    return words.SAID\n")
+        config.write_text(config.read_text() + "[worker]\nprocesses = 1\n")
+        says(process, r"^glassq.toml, handlers.py, words.py changed: reloading$")
+        says(process, r"reloading .*processes=1")
+        assert answers(process, ping, "one")
+        # of the same length, within the same second
+        (home / "words.py").write_text("SAID = 'two'\n")
+        says(process, r"^words.py changed: reloading$")
+        assert answers(process, ping, "two")
+        handlers.write_text("def handle(:\n")
+        says(process, r"^handlers.py changed but cannot be used; .* SyntaxError: .*line 1\)$")
+        assert answers(process, ping, "two")
+        config.write_text(config.read_text().replace("beanstalkd.sock", "other.sock"))
+        says(process, r"^glassq.toml changed but cannot be used; .* SyntaxError")
+        handlers.write_text("def handle(delivery):\n    return 'three'\n")
+        says(process, r"^handlers.py changed: for another \[queue\] url or \[intake\] bind, start glassq dev again$")
+
+
+def says(process: Process, pattern: str) -> None:
+    wait_for(lambda: re.search(pattern, process.output(), re.MULTILINE), f"glassq dev to say {pattern}")
+
+
+def answers(process: Process, ping: str, result: str) -> bool:
+    """Sends pings until one is worked with this result: for a moment the old children still take some."""
+
+    def answered() -> bool:
+        before = process.output().count(" done delivery=")
+        paste(ping, Path.cwd())
+        wait_for(lambda: worked(process, before + 1), "the ping to be worked")
+        return re.findall(r'result="?(\w+)', process.output())[-1] == result
+
+    wait_for(answered, f"a handler that returns {result}")
+    return True
+
+
+def test_what_it_starts_is_not_shadowed_by_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit('shadowed')\n")
+    (tmp_path / "gunicorn.py").write_text("raise SystemExit('shadowed')\n")
+    with dev(tmp_path, "--bind", f"127.0.0.1:{free_port()}") as process:
+        assert "200 OK" in paste(printed(process)[0], tmp_path)
+
+
+def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
+    log = tmp_path / "dev.log"
+    process = Process([*program("glassq"), "dev", "--bind", f"127.0.0.1:{free_port()}"], log, cwd=tmp_path)
+    try:
+        wait_for(lambda: READY in process.output(), "glassq dev to be ready")
+        slow = "import time\n\n\ndef handle(delivery):\n    time.sleep(300)\n"
+        (tmp_path / "var" / "handlers.py").write_text(slow)
+        wait_for(lambda: process.output().count("changed: reloading") == 1, "the change to be taken up")
+        command = printed(process)[0]
+        wait_for(lambda: at_work(tmp_path, command), "a ping to be worked on")
+        process.send(signal.SIGINT)
+        wait_for(lambda: "pool stops how=draining" in process.output(), "it to stop")
+        process.send(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.end(signal.SIGKILL)
+    shown = subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in shown
+
+
+def at_work(home: Path, ping: str) -> bool:
+    """Whether a ping is held by the slow handler; sends one more where the old one took the last."""
+    paste(ping, home)
+    command = [*program("glassq"), "--config", str(home / "var" / "glassq.toml"), "status", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return re.search(r'"reserved": [1-9]', done.stdout) is not None

@@ -1,0 +1,104 @@
+"""What the pool's parent makes of a silent child: real processes, and heartbeats as the test has them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.worker.health import OVERRUN, SILENT, STOPPED, Health
+from glassq.worker.scoreboard import Card, State
+from tests.conftest import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")
+
+SILENCE, LONGEST = 3.0, 6.0
+# It says when it is up.
+PROGRAMS = {
+    "busy": "print(1, flush=True)\nwhile True: pass",
+    "asleep": "import time; print(1, flush=True); time.sleep(1000)",
+}
+
+
+class Child:
+    """A process whose heart beat last when it was made; `verdict` is what its parent makes of it now."""
+
+    def __init__(self, program: str) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", PROGRAMS[program]], stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+        self.beat = time.monotonic()
+        self.health = Health(self.process.pid)
+
+    def verdict(self, state: State = State.WAITING, deadline: float = 0.0) -> str:
+        card = Card(state, 0, 1, self.beat, self.beat, deadline, 1, "id", 0.0, "")
+        return self.health.verdict(card, time.monotonic(), SILENCE, LONGEST)
+
+    def silent_for(self) -> float:
+        return time.monotonic() - self.beat
+
+
+@pytest.fixture
+def child(request: pytest.FixtureRequest) -> Iterator[Child]:
+    made = Child(request.param)
+    yield made
+    made.process.kill()
+    made.process.communicate()
+
+
+both = pytest.mark.parametrize("child", PROGRAMS, indirect=True)
+busy = pytest.mark.parametrize("child", ["busy"], indirect=True)
+asleep = pytest.mark.parametrize("child", ["asleep"], indirect=True)
+
+
+@both
+def test_in_an_attempt_the_deadline_alone_ends_silence(child: Child) -> None:
+    over = time.monotonic() + 2 * SILENCE
+    while time.monotonic() < over:
+        assert child.verdict(State.WORKING, over + 60) == ""
+        time.sleep(0.1)
+    assert child.verdict(State.WORKING, over) == OVERRUN
+
+
+@both
+def test_one_that_is_stopped_is_frozen_whatever_it_does(child: Child) -> None:
+    child.process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: child.verdict(State.WORKING, time.monotonic() + 60) == STOPPED, "it to be found out")
+    assert child.silent_for() > SILENCE
+
+
+@asleep
+def test_one_that_was_stopped_for_a_moment_is_not(child: Child) -> None:
+    child.process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: not child.verdict() and child.silent_for() > 2, "it to be looked at")
+    child.process.send_signal(signal.SIGCONT)
+    over = time.monotonic() + SILENCE
+    while time.monotonic() < over:
+        assert child.verdict(State.WORKING, over + 60) == ""
+        time.sleep(0.1)
+
+
+@asleep
+def test_outside_of_an_attempt_one_that_does_nothing_is_frozen(child: Child) -> None:
+    wait_for(lambda: child.verdict() == SILENT, "it to be found out")
+    assert child.silent_for() > SILENCE
+
+
+@busy
+def test_outside_of_an_attempt_one_that_uses_the_cpu_has_more_time_but_not_without_end(child: Child) -> None:
+    wait_for(lambda: child.verdict() == SILENT, "it to be found out")
+    assert child.silent_for() > LONGEST
+
+
+@asleep
+def test_a_heartbeat_makes_it_well_again(child: Child) -> None:
+    wait_for(lambda: child.verdict() == SILENT, "it to be found out")
+    child.beat = time.monotonic()
+    assert child.verdict() == ""
