@@ -25,8 +25,12 @@ Gate.request_timeout = float(_intake.request_timeout)
 Gate.max_body = int(_intake.max_body)
 worker_class = Gate
 # Connections that one worker holds at a time; each costs a descriptor and, while its request arrives, some KiB.
-# Some descriptors are left for the queue and the log (ulimit -n, LimitNOFILE).
+# Some descriptors are left for the queue and the log (ulimit -n, LimitNOFILE). When there are more connections, the one
+# that has been without a whole request for longest is closed: clients that never finish keep nobody else out.
 worker_connections = max(threads + 1, min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - threads - 50))
+# Connections that wait to be accepted; the kernel keeps at most net.core.somaxconn. A client that finds no place there
+# tries again after a second.
+backlog = 4096
 # The C parser (gunicorn_h1c) where it is installed: the same rules as the Python one, in a quarter of the time.
 http_parser = "auto"
 

@@ -186,6 +186,7 @@ def _bounded(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
             error=sayable(item.error[:MAX_MESSAGE]),
             message=sayable(item.message[:MAX_MESSAGE]),
             traceback=sayable(item.traceback[-MAX_TRACEBACK:]),
+            host=sayable(item.host),
         )
         for item in evidence
     )

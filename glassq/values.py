@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from decimal import Decimal
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
@@ -18,7 +19,7 @@ _SECONDS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Deci
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
-_BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})|unix:/.+|fd://[0-9]+")
+_BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})|unix:/.+|fd://[0-9]+")
 # https://cloud.google.com/storage/docs/buckets#naming
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -182,12 +183,19 @@ class Bind(str):
 
     def __new__(cls, text: str) -> Self:
         match = _BIND.fullmatch(text) if isinstance(text, str) else None
-        if not match or int(match["port"] or 0) > 65_535:
+        if not match or int(match["port"] or 0) > 65_535 or not _is_host(match["host"]):
             raise ValueError('expected "HOST:PORT", "unix:/path/of/a.sock" or "fd://N"')
         path = text.removeprefix("unix:")
         if path != text and len(os.fsencode(path)) > MAX_SOCKET_PATH:
             raise ValueError(f"expected a socket whose path has at most {MAX_SOCKET_PATH} bytes")
         return super().__new__(cls, text)
+
+    @property
+    def place(self) -> tuple[str, int] | str | None:
+        """Host (an IPv6 one without its brackets) and port, the path of a unix socket, or None for fd://N."""
+        if self.startswith("fd://"):
+            return None
+        return self.removeprefix("unix:") if self.startswith("unix:") else _host_and_port(self)
 
 
 class Address(str):
@@ -197,15 +205,29 @@ class Address(str):
 
     def __new__(cls, text: str) -> Self:
         match = _BIND.fullmatch(text) if isinstance(text, str) else None
-        if not match or not 0 < int(match["port"] or 0) <= 65_535:
+        if not match or not 0 < int(match["port"] or 0) <= 65_535 or not _is_host(match["host"]):
             raise ValueError('expected "HOST:PORT"')
         return super().__new__(cls, text)
 
     @property
     def parts(self) -> tuple[str, int]:
         """Host (an IPv6 one without its brackets) and port."""
-        host, _, port = self.rpartition(":")
-        return host.strip("[]"), int(port)
+        return _host_and_port(self)
+
+
+def _is_host(host: str | None) -> bool:
+    """Whether what is in brackets is an IPv6 address; any other host may be one."""
+    if not host or host[0] != "[":
+        return True
+    try:
+        return bool(IPv6Address(host[1:-1]))
+    except ValueError:
+        return False
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 class TargetUrl(str):

@@ -32,6 +32,10 @@ BIN = ROOT / "bin"
 # A job that a script starts in the background has SIGINT ignored, and all that it starts inherits that. Ours hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# All servers of the tests are on this machine: where it has a proxy, the tests' own clients must not ask it for them.
+for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[variable]
+
 # How long a test waits for what must come, in seconds. It says nothing of how fast that is: only a hang takes so long.
 PATIENCE = 60.0
 # What takes longest, by the name of its file: it begins first, so that no other test is waited for in the end.

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Rewrite = Callable[["Way", bytes], bytes]
+
 # There: from the client to the server. Back: the replies.
 Way = Literal["there", "back"]
 BOTH: frozenset[Way] = frozenset({"there", "back"})
@@ -49,7 +51,8 @@ class Link:
     `passed` counts the bytes that came through, `over` has the ways whose sender has closed his end.
     """
 
-    def __init__(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, fault: Fault, rewrite: Rewrite) -> None:
+        self._rewrite = rewrite
         self._ends: dict[Way, tuple[socket.socket, socket.socket]] = {
             "there": (client, server),
             "back": (server, client),
@@ -95,7 +98,7 @@ class Link:
         source, target = self._ends[way]
         try:
             while not self.dead and (data := source.recv(65_536)):
-                self._pass(way, data, target)
+                self._pass(way, self._rewrite(way, data), target)
             if not self.dead:
                 self.over.add(way)
                 self._wait(lambda: not self._holds(way))
@@ -153,8 +156,9 @@ class Proxy:
     `links` are all connections so far, in their order; `times` says when each came (monotonic).
     """
 
-    def __init__(self, port: int) -> None:
-        """`port` is the server's, on 127.0.0.1."""
+    def __init__(self, port: int, rewrite: Rewrite = lambda _, data: data) -> None:
+        """`port` is the server's, on 127.0.0.1. `rewrite` makes of what came one way what goes on."""
+        self._rewrite = rewrite
         self._server = ("127.0.0.1", port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -210,6 +214,6 @@ class Proxy:
             for sock in (client, server):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
-                self.links.append(Link(client, server, self._fault))
+                self.links.append(Link(client, server, self._fault, self._rewrite))
             # whoever gets an answer finds the link that brought it in `links`
             self.links[-1].start()

@@ -26,7 +26,7 @@ from glassq.settings import (
     parse,
     toml_value,
 )
-from glassq.values import url_path
+from glassq.values import Address, Bind, url_path
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -460,3 +460,29 @@ def test_a_file_that_is_nowhere_is_named_with_all_places(tmp_path: Path) -> None
 def test_a_secret_of_a_section_that_is_missing_names_the_section() -> None:
     with pytest.raises(SettingsError, match=r"missing section \[sources\.mirror\]: expected it for its verify_tokens"):
         parse("", "/etc/glassq/glassq.toml").secret("sources.mirror.verify_tokens_file")
+
+
+# -- where servers listen -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bind", "place"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("[::1]:0", ("::1", 0)),
+        ("[::ffff:192.0.2.1]:80", ("::ffff:192.0.2.1", 80)),
+        ("a-host.example:80", ("a-host.example", 80)),
+        ("unix:/run/glassq/web.sock", "/run/glassq/web.sock"),
+        ("unix:/a b/c:1.sock", "/a b/c:1.sock"),
+        ("fd://3", None),
+    ],
+)
+def test_a_bind_says_where_it_is(bind: str, place: object) -> None:
+    assert Bind(bind).place == place
+
+
+@pytest.mark.parametrize("bad", ["[:::1]:80", "[1.2.3.4]:80", "[]:80", "::1:80", "[::1]", "[::1]:", "[::1%lo]:80"])
+def test_what_is_no_address_is_refused(bad: str) -> None:
+    for kind in (Bind, Address):
+        with pytest.raises(ValueError, match=r"HOST:PORT"):
+            kind(bad)

@@ -43,7 +43,7 @@ CHILDREN = ("starting", "connecting", "waiting", "working", "stopping")
 METRICS: dict[str, dict[str, tuple[str, ...]]] = {
     "glassq_build_info": {"version": ()},
     "glassq_pings_acknowledged_total": {"kept": KEPT},
-    "glassq_requests_refused_total": {"reason": (*REASONS, "bug", "unavailable", "other")},
+    "glassq_requests_refused_total": {"reason": (*REASONS, "connections", "bug", "unavailable", "other")},
     "glassq_ping_seconds_bucket": {"le": ()},
     "glassq_ping_seconds_count": {},
     "glassq_ping_seconds_sum": {},

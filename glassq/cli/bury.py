@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
+from glassq import host
 from glassq.cli.app import App, as_json, dry_run, pass_app
 from glassq.cli.corrector import corrector
 from glassq.cli.find import is_ours, look
@@ -90,6 +90,6 @@ def _aside(delivery: Delivery, found: Found, why: str) -> Delivery:
         message=words,
         at=datetime.now(UTC),
         duration=0.0,
-        host=socket.gethostname(),
+        host=host.name(),
     )
     return after_bury(after_loss(delivery) if found.lost else delivery, Outcome(Kind.BURY, words), evidence)

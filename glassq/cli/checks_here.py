@@ -22,6 +22,7 @@ from glassq.cli.programs import ask_web, ask_worker
 from glassq.cli.status import look_at_spool
 from glassq.cli.systemd import leaves_out_intake
 from glassq.errors import SettingsError
+from glassq.final_response import reading_final
 from glassq.routes import TASKS
 from glassq.settings import Storage
 from glassq.startcheck import found
@@ -189,14 +190,15 @@ def intake(app: App) -> Iterator[Check]:
     if refused := _refused_by_web(app):
         yield from refused
         return
-    if bind.startswith("fd://"):
+    place = bind.place
+    if place is None:
         yield Check("intake", None, f"listens on {bind}, a socket of systemd's that only it knows: not asked")
         return
     try:
-        status, said = _ask(bind, "/readyz")
+        status, said = _ask(place, "/readyz")
     except (OSError, HTTPException) as error:
         words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        closed = barrier(Path(bind.removeprefix("unix:")), write=True) if isinstance(error, PermissionError) else None
+        closed = barrier(Path(str(place)), write=True) if isinstance(error, PermissionError) else None
         todo = closed[1] if closed else "start glassq-web, or look at its log"
         yield Check("intake", False, f"nobody answers at {bind}: {words}", todo)
         return
@@ -218,7 +220,7 @@ def metrics(app: App) -> Iterator[Check]:
             continue
         place = f"[metrics] {key} = {address}"
         try:
-            status, said = _ask(address, "/metrics")
+            status, said = _ask(address.parts, "/metrics")
         except (OSError, HTTPException) as error:
             words = getattr(error, "strerror", None) or str(error) or type(error).__name__
             yield Check("metrics", False, f"{place}: nobody answers: {words}", f"start {program}, or look at its log")
@@ -262,24 +264,23 @@ def _refused_by_web(app: App) -> list[Check]:
     return [Check("intake", False, problem, "mend it; until then glassq-web does not start") for problem in problems]
 
 
-def _ask(bind: str, path: str) -> tuple[int, str]:
+def _ask(place: tuple[str, int] | str, path: str) -> tuple[int, str]:
     """What is answered to GET `path`: the status, and the beginning of its words."""
-    with closing(HTTPConnection("localhost", timeout=PATIENT)) as connection:
-        connection.sock = _connected(bind)
+    with closing(reading_final(HTTPConnection)("localhost", timeout=PATIENT)) as connection:
+        connection.sock = _connected(place)
         connection.request("GET", path, headers={"Connection": "close"})
         answer = connection.getresponse()
         return answer.status, answer.read(_ANSWER).decode("utf-8", "replace").strip()
 
 
-def _connected(bind: str) -> socket.socket:
-    if not bind.startswith("unix:"):
-        host, _, port = bind.rpartition(":")
-        host = host.strip("[]")
-        return socket.create_connection((_LOOPBACK.get(host, host), int(port)), PATIENT)
+def _connected(place: tuple[str, int] | str) -> socket.socket:
+    if isinstance(place, tuple):
+        host, port = place
+        return socket.create_connection((_LOOPBACK.get(host, host), port), PATIENT)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(PATIENT)
-        sock.connect(bind.removeprefix("unix:"))
+        sock.connect(place)
     except BaseException:
         sock.close()
         raise

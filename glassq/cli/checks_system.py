@@ -157,7 +157,7 @@ def _idle(name: str, boots: str) -> Check:
 
 def another(properties: Mapping[str, str]) -> Iterator[Check]:
     """Whether what a unit runs is not what answers here."""
-    program = re.search(r"path=(\S+/glassq-\w+) ;", properties.get("ExecStart", ""))
+    program = re.search(r"path=(/.+?/glassq-\w+) ;", properties.get("ExecStart", ""))
     if program is None:
         return
     name, place = properties["Id"], Path(program[1]).parent

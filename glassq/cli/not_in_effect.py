@@ -7,7 +7,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from glassq.cli.output import moment
+from glassq.cli.output import moment, without_password
+from glassq.errors import SettingsError
 from glassq.in_effect import records
 from glassq.settings import file_of
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 def not_in_effect(app: App) -> Iterator[tuple[str, str]]:
     """For each program that runs with other settings than those on disk: that in words, and what to do."""
-    for record, is_unit in records(file_of(app.config, app.environ)):
+    try:
+        file = file_of(app.file, app.environ)
+    except SettingsError:
+        return
+    for record, is_unit in records(file):
         changed = record.changed()
         if not changed:
             continue
@@ -30,7 +35,7 @@ def not_in_effect(app: App) -> Iterator[tuple[str, str]]:
             f"{record.program} works with what it read at {_at(record.since)}"
         )
         if record.error:
-            said += f"; its last reload failed: {record.error}"
+            said += f"; its last reload failed: {without_password(record.error)}"
         yield said, f"{app.command('config check')}, then {_reload(record, is_unit=is_unit)}"
 
 

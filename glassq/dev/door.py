@@ -10,6 +10,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING
 
 from glassq.errors import StackError
+from glassq.final_response import reading_final
 
 if TYPE_CHECKING:
     from glassq.values import Bind
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 TIMEOUT = 5.0
 # What listens on all addresses is reached on loopback.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
-_UNIX = "unix:"
 
 
 class Door:
@@ -29,16 +29,13 @@ class Door:
         self.bind = bind
         #: descriptors that the intake must inherit
         self.descriptors: tuple[int, ...] = ()
-        if bind.startswith("fd://"):
+        place = bind.place
+        if place is None:
             self.descriptors = (int(bind.removeprefix("fd://")),)
-            self._address = _address_of(self.descriptors[0])
-        elif bind.startswith(_UNIX):
-            self._address = bind.removeprefix(_UNIX)
-        else:
-            host, _, port = bind.rpartition(":")
-            self._address = (host.strip("[]"), int(port))
-            if not self._address[1]:
-                raise StackError(f'[intake] bind = "{bind}": expected a port, as pings must find it')
+            place = _address_of(self.descriptors[0])
+        elif isinstance(place, tuple) and not place[1]:
+            raise StackError(f'[intake] bind = "{bind}": expected a port, as pings must find it')
+        self._address = place
 
     def check_free(self) -> None:
         """Raises StackError where the intake could not listen: a clearer word than gunicorn's retries."""
@@ -54,7 +51,7 @@ class Door:
 
     def is_ready(self) -> bool:
         """Whether the intake answers there that it would take a ping now."""
-        with closing(HTTPConnection("localhost", timeout=TIMEOUT)) as connection:
+        with closing(reading_final(HTTPConnection)("localhost", timeout=TIMEOUT)) as connection:
             try:
                 connection.sock = self._connected()
                 connection.request("GET", "/readyz")

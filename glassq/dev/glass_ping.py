@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from glassq.final_response import reading_final
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
@@ -64,7 +66,7 @@ def _post(url: str, body: bytes, timeout: float) -> int:
     """The status of the answer; 0 where none came."""
     parts = urlsplit(url)
     connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = connect(parts.hostname or "", parts.port, timeout=timeout)
+    connection = reading_final(connect)(parts.hostname or "", parts.port, timeout=timeout)
     headers = {"Content-Type": "application/json; charset=UTF-8", "User-Agent": "SimulatedGlass"}
     try:
         connection.request("POST", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), body, headers)

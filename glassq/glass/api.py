@@ -21,6 +21,7 @@ from googleapiclient.discovery import build_from_document
 from googleapiclient.errors import HttpError
 
 from glassq.errors import Bury, Drop, Retry, SettingsError
+from glassq.glass import transport
 from glassq.glass.names import check_attachment, check_item, shown
 from glassq.glass.tokens import Tokens
 from glassq.glass.verdicts import LIBRARY_ERRORS, verdict
@@ -243,6 +244,7 @@ def _session() -> requests.Session:
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # Any auth at all keeps requests from replacing our Authorization header with one out of ~/.netrc.
     session.auth = lambda request: request
+    transport.mount(session)
     return session
 
 

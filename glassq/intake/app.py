@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import falcon
 
 from glassq import delivery as envelope
 from glassq.errors import PingRefused, QueueError, QueueRefused
+from glassq.intake.misses import Misses
 from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
 from glassq.log import kv, logger
 
@@ -47,10 +49,11 @@ def create_app(
     app: falcon.App[Any, Any] = falcon.App(middleware=[_Counted(meter), _Strict(), *([doors] if doors else [])])
     app.add_error_handler(PingRefused, _on_refused)
     app.add_error_handler(QueueError, _on_queue_error)
-    app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(Exception, _on_bug)
-    for source in sources:
-        app.add_route(f"/hooks/{source.name}", Hook(source, keeping, meter, max_body))
+    hooks = {f"/hooks/{source.name}": Hook(source, keeping, meter, max_body) for source in sources}
+    app.add_error_handler(falcon.HTTPError, partial(_on_http_error, Misses(hooks)))
+    for path, hook in hooks.items():
+        app.add_route(path, hook)
     app.add_route("/healthz", Health())
     app.add_route("/readyz", Ready(keeping))
     if metrics is not None:
@@ -185,9 +188,11 @@ def _on_queue_error(req: falcon.Request, resp: falcon.Response, error: QueueErro
     _answer(resp, 503, "Queue unavailable", detail)
 
 
-def _on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
+def _on_http_error(
+    misses: Misses, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]
+) -> None:
     """Falcon's own (404, 405 ...), in our form and without its details, some of which quote the request."""
-    log.info("refused %s", kv(status=error.status_code, sender=req.remote_addr))
+    misses.tell(req, error.status_code)
     if error.headers:
         resp.set_headers(error.headers)
     _answer(resp, error.status_code, HTTPStatus(error.status_code).phrase)

@@ -9,24 +9,22 @@ waiting. Threads only ever work.
 from __future__ import annotations
 
 import errno
-import select
 import selectors
 import socket
-import struct
 import time
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.http import errors, get_parser, wsgi
+from gunicorn.http import errors, wsgi
 from gunicorn.http.wsgi import Response
 from gunicorn.util import http_date
-from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from glassq.intake import arrival
-from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
+from glassq.intake.connection import Connection
+from glassq.intake.problem import last_answer
 from glassq.log import kv, logger
 
 if TYPE_CHECKING:
@@ -38,18 +36,24 @@ log = logger("glassq.intake")
 CHUNK = 64 << 10
 # How long a closing connection may take to hear of it, in seconds (RFC 9112, section 9.6).
 LINGER = 2.0
-# Should a thread ever wait for a client after all, it waits so long: struct timeval of seconds and microseconds.
-_SEND_TIMEOUT = struct.pack("@ll", 1, 0)
-# How much may lie unread by a client, in bytes; some hundred answers.
-_SEND_BUFFER = 64 << 10
-# So many answers lie in a small part of it: it is enough to look that often whether a client reads.
-LOOK_EVERY = 32
 # Who has waited so long for a thread is told to come again, in seconds: with the longest that the queue may then take
 # (glassq/intake/enqueue.py, BUDGET) he would give up on us.
 PATIENCE = 2.0
 
-# Nobody is there any more, or there is no descriptor for him: he waits in the backlog.
-_NOT_NOW = (errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# Of the connections that a worker may hold, one in so many is left to those that linger. Where there are more, the
+# oldest of them ends early.
+LINGERING_SHARE = 5
+# New connections are accepted in bursts of at most this many, so that a crowd does not fill the listen backlog.
+ACCEPTED_AT_ONCE = 256
+# Log lines about connections that were closed to make room are at least this far apart, in seconds.
+CROWDED_EVERY = 60.0
+
+# The end of the connection follows an error answer: the kernel sends both in one packet (Linux alone can).
+_MORE = getattr(socket, "MSG_MORE", 0)
+
+# The client is gone, or the kernel is out of memory: the others wait in the listen backlog.
+_NOT_NOW = (errno.EAGAIN, errno.ECONNABORTED, errno.ENOBUFS, errno.ENOMEM)
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.LimitRequestLine, 414),
@@ -57,41 +61,6 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.ExpectationFailed, 417),
     (errors.ParseException, 400),
 )
-
-
-class Connection(TConn):  # type: ignore[misc]
-    """A client's connection and what has arrived on it since its last request."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.buffer = bytearray()
-        self.whole = False
-        #: kept alive, and nothing of a next request is here
-        self.idle = False
-        #: "100 Continue" has been sent for the request that arrives now
-        self.continued = False
-        #: how many requests have arrived
-        self.asked = 0
-        #: when the request that waits for a thread had arrived
-        self.arrived = 0.0
-        # the stock worker would wait for data in a thread
-        self.data_ready = True
-        # the parser gets what the gate gathered and never the socket: in a thread nothing can be waited for
-        self.parser = get_parser(self.cfg, iter(()), self.client)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-
-    def reads_answers(self) -> bool:
-        """Whether there is room for answers, so that no thread waits for a client who asks and never reads.
-
-        There is for the next LOOK_EVERY of them each time it was looked at.
-        """
-        self.asked += 1
-        if self.asked % LOOK_EVERY:
-            return True
-        poll = select.poll()
-        poll.register(self.sock, select.POLLOUT)
-        return bool(poll.poll(0))
 
 
 class Answer(Response):  # type: ignore[misc]
@@ -121,47 +90,103 @@ class Gate(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._lingering: deque[Connection] = deque()
+        # how many may be open beside those that linger
+        self._max_open = self.worker_connections - max(1, self.worker_connections // LINGERING_SHARE)
+        self.max_keepalived = self._max_open - self.cfg.threads
+        # a burst is small beside all others, so that none of it is closed before it could send anything
+        self._burst = max(1, min(ACCEPTED_AT_ONCE, self._max_open // 4))
+        # connections closed to make room that no log line has told yet, and when the next line may
+        self._crowded, self._crowded_next = 0, 0.0
         # every look into gunicorn's settings costs a microsecond
         self._keepalive = self.cfg.keepalive
 
     # -- the main loop: gather ----------------------------------------------------------------------------------
 
     def accept(self, listener: Any) -> None:
-        """A new connection: nothing of its request is here yet."""
-        try:
-            sock, client = listener.accept()
-        except OSError as error:
-            if error.errno not in _NOT_NOW:
-                raise
-            return
-        self.nr_conns += 1
-        self._wait(Connection(self.cfg, sock, client, listener.getsockname()))
-        if self.nr_conns >= self.worker_connections:
+        """Takes new connections; nothing of their requests is here yet."""
+        for _ in range(self._burst):
+            if self.nr_conns >= self.worker_connections:
+                return
+            try:
+                sock, client = listener.accept()
+            except OSError as error:
+                if error.errno in _NO_DESCRIPTOR:
+                    self._free_descriptor()
+                elif error.errno not in _NOT_NOW:
+                    raise
+                return
+            self.nr_conns += 1
+            self._wait(Connection(self.cfg, sock, client, listener.getsockname()))
+            if self.nr_conns - len(self._lingering) > self._max_open:
+                self._make_room()
+            if self.nr_conns >= self.worker_connections and self._lingering:
+                # gunicorn would stop accepting
+                self._end_linger(self._lingering[0])
+
+    def _free_descriptor(self) -> None:
+        """Fewer descriptors than connections that we may hold: one is closed at once, and gives its own back."""
+        if not self._lingering:
             self._make_room()
+        if self._lingering:
+            self._end_linger(self._lingering[0])
 
     def _make_room(self) -> None:
-        """Of many who hold a connection and say nothing, the one who has been silent for longest goes."""
-        if self.keepalived_conns:
-            idle = self.keepalived_conns.popleft()
-            self.poller.unregister(idle.sock)
-            self._close(idle)
+        """Closes the connection that has been without a whole request for longest; the newest one never.
+
+        A client that has begun a request is told by 503 to come again: that there is no room is not its fault.
+        """
+        conn = self._longest_waiting()
+        if conn is None:
+            # all others are at work
             return
-        silent = next((conn for conn in self.pending_conns if not conn.buffer), None)
-        if silent is not None:
-            self._unwait(silent)
-            self._close(silent)
+        if conn.idle:
+            self.keepalived_conns.popleft()
+            self._unwatch(conn)
+        else:
+            self._unwait(conn)
+            self._crowded += 1
+            self.app.meter.crowded()
+        if conn.buffer:
+            _send(conn.sock, 503)
+        self._linger(conn)
+
+    def _longest_waiting(self) -> Connection | None:
+        """The one of at least two; what it has sent by now is read first, for that may be the rest of its request."""
+        queues = (self.pending_conns, self.keepalived_conns)
+        while sum(map(len, queues)) > 1:
+            conn: Connection = min((conns[0] for conns in queues if conns), key=lambda conn: conn.since)
+            since = conn.since
+            self._on_bytes(conn, conn.sock)
+            if conn.waiting and conn.since == since:
+                return conn
+        return None
+
+    def _tell_crowded(self, now: float) -> None:
+        if self._crowded and now >= self._crowded_next:
+            words = "too many connections: those without a whole request for longest were closed %s"
+            log.warning(words, kv(closed=self._crowded, open=self.nr_conns))
+            self._crowded, self._crowded_next = 0, now + CROWDED_EVERY
 
     def _wait(self, conn: Connection) -> None:
         self._await_request(conn)
+        self._watch(conn)
+
+    def _watch(self, conn: Connection) -> None:
+        conn.waiting = True
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_bytes, conn))
 
+    def _unwatch(self, conn: Connection) -> None:
+        conn.waiting = False
+        self.poller.unregister(conn.sock)
+
     def _await_request(self, conn: Connection) -> None:
-        conn.timeout = time.monotonic() + self.request_timeout
+        conn.since = time.monotonic()
+        conn.timeout = conn.since + self.request_timeout
         self.pending_conns.append(conn)
 
     def _on_bytes(self, conn: Connection, sock: Any) -> None:
-        if sock.fileno() < 0:
-            # a connection accepted in the same round took its place
+        if not conn.waiting:
+            # a connection that was accepted in the same round took its place, or had it read before
             return
         try:
             chunk = sock.recv(CHUNK)
@@ -205,7 +230,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
 
     def _unwait(self, conn: Connection) -> None:
         self.pending_conns.remove(conn)
-        self.poller.unregister(conn.sock)
+        self._unwatch(conn)
 
     def murder_pending(self) -> None:
         """Ends what has been too slow: requests with 408; the silent and the closing without a word."""
@@ -219,6 +244,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
                 self._close(conn)
         while self._lingering and self._lingering[0].timeout < now:
             self._end_linger(self._lingering[0])
+        self._tell_crowded(now)
 
     def _cap_keepalive(self, deadline: float) -> None:
         """A worker that stops: it waits no longer for the rest of a request than for the next one."""
@@ -233,8 +259,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         if time.monotonic() - conn.arrived > PATIENCE:
             self._answer(conn.sock, conn.client, 503, "all threads are busy")
             return False
-        conn.parser.unreader.unread(bytes(conn.buffer))
-        conn.buffer.clear()
+        conn.parse_gathered()
         return super().handle(conn)
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
@@ -278,10 +303,10 @@ class Gate(ThreadWorker):  # type: ignore[misc]
             self._wait(conn)
             self._judge(conn)
             return
-        conn.idle = True
-        conn.timeout = time.monotonic() + (self._keepalive if self.alive else STOP_KEEPALIVE_LINGER)
+        conn.idle, conn.since = True, time.monotonic()
+        conn.timeout = conn.since + (self._keepalive if self.alive else STOP_KEEPALIVE_LINGER)
         self.keepalived_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_bytes, conn))
+        self._watch(conn)
 
     def _refuse(self, conn: Connection, status: int) -> None:
         self._unwait(conn)
@@ -291,14 +316,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
     def _answer(self, sock: Any, addr: Any, status: int, why: str) -> None:
         self.app.meter.refused(status)
         log.warning("refused %s", kv(status=status, why=why, sender=addr[0] if addr else ""))
-        title = HTTPStatus(status).phrase
-        body = problem(status, title)
-        head = [f"HTTP/1.1 {status} {title}", f"Date: {http_date()}", "Connection: close"]
-        head += [f"Content-Type: {PROBLEM_JSON}", f"Content-Length: {len(body)}"]
-        if status == 503:
-            head.append(f"Retry-After: {RETRY_AFTER}")
-        with suppress(OSError):
-            sock.send("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+        _send(sock, status)
 
     def _linger(self, conn: Connection) -> None:
         """Says that we close, and reads on for a moment: a reset would take the answer away from the client."""
@@ -313,6 +331,9 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_lingering_bytes, conn))
 
     def _on_lingering_bytes(self, conn: Connection, sock: Any) -> None:
+        if sock.fileno() < 0:
+            # another one that lingers took its place in the same round
+            return
         try:
             gone = not sock.recv(CHUNK)
         except BlockingIOError:
@@ -325,8 +346,17 @@ class Gate(ThreadWorker):  # type: ignore[misc]
     def _end_linger(self, conn: Connection) -> None:
         self._lingering.remove(conn)
         self.poller.unregister(conn.sock)
+        # closing a socket with unread bytes is a reset
+        with suppress(OSError):
+            conn.sock.recv(CHUNK)
         self._close(conn)
 
     def _close(self, conn: Connection) -> None:
         self.nr_conns -= 1
         conn.close()
+
+
+def _send(sock: Any, status: int) -> None:
+    """Sends an error answer, or as much of it as the socket takes without waiting; the connection ends after it."""
+    with suppress(OSError):
+        sock.send(last_answer(status), _MORE)

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.sock import TCP6Socket, TCPSocket
-from gunicorn.util import parse_address
 
 from glassq.errors import SettingsError
 from glassq.log import kv, logger
-from glassq.values import Bind
+from glassq.values import Address, Bind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from glassq.settings import Settings
-    from glassq.values import Address
 
 
 log = logger("glassq.intake")
@@ -64,9 +62,9 @@ class Absent:
 
 def open_listener(bind: Bind, cfg: Any, logger: Any) -> Any:
     """A listening socket as gunicorn has it. Raises OSError."""
-    address = parse_address(bind)
-    kind = TCP6Socket if ":" in address[0] else TCPSocket
-    return kind(address, cfg, logger)
+    host, port = Address(bind).parts
+    kind = TCP6Socket if ":" in host else TCPSocket
+    return kind((host, port), cfg, logger)
 
 
 def addresses(settings: Settings) -> list[Bind]:
@@ -126,12 +124,12 @@ def refusal(settings: Settings, bind: Bind, error: OSError) -> str:
 
 def try_bind(bind: Bind) -> None:
     """Listens for a moment. Raises OSError, for which gunicorn would say the same ten times in five seconds."""
-    address = parse_address(bind)
-    if isinstance(address, tuple):
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        socket.create_server(address, family=family).close()
-    elif isinstance(address, str):
-        _try_socket(Path(address))
+    place = bind.place
+    if isinstance(place, tuple):
+        family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+        socket.create_server(place, family=family).close()
+    elif place is not None:
+        _try_socket(Path(place))
 
 
 def _try_socket(path: Path) -> None:

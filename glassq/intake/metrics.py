@@ -34,6 +34,8 @@ REASONS = {
     500: "bug",
     503: "unavailable",
 }
+# No room for its connection: closed before its request had arrived.
+_CROWDED = "connections"
 _OTHER = "other"
 
 ACKNOWLEDGED = Counter(
@@ -43,7 +45,7 @@ REFUSED = Counter(
     "glassq_requests_refused_total",
     "Requests that were not answered as they asked, by why.",
     "reason",
-    (*dict.fromkeys(REASONS.values()), _OTHER),
+    (*dict.fromkeys(REASONS.values()), _CROWDED, _OTHER),
 )
 # From what a healthy disk takes, to the 5 seconds within which every ping is answered; the sender waits for 10.
 SECONDS = Histogram(
@@ -85,6 +87,10 @@ class Meter:
     def refused(self, status: int) -> None:
         """A request was answered with this status, 400 or above."""
         self._tally.count(REFUSED, REASONS.get(status, _OTHER))
+
+    def crowded(self) -> None:
+        """A connection was closed to make room for others, before a whole request had arrived on it."""
+        self._tally.count(REFUSED, _CROWDED)
 
     def spooling(self, spooling: bool) -> None:
         """Whether this worker puts pings into the spool now."""

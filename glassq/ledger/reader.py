@@ -210,17 +210,16 @@ class LedgerReader:
         """
         if self._database is None or not self.keeps_bodies:
             return
-        query, values = (
-            _OLDEST.replace("{originals}", ""),
-            {
-                "state": state,
-                "since": stamp(since) if since else "",
-                "before": stamp(before) if before else "9",
-            },
-        )
-        if state in ("done", "dropped"):
+        values = {
+            "state": state,
+            "since": stamp(since) if since else "",
+            "before": stamp(before) if before else "9",
+        }
+        originals = _ORIGINALS if state in ("done", "dropped") else ""
+        if originals:
             # no value can hold this: in JSON a quote within one has a backslash before it
-            query, values["replay"] = _OLDEST.replace("{originals}", _ORIGINALS), '%"replay/_of":%'
+            values["replay"] = '%"replay/_of":%'
+        query = _OLDEST.replace("{originals}", originals)
         for delivery, source, received, result, reason, replayed, kept in self._database.each(query, values):
             moment = datetime.fromisoformat(received)
             yield Settled(delivery, source, moment, result, reason, replayed, bool(kept))

@@ -14,8 +14,8 @@ import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse, IncompleteRead
-from typing import TYPE_CHECKING, Any, NamedTuple
+from http.client import HTTPException, IncompleteRead
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -27,10 +27,12 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from glassq.final_response import FinalResponse, UnaskedUpgrade
 from glassq.push.call import WITH_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from http.client import HTTPResponse
 
     from glassq.push.call import Call
 
@@ -79,41 +81,11 @@ class Answer:
     failure: str = ""
 
 
-class _Head:
-    """What an answer's head is read from: its end before the empty line is no end."""
-
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-        self._begun = False
-
-    def readline(self, limit: int) -> bytes:
-        line: bytes = self._reader.readline(limit)
-        if not line and self._begun:
-            raise IncompleteRead(b"")
-        self._begun = True
-        return line
-
-    def close(self) -> None:
-        self._reader.close()
-
-
-class _Response(HTTPResponse):
-    """As http.client has it, which takes the status line of a target that died after it for a whole answer.
-
-    Source of the rule: RFC 9112, section 8.
-    """
-
-    fp: Any
+class _Response(FinalResponse):
+    """A final response that says where its body ends."""
 
     def begin(self) -> None:
-        reader = self.fp
-        head = self.fp = _Head(reader)
-        try:
-            super().begin()
-        finally:
-            # it is closed already where this was no HTTP
-            if self.fp is head:
-                self.fp = reader
+        super().begin()
         lengths = self.headers.get_all("content-length", [])
         if len(set(lengths)) > 1 or (lengths and self.length is None and not self.chunked):
             # nobody can say where this answer ends (RFC 9112, section 6.3)
@@ -143,6 +115,8 @@ class Exchange:
                     if time.monotonic() - began > AT_ONCE:
                         raise
             return self._over(self._connect(origin, remaining), origin, call, remaining)
+        except UnaskedUpgrade:
+            return Answer(HTTPStatus.SWITCHING_PROTOCOLS.value, failure="no other protocol was asked for")
         except _TROUBLE as error:
             return Answer(failure=_words(error))
 
@@ -191,8 +165,7 @@ class Exchange:
             with closing(_Response(sock, method=call.method)) as response:
                 response.begin()
                 answer, whole = _read(response, remaining)
-                # after 101 to 199 another answer follows: the next request would take it for its own
-                keep = whole and answer.status >= HTTPStatus.OK and not response.will_close
+                keep = whole and not response.will_close
         finally:
             if not keep:
                 connection.close()

@@ -24,7 +24,7 @@ from glassq.queues.scan import Scan
 from glassq.values import QueueUrl, Tube
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -37,16 +37,40 @@ _RESERVE_SLACK = 5.0
 _PROBE_TUBE = "glassq.probe"
 _PROBE_DELAY = 3600
 
+
+class _Client(greenstalk.Client[bytes]):
+    """greenstalk's own reads replies about the server as ASCII, but the host's name in them may be any bytes."""
+
+    def facts(self, command: bytes) -> dict[str, str]:
+        """The reply of a stats command. The first of two equal keys counts: a host's name may hold line ends."""
+        found: dict[str, str] = {}
+        for line in self._lines(command):
+            key, separator, value = line.partition(": ")
+            if separator:
+                found.setdefault(key, _unquoted(value))
+        return found
+
+    def names(self, command: bytes) -> list[str]:
+        """The reply of a list command."""
+        return [_unquoted(line.removeprefix("- ")) for line in self._lines(command) if line]
+
+    def _lines(self, command: bytes) -> list[str]:
+        head, *lines = self._read_chunk(self._int_cmd(command, b"OK")).decode("utf-8", "backslashreplace").split("\n")
+        if head != "---":
+            raise ValueError("expected a YAML document")
+        return lines
+
+
 _REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
 _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
     greenstalk.DrainingError: "beanstalkd is draining: it takes no jobs until it is restarted",
     greenstalk.OutOfMemoryError: "beanstalkd is out of memory, or its disk is full",
     greenstalk.InternalError: "beanstalkd has an internal error; its disk may be full",
 }
-_PEEKS: dict[Waiting, Callable[[greenstalk.Client[bytes]], greenstalk.Job[bytes]]] = {
-    "ready": greenstalk.Client.peek_ready,
-    "delayed": greenstalk.Client.peek_delayed,
-    "buried": greenstalk.Client.peek_buried,
+_PEEKS: dict[Waiting, Callable[[_Client], greenstalk.Job[bytes]]] = {
+    "ready": _Client.peek_ready,
+    "delayed": _Client.peek_delayed,
+    "buried": _Client.peek_buried,
 }
 # Besides what says so itself, this is how greenstalk shows a cut or garbled reply.
 _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
@@ -70,7 +94,7 @@ class Beanstalk:
         self._require_durable = require_durable
         self._over = math.inf
         self._sock: LimitedSocket | None = None
-        self._client: greenstalk.Client[bytes] | None = None
+        self._client: _Client | None = None
         self._using = ""
         self._watching: set[str] = set()
         # ids of jobs that are ours on this connection; on the next one the same id may be another job's
@@ -83,7 +107,7 @@ class Beanstalk:
         tube = _checked_tube(tube or self.tube)
         delay = _checked_int("delay", delay, 0)
 
-        def command(client: greenstalk.Client[bytes]) -> int:
+        def command(client: _Client) -> int:
             self._use(client, tube)
             return client.put(body, _PRIORITY, delay, self._ttr)
 
@@ -93,7 +117,7 @@ class Beanstalk:
         timeout = _checked_int("timeout", timeout, 0)
         wanted = {_checked_tube(name) for name in tubes} or {self.tube}
 
-        def command(client: greenstalk.Client[bytes]) -> greenstalk.Job[bytes]:
+        def command(client: _Client) -> greenstalk.Job[bytes]:
             self._watch(client, wanted)
             return client.reserve(timeout)
 
@@ -143,7 +167,7 @@ class Beanstalk:
 
     def stats_job(self, job_id: int) -> JobStats:
         _check_id(job_id)
-        return self._call(lambda client: _job_stats(client.stats_job(job_id)))
+        return self._call(lambda client: _job_stats(client.facts(b"stats-job %d" % job_id)))
 
     def oldest_ready(self, tube: str | None = None) -> JobStats | None:
         # all our jobs have one priority, so the next is the oldest; a worker may take it between the two commands
@@ -156,7 +180,7 @@ class Beanstalk:
     def head(self, state: Waiting, tube: str | None = None) -> Job | None:
         name = _checked_tube(tube or self.tube)
 
-        def command(client: greenstalk.Client[bytes]) -> greenstalk.Job[bytes]:
+        def command(client: _Client) -> greenstalk.Job[bytes]:
             self._use(client, name)
             return _PEEKS[state](client)
 
@@ -178,15 +202,15 @@ class Beanstalk:
     def stats_tube(self, tube: str | None = None) -> TubeStats:
         name = _checked_tube(tube or self.tube)
         try:
-            return self._call(lambda client: _tube_stats(name, client.stats_tube(name)))
+            return self._call(lambda client: _tube_stats(name, client.facts(b"stats-tube %b" % name.encode())))
         except JobNotFound:
             return TubeStats(name, ready=0, reserved=0, delayed=0, buried=0, waiting=0, paused_for=0)
 
     def stats(self) -> ServerStats:
-        return self._call(lambda client: _server_stats(client.stats()))
+        return self._call(lambda client: _server_stats(client.facts(b"stats")))
 
     def tubes(self) -> list[str]:
-        return self._call(lambda client: client.tubes())
+        return self._call(lambda client: [name for name in client.names(b"list-tubes") if _is_tube(name)])
 
     def probe(self) -> JobStats:
         # in a tube of its own it touches no other job
@@ -226,7 +250,7 @@ class Beanstalk:
         if job_id not in self._held:
             raise JobNotFound("not reserved on this connection")
 
-    def _call(self, command: Callable[[greenstalk.Client[bytes]], T], *, wait: float = 0.0) -> T:
+    def _call(self, command: Callable[[_Client], T], *, wait: float = 0.0) -> T:
         """Runs one command; `wait` is how much longer than usual its reply may take, in seconds."""
         seconds = self._timeout + wait
         try:
@@ -258,12 +282,12 @@ class Beanstalk:
             self.close()
             raise
 
-    def _use(self, client: greenstalk.Client[bytes], tube: str) -> None:
+    def _use(self, client: _Client, tube: str) -> None:
         if self._using != tube:
             client.use(tube)
             self._using = tube
 
-    def _watch(self, client: greenstalk.Client[bytes], wanted: set[str]) -> None:
+    def _watch(self, client: _Client, wanted: set[str]) -> None:
         # first the new ones: a connection cannot watch nothing
         for name in wanted - self._watching:
             client.watch(name)
@@ -272,13 +296,13 @@ class Beanstalk:
             client.ignore(name)
             self._watching.discard(name)
 
-    def _connect(self, seconds: float) -> greenstalk.Client[bytes]:
+    def _connect(self, seconds: float) -> _Client:
         self._sock = LimitedSocket(self._reach())
         try:
             self._limit(seconds)
-            client = greenstalk.Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
+            client = _Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
             self._client, self._using, self._watching = client, self.tube, {self.tube}
-            if self._require_durable and int(client.stats()["binlog-current-index"]) == 0:
+            if self._require_durable and int(client.facts(b"stats")["binlog-current-index"]) == 0:
                 raise QueueVolatile("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
         except BaseException:
             # half a greeting is no connection
@@ -310,7 +334,10 @@ class Beanstalk:
         return left
 
     def _where(self) -> str:
-        return self._address if isinstance(self._address, str) else f"{self._address[0]}:{self._address[1]}"
+        if isinstance(self._address, str):
+            return self._address
+        host, port = self._address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _handle(job_id: int) -> greenstalk.Job[bytes]:
@@ -318,55 +345,67 @@ def _handle(job_id: int) -> greenstalk.Job[bytes]:
     return greenstalk.Job(job_id, b"")
 
 
-def _job_stats(found: greenstalk.StatsJob) -> JobStats:
+def _job_stats(found: Mapping[str, str]) -> JobStats:
     return JobStats(
-        id=found["id"],
+        id=int(found["id"]),
         tube=found["tube"],
         state=found["state"],
-        age=found["age"],
-        delay=found["delay"],
-        ttr=found["ttr"],
-        time_left=found["time-left"],
-        file=found["file"],
-        reserves=found["reserves"],
-        timeouts=found["timeouts"],
-        releases=found["releases"],
-        buries=found["buries"],
-        kicks=found["kicks"],
+        age=int(found["age"]),
+        delay=int(found["delay"]),
+        ttr=int(found["ttr"]),
+        time_left=int(found["time-left"]),
+        file=int(found["file"]),
+        reserves=int(found["reserves"]),
+        timeouts=int(found["timeouts"]),
+        releases=int(found["releases"]),
+        buries=int(found["buries"]),
+        kicks=int(found["kicks"]),
     )
 
 
-def _tube_stats(name: str, found: greenstalk.StatsTube) -> TubeStats:
+def _tube_stats(name: str, found: Mapping[str, str]) -> TubeStats:
     return TubeStats(
         name,
-        ready=found["current-jobs-ready"],
-        reserved=found["current-jobs-reserved"],
-        delayed=found["current-jobs-delayed"],
-        buried=found["current-jobs-buried"],
-        waiting=found["current-waiting"],
-        paused_for=found["pause-time-left"],
+        ready=int(found["current-jobs-ready"]),
+        reserved=int(found["current-jobs-reserved"]),
+        delayed=int(found["current-jobs-delayed"]),
+        buried=int(found["current-jobs-buried"]),
+        waiting=int(found["current-waiting"]),
+        paused_for=int(found["pause-time-left"]),
     )
 
 
-def _server_stats(found: greenstalk.Stats) -> ServerStats:
+def _server_stats(found: Mapping[str, str]) -> ServerStats:
     # without -b there is no binlog, and its files are numbered from 1
     newest = int(found["binlog-current-index"])
     return ServerStats(
-        id=str(found["id"]),
-        version=str(found["version"]),
+        id=found["id"],
+        version=found["version"],
         durable=newest > 0,
         draining=found["draining"] == "true",
-        connections=found["current-connections"],
-        uptime=found["uptime"],
-        puts=found["cmd-put"],
-        records=found["binlog-records-written"],
+        connections=int(found["current-connections"]),
+        uptime=int(found["uptime"]),
+        puts=int(found["cmd-put"]),
+        records=int(found["binlog-records-written"]),
         files=newest - int(found["binlog-oldest-index"]) + 1 if newest else 0,
         newest_file=newest,
-        pid=found["pid"],
-        workers=found["current-workers"],
-        max_job=found["max-job-size"],
-        jobs=found["total-jobs"],
+        pid=int(found["pid"]),
+        workers=int(found["current-workers"]),
+        max_job=int(found["max-job-size"]),
+        jobs=int(found["total-jobs"]),
     )
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+
+
+def _is_tube(name: str) -> bool:
+    """Whether it can be asked about: another server may know names that the protocol does not allow."""
+    try:
+        return bool(Tube(name))
+    except ValueError:
+        return False
 
 
 def _checked_tube(name: str) -> str:

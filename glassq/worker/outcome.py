@@ -17,13 +17,13 @@ from __future__ import annotations
 import enum
 import math
 import random
-import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from glassq import host
 from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence, sayable
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry, Verdict
 from glassq.excerpts import UNPRINTABLE, json_of, kind_of, text_of, traceback_of, words_of
@@ -197,7 +197,7 @@ def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration
         message=describe(error),
         at=datetime.now(UTC),
         duration=round(duration, 3),
-        host=socket.gethostname(),
+        host=host.name(),
         traceback="" if verdict else short_traceback(error),
         detail=_bounded_detail(_field(error, "detail")) if verdict else {},
     )
@@ -235,7 +235,7 @@ def witness_of_death(delivery: Delivery, how: str, why: str, at: float, duration
         message=f"{message}: {why}" if why else message,
         at=datetime.fromtimestamp(at, UTC),
         duration=round(duration, 3),
-        host=socket.gethostname(),
+        host=host.name(),
         signal=how if signalled else "",
     )
 

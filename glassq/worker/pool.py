@@ -307,14 +307,15 @@ class Pool:
         self._generation, self._proven = generation, None
         self._use(plan)
         self._throttle.set(plan.limits)
+        self._unconfirmed = False
         log.error("not reloaded: the children that run stay as they are")
+        self._in_effect.refuse(why or "new children cannot use what they read")
 
     def _use(self, plan: Plan) -> None:
         self._plan = plan
         self._target = min(plan.processes, MAX_SLOTS)
         self._report.queue = plan.queue
         self._sidecar.restart()
-        self._unconfirmed = False
 
     def _reload(self) -> None:
         try:

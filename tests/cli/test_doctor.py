@@ -670,11 +670,12 @@ def test_what_systemd_prints_is_read_unit_by_unit() -> None:
     ("program", "started", "says"),
     [
         ("/opt/other/bin/glassq-worker", "99000000000000", ["runs /opt/other/bin/glassq-worker, but this is glassq "]),
+        ("/opt/my own/bin/glassq-worker", "0", ["runs /opt/my own/bin/glassq-worker, but this is glassq "]),
         (f"{sys.prefix}/bin/glassq-worker", "1", ["was started before glassq "]),
         (f"{sys.prefix}/bin/glassq-worker", "99000000000000", []),
         (f"{sys.prefix}/bin/glassq-worker", "0", []),
     ],
-    ids=["another", "older", "this", "not started"],
+    ids=["another", "in a path with a space", "older", "this", "not started"],
 )
 def test_a_unit_that_runs_another_glassq_is_noted(program: str, started: str, says: list[str]) -> None:
     start = f"{{ path={program} ; argv[]={program} ; ignore_errors=no ; start_time=[n/a] ; pid=12 ; code=(null) }}"

@@ -220,10 +220,10 @@ def test_a_program_says_whether_it_would_start(offline: Cli, name: str) -> None:
     settings(offline, ROUTE)
     said = checked(offline, name)
     assert (said.returncode, said.stdout, said.stderr) == (0, f"{name}: would start with these settings\n", "")
-    offline.file.write_text(offline.file.read_text() + "[worker]\nproceses = 4\n")
+    offline.file.write_text(offline.file.read_text() + "[log]\nlevl = 4\n")
     said = checked(offline, name)
     assert (said.returncode, said.stdout) == (78, "")
-    assert said.stderr.startswith(f"{name}: {offline.file}: unknown key [worker] proceses")
+    assert said.stderr.startswith(f"{name}: {offline.file}: unknown key [log] levl")
     assert started(offline, name) == said.stderr
 
 

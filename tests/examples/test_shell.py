@@ -17,6 +17,7 @@ from glassq.push.client import Client
 from glassq.push.request import tube_of
 from glassq.push.taskqueue import Queue, Task
 from glassq.queues import open_queue
+from glassq.settings import toml_value
 from tests.conftest import ROOT, Process, free_port, wait_for
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SHELL = ROOT / "examples" / "shell"
 DEADLINE = 60.0
 PUSH = """
 [push]
-queue_yaml = "{queue_yaml}"
+queue_yaml = {queue_yaml}
 names = "sqlite:///{directory}/task-names.db"
 [push.targets]
 shell = "http://127.0.0.1:{port}"
@@ -58,7 +59,7 @@ def settings(target: tuple[int, Path], tmp_path_factory: pytest.TempPathFactory)
     directory = tmp_path_factory.mktemp("stack")
     write_settings(directory, {"intake": {"bind": f"127.0.0.1:{free_port()}"}}, "glassq.glass.photos:store")
     config = directory / "glassq.toml"
-    push = PUSH.format(queue_yaml=SHELL / "queue.yaml", directory=directory, port=target[0])
+    push = PUSH.format(queue_yaml=toml_value(SHELL / "queue.yaml"), directory=directory, port=target[0])
     # the photos' handler would want credentials; there are tasks only
     config.write_text(config.read_text().partition("[[routes]]")[0] + push)
     with Stack(directory, logs=True):

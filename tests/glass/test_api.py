@@ -6,6 +6,7 @@ import socket
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httplib2
 import msgspec
@@ -21,11 +22,14 @@ from glassq.glass.api import CHUNK, Mirror, discovery_document
 from glassq.glass.subscriptions import subscribe
 from glassq.glass.tokens import MAX_USERS
 from glassq.glass.verdicts import LIBRARY_ERRORS, invalid_grant, retry_after, verdict
+from tests.conftest import free_port
+from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.glass.conftest import Room
+    from tests.proxy import Way
 
 USER = "115567334"
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 1000
@@ -337,6 +341,66 @@ def test_an_answer_without_end_is_not_read_into_memory(room: Room, user: str) ->
     room.simulated.fail_next("timeline.get", 200, body=body)
     with pytest.raises(Retry, match="no JSON object"):
         room.account(user).item(item.id)
+
+
+INTERIM = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
+
+def hinted(way: Way, data: bytes) -> bytes:
+    """Answers as a server sends them that says something before."""
+    return INTERIM * 3 + data if way == "back" and data.startswith(b"HTTP/1.1 ") else data
+
+
+def test_interim_responses_are_not_the_answer(room: Room, user: str) -> None:
+    item = room.simulated.share(user)
+    glass = room.settings.glass
+    with Proxy(urlsplit(glass.api_url).port or 0, hinted) as proxy:
+        moved = {
+            name: getattr(glass, name).replace(room.simulated.origin, f"http://127.0.0.1:{proxy.port}")
+            for name in ("api_url", "token_url")
+        }
+        room.new_process(**moved)
+        room.share(user, item)
+        assert proxy.links
+    assert list(room.stored().values()) == [item.attachments[0].data]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", socket.gethostname()])
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
+    room: Room, user: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not host_reaches(host):
+        pytest.skip(f"{host} is no name of 127.0.0.1 here")
+    item = room.simulated.share(user)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        glass = room.settings.glass
+        room.new_process(**{name: getattr(glass, name).replace("127.0.0.1", host) for name in ("api_url", "token_url")})
+        room.share(user, item)
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+    assert list(room.stored().values()) == [item.attachments[0].data]
+
+
+def host_reaches(host: str) -> bool:
+    try:
+        return all(each[4][0] == "127.0.0.1" for each in socket.getaddrinfo(host, 80, socket.AF_INET))
+    except OSError:
+        return False
+
+
+def test_a_proxy_in_the_environment_is_asked_for_other_hosts(
+    room: Room, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # nobody listens there
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    room.new_process(token_url="https://token.example.invalid/token")
+    with pytest.raises(Retry, match="cannot be reached: Connection refused"):
+        room.account(user).item("any")
 
 
 def test_a_netrc_file_does_not_replace_the_users_token(

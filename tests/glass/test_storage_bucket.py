@@ -10,6 +10,7 @@ import traceback
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import google.auth.exceptions
 import pytest
@@ -35,12 +36,14 @@ from glassq.settings import StorageUrl
 from tests.conftest import free_port
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.metadata import FakeMetadata
+from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from glassq.glass.storage import Storage, Stored
+    from tests.proxy import Way
 
 MIB = 1 << 20
 
@@ -68,6 +71,28 @@ def patient(gcs: FakeGcs) -> Iterator[BucketStorage]:
 
 def write(storage: Storage, name: str, *chunks: bytes, timeout: float = 30) -> Stored:
     return storage.write(name, chunks, content_type="image/jpeg", metadata={"item": "i", "user": "ü"}, timeout=timeout)
+
+
+def test_interim_responses_are_not_the_answer(gcs: FakeGcs) -> None:
+    def hinted(way: Way, data: bytes) -> bytes:
+        early = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+        return early + data if way == "back" and data.startswith(b"HTTP/1.1 ") else data
+
+    with Proxy(urlsplit(gcs.url).port or 0, hinted) as proxy:
+        opened = BucketStorage("photos", endpoint=f"http://127.0.0.1:{proxy.port}", patience=0)
+        assert write(opened, "a.jpg", b"x").created
+        opened.close()
+        assert proxy.links
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
+    gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # nobody listens there
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    opened = BucketStorage("photos", endpoint=gcs.url, patience=0)
+    assert write(opened, "a.jpg", b"x").created
+    opened.close()
 
 
 def test_an_object_says_what_it_is(gcs: FakeGcs, storage: BucketStorage) -> None:

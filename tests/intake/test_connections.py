@@ -6,6 +6,7 @@ import resource
 import socket
 import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 
 from tests.conftest import free_port, wait_for
 from tests.intake.conftest import Web, assert_clean, empty
+from tests.intake.crowd import Crowd
 from tests.intake.wire import HEALTH, MARKER, PATIENCE, Wire, body, request
+from tests.metrics.test_board import samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -232,6 +235,28 @@ def test_running_out_of_descriptors_ends_no_worker(beanstalkd: Beanstalkd, start
     assert web.workers() == workers
 
 
+def slow_clients(stack: ExitStack, web: Web, many: int) -> list[Wire]:
+    """One after another connects, sends the beginning of a ping, and goes no further."""
+    slow = []
+    for number in range(many):
+        slow.append(stack.enter_context(web.wire()))
+        slow[-1].send(PING[: 10 + number % 400])
+    return slow
+
+
+def test_without_descriptors_those_who_wait_make_room(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> None:
+    web = start_web(beanstalkd.url, request_timeout="1h")
+    (worker,) = web.workers()
+    # its threads have opened what they need for the queue
+    assert [web.ask(PING).status for _ in range(10)] == [200] * 10
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (descriptors(web) + 10, 1024))
+    with ExitStack() as stack:
+        waiting = slow_clients(stack, web, 25)
+        assert [web.ask(PING).status for _ in range(10)] == [200] * 10
+        assert waiting[0].answer().status == 503
+    assert web.workers() == [worker]
+
+
 # -- slow clients -------------------------------------------------------------------------------------------------
 
 
@@ -292,14 +317,6 @@ def test_who_connects_and_says_nothing_makes_room_for_who_does(
         assert silent[0].rest() == b""
 
 
-def slow_clients(stack: ExitStack, web: Web, many: int) -> list[Wire]:
-    """They have sent the beginning of a ping, and go no further."""
-    slow = [stack.enter_context(web.wire()) for _ in range(many)]
-    for number, wire in enumerate(slow):
-        wire.send(PING[: 10 + number % 400])
-    return slow
-
-
 @pytest.mark.parametrize("many", [12, 60])
 def test_65_slow_clients_hold_up_nobody(beanstalkd: Beanstalkd, start_web: Callable[..., Web], many: int) -> None:
     web = start_web(beanstalkd.url, request_timeout="1h")
@@ -311,6 +328,47 @@ def test_65_slow_clients_hold_up_nobody(beanstalkd: Beanstalkd, start_web: Calla
             with pytest.raises(BlockingIOError):
                 wire.sock.recv(1)
     assert len(empty(beanstalkd)) == 50
+
+
+def test_who_has_not_finished_for_longest_makes_room(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> None:
+    inside = ("127.0.0.1", free_port())
+    metrics = f'[metrics]\nintake = "127.0.0.1:{inside[1]}"'
+    web = start_web(beanstalkd.url, conf="worker_connections = 20", request_timeout="1h", queue=metrics)
+    with ExitStack() as stack:
+        slow = slow_clients(stack, web, 40)
+        answers = [wire.answer() for wire in slow[:20]]
+        assert [answer.status for answer in answers] == [503] * 20
+        assert all(answer.closing and answer.is_problem() for answer in answers)
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
+        # they are told, and not reset
+        assert [wire.rest() for wire in slow[:20]] == [b""] * 20
+        # the newest are waited for
+        assert [slow[number].ask(PING[10 + number :]).status for number in range(30, 40)] == [200] * 10
+        wait_for(lambda: "too many connections" in web.log(), "the log to tell of it")
+    with Wire(inside) as wire:
+        told = samples(wire.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").body)
+    assert told["glassq_requests_refused_total", "connections"] >= 20
+    assert web.log().count("too many connections") == 1
+    assert "status=503" not in web.log()
+
+
+def test_a_crowd_that_never_finishes_keeps_no_ping_out(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> None:
+    web = start_web(beanstalkd.url, conf="worker_connections = 100", workers=2, request_timeout="1h")
+    wait_for(lambda: len(web.workers()) == 2, "both workers to be there")
+    started, workers = time.monotonic(), web.workers()
+    with ExitStack() as stack:
+        crowd = stack.enter_context(Crowd(web.address, 600))
+        wait_for(crowd.inside, "all of the crowd to have come")
+        kept = stack.enter_context(web.wire())
+        for _ in range(50):
+            assert web.ask(PING).status == 200
+            assert kept.ask(PING).status == 200
+        assert crowd.closed >= 400
+        assert set(crowd.answered) == {b"HTTP/1.1 503 Service Unavailable"}
+    assert web.workers() == workers
+    # a line for each worker, however many were hung up on
+    assert web.log().count("too many connections") <= 2 * (1 + (time.monotonic() - started) // 60)
+    assert len(empty(beanstalkd)) == 100
 
 
 def test_65_each_of_many_slow_clients_is_ended_with_408(impatient: Web) -> None:

@@ -6,6 +6,7 @@ status, reason, header (repeated), body  what is answered; 200 with an empty bod
 size=N          a body of N bytes
 chunked=1       the body in chunks
 short=N         Content-Length says N bytes more than there are
+early=TEXT               these very bytes before the answer
 raw=TEXT        these very bytes, and the end of the connection
 drip=SECONDS    body bytes one by one, so far apart, for as long as the client listens
 then=close      Connection: close;  then=shut: closed without a word
@@ -50,6 +51,7 @@ class Script:
     body: bytes = b""
     chunked: bool = False
     short: int = 0
+    early: bytes = b""
     raw: bytes = b""
     drip: float = 0.0
     then: str = ""
@@ -69,6 +71,7 @@ class Script:
             body=body,
             chunked="chunked" in last,
             short=int(last.get("short", 0)),
+            early=last.get("early", "").encode("latin-1"),
             raw=last.get("raw", "").encode("latin-1"),
             drip=float(last.get("drip", 0)),
             then=last.get("then", ""),
@@ -187,7 +190,7 @@ class Target:
         if script.raw:
             connection.sendall(script.raw)
             return False
-        connection.sendall(script.head() + (b"" if asked.method == "HEAD" else script.framed()))
+        connection.sendall(script.early + script.head() + (b"" if asked.method == "HEAD" else script.framed()))
         while script.drip:
             time.sleep(script.drip)
             connection.sendall(b".")

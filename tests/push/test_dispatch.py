@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -96,6 +97,24 @@ def task(url: str = "/", body: bytes = b"payload", /, **fields: Any) -> Delivery
 def script(**answer: object) -> str:
     """A URL that has the target answer so."""
     return "/work?" + urlencode(answer, doseq=True)
+
+
+@contextmanager
+def raw_target(answer: bytes) -> Iterator[int]:
+    """A server that reads one request and answers with these very bytes, as many as anybody takes; its port."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
 
 
 def failed(delivery: Delivery, context: Context) -> Retry:
@@ -544,12 +563,52 @@ def test_a_fresh_connection_that_is_closed_is_not_tried_again_at_once(target: Ta
     assert len(target.asked) == 4
 
 
-@pytest.mark.parametrize("status", [101, 103])
-def test_the_answer_that_follows_a_preliminary_one_is_not_the_next_tasks(
-    status: int, target: Target, context: Context
-) -> None:
-    late = f"HTTP/1.1 {status} Early\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-    failed(task(script(raw=late)), context)
+INTERIM = "HTTP/1.1 102 Processing\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nX-A: b\r\n\r\n"
+
+
+@pytest.mark.parametrize("status", [100, 102, 103, 199])
+@pytest.mark.parametrize("times", [1, 40])
+def test_interim_responses_are_not_the_answer(status: int, times: int, target: Target, context: Context) -> None:
+    early = f"HTTP/1.1 {status} Early\r\nX-Early: yes\r\n\r\n" * times
+    assert post(task(script(raw=early + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")), context)
+    refused = early + "HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\nno"
+    error = failed(task(script(raw=refused)), context)
+    assert error.reason == "target default answered 503 Busy"
+    assert (error.detail["body"], error.slow_down) == ("no", True)
+    assert "X-Early" not in error.detail["headers"]
+
+
+def test_interim_responses_of_several_kinds_come_before_one_answer(target: Target, context: Context) -> None:
+    early = "HTTP/1.1 100 Continue\r\n\r\n" + "".join(INTERIM) * 3
+    assert post(task(script(raw=early + "HTTP/1.1 204 No Content\r\n\r\n")), context)
+    # the connection goes on with the next request
+    keeps = {"early": "".join(INTERIM)}
+    connections = target.connections
+    for _ in range(3):
+        assert post(task(script(**keeps)), context)
+    assert target.connections == connections + 1
+
+
+@pytest.mark.parametrize("each", ["HTTP/1.1 102 Processing\r\n\r\n", INTERIM[1].replace("b", "b" * 60_000)])
+def test_interim_responses_without_end_are_an_error(each: str, context: Context) -> None:
+    with raw_target(each.encode() * 5_000) as port:
+        handler = forward(f"http://127.0.0.1:{port}/")
+        with pytest.raises(Retry, match="answered what is not HTTP"):
+            handler(envelope.new("mirror", b"{}", {}), context)
+
+
+def test_an_answer_that_breaks_off_after_an_interim_one_is_none(context: Context) -> None:
+    for end in ("", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\nA: b\r\n"):
+        error = failed(task(script(raw=INTERIM[0] + end)), context)
+        assert error.reason == "target default broke its answer off"
+
+
+def test_another_protocol_that_nobody_asked_for_is_an_error(target: Target, context: Context) -> None:
+    late = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    error = failed(task(script(raw=late)), context)
+    words = "target default answered 101 Switching Protocols, but no other protocol was asked for"
+    assert (error.reason, error.detail["status"]) == (words, 101)
+    # what follows is not the next task's answer
     failed(task(script(status=500)), context)
     assert target.connections == 2
 

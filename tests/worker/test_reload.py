@@ -114,6 +114,7 @@ def test_a_reload_that_only_the_children_refuse_is_told(run: Reloaded) -> None:
     run.send(signal.SIGHUP)
     wait_for(lambda: "not reloaded" in run.log(), "the new child to give up")
     wait_for(lambda: "its last reload failed" in run.says("status"), "status to say so")
+    assert "SyntaxError" in run.says("status")
     # the next one starts anew
     run.write_handlers(HANDLERS)
     run.config.write_text(good + "# again\n")

@@ -22,6 +22,7 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from glassq.errors import Retry
+from glassq.glass import transport
 from glassq.glass.storage.base import Stored, checked
 from glassq.glass.storage.verdicts import status, verdict
 
@@ -146,8 +147,10 @@ def _client(endpoint: str | None) -> storage.Client:
     # no argument for it, and the library looks when it is called.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     # Objects need no project: without None, the library refuses credentials that name none.
-    return storage.Client(
+    client = storage.Client(
         project=None,
         client_options={"api_endpoint": endpoint} if endpoint else None,
         use_auth_w_custom_endpoint=endpoint is None,
     )
+    transport.mount(client._http)
+    return client

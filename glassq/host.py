@@ -1,0 +1,41 @@
+"""This machine: its name, and which host names and addresses are its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from ipaddress import ip_address
+
+
+def name() -> str:
+    """The host's name in valid UTF-8, whatever bytes it was set to; "localhost" where the system gives none."""
+    try:
+        return os.fsencode(socket.gethostname()).decode("utf-8", "backslashreplace")
+    except (OSError, UnicodeError):
+        return "localhost"
+
+
+def is_own(host: str) -> bool:
+    """Whether `host`, a name or an address as in a URL, is this machine: loopback, localhost, its name or addresses.
+
+    Asks no name server.
+    """
+    plain = host.strip("[]").rstrip(".").lower()
+    if not plain:
+        return False
+    own = name().lower()
+    if plain in ("localhost", own, own.partition(".")[0]) or plain.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(plain)
+    except ValueError:
+        return False
+    return address.is_loopback or _is_bindable(plain, socket.AF_INET6 if address.version == 6 else socket.AF_INET)
+
+
+def _is_bindable(address: str, family: socket.AddressFamily) -> bool:
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind((address, 0))
+        return True
+    return False
