@@ -2,6 +2,7 @@
 
 GlassqError
 +-- SettingsError           glassq.toml, or a file it names, cannot be used (exit 78)
++-- UnreadableText          a file that people edit cannot be read, or is not UTF-8 text
 +-- DamagedDelivery         a job's bytes are not a delivery, or its checksum is wrong
 +-- PingRefused             a ping that is not taken: bad shape, wrong token, too big
 +-- QueueError              the queue did not do what it was asked
@@ -43,6 +44,13 @@ class GlassqError(Exception):
 
 class SettingsError(GlassqError):
     """The settings cannot be used. The message names file, key, value and what is expected."""
+
+
+class UnreadableText(GlassqError):
+    """A file that people edit cannot be read, or is not UTF-8 text.
+
+    The message starts with a verb ("cannot be read: ..."), so that the caller puts the file's name before it.
+    """
 
 
 class DamagedDelivery(GlassqError):

@@ -8,17 +8,18 @@ the two).
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
-import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from glassq.errors import SettingsError
+from glassq import mistakes
+from glassq.errors import SettingsError, UnreadableText
+from glassq.files import read_text, secret_lines
+from glassq.mistakes import place
 from glassq.values import (
     Address,
     Bind,
@@ -234,11 +235,32 @@ class Settings(_Section, frozen=True):
         return min(MAX_LEASE, math.ceil(longest))
 
     def secret(self, key: str) -> list[str]:
-        """The lines of the secret file that `key` (such as "glass.client_secret_file") names.
+        """The secrets in the file that `key` (such as "glass.client_secret_file") names, one a line.
 
         Blank lines and lines that start with # are left out; at least one other must be there.
         Raises SettingsError with file, key, path and the reason; never with the content.
         """
+        try:
+            secrets = secret_lines(self.secret_text(key))
+        except UnreadableText as error:
+            raise self.refused(key, str(error)) from None
+        if not secrets:
+            raise self.refused(key, "is empty: expected one secret per line")
+        return secrets
+
+    def secret_text(self, key: str) -> str:
+        """The whole secret file that `key` names. Raises SettingsError as `secret` does."""
+        path = self._path(key)
+        try:
+            return read_text(path)
+        except UnreadableText as error:
+            raise self.refused(key, str(error)) from None
+
+    def refused(self, key: str, why: str) -> SettingsError:
+        """The error about the file that `key` names; `why` starts with a verb."""
+        return SettingsError(f'{self.file}: {place(key.split("."))} = "{self._path(key)}": the file {why}')
+
+    def _path(self, key: str) -> str:
         value: Any = self
         for name in key.split("."):
             if value is None:
@@ -246,20 +268,7 @@ class Settings(_Section, frozen=True):
                     f"{self.file}: missing section [{key.rpartition('.')[0]}]: expected it for its {name}"
                 )
             value = getattr(value, name)
-        try:
-            text = Path(value).read_text("utf-8")
-        except OSError as error:
-            raise self._refused(key, value, f"cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise self._refused(key, value, "is not text: expected one secret per line, UTF-8") from None
-        lines = [line.strip() for line in text.splitlines()]
-        secrets = [line for line in lines if line and not line.startswith("#")]
-        if not secrets:
-            raise self._refused(key, value, "is empty: expected one secret per line")
-        return secrets
-
-    def _refused(self, key: str, value: object, why: str) -> SettingsError:
-        return SettingsError(f'{self.file}: {_place(key)} = "{value}": the file {why}')
+        return str(value)
 
 
 _SECTIONS = frozenset(Settings.__struct_fields__) - {"file", "ignored"}
@@ -278,12 +287,11 @@ def load(path: str | None, environ: Mapping[str, str], uses: Collection[str] | N
     """
     file = file_of(path, environ)
     try:
-        text = file.read_text("utf-8")
-    except OSError as error:
-        hint = "" if path else "; name another with --config or GLASSQ_CONFIG"
-        raise SettingsError(f"{file}: cannot be read: {error.strerror}{hint}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{file}: is not UTF-8 text") from None
+        text = read_text(file, "glassq.toml")
+    except UnreadableText as error:
+        unread = isinstance(error.__cause__, OSError) and not path
+        hint = "; name another with --config or GLASSQ_CONFIG" if unread else ""
+        raise SettingsError(f"{file}: {error}{hint}") from None
     return parse(text, str(file), environ.get("CREDENTIALS_DIRECTORY"), uses)
 
 
@@ -294,19 +302,19 @@ def parse(
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file}: is not TOML: {error}") from None
+        raise SettingsError(f"{file}: {mistakes.syntax(error, text, Settings)}") from None
     for name in ("file", "ignored"):
         if name in document:
-            raise SettingsError(f"{file}: unknown key {name}")
+            raise SettingsError(f"{file}: unknown key {name}{mistakes.located(text, [name])}")
     ignored = []
     for name in sorted(_SECTIONS & document.keys() - set(_SECTIONS if uses is None else uses)):
         try:
-            _convert({name: document[name]}, file, credentials_directory)
+            _convert({name: document[name]}, text, file, credentials_directory)
         except SettingsError as error:
             ignored.append(str(error))
             del document[name]
-    settings = _convert(document, file, credentials_directory)
-    for key, mistake in _check_together(settings):
+    settings = _convert(document, text, file, credentials_directory)
+    for key, mistake in _check_together(settings, text):
         section = key.partition(".")[0]
         if uses is None or section in uses:
             raise SettingsError(mistake)
@@ -315,7 +323,7 @@ def parse(
     return msgspec.structs.replace(settings, ignored=tuple(ignored))
 
 
-def _convert(document: dict[str, Any], file: str, credentials_directory: str | None) -> Settings:
+def _convert(document: dict[str, Any], text: str, file: str, credentials_directory: str | None) -> Settings:
     def custom(kind: type, value: Any) -> Any:
         if kind is SecretFile:
             return _secret_file(value, credentials_directory)
@@ -325,7 +333,7 @@ def _convert(document: dict[str, Any], file: str, credentials_directory: str | N
     try:
         settings = msgspec.convert(document, Settings, dec_hook=custom)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{file}: {_explain(str(error), document)}") from None
+        raise SettingsError(f"{file}: {mistakes.value(error, text, document, Settings)}") from None
     return msgspec.structs.replace(settings, file=file)
 
 
@@ -376,7 +384,7 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
     return SecretFile(value.replace("$CREDENTIALS_DIRECTORY", credentials_directory, 1))
 
 
-def _check_together(settings: Settings) -> Iterator[tuple[str, str]]:
+def _check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     """What no single key shows: that values fit each other. Yields the key of each mistake, and the message."""
     worker, queue = settings.worker, settings.queue
     inside, bind = settings.metrics.intake, str(settings.intake.bind)
@@ -442,54 +450,9 @@ def _check_together(settings: Settings) -> Iterator[tuple[str, str]]:
         )
     for fits, key, value, expected in rules:
         if not fits:
-            yield key, f'{settings.file}: {_place(key)} = "{value}": expected {expected}'
-
-
-def _place(key: str) -> str:
-    section, _, name = key.rpartition(".")
-    return f"[{section}] {name}" if section else name
-
-
-def _explain(message: str, document: dict[str, Any]) -> str:
-    """msgspec's message ("... - at `$.queue.ttr`") as: key, value, what is expected."""
-    text, _, path = message.partition(" - at `$")
-    keys = re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path)
-    names = [name or index for name, index in keys]
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
-    missing = re.fullmatch(r"Object missing required field `(.*)`", text)
-    if unknown:
-        return f"unknown key {_place('.'.join([*names, unknown[1]]))}{_did_you_mean(names, unknown[1])}"
-    if missing:
-        return f"missing key {_place('.'.join([*names, missing[1]]))}"
-    value: Any = document
-    for name in names:
-        value = value[int(name)] if isinstance(value, list) and name.isdigit() else _get(value, name)
-    return f"{_place('.'.join(names))} = {msgspec.json.encode(value).decode()}: {_lower(text)}"
-
-
-def _get(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else value
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _did_you_mean(names: list[str], unknown: str) -> str:
-    kind: Any = Settings
-    for name in names:
-        if name.isdigit() or name == "...":
-            continue
-        kind = {"sources": Sources, "mirror": Mirror, "routes": Route, "push": Push}.get(
-            name
-        ) or kind.__annotations__.get(name)
-        if isinstance(kind, str):
-            kind = globals().get(kind.split(" ")[0])
-    known = [name for name in getattr(kind, "__struct_fields__", ()) if name not in ("file", "ignored")]
-    close = difflib.get_close_matches(unknown, known, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; expected one of: {', '.join(known)}" if known else ""
+            names = key.split(".")
+            where = mistakes.located(text, names)
+            yield key, f'{settings.file}: {place(names)} = "{value}": expected {expected}{where}'
 
 
 def installed_file(name: str, settings: Settings) -> Path:
@@ -503,7 +466,7 @@ def installed_file(name: str, settings: Settings) -> Path:
         # setup.py puts it there: beside our modules, where each of pip's layouts has it
         Path(__file__).parent / "conf" / name,
     ]
-    for place in places:
-        if place.is_file():
-            return place
+    for path in places:
+        if path.is_file():
+            return path
     raise SettingsError(f"{name} is missing; looked at: {', '.join(map(str, places))}")

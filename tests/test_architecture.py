@@ -23,10 +23,12 @@ EVERYTHING = frozenset(
         "delivery",
         "errors",
         "excerpts",
+        "files",
         "handler",
         "headers",
         "log",
         "mask",
+        "mistakes",
         "settings",
         "values",
         "host",
@@ -50,6 +52,7 @@ EVERYTHING = frozenset(
 MAY_KNOW: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "excerpts": frozenset(),
+    "files": frozenset({"errors"}),
     "handler": frozenset({"errors"}),
     "headers": frozenset(),
     "metrics": frozenset({"log", "values"}),
@@ -60,7 +63,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "host": frozenset(),
     "final_response": frozenset(),
     "delivery": frozenset({"errors"}),
-    "settings": frozenset({"errors", "values"}),
+    "mistakes": frozenset({"files", "mask", "values"}),
+    "settings": frozenset({"errors", "files", "mistakes", "values"}),
     "in_effect": frozenset({"log", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
     "queues": frozenset({"errors", "settings", "values"}),
@@ -76,11 +80,12 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"queues", "ledger", "metrics", "systemd"}
     ),
     "glass": frozenset(
-        {"errors", "headers", "log", "delivery", "settings", "values", "host", "final_response", "routes"}
+        {"errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host", "final_response"}
+        | {"routes"}
     ),
     "push": frozenset(
-        {"errors", "headers", "log", "mask", "delivery", "settings", "values", "final_response", "routes", "queues"}
-        | {"ledger"}
+        {"errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "final_response", "routes"}
+        | {"queues", "ledger"}
     ),
     # for the tests of others; nothing of ours imports it
     "testing": frozenset({"errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"}),

@@ -61,12 +61,24 @@ MISTAKES = [
     (at("intake", 'max_body = "16KB"'), '[intake] max_body = "16KB": expected a size'),
     (at("intake", f'max_body = "{"9" * 5000}B"'), "expected a size"),
     # numbers and words
-    (at("worker", "processes = 0"), "[worker] processes = 0: expected `int` >= 1"),
-    (at("worker", 'processes = "4"'), '[worker] processes = "4": expected `int`, got `str`'),
-    (at("worker", "processes = true"), "[worker] processes = true: expected `int`, got `bool`"),
-    (at("intake", 'require_durable = "yes"'), '[intake] require_durable = "yes": expected `bool`'),
-    (at("log", 'level = "loud"'), '[log] level = "loud": invalid enum value'),
-    (at("glass", 'on_delete = "ask"'), '[glass] on_delete = "ask": invalid enum value'),
+    (at("worker", "processes = 0"), "[worker] processes = 0: expected a whole number, at least 1"),
+    (
+        at("worker", 'processes = "four"'),
+        '[worker] processes = "four": expected a whole number, found the text "four" (line 2)',
+    ),
+    (at("worker", 'processes = "4"'), 'found the text "4"; write it without quotes (line 2)'),
+    (at("worker", "processes = true"), "[worker] processes = true: expected a whole number, found true"),
+    (at("worker", "processes = 4.5"), "[worker] processes = 4.5: expected a whole number, found the number 4.5"),
+    (at("worker", "processes = [4]"), "[worker] processes = [4]: expected a whole number, found a list"),
+    (
+        at("intake", 'require_durable = "yes"'),
+        '[intake] require_durable = "yes": expected true or false, found the text "yes"',
+    ),
+    (at("intake", 'require_durable = "true"'), 'found the text "true"; write it without quotes'),
+    (at("glass", "client_id = 7"), "[glass] client_id = 7: expected a text in quotes, found the number 7"),
+    (at("log", 'level = "loud"'), '[log] level = "loud": expected one of: debug, info, warning, error'),
+    (at("log", 'level = "Debug"'), "expected one of: debug, info, warning, error; did you mean debug?"),
+    (at("glass", 'on_delete = "ask"'), '[glass] on_delete = "ask": expected one of: keep, delete'),
     # addresses
     (at("queue", 'url = "localhost:11300"'), '[queue] url = "localhost:11300": expected "beanstalk://HOST:PORT" or'),
     (at("queue", 'url = "beanstalk://h"'), '[queue] url = "beanstalk://h": expected "beanstalk://HOST:PORT" or'),
@@ -101,8 +113,12 @@ MISTAKES = [
     (at("sources.mirro", 'verify_tokens_file = "x"'), "unknown key [sources] mirro; did you mean mirror?"),
     ("[workers]\nprocesses = 4\n", "unknown key workers; did you mean worker?"),
     ('file = "x"\n', "unknown key file"),
-    ("queue = 5\n", "queue = 5: expected `object`, got `int`"),
-    ("[routes]\n", "routes = {}: expected `array`, got `object`"),
+    ("queue = 5\n", "queue = 5: expected a section in brackets, such as [queue], found the number 5"),
+    ("[routes]\n", "routes = {}: expected sections in double brackets, such as [[routes]], found a section"),
+    (
+        at("push.targets", 'default = "http://h"\nmail = "h"'),
+        '[push.targets] mail = "h": expected "http://HOST',
+    ),
     ("[sources.mirror]\n", "missing key [sources.mirror] verify_tokens_file"),
     ('[[routes]]\nsource = "mirror"\n', "missing key [routes.0] handler"),
     (ROUTE.replace("mirror", "miror"), '[routes.0] source = "miror": expected one of: mirror'),
@@ -150,6 +166,8 @@ MISTAKES = [
     (at("intake", 'max_body = "0B"'), '[intake] max_body = "0B": expected 1B to 32KiB'),
     (at("intake", 'max_body = "1MiB"'), '[intake] max_body = "1MiB": expected 1B to 32KiB'),
     (at("intake", 'request_timeout = "900ms"'), '[intake] request_timeout = "900ms": expected at least 1s'),
+    # a secret in place of its file's path
+    (at("sources.mirror", 'verify_tokens_file = ["s3cret-1", "s3cret-2"]'), 'verify_tokens_file = "***": expected the'),
     # no TOML
     ("[queue\n", "is not TOML: "),
     ("[queue]\ntube = tube\n", "is not TOML: "),
@@ -162,6 +180,7 @@ def test_a_mistake_is_named_with_file_key_value_and_what_is_expected(text: str, 
     assert message.startswith("my.toml: ")
     assert says in message
     assert "\n" not in message
+    assert "s3cret" not in message
 
 
 @pytest.mark.parametrize(
@@ -241,8 +260,14 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_bytes(b"\xff\xfe[\x00")
-    with pytest.raises(SettingsError, match=r"a\.toml: is not UTF-8 text"):
+    with pytest.raises(SettingsError, match=r"a\.toml: is not UTF-8 text but UTF-16: save it as UTF-8"):
         load(str(tmp_path / "a.toml"), {})
+
+
+def test_what_an_editor_on_windows_adds_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(b'\xef\xbb\xbf[queue]\r\ntube = "mine"\r\n')
+    assert load(str(file), {}).queue.tube == "mine"
 
 
 # -- secrets --------------------------------------------------------------------------------------------------------
@@ -265,7 +290,13 @@ def test_a_secret_file_holds_one_secret_per_line_and_comments(tmp_path: Path) ->
     [
         (b"", "the file is empty: expected one secret per line"),
         (b"\n # only this\n", "the file is empty"),
-        (b"s3cret\xff", "the file is not text: expected one secret per line, UTF-8"),
+        (b"\xef\xbb\xbf", "the file is empty"),
+        ("\u00a0\u200b\n".encode(), "the file is empty"),
+        (b"s3cret\xff", "the file is not UTF-8 text (line 1, byte 7): save it as UTF-8"),
+        ("s3cret".encode("utf-16"), "the file is not UTF-8 text but UTF-16: save it as UTF-8"),
+        ("s3cret".encode("utf-16-le"), "the file is not UTF-8 text but UTF-16: save it as UTF-8"),
+        ("a\ns3\u200bcret".encode(), "the file holds an invisible character (U+200B ZERO WIDTH SPACE) inside a secret"),
+        (b"a" * (1 << 20), "the file is too large"),
     ],
 )
 def test_a_secret_file_without_a_secret_is_named_and_never_quoted(tmp_path: Path, content: bytes, says: str) -> None:

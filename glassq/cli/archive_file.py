@@ -30,6 +30,8 @@ import msgspec
 
 from glassq.cli.output import moment
 from glassq.delivery import sayable
+from glassq.errors import UnreadableText
+from glassq.files import decode
 from glassq.values import Tube
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def read(path: Path, mistakes: list[str]) -> Iterator[Item]:
     with path.open("rb") as file:
         for number, text in enumerate(iter(lambda: file.readline(MOST_LINE), b""), 1):
             try:
-                item = reading.take(number, text)
+                item = reading.take(number, _as_written(number, text))
             except ValueError as error:
                 mistakes.append(f"line {number}: {error}")
                 if number == 1:
@@ -148,6 +150,16 @@ class _Reading:
             raise ValueError(f"says that there are {last.jobs} jobs before it; there are {self._jobs}")
         if last.sha256 != self._digest.hexdigest():
             raise ValueError("its sha256 is not that of the lines before it: some were changed")
+
+
+def _as_written(number: int, text: bytes) -> bytes:
+    """A line without what an editor adds when it saves the file. Raises ValueError where it made UTF-16 of it."""
+    if number == 1:
+        try:
+            text = decode(text).encode()
+        except UnreadableText as error:
+            raise ValueError(f"is no line of ours: the file {error}") from None
+    return text.removesuffix(b"\r\n") + b"\n" if text.endswith(b"\r\n") else text
 
 
 def _write(file: BinaryIO, tube: str, items: Iterable[Item]) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassq.cli.checks import Check, barrier, belongs, directory, exists, me, mount, nearest
-from glassq.cli.config import load_push, secrets_in_use, takes_pings
+from glassq.cli.config import check_secret, load_push, secrets_in_use, takes_pings
 from glassq.cli.not_in_effect import not_in_effect
 from glassq.cli.programs import ask_web, ask_worker
 from glassq.cli.status import look_at_spool
@@ -56,9 +56,10 @@ def secret_files(app: App) -> Iterator[Check]:
     for key in secrets_in_use(app.settings):
         path = Path(attrgetter(key)(app.settings))
         try:
-            app.settings.secret(key)
+            check_secret(app.settings, key)
         except SettingsError as error:
-            _, todo = barrier(path, write=False) or ("", "put it there, one secret per line")
+            wanted = "mend that file" if exists(path) else "put it there, one secret per line"
+            _, todo = barrier(path, write=False) or ("", wanted)
             if key == "glass.credentials_key_file" and not exists(path):
                 todo = f"{app.command('users new-key')} writes one"
             yield Check("secret file", False, str(error), todo)

@@ -89,7 +89,7 @@ def _check_program(app: App, program: str, *, as_json: bool) -> int:
 def _problems(app: App) -> list[str]:
     """All that is wrong, each once: one mistake does not hide the next."""
     settings = app.settings
-    findings = [found("secret", partial(settings.secret, key)) for key in secrets_in_use(settings)]
+    findings = [found("secret", partial(check_secret, settings, key)) for key in secrets_in_use(settings)]
     findings += ask_worker(app)
     if takes_pings(settings) and not leaves_out_intake():
         findings += [*ask_web(app), *(Finding("address", problem=problem) for problem in _refused(settings))]
@@ -121,6 +121,20 @@ def secrets_in_use(settings: Settings) -> list[str]:
     names = ("client_secret_file", "credentials_key_file")
     changed = [name for name in names if getattr(settings.glass, name) != getattr(Glass(), name)]
     return keys + [f"glass.{name}" for name in names if needed or name in changed]
+
+
+def check_secret(settings: Settings, key: str) -> None:
+    """Reads a secret file as the program that needs it does. Raises SettingsError."""
+    if key == "glass.client_secret_file":
+        from glassq.glass.google_files import client_secret
+
+        client_secret(settings)
+    elif key == "glass.credentials_key_file":
+        from glassq.glass.credentials import CredentialStore
+
+        CredentialStore.open(settings)
+    else:
+        settings.secret(key)
 
 
 def load_push(settings: Settings) -> None:

@@ -11,6 +11,7 @@ import click
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.output import console, line, moment, print_json, print_table, table
 from glassq.errors import CredentialsError, SettingsError
+from glassq.sources.mirror import MAX_TEXT
 
 if TYPE_CHECKING:
     from glassq.glass.credentials import CredentialStore
@@ -29,15 +30,16 @@ def users() -> None:
     metavar="FILE",
     required=True,
     type=click.Path(path_type=Path),
-    help="An authorized_user JSON file.",
+    help="What google-auth, gcloud or oauth2client wrote (token.json), with a refresh_token.",
 )
 @pass_app
 def add(app: App, user: str, file: Path) -> None:
     """Store USER's consent, in place of an older one."""
-    from glassq.glass.credentials import read_authorized_user
+    from glassq.glass.google_files import GLASS_SCOPES, read_authorized_user
 
-    if not user.strip() or not user.isprintable():
-        raise click.BadParameter("expected the user's id, as pings name it in userToken", param_hint="USER")
+    if not user.strip() or not user.isprintable() or len(user) > MAX_TEXT:
+        expected = f"expected the user's id, as pings name it in userToken: up to {MAX_TEXT} printable characters"
+        raise click.BadParameter(expected, param_hint="USER")
     try:
         consent = read_authorized_user(file)
     except CredentialsError as error:
@@ -47,6 +49,11 @@ def add(app: App, user: str, file: Path) -> None:
         raise click.ClickException(
             f"{file}: was given to the client {line(consent.client_id)}, but [glass] client_id is {ours}: "
             "the refresh token of one client does not work for another. Ask the user's consent for yours."
+        )
+    if consent.lacks_glass:
+        raise click.ClickException(
+            f"{file}: is a consent to {line(' '.join(consent.scopes))}, which has nothing of Glass: ask the user's "
+            f"consent again, with the scope {GLASS_SCOPES[0]}"
         )
     _store(app).add(user, consent.refresh_token, consent.scopes)
     click.echo(f"stored the consent of {line(user)}")

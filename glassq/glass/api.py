@@ -168,8 +168,9 @@ class Account:
                 if self._transport.remaining() <= 0:
                     raise Retry(f"{doing}: no time left after {count} bytes")
                 yield piece
-        if count == 0 or (length is not None and count != length):
-            raise Retry(f"{doing}: the download is cut short: {count} of {length or 'unknown'} bytes")
+        # a length that is not announced is checked by the library: it raises where the transfer's end is missing
+        if length is not None and count != length:
+            raise Retry(f"{doing}: the download is cut short: {count} of {length} bytes")
 
 
 class _Transport:

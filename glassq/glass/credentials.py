@@ -20,6 +20,7 @@ import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from glassq.errors import CredentialsError, SettingsError, UserRevoked, UserUnknown
+from glassq.glass.google_files import read_authorized_user as read_authorized_user  # where programs look for it
 from glassq.glass.names import shown
 
 if TYPE_CHECKING:
@@ -41,18 +42,6 @@ class StoredCredentials(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"StoredCredentials(user={self.user!r}, state={self.state!r}, updated={self.updated!r})"
-
-
-class AuthorizedUser(msgspec.Struct, frozen=True, kw_only=True):
-    """What an authorized_user JSON holds, as Google's tools write it."""
-
-    client_id: str
-    client_secret: str
-    refresh_token: str
-    scopes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"AuthorizedUser(client_id={self.client_id!r})"
 
 
 class Listing(NamedTuple):
@@ -225,35 +214,6 @@ class CredentialStore:
 def new_key() -> str:
     """A new key for the credentials key file: one line of text."""
     return Fernet.generate_key().decode("ascii")
-
-
-def read_authorized_user(source: str | Path) -> AuthorizedUser:
-    """The authorized_user JSON in `source`: a file's path, or the text itself (it starts with "{").
-
-    Raises CredentialsError with file, key and what is expected, and never with a value.
-    """
-    if isinstance(source, str) and source.lstrip().startswith("{"):
-        name, text = "authorized_user JSON", source
-    else:
-        name = str(source)
-        try:
-            text = Path(source).read_text("utf-8")
-        except (OSError, ValueError) as error:
-            raise CredentialsError(f"{name}: cannot be read: {getattr(error, 'strerror', 'is not text')}") from error
-    try:
-        fields = msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=dict[str, object])
-    except msgspec.MsgspecError:
-        raise CredentialsError(f"{name}: expected a JSON object") from None
-    if fields.get("type") != "authorized_user":
-        raise CredentialsError(f'{name}: key "type": expected "authorized_user" (a user\'s consent, not a client\'s)')
-    for key in ("client_id", "client_secret", "refresh_token"):
-        if not isinstance(fields.get(key), str) or not fields[key]:
-            raise CredentialsError(f'{name}: key "{key}": expected a text that is not empty')
-    fields["scopes"] = fields.get("scopes") or []
-    try:
-        return msgspec.convert(fields, AuthorizedUser)
-    except msgspec.ValidationError:
-        raise CredentialsError(f'{name}: key "scopes": expected a list of texts') from None
 
 
 def _now() -> datetime:

@@ -7,16 +7,24 @@ The name is the idempotency key: it is known before anything is downloaded, and 
 That holds because each part has its own alphabet. The user part has no "-" or "." (both are percent-encoded), so it
 ends at the first "-". An item id has "-" but never "%". The attachment part always has a "%" and never a "-", so what
 follows the last "-" is an attachment exactly when it has a "%".
+
+A name longer than MAX_NAME has its user and attachment parts shortened to MAX_PART: their beginning, "%%" and a hash of
+the whole part. Percent-encoding never makes "%%", so a shortened part equals no other part.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from glassq.errors import Bury
 
 # The longest file name that common file systems take, in bytes. Object stores take more.
 MAX_NAME = 255
+# In a name that would be longer, the user's and the attachment's part get so many bytes each: both fit beside the
+# longest item id (128 bytes). 128 bits of the hash are in it, so two parts with one hash will not be met.
+MAX_PART = 56
+_HASH = 32
 # So many first bytes tell every kind below.
 HEAD = 32
 
@@ -73,27 +81,28 @@ def check_attachment(attachment: object, item: str) -> str:
 def object_name(user: str, item: str, attachment: str | None, content_type: str) -> str:
     """The name of an attachment's object; `attachment` is None for an item's first (or only) one.
 
-    `content_type` is the declared one; it decides the extension. Raises Bury where an id is none, or the name gets
-    longer than MAX_NAME bytes.
+    `content_type` is the declared one; it decides the extension. The name has at most MAX_NAME bytes. Raises Bury where
+    an id is none.
     """
     if not user or attachment == "":
         raise Bury(f"timeline item {shown(item)}: an object name needs a user and an attachment that are not empty")
-    rest = "" if attachment is None else f"-{_quote_marked(attachment)}"
-    name = f"ugi-{_quote(user)}-{check_item(item)}{rest}.{extension(content_type)}"
-    if len(name) > MAX_NAME:
-        raise Bury(f"timeline item {item} of user {shown(user)}: its object name has {len(name)} of {MAX_NAME} bytes")
-    return name
+    who, what = _quote(user), "" if attachment is None else _quote_marked(attachment)
+    name = _joined(who, check_item(item), what, extension(content_type))
+    return name if len(name) <= MAX_NAME else _joined(_bounded(who), item, _bounded(what), extension(content_type))
 
 
 def prefix(user: str, item: str) -> str:
     """What the names of an item's objects start with. Others may, too: `belongs` decides."""
-    return f"ugi-{_quote(user)}-{item}"
+    who = _quote(user)
+    # some names of a user whose part can be shortened have it whole, some do not
+    return f"ugi-{who}-{item}" if len(who) <= MAX_PART else f"ugi-{_head(who)}"
 
 
 def belongs(name: str, user: str, item: str) -> bool:
     """Whether `name` is an object of exactly this user's item (item "abc" does not own those of "abc-1")."""
     match = _NAME.fullmatch(name)
-    return match is not None and match["user"] == _quote(user) and match["item"] == item
+    who = _quote(user)
+    return match is not None and match["user"] in (who, _bounded(who)) and match["item"] == item
 
 
 def canonical(content_type: object) -> str:
@@ -149,6 +158,21 @@ def shown(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return text
     return repr(text if len(text) <= 64 else f"{text[:64]}...")
+
+
+def _joined(user: str, item: str, attachment: str, ending: str) -> str:
+    return f"ugi-{user}-{item}{'-' if attachment else ''}{attachment}.{ending}"
+
+
+def _bounded(part: str) -> str:
+    """A quoted part in at most MAX_PART bytes."""
+    if len(part) <= MAX_PART:
+        return part
+    return f"{_head(part)}%%{hashlib.sha256(part.encode('ascii')).hexdigest()[:_HASH]}"
+
+
+def _head(part: str) -> str:
+    return part[: MAX_PART - _HASH - 2]
 
 
 def _quote(text: str) -> str:

@@ -14,6 +14,7 @@ from google.auth.transport.requests import Request
 from google.oauth2.credentials import Credentials
 
 from glassq.errors import CredentialsError, Retry
+from glassq.glass.google_files import client_secret
 from glassq.glass.names import shown
 from glassq.glass.verdicts import invalid_grant, retry_after, verdict
 
@@ -45,7 +46,7 @@ class Tokens:
             None,
             token_uri=settings.glass.token_url,
             client_id=settings.glass.client_id,
-            client_secret=settings.secret("glass.client_secret_file")[0],
+            client_secret=client_secret(settings),
         )
         self._kept: OrderedDict[str, Access] = OrderedDict()
 

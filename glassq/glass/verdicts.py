@@ -35,6 +35,8 @@ QUOTA_DELAY = 3600.0
 
 _RATE = ("ratelimitexceeded", "userratelimitexceeded")
 _QUOTA = ("dailylimitexceeded", "quotaexceeded")
+# Also said in the first minutes after the API was enabled for the project.
+_NOT_ENABLED = "accessnotconfigured"
 _SETUP = {
     "invalid_client": "the OAuth client's id or secret is wrong ([glass] client_id, client_secret_file)",
     "unauthorized_client": "the OAuth client may not use this user's refresh token: was it made by another client?",
@@ -96,7 +98,8 @@ def _of_answer(error: HttpError, doing: str) -> Verdict:
     said = f"{doing}: the Mirror API answers {status}" + (f" ({reason})" if reason else "")
     wait = retry_after(error.resp.get("retry-after"))
     if status in (404, 410):
-        return Drop(f"gone: {said}")
+        # Google's own answer has a reason. One without comes from something in between, or from a wrong api_url.
+        return Drop(f"gone: {said}") if reason else Retry(f"{said} without a reason", wait)
     if status == 403:
         return _of_forbidden(reason, said, wait)
     if status == 401:
@@ -116,6 +119,8 @@ def _of_forbidden(reason: str, said: str, wait: float | None) -> Verdict:
         return Retry(said, wait)
     if kind.startswith(_QUOTA):
         return Retry(f"{said}: the quota is used up", max(QUOTA_DELAY, wait or 0.0))
+    if kind == _NOT_ENABLED:
+        return Retry(f"{said}: the Mirror API is not enabled for this project, or only since a moment ago", wait)
     if not reason:
         # Google's own 403 has a reason. This one is from something in between: a proxy, a captive portal.
         return Retry(f"{said} without a reason", wait)

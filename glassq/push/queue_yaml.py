@@ -12,13 +12,13 @@ import difflib
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
 
-from glassq.errors import SettingsError
+from glassq.errors import SettingsError, UnreadableText
+from glassq.files import read_text
 from glassq.log import logger
 from glassq.push.request import DEFAULT_QUEUE
 from glassq.push.rule import RetryParameters, expected, fits
@@ -73,16 +73,10 @@ def load(path: str | None, targets: Collection[str] | None = None) -> dict[str, 
     if path is None:
         return parse("", "", targets)
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(data) > MAX_FILE:
-        raise SettingsError(f"{path}: expected a queue.yaml of at most {MAX_FILE >> 10} KiB")
-    try:
-        return parse(data.decode("utf-8"), path, targets)
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path}: is not UTF-8 text") from None
+        text = read_text(path, "queue.yaml", MAX_FILE)
+    except UnreadableText as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return parse(text, path, targets)
 
 
 def parse(text: str, file: str, targets: Collection[str] | None = None) -> dict[str, PushQueue]:
@@ -102,16 +96,21 @@ def _compose(text: str, file: str) -> yaml.Node | None:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise SettingsError(f"{file}:{line}: is not YAML: {(error.problem or '')[:200]}") from None
+        raise _not_yaml(text, file, mark.line if mark else 0, (error.problem or "")[:200]) from None
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise SettingsError(f"{file}:{line}: is not YAML: {error.reason}") from None
+        raise _not_yaml(text, file, text.count("\n", 0, error.position), error.reason) from None
     except RecursionError:
         raise SettingsError(f"{file}: is nested too deep") from None
     except (ValueError, OverflowError) as error:
         # the parser's own slips: "\UFFFFFFFF" is no character, %YAML with a version of thousands of digits
         raise SettingsError(f"{file}: is not YAML: {str(error)[:200]}") from None
+
+
+def _not_yaml(text: str, file: str, index: int, why: str) -> SettingsError:
+    """The error about the line with this index, and the line itself where there is one."""
+    line = (text.splitlines() or [""])[index : index + 1]
+    shown = f": {_quoted(line[0])}" if line and line[0].strip() else ""
+    return SettingsError(f"{file}:{index + 1}: is not YAML: {why}{shown}")
 
 
 @dataclass(frozen=True, slots=True)

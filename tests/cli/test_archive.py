@@ -263,6 +263,7 @@ DAMAGE = {
     "another file": (lambda _: b"\x00\xff\n" * 50, "line 1: is no line of ours"),
     "a later version": (lambda text: text.replace(b'"version":1', b'"version":9'), "is of version 9"),
     "a tube's name": (lambda text: text.replace(MAIL.encode(), b"a\\nput"), "its tube: expected a tube name"),
+    "another encoding": (lambda text: text.decode().encode("utf-16"), "is not UTF-8 text but UTF-16: save it as UTF-8"),
     "empty": (lambda _: b"", "the file is empty"),
 }
 
@@ -279,6 +280,15 @@ def test_nothing_is_restored_from_a_file_that_is_damaged(queue: Queue, cli: Cli,
     assert says in said.err
     assert "Traceback" not in said.err
     assert "--skip-damaged restores the jobs that are whole" in said.err
+
+
+def test_what_an_editor_on_windows_adds_is_no_damage(queue: Queue, cli: Cli) -> None:
+    a_few(queue)
+    file = archived(cli)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    said = cli("restore", str(file), "--yes")
+    assert said.code == 0, said.err
+    assert len(lying(queue)) == 3
 
 
 def test_the_jobs_of_a_damaged_file_that_are_whole_can_be_restored(queue: Queue, cli: Cli) -> None:

@@ -30,6 +30,45 @@ def test_right_settings_are_printed_whole_and_without_secrets(right: Cli) -> Non
     assert "s3cret" not in said.out
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("s3cret".encode("utf-16"), "the file is not UTF-8 text but UTF-16: save it as UTF-8"),
+        (
+            "s3\u200bcret".encode(),
+            "an invisible character (U+200B ZERO WIDTH SPACE) inside a secret, in line 1, column 3",
+        ),
+        (b"# nothing yet\n", "the file is empty"),
+    ],
+)
+def test_a_secret_file_that_would_have_every_ping_refused_is_told_by_config_check_and_doctor(
+    right: Cli, content: bytes, says: str
+) -> None:
+    (right.directory / "tokens").write_bytes(content)
+    for command in (["config", "check"], ["doctor"]):
+        said = right(*command)
+        assert said.code == 78 if command[0] == "config" else said.code != 0
+        assert says in said.out + said.err
+        assert "cret\n" not in said.out + said.err
+
+
+def test_a_key_of_another_form_and_a_file_in_place_of_the_clients_secret_are_told(offline: Cli) -> None:
+    directory = offline.directory
+    (directory / "key").write_text("not-a-key\n")
+    (directory / "client-secret").write_text('{"type": "authorized_user", "client_secret": "s3cret"}')
+    offline.configure(
+        f'[glass]\nclient_id = "ours"\nclient_secret_file = "{directory}/client-secret"\n'
+        f'credentials_key_file = "{directory}/key"\n'
+    )
+    said = offline("config", "check")
+    assert said.code == 78
+    assert 'credentials_key_file = "' in said.err
+    assert "a key is not 32 bytes in URL-safe base64" in said.err
+    assert "client-secret" in said.err
+    assert "expected the OAuth client's secret on a line of its own" in said.err
+    assert "s3cret" not in said.out + said.err
+
+
 def test_json_has_seconds_and_bytes(right: Cli) -> None:
     found = right("config", "check", "--json").json
     assert (found["ok"], found["problems"]) == (True, [])

@@ -79,6 +79,36 @@ def test_the_consent_for_another_client_is_refused(glass: Cli) -> None:
     assert glass("users", "list", "--json").json["users"] == []
 
 
+@pytest.mark.parametrize("name", ["ж" * 60, "👓", "..", "u" * 512])
+def test_any_printable_id_that_a_ping_can_have_is_a_users(glass: Cli, name: str) -> None:
+    assert glass("users", "add", name, "--from", consent(glass)).code == 0
+    assert [user["user"] for user in glass("users", "list", "--json").json["users"]] == [name]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\u200bb", "u" * 513])
+def test_an_id_that_no_ping_can_have_is_a_mistake_of_the_command_line(glass: Cli, name: str) -> None:
+    said = glass("users", "add", name, "--from", consent(glass))
+    assert said.code == 2
+    assert "up to 512 printable characters" in said.err
+
+
+def test_a_token_json_without_a_type_is_taken(glass: Cli) -> None:
+    file = glass.directory / "token.json"
+    fields = {**{name: CONSENT[name] for name in CONSENT if name != "type"}, "token": "s3cret-access", "expiry": "x"}
+    file.write_bytes(json.dumps(fields, indent=2).encode("utf-8-sig"))
+    assert glass("users", "add", "ada", "--from", str(file)).code == 0
+
+
+def test_a_consent_to_nothing_of_glass_is_refused_with_the_scope_to_ask_for(glass: Cli) -> None:
+    file = glass.directory / "token.json"
+    file.write_text(json.dumps({**CONSENT, "scopes": ["openid"]}))
+    said = glass("users", "add", "ada", "--from", str(file))
+    assert said.code == 1
+    assert "is a consent to openid, which has nothing of Glass" in said.err
+    assert "https://www.googleapis.com/auth/glass.timeline" in said.err
+    assert glass("users", "list", "--json").json["users"] == []
+
+
 @pytest.mark.parametrize("changes", [{"type": "service_account"}, {"refresh_token": ""}])
 def test_a_file_that_is_no_consent_is_refused_without_its_content(glass: Cli, changes: dict[str, str]) -> None:
     said = glass("users", "add", "ada", "--from", consent(glass, **changes))

@@ -132,6 +132,8 @@ def unreadable() -> CredentialsError:
     [
         (answer(404, "notFound"), Drop, None, "gone: D"),
         (answer(410, "deleted"), Drop, None, "gone: D"),
+        (answer(404), Retry, None, "404 without a reason"),
+        (answer(410, **{"retry-after": "9"}), Retry, 9, "410 without a reason"),
         (answer(403, "rateLimitExceeded"), Retry, None, "rateLimitExceeded"),
         (answer(403, "RATE_LIMIT_EXCEEDED"), Retry, None, "RATE_LIMIT_EXCEEDED"),
         (answer(403, "userRateLimitExceeded", **{"retry-after": "9"}), Retry, 9, "userRateLimitExceeded"),
@@ -140,7 +142,7 @@ def unreadable() -> CredentialsError:
         (answer(403, "quotaExceeded", **{"retry-after": "9"}), Retry, 3600, "quota is used up"),
         (answer(403, "quotaExceeded", **{"retry-after": "7200"}), Retry, 7200, "quota is used up"),
         (answer(403, "insufficientPermissions"), Bury, None, "insufficientPermissions"),
-        (answer(403, "accessNotConfigured"), Bury, None, "accessNotConfigured"),
+        (answer(403, "accessNotConfigured"), Retry, None, "accessNotConfigured.*not enabled for this project"),
         (answer(403, "forbidden"), Bury, None, "forbidden"),
         (answer(403), Retry, None, "without a reason"),
         (answer(401, "authError"), Retry, None, "fresh access token"),
@@ -163,6 +165,8 @@ def unreadable() -> CredentialsError:
         (TransportError(OSError("x")), Retry, None, "cannot be reached"),
         (requests.ConnectionError("x"), Retry, None, "cannot be reached"),
         (requests.ReadTimeout("x"), Retry, None, "cannot be reached: ReadTimeout"),
+        (requests.exceptions.SSLError("certificate is not yet valid"), Retry, None, "cannot be reached: SSLError"),
+        (OSError(socket.EAI_AGAIN, "Temporary failure in name resolution"), Retry, None, "Temporary failure in name"),
         (requests.TooManyRedirects("x"), Retry, None, "redirect"),
         (requests.exceptions.ChunkedEncodingError("x"), Retry, None, "cut short"),
         (http.client.IncompleteRead(b"x"), Retry, None, "cut short"),
@@ -259,20 +263,21 @@ def chunked(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("body", "outcome"),
     [
-        (chunked(JPEG), None),
+        (chunked(JPEG), JPEG),
+        (b"0\r\n\r\n", b""),
         (chunked(JPEG)[:-5], "cut short"),
         (chunked(JPEG)[:1000], "cut short"),
-        (chunked(b""), "cut short"),
+        (b"", "cut short"),
         (b"zzz\r\n", "cut short"),
     ],
 )
-def test_the_end_of_a_chunked_download_is_checked(room: Room, user: str, body: bytes, outcome: str | None) -> None:
+def test_the_end_of_a_chunked_download_is_checked(room: Room, user: str, body: bytes, outcome: bytes | str) -> None:
     item = room.simulated.share(user)
     headers = {"Transfer-Encoding": "chunked", "Content-Type": "image/jpeg", "Connection": "close"}
     room.simulated.fail_next(MEDIA, 200, headers=headers, body=body)
     with room.account(user).media(item.id, item.attachments[0].id, 1 << 20) as pieces:
-        if outcome is None:
-            assert b"".join(pieces) == JPEG
+        if isinstance(outcome, bytes):
+            assert b"".join(pieces) == outcome
         else:
             with pytest.raises(Retry, match=outcome):
                 b"".join(pieces)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import multiprocessing
 import stat
 import threading
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.errors import CredentialsError, SettingsError, UserRevoked, UserUnknown
-from glassq.glass.credentials import CredentialStore, new_key, read_authorized_user
+from glassq.glass.credentials import CredentialStore, new_key
 from glassq.settings import parse
 
 if TYPE_CHECKING:
@@ -202,45 +201,3 @@ def test_a_writer_waits_for_the_lock_and_then_sees_what_was_written_meanwhile(
     writer.join(30)
     assert results == [False]
     assert store.get("115").refresh_token == "fresh"
-
-
-CONSENT = {"type": "authorized_user", "client_id": "c", "client_secret": "hush", "refresh_token": "r"}
-
-
-def test_an_authorized_user_is_read_from_a_file_or_from_text(tmp_path: Path) -> None:
-    text = json.dumps({**CONSENT, "scopes": ["s"], "universe_domain": "googleapis.com"})
-    (tmp_path / "ada.json").write_text(text)
-    for source in (tmp_path / "ada.json", str(tmp_path / "ada.json"), "\n" + text):
-        user = read_authorized_user(source)
-        assert (user.client_id, user.client_secret, user.refresh_token, user.scopes) == ("c", "hush", "r", ("s",))
-        assert "hush" not in repr(user)
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"type": "service_account"}, 'key "type": expected "authorized_user"'),
-        ({"type": None}, 'key "type"'),
-        ({"client_id": ""}, 'key "client_id": expected a text'),
-        ({"client_secret": 7}, 'key "client_secret": expected a text'),
-        ({"refresh_token": None}, 'key "refresh_token": expected a text'),
-        ({"scopes": "one"}, 'key "scopes": expected a list'),
-    ],
-)
-def test_a_wrong_authorized_user_is_refused_with_file_and_key(
-    tmp_path: Path, change: dict[str, object], expected: str
-) -> None:
-    (tmp_path / "ada.json").write_text(json.dumps({**CONSENT, **change}))
-    with pytest.raises(CredentialsError, match=expected) as caught:
-        read_authorized_user(tmp_path / "ada.json")
-    assert "ada.json" in str(caught.value)
-    assert "hush" not in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe"])
-def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "ada.json").write_bytes(content)
-    with pytest.raises(CredentialsError, match=r"ada\.json"):
-        read_authorized_user(tmp_path / "ada.json")
-    with pytest.raises(CredentialsError, match=r"none\.json: cannot be read"):
-        read_authorized_user(tmp_path / "none.json")

@@ -50,6 +50,15 @@ def test_no_two_attachments_share_a_name(one: tuple[str, str, str | None], other
     assert object_name(*one, "image/jpeg") != object_name(*other, "image/jpeg")
 
 
+@given(_parts, _parts, st.integers(1, 60))
+def test_no_two_attachments_of_long_ids_share_a_name(
+    one: tuple[str, str, str | None], other: tuple[str, str, str | None], times: int
+) -> None:
+    long = [(user * times, item, attachment and attachment * times) for user, item, attachment in (one, other)]
+    assume(long[0] != long[1])
+    assert object_name(*long[0], "image/jpeg") != object_name(*long[1], "image/jpeg")
+
+
 @given(_parts, _parts)
 def test_a_name_belongs_to_its_own_item_and_to_no_other(
     one: tuple[str, str, str | None], other: tuple[str, str, str | None]
@@ -96,10 +105,46 @@ def test_what_is_no_attachment_id_is_buried(attachment: object) -> None:
         check_attachment(attachment, "i")
 
 
-def test_a_name_longer_than_file_systems_take_is_buried() -> None:
-    assert len(object_name("u" * 200, "i", None, "image/jpeg")) <= MAX_NAME
-    with pytest.raises(Bury, match="of 255 bytes"):
-        object_name("é" * 43, "i", None, "image/jpeg")
+ITEM = "cc4bf15e-370d-4ebf-a2f3-1f1282623029"
+# What a person, or Google, may give as an id, and is longer as a file's name.
+LONG_USERS = ["ж" * 60, "é" * 43, "👓" * 40, "e\u0301" * 60, "." * 300, "u" * 512, "漢" * 512]
+LONG_ATTACHMENTS = [None, "ps:593", "%" * 256, "a" * 256, "-." * 128]
+
+
+@pytest.mark.parametrize("user", LONG_USERS)
+@pytest.mark.parametrize("attachment", LONG_ATTACHMENTS)
+@pytest.mark.parametrize("item", [ITEM, "i" * 128])
+def test_no_name_is_longer_than_file_systems_take(user: str, item: str, attachment: str | None) -> None:
+    name = object_name(user, item, attachment, "image/webp")
+    assert len(name.encode()) <= MAX_NAME
+    assert name == object_name(user, item, attachment, "image/webp")
+    assert name.startswith(prefix(user, item))
+    assert belongs(name, user, item)
+    assert not belongs(name, user + "x", item)
+    assert not belongs(name, user, item + "x")
+
+
+def test_long_ids_that_differ_in_their_last_character_have_names_that_differ() -> None:
+    users = [f"{'ж' * 60}{last}" for last in "абвг"]
+    attachments = [f"{'%' * 255}{last}" for last in "abcd"]
+    made = {object_name(user, ITEM, each, "image/jpeg") for user in users for each in attachments}
+    assert len(made) == len(users) * len(attachments)
+
+
+def test_a_shortened_part_is_no_part_that_another_id_has_whole() -> None:
+    short = object_name("ж" * 60, ITEM, None, "image/jpeg").split("-")[1]
+    assert object_name(short, ITEM, None, "image/jpeg") != object_name("ж" * 60, ITEM, None, "image/jpeg")
+
+
+def test_a_name_that_fits_stays_whole() -> None:
+    user = "u" * (MAX_NAME - len(f"ugi--{ITEM}.jpg"))
+    assert object_name(user, ITEM, None, "image/jpeg") == f"ugi-{user}-{ITEM}.jpg"
+    # beside it, the same user's names that do not fit
+    other = object_name(user, ITEM, "ps:1", "image/jpeg")
+    assert len(other) < MAX_NAME
+    for name in (f"ugi-{user}-{ITEM}.jpg", other):
+        assert belongs(name, user, ITEM)
+        assert name.startswith(prefix(user, ITEM))
 
 
 def test_an_empty_user_or_attachment_has_no_name() -> None:

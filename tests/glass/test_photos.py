@@ -79,7 +79,11 @@ def test_content_off_the_list_is_stored_as_bin(room: Room, user: str) -> None:
 
 @pytest.mark.parametrize(
     ("data", "stored_as"),
-    [(b"\xff\xd8\xff\xe0JFIF", "image/jpeg"), (b"<!DOCTYPE html><p>", "application/octet-stream")],
+    [
+        (b"\xff\xd8\xff\xe0JFIF", "image/jpeg"),
+        (b"<!DOCTYPE html><p>", "application/octet-stream"),
+        (b"", "application/octet-stream"),
+    ],
 )
 def test_the_first_bytes_decide_the_content_type_in_a_bucket(
     room: Room, user: str, monkeypatch: pytest.MonkeyPatch, data: bytes, stored_as: str
@@ -127,6 +131,29 @@ def test_two_pings_worked_at_once_store_the_photo_once(room: Room, user: str) ->
     assert len(results) == 2
     assert results[0] == results[1]
     assert only(room) == item.attachments[0].data
+
+
+def test_an_empty_photo_is_stored_as_an_empty_file_at_the_first_attempt(room: Room, user: str) -> None:
+    item = room.simulated.share(user, [Media("image/jpeg", b""), "png"])
+    result = room.share(user, item)
+    assert room.stored()[f"ugi-{USER}-{item.id}.jpg"] == b""
+    assert isinstance(result, dict)
+    assert (len(result["urls"]), result["bytes"]) == (2, len(item.attachments[1].data))
+    assert room.share(user, item) == result
+    assert room.asked(MEDIA) == 2
+
+
+@pytest.mark.parametrize("name", ["ж" * 60, "👓" * 100, "e\u0301" * 128, "..", "." * 300, "u" * 512])
+def test_a_user_whose_id_is_long_in_bytes_has_photos_stored_and_deleted(room: Room, name: str) -> None:
+    room.consent(name)
+    room.new_process(on_delete="delete")
+    item, other = room.simulated.share(name, ["jpeg", "png"]), room.simulated.share(name, ["jpeg"])
+    room.share(name, item)
+    names = sorted(room.stored())
+    assert sorted(room.stored().values()) == sorted(each.data for each in item.attachments)
+    room.share(name, other)
+    assert room.handle(room.ping(name, item, "DELETE")) == {"deleted": names}
+    assert only(room) == other.attachments[0].data
 
 
 # Which pings are worked
@@ -411,7 +438,7 @@ def test_credentials_that_cannot_be_read_now_are_tried_again_and_a_wrong_key_is_
         (403, "dailyLimitExceededUnreg", Retry, 3600),
         (403, "quotaExceeded", Retry, 3600),
         (403, "insufficientPermissions", Bury, None),
-        (403, "accessNotConfigured", Bury, None),
+        (403, "accessNotConfigured", Retry, None),
         (429, "rateLimitExceeded", Retry, None),
         (500, "backendError", Retry, None),
         (503, "backendError", Retry, None),

@@ -2,18 +2,31 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
+import subprocess
+import sys
 import traceback
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import google.auth.exceptions
 import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.api_core.exceptions import RetryError
-from google.auth.exceptions import MutualTLSChannelError, RefreshError, TransportError
+from google.auth.exceptions import (
+    DefaultCredentialsError,
+    MalformedError,
+    MutualTLSChannelError,
+    OAuthError,
+    RefreshError,
+    ResponseError,
+    TransportError,
+)
 
 from glassq.errors import Bury, Retry
 from glassq.glass.storage import open_storage
@@ -22,6 +35,7 @@ from glassq.glass.storage.verdicts import verdict
 from glassq.settings import StorageUrl
 from tests.conftest import free_port
 from tests.fakes.gcs import FakeGcs
+from tests.fakes.metadata import FakeMetadata
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -104,12 +118,25 @@ def test_a_video_goes_up_in_pieces(gcs: FakeGcs, storage: BucketStorage) -> None
 @pytest.mark.parametrize(
     ("status", "reason", "kind", "words"),
     [
+        # what can never be right
         (400, "invalid", Bury, "HTTP 400 said"),
-        (403, "forbidden", Bury, "grant roles/storage.objectUser on the bucket"),
+        (400, "required", Bury, "HTTP 400 said"),
         (403, "accountDisabled", Bury, "HTTP 403 said"),
+        (403, "insufficientPermissions", Bury, "HTTP 403 said"),
+        (403, "retentionPolicyNotMet", Bury, "HTTP 403 said"),
+        (405, "methodNotAllowed", Bury, "HTTP 405 said"),
+        (413, "uploadTooLarge", Bury, "HTTP 413 said"),
+        # what is not there yet, or never: a key, a permission, an API, a bucket
+        (403, "forbidden", Retry, "grant roles/storage.objectUser on the bucket"),
+        (403, "accessNotConfigured", Retry, "HTTP 403 said"),
+        (403, "", Retry, "HTTP 403 said"),
+        (404, "notFound", Retry, "the bucket does not exist"),
+        # what passes
         (403, "userRateLimitExceeded", Retry, "HTTP 403 said"),
-        (404, "notFound", Bury, "the bucket does not exist"),
+        (403, "quotaExceeded", Retry, "HTTP 403 said"),
         (408, "requestTimeout", Retry, "HTTP 408 said"),
+        (409, "conflict", Retry, "HTTP 409 said"),
+        (425, "tooEarly", Retry, "HTTP 425 said"),
         (429, "rateLimitExceeded", Retry, "HTTP 429 said"),
         (500, "internalError", Retry, "HTTP 500 said"),
         (503, "backendError", Retry, "HTTP 503 said"),
@@ -134,6 +161,33 @@ def test_an_error_answer_becomes_a_verdict(
     assert gcs.objects == {}
 
 
+# How the service has said it, and how the fake does.
+@pytest.mark.parametrize(
+    "message",
+    [
+        'Provided MD5 hash "AAAAAAAAAAAAAAAAAAAAAA==" doesn\'t match calculated MD5 hash "1B2M2Y8AsgTpgAmY7PhCfg==".',
+        'Provided CRC32C "AAAAAA==" doesn\'t match calculated CRC32C "wdBDMA==".',
+        "Provided crc32c hash doesn't match the one calculated: 'AAAAAA=='.",
+        "The Content-MD5 you specified did not match what we received: checksum mismatch; they do not match.",
+    ],
+)
+def test_a_photo_that_was_damaged_under_way_is_sent_again(gcs: FakeGcs, storage: BucketStorage, message: str) -> None:
+    gcs.fail_next("multipart", 400, reason="invalid", message=message)
+    with pytest.raises(Retry, match=r"cannot store a\.jpg: the bytes arrived changed"):
+        write(storage, "a.jpg", b"x")
+    gcs.fail_next("chunk", 400, reason="invalid", message=message)
+    with pytest.raises(Retry, match=r"cannot store a\.mp4: the bytes arrived changed"):
+        write(storage, "a.mp4", bytes(9 * MIB))
+    assert gcs.objects == {}
+
+
+def test_a_quota_that_is_used_up_is_asked_for_again_in_an_hour(gcs: FakeGcs, storage: BucketStorage) -> None:
+    gcs.fail_next("multipart", 403, reason="quotaExceeded", headers={"Retry-After": "9"})
+    with pytest.raises(Retry) as caught:
+        write(storage, "a.jpg", b"x")
+    assert caught.value.delay == 3600
+
+
 def test_a_server_that_asks_to_wait_is_heard(gcs: FakeGcs, storage: BucketStorage) -> None:
     later = format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True)
     for asked, expected in {"17": 17, later: pytest.approx(600, abs=60), "soon": None}.items():
@@ -146,7 +200,7 @@ def test_a_server_that_asks_to_wait_is_heard(gcs: FakeGcs, storage: BucketStorag
 def test_a_missing_bucket_is_told(gcs: FakeGcs) -> None:
     storage = BucketStorage("other", endpoint=gcs.url)
     assert storage.find("a.jpg") is None
-    with pytest.raises(Bury, match=r"gs://other cannot store a\.jpg: the bucket does not exist"):
+    with pytest.raises(Retry, match=r"gs://other cannot store a\.jpg: the bucket does not exist; create it"):
         write(storage, "a.jpg", b"x")
     storage.close()
 
@@ -252,7 +306,24 @@ class TestWithAServiceAccount:
         assert write(account, "a.jpg", b"x").created
         assert [request.operation for request in gcs.asked()] == ["token", "multipart"]
 
-    @pytest.mark.parametrize("error", ["invalid_grant", "invalid_client", "unauthorized_client", "invalid_scope"])
+    @pytest.mark.parametrize(
+        "description",
+        [
+            "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.",
+            "Invalid JWT Signature.",
+            "Invalid grant: account not found",
+        ],
+    )
+    def test_a_clock_that_is_off_or_a_key_that_is_new_is_worth_another_try(
+        self, gcs: FakeGcs, account: Storage, description: str
+    ) -> None:
+        said = {"error": "invalid_grant", "error_description": description}
+        gcs.fail_next("token", 400, body=json.dumps(said).encode())
+        with pytest.raises(Retry, match=rf"\(invalid_grant {re.escape(description)}\); clock and key right\?"):
+            account.find("a.jpg")
+        assert account.find("a.jpg") is None
+
+    @pytest.mark.parametrize("error", ["invalid_client", "unauthorized_client", "invalid_scope"])
     def test_a_key_that_is_not_accepted_is_the_operators(self, gcs: FakeGcs, account: Storage, error: str) -> None:
         said = {"error": error, "error_description": "Invalid JWT Signature."}
         gcs.fail_next("token", 400, body=json.dumps(said).encode())
@@ -266,7 +337,7 @@ class TestWithAServiceAccount:
 
     def test_a_token_that_is_not_accepted_is_told(self, gcs: FakeGcs, account: Storage) -> None:
         gcs.fail_next("get", 401, reason="authError", message="Invalid Credentials", times=5)
-        with pytest.raises(Bury, match=r"the credentials are not accepted \(HTTP 401 Invalid Credentials\)"):
+        with pytest.raises(Retry, match=r"the credentials are not accepted \(HTTP 401 Invalid Credentials\)"):
             account.find("a.jpg")
 
     @pytest.mark.parametrize("content", [None, "{", '{"type": "service_account"}'])
@@ -278,6 +349,46 @@ class TestWithAServiceAccount:
         with pytest.raises(Bury, match="gs://photos cannot be opened: no usable Google credentials") as caught:
             open_storage(StorageUrl("gs://photos"))
         assert str(key_file) in caught.value.reason
+
+    def test_a_key_file_that_an_editor_changed_says_what_is_wrong_with_it(self, key_file: Path) -> None:
+        key_file.write_bytes(b"\xef\xbb\xbf" + key_file.read_bytes())
+        with pytest.raises(Bury, match=r"is not a valid json file\..*BOM"):
+            open_storage(StorageUrl("gs://photos"))
+
+
+# google-auth reads its variables when it is imported: each machine is a process.
+ON_A_MACHINE = """
+from glassq.errors import Verdict
+from glassq.glass.storage import open_storage
+from glassq.settings import StorageUrl
+try:
+    storage = open_storage(StorageUrl("gs://photos"))
+    print(storage.write("a.jpg", [b"x"], content_type="image/jpeg", metadata={}, timeout=30))
+except Verdict as verdict:
+    print(type(verdict).__name__, verdict.reason)
+"""
+
+
+def on_a_machine(gcs: FakeGcs, metadata: str, home: Path) -> str:
+    """What storing comes to on a virtual machine without a key file, whose metadata server is there."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("GOOGLE_", "STORAGE_"))}
+    env |= {"GCE_METADATA_HOST": metadata, "GCE_METADATA_IP": metadata, "HOME": str(home)}
+    env |= {"GCE_METADATA_TIMEOUT": "1", "GCE_METADATA_DETECT_RETRIES": "1", "API_ENDPOINT_OVERRIDE": gcs.url}
+    done = subprocess.run([sys.executable, "-c", ON_A_MACHINE], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_machine_whose_metadata_server_is_not_up_yet_tries_again(gcs: FakeGcs, tmp_path: Path) -> None:
+    said = on_a_machine(gcs, f"127.0.0.1:{free_port()}", tmp_path)
+    assert said.startswith("Retry gs://photos cannot be opened: no Google credentials now: GOOGLE_APPLICATION_CRED")
+
+
+def test_a_machine_that_gets_no_token_yet_tries_again_and_then_stores(gcs: FakeGcs, tmp_path: Path) -> None:
+    with FakeMetadata({"/token": 404}) as metadata:
+        assert on_a_machine(gcs, metadata.host, tmp_path).startswith("Retry gs://photos cannot store a.jpg: ")
+        metadata.failing.clear()
+        assert on_a_machine(gcs, metadata.host, tmp_path).startswith("Stored(url='gs://photos/a.jpg', size=1")
 
 
 def test_googles_own_variable_for_an_emulator_works(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,6 +407,18 @@ def test_googles_own_variable_for_an_emulator_works(gcs: FakeGcs, monkeypatch: p
         (TransportError(requests.ConnectionError()), Retry, "token endpoint cannot be reached"),
         (RefreshError("text", "<html>"), Retry, "gives no token now"),
         (RefreshError("text", {"error": "internal_failure"}), Retry, "gives no token now"),
+        (TransportError(requests.exceptions.SSLError("not yet valid")), Retry, "token endpoint cannot be reached"),
+        (ResponseError("cut short"), Retry, "token endpoint cannot be reached"),
+        (google.auth.exceptions.TimeoutError("late"), Retry, "token endpoint cannot be reached"),
+        (OAuthError("Error code 500", "<html>"), Retry, "gives no token now"),
+        (RefreshError("text", {"error": "invalid_grant"}), Retry, "clock and key right"),
+        (RefreshError("text", {"error": "invalid_scope"}), Bury, "clock and key right"),
+        (DefaultCredentialsError("Your default credentials were not found. To set up"), Retry, "no metadata server"),
+        (DefaultCredentialsError("File k.json was not found."), Bury, "(File k.json was not found.)"),
+        (MalformedError("no key"), Bury, "no usable Google credentials"),
+        (PermissionError(errno.EACCES, "Permission denied", "k.json"), Retry, "t: k.json cannot be used: Permission"),
+        (requests.exceptions.SSLError("not yet valid"), Retry, "the connection failed: SSLError"),
+        (requests.ConnectionError("Name or service not known"), Retry, "the connection failed: ConnectionError"),
         (MutualTLSChannelError("no certificate"), Bury, "cannot be used: no certificate"),
         (RetryError("late", requests.ConnectTimeout()), Retry, "failed: ConnectTimeout"),
         (RetryError("late", None), Retry, "failed: RetryError"),

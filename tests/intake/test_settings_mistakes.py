@@ -80,13 +80,17 @@ def test_mistakes_that_concern_the_pool_alone_are_told_and_keep_no_ping_out(
     ("text", "tokens", "expected"),
     [
         (None, TOKEN, ["glassq.toml", "cannot be read", "No such file"]),
-        ("[intake\n", TOKEN, ["glassq.toml", "is not TOML", "line 1"]),
+        ("[intake\n", TOKEN, ["glassq.toml", "is not TOML", "line 1", ": [intake"]),
         (
             GOOD + "[intake]\nworker = 2\n",
             TOKEN,
             ["glassq.toml", "unknown key [intake] worker", "did you mean workers?"],
         ),
-        (GOOD + "[intake]\nworkers = 0\n", TOKEN, ["[intake] workers = 0", "expected `int` >= 1"]),
+        (
+            GOOD + "[intake]\nworkers = 0\n",
+            TOKEN,
+            ["[intake] workers = 0", "expected a whole number, at least 1 (line 5)"],
+        ),
         (GOOD + '[intake]\nbind = "8080"\n', TOKEN, ['[intake] bind = "8080"', 'expected "HOST:PORT"']),
         (GOOD + '[intake]\nmax_body = "33KiB"\n', TOKEN, ['[intake] max_body = "33KiB"', "1B to 32KiB"]),
         (GOOD + '[intake]\nrequest_timeout = "10"\n', TOKEN, ['request_timeout = "10"', 'duration such as "500ms"']),
@@ -110,6 +114,13 @@ def test_settings_that_cannot_be_used_are_named_in_one_line_and_exit_78(
     code, said = start(tmp_path, text, tokens=tokens)
     assert_one_line(said, *expected)
     assert code == EX_CONFIG
+
+
+def test_a_token_file_as_an_editor_on_windows_saves_it_takes_pings(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, tokens=f"\ufeff{TOKEN} \r\n")
+    assert web.ask(request()).status == 200
 
 
 def test_an_address_in_use_is_named_in_one_line_and_may_be_tried_again(tmp_path: Path) -> None:

@@ -257,7 +257,8 @@ MISTAKES = [
     ("queue:\n- default\n", "2: queue number 1: expected a mapping with a name, such as - name: mail"),
     ("queue:\n-\n", "2: queue number 1: expected a mapping with a name"),
     # not YAML
-    ("queue:\n\t- name: x\n", "2: is not YAML: found character '\\t' that cannot start any token"),
+    ("queue:\n\t- name: x\n", "2: is not YAML: found character '\\t' that cannot start any token: \"\\t- name: x\""),
+    ("queue:\n- name: x\n  rate: a: b\n", '3: is not YAML: mapping values are not allowed here: "  rate: a: b"'),
     ("queue: [\n", "2: is not YAML: expected the node content"),
     ("queue:\n- name: *x\n", "2: is not YAML: found undefined alias"),
     ("queue: []\n---\nqueue: []\n", "2: is not YAML: but found another document"),
@@ -385,6 +386,15 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"queue: \xff\n")
     with pytest.raises(SettingsError, match=r"queue\.yaml: is not UTF-8 text"):
         load(str(file))
+    file.write_bytes(queue().encode("utf-16"))
+    with pytest.raises(SettingsError, match=r"queue\.yaml: is not UTF-8 text but UTF-16: save it as UTF-8"):
+        load(str(file))
+
+
+def test_what_an_editor_on_windows_adds_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "queue.yaml"
+    file.write_bytes(queue("rate: 2/s").replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load(str(file)) == {"default": DEFAULT, "x": PushQueue(name="x", rate=2.0)}
 
 
 def test_a_huge_file_is_refused_without_reading_it(tmp_path: Path) -> None:

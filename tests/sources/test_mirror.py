@@ -79,6 +79,13 @@ def test_a_ping_without_a_right_token_is_403_in_the_same_words(token: Any) -> No
     assert (found.status, str(found)) == (403, str(refusal(ping(verifyToken="wrong"))))
 
 
+def test_a_subscription_that_was_made_with_an_invisible_character_in_its_token_is_genuine() -> None:
+    for token in (f"\ufeff{TOKEN}", f"{TOKEN[:3]}\u200b{TOKEN[3:]}\u00a0"):
+        assert MIRROR.check(ping(verifyToken=token))
+    for token in (f"\ufeff{TOKEN}x", "\ufeff", f"\ufeff {TOKEN}"):
+        assert refusal(ping(verifyToken=token)).status == 403
+
+
 def test_who_has_no_token_learns_nothing_of_what_else_is_wrong() -> None:
     assert refusal(b'{"itemId": 5}').status == 403
 

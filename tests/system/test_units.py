@@ -31,7 +31,7 @@ def lines(unit: str) -> list[str]:
 
 def drop_ins(settings: str, tmp_path: Path) -> dict[str, str]:
     """What the generator makes of a glassq.toml: the text of each drop-in, by its unit."""
-    (tmp_path / "glassq.toml").write_text(settings)
+    (tmp_path / "glassq.toml").write_bytes(settings.encode())
     made = tmp_path / "made"
     made.mkdir()
     run(GENERATOR, made, made, made, GLASSQ_CONFIG=tmp_path / "glassq.toml")
@@ -82,6 +82,13 @@ def test_the_address_of_the_intake_is_that_of_its_settings(tmp_path: Path) -> No
     made = drop_ins('[queue]\nurl = "beanstalk:///q"\n[intake] # here\n bind = "0.0.0.0:81"\n', tmp_path)
     assert made.keys() == {"glassq-web.socket"}
     assert made["glassq-web.socket"].splitlines()[1:] == ["[Socket]", "ListenStream=", "ListenStream=0.0.0.0:81"]
+
+
+def test_what_an_editor_on_windows_adds_hides_no_address(tmp_path: Path) -> None:
+    text = '\ufeff[intake]\r\nbind = "0.0.0.0:81"\r\n[queue]\r\nurl = "beanstalk:///q"\r\n'
+    made = drop_ins(text, tmp_path)
+    assert made["glassq-web.socket"].splitlines()[1:] == ["[Socket]", "ListenStream=", "ListenStream=0.0.0.0:81"]
+    assert list(made) == ["glassq-web.socket"]
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,72 @@
 """What a failed call of Google Cloud Storage means for the delivery.
 
+A failure that passes by itself, or that may be gone once a machine is up, a key is known everywhere or a permission has
+spread, is a Retry: the delivery's budget bounds the tries. Only what can never be right for this request is a Bury.
 The statuses and reasons are those of the JSON API ("HTTP status and error codes for JSON").
 """
 
 from __future__ import annotations
 
 import errno
+import re
 from http import HTTPStatus
 from typing import Any
 
 from google.api_core.exceptions import RetryError
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, RefreshError, TransportError
+from google.auth.exceptions import (
+    DefaultCredentialsError,
+    GoogleAuthError,
+    OAuthError,
+    RefreshError,
+    ResponseError,
+    TimeoutError,  # noqa: A004 - google-auth's own, which is not Python's
+    TransportError,
+)
 from google.cloud.storage.exceptions import DataCorruption
 
 from glassq.errors import Bury, Retry
-from glassq.glass.verdicts import retry_after
+from glassq.glass.verdicts import QUOTA_DELAY, retry_after
 
 # Characters of a server's own words that are worth keeping.
 _MAX_WORDS = 300
-# A 403 that only means "too fast".
-_TOO_FAST = {"rateLimitExceeded", "userRateLimitExceeded"}
-# OAuth's errors (RFC 6749, 5.2) that are our set-up's, not the moment's.
-_CREDENTIALS_WRONG = {"invalid_grant", "invalid_client", "unauthorized_client", "invalid_scope"}
+# How google-auth begins where it has looked everywhere. The metadata server of a machine that boots is not up yet.
+_NONE_FOUND = "Your default credentials were not found"
+# OAuth's errors (RFC 6749, 5.2) that are our set-up's, not the moment's. invalid_grant is not among them: it also says
+# that our clock is off, or that a key is so new that not every server knows it.
+_CREDENTIALS_WRONG = {"invalid_client", "unauthorized_client", "invalid_scope"}
+# Statuses that a repetition may not get again. 401, 403 and 404 are explained below.
+_PASSES = {
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.TOO_EARLY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+}
+# A new key, permission or bucket takes minutes to be known everywhere, and an operator can still make what is missing.
 _HINTS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "the credentials are not accepted",
     HTTPStatus.FORBIDDEN: "not allowed; grant roles/storage.objectUser on the bucket to this service account",
     HTTPStatus.NOT_FOUND: "the bucket does not exist; create it, or mend [storage] url",
 }
+# A 403 that only means "too fast", one for a quota that is used up, and those that stay.
+_TOO_FAST = {"rateLimitExceeded", "userRateLimitExceeded"}
+_QUOTA = {"quotaExceeded", "dailyLimitExceeded"}
+_REFUSED_FOR_GOOD = {
+    "accountDisabled",
+    "countryBlocked",
+    "insufficientPermissions",
+    "objectUnderActiveHold",
+    "retentionPolicyNotMet",
+    "sslRequired",
+}
+# A 400 for content whose checksum is not the one that was announced: it was damaged under way.
+_DAMAGED = re.compile(r"\b(?:md5|crc32c|checksum|digest|hash)\b.*\bmatch", re.IGNORECASE | re.DOTALL)
 
 
 def verdict(error: Exception, trouble: str) -> Retry | Bury:
-    """Retry for what may pass (network, 408, 429, 5xx, the token endpoint), Bury for what an operator must mend.
+    """Retry for what may pass, Bury for what never will; see above.
 
     `trouble` says what could not be done; it starts the reason.
     """
@@ -54,30 +90,46 @@ def status(error: Exception) -> int | None:
 
 def _of_answer(response: Any, code: int, trouble: str) -> Retry | Bury:
     words, reasons = _said(response)
-    headers = getattr(response, "headers", {})
+    said = f"HTTP {code} {words}".rstrip()
     # 404 and 410 also say that a resumable upload's session has ended: begin again ("Resumable uploads").
     session_lost = code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) and "upload_id=" in getattr(response, "url", "")
-    passes = code in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or not 400 <= code < 500
-    if passes or session_lost or reasons & _TOO_FAST:
-        return Retry(f"{trouble}: HTTP {code} {words}".rstrip(), retry_after(headers.get("Retry-After")))
-    hint = _HINTS.get(code)
-    said = f"HTTP {code} {words}".rstrip()
-    return Bury(f"{trouble}: {hint} ({said})" if hint else f"{trouble}: {said}")
+    hint = "" if session_lost or reasons & (_TOO_FAST | _QUOTA) else _HINTS.get(code, "")
+    if code == HTTPStatus.BAD_REQUEST and _DAMAGED.search(words):
+        return Retry(f"{trouble}: the bytes arrived changed ({said})")
+    reason = f"{trouble}: {hint} ({said})" if hint else f"{trouble}: {said}"
+    passes = code in _PASSES or not 400 <= code < 500
+    if not (passes or session_lost) or (code == HTTPStatus.FORBIDDEN and reasons & _REFUSED_FOR_GOOD):
+        return Bury(reason)
+    delay = retry_after(getattr(response, "headers", {}).get("Retry-After"))
+    return Retry(reason, max(QUOTA_DELAY, delay or 0.0) if reasons & _QUOTA else delay)
 
 
 def _of_credentials(error: GoogleAuthError, trouble: str) -> Retry | Bury:
     if isinstance(error, DefaultCredentialsError):
-        words = str(error.args[0] if error.args else "")[:_MAX_WORDS]
-        return Bury(f"{trouble}: no usable Google credentials, see GOOGLE_APPLICATION_CREDENTIALS ({words})")
-    if isinstance(error, TransportError):
+        return _of_missing(error, trouble)
+    if isinstance(error, TransportError | ResponseError | TimeoutError):
         return Retry(f"{trouble}: Google's token endpoint cannot be reached")
-    if isinstance(error, RefreshError):
+    if isinstance(error, RefreshError | OAuthError):
         answer = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], dict) else {}
-        if answer.get("error") not in _CREDENTIALS_WRONG:
-            return Retry(f"{trouble}: Google's token endpoint gives no token now")
-        said = f"{answer['error']} {answer.get('error_description', '')}".strip()[:_MAX_WORDS]
-        return Bury(f"{trouble}: Google does not accept the service account's key ({said}); clock and key right?")
+        code = str(answer.get("error", ""))
+        said = f"{code} {answer.get('error_description', '')}".strip()[:_MAX_WORDS]
+        refused = f"{trouble}: Google does not accept the service account's key ({said}); clock and key right?"
+        if code in _CREDENTIALS_WRONG:
+            return Bury(refused)
+        return Retry(refused if code == "invalid_grant" else f"{trouble}: Google's token endpoint gives no token now")
     return Bury(f"{trouble}: the Google credentials cannot be used: {str(error)[:_MAX_WORDS]}")
+
+
+def _of_missing(error: DefaultCredentialsError, trouble: str) -> Retry | Bury:
+    words = str(error.args[0] if error.args else "")[:_MAX_WORDS]
+    if words.startswith(_NONE_FOUND):
+        places = "GOOGLE_APPLICATION_CREDENTIALS names no file, and no metadata server answers"
+        return Retry(f"{trouble}: no Google credentials now: {places}")
+    # of a file that is not JSON, the second argument says why
+    why = f": {error.args[1]}" if len(error.args) > 1 else ""
+    return Bury(
+        f"{trouble}: no usable Google credentials, see GOOGLE_APPLICATION_CREDENTIALS ({words}{why[:_MAX_WORDS]})"
+    )
 
 
 def _response(error: Exception) -> Any:
@@ -97,4 +149,6 @@ def _said(response: Any) -> tuple[str, set[str]]:
 def _in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "no space left for temporary files"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be used: {error.strerror}"
     return f"the connection failed: {getattr(error, 'strerror', None) or type(error).__name__}"

@@ -1,0 +1,230 @@
+"""Words for what is wrong in a TOML settings file: the line, the key, the value, what is expected there.
+
+Every message is one line. Values of keys that look like secrets, and passwords in URLs, are masked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from glassq.files import name_of
+from glassq.mask import MASK, masked_body, masked_text
+from glassq.values import SecretFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Of a line or a value of the file, so many characters are shown; and so many of a line are looked at.
+MAX_SHOWN = 120
+_MAX_LINE = 2000
+
+# A secret in place of the path of its file.
+_NO_PATH = re.compile(r"""((?:token|secret|key)s?_file=)(?!["']?[/$.~])\S.*""")
+# else it says "at end of document"
+_WHERE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
+# What tomllib says, and what to do about it; tomllib's own words for all else.
+_SYNTAX = {
+    "Invalid value": "expected a value: a number, true, false, or a text in quotes",
+    "Illegal character '\\n'": "a text without its closing quote",
+    "Expected '=' after a key in a key/value pair": "expected KEY = VALUE",
+    "Expected newline or end of document after a statement": "something follows the value",
+    "Cannot overwrite a value": "the key is there twice",
+}
+_EXPECTED = {
+    "int": "a whole number",
+    "bool": "true or false",
+    "str": "a text in quotes",
+    "object": "a section in brackets, such as [queue]",
+    "array": "sections in double brackets, such as [[routes]]",
+}
+_FOUND: dict[type, str] = {bool: "", int: "the number ", float: "the number ", str: "the text "}
+
+
+def syntax(error: tomllib.TOMLDecodeError, text: str, root: type) -> str:
+    """What keeps the text from being TOML, and the line itself. `root` is the struct that the file describes."""
+    lines = text.split("\n")
+    match = _WHERE.fullmatch(str(error))
+    if match:
+        twice = match[1].startswith("Cannot declare")
+        words = "the section is there twice" if twice else _SYNTAX.get(match[1], _lower(match[1]))
+        number, column = int(match[2]), f", column {match[3]}"
+    else:
+        words, number, column = "what begins here does not end", _begun(lines), ""
+    line = lines[number - 1] if number <= len(lines) else ""
+    return f"is not TOML: {words}{_odd(line)} (line {number}{column}): {_shown_line(line, root)}"
+
+
+def value(error: msgspec.ValidationError, text: str, document: dict[str, Any], root: type) -> str:
+    """msgspec's message ("... - at `$.queue.ttr`") as: key, value, what is expected, line."""
+    said, _, path = str(error).partition(" - at `$")
+    names = [name or index for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path)]
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", said)
+    if unknown:
+        key, known = [*names, unknown[1]], _fields(_type_at(root, names))
+        return f"unknown key {place(key)}{_did_you_mean(unknown[1], known)}{located(text, key)}"
+    missing = re.fullmatch(r"Object missing required field `(.*)`", said)
+    if missing:
+        return f"missing key {place([*names, missing[1]])}{located(text, names)}"
+    names = _named(document, names, root)
+    found = _get(document, names)
+    expected = _expected(said, found, root, names)
+    # what is wrong with the path of a secret's file is mostly that the secret itself stands there
+    shown = f'"{MASK}"' if _type_at(root, names) is SecretFile and found else _shown_value(names[-1], found)
+    return f"{place(names)} = {shown}: {expected}{located(text, names)}"
+
+
+def place(key: Sequence[str]) -> str:
+    """A key by the names that lead to it, as people write it: [queue] ttr."""
+    *section, name = key
+    return f"[{'.'.join(section)}] {name}" if section else name
+
+
+def located(text: str, key: Sequence[str]) -> str:
+    """ " (line N)" for the line where the key stands; "" where the text does not have it."""
+    lines = text.split("\n")
+    low, high = 0, len(lines)
+    if not _holds(lines, key):
+        return ""
+    # the text up to a line holds the key from that line on, so halving finds it
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _holds(lines[:middle], key) else (middle, high)
+    return f" (line {_begun(lines[:low])})"
+
+
+def _holds(lines: list[str], key: Sequence[str]) -> bool:
+    """Whether the lines, without a last statement that is not whole, have the key."""
+    document = _parsed(lines[: _begun(lines) - 1]) or {}
+    try:
+        _get(document, key)
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True
+
+
+def _begun(lines: list[str]) -> int:
+    """The number of the line where a last statement begins that is not whole; the next line's where all are."""
+    end = len(lines)
+    while end and _parsed(lines[:end]) is None:
+        end -= 1
+    return end + 1
+
+
+def _parsed(lines: list[str]) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads("\n".join(lines) + "\n")
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _get(found: Any, names: Sequence[str]) -> Any:
+    for name in names:
+        found = found[int(name)] if isinstance(found, list) and name.isdigit() else found[name]
+    return found
+
+
+def _named(document: dict[str, Any], names: list[str], root: type) -> list[str]:
+    """The names, with the key in a table of free names in place of msgspec's "..."."""
+    if not names or names[-1] != "...":
+        return names
+    table, kind = _get(document, names[:-1]), get_args(_type_at(root, names[:-1]))[-1]
+    return [*names[:-1], *[name for name, each in table.items() if not _fits(kind, each)][:1]]
+
+
+def _fits(kind: type, found: object) -> bool:
+    try:
+        return isinstance(found, str) and bool(kind(found))
+    except ValueError:
+        return False
+
+
+def _expected(said: str, found: Any, root: type, names: Sequence[str]) -> str:
+    if said.startswith("Invalid enum value"):
+        words = get_args(_type_at(root, names))
+        return f"expected one of: {', '.join(words)}{_close(str(found), words)}"
+    match = re.fullmatch(r"Expected `(\w+)[^`]*`(?:, got `\w+`| >= (\d+))", said)
+    if not match or match[1] not in _EXPECTED:
+        return _lower(said)
+    if match[2]:
+        return f"expected {_EXPECTED[match[1]]}, at least {match[2]}"
+    hint = "; write it without quotes" if _is_quoted(match[1], found) else ""
+    return f"expected {_EXPECTED[match[1]]}, found {_found(names[-1], found)}{hint}"
+
+
+def _is_quoted(kind: str, found: Any) -> bool:
+    return isinstance(found, str) and (found.isdecimal() if kind == "int" else found in ("true", "false"))
+
+
+def _found(name: str, found: Any) -> str:
+    if isinstance(found, list | dict):
+        return "a list" if isinstance(found, list) else "a section"
+    return f"{_FOUND.get(type(found), 'the date ')}{_shown_value(name, found)}"
+
+
+def _shown_value(name: str, found: Any) -> str:
+    """The value as JSON, without secrets."""
+    return _bounded(msgspec.json.encode(masked_body(msgspec.json.encode({name: found}))[name]).decode())
+
+
+def _shown_line(line: str, root: type) -> str:
+    """The line, without what may be a secret in it."""
+    line = line.strip()[:_MAX_LINE]
+    first = re.split(r"[\s.=]", line, maxsplit=1)[0]
+    if "=" not in line and not line.startswith(("[", "#")) and first not in _all_names(root):
+        # perhaps a secret that was pasted here
+        return MASK
+    pairs = re.sub(r"\s*=\s*", "=", line)
+    masked = masked_text(_NO_PATH.sub(rf"\1{MASK}", pairs))
+    return _bounded(line if masked == pairs else masked)
+
+
+def _bounded(text: str) -> str:
+    text = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _odd(line: str) -> str:
+    """A hint at a character that looks like a quote or a space and is none."""
+    odd = next((char for char in line.strip() if char in "“”„‘’" or not (char.isprintable() or char == "\t")), None)
+    return f"; the line holds {name_of(odd)}" if odd else ""
+
+
+def _did_you_mean(unknown: str, fields: dict[str, Any]) -> str:
+    # these two are not written in the file
+    known = [name for name in fields if name not in ("file", "ignored")]
+    return _close(unknown, known) or (f"; expected one of: {', '.join(known)}" if known else "")
+
+
+def _close(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _type_at(kind: Any, names: Sequence[str]) -> Any:
+    """The annotation of what these names lead to; None where that cannot be known."""
+    for name in names:
+        kind = _fields(kind).get(name) if not (name.isdigit() or name == "...") else kind
+    return kind
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """The fields of the struct that an annotation is about (`Push | None`, `tuple[Route, ...]`), and their types."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return get_type_hints(kind)
+    if get_origin(kind) in (None, Literal):
+        return {}
+    return next((fields for part in get_args(kind) if (fields := _fields(part))), {})
+
+
+def _all_names(kind: Any) -> set[str]:
+    fields = _fields(kind)
+    return set(fields).union(*(_all_names(each) for each in fields.values()))
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
