@@ -54,7 +54,7 @@ _TO_DO: tuple[tuple[tuple[type, ...], str], ...] = (
 def as_handler(function: Callable[..., Any], where: str) -> Callable[..., Any]:
     """The function as one of (delivery, context). Raises SettingsError, which begins with `where`, for what is none."""
     try:
-        _refuse_async(function)
+        refuse_async(function)
         way = _way(function, set()) or BOTH
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from None
@@ -94,7 +94,7 @@ def _unfinished(what: str) -> Bury:
 # -- what runs when it is called ---------------------------------------------------------------------------------------
 
 
-def _refuse_async(function: object) -> None:
+def refuse_async(function: object) -> None:
     """Raises ValueError for a function whose call would only begin its work: a delivery would count as done."""
     for layer in _layers(function):
         for is_such, kind in _ASYNC:

@@ -40,8 +40,10 @@ _EXPECTED = {
     "bool": "true or false",
     "str": "a text in quotes",
     "object": "a section in brackets, such as [queue]",
-    "array": "sections in double brackets, such as [[routes]]",
+    "array": 'a list in brackets, such as ["one", "two"]',
 }
+# A list at the top of the file holds sections.
+_SECTIONS = "sections in double brackets, such as [[routes]]"
 _FOUND: dict[type, str] = {bool: "", int: "the number ", float: "the number ", str: "the text "}
 
 
@@ -153,7 +155,8 @@ def _expected(said: str, found: Any, root: type, names: Sequence[str]) -> str:
     if match[2]:
         return f"expected {_EXPECTED[match[1]]}, at least {match[2]}"
     hint = "; write it without quotes" if _is_quoted(match[1], found) else ""
-    return f"expected {_EXPECTED[match[1]]}, found {_found(names[-1], found)}{hint}"
+    words = _SECTIONS if match[1] == "array" and len(names) == 1 else _EXPECTED[match[1]]
+    return f"expected {words}, found {_found(names[-1], found)}{hint}"
 
 
 def _is_quoted(kind: str, found: Any) -> bool:

@@ -84,8 +84,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"routes"}
     ),
     "push": frozenset(
-        {"errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "final_response", "routes"}
-        | {"queues", "ledger"}
+        {"errors", "files", "handler", "headers", "log", "mask", "delivery", "settings", "values", "final_response"}
+        | {"routes", "queues", "ledger"}
     ),
     # for the tests of others; nothing of ours imports it
     "testing": frozenset({"errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"}),

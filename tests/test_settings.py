@@ -139,7 +139,10 @@ MISTAKES = [
     (ROUTE.replace("mirror", "push") + 'url = "http://h/a"\n', "expected a path such as"),
     (ROUTE.replace("mirror", "push") + 'url = ""\n', '[routes.0] url = "": expected a path such as'),
     (ROUTE.replace("mirror", "push") + "url = 7\n", "[routes.0] url = 7: expected a path such as"),
-    (at("push", 'deferred = "app.tasks"'), '[push] deferred = "app.tasks": expected `array`, got `str`'),
+    (
+        at("push", 'deferred = "app.tasks"'),
+        '[push] deferred = "app.tasks": expected a list in brackets, such as ["one", "two"], found the text',
+    ),
     (
         at("push", 'deferred = ["app.tasks:f"]'),
         '"app.tasks:f": expected the full name of a module, such as "app.tasks"',

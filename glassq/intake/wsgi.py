@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
+import importlib
 import os
 import re
 import time
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import Application
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from glassq import log
 from glassq.errors import SettingsError, SpoolError
 from glassq.in_effect import InEffect
 from glassq.intake.app import create_app
+from glassq.intake.conf import use as use_conf
 from glassq.intake.enqueue import Enqueue
 from glassq.intake.listen import Absent, addresses, missing, move, open_listener
 from glassq.intake.metrics import ROWS, SPOOLING, WORKERS, Doors, Meter, Metrics, new_board
@@ -99,24 +101,13 @@ class Server(Application):  # type: ignore[misc]
         super().__init__(prog="glassq-web")
 
     def do_load_config(self) -> None:
-        """What gunicorn is to do. Raises SettingsError, where gunicorn itself would end the process."""
+        """Called by gunicorn at the start and at a reload. Raises SettingsError, where it would end the process."""
         self.load_default_config()
-        try:
-            self.load_config()
-            self.cfg.validate()
-        except (Exception, SystemExit) as error:
-            raise SettingsError(f"{self._conf}: cannot be used: {type(error).__name__}: {error}") from error
+        self.load_config()
 
     def load_config(self) -> None:
-        """All of it comes from gunicorn.conf.py: no command line, no GUNICORN_CMD_ARGS."""
-        spec = importlib.util.spec_from_file_location("__config__", self._conf)
-        assert spec is not None
-        assert spec.loader is not None
-        conf = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(conf)
-        for name, value in vars(conf).items():
-            if name in self.cfg.settings:
-                self.cfg.set(name, value)
+        """All of it comes from gunicorn.conf.py."""
+        use_conf(self._conf, self.cfg)
         self._leave_out()
         self.cfg.set("pre_fork", self._before_fork)
         self.cfg.set("child_exit", self._after_exit)
@@ -228,7 +219,9 @@ def check(file: str | None) -> Iterator[Finding]:
         return
     yield found("sources", lambda: named_sources(settings))
     yield found("spool", lambda: _can_open_spool(settings))
-    yield found("gunicorn", lambda: installed_file("gunicorn.conf.py", settings))
+    # gunicorn.conf.py reads the same file
+    os.environ["GLASSQ_CONFIG"] = settings.file
+    yield found("gunicorn", lambda: use_conf(installed_file("gunicorn.conf.py", settings), Config()))
 
 
 def get_app(settings: Settings, sources: list[Source], board: Board, meter: Meter) -> falcon.App[Any, Any]:

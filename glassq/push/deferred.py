@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from glassq.errors import Bury, GlassqError, Retry, SettingsError
+from glassq.handler import refuse_async
 from glassq.push import taskqueue
 from glassq.push.dispatch import of_tasks
 from glassq.push.plain import parts, shown, unlike_json
@@ -194,8 +195,10 @@ def _name_of(obj: Any) -> str:
         raise NotDeferrable(f"{name} is in the program itself: move it to a module that the pool can import")
     if module not in sys.modules or vars(sys.modules[module]).get(function) is not obj:
         raise NotDeferrable(f"{name} is not what its module has by this name (a decorator needs functools.wraps)")
-    if inspect.iscoroutinefunction(obj) or inspect.isgeneratorfunction(obj) or inspect.isasyncgenfunction(obj):
-        raise NotDeferrable(f"{name}: expected a plain function, without async and yield")
+    try:
+        refuse_async(obj)
+    except ValueError as error:
+        raise NotDeferrable(f"{name}: {error}") from None
     return name
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.delivery import MAX_DETAIL
 from glassq.errors import Bury, Drop, Retry, SettingsError
+from glassq.handler import finished
 from glassq.ledger.names import open_names
 from glassq.mask import masked_body, masked_text
 from glassq.push import queue_yaml
@@ -121,7 +122,8 @@ def of_tasks(handler: Handler) -> Handler:
         if request.dispatch_deadline:
             context.deadline = min(context.deadline, time.monotonic() + request.dispatch_deadline)
         with _named(request, delivery, context):
-            return handler(delivery, context)
+            # judged in here: the name of a task whose work was not done is not gone
+            return finished(handler(delivery, context))
 
     work.of_tasks = True  # type: ignore[attr-defined]
     return work if hasattr(handler, "rule") else retried_by(rule)(work)

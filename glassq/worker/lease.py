@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
+# The modules through which a handler is called, beside the worker's own.
+_CALLERS = frozenset({"glassq.routes", "glassq.handler"})
 # How often the keeper looks at everything, in seconds. It bounds how late a deadline or a stop is noticed.
 BEAT = 0.25
 
@@ -139,4 +141,4 @@ class Lease:
 def _is_ours(frame: FrameType | None) -> bool:
     """Whether the frame belongs to the code that calls handlers."""
     name = frame.f_globals.get("__name__", "") if frame is not None else ""
-    return name == "glassq.routes" or name.startswith("glassq.worker.")
+    return name in _CALLERS or name.startswith("glassq.worker.")

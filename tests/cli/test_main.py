@@ -88,10 +88,10 @@ def test_a_queue_that_takes_nothing_is_exit_75(beanstalkd: Beanstalkd, queue: Qu
 
 
 def test_settings_that_are_wrong_are_exit_78_in_one_line(offline: Cli) -> None:
-    offline.configure("[worker]\nproceses = 4\n")
+    offline.configure("[intake]\nthreds = 4\n")
     said = offline("status")
     assert said.code == 78
-    assert "unknown key [worker] proceses; did you mean processes?" in said.err
+    assert "unknown key [intake] threds; did you mean threads?" in said.err
     assert "Traceback" not in said.err
 
 

@@ -144,7 +144,7 @@ def test_a_function_gives_up_by_the_rule_of_its_tasks_queue(tasks: Tasks) -> Non
     wait_for(lambda: tasks.first("buried", "mail"), "the task to be buried")
     buried = tasks.first("buried", "mail")
     assert buried is not None
-    assert (buried.buried, len(buried.evidence)) == ("gave up after 2 attempts: KeyError: 'to'", 2)
+    assert (buried.buried, len(buried.evidence)) == ("KeyError: 'to' (gave up after 2 attempts)", 2)
 
 
 def test_a_call_that_was_deferred_by_a_program_is_made_by_the_pool(tasks: Tasks) -> None:

@@ -303,7 +303,7 @@ def test_a_call_keeps_the_retry_rule_of_its_task() -> None:
     came = worked(Task(payload, url=deferred.URL, retry_options=options))
     assert came.delay == 7
     last = came.until_over()
-    assert (last.state, last.reason) == ("buried", "gave up after 3 attempts: ValueError")
+    assert (last.state, last.reason) == ("buried", "ValueError (gave up after 3 attempts)")
 
 
 FORGED = [
