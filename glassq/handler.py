@@ -19,13 +19,15 @@ from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from contextlib import suppress
 from itertools import islice
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from glassq.errors import Bury, Interrupt, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import CellType
+
+T = TypeVar("T")
 
 # The ways to call one; any other is the name of the parameter that gets the context.
 ALONE, BOTH = "(delivery)", "(delivery, context)"
@@ -69,7 +71,7 @@ def as_handler(function: Callable[..., Any], where: str) -> Callable[..., Any]:
     return work
 
 
-def finished(result: object) -> object:
+def finished(result: T) -> T:
     """What a handler returned, where its work is over.
 
     Raises Bury where something is still to be awaited or called: the work was not done, and trying again cannot mend

@@ -155,8 +155,8 @@ def _expected(said: str, found: Any, root: type, names: Sequence[str]) -> str:
     if match[2]:
         return f"expected {_EXPECTED[match[1]]}, at least {match[2]}"
     hint = "; write it without quotes" if _is_quoted(match[1], found) else ""
-    words = _SECTIONS if match[1] == "array" and len(names) == 1 else _EXPECTED[match[1]]
-    return f"expected {words}, found {_found(names[-1], found)}{hint}"
+    wanted = _SECTIONS if match[1] == "array" and len(names) == 1 else _EXPECTED[match[1]]
+    return f"expected {wanted}, found {_found(names[-1], found)}{hint}"
 
 
 def _is_quoted(kind: str, found: Any) -> bool:

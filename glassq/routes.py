@@ -102,7 +102,7 @@ class Destination:
 
     def work(self, delivery: Delivery, context: Context) -> Result:
         """What the handler returns for the delivery. Raises what it raises, and Bury where its work is not over."""
-        return cast("Result", finished(self.handler(_copy(delivery), context)))
+        return finished(self.handler(_copy(delivery), context))
 
     def rule(self, delivery: Delivery, context: Context) -> Any:
         """The RetryRule that the handler brings for this delivery; None where it has none."""
