@@ -167,13 +167,13 @@ def test_systemctl_status_shows_why_it_does_not_start(tmp_path: Path, text: str)
     assert told == f"STATUS={said.removeprefix('glassq-web: ').strip()}"
 
 
-def test_systemctl_status_says_where_to_look_when_gunicorn_gives_up(tmp_path: Path) -> None:
+def test_systemctl_status_says_what_is_wrong_with_gunicorns_file(tmp_path: Path) -> None:
     (tmp_path / "gunicorn.conf.py").write_text("1 / 0\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(tmp_path / "notify"))
         notified.settimeout(5)
         code, _ = start(tmp_path, GOOD + "[intake]\n", env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
-        assert "journalctl -u glassq-web" in notified.recv(4096).decode()
+        assert "gunicorn.conf.py: cannot be used: ZeroDivisionError" in notified.recv(4096).decode()
     assert code not in (0, None)
 
 
