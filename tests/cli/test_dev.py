@@ -72,7 +72,8 @@ def test_it_works_in_a_directory_of_any_name_and_its_lines_can_be_pasted(tmp_pat
         ping, status = printed(process)
         assert "200 OK" in paste(ping, home)
         wait_for(lambda: worked(process), "the ping to be worked")
-        assert "1 done" in paste(status, home)
+        # the ledger has it a moment later
+        wait_for(lambda: "1 done" in paste(status, home), "status to tell of it")
         assert (home / "var" / "ledger.db").exists()
 
 
