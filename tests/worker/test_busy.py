@@ -62,7 +62,6 @@ def stops_itself(name):
     os.kill(os.getpid(), signal.SIGSTOP)
 """
 )
-# The last thing that this handler does is to hold the lock, for longer than its soft deadline.
 # Its last step is one call in C, which the soft deadline passes; how long it must be is measured before.
 BURNS_TO_THE_END = f"""
 import time
