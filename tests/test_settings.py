@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassq.errors import SettingsError
-from glassq.ledger.reader import file_of
 from glassq.ledger.schema import parse_url, sqlite_file
+from glassq.ledger.url import file_of
 from glassq.settings import (
     DEFAULT_FILE,
     INTAKE,

@@ -27,7 +27,7 @@ from glassq.cli.told import either, recorder, told
 from glassq.cli.where import Where, filters, lying, nothing
 from glassq.errors import JobNotFound, QueueError
 from glassq.ledger import Entry
-from glassq.ledger.reader import file_of
+from glassq.ledger.url import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,7 +8,7 @@ from glassq.cli.binlog import missing_files
 from glassq.cli.checks import Check
 from glassq.cli.missing import find_missing
 from glassq.errors import SettingsError
-from glassq.ledger.reader import file_of
+from glassq.ledger.url import file_of
 from glassq.push.request import SOURCE
 
 if TYPE_CHECKING:

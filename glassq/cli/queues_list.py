@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glassq.cli.output import console, line, print_json, print_table, span, table
-from glassq.cli.status import DRAINING
 from glassq.errors import JobNotFound, SettingsError
 from glassq.push.queue_yaml import load
 from glassq.push.request import tube_of
+from glassq.queues.base import DRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

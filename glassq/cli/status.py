@@ -16,6 +16,7 @@ from glassq.cli.not_in_effect import not_in_effect
 from glassq.cli.output import console, facts, line, print_json, print_table, span, table, until
 from glassq.cli.spool import open_spool
 from glassq.errors import GlassqError, QueueUnavailable, SettingsError
+from glassq.queues.base import DRAINING
 
 if TYPE_CHECKING:
     from glassq.intake.spool import Spooled
@@ -27,7 +28,6 @@ GLANCE = 0.5
 RECENT = timedelta(hours=24)
 # A mistake in another section is told, and keeps nobody from looking.
 USES = frozenset({"queue", "intake", "push", "ledger"})
-DRAINING = "beanstalkd is draining: it takes no jobs until it is restarted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueVolatile, SpoolError
 from glassq.log import kv, logger
+from glassq.queues.base import DRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -152,7 +153,7 @@ class Safekeeping:
         """What the server says of itself. Raises QueueError where it says that it would not keep a delivery durably."""
         now = self._enqueue.stats()
         if now.draining:
-            raise QueueRefused("beanstalkd is draining: it takes no jobs until it is restarted")
+            raise QueueRefused(DRAINING)
         if self._require_durable and not now.durable:
             raise QueueVolatile("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
         return now

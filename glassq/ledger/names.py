@@ -35,11 +35,10 @@ from glassq.log import kv, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
 
     from sqlalchemy.engine import URL, Connection
 
-    from glassq.ledger.names_table import State
+    from glassq.ledger.names_table import State, Wanted
     from glassq.settings import Push
 
 T = TypeVar("T")
@@ -57,15 +56,6 @@ TAKE_TURNS = 2 * BUSY
 SKIP = 10.0
 # Pruning: first within this after the start, then about so often, in seconds; so many rows a transaction.
 PRUNE_SOON, PRUNE_EVERY, PRUNE_ROWS = 60.0, 3600.0, 500
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A name that somebody wants, the delivery that is to have it, and when its task may run (now, or its eta)."""
-
-    name: str
-    delivery: str
-    eta: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection, Engine
 
-    from glassq.ledger.names import Wanted
 
 # When you change the table below: raise VERSION, and let `_prepare` bring a database of the version before to the new
 # one (it runs in a transaction that no other process can enter).
@@ -49,6 +49,15 @@ task_names = sa.Table(
 
 State = Literal["claimed", "put", "gone"]
 _COLUMNS = task_names.c
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A name that somebody wants, the delivery that is to have it, and when its task may run (now, or its eta)."""
+
+    name: str
+    delivery: str
+    eta: datetime
 
 
 def open_for_names(url: URL) -> Engine:

@@ -12,21 +12,18 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, fields
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from glassq.errors import SettingsError
 from glassq.ledger.entry import Entry
+from glassq.ledger.url import file_of, unreadable
 from glassq.ledger.version import VERSION, check, missing, stamp
-from glassq.values import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from glassq.settings import Ledger as LedgerSettings
 
-# A path, up to a "?".
-_FILE = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?]+)")
 _NAMES = tuple(field.name for field in fields(Entry))
 # What is asked for apart: it is large, and nobody looks at it in a list.
 _CONTENT = frozenset({"body", "labels"})
@@ -292,17 +289,6 @@ class _File:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def file_of(url: str) -> Path | None:
-    """The file that the URL of an SQLite database names, with %XX in it decoded; else None."""
-    plain = _FILE.fullmatch(url.partition("?")[0])
-    return Path(path_of(plain[1])) if plain else None
-
-
-def unreadable(url: object, why: object) -> SettingsError:
-    """What to say of a ledger that is there but cannot be read."""
-    return SettingsError(f'[ledger] url = "{url}": cannot be read: {why}')
 
 
 def _exists(file: Path, url: str) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
 
 from glassq.errors import SettingsError
-from glassq.ledger.reader import file_of, unreadable
+from glassq.ledger.url import file_of, unreadable
 from glassq.ledger.version import VERSION as VERSION
 from glassq.ledger.version import check, missing, stamp
 from glassq.log import kv, logger

@@ -19,7 +19,8 @@ from glassq.errors import (
     QueueVolatile,
     SettingsError,
 )
-from glassq.ledger.names import Wanted, open_names
+from glassq.ledger.names import open_names
+from glassq.ledger.names_table import Wanted
 from glassq.log import kv, logger
 from glassq.push.connections import Connections
 from glassq.push.known import KnownQueues

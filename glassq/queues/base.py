@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 # What a job is while nobody has reserved it.
 Waiting = Literal["ready", "delayed", "buried"]
 
+# What people are told of a server that takes no jobs any more.
+DRAINING = "beanstalkd is draining: it takes no jobs until it is restarted"
+
 # How a scan names itself while it goes: (ids looked at, ids in all).
 ScanProgress = tuple[int, int]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import greenstalk
 
 from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
-from glassq.queues.base import Job, JobStats, ScanProgress, ScanShort, ServerStats, TubeStats, Waiting
+from glassq.queues.base import DRAINING, Job, JobStats, ScanProgress, ScanShort, ServerStats, TubeStats, Waiting
 from glassq.queues.limited import LimitedSocket
 from glassq.queues.scan import Scan
 from glassq.values import QueueUrl, Tube
@@ -63,7 +63,7 @@ class _Client(greenstalk.Client[bytes]):
 
 _REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
 _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
-    greenstalk.DrainingError: "beanstalkd is draining: it takes no jobs until it is restarted",
+    greenstalk.DrainingError: DRAINING,
     greenstalk.OutOfMemoryError: "beanstalkd is out of memory, or its disk is full",
     greenstalk.InternalError: "beanstalkd has an internal error; its disk may be full",
 }

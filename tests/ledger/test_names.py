@@ -18,7 +18,8 @@ import pytest
 
 from glassq.errors import Interrupted, NamesUnavailable, SettingsError
 from glassq.ledger import names as module
-from glassq.ledger.names import Names, Wanted, open_names
+from glassq.ledger.names import Names, open_names
+from glassq.ledger.names_table import Wanted
 from glassq.ledger.schema import parse_url
 from glassq.settings import Push
 from tests.conftest import ROOT, wait_for

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from glassq import delivery as envelope
 from glassq.delivery import MAX_DETAIL, Delivery, Evidence
 from glassq.errors import Bury, DeadlineExceeded, Drop, Retry, SettingsError
-from glassq.ledger.names import Wanted
+from glassq.ledger.names_table import Wanted
 from glassq.push.call import beneath
 from glassq.push.dispatch import Desk, forward, of_tasks, post, rule
 from glassq.push.endpoints import endpoints, task_handlers
