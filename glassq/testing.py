@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from glassq.delivery import Delivery, Evidence
-    from glassq.push.task import Task
+    from glassq.push.taskqueue import Task
     from glassq.queues import Queue
     from glassq.routes import Handler, Result
     from glassq.worker.outcome import Outcome

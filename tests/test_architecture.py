@@ -241,6 +241,43 @@ def _changed(tree: ast.Module) -> Iterator[str]:
             yield ast.unparse(node.func.value)
 
 
+def circles(package: Path) -> list[list[str]]:
+    """Modules under `package` (a directory named glassq) that import each other in a circle; each import counts.
+
+    What `a/__init__.py` takes from its own modules is left out: the package is their face, and they do not need it.
+    """
+    paths = {".".join(path.relative_to(package.parent).with_suffix("").parts): path for path in package.rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        found = set(imported(path.relative_to(package).as_posix(), ast.parse(path.read_text("utf-8")))) & modules.keys()
+        if path.name == "__init__.py":
+            found = {other for other in found if not other.startswith(f"{name}.")}
+        graph[name] = found - {name}
+    # what imports nothing that is left, or is imported by nothing that is left, is in no circle
+    while True:
+        imports = {other for found in graph.values() for other in found}
+        straight = {name for name, found in graph.items() if not found or name not in imports}
+        if not straight:
+            return [sorted(graph)] if graph else []
+        graph = {name: found - straight for name, found in graph.items() if name not in straight}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles(ROOT / "glassq") == []
+
+
+def test_a_circle_of_files_is_found_wherever_its_imports_stand(tmp_path: Path) -> None:
+    package = tmp_path / "glassq"
+    (package / "room").mkdir(parents=True)
+    (package / "room" / "__init__.py").write_text("from glassq.room.one import a\n")
+    (package / "room" / "one.py").write_text("def a():\n    from glassq.room import two\n")
+    (package / "room" / "two.py").write_text("if TYPE_CHECKING:\n    from glassq.three import b\n")
+    (package / "three.py").write_text("from glassq.room.one import a\n")
+    (package / "four.py").write_text("from glassq import three\n")
+    assert circles(package) == [["glassq.room.one", "glassq.room.two", "glassq.three"]]
+
+
 def test_every_room_keeps_to_the_rules() -> None:
     assert violations(ROOT / "glassq") == []
 

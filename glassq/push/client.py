@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from glassq.ledger.names import Names
     from glassq.push.queue_yaml import PushQueue
-    from glassq.push.task import Task
+    from glassq.push.task import TaskSpec
     from glassq.queues import Job, Queue
     from glassq.queues.base import TubeStats
     from glassq.settings import Push, Settings
@@ -67,7 +67,7 @@ _DELETABLE = frozenset({"ready", "delayed", "buried"})
 class _Item:
     """A task on its way. `fate` says what is known of its put: nothing was sent, or it may have happened, or it has."""
 
-    task: Task
+    task: TaskSpec
     delivery: Delivery
     job: bytes
     fate: Literal["unsent", "unknown", "put"] = "unsent"
@@ -100,7 +100,7 @@ class Client:
         self._names = names or open_names(settings.push)
         self._queues = KnownQueues(settings.push.queue_yaml)
 
-    def add(self, queue_name: str, tasks: Sequence[Task]) -> None:
+    def add(self, queue_name: str, tasks: Sequence[TaskSpec]) -> None:
         """Keeps the tasks in this queue; `was_enqueued` says of each whether it is.
 
         Raises DuplicateTaskNameError, BadTaskStateError, TooManyTasksError, UnknownQueueError or InvalidTaskError with
@@ -180,7 +180,7 @@ class Client:
             raise UnknownQueueError(f"queue {queue_name!r} is not in {where}")
         return queue
 
-    def _item(self, queue: PushQueue, task: Task) -> _Item:
+    def _item(self, queue: PushQueue, task: TaskSpec) -> _Item:
         own = new_id()
         request = task.request(queue.name, own)
         labels = request.labels()
@@ -285,7 +285,7 @@ class Client:
 _STATES = {"put": "is in the queue", "gone": "ran, or was deleted, within the last 9 days"}
 
 
-def _check(tasks: Sequence[Task]) -> None:
+def _check(tasks: Sequence[TaskSpec]) -> None:
     if len(tasks) > MAX_TASKS_PER_ADD:
         raise TooManyTasksError(f"one call adds at most {MAX_TASKS_PER_ADD} tasks; these are {len(tasks)}")
     names = set()

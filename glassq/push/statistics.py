@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any
 
 from glassq.delivery import decode
 from glassq.errors import DamagedDelivery
 from glassq.push.task_errors import InvalidDeadlineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Self
 
-    from glassq.push.pending import Pending
     from glassq.push.queue_yaml import PushQueue
-    from glassq.push.taskqueue import Queue
     from glassq.queues import Job
     from glassq.queues.base import TubeStats
 
@@ -24,8 +21,8 @@ DEADLINE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class QueueStatistics:
-    """A queue as it is now.
+class Statistics:
+    """A push queue as it is now; `taskqueue.QueueStatistics` looks it up.
 
     `tasks`                 those that wait, are delayed, or run; what lies buried is not among them
     `oldest_eta_usec`       when the task was due that runs next, in microseconds since 1970; None where none waits
@@ -34,7 +31,7 @@ class QueueStatistics:
     `enforced_rate`         tasks a second: the rate of queue.yaml, 0.0 while the queue is paused
     """
 
-    queue: Queue
+    queue: Any
     tasks: int
     oldest_eta_usec: int | None = None
     executed_last_minute: int | None = None
@@ -42,7 +39,7 @@ class QueueStatistics:
     enforced_rate: float | None = None
 
     @classmethod
-    def of(cls, queue: Queue, tube: TubeStats, first: Job | None, known: PushQueue) -> Self:
+    def of(cls, queue: object, tube: TubeStats, first: Job | None, known: PushQueue) -> Self:
         """Of a queue with these counts, where `first` is the job that is worked next."""
         return cls(
             queue=queue,
@@ -51,37 +48,6 @@ class QueueStatistics:
             in_flight=tube.reserved,
             enforced_rate=0.0 if tube.paused_for else known.rate,
         )
-
-    @overload
-    @classmethod
-    def fetch(cls, queue_or_queues: Queue | str, deadline: float = DEADLINE) -> QueueStatistics: ...  # type: ignore[overload-overlap]
-
-    @overload
-    @classmethod
-    def fetch(cls, queue_or_queues: Iterable[Queue | str], deadline: float = DEADLINE) -> list[QueueStatistics]: ...
-
-    @classmethod
-    def fetch(
-        cls, queue_or_queues: Queue | str | Iterable[Queue | str], deadline: float = DEADLINE
-    ) -> QueueStatistics | list[QueueStatistics]:
-        """The statistics of a queue, or of each of several, named or as they are; see `Queue.fetch_statistics`."""
-        from glassq.push.taskqueue import Queue  # it has these statistics
-
-        if isinstance(queue_or_queues, str):
-            return Queue(queue_or_queues).fetch_statistics(deadline)
-        if isinstance(queue_or_queues, Queue):
-            return queue_or_queues.fetch_statistics(deadline)
-        queues = [Queue(each) if isinstance(each, str) else each for each in queue_or_queues]
-        return [each.fetch_statistics(deadline) for each in queues]
-
-    @classmethod
-    def fetch_async(
-        cls, queue_or_queues: Queue | str | Iterable[Queue | str]
-    ) -> Pending[QueueStatistics | list[QueueStatistics]]:
-        """As `fetch`, in a thread."""
-        from glassq.push.taskqueue import in_thread
-
-        return in_thread(lambda: cls.fetch(queue_or_queues))
 
 
 def _eta_usec(job: Job) -> int | None:

@@ -10,14 +10,14 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 
 from glassq.push.call import METHODS, WITH_BODY, beneath, check_header, is_told
 from glassq.push.received import FORM, Params, grouped
-from glassq.push.request import DEFAULT_QUEUE, Request
+from glassq.push.request import Request
 from glassq.push.rule import RetryParameters
 from glassq.push.task_errors import (
     InvalidDispatchDeadlineError,
@@ -29,11 +29,6 @@ from glassq.push.task_errors import (
     InvalidUrlError,
     TaskTooLargeError,
 )
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from glassq.push.pending import Pending
 
 # Bytes, of a task with its headers.
 MAX_PUSH_TASK_SIZE_BYTES = 100 * 1024
@@ -89,8 +84,10 @@ class TaskRetryOptions:
         return f"TaskRetryOptions({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
-class Task:
-    """One HTTP request to make later. Everything but `payload` is given by name.
+class TaskSpec:
+    """One HTTP request to make later, without a way to add it: `taskqueue.Task` has that.
+
+    Everything but `payload` is given by name.
 
     `url` is relative ("" is the queue's own, /_ah/queue/NAME). `payload` (bytes, or text that is sent as UTF-8) goes
     with POST and PUT. `params`, a mapping whose values may be lists, is the form body of POST and the query otherwise.
@@ -152,19 +149,6 @@ class Task:
     def eta(self) -> datetime:
         """When it may run at the earliest, in UTC."""
         return datetime.fromtimestamp(self.eta_posix, UTC)
-
-    def add(self, queue_name: str = DEFAULT_QUEUE, transactional: bool = False) -> Self:
-        """Adds it to this queue; see `taskqueue.Queue.add`."""
-        from glassq.push.taskqueue import Queue  # it is made of tasks
-
-        Queue(queue_name).add(self, transactional)
-        return self
-
-    def add_async(self, queue_name: str = DEFAULT_QUEUE, transactional: bool = False) -> Pending[Task]:
-        """Adds it to this queue; see `taskqueue.Queue.add_async`."""
-        from glassq.push.taskqueue import Queue
-
-        return Queue(queue_name).add_async(self, transactional)
 
     def extract_params(self) -> Params:
         """Its parameters: a name's value, or the list of its values where it has several."""

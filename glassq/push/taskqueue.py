@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from glassq.errors import SettingsError
 from glassq.push.client import MAX_TASKS_PER_ADD, Client
 from glassq.push.pending import Pending, Threads
 from glassq.push.request import DEFAULT_QUEUE
-from glassq.push.statistics import DEADLINE, QueueStatistics, check_deadline
+from glassq.push.statistics import DEADLINE, Statistics, check_deadline
 from glassq.push.task import (
     MAX_DISPATCH_DEADLINE,
     MAX_PUSH_TASK_SIZE_BYTES,
@@ -28,8 +29,8 @@ from glassq.push.task import (
     MAX_URL_LENGTH,
     MIN_DISPATCH_DEADLINE,
     NO_PULL_QUEUES,
-    Task,
     TaskRetryOptions,
+    TaskSpec,
 )
 from glassq.push.task_errors import (
     BadTaskStateError,
@@ -68,7 +69,7 @@ from glassq.settings import TASKS, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import NoReturn
+    from typing import NoReturn, Self
 
 __all__ = [
     "MAX_DISPATCH_DEADLINE",
@@ -182,6 +183,51 @@ def add_async(
 def in_thread(call: Callable[[], T]) -> Pending[T]:
     """Has the call begun in one of this process's threads for tasks."""
     return _default.threads.start(call)
+
+
+class Task(TaskSpec):
+    """One HTTP request to make later, for a queue; TaskSpec tells its arguments and what they raise."""
+
+    def add(self, queue_name: str = DEFAULT_QUEUE, transactional: bool = False) -> Self:
+        """Adds it to this queue; see `taskqueue.Queue.add`."""
+        Queue(queue_name).add(self, transactional)
+        return self
+
+    def add_async(self, queue_name: str = DEFAULT_QUEUE, transactional: bool = False) -> Pending[Task]:
+        """Adds it to this queue; see `taskqueue.Queue.add_async`."""
+        return Queue(queue_name).add_async(self, transactional)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics(Statistics):
+    """A queue as it is now; Statistics tells its fields."""
+
+    @overload
+    @classmethod
+    def fetch(cls, queue_or_queues: Queue | str, deadline: float = DEADLINE) -> QueueStatistics: ...  # type: ignore[overload-overlap]
+
+    @overload
+    @classmethod
+    def fetch(cls, queue_or_queues: Iterable[Queue | str], deadline: float = DEADLINE) -> list[QueueStatistics]: ...
+
+    @classmethod
+    def fetch(
+        cls, queue_or_queues: Queue | str | Iterable[Queue | str], deadline: float = DEADLINE
+    ) -> QueueStatistics | list[QueueStatistics]:
+        """The statistics of a queue, or of each of several, named or as they are; see `Queue.fetch_statistics`."""
+        if isinstance(queue_or_queues, str):
+            return Queue(queue_or_queues).fetch_statistics(deadline)
+        if isinstance(queue_or_queues, Queue):
+            return queue_or_queues.fetch_statistics(deadline)
+        queues = [Queue(each) if isinstance(each, str) else each for each in queue_or_queues]
+        return [each.fetch_statistics(deadline) for each in queues]
+
+    @classmethod
+    def fetch_async(
+        cls, queue_or_queues: Queue | str | Iterable[Queue | str]
+    ) -> Pending[QueueStatistics | list[QueueStatistics]]:
+        """As `fetch`, in a thread."""
+        return in_thread(lambda: cls.fetch(queue_or_queues))
 
 
 class Queue:
