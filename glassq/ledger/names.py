@@ -19,7 +19,6 @@ Names are kept by wall clock, for days. A row that nobody touched for 9 days aft
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 import weakref
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from glassq import backoff
 from glassq.errors import NamesUnavailable
 from glassq.ledger import names_table as table
 from glassq.ledger.schema import BUSY, Lasting, parse_url
@@ -94,7 +94,7 @@ class Names:
         self._told = False
         # on time.monotonic(): until when nothing is noted; and when to prune, jittered, as children start together
         self._skip_until = 0.0
-        self._prune_at = time.monotonic() + random.uniform(0.0, PRUNE_SOON)  # noqa: S311 - jitter, no secret
+        self._prune_at = time.monotonic() + backoff.between(0.0, PRUNE_SOON)
         _close_at_fork(self)
 
     def claim(self, queue: str, wanted: Sequence[Wanted]) -> Claimed:
@@ -191,7 +191,7 @@ class Names:
             return
         found = self._transact(lambda connection: table.prune(connection, PRUNE_ROWS))
         wait = LOOK_CAP if found >= PRUNE_ROWS else PRUNE_EVERY
-        self._prune_at = time.monotonic() + wait * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
+        self._prune_at = time.monotonic() + backoff.between(0.75 * wait, 1.25 * wait)
 
     def _transact(self, step: Callable[[Connection], T]) -> T:
         """Runs the step in a transaction, which is committed when it ends well.

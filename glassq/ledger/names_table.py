@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import sqlalchemy as sa
 
+from glassq import backoff
 from glassq.errors import SettingsError
 from glassq.ledger.schema import BUSY, Moment, meta, open_engine
 
@@ -161,7 +161,7 @@ def _begin(connection: Connection) -> None:
         except sqlite3.Error as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 break
-            time.sleep(random.uniform(*TURN))  # noqa: S311 - jitter, no secret
+            time.sleep(backoff.between(*TURN))
     # what it says now is in SQLAlchemy's own exceptions
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 

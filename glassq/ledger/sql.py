@@ -8,7 +8,6 @@ oldest are dropped and counted.
 from __future__ import annotations
 
 import json
-import random
 import threading
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from glassq import backoff
 from glassq.ledger.done import Done
 from glassq.ledger.entry import Entry
 from glassq.ledger.schema import Lasting, deliveries, open_for_writing, parse_url
@@ -180,8 +180,8 @@ class SqlLedger:
         """Waits before the next try; False when the ledger is closed and there is no time for another."""
         with self._changed:
             if self._close_at is None:
-                ceiling = min(RETRY_CAP, RETRY * 2.0 ** min(failures, 10))
-                self._changed.wait_for(lambda: self._close_at is not None, random.uniform(RETRY, ceiling))  # noqa: S311 - jitter, no secret
+                wait = backoff.between(RETRY, backoff.ceiling(failures, RETRY, RETRY_CAP))
+                self._changed.wait_for(lambda: self._close_at is not None, wait)
                 return True
         time.sleep(LINGER)
         return time.monotonic() - self._close_at < LAST_TRY
@@ -200,7 +200,7 @@ class _Writer:
         # a timedelta ends at a billion days; thirty years are for ever
         self._retention = timedelta(seconds=min(retention, 1e9))
         # when the next pruning is due, on time.monotonic(); jittered, as the pool's children start together
-        self.prune_at = time.monotonic() + random.uniform(0.0, PRUNE_SOON)  # noqa: S311 - jitter, no secret
+        self.prune_at = time.monotonic() + backoff.between(0.0, PRUNE_SOON)
 
     def write(self, entries: list[Entry]) -> None:
         """Writes the entries in one transaction; an older one never replaces a newer one of the same delivery."""
@@ -216,7 +216,7 @@ class _Writer:
         with self._database.engine().begin() as connection:
             found = connection.execute(_PRUNE, {"before": datetime.now(UTC) - self._retention}).rowcount
         wait = LINGER if found >= PRUNE_ROWS else PRUNE_EVERY
-        self.prune_at = time.monotonic() + wait * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
+        self.prune_at = time.monotonic() + backoff.between(0.75 * wait, 1.25 * wait)
 
     def close(self) -> None:
         """Closes the connection; the next write opens another."""

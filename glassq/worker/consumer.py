@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import random
 import sys
 import time
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from glassq import backoff
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, Drop, JobNotFound, JobTooBig, QueueError, QueueRefused
 from glassq.log import about, kv, logger
@@ -105,13 +105,13 @@ class Consumer:
         while not stopping():
             if failures:
                 self._slot.state(State.CONNECTING)
-                _pause(min(RECONNECT_CAP, RECONNECT * 2.0 ** min(failures, 10)), stopping)
+                _pause(backoff.ceiling(failures, RECONNECT, RECONNECT_CAP), stopping)
             try:
                 self.work_one(poll)
                 failures, poll = 0, POLL
             except QueueRefused:
                 self._slot.state(State.WAITING)
-                ceiling = min(REFUSED_CAP, REFUSED * 2.0 ** min(self._refusals, 10))
+                ceiling = backoff.ceiling(self._refusals, REFUSED, REFUSED_CAP)
                 _pause(ceiling, stopping, at_least=ceiling / 2)
                 failures, poll = 0, 0
             except QueueError as error:
@@ -368,6 +368,6 @@ class Consumer:
 
 def _pause(ceiling: float, stopping: Callable[[], bool], at_least: float = 0.0) -> None:
     """Sleeps for a random time from `at_least` to `ceiling` seconds, or less when a stop is asked for."""
-    over = time.monotonic() + random.uniform(at_least, ceiling)  # noqa: S311 - jitter, no secret
+    over = time.monotonic() + backoff.between(at_least, ceiling)
     while not stopping() and (left := over - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import enum
 import math
-import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -90,14 +89,9 @@ class Policy:
     def after(self, failures: int, age: float) -> float | None:
         return None if failures >= self.max_attempts else self.delay(failures)
 
-    def delay(self, failures: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
-        """Seconds until the try after the `failures`-th failure: capped exponential with full jitter.
-
-        Source of the rule: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-        """
-        # past 2**40 the cap has long won; without the bound a float overflows at 2**1024
-        ceiling = min(self.backoff_cap, self.backoff * 2.0 ** min(failures - 1, 40))
-        return max(LEAST_DELAY, uniform(0.0, ceiling))
+    def delay(self, failures: int, uniform: Callable[[float, float], float] = between) -> float:
+        """Seconds until the try after the `failures`-th failure: capped exponential with full jitter."""
+        return max(LEAST_DELAY, uniform(0.0, ceiling(failures - 1, self.backoff, self.backoff_cap)))
 
 
 def done(result: str | dict[str, Any] | None) -> Outcome:

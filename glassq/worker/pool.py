@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
+from glassq import backoff
 from glassq.in_effect import InEffect
 from glassq.log import kv, logger
 from glassq.worker import leftovers
@@ -273,7 +274,7 @@ class Pool:
             self._short_lives = 0
 
     def _back_off(self, now: float) -> None:
-        self._spawn_at = now + min(RESPAWN_CAP, RESPAWN * 2.0 ** min(self._short_lives, 10))
+        self._spawn_at = now + backoff.ceiling(self._short_lives, RESPAWN, RESPAWN_CAP)
         self._short_lives += 1
 
     def _kill_hung(self, now: float) -> None:

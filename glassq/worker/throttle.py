@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glassq import backoff
 from glassq.errors import SettingsError
 from glassq.log import kv, logger
 from glassq.worker.bucket import BYTES, MARK, Bucket, Limit, Lock
@@ -141,7 +142,7 @@ class Gate:
                 self._lock.free()
         if crowded:
             # Who gets a job is out of the way in a millisecond; who is not waits for one, as we would.
-            again = SOONEST * 2.0 ** min(self._crowded, 10)
+            again = backoff.ceiling(self._crowded, SOONEST, math.inf)
             due = min(due, again if again <= LATEST else math.inf)
         self._crowded = self._crowded + 1 if crowded else 0
         tubes = (*self._free, *[bucket.tube for bucket in self._held])
