@@ -23,9 +23,9 @@ $(LOCKED): requirements.lock requirements-fast.lock tools/setup-venv tools/setup
 	@tools/setup-beanstalkd $(VENV)
 	@touch $@
 
-# this tree itself, editable
+# this tree itself, editable; compat: its path before that of a script beside the clone, whose glassq/ is no package
 $(READY): $(LOCKED) setup.py glassq/__init__.py tools/launchers
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
 	@tools/launchers $(BIN)
 	@touch $@
 

@@ -37,6 +37,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# sysexits.h: the configuration is wrong; starting again helps nobody.
+EX_CONFIG = 78
+
 
 class GlassqError(Exception):
     """Anything that glassq raises on purpose."""

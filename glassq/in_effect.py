@@ -49,7 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     def changed(self) -> list[Path]:
         """The files that are not as this process has read them; one that cannot be looked at is left out."""
-        return [Path(path) for path, before in self.parts.items() if _print(path, self) not in (before, None)]
+        return [Path(path) for path, before in self.parts.items() if _fingerprint(path, self) not in (before, None)]
 
     def lives(self) -> bool:
         """Whether the process is still there: one that was killed leaves its record."""
@@ -76,7 +76,7 @@ class InEffect:
     def read(self, settings: Settings) -> Record:
         """What these settings are made of, for `accept`."""
         record = msgspec.structs.replace(self._record, file=str(Path(settings.file).resolve()), error="")
-        prints = {path: _print(path, record) for path in _parts(settings, record)}
+        prints = {path: _fingerprint(path, record) for path in _parts(settings, record)}
         return msgspec.structs.replace(record, parts={path: found for path, found in prints.items() if found})
 
     def start(self, read: Record) -> None:
@@ -129,12 +129,14 @@ def _parts(settings: Settings, record: Record) -> Iterator[str]:
     if "routes" not in record.uses:
         return
     home = Path(record.file).parent
-    names = {route.handler.partition(":")[0].partition(".")[0] for route in settings.routes if not route.handler.is_url}
+    modules = [route.handler.partition(":")[0] for route in settings.routes if not route.handler.is_url]
+    modules += settings.push.deferred if settings.push is not None else ()
+    names = {module.partition(".")[0] for module in modules}
     for name in sorted(names):
         yield from map(str, [home / f"{name}.py", *sorted((home / name).rglob("*.py"))])
 
 
-def _print(path: str, record: Record) -> str | None:
+def _fingerprint(path: str, record: Record) -> str | None:
     """The fingerprint of a file's content, "" where it is gone; None where it cannot be read."""
     try:
         content = Path(path).read_bytes()
@@ -152,4 +154,8 @@ def _used(content: bytes, uses: Collection[str]) -> bytes:
     except ValueError:
         return content
     used = {name: value for name, value in document.items() if name in uses}
+    worker = document.get("worker")
+    if isinstance(worker, dict):
+        # whoever puts jobs gives them a lease that outlasts it
+        used["lease"] = worker.get("deadline")
     return json.dumps(used, sort_keys=True, default=str).encode()

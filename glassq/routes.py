@@ -168,7 +168,7 @@ def without_routes(settings: Settings) -> str:
     """Why a pool with these settings has nothing to work; "" where it has a route."""
     if settings.routes or settings.push is not None:
         return ""
-    return f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:f"'
+    return f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:function"'
 
 
 def examine(

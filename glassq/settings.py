@@ -45,6 +45,8 @@ DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
 POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
 TASKS = frozenset({"queue", "push", "intake"})
+# What programs need of a section that is another one's: whoever puts jobs gives them a lease (`Settings.lease`).
+_SHARED = {"worker": ("deadline",)}
 
 # A job's lease outlasts the longest attempt by this, in seconds: the time to reserve it, to notice an overrun, to kill.
 LEASE_MARGIN = 30.0
@@ -312,15 +314,26 @@ def parse(
             _convert({name: document[name]}, text, file, credentials_directory)
         except SettingsError as error:
             ignored.append(str(error))
-            del document[name]
+            document[name] = _usable({name: document[name]}, name, text, file)
     settings = _convert(document, text, file, credentials_directory)
     for key, mistake in _check_together(settings, text):
         section = key.partition(".")[0]
         if uses is None or section in uses:
             raise SettingsError(mistake)
         ignored.append(mistake)
-        settings = msgspec.structs.replace(settings, **{section: getattr(Settings(), section)})
+        kept = _convert({section: _usable(document, section, text, file)}, text, file, credentials_directory)
+        settings = msgspec.structs.replace(settings, **{section: getattr(kept, section)})
     return msgspec.structs.replace(settings, ignored=tuple(ignored))
+
+
+def _usable(document: dict[str, Any], section: str, text: str, file: str) -> dict[str, Any]:
+    """What of a section with a mistake counts all the same, for a program that has no other use for it."""
+    usable = {name: document[section][name] for name in _SHARED.get(section, ()) if name in document[section]}
+    try:
+        _convert({section: usable}, text, file, None)
+    except SettingsError:
+        return {}
+    return usable
 
 
 def _convert(document: dict[str, Any], text: str, file: str, credentials_directory: str | None) -> Settings:

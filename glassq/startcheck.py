@@ -13,14 +13,11 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, NoReturn
 
-from glassq.errors import SettingsError
+from glassq.errors import EX_CONFIG, SettingsError
 from glassq.log import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-# sysexits.h: the configuration is wrong.
-EX_CONFIG = 78
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +25,7 @@ class Finding:
     """One thing that the program needs at its start. `problem` says why it would not start; "" where it would.
 
     `what` is its kind ("settings", "push", "handler", "ledger", "sources", "spool"); `name` says which of several.
+    "idle" is no refusal: the program starts and has nothing to do, for the reason in `name`.
     """
 
     what: str

@@ -20,8 +20,7 @@ import glassq
 from glassq.cli.binlog import options_of
 from glassq.cli.checks import Check, is_loopback, mount, nearest
 from glassq.cli.systemd import ask
-from glassq.errors import SettingsError
-from glassq.startcheck import EX_CONFIG
+from glassq.errors import EX_CONFIG, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

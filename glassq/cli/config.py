@@ -68,7 +68,8 @@ def reload(app: App, program: str, pid: int) -> int:
     from glassq.cli.reload import reload as reload_program
 
     try:
-        reload_program(program, pid, app.config, app.environ)
+        if not reload_program(program, pid, app.config, app.environ):
+            click.echo("glassq: only checked, not reloaded: an upgrade is under way", err=True)
     except SettingsError as error:
         for problem in str(error).splitlines():
             click.echo(f"glassq: {line(problem)}", err=True)

@@ -84,8 +84,8 @@ def dev(directory: Path, bind: Bind | None) -> None:
     directory = directory.resolve()
     file = directory / "glassq.toml"
     if not file.exists():
-        # what it refuses is not written
-        Door(bind or DEV_BIND)
+        # an address that cannot be, or is taken, is not written: another one may be tried at once
+        Door(bind or DEV_BIND).check_free()
         write_settings(directory, {"intake": {"bind": bind or DEV_BIND}}, "handlers:handle")
         write_new(directory / "handlers.py", HANDLER)
     settings = load(str(file), {})
@@ -147,17 +147,21 @@ def stop_as_by_ctrl_c() -> None:
 def _watch(stack: Stack, settings: Settings) -> None:
     """Until Ctrl-C. Raises StackError where one of the processes has ended."""
     watch = Watch(stack.config)
+    # what has changed and is not in effect
+    held: list[Path] = []
     while True:
         if settings.push is not None and settings.push.queue_yaml:
             watch.include(Path(settings.push.queue_yaml))
         stack.check()
         if changed := watch.changed():
-            settings = _reload(stack, settings, changed)
+            held = list(dict.fromkeys([*held, *changed]))
+            if new := _reload(stack, settings, held):
+                settings, held = new, []
         time.sleep(LOOK_EVERY)
 
 
-def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings:
-    """Has intake and pool reload, where the change is right, and says so. Returns the settings in effect."""
+def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings | None:
+    """Has intake and pool reload, where the change is right, and says so. Returns the settings in effect, None if not."""
     names = line(", ".join(os.path.relpath(path, stack.directory) for path in changed))
     why = _refusal(stack.config)
     try:
@@ -167,10 +171,10 @@ def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings:
         new, why = settings, why or str(error)
     if why:
         click.echo(f"{names} changed but cannot be used; the previous version keeps running: {line(why)}")
-        return settings
+        return None
     if (new.queue.url, new.intake.bind) != (settings.queue.url, settings.intake.bind):
         click.echo(f"{names} changed: for another [queue] url or [intake] bind, start glassq dev again")
-        return settings
+        return None
     click.echo(f"{names} changed: reloading")
     stack.reload("worker")
     if stack.config in changed:

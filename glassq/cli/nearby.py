@@ -41,4 +41,6 @@ def _is_ours(path: Path) -> bool:
         found = path.stat()
     except OSError:
         return False
-    return found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH
+    # one's own group is mostly a private one
+    others = stat.S_IWOTH if found.st_gid == os.getegid() else stat.S_IWOTH | stat.S_IWGRP
+    return found.st_uid == os.geteuid() and not found.st_mode & others

@@ -26,8 +26,13 @@ PATIENT = 20.0
 
 
 def ask_worker(app: App) -> list[Finding]:
-    """What glassq-worker would refuse; a handler whose module does not come back from its import is named."""
+    """What glassq-worker would refuse, or have nothing to do for.
+
+    A handler whose module does not come back from its import is named.
+    """
     findings, ended = _ask("worker", app.settings.file)
+    # it would start, but whoever checks settings wants them to be whole
+    findings = [Finding("handler", problem=each.name) if each.what == "idle" else each for each in findings]
     return [*findings, _unfinished(app.settings, findings, ended)] if ended else findings
 
 

@@ -23,17 +23,18 @@ PATIENCE = 75.0
 CHECK_ONLY = "check-only"
 
 
-def reload(program: str, pid: int, config: str | None, environ: Mapping[str, str]) -> None:
+def reload(program: str, pid: int, config: str | None, environ: Mapping[str, str]) -> bool:
     """Checks what the program would read, has process `pid` read it, and waits until that is in effect.
 
-    Raises SettingsError where it is not; the program then goes on with what it had.
+    False where it only checks, as CHECK_ONLY is there. Raises SettingsError where the reload fails; the program then goes
+    on with what it had.
     """
     directory = Path(environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or os.devnull)
     before = read_record(directory)
     if problems := problems_of(program, config or (before.file if before else None)):
         raise SettingsError("\n".join(problems))
     if (directory / CHECK_ONLY).exists():
-        return
+        return False
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
@@ -41,6 +42,7 @@ def reload(program: str, pid: int, config: str | None, environ: Mapping[str, str
     # one of an older version keeps no record
     if before is not None and before.pid == pid:
         _wait_for_outcome(program, directory, before)
+    return True
 
 
 def _wait_for_outcome(program: str, directory: Path, before: Record) -> None:

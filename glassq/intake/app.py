@@ -90,7 +90,7 @@ class Hook:
         if length is None:
             raise PingRefused(411, "Length required", "Send the body with Content-Length.")
         if length > self._max_body:
-            raise PingRefused(413, "Body too large", f"A ping is at most {self._max_body} bytes.")
+            raise PingRefused(413, "Body too large", f"A ping is at most {self._max_body}.")
         if length == 0:
             raise PingRefused(400, "Malformed ping", "The body is empty.")
         body = req.stream.read(length)

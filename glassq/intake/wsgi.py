@@ -174,16 +174,16 @@ class Server(Application):  # type: ignore[misc]
 
     def reload(self) -> None:
         """At SIGHUP. A mistake in what is read is named in the log, and the old settings stay."""
-        old = self.settings, self._sources, self.cfg
+        old = self.settings, self._sources, self.cfg, self._absent, self._apart
         try:
             settings, sources = read(self.settings.file)
             move(self.settings, settings, handed_over=self._handed_over)
             if addresses(settings) != addresses(self.settings):
-                self._absent = None
+                self._absent, self._apart = None, ""
             self.settings, self._sources = settings, sources
             super().reload()
         except (SettingsError, OSError) as error:
-            self.settings, self._sources, self.cfg = old
+            self.settings, self._sources, self.cfg, self._absent, self._apart = old
             log.logger("glassq.intake").error("not reloaded, the old settings stay %s", kv(why=error))
             self._in_effect.refuse(str(error))
             return

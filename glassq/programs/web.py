@@ -6,11 +6,11 @@ import os
 import sys
 
 from glassq import __version__
-from glassq.errors import SettingsError
+from glassq.errors import EX_CONFIG, SettingsError
 from glassq.intake.listen import refusal, unusable
 from glassq.intake.wsgi import Server, check
 from glassq.mask import masked_line
-from glassq.startcheck import EX_CONFIG, answer
+from glassq.startcheck import answer
 from glassq.systemd import Notifier
 
 EX_TEMPFAIL = 75

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from glassq import __version__, log, routes
-from glassq.errors import SettingsError
+from glassq.errors import EX_CONFIG, SettingsError
 from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
 from glassq.log import kv
@@ -20,7 +20,7 @@ from glassq.push.queue_yaml import PushQueue
 from glassq.push.request import tube_of
 from glassq.queues import open_queue
 from glassq.settings import POOL, Settings, load
-from glassq.startcheck import EX_CONFIG, Finding, answer, found
+from glassq.startcheck import Finding, answer, found
 from glassq.systemd import Notifier
 from glassq.values import Address
 from glassq.worker import child, sidecar
@@ -60,7 +60,11 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, thr
         queue, loaded, context, ledger, lease, slot, gate, policy,
         deadline=worker.deadline, grace=worker.grace, skew=worker.clock_skew,
     )  # fmt: skip
-    return child.run(consumer, queue, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
+    try:
+        return child.run(consumer, queue, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
+    finally:
+        # tasks that handlers have added and not waited for
+        taskqueue.finish()
 
 
 def context_of(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Context:
@@ -91,8 +95,9 @@ def check(config: str | None) -> Iterator[Finding]:
         context = routes.Context(settings)
     else:
         yield Finding("push")
-        if problem := routes.without_routes(settings):
-            yield Finding("handler", problem=problem)
+        if idle := routes.without_routes(settings):
+            # no refusal: the pool starts, and waits for a route
+            yield Finding("idle", idle)
     for route, problem in routes.examine(
         settings, endpoints(settings, queues), context, task_handlers(settings, queues)
     ):
@@ -113,13 +118,13 @@ def read(config: str | None) -> Settings:
     """The settings, after which the log goes by them. Raises SettingsError."""
     settings = load(config, os.environ, POOL)
     log.setup(settings.log.level, form=settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
-    for mistake in settings.ignored:
-        log.logger("glassq.worker").warning("settings of another program are wrong %s", kv(why=mistake))
     return settings
 
 
 def plan(settings: Settings, in_effect: InEffect | None = None) -> Plan:
     """What the parent needs to know of the settings."""
+    for mistake in settings.ignored:
+        log.logger("glassq.worker").warning("settings of another program are wrong %s", kv(why=mistake))
     worker, queue = settings.worker, settings.queue
     # the keeper does not beat while it waits for an answer to a touch, which may need a connection first
     silence = SILENCE + queue.connect_timeout + 2 * queue.timeout

@@ -53,3 +53,9 @@ class Threads:
             # where two threads come first at once, one executor serves a single call, and ends with it
             made = self._made = os.getpid(), ThreadPoolExecutor(MAX_THREADS, "glassq-push")
         return Pending(made[1].submit(call))
+
+    def finish(self) -> None:
+        """Returns when all calls are over that this process has started. For one that ends without Python's own end."""
+        made = self._made
+        if made is not None and made[0] == os.getpid():
+            made[1].shutdown(wait=True)

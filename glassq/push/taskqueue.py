@@ -180,6 +180,11 @@ def add_async(
     return Queue(queue_name).add_async(made, transactional)
 
 
+def finish() -> None:
+    """Waits for the `_async` calls that this process has started."""
+    _default.threads.finish()
+
+
 def in_thread(call: Callable[[], T]) -> Pending[T]:
     """Has the call begun in one of this process's threads for tasks."""
     return _default.threads.start(call)

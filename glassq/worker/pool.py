@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from glassq import backoff
+from glassq.errors import EX_CONFIG
 from glassq.in_effect import InEffect
 from glassq.log import kv, logger
 from glassq.worker import leftovers
@@ -55,8 +56,6 @@ SHORT_LIFE, RESPAWN, RESPAWN_CAP = 5.0, 0.1, 30.0
 LEAST_TUBES = 256
 # From a cold stop to SIGKILL, in seconds.
 COLD = 5.0
-# sysexits.h: the configuration is wrong; starting again helps nobody.
-EX_CONFIG = 78
 
 # What a child runs, given its slot and the limits of the whole pool; returns the exit code.
 ChildMain = Callable[[Slot, Throttle], int]

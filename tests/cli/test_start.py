@@ -253,7 +253,10 @@ def test_a_fresh_installation_asks_for_a_handler_and_for_nothing_of_glass(fresh:
     assert said.code == 78
     assert said.err.count("\n") == 1, said.err
     line = said.err.rstrip()
-    assert line == f'glassq: {fresh.file}: no [[routes]]: expected at least one, with source and handler = "module:f"'
+    assert (
+        line
+        == f'glassq: {fresh.file}: no [[routes]]: expected at least one, with source and handler = "module:function"'
+    )
     assert [each["said"] for each in handlers_of(fresh("doctor", "--json"))] == [line.removeprefix("glassq: ")]
 
 

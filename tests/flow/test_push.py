@@ -16,9 +16,9 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq import taskqueue
+from glassq.errors import EX_CONFIG
 from glassq.push.client import Client
 from glassq.settings import load
-from glassq.worker.pool import EX_CONFIG
 from tests.conftest import PATIENCE, free_port, program, wait_for
 from tests.push.targets import Asked, Script, Target
 from tests.worker.pools import PoolRun
