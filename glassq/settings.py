@@ -314,26 +314,27 @@ def parse(
             _convert({name: document[name]}, text, file, credentials_directory)
         except SettingsError as error:
             ignored.append(str(error))
-            document[name] = _usable({name: document[name]}, name, text, file)
+            document |= _usable(document, name, text, file)
     settings = _convert(document, text, file, credentials_directory)
     for key, mistake in _check_together(settings, text):
         section = key.partition(".")[0]
         if uses is None or section in uses:
             raise SettingsError(mistake)
         ignored.append(mistake)
-        kept = _convert({section: _usable(document, section, text, file)}, text, file, credentials_directory)
+        kept = _convert(_usable(document, section, text, file), text, file, credentials_directory)
         settings = msgspec.structs.replace(settings, **{section: getattr(kept, section)})
     return msgspec.structs.replace(settings, ignored=tuple(ignored))
 
 
 def _usable(document: dict[str, Any], section: str, text: str, file: str) -> dict[str, Any]:
-    """What of a section with a mistake counts all the same, for a program that has no other use for it."""
-    usable = {name: document[section][name] for name in _SHARED.get(section, ()) if name in document[section]}
+    """A section with a mistake, taken out of the document: only that is left which other programs need."""
+    found = document.pop(section)
+    usable = {name: found[name] for name in _SHARED.get(section, ()) if isinstance(found, dict) and name in found}
     try:
         _convert({section: usable}, text, file, None)
     except SettingsError:
         return {}
-    return usable
+    return {section: usable} if usable else {}
 
 
 def _convert(document: dict[str, Any], text: str, file: str, credentials_directory: str | None) -> Settings:

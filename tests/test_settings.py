@@ -17,6 +17,7 @@ from glassq.settings import (
     DEFAULT_FILE,
     INTAKE,
     POOL,
+    TASKS,
     Duration,
     Settings,
     Size,
@@ -201,12 +202,19 @@ def test_a_mistake_stops_only_who_reads_that_section(section: str, text: str) ->
     more = at("intake", "workers = 3")
     lenient = parse(text + more, "my.toml", uses=INTAKE)
     assert lenient.intake.workers == 3
-    assert getattr(lenient, section) == getattr(Settings(), section)
+    if "deadline" not in text:
+        assert getattr(lenient, section) == getattr(Settings(), section)
     (why,) = lenient.ignored
     assert why == refused(text)
     with pytest.raises(SettingsError) as caught:
         parse(text, "my.toml", uses=POOL)
     assert str(caught.value) == why
+
+
+def test_whoever_puts_jobs_gives_them_the_lease_of_the_pool_whatever_else_is_wrong_there() -> None:
+    text = at("worker", 'deadline = "3h"\nproceses = 4')
+    for uses in (INTAKE, TASKS):
+        assert parse(text, "my.toml", uses=uses).lease == 3 * 3600 + 30
 
 
 @pytest.mark.parametrize("text", [at("quee", "x = 1"), "[queue\n", 'ignored = ["x"]\n', 'file = "x"\n'])

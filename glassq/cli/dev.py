@@ -16,7 +16,7 @@ import click
 from glassq.cli.app import App
 from glassq.cli.output import line
 from glassq.dev.door import Door
-from glassq.dev.stack import Stack, handlers_env, require_beanstalkd, write_new, write_settings
+from glassq.dev.stack import Stack, check_name, handlers_env, require_beanstalkd, write_new, write_settings
 from glassq.dev.watch import Watch
 from glassq.errors import SettingsError
 from glassq.settings import load
@@ -84,6 +84,8 @@ def dev(directory: Path, bind: Bind | None) -> None:
     directory = directory.resolve()
     file = directory / "glassq.toml"
     if not file.exists():
+        # before gunicorn is loaded, which cannot read such a command line
+        check_name(directory)
         # an address that cannot be, or is taken, is not written: another one may be tried at once
         Door(bind or DEV_BIND).check_free()
         write_settings(directory, {"intake": {"bind": bind or DEV_BIND}}, "handlers:handle")
@@ -161,7 +163,7 @@ def _watch(stack: Stack, settings: Settings) -> None:
 
 
 def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings | None:
-    """Has intake and pool reload, where the change is right, and says so. Returns the settings in effect, None if not."""
+    """Has intake and pool reload, where the change is right, and says so. Returns the settings in effect, or None."""
     names = line(", ".join(os.path.relpath(path, stack.directory) for path in changed))
     why = _refusal(stack.config)
     try:

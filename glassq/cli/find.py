@@ -274,7 +274,6 @@ def checked_prefix(text: str) -> str:
 def ambiguous(text: str, names: list[str]) -> click.ClickException:
     """What to say where a prefix fits several deliveries."""
     shown = "".join(f"\n  {line(name)}" for name in sorted(names)[:10])
-    more = f"\n  and {len(names) - 10} more" if len(names) > 10 else ""
-    return click.ClickException(
-        f"{line(text)} is the beginning of {len(names)} deliveries; say more of it:{shown}{more}"
-    )
+    # the ledger is not asked for all of them
+    many = "more than 10" if len(names) > 10 else len(names)
+    return click.ClickException(f"{line(text)} is the beginning of {many} deliveries; say more of it:{shown}")

@@ -26,8 +26,8 @@ CHECK_ONLY = "check-only"
 def reload(program: str, pid: int, config: str | None, environ: Mapping[str, str]) -> bool:
     """Checks what the program would read, has process `pid` read it, and waits until that is in effect.
 
-    False where it only checks, as CHECK_ONLY is there. Raises SettingsError where the reload fails; the program then goes
-    on with what it had.
+    False where it only checks, as CHECK_ONLY is there. Raises SettingsError where the reload fails; the program then
+    goes on with what it had.
     """
     directory = Path(environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or os.devnull)
     before = read_record(directory)

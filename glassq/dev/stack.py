@@ -160,11 +160,16 @@ def write_settings(directory: Path, sections: Mapping[str, Mapping[str, object]]
         raise StackError(f"{error.filename or directory}: {error.strerror}") from None
 
 
-def _settings_text(directory: Path, sections: Mapping[str, Mapping[str, object]], route: str) -> str:
+def check_name(directory: Path) -> None:
+    """Raises StackError where settings cannot name the directory."""
     try:
         str(directory).encode()
     except UnicodeEncodeError:
         raise StackError(f"{directory}: settings cannot name it, as it is not UTF-8: choose another --dir") from None
+
+
+def _settings_text(directory: Path, sections: Mapping[str, Mapping[str, object]], route: str) -> str:
+    check_name(directory)
     place = url_path(directory)
     socket_path = directory / "beanstalkd.sock"
     fits = len(os.fsencode(socket_path)) <= MAX_SOCKET_PATH

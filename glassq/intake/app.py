@@ -16,6 +16,7 @@ import falcon
 
 from glassq import delivery as envelope
 from glassq.errors import PingRefused, QueueError, QueueRefused
+from glassq.intake.line_budget import LineBudget
 from glassq.intake.misses import Misses
 from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
 from glassq.log import kv, logger
@@ -47,7 +48,7 @@ def create_app(
     With `metrics` it tells them, with `doors` only to those who come by theirs.
     """
     app: falcon.App[Any, Any] = falcon.App(middleware=[_Counted(meter), _Strict(), *([doors] if doors else [])])
-    app.add_error_handler(PingRefused, _on_refused)
+    app.add_error_handler(PingRefused, partial(_on_refused, LineBudget()))
     app.add_error_handler(QueueError, _on_queue_error)
     app.add_error_handler(Exception, _on_bug)
     hooks = {f"/hooks/{source.name}": Hook(source, keeping, meter, max_body) for source in sources}
@@ -173,8 +174,11 @@ def _answer(resp: falcon.Response, status: int, title: str, detail: str = "") ->
     resp.data = problem(status, title, detail)
 
 
-def _on_refused(req: falcon.Request, resp: falcon.Response, error: PingRefused, params: dict[str, Any]) -> None:
-    log.warning("refused %s", kv(status=error.status, why=error.detail, sender=req.remote_addr))
+def _on_refused(
+    budget: LineBudget, req: falcon.Request, resp: falcon.Response, error: PingRefused, params: dict[str, Any]
+) -> None:
+    if (left_out := budget.admit()) is not None:
+        log.warning("refused %s", kv(status=error.status, why=error.detail, sender=req.remote_addr, **left_out))
     _answer(resp, error.status, error.title, error.detail)
 
 

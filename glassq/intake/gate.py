@@ -24,6 +24,7 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from glassq.intake import arrival
 from glassq.intake.connection import Connection
+from glassq.intake.line_budget import LineBudget
 from glassq.intake.problem import last_answer
 from glassq.log import kv, logger
 
@@ -90,6 +91,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._lingering: deque[Connection] = deque()
+        self._budget = LineBudget()
         # how many may be open beside those that linger
         self._max_open = self.worker_connections - max(1, self.worker_connections // LINGERING_SHARE)
         self.max_keepalived = self._max_open - self.cfg.threads
@@ -315,7 +317,8 @@ class Gate(ThreadWorker):  # type: ignore[misc]
 
     def _answer(self, sock: Any, addr: Any, status: int, why: str) -> None:
         self.app.meter.refused(status)
-        log.warning("refused %s", kv(status=status, why=why, sender=addr[0] if addr else ""))
+        if (left_out := self._budget.admit()) is not None:
+            log.warning("refused %s", kv(status=status, why=why, sender=addr[0] if addr else "", **left_out))
         _send(sock, status)
 
     def _linger(self, conn: Connection) -> None:

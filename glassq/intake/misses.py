@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
-import time
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from glassq.intake.line_budget import LineBudget
 from glassq.log import kv, logger
 from glassq.mask import MASK, masked_text
 
@@ -23,15 +22,13 @@ if TYPE_CHECKING:
 
 log = logger("glassq.intake")
 
-# A token bucket: so many lines at once, then one in so many seconds. What has no line is counted in the next one.
-BURST = 300
-LINE_EVERY = 1.0
 # Of the paths that take pings, so many are named where none is like the one that was called.
 MAX_NAMED = 3
 # Of a path, in characters.
 MAX_PATH = 200
 # What is as long as this, and of these characters, may be a token. Its beginning tells which one.
 _LONG = re.compile(r"([A-Za-z0-9_-]{4})[A-Za-z0-9_-]{16,}")
+_AFTER_KEY = re.compile(r"(/(?:access_?|api_?|auth_?)?(?:token|secret|password)/)[^/]+", re.IGNORECASE)
 _SLASHES = re.compile(r"/+")
 # How alike two paths are, from 0 to 1, where one of them is a slip for the other.
 _ALIKE = 0.7
@@ -43,40 +40,26 @@ class Misses:
     def __init__(self, hooks: Iterable[str]) -> None:
         """`hooks` are the paths that take pings."""
         self._hooks = list(hooks)
-        self._lock = threading.Lock()
-        self._lines = float(BURST)
-        self._at = time.monotonic()
-        self._left_out = 0
+        self._budget = LineBudget()
 
     def tell(self, req: falcon.Request, status: int) -> None:
         """One line about a request that was answered with `status`, if there may be one now."""
-        left_out = self._admit()
+        left_out = self._budget.admit()
         if left_out is None:
             return
         path = str(req.env.get("RAW_URI", req.path)).partition("?")[0]
         fields = {"status": status, "method": req.method, "path": self._shown(path), "sender": req.remote_addr}
         if hook := self._meant(path):
             fields["hint"] = f"pings go to POST {hook}"
-        if left_out:
-            fields["left_out"] = left_out
-        log.log(logging.WARNING if hook else logging.INFO, "refused %s", kv(**fields))
-
-    def _admit(self) -> int | None:
-        """How many had no line since the last one; None: this one has none either."""
-        with self._lock:
-            now = time.monotonic()
-            self._lines = min(float(BURST), self._lines + (now - self._at) / LINE_EVERY)
-            self._at = now
-            if self._lines < 1:
-                self._left_out += 1
-                return None
-            self._lines -= 1
-            left_out, self._left_out = self._left_out, 0
-            return left_out
+        log.log(logging.WARNING if hook else logging.INFO, "refused %s", kv(**fields, **left_out))
 
     def _shown(self, path: str) -> str:
         cut = "…" if len(path) > MAX_PATH else ""
         known = "/".join(self._hooks).split("/")
+        # as it was meant: an encoded key is a key, and what follows one in a segment of its own is its value
+        plain = _AFTER_KEY.sub(rf"\1{MASK}", unquote(path[:MAX_PATH]))
+        if masked_text(plain) != unquote(path[:MAX_PATH]):
+            path = plain
         segments = [each if each in known else _LONG.sub(rf"\1{MASK}", each) for each in path.split("/")]
         return masked_text("/".join(segments))[:MAX_PATH] + cut
 

@@ -63,5 +63,12 @@ class Ledger(Protocol):
     def event_done(self, event: str, since: datetime, *, but: str) -> str:
         """The id of another delivery of this event that succeeded at `since` or later; "" where there is none."""
 
+    def settle(self, patience: float) -> None:
+        """Waits until what was recorded of deliveries that are not over is written, at most `patience` seconds.
+
+        For whoever may die now: should the queue lose such a delivery, it can be put again from here. Returns at once
+        while the ledger cannot be written.
+        """
+
     def close(self) -> None:
         """Writes what is still waiting to be written, within a few seconds, or says that it could not."""

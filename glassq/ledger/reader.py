@@ -147,7 +147,7 @@ class LedgerReader:
         found = self.find(delivery, limit=2)
         return found[0] if len(found) == 1 else None
 
-    def find(self, prefix: str, limit: int = 10) -> list[Entry]:
+    def find(self, prefix: str, limit: int = 11) -> list[Entry]:
         """The entries whose delivery ids begin so, by id; an id that is exactly so comes alone."""
         exactly = self.exactly(prefix)
         return [exactly] if exactly else self._entries(_PREFIX, limit, prefix=re.sub("([/%_])", r"/\1", prefix) + "%")

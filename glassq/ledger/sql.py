@@ -43,6 +43,8 @@ RETRY, RETRY_CAP = 0.5, 10.0
 LAST_TRY, CLOSE = 2.0, 4.5
 # Pruning: first within this after the start, then about so often, in seconds; so many rows a transaction.
 PRUNE_SOON, PRUNE_EVERY, PRUNE_ROWS = 60.0, 3600.0, 500
+# The queue has these deliveries still.
+_NOT_OVER = ("retrying", "buried")
 # Texts are for people to read, in characters; the key's column holds no more.
 MAX_KEY, MAX_TEXT = 64, 2_000
 
@@ -72,6 +74,9 @@ class SqlLedger:
         self._waiting: deque[Entry] = deque()
         self._dropped = 0
         self._in_hand = 0
+        # entries of deliveries that are not over, among those that are not written; and whether writing fails now
+        self._owed = 0
+        self._failing = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._close_at: float | None = None
@@ -80,6 +85,7 @@ class SqlLedger:
     def record(self, entry: Entry) -> None:
         with self._changed:
             self._waiting.append(self._fitting(entry))
+            self._owed += entry.state in _NOT_OVER
             self._trim()
             self._changed.notify()
             if self._thread is None:
@@ -90,6 +96,11 @@ class SqlLedger:
 
     def event_done(self, event: str, since: datetime, *, but: str) -> str:
         return self._done.event(event, since, but)
+
+    def settle(self, patience: float) -> None:
+        if self._owed:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._owed or self._failing, patience)
 
     def close(self) -> None:
         self._done.close()
@@ -152,7 +163,9 @@ class SqlLedger:
             self._changed.wait_for(
                 lambda: self._waiting or self._close_at is not None, max(0.0, prune_at - time.monotonic())
             )
-            self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._close_at is not None, LINGER)
+            self._changed.wait_for(
+                lambda: len(self._waiting) >= BATCH or self._owed or self._close_at is not None, LINGER
+            )
             return bool(self._waiting) or self._close_at is None
 
     def _take(self) -> list[Entry]:
@@ -163,7 +176,9 @@ class SqlLedger:
     def _written(self, batch: list[Entry], failures: int) -> None:
         """Counts anew; after failures that were told, tells that it goes on."""
         with self._changed:
-            self._in_hand = 0
+            self._in_hand, self._failing = 0, False
+            self._owed -= sum(entry.state in _NOT_OVER for entry in batch)
+            self._changed.notify_all()
             self._room += sum(map(_weight, batch))
             bare, self._bare = self._bare, 0
         if failures > 1 or bare:
@@ -173,7 +188,8 @@ class SqlLedger:
     def _put_back(self, batch: list[Entry]) -> None:
         with self._changed:
             self._waiting.extendleft(reversed(batch))
-            self._in_hand = 0
+            self._in_hand, self._failing = 0, True
+            self._changed.notify_all()
             self._trim()
 
     def _pause(self, failures: int) -> bool:
@@ -188,7 +204,9 @@ class SqlLedger:
 
     def _trim(self) -> None:
         while len(self._waiting) > self._bound:
-            self._room += _weight(self._waiting.popleft())
+            dropped = self._waiting.popleft()
+            self._room += _weight(dropped)
+            self._owed -= dropped.state in _NOT_OVER
             self._dropped += 1
 
 

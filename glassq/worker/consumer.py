@@ -53,6 +53,8 @@ RECONNECT, RECONNECT_CAP = 0.1, 5.0
 # Reserving is paused while the queue takes no puts (disk full, draining): whatever fails could not be put again, and
 # would only be run over and over. From the first to the second, at least half of it, in seconds.
 REFUSED, REFUSED_CAP = 1.0, 30.0
+# So long an attempt waits for the ledger to have what was retried or buried before it, in seconds.
+SETTLE = 0.5
 # A job is free the moment its consumer dies, and may be ours before the pool's parent knows of the death. It is given
 # so long to tell of it, in seconds.
 TESTIMONY = 1.0
@@ -218,6 +220,8 @@ class Consumer:
 
     def _attempt(self, job: Job, ttr: int, delivery: Delivery, found: Destination | None) -> Attempt:
         """Runs the handler, and nothing that talks to the queue. `ttr` is the job's lease in seconds."""
+        # the handler may take this process along, and what the ledger does not have yet of others
+        self._ledger.settle(SETTLE)
         started, begun, at = time.monotonic(), seconds_since_boot(), datetime.now(UTC)
         hard = started + self._deadline
         self._context.deadline = hard - self._grace

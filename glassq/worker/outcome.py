@@ -102,17 +102,19 @@ def done(result: str | dict[str, Any] | None) -> Outcome:
 
 def decide(error: BaseException, delivery: Delivery, rule: RetryRule, age: float = 0.0) -> Outcome:
     """The outcome of a handler that raised `error`, `age` seconds after the first attempt began."""
-    if isinstance(error, Interrupted):
+    # by its class, as an exception may lie about that, or raise when it is asked
+    kind = type(error)
+    if issubclass(kind, Interrupted):
         return Outcome(Kind.INTERRUPTED, "the pool stopped")
-    if isinstance(error, LeaseLost):
+    if issubclass(kind, LeaseLost):
         return Outcome(Kind.LEASE_LOST, "the job is no longer ours")
     reason = describe(error)
-    if isinstance(error, Drop):
+    if issubclass(kind, Drop):
         return Outcome(Kind.DROPPED, reason)
-    if isinstance(error, Bury):
+    if issubclass(kind, Bury):
         return Outcome(Kind.BURY, reason)
     asked, slow, counts = None, False, True
-    if isinstance(error, Retry):
+    if issubclass(kind, Retry):
         asked = _asked(_field(error, "delay"))
         slow, counts = _flag(error, "slow_down", default=False), _flag(error, "counts", default=True)
     if not counts:
@@ -139,9 +141,9 @@ def describe(error: BaseException) -> str:
 
     Never raises, whatever a handler raised: an error here would cost the whole process.
     """
-    if isinstance(error, DeadlineExceeded):
+    if issubclass(type(error), DeadlineExceeded):
         return "the handler overran its deadline"
-    if isinstance(error, Verdict):
+    if issubclass(type(error), Verdict):
         text = text_of(_field(error, "reason", UNPRINTABLE), MAX_MESSAGE)
     else:
         text = words_of(error, MAX_MESSAGE)
@@ -184,7 +186,7 @@ def _within(delay: float) -> float:
 def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:
     """Evidence of an attempt that raised `error` after `duration` seconds."""
     # A verdict says why in words, written by whoever raised it; where it was raised adds nothing.
-    verdict = isinstance(error, Verdict)
+    verdict = issubclass(type(error), Verdict)
     return Evidence(
         attempt=delivery.attempt,
         outcome=outcome.kind.value,

@@ -132,7 +132,7 @@ def test_an_address_that_cannot_be_is_refused_and_no_settings_are_left(
 
 def test_a_directory_that_settings_cannot_name_is_refused_and_left_alone(tmp_path: Path) -> None:
     home = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
-    command = [*program("glassq"), "dev", "--dir", home]
+    command = [*program("glassq"), "dev", "--dir", home, "--bind", f"127.0.0.1:{free_port()}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "not UTF-8: choose another --dir" in done.stderr
@@ -164,9 +164,12 @@ def test_a_change_is_reloaded_and_one_that_is_wrong_is_explained(tmp_path: Path)
         says(process, r"^handlers.py changed but cannot be used; .* SyntaxError: .*line 1\)$")
         assert answers(process, ping, "two")
         config.write_text(config.read_text().replace("beanstalkd.sock", "other.sock"))
-        says(process, r"^glassq.toml changed but cannot be used; .* SyntaxError")
+        says(process, r"^handlers.py, glassq.toml changed but cannot be used; .* SyntaxError")
         handlers.write_text("def handle(delivery):\n    return 'three'\n")
-        says(process, r"^handlers.py changed: for another \[queue\] url or \[intake\] bind, start glassq dev again$")
+        says(
+            process,
+            r"^handlers.py, glassq.toml changed: for another \[queue\] url or \[intake\] bind, start glassq dev again$",
+        )
 
 
 def says(process: Process, pattern: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -416,3 +417,24 @@ ledger.close()
     ledger.record(an_entry("ours-2"))
     wait_for(lambda: "ours-2" in seen_from_outside(), "what we write after the other has ended", 10)
     assert seen_from_outside() >= {"first", "second", "ours-1", "ours-2"}
+
+
+def test_what_is_not_over_is_written_before_its_process_may_die(file: Path) -> None:
+    pid = os.fork()
+    if not pid:
+        ledger = open_ledger(settings_for(file))
+        for number in range(3):
+            ledger.record(an_entry(f"d-{number}", state="buried"))
+            ledger.settle(60.0)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert all(stored(settings_for(file), f"d-{number}") for number in range(3))
+
+
+def test_a_ledger_that_cannot_be_written_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    ledger = open_ledger(settings_for(tmp_path / "state" / "ledger.db"))
+    ledger.record(an_entry(state="buried"))
+    # else the test hangs
+    ledger.settle(600.0)
+    ledger.close()

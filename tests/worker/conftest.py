@@ -58,6 +58,9 @@ class MemoryLedger:
         found = (e.delivery for e in self.entries if e.state == "done" and e.delivery != but and wanted(e))
         return next(found, "")
 
+    def settle(self, patience: float) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
