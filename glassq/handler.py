@@ -46,10 +46,10 @@ _PLAIN = (str, bytes, int, float, bool, type(None))
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, functools.partial)
 # What is still to be done when it comes back. By type: the value's own methods are not called.
 _TO_DO: tuple[tuple[tuple[type, ...], str], ...] = (
-    ((Coroutine,), "a coroutine, which nobody awaits"),
-    ((Awaitable,), "an awaitable, which nobody awaits"),
-    ((AsyncGenerator,), "an async generator, which nobody iterates over"),
-    ((Generator, map, filter), "a generator, which nobody iterates over"),
+    ((Coroutine,), "an un-awaited coroutine"),
+    ((Awaitable,), "an un-awaited awaitable"),
+    ((AsyncGenerator,), "an un-iterated async generator"),
+    ((Generator, map, filter), "an un-iterated generator"),
 )
 
 
@@ -78,7 +78,7 @@ def finished(result: T) -> T:
     that. A coroutine or generator is closed, a future cancelled.
     """
     if issubclass(type(result), _FUNCTIONS):
-        raise _unfinished("a function, which nobody calls")
+        raise _unfinished("a function that nobody calls")
     pending = list(_pending(result))
     for value, _ in pending:
         _end(value)
@@ -88,9 +88,8 @@ def finished(result: T) -> T:
 
 
 def _unfinished(what: str) -> Bury:
-    return Bury(
-        f"the handler returned {what}: its work was not done. Mend the handler, reload the pool, then kick this"
-    )
+    todo = "Fix the handler, reload the pool, then kick this delivery"
+    return Bury(f"the handler returned {what}: its work was not done. {todo}")
 
 
 # -- what runs when it is called ---------------------------------------------------------------------------------------
@@ -285,7 +284,7 @@ def _pending(result: object) -> Iterator[tuple[Any, str]]:
 def _still_to_do(value: object) -> str:
     kind = type(value)
     if hasattr(kind, "add_done_callback"):
-        return "a future, which nobody waits for"
+        return "a future that nobody waits for"
     return next((what for kinds, what in _TO_DO if issubclass(kind, kinds)), "")
 
 

@@ -129,7 +129,7 @@ class _Logger(logging.Logger):
 
 
 def logger(name: str) -> logging.Logger:
-    """The logger of this name, from now on one that nothing can silence that is done to Python's `logging`."""
+    """The logger of this name, from now on one that changes to Python's `logging` cannot silence."""
     made = logging.getLogger(name)
     # a program may have had it before us, to set its level
     made.__class__ = _Logger

@@ -1,7 +1,7 @@
 """What a program answers to `--check`: would it start with these settings?
 
 Each program checks itself, with the same code that it starts with. `glassq config check`, `glassq doctor` and systemd
-ask it, so that none of them can promise a start that fails.
+ask it, so they cannot accept settings that the program then rejects.
 """
 
 from __future__ import annotations

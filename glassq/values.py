@@ -201,7 +201,7 @@ class Bind(str):
 
 
 class Address(str):
-    """Where metrics are told: HOST:PORT."""
+    """Where metrics are served: HOST:PORT."""
 
     __slots__ = ()
 

@@ -356,18 +356,18 @@ class Awaitable:
 
 
 UNFINISHED: dict[str, tuple[Callable[[], Any], str]] = {
-    "a coroutine": (lambda: later(1), "a coroutine"),
-    "a generator": (lambda: pieces(1), "a generator"),
-    "an async generator": (lambda: later_pieces(1), "an async generator"),
-    "a generator expression": (lambda: (each for each in "ab"), "a generator"),
-    "a map": (lambda: map(str, "ab"), "a generator"),
-    "a future": (future, "a future"),
-    "a future of asyncio": (loop_future, "a future"),
-    "an awaitable": (Awaitable, "an awaitable"),
-    "a function": (function_made_and_not_called, "a function"),
-    "a partial": (lambda: functools.partial(one, 1), "a function"),
-    "coroutines in a list": (lambda: [later(1), later(2)], "a coroutine"),
-    "coroutines in a dict": (lambda: {"a": {"b": (later(1), 7)}}, "a coroutine"),
+    "a coroutine": (lambda: later(1), "an un-awaited coroutine"),
+    "a generator": (lambda: pieces(1), "an un-iterated generator"),
+    "an async generator": (lambda: later_pieces(1), "an un-iterated async generator"),
+    "a generator expression": (lambda: (each for each in "ab"), "an un-iterated generator"),
+    "a map": (lambda: map(str, "ab"), "an un-iterated generator"),
+    "a future": (future, "a future that nobody waits for"),
+    "a future of asyncio": (loop_future, "a future that nobody waits for"),
+    "an awaitable": (Awaitable, "an un-awaited awaitable"),
+    "a function": (function_made_and_not_called, "a function that nobody calls"),
+    "a partial": (lambda: functools.partial(one, 1), "a function that nobody calls"),
+    "coroutines in a list": (lambda: [later(1), later(2)], "an un-awaited coroutine"),
+    "coroutines in a dict": (lambda: {"a": {"b": (later(1), 7)}}, "an un-awaited coroutine"),
 }
 
 
@@ -375,7 +375,7 @@ UNFINISHED: dict[str, tuple[Callable[[], Any], str]] = {
 @pytest.mark.parametrize("name", UNFINISHED)
 def test_a_result_that_is_still_to_be_awaited_is_no_end_of_the_work(name: str) -> None:
     make, what = UNFINISHED[name]
-    with pytest.raises(Bury, match=f"^the handler returned {what}, which nobody .*: its work was not done. Mend"):
+    with pytest.raises(Bury, match=f"^the handler returned {what}: its work was not done. Fix"):
         finished(make())
 
 
@@ -414,5 +414,5 @@ def test_a_generator_that_fails_as_it_is_closed_is_given_up_all_the_same() -> No
 
     begun = failing()
     next(begun)
-    with pytest.raises(Bury, match="a generator"):
+    with pytest.raises(Bury, match="an un-iterated generator"):
         finished(begun)

@@ -96,7 +96,7 @@ def test_a_result_that_the_ledger_cannot_hold_is_said_and_returned_as_it_was() -
 def test_a_coroutine_is_no_result() -> None:
     came = work(lambda delivery: later(delivery))
     assert (came.state, came.result) == ("buried", None)
-    assert came.reason.startswith("the handler returned a coroutine, which nobody awaits: its work was not done.")
+    assert came.reason.startswith("the handler returned an un-awaited coroutine: its work was not done.")
 
 
 def test_what_a_handler_does_to_its_delivery_is_in_no_later_attempt() -> None:

@@ -139,7 +139,7 @@ def test_glassq_tells_what_alerts_and_dashboard_ask_for(tmp_path: Path, beanstal
             pool.write_settings(more=f"[metrics]\n{asked}")
             pool.start().ready()
             web.wait_ready()
-            wait_for(lambda: "metrics are told" in pool.log(), "the pool's metrics to be told")
+            wait_for(lambda: "serving metrics" in pool.log(), "the pool to serve its metrics")
             told = [sample for door in doors.values() for sample in _scraped(door)]
     finally:
         web.stop()

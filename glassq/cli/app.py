@@ -66,7 +66,7 @@ class App:
         return f"`glassq{config} {words}`"
 
     def operator(self) -> str:
-        """Who types this."""
+        """The operator's user name."""
         try:
             user = pwd.getpwuid(os.getuid()).pw_name
         except KeyError:

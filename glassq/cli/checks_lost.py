@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from glassq.cli.app import App
     from glassq.queues import Queue, ServerStats
 
-# How long deliveries are looked for, in seconds: some hundred thousand, where each is in the job that the ledger names.
+# The search for lost deliveries takes at most this long, in seconds: enough for some 100,000 that are where the ledger
+# says.
 PATIENT = 10.0
 
 
@@ -51,7 +52,7 @@ def lost(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
         certain = found.sure and len(tasks) < len(found.deliveries) and file_of(app.settings.ledger.url) is not None
         yield Check("lost", False if certain else None, said, todo)
     elif found.looked < found.total:
-        said = f"{found.looked} of {found.total} deliveries that are not over were looked for, and the queue holds them"
+        said = f"{found.looked} of {found.total} unfinished deliveries checked; all are in the queue"
         yield Check("lost", None, said, "ask again when less is going on")
     else:
         yield Check("lost", True, f"the queue holds all {found.total} deliveries that the ledger has as not over")

@@ -45,7 +45,8 @@ class Corrector:
             change(self._corrections)
         except SettingsError as error:
             self._corrections = None
-            click.echo(line(f"glassq: the ledger does not know of it, and `doctor` may miss it: {error}"), err=True)
+            said = f"could not update the ledger, so `doctor` may report this delivery as lost: {error}"
+            click.echo(line(f"glassq: {said}"), err=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Deliveries that are not over by the ledger's word, and that the queue does not hold: what a queue has lost.
+"""Deliveries that are unfinished in the ledger, but absent from the queue: what a queue has lost.
 
 The ledger is a moment behind, and has the wrong job where an attempt ended with its process. So a delivery that is not
 where the ledger says is looked for again a moment later, and then among all jobs. One that is being worked is in the
@@ -32,7 +32,7 @@ LAG = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What was not found, oldest news first, among `looked` of `total` deliveries that are not over.
+    """What was not found, oldest news first, among `looked` of `total` unfinished deliveries.
 
     `sure`: all of the queue was looked through, so they are in no tube. Else they are not where the ledger says.
     """

@@ -1,4 +1,4 @@
-"""The settings that `glassq dev` wrote, found from where it was run, or below."""
+"""Finds the settings that `glassq dev` wrote, from the directory where it ran or from a subdirectory."""
 
 from __future__ import annotations
 

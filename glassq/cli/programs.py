@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from glassq.cli.app import App
     from glassq.settings import Settings
 
-# A program that has not answered after so long hangs; in seconds. Modules of handlers may take a while to load.
+# A program that has not answered within this time hangs, in seconds. Modules of handlers may take a while to load.
 PATIENT = 20.0
 
 

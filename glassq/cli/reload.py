@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from glassq.in_effect import Record
 
-# A reload may take so long, in seconds. A child that does not come up is killed after 60, systemd gives up after 90.
+# A reload may take at most this long, in seconds. A child that does not come up is killed after 60; systemd gives up
+# after 90.
 PATIENCE = 75.0
 # Beside a program's record: while it is there, a reload only checks.
 CHECK_ONLY = "check-only"
@@ -38,7 +39,7 @@ def reload(program: str, pid: int, config: str | None, environ: Mapping[str, str
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
-        raise SettingsError(f"process {pid} of glassq-{program} cannot be told to reload: {error.strerror}") from None
+        raise SettingsError(f"process {pid} of glassq-{program} cannot be signalled: {error.strerror}") from None
     # one of an older version keeps no record
     if before is not None and before.pid == pid:
         _wait_for_outcome(program, directory, before)

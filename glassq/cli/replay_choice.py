@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from glassq.ledger.reader import LedgerReader, Settled
     from glassq.queues import Queue
 
-# What is over.
+# Finished states.
 STATES = ("done", "dropped")
-# What is not over by the ledger's word, and not in the queue.
+# Unfinished in the ledger, but absent from the queue.
 LOST = "lost"
 # What is done about a delivery that the queue holds, by its state there.
 _IN_QUEUE = {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from glassq.intake.spool import Spooled
     from glassq.queues import JobStats, Queue, ServerStats, TubeStats
 
-# So long is looked for what the queue may have lost, in seconds.
+# The search for lost deliveries takes at most this long, in seconds.
 GLANCE = 0.5
 # What the ledger is asked about.
 RECENT = timedelta(hours=24)

@@ -153,7 +153,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
         self._linger(conn)
 
     def _longest_waiting(self) -> Connection | None:
-        """The one of at least two; what it has sent by now is read first, for that may be the rest of its request."""
+        """The connection waiting longest, unless it is the only one. Its pending bytes are read first."""
         queues = (self.pending_conns, self.keepalived_conns)
         while sum(map(len, queues)) > 1:
             conn: Connection = min((conns[0] for conns in queues if conns), key=lambda conn: conn.since)

@@ -57,7 +57,7 @@ class Absent:
             todo += "then systemctl daemon-reload && systemctl restart glassq.target"
         else:
             todo += f"it is tried again every {RETRY:g} s"
-        log.error("metrics are not told: %s %s", self._why, kv(address=self.bind, todo=todo))
+        log.error("metrics are not served: %s %s", self._why, kv(address=self.bind, todo=todo))
 
 
 def open_listener(bind: Bind, cfg: Any, logger: Any) -> Any:

@@ -153,7 +153,7 @@ class Server(Application):  # type: ignore[misc]
         except OSError as error:
             self._absent.failed(error)
             return
-        log.logger("glassq.intake").info("metrics are told %s", kv(address=self._absent.bind))
+        log.logger("glassq.intake").info("serving metrics %s", kv(address=self._absent.bind))
         self._absent = None
         arbiter.LISTENERS.append(listener)
         # new workers know of it; the old ones finish what they answer

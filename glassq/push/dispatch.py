@@ -122,7 +122,7 @@ def of_tasks(handler: Handler) -> Handler:
         if request.dispatch_deadline:
             context.deadline = min(context.deadline, time.monotonic() + request.dispatch_deadline)
         with _named(request, delivery, context):
-            # judged in here: the name of a task whose work was not done is not gone
+            # checked inside `_named`: a task that returned unfinished work must keep its name
             return finished(handler(delivery, context))
 
     work.of_tasks = True  # type: ignore[attr-defined]

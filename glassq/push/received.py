@@ -1,4 +1,4 @@
-"""A task as the function sees it that works it: `glassq.task(delivery)`."""
+"""A task as seen by the function that handles it: `glassq.task(delivery)`."""
 
 from __future__ import annotations
 

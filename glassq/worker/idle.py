@@ -62,5 +62,5 @@ def _again(nothing_to_work: Callable[[], str], notify: Notifier, before: str) ->
 
 
 def _tell(why: str, notify: Notifier) -> None:
-    log.warning("nothing is worked, and pings wait in the queue: name a handler and reload %s", kv(why=why))
-    notify(READY=1, STATUS=f"nothing is worked, and pings wait in the queue: {why}")
+    log.warning("no handler configured: pings wait in the queue. Add [[routes]] and reload %s", kv(why=why))
+    notify(READY=1, STATUS=f"no handler configured, pings wait in the queue: {why}")

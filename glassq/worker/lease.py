@@ -1,4 +1,4 @@
-"""What watches over an attempt while the handler has the main thread.
+"""The keeper thread: renews the lease and interrupts the handler.
 
 The keeper is a thread that touches the job, beats the heartbeat, and ends the attempt when its soft deadline passes,
 its lease is gone, or the pool stops cold. It ends it by a signal to the main thread, whose handler raises there: so

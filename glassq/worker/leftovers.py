@@ -45,7 +45,7 @@ def title_of(index: int) -> str:
 
 
 def mark() -> None:
-    """Called in a child of the pool before it does anything else: what it starts can be told from now on."""
+    """Called in a child of the pool first of all: marks everything this child starts, so that it can be found later."""
     with suppress(OSError):
         os.setpgid(0, 0)
     os.environ.__setitem__(VARIABLE, str(os.getpid()))
@@ -78,7 +78,7 @@ class Orphans:
                 os.waitpid(pid, os.WNOHANG)
 
     def tree(self, child: int) -> list[Process]:
-        """The descendants of a child that is about to be killed: who they are, nobody could tell later."""
+        """A child's descendants, recorded before it is killed: afterwards its orphans cannot be attributed."""
         table = processes.table()
         return list(_started(table, [each for each in table.values() if each.parent == child], 0.0, set()).values())
 

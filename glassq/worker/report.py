@@ -1,4 +1,4 @@
-"""What systemd and the log are told of the pool as a whole, by its parent."""
+"""Reports the pool's state to systemd and the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logger("glassq.worker")
 
 # A start waits so long for the queue once all children are up, in seconds. Then it is over, and the children wait on.
 CONNECT = 10.0
-# The log is told of a queue that cannot be reached this often, in seconds.
+# An unreachable queue is logged at most this often, in seconds.
 REPEAT = 60.0
 # How much more time systemd is asked for at a time, in seconds: while the pool starts, and while it stops.
 STARTING, STOPPING = 30, 10

@@ -1,7 +1,7 @@
-"""A process beside the children, which tells the pool's metrics. No work depends on it.
+"""A process beside the children that serves the pool's metrics. No work depends on it.
 
-The pool's parent opens no sockets; so what answers Prometheus is a process of its own, which is started again when it
-ends, and again by a reload.
+The pool's parent opens no sockets, so a process of its own answers Prometheus. The parent starts it again when it ends,
+and at a reload.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# One that ended is started again after this, and an address that is taken is tried again, in seconds.
+# The least time between two starts, except by a reload, and between two tries at an address that is taken, in seconds.
 AGAIN = 5.0
 # The log says so often that the address is taken, in seconds.
 REPEAT = 600.0
@@ -53,11 +53,11 @@ def run(serve: Callable[[], None], address: Address, parent: int) -> int:
             tried, error = now, _attempt(serve)
             serving = error is None
             if serving:
-                log.info("metrics are told %s", kv(address=address))
+                log.info("serving metrics %s", kv(address=address))
             elif now - told >= REPEAT:
                 told = now
                 todo = f"free the address or change [metrics] pool; it is tried again every {AGAIN:g} s"
-                log.error("metrics are not told: %s %s", error, kv(address=address, todo=todo))
+                log.error("metrics are not served: %s %s", error, kv(address=address, todo=todo))
         time.sleep(ORPHAN)
     return 0
 

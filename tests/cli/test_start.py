@@ -275,7 +275,7 @@ def test_a_pool_without_a_handler_waits_for_one_and_says_so(fresh: Cli, tmp_path
 
     try:
         wait_for(lambda: notified.has("READY"), f"it to be up\n{pool.output()}")
-        assert status().startswith(f"nothing is worked, and pings wait in the queue: {fresh.file}: no [[routes]]")
+        assert status().startswith(f"no handler configured, pings wait in the queue: {fresh.file}: no [[routes]]")
         wait_for(lambda: notified.count("WATCHDOG") > 1, "systemd to hear that it lives")
         text = fresh.file.read_text()
         fresh.file.write_text(text + "[worker]\n")
@@ -285,7 +285,7 @@ def test_a_pool_without_a_handler_waits_for_one_and_says_so(fresh: Cli, tmp_path
         fresh.file.write_text(f'{text}[[routes]]\nsource = "mirror"\nhandler = "handlers:handle"\n')
         pool.send(signal.SIGHUP)
         wait_for(lambda: "pool starts processes=4" in pool.output(), f"it to begin\n{pool.output()}")
-        assert pool.output().count("nothing is worked") == 1
+        assert pool.output().count("no handler configured") == 1
     finally:
         assert pool.end() == 0
         notified.close()
@@ -293,5 +293,5 @@ def test_a_pool_without_a_handler_waits_for_one_and_says_so(fresh: Cli, tmp_path
 
 def test_a_pool_without_a_handler_stops_when_it_is_asked_to(fresh: Cli, tmp_path: Path) -> None:
     pool = Process([*program("glassq-worker"), "--config", str(fresh.file)], tmp_path / "log")
-    wait_for(lambda: "nothing is worked" in pool.output(), f"it to be up\n{pool.output()}")
+    wait_for(lambda: "no handler configured" in pool.output(), f"it to be up\n{pool.output()}")
     assert pool.end() == 0

@@ -194,7 +194,7 @@ def test_an_address_that_systemd_did_not_hand_over_is_named(
         under=(sys.executable, "-c", hand_over),
     )
     assert web.ask(PING).status == 200
-    assert f"metrics are not told: systemd does not listen there address=127.0.0.1:{inside}" in web.log()
+    assert f"metrics are not served: systemd does not listen there address=127.0.0.1:{inside}" in web.log()
 
 
 def test_an_address_that_somebody_else_has_keeps_no_ping_out_and_is_used_once_it_is_free(
@@ -205,10 +205,10 @@ def test_an_address_that_somebody_else_has_keeps_no_ping_out_and_is_used_once_it
         web = start_web(beanstalkd.url, queue=f'[metrics]\nintake = "127.0.0.1:{inside[1]}"', workers=2)
         assert web.ask(PING).status == 200
         assert web.ask(ASK).status == 404
-        (line,) = [line for line in web.log().splitlines() if "metrics are not told" in line]
-        assert f"error glassq.intake[{web.process.pid}]: metrics are not told: Address already in use" in line
+        (line,) = [line for line in web.log().splitlines() if "metrics are not served" in line]
+        assert f"error glassq.intake[{web.process.pid}]: metrics are not served: Address already in use" in line
         assert f"address=127.0.0.1:{inside[1]} todo=" in line
-    wait_for(lambda: "metrics are told" in web.log(), f"it to be tried again\n{web.log()}")
+    wait_for(lambda: "serving metrics" in web.log(), f"it to be tried again\n{web.log()}")
 
     def told() -> dict[tuple[str, ...], float]:
         with Wire(inside) as wire:
@@ -229,5 +229,5 @@ def test_an_address_that_this_machine_does_not_have_keeps_no_ping_out(
     web = start_web(beanstalkd.url, queue=f'[metrics]\nintake = "{address}"')
     assert web.ask(PING).status == 200
     assert web.ask(ASK).status == 404
-    assert "metrics are not told: " in web.log()
+    assert "metrics are not served: " in web.log()
     assert f"address={address}" in web.log()

@@ -1,4 +1,4 @@
-"""A task as the function sees it that works it."""
+"""A task as seen by the function that handles it."""
 
 from __future__ import annotations
 

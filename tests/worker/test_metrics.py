@@ -219,7 +219,7 @@ def test_an_address_that_somebody_else_has_stops_no_work(tmp_path: Path, beansta
     with Watched(tmp_path, beanstalkd, look) as pool:
         with socket.create_server(("127.0.0.1", pool.port)):
             pool.start().ready()
-            wait_for(lambda: "metrics are not told: Address already in use" in pool.log(), "the log to say so")
+            wait_for(lambda: "metrics are not served: Address already in use" in pool.log(), "the log to say so")
             assert f"address=127.0.0.1:{pool.port}" in pool.log()
             teller = pool.teller()
             pool.put("work")
@@ -227,7 +227,7 @@ def test_an_address_that_somebody_else_has_stops_no_work(tmp_path: Path, beansta
         # and it tries again
         pool.waits_for(("glassq_attempts_total", "done"), 1)
         assert pool.teller() == teller
-        assert pool.log().count("metrics are not told") == 1
+        assert pool.log().count("metrics are not served") == 1
 
 
 def test_it_stops_with_the_pool_and_dies_with_its_parent(pool: Watched) -> None:
