@@ -15,8 +15,9 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Generator, Iterator
 from contextlib import suppress
+from io import IOBase
 from itertools import islice
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from glassq.errors import Bury, Interrupt, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import CellType
 
 T = TypeVar("T")
@@ -49,8 +50,15 @@ _TO_DO: tuple[tuple[tuple[type, ...], str], ...] = (
     ((Coroutine,), "an un-awaited coroutine"),
     ((Awaitable,), "an un-awaited awaitable"),
     ((AsyncGenerator,), "an un-iterated async generator"),
-    ((Generator, map, filter), "an un-iterated generator"),
+    ((Generator,), "an un-iterated generator"),
+    ((AsyncIterator,), "an un-iterated async iterator"),
+    (_FUNCTIONS, "a function that nobody calls"),
 )
+# What these modules make for themselves is begun, or waited for: what @contextmanager makes, a process pool's results.
+_TO_DO_OF = {
+    "contextlib": "a context manager that nobody enters",
+    "multiprocessing.pool": "a result that nobody waits for",
+}
 
 
 def as_handler(function: Callable[..., Any], where: str) -> Callable[..., Any]:
@@ -77,8 +85,6 @@ def finished(result: T) -> T:
     Raises Bury where something is still to be awaited or called: the work was not done, and trying again cannot mend
     that. A coroutine or generator is closed, a future cancelled.
     """
-    if issubclass(type(result), _FUNCTIONS):
-        raise _unfinished("a function that nobody calls")
     pending = list(_pending(result))
     for value, _ in pending:
         _end(value)
@@ -285,7 +291,11 @@ def _still_to_do(value: object) -> str:
     kind = type(value)
     if hasattr(kind, "add_done_callback"):
         return "a future that nobody waits for"
-    return next((what for kinds, what in _TO_DO if issubclass(kind, kinds)), "")
+    if what := next((what for kinds, what in _TO_DO if issubclass(kind, kinds)), ""):
+        return what
+    if issubclass(kind, Iterator) and not issubclass(kind, IOBase):
+        return "an un-iterated iterator"
+    return _TO_DO_OF.get(kind.__module__, "")
 
 
 def _end(value: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import io
 import itertools
 import operator
 from concurrent.futures import Future
@@ -355,12 +357,24 @@ class Awaitable:
         yield None
 
 
+class LaterPieces:
+    def __aiter__(self) -> LaterPieces:
+        return self
+
+    async def __anext__(self) -> int:
+        raise StopAsyncIteration
+
+
 UNFINISHED: dict[str, tuple[Callable[[], Any], str]] = {
     "a coroutine": (lambda: later(1), "an un-awaited coroutine"),
     "a generator": (lambda: pieces(1), "an un-iterated generator"),
     "an async generator": (lambda: later_pieces(1), "an un-iterated async generator"),
     "a generator expression": (lambda: (each for each in "ab"), "an un-iterated generator"),
-    "a map": (lambda: map(str, "ab"), "an un-iterated generator"),
+    "a map": (lambda: map(str, "ab"), "an un-iterated iterator"),
+    "a starmap": (lambda: itertools.starmap(one, [(1,)]), "an un-iterated iterator"),
+    "a context manager": (lambda: contextlib.contextmanager(pieces)(1), "a context manager that nobody enters"),
+    "an async iterator": (LaterPieces, "an un-iterated async iterator"),
+    "a function in a list": (lambda: [one], "a function that nobody calls"),
     "a future": (future, "a future that nobody waits for"),
     "a future of asyncio": (loop_future, "a future that nobody waits for"),
     "an awaitable": (Awaitable, "an un-awaited awaitable"),
@@ -380,7 +394,7 @@ def test_a_result_that_is_still_to_be_awaited_is_no_end_of_the_work(name: str) -
 
 
 @pytest.mark.parametrize(
-    "result", ["", "text", None, {"a": [1, {"b": None}]}, 7, True, [1, 2], b"x", object(), {1, 2}, itertools.count()]
+    "result", ["", "text", None, {"a": [1, {"b": None}]}, 7, True, [1, 2], b"x", object(), {1, 2}, io.StringIO("x")]
 )
 def test_any_other_result_is_the_end_of_the_work(result: object) -> None:
     assert finished(result) is result
