@@ -37,7 +37,7 @@ TEST = ["coverage>=7.6", "hypothesis>=6.100", "pillow>=10.1", "pytest>=9.2", "py
 CHECK = ["mypy>=1.11", "ruff>=0.6", "types-pyyaml>=6.0"]
 
 # for an administrator to copy
-CONF = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "conf").iterdir())]
+CONF = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "conf").iterdir()) if path.is_file()]
 
 setup(
     name="glassq",

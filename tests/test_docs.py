@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/*.md")]
-    + [path for path in (ROOT / "conf").iterdir() if path.suffix != ".json"]
+    + [path for path in (ROOT / "conf").iterdir() if path.is_file() and path.suffix != ".json"]
     + [path for path in (ROOT / "systemd").iterdir() if path.is_file()]
 )
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]

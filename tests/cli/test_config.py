@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 ROUTES = '[[routes]]\nsource = "mirror"\nhandler = "mine:handle"\n'
 
 
+def spool(cli: Cli) -> str:
+    """Where whoever runs the tests may have one."""
+    return f'[intake]\nspool = "{cli.directory}/spool"\n'
+
+
 @pytest.fixture
 def right(offline: Cli) -> Cli:
     (offline.directory / "mine.py").write_text("def handle(delivery): ...\n")
     (offline.directory / "tokens").write_text("s3cret-token\n")
-    offline.configure(f'[sources.mirror]\nverify_tokens_file = "{offline.directory}/tokens"\n{ROUTES}')
+    offline.configure(f'[sources.mirror]\nverify_tokens_file = "{offline.directory}/tokens"\n{spool(offline)}{ROUTES}')
     return offline
 
 
@@ -86,7 +91,7 @@ def test_the_password_of_a_database_is_masked(right: Cli) -> None:
 
 
 def test_every_problem_is_told_at_once(offline: Cli) -> None:
-    offline.configure(f'[sources.mirror]\nverify_tokens_file = "{offline.directory}/none"\n{ROUTES}')
+    offline.configure(f'[sources.mirror]\nverify_tokens_file = "{offline.directory}/none"\n{spool(offline)}{ROUTES}')
     said = offline("config", "check", "--json")
     assert said.code == 78
     assert said.json["ok"] is False

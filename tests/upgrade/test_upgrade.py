@@ -32,7 +32,8 @@ class Installation:
     def __init__(self, directory: Path, release: Path, target: str) -> None:
         self.dir = directory / "installation"
         with tarfile.open(release) as archive:
-            archive.extractall(self.dir, filter="data")
+            # an argument of Python 3.11.4 and newer
+            archive.extractall(self.dir, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         self.port, self.web = free_port(), free_port()
         self.config = self.dir / "glassq.toml"
         text = self.config.read_text()
