@@ -398,11 +398,26 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
     return SecretFile(value.replace("$CREDENTIALS_DIRECTORY", credentials_directory, 1))
 
 
+# Whether values fit each other, the key, its value, and what is expected of it.
+_Rule = tuple[bool, str, object, str]
+
+
 def _check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     """What no single key shows: that values fit each other. Yields the key of each mistake, and the message."""
+    rules = _rules(settings)
+    for index, route in enumerate(settings.routes):
+        rules += _route_rules(f"routes.{index}", route, settings)
+    for fits, key, value, expected in rules:
+        if not fits:
+            names = key.split(".")
+            where = mistakes.located(text, names)
+            yield key, f'{settings.file}: {place(names)} = "{value}": expected {expected}{where}'
+
+
+def _rules(settings: Settings) -> list[_Rule]:
     worker, queue = settings.worker, settings.queue
     inside, bind = settings.metrics.intake, str(settings.intake.bind)
-    rules: list[tuple[bool, str, object, str]] = [
+    return [
         (worker.grace < worker.deadline, "worker.grace", worker.grace, "shorter than deadline"),
         (worker.backoff >= 1, "worker.backoff", worker.backoff, "at least 1s"),
         (worker.backoff_cap >= worker.backoff, "worker.backoff_cap", worker.backoff_cap, "at least backoff"),
@@ -441,32 +456,30 @@ def _check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
             "the address of [intake] bind, or another port",
         ),
     ]
-    for index, route in enumerate(settings.routes):
-        # a route that nothing can take would have its pings dropped as "no route"
-        known = (*Sources.__struct_fields__, TASK_SOURCE)
-        rules.append((route.source in known, f"routes.{index}.source", route.source, f"one of: {', '.join(known)}"))
-        to_url = route.handler.is_url
-        fits = not to_url or settings.push is not None
-        rules.append((fits, f"routes.{index}.handler", route.handler, "a [push] section, which URLs need"))
-        of_tasks = route.source == TASK_SOURCE
-        fits = route.queue is None or to_url or of_tasks
-        expected = f'none: it is for tasks (source = "{TASK_SOURCE}") and for handlers that are a URL'
-        rules.append((fits, f"routes.{index}.queue", route.queue or "", expected))
-        fits, expected = route.url is None or of_tasks, f'none: it is for tasks (source = "{TASK_SOURCE}")'
-        rules.append((fits, f"routes.{index}.url", route.url or "", expected))
-        words = COLLECTIONS.get(route.source, ())
-        fits = route.collection is None or not words or route.collection in words
-        rules.append((fits, f"routes.{index}.collection", route.collection or "", f"one of: {', '.join(words)}"))
-        window, kept = route.dedupe_window, settings.ledger.retention
-        fits = window is None or 0 < window <= kept
-        rules.append(
-            (fits, f"routes.{index}.dedupe_window", window or 0, f"up to {kept}, as long as [ledger] retention")
-        )
-    for fits, key, value, expected in rules:
-        if not fits:
-            names = key.split(".")
-            where = mistakes.located(text, names)
-            yield key, f'{settings.file}: {place(names)} = "{value}": expected {expected}{where}'
+
+
+def _route_rules(at: str, route: Route, settings: Settings) -> list[_Rule]:
+    """`at` is the route's key."""
+    rules: list[_Rule] = []
+    # a route that nothing can take would have its pings dropped as "no route"
+    known = (*Sources.__struct_fields__, TASK_SOURCE)
+    rules.append((route.source in known, f"{at}.source", route.source, f"one of: {', '.join(known)}"))
+    to_url = route.handler.is_url
+    fits = not to_url or settings.push is not None
+    rules.append((fits, f"{at}.handler", route.handler, "a [push] section, which URLs need"))
+    of_tasks = route.source == TASK_SOURCE
+    fits = route.queue is None or to_url or of_tasks
+    expected = f'none: it is for tasks (source = "{TASK_SOURCE}") and for handlers that are a URL'
+    rules.append((fits, f"{at}.queue", route.queue or "", expected))
+    fits, expected = route.url is None or of_tasks, f'none: it is for tasks (source = "{TASK_SOURCE}")'
+    rules.append((fits, f"{at}.url", route.url or "", expected))
+    words = COLLECTIONS.get(route.source, ())
+    fits = route.collection is None or not words or route.collection in words
+    rules.append((fits, f"{at}.collection", route.collection or "", f"one of: {', '.join(words)}"))
+    window, kept = route.dedupe_window, settings.ledger.retention
+    fits = window is None or 0 < window <= kept
+    rules.append((fits, f"{at}.dedupe_window", window or 0, f"up to {kept}, as long as [ledger] retention"))
+    return rules
 
 
 def installed_file(name: str, settings: Settings) -> Path:

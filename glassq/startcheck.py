@@ -6,6 +6,7 @@ ask it, so they cannot accept settings that the program then rejects.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, NoReturn
 
+from glassq import __version__
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.log import escape
 
@@ -44,6 +46,19 @@ def found(what: str, step: Callable[[], object], name: str = "") -> Finding:
     except SettingsError as error:
         return Finding(what, name, str(error))
     return Finding(what, name)
+
+
+def arguments(program: str, about: str, check: Callable[[str | None], Iterable[Finding]]) -> argparse.Namespace:
+    """The command line of a daemon; with --check it answers what `check` finds in these settings, and ends."""
+    parser = argparse.ArgumentParser(prog=program, description=about)
+    parser.add_argument("--config", metavar="FILE", help="the settings file")
+    parser.add_argument("--check", action="store_true", help="only say whether it would start: exit 0, or 78 and why")
+    parser.add_argument("--json", action="store_true", help="with --check: a line of JSON for each thing looked at")
+    parser.add_argument("--version", action="version", version=f"glassq {__version__}")
+    given = parser.parse_args()
+    if given.check:
+        answer(program, check(given.config), as_json=given.json)
+    return given
 
 
 def answer(program: str, findings: Iterable[Finding], *, as_json: bool) -> NoReturn:

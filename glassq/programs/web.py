@@ -1,32 +1,23 @@
 """The intake, under gunicorn. Settings: glassq.toml (--config, GLASSQ_CONFIG, or /etc/glassq/glassq.toml)."""
 
-import argparse
 import errno
 import os
 import sys
 
-from glassq import __version__
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.intake.listen import refusal, unusable
 from glassq.intake.wsgi import Server, check
 from glassq.mask import masked_line
-from glassq.startcheck import answer
+from glassq.startcheck import arguments
 from glassq.systemd import Notifier
 
 EX_TEMPFAIL = 75
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="glassq-web", description=__doc__)
-    parser.add_argument("--config", metavar="FILE", help="the settings file")
-    parser.add_argument("--check", action="store_true", help="only say whether it would start: exit 0, or 78 and why")
-    parser.add_argument("--json", action="store_true", help="with --check: a line of JSON for each thing looked at")
-    parser.add_argument("--version", action="version", version=f"glassq {__version__}")
-    arguments = parser.parse_args()
-    if arguments.check:
-        answer("glassq-web", check(arguments.config), as_json=arguments.json)
+    given = arguments("glassq-web", __doc__, check)
     try:
-        return run(arguments.config)
+        return run(given.config)
     except SystemExit as end:
         # gunicorn has said why, in the lines before
         if end.code:

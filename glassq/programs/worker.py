@@ -1,6 +1,5 @@
 """The pool of consumer daemons. Settings: glassq.toml (--config, GLASSQ_CONFIG, or /etc/glassq/glassq.toml)."""
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from glassq.push.queue_yaml import PushQueue
 from glassq.push.request import tube_of
 from glassq.queues import open_queue
 from glassq.settings import POOL, Settings, load
-from glassq.startcheck import Finding, answer, found
+from glassq.startcheck import Finding, arguments, found
 from glassq.systemd import Notifier
 from glassq.values import Address
 from glassq.worker import child, sidecar
@@ -150,24 +149,15 @@ def push_queues(settings: Settings) -> Mapping[str, PushQueue]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="glassq-worker", description=__doc__)
-    parser.add_argument("--config", metavar="FILE", help="the settings file")
-    parser.add_argument("--check", action="store_true", help="only say whether it would start: exit 0, or 78 and why")
-    parser.add_argument("--json", action="store_true", help="with --check: a line of JSON for each thing looked at")
-    parser.add_argument("--version", action="version", version=f"glassq {__version__}")
-    arguments = parser.parse_args()
-    if arguments.check:
-        answer("glassq-worker", check(arguments.config), as_json=arguments.json)
+    given = arguments("glassq-worker", __doc__, check)
     notify = Notifier(os.environ.pop("NOTIFY_SOCKET", None))
     watchdog = os.environ.pop("WATCHDOG_USEC", None)
     seconds = int(watchdog) / 1e6 if watchdog else None
     in_effect = InEffect("glassq-worker", POOL, os.environ.get("RUNTIME_DIRECTORY"))
     try:
-        if not wait_for_work(lambda: routes.without_routes(read(arguments.config)), notify, seconds):
+        if not wait_for_work(lambda: routes.without_routes(read(given.config)), notify, seconds):
             return 0
-        return Pool(
-            lambda: plan(read(arguments.config), in_effect), notify, watchdog=seconds, in_effect=in_effect
-        ).run()
+        return Pool(lambda: plan(read(given.config), in_effect), notify, watchdog=seconds, in_effect=in_effect).run()
     except SettingsError as error:
         print(f"glassq-worker: {error}", file=sys.stderr)
         notify(STATUS=masked_line(str(error)))
