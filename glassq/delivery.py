@@ -31,7 +31,7 @@ MAX_JOB = 65_535
 # The limit that our own beanstalkd is started with, for tasks with large payloads (App Engine takes 100 KB).
 BIG_JOB = 131_072
 # A story gets at least so much room beside the body; where MAX_JOB leaves less, the job is a big one.
-LEAST_ROOM = 8_192
+MIN_ROOM = 8_192
 # Of the failed attempts the first and the latest few tell the story; the rest repeat it.
 MAX_EVIDENCE = 12
 # The end of a traceback names the line that failed, in characters.
@@ -124,7 +124,7 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def sayable(text: str) -> str:
+def as_valid_utf8(text: str) -> str:
     """The text with what UTF-8 cannot say written out: halves of surrogate pairs, as odd file names hold them."""
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -135,7 +135,7 @@ def encode(delivery: Delivery) -> bytes:
     Where the body alone nearly fills that, it is BIG_JOB instead.
     """
     taken = _PREFIX + 1 + len(delivery.body)
-    room = (MAX_JOB if MAX_JOB - taken >= LEAST_ROOM else BIG_JOB) - taken
+    room = (MAX_JOB if MAX_JOB - taken >= MIN_ROOM else BIG_JOB) - taken
     evidence = _bounded(delivery.evidence)
     header = _header(delivery, evidence)
     for shorten in (_without_old_details, _without_tracebacks, _last_only):
@@ -173,7 +173,7 @@ def decode(data: bytes) -> Delivery:
 
 def _header(delivery: Delivery, evidence: tuple[Evidence, ...]) -> bytes:
     values = {name: getattr(delivery, name) for name in _FIELDS}
-    values |= {"evidence": evidence, "buried": sayable(delivery.buried[:MAX_MESSAGE])}
+    values |= {"evidence": evidence, "buried": as_valid_utf8(delivery.buried[:MAX_MESSAGE])}
     return _encode_header(Header(**values))
 
 
@@ -183,10 +183,10 @@ def _bounded(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
     return tuple(
         msgspec.structs.replace(
             item,
-            error=sayable(item.error[:MAX_MESSAGE]),
-            message=sayable(item.message[:MAX_MESSAGE]),
-            traceback=sayable(item.traceback[-MAX_TRACEBACK:]),
-            host=sayable(item.host),
+            error=as_valid_utf8(item.error[:MAX_MESSAGE]),
+            message=as_valid_utf8(item.message[:MAX_MESSAGE]),
+            traceback=as_valid_utf8(item.traceback[-MAX_TRACEBACK:]),
+            host=as_valid_utf8(item.host),
         )
         for item in evidence
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -101,7 +101,7 @@ class InEffect:
             new.write_bytes(msgspec.json.encode(record))
             new.replace(self._file)
         except OSError as error:
-            log.warning("which settings are in effect cannot be written down %s", kv(why=error))
+            log.warning("which settings are in effect cannot be written down %s", fields(why=error))
 
 
 def read_record(directory: Path) -> Record | None:

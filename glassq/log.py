@@ -1,9 +1,9 @@
 """Log lines: one per event, on standard error, that no sender can forge.
 
-A module of glassq makes a logger of its own, writes the event in words, and passes values through `kv`:
+A module of glassq makes a logger of its own, writes the event in words, and passes values through `fields`:
 
     log = logger("glassq.intake")
-    log.warning("ping refused %s", kv(status=400, reason=error.title))
+    log.warning("ping refused %s", fields(status=400, reason=error.title))
 
 Once `setup` was called, such a logger depends on nothing in Python's `logging` that others can change: not on levels,
 handlers, filters or factories, nor on being disabled. Handlers run in our processes, and may do all that as they like.
@@ -52,10 +52,10 @@ class Pairs(str):
     fields: dict[str, object]
 
 
-def kv(**fields: object) -> Pairs:
+def fields(**values: object) -> Pairs:
     """`key=value` pairs; values with spaces or quotes are quoted."""
-    pairs = Pairs(" ".join(f"{key}={_value(value)}" for key, value in fields.items()))
-    pairs.fields = fields
+    pairs = Pairs(" ".join(f"{key}={_value(value)}" for key, value in values.items()))
+    pairs.fields = values
     return pairs
 
 
@@ -63,9 +63,9 @@ def kv(**fields: object) -> Pairs:
 _subject: ContextVar[Pairs | None] = ContextVar("subject", default=None)
 
 
-def about(**fields: object) -> None:
-    """Every line of this thread from now on says these fields too, whoever logs it; without any, no longer."""
-    _subject.set(kv(**fields) if fields else None)
+def bind_context(**values: object) -> None:
+    """Adds these fields to every later line of this thread, whoever logs it. Without any, adds none again."""
+    _subject.set(fields(**values) if values else None)
 
 
 def _said(record: logging.LogRecord) -> list[Pairs]:
@@ -76,9 +76,9 @@ def _unsaid(record: logging.LogRecord) -> Pairs:
     """What the line is about, as far as it does not say so itself."""
     subject = _subject.get()
     if subject is None:
-        return kv()
+        return fields()
     said = {key for each in _said(record) for key in each.fields}
-    return kv(**{key: value for key, value in subject.fields.items() if key not in said})
+    return fields(**{key: value for key, value in subject.fields.items() if key not in said})
 
 
 def _level(record: logging.LogRecord) -> str:
@@ -215,7 +215,7 @@ class _Lines(logging.StreamHandler[TextIO]):
         # where the stream itself fails, there is nobody to tell
         with suppress(Exception):
             if not isinstance(error, OSError):
-                why = kv(words=record.msg, why=f"{type(error).__name__}: {error}")
+                why = fields(words=record.msg, why=f"{type(error).__name__}: {error}")
                 line = (record.name, logging.ERROR, "", 0, "this cannot be logged %s", (why,), None)
                 self.stream.write(self.format(logging.LogRecord(*line)) + self.terminator)
 

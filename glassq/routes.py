@@ -24,7 +24,7 @@ import msgspec
 from glassq.errors import GlassqError, SettingsError
 from glassq.excerpts import MAX_MESSAGE, words_of
 from glassq.handler import as_handler, finished
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.settings import TASK_SOURCE, Route
 from glassq.values import HandlerName, UrlPattern
 
@@ -217,7 +217,7 @@ def _prepare(handler: Handler, context: Context) -> None:
         raise
     except Exception as error:
         why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
-        log.warning("not ready for deliveries yet %s", kv(why=why))
+        log.warning("not ready for deliveries yet %s", fields(why=why))
 
 
 def _load(name: str, index: int, file: str) -> Handler:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import log
-from glassq.log import escape, kv
+from glassq.log import escape, fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ FORGERIES = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1b[2K", "\x85", "\u2028", "\
 
 @pytest.mark.parametrize("end", FORGERIES)
 def test_no_value_ends_its_line_or_moves_the_cursor(lines: io.StringIO, end: str) -> None:
-    logging.getLogger("glassq.intake").info("ping refused %s", kv(reason=f"bad{end}2026-01-31 error forged"))
+    logging.getLogger("glassq.intake").info("ping refused %s", fields(reason=f"bad{end}2026-01-31 error forged"))
     (line,) = lines.getvalue().splitlines()
     assert line.isprintable()
 
@@ -43,7 +43,7 @@ def test_words_themselves_end_no_line(lines: io.StringIO) -> None:
 
 
 def test_a_line_says_when_how_bad_and_who(lines: io.StringIO) -> None:
-    logging.getLogger("glassq.intake").warning("ping refused %s", kv(status=400))
+    logging.getLogger("glassq.intake").warning("ping refused %s", fields(status=400))
     pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} warning glassq\.intake\[\d+\]: ping refused status=400\n"
     assert re.fullmatch(pattern, lines.getvalue())
 
@@ -95,7 +95,7 @@ def test_chatty_libraries_are_heard_when_it_is_bad(lines: io.StringIO, library: 
     ],
 )
 def test_values_are_quoted_where_a_reader_could_take_them_for_more(value: object, written: str) -> None:
-    assert kv(k=value) == written
+    assert fields(k=value) == written
 
 
 def test_what_is_escaped_can_be_written_to_any_terminal() -> None:
@@ -127,7 +127,7 @@ def root() -> Iterator[None]:
 def test_as_json_each_event_is_one_object_with_its_fields() -> None:
     stream = io.StringIO()
     log.setup("info", stream, form="json")
-    logging.getLogger("glassq.worker").error("child died %s", kv(pid=7, how="SIGKILL", job=3, level="x\ny\u2028"))
+    logging.getLogger("glassq.worker").error("child died %s", fields(pid=7, how="SIGKILL", job=3, level="x\ny\u2028"))
     logging.getLogger("glassq.worker").info("100 %% of %s", "it")
     try:
         raise ValueError("no")

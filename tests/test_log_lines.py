@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import log
-from glassq.log import about, kv
+from glassq.log import bind_context, fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,17 +35,17 @@ def written() -> Iterator[Callable[[str], io.StringIO]]:
         return stream
 
     yield begin
-    about()
+    bind_context()
     root.handlers[:] = before
     root.setLevel(level)
 
 
 def test_a_line_says_what_it_is_about_where_it_does_not_itself(written: Callable[[str], io.StringIO]) -> None:
     stream = written("text")
-    about(delivery="d1", attempt=2)
+    bind_context(delivery="d1", attempt=2)
     HANDLERS.info("photo %s", "fetched")
-    OURS.info("done %s", kv(delivery="d1", job=7))
-    about()
+    OURS.info("done %s", fields(delivery="d1", job=7))
+    bind_context()
     OURS.info("pool is ready")
     said = [line.partition("]: ")[2] for line in stream.getvalue().splitlines()]
     assert said == ["photo fetched delivery=d1 attempt=2", "done delivery=d1 job=7 attempt=2", "pool is ready"]
@@ -53,9 +53,9 @@ def test_a_line_says_what_it_is_about_where_it_does_not_itself(written: Callable
 
 def test_as_json_it_is_in_fields_of_its_own(written: Callable[[str], io.StringIO]) -> None:
     stream = written("json")
-    about(delivery="d1", attempt=2)
+    bind_context(delivery="d1", attempt=2)
     HANDLERS.info("photo fetched")
-    OURS.info("done %s", kv(delivery="d1", job=7))
+    OURS.info("done %s", fields(delivery="d1", job=7))
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert (first["event"], first["delivery"], first["attempt"]) == ("photo fetched", "d1", 2)
     assert (second["delivery"], second["job"], second["attempt"]) == ("d1", 7, 2)
@@ -64,14 +64,14 @@ def test_as_json_it_is_in_fields_of_its_own(written: Callable[[str], io.StringIO
 
 def test_what_a_handler_s_words_pretend_comes_before_what_is_so(written: Callable[[str], io.StringIO]) -> None:
     stream = written("text")
-    about(delivery="d1", attempt=2)
+    bind_context(delivery="d1", attempt=2)
     HANDLERS.info("fetched delivery=forged attempt=9")
     assert stream.getvalue().endswith("fetched delivery=forged attempt=9 delivery=d1 attempt=2\n")
 
 
 def test_another_thread_s_lines_are_about_something_else(written: Callable[[str], io.StringIO]) -> None:
     stream = written("text")
-    about(delivery="d1", attempt=2)
+    bind_context(delivery="d1", attempt=2)
     other = threading.Thread(target=lambda: OURS.info("ledger is written again"))
     other.start()
     other.join()
@@ -83,7 +83,7 @@ def test_words_and_values_that_do_not_fit_are_told_in_one_line(
     written: Callable[[str], io.StringIO], form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stream = written(form)
-    about(delivery="d1", attempt=2)
+    bind_context(delivery="d1", attempt=2)
     HANDLERS.info("%d photos", "a\nb")
     HANDLERS.info("two %s %s", "one")
     first, _ = lines = stream.getvalue().splitlines()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from tests.conftest import wait_for
 from tests.worker.pools import PoolRun
 
@@ -26,15 +26,15 @@ OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} info glassq\.worker\
 PROCESS = """
 import logging, logging.config, os, sys, threading, time
 from glassq import log
-from glassq.log import about, kv, logger
+from glassq.log import bind_context, fields, logger
 
 ours = logger("glassq.worker")
 log.setup("info")
-about(delivery="d1")
+bind_context(delivery="d1")
 def mischief():
 {mischief}
 mischief()
-ours.info("done %s", kv(job=7))
+ours.info("done %s", fields(job=7))
 ours.debug("too much")
 theirs = logging.getLogger("handlers.orders")
 theirs.error("theirs")
@@ -154,7 +154,7 @@ def test_before_setup_our_lines_go_where_a_program_sends_those_of_any_library(ca
     log = logger("glassq.push")
     assert log is logging.getLogger("glassq.push")
     log.info("unheard")
-    log.warning("heard %s", kv(job=7))
+    log.warning("heard %s", fields(job=7))
     assert [(each.name, each.message) for each in caplog.records] == [("glassq.push", "heard job=7")]
     logging.getLogger("glassq.push").setLevel(logging.ERROR)
     try:

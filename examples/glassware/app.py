@@ -24,7 +24,7 @@ from glassq import Bury, Drop, Retry, taskqueue
 from glassq.errors import PingRefused, SettingsError, Verdict
 from glassq.glass import names
 from glassq.glass.photos import Glass
-from glassq.log import kv, setup
+from glassq.log import fields, setup
 from glassq.settings import load
 from glassq.sources.mirror import Mirror
 
@@ -77,7 +77,7 @@ def create_app(settings: Settings) -> Flask:
         # header still holds off web pages in a browser on this machine.
         came_in_at = request.environ["SERVER_NAME"], request.environ["SERVER_PORT"]
         if came_in_at != listener or "X-AppEngine-QueueName" not in request.headers:
-            log.warning("not from the pool %s", kv(listener=":".join(came_in_at), wanted=":".join(listener)))
+            log.warning("not from the pool %s", fields(listener=":".join(came_in_at), wanted=":".join(listener)))
             abort(404)
         try:
             sender.check(request.get_data())
@@ -92,7 +92,7 @@ def create_app(settings: Settings) -> Flask:
     @app.errorhandler(taskqueue.TransientError)
     def not_kept(error: taskqueue.TransientError) -> Answer:
         # Glass sends a ping again that was not answered with 200
-        log.error("a ping cannot be kept now %s", kv(why=error))
+        log.error("a ping cannot be kept now %s", fields(why=error))
         return "try again later\n", 503, {"Retry-After": "10", "Content-Type": "text/plain"}
 
     return app
@@ -175,5 +175,5 @@ def _answer(status: int, words: str) -> Answer:
     """An answer to the pool: of one that is not 2xx it keeps the words as evidence."""
     task = request.headers.get("X-AppEngine-TaskName", "")
     retries = request.headers.get("X-AppEngine-TaskRetryCount", "")
-    log.info("task %s", kv(name=task, retries=retries, status=status, what=words))
+    log.info("task %s", fields(name=task, retries=retries, status=status, what=words))
     return f"{words}\n", status, {"Content-Type": "text/plain; charset=utf-8"}

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import msgspec
 
 from glassq.cli.output import moment
-from glassq.delivery import sayable
+from glassq.delivery import as_valid_utf8
 from glassq.errors import UnreadableText
 from glassq.files import decode
 from glassq.values import Tube
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 FORMAT, VERSION = "glassq-archive", 1
 # A longer line is none of ours, in bytes: beanstalkd takes jobs of 128 KiB, unless it is told otherwise (-z).
-MOST_LINE = 1 << 26
+MAX_LINE = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def read(path: Path, mistakes: list[str]) -> Iterator[Item]:
     """
     reading, number = _Reading(), 0
     with path.open("rb") as file:
-        for number, text in enumerate(iter(lambda: file.readline(MOST_LINE), b""), 1):
+        for number, text in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
             try:
                 item = reading.take(number, _as_written(number, text))
             except ValueError as error:
@@ -182,7 +182,7 @@ def _write(file: BinaryIO, tube: str, items: Iterable[Item]) -> int:
 
 def _line(document: dict[str, Any]) -> bytes:
     # ASCII: whatever a sender wrote, `cat` of the file moves no cursor
-    told = {name: sayable(value) if isinstance(value, str) else value for name, value in document.items()}
+    told = {name: as_valid_utf8(value) if isinstance(value, str) else value for name, value in document.items()}
     return json.dumps(told, separators=(",", ":")).encode("ascii") + b"\n"
 
 

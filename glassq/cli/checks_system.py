@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from glassq.cli.app import App
 
 # beanstalkd takes 10 MiB at a time, and a disk that fills up leaves no time for somebody to come. In bytes.
-LEAST_FREE = 100 << 20
+MIN_FREE = 100 << 20
 
 _LIBRARIES = ("greenstalk", "gunicorn", "gunicorn_h1c", "falcon", "msgspec", "sqlalchemy")
 _UNITS = (
@@ -200,7 +200,7 @@ def disks(app: App) -> Iterator[Check]:
         said = f"the disk at {place} has {free >> 20} MiB free, for {' and '.join(sorted(names))}"
         if disk.f_files and not disk.f_favail:
             yield Check("disk", False, f"the disk at {place} has no inodes free", "remove files there")
-        elif free < LEAST_FREE:
+        elif free < MIN_FREE:
             yield Check("disk", False, said, "make room there")
         else:
             yield Check("disk", True, said)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 OPEN = ("buried", "retrying")
 ALL_STATES = frozenset({"ready", "reserved", "delayed", "buried"})
 # Shorter, a prefix is a slip of the finger: eight digits of our ids are a minute.
-LEAST_PREFIX = 8
+MIN_PREFIX = 8
 
 # Job ids have no leading zero; our delivery ids will have one for some centuries.
 _JOB_ID = re.compile(r"[1-9]\d{0,19}")
@@ -263,9 +263,9 @@ def is_job_id(text: str) -> bool:
 def checked_prefix(text: str) -> str:
     """A delivery id or prefix as it is compared. Raises click.UsageError."""
     prefix = text.strip().lower()
-    if len(prefix) < LEAST_PREFIX:
+    if len(prefix) < MIN_PREFIX:
         raise click.UsageError(
-            f"{line(text)!r} is no id: expected a job id (digits), a delivery id, or its first {LEAST_PREFIX} "
+            f"{line(text)!r} is no id: expected a job id (digits), a delivery id, or its first {MIN_PREFIX} "
             "characters or more"
         )
     return prefix

@@ -37,7 +37,7 @@ PATIENCE = 2.0
 # Who pauses for longer, in seconds, means for good.
 YEAR = 365 * 86_400
 # Narrower than this, words are no longer read as sentences.
-LEAST_WORDS = 30
+MIN_WORDS = 30
 # rich lays out some two thousand rows a second: tables with more rows than this are printed plainly.
 MANY_ROWS = 500
 # A pipe has no width; lines are not broken for it.
@@ -60,7 +60,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     """A table; only the column named `wraps` is broken into lines where the terminal is narrow."""
     made = Table(title=title or None, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for name in columns:
-        least = LEAST_WORDS if name == wraps else None
+        least = MIN_WORDS if name == wraps else None
         made.add_column(name, no_wrap=name != wraps, overflow="fold", header_style="dim", min_width=least)
     for row in rows:
         made.add_row(*(line(str(cell)) for cell in row))

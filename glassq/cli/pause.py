@@ -12,7 +12,7 @@ from glassq.cli import completion
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.find import checked_tube, is_ours, our_tubes
 from glassq.cli.output import line, print_json, span
-from glassq.cli.where import MOST_SECONDS, whole_seconds
+from glassq.cli.where import MAX_SECONDS, whole_seconds
 from glassq.push.request import tube_of
 from glassq.queues import open_queue
 from glassq.values import Tube
@@ -39,7 +39,7 @@ def pause(app: App, tubes: tuple[str, ...], period: str | None, as_json: bool) -
 
     What runs goes on. Pings are taken all the while, and wait.
     """
-    length = whole_seconds("--for", period) if period is not None else MOST_SECONDS
+    length = whole_seconds("--for", period) if period is not None else MAX_SECONDS
     if not length:
         raise click.UsageError(f"--for 0 pauses nothing: {app.command('resume')} lets tubes go on")
     with app.queue() as queue:
@@ -75,7 +75,7 @@ def resume_tubes(queue: Queue, tubes: Mapping[str, str]) -> dict[str, bool]:
 
 
 def tell_paused(
-    kind: str, held: str, paused: Mapping[str, bool], lasting: str, as_json: bool, seconds: int = MOST_SECONDS
+    kind: str, held: str, paused: Mapping[str, bool], lasting: str, as_json: bool, seconds: int = MAX_SECONDS
 ) -> int:
     """Says which tubes or queues (`kind`) are paused, and for how long that holds; returns the exit code.
 
@@ -83,7 +83,7 @@ def tell_paused(
     """
     if as_json:
         print_json({f"{kind}s": [{kind: name, "paused": done} for name, done in paused.items()]})
-    span_words = f" for {span(seconds)}" if seconds < MOST_SECONDS else ""
+    span_words = f" for {span(seconds)}" if seconds < MAX_SECONDS else ""
     for name, done in paused.items():
         if not done:
             nothing = f"beanstalkd has nothing to pause: it holds no {held}, and no glassq-worker waits on it"

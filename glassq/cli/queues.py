@@ -17,7 +17,7 @@ from glassq.cli.corrector import corrector
 from glassq.cli.output import confirm, each_of, line, print_json
 from glassq.cli.pause import pause_tubes, resume_tubes, tell_paused, tell_resumed
 from glassq.cli.queues_list import Plan, plan_or_warn, push_of, show
-from glassq.cli.where import MOST_SECONDS
+from glassq.cli.where import MAX_SECONDS
 from glassq.errors import QueueError
 from glassq.ledger.names import open_names
 from glassq.push import purge as purging
@@ -55,7 +55,7 @@ def pause(app: App, names: tuple[str, ...], as_json: bool) -> int:
     plan = plan_or_warn(app)
     with app.queue() as queue:
         tubes = {name: tube_of(queue.tube, name) for name in _chosen(plan, queue, names)}
-        paused = pause_tubes(queue, tubes, MOST_SECONDS)
+        paused = pause_tubes(queue, tubes, MAX_SECONDS)
     return tell_paused("queue", "task", paused, lasting, as_json)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # A pause of at least this, in seconds, was meant to be without an end.
 AGES = 365 * 86_400
 # Of what the ledger knows to be retrying, so many are looked up in the queue: within a second or two.
-MOST_RETRIES = 10_000
+MAX_RETRIES = 10_000
 
 _UNITS = (("s", 1), ("m", 60), ("h", 3600), ("d", 86_400))
 
@@ -135,7 +135,7 @@ def _retrying(app: App, queue: Queue, tubes: Iterable[TubeStats]) -> tuple[dict[
     none = {tube: 0 for tube, count in delayed.items() if not count}
     try:
         with app.ledger() as ledger:
-            entries = ledger.recent(MOST_RETRIES, "retrying")
+            entries = ledger.recent(MAX_RETRIES, "retrying")
             if ledger.absent:
                 return none, ledger.absent
     except SettingsError as error:
@@ -144,7 +144,7 @@ def _retrying(app: App, queue: Queue, tubes: Iterable[TubeStats]) -> tuple[dict[
     for entry in entries:
         if found[entry.tube] < delayed.get(entry.tube, 0):
             found[entry.tube] += _is_delayed(queue, entry)
-    all_seen = len(entries) < MOST_RETRIES
+    all_seen = len(entries) < MAX_RETRIES
     return {tube: found[tube] for tube, count in delayed.items() if all_seen or found[tube] == count}, ""
 
 

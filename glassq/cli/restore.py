@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from glassq.queues import Queue
 
 # So many mistakes of one file are told.
-MOST_MISTAKES = 20
+MAX_MISTAKES = 20
 
 
 # What a delivery says from then on that lay buried without a word of its own, by another tool for instance.
@@ -123,9 +123,9 @@ def _checked(files: Sequence[Path], skip_damaged: bool) -> tuple[list[Plan], lis
             ]
         except OSError as error:
             mistakes.append(f"cannot be read: {error.strerror}")
-        wrong += [f"{file}: {mistake}" for mistake in mistakes[:MOST_MISTAKES]]
-        if len(mistakes) > MOST_MISTAKES:
-            wrong.append(f"{file}: and {len(mistakes) - MOST_MISTAKES} more")
+        wrong += [f"{file}: {mistake}" for mistake in mistakes[:MAX_MISTAKES]]
+        if len(mistakes) > MAX_MISTAKES:
+            wrong.append(f"{file}: and {len(mistakes) - MAX_MISTAKES} more")
     if wrong and not skip_damaged:
         more = "nothing was restored; --skip-damaged restores the jobs that are whole"
         raise click.ClickException("".join(f"{line(each)}\n" for each in wrong) + more)

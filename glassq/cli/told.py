@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # What stands in `Done.did` of one that is as it should be already.
 LEFT_OUT = "left out"
 # So many reasons to leave something out are told, the commonest first.
-MOST_REASONS = 5
+MAX_REASONS = 5
 
 
 def told(results: Sequence[Done], as_json: bool, *words: str, every: bool, **more: Any) -> int:
@@ -39,7 +39,7 @@ def told(results: Sequence[Done], as_json: bool, *words: str, every: bool, **mor
         click.echo(line(f"{what}: {done.did}" + (f": {done.why}" if done.why else "")))
     if not every:
         left_out = Counter(done.why for done in results if done.did == LEFT_OUT)
-        for why, count in left_out.most_common(MOST_REASONS):
+        for why, count in left_out.most_common(MAX_REASONS):
             click.echo(line(f"{count} left out: {why}"))
     for each in filter(None, words):
         click.echo(line(each))

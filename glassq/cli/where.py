@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from glassq.queues.base import ScanShort
 
 # The longest delay or pause that beanstalkd's protocol allows, in seconds: 136 years.
-MOST_SECONDS = (1 << 32) - 1
+MAX_SECONDS = (1 << 32) - 1
 BURIED = frozenset({"buried"})
 # What a job is while nobody works it, and the states of the ledger's entries that know of such
 WAITING = frozenset({"ready", "delayed", "buried"})
@@ -140,10 +140,10 @@ def seconds(option: str, text: str) -> float:
 
 
 def whole_seconds(option: str, text: str) -> int:
-    """The same in beanstalkd's whole seconds, rounded up; up to MOST_SECONDS. Raises click.UsageError."""
+    """The same in beanstalkd's whole seconds, rounded up; up to MAX_SECONDS. Raises click.UsageError."""
     found = math.ceil(seconds(option, text))
-    if found > MOST_SECONDS:
-        raise click.UsageError(f"{option} {line(text)}: expected at most {MOST_SECONDS // 86_400}d")
+    if found > MAX_SECONDS:
+        raise click.UsageError(f"{option} {line(text)}: expected at most {MAX_SECONDS // 86_400}d")
     return found
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # A photo that Glass still uploads is asked for again after [glass] processing_delay, then twice as long each time,
 # up to 10 min.
-LONGEST_WAIT = 600.0
+MAX_WAIT = 600.0
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -194,7 +194,7 @@ def _not_ready(whose: str, waiting: list[str], delivery: Delivery, context: Cont
         return Bury(f"{reason}, for more than {patience} ([glass] processing_patience)")
     # The exponent is bounded: waiting can go on for months, and 2.0 ** 1024 is no float any more.
     delay = context.settings.glass.processing_delay * 2 ** min(delivery.waits, 16)
-    return Retry(reason, delay=min(delay, LONGEST_WAIT), counts=False)
+    return Retry(reason, delay=min(delay, MAX_WAIT), counts=False)
 
 
 def _delete_item(user: str, item: str, context: Context) -> dict[str, Any]:

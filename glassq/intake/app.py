@@ -19,7 +19,7 @@ from glassq.errors import PingRefused, QueueError, QueueRefused
 from glassq.intake.line_budget import LineBudget
 from glassq.intake.misses import Misses
 from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +80,7 @@ class Hook:
         self._meter.acknowledged(where, req.env["glassq.arrived"])
         # a line for every ping would cost a fifth of all that is done for it
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("acknowledged %s", kv(delivery=delivery.id, source=delivery.source, kept=where))
+            log.debug("acknowledged %s", fields(delivery=delivery.id, source=delivery.source, kept=where))
         resp.content_type = falcon.MEDIA_TEXT
 
     def _body(self, req: falcon.Request) -> bytes:
@@ -178,13 +178,13 @@ def _on_refused(
     budget: LineBudget, req: falcon.Request, resp: falcon.Response, error: PingRefused, params: dict[str, Any]
 ) -> None:
     if (left_out := budget.admit()) is not None:
-        log.warning("refused %s", kv(status=error.status, why=error.detail, sender=req.remote_addr, **left_out))
+        log.warning("refused %s", fields(status=error.status, why=error.detail, sender=req.remote_addr, **left_out))
     _answer(resp, error.status, error.title, error.detail)
 
 
 def _on_queue_error(req: falcon.Request, resp: falcon.Response, error: QueueError, params: dict[str, Any]) -> None:
     ping = req.method == "POST"
-    log.error("%s %s", "not acknowledged" if ping else "not ready", kv(status=503, why=error))
+    log.error("%s %s", "not acknowledged" if ping else "not ready", fields(status=503, why=error))
     resp.set_header("Retry-After", str(RETRY_AFTER))
     detail = (
         "The ping was not taken. Send it again later." if ping else "A ping would not be taken now; the log says why."

@@ -26,7 +26,7 @@ from glassq.intake import arrival
 from glassq.intake.connection import Connection
 from glassq.intake.line_budget import LineBudget
 from glassq.intake.problem import last_answer
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -166,7 +166,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
     def _tell_crowded(self, now: float) -> None:
         if self._crowded and now >= self._crowded_next:
             words = "too many connections: those without a whole request for longest were closed %s"
-            log.warning(words, kv(closed=self._crowded, open=self.nr_conns))
+            log.warning(words, fields(closed=self._crowded, open=self.nr_conns))
             self._crowded, self._crowded_next = 0, now + CROWDED_EVERY
 
     def _wait(self, conn: Connection) -> None:
@@ -222,7 +222,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
             conn.whole, conn.arrived, conn.continued = found.whole, time.monotonic(), False
             self.enqueue_req(conn)
         elif found.arrived:
-            log.warning("dropped %s", kv(why="reads no answers", sender=conn.client[0] if conn.client else ""))
+            log.warning("dropped %s", fields(why="reads no answers", sender=conn.client[0] if conn.client else ""))
             self._unwait(conn)
             self._linger(conn)
         elif found.expects and not conn.continued:
@@ -318,7 +318,7 @@ class Gate(ThreadWorker):  # type: ignore[misc]
     def _answer(self, sock: Any, addr: Any, status: int, why: str) -> None:
         self.app.meter.refused(status)
         if (left_out := self._budget.admit()) is not None:
-            log.warning("refused %s", kv(status=status, why=why, sender=addr[0] if addr else "", **left_out))
+            log.warning("refused %s", fields(status=status, why=why, sender=addr[0] if addr else "", **left_out))
         _send(sock, status)
 
     def _linger(self, conn: Connection) -> None:

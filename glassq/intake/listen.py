@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.sock import TCP6Socket, TCPSocket
 
 from glassq.errors import SettingsError
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.values import Address, Bind
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Absent:
             todo += "then systemctl daemon-reload && systemctl restart glassq.target"
         else:
             todo += f"it is tried again every {RETRY:g} s"
-        log.error("metrics are not served: %s %s", self._why, kv(address=self.bind, todo=todo))
+        log.error("metrics are not served: %s %s", self._why, fields(address=self.bind, todo=todo))
 
 
 def open_listener(bind: Bind, cfg: Any, logger: Any) -> Any:

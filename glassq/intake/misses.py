@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from glassq.intake.line_budget import LineBudget
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.mask import MASK, masked_text
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ class Misses:
         if left_out is None:
             return
         path = str(req.env.get("RAW_URI", req.path)).partition("?")[0]
-        fields = {"status": status, "method": req.method, "path": self._shown(path), "sender": req.remote_addr}
+        said = {"status": status, "method": req.method, "path": self._shown(path), "sender": req.remote_addr}
         if hook := self._meant(path):
-            fields["hint"] = f"pings go to POST {hook}"
-        log.log(logging.WARNING if hook else logging.INFO, "refused %s", kv(**fields, **left_out))
+            said["hint"] = f"pings go to POST {hook}"
+        log.log(logging.WARNING if hook else logging.INFO, "refused %s", fields(**said, **left_out))
 
     def _shown(self, path: str) -> str:
         cut = "…" if len(path) > MAX_PATH else ""

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueVolatile, SpoolError
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.queues.base import DRAINING
 
 if TYPE_CHECKING:
@@ -91,13 +91,13 @@ class Safekeeping:
                 return "queue"
             except JobTooBig as error:
                 # this one alone: the queue is well
-                log.error("a delivery goes to the spool %s", kv(delivery=delivery_id, why=error))
+                log.error("a delivery goes to the spool %s", fields(delivery=delivery_id, why=error))
             except QueueError as error:
                 self._give_up_on_queue(error)
         try:
             self._spool.write(delivery_id, job)
         except SpoolError as error:
-            log.error("not kept %s", kv(delivery=delivery_id, queue=self._trouble, spool=error))
+            log.error("not kept %s", fields(delivery=delivery_id, queue=self._trouble, spool=error))
             raise QueueRefused(str(error)) from None
         return "spool"
 
@@ -136,10 +136,10 @@ class Safekeeping:
                 return
             drained = self._spool.drain(self._put_proven, seconds=SLICE)
         except SpoolError as error:
-            log.error("spool not drained %s", kv(why=error))
+            log.error("spool not drained %s", fields(why=error))
             return
         if drained:
-            log.warning("spool drained %s", kv(deliveries=drained))
+            log.warning("spool drained %s", fields(deliveries=drained))
 
     def _watch(self) -> None:
         while not self._over.wait(WATCH):
@@ -197,7 +197,7 @@ class Safekeeping:
                 try:
                     self._spool.write(delivery_id, job)
                 except SpoolError as error:
-                    log.critical("acknowledged, and perhaps in memory only %s", kv(delivery=delivery_id, why=error))
+                    log.critical("acknowledged, and perhaps in memory only %s", fields(delivery=delivery_id, why=error))
 
     def _give_up_on_queue(self, error: QueueError) -> None:
         # every thread with a ping under way notices at the same moment; one of them says so
@@ -206,6 +206,6 @@ class Safekeeping:
             self._trouble, self._volatile = str(error), isinstance(error, QueueVolatile)
             self._spooling(True)
         if first:
-            log.error("the queue takes no deliveries: they go to the spool %s", kv(why=error))
+            log.error("the queue takes no deliveries: they go to the spool %s", fields(why=error))
         if self._volatile:
             self._keep_unproven()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, JobTooBig, SpoolError
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,7 +147,7 @@ class Spool:
             self._set_aside(path, "damaged delivery", error)
             return False
         except OSError as error:
-            log.error("file in the spool cannot be read %s", kv(delivery=path.stem, file=path, why=error.strerror))
+            log.error("file in the spool cannot be read %s", fields(delivery=path.stem, file=path, why=error.strerror))
             return False
         try:
             put(job)
@@ -159,7 +159,7 @@ class Spool:
 
     def _set_aside(self, path: Path, what: str, why: Exception) -> None:
         place = self.directory / "damaged" / path.name
-        log.error("%s in the spool set aside %s", what, kv(delivery=path.stem, file=place, why=why))
+        log.error("%s in the spool set aside %s", what, fields(delivery=path.stem, file=place, why=why))
         with suppress(OSError):
             path.rename(place)
 

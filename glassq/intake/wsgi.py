@@ -26,7 +26,7 @@ from glassq.intake.listen import Absent, addresses, missing, move, open_listener
 from glassq.intake.metrics import ROWS, SPOOLING, WORKERS, Doors, Meter, Metrics, new_board
 from glassq.intake.safekeeping import Safekeeping
 from glassq.intake.spool import Spool
-from glassq.log import kv
+from glassq.log import fields
 from glassq.queues import open_queue
 from glassq.settings import INTAKE, installed_file, load
 from glassq.sources import open_sources
@@ -114,7 +114,7 @@ class Server(Application):  # type: ignore[misc]
 
     def _warn(self) -> None:
         for mistake in self.settings.ignored:
-            log.logger("glassq.intake").warning("settings of another program are wrong %s", kv(why=mistake))
+            log.logger("glassq.intake").warning("settings of another program are wrong %s", fields(why=mistake))
 
     def _before_fork(self, arbiter: Any, worker: Any) -> None:
         taken = {each.row for each in arbiter.WORKERS.values()}
@@ -141,7 +141,7 @@ class Server(Application):  # type: ignore[misc]
         try:
             Parent(self).run()
         except RuntimeError as error:
-            log.logger("glassq.intake").error("cannot start %s", kv(why=error))
+            log.logger("glassq.intake").error("cannot start %s", fields(why=error))
             raise SystemExit(1) from None
 
     def tend_metrics(self, arbiter: Parent) -> None:
@@ -153,7 +153,7 @@ class Server(Application):  # type: ignore[misc]
         except OSError as error:
             self._absent.failed(error)
             return
-        log.logger("glassq.intake").info("serving metrics %s", kv(address=self._absent.bind))
+        log.logger("glassq.intake").info("serving metrics %s", fields(address=self._absent.bind))
         self._absent = None
         arbiter.LISTENERS.append(listener)
         # new workers know of it; the old ones finish what they answer
@@ -184,7 +184,7 @@ class Server(Application):  # type: ignore[misc]
             super().reload()
         except (SettingsError, OSError) as error:
             self.settings, self._sources, self.cfg, self._absent, self._apart = old
-            log.logger("glassq.intake").error("not reloaded, the old settings stay %s", kv(why=error))
+            log.logger("glassq.intake").error("not reloaded, the old settings stay %s", fields(why=error))
             self._in_effect.refuse(str(error))
             return
         self._warn()

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from glassq.errors import SettingsError
 from glassq.ledger.schema import deliveries, open_for_reading, sqlite_file
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -83,5 +83,5 @@ class Done:
         self.close()
         if not self._told:
             why = getattr(error, "orig", None) or error
-            log.warning("ledger cannot be asked for duplicates; handlers run %s", kv(url=self._url, error=why))
+            log.warning("ledger cannot be asked for duplicates; handlers run %s", fields(url=self._url, error=why))
         self._told = True

@@ -31,7 +31,7 @@ from glassq import backoff
 from glassq.errors import NamesUnavailable
 from glassq.ledger import names_table as table
 from glassq.ledger.schema import BUSY, Lasting, parse_url
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -149,7 +149,7 @@ class Names:
         try:
             self._alone(self._database.close)
         except NamesUnavailable as error:
-            log.debug("task names stay open %s", kv(error=error))
+            log.debug("task names stay open %s", fields(error=error))
 
     def _try(self, queue: str, wanted: Sequence[Wanted], stale: Mapping[str, str]) -> Claimed | dict[str, str]:
         """All claimed that can be; or else the claims that must be waited for, name to delivery, and none claimed."""
@@ -179,7 +179,7 @@ class Names:
         except Exception as error:
             self._skip_until = time.monotonic() + SKIP
             if not self._told:
-                log.warning("task names cannot be written; the work goes on %s", kv(url=self._url, error=error))
+                log.warning("task names cannot be written; the work goes on %s", fields(url=self._url, error=error))
             self._told = True
             return False
         self._told = False

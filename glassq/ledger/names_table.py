@@ -27,7 +27,7 @@ VERSION = 1
 # How long a name stays taken after its task is gone, or was heard of last.
 KEEP = timedelta(days=9)
 # An eta may be 30 days ahead; a row that is kept for longer was written by a clock that was wrong.
-LONGEST = timedelta(days=39)
+MAX_HOLD = timedelta(days=39)
 # What a touch would move by less than this is not written.
 WORTH_WRITING = timedelta(hours=1)
 # How soon SQLite is asked again whether it is our turn to write: between these, in seconds.
@@ -133,7 +133,7 @@ def note(connection: Connection, queue: str, names: Collection[str], state: Stat
 def prune(connection: Connection, most: int) -> int:
     """Deletes up to `most` rows that are free; returns how many."""
     now = datetime.now(UTC)
-    connection.execute(task_names.update().where(_COLUMNS.free > now + LONGEST + KEEP).values(free=now + LONGEST))
+    connection.execute(task_names.update().where(_COLUMNS.free > now + MAX_HOLD + KEEP).values(free=now + MAX_HOLD))
     keys = (_COLUMNS.queue, _COLUMNS.name)
     old = connection.execute(sa.select(*keys).where(_COLUMNS.free <= now).limit(most)).all()
     for queue, name in old:

@@ -16,7 +16,7 @@ from glassq.errors import SettingsError
 from glassq.ledger.url import file_of, unreadable
 from glassq.ledger.version import VERSION as VERSION
 from glassq.ledger.version import check, missing, stamp
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -180,7 +180,7 @@ class Lasting:
     def engine(self) -> Engine:
         """Raises what opening raises."""
         if self._engine is not None and self._identity != self._look():
-            log.warning("%s was moved or removed: another one is begun %s", self._what, kv(file=self._file))
+            log.warning("%s was moved or removed: another one is begun %s", self._what, fields(file=self._file))
             self.close()
         if self._engine is None:
             self._engine = self._opened(self._url)

@@ -11,7 +11,8 @@ import json
 import threading
 import time
 from collections import deque
-from dataclasses import fields, replace
+from dataclasses import fields as fields_of
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from glassq import backoff
 from glassq.ledger.done import Done
 from glassq.ledger.entry import Entry
 from glassq.ledger.schema import Lasting, deliveries, open_for_writing, parse_url
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -111,7 +112,7 @@ class SqlLedger:
             self._thread.join(CLOSE)
         left = len(self._waiting) + self._in_hand
         if left or self._dropped:
-            log.error("ledger closed with entries unwritten %s", kv(entries=left, dropped=self._dropped))
+            log.error("ledger closed with entries unwritten %s", fields(entries=left, dropped=self._dropped))
 
     def _fitting(self, entry: Entry) -> Entry:
         """The entry, without its body where there is no room for that."""
@@ -121,7 +122,7 @@ class SqlLedger:
             return entry
         if self._keep_bodies:
             if not self._bare:
-                log.warning("ledger is behind: bodies are not kept, and cannot be replayed %s", kv(bytes=weight))
+                log.warning("ledger is behind: bodies are not kept, and cannot be replayed %s", fields(bytes=weight))
             self._bare += 1
         return replace(entry, body=None, labels=None)
 
@@ -131,7 +132,7 @@ class SqlLedger:
             thread.start()
         except RuntimeError as error:
             # no memory or process left for a thread; the next entry tries again
-            log.error("ledger cannot start its thread %s", kv(error=error))
+            log.error("ledger cannot start its thread %s", fields(error=error))
             return
         self._thread = thread
 
@@ -147,7 +148,9 @@ class SqlLedger:
                 failures += 1
                 # Once: another process's long transaction. Twice in a row: trouble.
                 if failures == 2:
-                    log.error("ledger cannot be written; the work goes on %s", kv(url=self._url, error=_words(error)))
+                    log.error(
+                        "ledger cannot be written; the work goes on %s", fields(url=self._url, error=_words(error))
+                    )
                 writer.close()
                 self._put_back(batch)
                 if not self._pause(failures):
@@ -182,7 +185,7 @@ class SqlLedger:
             self._room += sum(map(_weight, batch))
             bare, self._bare = self._bare, 0
         if failures > 1 or bare:
-            log.info("ledger is written again %s", kv(url=self._url, dropped=self._dropped, without_body=bare))
+            log.info("ledger is written again %s", fields(url=self._url, dropped=self._dropped, without_body=bare))
             self._dropped = 0
 
     def _put_back(self, batch: list[Entry]) -> None:
@@ -244,7 +247,7 @@ class _Writer:
 # A portable "insert or update, but never back in time": two statements of one transaction. Should another process
 # insert the same row between them (not in SQLite), the key is violated and the batch is written again.
 _NAMES = [column.name for column in deliveries.columns]
-_KEYS = [(f"new_{field.name}", field.name) for field in fields(Entry)]
+_KEYS = [(f"new_{field.name}", field.name) for field in fields_of(Entry)]
 _PARAMETERS = {column.name: sa.bindparam(f"new_{column.name}", type_=column.type) for column in deliveries.columns}
 _UPDATE = (
     deliveries.update()

@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.metrics.exposition import Collector, with_version
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _Server(ThreadingMixIn, WSGIServer):
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.info("not told %s", kv(sender=client_address[0], why=sys.exception()))
+        log.info("not told %s", fields(sender=client_address[0], why=sys.exception()))
 
 
 def serve(address: Address, board: Board, look: Callable[[], Looked], version: str) -> None:

@@ -10,7 +10,7 @@ from glassq import __version__, log, routes
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
-from glassq.log import kv
+from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.push import queue_yaml, taskqueue
 from glassq.push.dispatch import Desk
@@ -46,7 +46,7 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, thr
         loaded.prepare(context)
         ledger = open_ledger(settings.ledger)
     except SettingsError as error:
-        log.logger("glassq.worker").error("cannot work %s", kv(why=error))
+        log.logger("glassq.worker").error("cannot work %s", fields(why=error))
         slot.problem(str(error))
         return EX_CONFIG
     queue = open_queue(settings.queue, lease=settings.lease)
@@ -123,7 +123,7 @@ def read(config: str | None) -> Settings:
 def plan(settings: Settings, in_effect: InEffect | None = None) -> Plan:
     """What the parent needs to know of the settings."""
     for mistake in settings.ignored:
-        log.logger("glassq.worker").warning("settings of another program are wrong %s", kv(why=mistake))
+        log.logger("glassq.worker").warning("settings of another program are wrong %s", fields(why=mistake))
     worker, queue = settings.worker, settings.queue
     # the keeper does not beat while it waits for an answer to a touch, which may need a connection first
     silence = SILENCE + queue.connect_timeout + 2 * queue.timeout

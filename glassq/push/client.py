@@ -21,7 +21,7 @@ from glassq.errors import (
 )
 from glassq.ledger.names import open_names
 from glassq.ledger.names_table import Wanted
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.push.connections import Connections
 from glassq.push.known import KnownQueues
 from glassq.push.purge import Gone, Purged, purge
@@ -258,7 +258,7 @@ class Client:
                 self._names.withdraw(queue_name, unsent)
         except (NamesUnavailable, SettingsError) as error:
             # the tasks are put, and that is what counts; their names are confirmed by the first attempt
-            log.error("task names cannot be settled %s", kv(queue=queue_name, error=error))
+            log.error("task names cannot be settled %s", fields(queue=queue_name, error=error))
         return [self._take_back(queue_name, put[name]) for name in sorted(lost)]
 
     def _take_back(self, queue_name: str, item: _Item) -> Error:
@@ -268,7 +268,7 @@ class Client:
                 queue.delete(item.job_id)
             item.fate = "unsent"
         except (JobNotFound, Error):
-            where = kv(delivery=item.delivery.id, queue=queue_name, task=item.task.name)
+            where = fields(delivery=item.delivery.id, queue=queue_name, task=item.task.name)
             log.warning("task is put twice: its name was taken over %s", where)
         return TaskAlreadyExistsError(f"task {item.task.name!r} of queue {queue_name!r} was just added by another")
 

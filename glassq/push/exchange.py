@@ -44,7 +44,7 @@ AT_ONCE = 1.0
 KEPT = 4 << 10
 # So much of it is read, in bytes, so that the connection can be used again. A longer one is cut: it costs less to
 # connect anew.
-MOST_READ = 64 << 10
+MAX_READ = 64 << 10
 _BREAKS = re.compile(r"[\r\n\0]")
 # A socket takes no endless timeout. In seconds; an attempt's deadline is well below.
 _LONGEST = 86_400.0
@@ -194,8 +194,8 @@ def _read(response: HTTPResponse, remaining: Callable[[], float]) -> tuple[Answe
     """The answer, and whether it was read to its end."""
     body, seen, whole, failure = bytearray(), 0, False, ""
     try:
-        while not whole and seen < MOST_READ:
-            piece = response.read1(MOST_READ - seen)
+        while not whole and seen < MAX_READ:
+            piece = response.read1(MAX_READ - seen)
             body += piece[: KEPT - len(body)]
             seen += len(piece)
             whole = not piece

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.push import queue_yaml
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class KnownQueues:
             try:
                 self._known = queue_yaml.load(self._path)
             except SettingsError as error:
-                log.error("queue.yaml cannot be used; the queues of before stay %s", kv(error=error))
+                log.error("queue.yaml cannot be used; the queues of before stay %s", fields(error=error))
         return self._known.get(name)
 
     def _look(self) -> tuple[int, int, int] | None:

@@ -37,7 +37,7 @@ MAX_MISTAKES = 50
 # Of a wrong value, in characters.
 MAX_SHOWN = 60
 # Per second. A pool delivers some thousands; more is a typing mistake.
-MOST_RATE = 1_000_000
+MAX_RATE = 1_000_000
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _NAME = re.compile(r"[a-zA-Z0-9-]{1,100}")
@@ -133,14 +133,14 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[str], str]:
 def _rate(text: str) -> float:
     match = _RATE.fullmatch("0/s" if text == "0" else text)
     rate = float(match["number"]) / _UNITS[match["unit"]] if match else -1
-    if not 0 <= rate <= MOST_RATE:
+    if not 0 <= rate <= MAX_RATE:
         raise ValueError
     return rate
 
 
 def _count(text: str) -> int:
     number = int(_matching(_WHOLE)(text))
-    if not 1 <= number <= MOST_RATE:
+    if not 1 <= number <= MAX_RATE:
         raise ValueError
     return number
 
@@ -174,10 +174,10 @@ _ABOVE_FORMS: dict[str, _Form | None] = {"application": None, "total_storage_lim
 _QUEUE_FORMS: dict[str, _Form | None] = {
     "name": _Form("1 to 100 of a-z A-Z 0-9 and -", _matching(_NAME)),
     "mode": _Form("push", _matching(re.compile("push"))),
-    "rate": _Form(f'NUMBER/UNIT such as "5/s" (units s m h d), or 0; at most {MOST_RATE}/s', _rate),
-    "bucket_size": _Form(f"a whole number from 1 to {MOST_RATE}", _count),
+    "rate": _Form(f'NUMBER/UNIT such as "5/s" (units s m h d), or 0; at most {MAX_RATE}/s', _rate),
+    "bucket_size": _Form(f"a whole number from 1 to {MAX_RATE}", _count),
     "max_concurrent_requests": _Form(
-        f"a whole number from 1 to {MOST_RATE}; left out, as many as the pool has children, less one", _count
+        f"a whole number from 1 to {MAX_RATE}; left out, as many as the pool has children, less one", _count
     ),
     "acl": None,
 }

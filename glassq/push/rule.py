@@ -7,9 +7,9 @@ import math
 import msgspec
 
 # Ten years, in seconds: anything longer is a typing mistake. It fits into a delay of beanstalkd (32 bits).
-MOST_SECONDS = 3650 * 86_400.0
+MAX_SECONDS = 3650 * 86_400.0
 # App Engine keeps counts in 32 bits with a sign.
-MOST_COUNT = 2**31 - 1
+MAX_COUNT = 2**31 - 1
 
 _COUNTS = frozenset({"task_retry_limit", "max_doublings"})
 
@@ -90,14 +90,14 @@ class RetryParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 def fits(key: str, value: float) -> bool:
     """Whether retry_parameters may have this value, in seconds or a count, under this key."""
     if key in _COUNTS:
-        return isinstance(value, int) and 0 <= value <= MOST_COUNT
+        return isinstance(value, int) and 0 <= value <= MAX_COUNT
     # not a number is not in here either
-    return 0 <= value <= MOST_SECONDS and not (key == "task_age_limit" and value == 0)
+    return 0 <= value <= MAX_SECONDS and not (key == "task_age_limit" and value == 0)
 
 
 def expected(key: str) -> str:
     """What `fits` asks of a key's value, in words."""
     if key in _COUNTS:
-        return f"a whole number from 0 to {MOST_COUNT}"
+        return f"a whole number from 0 to {MAX_COUNT}"
     least = "more than 0" if key == "task_age_limit" else "from 0"
-    return f"seconds, {least} up to {MOST_SECONDS:.0f} (ten years)"
+    return f"seconds, {least} up to {MAX_SECONDS:.0f} (ten years)"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.worker.leftovers import title_of
 from glassq.worker.scoreboard import State
 
@@ -101,7 +101,7 @@ def run(
         queue.close()
         ledger.close()
     why = "stopped" if stop.draining else "recycled"
-    log.debug("child ends %s", kv(why=why, worked=consumer.worked, rss=resident()))
+    log.debug("child ends %s", fields(why=why, worked=consumer.worked, rss=resident()))
     return 0
 
 

@@ -20,7 +20,7 @@ import msgspec
 from glassq import backoff
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, Drop, JobNotFound, JobTooBig, QueueError, QueueRefused
-from glassq.log import about, kv, logger
+from glassq.log import bind_context, fields, logger
 from glassq.worker import duplicates, leftovers
 from glassq.worker import outcome as outcomes
 from glassq.worker.metrics import ATTEMPTS, DAMAGED
@@ -120,7 +120,7 @@ class Consumer:
                 failures, poll = failures + 1, 0
                 # the parent tells of it, once for all children
                 self._slot.problem(str(error))
-                log.debug("queue not reached, trying again %s", kv(failures=failures, error=error))
+                log.debug("queue not reached, trying again %s", fields(failures=failures, error=error))
 
     def work_one(self, poll: int = POLL) -> bool:
         """Waits up to `poll` seconds for a job and works it; False if there was none. Raises QueueError."""
@@ -157,20 +157,20 @@ class Consumer:
             raise
         except JobTooBig as error:
             # No form of the delivery that tells its story fits. The one we hold does.
-            log.error("job buried as it is %s", kv(job=job.id, error=error))
+            log.error("job buried as it is %s", fields(job=job.id, error=error))
             self._queue.bury(job.id)
             self._slot.tally.count(ATTEMPTS, "bury")
         except JobNotFound:
             # Our lease ran out before we could act, or an operator took what we were burying. Whoever has the job now
             # works it again; what we may still hold goes back.
-            log.warning("job is no longer ours %s", kv(job=job.id))
+            log.warning("job is no longer ours %s", fields(job=job.id))
             self._queue.close()
         except BaseException:
             # An open connection would keep a job reserved that nobody works.
             self._queue.close()
             raise
         finally:
-            about()
+            bind_context()
             self.worked += 1
             self._slot.end()
         return False
@@ -182,13 +182,13 @@ class Consumer:
             delivery = envelope.decode(job.body)
         except DamagedDelivery as error:
             # Untouched: the bytes are the only evidence there is.
-            log.error("damaged job buried %s", kv(job=job.id, tube=stats.tube, bytes=len(job.body), error=error))
+            log.error("damaged job buried %s", fields(job=job.id, tube=stats.tube, bytes=len(job.body), error=error))
             self._queue.bury(job.id)
             self._slot.tally.count(DAMAGED)
             return False
         if delivery.buried and stats.kicks:
             delivery = outcomes.after_kick(delivery)
-        about(delivery=delivery.id, attempt=delivery.attempt)
+        bind_context(delivery=delivery.id, attempt=delivery.attempt)
         if delivery.buried:
             # Somebody died while burying it (BURY_DELAY); nobody asked for another try.
             self._queue.bury(job.id)
@@ -201,7 +201,7 @@ class Consumer:
         if tube != stats.tube or (stats.lost and not given_up):
             self._put_anew(job, delivery, tube)
             if stats.lost:
-                log.warning("an attempt was lost %s", kv(job=job.id, lost=delivery.lost, timeouts=stats.timeouts))
+                log.warning("an attempt was lost %s", fields(job=job.id, lost=delivery.lost, timeouts=stats.timeouts))
             return False
         self._gate.began(stats.tube)
         attempt = Attempt(delivery, given_up, 0.0) if given_up else self._attempt(job, stats.ttr, delivery, found)
@@ -263,7 +263,7 @@ class Consumer:
             rule = (found and found.rule(delivery, self._context)) or self._policy
             return outcomes.decide(error, delivery, rule, age)
         except BaseException as failure:
-            where = kv(why=outcomes.describe(failure), traceback=outcomes.short_traceback(failure))
+            where = fields(why=outcomes.describe(failure), traceback=outcomes.short_traceback(failure))
             log.error("the handler's retry rule has failed: the pool's counts %s", where)
             return outcomes.decide(error, delivery, self._policy, age)
 
@@ -276,7 +276,7 @@ class Consumer:
         if isinstance(error, SystemExit):
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
         elif error is not None:
-            log.error("a process that a handler forked has failed %s", kv(error=outcomes.describe(error)))
+            log.error("a process that a handler forked has failed %s", fields(error=outcomes.describe(error)))
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
@@ -343,14 +343,14 @@ class Consumer:
             bare = msgspec.structs.replace(following, evidence=())
             holder = self._queue.put(envelope.encode(bare), delay=delay, tube=tube)
         if self._refusals:
-            log.warning("queue takes puts again %s", kv(refused=self._refusals))
+            log.warning("queue takes puts again %s", fields(refused=self._refusals))
             self._refusals = 0
         return holder
 
     def _on_refusal(self, error: QueueRefused) -> None:
         # one alarm, not one a job
         level = logging.DEBUG if self._refusals else logging.ERROR
-        log.log(level, "queue takes no puts: jobs are given back, and reserving pauses %s", kv(error=error))
+        log.log(level, "queue takes no puts: jobs are given back, and reserving pauses %s", fields(error=error))
         self._refusals += 1
 
     def _give_back(self, job: Job) -> None:
@@ -365,9 +365,9 @@ class Consumer:
         if self._volatile != (stats.file == 0):
             self._volatile = stats.file == 0
             if self._volatile:
-                log.error("jobs are in memory only: beanstalkd does not write to disk %s", kv(job=stats.id))
+                log.error("jobs are in memory only: beanstalkd does not write to disk %s", fields(job=stats.id))
             else:
-                log.warning("jobs are on disk again %s", kv(job=stats.id))
+                log.warning("jobs are on disk again %s", fields(job=stats.id))
 
 
 def _pause(ceiling: float, stopping: Callable[[], bool], at_least: float = 0.0) -> None:

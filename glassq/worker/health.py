@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.worker import processes
 from glassq.worker.scoreboard import State
 
@@ -96,4 +96,4 @@ class Health:
         about = {"delivery": card.delivery, "attempt": card.attempt, "job": card.job, "pid": self.pid}
         figures = {"silent": now - card.beat, "cpu": self._used, "deadline_in": card.deadline - now}
         words = "handler holds the interpreter lock: no heartbeat comes, and it may go on until the hard deadline %s"
-        log.warning(words, kv(**about, **figures))
+        log.warning(words, fields(**about, **figures))

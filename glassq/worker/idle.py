@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.worker.signals import Signals
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _again(nothing_to_work: Callable[[], str], notify: Notifier, before: str) ->
     try:
         why = nothing_to_work()
     except SettingsError as error:
-        log.error("not reloaded %s", kv(why=error))
+        log.error("not reloaded %s", fields(why=error))
         return before
     if why:
         _tell(why, notify)
@@ -62,5 +62,5 @@ def _again(nothing_to_work: Callable[[], str], notify: Notifier, before: str) ->
 
 
 def _tell(why: str, notify: Notifier) -> None:
-    log.warning("no handler configured: pings wait in the queue. Add [[routes]] and reload %s", kv(why=why))
+    log.warning("no handler configured: pings wait in the queue. Add [[routes]] and reload %s", fields(why=why))
     notify(READY=1, STATUS=f"no handler configured, pings wait in the queue: {why}")

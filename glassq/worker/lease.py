@@ -17,7 +17,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from glassq.errors import DeadlineExceeded, Interrupt, Interrupted, JobNotFound, LeaseLost, QueueError
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,10 +123,10 @@ class Lease:
         try:
             self._queue.touch(self._job)
         except JobNotFound:
-            self._context.run(log.warning, "lease lost %s", kv(job=self._job))
+            self._context.run(log.warning, "lease lost %s", fields(job=self._job))
             return LeaseLost
         except QueueError as error:
-            self._context.run(log.warning, "lease lost with the connection %s", kv(job=self._job, error=error))
+            self._context.run(log.warning, "lease lost with the connection %s", fields(job=self._job, error=error))
             return LeaseLost
         return None
 

@@ -15,7 +15,7 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.worker import processes
 
 if TYPE_CHECKING:
@@ -174,4 +174,4 @@ def _end(find: Callable[[dict[int, Process]], _Found], child: int) -> None:
         killed |= found.keys()
     if killed:
         pids = ",".join(str(pid) for pid, _ in sorted(killed))
-        log.warning("ended what the handler had started %s", kv(child=child, pids=pids))
+        log.warning("ended what the handler had started %s", fields(child=child, pids=pids))

@@ -24,7 +24,7 @@ import msgspec
 
 from glassq import host
 from glassq.backoff import between, ceiling
-from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence, sayable
+from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence, as_valid_utf8
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry, Verdict
 from glassq.excerpts import UNPRINTABLE, json_of, kind_of, text_of, traceback_of, words_of
 from glassq.mask import masked_body, masked_text
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # A retry is never sooner than this, in seconds: whatever failed just now has not changed yet.
-LEAST_DELAY = 1.0
+MIN_DELAY = 1.0
 # The longest delay that beanstalkd can be told, in seconds.
-LONGEST_DELAY = float((1 << 32) - 1)
+MAX_DELAY = float((1 << 32) - 1)
 # A handler that waits for something, and does not say how long, is called again after this, in seconds.
 WAIT = 30.0
 # Nor later, in seconds (30 days): a server's wrong clock must not put a delivery off for ever.
-MOST_DELAY = 30 * 86_400.0
+MAX_DELAY = 30 * 86_400.0
 
 
 class Kind(enum.StrEnum):
@@ -92,7 +92,7 @@ class Policy:
 
     def delay(self, failures: int, uniform: Callable[[float, float], float] = between) -> float:
         """Seconds until the try after the `failures`-th failure: capped exponential with full jitter."""
-        return max(LEAST_DELAY, uniform(0.0, ceiling(failures - 1, self.backoff, self.backoff_cap)))
+        return max(MIN_DELAY, uniform(0.0, ceiling(failures - 1, self.backoff, self.backoff_cap)))
 
 
 def done(result: str | dict[str, Any] | None) -> Outcome:
@@ -147,7 +147,7 @@ def describe(error: BaseException) -> str:
         text = text_of(_field(error, "reason", UNPRINTABLE), MAX_MESSAGE)
     else:
         text = words_of(error, MAX_MESSAGE)
-    return masked_text(sayable(text))
+    return masked_text(as_valid_utf8(text))
 
 
 def given_up(reason: str, failures: int) -> str:
@@ -175,12 +175,12 @@ def _asked(delay: object) -> float | None:
     """The delay that a handler asks for, within bounds; None where it asks for none, or for what is no number."""
     if not isinstance(delay, int | float) or (isinstance(delay, float) and math.isnan(delay)):
         return None
-    return float(min(MOST_DELAY, max(LEAST_DELAY, delay)))
+    return float(min(MAX_DELAY, max(MIN_DELAY, delay)))
 
 
 def _within(delay: float) -> float:
     """What a rule says, as the queue can take it; no number at all counts as none."""
-    return min(LONGEST_DELAY, max(0.0, delay))
+    return min(MAX_DELAY, max(0.0, delay))
 
 
 def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:
@@ -202,7 +202,7 @@ def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration
 
 def short_traceback(error: BaseException) -> str:
     """The end of its traceback, masked: MAX_TRACEBACK characters, which name the line that failed."""
-    return masked_text(sayable(traceback_of(error)))[-MAX_TRACEBACK:]
+    return masked_text(as_valid_utf8(traceback_of(error)))[-MAX_TRACEBACK:]
 
 
 def _bounded_detail(detail: object) -> dict[str, Any]:

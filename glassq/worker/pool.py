@@ -22,7 +22,7 @@ from setproctitle import setproctitle
 from glassq import backoff
 from glassq.errors import EX_CONFIG
 from glassq.in_effect import InEffect
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.worker import leftovers
 from glassq.worker.fork import fork
 from glassq.worker.health import Health
@@ -53,7 +53,7 @@ MOMENT = 5.0
 # third. One that has worked is replaced at once: what killed it is in the delivery or came from outside.
 SHORT_LIFE, RESPAWN, RESPAWN_CAP = 5.0, 0.1, 30.0
 # How many tubes there is room for at the least; memory that nobody uses costs nothing.
-LEAST_TUBES = 256
+MIN_TUBES = 256
 # From a cold stop to SIGKILL, in seconds.
 COLD = 5.0
 
@@ -118,7 +118,7 @@ class Pool:
         self._plan = load()
         self._report = Report(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads bring
-        self._throttle = Throttle(tubes=max(LEAST_TUBES, 2 * len(self._plan.limits)))
+        self._throttle = Throttle(tubes=max(MIN_TUBES, 2 * len(self._plan.limits)))
         self._throttle.set(self._plan.limits)
         self._target = min(self._plan.processes, MAX_SLOTS)
         self._out_of_memory = OutOfMemory()
@@ -142,7 +142,7 @@ class Pool:
         setproctitle("glassq-worker: pool")
         self._orphans = leftovers.Orphans()
         with Signals() as signals:
-            log.info("pool starts %s", kv(processes=self._target))
+            log.info("pool starts %s", fields(processes=self._target))
             if self._plan.made_of:
                 self._in_effect.start(self._plan.made_of)
             while self._stop_by is None or self._children:
@@ -152,7 +152,7 @@ class Pool:
             self._sidecar.stop()
         if self._failed:
             self._report.failed(self._failed)
-        log.info("pool stopped %s", kv(exit=self._exit_code))
+        log.info("pool stopped %s", fields(exit=self._exit_code))
         return self._exit_code
 
     def _tick(self) -> None:
@@ -212,7 +212,7 @@ class Pool:
             pid = fork(lambda: self._run_child(slot))
         except OSError as error:
             slot.clear()
-            log.error("cannot fork %s", kv(error=error))
+            log.error("cannot fork %s", fields(error=error))
             self._back_off(time.monotonic())
             return
         self._children[pid] = _Child(pid, slot, time.monotonic(), self._generation, Health(pid))
@@ -266,7 +266,7 @@ class Pool:
             self._board.tally.count(LOST)
             self._board.deaths.add(card.job, card.delivery, how, why, now - card.started)
             told |= _worked_on(card)
-        log.error("child died %s", kv(**told))
+        log.error("child died %s", fields(**told))
         if now - child.born < SHORT_LIFE and not card.worked:
             self._back_off(now)
         else:
@@ -281,7 +281,7 @@ class Pool:
             card = self._board.card(child.slot.index)
             why = child.health.verdict(card, now, self._plan.silence, self._plan.drain)
             if why and not child.why:
-                log.error("child killed: %s %s", why, kv(pid=child.pid, **_worked_on(card)))
+                log.error("child killed: %s %s", why, fields(pid=child.pid, **_worked_on(card)))
                 child.why = why
                 self._kill_child(child)
 
@@ -332,7 +332,7 @@ class Pool:
         self._generation = self._plans
         self._unconfirmed = True
         self._use(plan)
-        log.info("reloading %s", kv(generation=self._generation, processes=self._target))
+        log.info("reloading %s", fields(generation=self._generation, processes=self._target))
 
     def _roll(self) -> None:
         """Ends one child of another generation for each new one that is up, those that wait for a job first.
@@ -359,7 +359,7 @@ class Pool:
     def _stop(self, *, cold: bool) -> None:
         now = time.monotonic()
         patience = COLD if cold else self._plan.drain
-        log.info("pool stops %s", kv(how="cold" if cold else "draining", patience=f"{patience:g}s"))
+        log.info("pool stops %s", fields(how="cold" if cold else "draining", patience=f"{patience:g}s"))
         self._report.stopping()
         self._stop_by = now + patience
         self._cold = cold
@@ -369,7 +369,7 @@ class Pool:
         if not self._cold:
             self._stop(cold=True)
             return
-        log.error("children do not stop: killed %s", kv(pids=",".join(map(str, self._children))))
+        log.error("children do not stop: killed %s", fields(pids=",".join(map(str, self._children))))
         self._stop_by = now + COLD
         for child in self._children.values():
             self._kill_child(child)

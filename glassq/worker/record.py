@@ -11,7 +11,7 @@ from glassq import delivery as envelope
 from glassq.errors import QueueError, QueueRefused
 from glassq.excerpts import json_of, text_of
 from glassq.ledger import Entry
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.mask import masked_text
 from glassq.worker.metrics import ATTEMPTS, SECONDS, WAIT
 from glassq.worker.outcome import Kind, Outcome
@@ -65,16 +65,16 @@ def tell(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, holder: 
     if note:
         # the result says it at its end
         level = logging.WARNING
-    fields = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
+    said = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
     if outcome.kind is Kind.RETRY:
-        fields["delay"] = outcome.delay
+        said["delay"] = outcome.delay
     if outcome.reason:
-        fields["reason"] = outcome.reason
+        said["reason"] = outcome.reason
     if result:
-        fields["result"] = result
-    log.log(level, "%s %s", event, kv(**fields))
+        said["result"] = result
+    log.log(level, "%s %s", event, fields(**said))
     if outcome.kind is Kind.RETRY and attempt.evidence is not None and attempt.evidence.traceback:
-        where = kv(delivery=delivery.id, attempt=delivery.attempt, traceback=attempt.evidence.traceback)
+        where = fields(delivery=delivery.id, attempt=delivery.attempt, traceback=attempt.evidence.traceback)
         log.debug("failed here %s", where)
     if state:
         ledger.record(_entry(attempt, state, job.tube, holder, result))
@@ -86,8 +86,8 @@ def tell_untold(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, e
     _count(tally, job, attempt, "untold")
     # a queue that refuses is told of once, by the consumer
     level = logging.DEBUG if isinstance(error, QueueRefused) else logging.WARNING
-    fields = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
-    log.log(level, "queue not told %s", kv(**fields, outcome=outcome.kind.value, why=error))
+    said = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
+    log.log(level, "queue not told %s", fields(**said, outcome=outcome.kind.value, why=error))
     if outcome.kind in (Kind.DONE, Kind.DROPPED):
         ledger.record(_entry(attempt, _EVENTS[outcome.kind][2], job.tube, 0, as_recorded(outcome.result)[0]))
 
@@ -135,8 +135,8 @@ def as_recorded(result: object) -> tuple[str, str]:
     if len(text) > MAX_RESULT:
         note = note or f"cut: a result has at most {MAX_RESULT} characters"
     if not note:
-        return masked_text(envelope.sayable(text)), ""
-    kept = masked_text(envelope.sayable(text[: MAX_RESULT - len(note) - 3]))
+        return masked_text(envelope.as_valid_utf8(text)), ""
+    kept = masked_text(envelope.as_valid_utf8(text[: MAX_RESULT - len(note) - 3]))
     return f"{kept} ({note})" if kept else f"({note})", note
 
 
@@ -148,7 +148,7 @@ def _as_text(result: object) -> tuple[str, str]:
     try:
         return json_of(result, MAX_RESULT, strict=True)[: MAX_RESULT + 1], ""
     except ValueError as error:
-        note = masked_text(envelope.sayable(f"not JSON: {error}"[:_MAX_NOTE]))
+        note = masked_text(envelope.as_valid_utf8(f"not JSON: {error}"[:_MAX_NOTE]))
     try:
         return json_of(result, MAX_RESULT, strict=False)[: MAX_RESULT + 1], note
     except ValueError:

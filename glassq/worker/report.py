@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.mask import masked_line
 from glassq.worker.scoreboard import State
 
@@ -76,7 +76,7 @@ class Report:
         self._up = self._up or now
         if reserving >= target or now - self._up > CONNECT:
             self.ready = True
-            log.info("pool is ready %s", kv(children=reserving))
+            log.info("pool is ready %s", fields(children=reserving))
             self._said = self._state(cards, now)
             self._notify(READY=1, STATUS=self._said)
 
@@ -98,15 +98,15 @@ class Report:
         troubled = [card for card in cards if card.state is State.CONNECTING and card.problem]
         if not troubled:
             if self._trouble and self._told is not None and self._told >= self._trouble:
-                log.info("queue is back %s", kv(queue=self.queue, seconds=now - self._trouble))
+                log.info("queue is back %s", fields(queue=self.queue, seconds=now - self._trouble))
             self._trouble = 0.0
             return
         self._trouble = self._trouble or now
         if self._told is None or now - self._told >= REPEAT:
             self._told = now
             children = f"{len(troubled)} of {len(cards)}"
-            fields = {"queue": self.queue, "error": troubled[0].problem, "children": children}
-            log.warning("queue trouble, trying again %s", kv(**fields, seconds=now - self._trouble))
+            said = {"queue": self.queue, "error": troubled[0].problem, "children": children}
+            log.warning("queue trouble, trying again %s", fields(**said, seconds=now - self._trouble))
 
 
 def _count(cards: Sequence[Card], *states: State) -> int:

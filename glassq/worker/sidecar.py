@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.worker.fork import fork
 from glassq.worker.postmortem import how_it_ended
 
@@ -53,11 +53,11 @@ def run(serve: Callable[[], None], address: Address, parent: int) -> int:
             tried, error = now, _attempt(serve)
             serving = error is None
             if serving:
-                log.info("serving metrics %s", kv(address=address))
+                log.info("serving metrics %s", fields(address=address))
             elif now - told >= REPEAT:
                 told = now
                 todo = f"free the address or change [metrics] pool; it is tried again every {AGAIN:g} s"
-                log.error("metrics are not served: %s %s", error, kv(address=address, todo=todo))
+                log.error("metrics are not served: %s %s", error, fields(address=address, todo=todo))
         time.sleep(ORPHAN)
     return 0
 
@@ -83,7 +83,7 @@ class Sidecar:
         """Called often: `main` shall run, where there is one; `now` is time.monotonic()."""
         if self.pid and (how := self._over()):
             if not self._asked:
-                log.error("metrics process died %s", kv(pid=self.pid, how=how))
+                log.error("metrics process died %s", fields(pid=self.pid, how=how))
             self.pid, self._start_at, self._asked = 0, max(self._start_at, now), False
         if self.pid or main is None or now < self._start_at:
             return
@@ -91,7 +91,7 @@ class Sidecar:
         try:
             self.pid = fork(main)
         except OSError as error:
-            log.error("cannot fork %s", kv(error=error))
+            log.error("cannot fork %s", fields(error=error))
 
     def restart(self) -> None:
         """The one that runs ends, and the next one is what `tend` is given then."""

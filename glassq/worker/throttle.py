@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from glassq import backoff
 from glassq.errors import SettingsError
-from glassq.log import kv, logger
+from glassq.log import fields, logger
 from glassq.worker.bucket import BYTES, MARK, Bucket, Limit, Lock
 from glassq.worker.scoreboard import MAX_SLOTS
 
@@ -186,7 +186,7 @@ class Gate:
         finally:
             self._lock.free()
         if slow_down and pace is not None:
-            told = kv(tube=bucket.tube, rate=f"{bucket.rate * pace:.3g}/s", full=f"{bucket.rate:.3g}/s")
+            told = fields(tube=bucket.tube, rate=f"{bucket.rate * pace:.3g}/s", full=f"{bucket.rate:.3g}/s")
             log.warning("target is overloaded: its tube is slowed down %s", told)
 
     def _hold_all(self) -> tuple[float, bool]:

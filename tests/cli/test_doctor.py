@@ -579,7 +579,7 @@ def test_a_disk_is_told_once_with_what_is_on_it(beanstalkd: Beanstalkd, cli: Cli
 
 def test_a_disk_that_fills_up_is_wrong(offline: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(offline)
-    monkeypatch.setattr(checks_system, "LEAST_FREE", 1 << 60)
+    monkeypatch.setattr(checks_system, "MIN_FREE", 1 << 60)
     found = list(checks_system.disks(App(str(offline.file), {})))
     assert [(check.ok, check.todo) for check in found] == [(False, "make room there")]
 

@@ -29,7 +29,7 @@ from glassq.ledger.names_table import Wanted
 from glassq.push.call import beneath
 from glassq.push.dispatch import Desk, forward, of_tasks, post, rule
 from glassq.push.endpoints import endpoints, task_handlers
-from glassq.push.exchange import AT_ONCE, KEPT, MOST_READ
+from glassq.push.exchange import AT_ONCE, KEPT, MAX_READ
 from glassq.push.request import Request
 from glassq.push.rule import RetryParameters
 from glassq.routes import Context, retried_by
@@ -521,7 +521,7 @@ def test_an_attempt_that_was_killed_does_not_forget_the_count(target: Target, co
 
 @pytest.mark.parametrize(
     "answer",
-    [{}, {"body": "short"}, {"body": "short", "chunked": 1}, {"size": MOST_READ - 1}, {"status": 204}],
+    [{}, {"body": "short"}, {"body": "short", "chunked": 1}, {"size": MAX_READ - 1}, {"status": 204}],
 )
 def test_one_connection_serves_task_after_task(answer: dict[str, Any], target: Target, context: Context) -> None:
     for _ in range(3):

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from glassq.push.rule import MOST_COUNT, MOST_SECONDS, RetryParameters
+from glassq.push.rule import MAX_COUNT, MAX_SECONDS, RetryParameters
 
-SECONDS = st.floats(0, MOST_SECONDS) | st.integers(0, 10_000).map(float)
-COUNTS = st.integers(0, 20) | st.integers(0, MOST_COUNT)
-AGES = st.floats(0, 2 * MOST_SECONDS) | st.integers(0, 10_000).map(float)
+SECONDS = st.floats(0, MAX_SECONDS) | st.integers(0, 10_000).map(float)
+COUNTS = st.integers(0, 20) | st.integers(0, MAX_COUNT)
+AGES = st.floats(0, 2 * MAX_SECONDS) | st.integers(0, 10_000).map(float)
 PARAMETERS = st.builds(
     RetryParameters,
     task_retry_limit=st.none() | COUNTS,
-    task_age_limit=st.none() | st.floats(0, MOST_SECONDS, exclude_min=True),
+    task_age_limit=st.none() | st.floats(0, MAX_SECONDS, exclude_min=True),
     min_backoff_seconds=SECONDS,
     max_backoff_seconds=SECONDS,
     max_doublings=COUNTS,
@@ -62,7 +62,7 @@ def test_wait_and_giving_up_are_app_engines_for_any_parameters(
 @example(RetryParameters(max_doublings=10_000), 10_001, 0.0)
 @example(RetryParameters(max_doublings=0), 10**400, 0.0)
 @example(RetryParameters(min_backoff_seconds=0.0, max_doublings=0), 10**400, 0.0)
-@example(RetryParameters(min_backoff_seconds=5e-324, max_doublings=MOST_COUNT), 10**9, math.inf)
+@example(RetryParameters(min_backoff_seconds=5e-324, max_doublings=MAX_COUNT), 10**9, math.inf)
 @example(RetryParameters(task_age_limit=1.0), 10**400, math.inf)
 def test_it_answers_whatever_it_is_asked(parameters: RetryParameters, failures: int, age: float) -> None:
     wait = parameters.after(failures, age)
@@ -93,7 +93,7 @@ def test_the_series_of_app_engines_documents(least: float, most: float, doubling
 
 
 def test_no_wait_stays_no_wait_however_often_it_is_doubled() -> None:
-    for doublings in (0, MOST_COUNT):
+    for doublings in (0, MAX_COUNT):
         parameters = RetryParameters(min_backoff_seconds=0.0, max_doublings=doublings)
         assert parameters.after(10**400, 0.0) == 0.0
 

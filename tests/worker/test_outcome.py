@@ -17,7 +17,7 @@ from glassq.routes import Context, Destination
 from glassq.settings import Route, Settings
 from glassq.values import HandlerName
 from glassq.worker import outcome as outcomes
-from glassq.worker.outcome import LEAST_DELAY, MOST_DELAY, Kind, Outcome, Policy, decide
+from glassq.worker.outcome import MAX_DELAY, MIN_DELAY, Kind, Outcome, Policy, decide
 
 POLICY = Policy(max_attempts=4, max_lost=3, backoff=30, backoff_cap=3600)
 
@@ -58,7 +58,7 @@ def test_what_a_handler_raises_comes_to(
 ) -> None:
     outcome = decide(error, on, POLICY)
     assert (outcome.kind, outcome.reason, outcome.counts) == (kind, reason, counts)
-    assert (outcome.delay >= LEAST_DELAY) == (kind is Kind.RETRY)
+    assert (outcome.delay >= MIN_DELAY) == (kind is Kind.RETRY)
 
 
 def test_a_handler_that_returns_is_done_with_its_result() -> None:
@@ -79,7 +79,7 @@ policies = st.builds(
 @given(policies, st.integers(1, 10**6), st.floats(0, 1))
 def test_a_backoff_is_never_below_a_second_and_never_above_the_cap(policy: Policy, failures: int, luck: float) -> None:
     delay = policy.delay(failures, lambda low, high: low + (high - low) * luck)
-    assert LEAST_DELAY <= delay <= policy.backoff_cap
+    assert MIN_DELAY <= delay <= policy.backoff_cap
 
 
 @given(policies, st.integers(1, 40))
@@ -101,13 +101,13 @@ def test_jitter_is_full_half_the_ceiling_in_the_mean_and_spread_over_all_of_it()
 @pytest.mark.parametrize(
     ("asked", "given_"),
     [
-        (0, LEAST_DELAY),
-        (-5, LEAST_DELAY),
+        (0, MIN_DELAY),
+        (-5, MIN_DELAY),
         (7, 7),
         (7.5, 7.5),
-        (float("inf"), MOST_DELAY),
-        (1e300, MOST_DELAY),
-        pytest.param(10**400, MOST_DELAY, id="huge"),
+        (float("inf"), MAX_DELAY),
+        (1e300, MAX_DELAY),
+        pytest.param(10**400, MAX_DELAY, id="huge"),
     ],
 )
 def test_a_delay_that_a_handler_asks_for_wins_over_backoff_within_bounds(
@@ -118,7 +118,7 @@ def test_a_delay_that_a_handler_asks_for_wins_over_backoff_within_bounds(
 
 @pytest.mark.parametrize("asked", [float("nan"), "120", timedelta(seconds=5), None])
 def test_a_delay_that_is_no_number_leaves_it_to_the_backoff(asked: float) -> None:
-    assert LEAST_DELAY <= decide(Retry("later", asked), FRESH, POLICY).delay <= POLICY.backoff
+    assert MIN_DELAY <= decide(Retry("later", asked), FRESH, POLICY).delay <= POLICY.backoff
     assert decide(Retry("later", asked, counts=False), FRESH, POLICY).delay == POLICY.backoff
 
 
