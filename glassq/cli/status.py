@@ -16,7 +16,7 @@ from glassq.cli.not_in_effect import not_in_effect
 from glassq.cli.output import console, facts, line, print_json, print_table, span, table, until
 from glassq.cli.spool import open_spool
 from glassq.errors import GlassqError, QueueUnavailable, SettingsError
-from glassq.queues.base import DRAINING
+from glassq.queues.beanstalk.protocol import DRAINING
 
 if TYPE_CHECKING:
     from glassq.intake.spool import Spooled

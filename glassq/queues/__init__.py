@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.queues.base import Job, JobStats, Queue, ServerStats, TubeStats
-from glassq.queues.beanstalk import Beanstalk
+from glassq.queues.beanstalk.connection import Beanstalk
+from glassq.queues.beanstalk.protocol import Job, JobStats, Queue, ServerStats, TubeStats
 
 if TYPE_CHECKING:
     from glassq.settings import Queue as QueueSettings

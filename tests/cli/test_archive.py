@@ -19,7 +19,7 @@ from glassq.cli.jobs import number
 from glassq.delivery import decode, encode
 from glassq.ledger.reader import LedgerReader
 from glassq.queues import JobStats
-from glassq.queues.beanstalk import Beanstalk
+from glassq.queues.beanstalk.connection import Beanstalk
 from tests.cli.conftest import NASTY, a_delivery, put
 from tests.conftest import program, wait_for
 

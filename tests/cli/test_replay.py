@@ -21,7 +21,7 @@ from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
 from glassq.push.request import Request
 from glassq.queues import JobStats
-from glassq.queues.beanstalk import Beanstalk
+from glassq.queues.beanstalk.connection import Beanstalk
 from tests.cli.conftest import NASTY, a_delivery, put
 from tests.conftest import wait_for
 

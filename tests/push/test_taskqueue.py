@@ -21,7 +21,7 @@ from glassq.push.client import Client
 from glassq.push.request import Request, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.push.taskqueue import Queue, Task, TaskRetryOptions
-from glassq.queues.beanstalk import Beanstalk
+from glassq.queues.beanstalk.connection import Beanstalk
 from glassq.settings import Intake, Push, Settings
 from glassq.settings import Queue as QueueSettings
 from glassq.values import TargetUrl

@@ -40,7 +40,7 @@ ADDER = textwrap.dedent(
     from glassq.ledger.schema import parse_url
     from glassq.push import taskqueue
     from glassq.push.client import Client
-    from glassq.queues.beanstalk import Beanstalk
+    from glassq.queues.beanstalk.connection import Beanstalk
     from glassq.settings import Push, Settings
     from glassq.values import TargetUrl
 

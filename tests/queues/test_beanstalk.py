@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
-from glassq.queues import Job, JobStats, open_queue, scan
-from glassq.queues.base import ScanShort
-from glassq.queues.beanstalk import Beanstalk
+from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.queues import Job, JobStats, open_queue
+from glassq.queues.beanstalk import scan
+from glassq.queues.beanstalk.connection import Beanstalk
+from glassq.queues.beanstalk.protocol import ScanShort
 from glassq.settings import Duration, QueueUrl
 from glassq.settings import Queue as QueueSettings
 from tests.conftest import Beanstalkd, free_port, wait_for
@@ -398,7 +399,7 @@ def test_a_probe_tells_that_the_binlog_has_failed(failing_binlog: Beanstalkd) ->
     queue = failing_binlog.queue()
     assert queue.probe().file > 0
     break_binlog(failing_binlog)
-    with pytest.raises(QueueVolatile, match="its binlog failed"):
+    with pytest.raises(NotDurable, match="its binlog failed"):
         queue.probe()
     assert queue.probe().file == 0
     queue.close()

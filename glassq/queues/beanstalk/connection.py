@@ -17,10 +17,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 import greenstalk
 
-from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
-from glassq.queues.base import DRAINING, Job, JobStats, ScanProgress, ScanShort, ServerStats, TubeStats, Waiting
-from glassq.queues.limited import LimitedSocket
-from glassq.queues.scan import Scan
+from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.queues.beanstalk.limited import LimitedSocket
+from glassq.queues.beanstalk.protocol import (
+    DRAINING,
+    Job,
+    JobStats,
+    ScanProgress,
+    ScanShort,
+    ServerStats,
+    TubeStats,
+    Waiting,
+)
+from glassq.queues.beanstalk.scan import Scan
 from glassq.values import QueueUrl, Tube
 
 if TYPE_CHECKING:
@@ -77,7 +86,7 @@ _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResp
 
 
 class Beanstalk:
-    """One connection to beanstalkd, for one thread of one process. See `glassq.queues.base.Queue`."""
+    """One connection to beanstalkd, for one thread of one process. See `glassq.queues.beanstalk.protocol.Queue`."""
 
     def __init__(
         self, url: str, tube: str, *, ttr: int, connect_timeout: float, timeout: float, require_durable: bool = False
@@ -270,7 +279,7 @@ class Beanstalk:
         except _REFUSED as error:
             raise QueueRefused(_REFUSALS[type(error)]) from None
         except greenstalk.BuriedError:
-            raise QueueVolatile("beanstalkd kept the job in memory only: its binlog failed") from None
+            raise NotDurable("beanstalkd kept the job in memory only: its binlog failed") from None
         except _BROKEN as error:
             self.close()
             raise QueueUnavailable(f"beanstalkd at {self._where()}: {_words(error)}") from error
@@ -303,7 +312,7 @@ class Beanstalk:
             client = _Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
             self._client, self._using, self._watching = client, self.tube, {self.tube}
             if self._require_durable and int(client.facts(b"stats")["binlog-current-index"]) == 0:
-                raise QueueVolatile("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
+                raise NotDurable("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
         except BaseException:
             # half a greeting is no connection
             self.close()
