@@ -19,7 +19,7 @@ from glassq.worker.outcome import Kind, Outcome
 if TYPE_CHECKING:
     from glassq.delivery import Delivery, Evidence
     from glassq.ledger import Ledger
-    from glassq.metrics import Tally
+    from glassq.metrics import ProcessCounters
     from glassq.queues import JobStats
 
 log = logger("glassq.worker")
@@ -56,7 +56,7 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 }
 
 
-def tell(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, holder: int) -> None:
+def tell(ledger: Ledger, tally: ProcessCounters, job: JobStats, attempt: Attempt, holder: int) -> None:
     """The job was worked; `holder` is the job that has the delivery from now on (0: none)."""
     delivery, outcome = attempt.delivery, attempt.outcome
     _count(tally, job, attempt, outcome.kind.name.lower())
@@ -80,7 +80,7 @@ def tell(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, holder: 
         ledger.record(_entry(attempt, state, job.tube, holder, result))
 
 
-def tell_untold(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, error: QueueError) -> None:
+def tell_untold(ledger: Ledger, tally: ProcessCounters, job: JobStats, attempt: Attempt, error: QueueError) -> None:
     """The attempt is over, and the queue did not take what follows from it: it may be worked again."""
     delivery, outcome = attempt.delivery, attempt.outcome
     _count(tally, job, attempt, "untold")
@@ -92,7 +92,7 @@ def tell_untold(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, e
         ledger.record(_entry(attempt, _EVENTS[outcome.kind][2], job.tube, 0, as_recorded(outcome.result)[0]))
 
 
-def _count(tally: Tally, job: JobStats, attempt: Attempt, outcome: str) -> None:
+def _count(tally: ProcessCounters, job: JobStats, attempt: Attempt, outcome: str) -> None:
     delivery, started = attempt.delivery, attempt.started
     tally.count(ATTEMPTS, outcome)
     if started is None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from glassq.worker.metrics import new_board
 
 if TYPE_CHECKING:
-    from glassq.metrics import Tally
+    from glassq.metrics import ProcessCounters
 
 # More children than one machine would run; the memory is 48 KiB.
 MAX_SLOTS = 128
@@ -116,7 +116,7 @@ class Slot:
     `tally` is for what it counts.
     """
 
-    def __init__(self, memory: mmap.mmap, index: int, deaths: Deaths, tally: Tally) -> None:
+    def __init__(self, memory: mmap.mmap, index: int, deaths: Deaths, tally: ProcessCounters) -> None:
         self.index = index
         self.deaths = deaths
         self.tally = tally

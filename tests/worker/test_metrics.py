@@ -17,7 +17,7 @@ from glassq.queues.base import ServerStats
 from glassq.worker.look import Look
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import free_port, wait_for
-from tests.metrics.test_board import samples
+from tests.metrics.test_counters import samples
 from tests.worker.conftest import jobs
 from tests.worker.pools import PoolRun, processes
 from tests.worker.test_pool import title
