@@ -14,39 +14,39 @@ killed.
 from __future__ import annotations
 
 import math
-import os
 import signal
-import sys
-import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from glassq import delivery as envelope
-from glassq import routes
+from glassq import lifecycle, routes
 from glassq import settings as configuration
-from glassq.errors import Drop, SettingsError
+from glassq.errors import SettingsError
 from glassq.handler import as_handler
+from glassq.queues.base import Reservation
 from glassq.routes import Context, Destination, Routes
 from glassq.settings import TASK_SOURCE, Route, Settings
 from glassq.values import HandlerName
-from glassq.worker import outcome as outcomes
+from glassq.worker.executor import Deadlines, Executor
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Kind, Policy
 from glassq.worker.record import as_recorded
 from glassq.worker.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
 
     from glassq.delivery import Delivery, Evidence
+    from glassq.ledger import Entry
     from glassq.push.taskqueue import Task
-    from glassq.queues import Queue
+    from glassq.queues import Receiver
     from glassq.routes import Handler, Result
-    from glassq.worker.outcome import Outcome
+    from glassq.worker.executor import Attempt
 
 _STATES = {
     Kind.DONE: "done",
@@ -90,7 +90,7 @@ class Worked:
         if self.state == "retrying":
             return self._work(self.delivery)
         if self.state == "buried":
-            return self._work(outcomes.after_kick(self.delivery))
+            return self._work(lifecycle.after_kick(self.delivery))
         raise ValueError(f"there is no next attempt: it is {self.state}")
 
     def until_over(self, most: int = 100) -> Worked:
@@ -149,26 +149,31 @@ class _Child:
     deadline: float | None
 
     def work(self, delivery: Delivery) -> Worked:
-        # as it would come out of the queue, with what a job has no room for left out
+        # As it would come out of the queue: a job has no room for some of it.
         delivery = envelope.decode(envelope.encode(delivery))
-        found = self._match(delivery)
+        destination = self._match(delivery)
         worker = self.context.settings.worker
-        started, at = time.monotonic(), datetime.now(UTC)
-        self.context.deadline = started + (worker.deadline - worker.grace if self.deadline is None else self.deadline)
-        try:
-            result = self._run(delivery, found)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            duration = time.monotonic() - started
-            age = duration if delivery.tried is None else (datetime.now(UTC) - delivery.tried).total_seconds()
-            outcome = self._decide(error, delivery, found, age)
-            evidence = outcomes.witness(error, delivery, outcome, duration)
-            following = _following(delivery, outcome, evidence, at)
-            return Worked(
-                _STATES[outcome.kind], outcome.reason, None, outcome.delay, evidence, error, following, self.work
-            )
-        return Worked("done", "", result, 0.0, None, None, delivery, self.work)
+        soft = worker.deadline - worker.grace if self.deadline is None else self.deadline
+        policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
+        # An endless lease is never extended, so it needs no queue.
+        lease = Lease(cast("Receiver", None), math.inf, Scoreboard(1).slots[0])
+        deadlines = Deadlines(soft=soft, hard=math.inf)
+        executor = Executor(
+            self.routes, self.context, _NoLedger(), lease, policy, deadlines, passing=(KeyboardInterrupt,)
+        )
+        with _kept(lease) if self.deadline is not None else nullcontext():
+            attempt = executor.run(Reservation("", "", b"", math.inf), delivery, destination)
+        outcome = attempt.outcome
+        return Worked(
+            state=_STATES[outcome.kind],
+            reason=outcome.reason,
+            result=outcome.result,
+            delay=outcome.delay,
+            evidence=attempt.evidence,
+            error=attempt.error,
+            delivery=_following(attempt),
+            _work=self.work,
+        )
 
     def _match(self, delivery: Delivery) -> Destination | None:
         found = self.routes.match(delivery)
@@ -176,57 +181,45 @@ class _Child:
             raise SettingsError(f"the route leads to {found.route.handler}: an endpoint is tested by a request to it")
         return found
 
-    def _run(self, delivery: Delivery, found: Destination | None) -> Result:
-        if found is None:
-            raise Drop("no route")
-        if self.deadline is None:
-            return _call(found, delivery, self.context)
-        before = signal.getsignal(signal.SIGALRM)
-        # an endless lease is never touched, so it needs no queue
-        lease = Lease(cast("Queue", None), math.inf, Scoreboard(1).slots[0])
-        lease.start(cold=lambda: False, orphaned=lambda: None)
-        try:
-            lease.take(1, self.context.deadline)
-            try:
-                return _call(found, delivery, self.context)
-            finally:
-                lease.disarm()
-        finally:
-            lease.stop()
-            signal.signal(signal.SIGALRM, before)
 
-    def _decide(self, error: BaseException, delivery: Delivery, found: Destination | None, age: float) -> Outcome:
-        worker = self.context.settings.worker
-        policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
-        try:
-            return outcomes.decide(error, delivery, (found and found.rule(delivery, self.context)) or policy, age)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
-            # a retry rule that fails: the pool's counts
-            return outcomes.decide(error, delivery, policy, age)
-
-
-def _call(found: Destination, delivery: Delivery, context: Context) -> Result:
-    """Calls it. A process that it forks ends where the handler does: it must not run the rest of the tests."""
-    pid = os.getpid()
+@contextmanager
+def _kept(lease: Lease) -> Iterator[None]:
+    """The lease's keeper runs meanwhile; the signal that it interrupts by is the tester's again afterwards."""
+    before = signal.getsignal(signal.SIGALRM)
+    lease.start_keeper(cold=lambda: False, orphaned=lambda: None)
     try:
-        return found.work(delivery, context)
+        yield
     finally:
-        if os.getpid() != pid:
-            error = sys.exception()
-            failed = bool(error.code) if isinstance(error, SystemExit) else error is not None
-            os._exit(int(failed))
+        lease.stop_keeper()
+        signal.signal(signal.SIGALRM, before)
 
 
-def _following(delivery: Delivery, outcome: Outcome, evidence: Evidence, started: datetime) -> Delivery:
-    if outcome.kind is Kind.RETRY:
-        following = outcomes.after_retry(delivery, outcome, evidence, started)
+class _NoLedger:
+    """A ledger that knows nothing."""
+
+    def record(self, entry: Entry) -> None: ...
+
+    def done_since(self, fingerprint: str, after: datetime, *, but: str) -> str:
+        return ""
+
+    def event_done(self, event: str, since: datetime, *, but: str) -> str:
+        return ""
+
+    def settle(self, patience: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _following(attempt: Attempt) -> Delivery:
+    """The delivery as it lies in the queue from now on."""
+    delivery, outcome, evidence = attempt.delivery, attempt.outcome, attempt.evidence
+    if outcome.kind is Kind.RETRY and evidence is not None:
+        delivery = lifecycle.after_retry(delivery, evidence, counts=outcome.counts, started=attempt.started)
     elif outcome.kind is Kind.BURY:
-        following = outcomes.after_bury(delivery, outcome, evidence)
+        delivery = lifecycle.after_bury(delivery, outcome.reason, evidence)
     else:
         return delivery
-    return envelope.decode(envelope.encode(following))
+    return envelope.decode(envelope.encode(delivery))
 
 
 def _settings(given: Settings | str | Path | None) -> Settings:

@@ -14,8 +14,9 @@ from glassq.cli.find import is_ours, look
 from glassq.cli.jobs import Done, each_found, refused, report, whole
 from glassq.delivery import Evidence, encode
 from glassq.errors import JobNotFound
-from glassq.worker.consumer import BURY_DELAY
-from glassq.worker.outcome import Kind, Outcome, after_bury, after_loss
+from glassq.lifecycle import after_bury, after_loss
+from glassq.queues.beanstalk.receiver import BURY_DELAY
+from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
     from glassq.cli.corrector import Corrector
@@ -92,4 +93,4 @@ def _aside(delivery: Delivery, found: Found, why: str) -> Delivery:
         duration=0.0,
         host=host.name(),
     )
-    return after_bury(after_loss(delivery) if found.lost else delivery, Outcome(Kind.BURY, words), evidence)
+    return after_bury(after_loss(delivery) if found.lost else delivery, words, evidence)

@@ -36,7 +36,7 @@ class Corrector:
     def held(self, found: Delivery | None, job: int, tube: str) -> None:
         """Another job holds the delivery from now on."""
         if found is not None:
-            self._note(lambda corrections: corrections.held(found.id, job, tube))
+            self._note(lambda corrections: corrections.held(found.id, str(job), tube))
 
     def _note(self, change: Callable[[Corrections], None]) -> None:
         if self._corrections is None:

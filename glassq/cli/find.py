@@ -215,7 +215,7 @@ class Finder:
                 raise JobNotFound(f"the queue holds no delivery {line(entry.delivery)}: {fate(entry)}")
             return None
         with suppress(JobNotFound):
-            found = look(self.queue, entry.job)
+            found = look(self.queue, int(entry.job))
             return found if found.name == entry.delivery else None
         return None
 

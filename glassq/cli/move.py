@@ -19,8 +19,8 @@ from glassq.cli.output import confirm, each_of, line, short_words
 from glassq.cli.where import BURIED, WAITING, Where, filters, lying, nothing, waiting
 from glassq.delivery import encode
 from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused
-from glassq.worker.consumer import BURY_DELAY
-from glassq.worker.outcome import after_kick, after_loss
+from glassq.lifecycle import after_kick, after_loss
+from glassq.queues.beanstalk.receiver import BURY_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -151,7 +151,7 @@ def _retrying(app: App, queue: Queue, tubes: Iterable[TubeStats]) -> tuple[dict[
 def _is_delayed(queue: Queue, entry: Entry) -> bool:
     """Whether it still waits: its job may be ready by now, or an operator may have deleted it."""
     try:
-        job = queue.stats_job(entry.job)
+        job = queue.stats_job(int(entry.job))
     except JobNotFound:
         return False
     return job.state == "delayed" and job.tube == entry.tube

@@ -22,7 +22,7 @@ from glassq.cli.where import seconds
 from glassq.errors import JobNotFound, JobTooBig, QueueError, SettingsError
 from glassq.push.request import SOURCE as PUSH
 from glassq.push.request import tube_of
-from glassq.worker.consumer import BURY_DELAY
+from glassq.queues.beanstalk.receiver import BURY_DELAY
 from glassq.worker.duplicates import REPLAY_OF
 
 if TYPE_CHECKING:

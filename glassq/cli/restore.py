@@ -22,7 +22,7 @@ from glassq.cli.told import LEFT_OUT, recorder, told
 from glassq.delivery import decode, encode
 from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, QueueError, SettingsError
 from glassq.ledger import Entry
-from glassq.worker.consumer import BURY_DELAY
+from glassq.queues.beanstalk.receiver import BURY_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -259,7 +259,7 @@ def _entry(delivery: Delivery, job: int, tube: str) -> Entry:
         delivery.attempt,
         datetime.now(UTC),
         0.0,
-        job=job,
+        job=str(job),
         reason=delivery.buried,
         tube=tube,
     )

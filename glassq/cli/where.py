@@ -83,7 +83,7 @@ def _hints(app: App, *states: str) -> list[int]:
     """Where the ledger says that deliveries of these states are; none where it cannot be read."""
     try:
         with app.ledger() as ledger:
-            return [job for state in states for job in ledger.jobs(state)]
+            return [int(job) for state in states for job in ledger.jobs(state)]
     except SettingsError:
         return []
 

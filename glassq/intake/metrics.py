@@ -10,12 +10,12 @@ import falcon
 from glassq import __version__
 from glassq.errors import SpoolError
 from glassq.intake.listen import places
-from glassq.metrics import Board, Counter, Gauge, Histogram, Level
+from glassq.metrics import Counter, Gauge, Histogram, SharedCounters, SharedGauge
 
 if TYPE_CHECKING:
     from glassq.intake.safekeeping import Safekeeping
     from glassq.intake.spool import Spool
-    from glassq.metrics import Tally
+    from glassq.metrics import ProcessCounters
     from glassq.values import Address
 
 # What a request can be refused for, by its status.
@@ -53,9 +53,9 @@ SECONDS = Histogram(
     "From when a ping had arrived to when it was acknowledged.",
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-WORKERS = Level("glassq_intake_workers", "Processes that answer.")
+WORKERS = SharedGauge("glassq_intake_workers", "Processes that answer.")
 # Each of them finds out for itself, so whoever is asked for metrics must not tell of its own luck alone.
-SPOOLING = Level("glassq_intake_workers_spooling", "Of these, how many put pings into the spool now.")
+SPOOLING = SharedGauge("glassq_intake_workers_spooling", "Of these, how many put pings into the spool now.")
 
 _READY = Gauge("glassq_intake_ready", "1 if a ping would be kept now, in the queue or in the spool.")
 _USABLE = Gauge("glassq_queue_usable", "1 if pings go into the queue now; 0: some go into the spool.")
@@ -68,15 +68,15 @@ _DAMAGED = Gauge("glassq_spool_damaged", "Damaged deliveries that were set aside
 ROWS = 257
 
 
-def new_board() -> Board:
+def new_board() -> SharedCounters:
     """For the parent and its workers; made before the fork."""
-    return Board((ACKNOWLEDGED, REFUSED, SECONDS, WORKERS, SPOOLING), ROWS)
+    return SharedCounters((ACKNOWLEDGED, REFUSED, SECONDS, WORKERS, SPOOLING), ROWS)
 
 
 class Meter:
     """What one worker counts."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: ProcessCounters) -> None:
         self._tally = tally
 
     def acknowledged(self, kept: str, arrived: float) -> None:
@@ -100,7 +100,7 @@ class Meter:
 class Metrics:
     """What all workers have counted, and how intake is now."""
 
-    def __init__(self, board: Board, keeping: Safekeeping, spool: Spool) -> None:
+    def __init__(self, board: SharedCounters, keeping: Safekeeping, spool: Spool) -> None:
         self._board = board
         self._keeping = keeping
         self._spool = spool

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import falcon
 
-    from glassq.metrics import Board
+    from glassq.metrics import SharedCounters
     from glassq.settings import Settings
     from glassq.sources import Source
 
@@ -224,7 +224,7 @@ def check(file: str | None) -> Iterator[Finding]:
     yield found("gunicorn", lambda: use_conf(installed_file("gunicorn.conf.py", settings), Config()))
 
 
-def get_app(settings: Settings, sources: list[Source], board: Board, meter: Meter) -> falcon.App[Any, Any]:
+def get_app(settings: Settings, sources: list[Source], board: SharedCounters, meter: Meter) -> falcon.App[Any, Any]:
     """The app as the settings have it; for one process, made after the fork."""
     durable = settings.intake.require_durable
     enqueue = Enqueue(lambda: open_queue(settings.queue, lease=settings.lease, require_durable=durable))

@@ -22,7 +22,7 @@ _ONE = (deliveries.c.delivery == sa.bindparam("which"), _OPEN)
 _DELETED = (
     deliveries.update()
     .where(*_ONE)
-    .values(state="deleted", job=0, updated=sa.bindparam("now"), reason=sa.bindparam("why"), body=None, labels=None)
+    .values(state="deleted", job="", updated=sa.bindparam("now"), reason=sa.bindparam("why"), body=None, labels=None)
 )
 _HELD = deliveries.update().where(*_ONE).values(job=sa.bindparam("holder"), tube=sa.bindparam("where"))
 
@@ -48,7 +48,7 @@ class Corrections:
         """The delivery, if it is not over, is removed for good; `why` says by whom."""
         self._change(_DELETED, which=delivery, now=datetime.now(UTC), why=why)
 
-    def held(self, delivery: str, job: int, tube: str) -> None:
+    def held(self, delivery: str, job: str, tube: str) -> None:
         """Another job holds the delivery, if it is not over, from now on."""
         self._change(_HELD, which=delivery, holder=job, where=tube)
 

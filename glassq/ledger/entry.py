@@ -16,10 +16,10 @@ class Entry:
 
     `state` is "done", "dropped", "retrying" or "buried"; "archived" where an operator took the delivery out of the
     queue into a file, whose path is the reason then; "deleted" where one removed it for good. `attempts` counts those
-    that ran; `job` is the id of the job that holds the delivery from now on (0: none does). `result` is what the
-    handler returned, as text; `reason` is why it was dropped, buried or is tried again. `duration` of the attempt is
-    in seconds, `started` when its handler did, `tube` where its job came from. By `fingerprint` identical pings are
-    found again, by `event` those of one event of their source ("": nobody will ask).
+    that ran; `job` is the queue's reference of the job that holds the delivery from now on ("": none does). `result` is
+    what the handler returned, as text; `reason` is why it was dropped, buried or is tried again. `duration` of the
+    attempt is in seconds, `started` when its handler did, `tube` where its job came from. By `fingerprint` identical
+    pings are found again, by `event` those of one event of their source ("": nobody will ask).
 
     `body` and `labels` are the delivery's, for `glassq replay`; whoever reads entries asks for them apart. `replayed`
     is the id of the delivery that it was put again as ("": it was not).
@@ -32,7 +32,7 @@ class Entry:
     attempts: int
     updated: datetime
     duration: float
-    job: int = 0
+    job: str = ""
     result: str = ""
     reason: str = ""
     started: datetime | None = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from glassq.ledger.entry import Entry
 from glassq.ledger.url import file_of, unreadable
-from glassq.ledger.version import VERSION, check, missing, stamp
+from glassq.ledger.version import JOBS_ARE_TEXT, VERSION, check, missing, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,8 @@ _PREFIX = "SELECT {columns} FROM deliveries WHERE delivery LIKE :prefix ESCAPE '
 _RECENT = "SELECT {columns} FROM deliveries ORDER BY updated DESC"
 _RECENT_OF = "SELECT {columns} FROM deliveries WHERE state = :state ORDER BY updated DESC"
 _SINCE = "SELECT {columns} FROM deliveries WHERE updated >= :since{wanted} ORDER BY updated DESC"
-_JOBS = "SELECT job FROM deliveries WHERE state = :state AND job > 0"
+_JOBS = "SELECT job FROM deliveries WHERE state = :state AND job NOT IN ('', '0')"
+_NUMBERED_JOBS = "SELECT job FROM deliveries WHERE state = :state AND job > 0"
 _COUNTS = "SELECT state, count(*) FROM deliveries WHERE updated >= :since GROUP BY state"
 # As the index of `schema.prepare` has it, word for word: so the open ones are found without a look at all others.
 # One that was replayed is waited for under its new id.
@@ -72,13 +73,13 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A delivery that is not over: the queue holds it, in `job` as far as the ledger knows (0: it does not)."""
+    """A delivery that is not over: the queue holds it, in `job` as far as the ledger knows ("": it does not)."""
 
     delivery: str
     source: str
     received: datetime
     state: str
-    job: int
+    job: str
     updated: datetime
 
 
@@ -174,9 +175,10 @@ class LedgerReader:
         query = _SINCE.replace("{wanted}", "".join(f" AND {name} = :{name}" for name in sorted(wanted)))
         return self._entries(query, limit, since=stamp(moment) if moment else "", **wanted)[::-1]
 
-    def jobs(self, state: str) -> list[int]:
-        """The ids of the jobs that held the deliveries of this state when it was written."""
-        return [row[0] for row in self._rows(_JOBS, state=state)[1]]
+    def jobs(self, state: str) -> list[str]:
+        """The references of the jobs that held the deliveries of this state when it was written."""
+        numbers = self._database is not None and self._database.version < JOBS_ARE_TEXT
+        return [_ref(row[0]) for row in self._rows(_NUMBERED_JOBS if numbers else _JOBS, state=state)[1]]
 
     def counts(self, since: datetime | None = None) -> dict[str, int]:
         """How many deliveries are in which state; only those updated at `since` or later if it is given."""
@@ -189,7 +191,7 @@ class LedgerReader:
     def open_ones(self) -> list[Open]:
         """These deliveries, those first of which the ledger has not heard for longest."""
         return [
-            Open(delivery, source, datetime.fromisoformat(received), state, job, datetime.fromisoformat(updated))
+            Open(delivery, source, datetime.fromisoformat(received), state, _ref(job), datetime.fromisoformat(updated))
             for delivery, source, received, state, job, updated in self._open_rows(_OPEN_ONES)
         ]
 
@@ -299,8 +301,15 @@ def _exists(file: Path, url: str) -> bool:
         raise unreadable(url, error.strerror) from None
 
 
+def _ref(job: object) -> str:
+    """A job's reference; "" for none. A ledger of an older version has numbers, and 0 for none."""
+    return str(job) if job and job != "0" else ""
+
+
 def _entry(row: dict[str, Any]) -> Entry:
     """What is not in the row keeps its default."""
+    if "job" in row:
+        row["job"] = _ref(row["job"])
     for name in _MOMENTS:
         if isinstance(row.get(name), str):
             row[name] = datetime.fromisoformat(row[name])

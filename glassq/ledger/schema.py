@@ -14,8 +14,8 @@ from sqlalchemy.types import TypeDecorator
 
 from glassq.errors import SettingsError
 from glassq.ledger.url import file_of, unreadable
+from glassq.ledger.version import JOBS_ARE_TEXT, check, missing, stamp
 from glassq.ledger.version import VERSION as VERSION
-from glassq.ledger.version import check, missing, stamp
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ deliveries = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("updated", Moment, nullable=False, index=True),
     sa.Column("duration", sa.Float, nullable=False),
-    sa.Column("job", sa.BigInteger, nullable=False),
+    # a number before version 5; an SQLite file of that time still calls it one, and keeps text in it all the same
+    sa.Column("job", sa.String(128), nullable=False),
     sa.Column("result", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     # since version 2
@@ -280,6 +281,8 @@ def prepare(connection: Connection, url: URL) -> None:
         connection.execute(meta.insert().values(name="schema", value=VERSION))
     elif found < VERSION:
         _add_columns(connection, missing(found))
+        if found < JOBS_ARE_TEXT:
+            _make_jobs_text(connection)
         connection.execute(meta.update().where(meta.c.name == "schema").values(value=VERSION))
 
 
@@ -291,6 +294,13 @@ def _add_columns(connection: Connection, names: frozenset[str]) -> None:
     for index in deliveries.indexes:
         if names.intersection(index.columns.keys()):
             index.create(connection)
+
+
+def _make_jobs_text(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("ALTER TABLE deliveries ALTER COLUMN job TYPE VARCHAR(128) USING job::text")
+    elif connection.dialect.name in ("mysql", "mariadb"):
+        connection.exec_driver_sql("ALTER TABLE deliveries MODIFY job VARCHAR(128) NOT NULL")
 
 
 def check_version(connection: Connection, url: URL) -> int | None:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 # When it is raised, `schema.prepare` brings a database of the version before to the new one.
-VERSION = 4
+VERSION = 5
+# From this version on `job` is text: a reference of the queue's own.
+JOBS_ARE_TEXT = 5
 # The columns that came to the first `deliveries` later, by the version that brought them.
 SINCE = {
     2: frozenset({"started", "fingerprint", "event"}),

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from glassq.metrics.board import Counter, Gauge, Histogram
+from glassq.metrics.counters import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from glassq.metrics.board import Board, Instrument
+    from glassq.metrics.counters import Instrument, SharedCounters
 
 #: gauges with their numbers, by the values of their labels
 Looked = dict[Gauge, dict[tuple[str, ...], float]]
@@ -27,7 +27,7 @@ _BUILD = Gauge("glassq_build_info", "1; the version is in the label.", ("version
 class Collector:
     """One look at everything, in the form that prometheus_client renders and serves."""
 
-    def __init__(self, board: Board, looked: Looked) -> None:
+    def __init__(self, board: SharedCounters, looked: Looked) -> None:
         self._board = board
         self._looked = looked
 
@@ -39,7 +39,7 @@ class Collector:
             yield _gauge(gauge, numbers)
 
 
-def text(board: Board, looked: Looked, version: str) -> bytes:
+def text(board: SharedCounters, looked: Looked, version: str) -> bytes:
     """The exposition in Prometheus's text format, with `looked` beside what the board counts."""
     return generate_latest(Collector(board, with_version(looked, version)))
 

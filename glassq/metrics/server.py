@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from glassq.metrics.board import Board
+    from glassq.metrics.counters import SharedCounters
     from glassq.metrics.exposition import Looked
     from glassq.values import Address
 
@@ -35,7 +35,7 @@ PATIENCE = 10.0
 class _Now:
     """What is registered: it looks anew when it is asked."""
 
-    def __init__(self, board: Board, look: Callable[[], Looked], version: str) -> None:
+    def __init__(self, board: SharedCounters, look: Callable[[], Looked], version: str) -> None:
         self._board = board
         self._look = look
         self._version = version
@@ -76,7 +76,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         log.info("not told %s", fields(sender=client_address[0], why=sys.exception()))
 
 
-def serve(address: Address, board: Board, look: Callable[[], Looked], version: str) -> None:
+def serve(address: Address, board: SharedCounters, look: Callable[[], Looked], version: str) -> None:
     """Answers GET /metrics in threads from now on. Raises OSError where it cannot listen there."""
     registry = CollectorRegistry()
     registry.register(_Now(board, look, version))

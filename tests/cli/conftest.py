@@ -97,7 +97,17 @@ class Cli:
         ledger = open_ledger(self.ledger)
         now = datetime.now(UTC)
         ledger.record(
-            Entry(delivery.id, delivery.source, delivery.received, state, delivery.attempt, now, 0.5, job, **fields)
+            Entry(
+                delivery.id,
+                delivery.source,
+                delivery.received,
+                state,
+                delivery.attempt,
+                now,
+                0.5,
+                str(job or ""),
+                **fields,
+            )
         )
         ledger.close()
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import free_port, wait_for
 from tests.intake.wire import HEALTH, Wire, body, request
-from tests.metrics.test_board import samples
+from tests.metrics.test_counters import samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable

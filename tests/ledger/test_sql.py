@@ -38,7 +38,7 @@ def settings_for(file: Path, retention: str = "36500d") -> LedgerSettings:
 
 
 def an_entry(
-    delivery: str = "d-1", *, state: str = "done", minutes: float = 0, reason: str = "", job: int = 0
+    delivery: str = "d-1", *, state: str = "done", minutes: float = 0, reason: str = "", job: str = ""
 ) -> Entry:
     updated = NOW + timedelta(minutes=minutes)
     return Entry(delivery, "mirror", NOW, state, 1, updated, 0.25, job=job, result="stored", reason=reason)
@@ -67,7 +67,7 @@ def ledger(file: Path) -> Iterator[SqlLedger]:
 
 
 def test_what_is_recorded_is_read_back_as_it_was(file: Path, ledger: SqlLedger) -> None:
-    entry = an_entry(state="buried", reason="no such user", job=17)
+    entry = an_entry(state="buried", reason="no such user", job="17")
     ledger.record(entry)
     ledger.close()
     assert stored(settings_for(file), "d-1") == entry
@@ -355,6 +355,29 @@ def test_a_ledger_of_the_first_version_is_brought_to_ours_and_keeps_its_rows(fir
             version = database.execute("SELECT value FROM meta").fetchall()
             shapes.append((columns, {name for (name,) in indexes if name.startswith("ix_")}, version))
     assert shapes[0] == shapes[1]
+
+
+def test_numbers_of_jobs_in_a_ledger_before_version_5_are_references_from_then_on(first_version: Path) -> None:
+    with contextlib.closing(sqlite3.connect(first_version)) as database:
+        database.execute("UPDATE deliveries SET job = 17, state = 'buried'")
+        database.commit()
+    before = stored(settings_for(first_version), "old")
+    writer = open_ledger(settings_for(first_version))
+    # a row that a pool of the version before still writes
+    with contextlib.closing(sqlite3.connect(first_version)) as database:
+        database.execute(
+            "INSERT INTO deliveries (delivery, source, received, state, attempts, updated, duration, job, result,"
+            " reason) SELECT 'older', source, received, state, attempts, updated, duration, 0, result, reason"
+            " FROM deliveries"
+        )
+        database.commit()
+    writer.record(an_entry("new", state="buried", job="0199-text"))
+    writer.close()
+    with LedgerReader(settings_for(first_version)) as reader:
+        assert sorted(reader.jobs("buried")) == ["0199-text", "17"]
+        found = [reader.exactly(name) for name in ("old", "older", "new")]
+    assert before is not None
+    assert [each and each.job for each in (before, *found)] == ["17", "17", "", "0199-text"]
 
 
 def test_a_first_version_that_is_asked_for_duplicates_knows_none(

@@ -35,7 +35,7 @@ from glassq.push.rule import RetryParameters
 from glassq.routes import Context, retried_by
 from glassq.settings import Route, parse
 from glassq.values import HandlerName
-from glassq.worker.outcome import Policy, decide, witness
+from glassq.worker.outcome import Policy, decide, evidence_of
 from tests.conftest import ROOT, free_port
 from tests.push.targets import Target
 
@@ -128,7 +128,7 @@ def failed(delivery: Delivery, context: Context) -> Retry:
 def again(delivery: Delivery, error: Retry) -> Delivery:
     """The delivery as the pool puts it again after this failure."""
     outcome = decide(error, delivery, Policy(9, 3, 1.0, 1.0))
-    evidence = witness(error, delivery, outcome, 0.1)
+    evidence = evidence_of(error, delivery, outcome, 0.1)
     return msgspec.structs.replace(
         delivery,
         attempt=delivery.attempt + 1,

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassq import delivery as envelope
+from glassq import lifecycle
 from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry
 from glassq.routes import Context, Destination
@@ -125,8 +126,12 @@ def test_a_delay_that_is_no_number_leaves_it_to_the_backoff(asked: float) -> Non
 # -- the budget -----------------------------------------------------------------------------------------------------
 
 
+def retried(delivery: Delivery, outcome: Outcome, evidence: Evidence) -> Delivery:
+    return lifecycle.after_retry(delivery, evidence, counts=outcome.counts)
+
+
 def evidence_of(error: BaseException, on: Delivery) -> Evidence:
-    return outcomes.witness(error, on, decide(error, on, POLICY), 1.23456)
+    return outcomes.evidence_of(error, on, decide(error, on, POLICY), 1.23456)
 
 
 def test_the_budget_is_spent_after_so_many_failures_and_no_sooner() -> None:
@@ -135,13 +140,13 @@ def test_the_budget_is_spent_after_so_many_failures_and_no_sooner() -> None:
         error = ValueError("no")
         outcome = decide(error, current, POLICY)
         kinds.append(outcome.kind)
-        current = outcomes.after_retry(current, outcome, evidence_of(error, current))
+        current = retried(current, outcome, evidence_of(error, current))
     assert kinds == [Kind.RETRY] * 3 + [Kind.BURY]
 
 
 def test_a_retry_adds_its_evidence_and_takes_from_the_budget() -> None:
     error = ValueError("no")
-    following = outcomes.after_retry(FRESH, decide(error, FRESH, POLICY), evidence_of(error, FRESH))
+    following = retried(FRESH, decide(error, FRESH, POLICY), evidence_of(error, FRESH))
     assert (following.attempt, following.failures, following.waits, following.lost) == (2, 1, 0, 0)
     assert [item.attempt for item in following.evidence] == [1]
     assert (following.id, following.received, following.body) == (FRESH.id, FRESH.received, FRESH.body)
@@ -151,24 +156,24 @@ def test_waiting_takes_nothing_from_the_budget_and_leaves_no_evidence() -> None:
     error = Retry("not ready", counts=False)
     current = delivery(failures=2)
     for _ in range(100):
-        current = outcomes.after_retry(current, decide(error, current, POLICY), evidence_of(error, current))
+        current = retried(current, decide(error, current, POLICY), evidence_of(error, current))
     assert (current.attempt, current.failures, current.waits, current.evidence) == (101, 2, 100, ())
     failed = ValueError("no")
-    current = outcomes.after_retry(current, decide(failed, current, POLICY), evidence_of(failed, current))
+    current = retried(current, decide(failed, current, POLICY), evidence_of(failed, current))
     assert (current.failures, current.waits) == (3, 0)
 
 
 def test_a_bury_keeps_reason_and_evidence() -> None:
     error = Bury("consent revoked")
-    buried = outcomes.after_bury(FRESH, decide(error, FRESH, POLICY), evidence_of(error, FRESH))
+    buried = lifecycle.after_bury(FRESH, decide(error, FRESH, POLICY).reason, evidence_of(error, FRESH))
     assert (buried.buried, buried.lost, buried.attempt) == ("consent revoked", 0, 1)
     assert [item.message for item in buried.evidence] == ["consent revoked"]
 
 
 def test_a_kick_gives_a_fresh_budget_and_keeps_the_story() -> None:
     error = ValueError("no")
-    buried = outcomes.after_bury(LAST, decide(error, LAST, POLICY), evidence_of(error, LAST))
-    kicked = outcomes.after_kick(buried)
+    buried = lifecycle.after_bury(LAST, decide(error, LAST, POLICY).reason, evidence_of(error, LAST))
+    kicked = lifecycle.after_kick(buried)
     assert (kicked.buried, kicked.failures, kicked.waits, kicked.lost) == ("", 0, 0, 0)
     assert (kicked.attempt, kicked.evidence) == (LAST.attempt + 1, buried.evidence)
 
@@ -183,7 +188,7 @@ def test_lost_attempts_have_a_small_budget_of_their_own(lost: int, buried: bool)
 
 def test_a_loss_spends_nothing_but_that_budget() -> None:
     told = evidence_of(ValueError("killed"), FRESH)
-    after = outcomes.after_loss(outcomes.after_loss(FRESH, [told]))
+    after = lifecycle.after_loss(lifecycle.after_loss(FRESH, [told]))
     assert (after.lost, after.attempt, after.failures, after.evidence) == (2, FRESH.attempt, 0, (told,))
 
 
@@ -226,7 +231,7 @@ class Mute(Exception):
 def test_whatever_a_handler_raises_can_be_told_and_kept(error: BaseException, reason: str) -> None:
     outcome = decide(error, FRESH, POLICY)
     assert outcome.reason == reason
-    buried = outcomes.after_bury(FRESH, outcome, evidence_of(error, FRESH))
+    buried = lifecycle.after_bury(FRESH, outcome.reason, evidence_of(error, FRESH))
     kept = envelope.decode(envelope.encode(buried))
     assert kept.buried == reason
     assert kept.evidence[0].message == reason

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from glassq.metrics import Board, Counter, Gauge, Histogram, Level, exposition
+from glassq.metrics import Counter, Gauge, Histogram, SharedCounters, SharedGauge, exposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 EVENTS = Counter("glassq_events_total", "Events.", "kind", ("good", "bad"))
 PLAIN = Counter("glassq_plain_total", "Without a label.")
 SECONDS = Histogram("glassq_seconds", "How long.", (0.1, 1))
-LEVEL = Level("glassq_level", "How high.")
+LEVEL = SharedGauge("glassq_level", "How high.")
 SEEN = Gauge("glassq_seen", "Looked up.", ("tube", "state"))
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board((EVENTS, PLAIN, SECONDS, LEVEL), 3)
+def board() -> SharedCounters:
+    return SharedCounters((EVENTS, PLAIN, SECONDS, LEVEL), 3)
 
 
 def in_another_process(work: Callable[[], None]) -> None:
@@ -47,14 +47,14 @@ def samples(text: bytes) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_what_processes_count_is_added_up_and_stays_when_they_end(board: Board) -> None:
+def test_what_processes_count_is_added_up_and_stays_when_they_end(board: SharedCounters) -> None:
     board.row(0).count(EVENTS, "good")
     in_another_process(lambda: board.row(1).count(EVENTS, "good", by=2))
     in_another_process(lambda: board.row(1).count(EVENTS, "bad"))
     assert board.total(EVENTS) == [3.0, 1.0]
 
 
-def test_each_duration_is_in_the_bucket_of_its_upper_bound(board: Board) -> None:
+def test_each_duration_is_in_the_bucket_of_its_upper_bound(board: SharedCounters) -> None:
     tally = board.row(2)
     for seconds in (0.0, 0.1, 0.5, 1.0, 7.0):
         tally.observe(SECONDS, seconds)
@@ -65,7 +65,7 @@ def test_each_duration_is_in_the_bucket_of_its_upper_bound(board: Board) -> None
     assert found[("glassq_seconds_sum",)] == pytest.approx(8.6)
 
 
-def test_threads_of_one_process_lose_nothing(board: Board) -> None:
+def test_threads_of_one_process_lose_nothing(board: SharedCounters) -> None:
     tally = board.row(0)
 
     def count() -> None:
@@ -82,13 +82,13 @@ def test_threads_of_one_process_lose_nothing(board: Board) -> None:
     assert board.total(SECONDS) == [0, 80_000, 0, 40_000]
 
 
-def test_a_level_is_what_it_was_set_to_last(board: Board) -> None:
+def test_a_level_is_what_it_was_set_to_last(board: SharedCounters) -> None:
     board.row(0).set(LEVEL, 4)
     board.row(0).set(LEVEL, 3)
     assert samples(exposition.text(board, {}, ""))[("glassq_level",)] == 3
 
 
-def test_what_was_looked_up_stands_beside_what_was_counted(board: Board) -> None:
+def test_what_was_looked_up_stands_beside_what_was_counted(board: SharedCounters) -> None:
     text = exposition.text(board, {SEEN: {("a", "ready"): 5.0, ('b"\n', "ready"): 0.0}}, "1.2.3")
     found = samples(text)
     assert found["glassq_build_info", "1.2.3"] == 1
@@ -99,6 +99,6 @@ def test_what_was_looked_up_stands_beside_what_was_counted(board: Board) -> None
     assert exposition.CONTENT_TYPE.startswith("text/plain; version=0.0.4")
 
 
-def test_a_value_that_nobody_declared_is_a_mistake_of_the_program(board: Board) -> None:
+def test_a_value_that_nobody_declared_is_a_mistake_of_the_program(board: SharedCounters) -> None:
     with pytest.raises(ValueError, match="not in tuple"):
         board.row(0).count(EVENTS, "ugly")

@@ -49,7 +49,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class SharedGauge:
     """A number that a process sets, and others read: one in all rows together."""
 
     name: str
@@ -66,10 +66,10 @@ class Gauge:
     labels: tuple[str, ...] = ()
 
 
-Instrument = Counter | Histogram | Level
+Instrument = Counter | Histogram | SharedGauge
 
 
-class Tally:
+class ProcessCounters:
     """One row: what one process counts, in all of its threads. Made before the fork, it is left alone by the parent."""
 
     def __init__(self, cells: memoryview[float], at: dict[str, int]) -> None:
@@ -93,12 +93,12 @@ class Tally:
             self._cells[bucket] += 1.0
             self._cells[total] += seconds
 
-    def set(self, level: Level, number: float) -> None:
+    def set(self, level: SharedGauge, number: float) -> None:
         """It is so much from now on."""
         self._cells[self._at[level.name]] = number
 
 
-class Board:
+class SharedCounters:
     """All rows of a program. Made by the parent before it forks."""
 
     def __init__(self, instruments: Sequence[Instrument], rows: int) -> None:
@@ -111,10 +111,10 @@ class Board:
             self._width += each.cells
         self._cells = memoryview(mmap.mmap(-1, max(1, rows * self._width) * _CELL)).cast("d")
 
-    def row(self, index: int) -> Tally:
+    def row(self, index: int) -> ProcessCounters:
         """The row of one process, from 0, for writing."""
         start = index * self._width
-        return Tally(self._cells[start : start + self._width], self._at)
+        return ProcessCounters(self._cells[start : start + self._width], self._at)
 
     def total(self, instrument: Instrument) -> list[float]:
         """The instrument's numbers, each added up over all rows."""
