@@ -23,6 +23,7 @@ EVERYTHING = frozenset(
         "backoff",
         "delivery",
         "errors",
+        "edited",
         "excerpts",
         "files",
         "handler",
@@ -54,7 +55,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "backoff": frozenset(),
     "excerpts": frozenset(),
-    "files": frozenset({"errors"}),
+    "edited": frozenset({"errors"}),
+    "files": frozenset(),
     "handler": frozenset({"errors"}),
     "headers": frozenset(),
     "metrics": frozenset({"log", "values"}),
@@ -65,8 +67,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "host": frozenset(),
     "final_response": frozenset(),
     "delivery": frozenset({"errors"}),
-    "mistakes": frozenset({"files", "mask", "values"}),
-    "settings": frozenset({"errors", "files", "mistakes", "values"}),
+    "mistakes": frozenset({"edited", "mask", "values"}),
+    "settings": frozenset({"edited", "errors", "mistakes", "values"}),
     "in_effect": frozenset({"log", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
     "queues": frozenset({"errors", "settings", "values"}),
@@ -75,18 +77,18 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "startcheck": frozenset({"errors", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
-        | {"startcheck"}
+        | {"files", "startcheck"}
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
         | {"queues", "ledger", "metrics", "systemd", "backoff"}
     ),
     "glass": frozenset(
-        {"errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host", "final_response"}
-        | {"routes"}
+        {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
+        | {"final_response", "routes"}
     ),
     "push": frozenset(
-        {"errors", "files", "handler", "headers", "log", "mask", "delivery", "settings", "values", "final_response"}
+        {"edited", "errors", "handler", "headers", "log", "mask", "delivery", "settings", "values", "final_response"}
         | {"routes", "queues", "ledger"}
     ),
     # for the tests of others; nothing of ours imports it

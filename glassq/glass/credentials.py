@@ -20,6 +20,7 @@ import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from glassq.errors import CredentialsError, SettingsError, UserRevoked, UserUnknown
+from glassq.files import sync_directory, write_durably
 from glassq.glass.google_files import read_authorized_user as read_authorized_user  # where programs look for it
 from glassq.glass.names import shown
 
@@ -128,7 +129,7 @@ class CredentialStore:
                 self._path(user).unlink()
             except FileNotFoundError:
                 return False
-            self._sync()
+            sync_directory(self._directory)
         return True
 
     def mark_revoked(self, user: str, refresh_token: str) -> bool:
@@ -177,26 +178,14 @@ class CredentialStore:
             raise CredentialsError(f"{path}{whose}: holds no credentials: add the user again") from None
 
     def _write(self, stored: StoredCredentials) -> None:
-        # One name is enough under the lock, and what a killed process left behind is overwritten.
-        fresh = self._directory / ".new"
+        # Only the holder of the lock uses this name. A file that is there was left by a process that was killed.
+        aside = self._directory / ".new"
         try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(self._fernet.encrypt(msgspec.json.encode(stored)))
-                file.flush()
-                os.fsync(descriptor)
-            fresh.rename(self._path(stored.user))
-            self._sync()
+            aside.unlink(missing_ok=True)
+            data = self._fernet.encrypt(msgspec.json.encode(stored))
+            write_durably(self._path(stored.user), data, aside=aside)
         except OSError as error:
             raise CredentialsError(f"{self._path(stored.user)}: cannot be written: {error.strerror}") from error
-
-    def _sync(self) -> None:
-        """Makes a rename or removal durable."""
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

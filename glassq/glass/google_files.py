@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from glassq.edited import read_text, trimmed
 from glassq.errors import CredentialsError, UnreadableText
-from glassq.files import read_text, trimmed
 from glassq.mask import MASK
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, JobTooBig, SpoolError
+from glassq.files import write_durably
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -76,9 +77,7 @@ class Spool:
         self.check_room(len(job))
         new, final = self.directory / f".{delivery_id}.new", self.directory / f"{delivery_id}{SUFFIX}"
         try:
-            _write_synced(new, job)
-            new.rename(final)
-            _sync(self.directory)
+            write_durably(final, job, aside=new)
         except OSError as error:
             for path in (new, final):
                 with suppress(OSError):
@@ -218,18 +217,3 @@ class Spool:
             yield
         except OSError as error:
             raise SpoolError(f"spool {self.directory}: cannot be read: {error.strerror}") from None
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

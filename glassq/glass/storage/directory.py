@@ -19,6 +19,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from glassq.errors import Bury, Retry
+from glassq.files import AsideFile, make_directory, opened_directory, sync_directory
 from glassq.glass.storage.base import Stored, checked
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class DirectoryStorage:
         self._directory = Path(directory)
         self._link = link
         with self._verdicts("cannot be opened"):
-            _make(self._directory)
+            make_directory(self._directory)
         self._clear_abandoned()
         with self._unfinished("cannot be opened"):
             pass  # that a file can be made says more than any permission bits
@@ -70,7 +71,7 @@ class DirectoryStorage:
             if not stat.S_ISREG(found.st_mode):
                 raise Bury(f"{path} is in the way: not a regular file")
             # Whoever linked it may have been killed before its own sync; a caller will say "stored" on our word.
-            _sync(self._directory)
+            sync_directory(self._directory)
         return Stored(f"file://{path}", found.st_size, created=False)
 
     def write(
@@ -78,14 +79,14 @@ class DirectoryStorage:
     ) -> Stored:
         path = self._path(name)
         trouble = f"cannot store {name}"
-        with self._unfinished(trouble) as (unfinished, file):
+        with self._unfinished(trouble) as unfinished:
             # What reading a chunk raises is the caller's, an OSError too: only our own calls are translated.
             for chunk in chunks:
                 with self._verdicts(trouble):
-                    _write_all(file, chunk)
+                    unfinished.file.write(chunk)
             with self._verdicts(trouble):
-                os.fsync(file)
-                created = self._publish(unfinished, path)
+                unfinished.sync()
+                created = self._publish(unfinished.path, path)
         stored = self.find(name)
         if stored is None:
             raise Retry(f"{path} was there and is gone: something else deletes it")
@@ -98,7 +99,7 @@ class DirectoryStorage:
                 path.unlink()
             except FileNotFoundError:
                 return False
-            _sync(self._directory)
+            sync_directory(self._directory)
         return True
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -118,18 +119,10 @@ class DirectoryStorage:
     def _path(self, name: str) -> Path:
         return self._directory / checked(name)
 
-    @contextmanager
-    def _unfinished(self, trouble: str) -> Iterator[tuple[Path, int]]:
-        """A new hidden file, path and descriptor; it is gone afterwards, whatever happens."""
-        path = self._directory / f"{_UNFINISHED}{os.getpid()}-{token_hex(8)}"
+    def _unfinished(self, trouble: str) -> AsideFile:
+        """A new hidden file. The name it gets is a second link, so the hidden one is removed in any case."""
         with self._verdicts(trouble):
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        try:
-            yield path, file
-        finally:
-            os.close(file)
-            with suppress(OSError):
-                path.unlink()
+            return AsideFile(self._directory / f"{_UNFINISHED}{os.getpid()}-{token_hex(8)}", 0o640)
 
     def _publish(self, unfinished: Path, path: Path) -> bool:
         """Gives the file its name; False where that is taken. Never over another file, never half."""
@@ -145,7 +138,7 @@ class DirectoryStorage:
 
     def _publish_by_rename(self, unfinished: Path, path: Path) -> bool:
         """For file systems without hard links: a rename overwrites, so look first, one process at a time."""
-        with _opened(self._directory) as directory:
+        with opened_directory(self._directory) as directory:
             fcntl.flock(directory, fcntl.LOCK_EX)
             if os.path.lexists(path):
                 return False
@@ -171,32 +164,3 @@ class DirectoryStorage:
 def _in_words(error: OSError) -> str:
     words = error.strerror or str(error)
     return f"{words}; it must be a directory that we may write to" if error.errno in _PERMANENT else words
-
-
-def _make(directory: Path) -> None:
-    """Makes the directory and what is missing above it, for our user alone and to survive a loss of power."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
-        _sync(path.parent)
-
-
-def _write_all(file: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(file, view) :]
-
-
-def _sync(directory: Path) -> None:
-    """Makes the directory's entries survive a loss of power."""
-    with _opened(directory) as file:
-        os.fsync(file)
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield file
-    finally:
-        os.close(file)
