@@ -317,7 +317,7 @@ BREACHES = [
     ("intake/app.py", "def f():\n    import glassq.glass.photos", "imports glassq.glass"),
     ("intake/app.py", "from glassq.ledger import Entry", "imports glassq.ledger"),
     ("worker/pool.py", "from ..intake import app", "imports glassq.intake"),
-    ("worker/pool.py", "from glassq.sources.mirror import Mirror", "imports glassq.sources"),
+    ("worker/pool.py", "from glassq.sources.mirror import MirrorSource", "imports glassq.sources"),
     (
         "worker/pool.py",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from glassq.cli.app import App",

@@ -39,30 +39,30 @@ _CROWDED = "connections"
 _OTHER = "other"
 
 ACKNOWLEDGED = Counter(
-    "glassq_pings_acknowledged_total", "Pings answered with 200, by where they were kept.", "kept", ("queue", "spool")
+    "glassq_pings_acknowledged_total", "Pings answered with 200, by where they were stored.", "kept", ("queue", "spool")
 )
 REFUSED = Counter(
     "glassq_requests_refused_total",
-    "Requests that were not answered as they asked, by why.",
+    "Refused requests, by reason.",
     "reason",
     (*dict.fromkeys(REASONS.values()), _CROWDED, _OTHER),
 )
 # From the time of a healthy disk to the 5 seconds within which every ping is answered. The sender waits for 10.
 SECONDS = Histogram(
     "glassq_ping_seconds",
-    "From when a ping had arrived to when it was acknowledged.",
+    "Time from a ping's arrival to its acknowledgement.",
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-WORKERS = SharedGauge("glassq_intake_workers", "Processes that answer.")
+WORKERS = SharedGauge("glassq_intake_workers", "Worker processes.")
 # Each worker finds out for itself whether the queue works, so the one that answers /metrics reports for all of them.
-SPOOLING = SharedGauge("glassq_intake_workers_spooling", "Of these, how many put pings into the spool now.")
+SPOOLING = SharedGauge("glassq_intake_workers_spooling", "Worker processes that put pings into the spool now.")
 
-_READY = Gauge("glassq_intake_ready", "1 if a ping would be kept now, in the queue or in the spool.")
+_READY = Gauge("glassq_intake_ready", "1 if a ping would be stored now, in the queue or in the spool.")
 _USABLE = Gauge("glassq_queue_usable", "1 if pings go into the queue now; 0: some go into the spool.")
-_SPOOLED = Gauge("glassq_spool_deliveries", "Deliveries that wait in the spool.")
-_BYTES = Gauge("glassq_spool_bytes", "Bytes they take.")
-_OLDEST = Gauge("glassq_spool_oldest_seconds", "How long the oldest of them waits; 0 for none.")
-_DAMAGED = Gauge("glassq_spool_damaged", "Damaged deliveries that were set aside.")
+_SPOOLED = Gauge("glassq_spool_deliveries", "Deliveries in the spool.")
+_BYTES = Gauge("glassq_spool_bytes", "Size of the deliveries in the spool, in bytes.")
+_OLDEST = Gauge("glassq_spool_oldest_seconds", "Age of the oldest delivery in the spool; 0 for none.")
+_DAMAGED = Gauge("glassq_spool_damaged", "Damaged deliveries in the spool that were set aside.")
 
 # Row 0 is the parent's. If there are more workers than rows, those beyond share the last one.
 ROWS = 257

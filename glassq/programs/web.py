@@ -21,7 +21,7 @@ def main() -> int:
     except SystemExit as end:
         # gunicorn has logged why, in the lines before
         if end.code:
-            tell_systemd("gunicorn has ended: journalctl -u glassq-web says why")
+            tell_systemd("gunicorn has ended: see journalctl -u glassq-web")
         raise
 
 
