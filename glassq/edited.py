@@ -1,7 +1,7 @@
-"""Files that people edit, read as text: settings, secrets, queue.yaml, JSON from Google's tools.
+"""Reads text files that people edit: settings, secrets, queue.yaml, JSON from Google's tools.
 
-Editors add a byte order mark, Windows line ends and invisible characters, and Notepad's "Unicode" is UTF-16. All that
-is handled here, once.
+Editors add a byte order mark, Windows line ends and invisible characters, and Notepad's "Unicode" is UTF-16. This
+module handles all of that.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from glassq.errors import UnreadableText
 
-# A larger file is not one that somebody edits, in bytes.
+# Maximum size of a file that people edit, in bytes.
 MAX_FILE = 256 << 10
 
 _BOM = "\ufeff"
-# The longer marks first: a UTF-32 one begins like a UTF-16 one.
+# The longer marks first: a UTF-32 mark begins like a UTF-16 mark.
 _MARKS = {
     b"\xff\xfe\0\0": "UTF-32",
     b"\0\0\xfe\xff": "UTF-32",
@@ -28,7 +28,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 def read_text(path: str | Path, what: str = "file", limit: int = MAX_FILE) -> str:
     """The text of the file without a byte order mark, its line ends as they are.
 
-    `what` names the kind of file in the message about one that has more than `limit` bytes. Raises UnreadableText.
+    `what` names the kind of file in the message for more than `limit` bytes. Raises UnreadableText.
     """
     try:
         with Path(path).open("rb") as file:
@@ -36,7 +36,7 @@ def read_text(path: str | Path, what: str = "file", limit: int = MAX_FILE) -> st
     except OSError as error:
         raise UnreadableText(f"cannot be read: {error.strerror}") from error
     except ValueError as error:
-        # a path that holds a NUL
+        # the path contains a NUL
         raise UnreadableText(f"cannot be read: {error}") from error
     if len(data) > limit:
         raise UnreadableText(f"is too large: expected a {what} of at most {limit >> 10} KiB")
@@ -44,23 +44,23 @@ def read_text(path: str | Path, what: str = "file", limit: int = MAX_FILE) -> st
 
 
 def decode(data: bytes) -> str:
-    """The text of UTF-8 bytes without a byte order mark. Raises UnreadableText, which says what they are instead."""
+    """The text of UTF-8 bytes without a byte order mark. Raises UnreadableText, which names another encoding."""
     if encoding := _other_encoding(data):
         raise UnreadableText(f"is not UTF-8 text but {encoding}: save it as UTF-8")
     try:
         return data.decode("utf-8").lstrip(_BOM)
     except UnicodeDecodeError as error:
-        # the byte itself is not shown: it may belong to a secret
+        # the message does not show the byte: it may belong to a secret
         line = data.count(b"\n", 0, error.start) + 1
         byte = error.start - data.rfind(b"\n", 0, error.start)
         raise UnreadableText(f"is not UTF-8 text (line {line}, byte {byte}): save it as UTF-8") from None
 
 
 def secret_lines(text: str) -> list[str]:
-    """The secrets in a text, one a line; blank lines and lines that start with # are left out.
+    """The secrets in a text, one a line; blank lines and lines that start with # are skipped.
 
-    Spaces and invisible characters around a secret do not belong to it. Inside one they cannot be seen and would make
-    every comparison fail, so they are refused. Raises UnreadableText with the position and never with the secret.
+    Spaces and invisible characters around a secret do not belong to it. Inside a secret, an invisible character is an
+    error, as it would make every comparison fail. Raises UnreadableText, which shows the position but never the secret.
     """
     secrets = []
     for number, line in enumerate(_LINE_END.split(text), 1):
@@ -86,16 +86,16 @@ def trimmed(text: str) -> str:
 
 def name_of(char: str) -> str:
     """A character by its number and, where it has one, its name: U+200B ZERO WIDTH SPACE."""
-    import unicodedata  # only mistakes need its tables
+    import unicodedata  # imported here, as only error messages need its tables
 
     return f"U+{ord(char):04X} {unicodedata.name(char, '')}".rstrip()
 
 
 def _other_encoding(data: bytes) -> str:
-    """The encoding that the first bytes give away; "" where they look like UTF-8."""
+    """The encoding that the first bytes show; "" if they look like UTF-8."""
     for mark, encoding in _MARKS.items():
         if data.startswith(mark):
             return encoding
-    # without a mark, most characters of UTF-16 text have a NUL as their first byte, or as their second
+    # in UTF-16 text without a mark, most characters have a NUL as their first or as their second byte
     first, second = data[0::2].count(0), data[1::2].count(0)
     return "UTF-16" if min(first, second) == 0 and max(first, second) * 4 > len(data) else ""

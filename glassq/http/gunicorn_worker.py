@@ -13,15 +13,16 @@ tests/http/test_gunicorn_internals.py compares this list with the installed guni
       murder_pending     408 for what is too slow, and the end of closing connections
       _cap_keepalive     a stopping worker limits the wait for the rest of a request, too
       handle             503 for a request that waited too long for a thread; parses the buffer instead of the socket
-      handle_request     without hooks, access log and files, which nobody uses here
-      handle_error       our own error answers, without a word of the request
+      handle_request     without hooks, access log and files, which no server of ours uses
+      handle_error       our own error answers, which echo nothing of the request
       _keepalive_after   the unread rest of a body is in memory, so it is skipped without a deadline
-      finish_request     keeps the connection in the buffer's hands, or closes it without waiting
+      finish_request     waits for the next request in the main loop, or closes the connection without waiting
     ThreadWorker, used
       enqueue_req, wsgi, app, cfg, alive, poller, nr_conns, worker_connections, max_keepalived, keepalived_conns,
       pending_conns; the main loop calls poller's callbacks with the socket, and murder_keepalived closes by
       conn.timeout and conn.close
-    TConn                init makes no parser where there is one; data_ready: no wait for data in a thread
+    STOP_KEEPALIVE_LINGER
+    TConn                init keeps a parser that is there; with data_ready no thread waits for data
     wsgi.create          takes the class of the response
     wsgi.Response        default_headers overridden; start_response, write, close, force_close, should_close used
     the parser           unreader.unread, unreader.take_buffered, finish_body; a request's _expected_100_continue
@@ -310,7 +311,8 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, conn: BufferedConnection) -> bool:
         """Answers one parsed request; returns whether the connection stays open.
 
-        As in the stock worker, without what nobody uses here: hooks, access log, file responses, max_requests.
+        As in the stock worker, without hooks, access log, file responses and max_requests. The app finds in its environ
+        `glassq.arrived`, when the request had arrived (time.monotonic()), and `glassq.listener`, where (getsockname).
         """
         # the main loop has sent "100 Continue", or need not: the answer comes at once
         req._expected_100_continue = False
@@ -325,7 +327,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         return not answer.should_close()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """Answers a request that could not be parsed, without a word of it."""
+        """Answers a request that could not be parsed; the answer echoes nothing of it."""
         status = next((status for kind, status in _STATUS if isinstance(exc, kind)), 500)
         if status == 500:
             self.app.request_log.exception("bug in the HTTP server")

@@ -1,4 +1,4 @@
-"""Limits the log lines about refused requests: whoever can reach the server must not be able to flood its log."""
+"""Limits the log lines about refused requests, so that clients cannot flood the log."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ RETRY, REPEAT = 5.0, 600.0
 
 
 class AbsentListener:
-    """A metrics address on which nobody can listen. Logs that at once, and again every REPEAT seconds."""
+    """A metrics address that cannot be listened on. Logs that at once, and again every REPEAT seconds."""
 
     def __init__(self, bind: Bind, why: str, now: float, *, handed_over: bool) -> None:
         """`now` is time.monotonic(). With `handed_over`, systemd listens there, and we do not try it again."""

@@ -1,4 +1,4 @@
-"""Logs requests with a wrong path or method (404, 405), so that whoever sets up a source sees which URL it calls.
+"""Logs requests with a wrong path or method (404, 405), so that an operator sees which URL a source calls.
 
 A scanner must not flood the log with them, and a path may contain a secret.
 """

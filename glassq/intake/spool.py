@@ -1,7 +1,7 @@
 """Stores pings while the queue cannot take them: one file per delivery, on disk before the sender gets its answer.
 
     DIR/019a....job        a delivery as it will be put; names sort by the time of receipt
-    DIR/.019a....new       a delivery that is being written; after a crash, an incomplete one that nobody was promised
+    DIR/.019a....new       a delivery that is being written; after a crash, an incomplete one that was not acknowledged
     DIR/damaged/           damaged deliveries, and those too big for the queue; never deleted. An operator inspects
                            them, and moves them back after a repair
     DIR/.lock              held by the one process that drains
