@@ -33,12 +33,14 @@ class AsideFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # `sync` has reported what could not be written; closing would report it again, in place of the first error
-        with suppress(OSError):
-            self.file.close()
-        if not self._published:
+        try:
+            # `sync` has reported what could not be written; closing would report it again, in place of the first error
             with suppress(OSError):
-                self.path.unlink()
+                self.file.close()
+        finally:
+            if not self._published:
+                with suppress(OSError):
+                    self.path.unlink()
 
     def sync(self) -> None:
         """On return the content is on disk, under the temporary name. Raises OSError."""
