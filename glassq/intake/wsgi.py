@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from glassq.sources import Source
 
 
+_log = log.logger("glassq.intake")
+
 # The name in the last release's gunicorn.conf.py; to be removed after one release.
 Lines = GunicornLog
 
@@ -75,7 +77,7 @@ class IntakeServer(Application):  # type: ignore[misc]
         self._shared = shared_counters()
         self._row = 0
         #: the worker logs refused requests here
-        self.request_log = log.logger("glassq.intake")
+        self.request_log = _log
         if self.settings.metrics.intake:
             # imported before the fork, so that the workers share its memory
             importlib.import_module("glassq.metrics.exposition")
@@ -104,7 +106,7 @@ class IntakeServer(Application):  # type: ignore[misc]
 
     def _warn(self) -> None:
         for mistake in self.settings.ignored:
-            self.request_log.warning("settings of another program are wrong %s", fields(why=mistake))
+            _log.warning("settings of another program are wrong %s", fields(why=mistake))
 
     def _before_fork(self, arbiter: Any, worker: Any) -> None:
         taken = {other.row for other in arbiter.WORKERS.values()}
@@ -133,7 +135,7 @@ class IntakeServer(Application):  # type: ignore[misc]
         try:
             IntakeArbiter(self).run()
         except RuntimeError as error:
-            self.request_log.error("cannot start %s", fields(why=error))
+            _log.error("cannot start %s", fields(why=error))
             raise SystemExit(1) from None
 
     def tend_metrics(self, arbiter: IntakeArbiter) -> None:
@@ -145,7 +147,7 @@ class IntakeServer(Application):  # type: ignore[misc]
         except OSError as error:
             self._absent.failed(error)
             return
-        self.request_log.info("serving metrics %s", fields(address=self._absent.bind))
+        _log.info("serving metrics %s", fields(address=self._absent.bind))
         self._absent = None
         arbiter.LISTENERS.append(listener)
         # new workers get the listener; the old ones finish what they answer
@@ -176,7 +178,7 @@ class IntakeServer(Application):  # type: ignore[misc]
             super().reload()
         except (SettingsError, OSError) as error:
             self.settings, self._sources, self.cfg, self._absent, self._apart = old
-            self.request_log.error("not reloaded, the old settings stay %s", fields(why=error))
+            _log.error("not reloaded, the old settings stay %s", fields(why=error))
             self._in_effect.refuse(str(error))
             return
         self._warn()
