@@ -17,7 +17,8 @@ RUN = [
     "google-auth>=2.30",
     "google-cloud-storage>=3.0",
     "greenstalk>=2.1",
-    "gunicorn>=27.0",
+    # below the next major version: glassq/http/gunicorn_worker.py says which of its internals we use
+    "gunicorn>=27.0,<28",
     "httplib2>=0.22",
     "msgspec>=0.19",
     "prometheus-client>=0.22",

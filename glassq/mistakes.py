@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import msgspec
 
-from glassq.files import name_of
+from glassq.edited import name_of
 from glassq.mask import MASK, masked_body, masked_text
 from glassq.values import SecretFile
 

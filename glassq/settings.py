@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from glassq import mistakes
+from glassq.edited import read_text, secret_lines
 from glassq.errors import SettingsError, UnreadableText
-from glassq.files import read_text, secret_lines
 from glassq.mistakes import place
 from glassq.values import (
     Address,

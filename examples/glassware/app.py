@@ -23,10 +23,10 @@ from flask import Flask, abort, request
 from glassq import Bury, Drop, Retry, taskqueue
 from glassq.errors import PingRefused, SettingsError, Verdict
 from glassq.glass import names
-from glassq.glass.photos import Glass
+from glassq.glass.photos import GlassServices
 from glassq.log import fields, setup
 from glassq.settings import load
-from glassq.sources.mirror import Mirror
+from glassq.sources.mirror import MirrorSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,8 +61,8 @@ def create_app(settings: Settings) -> Flask:
     listener = tasks_listener(settings)
     if settings.sources.mirror is None:
         raise SettingsError(f"{settings.file}: missing section [sources.mirror]: it has the verify tokens of our pings")
-    sender = Mirror(settings.secret("sources.mirror.verify_tokens_file"))
-    glass = Glass.open(settings)
+    sender = MirrorSource(settings.secret("sources.mirror.verify_tokens_file"))
+    glass = GlassServices.open(settings)
     app = Flask("glassware")
     app.config["MAX_CONTENT_LENGTH"] = settings.intake.max_body
 
@@ -115,7 +115,7 @@ def tasks_listener(settings: Settings) -> tuple[str, str]:
     )
 
 
-def keep(ping: dict[str, Any], glass: Glass, settings: Settings) -> str:
+def keep(ping: dict[str, Any], glass: GlassServices, settings: Settings) -> str:
     """Stores the photos of a shared timeline item and says what it stored. Raises Drop, Retry or Bury.
 
     It may run twice for one ping: a photo that is stored already is not fetched again.
@@ -151,7 +151,7 @@ def _attachments(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _keep_one(
-    item_id: str, number: int, attachment: dict[str, Any], account: Account, glass: Glass, settings: Settings
+    item_id: str, number: int, attachment: dict[str, Any], account: Account, glass: GlassServices, settings: Settings
 ) -> Stored:
     """Stores one attachment as ugi-<user>-<item>.jpg, or ...-<attachment>.jpg for all but the first of an item."""
     attachment_id = names.check_attachment(attachment.get("id"), item_id)

@@ -40,7 +40,7 @@ class Door:
     def check_free(self) -> None:
         """Raises StackError where the intake could not listen: a clearer word than gunicorn's retries."""
         # with it comes gunicorn, which takes its time
-        from glassq.intake.listen import try_bind
+        from glassq.http.listen import try_bind
 
         try:
             try_bind(self.bind)

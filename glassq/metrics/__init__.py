@@ -1,4 +1,4 @@
-"""What glassq measures of itself: counted in memory that the processes of one program share, told to Prometheus."""
+"""What glassq measures of itself: counters in memory that a program's processes share, served to Prometheus."""
 
 from glassq.metrics.counters import Counter as Counter
 from glassq.metrics.counters import Gauge as Gauge

@@ -1,8 +1,8 @@
 """Counters of all processes of one program, in memory they share.
 
-Made before the fork, a row for each process, which it alone writes: no lock between processes, so one that is killed
-in the middle of anything holds up nobody. What a process has counted stays when it ends; the next one that gets its row
-goes on from there. So sums only grow, as Prometheus expects, however often children are replaced.
+The memory is made before the fork. Each process writes a row of its own, so there is no lock between processes, and a
+process that is killed at any moment blocks no other. Its counts stay: the next process with this row adds to them. So
+sums only grow, as Prometheus expects, however often children are replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CELL = 8
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """Events since the program started: one number, or one for each of the `values` that `label` may have."""
+    """Number of events since the program started: one number, or one for each of the `values` of `label`."""
 
     name: str
     help: str
@@ -30,13 +30,13 @@ class Counter:
 
     @property
     def cells(self) -> int:
-        """How many numbers it takes."""
+        """The number of cells it takes."""
         return len(self.values)
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How long something took, in seconds; `buckets` are the upper bounds that are told apart, ascending."""
+    """Durations in seconds; `buckets` are the upper bounds of its buckets, ascending."""
 
     name: str
     help: str
@@ -44,13 +44,13 @@ class Histogram:
 
     @property
     def cells(self) -> int:
-        """How many numbers it takes: one a bucket, one for what is above all of them, and the sum."""
+        """The number of cells it takes: one for each bucket, one for values above all of them, and one for the sum."""
         return len(self.buckets) + 2
 
 
 @dataclass(frozen=True, slots=True)
 class SharedGauge:
-    """A number that a process sets, and others read: one in all rows together."""
+    """A number that a process sets and others read; the rows are added up."""
 
     name: str
     help: str
@@ -59,7 +59,7 @@ class SharedGauge:
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A number that is looked up when somebody asks for it; for each value of its labels, if it has any."""
+    """A number that is determined at each scrape; one for each combination of label values, if there are labels."""
 
     name: str
     help: str
@@ -70,22 +70,22 @@ Instrument = Counter | Histogram | SharedGauge
 
 
 class ProcessCounters:
-    """One row: what one process counts, in all of its threads. Made before the fork, it is left alone by the parent."""
+    """One row: what one process counts in all of its threads. If it is made before the fork, only the child uses it."""
 
     def __init__(self, cells: memoryview[float], at: dict[str, int]) -> None:
         self._cells = cells
         self._at = at
-        # adding reads and writes; two threads must not do it at once
+        # adding is a read and a write, which two threads must not mix
         self._adding = threading.Lock()
 
     def count(self, counter: Counter, value: str = "", by: float = 1.0) -> None:
-        """`by` more of it. Raises ValueError for a value that the counter does not have."""
+        """Adds `by` to the counter. Raises ValueError for a label value that the counter does not have."""
         cell = self._at[counter.name] + counter.values.index(value)
         with self._adding:
             self._cells[cell] += by
 
     def observe(self, histogram: Histogram, seconds: float) -> None:
-        """It took so long."""
+        """Records a duration."""
         first = self._at[histogram.name]
         bucket = first + bisect_left(histogram.buckets, seconds)
         total = first + len(histogram.buckets) + 1
@@ -93,9 +93,9 @@ class ProcessCounters:
             self._cells[bucket] += 1.0
             self._cells[total] += seconds
 
-    def set(self, level: SharedGauge, number: float) -> None:
-        """It is so much from now on."""
-        self._cells[self._at[level.name]] = number
+    def set(self, gauge: SharedGauge, number: float) -> None:
+        """Sets this process's part of the gauge."""
+        self._cells[self._at[gauge.name]] = number
 
 
 class SharedCounters:
@@ -106,9 +106,9 @@ class SharedCounters:
         self.rows = rows
         self._at: dict[str, int] = {}
         self._width = 0
-        for each in instruments:
-            self._at[each.name] = self._width
-            self._width += each.cells
+        for instrument in instruments:
+            self._at[instrument.name] = self._width
+            self._width += instrument.cells
         self._cells = memoryview(mmap.mmap(-1, max(1, rows * self._width) * _CELL)).cast("d")
 
     def row(self, index: int) -> ProcessCounters:
@@ -117,6 +117,6 @@ class SharedCounters:
         return ProcessCounters(self._cells[start : start + self._width], self._at)
 
     def total(self, instrument: Instrument) -> list[float]:
-        """The instrument's numbers, each added up over all rows."""
+        """The instrument's numbers, each summed over all rows."""
         first = self._at[instrument.name]
         return [sum(self._cells[first + cell :: self._width]) for cell in range(instrument.cells)]

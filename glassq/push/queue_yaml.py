@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import yaml
 
+from glassq.edited import read_text
 from glassq.errors import SettingsError, UnreadableText
-from glassq.files import read_text
 from glassq.log import logger
 from glassq.push.request import DEFAULT_QUEUE
 from glassq.push.rule import RetryParameters, expected, fits

@@ -13,7 +13,7 @@ import pytest
 from glassq import delivery
 from glassq.dev.glass import SimulatedGlass
 from glassq.glass.credentials import CredentialStore, new_key
-from glassq.glass.photos import Glass, store
+from glassq.glass.photos import GlassServices, store
 from glassq.routes import Context, Result
 from glassq.settings import Settings, parse
 
@@ -50,8 +50,8 @@ class Room:
         return self.made[-1]
 
     @property
-    def glass(self) -> Glass:
-        return self.context.once(Glass.open)
+    def glass(self) -> GlassServices:
+        return self.context.once(GlassServices.open)
 
     @property
     def store(self) -> CredentialStore:
@@ -97,7 +97,7 @@ class Room:
 
     def close(self) -> None:
         for context in self.made:
-            context.once(Glass.open).close()
+            context.once(GlassServices.open).close()
 
 
 def settings_for(simulated: SimulatedGlass, directory: Path) -> Settings:

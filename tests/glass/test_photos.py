@@ -378,7 +378,7 @@ def test_a_revoked_consent_is_buried_and_marked_and_not_tried_again(room: Room, 
     with pytest.raises(Bury, match=f"user {USER}.*invalid_grant"):
         room.share(user, item)
     asked = room.asked("token")
-    with pytest.raises(Bury, match=f"user {USER} took the consent back"):
+    with pytest.raises(Bury, match=f"user {USER} has revoked the consent"):
         room.share(user, item)
     assert room.asked("token") == asked
     assert room.store.list().users[0].state == "revoked"

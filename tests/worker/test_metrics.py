@@ -150,7 +150,7 @@ def test_who_asks_and_goes_away_leaves_no_mess_in_the_log(pool: Watched) -> None
         with socket.create_connection(("127.0.0.1", pool.port)) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.sendall(b"GET")
-    wait_for(lambda: "not told" in pool.log(), f"it to be told\n{pool.log()}")
+    wait_for(lambda: "scrape failed" in pool.log(), f"the log to say so\n{pool.log()}")
     assert "Traceback" not in pool.log()
 
 

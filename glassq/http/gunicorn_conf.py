@@ -1,4 +1,4 @@
-"""gunicorn.conf.py, read without gunicorn's command line and GUNICORN_CMD_ARGS."""
+"""Reads gunicorn.conf.py without gunicorn's command line and GUNICORN_CMD_ARGS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gunicorn.config import Config
 
 
-def use(conf: Path, cfg: Config) -> None:
+def apply_conf(conf: Path, cfg: Config) -> None:
     """Sets in `cfg` what the file says. Raises SettingsError where gunicorn itself would end the process."""
     try:
         spec = importlib.util.spec_from_file_location("__config__", conf)

@@ -9,7 +9,7 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassq.intake.arrival import EXPECTS, HEAD_ONLY, MAX_HEAD, WAIT, WHOLE, Arrival, look
+from glassq.http.framing import EXPECTS, HEAD_ONLY, MAX_HEAD, WAIT, WHOLE, Arrival, classify
 from tests.intake.conftest import PARSERS
 
 MAX_BODY = 1000
@@ -65,7 +65,7 @@ def post(*headers: bytes, body: bytes = b"") -> bytes:
     ],
 )
 def test_what_has_arrived_is_told_from_the_bytes_alone(data: bytes, found: Arrival) -> None:
-    assert look(data, MAX_BODY) == found
+    assert classify(data, MAX_BODY) == found
 
 
 # What smugglers are made of, and a little noise.
@@ -93,7 +93,7 @@ REQUESTS = st.tuples(LINES, st.lists(HEADER, max_size=4).map(b"".join), TAILS).m
 @settings(deadline=None)
 @given(data=REQUESTS | st.binary(max_size=200))
 def test_gunicorn_never_needs_a_byte_more_than_has_arrived(parser: str, data: bytes) -> None:
-    if not look(data, MAX_BODY).whole:
+    if not classify(data, MAX_BODY).whole:
         return
     config = Config()
     config.set("http_parser", parser)

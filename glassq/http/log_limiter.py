@@ -1,17 +1,17 @@
-"""How many lines a kind of refusal may have in the log: whoever can reach us must not be able to flood it."""
+"""Limits the log lines about refused requests, so that clients cannot flood the log."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-# A token bucket: so many lines at once, then one in so many seconds.
+# A token bucket: this many lines at once, then one line every LINE_EVERY seconds.
 BURST = 300
 LINE_EVERY = 1.0
 
 
-class LineBudget:
-    """For all threads of one process."""
+class LogLimiter:
+    """A rate limit for one kind of log line; for all threads of one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -20,7 +20,7 @@ class LineBudget:
         self._left_out = 0
 
     def admit(self) -> dict[str, object] | None:
-        """The field `left_out`, how many had no line since the last one, if any; None: this one has none either."""
+        """None if the line must be left out; else the field `left_out` for it, if any were left out before it."""
         with self._lock:
             now = time.monotonic()
             self._lines = min(float(BURST), self._lines + (now - self._at) / LINE_EVERY)

@@ -1,4 +1,4 @@
-"""Error answers as problem+json (RFC 9457), in fixed words."""
+"""Error answers as problem+json (RFC 9457). Their texts are fixed: nothing of a request is echoed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http import HTTPStatus
 from gunicorn.util import http_date
 
 PROBLEM_JSON = "application/problem+json"
-# When a sender who got a 503 shall try again, in seconds.
+# Retry-After of a 503, in seconds.
 RETRY_AFTER = 5
 
 
@@ -21,11 +21,11 @@ def problem(status: int, title: str, detail: str = "") -> bytes:
 
 
 def last_answer(status: int) -> bytes:
-    """A whole error answer for a connection that ends with it."""
+    """A whole error answer, head and body, after which the connection is closed."""
     return _last_answer(status, int(time.time()))
 
 
-# A crowd gets thousands of them in a second, and in one second they are all the same.
+# A crowd gets thousands of them in a second, and within a second all are the same.
 @lru_cache(maxsize=16)
 def _last_answer(status: int, second: int) -> bytes:
     title = HTTPStatus(status).phrase
