@@ -271,11 +271,11 @@ def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:
 
 
 class _NoNames:
-    """In the place of ledger.names.Names."""
+    """In the place of push.names.Names."""
 
     def touch(self, queue: str, name: str) -> None: ...
 
-    def gone(self, queue: str, *names: str) -> bool:
+    def mark_finished(self, queue: str, *names: str) -> bool:
         return True
 
 

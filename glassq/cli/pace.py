@@ -12,7 +12,7 @@ import click
 
 from glassq.cli.find import ALL_STATES, look, our_tubes
 from glassq.cli.output import line, reason
-from glassq.errors import JobNotFound, SettingsError
+from glassq.errors import JobNotFound, LedgerError, SettingsError
 from glassq.queues.base import JobStats
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Canary:
         try:
             with self._app.ledger() as ledger:
                 told = [entry for name in self._names.values() if name and (entry := ledger.get(name))]
-        except SettingsError:
+        except (LedgerError, SettingsError):
             return {}
         return {entry.delivery: entry for entry in told}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glassq.cli.output import console, line, print_json, print_table, span, table
-from glassq.errors import JobNotFound, SettingsError
+from glassq.errors import JobNotFound, LedgerError, SettingsError
 from glassq.push.queue_yaml import load
 from glassq.push.request import tube_of
 from glassq.queues.base import DRAINING
@@ -138,7 +138,7 @@ def _retrying(app: App, queue: Queue, tubes: Iterable[TubeStats]) -> tuple[dict[
             entries = ledger.recent(MAX_RETRIES, "retrying")
             if ledger.absent:
                 return none, ledger.absent
-    except SettingsError as error:
+    except (LedgerError, SettingsError) as error:
         return none, str(error)
     found: Counter[str] = Counter()
     for entry in entries:

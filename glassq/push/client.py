@@ -19,11 +19,11 @@ from glassq.errors import (
     QueueVolatile,
     SettingsError,
 )
-from glassq.ledger.names import open_names
-from glassq.ledger.names_table import Wanted
 from glassq.log import fields, logger
 from glassq.push.connections import Connections
 from glassq.push.known import KnownQueues
+from glassq.push.names import open_names
+from glassq.push.names_table import TOMBSTONE, NameRequest
 from glassq.push.purge import Gone, Purged, purge
 from glassq.push.request import DEFAULT_TARGET, SOURCE, tube_of
 from glassq.push.task_errors import (
@@ -46,7 +46,7 @@ from glassq.routes import TASKS, all_routes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from glassq.ledger.names import Names
+    from glassq.push.names import Names
     from glassq.push.queue_yaml import PushQueue
     from glassq.push.task import TaskSpec
     from glassq.queues import Job, Queue
@@ -207,14 +207,14 @@ class Client:
 
     def _claim(self, queue_name: str, named: Sequence[_Item]) -> tuple[float, dict[str | None, Error]]:
         """Until when the puts must be over, and the names that are not to be had."""
-        wanted = [Wanted(_name(item), item.delivery.id, item.task.eta) for item in named]
+        wanted = [NameRequest(_name(item), item.delivery.id, item.task.eta) for item in named]
         try:
             claimed = self._names.claim(queue_name, wanted)
         except NamesUnavailable as error:
             raise TransientError(f"task names: {error}") from error
         refused: dict[str | None, Error] = {}
         for name, state in claimed.taken.items():
-            kind = TombstonedTaskError if state == "gone" else TaskAlreadyExistsError
+            kind = TombstonedTaskError if state == TOMBSTONE else TaskAlreadyExistsError
             refused[name] = kind(f"task {name!r} of queue {queue_name!r} {_STATES[state]}")
         return min(claimed.until, time.monotonic() + PUT_WITHIN), refused
 
@@ -255,7 +255,7 @@ class Client:
             if put:
                 lost = self._names.confirm(queue_name, {name: item.delivery.id for name, item in put.items()})
             if unsent:
-                self._names.withdraw(queue_name, unsent)
+                self._names.release(queue_name, unsent)
         except (NamesUnavailable, SettingsError) as error:
             # the tasks are put, and that is what counts; their names are confirmed by the first attempt
             log.error("task names cannot be settled %s", fields(queue=queue_name, error=error))
@@ -282,7 +282,7 @@ class Client:
                     yield decode(queue.peek(found.id).body), found.id
 
 
-_STATES = {"put": "is in the queue", "gone": "ran, or was deleted, within the last 9 days"}
+_STATES = {"put": "is in the queue", TOMBSTONE: "ran, or was deleted, within the last 9 days"}
 
 
 def _check(tasks: Sequence[TaskSpec]) -> None:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from glassq.delivery import MAX_DETAIL
 from glassq.errors import Bury, Drop, Retry, SettingsError
 from glassq.handler import finished
-from glassq.ledger.names import open_names
 from glassq.mask import masked_body, masked_text
 from glassq.push import queue_yaml
 from glassq.push.call import OCTETS, Call, about, latest, of_task
 from glassq.push.exchange import Exchange, split
+from glassq.push.names import open_names
 from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.routes import needs, retried_by
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from glassq.delivery import Delivery
-    from glassq.ledger.names import Names
     from glassq.push.exchange import Answer, Origin
+    from glassq.push.names import Names
     from glassq.push.queue_yaml import PushQueue
     from glassq.push.request import Request
     from glassq.routes import Context, Handler, Result
@@ -141,9 +141,9 @@ def _named(request: Request, delivery: Delivery, context: Context) -> Iterator[N
     try:
         yield
     except Drop:
-        names.gone(request.queue, request.name)
+        names.mark_finished(request.queue, request.name)
         raise
-    names.gone(request.queue, request.name)
+    names.mark_finished(request.queue, request.name)
 
 
 @of_tasks

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from glassq.delivery import Delivery
-    from glassq.ledger.names import Names
+    from glassq.push.names import Names
     from glassq.queues import Job, Queue
     from glassq.queues.base import TubeStats, Waiting
 
@@ -78,7 +78,7 @@ class Gone:
 
     def _say(self, queue: str) -> None:
         names = self._waiting.pop(queue)
-        if not self._names.gone(queue, *names):
+        if not self._names.mark_finished(queue, *names):
             self.untold += len(names)
 
 

@@ -14,7 +14,7 @@ from glassq.cli.queues import Purged, _purge
 from glassq.cli.queues_list import rate
 from glassq.cli.status import DRAINING
 from glassq.delivery import Delivery, decode, encode
-from glassq.ledger.names import open_names
+from glassq.push.names import open_names
 from glassq.push.request import tube_of
 from glassq.settings import load
 from tests.cli.conftest import a_delivery

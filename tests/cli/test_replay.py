@@ -278,7 +278,7 @@ def test_a_queue_that_takes_no_jobs_is_exit_75_and_nothing_is_marked(
     [row] = said.json["results"]
     assert "0 of 2 were looked at" in row["why"]
     with LedgerReader(cli.ledger) as ledger:
-        assert {each.replayed for each in ledger.settled("done")} == {""}
+        assert {each.replayed for each in ledger.finished("done")} == {""}
 
 
 def test_a_ledger_that_is_locked_cannot_mark_and_that_is_said_once(queue: Queue, cli: Cli) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from glassq.database import pruning
 from glassq.errors import SettingsError
 from glassq.ledger import Entry, open_ledger
-from glassq.ledger import sql as writing
 from glassq.ledger.reader import LedgerReader
 from glassq.ledger.schema import VERSION
 from glassq.ledger.sql import SqlLedger
@@ -218,7 +218,7 @@ def test_bodies_that_wait_are_bounded_and_the_record_is_whole_all_the_same(
     ledger.record(replace(an_entry("b"), body=b"x" * 45_000, labels={"a": "b"}))
     ledger.close()
     with LedgerReader(settings_for(file)) as reader:
-        kept = {each.delivery for each in reader.settled("done") if each.kept}
+        kept = {each.delivery for each in reader.finished("done") if each.kept}
         assert sum(reader.counts().values()) == 21
     assert kept == {"a-00", "a-01", "a-02", "a-03", "a-04", "b"}
     assert caplog.text.count("bodies are not kept") == 1
@@ -259,7 +259,7 @@ def test_a_file_that_is_removed_while_it_is_written_is_begun_anew(
 
 def test_what_is_past_retention_is_pruned_and_the_rest_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # the time of the first pruning is drawn at random; here it is now
-    monkeypatch.setattr(writing, "PRUNE_SOON", 0.0)
+    monkeypatch.setattr(pruning, "PRUNE_SOON", 0.0)
     before = open_ledger(settings_for(file, "100000d"))
     now = datetime.now(UTC)
     for index in range(1_200):

@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 from glassq import delivery as envelope
 from glassq.delivery import MAX_DETAIL, Delivery, Evidence
 from glassq.errors import Bury, DeadlineExceeded, Drop, Retry, SettingsError
-from glassq.ledger.names_table import Wanted
 from glassq.push.call import beneath
 from glassq.push.dispatch import Desk, forward, of_tasks, post, rule
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.exchange import AT_ONCE, KEPT, MAX_READ
+from glassq.push.names_table import NameRequest
 from glassq.push.request import Request
 from glassq.push.rule import RetryParameters
 from glassq.routes import Context, retried_by
@@ -775,7 +775,7 @@ def test_what_a_pool_needs_is_checked_before_the_first_task(tmp_path: Path) -> N
 def taken(context: Context, name: str) -> str | None:
     """What the names' database says of a name in the queue "default"; a look claims a name that is free."""
     names = context.once(Desk.open).names
-    return names.claim("default", [Wanted(name, "looks", datetime.now(UTC))]).taken.get(name)
+    return names.claim("default", [NameRequest(name, "looks", datetime.now(UTC))]).taken.get(name)
 
 
 def test_the_name_of_a_task_is_alive_while_it_fails_and_gone_once_it_is_done(context: Context) -> None:

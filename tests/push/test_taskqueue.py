@@ -205,7 +205,7 @@ def test_names_are_each_queues_own(client: Client) -> None:
 
 def test_a_name_whose_task_is_gone_is_tombstoned(client: Client, default: Queue) -> None:
     default.add(Task(name="a"))
-    client._names.gone("default", "a")
+    client._names.mark_finished("default", "a")
     with pytest.raises(taskqueue.TombstonedTaskError):
         default.add(Task(name="a"))
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.ledger.names import Names
-from glassq.ledger.schema import parse_url
+from glassq.database.engine import parse_url
 from glassq.push import taskqueue
 from glassq.push.client import Client
+from glassq.push.names import Names
 from glassq.push.taskqueue import Queue, Task
 from glassq.settings import Push, Settings
 from glassq.settings import Queue as QueueSettings
@@ -36,8 +36,8 @@ CONFIRM = 1.5
 ADDER = textwrap.dedent(
     """
     import sys
-    from glassq.ledger.names import Names
-    from glassq.ledger.schema import parse_url
+    from glassq.push.names import Names
+    from glassq.database.engine import parse_url
     from glassq.push import taskqueue
     from glassq.push.client import Client
     from glassq.queues.beanstalk import Beanstalk
@@ -62,7 +62,7 @@ ADDER = textwrap.dedent(
     client = Client(
         Settings(push=push),
         connect=lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2),
-        names=Names(parse_url(names), confirm=float(confirm)),
+        names=Names(parse_url(names, "[push] names"), confirm=float(confirm)),
     )
     stop("begin")
     try:
@@ -127,7 +127,7 @@ def adder(beanstalkd: Beanstalkd, url: str) -> Iterator[Callable[[str], Adder]]:
 def default(beanstalkd: Beanstalkd, url: str) -> Iterator[Queue]:
     push = Push(names=url, targets={"default": TargetUrl("http://127.0.0.1:8080")})
     settings = Settings(queue=QueueSettings(url=beanstalkd.url), push=push)
-    client = Client(settings, names=Names(parse_url(url), confirm=CONFIRM))
+    client = Client(settings, names=Names(parse_url(url, "[push] names"), confirm=CONFIRM))
     yield Queue("default", client=client)
     client.close()
 
@@ -174,7 +174,7 @@ def test_a_name_whose_adder_was_killed_after_its_put_is_known_from_the_first_att
     first = adder("after")
     first.heard("after")
     first.kill()
-    names = Names(parse_url(url))
+    names = Names(parse_url(url, "[push] names"))
     names.touch("default", "a")
     names.close()
     with pytest.raises(taskqueue.TaskAlreadyExistsError):
