@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 _SECONDS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
+_RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{0,15})?)/([smhd])")
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
@@ -48,6 +49,31 @@ class Duration(float):
             if seconds >= length and seconds % length == 0:
                 return f"{int(seconds / length)}{unit}"
         return f"{seconds.normalize():f}s"
+
+
+class Rate(float):
+    """Events per second. As text: a number and a unit, such as "10/s", "30/m", "5/h" or "1000/d"; or "0"."""
+
+    #: a pool works some thousands per second; more is a typing mistake
+    MAX = 1_000_000
+    _UNITS = ("s", "m", "h", "d")
+
+    def __new__(cls, text: str | float) -> Self:
+        if isinstance(text, int | float) and not isinstance(text, bool):
+            return super().__new__(cls, text)
+        match = _RATE.fullmatch("0/s" if text == "0" else text) if isinstance(text, str) else None
+        rate = float(match[1]) / float(_SECONDS[match[2]]) if match else -1.0
+        if not 0 <= rate <= cls.MAX:
+            raise ValueError('expected a rate such as "10/s", "30/m" or "5/h"')
+        return super().__new__(cls, rate)
+
+    def __str__(self) -> str:
+        """The text in the unit that takes the fewest characters: 5/s, 0.5/m, 1000/d."""
+        numbers = {unit: float(self) * float(_SECONDS[unit]) for unit in self._UNITS}
+        # four decimals of a number that is at least 0.1 lose nothing that anybody would write
+        texts = [(f"{round(number, 4):.12g}", unit) for unit, number in numbers.items() if number >= 0.1 or not self]
+        number, unit = min(texts or [(f"{numbers['d']:.6g}", "d")], key=lambda text: len(text[0]))
+        return f"{number}/{unit}"
 
 
 class Size(int):
