@@ -71,7 +71,7 @@ def as_handler(function: Callable[..., Any], where: str) -> Callable[..., Any]:
     if way == BOTH:
         return function
 
-    # wraps: the marks of `needs` and `retried_by` stay
+    # wraps: the handler's marks stay (see routes.HandlerMarks)
     @functools.wraps(function)
     def work(delivery: object, context: object) -> Any:
         return function(delivery) if way == ALONE else function(delivery, **{way: context})

@@ -266,7 +266,7 @@ def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:
     from glassq.push.endpoints import task_handlers
 
     queues = queue_yaml.load(settings.push.queue_yaml, settings.push.targets)
-    context.keep(Desk.open, replace(Desk.open(settings, queues), names=cast("Any", _NoNames())))
+    context.provide(Desk.open, replace(Desk.open(settings, queues), names=cast("Any", _NoNames())))
     return task_handlers(settings, queues)
 
 

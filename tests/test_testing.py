@@ -18,7 +18,7 @@ from glassq import Bury, Drop, Retry, task
 from glassq import delivery as envelope
 from glassq.errors import DeadlineExceeded, SettingsError
 from glassq.push.taskqueue import Task
-from glassq.routes import Context, needs, retried_by
+from glassq.routes import Context, requires, retry_policy
 from glassq.settings import Push, Route, Settings, Worker
 from glassq.testing import work
 from glassq.values import Duration, HandlerName
@@ -185,16 +185,16 @@ def test_what_a_handler_needs_once_can_be_given_and_is_kept_for_the_next_attempt
         made.append("made")
         return "the real one"
 
-    @needs(client)
+    @requires(client)
     def handle(delivery: Delivery, context: Context) -> str:
         if delivery.attempt == 1:
             raise Retry("once more")
-        return context.once(client)
+        return context.resource(client)
 
     assert work(handle).again().result == "the real one"
     assert made == ["made"]
     context = Context(Settings())
-    context.keep(client, "one of the test's own")
+    context.provide(client, "one of the test's own")
     assert work(handle, context=context, attempt=2).result == "one of the test's own"
     assert made == ["made"]
 
@@ -203,7 +203,7 @@ def test_a_pool_that_would_not_start_is_no_attempt() -> None:
     def secret(_settings: Settings) -> str:
         raise SettingsError("the secret cannot be read")
 
-    @needs(secret)
+    @requires(secret)
     def handle(_delivery: Delivery, _context: Context) -> None: ...
 
     with pytest.raises(SettingsError, match="cannot be read"):
@@ -215,11 +215,11 @@ def test_a_retry_rule_of_the_handler_counts_and_one_that_fails_does_not() -> Non
         def after(self, failures: int, age: float) -> float | None:
             return None if failures >= 2 else 7.0
 
-    @retried_by(lambda _delivery, _context: Twice())
+    @retry_policy(lambda _delivery, _context: Twice())
     def ruled(_delivery: Delivery) -> None:
         raise ValueError("no")
 
-    @retried_by(lambda delivery, _context: delivery.labels["missing"])
+    @retry_policy(lambda delivery, _context: delivery.labels["missing"])
     def misruled(_delivery: Delivery) -> None:
         raise ValueError("no")
 

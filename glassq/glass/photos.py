@@ -22,7 +22,7 @@ from glassq.glass import names
 from glassq.glass.api import Mirror
 from glassq.glass.credentials import CredentialStore
 from glassq.glass.storage import open_storage
-from glassq.routes import needs
+from glassq.routes import requires
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ class Ping(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Glass:
-    """What handling Glass pings takes; one per process (`context.once(Glass.open)`)."""
+    """What handling Glass pings takes; one per process (`context.resource(Glass.open)`)."""
 
     credentials: CredentialStore
     mirror: Mirror
@@ -88,7 +88,7 @@ class Photo:
     ready: bool
 
 
-@needs(Glass.open)
+@requires(Glass.open)
 def store(delivery: Delivery, context: Context) -> dict[str, Any]:
     """Stores what the user shared; the result is {"urls": [...], "bytes": in all}.
 
@@ -117,7 +117,7 @@ def _parse(body: bytes) -> Ping:
 
 
 def _store_item(user: str, item: str, delivery: Delivery, context: Context) -> dict[str, Any]:
-    glass = context.once(Glass.open)
+    glass = context.resource(Glass.open)
     account = glass.mirror.account(user, context.remaining)
     whose = f"timeline item {item} of user {names.shown(user)}"
     stored: list[Stored] = []
@@ -200,6 +200,6 @@ def _not_ready(whose: str, waiting: list[str], delivery: Delivery, context: Cont
 def _delete_item(user: str, item: str, context: Context) -> dict[str, Any]:
     if context.settings.glass.on_delete == "keep":
         raise Drop(f"timeline item {item} of user {names.shown(user)}: deleted on Glass; kept")
-    storage = context.once(Glass.open).storage
+    storage = context.resource(Glass.open).storage
     mine = [name for name in storage.names(names.prefix(user, item)) if names.belongs(name, user, item)]
     return {"deleted": [name for name in mine if storage.delete(name)]}

@@ -71,7 +71,7 @@ def context_of(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Co
     context = routes.Context(settings)
     if settings.push is not None:
         # as the parent has read them: a mistake that is made in the file meanwhile is no new child's death
-        context.keep(Desk.open, Desk.open(settings, queues))
+        context.provide(Desk.open, Desk.open(settings, queues))
     return context
 
 

@@ -24,7 +24,7 @@ from glassq.push import taskqueue
 from glassq.push.dispatch import of_tasks
 from glassq.push.plain import parts, shown, unlike_json
 from glassq.push.request import DEFAULT_QUEUE
-from glassq.routes import DEFERRED, needs
+from glassq.routes import DEFERRED, requires
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -132,7 +132,7 @@ def _imported(settings: Settings) -> dict[str, ModuleType]:
 
 
 @of_tasks
-@needs(_imported)
+@requires(_imported)
 def handle(delivery: Delivery, context: Context) -> Result:
     """The handler of deferred calls; a route of your own may name it: "glassq.push.deferred:handle".
 
@@ -161,7 +161,7 @@ def _function(name: str, context: Context) -> FunctionType:
     if why := _forbidden(module, context.settings):
         raise Bury(f"{name[:200]!a}: {why}")
     # not getattr, which would ask the module's own __getattr__
-    found = vars(context.once(_imported)[module]).get(function)
+    found = vars(context.resource(_imported)[module]).get(function)
     if found is None:
         raise Bury(f"{name[:200]!a}: the module has no such function any more")
     try:

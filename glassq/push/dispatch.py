@@ -26,7 +26,7 @@ from glassq.push.exchange import Exchange, split
 from glassq.push.names import open_names
 from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labels
 from glassq.push.rule import RetryParameters
-from glassq.routes import needs, retried_by
+from glassq.routes import mark, marks_of, requires, retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,7 +99,7 @@ def rule(delivery: Delivery, context: Context, queue: str = DEFAULT_QUEUE) -> Re
 
 def _queue_rule(queue: str, context: Context) -> RetryParameters:
     try:
-        return context.once(Desk.open).retry(queue)
+        return context.resource(Desk.open).retry(queue)
     except SettingsError:
         return RetryParameters()
 
@@ -109,7 +109,7 @@ def of_tasks(handler: Handler) -> Handler:
 
     A retry rule that the handler brings itself is kept. Handlers that are made of tasks already are left as they are.
     """
-    if hasattr(handler, "of_tasks"):
+    if marks_of(handler).for_tasks:
         return handler
 
     @functools.wraps(handler)
@@ -125,8 +125,7 @@ def of_tasks(handler: Handler) -> Handler:
             # checked inside `_named`: a task that returned unfinished work must keep its name
             return finished(handler(delivery, context))
 
-    work.of_tasks = True  # type: ignore[attr-defined]
-    return work if hasattr(handler, "rule") else retried_by(rule)(work)
+    return mark(work, for_tasks=True, retry_policy=marks_of(handler).retry_policy or rule)
 
 
 @contextmanager
@@ -136,7 +135,7 @@ def _named(request: Request, delivery: Delivery, context: Context) -> Iterator[N
     if request.name == delivery.id:
         yield
         return
-    names = context.once(Desk.open).names
+    names = context.resource(Desk.open).names
     names.touch(request.queue, request.name)
     try:
         yield
@@ -147,13 +146,13 @@ def _named(request: Request, delivery: Delivery, context: Context) -> Iterator[N
 
 
 @of_tasks
-@needs(Desk.open)
+@requires(Desk.open)
 def post(delivery: Delivery, context: Context) -> Result:
     """Makes the request of a task.
 
     Raises Retry where the target did not answer with 200 to 299, and Bury where there is no such request to make.
     """
-    desk = context.once(Desk.open)
+    desk = context.resource(Desk.open)
     try:
         request = from_labels(delivery.labels)
         target, origin, base = desk.place(request)
@@ -168,8 +167,8 @@ def forward(url: str, queue: str = DEFAULT_QUEUE) -> Handler:
     origin, path = split(url)
     whom = url.partition("?")[0]
 
-    @retried_by(lambda delivery, context: rule(delivery, context, queue))
-    @needs(Desk.open)
+    @retry_policy(lambda delivery, context: rule(delivery, context, queue))
+    @requires(Desk.open)
     def handler(delivery: Delivery, context: Context) -> Result:
         headers = {
             "Content-Type": "application/json" if delivery.body.lstrip()[:1] in (b"{", b"[") else OCTETS,
@@ -190,7 +189,7 @@ def _about(delivery: Delivery, queue: str) -> dict[str, str]:
 
 def _send(whom: str, origin: Origin, call: Call, delivery: Delivery, context: Context) -> dict[str, Any]:
     started = time.monotonic()
-    answer = context.once(Desk.open).exchange.ask(origin, call, context.remaining)
+    answer = context.resource(Desk.open).exchange.ask(origin, call, context.remaining)
     if 200 <= answer.status <= 299 and not answer.failure:
         return {"status": answer.status, "ms": round((time.monotonic() - started) * 1000)}
     # times that the handler answered, without its 5xx

@@ -51,7 +51,7 @@ class Room:
 
     @property
     def glass(self) -> Glass:
-        return self.context.once(Glass.open)
+        return self.context.resource(Glass.open)
 
     @property
     def store(self) -> CredentialStore:
@@ -97,7 +97,7 @@ class Room:
 
     def close(self) -> None:
         for context in self.made:
-            context.once(Glass.open).close()
+            context.resource(Glass.open).close()
 
 
 def settings_for(simulated: SimulatedGlass, directory: Path) -> Settings:
