@@ -67,7 +67,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Queue(_Section, frozen=True):
+class QueueSettings(_Section, frozen=True):
     """[queue]"""
 
     url: QueueUrl = QueueUrl("beanstalk://127.0.0.1:11300")
@@ -77,7 +77,7 @@ class Queue(_Section, frozen=True):
     timeout: Duration = Duration("2s")
 
 
-class Intake(_Section, frozen=True):
+class IntakeSettings(_Section, frozen=True):
     """[intake]"""
 
     bind: Bind = Bind("127.0.0.1:8080")
@@ -91,19 +91,19 @@ class Intake(_Section, frozen=True):
     require_durable: bool = True
 
 
-class Mirror(_Section, frozen=True):
+class MirrorSettings(_Section, frozen=True):
     """[sources.mirror]"""
 
     verify_tokens_file: SecretFile
 
 
-class Sources(_Section, frozen=True):
+class SourcesSettings(_Section, frozen=True):
     """[sources]"""
 
-    mirror: Mirror | None = None
+    mirror: MirrorSettings | None = None
 
 
-class Worker(_Section, frozen=True):
+class WorkerSettings(_Section, frozen=True):
     """[worker]"""
 
     processes: AtLeastOne = 4
@@ -155,7 +155,7 @@ def _fits(wanted: str, label: str | None) -> bool:
     return label == wanted
 
 
-class Push(_Section, frozen=True):
+class PushSettings(_Section, frozen=True):
     """[push]"""
 
     queue_yaml: str | None = None
@@ -164,7 +164,7 @@ class Push(_Section, frozen=True):
     targets: dict[str, TargetUrl] = {}
 
 
-class Glass(_Section, frozen=True):
+class GlassSettings(_Section, frozen=True):
     """[glass]"""
 
     api_url: HttpUrl = HttpUrl("https://www.googleapis.com/mirror/v1/")
@@ -179,13 +179,13 @@ class Glass(_Section, frozen=True):
     processing_patience: Duration = Duration("6h")
 
 
-class Storage(_Section, frozen=True):
+class StorageSettings(_Section, frozen=True):
     """[storage]"""
 
     url: StorageUrl = StorageUrl("file:///var/lib/glassq/photos")
 
 
-class Ledger(_Section, frozen=True):
+class LedgerSettings(_Section, frozen=True):
     """[ledger]"""
 
     url: str = "sqlite:////var/lib/glassq/ledger.db"
@@ -193,14 +193,14 @@ class Ledger(_Section, frozen=True):
     keep_bodies: bool = True
 
 
-class Metrics(_Section, frozen=True):
+class MetricsSettings(_Section, frozen=True):
     """[metrics]"""
 
     intake: Address | None = None
     pool: Address | None = None
 
 
-class Log(_Section, frozen=True):
+class LogSettings(_Section, frozen=True):
     """[log]"""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -215,17 +215,17 @@ class Settings(_Section, frozen=True):
 
     file: str = ""
     ignored: tuple[str, ...] = ()
-    queue: Queue = Queue()
-    intake: Intake = Intake()
-    sources: Sources = Sources()
-    worker: Worker = Worker()
+    queue: QueueSettings = QueueSettings()
+    intake: IntakeSettings = IntakeSettings()
+    sources: SourcesSettings = SourcesSettings()
+    worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
-    push: Push | None = None
-    glass: Glass = Glass()
-    storage: Storage = Storage()
-    ledger: Ledger = Ledger()
-    metrics: Metrics = Metrics()
-    log: Log = Log()
+    push: PushSettings | None = None
+    glass: GlassSettings = GlassSettings()
+    storage: StorageSettings = StorageSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def lease(self) -> int:
@@ -462,7 +462,7 @@ def _route_rules(at: str, route: Route, settings: Settings) -> list[_Rule]:
     """`at` is the route's key."""
     rules: list[_Rule] = []
     # a route that nothing can take would have its pings dropped as "no route"
-    known = (*Sources.__struct_fields__, TASK_SOURCE)
+    known = (*SourcesSettings.__struct_fields__, TASK_SOURCE)
     rules.append((route.source in known, f"{at}.source", route.source, f"one of: {', '.join(known)}"))
     to_url = route.handler.is_url
     fits = not to_url or settings.push is not None

@@ -19,7 +19,7 @@ from glassq import delivery as envelope
 from glassq.errors import DeadlineExceeded, SettingsError
 from glassq.push.taskqueue import Task
 from glassq.routes import Context, requires, retry_policy
-from glassq.settings import Push, Route, Settings, Worker
+from glassq.settings import PushSettings, Route, Settings, WorkerSettings
 from glassq.testing import work
 from glassq.values import Duration, HandlerName
 from tests.worker.conftest import ACTS, Bench, jobs, look, only
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["look"]
 
 # the budget of Bench
-THREE = Settings(worker=Worker(max_attempts=3))
+THREE = Settings(worker=WorkerSettings(max_attempts=3))
 
 
 def scripted(delivery: Delivery) -> Result:
@@ -322,7 +322,7 @@ def test_settings_and_a_context_are_one_too_many() -> None:
 def test_the_shipped_value_types_say_what_a_test_needs() -> None:
     """As docs/handlers.md has it: settings are made without a file, too."""
     settings = Settings(
-        worker=Worker(max_attempts=2, backoff=Duration("1s"), backoff_cap=Duration("1s")),
+        worker=WorkerSettings(max_attempts=2, backoff=Duration("1s"), backoff_cap=Duration("1s")),
         routes=(Route(source="mirror", handler=HandlerName("tests.test_testing:drops")),),
     )
     came = work(None, settings=settings)
@@ -349,7 +349,7 @@ def push(tmp_path: Path) -> Settings:
     yaml.write_text(
         "queue:\n- name: mail\n  rate: 1/s\n  retry_parameters: {task_retry_limit: 1, min_backoff_seconds: 7}\n"
     )
-    return Settings(push=Push(queue_yaml=str(yaml), names=f"sqlite:///{tmp_path}/names.db"))
+    return Settings(push=PushSettings(queue_yaml=str(yaml), names=f"sqlite:///{tmp_path}/names.db"))
 
 
 def test_a_task_is_worked_as_its_queue_has_it_and_its_name_is_recorded_nowhere(push: Settings, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from glassq.cli.systemd import leaves_out_intake
 from glassq.errors import LedgerError, SettingsError
 from glassq.final_response import reading_final
 from glassq.routes import TASKS
-from glassq.settings import Storage
+from glassq.settings import StorageSettings
 from glassq.startcheck import found
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def spooled(app: App) -> Iterator[Check]:
 
 def photos(app: App) -> Iterator[Check]:
     url = app.settings.storage.url
-    if not _works_glass(app.settings) and url == Storage().url:
+    if not _works_glass(app.settings) and url == StorageSettings().url:
         return
     if url.directory:
         yield directory("photos", url.directory)

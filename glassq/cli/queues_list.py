@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from glassq.ledger import Entry
     from glassq.push.queue_yaml import PushQueue
     from glassq.queues import Queue, ServerStats, TubeStats
-    from glassq.settings import Push
+    from glassq.settings import PushSettings
 
 # A pause of at least this, in seconds, was meant to be without an end.
 AGES = 365 * 86_400
@@ -219,7 +219,7 @@ def _has_all(seen: Seen, row: Row) -> bool:
     return waits and 1 < seen.server.workers <= row.tube.reserved
 
 
-def push_of(app: App) -> Push:
+def push_of(app: App) -> PushSettings:
     """Raises SettingsError where there are no push queues."""
     if app.settings.push is None:
         raise SettingsError(

@@ -18,7 +18,7 @@ from glassq.ledger.version import unwritable
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from glassq.settings import Ledger as LedgerSettings
+    from glassq.settings import LedgerSettings
 
 _OPEN = deliveries.c.state.in_(["buried", "retrying"])
 _ONE = (deliveries.c.delivery == sa.bindparam("which"), _OPEN)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from glassq.settings import Ledger as LedgerSettings
+    from glassq.settings import LedgerSettings
 
 _NAMES = tuple(field.name for field in fields(Entry))
 # Large columns, which no list shows: `stored_body` reads them.

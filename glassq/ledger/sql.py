@@ -29,7 +29,7 @@ from glassq.log import fields, logger
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-    from glassq.settings import Ledger as LedgerSettings
+    from glassq.settings import LedgerSettings
 
 log = logger("glassq.ledger")
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from glassq.push.task import TaskSpec
     from glassq.queues import Job, Queue
     from glassq.queues.base import TubeStats
-    from glassq.settings import Push, Settings
+    from glassq.settings import PushSettings, Settings
 
 log = logger("glassq.push")
 
@@ -89,7 +89,7 @@ class Client:
                 f"{settings.file or 'glassq.toml'}: missing section [push]: expected it where tasks are added"
             )
         self.settings = settings
-        self._push: Push = settings.push
+        self._push: PushSettings = settings.push
         self._routes = all_routes(settings)
         self._file = settings.file
         self._base = settings.queue.tube

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
     from glassq.push.names_table import NameRequest, State
-    from glassq.settings import Push
+    from glassq.settings import PushSettings
 
 T = TypeVar("T")
 log = logger("glassq.push")
@@ -68,7 +68,7 @@ class NameClaims:
     until: float
 
 
-def open_names(settings: Push) -> Names:
+def open_names(settings: PushSettings) -> Names:
     """The names' database of the settings. Nothing is connected before the first use.
 
     Raises SettingsError if the URL cannot be used, but not if the database is missing.

@@ -8,7 +8,7 @@ from glassq.queues.base import Job, JobStats, Queue, ServerStats, TubeStats
 from glassq.queues.beanstalk import Beanstalk
 
 if TYPE_CHECKING:
-    from glassq.settings import Queue as QueueSettings
+    from glassq.settings import QueueSettings
 
 __all__ = ["Job", "JobStats", "Queue", "ServerStats", "TubeStats", "open_queue"]
 

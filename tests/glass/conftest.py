@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from glassq.dev.glass import Item
     from glassq.glass.api import Account
-    from glassq.settings import Glass as GlassSettings
+    from glassq.settings import GlassSettings
 
 
 @dataclass

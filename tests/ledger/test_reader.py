@@ -17,7 +17,7 @@ from glassq.errors import LedgerError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.corrections import Corrections
 from glassq.ledger.reader import LedgerReader
-from glassq.settings import Ledger as LedgerSettings
+from glassq.settings import LedgerSettings
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ def test_a_mark_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> None:
 def test_reading_needs_no_sql_library(tmp_path: Path) -> None:
     # it takes longer to load than most commands run
     program = (
-        "import sys; from glassq.ledger.reader import LedgerReader; from glassq.settings import Ledger; "
-        f"print(LedgerReader(Ledger(url='sqlite:///{tmp_path}/ledger.db')).absent, 'sqlalchemy' in sys.modules)"
+        "import sys; from glassq.ledger.reader import LedgerReader; from glassq.settings import LedgerSettings; "
+        f"print(LedgerReader(LedgerSettings(url='sqlite:///{tmp_path}/ledger.db')).absent, 'sqlalchemy' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert said.stdout == f"no ledger at {tmp_path}/ledger.db yet False\n"

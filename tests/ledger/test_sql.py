@@ -21,8 +21,7 @@ from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
 from glassq.ledger.schema import VERSION
 from glassq.ledger.sql import SqlLedger
-from glassq.settings import Duration
-from glassq.settings import Ledger as LedgerSettings
+from glassq.settings import Duration, LedgerSettings
 from tests.conftest import ROOT, wait_for
 
 if TYPE_CHECKING:
@@ -127,9 +126,9 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from glassq.ledger import Entry, open_ledger
-from glassq.settings import Ledger
+from glassq.settings import LedgerSettings
 url, name, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-ledger = open_ledger(Ledger(url=url))
+ledger = open_ledger(LedgerSettings(url=url))
 now = datetime.now(UTC)
 for index in range(number):
     ledger.record(Entry(f"{name}-{index}", "mirror", now, "done", 1, now, 0.1))
@@ -393,9 +392,9 @@ def test_a_process_that_ends_takes_no_entries_of_the_others_with_it(file: Path, 
     program = """
 import sys
 from glassq.ledger import open_ledger
-from glassq.settings import Ledger
+from glassq.settings import LedgerSettings
 from tests.ledger.test_sql import an_entry
-ledger = open_ledger(Ledger(url=sys.argv[1]))
+ledger = open_ledger(LedgerSettings(url=sys.argv[1]))
 ledger.record(an_entry(sys.argv[2]))
 ledger.close()
 """

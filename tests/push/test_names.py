@@ -22,7 +22,7 @@ from glassq.errors import Interrupted, NamesUnavailable, SettingsError
 from glassq.push import names as module
 from glassq.push.names import Names, open_names
 from glassq.push.names_table import NameRequest
-from glassq.settings import Push
+from glassq.settings import PushSettings
 from tests.conftest import ROOT, wait_for
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def test_free_rows_are_pruned_and_those_of_a_wrong_clock_brought_back(
 
 def test_touch_and_gone_never_raise_and_say_the_trouble_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    names = open_names(Push(names=f"sqlite:///{tmp_path}/file/names.db"))
+    names = open_names(PushSettings(names=f"sqlite:///{tmp_path}/file/names.db"))
     for _ in range(3):
         names.touch("q", "a")
         names.mark_finished("q", "a")
@@ -421,7 +421,7 @@ def test_a_schema_of_a_newer_version_is_refused(file: Path, names: Names) -> Non
 @pytest.mark.parametrize("url", ["no url", "nosuch://x"])
 def test_a_url_that_cannot_be_used_is_refused_with_its_key(url: str) -> None:
     with pytest.raises(SettingsError, match=r"\[push\] names"):
-        open_names(Push(names=url))
+        open_names(PushSettings(names=url))
 
 
 def test_threads_and_forked_processes_share_the_database(file: Path, names: Names) -> None:

@@ -12,8 +12,7 @@ from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, Queu
 from glassq.queues import Job, JobStats, open_queue, scan
 from glassq.queues.base import ScanShort
 from glassq.queues.beanstalk import Beanstalk
-from glassq.settings import Duration, QueueUrl
-from glassq.settings import Queue as QueueSettings
+from glassq.settings import Duration, QueueSettings, QueueUrl
 from tests.conftest import Beanstalkd, free_port, wait_for
 from tests.queues.binlog import break_binlog, failing
 from tests.queues.scripted import Scripted

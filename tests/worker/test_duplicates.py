@@ -18,8 +18,7 @@ from glassq.errors import Retry, SettingsError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
 from glassq.routes import Context, Destination, Routes
-from glassq.settings import Duration, HandlerName, Route, Settings, parse
-from glassq.settings import Ledger as LedgerSettings
+from glassq.settings import Duration, HandlerName, LedgerSettings, Route, Settings, parse
 from glassq.worker import duplicates
 from glassq.worker.consumer import Consumer
 from glassq.worker.lease import Lease

@@ -12,8 +12,7 @@ import pytest
 
 from glassq.errors import DeadlineExceeded, Interrupted, LeaseLost
 from glassq.queues import open_queue
-from glassq.settings import Duration
-from glassq.settings import Queue as QueueSettings
+from glassq.settings import Duration, QueueSettings
 from glassq.worker.lease import Lease
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import wait_for
