@@ -12,7 +12,7 @@ import click
 from glassq.cli.find import ALL_STATES, look, our_tubes
 from glassq.cli.output import line, reason
 from glassq.errors import JobNotFound, LedgerError, SettingsError
-from glassq.queues.base import JobStats
+from glassq.queues.beanstalk.protocol import JobStats
 from glassq.values import Rate
 
 if TYPE_CHECKING:

@@ -39,7 +39,8 @@ ADDER = textwrap.dedent(
     from glassq.database.engine import parse_url
     from glassq.push import taskqueue
     from glassq.push.client import Client
-    from glassq.queues.beanstalk import Beanstalk
+    from glassq.queues.beanstalk.connection import BeanstalkConnection
+    from glassq.settings import PushSettings, Settings
     from glassq.settings import PushSettings, Settings
     from glassq.values import TargetUrl
 
@@ -50,7 +51,7 @@ ADDER = textwrap.dedent(
         if word == wait:
             sys.stdin.readline()
 
-    class Stopping(Beanstalk):
+    class Stopping(BeanstalkConnection):
         def put(self, body, **more):
             stop("before")
             job = super().put(body, **more)
