@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 from glassq import delivery as envelope
 from glassq.delivery import MAX_DETAIL, Delivery, Evidence
 from glassq.errors import Bury, DeadlineExceeded, Drop, Retry, SettingsError
-from glassq.push.call import beneath
-from glassq.push.dispatch import Desk, forward, of_tasks, post, rule
+from glassq.push.dispatch import Dispatcher, forward, of_tasks, post, rule
 from glassq.push.endpoints import endpoints, task_handlers
-from glassq.push.exchange import AT_ONCE, KEPT, MAX_READ
+from glassq.push.http_client import AT_ONCE, KEPT, MAX_READ
+from glassq.push.http_request import beneath
 from glassq.push.names_table import NameRequest
-from glassq.push.request import Request
+from glassq.push.request import TaskRequest
 from glassq.push.rule import RetryParameters
 from glassq.routes import Context, marks_of, retry_policy
 from glassq.settings import Route, parse
@@ -84,15 +84,15 @@ def context_for(directory: Path, deadline: float = 20.0, **targets: str) -> Cont
 @pytest.fixture
 def context(tmp_path: Path, target: Target, other: Target) -> Iterator[Context]:
     context = context_for(tmp_path, default=target.url, other=other.url, based=target.url + "/base/")
-    desk = context.resource(Desk.open)
+    dispatcher = context.resource(Dispatcher.open)
     yield context
-    desk.close()
+    dispatcher.close()
 
 
 def task(url: str = "/", body: bytes = b"payload", /, **fields: Any) -> Delivery:
     """A task as it comes out of the queue for the first time; unnamed, unless `name` is among the fields."""
     fresh = envelope.new("push", body, {})
-    request = Request(**{"queue": "default", "name": fresh.id, "url": url, **fields})
+    request = TaskRequest(**{"queue": "default", "name": fresh.id, "url": url, **fields})
     return msgspec.structs.replace(fresh, labels=request.labels())
 
 
@@ -402,7 +402,7 @@ def test_nobody_there_is_tried_again(tmp_path: Path) -> None:
     assert failed(task(), context).reason == "target default cannot be reached: Connection refused"
     assert "has a name that cannot be resolved" in failed(task(target="other"), context).reason
     assert "target based cannot be reached" in failed(task(target="based"), context).reason
-    context.resource(Desk.open).close()
+    context.resource(Dispatcher.open).close()
 
 
 @pytest.mark.parametrize("answer", [{"instead": "hang"}, {"drip": 0.05}])
@@ -412,7 +412,7 @@ def test_a_target_that_does_not_end_its_answer_in_time_is_tried_again(
     context = context_for(tmp_path, deadline=0.5, default=target.url, other=target.url)
     error = failed(task(script(**answer)), context)
     assert "did not answer in time" in error.reason
-    context.resource(Desk.open).close()
+    context.resource(Dispatcher.open).close()
 
 
 def test_an_answer_before_the_body_was_read_counts(context: Context) -> None:
@@ -432,7 +432,7 @@ def test_an_answer_before_the_body_was_read_counts(context: Context) -> None:
         handler = forward(f"http://127.0.0.1:{server.getsockname()[1]}/")
         with pytest.raises(Retry, match="answered 413 Too Large"):
             handler(envelope.new("mirror", b"x" * 1_000_000, {}), context)
-        context.resource(Desk.open).exchange.close()
+        context.resource(Dispatcher.open).http.close()
         thread.join(10)
 
 
@@ -469,7 +469,7 @@ def test_the_start_of_a_long_body_is_kept_as_far_as_evidence_may_go(body: str, t
         thread.start()
         with pytest.raises(Retry) as caught:
             forward(f"http://127.0.0.1:{server.getsockname()[1]}/")(envelope.new("mirror", b"{}", {}), context)
-        context.resource(Desk.open).close()
+        context.resource(Dispatcher.open).close()
         thread.join(10)
     detail = caught.value.detail
     assert len(json.dumps(detail)) <= MAX_DETAIL
@@ -651,7 +651,7 @@ def interrupt_everywhere(directory: Path) -> None:
     interrupted = 0
     with Target() as target:
         context = context_for(directory, default=target.url, other=target.url)
-        desk = context.resource(Desk.open)
+        dispatcher = context.resource(Dispatcher.open)
         signal.signal(signal.SIGALRM, interrupt)
         for step in range(150):
             try:
@@ -664,7 +664,7 @@ def interrupt_everywhere(directory: Path) -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             assert failed(task(script(status=404)), context).detail["status"] == 404
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        desk.close()
+        dispatcher.close()
     assert interrupted
 
 
@@ -744,7 +744,7 @@ def test_https_wants_a_certificate_that_the_system_trusts_for_this_host(
         else:
             assert "cannot be talked to by TLS" in failed(task(), context).reason
             assert not target.asked
-        context.resource(Desk.open).close()
+        context.resource(Dispatcher.open).close()
 
 
 # -- rules, names, pings ------------------------------------------------------------------------------------------
@@ -774,7 +774,7 @@ def test_what_a_pool_needs_is_checked_before_the_first_task(tmp_path: Path) -> N
 
 def taken(context: Context, name: str) -> str | None:
     """What the names' database says of a name in the queue "default"; a look claims a name that is free."""
-    names = context.resource(Desk.open).names
+    names = context.resource(Dispatcher.open).names
     return names.claim("default", [NameRequest(name, "looks", datetime.now(UTC))]).taken.get(name)
 
 
@@ -795,7 +795,7 @@ def test_a_names_database_that_cannot_be_used_stops_no_task(target: Target, tmp_
     context = context_for(tmp_path, default=target.url, other=target.url)
     (tmp_path / "names.db").mkdir()
     assert post(task(name="named"), context)
-    context.resource(Desk.open).close()
+    context.resource(Dispatcher.open).close()
 
 
 def test_a_ping_is_posted_as_it_came(target: Target, context: Context) -> None:

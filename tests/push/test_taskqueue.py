@@ -18,7 +18,7 @@ from glassq.delivery import Delivery, decode
 from glassq.errors import JobTooBig, QueueUnavailable, SettingsError
 from glassq.push import taskqueue
 from glassq.push.client import Client
-from glassq.push.request import Request, from_labels
+from glassq.push.request import TaskRequest, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.push.taskqueue import Queue, Task, TaskRetryOptions
 from glassq.queues.beanstalk.connection import BeanstalkConnection
@@ -96,7 +96,7 @@ def test_a_task_becomes_a_delivery_that_says_what_to_request(server: Beanstalkd,
     assert (task.was_enqueued, task.queue_name, task.name) == (True, "default", "photo-17")
     [delivery] = take(server)
     assert (delivery.source, delivery.body) == ("push", b"\x00photo")
-    assert from_labels(delivery.labels) == Request(
+    assert from_labels(delivery.labels) == TaskRequest(
         queue="default",
         name="photo-17",
         url="/work",
