@@ -40,19 +40,23 @@ if TYPE_CHECKING:
 URL = str(DEFERRED.url)
 
 
-class Error(GlassqError):
+class DeferredError(GlassqError):
     """Base of what `deferred` raises, and of what deferred functions may raise."""
 
 
-class NotDeferrable(Error, ValueError):
+# App Engine's name.
+Error = DeferredError
+
+
+class NotDeferrable(DeferredError, ValueError):
     """The function or its arguments cannot be deferred. The message says why, and what to do instead."""
 
 
-class PermanentTaskFailure(Error):
+class PermanentTaskFailure(DeferredError):
     """Raised by a deferred function that no retry can help: the task is buried for an operator (dead-lettered)."""
 
 
-class SingularTaskFailure(Error):
+class SingularTaskFailure(DeferredError):
     """Raised by a deferred function to be retried without a traceback in the log."""
 
 
