@@ -268,7 +268,7 @@ _INSERT = deliveries.insert().from_select(
 _OLDEST = (
     sa.select(deliveries.c.delivery)
     .where(deliveries.c.updated < sa.bindparam("before"))
-    .limit(sa.bindparam("rows"))
+    .limit(sa.bindparam("rows", type_=sa.Integer))
     .subquery()
 )
 _PRUNE = deliveries.delete().where(deliveries.c.delivery.in_(sa.select(_OLDEST.c.delivery)))
