@@ -23,7 +23,7 @@ GlassqError
 +-- LedgerError             the ledger exists but cannot be read, or cannot be written (exit 74)
 +-- NamesUnavailable        the task names' database cannot be used now
 +-- taskqueue.Error         what App Engine's API raises (push/task_errors.py)
-+-- deferred.Error          base of what its deferred library raises, or a function may (push/deferred.py)
++-- deferred.Error          what its deferred library raises, or lets a function raise (push/deferred.py)
 +-- StackError              `glassq dev` or `demo`: a server did not come up, or died
 
 Interrupt (a BaseException, so that a handler's `except Exception` cannot swallow it)
