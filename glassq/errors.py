@@ -20,6 +20,7 @@ GlassqError
 +-- CredentialsError        a user's credentials cannot be stored or read
 |   +-- UserUnknown         there are none for this user
 |   +-- UserRevoked         the user took the consent back
++-- LedgerError             the ledger exists but cannot be read, or cannot be written (exit 74)
 +-- NamesUnavailable        the task names' database cannot be used now
 +-- taskqueue.Error         what App Engine's API raises (push/task_errors.py)
 +-- deferred.Error          what its deferred library raises, or lets a function raise (push/deferred.py)
@@ -171,6 +172,10 @@ class UserUnknown(CredentialsError):
 
 class UserRevoked(CredentialsError):
     """The user took the consent back; only a fresh one helps."""
+
+
+class LedgerError(GlassqError):
+    """The ledger's database exists but cannot be read, or it cannot be written. The message holds its URL and why."""
 
 
 class NamesUnavailable(GlassqError):

@@ -255,20 +255,20 @@ def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:
         return Destination
     # here, as it takes a database's library, which most handlers have no use for
     from glassq.push import queue_yaml
-    from glassq.push.dispatch import Desk
+    from glassq.push.dispatch import Dispatcher
     from glassq.push.endpoints import task_handlers
 
     queues = queue_yaml.load(settings.push.queue_yaml, settings.push.targets)
-    context.keep(Desk.open, replace(Desk.open(settings, queues), names=cast("Any", _NoNames())))
+    context.provide(Dispatcher.open, replace(Dispatcher.open(settings, queues), names=cast("Any", _NoNames())))
     return task_handlers(settings, queues)
 
 
 class _NoNames:
-    """In the place of ledger.names.Names."""
+    """In the place of push.names.Names."""
 
     def touch(self, queue: str, name: str) -> None: ...
 
-    def gone(self, queue: str, *names: str) -> bool:
+    def mark_finished(self, queue: str, *names: str) -> bool:
         return True
 
 

@@ -15,8 +15,7 @@ import pytest
 
 from glassq import log
 from glassq.queues import open_queue
-from glassq.settings import Queue as QueueSettings
-from glassq.settings import QueueUrl
+from glassq.settings import QueueSettings, QueueUrl
 from tests.ports import free_port, give_back
 
 if TYPE_CHECKING:

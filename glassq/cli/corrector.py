@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.output import line
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ class Corrector:
             return
         try:
             change(self._corrections)
-        except SettingsError as error:
+        except (LedgerError, SettingsError) as error:
             self._corrections = None
             said = f"could not update the ledger, so `doctor` may report this delivery as lost: {error}"
             click.echo(line(f"glassq: {said}"), err=True)
@@ -57,7 +57,7 @@ def corrector(app: App) -> Iterator[Corrector]:
     try:
         with app.ledger() as ledger:
             absent = ledger.absent
-    except SettingsError:
+    except (LedgerError, SettingsError):
         # the first note says why
         absent = ""
     if absent:

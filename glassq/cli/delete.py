@@ -13,7 +13,7 @@ from glassq.cli.jobs import Bulk, Done, act, check_choice, each_found, limit, nu
 from glassq.cli.missing import surely_missing
 from glassq.cli.output import confirm, line, span
 from glassq.cli.where import Where, filters, nothing
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,7 +75,7 @@ def _lost(app: App, queue: Queue, asked: Sequence[str] | None) -> dict[str, str]
         return {}
     try:
         names = [each.delivery for each in surely_missing(app, queue)]
-    except SettingsError:
+    except (LedgerError, SettingsError):
         if asked is None:
             raise
         return {}

@@ -15,7 +15,7 @@ import click
 
 from glassq.cli.output import jobs_of, line, moment, reason, warn_short
 from glassq.delivery import Delivery, decode
-from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
+from glassq.errors import DamagedDelivery, JobNotFound, LedgerError, SettingsError
 from glassq.mask import masked_text
 from glassq.push.request import tube_of
 from glassq.values import Tube
@@ -192,7 +192,7 @@ class Finder:
         try:
             with self.open_ledger() as ledger:
                 entries = ledger.find(prefix)
-        except SettingsError:
+        except (LedgerError, SettingsError):
             return ""
         if len(entries) != 1:
             return ""
@@ -203,7 +203,7 @@ class Finder:
         try:
             with self.open_ledger() as ledger:
                 entries = ledger.find(prefix)
-        except SettingsError:
+        except (LedgerError, SettingsError):
             return None
         if glance and len(entries) > 1:
             raise ambiguous(prefix, [entry.delivery for entry in entries])

@@ -58,8 +58,8 @@ class Missing:
 def may_be_missing(app: App, tubes: Iterable[TubeStats]) -> bool:
     """Whether the counts alone leave room for it: that costs next to nothing, however many jobs there are.
 
-    A retry that is due is ready, as fresh deliveries are, and counts for nothing here. Raises SettingsError where the
-    ledger cannot be read.
+    A retry that is due is ready, as fresh deliveries are, and counts for nothing here. Raises LedgerError and
+    SettingsError where the ledger cannot be read.
     """
     with app.ledger() as ledger:
         recorded = ledger.open_counts()
@@ -71,7 +71,7 @@ def may_be_missing(app: App, tubes: Iterable[TubeStats]) -> bool:
 def find_missing(app: App, queue: Queue, seconds: float) -> Missing:
     """Looks for the deliveries that are not over, for so many seconds and LAG once they are read.
 
-    Raises SettingsError where the ledger cannot be read, and QueueError.
+    Raises LedgerError, SettingsError for the ledger's URL, and QueueError.
     """
     recorded = _recorded(app)
     until = time.monotonic() + seconds

@@ -20,7 +20,7 @@ from glassq.cli.jobs import Done, number, whole
 from glassq.cli.output import confirm, each_of, line
 from glassq.cli.told import LEFT_OUT, recorder, told
 from glassq.delivery import decode, encode
-from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, QueueError, SettingsError
+from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, LedgerError, QueueError, SettingsError
 from glassq.ledger import Entry
 from glassq.queues.beanstalk.receiver import BURY_DELAY
 
@@ -173,7 +173,7 @@ class _Known:
         """Finds out which ones were worked; a ledger that cannot be read knows of none."""
         if self.again:
             return
-        with suppress(SettingsError), self.app.ledger() as ledger:
+        with suppress(LedgerError, SettingsError), self.app.ledger() as ledger:
             for plan in plans:
                 entry = ledger.exactly(plan.delivery) if plan.delivery else None
                 if entry and entry.state in ("done", "dropped"):

@@ -14,7 +14,7 @@ from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.completion import buried_ids
 from glassq.cli.find import OPEN, Finder, ambiguous, checked_prefix, fate, is_job_id
 from glassq.cli.output import console, facts, line, moment, print_json, reason, span
-from glassq.errors import JobNotFound, SettingsError
+from glassq.errors import JobNotFound, LedgerError, SettingsError
 from glassq.log import escape
 from glassq.mask import masked_body, masked_text
 
@@ -74,7 +74,7 @@ def _recorded(app: App, text: str, found: Found | None) -> tuple[Entry | None, s
     try:
         with app.ledger() as ledger:
             entries, note = {entry.delivery: entry for entry in ledger.find(wanted)}, ledger.absent
-    except SettingsError as error:
+    except (LedgerError, SettingsError) as error:
         return None, str(error)
     names = {*entries, *([found.name] if found else [])}
     if len(names) > 1 and wanted not in names:

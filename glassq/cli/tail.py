@@ -17,7 +17,7 @@ from rich.text import Text
 from glassq.cli import completion
 from glassq.cli.app import App, pass_app
 from glassq.cli.output import console, line, print_json_line, reason, span
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 from glassq.mask import masked_text
 
 if TYPE_CHECKING:
@@ -85,7 +85,10 @@ class Follower:
         self._looks = 0
 
     def before(self, count: int) -> list[Entry]:
-        """The latest `count` entries, oldest first; all that is there counts as shown. Raises SettingsError."""
+        """The latest `count` entries, oldest first; all that is there counts as shown.
+
+        Raises LedgerError and SettingsError.
+        """
         with self._app.ledger() as ledger:
             self._note(ledger.since(limit=1))
             known = ledger.since(self._horizon(VERY_LATE), self._wanted)
@@ -105,7 +108,7 @@ class Follower:
                 found = ledger.since(horizon, self._wanted)
                 newest = ledger.since(limit=1)
                 self._say(ledger.absent)
-        except SettingsError as error:
+        except (LedgerError, SettingsError) as error:
             self._say(str(error))
             return []
         fresh = [entry for entry in found if self._shown.get(entry.delivery) != entry.updated]

@@ -13,7 +13,7 @@ import click
 from glassq.cli.completion import sources, tubes
 from glassq.cli.find import is_ours, our_tubes, walk
 from glassq.cli.output import line, warn_short
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 from glassq.values import Duration
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _hints(app: App, *states: str) -> list[int]:
     try:
         with app.ledger() as ledger:
             return [int(job) for state in states for job in ledger.jobs(state)]
-    except SettingsError:
+    except (LedgerError, SettingsError):
         return []
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from glassq import delivery as envelope
-from glassq.errors import DamagedDelivery, JobNotFound, SettingsError, StackError
+from glassq.errors import DamagedDelivery, JobNotFound, LedgerError, SettingsError, StackError
 from glassq.glass import names
 from glassq.ledger.reader import LedgerReader
 from glassq.queues import JobStats
@@ -129,9 +129,9 @@ def _read(settings: Settings, queue: Queue) -> Record:
         with LedgerReader(settings.ledger) as reader:
             for entry in reader.recent(1_000_000):
                 record.retried += entry.attempts > 1
-                content = reader.content(entry.delivery)
+                content = reader.stored_body(entry.delivery)
                 if content is not None:
                     record.states.setdefault(item_of(content.body), []).append(entry.state)
-    except SettingsError as error:
+    except (LedgerError, SettingsError) as error:
         raise StackError(f"the ledger cannot be read: {error}") from error
     return record

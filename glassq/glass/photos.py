@@ -22,7 +22,7 @@ from glassq.glass import names
 from glassq.glass.api import MirrorApi
 from glassq.glass.credentials import CredentialStore
 from glassq.glass.storage import open_storage
-from glassq.routes import needs
+from glassq.routes import requires
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ class Ping(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class GlassServices:
-    """What a handler of Glass pings needs; one per process (`context.once(GlassServices.open)`)."""
+    """What a handler of Glass pings needs; one per process (`context.resource(GlassServices.open)`)."""
 
     credentials: CredentialStore
     mirror: MirrorApi
@@ -92,7 +92,7 @@ class Photo:
     ready: bool
 
 
-@needs(GlassServices.open)
+@requires(GlassServices.open)
 def store(delivery: Delivery, context: Context) -> dict[str, Any]:
     """Stores what the user shared; the result is {"urls": [...], "bytes": total}.
 
@@ -121,7 +121,7 @@ def _parse(body: bytes) -> Ping:
 
 
 def _store_item(user: str, item: str, delivery: Delivery, context: Context) -> dict[str, Any]:
-    glass = context.once(GlassServices.open)
+    glass = context.resource(GlassServices.open)
     account = glass.mirror.account(user, context.remaining)
     whose = f"timeline item {item} of user {names.shown(user)}"
     stored: list[Stored] = []
@@ -204,6 +204,6 @@ def _not_ready(whose: str, waiting: list[str], delivery: Delivery, context: Cont
 def _delete_item(user: str, item: str, context: Context) -> dict[str, Any]:
     if context.settings.glass.on_delete == "keep":
         raise Drop(f"timeline item {item} of user {names.shown(user)}: deleted on Glass; kept")
-    storage = context.once(GlassServices.open).storage
+    storage = context.resource(GlassServices.open).storage
     mine = [name for name in storage.names(names.prefix(user, item)) if names.belongs(name, user, item)]
     return {"deleted": [name for name in mine if storage.delete(name)]}

@@ -13,7 +13,7 @@ from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.push import queue_yaml, taskqueue
-from glassq.push.dispatch import Desk
+from glassq.push.dispatch import Dispatcher
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.queue_yaml import PushQueue
 from glassq.push.request import tube_of
@@ -72,7 +72,7 @@ def context_of(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Co
     context = routes.Context(settings)
     if settings.push is not None:
         # as the parent has read them: a mistake that is made in the file meanwhile is no new child's death
-        context.keep(Desk.open, Desk.open(settings, queues))
+        context.provide(Dispatcher.open, Dispatcher.open(settings, queues))
     return context
 
 

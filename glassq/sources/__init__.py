@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """A sender of pings. When you add one: a module here, a section in settings.Sources, a line in `open_sources`."""
+    """A sender of pings.
+
+    When you add one: a module here, a section in settings.SourcesSettings, a line in `open_sources`.
+    """
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ import pytest
 from glassq import delivery as envelope
 from glassq.delivery import Delivery, Evidence
 from glassq.ledger import Entry, open_ledger
-from glassq.settings import Ledger as LedgerSettings
+from glassq.settings import LedgerSettings
 from tests.conftest import program
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from glassq.dev.glass import Item
     from glassq.glass.api import Account
-    from glassq.settings import Glass as GlassSettings
+    from glassq.settings import GlassSettings
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Room:
 
     @property
     def glass(self) -> GlassServices:
-        return self.context.once(GlassServices.open)
+        return self.context.resource(GlassServices.open)
 
     @property
     def store(self) -> CredentialStore:
@@ -97,7 +97,7 @@ class Room:
 
     def close(self) -> None:
         for context in self.made:
-            context.once(GlassServices.open).close()
+            context.resource(GlassServices.open).close()
 
 
 def settings_for(simulated: SimulatedGlass, directory: Path) -> Settings:

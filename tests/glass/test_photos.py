@@ -11,7 +11,7 @@ import pytest
 from glassq.dev.glass import HTML
 from glassq.dev.media import Media
 from glassq.errors import Bury, Drop, Interrupted, Retry, Verdict
-from glassq.settings import Storage, StorageUrl
+from glassq.settings import StorageSettings, StorageUrl
 from tests.fakes.gcs import FakeGcs
 from tests.glass.conftest import Room
 
@@ -91,7 +91,7 @@ def test_the_first_bytes_decide_the_content_type_in_a_bucket(
     item = room.simulated.share(user, [Media("image/jpeg", data)])
     with FakeGcs("photos") as gcs:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
-        room.settings = msgspec.structs.replace(room.settings, storage=Storage(url=StorageUrl("gs://photos")))
+        room.settings = msgspec.structs.replace(room.settings, storage=StorageSettings(url=StorageUrl("gs://photos")))
         room.new_process()
         result = room.share(user, item)
         assert room.share(user, item) == result

@@ -14,7 +14,7 @@ from glassq import delivery as envelope
 from glassq.delivery import MAX_MESSAGE, Delivery
 from glassq.errors import QueueRefused, QueueUnavailable
 from glassq.queues.beanstalk.receiver import BURY_DELAY
-from glassq.routes import Context, retried_by
+from glassq.routes import Context, retry_policy
 from glassq.worker.record import MAX_RESULT
 from glassq.worker.scoreboard import State
 from tests.conftest import Beanstalkd, wait_for
@@ -108,7 +108,7 @@ def test_a_retry_rule_that_exits_ends_no_child(queue: Queue, look: Queue) -> Non
         def after(self, failures: int, age: float) -> float | None:
             sys.exit(1)
 
-    @retried_by(lambda _delivery, _context: Mean())
+    @retry_policy(lambda _delivery, _context: Mean())
     def handle(delivery: Delivery, context: Context) -> None:
         raise ValueError("no")
 

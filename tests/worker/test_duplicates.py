@@ -19,8 +19,7 @@ from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.routes import Context, Destination, Routes
-from glassq.settings import Duration, HandlerName, Route, Settings, parse
-from glassq.settings import Ledger as LedgerSettings
+from glassq.settings import Duration, HandlerName, LedgerSettings, Route, Settings, parse
 from glassq.worker import duplicates
 from glassq.worker.consumer import Consumer
 from glassq.worker.executor import Deadlines, Executor
@@ -253,11 +252,11 @@ def test_the_ledger_keeps_the_bodies_of_what_can_be_put_again(queue: Queue, shop
     assert plain.work(failed)
     plain.ledger.close()
     with LedgerReader(shop.settings) as reader:
-        content = reader.content(done.id)
+        content = reader.stored_body(done.id)
         assert content is not None
         assert (content.source, content.labels, content.body) == ("mirror", done.labels, done.body)
         # should the queue lose it, it can be put again from here
-        content = reader.content(failed.id)
+        content = reader.stored_body(failed.id)
         assert content is not None
         assert content.body == b"failed"
 

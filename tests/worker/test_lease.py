@@ -15,8 +15,7 @@ from glassq.errors import DeadlineExceeded, Interrupted, LeaseLost
 from glassq.queues import open_queue
 from glassq.queues.base import Reservation
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
-from glassq.settings import Duration
-from glassq.settings import Queue as QueueSettings
+from glassq.settings import Duration, QueueSettings
 from glassq.worker.lease import Lease
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import wait_for

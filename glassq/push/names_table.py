@@ -1,4 +1,4 @@
-"""The table of task names, how its database is opened, and each step of a name as it runs inside one transaction."""
+"""The table of task names, how its database is opened, and each step in a name's life inside one transaction."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import sqlite3
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
 
 from glassq import backoff
-from glassq.errors import SettingsError
-from glassq.ledger.schema import BUSY, Moment, meta, open_engine
+from glassq.database.engine import BUSY, open_engine
+from glassq.database.plain import check_version
+from glassq.database.schema import Moment, read_version, versions, write_version
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -20,22 +21,25 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection, Engine
 
-
-# When you change the table below: raise VERSION, and let `_prepare` bring a database of the version before to the new
+# When you change the table below: raise VERSION, and let `_prepare` bring a database of the previous version to the new
 # one (it runs in a transaction that no other process can enter).
 VERSION = 1
-# How long a name stays taken after its task is gone, or was heard of last.
+# How long a name stays taken after its task has finished, or was last heard of.
 KEEP = timedelta(days=9)
-# An eta may be 30 days ahead; a row that is kept for longer was written by a clock that was wrong.
+# An eta may be 30 days ahead. A row that holds its name for longer was written by a wrong clock.
 MAX_HOLD = timedelta(days=39)
-# What a touch would move by less than this is not written.
-WORTH_WRITING = timedelta(hours=1)
-# How soon SQLite is asked again whether it is our turn to write: between these, in seconds.
+# A touch that would extend a name by less than this is not written.
+MIN_EXTENSION = timedelta(hours=1)
+# Pause before SQLite is asked again whether we may write: between these, in seconds.
 TURN = 0.001, 0.01
+
+State = Literal["claimed", "put", "gone"]
+# The name of a finished task, which nobody may take again yet. The table has called it "gone" since its first version.
+TOMBSTONE: Final = "gone"
 
 metadata = sa.MetaData()
 
-# `state` is claimed, put or gone; `delivery` made the claim ("": not known any more); from `free` on nobody minds.
+# `state` is a State; `delivery` made the claim ("": no longer known); `free` is when the name may be reused.
 task_names = sa.Table(
     "task_names",
     metadata,
@@ -46,14 +50,12 @@ task_names = sa.Table(
     sa.Column("since", Moment, nullable=False),
     sa.Column("free", Moment, nullable=False, index=True),
 )
-
-State = Literal["claimed", "put", "gone"]
 _COLUMNS = task_names.c
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A name that somebody wants, the delivery that is to have it, and when its task may run (now, or its eta)."""
+class NameRequest:
+    """A name to claim, the delivery that wants it, and when its task may run: now, or at its eta."""
 
     name: str
     delivery: str
@@ -61,39 +63,41 @@ class Wanted:
 
 
 def open_for_names(url: URL) -> Engine:
-    """An engine on the database, which is created where that is needed.
+    """An engine on the database, which is created if necessary.
 
-    Raises SettingsError where the schema is of another version, OSError or SQLAlchemyError where it cannot be opened.
+    Raises SettingsError if the schema is newer than ours, OSError or SQLAlchemyError if it cannot be opened.
     """
     return open_engine(url, _prepare, connected=_set_up, begin=_begin)
 
 
 def claim(
-    connection: Connection, queue: str, wanted: Sequence[Wanted], stale: Mapping[str, str]
+    connection: Connection, queue: str, requests: Sequence[NameRequest], stale: Mapping[str, str]
 ) -> tuple[dict[str, State], dict[str, str]]:
-    """The names that are taken, and the claims that must be waited for (name to delivery).
+    """The names that are taken, and the claims of others that the caller must wait for (name to delivery).
 
-    Where there is nothing to wait for, all others are claimed, else none. `stale` are claims that are taken over.
+    If there is nothing to wait for, all other names are claimed, else none. Claims in `stale` are taken over.
     """
     now = datetime.now(UTC)
     taken: dict[str, State] = {}
     pending: dict[str, str] = {}
-    for name, row in _rows(connection, queue, [each.name for each in wanted]).items():
+    for name, row in _rows(connection, queue, [request.name for request in requests]).items():
         if row.free <= now or (row.state == "claimed" and stale.get(name) == row.delivery):
             _delete(connection, queue, name)
         elif row.state == "claimed":
             pending[name] = row.delivery
         else:
             taken[name] = row.state
-    # what has gone from the table by now was free anyway
-    for each in sorted(wanted, key=lambda each: each.name):
-        if not pending and each.name not in taken:
-            _insert(connection, queue, each.name, each.delivery, "claimed", now, max(now, each.eta) + KEEP)
+    if not pending:
+        # in order of names, as every process locks rows
+        for request in sorted(requests, key=lambda request: request.name):
+            if request.name not in taken:
+                free = max(now, request.eta) + KEEP
+                _insert(connection, queue, request.name, request.delivery, "claimed", now, free)
     return taken, pending
 
 
 def confirm(connection: Connection, queue: str, deliveries: Mapping[str, str]) -> set[str]:
-    """Marks these names (name to delivery) as put. The result are names that others took over."""
+    """Marks these names (name to delivery) as put. Returns those that others have taken over."""
     now = datetime.now(UTC)
     lost = set()
     rows = _rows(connection, queue, deliveries)
@@ -104,57 +108,57 @@ def confirm(connection: Connection, queue: str, deliveries: Mapping[str, str]) -
         elif row.delivery not in (delivery, ""):
             lost.add(name)
         elif row.state == "claimed":
-            # only the state: the claim knew the eta
+            # `free` stays: the claim knew the eta
             _change(connection, queue, name, state="put", since=now)
     return lost
 
 
-def withdraw(connection: Connection, queue: str, deliveries: Mapping[str, str]) -> None:
-    """Frees these names (name to delivery) where the claim is still theirs."""
+def release(connection: Connection, queue: str, deliveries: Mapping[str, str]) -> None:
+    """Frees these names (name to delivery) if the claim is still theirs."""
     for name, delivery in sorted(deliveries.items()):
         ours = (_COLUMNS.delivery == delivery, _COLUMNS.state == "claimed")
         connection.execute(task_names.delete().where(_COLUMNS.queue == queue, _COLUMNS.name == name, *ours))
 
 
-def note(connection: Connection, queue: str, names: Collection[str], state: State) -> None:
-    """Writes down that these names' tasks are alive ("put"), or gone. One that is gone does not rise again."""
+def record(connection: Connection, queue: str, names: Collection[str], state: State) -> None:
+    """Records that these names' tasks are alive ("put") or finished (TOMBSTONE), which is final."""
     now = datetime.now(UTC)
     rows = _rows(connection, queue, names)
     for name in sorted(set(names)):
         row = rows.get(name)
         if row is None:
             _insert(connection, queue, name, "", state, now, now + KEEP)
-        elif state == "gone":
-            _change(connection, queue, name, state="gone", since=now, free=now + KEEP)
-        elif row.state == "claimed" or (row.state == "put" and row.free < now + KEEP - WORTH_WRITING):
+        elif state == TOMBSTONE:
+            _change(connection, queue, name, state=TOMBSTONE, since=now, free=now + KEEP)
+        elif row.state == "claimed" or (row.state == "put" and row.free < now + KEEP - MIN_EXTENSION):
             _change(connection, queue, name, state="put", free=max(row.free, now + KEEP))
 
 
-def prune(connection: Connection, most: int) -> int:
-    """Deletes up to `most` rows that are free; returns how many."""
+def prune(connection: Connection, limit: int) -> int:
+    """Deletes at most `limit` rows whose names are free; returns how many."""
     now = datetime.now(UTC)
     connection.execute(task_names.update().where(_COLUMNS.free > now + MAX_HOLD + KEEP).values(free=now + MAX_HOLD))
     keys = (_COLUMNS.queue, _COLUMNS.name)
-    old = connection.execute(sa.select(*keys).where(_COLUMNS.free <= now).limit(most)).all()
+    old = connection.execute(sa.select(*keys).where(_COLUMNS.free <= now).limit(limit)).all()
     for queue, name in old:
         _delete(connection, queue, name)
     return len(old)
 
 
 def _set_up(connection: Any, _record: object) -> None:
-    # a claim that a power cut undid would let its name be put twice
+    # FULL: a claim that a power cut undoes would let its name be put twice
     for pragma in ("synchronous = FULL", f"busy_timeout = {int(TURN[1] * 1000)}"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin(connection: Connection) -> None:
-    """Waits for other processes' transactions, up to BUSY seconds.
+    """Waits for other processes' transactions, at most BUSY seconds.
 
-    SQLite would look ten times a second only: whoever has waited longest then starves beside those who come often.
+    SQLite itself retries only ten times a second, so the process that has waited longest starves beside busy ones.
     """
     raw = connection.connection.driver_connection
-    over = time.monotonic() + BUSY
-    while raw is not None and time.monotonic() < over:
+    deadline = time.monotonic() + BUSY
+    while raw is not None and time.monotonic() < deadline:
         try:
             raw.execute("BEGIN IMMEDIATE").close()
             return
@@ -162,22 +166,16 @@ def _begin(connection: Connection) -> None:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 break
             time.sleep(backoff.between(*TURN))
-    # what it says now is in SQLAlchemy's own exceptions
+    # the last try goes through SQLAlchemy, so that a failure is one of its exceptions
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _prepare(connection: Connection, url: URL) -> None:
     """Creates what is missing, inside the caller's transaction."""
     metadata.create_all(connection)
-    meta.create(connection, checkfirst=True)
-    found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "names"))
-    if found is None:
-        connection.execute(meta.insert().values(name="names", value=VERSION))
-    elif found > VERSION:
-        raise SettingsError(
-            f'[push] names = "{url}": its schema is version {found}, this glassq knows {VERSION}: '
-            "install the glassq that wrote it, or name another database"
-        )
+    versions.create(connection, checkfirst=True)
+    check_version(read_version(connection, "names"), VERSION, url, "[push] names")
+    write_version(connection, "names", VERSION)
 
 
 def _rows(connection: Connection, queue: str, names: Collection[str]) -> dict[str, sa.Row[Any]]:

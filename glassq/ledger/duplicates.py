@@ -1,4 +1,4 @@
-"""What the pool asks the ledger before it works a delivery: has an equal one been done already?"""
+"""What the pool asks before it works a delivery: has an equal one succeeded already?"""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from glassq.database.engine import reason_of, sqlite_file
 from glassq.errors import SettingsError
-from glassq.ledger.schema import deliveries, open_for_reading, sqlite_file
+from glassq.ledger.schema import deliveries, open_for_reading
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -18,38 +19,38 @@ if TYPE_CHECKING:
 
 log = logger("glassq.ledger")
 
-_DONE = (deliveries.c.state == "done", deliveries.c.delivery != sa.bindparam("but"))
+_SUCCEEDED = (deliveries.c.state == "done", deliveries.c.delivery != sa.bindparam("but"))
 _BY_FINGERPRINT = sa.select(deliveries.c.delivery).where(
     deliveries.c.fingerprint == sa.bindparam("key"),
     deliveries.c.started > sa.bindparam("after"),
-    # a start in the future was written before the clock was set back: nobody can say what it was earlier than
+    # a start in the future was written before the clock was set back, so it proves nothing about the order
     deliveries.c.started <= sa.bindparam("now"),
-    *_DONE,
+    *_SUCCEEDED,
 )
 _BY_EVENT = sa.select(deliveries.c.delivery).where(
-    deliveries.c.event == sa.bindparam("key"), deliveries.c.updated >= sa.bindparam("since"), *_DONE
+    deliveries.c.event == sa.bindparam("key"), deliveries.c.updated >= sa.bindparam("since"), *_SUCCEEDED
 )
 
 
-class Done:
-    """Reads what was done, on a connection of its own; for one thread.
+class DuplicateLookup:
+    """Finds deliveries that succeeded, on a connection of its own, for one thread.
 
-    The answers are ids of deliveries. "" is the safe one: then the handler runs, and that is what a ledger that is not
-    there, or cannot be read, comes to.
+    Answers are ids of deliveries, "" for none. "" is also the answer if the ledger is missing or cannot be read: then
+    the handler runs, which is always safe.
     """
 
     def __init__(self, url: URL) -> None:
         self._url = url
         self._file = sqlite_file(url)
         self._engine: Engine | None = None
-        self._told = False
+        self._warned = False
 
-    def since(self, fingerprint: str, after: datetime, now: datetime, but: str) -> str:
-        """A done delivery with this fingerprint, other than `but`, whose handler started after `after`."""
+    def by_fingerprint(self, fingerprint: str, after: datetime, now: datetime, but: str) -> str:
+        """A delivery with this fingerprint, other than `but`, that succeeded and started after `after`."""
         return self._ask(_BY_FINGERPRINT, key=fingerprint, after=after, now=now, but=but)
 
-    def event(self, event: str, since: datetime, but: str) -> str:
-        """A delivery of this event, other than `but`, that was done at `since` or later."""
+    def by_event(self, event: str, since: datetime, but: str) -> str:
+        """A delivery of this event, other than `but`, that succeeded at `since` or later."""
         return self._ask(_BY_EVENT, key=event, since=since, but=but)
 
     def close(self) -> None:
@@ -70,18 +71,21 @@ class Done:
             with self._engine.connect() as connection:
                 found: str | None = connection.scalar(query.limit(1), values)
         except (SQLAlchemyError, SettingsError, OSError) as error:
-            self._trouble(error)
+            self._warn(error)
             return ""
         except BaseException:
-            # an interrupt in the middle of a question: the connection may be out of step
+            # an interrupt in the middle of a query: the connection may be out of step
             self.close()
             raise
-        self._told = False
+        self._warned = False
         return found or ""
 
-    def _trouble(self, error: Exception) -> None:
+    def _warn(self, error: Exception) -> None:
+        """Logs the first of several failures in a row."""
         self.close()
-        if not self._told:
-            why = getattr(error, "orig", None) or error
-            log.warning("ledger cannot be asked for duplicates; handlers run %s", fields(url=self._url, error=why))
-        self._told = True
+        if not self._warned:
+            log.warning(
+                "ledger cannot be asked for duplicates; handlers run %s",
+                fields(url=self._url, error=reason_of(error)),
+            )
+        self._warned = True

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq.database import pruning
+from glassq.database.engine import parse_url
 from glassq.errors import Interrupted, NamesUnavailable, SettingsError
-from glassq.ledger import names as module
-from glassq.ledger.names import Names, open_names
-from glassq.ledger.names_table import Wanted
-from glassq.ledger.schema import parse_url
-from glassq.settings import Push
+from glassq.push import names as module
+from glassq.push.names import Names, open_names
+from glassq.push.names_table import NameRequest
+from glassq.settings import PushSettings
 from tests.conftest import ROOT, wait_for
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def a_names(file: Path, confirm: float = CONFIRM) -> Names:
-    return Names(parse_url(f"sqlite:///{file}"), confirm=confirm)
+    return Names(parse_url(f"sqlite:///{file}", "[push] names"), confirm=confirm)
 
 
 @pytest.fixture
@@ -48,8 +49,8 @@ def names(file: Path) -> Iterator[Names]:
     opened.close()
 
 
-def wanted(*found: str, delivery: str = "d", eta: datetime | None = None) -> list[Wanted]:
-    return [Wanted(name, f"{delivery}-{name}", eta or datetime.now(UTC)) for name in found]
+def wanted(*found: str, delivery: str = "d", eta: datetime | None = None) -> list[NameRequest]:
+    return [NameRequest(name, f"{delivery}-{name}", eta or datetime.now(UTC)) for name in found]
 
 
 def change(file: Path, sql: str, *values: object) -> None:
@@ -75,14 +76,14 @@ def taken(names: Names, name: str = "a") -> str | None:
     """What a claim by somebody else comes to; it is withdrawn where it is had."""
     found = names.claim("q", wanted(name, delivery="other")).taken
     if not found:
-        names.withdraw("q", {name: f"other-{name}"})
+        names.release("q", {name: f"other-{name}"})
     return found.get(name)
 
 
 def test_a_name_goes_from_free_to_put_to_gone(names: Names) -> None:
     put(names)
     assert taken(names) == "put"
-    names.gone("q", "a")
+    names.mark_finished("q", "a")
     assert taken(names) == "gone"
     names.touch("q", "a")
     assert taken(names) == "gone", "a task that runs twice does not rise from its tombstone"
@@ -96,20 +97,20 @@ def test_a_name_is_its_queues_own_and_capitals_count(names: Names) -> None:
 
 def test_a_withdrawn_name_is_free_at_once(names: Names) -> None:
     names.claim("q", wanted("a", "b"))
-    names.withdraw("q", {"a": "d-a", "b": "d-b"})
+    names.release("q", {"a": "d-a", "b": "d-b"})
     assert names.claim("q", wanted("a", "b", delivery="e")).taken == {}
 
 
 def test_what_was_put_cannot_be_withdrawn(names: Names) -> None:
     put(names)
-    names.withdraw("q", {"a": "d-a"})
+    names.release("q", {"a": "d-a"})
     assert taken(names) == "put"
 
 
 def test_of_a_list_the_free_ones_are_claimed_and_the_others_named(names: Names) -> None:
     put(names, "a")
     put(names, "b")
-    names.gone("q", "b")
+    names.mark_finished("q", "b")
     assert names.claim("q", wanted("a", "b", "c", delivery="e")).taken == {"a": "put", "b": "gone"}
     assert names.confirm("q", {"c": "e-c"}) == set()
     assert taken(names, "c") == "put"
@@ -126,7 +127,7 @@ def test_a_claim_that_stands_still_is_taken_over_and_its_maker_is_told(file: Pat
     assert names.claim("q", wanted("a")).taken == {}
     assert other.claim("q", wanted("a", delivery="e")).taken == {}
     assert names.confirm("q", {"a": "d-a"}) == {"a"}
-    names.withdraw("q", {"a": "d-a"})
+    names.release("q", {"a": "d-a"})
     assert other.confirm("q", {"a": "e-a"}) == set()
     assert taken(names) == "put"
     other.close()
@@ -156,7 +157,7 @@ def test_one_that_waits_has_the_name_as_soon_as_it_is_withdrawn(file: Path, name
     thread.start()
     # whoever waits holds nothing himself
     assert names.claim("q", wanted("b")).taken == {}
-    names.withdraw("q", {"a": "d-a", "b": "d-b"})
+    names.release("q", {"a": "d-a", "b": "d-b"})
     thread.join()
     assert found == [{}]
     other.close()
@@ -187,7 +188,7 @@ def test_a_name_claimed_by_others_again_and_again_is_given_up(file: Path, names:
 
 def test_a_tombstone_lasts_nine_days(file: Path, names: Names) -> None:
     put(names)
-    names.gone("q", "a")
+    names.mark_finished("q", "a")
     before = datetime.now(UTC)
     with contextlib.closing(sqlite3.connect(file)) as connection:
         free = datetime.fromisoformat(connection.execute("SELECT free FROM task_names").fetchone()[0])
@@ -221,13 +222,13 @@ def test_an_attempt_confirms_a_claim_whose_maker_died(names: Names) -> None:
 
 def test_a_name_that_is_not_known_any_more_is_recorded_by_its_attempts(names: Names) -> None:
     names.touch("q", "a")
-    names.gone("q", "b")
+    names.mark_finished("q", "b")
     assert (taken(names, "a"), taken(names, "b")) == ("put", "gone")
 
 
 def test_a_task_that_was_done_before_its_put_was_confirmed_stays_gone(names: Names) -> None:
     names.claim("q", wanted("a"))
-    names.gone("q", "a")
+    names.mark_finished("q", "a")
     assert names.confirm("q", {"a": "d-a"}) == set()
     assert taken(names) == "gone"
 
@@ -235,9 +236,9 @@ def test_a_task_that_was_done_before_its_put_was_confirmed_stays_gone(names: Nam
 def test_free_rows_are_pruned_and_those_of_a_wrong_clock_brought_back(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("PRUNE_SOON", "PRUNE_EVERY", "LOOK_CAP"):
-        monkeypatch.setattr(module, name, 0.0)
-    monkeypatch.setattr(module, "PRUNE_ROWS", 2)
+    for name in ("PRUNE_SOON", "PRUNE_EVERY", "PRUNE_AGAIN"):
+        monkeypatch.setattr(pruning, name, 0.0)
+    monkeypatch.setattr(pruning, "PRUNE_ROWS", 2)
     names = a_names(file)
     for name in "abcd":
         put(names, name)
@@ -255,10 +256,10 @@ def test_free_rows_are_pruned_and_those_of_a_wrong_clock_brought_back(
 
 def test_touch_and_gone_never_raise_and_say_the_trouble_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    names = open_names(Push(names=f"sqlite:///{tmp_path}/file/names.db"))
+    names = open_names(PushSettings(names=f"sqlite:///{tmp_path}/file/names.db"))
     for _ in range(3):
         names.touch("q", "a")
-        names.gone("q", "a")
+        names.mark_finished("q", "a")
     assert [record.message for record in caplog.records if "task names" in record.message] == [
         caplog.records[0].message
     ]
@@ -280,7 +281,7 @@ def test_a_damaged_database_stops_adds_and_not_the_work(
             opened.seek(0 if damage == "all" else 100)
             opened.write(b"\xff" * (size if damage == "all" else size - 100))
     names.touch("q", "a")
-    names.gone("q", "a")
+    names.mark_finished("q", "a")
     assert "task names cannot be written" in caplog.text
     with pytest.raises(NamesUnavailable):
         names.claim("q", wanted("a"))
@@ -289,10 +290,10 @@ def test_a_damaged_database_stops_adds_and_not_the_work(
 # Adds a name, as another program does, and ends: SQLite closes the database there.
 ANOTHER = """
 import sys
-from glassq.ledger.names import Names
-from glassq.ledger.schema import parse_url
-names = Names(parse_url(sys.argv[1]))
-names.gone("q", sys.argv[2])
+from glassq.push.names import Names
+from glassq.database.engine import parse_url
+names = Names(parse_url(sys.argv[1], "[push] names"))
+names.mark_finished("q", sys.argv[2])
 names.close()
 """
 
@@ -326,18 +327,18 @@ def test_after_a_failure_the_work_does_not_wait_for_the_names_until_some_time_ha
     put(names)
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        names.gone("q", "a")
+        names.mark_finished("q", "a")
         connection.execute("ROLLBACK")
     names.touch("q", "b")
     assert rows(file) == {"a": "put"}
     monkeypatch.setattr(module, "SKIP", 0.0)
     monkeypatch.setattr(names, "_skip_until", time.monotonic() + 0.3)
-    wait_for(lambda: names.gone("q", "a") or rows(file) == {"a": "gone"}, "the name to be written again")
+    wait_for(lambda: names.mark_finished("q", "a") or rows(file) == {"a": "gone"}, "the name to be written again")
 
 
 def test_many_names_are_gone_in_one_call(file: Path, names: Names) -> None:
     put(names, "a")
-    names.gone("q", "a", "b", "a")
+    names.mark_finished("q", "a", "b", "a")
     assert rows(file) == {"a": "gone", "b": "gone"}
 
 
@@ -402,7 +403,7 @@ def test_a_file_that_was_removed_is_begun_anew(file: Path, names: Names) -> None
 def test_the_file_is_for_its_owner_alone_and_shares_a_database_with_a_ledger(file: Path, names: Names) -> None:
     from glassq.ledger import schema
 
-    schema.open_for_writing(parse_url(f"sqlite:///{file}")).dispose()
+    schema.open_for_writing(parse_url(f"sqlite:///{file}", "[push] names")).dispose()
     put(names)
     assert taken(names) == "put"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -414,13 +415,13 @@ def test_a_schema_of_a_newer_version_is_refused(file: Path, names: Names) -> Non
     change(file, "UPDATE meta SET value = 99 WHERE name = 'names'")
     with pytest.raises(SettingsError, match=r"\[push\] names.*version 99"):
         names.claim("q", wanted("b"))
-    names.gone("q", "a")
+    names.mark_finished("q", "a")
 
 
 @pytest.mark.parametrize("url", ["no url", "nosuch://x"])
 def test_a_url_that_cannot_be_used_is_refused_with_its_key(url: str) -> None:
     with pytest.raises(SettingsError, match=r"\[push\] names"):
-        open_names(Push(names=url))
+        open_names(PushSettings(names=url))
 
 
 def test_threads_and_forked_processes_share_the_database(file: Path, names: Names) -> None:
