@@ -319,7 +319,7 @@ BREACHES = [
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from glassq.cli.app import App",
         "imports glassq.cli",
     ),
-    ("glass/api.py", "from glassq.dev.glass import SimulatedGlass", "imports glassq.dev"),
+    ("glass/api.py", "from glassq.dev.simulator.glass import SimulatedGlass", "imports glassq.dev"),
     ("glass/api.py", "import bin.x", "imports bin"),
     ("dev/demo.py", "from glassq.cli.app import App", "imports glassq.cli"),
     ("delivery.py", "from glassq.settings import Size", "imports glassq.settings"),

@@ -16,7 +16,7 @@ import click
 from servers import running
 
 from glassq.cli.output import console, facts, print_table, table
-from glassq.dev.glass import HTML
+from glassq.dev.simulator.glass import HTML
 from glassq.errors import GlassqError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from servers import Example
 
-    from glassq.dev.glass import Attachment, Item
+    from glassq.dev.simulator.glass import Attachment, Item
 
 # The pings of these come to /glassCallback.
 USERS = ("ada", "grace")

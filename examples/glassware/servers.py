@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from glassq.dev.demo import prepare
-from glassq.dev.glass import SimulatedGlass
+from glassq.dev.simulator.glass import SimulatedGlass
 from glassq.dev.stack import Stack, require_beanstalkd
 from glassq.errors import StackError
 from glassq.glass import names
@@ -32,7 +32,7 @@ from glassq.values import url_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from glassq.dev.glass import Attachment, Item
+    from glassq.dev.simulator.glass import Attachment, Item
     from glassq.ledger.entry import Entry
     from glassq.queues import TubeStats
     from glassq.settings import Settings

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from glassq.dev.glass import SimulatedGlass
-    from glassq.dev.glass_crowd import Crowd, Planned
+    from glassq.dev.simulator.crowd import Crowd, Planned
+    from glassq.dev.simulator.glass import SimulatedGlass
     from glassq.queues import Queue, TubeStats
     from glassq.settings import Settings
 

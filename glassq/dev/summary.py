@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from glassq.dev.glass_crowd import Planned
+    from glassq.dev.simulator.crowd import Planned
     from glassq.queues import Queue
     from glassq.settings import Settings
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from servers import Example
 
-    from glassq.dev.glass import Item
+    from glassq.dev.simulator.glass import Item
     from glassq.settings import Settings
 
 GLASSWARE = ROOT / "examples" / "glassware"

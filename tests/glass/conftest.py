@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from glassq import delivery
-from glassq.dev.glass import SimulatedGlass
+from glassq.dev.simulator.glass import SimulatedGlass
 from glassq.glass.credentials import CredentialStore, new_key
 from glassq.glass.photos import Glass, store
 from glassq.routes import Context, Result
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.dev.glass import Item
+    from glassq.dev.simulator.glass import Item
     from glassq.glass.api import Account
     from glassq.settings import Glass as GlassSettings
 

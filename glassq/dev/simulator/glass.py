@@ -19,12 +19,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from glassq.dev import glass_ping, media
-from glassq.dev.glass_api import BASE, TOKEN_PATH, Api, is_callback
-from glassq.dev.glass_faults import HTML, Fault, Faults, Mode
-from glassq.dev.glass_http import GlassServer, Logged
-from glassq.dev.glass_ping import PingResult
-from glassq.dev.glass_world import COLLECTIONS, Attachment, Item, Subscription, User, World
+from glassq.dev.simulator import media
+from glassq.dev.simulator.api import BASE, TOKEN_PATH, Api, is_callback
+from glassq.dev.simulator.faults import HTML, Fault, Faults, Mode
+from glassq.dev.simulator.ping import TIMEOUT, TRIES, PingResult, send_ping
+from glassq.dev.simulator.server import GlassServer, Logged
+from glassq.dev.simulator.world import COLLECTIONS, Attachment, Item, Subscription, User, World
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -235,8 +235,8 @@ class SimulatedGlass:
         callback_url: str,
         form: Mapping[str, Any] | bytes,
         *,
-        tries: int = glass_ping.TRIES,
-        timeout: float = glass_ping.TIMEOUT,
+        tries: int = TRIES,
+        timeout: float = TIMEOUT,
         stop: threading.Event | None = None,
     ) -> PingResult:
         """POSTs `form` as JSON (bytes: as they are) until it is acknowledged, `tries` times at most.
@@ -244,4 +244,4 @@ class SimulatedGlass:
         Each wait for the other side is at most `timeout` seconds. `stop`, or else the end of the simulation, ends the
         resending.
         """
-        return glass_ping.send(callback_url, form, stop or self._stopping, tries=tries, timeout=timeout)
+        return send_ping(callback_url, form, stop or self._stopping, tries=tries, timeout=timeout)

@@ -10,14 +10,14 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from glassq.dev.glass_api import Answer, Call, Request, error_answer, oauth_error
+from glassq.dev.simulator.api import Answer, Call, Request, error_answer, oauth_error
 from glassq.log import logger
 
 if TYPE_CHECKING:
     from collections import deque
 
-    from glassq.dev.glass_api import Api
-    from glassq.dev.glass_faults import Fault, Faults
+    from glassq.dev.simulator.api import Api
+    from glassq.dev.simulator.faults import Fault, Faults
 
 log = logger(__name__)
 

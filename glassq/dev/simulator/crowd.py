@@ -12,16 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
-from glassq.dev.glass_api import BASE
-from glassq.dev.glass_faults import HTML
+from glassq.dev.simulator.api import BASE
+from glassq.dev.simulator.faults import HTML
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from glassq.dev.glass import SimulatedGlass
-    from glassq.dev.glass_ping import PingResult
-    from glassq.dev.glass_world import Attachment, Item
-    from glassq.dev.media import Kind
+    from glassq.dev.simulator.glass import SimulatedGlass
+    from glassq.dev.simulator.media import Kind
+    from glassq.dev.simulator.ping import PingResult
+    from glassq.dev.simulator.world import Attachment, Item
 
 Expected = Literal["stored", "dropped", "buried", "refused"]
 # What is the matter with a ping or its photo, if anything.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from glassq.dev.glass_world import COLLECTIONS, OPERATIONS, Subscription, User, World
+from glassq.dev.simulator.world import COLLECTIONS, OPERATIONS, Subscription, User, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from glassq.dev.media import Media
+    from glassq.dev.simulator.media import Media
 
 COLLECTIONS = ("timeline", "locations", "settings")
 OPERATIONS = ("UPDATE", "INSERT", "DELETE", "MENU_ACTION")

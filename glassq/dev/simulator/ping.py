@@ -38,7 +38,7 @@ class PingResult:
         return bool(self.statuses) and 200 <= self.statuses[-1] < 300
 
 
-def send(
+def send_ping(
     callback_url: str,
     form: Mapping[str, Any] | bytes,
     stop: threading.Event,

@@ -1,0 +1,1 @@
+"""The simulated Glass: the Mirror API, its users and its pings, on this machine."""
