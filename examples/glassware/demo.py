@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from servers import Example
 
-    from glassq.dev.simulator.glass import Attachment, Item
+    from glassq.dev.simulator.glass import Attachment, TimelineItem
 
 # The pings of these come to /glassCallback.
 USERS = ("ada", "grace")
@@ -43,7 +43,7 @@ LEDGER_LAG = 5.0
 class Share:
     """One item and its pings. `trouble` is what is the matter with it; `kept`: its photos must be stored."""
 
-    item: Item
+    item: TimelineItem
     trouble: str = ""
     kept: bool = True
     pings: int = 0

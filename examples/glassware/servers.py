@@ -32,7 +32,7 @@ from glassq.values import url_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from glassq.dev.simulator.glass import Attachment, Item
+    from glassq.dev.simulator.glass import Attachment, TimelineItem
     from glassq.ledger.entry import Entry
     from glassq.queues import TubeStats
     from glassq.settings import Settings
@@ -75,7 +75,7 @@ class Example:
         """glassq's own."""
         return f"http://{self.settings.intake.bind}/hooks/mirror"
 
-    def files(self, item: Item) -> list[tuple[Path, Attachment]]:
+    def files(self, item: TimelineItem) -> list[tuple[Path, Attachment]]:
         """Where an item's attachments must come to lie."""
         photos = self.settings.storage.url.directory
         assert photos is not None, "they are stored on disk"

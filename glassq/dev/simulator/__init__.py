@@ -1,1 +1,1 @@
-"""The simulated Glass: the Mirror API, its users and its pings, on this machine."""
+"""A simulated Glass on this machine: the Mirror API, its users and its pings. glass.py is the way in."""
