@@ -8,7 +8,8 @@ GlassqError
 +-- QueueError              a queue command failed
 |   +-- QueueUnavailable    no connection, or it broke; the last command may have happened or not
 |   +-- QueueRefused        the queue accepts no job now: draining, out of memory or disk
-|   |   +-- QueueVolatile   the queue keeps jobs in memory only, perhaps also those of a moment ago
+|   |   +-- NotDurable      the queue keeps jobs in memory only, perhaps also those of a moment ago
+|   +-- SearchIncomplete    a search could not find all jobs
 |   +-- JobTooBig           a job exceeds the queue's size limit
 |   +-- JobNotFound         no such job, or another consumer has it by now
 +-- SpoolError              the spool cannot keep a delivery: full, no disk, not writable
@@ -86,12 +87,25 @@ class QueueRefused(QueueError):
     """The queue answers, but accepts no job now: it drains, or is out of memory or disk."""
 
 
-class QueueVolatile(QueueRefused):
+class NotDurable(QueueRefused):
     """The queue keeps jobs in memory only: a restart may lose even those of a moment ago."""
 
 
 class JobTooBig(QueueError):
-    """The job is larger than the queue's limit (beanstalkd -z, by default 65,535 bytes)."""
+    """The job exceeds the queue's size limit."""
+
+
+class SearchIncomplete(QueueError):
+    """A search among `looked` places found only `found` of `promised` jobs, because the queue accepts no job now."""
+
+    def __init__(self, found: int, promised: int, looked: int) -> None:
+        super().__init__(
+            f"{promised - found} of {promised} jobs were not found: while the queue takes no jobs, their ids can only "
+            f"be searched for ({looked} were looked at); try again when that is mended"
+        )
+        self.found = found
+        self.promised = promised
+        self.looked = looked
 
 
 class JobNotFound(QueueError):
