@@ -65,7 +65,7 @@ torture: $(DEV) ## kill, freeze, cut and fill up everything under load, then cou
 	@$(BIN)/python -m tests.chaos.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(OUTAGE),--outage $(OUTAGE)) $(TORTURE_ARGS)
 
-soak: $(DEV) ## run a steady load; fail if the memory of a process keeps growing (MINUTES=10)
+soak: $(DEV) ## run a steady load; fail if a process keeps growing (MINUTES=10)
 	@$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(SOAK_ARGS)
 
 check: $(DEV) ## check format, lint and types: the one gate

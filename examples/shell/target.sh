@@ -1,7 +1,7 @@
 #!/bin/sh
 # A target in plain shell: reads one HTTP request from standard input and writes the answer to standard output (as for
 # inetd and systemd's Accept=yes). A POST to /append appends its payload to the file "payloads", in $STATE_DIRECTORY or
-# here. To show a retry, the first request whose payload contains "fail-once" gets 500.
+# here. To show a retry, a task whose payload contains "fail-once" gets 500 at its first attempt.
 set -u
 state=${STATE_DIRECTORY:-.}
 # App Engine's maximum size of a task, in bytes
