@@ -39,7 +39,7 @@ def escape(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def _set_off(text: str) -> str:
+def _indented(text: str) -> str:
     """Escapes and indents several lines, so that none can pass for a log line: they may hold any text."""
     return escape("\n".join(f"  | {line}" for line in text.split("\n")))
 
@@ -60,25 +60,26 @@ def fields(**values: object) -> Pairs:
 
 
 # The bound context of this thread: fields for lines that do not have them.
-_subject: ContextVar[Pairs | None] = ContextVar("subject", default=None)
+_context: ContextVar[Pairs | None] = ContextVar("context", default=None)
 
 
 def bind_context(**values: object) -> None:
     """Adds these fields to every later log line of this thread, from any logger. Without arguments, removes them."""
-    _subject.set(fields(**values) if values else None)
+    _context.set(fields(**values) if values else None)
 
 
-def _said(record: logging.LogRecord) -> list[Pairs]:
-    return [each for each in record.args if isinstance(each, Pairs)] if isinstance(record.args, tuple) else []
+def _line_fields(record: logging.LogRecord) -> list[Pairs]:
+    """The fields that the line has itself."""
+    return [pairs for pairs in record.args if isinstance(pairs, Pairs)] if isinstance(record.args, tuple) else []
 
 
-def _unsaid(record: logging.LogRecord) -> Pairs:
+def _context_fields(record: logging.LogRecord) -> Pairs:
     """The bound context, without the fields that the line has itself."""
-    subject = _subject.get()
-    if subject is None:
+    context = _context.get()
+    if context is None:
         return fields()
-    said = {key for each in _said(record) for key in each.fields}
-    return fields(**{key: value for key, value in subject.fields.items() if key not in said})
+    own = {key for pairs in _line_fields(record) for key in pairs.fields}
+    return fields(**{key: value for key, value in context.fields.items() if key not in own})
 
 
 def _level(record: logging.LogRecord) -> str:
@@ -162,14 +163,14 @@ class Formatter(logging.Formatter):
         # None if a handler has set logging.logProcesses to False
         record.process = record.process or os.getpid()
         words = record.message.replace("\n", "\\n").replace("\t", "\\t")
-        record.message = escape(f"{words} {_unsaid(record)}".rstrip())
+        record.message = escape(f"{words} {_context_fields(record)}".rstrip())
         return super().formatMessage(record)
 
     def formatException(self, ei: object) -> str:  # noqa: N802 - the name logging calls
-        return _set_off(super().formatException(ei))  # type: ignore[arg-type]
+        return _indented(super().formatException(ei))  # type: ignore[arg-type]
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the name logging calls
-        return _set_off(super().formatStack(stack_info))
+        return _indented(super().formatStack(stack_info))
 
 
 class JsonFormatter(logging.Formatter):
@@ -186,14 +187,14 @@ class JsonFormatter(logging.Formatter):
             "pid": record.process or os.getpid(),
             "event": str(record.msg % words).rstrip() if words else record.getMessage(),
         }
-        for each in (*_said(record), _unsaid(record)):
+        for each in (*_line_fields(record), _context_fields(record)):
             line |= {f"{key}_" if key in line else key: value for key, value in each.fields.items()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, skipkeys=True)
 
 
-class _Journal(logging.Formatter):
+class _WithPriority(logging.Formatter):
     """Adds a priority to another formatter's lines (sd-daemon(3)); systemd's journal strips it."""
 
     _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
@@ -220,7 +221,7 @@ class _Lines(logging.StreamHandler[TextIO]):
                 self.stream.write(self.format(logging.LogRecord(*line)) + self.terminator)
 
 
-class _Others(_Lines):
+class _ForeignLines(_Lines):
     """Writes the lines of handlers and libraries, unless their own logging handler writes to the same stream."""
 
     def filter(self, record: logging.LogRecord) -> Any:
@@ -250,13 +251,13 @@ def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "tex
     # no formatter here uses threads, tasks or source lines (see "Optimization" in the Logging HOWTO)
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks", "_srcfile"):
         setattr(logging, name, None)
-    others = _Others(stream or sys.stderr)
+    others = _ForeignLines(stream or sys.stderr)
     own = _duplicate(others.stream)
     ours = _Lines(own or others.stream)
     in_journal = bool(journal) and journal == _identity(others.stream)
     formatter = JsonFormatter() if form == "json" else Formatter(stamped=not in_journal)
     for handler in (others, ours):
-        handler.setFormatter(_Journal(formatter) if in_journal else formatter)
+        handler.setFormatter(_WithPriority(formatter) if in_journal else formatter)
     ours.setLevel(level.upper())
     before, _output.handler, _output.stream = _output.stream, ours, own
     if before is not None:
