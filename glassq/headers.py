@@ -1,4 +1,4 @@
-"""HTTP header fields, in the forms of the libraries that handlers use."""
+"""HTTP header fields as the libraries of handlers' authors hand them over."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-# Maximum for Retry-After, in seconds.
+# A server that asks for a longer wait is not believed, in seconds.
 MAX_RETRY_AFTER = 86_400.0
-# A date has 29 characters; no useful value is longer than this.
+# A date has 29 characters; a longer value is neither a date nor a number that matters.
 _MAX_LENGTH = 100
 
 
 class Headers(Mapping[str, str]):
-    """Read-only header fields by name; the case of a name does not matter (RFC 9110, 5.1)."""
+    """Header fields by name; the case of a name does not matter (RFC 9110, 5.1). They cannot be changed."""
 
     __slots__ = ("_fields",)
 
@@ -35,18 +35,18 @@ class Headers(Mapping[str, str]):
 
 
 def retry_after(headers: Any) -> float | None:
-    """The Retry-After of a response in seconds, from 0 to a day; None if it has none.
+    """Seconds that an answer asks its client to wait (Retry-After), from 0 to a day; None where it does not say.
 
-    `headers` are the response's headers as http.client, urllib3, requests, httpx, aiohttp or ASGI have them: a mapping,
-    or pairs of name and value, in text or bytes. None, or the field's value alone, is accepted as well.
-    A date is compared with this machine's clock; a date in the past gives 0. Source of the rule: RFC 9110, 10.2.3.
+    `headers` are those of the answer, as http.client, urllib3, requests, httpx, aiohttp or ASGI have them: a mapping
+    or pairs of name and value, in text or bytes. None, or the field's value alone, is taken as well.
+    A date counts from this machine's clock; one in the past is 0. Source of the rule: RFC 9110, 10.2.3.
     """
     found = (seconds(value) for value in _values(headers, "retry-after"))
     return next((each for each in found if each is not None), None)
 
 
 def seconds(value: object, now: datetime | None = None) -> float | None:
-    """One Retry-After value, a number or an HTTP-date, in seconds from `now`; None if it is neither."""
+    """One Retry-After value, a number or an HTTP-date, in seconds from `now`; None where it is neither."""
     text = _text(value).strip() if isinstance(value, str | bytes | int) and not isinstance(value, bool) else ""
     if not text.isascii() or not text:
         return None

@@ -39,7 +39,7 @@ class Door:
 
     def check_free(self) -> None:
         """Raises StackError if the intake could not listen: clearer than gunicorn's retries."""
-        # imported here, because it loads gunicorn, which is slow
+        # with it comes gunicorn, which takes its time
         from glassq.intake.listen import try_bind
 
         try:
