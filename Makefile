@@ -48,7 +48,7 @@ demo: $(READY) ## run everything on this machine: simulated Glass users share ph
 
 # Tests of real processes wait more than they compute: six at a time on two cores. What failed is run again, alone, and
 # fails the target if it fails then, too: a test that needed that is named in the output, and is to be mended.
-test: $(DEV) ## run the tests, on real servers and processes on loopback
+test: $(DEV) ## the tests, on real servers and processes on loopback
 	@$(BIN)/python -m pytest -n 6 --dist worksteal $(TEST_ARGS) \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(TEST_ARGS)
 	$(missing)
