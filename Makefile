@@ -54,7 +54,7 @@ test: $(DEV) ## the tests, on real servers and processes on loopback
 	$(missing)
 
 # apart, as a tracer in every process takes twice the time
-coverage: $(DEV) ## run the tests, and report the lines that they do not reach
+coverage: $(DEV) ## the same, and what they leave out
 	@$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term:skip-covered $(TEST_ARGS)
 
 test-system: $(DEV) ## test package, units and nginx in a container booted with systemd (as root)
