@@ -1,4 +1,4 @@
-"""For the tests of a handler's author: one attempt, run as a child of the pool runs it, without a queue.
+"""Tests for handlers: runs one attempt as a child of the pool does, without a queue.
 
     from glassq.testing import work
 
@@ -6,9 +6,9 @@
         came = work("handlers:handle", b'{"itemId": "1"}', labels={"collection": "timeline"})
         assert (came.state, came.reason) == ("dropped", "no photo")
 
-Routes, Context, deadline, budget, backoff and evidence are the pool's own. What needs a queue or a database is left
-out: `coalesce` and `dedupe_window` drop nothing here, task names are not recorded, and what ignores its deadline is not
-killed.
+Routes, Context, deadline, retries, backoff and evidence are the pool's own. Everything that needs a queue or a database
+is left out: `coalesce` and `dedupe_window` drop nothing here, task names are not recorded, and a handler that ignores
+its deadline is not killed.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What one attempt came to.
+    """The outcome of one attempt.
 
-    `state`    "done", "dropped", "retrying" or "buried", as the ledger and the log have it
-    `reason`   why, in the words that an operator reads; "" when it is done
-    `result`   what the handler returned; `recorded` is its text in the ledger and in the log
-    `delay`    seconds until the next attempt; beanstalkd takes them in whole ones, rounded up
-    `evidence` what an operator sees of a failure; None when it is done
-    `error`    what the handler raised, to look at or to raise again
-    `delivery` as it lies in the queue from now on; of one that is over, as the handler got it
+    `state`    "done", "dropped", "retrying" or "buried", as in the ledger and the log
+    `reason`   the reason that an operator reads; "" if the delivery is done
+    `result`   the handler's return value; `recorded` is its text in the ledger and the log
+    `delay`    seconds until the next attempt; beanstalkd counts whole seconds, rounded up
+    `evidence` the evidence that an operator sees; None if the delivery is done
+    `error`    the exception that the handler raised, to inspect or raise again
+    `delivery` the delivery as the queue stores it from now on; for a finished one, as the handler got it
     """
 
     state: str
@@ -82,11 +82,11 @@ class Worked:
 
     @property
     def recorded(self) -> str:
-        """The result as the ledger and the log have it: masked, and with a note where they cannot hold all of it."""
+        """The result's text in the ledger and the log: masked, and with a note if they cannot hold all of it."""
         return as_recorded(self.result)[0]
 
     def again(self) -> Worked:
-        """The next attempt: after the delay, or of a buried one after a kick. Raises ValueError where there is none."""
+        """Runs the next attempt: after the delay, or after a kick if buried. Raises ValueError if there is none."""
         if self.state == "retrying":
             return self._work(self.delivery)
         if self.state == "buried":
@@ -94,9 +94,9 @@ class Worked:
         raise ValueError(f"there is no next attempt: it is {self.state}")
 
     def until_over(self, most: int = 100) -> Worked:
-        """The last of all attempts that follow, without the delays between them; itself where none does.
+        """Runs all further attempts, without the delays, and returns the last; itself if there is none.
 
-        Raises RuntimeError after `most`: a handler that waits (`Retry(counts=False)`) must give up by itself.
+        Raises RuntimeError after `most` attempts: `Retry(counts=False)` retries for ever unless the handler ends it.
         """
         came = self
         for _ in range(most):
@@ -119,16 +119,17 @@ def work(
     context: Context | None = None,
     deadline: float | None = None,
 ) -> Worked:
-    """Runs a handler once on a delivery of this body and says what the attempt came to.
+    """Runs a handler once on a delivery with this body, and returns the outcome.
 
-    `handler` is a function of (delivery) or (delivery, context), or "module:function"; None: the one that the routes
-    of `settings` choose. `body` may be a taskqueue.Task: it comes from the queue that the label "queue" names, else
-    from "default", and is retried as that queue says where the settings have a [push] section. Of a later `attempt` all
-    before it have failed. `settings` is a glassq.toml or its value; left out, all defaults. Give a `context` in their
-    place to `keep` what the handler gets by `once`. `deadline` is the soft one, in seconds; given, it ends a handler
-    that overruns it as in the pool: by SIGALRM, in the main thread.
+    `handler` is a function of (delivery) or (delivery, context), or "module:function"; None means the handler that the
+    routes of `settings` select. `body` may be a taskqueue.Task: the label "queue" names its queue, by default
+    "default"; if the settings have a [push] section, that queue's retry rule applies. With a later `attempt`, all
+    attempts before it count as failed. `settings` is the path of a glassq.toml or a Settings value, by default all
+    defaults. Pass a `context` instead to replace, with `provide`, anything that the handler gets by `resource`.
+    `deadline` is the soft deadline in seconds; it interrupts the handler as the pool does: by SIGALRM, in the main
+    thread.
 
-    Raises SettingsError for what a pool would refuse at its start. KeyboardInterrupt is the tester's, and passes.
+    Raises SettingsError if a pool would refuse to start. Passes KeyboardInterrupt on.
     """
     if context is None:
         context = Context(_settings(settings))
@@ -142,14 +143,14 @@ def work(
 
 @dataclass(frozen=True, slots=True)
 class _Child:
-    """What stays from one attempt to the next."""
+    """The parts that all attempts share."""
 
     routes: Routes
     context: Context
     deadline: float | None
 
     def work(self, delivery: Delivery) -> Worked:
-        # As it would come out of the queue: a job has no room for some of it.
+        # as the queue would return it, without parts that a job has no room for
         delivery = envelope.decode(envelope.encode(delivery))
         destination = self._match(delivery)
         worker = self.context.settings.worker
@@ -249,11 +250,11 @@ def _routes(handler: Callable[..., Result] | str | None, source: str, context: C
 
 
 def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:
-    """What a route of tasks leads to: as in the pool, but that the names of tasks are recorded nowhere."""
+    """Makes a task route's destination, as in the pool, but without recording task names."""
     settings = context.settings
     if settings.push is None:
         return Destination
-    # here, as it takes a database's library, which most handlers have no use for
+    # imported here: it loads a database library, which most handlers do not need
     from glassq.push import queue_yaml
     from glassq.push.dispatch import Dispatcher
     from glassq.push.endpoints import task_handlers
@@ -264,7 +265,7 @@ def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:
 
 
 class _NoNames:
-    """In the place of push.names.Names."""
+    """Replaces push.names.Names."""
 
     def touch(self, queue: str, name: str) -> None: ...
 

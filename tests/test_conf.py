@@ -24,6 +24,13 @@ def test_the_shipped_file_holds_exactly_the_defaults() -> None:
     assert own == Settings()
 
 
+def test_the_line_that_an_installation_rewrites_is_one_sentence() -> None:
+    """tools/install replaces line 2 by one that names the keys with other values."""
+    line = TEXT.splitlines()[1]
+    assert line == "# A missing key has the value that it has here."
+    assert f"-e '2s|.*|{line.removesuffix('.')}, except " in (ROOT / "tools" / "install").read_text("utf-8")
+
+
 def test_the_shipped_file_has_metrics_on_this_machine_alone() -> None:
     metrics = parse(TEXT, str(FILE)).metrics
     assert (metrics.intake, metrics.pool) == ("127.0.0.1:9464", "127.0.0.1:9465")

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from glassq import delivery
-from glassq.dev.glass import SimulatedGlass
+from glassq.dev.simulator.glass import SimulatedGlass
 from glassq.glass.credentials import CredentialStore, new_key
 from glassq.glass.photos import GlassServices, store
 from glassq.routes import Context, Result
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.dev.glass import Item
+    from glassq.dev.simulator.glass import TimelineItem
     from glassq.glass.api import Account
     from glassq.settings import GlassSettings
 
@@ -66,7 +66,9 @@ class Room:
     def account(self, user: str) -> Account:
         return self.glass.mirror.account(user, self.context.remaining)
 
-    def ping(self, user: str, item: Item | str, action: str | None = "SHARE", **fields: object) -> dict[str, object]:
+    def ping(
+        self, user: str, item: TimelineItem | str, action: str | None = "SHARE", **fields: object
+    ) -> dict[str, object]:
         return {
             "collection": "timeline",
             "itemId": item if isinstance(item, str) else item.id,
@@ -84,7 +86,7 @@ class Room:
         fresh = delivery.new("mirror", body, {"collection": "timeline"})
         return store(msgspec.structs.replace(fresh, waits=waits, received=received), self.context)
 
-    def share(self, user: str, item: Item | str) -> Result:
+    def share(self, user: str, item: TimelineItem | str) -> Result:
         return self.handle(self.ping(user, item))
 
     def stored(self) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from google.auth.exceptions import RefreshError, TransportError
 from googleapiclient.discovery import build_from_document
 from googleapiclient.errors import HttpError
 
-from glassq.dev.media import Media
+from glassq.dev.simulator.media import Media
 from glassq.errors import Bury, CredentialsError, Drop, Retry, SettingsError, UserRevoked, UserUnknown, Verdict
 from glassq.glass.api import CHUNK, MirrorApi, discovery_document
 from glassq.glass.subscriptions import subscribe

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from glassq.dev.glass import HTML
-from glassq.dev.media import Media
+from glassq.dev.simulator.glass import HTML
+from glassq.dev.simulator.media import Media
 from glassq.errors import Bury, Drop, Interrupted, Retry, Verdict
 from glassq.settings import StorageSettings, StorageUrl
 from tests.fakes.gcs import FakeGcs

@@ -183,7 +183,7 @@ def test_a_directory_that_is_not_ours_is_not_overwritten(tmp_path: Path) -> None
     environment = {"DESTDIR": str(tmp_path), "PREFIX": PREFIX, "PYTHON": PYTHON, "PATH": "/usr/bin:/bin"}
     done = subprocess.run([ROOT / "tools/install"], env=environment, capture_output=True, text=True)
     assert done.returncode == 69
-    assert "is no environment of ours" in done.stderr
+    assert "is not a virtual environment" in done.stderr
     assert theirs.exists()
 
 

@@ -1,4 +1,4 @@
-"""Faults on demand: what the simulated Glass does wrong next, and how often."""
+"""Faults on demand: which requests to the simulated Glass fail next, how, and how often."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# answer: this status and body instead of the right ones
-# cut off: the right headers, half of the body, then the connection ends
-# slow: the right answer, its body spread over `seconds`
-# hang up: the connection ends without an answer
+# answer: this status and body instead of the correct ones
+# cut off: the correct headers, half of the body, then the connection ends
+# slow: the correct response, its body spread over `seconds`
+# hang up: the connection ends without a response
 Mode = Literal["answer", "cut off", "slow", "hang up"]
 
-# What a load balancer in front of the API says when there is nobody behind it.
+# The page of a load balancer that has no server behind it.
 HTML = b"<!DOCTYPE html><title>Error 503</title><p>The server encountered a temporary error. Try again in 30 seconds."
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing to go wrong; the fields are those of `SimulatedGlass.fail_next`."""
+    """One fault; the fields are the parameters of `SimulatedGlass.fail_next`."""
 
     where: str
     status: int = 503
@@ -34,7 +34,7 @@ class Fault:
     times: int = 1
 
     def hits(self, operation: str, path: str, user: str | None) -> bool:
-        """Whether this request is one to go wrong. `where` is a path's beginning, or an operation or its group."""
+        """Whether the fault applies to this request. `where` is a path prefix, an operation or a group of them."""
         if self.user is not None and self.user != user:
             return False
         if self.where.startswith("/"):
@@ -43,29 +43,29 @@ class Fault:
 
 
 class Faults:
-    """The faults still to happen, in the order in which they were asked for."""
+    """The faults that have not happened yet, in the order of `add`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Lets `fault` happen the next `times` times."""
+        """Schedules the fault for its next `times` requests."""
         with self._lock:
             self._waiting.append(fault)
 
     def clear(self) -> None:
-        """Forgets what has not happened yet."""
+        """Removes the faults that have not happened yet."""
         with self._lock:
             self._waiting.clear()
 
     def waiting(self) -> int:
-        """How many requests are still to go wrong."""
+        """The number of requests that will still fail."""
         with self._lock:
             return sum(fault.times for fault in self._waiting)
 
     def take(self, operation: str, path: str, user: str | None) -> Fault | None:
-        """The fault for this request, used up by it; None where all goes well."""
+        """Takes and returns the fault for this request; None if there is none."""
         with self._lock:
             for index, fault in enumerate(self._waiting):
                 if fault.hits(operation, path, user):

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 import requests
 
-from glassq.dev.glass_crowd import TROUBLES, Crowd
+from glassq.dev.simulator.crowd import TROUBLES, Crowd
 
 RATE = 500.0
 

@@ -1,6 +1,6 @@
-"""A crowd of simulated Glass users who share photos, awkward ones among them: the load of `glassq demo`.
+"""A crowd of simulated Glass users who share photos, including awkward ones: the load of `glassq demo`.
 
-For each ping it is planned beforehand what must come of it, so that whoever runs the crowd can tell what got lost.
+The plan fixes the expected outcome of each ping beforehand, so that the caller can find lost pings.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
-from glassq.dev.glass_api import BASE
-from glassq.dev.glass_faults import HTML
+from glassq.dev.simulator.api import BASE
+from glassq.dev.simulator.faults import HTML
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from glassq.dev.glass import SimulatedGlass
-    from glassq.dev.glass_ping import PingResult
-    from glassq.dev.glass_world import Attachment, Item
-    from glassq.dev.media import Kind
+    from glassq.dev.simulator.glass import SimulatedGlass
+    from glassq.dev.simulator.media import Kind
+    from glassq.dev.simulator.ping import PingResult
+    from glassq.dev.simulator.world import Attachment, TimelineItem
 
 Expected = Literal["stored", "dropped", "buried", "refused"]
-# What is the matter with a ping or its photo, if anything.
+# The problem with a ping or its photo, if any.
 Trouble = Literal[
     "none",
     "png",
@@ -32,30 +32,30 @@ Trouble = Literal[
     "several",  # a picture, a film and a live stream's address in one item: two files
     "processing",  # not available for some seconds after the ping
     "gone",  # deleted before the ping is sent
-    "revoked",  # the user took the consent back
+    "revoked",  # the user revoked the consent
     "rate limited",  # 429 or 403, with a Retry-After
     "server error",  # 503 with HTML
     "cut off",  # the first download ends in the middle
     "duplicate",  # the same ping twice
-    "wrong token",  # sent by somebody else
+    "wrong token",  # sent by a stranger
 ]
 TROUBLES: tuple[Trouble, ...] = get_args(Trouble)[1:]
 
 _MEDIA: dict[Trouble, tuple[Kind, ...]] = {"png": ("png",), "film": ("mp4",), "several": ("jpeg", "mp4", "stream")}
 _EXPECTED: dict[Trouble, Expected] = {"gone": "dropped", "revoked": "buried", "wrong token": "refused"}
-# What part of the pings is awkward, beyond one of each kind.
+# Share of awkward pings, beyond one of each kind.
 AWKWARD = 0.25
-# How long photos are processed, in seconds: long enough that the first look comes too early.
+# Processing time of photos, in seconds: long enough that the first request comes too early.
 PROCESSING = (2.0, 4.0)
-# Mirror sends from many machines; ours from a few threads, so that one slow answer holds up no other ping.
+# Number of sender threads, so that one slow response delays no other ping. Mirror sends from many machines.
 SENDERS = 4
 
 
 @dataclass(slots=True)
 class Planned:
-    """One ping of the plan. `item` and the one of `results` are there once it was sent.
+    """One ping of the plan. Sending it sets `item` and appends to `results`.
 
-    A duplicate is two pings: the first one's `repeat` is the second, which is sent as soon as the first is answered.
+    A duplicate is two pings: `repeat` of the first one is the second, sent as soon as the first is answered.
     """
 
     number: int
@@ -64,19 +64,19 @@ class Planned:
     expected: Expected
     repeat: Planned | None = None
     is_repeat: bool = False
-    item: Item | None = None
+    item: TimelineItem | None = None
     results: list[PingResult] = field(default_factory=list)
 
     @property
     def acknowledged(self) -> bool:
-        """Whether it was sent, and at last answered with 2xx."""
+        """Whether the ping was sent, and its last try got a 2xx response."""
         return bool(self.results) and all(result.acknowledged for result in self.results)
 
     @property
     def files(self) -> tuple[Attachment, ...]:
-        """The attachments that must come to be stored for it, in the item's order, with their bytes.
+        """The attachments that glassq must store for this ping, in the item's order, with their bytes.
 
-        A repeat brings none that its first ping has not.
+        A repeat has none, because its first ping already has them.
         """
         if self.item is None or self.expected != "stored" or self.is_repeat:
             return ()
@@ -84,10 +84,10 @@ class Planned:
 
 
 class Crowd:
-    """`users` people (and one who takes the consent back) and their `pings` pings, `rate` a second; `seed` decides all.
+    """`users` people, one more who revokes the consent, and their `pings` pings, `rate` per second; `seed` decides all.
 
-    `accounts` has each user's authorized_user JSON by name: all of them must have credentials and a subscription
-    before `run`. From 12 pings on, each kind of trouble is there at least once.
+    `accounts` has each user's authorized_user JSON by name. Before `run`, each user needs credentials and a
+    subscription. With 12 pings or more, each kind of trouble happens at least once.
     """
 
     def __init__(self, glass: SimulatedGlass, *, pings: int, users: int = 5, seed: int = 1, rate: float = 20.0) -> None:
@@ -97,12 +97,12 @@ class Crowd:
         self._seed = seed
         self._chance = random.Random(seed)
         self._rate = rate
-        # Google's user ids are 21 digits.
+        # Google's user ids have 21 digits.
         names = [str(self._chance.randrange(10**20, 2 * 10**20) + 10**20) for _ in range(users + 1)]
         self.users, self._revoked = names[:-1], names[-1]
         self.accounts = {name: glass.add_user(name) for name in names}
         self.planned = self._plan(pings)
-        #: set from outside to end `run` early
+        #: set this to end `run` early
         self.stop = threading.Event()
 
     def _plan(self, pings: int) -> list[Planned]:
@@ -128,9 +128,9 @@ class Crowd:
         return planned
 
     def run(self, on_event: Callable[[Planned], object] = lambda _: None) -> None:
-        """Sends the plan, until its end or `stop`. `on_event` is told of each ping sent, in one of several threads.
+        """Sends the planned pings, until the end of the plan or `stop`. Calls `on_event` for each, in several threads.
 
-        Raises whatever went wrong on our side: LookupError where a user has no subscription.
+        Raises LookupError if a user has no subscription.
         """
         started = time.monotonic()
         with ThreadPoolExecutor(SENDERS, thread_name_prefix="crowd") as senders:
@@ -144,7 +144,7 @@ class Crowd:
                         break
                     sent.append(senders.submit(self._send, planned, on_event))
             except BaseException:
-                # A Ctrl-C: else the executor's end would wait until all that is queued was sent.
+                # After a Ctrl-C, the executor would otherwise send everything that is queued before it ends.
                 self.stop.set()
                 raise
         for future in sent:
@@ -165,9 +165,9 @@ class Crowd:
                 ping.results.append(self._glass.send(url, form, stop=self.stop, **tries))
                 on_event(ping)
 
-    def _share(self, planned: Planned) -> Item:
-        """Makes the planned item, and its trouble."""
-        # Of its own for each ping: the threads' order must not decide anything.
+    def _share(self, planned: Planned) -> TimelineItem:
+        """Creates the planned item, and arranges its trouble."""
+        # A generator for each ping, so that the order of the threads decides nothing.
         chance = random.Random(f"{self._seed}/{planned.number}")
         patience = chance.uniform(*PROCESSING) if planned.trouble == "processing" else 0.0
         item = self._glass.share(planned.user, _MEDIA.get(planned.trouble, ("jpeg",)), processing_for=patience)

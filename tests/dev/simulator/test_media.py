@@ -4,7 +4,7 @@ import struct
 import pytest
 from PIL import Image
 
-from glassq.dev import media
+from glassq.dev.simulator import media
 
 # Boxes that hold boxes.
 CONTAINERS = {"moov", "trak", "mdia", "minf", "dinf", "stbl"}

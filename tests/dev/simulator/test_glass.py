@@ -12,8 +12,8 @@ from google.auth.transport.requests import AuthorizedSession
 from google.oauth2.credentials import Credentials
 from googleapiclient.http import HttpRequest
 
-from glassq.dev.glass import HTML, SimulatedGlass
-from glassq.dev.media import Media
+from glassq.dev.simulator.glass import HTML, SimulatedGlass
+from glassq.dev.simulator.media import Media
 from tests.conftest import free_port, wait_for
 
 

@@ -1,4 +1,4 @@
-"""Pictures and films for the simulated Glass: real ones out of pictures/, each marked so that no two are the same.
+"""Pictures and films for the simulated Glass: real ones from pictures/, each marked so that no two are the same.
 
 The film is Motion JPEG in an ISO base media file (ISO/IEC 14496-12).
 """
@@ -19,14 +19,14 @@ _IEND = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 
 class Media(NamedTuple):
-    """What an attachment holds."""
+    """The content of an attachment."""
 
     content_type: str
     data: bytes
 
 
 def make(kind: Kind, number: int) -> Media:
-    """A picture or film. The same number makes the same bytes, another number makes other bytes."""
+    """Makes a picture or film. The same number gives the same bytes, another number other bytes."""
     mark = b"glassq %d" % number
     match kind:
         case "jpeg":
@@ -36,7 +36,7 @@ def make(kind: Kind, number: int) -> Media:
         case "mp4":
             return Media("video/mp4", _picture("6.mp4") + _box(b"free", mark))
         case "stream":
-            # What Glass sends for a live stream: the body is the stream's address.
+            # Glass's attachment for a live stream: the body is the stream's address.
             return Media("video/vnd.google-glass.stream-url", b"https://stream.example/live/%d" % number)
 
 
@@ -45,13 +45,13 @@ def _picture(name: str) -> bytes:
 
 
 def _marked_jpeg(data: bytes, mark: bytes) -> bytes:
-    """With a comment (COM, ISO/IEC 10918-1) behind the JFIF header, which must come first."""
+    """Inserts a comment (COM, ISO/IEC 10918-1) after the JFIF header, which must come first."""
     header = 4 + struct.unpack_from(">H", data, 4)[0]
     return data[:header] + b"\xff\xfe" + struct.pack(">H", 2 + len(mark)) + mark + data[header:]
 
 
 def _marked_png(data: bytes, mark: bytes) -> bytes:
-    """With a textual chunk (RFC 2083, 4.2.3) before the last one."""
+    """Inserts a textual chunk (RFC 2083, 4.2.3) before the last chunk."""
     body = b"tEXtComment\0" + mark
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     return data.removesuffix(_IEND) + chunk + _IEND

@@ -4,7 +4,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from glassq.dev.glass import SimulatedGlass
+from glassq.dev.simulator.glass import SimulatedGlass
 
 
 class Callback:

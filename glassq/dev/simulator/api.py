@@ -1,4 +1,4 @@
-"""The simulated Mirror API v1 and its OAuth token endpoint: what is answered to which request, without any sockets."""
+"""The simulated Mirror API v1 and its OAuth token endpoint: the response to each request, without sockets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from glassq.dev.glass_world import COLLECTIONS, OPERATIONS, Subscription, User, World
+from glassq.dev.simulator.world import COLLECTIONS, OPERATIONS, Subscription, User, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 BASE = "/mirror/v1/"
 TOKEN_PATH = "/token"  # noqa: S105 - a path
 SCOPE = "https://www.googleapis.com/auth/glass.timeline"
-# The discovery document names no default or limit; Google's usual ones.
+# Google's usual page sizes; the discovery document names neither default nor limit.
 PAGE, MAX_PAGE = 20, 100
 
 # Method and path below /mirror/v1/ of every operation served.
@@ -36,8 +36,8 @@ _USAGE_LIMITS = ("LimitExceeded", "LimitExceededUnreg", "quotaExceeded", "access
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One HTTP request; `path` is as sent, with its query; header names are lower case."""
+class ApiRequest:
+    """One HTTP request. `path` is as sent, with its query; header names are lower case."""
 
     method: str
     path: str
@@ -46,8 +46,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer."""
+class ApiResponse:
+    """One HTTP response."""
 
     status: int
     body: bytes = b""
@@ -56,8 +56,8 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What a request asks for: an operation ("" where there is none such), its ids, and on whose behalf."""
+class ApiCall:
+    """A parsed request: the operation ("" if unknown), the ids in its path, and the user whose token it carries."""
 
     operation: str
     path: str
@@ -66,55 +66,55 @@ class Call:
     user: User | None
 
 
-def json_answer(form: Mapping[str, Any], status: int = 200) -> Answer:
-    """`form` as JSON."""
-    return Answer(status, json.dumps(form).encode())
+def json_response(form: Mapping[str, Any], status: int = 200) -> ApiResponse:
+    """A response with `form` as JSON."""
+    return ApiResponse(status, json.dumps(form).encode())
 
 
-def error_answer(status: int, reason: str, message: str) -> Answer:
-    """An error as the Mirror API has it, and googleapiclient's HttpError reads it."""
+def error_response(status: int, reason: str, message: str) -> ApiResponse:
+    """An error in the Mirror API's form, which googleapiclient's HttpError reads."""
     domain = "usageLimits" if reason.endswith(_USAGE_LIMITS) else "global"
     errors = [{"domain": domain, "reason": reason, "message": message}]
-    return json_answer({"error": {"code": status, "message": message, "errors": errors}}, status)
+    return json_response({"error": {"code": status, "message": message, "errors": errors}}, status)
 
 
-def oauth_error(status: int, error: str, description: str) -> Answer:
-    """An error as the token endpoint has it (RFC 6749, 5.2)."""
-    return json_answer({"error": error, "error_description": description}, status)
+def oauth_error(status: int, error: str, description: str) -> ApiResponse:
+    """An error in the token endpoint's form (RFC 6749, 5.2)."""
+    return json_response({"error": error, "error_description": description}, status)
 
 
 class Api:
-    """Answers requests out of a World. `origin` is how the server is reached: http://HOST:PORT."""
+    """Answers requests from a World. `origin` is the server's own address: http://HOST:PORT."""
 
     def __init__(self, world: World, client_id: str, client_secret: str, origin: str) -> None:
         self._world = world
         self._client = (client_id, client_secret)
         self._url = origin + BASE
 
-    def understand(self, request: Request) -> Call:
-        """What the request asks for, and who asks: nothing is done yet."""
+    def understand(self, request: ApiRequest) -> ApiCall:
+        """Parses the request and finds its user; changes nothing."""
         parts = urlsplit(request.path)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         path = unquote(parts.path)
         if (request.method, path) == ("POST", TOKEN_PATH):
             user = self._world.by_refresh_token(_form(request).get("refresh_token", ""))
-            return Call("token", path, (), query, user)
+            return ApiCall("token", path, (), query, user)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         user = self._world.by_access_token(token.strip()) if scheme.lower() == "bearer" else None
         operation, ids = _operation(request.method, parts.path)
         if operation == "timeline.attachments.get" and query.get("alt") == "media":
             operation = "timeline.attachments.get_media"
-        return Call(operation, path, ids, query, user)
+        return ApiCall(operation, path, ids, query, user)
 
-    def answer(self, call: Call, request: Request) -> Answer:
-        """Does what is asked for, and what comes of it."""
+    def answer(self, call: ApiCall, request: ApiRequest) -> ApiResponse:
+        """Carries out the call and returns the response."""
         if call.operation == "token":
             return self._token(call, request)
         if not call.operation:
-            return error_answer(404, "notFound", "Not Found")
+            return error_response(404, "notFound", "Not Found")
         if call.user is None:
-            refusal = error_answer(401, "authError", "Invalid Credentials")
-            return Answer(
+            refusal = error_response(401, "authError", "Invalid Credentials")
+            return ApiResponse(
                 401, refusal.body, headers={"WWW-Authenticate": 'Bearer realm="https://accounts.google.com/"'}
             )
         with self._world.lock:
@@ -122,7 +122,7 @@ class Api:
                 return self._subscriptions(call, call.user, request)
             return self._timeline(call, call.user, request)
 
-    def _token(self, call: Call, request: Request) -> Answer:
+    def _token(self, call: ApiCall, request: ApiRequest) -> ApiResponse:
         form = _form(request)
         if form.get("grant_type") != "refresh_token":
             return oauth_error(400, "unsupported_grant_type", "Invalid grant_type: expected refresh_token")
@@ -130,7 +130,7 @@ class Api:
             return oauth_error(401, "invalid_client", "The OAuth client was not found.")
         if call.user is None or call.user.revoked:
             return oauth_error(400, "invalid_grant", "Token has been expired or revoked.")
-        return json_answer(
+        return json_response(
             {
                 "access_token": self._world.new_access_token(call.user),
                 "expires_in": int(self._world.token_lifetime),
@@ -139,73 +139,73 @@ class Api:
             }
         )
 
-    def _timeline(self, call: Call, user: User, request: Request) -> Answer:
+    def _timeline(self, call: ApiCall, user: User, request: ApiRequest) -> ApiResponse:
         if call.operation == "timeline.list":
             return self._page(call, user)
         if call.operation == "timeline.insert":
             fields = _json_object(request.body)
             if fields is None:
-                return error_answer(400, "parseError", "Parse Error")
+                return error_response(400, "parseError", "Parse Error")
             item = self._world.add_item(user, fields={k: v for k, v in fields.items() if k not in _READ_ONLY})
-            return json_answer(item.to_json(self._url))
+            return json_response(item.to_json(self._url))
         item_id = call.ids[0]
         if call.operation == "timeline.delete":
             done = self._world.delete_item(user, item_id, trace=True)
-            return Answer(204) if done else error_answer(404, "notFound", "Not Found")
+            return ApiResponse(204) if done else error_response(404, "notFound", "Not Found")
         found = user.items.get(item_id)
         if found is None:
-            return error_answer(404, "notFound", "Not Found")
+            return error_response(404, "notFound", "Not Found")
         if call.operation == "timeline.get":
-            return json_answer(found.to_json(self._url))
+            return json_response(found.to_json(self._url))
         return self._attachments(call, user)
 
-    def _page(self, call: Call, user: User) -> Answer:
-        """Items, latest first; the page token is how many came on the pages before."""
+    def _page(self, call: ApiCall, user: User) -> ApiResponse:
+        """One page of items, latest first. The page token is the number of items on the pages before it."""
         limit, start = call.query.get("maxResults", str(PAGE)), call.query.get("pageToken", "0")
         if not (limit.isdecimal() and int(limit) and start.isdecimal()):
-            return error_answer(400, "invalidParameter", "Invalid value for maxResults or pageToken")
+            return error_response(400, "invalidParameter", "Invalid value for maxResults or pageToken")
         items = [item for item in user.items.values() if _wanted(item.is_deleted, item.fields, call.query)]
         items.sort(key=lambda item: item.updated if call.query.get("orderBy") == "writeTime" else item.created)
         end = int(start) + min(int(limit), MAX_PAGE)
         page = [item.to_json(self._url) for item in items[::-1][int(start) : end]]
         form: dict[str, Any] = {"kind": "mirror#timeline", "items": page}
-        return json_answer(form | {"nextPageToken": str(end)} if end < len(items) else form)
+        return json_response(form | {"nextPageToken": str(end)} if end < len(items) else form)
 
-    def _attachments(self, call: Call, user: User) -> Answer:
+    def _attachments(self, call: ApiCall, user: User) -> ApiResponse:
         item = user.items[call.ids[0]]
         attachments = () if item.is_deleted else item.attachments
         url = f"{self._url}timeline/{item.id}/attachments"
         if call.operation == "timeline.attachments.list":
-            return json_answer({"kind": "mirror#attachmentsList", "items": [one.to_json(url) for one in attachments]})
+            return json_response({"kind": "mirror#attachmentsList", "items": [one.to_json(url) for one in attachments]})
         found = next((one for one in attachments if one.id == call.ids[1]), None)
         if found is None:
-            return error_answer(404, "notFound", "Not Found")
+            return error_response(404, "notFound", "Not Found")
         if call.operation == "timeline.attachments.get":
-            return json_answer(found.to_json(url))
+            return json_response(found.to_json(url))
         if not found.is_ready:
-            return error_answer(404, "notFound", "The content of this attachment is still being processed")
-        return Answer(200, found.data, found.content_type)
+            return error_response(404, "notFound", "The content of this attachment is still being processed")
+        return ApiResponse(200, found.data, found.content_type)
 
-    def _subscriptions(self, call: Call, user: User, request: Request) -> Answer:
+    def _subscriptions(self, call: ApiCall, user: User, request: ApiRequest) -> ApiResponse:
         if call.operation == "subscriptions.list":
             every = [one.to_json() for one in user.subscriptions.values()]
-            return json_answer({"kind": "mirror#subscriptionsList", "items": every})
+            return json_response({"kind": "mirror#subscriptionsList", "items": every})
         if call.ids and call.ids[0] not in user.subscriptions:
-            return error_answer(404, "notFound", "Not Found")
+            return error_response(404, "notFound", "Not Found")
         if call.operation == "subscriptions.delete":
             del user.subscriptions[call.ids[0]]
-            return Answer(204)
+            return ApiResponse(204)
         made = _subscription(request.body)
-        if isinstance(made, Answer):
+        if isinstance(made, ApiResponse):
             return made
         if call.ids:
             del user.subscriptions[call.ids[0]]
         user.subscriptions[made.collection] = made
-        return json_answer(made.to_json())
+        return json_response(made.to_json())
 
 
 def is_callback(url: object) -> bool:
-    """Whether pings may go there: https as the API demands, and plain http on loopback, for this is a simulation."""
+    """Whether pings may go to this URL: https as the API demands, or plain http on loopback for the simulation."""
     if not isinstance(url, str):
         return False
     try:
@@ -218,27 +218,27 @@ def is_callback(url: object) -> bool:
     )
 
 
-def _subscription(body: bytes) -> Subscription | Answer:
+def _subscription(body: bytes) -> Subscription | ApiResponse:
     form = _json_object(body)
     if form is None:
-        return error_answer(400, "parseError", "Parse Error")
+        return error_response(400, "parseError", "Parse Error")
     collection, url, operation = form.get("collection"), form.get("callbackUrl"), form.get("operation") or []
     if not collection or not url:
-        return error_answer(400, "required", "Required: collection and callbackUrl")
+        return error_response(400, "required", "Required: collection and callbackUrl")
     if collection not in COLLECTIONS:
-        return error_answer(400, "invalid", f"Invalid value for collection: expected one of {', '.join(COLLECTIONS)}")
+        return error_response(400, "invalid", f"Invalid value for collection: expected one of {', '.join(COLLECTIONS)}")
     if not is_callback(url):
-        return error_answer(400, "invalid", "Invalid value for callbackUrl: expected https")
+        return error_response(400, "invalid", "Invalid value for callbackUrl: expected https")
     if not isinstance(operation, list) or any(one not in OPERATIONS for one in operation):
-        return error_answer(400, "invalid", f"Invalid value for operation: expected some of {', '.join(OPERATIONS)}")
+        return error_response(400, "invalid", f"Invalid value for operation: expected some of {', '.join(OPERATIONS)}")
     tokens = form.get("userToken"), form.get("verifyToken")
     if not all(isinstance(token, str | None) for token in tokens):
-        return error_answer(400, "invalid", "Invalid value for userToken or verifyToken: expected a string")
+        return error_response(400, "invalid", "Invalid value for userToken or verifyToken: expected a string")
     return Subscription(collection, url, *tokens, operation=tuple(operation))
 
 
 def _operation(method: str, path: str) -> tuple[str, tuple[str, ...]]:
-    """The operation and the ids in its path; ("", ()) where there is none such."""
+    """The operation and the ids in its path; ("", ()) if the operation is unknown."""
     if not path.startswith(BASE):
         return "", ()
     segments = path.removeprefix(BASE).split("/")
@@ -254,7 +254,7 @@ def _fits(pattern: list[str], segments: list[str]) -> bool:
 
 
 def _ids(pattern: list[str], segments: list[str]) -> Iterator[str]:
-    # Unquoted only after the split: an id may hold a quoted slash.
+    # Unquote only after the split: an id may hold a quoted slash.
     return (unquote(segment) for part, segment in zip(pattern, segments, strict=False) if part == "*" and segment)
 
 
@@ -266,7 +266,7 @@ def _wanted(is_deleted: bool, fields: Mapping[str, Any], query: Mapping[str, str
     return all(fields.get(name) == query[name] for name in ("bundleId", "sourceItemId") if name in query)
 
 
-def _form(request: Request) -> dict[str, str]:
+def _form(request: ApiRequest) -> dict[str, str]:
     text = request.body.decode("latin-1")
     return {name: values[-1] for name, values in parse_qs(text).items()}
 

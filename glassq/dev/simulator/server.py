@@ -1,4 +1,4 @@
-"""The simulated Glass on a socket: reads requests, lets faults happen, writes answers, keeps a log of requests."""
+"""The simulated Glass as an HTTP server: reads requests, injects faults, writes responses, logs requests."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from glassq.dev.glass_api import Answer, Call, Request, error_answer, oauth_error
+from glassq.dev.simulator.api import ApiCall, ApiRequest, ApiResponse, error_response, oauth_error
 from glassq.log import logger
 
 if TYPE_CHECKING:
     from collections import deque
 
-    from glassq.dev.glass_api import Api
-    from glassq.dev.glass_faults import Fault, Faults
+    from glassq.dev.simulator.api import Api
+    from glassq.dev.simulator.faults import Fault, Faults
 
 log = logger(__name__)
 
-# In how many pieces a slow body comes.
+# Number of pieces of a slow body.
 PIECES = 10
-# How long the end waits for the last answers, in seconds.
+# `stop` waits this long for the last responses, in seconds.
 STOP_TIMEOUT = 5.0
 
 
-class Logged(NamedTuple):
-    """One request served. `user` is a name or None; status 0 means that no answer was given."""
+class LoggedRequest(NamedTuple):
+    """One request served. `user` is a name or None; status 0 means that the client got no response."""
 
     method: str
     path: str
@@ -38,23 +38,23 @@ class Logged(NamedTuple):
 
 
 class GlassServer(ThreadingHTTPServer):
-    """The listening socket, on loopback; one thread a connection."""
+    """The HTTP server, on loopback, with one thread per connection."""
 
     request_queue_size = 128
     daemon_threads = True
 
     def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", port), _ApiHandler)
         self.api: Api
         self.faults: Faults
-        self.requests: deque[Logged]
+        self.requests: deque[LoggedRequest]
         self.stopping = threading.Event()
         self._open: set[socket.socket] = set()
         self._change = threading.Condition()
         self._loop = threading.Thread(target=self.serve_forever, args=(0.05,), name="glass", daemon=True)
 
-    def start(self, api: Api, faults: Faults, requests: deque[Logged]) -> None:
-        """Begins to serve; what is served is written to `requests`."""
+    def start(self, api: Api, faults: Faults, requests: deque[LoggedRequest]) -> None:
+        """Starts serving, and appends each request to `requests`."""
         self.api, self.faults, self.requests = api, faults, requests
         self._loop.start()
 
@@ -71,7 +71,7 @@ class GlassServer(ThreadingHTTPServer):
             self._change.wait_for(lambda: not self._open, STOP_TIMEOUT)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Notes the connection before its thread starts, so that `stop` misses none."""
+        """Records the connection before its thread starts, so that `stop` misses none."""
         with self._change:
             self._open.add(request)
         super().process_request(request, client_address)
@@ -84,14 +84,14 @@ class GlassServer(ThreadingHTTPServer):
             self._change.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is its own business; anything else is a mistake of ours."""
+        """Ignores clients that went away; logs every other error, which is a bug."""
         if not isinstance(sys.exception(), OSError):
             log.exception("simulated Glass failed")
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _ApiHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Else Nagle's algorithm and delayed acknowledgements cost 40 ms a call.
+    # With Nagle's algorithm, delayed acknowledgements would cost 40 ms per call.
     disable_nagle_algorithm = True
     server_version = "SimulatedGlass"
     sys_version = ""
@@ -100,20 +100,20 @@ class _Handler(BaseHTTPRequestHandler):
         server = cast("GlassServer", self.server)
         length = int(self.headers.get("Content-Length") or 0)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, self.path, headers, self.rfile.read(length))
+        request = ApiRequest(self.command, self.path, headers, self.rfile.read(length))
         call = server.api.understand(request)
         name = call.user.name if call.user else None
         fault = server.faults.take(call.operation, call.path, name)
-        answer = _faulty(call, fault) if fault else None
+        answer = _faulty_response(call, fault) if fault else None
         answer = answer or server.api.answer(call, request)
         status = 0 if fault and fault.mode == "hang up" else answer.status
-        # Before the answer: whoever has read it finds the request in the log.
-        server.requests.append(Logged(request.method, call.path, call.operation, name, status))
+        # Log before responding, so that a client that has the response finds its request in the log.
+        server.requests.append(LoggedRequest(request.method, call.path, call.operation, name, status))
         self._send(answer, fault)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names
 
-    def _send(self, answer: Answer, fault: Fault | None) -> None:
+    def _send(self, answer: ApiResponse, fault: Fault | None) -> None:
         mode = fault.mode if fault else "answer"
         if mode == "hang up":
             self.close_connection = True
@@ -142,20 +142,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[start : start + step])
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Requests are in `GlassServer.requests`; standard error is for the people in front of it."""
+        """Logs nothing: requests are in `GlassServer.requests`."""
 
 
-def _faulty(call: Call, fault: Fault) -> Answer | None:
-    """What is answered instead of the right answer; None where that is only sent in another way."""
+def _faulty_response(call: ApiCall, fault: Fault) -> ApiResponse | None:
+    """The response that replaces the correct one; None if the fault only changes how it is sent."""
     if fault.mode == "hang up":
-        return Answer(0)
+        return ApiResponse(0)
     if fault.mode != "answer":
         return None
     if fault.body is not None:
         is_json = fault.body.lstrip()[:1] in (b"{", b"[")
-        made = Answer(fault.status, fault.body, "application/json" if is_json else "text/html; charset=UTF-8")
+        made = ApiResponse(fault.status, fault.body, "application/json" if is_json else "text/html; charset=UTF-8")
     elif call.operation == "token":
         made = oauth_error(fault.status, fault.reason, "Asked for by fail_next")
     else:
-        made = error_answer(fault.status, fault.reason, f"Asked for by fail_next: {fault.reason}")
+        made = error_response(fault.status, fault.reason, f"Asked for by fail_next: {fault.reason}")
     return replace(made, headers=fault.headers)

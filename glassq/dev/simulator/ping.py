@@ -1,4 +1,4 @@
-"""Sending pings as Mirror sends them: ten seconds of patience, and then once more."""
+"""Sends pings as Mirror does: a timeout of ten seconds, and retries."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
 
-# Mirror gives up on a callback after 10 s, and then "might try to resend" (its guide on subscriptions).
+# Timeout in seconds. Mirror gives up on a callback after 10 s, and then "might try to resend" (guide on subscriptions).
 TIMEOUT = 10.0
-# The guide doesn't say how often, or how soon. Tries in all, and the pause after the first in seconds; it doubles.
+# Total tries, and the pause after the first in seconds, which doubles. The guide says neither how often nor how soon.
 TRIES = 5
 PAUSE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class PingResult:
-    """What came of a ping.
+    """The outcome of sending a ping.
 
-    `statuses` has one HTTP status a try, 0 where no answer came in time. `seconds` is how long the last try took.
+    `statuses` has the HTTP status of each try, 0 for a try without a response in time. `seconds` is the duration of the
+    last try.
     """
 
     statuses: tuple[int, ...]
@@ -34,11 +35,11 @@ class PingResult:
 
     @property
     def acknowledged(self) -> bool:
-        """Whether the last try was answered with 2xx."""
+        """Whether the last try got a 2xx response."""
         return bool(self.statuses) and 200 <= self.statuses[-1] < 300
 
 
-def send(
+def send_ping(
     callback_url: str,
     form: Mapping[str, Any] | bytes,
     stop: threading.Event,
@@ -46,9 +47,9 @@ def send(
     tries: int = TRIES,
     timeout: float = TIMEOUT,
 ) -> PingResult:
-    """POSTs `form` as JSON (bytes: as they are) until it is acknowledged, `tries` times at most.
+    """POSTs `form` as JSON (bytes unchanged) until it is acknowledged, at most `tries` times.
 
-    Each wait for the other side is at most `timeout` seconds; `stop` ends the resending.
+    `timeout` limits each wait for the callback, in seconds; setting `stop` ends the retries.
     """
     body = form if isinstance(form, bytes) else json.dumps(form).encode()
     statuses: list[int] = []
@@ -63,7 +64,7 @@ def send(
 
 
 def _post(url: str, body: bytes, timeout: float) -> int:
-    """The status of the answer; 0 where none came."""
+    """The status of the response; 0 if there was none."""
     parts = urlsplit(url)
     connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = reading_final(connect)(parts.hostname or "", parts.port, timeout=timeout)

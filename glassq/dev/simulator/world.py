@@ -1,6 +1,6 @@
-"""What the simulated Glass knows: users, their timelines and subscriptions, and who holds which token.
+"""The state of the simulated Glass: users, their timelines, subscriptions and tokens.
 
-Everything here may be used from several threads; `World.lock` is held wherever more than one field matters.
+All of it is used from several threads; `World.lock` guards every access to more than one field.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from glassq.dev.media import Media
+    from glassq.dev.simulator.media import Media
 
 COLLECTIONS = ("timeline", "locations", "settings")
 OPERATIONS = ("UPDATE", "INSERT", "DELETE", "MENU_ACTION")
@@ -24,7 +24,7 @@ OPERATIONS = ("UPDATE", "INSERT", "DELETE", "MENU_ACTION")
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A picture or film of an item. `ready_at` is when its processing ends, on time.monotonic()."""
+    """A picture or film of an item. Its processing ends at `ready_at`, on time.monotonic()."""
 
     id: str
     content_type: str
@@ -33,11 +33,11 @@ class Attachment:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the content can be had already."""
+        """Whether the API serves the content yet."""
         return time.monotonic() >= self.ready_at
 
     def to_json(self, attachments_url: str) -> dict[str, Any]:
-        """The API's Attachment; without a contentUrl while it is processed."""
+        """The API's Attachment, without a contentUrl while it is processed."""
         form: dict[str, Any] = {"id": self.id, "contentType": self.content_type}
         if not self.is_ready:
             return form | {"isProcessingContent": True}
@@ -45,8 +45,8 @@ class Attachment:
 
 
 @dataclass(slots=True, eq=False)
-class Item:
-    """A card on one user's timeline. `fields` are what its author gave (text, html, ...)."""
+class TimelineItem:
+    """A card on one user's timeline. `fields` are its author's (text, html, ...)."""
 
     id: str
     user: str
@@ -57,7 +57,7 @@ class Item:
     is_deleted: bool = False
 
     def to_json(self, api_url: str) -> dict[str, Any]:
-        """The API's TimelineItem; a deleted one has nothing but its id and isDeleted."""
+        """The API's TimelineItem; a deleted one has only its id and isDeleted."""
         if self.is_deleted:
             return {"id": self.id, "isDeleted": True}
         url = f"{api_url}timeline/{self.id}"
@@ -76,7 +76,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Where pings of one collection go. An empty `operation` means all of them."""
+    """The callback for pings of one collection. An empty `operation` means all operations."""
 
     collection: str
     callback_url: str
@@ -85,7 +85,7 @@ class Subscription:
     operation: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The API's Subscription; its id is the collection, as in practice."""
+        """The API's Subscription; its id is the collection, as Google made it."""
         form = {
             "kind": "mirror#subscription",
             "id": self.collection,
@@ -100,17 +100,17 @@ class Subscription:
 
 @dataclass(slots=True, eq=False)
 class User:
-    """Somebody with a Glass on. Items are in the order of their making."""
+    """A user of the simulated Glass. Items are in the order of their creation."""
 
     name: str
     refresh_token: str
     revoked: bool = False
-    items: dict[str, Item] = field(default_factory=dict)
+    items: dict[str, TimelineItem] = field(default_factory=dict)
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
 
 
 class World:
-    """All users of one simulated Glass, and the tokens that open their timelines."""
+    """All users of one simulated Glass, and their access tokens."""
 
     def __init__(self, token_lifetime: float) -> None:
         self.lock = threading.RLock()
@@ -119,7 +119,7 @@ class World:
         self._access: dict[str, tuple[User, float]] = {}
 
     def add_user(self, name: str) -> User:
-        """A user with a fresh consent. A known one keeps the timeline; the old refresh token is worth nothing then."""
+        """A user with a new consent. An existing user keeps the timeline; the old refresh token becomes invalid."""
         with self.lock:
             token = "1//sim-" + secrets.token_urlsafe(24)
             user = self.users.setdefault(name, User(name, token))
@@ -127,23 +127,23 @@ class World:
             return user
 
     def revoke(self, name: str) -> None:
-        """The user takes the consent back: neither refresh nor access tokens are worth anything now."""
+        """Revokes the user's consent: refresh and access tokens become invalid."""
         with self.lock:
             self.users[name].revoked = True
             self.expire_tokens(name)
 
     def expire_tokens(self, name: str) -> None:
-        """Ends the life of the user's access tokens, whatever their holders believe."""
+        """Expires the user's access tokens early."""
         with self.lock:
             self._access = {token: held for token, held in self._access.items() if held[0].name != name}
 
     def by_refresh_token(self, token: str) -> User | None:
-        """Whose refresh token this is, revoked or not."""
+        """The user with this refresh token, revoked or not; None if it is unknown."""
         with self.lock:
             return next((user for user in self.users.values() if user.refresh_token == token), None)
 
     def new_access_token(self, user: User) -> str:
-        """A token for `token_lifetime` seconds."""
+        """A new access token, valid for `token_lifetime` seconds."""
         with self.lock:
             now = time.monotonic()
             self._access = {token: held for token, held in self._access.items() if held[1] > now}
@@ -152,24 +152,24 @@ class World:
             return token
 
     def by_access_token(self, token: str) -> User | None:
-        """Whose access token this is; None where it is unknown, expired or revoked."""
+        """The user with this access token; None if it is unknown, expired or revoked."""
         with self.lock:
             user, expires = self._access.get(token, (None, 0.0))
             return user if time.monotonic() < expires else None
 
     def add_item(
         self, user: User, media: Sequence[Media] = (), fields: Mapping[str, Any] | None = None, ready_at: float = 0.0
-    ) -> Item:
-        """A new card on the user's timeline, its media in this order."""
+    ) -> TimelineItem:
+        """Adds a card to the user's timeline, with its media in this order."""
         attachments = tuple(Attachment(_attachment_id(one), *one, ready_at) for one in media)
         now = datetime.now(UTC)
-        item = Item(str(uuid.uuid4()), user.name, attachments, fields or {}, now, now)
+        item = TimelineItem(str(uuid.uuid4()), user.name, attachments, fields or {}, now, now)
         with self.lock:
             user.items[item.id] = item
         return item
 
     def delete_item(self, user: User, item_id: str, *, trace: bool) -> bool:
-        """Deletes a card; with `trace` the API still knows its id. False where there is no such card."""
+        """Deletes a card; with `trace` the API still knows its id. False if there is no such card."""
         with self.lock:
             item = user.items.get(item_id)
             if item is None or item.is_deleted:
@@ -181,7 +181,7 @@ class World:
 
 
 def _attachment_id(media: Media) -> str:
-    """Glass names photos by a number, and films by a UUID."""
+    """An id as Glass makes them: a number for a photo, a UUID for a film."""
     if media.content_type.startswith("image/"):
         return f"ps:{secrets.randbelow(9 * 10**18) + 10**18}"
     return f"bs:{uuid.uuid4()}"

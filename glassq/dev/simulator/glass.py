@@ -1,7 +1,7 @@
 """The simulated Glass: the Mirror API v1, its token endpoint and its pings, on a port of this machine.
 
-It stands where Google stood, for `glassq demo`, `glassq dev` and the tests: real HTTP, real pictures, real expiry, and
-faults on demand.
+It replaces Google in `glassq demo`, `glassq dev` and the tests, with real HTTP, real pictures, real expiry, and faults
+on demand.
 
     with SimulatedGlass() as glass:
         account = glass.add_user("ada")
@@ -19,25 +19,25 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from glassq.dev import glass_ping, media
-from glassq.dev.glass_api import BASE, TOKEN_PATH, Api, is_callback
-from glassq.dev.glass_faults import HTML, Fault, Faults, Mode
-from glassq.dev.glass_http import GlassServer, Logged
-from glassq.dev.glass_ping import PingResult
-from glassq.dev.glass_world import COLLECTIONS, Attachment, Item, Subscription, User, World
+from glassq.dev.simulator import media
+from glassq.dev.simulator.api import BASE, TOKEN_PATH, Api, is_callback
+from glassq.dev.simulator.faults import HTML, Fault, Faults, Mode
+from glassq.dev.simulator.ping import TIMEOUT, TRIES, PingResult, send_ping
+from glassq.dev.simulator.server import GlassServer, LoggedRequest
+from glassq.dev.simulator.world import COLLECTIONS, Attachment, Subscription, TimelineItem, User, World
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-__all__ = ["HTML", "Attachment", "Item", "Logged", "PingResult", "SimulatedGlass", "Subscription"]
+__all__ = ["HTML", "Attachment", "LoggedRequest", "PingResult", "SimulatedGlass", "Subscription", "TimelineItem"]
 
-# The log is for looking back at: a simulation that runs for days must not grow without end.
+# The log of requests is bounded, so that a simulation that runs for days does not grow without end.
 MAX_REQUESTS = 100_000
 
 
 class SimulatedGlass:
-    """A Google of one's own. `token_lifetime` is how long access tokens live, in seconds; port 0 takes a free one."""
+    """A simulated Google. `token_lifetime` is the life of access tokens in seconds; port 0 picks a free port."""
 
     def __init__(self, *, port: int = 0, token_lifetime: float = 3600.0) -> None:
         self.client_id = "simulated-glass.apps.googleusercontent.com"
@@ -47,21 +47,21 @@ class SimulatedGlass:
         self._faults = Faults()
         self._server: GlassServer | None = None
         self._stopping = threading.Event()
-        self._requests: deque[Logged] = deque(maxlen=MAX_REQUESTS)
+        self._requests: deque[LoggedRequest] = deque(maxlen=MAX_REQUESTS)
         self._pictures = iter(range(1, 1 << 62))
 
     def start(self) -> Self:
-        """Begins to serve. Raises OSError where the port is taken."""
+        """Starts serving. Raises OSError if the port is taken."""
         self._stopping.clear()
         self._server = GlassServer(self._port)
-        # A restart comes back at the same place.
+        # A restart uses the same port.
         self._port = self._server.server_port
         api = Api(self._world, self.client_id, self.client_secret, self.origin)
         self._server.start(api, self._faults, self._requests)
         return self
 
     def stop(self) -> None:
-        """Ends every connection and every resending; users and items stay for another `start`."""
+        """Ends every connection and every retry of a ping; users and items stay for another `start`."""
         self._stopping.set()
         if self._server is not None:
             self._server.stop()
@@ -75,28 +75,28 @@ class SimulatedGlass:
 
     @property
     def origin(self) -> str:
-        """http://127.0.0.1:PORT, known from `start` on."""
+        """http://127.0.0.1:PORT; valid after `start`."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def api_url(self) -> str:
-        """What `[glass] api_url` is set to."""
+        """The value for `[glass] api_url`."""
         return self.origin + BASE
 
     @property
     def token_url(self) -> str:
-        """What `[glass] token_url` is set to."""
+        """The value for `[glass] token_url`."""
         return self.origin + TOKEN_PATH
 
     @property
-    def requests(self) -> list[Logged]:
-        """The requests served, oldest first: the last MAX_REQUESTS of them."""
+    def requests(self) -> list[LoggedRequest]:
+        """The last MAX_REQUESTS requests served, oldest first."""
         return list(self._requests)
 
     # Users and what they do
 
     def add_user(self, name: str) -> dict[str, str]:
-        """A user consents, for the first time or afresh: the authorized_user JSON for `glassq users add`."""
+        """Gives the user's consent, the first or a new one; returns the authorized_user JSON for `glassq users add`."""
         return {
             "type": "authorized_user",
             "client_id": self.client_id,
@@ -105,29 +105,29 @@ class SimulatedGlass:
         }
 
     def revoke(self, user: str) -> None:
-        """The user takes the consent back: invalid_grant from now on, and 401 for tokens already out."""
+        """Revokes the user's consent: invalid_grant from now on, and 401 for existing access tokens."""
         self._world.revoke(user)
 
     def expire_tokens(self, user: str) -> None:
-        """The user's access tokens are stale from now on (401), whatever their holders believe."""
+        """Expires the user's access tokens early: they get 401 from now on."""
         self._world.expire_tokens(user)
 
     def share(
         self, user: str, kinds: Sequence[media.Kind | media.Media] = ("jpeg",), processing_for: float = 0.0
-    ) -> Item:
-        """A new item on the user's timeline with one attachment each of `kinds`: made to order, or given as it is.
+    ) -> TimelineItem:
+        """Adds an item to the user's timeline, with one attachment for each of `kinds`: a kind to make, or ready media.
 
-        For `processing_for` seconds the API says isProcessingContent and has no content.
+        For `processing_for` seconds the API answers isProcessingContent and serves no content.
         """
         made = [kind if isinstance(kind, media.Media) else media.make(kind, next(self._pictures)) for kind in kinds]
         return self._world.add_item(self._user(user), made, ready_at=time.monotonic() + processing_for)
 
     def delete_item(self, user: str, item_id: str, *, trace: bool = True) -> bool:
-        """Deletes an item: with `trace` the API answers its id and isDeleted, without it 404. False if not there."""
+        """Deletes an item; False if there is none. The API then answers id and isDeleted, or 404 without `trace`."""
         return self._world.delete_item(self._user(user), item_id, trace=trace)
 
-    def items(self, user: str) -> list[Item]:
-        """The user's items, deleted ones too, in the order of their making."""
+    def items(self, user: str) -> list[TimelineItem]:
+        """The user's items, including deleted ones, oldest first."""
         with self._world.lock:
             return list(self._user(user).items.values())
 
@@ -149,26 +149,26 @@ class SimulatedGlass:
         user: str | None = None,
         times: int = 1,
     ) -> None:
-        """Lets the next `times` requests at `where` go wrong.
+        """Makes the next `times` requests at `where` fail.
 
-        `where` is the beginning of a path ("/mirror/v1/timeline/ID"; "/" is every request) or an operation or its
-        group: "token", "timeline", "timeline.get", "timeline.attachments", "timeline.attachments.get" (metadata),
+        `where` is a path prefix ("/mirror/v1/timeline/ID"; "/" matches every request), an operation, or a group of
+        operations: "token", "timeline", "timeline.get", "timeline.attachments", "timeline.attachments.get" (metadata),
         "timeline.attachments.get_media", "subscriptions.insert" and so on. `user` narrows it to one user.
 
         mode "answer": `status` with Google's JSON error for `reason`, or with `body` instead; a redirect is status
-        302 with a Location in `headers`. "cut off": half of the right body, then the connection ends. "slow": the
-        right body spread over `seconds`. "hang up": the connection ends without an answer.
+        302 with a Location in `headers`. "cut off": half of the correct body, then the connection ends. "slow": the
+        correct body spread over `seconds`. "hang up": the connection ends without a response.
         """
         data = body.encode() if isinstance(body, str) else body
         self._faults.add(Fault(where, status, reason, headers or {}, data, mode, seconds, user, times))
 
     def clear_faults(self) -> None:
-        """Forgets the faults that have not happened yet."""
+        """Removes the faults that have not happened yet."""
         self._faults.clear()
 
     @property
     def waiting_faults(self) -> int:
-        """How many requests are still to go wrong."""
+        """The number of requests that will still fail."""
         return self._faults.waiting()
 
     # Pings
@@ -176,7 +176,10 @@ class SimulatedGlass:
     def subscribe(
         self, user: str, callback_url: str, verify_token: str | None = None, collection: str = "timeline"
     ) -> Subscription:
-        """What `glassq subscribe` does through the API, done directly; the user's name is the userToken."""
+        """Subscribes without a request, as `glassq subscribe` does through the API; the userToken is the user's name.
+
+        Raises ValueError for an unknown collection or an unusable URL.
+        """
         if collection not in COLLECTIONS or not is_callback(callback_url):
             raise ValueError(f"cannot subscribe {callback_url!r} to {collection!r}")
         made = Subscription(collection, callback_url, user, verify_token)
@@ -185,21 +188,21 @@ class SimulatedGlass:
         return made
 
     def subscription(self, user: str, collection: str = "timeline") -> Subscription:
-        """The user's subscription. Raises LookupError where there is none."""
+        """The user's subscription. Raises LookupError if there is none."""
         with self._world.lock:
             return self._user(user).subscriptions[collection]
 
     def notification(
         self,
         user: str,
-        item: Item | str,
+        item: TimelineItem | str,
         action: str = "SHARE",
         operation: str = "INSERT",
         *,
         omit: Sequence[str] = (),
         **override: object,
     ) -> dict[str, Any]:
-        """A ping's body as Mirror writes it. `override` replaces keys or adds some, `omit` leaves some out."""
+        """The body of a ping as Mirror writes it. `override` replaces or adds keys, `omit` removes keys."""
         collection = str(override.get("collection", "timeline"))
         subscription = self.subscription(user, collection)
         form: dict[str, Any] = {
@@ -216,16 +219,16 @@ class SimulatedGlass:
     def ping(
         self,
         user: str,
-        item: Item | str,
+        item: TimelineItem | str,
         action: str = "SHARE",
         operation: str = "INSERT",
         *,
         omit: Sequence[str] = (),
         **override: object,
     ) -> PingResult:
-        """Sends a ping to the user's subscription, again where it isn't acknowledged; see `notification`, `send`.
+        """Sends a ping to the user's subscription, and retries until it is acknowledged; see `notification`, `send`.
 
-        A spoofed one is `ping(..., verifyToken="wrong")`, a duplicate one the same ping once more.
+        `ping(..., verifyToken="wrong")` is a spoofed ping; the same call twice makes a duplicate.
         """
         form = self.notification(user, item, action, operation, omit=omit, **override)
         return self.send(self.subscription(user, form.get("collection", "timeline")).callback_url, form)
@@ -235,13 +238,13 @@ class SimulatedGlass:
         callback_url: str,
         form: Mapping[str, Any] | bytes,
         *,
-        tries: int = glass_ping.TRIES,
-        timeout: float = glass_ping.TIMEOUT,
+        tries: int = TRIES,
+        timeout: float = TIMEOUT,
         stop: threading.Event | None = None,
     ) -> PingResult:
-        """POSTs `form` as JSON (bytes: as they are) until it is acknowledged, `tries` times at most.
+        """POSTs `form` as JSON (bytes unchanged) until it is acknowledged, at most `tries` times.
 
-        Each wait for the other side is at most `timeout` seconds. `stop`, or else the end of the simulation, ends the
-        resending.
+        `timeout` limits each wait for the callback, in seconds. Setting `stop`, or the end of the simulation, ends the
+        retries.
         """
-        return glass_ping.send(callback_url, form, stop or self._stopping, tries=tries, timeout=timeout)
+        return send_ping(callback_url, form, stop or self._stopping, tries=tries, timeout=timeout)
