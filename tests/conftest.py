@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import signal
@@ -32,6 +33,12 @@ BIN = ROOT / "bin"
 # A job that a script starts in the background has SIGINT ignored, and all that it starts inherits that. Ours hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Some thousand processes start here, and most of their time is the compiler's where nothing keeps what it made: the
+# package is compiled once (pytest_configure), and so are the tests, whatever the environment says. No process keeps
+# anything else: a handler that is written anew within a second, at the same length, would be taken for the old one.
+sys.dont_write_bytecode = False
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
 # All servers of the tests are on this machine: where it has a proxy, the tests' own clients must not ask it for them.
 for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[variable]
@@ -40,6 +47,12 @@ for variable in [name for name in os.environ if name.lower().endswith("_proxy")]
 PATIENCE = 60.0
 # What takes longest, by the name of its file: it begins first, so that no other test is waited for in the end.
 LONGEST = ("test_torture.py",)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # once, not by each process that runs tests
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(ROOT / "glassq", quiet=2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
