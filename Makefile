@@ -47,10 +47,11 @@ demo: $(READY) ## the whole way on this machine: simulated Glass users share pho
 	$(missing)
 
 # Tests of real processes wait more than they compute: six at a time on two cores. What failed is run again, alone, and
-# fails the target if it fails then, too: a test that needed that is named in the output, and is to be mended.
+# fails the target if it fails then, too. The last lines name the slowest tests, and those that were run a second time:
+# one that needed it is to be mended.
 test: $(DEV) ## the tests, on real servers and processes on loopback
-	@$(BIN)/python -m pytest -n 6 --dist worksteal $(TEST_ARGS) \
-		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 6 --dist worksteal --durations 10 $(TEST_ARGS) \
+		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --durations 10 $(TEST_ARGS)
 	$(missing)
 
 # apart, as a tracer in every process takes twice the time

@@ -59,6 +59,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """How many tests `make test` had to run twice: what fails in its first run is its second one."""
+    stats = terminalreporter.stats
+    second = config.getoption("lf")
+    if not second and (not config.getoption("durations") or stats.get("failed") or stats.get("error")):
+        return
+    kinds = ("passed", "skipped", "failed", "error") if second else ()
+    ended = {report.nodeid: kind for kind in kinds for report in stats.get(kind, ())}
+    terminalreporter.write_line(f"run a second time: {len(ended)}")
+    for test, kind in ended.items():
+        terminalreporter.write_line(f"  {test}: {kind} then")
+
+
 def pytest_sessionfinish() -> None:
     give_back()
 

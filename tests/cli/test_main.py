@@ -42,7 +42,14 @@ def test_every_command_explains_itself(offline: Cli, name: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["status"], ["buried", "--json"], ["show", "no-such-delivery"], ["kick"], ["put", "-"], ["config", "check"]],
+    [
+        ["status", "--json"],
+        ["buried", "--json"],
+        ["show", "no-such-delivery"],
+        ["kick"],
+        ["put", "-"],
+        ["config", "check"],
+    ],
     ids=" ".join,
 )
 def test_a_forked_process_does_what_one_does_that_is_started(cli: Cli, queue: Queue, arguments: list[str]) -> None:
