@@ -8,7 +8,8 @@ GlassqError
 +-- QueueError              the queue did not do what it was asked
 |   +-- QueueUnavailable    no connection, or it broke; the last command may have happened or not
 |   +-- QueueRefused        the queue lives but takes no job now: draining, out of memory or disk
-|   |   +-- QueueVolatile   it keeps jobs in memory only, those it took a moment ago perhaps too
+|   |   +-- NotDurable      it keeps jobs in memory only, those it took a moment ago perhaps too
+|   +-- SearchIncomplete    a search could not find all jobs
 |   +-- JobTooBig           a job is larger than the queue takes
 |   +-- JobNotFound         no such job, or it is no longer ours
 +-- SpoolError              the spool cannot keep a delivery: full, no disk, not writable
@@ -86,12 +87,25 @@ class QueueRefused(QueueError):
     """The queue lives but takes no job now: draining, or out of memory or disk."""
 
 
-class QueueVolatile(QueueRefused):
+class NotDurable(QueueRefused):
     """The queue keeps jobs in memory only: what it took a moment ago may be gone after a restart."""
 
 
 class JobTooBig(QueueError):
-    """The job is larger than the queue's limit (beanstalkd -z, by default 65,535 bytes)."""
+    """The job is larger than the queue takes."""
+
+
+class SearchIncomplete(QueueError):
+    """Only `found` of the `promised` jobs could be found, among `looked` places: the queue takes no job now."""
+
+    def __init__(self, found: int, promised: int, looked: int) -> None:
+        super().__init__(
+            f"{promised - found} of {promised} jobs were not found: while the queue takes no jobs, their ids can only "
+            f"be searched for ({looked} were looked at); try again when that is mended"
+        )
+        self.found = found
+        self.promised = promised
+        self.looked = looked
 
 
 class JobNotFound(QueueError):

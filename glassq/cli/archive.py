@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from glassq.cli.find import Found
     from glassq.queues import Queue
-    from glassq.queues.base import ScanShort
+    from glassq.queues.beanstalk.protocol import ScanShort
 
 # Beside the ledger's file, where glassq keeps what must not get lost.
 DIRECTORY = "archive"

@@ -16,7 +16,7 @@ from glassq.cli.output import span, until
 from glassq.cli.queues_list import hints_of, look, plan_of
 from glassq.cli.status import stuck_words
 from glassq.delivery import BIG_JOB, MAX_JOB
-from glassq.errors import QueueRefused, QueueUnavailable, QueueVolatile
+from glassq.errors import NotDurable, QueueRefused, QueueUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +79,7 @@ def durability(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
     try:
         before = queue.stats()
         probe = queue.probe()
-    except QueueVolatile as error:
+    except NotDurable as error:
         yield Check("durability", False, str(error), _MEND_DISK)
     except QueueRefused as error:
         if not server.draining:

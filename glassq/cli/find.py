@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from glassq.cli.app import App
     from glassq.ledger import Entry
     from glassq.ledger.reader import LedgerReader
-    from glassq.queues.base import Job, JobStats, Queue, ScanShort
+    from glassq.queues.beanstalk.protocol import Job, JobStats, Queue, ScanShort
 
 # What the ledger says of deliveries that are not over.
 OPEN = ("buried", "retrying")

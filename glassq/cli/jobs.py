@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from glassq.cli.find import Found
     from glassq.queues import Queue
-    from glassq.queues.base import ScanShort
+    from glassq.queues.beanstalk.protocol import ScanShort
 
 AT_ONCE = Pace()
 # What ends a command by default, when an operator or a lost terminal sends it.

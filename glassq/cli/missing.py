@@ -17,7 +17,7 @@ import click
 from glassq.cli.find import ALL_STATES
 from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, JobNotFound
-from glassq.queues.base import JobStats, ScanShort
+from glassq.queues.beanstalk.protocol import JobStats, ScanShort
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from glassq.cli.corrector import Corrector
     from glassq.cli.find import Found
     from glassq.queues import Queue
-    from glassq.queues.base import ScanShort
+    from glassq.queues.beanstalk.protocol import ScanShort
 
 T = TypeVar("T")
 

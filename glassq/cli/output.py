@@ -21,14 +21,14 @@ from rich.table import Table
 
 from glassq.log import escape
 from glassq.mask import masked_text
-from glassq.queues.base import JobStats, ScanShort
+from glassq.queues.beanstalk.protocol import JobStats, ScanShort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.progress import Progress
 
-    from glassq.queues.base import ScanProgress
+    from glassq.queues.beanstalk.protocol import ScanProgress
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import click
 from glassq.cli.find import ALL_STATES, look, our_tubes
 from glassq.cli.output import line, reason
 from glassq.errors import JobNotFound, SettingsError
-from glassq.queues.base import JobStats
+from glassq.queues.beanstalk.protocol import JobStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ from glassq.cli.output import console, line, print_json, print_table, span, tabl
 from glassq.errors import JobNotFound, SettingsError
 from glassq.push.queue_yaml import load
 from glassq.push.request import tube_of
-from glassq.queues.base import DRAINING
+from glassq.queues.beanstalk.protocol import DRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

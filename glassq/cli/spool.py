@@ -12,7 +12,7 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.output import console, facts, print_json, span
-from glassq.errors import JobNotFound, QueueVolatile, SettingsError
+from glassq.errors import JobNotFound, NotDurable, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,7 +132,7 @@ def _durable_put(queue: Queue) -> Callable[[bytes], int]:
             # it is worked already
             return job_id
         if in_memory_only:
-            raise QueueVolatile("beanstalkd keeps jobs in memory only: its binlog failed")
+            raise NotDurable("beanstalkd keeps jobs in memory only: its binlog failed")
         return job_id
 
     return put

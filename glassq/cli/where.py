@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from glassq.cli.app import App
     from glassq.cli.find import Found
     from glassq.queues import Queue
-    from glassq.queues.base import ScanShort
+    from glassq.queues.beanstalk.protocol import ScanShort
 
 # The longest delay or pause that beanstalkd's protocol allows, in seconds: 136 years.
 MAX_SECONDS = (1 << 32) - 1

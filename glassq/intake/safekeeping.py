@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueVolatile, SpoolError
+from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, SpoolError
 from glassq.log import fields, logger
-from glassq.queues.base import DRAINING
+from glassq.queues.beanstalk.protocol import DRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -155,7 +155,7 @@ class Safekeeping:
         if now.draining:
             raise QueueRefused(DRAINING)
         if self._require_durable and not now.durable:
-            raise QueueVolatile("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
+            raise NotDurable("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
         return now
 
     def _check(self) -> None:
@@ -166,10 +166,10 @@ class Safekeeping:
         stands_still = before is not None and now.puts > before.puts and now.records == before.records
         # what failed once is believed only when it has been seen to work, for the server says INSERTED all the time
         if (self._trouble or stands_still) and self._enqueue.probe().file == 0 and self._require_durable:
-            raise QueueVolatile(_VOLATILE)
+            raise NotDurable(_VOLATILE)
         taken = list(self._unproven)
         if not self._on_disk(job_id for job_id, _, _ in islice(reversed(taken), SAMPLE)):
-            raise QueueVolatile(_VOLATILE)
+            raise NotDurable(_VOLATILE)
         for proven in taken:
             # a request's thread that hears of trouble takes them as well
             with suppress(ValueError):
@@ -186,7 +186,7 @@ class Safekeeping:
         """A put out of the spool: only what is seen on disk may leave it. Raises QueueError."""
         job_id = self._enqueue.put(job)
         if self._require_durable and not self._on_disk([job_id]):
-            raise QueueVolatile(_VOLATILE)
+            raise NotDurable(_VOLATILE)
 
     def _keep_unproven(self) -> None:
         """What the queue may have in memory only goes to the spool as well: worked twice rather than not at all."""
@@ -203,7 +203,7 @@ class Safekeeping:
         # every thread with a ping under way notices at the same moment; one of them says so
         with self._noticing:
             first = not self._trouble
-            self._trouble, self._volatile = str(error), isinstance(error, QueueVolatile)
+            self._trouble, self._volatile = str(error), isinstance(error, NotDurable)
             self._spooling(True)
         if first:
             log.error("the queue takes no deliveries: they go to the spool %s", fields(why=error))

@@ -15,8 +15,8 @@ from glassq.errors import (
     JobNotFound,
     JobTooBig,
     NamesUnavailable,
+    NotDurable,
     QueueRefused,
-    QueueVolatile,
     SettingsError,
 )
 from glassq.ledger.names import open_names
@@ -40,7 +40,7 @@ from glassq.push.task_errors import (
     UnknownQueueError,
 )
 from glassq.queues import JobStats, open_queue
-from glassq.queues.base import ScanShort
+from glassq.queues.beanstalk.protocol import ScanShort
 from glassq.routes import TASKS, all_routes
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from glassq.push.queue_yaml import PushQueue
     from glassq.push.task import TaskSpec
     from glassq.queues import Job, Queue
-    from glassq.queues.base import TubeStats
+    from glassq.queues.beanstalk.protocol import TubeStats
     from glassq.settings import Push, Settings
 
 log = logger("glassq.push")
@@ -230,7 +230,7 @@ class Client:
                         errors.append(TaskTooLargeError(_too_large(item)))
                 if self._durable:
                     # nothing is put any more: this may end later than the claim of the names
-                    queue.until(time.monotonic() + PUT_WITHIN)
+                    queue.set_deadline(time.monotonic() + PUT_WITHIN)
                     _check_durable(queue, items)
         except (TransientError, InternalError) as error:
             errors.append(error)
@@ -301,7 +301,7 @@ def _check(tasks: Sequence[TaskSpec]) -> None:
 
 
 def _check_durable(queue: Queue, items: Sequence[_Item]) -> None:
-    """Raises QueueVolatile where the server has stopped writing to disk: it answers INSERTED as before then.
+    """Raises NotDurable where the server has stopped writing to disk: it answers INSERTED as before then.
 
     It never begins again by itself, so the last put speaks for those before it.
     """
@@ -316,7 +316,7 @@ def _check_durable(queue: Queue, items: Sequence[_Item]) -> None:
     if not found.file:
         for item in put:
             item.fate = "unknown"
-        raise QueueVolatile("beanstalkd kept the task in memory only: its binlog failed")
+        raise NotDurable("beanstalkd kept the task in memory only: its binlog failed")
 
 
 def _delete(queue: Queue, job_id: int) -> bool:

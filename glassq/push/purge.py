@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from glassq.ledger.names import Names
     from glassq.queues import Job, Queue
-    from glassq.queues.base import TubeStats, Waiting
+    from glassq.queues.beanstalk.protocol import TubeStats, Waiting
 
 # What is taken, in an order in which little escapes it: what was delayed may be ready meanwhile, and what was worked
 # may lie buried.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from glassq.push.queue_yaml import PushQueue
     from glassq.queues import Job
-    from glassq.queues.base import TubeStats
+    from glassq.queues.beanstalk.protocol import TubeStats
 
 # How long a look may take, in seconds, where nobody says.
 DEADLINE = 10.0

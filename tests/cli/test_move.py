@@ -16,7 +16,7 @@ from glassq.cli.find import look
 from glassq.cli.jobs import Done, whole
 from glassq.delivery import decode, encode
 from glassq.errors import JobNotFound, QueueUnavailable
-from glassq.queues.base import JobStats
+from glassq.queues.beanstalk.protocol import JobStats
 from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
 from tests.conftest import program, wait_for
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.queues import Queue
-    from glassq.queues.base import Job
+    from glassq.queues.beanstalk.protocol import Job
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
 

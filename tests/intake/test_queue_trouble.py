@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import delivery
-from glassq.errors import QueueVolatile
+from glassq.errors import NotDurable
 from tests.conftest import Beanstalkd, wait_for
 from tests.intake.conftest import empty
 from tests.intake.wire import HEALTH, Answer, body, request
@@ -313,7 +313,7 @@ def test_what_was_acknowledged_just_before_the_disk_was_found_failing_is_kept_to
     failing_disk.fail()
     other = failing_disk.queue()
     # somebody else hears of it, and our next pings are told INSERTED
-    with pytest.raises(QueueVolatile):
+    with pytest.raises(NotDurable):
         other.put(b"", tube="other")
     other.close()
     assert [web.ask(PING).status for _ in range(5)] == [200] * 5

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import delivery as envelope
-from glassq.errors import JobTooBig, QueueRefused, QueueVolatile
+from glassq.errors import JobTooBig, NotDurable, QueueRefused
 from glassq.intake.enqueue import Enqueue
 from glassq.intake.safekeeping import SAMPLE, Safekeeping
 from glassq.intake.spool import Spool
@@ -71,7 +71,7 @@ def volatile_for_us(server: FailingDisk) -> None:
     """Its binlog fails, and somebody else has been told so: to us it says INSERTED."""
     server.fail()
     other = server.queue()
-    with pytest.raises(QueueVolatile):
+    with pytest.raises(NotDurable):
         other.put(b"", tube="other")
     other.close()
 

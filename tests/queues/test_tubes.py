@@ -11,7 +11,7 @@ from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from glassq.queues import Queue
-    from glassq.queues.base import Waiting
+    from glassq.queues.beanstalk.protocol import Waiting
     from tests.conftest import Beanstalkd
 
 

@@ -13,7 +13,7 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 
-from glassq.queues.base import ServerStats
+from glassq.queues.beanstalk.protocol import ServerStats
 from glassq.worker.look import Look
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import free_port, wait_for

@@ -13,18 +13,29 @@ import os
 import socket
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import greenstalk
 
-from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable, QueueVolatile
-from glassq.queues.base import DRAINING, Job, JobStats, ScanProgress, ScanShort, ServerStats, TubeStats, Waiting
-from glassq.queues.limited import LimitedSocket
-from glassq.queues.scan import Scan
+from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.queues.beanstalk.limited import LimitedSocket
+from glassq.queues.beanstalk.protocol import (
+    DRAINING,
+    Job,
+    JobStats,
+    ScanProgress,
+    ScanShort,
+    ServerStats,
+    TubeStats,
+    Waiting,
+)
+from glassq.queues.beanstalk.scan import Scan
 from glassq.values import QueueUrl, Tube
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from glassq.queues.base import State
 
 T = TypeVar("T")
 
@@ -36,6 +47,8 @@ _RESERVE_SLACK = 5.0
 # Where a probe is put. Nobody watches it; the delay is a second line of defence, in seconds.
 _PROBE_TUBE = "glassq.probe"
 _PROBE_DELAY = 3600
+IN_MEMORY_ONLY = "beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it"
+WITHOUT_BINLOG = "beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0"
 
 
 class _Client(greenstalk.Client[bytes]):
@@ -76,8 +89,8 @@ _PEEKS: dict[Waiting, Callable[[_Client], greenstalk.Job[bytes]]] = {
 _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
 
 
-class Beanstalk:
-    """One connection to beanstalkd, for one thread of one process. See `glassq.queues.base.Queue`."""
+class BeanstalkConnection:
+    """One connection to beanstalkd, for one thread of one process. See `glassq.queues.beanstalk.protocol`."""
 
     def __init__(
         self, url: str, tube: str, *, ttr: int, connect_timeout: float, timeout: float, require_durable: bool = False
@@ -92,7 +105,7 @@ class Beanstalk:
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._require_durable = require_durable
-        self._over = math.inf
+        self._deadline = math.inf
         self._sock: LimitedSocket | None = None
         self._client: _Client | None = None
         self._using = ""
@@ -100,8 +113,8 @@ class Beanstalk:
         # ids of jobs that are ours on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
 
-    def until(self, over: float) -> None:
-        self._over = over
+    def set_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
 
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
         tube = _checked_tube(tube or self.tube)
@@ -239,7 +252,7 @@ class Beanstalk:
         if sock is not None and (descriptor := sock.detach()) >= 0:
             os.close(descriptor)
 
-    def forsake(self) -> None:
+    def close_inherited(self) -> None:
         # not close(): the thread that was inside the reader at the fork, holding its lock, does not exist here
         if self._sock is not None and (descriptor := self._sock.detach()) >= 0:
             os.close(descriptor)
@@ -270,7 +283,7 @@ class Beanstalk:
         except _REFUSED as error:
             raise QueueRefused(_REFUSALS[type(error)]) from None
         except greenstalk.BuriedError:
-            raise QueueVolatile("beanstalkd kept the job in memory only: its binlog failed") from None
+            raise NotDurable("beanstalkd kept the job in memory only: its binlog failed") from None
         except _BROKEN as error:
             self.close()
             raise QueueUnavailable(f"beanstalkd at {self._where()}: {_words(error)}") from error
@@ -303,7 +316,7 @@ class Beanstalk:
             client = _Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
             self._client, self._using, self._watching = client, self.tube, {self.tube}
             if self._require_durable and int(client.facts(b"stats")["binlog-current-index"]) == 0:
-                raise QueueVolatile("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
+                raise NotDurable(WITHOUT_BINLOG)
         except BaseException:
             # half a greeting is no connection
             self.close()
@@ -327,8 +340,8 @@ class Beanstalk:
         self._sock.limit(min(seconds, self._left()))
 
     def _left(self) -> float:
-        """Seconds until the time given by `until` is over, more than 0. Raises TimeoutError."""
-        left = self._over - time.monotonic()
+        """Seconds until the time given by `set_deadline` is over, more than 0. Raises TimeoutError."""
+        left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         return left
@@ -349,7 +362,7 @@ def _job_stats(found: Mapping[str, str]) -> JobStats:
     return JobStats(
         id=int(found["id"]),
         tube=found["tube"],
-        state=found["state"],
+        state=cast("State", found["state"]),
         age=int(found["age"]),
         delay=int(found["delay"]),
         ttr=int(found["ttr"]),
@@ -390,6 +403,7 @@ def _server_stats(found: Mapping[str, str]) -> ServerStats:
         files=newest - int(found["binlog-oldest-index"]) + 1 if newest else 0,
         newest_file=newest,
         pid=int(found["pid"]),
+        reserved=int(found["current-jobs-reserved"]),
         workers=int(found["current-workers"]),
         max_job=int(found["max-job-size"]),
         jobs=int(found["total-jobs"]),

@@ -6,12 +6,12 @@ from itertools import count, islice, pairwise
 from typing import TYPE_CHECKING, get_args
 
 from glassq.errors import JobNotFound, QueueRefused
-from glassq.queues.base import JobStats, ScanProgress, ScanShort, Waiting
+from glassq.queues.beanstalk.protocol import JobStats, ScanProgress, ScanShort, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from glassq.queues.base import Queue
+    from glassq.queues.beanstalk.protocol import Queue
 
 PROGRESS_EVERY = 2_000
 # A scan that does not know where ids end looks at so many: about 20 s.

@@ -1,0 +1,1 @@
+"""The queue on beanstalkd. Nothing outside this package names one of its commands, counters or files."""
