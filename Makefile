@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
+REWRITTEN := $(VENV)/.rewritten
 export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 # beanstalkd is unpacked here where the system has none (tools/setup-beanstalkd)
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
@@ -35,6 +36,11 @@ $(DEV): $(READY) requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
+# pytest compiles the tests in its own way, which takes longer than many of them: once, not in each of its processes
+$(REWRITTEN): $(DEV) $(wildcard tests/*.py tests/*/*.py)
+	@$(BIN)/python -m pytest --collect-only -qq > /dev/null || true
+	@touch $@
+
 # the last lines of what sets itself up
 missing = @! test -s $(VENV)/missing || { echo "could not be had:"; sed 's/^/  /' $(VENV)/missing; } >&2
 
@@ -47,14 +53,15 @@ demo: $(READY) ## run everything on this machine: simulated Glass users share ph
 	$(missing)
 
 # Tests of real processes wait more than they compute: six at a time on two cores. What failed is run again, alone, and
-# fails the target if it fails then, too: a test that needed that is named in the output, and is to be mended.
-test: $(DEV) ## the tests, on real servers and processes on loopback
-	@$(BIN)/python -m pytest -n 6 --dist worksteal $(TEST_ARGS) \
-		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(TEST_ARGS)
+# fails the target if it fails then, too. The last lines name the slowest tests, and those that were run a second time:
+# one that needed it is to be mended.
+test: $(DEV) $(REWRITTEN) ## the tests, on real servers and processes on loopback
+	@$(BIN)/python -m pytest -n 6 --dist worksteal --durations 10 $(TEST_ARGS) \
+		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --durations 10 $(TEST_ARGS)
 	$(missing)
 
 # apart, as a tracer in every process takes twice the time
-coverage: $(DEV) ## the same, and what they leave out
+coverage: $(DEV) $(REWRITTEN) ## the same, and what they leave out
 	@$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term:skip-covered $(TEST_ARGS)
 
 test-system: $(DEV) ## test package, units and nginx in a container booted with systemd (as root)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -142,6 +143,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 }
 # push/taskqueue.py is called by programs that are not glassq's: for them it is the root.
 READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py")
+_READS = frozenset({"environ", "environb", "getenv"})
 # Setting a variable for a library reads nothing.
 _WRITES = ("setdefault", "__setitem__")
 # What has a connection, a thread or a lock behind it belongs to an object, not to a module.
@@ -160,10 +162,22 @@ def violations(package: Path) -> list[str]:
     found = []
     for path in sorted(package.rglob("*.py")):
         place = path.relative_to(package).as_posix()
-        tree = ast.parse(path.read_text("utf-8"))
+        tree = parsed(path)
         for check in (_rooms, _libraries, _environment, _prints, _loggers, _globals):
             found += [f"{place}: {what}" for what in check(place, tree)]
     return found
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The module's syntax. Each test that writes a module has a path of its own for it."""
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
+def nodes(tree: ast.Module) -> list[ast.AST]:
+    """What `ast.walk` finds, which takes longer than all checks of it."""
+    return list(ast.walk(tree))
 
 
 def room_of(place: str) -> str:
@@ -174,7 +188,7 @@ def room_of(place: str) -> str:
 def imported(place: str, tree: ast.Module) -> Iterator[str]:
     """Full dotted names of all that is imported: for `from a import b` both a and a.b, as b may be a module."""
     package = ["glassq", *place.split("/")[:-1]]
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -207,33 +221,35 @@ def _libraries(place: str, tree: ast.Module) -> Iterator[str]:
 def _environment(place: str, tree: ast.Module) -> Iterator[str]:
     if place.startswith(READS_ENVIRONMENT):
         return
-    written = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in _WRITES}
-    for node in ast.walk(tree):
-        read = isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.environb", "os.getenv")
+    written = {id(node.value) for node in nodes(tree) if isinstance(node, ast.Attribute) and node.attr in _WRITES}
+    for node in nodes(tree):
+        read = isinstance(node, ast.Attribute) and node.attr in _READS and ast.unparse(node.value) == "os"
         if read and id(node) not in written:
             yield "reads the environment"
         names = {alias.name for alias in node.names} if isinstance(node, ast.ImportFrom) and node.module == "os" else ()
-        if {"environ", "environb", "getenv"}.intersection(names):
+        if _READS.intersection(names):
             yield "reads the environment"
 
 
 def _prints(place: str, tree: ast.Module) -> Iterator[str]:
     if place.startswith("programs/"):
         return
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             yield "prints"
 
 
 def _loggers(place: str, tree: ast.Module) -> Iterator[str]:
     """A handler may do anything to Python's loggers; ours are those of log.py."""
-    for node in ast.walk(tree):
-        if place != "log.py" and isinstance(node, ast.Attribute) and ast.unparse(node) == "logging.getLogger":
+    for node in nodes(tree):
+        if place == "log.py" or not isinstance(node, ast.Attribute) or node.attr != "getLogger":
+            continue
+        if ast.unparse(node.value) == "logging":
             yield "takes a logger that handlers can silence"
 
 
 def _globals(_place: str, tree: ast.Module) -> Iterator[str]:
-    if any(isinstance(node, ast.Global) for node in ast.walk(tree)):
+    if any(isinstance(node, ast.Global) for node in nodes(tree)):
         yield "rebinds a global"
     containers = set()
     for node in tree.body:
@@ -244,13 +260,13 @@ def _globals(_place: str, tree: ast.Module) -> Iterator[str]:
             containers |= names
         if isinstance(node.value, ast.Call) and ast.unparse(node.value.func).rpartition(".")[2] in _STATEFUL:
             yield f"keeps {', '.join(names)} for the whole process"
-    for name in sorted(containers & set(_changed(tree))):
+    for name in sorted(containers.intersection(_changed(tree))) if containers else ():
         yield f"changes the global {name}"
 
 
 def _changed(tree: ast.Module) -> Iterator[str]:
     """Names of containers that something writes into."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
             yield ast.unparse(node.value)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES:
@@ -266,7 +282,7 @@ def circles(package: Path) -> list[list[str]]:
     modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
     graph: dict[str, set[str]] = {}
     for name, path in modules.items():
-        found = set(imported(path.relative_to(package).as_posix(), ast.parse(path.read_text("utf-8")))) & modules.keys()
+        found = set(imported(path.relative_to(package).as_posix(), parsed(path))) & modules.keys()
         if path.name == "__init__.py":
             found = {other for other in found if not other.startswith(f"{name}.")}
         graph[name] = found - {name}

@@ -10,7 +10,7 @@ import pytest
 
 from glassq.cli import main as cli_main
 from glassq.errors import JobNotFound, QueueUnavailable
-from glassq.queues import scan
+from glassq.queues.beanstalk import scan
 from tests.cli.conftest import a_delivery, put, put_bytes
 from tests.conftest import wait_for
 
