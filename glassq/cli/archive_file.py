@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import msgspec
 
-from glassq.cli.output import moment
 from glassq.delivery import as_valid_utf8
 from glassq.errors import UnreadableText
 from glassq.files import decode
+from glassq.operations.words import moment
 from glassq.values import Tube
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glassq.cli.app import App, as_json, examples, pass_app
-from glassq.cli.output import console, print_json, print_table, span, table
+from glassq.cli.output import console, print_json, print_table, table
 from glassq.cli.where import Where, filters, lying
+from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from glassq.cli.find import Found

@@ -17,7 +17,8 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from glassq.cli.app import App
-from glassq.cli.output import line, reason
+from glassq.cli.output import line
+from glassq.operations.words import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,9 +11,10 @@ from glassq.cli.completion import buried_ids
 from glassq.cli.corrector import corrector
 from glassq.cli.jobs import Bulk, Done, act, check_choice, each_found, limit, number, refused, report
 from glassq.cli.missing import surely_missing
-from glassq.cli.output import confirm, line, span
+from glassq.cli.output import confirm, line
 from glassq.cli.where import Where, filters, nothing
 from glassq.errors import SettingsError
+from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

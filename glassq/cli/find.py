@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.output import jobs_of, line, moment, reason, warn_short
+from glassq.cli.output import jobs_of, line, warn_short
 from glassq.delivery import Delivery, decode
 from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
 from glassq.mask import masked_text
+from glassq.operations.words import moment, reason
 from glassq.push.request import tube_of
 from glassq.values import Tube
 

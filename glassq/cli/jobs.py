@@ -13,10 +13,11 @@ import click
 from glassq.cli.app import App, as_json, dry_run, examples, pass_app, yes
 from glassq.cli.completion import buried_ids
 from glassq.cli.find import Finder, is_ours, look
-from glassq.cli.output import confirm, console, each_of, line, print_json, short_words, span
+from glassq.cli.output import confirm, console, each_of, line, print_json, short_words
 from glassq.cli.pace import Canary, Pace, per_second, stopped
 from glassq.cli.where import Where, filters, lying, nothing, seconds
 from glassq.errors import JobNotFound
+from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -76,6 +76,12 @@ EXITS: list[tuple[type[Exception], int, str]] = [
     (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? ({check})"),
     (errors.QueueRefused, 75, "; try again when that is mended"),
     (errors.Retry, 75, "; try again later"),
+    (errors.InvalidRequest, 2, ""),
+    (errors.Ambiguous, 2, ""),
+    (errors.NotFound, 1, ""),
+    (errors.Conflict, 1, ""),
+    (errors.Unsupported, 1, ""),
+    (errors.Stopped, 130, ""),
     (errors.GlassqError, 1, ""),
 ]
 
@@ -163,8 +169,18 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except errors.GlassqError as error:
-        code, hint = next((code, hint) for kind, code, hint in EXITS if isinstance(error, kind))
-        hint = hint.format(check=app.command("config check"))
-        click.echo(f"glassq: {log.escape(str(error))}{hint}", err=True)
-        return code
+        return _failed(app, error)
     return result if isinstance(result, int) else 0
+
+
+def _failed(app: App, error: errors.GlassqError) -> int:
+    """Says what went wrong, and what to do next; returns the exit code."""
+    code, hint = next((code, hint) for kind, code, hint in EXITS if isinstance(error, kind))
+    if isinstance(error, errors.Stopped):
+        # the operator knows, and what was done has been told
+        return code
+    hint = hint.format(check=app.command("config check"))
+    click.echo(f"glassq: {log.escape(app.adapt(str(error)))}{hint}", err=True)
+    for candidate in error.candidates if isinstance(error, errors.Ambiguous) else ():
+        click.echo(f"  {log.escape(candidate)}", err=True)
+    return code

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.find import ALL_STATES, look, our_tubes
-from glassq.cli.output import line, reason
+from glassq.cli.output import line
 from glassq.errors import JobNotFound, SettingsError
+from glassq.operations.words import reason
 from glassq.queues.beanstalk.protocol import JobStats
 
 if TYPE_CHECKING:

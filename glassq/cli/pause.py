@@ -11,8 +11,9 @@ import msgspec
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.find import checked_tube, is_ours, our_tubes
-from glassq.cli.output import line, print_json, span
+from glassq.cli.output import line, print_json
 from glassq.cli.where import MAX_SECONDS, whole_seconds
+from glassq.operations.words import span
 from glassq.push.request import tube_of
 from glassq.queues import open_queue
 from glassq.values import Tube

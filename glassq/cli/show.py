@@ -13,10 +13,11 @@ import msgspec
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.completion import buried_ids
 from glassq.cli.find import OPEN, Finder, ambiguous, checked_prefix, fate, is_job_id
-from glassq.cli.output import console, facts, line, moment, print_json, reason, span
+from glassq.cli.output import console, facts, line, print_json
 from glassq.errors import JobNotFound, SettingsError
 from glassq.log import escape
 from glassq.mask import masked_body, masked_text
+from glassq.operations.words import moment, reason, span
 
 if TYPE_CHECKING:
     from rich.console import Console

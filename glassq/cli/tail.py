@@ -16,9 +16,10 @@ from rich.text import Text
 
 from glassq.cli import completion
 from glassq.cli.app import App, pass_app
-from glassq.cli.output import console, line, print_json_line, reason, span
+from glassq.cli.output import console, line, print_json_line
 from glassq.errors import SettingsError
 from glassq.mask import masked_text
+from glassq.operations.words import reason, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
