@@ -16,6 +16,14 @@ def name() -> str:
         return "localhost"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether the name or address is one that no other machine can reach."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def is_own(host: str) -> bool:
     """Whether `host`, a name or an address as in a URL, is this machine: loopback, localhost, its name or addresses.
 

@@ -69,7 +69,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "settings": frozenset({"errors", "files", "mistakes", "values"}),
     "in_effect": frozenset({"log", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
-    "queues": frozenset({"errors", "settings", "values"}),
+    "queues": frozenset({"errors", "host", "settings", "values"}),
     "sources": frozenset({"errors", "settings"}),
     "ledger": frozenset({"backoff", "errors", "log", "settings", "values"}),
     "startcheck": frozenset({"errors", "log"}),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.cli.binlog import missing_files
 from glassq.cli.checks import Check
 from glassq.cli.missing import find_missing
 from glassq.errors import SettingsError
 from glassq.ledger.url import file_of
 from glassq.push.request import SOURCE
+from glassq.queues.beanstalk.binlog import missing_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import glassq
-from glassq.cli.binlog import options_of
 from glassq.cli.checks import Check, is_loopback, mount, nearest
 from glassq.cli.systemd import ask
 from glassq.errors import EX_CONFIG, SettingsError
+from glassq.queues.beanstalk.binlog import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -74,7 +74,7 @@ def tubes(context: click.Context, _: click.Parameter, incomplete: str) -> list[C
         from glassq.cli.find import our_tubes
 
         with app.queue() as queue:
-            queue.until(time.monotonic() + PATIENCE)
+            queue.set_deadline(time.monotonic() + PATIENCE)
             return [CompletionItem(name) for name in our_tubes(queue) if name.startswith(incomplete)]
 
     return _in_time(context, look)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.binlog import missing_files
 from glassq.cli.find import is_ours, unworked
 from glassq.cli.missing import Missing, find_missing, may_be_missing
 from glassq.cli.not_in_effect import not_in_effect
@@ -17,6 +16,7 @@ from glassq.cli.output import console, facts, line, print_json, print_table, tab
 from glassq.cli.spool import open_spool
 from glassq.errors import GlassqError, QueueUnavailable, SettingsError
 from glassq.operations.words import span
+from glassq.queues.beanstalk.binlog import missing_files
 from glassq.queues.beanstalk.protocol import DRAINING
 
 if TYPE_CHECKING:

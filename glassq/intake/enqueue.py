@@ -63,7 +63,7 @@ class Enqueue:
         return self._on(self._connect(), command, over)
 
     def _on(self, queue: Queue, command: Callable[[Queue], T], over: float) -> T:
-        queue.until(over)
+        queue.set_deadline(over)
         try:
             result = command(queue)
         except (JobNotFound, JobTooBig):

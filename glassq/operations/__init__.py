@@ -37,14 +37,13 @@ if TYPE_CHECKING:
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector
     from glassq.settings import Ledger as LedgerSettings
-    from glassq.settings import Queue as QueueSettings
     from glassq.settings import Settings
 
 
-def _connect(settings: QueueSettings) -> Inspector:
-    from glassq.queues import open_inspector  # type: ignore[attr-defined]
+def _connect(settings: Settings) -> Inspector:
+    from glassq.queues import open_inspector
 
-    return open_inspector(settings)  # type: ignore[no-any-return]
+    return open_inspector(settings)
 
 
 def _open_ledger(settings: LedgerSettings) -> LedgerReader:
@@ -62,7 +61,7 @@ class Operations:
         settings: Settings,
         *,
         actor: str,
-        connect: Callable[[QueueSettings], Inspector] = _connect,
+        connect: Callable[[Settings], Inspector] = _connect,
         open_ledger: Callable[[LedgerSettings], LedgerReader] = _open_ledger,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -80,7 +79,7 @@ class Operations:
 
     def queue(self) -> closing[Inspector]:
         """`with operations.queue() as queue:`; it connects at its first call."""
-        return closing(self._connect(self.settings.queue))
+        return closing(self._connect(self.settings))
 
     def ledger(self) -> LedgerReader:
         """`with operations.ledger() as ledger:`. Raises SettingsError where it is there and cannot be read."""

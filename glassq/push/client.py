@@ -230,7 +230,7 @@ class Client:
                         errors.append(TaskTooLargeError(_too_large(item)))
                 if self._durable:
                     # nothing is put any more: this may end later than the claim of the names
-                    queue.until(time.monotonic() + PUT_WITHIN)
+                    queue.set_deadline(time.monotonic() + PUT_WITHIN)
                     _check_durable(queue, items)
         except (TransientError, InternalError) as error:
             errors.append(error)

@@ -43,7 +43,7 @@ class Connections:
         idle = self._take()
         queue = idle[1] if idle else self._connect()
         try:
-            queue.until(over)
+            queue.set_deadline(over)
             if idle is None or time.monotonic() - idle[0] > IDLE:
                 _try_out(queue, again=idle is not None)
             yield queue
@@ -73,7 +73,7 @@ class Connections:
         if self._pid != os.getpid():
             inherited, self._idle, self._pid = self._idle, deque(), os.getpid()
             for _, queue in inherited:
-                queue.forsake()
+                queue.close_inherited()
         try:
             return self._idle.pop()
         except IndexError:

@@ -1,28 +1,67 @@
-"""Where deliveries wait. `open_queue` is the one place that knows which URL means which queue."""
+"""Where deliveries wait. This is the one place that knows which URL means which engine."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.queues.beanstalk.connection import Beanstalk
+from glassq.queues.base import Inspector, Producer, Receiver
+from glassq.queues.beanstalk.connection import BeanstalkConnection
+from glassq.queues.beanstalk.inspector import BeanstalkInspector
+from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.queues.beanstalk.protocol import Job, JobStats, Queue, ServerStats, TubeStats
+from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 
 if TYPE_CHECKING:
     from glassq.settings import Queue as QueueSettings
+    from glassq.settings import Settings
 
-__all__ = ["Job", "JobStats", "Queue", "ServerStats", "TubeStats", "open_queue"]
+__all__ = [
+    "Inspector",
+    "Job",
+    "JobStats",
+    "Producer",
+    "Queue",
+    "Receiver",
+    "ServerStats",
+    "TubeStats",
+    "open_inspector",
+    "open_producer",
+    "open_queue",
+    "open_receiver",
+]
+
+
+def open_producer(settings: Settings) -> Producer:
+    """What puts deliveries. It connects where it is needed, and serves all threads, before and after a fork."""
+    durable = settings.intake.require_durable
+    return BeanstalkProducer(lambda: _connection(settings, require_durable=durable), require_durable=durable)
+
+
+def open_receiver(settings: Settings) -> Receiver:
+    """What works jobs: one connection for one thread. It connects at its first call, and again after it broke."""
+    return BeanstalkReceiver(_connection(settings))
+
+
+def open_inspector(settings: Settings) -> Inspector:
+    """What looks at jobs and decides on them, on one connection. It connects like a receiver."""
+    # It uses no tube of ours: asking for one would make it, and a paused tube that does not exist must be told apart.
+    return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url)
+
+
+def _connection(settings: Settings, *, tube: str = "", require_durable: bool = False) -> BeanstalkConnection:
+    return BeanstalkConnection(
+        settings.queue.url,
+        tube or settings.queue.tube,
+        ttr=settings.lease,
+        connect_timeout=settings.queue.connect_timeout,
+        timeout=settings.queue.timeout,
+        require_durable=require_durable,
+    )
 
 
 def open_queue(settings: QueueSettings, *, lease: int = 0, require_durable: bool = False) -> Queue:
-    """The queue of the settings. It connects at its first command, and again after a connection broke.
-
-    `lease` is how long a job that is put here is its consumer's, in whole seconds (`Settings.lease`); at least the
-    settings' ttr.
-
-    One queue object is one connection: it belongs to one thread of one process, and is made after a fork.
-    With `require_durable` it refuses to work with a server that does not write to disk.
-    """
-    return Beanstalk(
+    """The connection itself, for what is not yet asked by intent."""
+    return BeanstalkConnection(
         settings.url,
         settings.tube,
         ttr=max(lease, int(settings.ttr)),

@@ -77,8 +77,9 @@ class Reservation:
 class Job:
     """A job as it lies in the queue. Times are in seconds.
 
-    `age` counts from its put; `time_left` runs until a delayed job is ready, or until a lease ends. `losses` and
-    `kicked` are those of a Reservation. `counters` is what the engine counts of it, for people.
+    `age` counts from its put; `time_left` runs until a delayed job is ready, or until a lease ends. `ready_for` is how
+    long a ready job has been ready, None where the engine cannot tell. `losses`, `kicked` and `durable` are those of a
+    Reservation. `counters` is what the engine counts of it, for people.
     """
 
     ref: str
@@ -87,8 +88,10 @@ class Job:
     body: bytes
     age: float
     time_left: float = 0.0
+    ready_for: float | None = None
     losses: int = 0
     kicked: bool = False
+    durable: bool = True
     counters: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -264,8 +267,11 @@ class Inspector(Protocol):
     def status(self) -> EngineStatus:
         """The engine as a whole."""
 
-    def facts(self, *, thorough: bool = False) -> Iterator[Fact]:
-        """What is to be known of the engine: what is wrong alone, by cheap questions; with `thorough`, everything."""
+    def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
+        """What is wrong with the engine, by cheap questions; with `thorough`, everything that is worth a line.
+
+        `tubes` are ours, `job_size` is the largest job that we put, in bytes. Raises QueueError.
+        """
 
     def explain(self, error: QueueError) -> Fact:
         """What to do about an error that the engine's calls raised."""

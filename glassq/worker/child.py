@@ -118,7 +118,7 @@ def _watch_forks(queue: Queue) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
 
     def disown() -> None:
-        queue.forsake()
+        queue.close_inherited()
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
         faulthandler.unregister(signal.SIGUSR2)

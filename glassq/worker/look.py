@@ -47,7 +47,7 @@ class Look:
     def __call__(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
         """The gauges, each with its numbers. Never raises QueueError."""
         looked = {_CHILDREN: self._children()}
-        self._queue.until(time.monotonic() + PATIENCE)
+        self._queue.set_deadline(time.monotonic() + PATIENCE)
         # a connection that broke while it lay idle shows only now
         for _ in range(2):
             with suppress(QueueError):

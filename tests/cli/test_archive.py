@@ -19,7 +19,7 @@ from glassq.cli.jobs import number
 from glassq.delivery import decode, encode
 from glassq.ledger.reader import LedgerReader
 from glassq.queues import JobStats
-from glassq.queues.beanstalk.connection import Beanstalk
+from glassq.queues.beanstalk.connection import BeanstalkConnection
 from tests.cli.conftest import NASTY, a_delivery, put
 from tests.conftest import program, wait_for
 
@@ -341,9 +341,9 @@ STEPS = [
     (Path, "rename", 0),
     (archive_file, "_sync", 0),
     (archive_file, "read", 0),
-    (Beanstalk, "peek", 4),
-    (Beanstalk, "delete", 1),
-    (Beanstalk, "delete", 2),
+    (BeanstalkConnection, "peek", 4),
+    (BeanstalkConnection, "delete", 1),
+    (BeanstalkConnection, "delete", 2),
 ]
 
 
@@ -382,7 +382,7 @@ def test_a_restore_that_is_interrupted_goes_on_with_the_same_command(
     told = a_few(queue)
     file = archived(cli)
     # the first put is that of the probe
-    with dying(monkeypatch, Beanstalk, name, 1 + (name == "put")):
+    with dying(monkeypatch, BeanstalkConnection, name, 1 + (name == "put")):
         assert run(cli, "restore", str(file), "--yes") == 130
     assert "interrupted: 1 of 3 are restored" in capfd.readouterr().out
     assert run(cli, "restore", str(file), "--yes") == 0

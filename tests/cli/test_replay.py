@@ -21,7 +21,7 @@ from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
 from glassq.push.request import Request
 from glassq.queues import JobStats
-from glassq.queues.beanstalk.connection import Beanstalk
+from glassq.queues.beanstalk.connection import BeanstalkConnection
 from tests.cli.conftest import NASTY, a_delivery, put
 from tests.conftest import wait_for
 
@@ -250,7 +250,7 @@ def test_an_interrupt_says_how_far_it_was_and_the_same_command_goes_on(
 ) -> None:
     told = [ago(60 - number) for number in range(5)]
     over(cli, *told)
-    real, puts = Beanstalk.put, []
+    real, puts = BeanstalkConnection.put, []
 
     def interrupted(*arguments: Any, **named: Any) -> int:
         puts.append(1)
@@ -260,7 +260,7 @@ def test_an_interrupt_says_how_far_it_was_and_the_same_command_goes_on(
 
     command = ["--config", str(cli.file), "replay", "--state", "done", "--yes"]
     with monkeypatch.context() as patched:
-        patched.setattr(Beanstalk, "put", interrupted)
+        patched.setattr(BeanstalkConnection, "put", interrupted)
         assert cli_main.main(command) == 130
     assert "interrupted: 2 of 5 were looked at; the same command goes on with the rest" in capfd.readouterr().out
     assert cli_main.main(command) == 0

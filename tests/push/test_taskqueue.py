@@ -21,7 +21,7 @@ from glassq.push.client import Client
 from glassq.push.request import Request, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.push.taskqueue import Queue, Task, TaskRetryOptions
-from glassq.queues.beanstalk.connection import Beanstalk
+from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.settings import Intake, Push, Settings
 from glassq.settings import Queue as QueueSettings
 from glassq.values import TargetUrl
@@ -72,7 +72,7 @@ def default(client: Client) -> Queue:
 
 def take(server: Beanstalkd, tube: str = TUBE) -> list[Delivery]:
     """All that is ready in this tube, oldest first, deleted."""
-    queue = Beanstalk(server.url, tube, ttr=60, connect_timeout=1, timeout=2)
+    queue = BeanstalkConnection(server.url, tube, ttr=60, connect_timeout=1, timeout=2)
     found = []
     while (job := queue.reserve(0)) is not None:
         found.append(decode(job.body))
@@ -275,7 +275,7 @@ def test_a_large_task_needs_a_server_that_takes_it(tmp_path: Path, settings: Set
     small.stop()
 
 
-class Troubled(Beanstalk):
+class Troubled(BeanstalkConnection):
     """Puts, and loses the answer to every put of a payload that asks for it."""
 
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
@@ -328,7 +328,7 @@ def test_a_task_whose_answer_was_lost_keeps_its_name_claimed_and_one_that_was_re
     client.close()
 
 
-class Quick(Beanstalk):
+class Quick(BeanstalkConnection):
     """A job is worked before its adder can look at it."""
 
     worked = False
@@ -340,7 +340,7 @@ class Quick(Beanstalk):
         return super().stats_job(job_id)
 
 
-class Forgetful(Beanstalk):
+class Forgetful(BeanstalkConnection):
     """Its server has stopped writing to disk."""
 
     def stats_job(self, job_id: int) -> JobStats:
@@ -353,7 +353,7 @@ class QuickAndForgetful(Quick, Forgetful):
 
 @pytest.mark.parametrize("kind", [Forgetful, QuickAndForgetful])
 def test_what_was_put_after_the_binlog_failed_is_not_confirmed(
-    server: Beanstalkd, settings: Settings, tmp_path: Path, kind: type[Beanstalk]
+    server: Beanstalkd, settings: Settings, tmp_path: Path, kind: type[BeanstalkConnection]
 ) -> None:
     client = Client(settings, connect=lambda: kind(server.url, "glassq", ttr=60, connect_timeout=1, timeout=2))
     task = Task(name="a")

@@ -40,7 +40,7 @@ ADDER = textwrap.dedent(
     from glassq.ledger.schema import parse_url
     from glassq.push import taskqueue
     from glassq.push.client import Client
-    from glassq.queues.beanstalk.connection import Beanstalk
+    from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.settings import Push, Settings
     from glassq.values import TargetUrl
 
@@ -51,7 +51,7 @@ ADDER = textwrap.dedent(
         if word == wait:
             sys.stdin.readline()
 
-    class Stopping(Beanstalk):
+    class Stopping(BeanstalkConnection):
         def put(self, body, **more):
             stop("before")
             job = super().put(body, **more)

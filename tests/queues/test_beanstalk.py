@@ -11,7 +11,7 @@ import pytest
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues import Job, JobStats, open_queue
 from glassq.queues.beanstalk import scan
-from glassq.queues.beanstalk.connection import Beanstalk
+from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.protocol import ScanShort
 from glassq.settings import Duration, QueueUrl
 from glassq.settings import Queue as QueueSettings
@@ -485,7 +485,7 @@ def test_a_bad_tube_name_is_refused_before_anything_is_sent(name: str) -> None:
                 act()
         assert server.received == []
     with pytest.raises(QueueError, match="bad tube name"):
-        Beanstalk("beanstalk://127.0.0.1:1", name, ttr=5, connect_timeout=1, timeout=1)
+        BeanstalkConnection("beanstalk://127.0.0.1:1", name, ttr=5, connect_timeout=1, timeout=1)
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 32, 1.5, True, "1", "1\r\ndelete 1", None])
@@ -500,7 +500,7 @@ def test_a_bad_number_is_refused_before_anything_is_sent(number: int) -> None:
             queue.reserve(number)
         assert server.received == []
     with pytest.raises(QueueError, match="bad ttr"):
-        Beanstalk("beanstalk://127.0.0.1:1", "glassq", ttr=number, connect_timeout=1, timeout=1)
+        BeanstalkConnection("beanstalk://127.0.0.1:1", "glassq", ttr=number, connect_timeout=1, timeout=1)
 
 
 @pytest.mark.parametrize("job_id", [-1, 1 << 64, 1.5, True, "1", "1\r\nput 0 0 9 0", None])

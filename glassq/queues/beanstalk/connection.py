@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import greenstalk
 
@@ -35,6 +35,8 @@ from glassq.values import QueueUrl, Tube
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from glassq.queues.base import State
+
 T = TypeVar("T")
 
 _PRIORITY = 1 << 16
@@ -45,6 +47,8 @@ _RESERVE_SLACK = 5.0
 # Where a probe is put. Nobody watches it; the delay is a second line of defence, in seconds.
 _PROBE_TUBE = "glassq.probe"
 _PROBE_DELAY = 3600
+IN_MEMORY_ONLY = "beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it"
+WITHOUT_BINLOG = "beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0"
 
 
 class _Client(greenstalk.Client[bytes]):
@@ -85,8 +89,8 @@ _PEEKS: dict[Waiting, Callable[[_Client], greenstalk.Job[bytes]]] = {
 _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
 
 
-class Beanstalk:
-    """One connection to beanstalkd, for one thread of one process. See `glassq.queues.beanstalk.protocol.Queue`."""
+class BeanstalkConnection:
+    """One connection to beanstalkd, for one thread of one process. See `glassq.queues.beanstalk.protocol`."""
 
     def __init__(
         self, url: str, tube: str, *, ttr: int, connect_timeout: float, timeout: float, require_durable: bool = False
@@ -101,7 +105,7 @@ class Beanstalk:
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._require_durable = require_durable
-        self._over = math.inf
+        self._deadline = math.inf
         self._sock: LimitedSocket | None = None
         self._client: _Client | None = None
         self._using = ""
@@ -109,8 +113,8 @@ class Beanstalk:
         # ids of jobs that are ours on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
 
-    def until(self, over: float) -> None:
-        self._over = over
+    def set_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
 
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
         tube = _checked_tube(tube or self.tube)
@@ -248,7 +252,7 @@ class Beanstalk:
         if sock is not None and (descriptor := sock.detach()) >= 0:
             os.close(descriptor)
 
-    def forsake(self) -> None:
+    def close_inherited(self) -> None:
         # not close(): the thread that was inside the reader at the fork, holding its lock, does not exist here
         if self._sock is not None and (descriptor := self._sock.detach()) >= 0:
             os.close(descriptor)
@@ -312,7 +316,7 @@ class Beanstalk:
             client = _Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
             self._client, self._using, self._watching = client, self.tube, {self.tube}
             if self._require_durable and int(client.facts(b"stats")["binlog-current-index"]) == 0:
-                raise NotDurable("beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0")
+                raise NotDurable(WITHOUT_BINLOG)
         except BaseException:
             # half a greeting is no connection
             self.close()
@@ -336,8 +340,8 @@ class Beanstalk:
         self._sock.limit(min(seconds, self._left()))
 
     def _left(self) -> float:
-        """Seconds until the time given by `until` is over, more than 0. Raises TimeoutError."""
-        left = self._over - time.monotonic()
+        """Seconds until the time given by `set_deadline` is over, more than 0. Raises TimeoutError."""
+        left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         return left
@@ -358,7 +362,7 @@ def _job_stats(found: Mapping[str, str]) -> JobStats:
     return JobStats(
         id=int(found["id"]),
         tube=found["tube"],
-        state=found["state"],
+        state=cast("State", found["state"]),
         age=int(found["age"]),
         delay=int(found["delay"]),
         ttr=int(found["ttr"]),
@@ -399,6 +403,7 @@ def _server_stats(found: Mapping[str, str]) -> ServerStats:
         files=newest - int(found["binlog-oldest-index"]) + 1 if newest else 0,
         newest_file=newest,
         pid=int(found["pid"]),
+        reserved=int(found["current-jobs-reserved"]),
         workers=int(found["current-workers"]),
         max_job=int(found["max-job-size"]),
         jobs=int(found["total-jobs"]),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from glassq.queues.base import State, WaitingState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# What a job is while nobody has reserved it.
-Waiting = Literal["ready", "delayed", "buried"]
+Waiting = WaitingState
+
+# The longest delay or pause that the protocol allows, in seconds: 136 years.
+MAX_SECONDS = (1 << 32) - 1
 
 # What people are told of a server that takes no jobs any more.
 DRAINING = "beanstalkd is draining: it takes no jobs until it is restarted"
@@ -44,7 +48,7 @@ class JobStats:
 
     id: int
     tube: str
-    state: str
+    state: State
     age: int
     delay: int
     ttr: int
@@ -64,6 +68,11 @@ class JobStats:
         counter, so what is missing was lost.
         """
         return max(0, self.reserves - 1 - self.releases - self.buries)
+
+    @property
+    def lost_before(self) -> int:
+        """The same of a job that nobody has reserved now."""
+        return max(0, self.reserves - self.releases - self.buries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +95,9 @@ class ServerStats:
     `durable` says whether it was started to write to disk. `puts` and `records` count puts and binlog records since it
     started: where the one grows and the other stands still, nothing is written any more. `files` is how many binlog
     files there are, `newest_file` the number of the last one (0: it has none). `pid` is the server's process on its
-    machine. `workers` are the connections that have reserved so far and are still there; each of ours holds one
-    job at a time. `max_job` is the largest job it takes, in bytes; `jobs` is how many it has taken since it started.
+    machine. `reserved` is how many jobs are reserved now, in all tubes. `workers` are the connections that have
+    reserved so far and are still there; each of ours holds one job at a time. `max_job` is the largest job it takes, in
+    bytes; `jobs` is how many it has taken since it started.
     """
 
     id: str
@@ -104,6 +114,7 @@ class ServerStats:
     jobs: int
     newest_file: int = 0
     pid: int = 0
+    reserved: int = 0
 
 
 class Queue(Protocol):
@@ -117,8 +128,8 @@ class Queue(Protocol):
     def tube(self) -> str:
         """The tube that put, reserve and first look at."""
 
-    def until(self, over: float) -> None:
-        """From now on no call goes on past `over` (time.monotonic()): it raises QueueUnavailable then."""
+    def set_deadline(self, deadline: float) -> None:
+        """From now on no call goes on past `deadline` (time.monotonic()): it raises QueueUnavailable then."""
 
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
         """Keeps a job and returns its id. `delay` is in whole seconds.
@@ -209,5 +220,5 @@ class Queue(Protocol):
     def close(self) -> None:
         """Closes the connection; what is reserved becomes ready at once."""
 
-    def forsake(self) -> None:
+    def close_inherited(self) -> None:
         """Called in a process forked from ours: lets go of our connection, which would keep what we reserved."""

@@ -1,7 +1,7 @@
 """Whether the files that beanstalkd writes are still where it believes them to be.
 
-It never looks: while its directory is removed it answers INSERTED as ever, and everything is gone at its next restart.
-So the process itself is looked at (proc(5)), where it runs on this machine and this user may.
+beanstalkd never looks: while its directory is removed it answers INSERTED as before, and everything is gone at its next
+restart. So this looks at the process itself (proc(5)), where it runs on this machine and this user may.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from glassq.cli.checks import is_loopback
+from glassq import host
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue, ServerStats
+    from glassq.queues.beanstalk.protocol import Queue, ServerStats
 
 # To the names of files that are removed the kernel adds this.
 _REMOVED = " (deleted)"
 
 
-def missing_files(queue: Queue, url: str) -> str:
+def missing_files(connection: Queue, url: str) -> str:
     """What is wrong with the binlog's files, in words; "" where nothing is, or nothing can be seen of them."""
-    host = urlsplit(url).hostname
-    if host and not is_loopback(host):
+    name = urlsplit(url).hostname
+    if name and not host.is_own(name):
         return ""
-    server = queue.stats()
+    server = connection.stats()
     if not (problem := _problem(server)):
         return ""
-    # between its word and our look it may have begun a file, or removed one
-    again = queue.stats()
+    # Between its answer and our look it may have begun a file, or removed one.
+    again = connection.stats()
     return problem if again.newest_file == server.newest_file and again.files == server.files else _problem(again)
 
 
@@ -45,7 +45,7 @@ def _problem(server: ServerStats) -> str:
     except FileNotFoundError:
         return f"{given}, the directory that beanstalkd writes to, is gone" if process.is_dir() else ""
     except OSError:
-        # another user's process, or directory
+        # It is another user's process, or directory.
         return ""
     numbers = range(server.newest_file - server.files + 1, server.newest_file + 1)
     gone = [name for number in numbers if (name := f"binlog.{number}") not in there]

@@ -1,0 +1,77 @@
+"""Connections lent to threads, before and after a fork."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from glassq.errors import JobNotFound, JobTooBig, QueueUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from glassq.queues.beanstalk.connection import BeanstalkConnection
+
+# A new connection, and one that lay idle for longer than this (in seconds), is tried before it is lent: when a put
+# breaks a connection, nobody can say whether the put happened.
+IDLE = 1.0
+
+
+class ConnectionPool:
+    """As many connections as are in use at once; each is lent to one thread at a time, in the process that made it."""
+
+    def __init__(self, connect: Callable[[], BeanstalkConnection]) -> None:
+        """`connect` makes an unconnected connection."""
+        self._connect = connect
+        # The one used last is the likeliest to live. Beside each stands when that was, on time.monotonic().
+        self._idle: deque[tuple[float, BeanstalkConnection]] = deque()
+        self._pid = os.getpid()
+
+    @contextmanager
+    def lend(self, deadline: float) -> Iterator[BeanstalkConnection]:
+        """A connection whose calls end by `deadline` (time.monotonic()). Raises QueueError."""
+        idle = self._take()
+        connection = idle[1] if idle else self._connect()
+        try:
+            connection.set_deadline(deadline)
+            if idle is None or time.monotonic() - idle[0] > IDLE:
+                _try_out(connection, again=idle is not None)
+            yield connection
+        except (JobNotFound, JobTooBig):
+            self._give_back(connection)
+            raise
+        except BaseException:
+            connection.close()
+            raise
+        self._give_back(connection)
+
+    def close(self) -> None:
+        """Closes the connections that nobody uses now; more are made where they are needed."""
+        while (idle := self._take()) is not None:
+            idle[1].close()
+
+    def _give_back(self, connection: BeanstalkConnection) -> None:
+        self._idle.append((time.monotonic(), connection))
+
+    def _take(self) -> tuple[float, BeanstalkConnection] | None:
+        if self._pid != os.getpid():
+            inherited, self._idle, self._pid = self._idle, deque(), os.getpid()
+            for _, connection in inherited:
+                connection.close_inherited()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+
+def _try_out(connection: BeanstalkConnection, *, again: bool) -> None:
+    try:
+        connection.stats_tube()
+    except QueueUnavailable:
+        if not again:
+            raise
+        # it broke while it lay idle, and connects anew
+        connection.stats_tube()
