@@ -27,7 +27,8 @@ def tell(app: App, report: Report, *, as_json: bool, every: bool | None = None, 
     said where there is no result. JSON has all of them, and `more` before.
     """
     if as_json:
-        print_json({**more, "results": documents(report.results), "sums": report.sums()})
+        outcomes = {"outcomes": dict(report.outcomes)} if report.outcomes else {}
+        print_json({**more, "results": documents(report.results), "sums": report.sums(), **outcomes})
     else:
         _print(app, report, len(report.results) <= MAX_LINES if every is None else every, empty)
     if report.error is not None:
@@ -43,8 +44,10 @@ def _print(app: App, report: Report, every: bool, empty: str) -> None:
         left_out = Counter(result.why for result in report.results if result.did is Did.LEFT_OUT)
         for why, count in left_out.most_common(MAX_REASONS):
             click.echo(line(app.adapt(f"{count} left out: {why}")))
+    if len(report.results) > 1:
+        click.echo(report.sum_words())
     for words in report.words:
-        click.echo(line(app.adapt(words)))
+        click.echo(line(app.adapt(words if report.error is None else f"glassq: {words}")), err=report.error is not None)
     if not report.results and empty:
         click.echo(line(app.adapt(empty)))
 

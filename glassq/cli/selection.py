@@ -53,8 +53,7 @@ def selection(
     def add(command: Any) -> Any:
         @functools.wraps(command)
         def gathered(*args: Any, **values: Any) -> Any:
-            named = ("source", "tube", "older_than", "newer_than", "group", "conditions")
-            asked = _filter(**{name: values.pop(name) for name in named})
+            asked = _take_filter(values)
             chosen = {name: values.pop(name) for name in ("ids", "everything", "limit") if name in values}
             return command(*args, selection=replace(Selection(filter=asked), **chosen), **values)
 
@@ -66,20 +65,26 @@ def selection(
     return add
 
 
-def _filter(
-    *,
-    source: str | None,
-    tube: str | None,
-    older_than: str | None,
-    newer_than: str | None,
-    group: str | None,
-    conditions: tuple[str, ...],
-) -> Filter:
-    """Raises InvalidRequest."""
+def filters(command: Any) -> Any:
+    """Gives a command the options of a filter alone, and their values as one Filter, named `filter_`."""
+
+    @functools.wraps(command)
+    def gathered(*args: Any, **values: Any) -> Any:
+        return command(*args, filter_=_take_filter(values), **values)
+
+    made: Any = gathered
+    for option in _FILTERS:
+        made = option(made)
+    return made
+
+
+def _take_filter(values: dict[str, Any]) -> Filter:
+    """Takes the options of a filter out of `values`. Raises InvalidRequest."""
+    older, newer, group = (values.pop(name) for name in ("older_than", "newer_than", "group"))
     asked = Filter(
-        source=source,
-        tube=tube,
-        older=None if older_than is None else duration("--older-than", older_than),
-        newer=None if newer_than is None else duration("--newer-than", newer_than),
+        source=values.pop("source"),
+        tube=values.pop("tube"),
+        older=None if older is None else duration("--older-than", older),
+        newer=None if newer is None else duration("--newer-than", newer),
     )
-    return parse([*conditions, *([f"cause={group}"] if group else [])], asked)
+    return parse([*values.pop("conditions"), *([f"cause={group}"] if group else [])], asked)

@@ -6,19 +6,22 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glassq.errors import Ambiguous, GlassqError, JobNotFound, NotFound, Stopped
+from glassq.errors import Ambiguous, GlassqError, JobNotFound, JobTooBig, NotFound, QueueRefused, Stopped
 from glassq.operations.find import Finder, as_far_as_found, buried_matching, is_ours, look
 from glassq.operations.result import Did, Report, Result, not_done
-from glassq.operations.words import deliveries, span
+from glassq.operations.words import span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from glassq.operations import Operations
     from glassq.operations.filters import Selection
     from glassq.operations.find import Found
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector, Job
+
+
+AT_WORK = "a consumer works it right now: try again when that is over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,66 +120,47 @@ def look_again(operations: Operations, queue: Inspector, each: Chosen) -> Found:
         raise JobNotFound("it was worked or removed meanwhile") from None
     if _digest(found.job) != each.digest:
         raise JobNotFound("this job id now belongs to another delivery")
-    if (found.job.state, found.tube) != (each.state, each.tube):
+    if found.job.state == "reserved":
+        raise JobNotFound(AT_WORK)
+    if found.is_buried != (each.state == "buried") or found.tube != each.tube:
         raise JobNotFound(f"it is {state_words(found.job)} by now")
     return found
 
 
-def carry_out(
-    operations: Operations,
-    queue: Inspector,
-    plan: Plan,
-    progress: Progress,
-    act: Callable[[Chosen, Found], Result],
-    jobs: Iterable[Chosen] | None = None,
-) -> Report:
-    """Acts on each job that is still as it was planned; `jobs` yields them in time, where there is a pace.
-
-    The report tells what was done whatever ends it: Stopped and errors of the queue are in it.
-    """
-    report = Report(list(plan.results))
-    run(
-        report,
-        plan.chosen if jobs is None else jobs,
-        len(plan.chosen),
-        plan.did,
-        progress,
-        lambda each: one(operations, queue, each, act),
-    )
-    return report
-
-
 def one(operations: Operations, queue: Inspector, each: Chosen, act: Callable[[Chosen, Found], Result]) -> Result:
-    """What becomes of one job; nothing where it is not as it was planned any more."""
+    """What becomes of one job: nothing where it is not as it was planned any more, or its new form is too big."""
     try:
         return act(each, look_again(operations, queue, each))
-    except JobNotFound as error:
+    except (JobNotFound, JobTooBig) as error:
         return each.result(Did.NOTHING, str(error))
 
 
 def run(
     report: Report,
-    things: Iterable[Chosen],
-    total: int,
-    did: Did,
-    progress: Progress,
+    plan: Plan,
+    jobs: Iterable[Chosen],
     act: Callable[[Chosen], Result],
+    progress: Progress,
+    *,
+    in_doubt: str = "",
 ) -> None:
-    """Acts on one after the other, and adds the results to the report; so it does with what ends it early."""
-    before = len(report.results)
+    """Acts on these jobs of the plan, one after the other, and adds the results to the report.
+
+    What ends it early is in the report as well. `in_doubt` says what may be with the job at which the queue failed.
+    """
+    total = len(plan.chosen)
     try:
-        for number, each in enumerate(things):
-            progress.advance(number, total, f"{did} so far")
+        for each in jobs:
+            progress.advance(len(report.results) - len(plan.results), total, f"{plan.did} so far")
             with progress.defer_signals():
                 report.results.append(act(each))
     except Stopped as error:
         report.error = error
-        done = sum(result.did is did for result in report.results[before:])
-        report.results.append(not_done("the rest", f"interrupted: {done} of {total} are {did}"))
+        report.results.append(not_done("the rest", f"interrupted: {report.count(plan.did)} of {total} are {plan.did}"))
     except GlassqError as error:
         report.error = error
-        done = sum(result.did is did for result in report.results[before:])
-        report.words.append(f"until then {done} of {total} were {did}")
+        doubt = "" if isinstance(error, QueueRefused) or not in_doubt else f"; {in_doubt}"
+        report.words.append(f"until then {report.count(plan.did)} of {total} were {plan.did}{doubt}")
 
 
 def refused(text: str, found: Found, why: str) -> Result:
@@ -189,15 +173,5 @@ def state_words(job: Job) -> str:
     return f"delayed for {span(job.time_left)} more" if job.state == "delayed" else job.state
 
 
-def question(verb: str, plan: Plan, more: str = "") -> str:
-    """What to ask before a plan is carried out."""
-    return f"{verb} {deliveries(len(plan.chosen))}{more}?"
-
-
 def _digest(job: Job) -> bytes:
     return hashlib.blake2b(job.body, digest_size=16).digest()
-
-
-def refs(results: Sequence[Result], did: Did) -> list[str]:
-    """The jobs with which this was done."""
-    return [result.job for result in results if result.job and result.did is did]

@@ -22,13 +22,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from glassq.errors import InvalidRequest
-from glassq.operations.groups import is_cause_id
+from glassq.operations.groups import Cause, is_cause_id
 from glassq.values import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-
-    from glassq.operations.groups import Cause
 
 _CONDITION = re.compile(r"\s*([a-z][a-z-]*)(?:\.([^~=]+?))?\s*([~=])(.+)", re.DOTALL)
 _EXPECTED = (
@@ -56,6 +54,24 @@ class Subject(Protocol):
     def handler(self) -> str: ...
     @property
     def cause(self) -> Cause: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A Subject of which only the ledger tells: it does not know the cause, nor always the labels and the handler."""
+
+    source: str
+    tube: str
+    age: float
+    reason: str
+    result: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    handler: str = ""
+
+    @property
+    def cause(self) -> Cause:
+        """Nothing: the ledger keeps no tracebacks. Whoever filters refuses `cause=` before (`Filter.only`)."""
+        return Cause("", "", "", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,3 +217,8 @@ def duration(name: str, text: str) -> float:
         return Duration(text)
     except ValueError as error:
         raise InvalidRequest(f"{name} {text}: {error}") from None
+
+
+def nothing_found_text(filter_: Filter) -> str:
+    """What to say where no buried delivery was found."""
+    return "no buried delivery fits" if filter_ else "nothing is buried"

@@ -75,6 +75,11 @@ class Found:
         return self.job.tube
 
     @property
+    def is_buried(self) -> bool:
+        """Whether it waits for an operator."""
+        return self.job.state == "buried"
+
+    @property
     def name(self) -> str:
         """The delivery's id; "" where the job is damaged."""
         return self.delivery.id if self.delivery else ""
@@ -124,7 +129,7 @@ class Found:
     def buried_at(self) -> datetime | None:
         """When it was buried, as far as it says so itself."""
         marked = self.delivery is not None and bool(self.delivery.buried and self.delivery.evidence)
-        return self.failed_at if marked and self.job.state == "buried" else None
+        return self.failed_at if marked and self.is_buried else None
 
     @property
     def route(self) -> Route | None:
@@ -258,15 +263,15 @@ def buried_matching(operations: Operations, queue: Inspector, filter_: Filter, p
     The ledger says where most of them are. Those that it does not know are searched for.
     """
     tubes = tubes_of(operations, queue, filter_)
-    return filter(filter_.fits, walk(operations, queue, BURIED, tubes, progress, hints=_recorded(operations, "buried")))
+    return filter(filter_.fits, walk(operations, queue, BURIED, tubes, progress, hints=_recorded(operations)))
 
 
 def waiting_matching(
     operations: Operations, queue: Inspector, filter_: Filter, tube: str, progress: Progress
 ) -> Iterator[Found]:
     """The jobs of this tube that fit and that nobody works now, newest first. The tube need not be ours."""
-    hints = _recorded(operations, *OPEN)
-    return filter(filter_.fits, walk(operations, queue, WAITING, [tube], progress, hints=hints))
+    # Without hints: they would come first, and be out of order.
+    return filter(filter_.fits, walk(operations, queue, WAITING, [tube], progress))
 
 
 def as_far_as_found(found: Iterable[Found], limit: int | None = None) -> tuple[list[Found], str]:
@@ -282,11 +287,11 @@ def as_far_as_found(found: Iterable[Found], limit: int | None = None) -> tuple[l
     return jobs, ""
 
 
-def _recorded(operations: Operations, *states: str) -> list[str]:
-    """The jobs that hold deliveries of these states by the ledger; none where it cannot be read."""
+def _recorded(operations: Operations) -> list[str]:
+    """The jobs that hold buried deliveries by the ledger; none where it cannot be read."""
     try:
         with operations.ledger() as ledger:
-            return [str(job) for state in states for job in ledger.jobs(state)]
+            return [str(job) for job in ledger.jobs("buried")]
     except SettingsError:
         return []
 

@@ -27,6 +27,9 @@ class Did(enum.StrEnum):
     NOTHING = "nothing"
 
 
+_SUMS = {"nothing": "not done"}
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What became of one delivery, or of a part of the request. Nothing was done yet where it is `planned`.
@@ -56,11 +59,14 @@ class Result:
 class Report:
     """What an operation came to. `words` are lines about the whole.
 
+    `outcomes` are what deliveries that were kicked came to, as far as it was waited for.
+
     `error` is what ended it early, if anything did: whoever carries it out shows the results first, then the error.
     """
 
     results: list[Result] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
     error: GlassqError | None = None
 
     def count(self, did: Did) -> int:
@@ -70,6 +76,10 @@ class Report:
     def sums(self) -> dict[str, int]:
         """How many results there are of each kind, by its words."""
         return dict(Counter(result.words for result in self.results))
+
+    def sum_words(self) -> str:
+        """The sums in words: "198 kicked, 2 not done"."""
+        return ", ".join(f"{count} {_SUMS.get(what, what)}" for what, count in self.sums().items())
 
     @property
     def complete(self) -> bool:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.cli.pace import Pace, per_second
 from glassq.delivery import decode, encode
+from glassq.operations.pace import Pace, per_second
 from glassq.worker import outcome as outcomes
 from tests.cli.conftest import a_delivery, evidence, put
 
