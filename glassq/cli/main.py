@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import os
@@ -34,9 +35,12 @@ COMMANDS = {
     "status": ("glassq.cli.status:status", "What waits, what is worked, what lies buried; is it safe on disk?"),
     "doctor": ("glassq.cli.doctor:doctor", "What is wrong with this installation, and what to do about it."),
     "queues": ("glassq.cli.queues:queues", "Push queues: how fast, how many wait; pause, resume and purge them."),
-    "buried": ("glassq.cli.commands.buried:buried", "Deliveries that wait for a decision, newest first."),
+    "buried": (
+        "glassq.cli.commands.buried:buried",
+        "Deliveries that wait for a decision (dead letters), or their causes.",
+    ),
     "show": ("glassq.cli.commands.show:show", "One delivery's whole story."),
-    "kick": ("glassq.cli.commands.kick:kick", "Have buried deliveries worked again."),
+    "kick": ("glassq.cli.commands.kick:kick", "Have buried deliveries worked again: retry, redrive."),
     "delete": ("glassq.cli.commands.delete:delete", "Remove deliveries for good."),
     "bury": ("glassq.cli.commands.bury:bury", "Put ready or delayed deliveries aside."),
     "move": ("glassq.cli.commands.move:move", "Put deliveries into another tube, as they are."),
@@ -48,7 +52,7 @@ COMMANDS = {
     "restore": ("glassq.cli.restore:restore", "Put archived deliveries back, buried as they were."),
     "replay": ("glassq.cli.replay:replay", "Put deliveries again that are done or dropped."),
     "spool": ("glassq.cli.spool:spool", "What intake keeps on disk while the queue cannot take it."),
-    "users": ("glassq.cli.users:users", "Whose consent we have."),
+    "users": ("glassq.cli.users:users", "Users who have given consent."),
     "subscribe": ("glassq.cli.users:subscribe", "Ask Google to send pings for a user."),
     "config": ("glassq.cli.config:config", "The settings: are they right?"),
     "completion": ("glassq.cli.completion:completion", "What lets bash, zsh or fish complete commands and ids."),
@@ -63,6 +67,32 @@ SECTIONS = {
     "Steer": ("pause", "resume", "put", "bury", "move"),
     "Set up": ("config", "users", "subscribe", "completion"),
     "Try out": ("dev", "demo"),
+}
+
+# What other systems call our commands. These work too, but are not listed.
+SYNONYMS = {
+    "retry": "kick",
+    "requeue": "kick",
+    "redrive": "kick",
+    "list": "buried",
+    "dead": "buried",
+    "dlq": "buried",
+    "failed": "buried",
+    "logs": "tail",
+}
+# Words that may mean something else: they are not obeyed, but answered with the command that may be meant.
+SUGGESTED = {
+    "remove": "delete",
+    "rm": "delete",
+    "purge": "delete",
+    "discard": "delete",
+    "inspect": "show",
+    "info": "show",
+    "stats": "status",
+    "stop": "pause",
+    "start": "resume",
+    "check": "doctor",
+    "enqueue": "put",
 }
 
 EX_IOERR = 74
@@ -99,6 +129,18 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Takes the words that people know from elsewhere too. Raises InvalidRequest for a word that is no command."""
+        name = args[0]
+        if (ours := SYNONYMS.get(name)) and not ctx.resilient_parsing:
+            click.echo(f"glassq: {name} is `glassq {ours}` here", err=True)
+            args = [ours, *args[1:]]
+        elif self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
+            raise errors.InvalidRequest(f"there is no command {name}; {_nearest(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         there = set(self.list_commands(ctx))
         widest = max(map(len, there))
@@ -117,10 +159,26 @@ class LazyGroup(click.Group):
         return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
+def _nearest(name: str, commands: list[str]) -> str:
+    """Which command may be meant, in words."""
+    near = difflib.get_close_matches(name.lower(), [*commands, *SYNONYMS], n=1)
+    meant = SUGGESTED.get(name.lower()) or (SYNONYMS.get(near[0], near[0]) if near else "")
+    return f"did you mean `glassq {meant}`?" if meant in commands else "`glassq --help` lists them"
+
+
+def _synonyms() -> str:
+    """The words that people know from elsewhere, in words."""
+    known: dict[str, list[str]] = {}
+    for word, ours in SYNONYMS.items():
+        known.setdefault(ours, []).append(word)
+    return "; ".join(f"{', '.join(words)} for {ours}" for ours, words in known.items())
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`glassq COMMAND --help` and `man glassq-COMMAND` tell all of one.",
+    epilog="`glassq COMMAND --help` and `man glassq-COMMAND` tell all of one. The words of other systems work as well: "
+    f"{_synonyms()}.",
 )
 @click.option(
     "--config",

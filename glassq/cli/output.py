@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from glassq.errors import InvalidRequest
 from glassq.log import escape
 from glassq.operations.words import moment, span
 from glassq.queues.beanstalk.protocol import JobStats, ScanShort
@@ -175,13 +176,11 @@ def until(seconds: int) -> str:
 
 
 def confirm(question: str, *, needed: bool) -> None:
-    """Goes on only if the operator says yes. Raises click.UsageError where there is nobody to ask."""
+    """Goes on only if the operator says yes. Raises InvalidRequest where there is nobody to ask."""
     if not needed:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(
-            f"{question} Nobody is there to answer: say --yes, or --dry-run to see what would be done"
-        )
+        raise InvalidRequest(f"{question} Nobody is there to answer: say --yes, or --dry-run to see what would be done")
     if not click.confirm(question, err=True):
         raise click.ClickException("nothing was done")
 

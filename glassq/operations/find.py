@@ -367,12 +367,13 @@ class Finder:
         if len(entries) != 1 or not (glance or entries[0].delivery == prefix):
             return None
         [entry] = entries
-        if not entry.job:
+        ref = ref_of(entry)
+        if ref is None:
             if glance and entry.state not in OPEN:
                 raise NotFound(f"the queue holds no delivery {entry.delivery}: {ledger_state(entry)}")
             return None
         with suppress(JobNotFound):
-            found = look(self.operations, self.queue, str(entry.job))
+            found = look(self.operations, self.queue, ref)
             return found if found.name == entry.delivery else None
         return None
 
@@ -390,6 +391,11 @@ class Finder:
                 self.progress.warn(str(error))
             self._by_name.pop("", None)
         return self._by_name
+
+
+def ref_of(entry: Entry) -> str | None:
+    """The job that holds the entry's delivery by the ledger, if any does."""
+    return str(entry.job) if entry.job else None
 
 
 def ledger_state(entry: Entry) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from glassq.errors import SettingsError
 from glassq.mask import masked_text
 from glassq.operations.filters import Recorded
+from glassq.operations.find import ref_of
 from glassq.operations.words import reason
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def document(entry: Entry) -> dict[str, Any]:
         "received": entry.received,
         "attempts": entry.attempts,
         "duration": entry.duration,
-        "job": entry.job,
+        "job": ref_of(entry),
         "result": masked_text(entry.result),
         "reason": reason(entry.reason),
     }

@@ -10,7 +10,7 @@ import msgspec
 
 from glassq.errors import InvalidRequest, NotFound, SettingsError
 from glassq.mask import masked_body, masked_text
-from glassq.operations.find import Finder, ambiguous, checked_prefix
+from glassq.operations.find import Finder, ambiguous, checked_prefix, ref_of
 from glassq.operations.words import attempts, reason
 
 if TYPE_CHECKING:
@@ -113,7 +113,12 @@ def _route(found: Found) -> dict[str, str] | None:
 
 
 def _recorded_fields(entry: Entry) -> dict[str, Any]:
-    fields = {**asdict(entry), "result": masked_text(entry.result), "reason": reason(entry.reason)}
+    fields = {
+        **asdict(entry),
+        "job": ref_of(entry),
+        "result": masked_text(entry.result),
+        "reason": reason(entry.reason),
+    }
     return {name: value for name, value in fields.items() if name not in ("body", "labels")}
 
 

@@ -160,10 +160,10 @@ def test_programs_read_one_json_object_a_line(offline: Cli) -> None:
         wait_for(lambda: tail.said().count("\n") == 2, "the line of now")
         assert tail.end(signal.SIGINT) == 130
         before, told = map(json.loads, tail.said().splitlines())
-    assert (before["reason"], before["job"], before["tube"]) == ("two\nlines", 7, "glassq")
+    assert (before["reason"], before["job"], before["tube"]) == ("two\nlines", "7", "glassq")
     assert told == {
         "time": NOW.isoformat().replace("+00:00", "Z"), "state": "done", "delivery": name(2), "source": "mirror",
-        "tube": "", "received": NOW.isoformat().replace("+00:00", "Z"), "attempts": 1, "duration": 0.25, "job": 0,
+        "tube": "", "received": NOW.isoformat().replace("+00:00", "Z"), "attempts": 1, "duration": 0.25, "job": None,
         "result": '{"photo": "a.jpg", "token": ***}', "reason": "",
     }  # fmt: skip
 
