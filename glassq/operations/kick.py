@@ -82,7 +82,8 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
                 _follow(report, tracker, kicked, pace, progress)
     except GlassqError as error:
         report.error = error
-        report.results.append(not_done("--canary", f"interrupted: {report.count(Did.KICKED)} are kicked"))
+        done, total = report.count(Did.KICKED), len(plan.chosen)
+        report.results.append(not_done("the rest", f"interrupted: {done} of {total} are kicked"))
     return report
 
 
