@@ -12,6 +12,13 @@ GlassqError
 |   +-- SearchIncomplete    a search could not find all jobs
 |   +-- JobTooBig           a job exceeds the queue's size limit
 |   +-- JobNotFound         no such job, or another consumer has it by now
++-- OperationError          an operation was not done as it was asked for
+|   +-- InvalidRequest      the request is wrong (exit 2, HTTP 400)
+|   +-- NotFound            what it names is not there (exit 1, HTTP 404)
+|   +-- Ambiguous           it names several things (exit 2, HTTP 409)
+|   +-- Conflict            things changed meanwhile, or it is not possible now (exit 1, HTTP 409)
+|   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
++-- Stopped                 an operator stopped an operation between two of its steps (exit 130)
 +-- SpoolError              the spool cannot keep a delivery: full, no disk, not writable
 +-- Verdict                 a handler raises one of these to decide the outcome of its attempt
 |   +-- Drop                nothing to do: spoofed, gone, stale
@@ -37,7 +44,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 # sysexits.h: the configuration is wrong, so a restart does not help.
 EX_CONFIG = 78
@@ -111,6 +118,41 @@ class SearchIncomplete(QueueError):
 
 class JobNotFound(QueueError):
     """There is no such job, or its state or owner does not allow the command."""
+
+
+class OperationError(GlassqError):
+    """An operation was not done as it was asked for. A command of ours stands in the message as `glassq ...`."""
+
+
+class InvalidRequest(OperationError):
+    """The request is wrong: a value that cannot be, or options that do not go together."""
+
+
+class NotFound(OperationError):
+    """Neither the queue nor the ledger has what the request names."""
+
+
+class Ambiguous(OperationError):
+    """The request names several things; `candidates` are some of them, a line each."""
+
+    def __init__(self, message: str, candidates: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.candidates = tuple(candidates)
+
+
+class Conflict(OperationError):
+    """It cannot be done now: things changed since they were looked at, or something else has to come first."""
+
+
+class Unsupported(OperationError):
+    """The queue's engine cannot do this. The message names the engine."""
+
+
+class Stopped(GlassqError):
+    """An operator stopped an operation between two of its steps."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped")
 
 
 class SpoolError(GlassqError):

@@ -52,7 +52,7 @@ EVERYTHING = frozenset(
         "startcheck",
         "systemd",
     }
-    | {"cli", "dev", "programs"}
+    | {"operations", "cli", "dev", "programs"}
 )
 # A room is what stands directly under glassq/. What is not named here, a room must not import; a new room needs a line.
 MAY_KNOW: dict[str, frozenset[str]] = {
@@ -101,9 +101,10 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     # for the tests of others; nothing of ours imports it
     "testing": frozenset({"errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"})
     | {"ledger", "lifecycle"},
-    "dev": EVERYTHING - {"cli", "programs"},
+    "dev": EVERYTHING - {"cli", "operations", "programs"},
+    "operations": EVERYTHING - {"cli", "dev", "programs"},
     "cli": EVERYTHING - {"programs"},
-    "programs": EVERYTHING - {"cli", "dev"},
+    "programs": EVERYTHING - {"cli", "dev", "operations"},
     # glassq/__init__.py: what the author of a handler imports
     "": frozenset({"errors", "headers", "delivery", "push"}),
 }
@@ -140,7 +141,12 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "urllib3": ("push/",),
     "yaml": ("push/",),
     "prometheus_client": ("metrics/",),
+    "jinja2": (),
 }
+# Operations know no terminal: whoever calls them asks, prints and handles signals.
+FACELESS = "operations/"
+_FACES = frozenset({"signal", "getpass", "curses", "readline", "pty", "termios", "tty"})
+_STREAMS = frozenset({"sys.stdin", "sys.stdout", "sys.stderr"})
 # push/taskqueue.py is called by programs that are not glassq's: for them it is the root.
 READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py")
 _READS = frozenset({"environ", "environb", "getenv"})
@@ -163,7 +169,7 @@ def violations(package: Path) -> list[str]:
     for path in sorted(package.rglob("*.py")):
         place = path.relative_to(package).as_posix()
         tree = parsed(path)
-        for check in (_rooms, _libraries, _environment, _prints, _loggers, _globals):
+        for check in (_rooms, _libraries, _environment, _prints, _faces, _loggers, _globals):
             found += [f"{place}: {what}" for what in check(place, tree)]
     return found
 
@@ -237,6 +243,27 @@ def _prints(place: str, tree: ast.Module) -> Iterator[str]:
     for node in nodes(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             yield "prints"
+
+
+def _faces(place: str, tree: ast.Module) -> Iterator[str]:
+    if not place.startswith(FACELESS):
+        return
+    for library in sorted({name.split(".")[0] for name in imported(place, tree)} & _FACES):
+        yield f"imports {library}"
+    streams = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if node.module == "sys" and f"sys.{alias.name}" in _STREAMS
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in _STREAMS:
+            streams.add(node.attr)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "input":
+            yield "asks"
+    for name in sorted(streams):
+        yield f"uses {name}"
 
 
 def _loggers(place: str, tree: ast.Module) -> Iterator[str]:
@@ -369,6 +396,21 @@ BREACHES = [
     ("settings.py", "import os\nhome = os.getenv('HOME')", "reads the environment"),
     ("settings.py", "from os import environ", "reads the environment"),
     ("worker/pool.py", "print('hello')", "prints"),
+    ("operations/kick.py", "import click", "imports click"),
+    ("operations/kick.py", "def f():\n    from rich.progress import Progress", "imports rich"),
+    ("operations/kick.py", "import signal", "imports signal"),
+    ("operations/kick.py", "from falcon import HTTPNotFound", "imports falcon"),
+    ("operations/kick.py", "import jinja2", "imports jinja2"),
+    ("operations/kick.py", "import sys\nsys.stdin.isatty()", "uses stdin"),
+    ("operations/kick.py", "import sys\nsys.stdout.write('x')", "uses stdout"),
+    ("operations/kick.py", "from sys import stderr", "uses stderr"),
+    ("operations/kick.py", "print('done')", "prints"),
+    ("operations/kick.py", "sure = input('sure?')", "asks"),
+    ("operations/kick.py", "from glassq.cli.app import App", "imports glassq.cli"),
+    ("operations/kick.py", "from glassq.dev import stack", "imports glassq.dev"),
+    ("operations/kick.py", "from glassq.programs import worker", "imports glassq.programs"),
+    ("dev/demo.py", "from glassq.operations import Operations", "imports glassq.operations"),
+    ("worker/pool.py", "from glassq.operations import Operations", "imports glassq.operations"),
     ("worker/pool.py", "log = logging.getLogger('glassq.worker')", "takes a logger that handlers can silence"),
     ("queues/beanstalk/connection.py", "client = open_queue(settings)", "keeps client for the whole process"),
     ("glass/api.py", "import threading\n_lock = threading.Lock()", "keeps _lock for the whole process"),

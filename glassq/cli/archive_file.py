@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import msgspec
 
-from glassq.cli.output import moment
 from glassq.delivery import as_valid_utf8
 from glassq.edited import decode
 from glassq.errors import UnreadableText
 from glassq.files import AsideFile
+from glassq.operations.words import moment
 from glassq.values import Tube
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glassq.cli.output import console, line, print_json, print_table, span, table
+from glassq.cli.output import console, line, print_json, print_table, table
 from glassq.errors import JobNotFound, LedgerError, SettingsError
+from glassq.operations.words import span
 from glassq.push.queue_yaml import load
 from glassq.push.request import tube_of
 from glassq.queues.beanstalk.protocol import DRAINING

@@ -12,9 +12,10 @@ from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.find import is_ours, unworked
 from glassq.cli.missing import Missing, find_missing, may_be_missing
 from glassq.cli.not_in_effect import not_in_effect
-from glassq.cli.output import console, facts, line, print_json, print_table, span, table, until
+from glassq.cli.output import console, facts, line, print_json, print_table, table, until
 from glassq.cli.spool import open_spool
 from glassq.errors import GlassqError, LedgerError, QueueUnavailable, SettingsError
+from glassq.operations.words import span
 from glassq.queues.beanstalk.binlog import missing_files
 from glassq.queues.beanstalk.protocol import DRAINING
 

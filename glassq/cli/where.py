@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 # The longest delay or pause that beanstalkd's protocol allows, in seconds: 136 years.
 MAX_SECONDS = (1 << 32) - 1
 BURIED = frozenset({"buried"})
-# What a job is while nobody works it, and the states of the ledger's entries that know of such
-WAITING = frozenset({"ready", "delayed", "buried"})
-_RECORDED = ("buried", "retrying")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +67,6 @@ def lying(app: App, queue: Queue, where: Where, on_short: Callable[[ScanShort], 
     The ledger says where most of them are; those that it does not know are searched for.
     """
     return filter(where.fits, walk(queue, BURIED, where.tubes(queue), _hints(app, "buried"), on_short))
-
-
-def waiting(
-    app: App, queue: Queue, where: Where, tube: str, on_short: Callable[[ScanShort], None] = warn_short
-) -> Iterator[Found]:
-    """The jobs of this tube that fit and that nobody works now, newest first. It may be another one than ours."""
-    return filter(where.fits, walk(queue, WAITING, [tube], _hints(app, *_RECORDED), on_short))
 
 
 def _hints(app: App, *states: str) -> list[int]:

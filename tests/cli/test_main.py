@@ -74,6 +74,44 @@ def test_a_command_whose_module_is_not_installed_is_neither_listed_nor_found(
     assert cli_main.main(["fly"]) == 2
 
 
+@pytest.mark.parametrize("word", ["retry", "requeue", "redrive"])
+def test_the_words_of_other_systems_do_what_our_commands_do(queue: Queue, cli: Cli, word: str) -> None:
+    job = put(queue, a_delivery(buried="503"), "buried")
+    said = cli(word, str(job), "--json")
+    assert (said.code, said.json["results"][0]["did"]) == (0, "kicked")
+    assert said.err == f"glassq: {word} is `glassq kick` here\n"
+    assert queue.stats_job(job).state == "ready"
+
+
+@pytest.mark.parametrize("word", sorted(cli_main.SYNONYMS))
+def test_each_of_these_words_leads_to_a_command_and_stands_in_the_help(offline: Cli, word: str) -> None:
+    said = offline(word, "--help")
+    assert (said.code, f"Usage: glassq {cli_main.SYNONYMS[word]}" in said.out) == (0, True)
+    assert word in offline("--help").out.partition("other systems")[2]
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("stauts", "did you mean `glassq status`?"),
+        ("Kick", "did you mean `glassq kick`?"),
+        ("retyr", "did you mean `glassq kick`?"),
+        ("rm", "did you mean `glassq delete`?"),
+        ("frobnicate", "`glassq --help` lists them"),
+    ],
+)
+def test_a_wrong_command_suggests_the_nearest_in_one_line(offline: Cli, typed: str, says: str) -> None:
+    said = offline(typed)
+    assert (said.code, said.out) == (2, "")
+    assert said.err == f"glassq: there is no command {typed}; {says}\n"
+
+
+@pytest.mark.parametrize("word", list(cli_main.SUGGESTED))
+def test_a_suggested_word_is_no_command_and_its_suggestion_is_one(word: str) -> None:
+    assert word not in cli_main.COMMANDS
+    assert cli_main.SUGGESTED[word] in cli_main.COMMANDS
+
+
 def test_a_wrong_command_line_is_exit_2(offline: Cli) -> None:
     said = offline("buried", "--limit", "none")
     assert (said.code, said.out) == (2, "")

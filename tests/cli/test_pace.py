@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import lifecycle
-from glassq.cli.pace import Pace, per_second
 from glassq.delivery import decode, encode
+from glassq.operations.pace import Pace, per_second
 from tests.cli.conftest import a_delivery, evidence, put
 
 if TYPE_CHECKING:
