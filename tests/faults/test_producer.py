@@ -279,5 +279,7 @@ def test_what_a_probe_shows_is_that_it_is_on_disk_and_nothing_stays_of_it(beanst
     beanstalkd.start(durable=False)
     queue.close()
     assert queue.probe().file == 0
-    wait_for(lambda: queue.tubes() == ["default", "glassq"], "the probe's tube to be gone")
     queue.close()
+    look = beanstalkd.queue()
+    wait_for(lambda: look.tubes() == ["default", "glassq"], "the probe's tube to be gone")
+    look.close()
