@@ -419,7 +419,9 @@ def test_a_purge_ends_though_others_go_on_putting_and_working(push: Push, beanst
     assert settings is not None
     names = open_names(settings)
     tube = f"{push.queue.tube}.push.mail"
-    _purge(Busy(beanstalkd.queue(), beanstalkd.url), tube, names, 20, done)
+    busy = Busy(beanstalkd.queue(), beanstalkd.url)
+    _purge(busy, tube, names, 20, done)
+    busy.close()
     names.close()
     others.close()
     assert (done.deleted, done.taken) == (10, 10)
