@@ -99,7 +99,7 @@ class App:
         return closing(open_queue(self.settings.queue, lease=self.settings.lease))
 
     def ledger(self) -> LedgerReader:
-        """`with app.ledger() as ledger:`. Raises SettingsError where it is there and cannot be read."""
+        """`with app.ledger() as ledger:`. Raises LedgerError if it exists but cannot be read, and SettingsError."""
         from glassq.ledger.reader import LedgerReader
 
         return LedgerReader(self.settings.ledger)

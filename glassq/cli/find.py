@@ -15,7 +15,7 @@ import click
 
 from glassq.cli.output import jobs_of, line, warn_short
 from glassq.delivery import Delivery, decode
-from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
+from glassq.errors import DamagedDelivery, JobNotFound, LedgerError, SettingsError
 from glassq.mask import masked_text
 from glassq.operations.words import moment, reason
 from glassq.push.request import tube_of
@@ -176,7 +176,7 @@ class Finder:
         try:
             with self.open_ledger() as ledger:
                 entries = ledger.find(prefix)
-        except SettingsError:
+        except (LedgerError, SettingsError):
             return ""
         if len(entries) != 1:
             return ""
@@ -187,7 +187,7 @@ class Finder:
         try:
             with self.open_ledger() as ledger:
                 entries = ledger.find(prefix)
-        except SettingsError:
+        except (LedgerError, SettingsError):
             return None
         if glance and len(entries) > 1:
             raise ambiguous(prefix, [entry.delivery for entry in entries])
@@ -199,7 +199,7 @@ class Finder:
                 raise JobNotFound(f"the queue holds no delivery {line(entry.delivery)}: {fate(entry)}")
             return None
         with suppress(JobNotFound):
-            found = look(self.queue, entry.job)
+            found = look(self.queue, int(entry.job))
             return found if found.name == entry.delivery else None
         return None
 

@@ -6,7 +6,7 @@
 | 1    | failed, or some of what was asked could not be done                         |
 | 2    | the command line is wrong                                                   |
 | 69   | the queue cannot be reached                                                 |
-| 74   | what the command says cannot be written                                     |
+| 74   | the command's output cannot be written, or the ledger not read or written   |
 | 75   | not now: the queue or the API refuses; the same command may work later      |
 | 78   | the configuration is wrong                                                  |
 | 130  | Ctrl-C                                                                      |
@@ -103,6 +103,7 @@ EXITS: list[tuple[type[Exception], int, str]] = [
     (errors.UserUnknown, 1, ""),
     (errors.UserRevoked, 1, ""),
     (errors.CredentialsError, 78, ""),
+    (errors.LedgerError, EX_IOERR, ""),
     (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? ({check})"),
     (errors.QueueRefused, 75, "; try again when that is mended"),
     (errors.Retry, 75, "; try again later"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.output import line
+from glassq.values import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 CANARIES = (1, 10)
 # How long an outcome may take to be written to the ledger, and between two looks at it, in seconds.
 TELLS, LOOK = 1.5, 0.2
-
-_RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)/(s|m|h)")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,10 @@ class Pace:
 
 def per_second(text: str) -> float:
     """A rate such as "10/s", "30/m" or "5/h". Raises click.UsageError."""
-    match = _RATE.fullmatch(text)
-    if not match or not float(match[1]):
-        raise click.UsageError(f'--rate {line(text)}: expected a rate such as "10/s", "30/m" or "5/h"')
-    return float(match[1]) / _SECONDS[match[2]]
+    try:
+        if rate := Rate(text):
+            return rate
+        why = "expected a rate above 0"
+    except ValueError as error:
+        why = str(error)
+    raise click.UsageError(f"--rate {line(text)}: {why}")

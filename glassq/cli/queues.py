@@ -19,8 +19,8 @@ from glassq.cli.pause import pause_tubes, resume_tubes, tell_paused, tell_resume
 from glassq.cli.queues_list import Plan, plan_or_warn, push_of, show
 from glassq.cli.where import MAX_SECONDS
 from glassq.errors import QueueError
-from glassq.ledger.names import open_names
 from glassq.push import purge as purging
+from glassq.push.names import open_names
 from glassq.push.purge import Purged
 from glassq.push.request import tube_of
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from glassq.delivery import Delivery
-    from glassq.ledger.names import Names
+    from glassq.push.names import Names
     from glassq.queues import Queue
 
 

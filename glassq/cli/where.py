@@ -13,7 +13,7 @@ import click
 from glassq.cli.completion import sources, tubes
 from glassq.cli.find import is_ours, our_tubes, walk
 from glassq.cli.output import line, warn_short
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 from glassq.values import Duration
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def _hints(app: App, *states: str) -> list[int]:
     """Where the ledger says that deliveries of these states are; none where it cannot be read."""
     try:
         with app.ledger() as ledger:
-            return [job for state in states for job in ledger.jobs(state)]
-    except SettingsError:
+            return [int(job) for state in states for job in ledger.jobs(state)]
+    except (LedgerError, SettingsError):
         return []
 
 

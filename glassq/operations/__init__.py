@@ -13,8 +13,9 @@ Nothing here parses options, asks, prints, draws or handles signals. An operatio
    A dry run is `plan.preview()`, a report of what would be done.
 4. Whatever takes long tells a Progress how far it is, and waits by `Progress.wait`. Steps that must not be torn apart
    stand in `with progress.defer_signals()`. Every call of a Progress may raise Stopped.
-5. Errors are those of errors.py: InvalidRequest, NotFound, Ambiguous, Conflict, Unsupported, beside QueueError and
-   SettingsError. A command of ours stands in any text as `glassq ...`, in backquotes; the face adapts it.
+5. Errors are those of errors.py: InvalidRequest, NotFound, Ambiguous, Conflict, Unsupported, beside QueueError,
+   LedgerError and SettingsError. A command of ours stands in any text as `glassq ...`, in backquotes; the face
+   adapts it.
 6. Before it acts, an operation asks the engine's capabilities (see `find.require_lists`).
 
 `queue` is an Inspector, from `with operations.queue() as queue`. References of jobs are opaque strings.
@@ -26,7 +27,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
     from glassq.operations.corrector import Corrector
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector
-    from glassq.settings import Ledger as LedgerSettings
-    from glassq.settings import Settings
+    from glassq.settings import LedgerSettings, Settings
 
 
 def _connect(settings: Settings) -> Inspector:
@@ -82,7 +82,7 @@ class Operations:
         return closing(self._connect(self.settings))
 
     def ledger(self) -> LedgerReader:
-        """`with operations.ledger() as ledger:`. Raises SettingsError where it is there and cannot be read."""
+        """`with operations.ledger() as ledger:`. Raises LedgerError and SettingsError where it cannot be read."""
         return self._open_ledger(self.settings.ledger)
 
     @contextmanager
@@ -94,7 +94,7 @@ class Operations:
         try:
             with self.ledger() as ledger:
                 absent = ledger.absent
-        except SettingsError:
+        except (LedgerError, SettingsError):
             # the first note says why
             absent = ""
         if absent:
@@ -109,13 +109,15 @@ class Operations:
 
         A ledger that is not there is not made: it would be the operator's, and the pool could not write it.
         """
+        from glassq.database.engine import write_problem
         from glassq.ledger import open_ledger
-        from glassq.ledger.schema import try_write
 
         try:
-            try_write(self.settings.ledger.url, "[ledger] url")
+            problem = write_problem(self.settings.ledger.url, "[ledger] url")
         except SettingsError as error:
-            progress.warn(f"`glassq show` will not know of this: {error}")
+            problem = str(error)
+        if problem is not None:
+            progress.warn(f"`glassq show` will not know of this: {problem}")
             yield lambda _: None
             return
         ledger = open_ledger(self.settings.ledger)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from glassq import host
 from glassq.delivery import Evidence, encode
+from glassq.lifecycle import after_bury, after_loss
 from glassq.operations.bulk import AT_WORK, Plan, not_ours, one, plan_named, run
 from glassq.operations.result import Did, Report
-from glassq.worker.outcome import Kind, Outcome, after_bury, after_loss
+from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,4 +63,4 @@ def _aside(operations: Operations, delivery: Delivery, found: Found, words: str)
         host=host.name(),
     )
     told = after_loss(delivery) if found.job.losses else delivery
-    return after_bury(told, Outcome(Kind.BURY, words), evidence)
+    return after_bury(told, words, evidence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +33,14 @@ class Corrector:
     def held(self, delivery: Delivery | None, ref: str, tube: str) -> None:
         """Another job holds the delivery from now on."""
         if delivery is not None:
-            self._note(lambda corrections: corrections.held(delivery.id, int(ref), tube))
+            self._note(lambda corrections: corrections.held(delivery.id, ref, tube))
 
     def _note(self, change: Callable[[Corrections], None]) -> None:
         if self._corrections is None:
             return
         try:
             change(self._corrections)
-        except SettingsError as error:
+        except (LedgerError, SettingsError) as error:
             self._corrections = None
             self._progress.warn(
                 f"could not update the ledger, so `glassq doctor` may report this delivery as lost: {error}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glassq.errors import InvalidRequest, SettingsError
+from glassq.errors import InvalidRequest, LedgerError, SettingsError
 from glassq.operations.bulk import AT_WORK, Plan, not_ours, one, plan_buried, plan_named, run
 from glassq.operations.result import Did, Report, Result
 
@@ -76,7 +76,7 @@ def _lost_ones(asked: Sequence[str], missing: Callable[[], Sequence[str]]) -> di
         return {}
     try:
         names = missing()
-    except SettingsError:
+    except (LedgerError, SettingsError):
         return {}
     fits = {text: [name for name in names if name.startswith(text.strip().lower())] for text in asked}
     return {text: found[0] for text, found in fits.items() if len(found) == 1}

@@ -18,6 +18,7 @@ from glassq.errors import (
     DamagedDelivery,
     InvalidRequest,
     JobNotFound,
+    LedgerError,
     NotFound,
     SearchIncomplete,
     SettingsError,
@@ -291,8 +292,8 @@ def _recorded(operations: Operations) -> list[str]:
     """The jobs that hold buried deliveries by the ledger; none where it cannot be read."""
     try:
         with operations.ledger() as ledger:
-            return [str(job) for job in ledger.jobs("buried")]
-    except SettingsError:
+            return ledger.jobs("buried")
+    except (LedgerError, SettingsError):
         return []
 
 
@@ -357,7 +358,7 @@ class Finder:
         try:
             with self.operations.ledger() as ledger:
                 return ledger.find(prefix)
-        except SettingsError:
+        except (LedgerError, SettingsError):
             return []
 
     def _by_ledger(self, prefix: str, *, glance: bool) -> Found | None:
@@ -395,7 +396,7 @@ class Finder:
 
 def ref_of(entry: Entry) -> str | None:
     """The job that holds the entry's delivery by the ledger, if any does."""
-    return str(entry.job) if entry.job else None
+    return entry.job or None
 
 
 def ledger_state(entry: Entry) -> str:

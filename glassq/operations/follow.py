@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 from glassq.mask import masked_text
 from glassq.operations.filters import Recorded
 from glassq.operations.find import ref_of
@@ -54,7 +54,7 @@ class Follower:
     def before(self, count: int) -> list[Entry]:
         """The latest `count` entries that fit, oldest first; all that is there counts as shown.
 
-        Raises SettingsError.
+        Raises LedgerError and SettingsError.
         """
         with self._operations.ledger() as ledger:
             self._note(ledger.since(limit=1))
@@ -76,7 +76,7 @@ class Follower:
                 found = ledger.since(horizon, self._columns)
                 newest = ledger.since(limit=1)
                 self._warn(ledger.absent)
-        except SettingsError as error:
+        except (LedgerError, SettingsError) as error:
             self._warn(str(error))
             return []
         fresh = [entry for entry in found if self._shown.get(entry.delivery) != entry.updated]

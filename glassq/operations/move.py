@@ -9,10 +9,10 @@ import msgspec
 
 from glassq.delivery import encode
 from glassq.errors import InvalidRequest
+from glassq.lifecycle import after_kick, after_loss
 from glassq.operations.bulk import AT_WORK, Plan, chosen, one, plan_named, run, state_words
 from glassq.operations.find import as_far_as_found, buried_matching, checked_tube, is_ours, waiting_matching
 from glassq.operations.result import Did, Report, not_done
-from glassq.worker.outcome import after_kick, after_loss
 
 if TYPE_CHECKING:
     from glassq.operations import Operations

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, SearchIncomplete, SettingsError
+from glassq.errors import JobNotFound, LedgerError, SearchIncomplete, SettingsError
 from glassq.operations.find import found_in, our_tubes
 from glassq.operations.words import reason
 from glassq.queues.base import ALL_STATES
@@ -141,6 +141,6 @@ class OutcomeTracker:
         try:
             with self._operations.ledger() as ledger:
                 found = [entry for name in names if (entry := ledger.exactly(name))]
-        except SettingsError:
+        except (LedgerError, SettingsError):
             return {}
         return {entry.delivery: entry for entry in found}

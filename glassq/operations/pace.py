@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from glassq.errors import InvalidRequest
+from glassq.values import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,9 +18,6 @@ T = TypeVar("T")
 
 # With a canary so many are tried before the rest follows.
 CANARIES = (1, 10)
-
-_RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)/(s|m|h)")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +56,11 @@ AT_ONCE = Pace()
 
 
 def per_second(text: str, name: str = "rate") -> float:
-    """A rate such as "10/s", "30/m" or "5/h". Raises InvalidRequest, which names the option or field."""
-    match = _RATE.fullmatch(text)
-    if not match or not float(match[1]):
-        raise InvalidRequest(f'{name} {text}: expected a rate such as "10/s", "30/m" or "5/h"')
-    return float(match[1]) / _SECONDS[match[2]]
+    """A rate such as "10/s", "30/m" or "5/h", in jobs a second. Raises InvalidRequest, which names the option."""
+    try:
+        if rate := Rate(text):
+            return rate
+        why = "expected a rate above 0"
+    except ValueError as error:
+        why = str(error)
+    raise InvalidRequest(f"{name} {text}: {why}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from glassq.errors import InvalidRequest, NotFound, SettingsError
+from glassq.errors import InvalidRequest, LedgerError, NotFound, SettingsError
 from glassq.mask import masked_body, masked_text
 from glassq.operations.find import Finder, ambiguous, checked_prefix, ref_of
 from glassq.operations.words import attempts, reason
@@ -87,7 +87,7 @@ def _recorded(operations: Operations, queue: Inspector, text: str, found: Found 
     try:
         with operations.ledger() as ledger:
             entries, note = {entry.delivery: entry for entry in ledger.find(wanted)}, ledger.absent
-    except SettingsError as error:
+    except (LedgerError, SettingsError) as error:
         return None, str(error)
     names = {*entries, *([found.name] if found else [])}
     if len(names) > 1 and wanted not in names:

@@ -1,4 +1,4 @@
-"""Puts tasks: names their deliveries, records the names, keeps them in the queue. One client serves all threads."""
+"""Adds tasks: claims their names, puts their deliveries into the queue, confirms the names. Serves all threads."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from glassq.errors import (
     QueueRefused,
     SettingsError,
 )
-from glassq.ledger.names import open_names
-from glassq.ledger.names_table import Wanted
 from glassq.log import fields, logger
 from glassq.push.connections import Connections
 from glassq.push.known import KnownQueues
-from glassq.push.purge import Gone, Purged, purge
+from glassq.push.names import open_names
+from glassq.push.names_table import TOMBSTONE, NameRequest
+from glassq.push.purge import Purged, TombstoneBatch, purge
 from glassq.push.request import DEFAULT_TARGET, SOURCE, tube_of
 from glassq.push.task_errors import (
     BadTaskStateError,
@@ -46,50 +46,50 @@ from glassq.routes import TASKS, all_routes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from glassq.ledger.names import Names
+    from glassq.push.names import Names
     from glassq.push.queue_yaml import PushQueue
     from glassq.push.task import TaskSpec
     from glassq.queues import Job, Queue
     from glassq.queues.beanstalk.protocol import TubeStats
-    from glassq.settings import Push, Settings
+    from glassq.settings import PushSettings, Settings
 
 log = logger("glassq.push")
 
 MAX_TASKS_PER_ADD = 100
-# How long the puts of one add may take in all, in seconds. Those of named tasks have less where their claim says so.
+# Maximum time for all puts of one add, in seconds. The claim of named tasks may leave less.
 PUT_WITHIN = 4.5
-# A purge, or a look for names, may go through many jobs; in seconds.
+# Maximum time to purge a queue, or to search it for names, in seconds.
 SEARCH_WITHIN = 60.0
 _DELETABLE = frozenset({"ready", "delayed", "buried"})
 
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """A task on its way. `fate` says what is known of its put: nothing was sent, or it may have happened, or it has."""
+    """A task being added. `put_state` is what we know of its put: not sent, perhaps done, or done."""
 
     task: TaskSpec
     delivery: Delivery
     job: bytes
-    fate: Literal["unsent", "unknown", "put"] = "unsent"
+    put_state: Literal["unsent", "unknown", "put"] = "unsent"
     job_id: int = 0
 
 
 class Client:
-    """What `taskqueue` does, with these settings. It may be made before a fork, and used after it."""
+    """What `taskqueue` does, with these settings. A client made before a fork can be used after it."""
 
     def __init__(
         self, settings: Settings, *, connect: Callable[[], Queue] | None = None, names: Names | None = None
     ) -> None:
         """`connect` makes an unconnected queue, `names` is the names' database; by default those of the settings.
 
-        Raises SettingsError where there is no [push] section, or queue.yaml cannot be used.
+        Raises SettingsError if there is no [push] section, or if queue.yaml cannot be used.
         """
         if settings.push is None:
             raise SettingsError(
                 f"{settings.file or 'glassq.toml'}: missing section [push]: expected it where tasks are added"
             )
         self.settings = settings
-        self._push: Push = settings.push
+        self._push: PushSettings = settings.push
         self._routes = all_routes(settings)
         self._file = settings.file
         self._base = settings.queue.tube
@@ -101,11 +101,11 @@ class Client:
         self._queues = KnownQueues(settings.push.queue_yaml)
 
     def add(self, queue_name: str, tasks: Sequence[TaskSpec]) -> None:
-        """Keeps the tasks in this queue; `was_enqueued` says of each whether it is.
+        """Adds the tasks to this queue, and sets their `was_enqueued`.
 
-        Raises DuplicateTaskNameError, BadTaskStateError, TooManyTasksError, UnknownQueueError or InvalidTaskError with
-        nothing put. Else all that can be put is, and then the first of TransientError, InternalError,
-        TaskTooLargeError, TaskAlreadyExistsError and TombstonedTaskError is raised.
+        Raises DuplicateTaskNameError, BadTaskStateError, TooManyTasksError, UnknownQueueError or InvalidTaskError,
+        and then puts nothing. Otherwise puts every task that it can, and then raises the first of TransientError,
+        InternalError, TaskTooLargeError, TaskAlreadyExistsError and TombstonedTaskError.
         """
         _check(tasks)
         queue = self._known(queue_name)
@@ -123,16 +123,16 @@ class Client:
         finally:
             errors += self._settle(queue_name, named)
         for item in items:
-            if item.fate == "put":
+            if item.put_state == "put":
                 item.task.name, item.task.queue_name, item.task.was_enqueued = _name(item), queue_name, True
         if errors:
-            # as in App Engine: that a task is there already is said only where nothing else went wrong
+            # as in App Engine: other errors come before those of existing tasks
             raise min(errors, key=lambda error: isinstance(error, TaskAlreadyExistsError | TombstonedTaskError))
 
     def purge(self, queue_name: str) -> int:
-        """Deletes what waits in this queue, and what lies buried; returns how many. What runs now goes on.
+        """Deletes all waiting and all buried tasks of this queue; returns how many. Running tasks go on.
 
-        Raises UnknownQueueError or TransientError (some may be deleted then).
+        Raises UnknownQueueError, or TransientError (then some may be deleted).
         """
         self._known(queue_name)
         with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue:
@@ -143,24 +143,24 @@ class Client:
         return done.deleted
 
     def delete(self, queue_name: str, names: frozenset[str]) -> set[str]:
-        """Deletes the tasks of these names; returns which. What runs now, or is not there, is not among them.
+        """Deletes the tasks with these names; returns the names of those that were waiting or buried.
 
         beanstalkd knows no names: all jobs of the queue are looked through. Raises like `purge`.
         """
         self._known(queue_name)
         deleted: set[str] = set()
-        with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue, Gone(self._names) as gone:
+        with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue, TombstoneBatch(self._names) as finished:
             for delivery, job_id in self._waiting(queue, queue_name):
                 name = delivery.labels.get("task", "")
                 if name in names and _delete(queue, job_id):
-                    gone.add(queue_name, delivery)
+                    finished.add(queue_name, delivery)
                     deleted.add(name)
                 if deleted == names:
                     break
         return deleted
 
-    def look(self, queue_name: str, within: float) -> tuple[TubeStats, Job | None, PushQueue]:
-        """The counts of this queue, the job that is worked next, and what queue.yaml says; within so many seconds.
+    def snapshot(self, queue_name: str, within: float) -> tuple[TubeStats, Job | None, PushQueue]:
+        """The counts of this queue, its next job, and its settings in queue.yaml, within so many seconds.
 
         Raises UnknownQueueError or TransientError.
         """
@@ -169,7 +169,7 @@ class Client:
             return queue.stats_tube(tube), queue.head("ready", tube), known
 
     def close(self) -> None:
-        """Closes the connections that nobody uses now; more are made where they are needed."""
+        """Closes the idle connections; later calls open others."""
         self._connections.close()
         self._names.close()
 
@@ -193,7 +193,7 @@ class Client:
         return _Item(task, delivery, job)
 
     def _check_target(self, given: str | None, queue: PushQueue, labels: Mapping[str, str]) -> None:
-        """Raises InvalidTaskError where the task names a target that is not there, or needs one that is not."""
+        """Raises InvalidTaskError if the target that the task names or needs does not exist."""
         target = given or queue.target or DEFAULT_TARGET
         if target in self._push.targets:
             return
@@ -206,15 +206,15 @@ class Client:
             )
 
     def _claim(self, queue_name: str, named: Sequence[_Item]) -> tuple[float, dict[str | None, Error]]:
-        """Until when the puts must be over, and the names that are not to be had."""
-        wanted = [Wanted(_name(item), item.delivery.id, item.task.eta) for item in named]
+        """Claims the names. Returns until when the puts must be over, and an error for each name that is taken."""
+        requests = [NameRequest(_name(item), item.delivery.id, item.task.eta) for item in named]
         try:
-            claimed = self._names.claim(queue_name, wanted)
+            claimed = self._names.claim(queue_name, requests)
         except NamesUnavailable as error:
             raise TransientError(f"task names: {error}") from error
         refused: dict[str | None, Error] = {}
         for name, state in claimed.taken.items():
-            kind = TombstonedTaskError if state == "gone" else TaskAlreadyExistsError
+            kind = TombstonedTaskError if state == TOMBSTONE else TaskAlreadyExistsError
             refused[name] = kind(f"task {name!r} of queue {queue_name!r} {_STATES[state]}")
         return min(claimed.until, time.monotonic() + PUT_WITHIN), refused
 
@@ -237,36 +237,36 @@ class Client:
         return errors
 
     def _put_one(self, queue: Queue, item: _Item, tube: str) -> None:
-        item.fate = "unknown"
+        item.put_state = "unknown"
         try:
             delay = max(0, math.ceil(item.task.eta_posix - time.time())) if item.task.has_eta else 0
             item.job_id = queue.put(item.job, delay=delay, tube=tube)
         except (JobTooBig, QueueRefused):
-            item.fate = "unsent"
+            item.put_state = "unsent"
             raise
-        item.fate = "put"
+        item.put_state = "put"
 
     def _settle(self, queue_name: str, named: Sequence[_Item]) -> list[Error]:
-        """Confirms the names of what was put, and frees those of what certainly was not."""
-        put = {_name(item): item for item in named if item.fate == "put"}
-        unsent = {_name(item): item.delivery.id for item in named if item.fate == "unsent"}
+        """Confirms the names of tasks that were put, and releases those of tasks that certainly were not."""
+        put = {_name(item): item for item in named if item.put_state == "put"}
+        unsent = {_name(item): item.delivery.id for item in named if item.put_state == "unsent"}
         lost: set[str] = set()
         try:
             if put:
                 lost = self._names.confirm(queue_name, {name: item.delivery.id for name, item in put.items()})
             if unsent:
-                self._names.withdraw(queue_name, unsent)
+                self._names.release(queue_name, unsent)
         except (NamesUnavailable, SettingsError) as error:
-            # the tasks are put, and that is what counts; their names are confirmed by the first attempt
+            # the tasks are in the queue, which is what counts: their first attempts confirm the names
             log.error("task names cannot be settled %s", fields(queue=queue_name, error=error))
         return [self._take_back(queue_name, put[name]) for name in sorted(lost)]
 
     def _take_back(self, queue_name: str, item: _Item) -> Error:
-        """This process stood still so long that another one has the name by now: of two jobs one goes."""
+        """Deletes our task: this process was stopped for so long that another one has taken over the name."""
         try:
             with self._connections.lend(time.monotonic() + PUT_WITHIN) as queue:
                 queue.delete(item.job_id)
-            item.fate = "unsent"
+            item.put_state = "unsent"
         except (JobNotFound, Error):
             where = fields(delivery=item.delivery.id, queue=queue_name, task=item.task.name)
             log.warning("task is put twice: its name was taken over %s", where)
@@ -282,7 +282,7 @@ class Client:
                     yield decode(queue.peek(found.id).body), found.id
 
 
-_STATES = {"put": "is in the queue", "gone": "ran, or was deleted, within the last 9 days"}
+_STATES = {"put": "is in the queue", TOMBSTONE: "ran, or was deleted, within the last 9 days"}
 
 
 def _check(tasks: Sequence[TaskSpec]) -> None:
@@ -305,7 +305,7 @@ def _check_durable(queue: Queue, items: Sequence[_Item]) -> None:
 
     It never begins again by itself, so the last put speaks for those before it.
     """
-    put = [item for item in items if item.fate == "put"]
+    put = [item for item in items if item.put_state == "put"]
     if not put:
         return
     try:
@@ -315,7 +315,7 @@ def _check_durable(queue: Queue, items: Sequence[_Item]) -> None:
         found = queue.probe()
     if not found.file:
         for item in put:
-            item.fate = "unknown"
+            item.put_state = "unknown"
         raise NotDurable("beanstalkd kept the task in memory only: its binlog failed")
 
 

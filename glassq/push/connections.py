@@ -1,4 +1,4 @@
-"""Queue connections for those who add tasks from any thread, before and after a fork."""
+"""Queue connections for adding tasks from any thread, before and after a fork."""
 
 from __future__ import annotations
 

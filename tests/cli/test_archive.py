@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from glassq import files as durable
 from glassq.cli import archive_file
 from glassq.cli import main as cli_main
 from glassq.cli.jobs import number
@@ -342,7 +343,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, what: object, name: str, after: int) 
 STEPS = [
     (os, "fsync", 0),
     (Path, "rename", 0),
-    (archive_file, "_sync", 0),
+    (durable, "sync_directory", 0),
     (archive_file, "read", 0),
     (BeanstalkConnection, "peek", 4),
     (BeanstalkConnection, "delete", 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,9 +34,31 @@ def test_help_lists_the_commands_with_what_they_are_for(offline: Cli) -> None:
 
 @pytest.mark.parametrize("name", [name for name in cli_main.COMMANDS if name not in ("dev", "demo")])
 def test_every_command_explains_itself(offline: Cli, name: str) -> None:
-    said = offline(name, "--help")
+    said = offline.started(name, "--help")
     assert said.code == 0
     assert f"Usage: glassq {name}" in said.out
+    assert offline(name, "--help") == said, "a forked process (tests/forked.py) says the same"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--json"],
+        ["buried", "--json"],
+        ["show", "no-such-delivery"],
+        ["kick"],
+        ["put", "-"],
+        ["config", "check"],
+    ],
+    ids=" ".join,
+)
+def test_a_forked_process_does_what_one_does_that_is_started(cli: Cli, queue: Queue, arguments: list[str]) -> None:
+    put(queue, a_delivery(buried="for a reason"), "buried")
+    forked, started = cli(*arguments), cli.started(*arguments)
+    assert forked.code == started.code
+    # ages and free space are numbers
+    assert re.findall(r"[^\W\d]+", forked.out) == re.findall(r"[^\W\d]+", started.out)
+    assert re.findall(r"[^\W\d]+", forked.err) == re.findall(r"[^\W\d]+", started.err)
 
 
 def test_the_version_is_said(offline: Cli) -> None:
@@ -198,5 +221,6 @@ def test_every_exception_of_ours_has_an_exit_code() -> None:
     }
     assert codes["SettingsError"] == codes["CredentialsError"] == 78
     assert codes["QueueUnavailable"] == 69
+    assert codes["LedgerError"] == 74
     assert codes["QueueRefused"] == codes["Retry"] == 75
     assert codes["JobNotFound"] == codes["UserUnknown"] == codes["Bury"] == codes["DamagedDelivery"] == 1

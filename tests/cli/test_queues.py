@@ -11,10 +11,9 @@ import pytest
 
 from glassq import taskqueue
 from glassq.cli.queues import Purged, _purge
-from glassq.cli.queues_list import rate
 from glassq.cli.status import DRAINING
 from glassq.delivery import Delivery, decode, encode
-from glassq.ledger.names import open_names
+from glassq.push.names import open_names
 from glassq.push.request import tube_of
 from glassq.settings import load
 from tests.cli.conftest import a_delivery
@@ -243,17 +242,6 @@ def test_a_queue_that_is_not_there_is_exit_69(push: Push, beanstalkd: Beanstalkd
     beanstalkd.stop()
     commands = (["queues"], ["queues", "pause", "mail"], ["queues", "purge", "mail", "--yes"])
     assert [push.cli(*command).code for command in commands] == [69, 69, 69]
-
-
-@pytest.mark.parametrize(
-    ("per_second", "words"),
-    [
-        (5, "5/s"), (0, "paused"), (2.5, "2.5/s"), (0.5 / 60, "30/h"), (1000 / 86_400, "1000/d"), (1 / 86_400, "1/d"),
-        (1 / 3600, "1/h"), (1_000_000, "1000000/s"), (0.01 / 86_400, "0.01/d"), (500, "500/s"),
-    ],
-)  # fmt: skip
-def test_a_rate_is_said_as_it_would_stand_in_queue_yaml(per_second: float, words: str) -> None:
-    assert rate(per_second) == words
 
 
 # -- pausing -----------------------------------------------------------------------------------------------------------

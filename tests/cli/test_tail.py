@@ -208,7 +208,7 @@ def test_trouble_with_the_ledger_is_said_once_and_it_goes_on(offline: Cli) -> No
         assert tail.said(1).count("cannot be read") == 1
     broken(offline.directory)
     said = offline("tail")
-    assert (said.code, said.out) == (78, "")
+    assert (said.code, said.out) == (74, "")
 
 
 def broken(directory: Path) -> None:

@@ -13,8 +13,7 @@ import pytest
 from glassq.errors import QueueUnavailable
 from glassq.intake.enqueue import Enqueue
 from glassq.queues import open_queue
-from glassq.settings import Duration, QueueUrl
-from glassq.settings import Queue as QueueSettings
+from glassq.settings import Duration, QueueSettings, QueueUrl
 from tests.conftest import wait_for
 from tests.proxy import BACK, BOTH, FREEZE, PASS, THERE, Fault, Proxy
 from tests.queues.scripted import Scripted

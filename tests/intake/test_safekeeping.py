@@ -281,7 +281,7 @@ def test_neither_queue_nor_spool_is_said_and_nothing_is_promised(
 ) -> None:
     kept = on(beanstalkd, min_free=1 << 60)
     beanstalkd.stop()
-    with pytest.raises(QueueRefused, match="its disk is as good as full"):
+    with pytest.raises(QueueRefused, match="its disk is almost full"):
         kept.keep()
     assert kept.keeping.readiness().ready is False
     assert "Connection refused" in caplog.text

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq import lifecycle
 from glassq.delivery import decode, encode
 from glassq.errors import Conflict, InvalidRequest, QueueRefused, Stopped
 from glassq.ledger import Entry, open_ledger
@@ -15,7 +16,6 @@ from glassq.operations.filters import Filter, Selection
 from glassq.operations.pace import Pace
 from glassq.operations.progress import Silent
 from glassq.operations.result import Did
-from glassq.worker import outcome as outcomes
 from tests.cli.conftest import a_delivery, evidence, put
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class Working(Silent):
         ledger = open_ledger(self._operations.settings.ledger)
         while job := self._queue.reserve(0):
             told = decode(job.body)
-            good, holder = self._succeeds(told), 0
+            good, holder = self._succeeds(told), ""
             if not good:
-                again = outcomes.after_kick(a_delivery(id=told.id, evidence=(evidence("503 again"),)))
-                holder = self._queue.put(encode(again), delay=3600)
+                again = lifecycle.after_kick(a_delivery(id=told.id, evidence=(evidence("503 again"),)))
+                holder = str(self._queue.put(encode(again), delay=3600))
             self._queue.delete(job.id, held=True)
             state, why = ("done", "") if good else ("retrying", "503 again")
             now = datetime.now(UTC)

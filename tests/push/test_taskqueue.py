@@ -18,12 +18,11 @@ from glassq.delivery import Delivery, decode
 from glassq.errors import JobTooBig, QueueUnavailable, SettingsError
 from glassq.push import taskqueue
 from glassq.push.client import Client
-from glassq.push.request import Request, from_labels
+from glassq.push.request import TaskRequest, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.push.taskqueue import Queue, Task, TaskRetryOptions
 from glassq.queues.beanstalk.connection import BeanstalkConnection
-from glassq.settings import Intake, Push, Settings
-from glassq.settings import Queue as QueueSettings
+from glassq.settings import IntakeSettings, PushSettings, QueueSettings, Settings
 from glassq.values import TargetUrl
 from tests.conftest import Beanstalkd, wait_for
 
@@ -54,7 +53,7 @@ def yaml(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(server: Beanstalkd, tmp_path: Path, yaml: Path) -> Settings:
     targets = {"default": TargetUrl("http://127.0.0.1:8080"), "backend": TargetUrl("http://127.0.0.1:8081")}
-    push = Push(queue_yaml=str(yaml), names=f"sqlite:///{tmp_path / 'names.db'}", targets=targets)
+    push = PushSettings(queue_yaml=str(yaml), names=f"sqlite:///{tmp_path / 'names.db'}", targets=targets)
     return Settings(file="glassq.toml", queue=QueueSettings(url=server.url), push=push)
 
 
@@ -97,7 +96,7 @@ def test_a_task_becomes_a_delivery_that_says_what_to_request(server: Beanstalkd,
     assert (task.was_enqueued, task.queue_name, task.name) == (True, "default", "photo-17")
     [delivery] = take(server)
     assert (delivery.source, delivery.body) == ("push", b"\x00photo")
-    assert from_labels(delivery.labels) == Request(
+    assert from_labels(delivery.labels) == TaskRequest(
         queue="default",
         name="photo-17",
         url="/work",
@@ -205,7 +204,7 @@ def test_names_are_each_queues_own(client: Client) -> None:
 
 def test_a_name_whose_task_is_gone_is_tombstoned(client: Client, default: Queue) -> None:
     default.add(Task(name="a"))
-    client._names.gone("default", "a")
+    client._names.mark_finished("default", "a")
     with pytest.raises(taskqueue.TombstonedTaskError):
         default.add(Task(name="a"))
 
@@ -241,7 +240,7 @@ def test_a_server_that_keeps_nothing_on_disk_confirms_nothing(
     with pytest.raises(taskqueue.TransientError, match="disk"):
         default.add(Task(name="a"))
     assert count(server) == 0
-    careless = Client(msgspec.structs.replace(settings, intake=Intake(require_durable=False)))
+    careless = Client(msgspec.structs.replace(settings, intake=IntakeSettings(require_durable=False)))
     Queue("default", client=careless).add(Task(name="a"))
     careless.close()
     assert count(server) == 1
