@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassq.errors import Ambiguous, GlassqError, JobNotFound, JobTooBig, NotFound, QueueRefused, Stopped
-from glassq.operations.find import Finder, as_far_as_found, buried_matching, is_ours, look
+from glassq.operations.find import Finder, Search, buried_matching, is_ours, look
 from glassq.operations.result import Did, Report, Result, not_done
 from glassq.operations.words import span
 
@@ -102,9 +102,13 @@ def plan_named(
 
 def plan_buried(operations: Operations, queue: Inspector, selection: Selection, progress: Progress, did: Did) -> Plan:
     """The plan for all buried jobs that fit. Raises InvalidRequest, Unsupported and QueueError."""
-    found, short = as_far_as_found(buried_matching(operations, queue, selection.filter, progress), selection.limit)
-    results = (not_done("--all", short),) if short else ()
-    return Plan(did, tuple(chosen(each.ref, each) for each in found), results)
+    return plan_found(Search(buried_matching(operations, queue, selection.filter, progress), selection.limit), did)
+
+
+def plan_found(search: Search, did: Did) -> Plan:
+    """The plan for what a search finds; where that may not be all, a result says so."""
+    taken = tuple(chosen(found.ref, found) for found in search)
+    return Plan(did, taken, (not_done("--all", search.short),) if search.short else ())
 
 
 def not_ours(operations: Operations, found: Found) -> str:
