@@ -158,13 +158,19 @@ def run(
             progress.advance(len(report.results) - len(plan.results), total, f"{plan.did} so far")
             with progress.defer_signals():
                 report.results.append(act(each))
-    except Stopped as error:
-        report.error = error
-        report.results.append(not_done("the rest", f"interrupted: {report.count(plan.did)} of {total} are {plan.did}"))
     except GlassqError as error:
-        report.error = error
-        doubt = "" if isinstance(error, QueueRefused) or not in_doubt else f"; {in_doubt}"
-        report.words.append(f"until then {report.count(plan.did)} of {total} were {plan.did}{doubt}")
+        end_early(report, plan, error, in_doubt)
+
+
+def end_early(report: Report, plan: Plan, error: GlassqError, in_doubt: str = "") -> None:
+    """Notes in the report what ended the plan before its end, and how far it came."""
+    report.error = error
+    done = f"{report.count(plan.did)} of {len(plan.chosen)}"
+    if isinstance(error, Stopped):
+        report.results.append(not_done("the rest", f"interrupted: {done} are {plan.did}"))
+        return
+    doubt = "" if isinstance(error, QueueRefused) or not in_doubt else f"; {in_doubt}"
+    report.words.append(f"until then {done} were {plan.did}{doubt}")
 
 
 def refused(text: str, found: Found, why: str) -> Result:
