@@ -32,6 +32,8 @@ def tell(app: App, report: Report, *, as_json: bool, every: bool | None = None, 
     else:
         _print(app, report, len(report.results) <= MAX_LINES if every is None else every, empty)
     if report.error is not None:
+        for words in report.words:
+            click.echo(line(app.adapt(f"glassq: {words}")), err=True)
         raise report.error
     return int(not report.complete)
 
@@ -46,8 +48,8 @@ def _print(app: App, report: Report, every: bool, empty: str) -> None:
             click.echo(line(app.adapt(f"{count} left out: {why}")))
     if len(report.results) > 1:
         click.echo(report.sum_words())
-    for words in report.words:
-        click.echo(line(app.adapt(words if report.error is None else f"glassq: {words}")), err=report.error is not None)
+    for words in report.words if report.error is None else ():
+        click.echo(line(app.adapt(words)))
     if not report.results and empty:
         click.echo(line(app.adapt(empty)))
 

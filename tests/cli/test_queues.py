@@ -286,7 +286,7 @@ def test_a_queue_that_beanstalkd_does_not_know_yet_cannot_be_paused_and_what_can
     said = push.cli("queues", "pause", "mail", "photos")
     assert said.code == 1
     assert "queue photos is paused" in said.out
-    assert "queue mail: beanstalkd has nothing to pause: it holds no task, and no glassq-worker waits on it" in said.err
+    assert "queue mail: the queue has nothing to pause: it holds no task, and no glassq-worker waits on it" in said.err
     assert f"rate: 0 in {push.yaml}" in said.err
 
 
