@@ -56,7 +56,7 @@ demo: $(READY) ## run everything on this machine: simulated Glass users share ph
 # fails the target if it fails then, too. The last lines name the slowest tests, and those that were run a second time:
 # one that needed it is to be mended.
 test: $(DEV) $(REWRITTEN) ## the tests, on real servers and processes on loopback
-	@$(BIN)/python -m pytest -n 6 --dist worksteal --durations 10 $(TEST_ARGS) \
+	@$(BIN)/python -m pytest --cache-clear -n 6 --dist worksteal --durations 10 $(TEST_ARGS) \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --durations 10 $(TEST_ARGS)
 	$(missing)
 
