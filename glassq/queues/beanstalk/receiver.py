@@ -3,8 +3,8 @@
 beanstalkd changes no job's body. So a delivery's next form is a new job: it is put first and the old job is deleted
 then, never the other way round. A crash between the two makes a duplicate, never a loss.
 
-A lease that ends is no safety net for whoever holds several jobs: beanstalkd 1.12 was often seen to leave a job reserved
-long after its lease while the same connection held another one. The end of the connection frees all of them at once.
+A lease is no safety net for a connection that holds several jobs: beanstalkd 1.12 often leaves a job reserved long
+after its lease where the same connection has reserved another one since. The end of the connection frees all at once.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, get_args
 
 from tests.proxy import Proxy, Way
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # What takes more messages than this goes round in a circle.
 ENDLESS = 200
+BOTH_WAYS: tuple[Way, ...] = get_args(Way)
 
 
 class Cutter:
@@ -23,7 +24,7 @@ class Cutter:
     With `for_good` no later connection gets through either. `fired` says whether there were so many messages.
     """
 
-    def __init__(self, engine: Engine, way: Way, step: int, *, for_good: bool) -> None:
+    def __init__(self, engine: Engine, way: Way = "there", step: int = 0, *, for_good: bool = False) -> None:
         self.way = way
         self.step = step
         self.fired = False
@@ -32,6 +33,11 @@ class Cutter:
         self._passed = 0
         self._proxy = Proxy(engine.port, self._rewrite)
         self.port = self._proxy.port
+
+    def arm(self, way: Way, step: int) -> Self:
+        """For its next `with` block."""
+        self.way, self.step, self.fired, self._passed = way, step, False, 0
+        return self
 
     def start(self) -> None:
         self._proxy.__enter__()
@@ -59,7 +65,7 @@ class Cutter:
 
 def cut_at_each_message(engine: Engine, *, for_good: bool = False) -> Iterator[Cutter]:
     """A cutter for each message of either way, until one run needs no more of them."""
-    for way in ("there", "back"):
+    for way in BOTH_WAYS:
         for step in count():
             assert step < ENDLESS
             cutter = Cutter(engine, way, step, for_good=for_good)
