@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
+REWRITTEN := $(VENV)/.rewritten
 export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 # beanstalkd is unpacked here where the system has none (tools/setup-beanstalkd)
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
@@ -16,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(DEV) ## the virtual environment, the locked dependencies and beanstalkd
+setup: $(DEV) ## install the virtual environment, the locked dependencies and beanstalkd under .venv/
 
 $(LOCKED): requirements.lock requirements-fast.lock tools/setup-venv tools/setup-beanstalkd tools/setup-lib
 	@tools/setup-venv $(PYTHON) $(VENV)
@@ -35,22 +36,28 @@ $(DEV): $(READY) requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
+# pytest compiles the tests in its own way, which takes longer than many of them: once, not in each of its processes
+$(REWRITTEN): $(DEV) $(wildcard tests/*.py tests/*/*.py)
+	@$(BIN)/python -m pytest --collect-only -qq > /dev/null || true
+	@touch $@
+
 # the last lines of what sets itself up
 missing = @! test -s $(VENV)/missing || { echo "could not be had:"; sed 's/^/  /' $(VENV)/missing; } >&2
 
-example: $(DEV) ## an App Engine program on glassq: tasks by taskqueue.add, worked by its own HTTP endpoint
+example: $(DEV) ## run an App Engine program on glassq: taskqueue.add, and an HTTP endpoint that handles the tasks
 	@$(BIN)/python examples/glassware/demo.py $(EXAMPLE_ARGS)
 	$(missing)
 
-demo: $(READY) ## the whole way on this machine: simulated Glass users share photos, glassq stores them
+demo: $(READY) ## run everything on this machine: simulated Glass users share photos, glassq stores them
 	@$(BIN)/glassq demo $(DEMO_ARGS)
 	$(missing)
 
 # Tests of real processes wait more than they compute: six at a time on two cores. What failed is run again, alone, and
-# fails the target if it fails then, too: a test that needed that is named in the output, and is to be mended.
-test: $(DEV) ## the tests, on real servers and processes on loopback
-	@$(BIN)/python -m pytest -n 6 --dist worksteal $(TEST_ARGS) \
-		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(TEST_ARGS)
+# fails the target if it fails then, too. The last lines name the slowest tests, and those that were run a second time:
+# one that needed it is to be mended.
+test: $(DEV) $(REWRITTEN) ## the tests, on real servers and processes on loopback
+	@$(BIN)/python -m pytest --cache-clear -n 6 --dist worksteal --durations 10 $(TEST_ARGS) \
+		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --durations 10 $(TEST_ARGS)
 	$(missing)
 
 conformance: $(DEV) ## what a queue's engine must do, each promise by its sentence (ENGINE=beanstalkd)
@@ -58,51 +65,51 @@ conformance: $(DEV) ## what a queue's engine must do, each promise by its senten
 	$(missing)
 
 # apart, as a tracer in every process takes twice the time
-coverage: $(DEV) ## the same, and what they leave out
+coverage: $(DEV) $(REWRITTEN) ## the same, and what they leave out
 	@$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term:skip-covered $(TEST_ARGS)
 
-test-system: $(DEV) ## package, units and nginx for real, in a container booted with systemd (as root)
+test-system: $(DEV) ## test package, units and nginx in a container booted with systemd (as root)
 	@tools/setup-system
 	@$(BIN)/python -m pytest tests/system $(TEST_ARGS)
 
-torture: $(DEV) ## everything killed, frozen, cut and filled up under load, then counted (SECONDS=420 SEED=n OUTAGE=20)
+torture: $(DEV) ## kill, freeze, cut and fill up everything under load, then count (SECONDS=420 SEED=n OUTAGE=20)
 	@$(BIN)/python -m tests.chaos.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(OUTAGE),--outage $(OUTAGE)) $(TORTURE_ARGS)
 
-soak: $(DEV) ## steady load; fails where any process holds more and more (MINUTES=10)
+soak: $(DEV) ## run a steady load; fail if a process keeps growing (MINUTES=10)
 	@$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(SOAK_ARGS)
 
-check: $(DEV) ## the one gate: format, lint, types
+check: $(DEV) ## check format, lint and types: the one gate
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m mypy
 	@for script in tools/manual.py tools/settings_docs.py; do $(BIN)/python -m mypy --no-error-summary $$script || exit 1; done
 
-format: $(DEV) ## put the code into the form that `make check` expects
+format: $(DEV) ## format the code as `make check` expects it
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(DEV) ## speed and memory, as ratios against plain programs measured in the same run
+bench: $(DEV) ## measure speed and memory, as ratios to plain programs in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
 
-install: ## /opt/glassq, units, /etc/glassq (PREFIX, DESTDIR, LIBDIR, BINDIR, SHAREDIR); see docs/installing.md
+install: ## install /opt/glassq, units, /etc/glassq (PREFIX, DESTDIR, LIBDIR, BINDIR, SHAREDIR); see docs/installing.md
 	@PYTHON="$(PYTHON)" tools/install
 
-uninstall: ## take it away again; settings, secrets and queue stay
+uninstall: ## remove it; keeps settings, secrets and queue
 	@tools/uninstall
 
-deb: ## dist/glassq_*.deb of this tree, for this machine's distribution
+deb: ## build dist/glassq_*.deb of this tree, for this machine's distribution
 	@tools/deb
 
-docs: $(DEV) ## docs/settings.md anew, from the settings and conf/glassq.toml
+docs: $(DEV) ## write docs/settings.md from the settings and conf/glassq.toml
 	@$(BIN)/python tools/settings_docs.py
 
-man: $(DEV) ## dist/man/: a manual page for each command and daemon, and for glassq.toml
+man: $(DEV) ## write dist/man/: a manual page for each command and daemon, and for glassq.toml
 	@rm -rf dist/man
 	@$(BIN)/python tools/manual.py dist/man
 
-lock: $(DEV) ## pin every dependency anew, with hashes (needs uv)
+lock: $(DEV) ## pin every dependency again, with hashes (needs uv)
 	@tools/lock
 
-clean: ## remove what setup, tests and trials made; what `glassq dev` keeps in var/ stays
+clean: ## remove the files of setup, tests and trials; keeps the var/ of `glassq dev`
 	rm -rf $(VENV) var/demo var/example var/torture var/soak dist build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,7 +17,8 @@ RUN = [
     "google-auth>=2.30",
     "google-cloud-storage>=3.0",
     "greenstalk>=2.1",
-    "gunicorn>=27.0",
+    # below the next major version: glassq/http/gunicorn_worker.py says which of its internals we use
+    "gunicorn>=27.0,<28",
     "httplib2>=0.22",
     "msgspec>=0.19",
     "prometheus-client>=0.22",
@@ -50,7 +51,7 @@ setup(
     packages=[*find_packages(include=["glassq", "glassq.*"]), "glassq.conf"],
     # gunicorn.conf.py, for `glassq.settings.installed_file`: pip puts data_files where nobody finds them with --target
     package_dir={"glassq.conf": "conf"},
-    package_data={"glassq": ["py.typed", "glass/*.json", "dev/pictures/*"]},
+    package_data={"glassq": ["py.typed", "glass/*.json", "dev/simulator/pictures/*"]},
     data_files=[("share/glassq", CONF)],
     # and no scripts=: pip gives those a first line that ends at the first space of the environment's path
     entry_points={

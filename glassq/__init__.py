@@ -1,14 +1,14 @@
 """Answers a webhook ping in milliseconds and does the work later, without ever losing one.
 
-This is what the author of a handler imports:
+A handler imports:
 
     from glassq import Bury, Delivery, Drop, Retry
 
     def handle(delivery: Delivery) -> str | None:
         ...
 
-and besides it `retry_after` for an answer's headers, and `task` for a delivery that is a task. Who puts tasks, the App
-Engine way, imports `taskqueue` or `deferred`.
+It may also import `retry_after`, for a response's headers, and `task`, for a delivery that is a task. A program that
+adds tasks, the App Engine way, imports `taskqueue` or `deferred`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    # not before they are asked for: intake and most handlers have no use for a database
+    # lazily, because they load a database library, which intake and most handlers do not need
     if name in ("deferred", "taskqueue"):
         return importlib.import_module(f"glassq.push.{name}")
     if name == "task":

@@ -1,4 +1,4 @@
-"""How long to wait before another try: exponential, capped, with jitter so that many who wait do not come back at once.
+"""Delays before a retry: exponential, capped, with jitter so that many clients do not retry at the same time.
 
 Source of the rule: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import random
 
-# 2**40 is past every cap; without a bound a float overflows at 2**1024.
+# 2**40 exceeds every cap; without a bound, a float overflows at 2**1024.
 _MAX_DOUBLINGS = 40
 
 
 def ceiling(doublings: int, first: float, cap: float) -> float:
-    """The longest wait, in seconds: `first`, doubled so often, at most `cap`."""
+    """The maximum delay, in seconds: `first`, doubled `doublings` times, at most `cap`."""
     return min(cap, first * 2.0 ** min(doublings, _MAX_DOUBLINGS))
 
 

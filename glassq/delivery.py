@@ -1,14 +1,14 @@
-"""The envelope around one ping, and its form inside a job.
+"""The envelope around one ping, and its encoding in a job.
 
-A job's bytes are three parts, readable by anybody who can peek a job:
+A job's bytes have three parts, readable for anybody who can peek a job:
 
     glassq/1 8d3f0a12\\n          format and CRC-32 (hex) of all that follows
     {"id":"0199...",...}\\n       the header: one line of JSON
     {"collection":"timeline"...  the ping's raw body, untouched, to the end
 
-The checksum is there because beanstalkd has none: a flipped bit on disk is served as a normal job.
-When you add a field to Header, give it a default (older jobs lack it). When you change or remove one, raise
-VERSION and teach `decode` both forms: jobs of the old one may lie buried for months.
+beanstalkd has no checksum of its own: it would serve a flipped bit on disk as a normal job.
+When you add a field to Header, give it a default (older jobs lack it). When you change or remove a field, raise VERSION
+and teach `decode` both forms: jobs of the old version may lie buried for months.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from glassq.errors import DamagedDelivery
 VERSION = 1
 MAGIC = b"glassq/%d " % VERSION
 
-# beanstalkd's own default limit for one job, in bytes (-z).
+# beanstalkd's default limit for a job, in bytes (-z).
 MAX_JOB = 65_535
-# The limit that our own beanstalkd is started with, for tasks with large payloads (App Engine takes 100 KB).
+# The limit of glassq's own beanstalkd, in bytes, for tasks with large payloads (App Engine allows 100 KB).
 BIG_JOB = 131_072
-# A story gets at least so much room beside the body; where MAX_JOB leaves less, the job is a big one.
+# Minimum room for the history beside the body, in bytes; if MAX_JOB leaves less, BIG_JOB is the limit.
 MIN_ROOM = 8_192
-# Of the failed attempts the first and the latest few tell the story; the rest repeat it.
+# Maximum number of evidence entries: the first and the latest ones, as those between mostly repeat.
 MAX_EVIDENCE = 12
-# The end of a traceback names the line that failed, in characters.
+# Maximum length of a traceback, in characters; its end is kept, which names the line that failed.
 MAX_TRACEBACK = 2_000
-# Of any other text that a failure brings with it, in characters.
+# Maximum length of any other text of a failure, in characters.
 MAX_MESSAGE = 500
-# Of what a handler tells beside its reason, in bytes of JSON.
+# Maximum size of a failure's `detail`, in bytes of JSON.
 MAX_DETAIL = 8_192
 
-# A time without its zone would be another one on the next host.
+# A time without a zone would mean another time on the next host.
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why one attempt failed.
 
-    `at` is when it ended; `duration` is in seconds; `error` is the exception's type (or what ended the process);
-    `signal` is set when a signal ended it. `detail` is what the handler told beside its reason.
+    `at` is the end of the attempt, `duration` is in seconds. `error` is the exception's type, or what ended the
+    process; `signal` is the signal, if one ended it. `detail` is the detail of the handler's Verdict.
     """
 
     attempt: int
@@ -65,18 +65,18 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What we know about a ping, and its story so far: all of a delivery but the ping's body.
+    """A delivery without the ping's body: facts about the ping, and its history.
 
-    `id`       ours, unique and sortable by time (a UUID of version 7)
+    `id`       glassq's own: unique and sortable by time (a UUID of version 7)
     `source`   who sent the ping: "mirror"
-    `received` when intake took it (UTC)
-    `labels`   what routes can match, taken from the ping by its source, such as {"collection": "timeline"}
-    `attempt`  the number of the attempt that runs now, or is next; the first is 1
-    `failures` how many attempts have been taken from the budget since it was last fresh
-    `waits`    how many times a handler said `Retry(counts=False)` in a row
-    `tried`    when the first attempt of the present budget began; None before it
-    `lost`     attempts that ended with their process, in jobs before this one
-    `buried`   the reason, while it lies buried
+    `received` when intake received it (UTC)
+    `labels`   what the source read from the ping, for routes to match, such as {"collection": "timeline"}
+    `attempt`  the number of the current or next attempt; the first is 1
+    `failures` failed attempts that count; a kick resets it to 0
+    `waits`    how often in a row a handler raised `Retry(counts=False)`
+    `tried`    when the first attempt began, or the first after a kick; None before it
+    `lost`     attempts that died with their process, in jobs before this one
+    `buried`   the reason, while the delivery lies buried
     """
 
     id: str
@@ -92,12 +92,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence: tuple[Evidence, ...] = ()
 
     def age(self, now: datetime | None = None) -> float:
-        """Seconds since intake took the ping; never negative, whatever the clocks say."""
+        """Seconds since intake received the ping; never negative, even if clocks differ."""
         return max(0.0, ((now or datetime.now(UTC)) - self.received).total_seconds())
 
 
 class Delivery(Header, frozen=True, kw_only=True):
-    """One ping on its way: the header, and `body`, the ping's raw body."""
+    """One ping on its way: the header's fields, and `body`, the ping's raw body."""
 
     body: bytes
 
@@ -110,13 +110,13 @@ _PREFIX = len(MAGIC) + 9
 
 
 def new(source: str, body: bytes, labels: dict[str, str]) -> Delivery:
-    """A delivery of a ping that has just come in."""
+    """A delivery for a ping that has just arrived."""
     return Delivery(id=new_id(), source=source, received=datetime.now(UTC), body=body, labels=labels)
 
 
 def new_id() -> str:
     """A UUID of version 7 (RFC 9562, 5.7): 48 bits of milliseconds since 1970, then 74 random ones."""
-    # unique, not secret: os.urandom would give up the interpreter lock, and a busy intake wants it back for long
+    # unique, not secret: os.urandom releases the GIL, and under load re-acquiring it is slow
     value = int(time.time() * 1000) << 80 | random.getrandbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
@@ -125,14 +125,14 @@ def new_id() -> str:
 
 
 def as_valid_utf8(text: str) -> str:
-    """The text with what UTF-8 cannot say written out: halves of surrogate pairs, as odd file names hold them."""
+    """The text with characters that UTF-8 cannot encode written out: lone surrogates, as in odd file names."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def encode(delivery: Delivery) -> bytes:
-    """The bytes of a job. Evidence is shortened, oldest tracebacks first, until they fit into MAX_JOB.
+    """The bytes of a job. Shortens the evidence, oldest tracebacks first, until the job fits into MAX_JOB.
 
-    Where the body alone nearly fills that, it is BIG_JOB instead.
+    If the body alone nearly fills MAX_JOB, BIG_JOB is the limit.
     """
     taken = _PREFIX + 1 + len(delivery.body)
     room = (MAX_JOB if MAX_JOB - taken >= MIN_ROOM else BIG_JOB) - taken
@@ -150,7 +150,7 @@ def encode(delivery: Delivery) -> bytes:
 def decode(data: bytes) -> Delivery:
     """The delivery in a job's bytes.
 
-    Raises DamagedDelivery, with what is wrong and never with the bytes themselves.
+    Raises DamagedDelivery, which says what is wrong and never quotes the bytes.
     """
     if not data.startswith(MAGIC):
         raise DamagedDelivery(f"does not start with {MAGIC.decode()!r}: not put by glassq, or by another version")

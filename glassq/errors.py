@@ -1,34 +1,42 @@
-"""Every exception of glassq, in one tree.
+"""All exceptions of glassq, in one tree.
 
 GlassqError
-+-- SettingsError           glassq.toml, or a file it names, cannot be used (exit 78)
++-- SettingsError           glassq.toml, or a file that it names, cannot be used (exit 78)
 +-- UnreadableText          a file that people edit cannot be read, or is not UTF-8 text
 +-- DamagedDelivery         a job's bytes are not a delivery, or its checksum is wrong
-+-- PingRefused             a ping that is not taken: bad shape, wrong token, too big
-+-- QueueError              the queue did not do what it was asked
++-- PingRefused             a ping is not accepted: bad shape, wrong token, too big
++-- QueueError              a queue command failed
 |   +-- QueueUnavailable    no connection, or it broke; the last command may have happened or not
-|   +-- QueueRefused        the queue lives but takes no job now: draining, out of memory or disk
-|   |   +-- NotDurable      it keeps jobs in memory only, those it took a moment ago perhaps too
+|   +-- QueueRefused        the queue accepts no job now: draining, out of memory or disk
+|   |   +-- NotDurable      the queue keeps jobs in memory only, perhaps also those of a moment ago
 |   +-- SearchIncomplete    a search could not find all jobs
-|   +-- JobTooBig           a job is larger than the queue takes
-|   +-- JobNotFound         no such job, or it is no longer ours
+|   +-- JobTooBig           a job exceeds the queue's size limit
+|   +-- JobNotFound         no such job, or another consumer has it by now
++-- OperationError          an operation was not done as it was asked for
+|   +-- InvalidRequest      the request is wrong (exit 2, HTTP 400)
+|   +-- NotFound            what it names is not there (exit 1, HTTP 404)
+|   +-- Ambiguous           it names several things (exit 2, HTTP 409)
+|   +-- Conflict            things changed meanwhile, or it is not possible now (exit 1, HTTP 409)
+|   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
++-- Stopped                 an operator stopped an operation between two of its steps (exit 130)
 +-- SpoolError              the spool cannot keep a delivery: full, no disk, not writable
-+-- Verdict                 what a handler raises to say what its attempt came to
++-- Verdict                 a handler raises one of these to decide the outcome of its attempt
 |   +-- Drop                nothing to do: spoofed, gone, stale
-|   +-- Retry               an expected failure: try again later
-|   +-- Bury                no retry can help: keep it for the operator
+|   +-- Retry               an expected failure: retry later
+|   +-- Bury                no retry can help: keep it for the operator (dead letter)
 +-- CredentialsError        a user's credentials cannot be stored or read
-|   +-- UserUnknown         there are none for this user
-|   +-- UserRevoked         the user took the consent back
-+-- NamesUnavailable        the task names' database cannot be used now
-+-- taskqueue.Error         what App Engine's API raises (push/task_errors.py)
-+-- deferred.Error          what its deferred library raises, or lets a function raise (push/deferred.py)
-+-- StackError              `glassq dev` or `demo`: a server did not come up, or died
+|   +-- UserUnknown         there are no credentials for this user
+|   +-- UserRevoked         the user revoked the consent
++-- LedgerError             the ledger exists but cannot be read, or cannot be written (exit 74)
++-- NamesUnavailable        the database of task names cannot be used now
++-- taskqueue.Error         exceptions of App Engine's taskqueue API (push/task_errors.py)
++-- deferred.Error          exceptions of its deferred library (push/deferred.py)
++-- StackError              `glassq dev` or `demo`: a server did not start, or died
 
 Interrupt (a BaseException, so that a handler's `except Exception` cannot swallow it)
 +-- DeadlineExceeded        the handler overran its soft deadline
-+-- Interrupted             the pool stops now: the attempt does not count
-+-- LeaseLost               the job is somebody else's by now: this attempt is worth nothing
++-- Interrupted             the pool stops at once: the attempt does not count
++-- LeaseLost               another consumer has the job by now: this attempt does not count
 """
 
 from __future__ import annotations
@@ -36,14 +44,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-# sysexits.h: the configuration is wrong; starting again helps nobody.
+# sysexits.h: the configuration is wrong, so a restart does not help.
 EX_CONFIG = 78
 
 
 class GlassqError(Exception):
-    """Anything that glassq raises on purpose."""
+    """Base of all exceptions that glassq raises on purpose."""
 
 
 class SettingsError(GlassqError):
@@ -62,10 +70,10 @@ class DamagedDelivery(GlassqError):
 
 
 class PingRefused(GlassqError):
-    """A ping is not taken.
+    """A ping is not accepted.
 
-    `status` is the HTTP status (4xx), `title` a short fixed phrase and `detail` a sentence for the sender's
-    author. Neither ever holds anything out of the ping.
+    `status` is the HTTP status (4xx), `title` a short fixed phrase, and `detail` a sentence for the author of the
+    sender. Neither text ever quotes the ping.
     """
 
     def __init__(self, status: int, title: str, detail: str) -> None:
@@ -76,27 +84,27 @@ class PingRefused(GlassqError):
 
 
 class QueueError(GlassqError):
-    """The queue did not do what it was asked."""
+    """A queue command failed."""
 
 
 class QueueUnavailable(QueueError):
-    """There is no connection, or it broke. Whether the last command happened cannot be known."""
+    """There is no connection, or it broke. The last command may have happened or not."""
 
 
 class QueueRefused(QueueError):
-    """The queue lives but takes no job now: draining, or out of memory or disk."""
+    """The queue answers, but accepts no job now: it drains, or is out of memory or disk."""
 
 
 class NotDurable(QueueRefused):
-    """The queue keeps jobs in memory only: what it took a moment ago may be gone after a restart."""
+    """The queue keeps jobs in memory only: a restart may lose even those of a moment ago."""
 
 
 class JobTooBig(QueueError):
-    """The job is larger than the queue takes."""
+    """The job exceeds the queue's size limit."""
 
 
 class SearchIncomplete(QueueError):
-    """Only `found` of the `promised` jobs could be found, among `looked` places: the queue takes no job now."""
+    """A search among `looked` places found only `found` of `promised` jobs, because the queue accepts no job now."""
 
     def __init__(self, found: int, promised: int, looked: int) -> None:
         super().__init__(
@@ -109,7 +117,42 @@ class SearchIncomplete(QueueError):
 
 
 class JobNotFound(QueueError):
-    """There is no such job, or it is not in a state (or ours) to do this with."""
+    """There is no such job, or its state or owner does not allow the command."""
+
+
+class OperationError(GlassqError):
+    """An operation was not done as it was asked for. A command of ours stands in the message as `glassq ...`."""
+
+
+class InvalidRequest(OperationError):
+    """The request is wrong: a value that cannot be, or options that do not go together."""
+
+
+class NotFound(OperationError):
+    """Neither the queue nor the ledger has what the request names."""
+
+
+class Ambiguous(OperationError):
+    """The request names several things; `candidates` are some of them, a line each."""
+
+    def __init__(self, message: str, candidates: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.candidates = tuple(candidates)
+
+
+class Conflict(OperationError):
+    """It cannot be done now: things changed since they were looked at, or something else has to come first."""
+
+
+class Unsupported(OperationError):
+    """The queue's engine cannot do this. The message names the engine."""
+
+
+class Stopped(GlassqError):
+    """An operator stopped an operation between two of its steps."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped")
 
 
 class SpoolError(GlassqError):
@@ -117,10 +160,10 @@ class SpoolError(GlassqError):
 
 
 class Verdict(GlassqError):
-    """What a handler raises to say what its attempt came to.
+    """A handler raises one of these to decide the outcome of its attempt.
 
-    `reason` is for the operator, in words. `detail` is kept beside it in the evidence: a small dict of what JSON can
-    say, such as {"status": 502, "body": "..."}.
+    `reason` is a text for the operator. `detail` stands beside it in the evidence: a small JSON-serialisable dict, such
+    as {"status": 502, "body": "..."}.
     """
 
     def __init__(self, reason: str, *, detail: Mapping[str, object] | None = None) -> None:
@@ -134,12 +177,12 @@ class Drop(Verdict):
 
 
 class Retry(Verdict):
-    """An expected failure: the delivery is tried again.
+    """An expected failure: the delivery is retried.
 
-    `delay` is in seconds; without it the pool's backoff decides. With `counts=False` the attempt is not taken
-    from the delivery's budget: for waiting until something is ready. The handler then says itself when enough is
-    enough (by `Delivery.waits` or its age). With `slow_down=True` whom the handler asks is overloaded: where the
-    delivery's tube has a rate, all of it is worked more slowly for a while.
+    `delay` is in seconds; without it the pool's backoff decides. `counts=False` retries for ever, without using up an
+    attempt: for waiting until something is ready. The handler must end that itself, by `Delivery.waits` or
+    `Delivery.age()`. `slow_down=True` says that the downstream service is overloaded; a rate-limited tube is throttled
+    temporarily.
     """
 
     def __init__(
@@ -158,7 +201,7 @@ class Retry(Verdict):
 
 
 class Bury(Verdict):
-    """No retry can help: the delivery is kept aside with this reason until an operator decides."""
+    """No retry can help: the delivery is buried with this reason (a dead letter) until an operator decides."""
 
 
 class CredentialsError(GlassqError):
@@ -170,19 +213,23 @@ class UserUnknown(CredentialsError):
 
 
 class UserRevoked(CredentialsError):
-    """The user took the consent back; only a fresh one helps."""
+    """The user revoked the consent; only a new consent helps."""
+
+
+class LedgerError(GlassqError):
+    """The ledger's database exists but cannot be read, or it cannot be written. The message holds its URL and why."""
 
 
 class NamesUnavailable(GlassqError):
-    """The task names' database cannot be used now, or a name is being added by others again and again."""
+    """The database of task names cannot be used now, or other programs keep adding the same name."""
 
 
 class StackError(GlassqError):
-    """One of the servers that `glassq dev` starts did not come up, or died. The message says which, and why."""
+    """A server that `glassq dev` starts did not come up, or died. The message says which, and why."""
 
 
 class Interrupt(BaseException):
-    """Ends a running handler from outside. A BaseException: `except Exception` does not catch it."""
+    """Interrupts a running handler. A BaseException, so that `except Exception` does not catch it."""
 
 
 class DeadlineExceeded(Interrupt):
@@ -190,8 +237,8 @@ class DeadlineExceeded(Interrupt):
 
 
 class Interrupted(Interrupt):
-    """The pool stops now. The job goes back and the attempt does not count."""
+    """The pool stops at once. The job is released, and the attempt does not count."""
 
 
 class LeaseLost(Interrupt):
-    """The queue has given the job to somebody else. Whatever this attempt does is done twice."""
+    """Another consumer has the job by now, so the work of this attempt happens twice."""

@@ -1,8 +1,8 @@
-"""Short texts out of code that is not ours: what a handler raised or returned, as text of a bounded length.
+"""Bounded texts of foreign objects: of what a handler raised or returned.
 
-Cut first, then mask and format: a pattern needs seconds for each megabyte, and holds the interpreter lock meanwhile.
-No function here lets an exception of the object's own methods pass, not even SystemExit. So call them only where
-nothing of ours is raised by a signal.
+Cut first, then mask and format: a regular expression takes seconds per megabyte, and holds the GIL meanwhile.
+These functions catch every exception of the object's own methods, even SystemExit. So call them only where no signal
+handler of glassq raises.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 UNPRINTABLE = "(its message cannot be shown)"
-# Limits of a traceback: characters of one message and of one line of code, frames of one exception, notes of one
-# exception, exceptions in all (causes and members of groups).
+# Limits of a traceback: characters of a message and of a line of code, frames and notes of an exception, exceptions in
+# total (causes and members of groups).
 MAX_MESSAGE, MAX_LINE = 500, 300
 MAX_FRAMES, MAX_NOTES, MAX_EXCEPTIONS = 20, 5, 8
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -26,16 +26,16 @@ _CONTEXT = "\nDuring handling of the above exception, another exception occurred
 
 
 def text_of(value: object, limit: int) -> str:
-    """The first `limit` characters of `str(value)`; UNPRINTABLE where that fails."""
+    """The first `limit` characters of `str(value)`; UNPRINTABLE if that fails."""
     try:
-        # a subclass of str may slice in its own way
+        # a subclass of str may override slicing
         return str.__getitem__(str(value), slice(limit))
     except BaseException:
         return UNPRINTABLE
 
 
 def kind_of(value: object, limit: int = 200) -> str:
-    """The name of its class."""
+    """The name of the value's class."""
     try:
         return text_of(type(value).__name__, limit)
     except BaseException:
@@ -43,17 +43,17 @@ def kind_of(value: object, limit: int = 200) -> str:
 
 
 def words_of(error: BaseException, limit: int) -> str:
-    """`Type: message`, as the last line of a traceback has it."""
+    """`Type: message`, as in the last line of a traceback."""
     message = text_of(error, limit)
     kind = kind_of(error)
     return f"{kind}: {message}"[:limit] if message else kind
 
 
 def json_of(value: object, limit: int, *, strict: bool) -> str:
-    """The value as JSON, cut: a text that is longer than `limit` characters is not whole.
+    """The value as JSON, truncated: a result longer than `limit` characters is incomplete.
 
-    Unless it is `strict`, `str` stands for what JSON has no form for, and keys that are no text are left out.
-    Raises ValueError, with the reason, where there is no JSON of it.
+    Unless `strict`, values that are not JSON-serialisable become their `str`, and keys that are not strings are
+    left out. Raises ValueError, with the reason, if the value cannot be encoded.
     """
     encoder = json.JSONEncoder(
         default=None if strict else lambda each: text_of(each, limit),
@@ -64,7 +64,7 @@ def json_of(value: object, limit: int, *, strict: bool) -> str:
     pieces: list[str] = []
     size = 0
     try:
-        # not json.dumps: it would write all of a value that is too large
+        # not json.dumps, which would encode all of a value that is too large
         for piece in encoder.iterencode(value):
             pieces.append(piece[: limit + 1])
             size += len(piece)
@@ -76,16 +76,16 @@ def json_of(value: object, limit: int, *, strict: bool) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """What Python prints of an exception that nobody catches, within the limits above; the cause comes first."""
+    """The traceback as Python prints it for an uncaught exception, within the limits above; causes come first."""
     try:
         return "".join(_format(error, _Budget(MAX_EXCEPTIONS)))
     except BaseException:
-        # fields of the exception itself are broken
+        # the exception's own attributes are broken
         return f"{kind_of(error)}: {UNPRINTABLE}\n"
 
 
 class _Budget:
-    """How many exceptions may still be formatted, and which have been."""
+    """Counts the exceptions that may still be formatted, and remembers the formatted ones."""
 
     def __init__(self, left: int) -> None:
         self._left = left
@@ -100,7 +100,7 @@ class _Budget:
 
 
 def _format(error: BaseException, budget: _Budget) -> Iterator[str]:
-    """The exception behind its causes. The newest ones count: those say what ended the attempt."""
+    """The exception after its causes. The newest ones are kept, because they ended the attempt."""
     chain: list[tuple[BaseException, str]] = []
     current, link = error, ""
     while budget.takes(current):
@@ -152,7 +152,7 @@ def _frames(error: BaseException) -> Iterator[str]:
 
 
 def _short(frame: FrameSummary) -> FrameSummary:
-    """Itself, unless made code has names or lines of any length."""
+    """The frame, shortened if generated code has very long names or lines."""
     texts = (frame.filename, frame.name, frame.line or "")
     if all(len(text) <= MAX_LINE for text in texts):
         return frame

@@ -1,101 +1,92 @@
-"""Files that people edit, read as text: settings, secrets, queue.yaml, JSON from Google's tools.
+"""Files that survive a loss of power: written aside, synced, renamed, and the directory synced.
 
-Editors add a byte order mark, Windows line ends and invisible characters, and Notepad's "Unicode" is UTF-16. All that
-is handled here, once.
+A reader sees the whole file or none, however the writer ends. A rename alone is not durable: the name is in the
+directory, which has to be synced as well (fsync(2)).
 """
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Self
 
-from glassq.errors import UnreadableText
-
-# A larger file is not one that somebody edits, in bytes.
-MAX_FILE = 256 << 10
-
-_BOM = "\ufeff"
-# The longer marks first: a UTF-32 one begins like a UTF-16 one.
-_MARKS = {
-    b"\xff\xfe\0\0": "UTF-32",
-    b"\0\0\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-_LINE_END = re.compile(r"\r\n|\r|\n")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
-def read_text(path: str | Path, what: str = "file", limit: int = MAX_FILE) -> str:
-    """The text of the file without a byte order mark, its line ends as they are.
+class AsideFile:
+    """A new file under a temporary name, in the directory where it will stay. Unless published, it is removed.
 
-    `what` names the kind of file in the message about one that has more than `limit` bytes. Raises UnreadableText.
+    with AsideFile(directory / ".name.new") as aside:
+        aside.file.write(data)
+        aside.publish(directory / "name")
     """
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise UnreadableText(f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        # a path that holds a NUL
-        raise UnreadableText(f"cannot be read: {error}") from error
-    if len(data) > limit:
-        raise UnreadableText(f"is too large: expected a {what} of at most {limit >> 10} KiB")
-    return decode(data)
+
+    def __init__(self, path: Path, mode: int = 0o600) -> None:
+        """`path` is the temporary name. Raises FileExistsError if it is taken, or another OSError."""
+        self.path = path
+        self.file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+        self._published = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            # `sync` has reported what could not be written; closing would report it again, in place of the first error
+            with suppress(OSError):
+                self.file.close()
+        finally:
+            if not self._published:
+                with suppress(OSError):
+                    self.path.unlink()
+
+    def sync(self) -> None:
+        """On return the content is on disk, under the temporary name. Raises OSError."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def publish(self, path: Path) -> None:
+        """Renames the file, over another one if there is one. On return content and name are on disk.
+
+        Raises OSError. If only the last step failed, the file has its name, but may lose it with the power.
+        """
+        self.sync()
+        self.path.rename(path)
+        self._published = True
+        sync_directory(path.parent)
 
 
-def decode(data: bytes) -> str:
-    """The text of UTF-8 bytes without a byte order mark. Raises UnreadableText, which says what they are instead."""
-    if encoding := _other_encoding(data):
-        raise UnreadableText(f"is not UTF-8 text but {encoding}: save it as UTF-8")
-    try:
-        return data.decode("utf-8").lstrip(_BOM)
-    except UnicodeDecodeError as error:
-        # the byte itself is not shown: it may belong to a secret
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = error.start - data.rfind(b"\n", 0, error.start)
-        raise UnreadableText(f"is not UTF-8 text (line {line}, byte {byte}): save it as UTF-8") from None
+def write_durably(path: Path, data: bytes, *, aside: Path, mode: int = 0o600) -> None:
+    """Writes or replaces a file by way of the temporary name `aside`. On return it is on disk.
 
-
-def secret_lines(text: str) -> list[str]:
-    """The secrets in a text, one a line; blank lines and lines that start with # are left out.
-
-    Spaces and invisible characters around a secret do not belong to it. Inside one they cannot be seen and would make
-    every comparison fail, so they are refused. Raises UnreadableText with the position and never with the secret.
+    Raises OSError, FileExistsError among them: `aside` must not exist.
     """
-    secrets = []
-    for number, line in enumerate(_LINE_END.split(text), 1):
-        secret = trimmed(line)
-        if not secret or secret.startswith("#"):
-            continue
-        hidden = next((index for index, char in enumerate(secret) if not char.isprintable()), None)
-        if hidden is not None:
-            column = line.index(secret) + hidden + 1
-            raise UnreadableText(
-                f"holds an invisible character ({name_of(secret[hidden])}) inside a secret, in line {number}, "
-                f"column {column}: delete that character"
-            )
-        secrets.append(secret)
-    return secrets
+    with AsideFile(aside, mode) as new:
+        new.file.write(data)
+        new.publish(path)
 
 
-def trimmed(text: str) -> str:
-    """The text without the spaces and invisible characters (a no-break space, a byte order mark) around it."""
-    visible = [index for index, char in enumerate(text) if char.isprintable() and char != " "]
-    return text[visible[0] : visible[-1] + 1] if visible else ""
+def sync_directory(directory: Path) -> None:
+    """Makes new names, renames and removals in the directory durable. Raises OSError."""
+    with opened_directory(directory) as descriptor:
+        os.fsync(descriptor)
 
 
-def name_of(char: str) -> str:
-    """A character by its number and, where it has one, its name: U+200B ZERO WIDTH SPACE."""
-    import unicodedata  # only mistakes need its tables
+@contextmanager
+def opened_directory(directory: Path) -> Iterator[int]:
+    """A descriptor of the directory, to sync or to lock it. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
-    return f"U+{ord(char):04X} {unicodedata.name(char, '')}".rstrip()
 
-
-def _other_encoding(data: bytes) -> str:
-    """The encoding that the first bytes give away; "" where they look like UTF-8."""
-    for mark, encoding in _MARKS.items():
-        if data.startswith(mark):
-            return encoding
-    # without a mark, most characters of UTF-16 text have a NUL as their first byte, or as their second
-    first, second = data[0::2].count(0), data[1::2].count(0)
-    return "UTF-16" if min(first, second) == 0 and max(first, second) * 4 > len(data) else ""
+def make_directory(directory: Path, mode: int = 0o700) -> None:
+    """Makes the directory, and those above it, if they are missing; durably. Raises OSError."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=mode, exist_ok=True)
+        sync_directory(path.parent)

@@ -1,7 +1,7 @@
-"""Responses of HTTP servers that say something before they answer.
+"""Reads final HTTP responses, and skips interim ones.
 
 A server may send any number of interim responses (100 Continue, 102 Processing, 103 Early Hints) before the final one
-(RFC 9110, section 15.2). http.client skips 100 alone and takes any other for the answer.
+(RFC 9110, section 15.2). http.client skips only 100, and takes any other for the final response.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
 
-# 101 is final: another protocol follows, and no response.
+# 101 is final: another protocol follows, not a response.
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\s")
-# A server that sends more than this, in responses or in bytes, never comes to its answer.
+# Limits for interim responses, in number and in bytes: a server that exceeds them would never answer.
 MAX_INTERIM = 1_000
 MAX_INTERIM_SIZE = 256 << 10
 
 
 class UnaskedUpgrade(HTTPException):
-    """101 Switching Protocols, though the request asked for no other protocol."""
+    """101 Switching Protocols in answer to a request that did not ask for it."""
 
 
 class FinalResponse(HTTPResponse):
-    """The final response to a request, with a whole head.
+    """The final response to a request, with a complete head.
 
-    `begin` raises UnaskedUpgrade for 101, IncompleteRead for a head that breaks off, and HTTPException for interim
-    responses without end.
+    `begin` raises UnaskedUpgrade for 101, IncompleteRead for a truncated head, and HTTPException for too many interim
+    responses.
     """
 
     fp: Any
@@ -39,7 +39,7 @@ class FinalResponse(HTTPResponse):
         try:
             super().begin()
         finally:
-            # it is closed already where this was no HTTP
+            # if this was not HTTP, http.client has closed it already
             if self.fp is head:
                 self.fp = reader
         if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
@@ -47,9 +47,9 @@ class FinalResponse(HTTPResponse):
 
 
 class _Head:
-    """The lines of a head, without interim responses. Its end before the empty line is an error (RFC 9112, section 8).
+    """The lines of a head, without interim responses. An end before the empty line is an error (RFC 9112, section 8).
 
-    http.client takes the status line of a server that died after it for a whole answer.
+    http.client would accept a lone status line, from a server that died after it, as a complete response.
     """
 
     def __init__(self, reader: Any) -> None:
@@ -84,5 +84,5 @@ class _Head:
 
 @cache
 def reading_final(connection: type[HTTPConnection]) -> type[HTTPConnection]:
-    """The class of connections, http.client's or one made from it, with FinalResponse for its responses."""
+    """A subclass of this connection class (http.client's or one made from it) that reads FinalResponse."""
     return type(connection.__name__, (connection,), {"response_class": FinalResponse})

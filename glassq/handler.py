@@ -1,13 +1,13 @@
-"""What can be a handler: which arguments it gets, and whether its work is over when it has returned.
+"""Which functions can be handlers, how they are called, and whether their work is over when they return.
 
 A handler is called with (delivery) or (delivery, context). Its own parameters decide, in this order:
 
 1. A second positional parameter without a default gets the context, whatever its name.
 2. A parameter gets the context if it is named `context` or `ctx`, or annotated with `Context`: by position if it is the
    second one, else by name. Every other parameter with a default keeps its default.
-3. A function of (*args), such as a decorator makes, is called as the function that it passes its arguments on to. That
-   is `__wrapped__`, which functools.wraps sets, or else what its closure or its object holds. A function that passes
-   them on to nothing takes both itself.
+3. A function of (*args), such as a decorator makes, is called like the function that it passes its arguments to. That
+   is `__wrapped__`, which functools.wraps sets, or else a function in its closure or object. A function that passes
+   them to nothing gets both arguments.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The ways to call one; any other is the name of the parameter that gets the context.
+# The ways to call a handler. Any other way is the name of the parameter that gets the context.
 ALONE, BOTH = "(delivery)", "(delivery, context)"
 _EXPECTED = f"expected a function of {ALONE} or {BOTH}"
 _CONTEXT = re.compile(r"\bContext\b")
@@ -39,13 +39,13 @@ _ASYNC = (
     (inspect.isasyncgenfunction, "an async def with yield"),
     (inspect.isgeneratorfunction, "a def with yield"),
 )
-# A decorator that calls one of these runs the coroutine of the function that it wraps.
+# A decorator that calls one of these runs the coroutine of the wrapped function.
 _RUNS = frozenset({"run", "run_until_complete", "run_coroutine_threadsafe", "run_sync", "async_to_sync"})
-# Of the values in a result, so many are looked at.
-_MOST_VALUES = 1_000
+# How many values of a result are examined.
+_MAX_VALUES = 1_000
 _PLAIN = (str, bytes, int, float, bool, type(None))
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, functools.partial)
-# What is still to be done when it comes back. By type: the value's own methods are not called.
+# Results whose work is not done yet, by type: the value's own methods are not called.
 _TO_DO: tuple[tuple[tuple[type, ...], str], ...] = (
     ((Coroutine,), "an un-awaited coroutine"),
     ((Awaitable,), "an un-awaited awaitable"),
@@ -54,7 +54,7 @@ _TO_DO: tuple[tuple[tuple[type, ...], str], ...] = (
     ((AsyncIterator,), "an un-iterated async iterator"),
     (_FUNCTIONS, "a function that nobody calls"),
 )
-# What these modules make for themselves is begun, or waited for: what @contextmanager makes, a process pool's results.
+# The same for types of these modules: what @contextmanager makes, and a process pool's results.
 _TO_DO_OF = {
     "contextlib": "a context manager that nobody enters",
     "multiprocessing.pool": "a result that nobody waits for",
@@ -62,7 +62,7 @@ _TO_DO_OF = {
 
 
 def as_handler(function: Callable[..., Any], where: str) -> Callable[..., Any]:
-    """The function as one of (delivery, context). Raises SettingsError, which begins with `where`, for what is none."""
+    """The function as one of (delivery, context). Raises SettingsError, beginning with `where`, if it is none."""
     try:
         refuse_async(function)
         way = _way(function, set()) or BOTH
@@ -71,7 +71,7 @@ def as_handler(function: Callable[..., Any], where: str) -> Callable[..., Any]:
     if way == BOTH:
         return function
 
-    # wraps: the marks of `needs` and `retried_by` stay
+    # wraps: the handler's marks stay (see routes.HandlerMarks)
     @functools.wraps(function)
     def work(delivery: object, context: object) -> Any:
         return function(delivery) if way == ALONE else function(delivery, **{way: context})
@@ -80,10 +80,10 @@ def as_handler(function: Callable[..., Any], where: str) -> Callable[..., Any]:
 
 
 def finished(result: T) -> T:
-    """What a handler returned, where its work is over.
+    """Returns the handler's result if its work is over.
 
-    Raises Bury where something is still to be awaited or called: the work was not done, and trying again cannot mend
-    that. A coroutine or generator is closed, a future cancelled.
+    Raises Bury if something in it must still be awaited or called: the work was not done, and no retry can change that.
+    A coroutine or generator is closed, a future cancelled.
     """
     pending = list(_pending(result))
     for value, _ in pending:
@@ -102,7 +102,7 @@ def _unfinished(what: str) -> Bury:
 
 
 def refuse_async(function: object) -> None:
-    """Raises ValueError for a function whose call would only begin its work: a delivery would count as done."""
+    """Raises ValueError for a function whose call only begins its work, because the delivery would count as done."""
     for layer in _layers(function):
         for is_such, kind in _ASYNC:
             if is_such(layer):
@@ -113,7 +113,7 @@ def refuse_async(function: object) -> None:
 
 
 def _layers(function: Any) -> Iterator[Any]:
-    """The callable, and one by one what it stands for: a method's function, a partial's, __wrapped__, __call__."""
+    """The callable and the functions that it calls: of a method, of a partial, __wrapped__, __call__."""
     seen: set[int] = set()
     todo: list[Any] = [function]
     while todo:
@@ -140,10 +140,10 @@ def _names(layer: object) -> tuple[str, ...]:
 
 
 def _way(function: object, seen: set[int]) -> str:
-    """How to call it; "" where it takes any arguments, and passes them on to nothing that can be seen.
+    """How to call it; "" if it takes any arguments, and we cannot see what it passes them to.
 
-    Raises ValueError with what is expected where it cannot be called as a handler. `seen` are the ids of the functions
-    on the way to it.
+    Raises ValueError, with what is expected, if it cannot be called as a handler. `seen` are the ids of the functions
+    through which we came to this one.
     """
     if inspect.isclass(function):
         raise ValueError(f"{_EXPECTED}, not a class, whose call only makes an object: name an object of it")
@@ -160,9 +160,9 @@ def _way(function: object, seen: set[int]) -> str:
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Its own parameters, not those that a wrapper claims by __wrapped__: what it can be called with.
+    """Its own parameters, which it can be called with, rather than those of its __wrapped__.
 
-    A wrapper that is made in C may have none of its own, such as functools.lru_cache's. Raises ValueError.
+    A wrapper made in C, such as that of functools.lru_cache, may have only the latter. Raises ValueError without any.
     """
     for follow_wrapped in (False, True):
         with suppress(TypeError, ValueError):
@@ -171,17 +171,17 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def _named_way(function: object, signature: inspect.Signature) -> str:
-    """As its named parameters say; "" where it takes any arguments."""
+    """How to call it, by its named parameters; "" if it takes any arguments."""
     parameters = list(signature.parameters.values())
-    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    positional = [found for found in parameters if found.kind in (found.POSITIONAL_ONLY, found.POSITIONAL_OR_KEYWORD)]
     bound = _bound(function)
-    gets = [each for each in parameters if each.name not in bound and _is_context(each)]
+    gets = [found for found in parameters if found.name not in bound and _is_context(found)]
     if len(positional) > 1 and (positional[1].default is inspect.Parameter.empty or positional[1] in gets):
         return BOTH
-    for each in gets:
-        if each.kind is each.KEYWORD_ONLY or each in positional[2:]:
-            return each.name
-    takes_any = len(positional) < 2 and any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    for found in gets:
+        if found.kind is found.KEYWORD_ONLY or found in positional[2:]:
+            return found.name
+    takes_any = len(positional) < 2 and any(found.kind is found.VAR_POSITIONAL for found in parameters)
     return "" if takes_any else ALONE
 
 
@@ -194,7 +194,7 @@ def _is_context(parameter: inspect.Parameter) -> bool:
 
 
 def _bound(function: object) -> set[str]:
-    """The parameters that a partial has given a value already."""
+    """The parameters to which a partial gives values."""
     names: set[str] = set()
     while isinstance(function, functools.partial):
         names |= set(function.keywords)
@@ -203,9 +203,9 @@ def _bound(function: object) -> set[str]:
 
 
 def _passed_on(function: object, seen: set[int]) -> str:
-    """How to call what a function of any arguments passes them on to; "" where that cannot be seen.
+    """How to call the function to which a function of any arguments passes them; "" if we cannot see it.
 
-    Raises ValueError where several functions may be meant that are called in different ways.
+    Raises ValueError if there are several candidates that are called in different ways.
     """
     wrapped = getattr(function, "__wrapped__", None)
     if callable(wrapped) and not inspect.ismethod(function):
@@ -227,11 +227,11 @@ def _passed_on(function: object, seen: set[int]) -> str:
 
 
 def _held(function: Any) -> list[Any]:
-    """What a callable of any arguments may call: what it wraps, or else whatever its closure or its object holds."""
+    """What a callable of any arguments may call: its __wrapped__, or else the callables in its closure or object."""
     if isinstance(function, functools.partial):
-        return [functools.partial(each, *function.args, **function.keywords) for each in _held(function.func)]
+        return [functools.partial(held, *function.args, **function.keywords) for held in _held(function.func)]
     if inspect.ismethod(function):
-        return [MethodType(each, function.__self__) for each in _held(function.__func__)]
+        return [MethodType(held, function.__self__) for held in _held(function.__func__)]
     if callable(wrapped := getattr(function, "__wrapped__", None)):
         return [wrapped]
     if inspect.isfunction(function):
@@ -246,12 +246,12 @@ def _content(cell: CellType) -> list[Any]:
     try:
         return [cell.cell_contents]
     except ValueError:
-        # a variable that has no value yet
+        # the variable has no value yet
         return []
 
 
 def _core(function: Any) -> int:
-    """The id of the function in partials and bound methods, which are made anew each time."""
+    """The id of the function inside partials and bound methods, whose own ids change with each access."""
     while isinstance(function, functools.partial | MethodType):
         function = function.func if isinstance(function, functools.partial) else function.__func__
     return id(function)
@@ -268,21 +268,21 @@ def _names_delivery(function: Any) -> bool:
 
 
 def _pending(result: object) -> Iterator[tuple[Any, str]]:
-    """What in a result is still to be awaited, each with what it is; also in a list or a dict."""
+    """Unfinished work in a result, also inside lists and dicts: each value, and what it is in words."""
     todo: list[object] = [result]
-    for _ in range(_MOST_VALUES):
+    for _ in range(_MAX_VALUES):
         if not todo:
             return
         value = todo.pop()
-        # not isinstance, and not the value's own methods: the work is done, and nothing here may undo it
+        # no isinstance and no methods of the value: they may run code, which could fail although the work is done
         kind = type(value)
         if kind in _PLAIN:
             continue
         if issubclass(kind, dict):
-            todo += islice(dict.values(value), _MOST_VALUES)  # type: ignore[arg-type]
+            todo += islice(dict.values(value), _MAX_VALUES)  # type: ignore[arg-type]
         elif issubclass(kind, list | tuple | set | frozenset):
-            base = next(each for each in (list, tuple, set, frozenset) if issubclass(kind, each))
-            todo += islice(base.__iter__(value), _MOST_VALUES)  # type: ignore[arg-type]
+            base = next(plain for plain in (list, tuple, set, frozenset) if issubclass(kind, plain))
+            todo += islice(base.__iter__(value), _MAX_VALUES)  # type: ignore[arg-type]
         elif what := _still_to_do(value):
             yield value, what
 
@@ -304,5 +304,5 @@ def _end(value: Any) -> None:
             getattr(value, name, lambda: None)()
         except Interrupt:
             raise
-        except BaseException:  # noqa: S112 - it is given up in any case
+        except BaseException:  # noqa: S112 - the value is dropped in any case
             continue

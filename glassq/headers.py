@@ -1,20 +1,21 @@
-"""HTTP header fields as the libraries of handlers' authors hand them over."""
+"""HTTP header fields, in the forms that HTTP libraries use, and Retry-After."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-# A server that asks for a longer wait is not believed, in seconds.
+# Maximum wait that we accept from a server, in seconds.
 MAX_RETRY_AFTER = 86_400.0
 # A date has 29 characters; a longer value is neither a date nor a number that matters.
 _MAX_LENGTH = 100
 
 
 class Headers(Mapping[str, str]):
-    """Header fields by name; the case of a name does not matter (RFC 9110, 5.1). They cannot be changed."""
+    """Header fields by name, in any case (RFC 9110, 5.1); immutable."""
 
     __slots__ = ("_fields",)
 
@@ -35,18 +36,24 @@ class Headers(Mapping[str, str]):
 
 
 def retry_after(headers: Any) -> float | None:
-    """Seconds that an answer asks its client to wait (Retry-After), from 0 to a day; None where it does not say.
+    """Seconds that a response asks its client to wait (Retry-After), from 0 to a day; None if it does not say.
 
-    `headers` are those of the answer, as http.client, urllib3, requests, httpx, aiohttp or ASGI have them: a mapping
-    or pairs of name and value, in text or bytes. None, or the field's value alone, is taken as well.
-    A date counts from this machine's clock; one in the past is 0. Source of the rule: RFC 9110, 10.2.3.
+    `headers` are the response's, as http.client, urllib3, requests, httpx, aiohttp or ASGI have them: a mapping, or
+    pairs of name and value, in text or bytes. It may also be None, or the field's value alone.
+    A date is compared with this machine's clock; one in the past is 0. Source of the rule: RFC 9110, 10.2.3.
     """
     found = (seconds(value) for value in _values(headers, "retry-after"))
-    return next((each for each in found if each is not None), None)
+    return next((wait for wait in found if wait is not None), None)
+
+
+def retry_delay(value: object, now: datetime | None = None) -> float | None:
+    """The same of one value, as the delay of a job: rounded up to whole seconds, at least 1."""
+    wait = seconds(value, now)
+    return None if wait is None else max(1.0, math.ceil(wait))
 
 
 def seconds(value: object, now: datetime | None = None) -> float | None:
-    """One Retry-After value, a number or an HTTP-date, in seconds from `now`; None where it is neither."""
+    """One Retry-After value, a number or an HTTP-date, in seconds from `now`; None if it is neither."""
     text = _text(value).strip() if isinstance(value, str | bytes | int) and not isinstance(value, bool) else ""
     if not text.isascii() or not text:
         return None
@@ -70,7 +77,7 @@ def _values(headers: Any, name: str) -> Iterator[object]:
         return
     for key, value in headers.items() if hasattr(headers, "items") else headers:
         if _text(key).lower() == name:
-            # some clients keep a list for each name
+            # some clients keep a list of values for each name
             yield from value if isinstance(value, Iterable) and not isinstance(value, str | bytes) else (value,)
 
 

@@ -1,4 +1,4 @@
-"""This machine: its name, and which host names and addresses are its own."""
+"""This machine: its name, and whether a host name or address is its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 
 def name() -> str:
-    """The host's name in valid UTF-8, whatever bytes it was set to; "localhost" where the system gives none."""
+    """The host's name in valid UTF-8, even if it was set to other bytes; "localhost" if the system has none."""
     try:
         return os.fsencode(socket.gethostname()).decode("utf-8", "backslashreplace")
     except (OSError, UnicodeError):
@@ -25,9 +25,9 @@ def is_loopback(host: str) -> bool:
 
 
 def is_own(host: str) -> bool:
-    """Whether `host`, a name or an address as in a URL, is this machine: loopback, localhost, its name or addresses.
+    """Whether `host`, a name or an address from a URL, is this machine: loopback, localhost, its name or an address.
 
-    Asks no name server.
+    Does not ask a name server.
     """
     plain = host.strip("[]").rstrip(".").lower()
     if not plain:

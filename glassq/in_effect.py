@@ -1,6 +1,6 @@
-"""Which settings a running program works with. It writes that down; `glassq status`, `doctor` and a reload read it.
+"""Records the settings in effect in a running program; `glassq status`, `doctor` and a reload read the record.
 
-The record lies in the program's runtime directory (systemd's RuntimeDirectory=). It holds fingerprints, no values.
+The record is in the program's runtime directory (systemd's RuntimeDirectory=). It holds fingerprints, no values.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 log = logger("glassq")
 
 PROGRAMS = ("glassq-web", "glassq-worker")
-# Under it systemd makes runtime directories.
+# The parent of systemd's runtime directories.
 RUN = Path("/run")
 _NAME = "in-effect.json"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process works with.
+    """The settings in effect in one process.
 
-    `parts` are the files that it read, with a fingerprint of each; of `file`, the settings, only the sections `uses`
-    count. `since` is in seconds since 1970. `reloads` counts those that have ended, `error` is why the last one failed.
+    `parts` maps each file that the process read to a fingerprint; of `file`, the settings, only the sections in `uses`
+    count. `since` is in seconds since 1970. `reloads` counts finished reloads, `error` is why the last one failed.
     """
 
     program: str
@@ -48,11 +48,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
     def changed(self) -> list[Path]:
-        """The files that are not as this process has read them; one that cannot be looked at is left out."""
+        """The files that changed since this process read them; files that cannot be read now are left out."""
         return [Path(path) for path, before in self.parts.items() if _fingerprint(path, self) not in (before, None)]
 
     def lives(self) -> bool:
-        """Whether the process is still there: one that was killed leaves its record."""
+        """Whether the process still runs: a killed process leaves its record behind."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -63,33 +63,33 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InEffect:
-    """Writes the record of this process into `directory`; does nothing where there is none.
+    """Writes the record of this process into `directory`; does nothing if `directory` is None.
 
-    `directory` is the environment's RUNTIME_DIRECTORY, `uses` the sections of the settings that the program reads.
+    `directory` is the environment's RUNTIME_DIRECTORY; `uses` names the sections that the program reads.
     """
 
     def __init__(self, program: str = "", uses: Collection[str] = (), directory: str | None = None) -> None:
-        # systemd separates several by a colon; ours has one
+        # systemd separates several by a colon; our units have one
         self._file = Path(directory.partition(":")[0], _NAME) if directory else None
         self._record = Record(program=program, pid=0, file="", uses=tuple(sorted(uses)), since=0, parts={})
 
     def read(self, settings: Settings) -> Record:
-        """What these settings are made of, for `accept`."""
+        """The record for these settings and their files, for `start` or `accept`."""
         record = msgspec.structs.replace(self._record, file=str(Path(settings.file).resolve()), error="")
         prints = {path: _fingerprint(path, record) for path in _parts(settings, record)}
         return msgspec.structs.replace(record, parts={path: found for path, found in prints.items() if found})
 
     def start(self, read: Record) -> None:
-        """The process works with these from its start on."""
+        """Writes the record of a process that starts with these settings."""
         self._write(msgspec.structs.replace(read, pid=os.getpid(), since=time.time()))
 
     def accept(self, read: Record) -> None:
-        """A reload has brought these into effect."""
+        """Writes the record after a reload that brought these settings into effect."""
         reloads = self._record.reloads + 1
         self._write(msgspec.structs.replace(read, pid=os.getpid(), since=time.time(), reloads=reloads))
 
     def refuse(self, why: str) -> None:
-        """A reload has failed: what was in effect stays."""
+        """Writes down that a reload failed; the settings in effect stay."""
         self._write(msgspec.structs.replace(self._record, reloads=self._record.reloads + 1, error=why))
 
     def _write(self, record: Record) -> None:
@@ -101,18 +101,18 @@ class InEffect:
             new.write_bytes(msgspec.json.encode(record))
             new.replace(self._file)
         except OSError as error:
-            log.warning("which settings are in effect cannot be written down %s", fields(why=error))
+            log.warning("cannot record which settings are in effect %s", fields(why=error))
 
 
 def read_record(directory: Path) -> Record | None:
-    """The record in a runtime directory; None where there is none that can be read."""
+    """The record in a runtime directory; None if there is none, or it cannot be read."""
     with suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode((directory / _NAME).read_bytes(), type=Record)
     return None
 
 
 def records(file: Path) -> Iterator[tuple[Record, bool]]:
-    """The records of living processes that work with this settings file, and whether each is a unit of systemd's."""
+    """The records of running processes with this settings file, each with whether systemd runs it."""
     file = file.resolve()
     for place in dict.fromkeys([RUN, file.parent / "run"]):
         for program in PROGRAMS:
@@ -122,7 +122,7 @@ def records(file: Path) -> Iterator[tuple[Record, bool]]:
 
 
 def _parts(settings: Settings, record: Record) -> Iterator[str]:
-    """The files: settings, queue.yaml, and the modules of handlers that lie beside the settings."""
+    """The files that count: settings, queue.yaml, and the modules of handlers beside the settings."""
     yield record.file
     if "push" in record.uses and settings.push is not None and settings.push.queue_yaml:
         yield str(Path(settings.push.queue_yaml).absolute())
@@ -137,7 +137,7 @@ def _parts(settings: Settings, record: Record) -> Iterator[str]:
 
 
 def _fingerprint(path: str, record: Record) -> str | None:
-    """The fingerprint of a file's content, "" where it is gone; None where it cannot be read."""
+    """The fingerprint of a file's content; "" if the file is gone, None if it cannot be read."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
@@ -148,7 +148,7 @@ def _fingerprint(path: str, record: Record) -> str | None:
 
 
 def _used(content: bytes, uses: Collection[str]) -> bytes:
-    """The part of a settings file that a program reads, so that no comment and no other section counts."""
+    """The part of a settings file that a program reads, without comments and other sections."""
     try:
         document: Mapping[str, object] = tomllib.loads(content.decode("utf-8-sig"))
     except ValueError:
@@ -156,6 +156,6 @@ def _used(content: bytes, uses: Collection[str]) -> bytes:
     used = {name: value for name, value in document.items() if name in uses}
     worker = document.get("worker")
     if isinstance(worker, dict):
-        # whoever puts jobs gives them a lease that outlasts it
+        # every program that puts jobs needs it: the lease must last longer
         used["lease"] = worker.get("deadline")
     return json.dumps(used, sort_keys=True, default=str).encode()

@@ -1,13 +1,13 @@
-"""Log lines: one per event, on standard error, that no sender can forge.
+"""Log lines on standard error, one per event, that no sender can forge.
 
-A module of glassq makes a logger of its own, writes the event in words, and passes values through `fields`:
+A module of glassq makes its own logger, writes the event in words, and passes values through `fields`:
 
     log = logger("glassq.intake")
     log.warning("ping refused %s", fields(status=400, reason=error.title))
 
-Once `setup` was called, such a logger depends on nothing in Python's `logging` that others can change: not on levels,
-handlers, filters or factories, nor on being disabled. Handlers run in our processes, and may do all that as they like.
-Before `setup`, in a program that only imports glassq, our lines go where the program sends those of any library.
+After `setup`, such a logger depends on nothing in Python's `logging` that others can change: not on levels, handlers,
+filters or factories, nor on being disabled. Handlers run in glassq's processes and may change all of these.
+Before `setup`, in a program that only imports glassq, its lines go where the program sends any library's lines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Anything that could end a line, move a cursor or hide text in a terminal.
+# Characters that could end a line, move a cursor or hide text in a terminal.
 _UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
@@ -39,13 +39,13 @@ def escape(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def _set_off(text: str) -> str:
-    """Several lines, none of which can pass for one of ours: a message inside may hold anything."""
+def _indented(text: str) -> str:
+    """Escapes and indents several lines, so that none can pass for a log line: they may hold any text."""
     return escape("\n".join(f"  | {line}" for line in text.split("\n")))
 
 
 class Pairs(str):
-    """`key=value` pairs as one text; `fields` are the values themselves, for lines in JSON."""
+    """`key=value` pairs as one text; `fields` holds the values themselves, for lines in JSON."""
 
     __slots__ = ("fields",)
 
@@ -59,30 +59,31 @@ def fields(**values: object) -> Pairs:
     return pairs
 
 
-# What lines are about, where they do not say it themselves.
-_subject: ContextVar[Pairs | None] = ContextVar("subject", default=None)
+# The bound context of this thread: fields for lines that do not have them.
+_context: ContextVar[Pairs | None] = ContextVar("context", default=None)
 
 
 def bind_context(**values: object) -> None:
-    """Adds these fields to every later line of this thread, whoever logs it. Without any, adds none again."""
-    _subject.set(fields(**values) if values else None)
+    """Adds these fields to every later log line of this thread, from any logger. Without arguments, removes them."""
+    _context.set(fields(**values) if values else None)
 
 
-def _said(record: logging.LogRecord) -> list[Pairs]:
-    return [each for each in record.args if isinstance(each, Pairs)] if isinstance(record.args, tuple) else []
+def _line_fields(record: logging.LogRecord) -> list[Pairs]:
+    """The fields that the line has itself."""
+    return [pairs for pairs in record.args if isinstance(pairs, Pairs)] if isinstance(record.args, tuple) else []
 
 
-def _unsaid(record: logging.LogRecord) -> Pairs:
-    """What the line is about, as far as it does not say so itself."""
-    subject = _subject.get()
-    if subject is None:
+def _context_fields(record: logging.LogRecord) -> Pairs:
+    """The bound context, without the fields that the line has itself."""
+    context = _context.get()
+    if context is None:
         return fields()
-    said = {key for each in _said(record) for key in each.fields}
-    return fields(**{key: value for key, value in subject.fields.items() if key not in said})
+    own = {key for pairs in _line_fields(record) for key in pairs.fields}
+    return fields(**{key: value for key, value in context.fields.items() if key not in own})
 
 
 def _level(record: logging.LogRecord) -> str:
-    """The name of its level; our own ones may have been renamed for the process (logging.addLevelName)."""
+    """The name of the record's level; a handler may have renamed the standard ones (logging.addLevelName)."""
     return _LEVELS.get(record.levelno) or record.levelname.lower()
 
 
@@ -96,10 +97,10 @@ def _value(value: object) -> str:
 
 
 class _Output:
-    """Where our own lines go: nowhere else than to Python's `logging` until `setup` was called."""
+    """The output of glassq's own lines. Before `setup` it is empty, and they go to Python's `logging`."""
 
     handler: logging.Handler | None = None
-    # the stream, if it is ours to close
+    # the stream, if `release` must close it
     stream: TextIO | None = None
 
 
@@ -107,7 +108,7 @@ _output = _Output()
 
 
 class _Logger(logging.Logger):
-    """One of ours. Once `setup` was called, nothing is asked of it that a handler can change from outside."""
+    """A logger of glassq. After `setup` it ignores everything that a handler can change from outside."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name logging calls
         if _output.handler is None:
@@ -129,9 +130,9 @@ class _Logger(logging.Logger):
 
 
 def logger(name: str) -> logging.Logger:
-    """The logger of this name, from now on one that changes to Python's `logging` cannot silence."""
+    """The logger of this name, which no change to Python's `logging` can silence from now on."""
     made = logging.getLogger(name)
-    # a program may have had it before us, to set its level
+    # a program may have created it before, to set its level
     made.__class__ = _Logger
     return made
 
@@ -139,10 +140,10 @@ def logger(name: str) -> logging.Logger:
 class Formatter(logging.Formatter):
     """`2026-01-31T12:00:00+0000 warning glassq.intake[4711]: words key=value`; tracebacks keep their lines.
 
-    Without `stamped` it is `warning glassq.intake: words key=value`, for readers that note time and pid by themselves.
+    Without `stamped` it is `warning glassq.intake: words key=value`, for readers that add time and pid themselves.
     """
 
-    # recipes set logging.Formatter.converter for a whole process
+    # common recipes set logging.Formatter.converter for a whole process
     converter = staticmethod(time.localtime)
 
     def __init__(self, *, stamped: bool = True) -> None:
@@ -151,7 +152,7 @@ class Formatter(logging.Formatter):
         self._second = (0, "")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as logging calls it
-        # a busy process writes many lines a second, and the time of day is half of the work of each
+        # cached per second: formatting the time is half of the work of a line
         second = int(record.created)
         if second != self._second[0]:
             self._second = (second, super().formatTime(record, datefmt))
@@ -159,24 +160,24 @@ class Formatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name logging calls
         record.levelword = _level(record)
-        # None where a handler has set logging.logProcesses to False
+        # None if a handler has set logging.logProcesses to False
         record.process = record.process or os.getpid()
         words = record.message.replace("\n", "\\n").replace("\t", "\\t")
-        record.message = escape(f"{words} {_unsaid(record)}".rstrip())
+        record.message = escape(f"{words} {_context_fields(record)}".rstrip())
         return super().formatMessage(record)
 
     def formatException(self, ei: object) -> str:  # noqa: N802 - the name logging calls
-        return _set_off(super().formatException(ei))  # type: ignore[arg-type]
+        return _indented(super().formatException(ei))  # type: ignore[arg-type]
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the name logging calls
-        return _set_off(super().formatStack(stack_info))
+        return _indented(super().formatStack(stack_info))
 
 
 class JsonFormatter(logging.Formatter):
-    """`{"time":...,"level":...,"logger":...,"pid":...,"event":"words","key":value,...}`, one line an event."""
+    """`{"time":...,"level":...,"logger":...,"pid":...,"event":"words","key":value,...}`, one line per event."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, in ASCII. What a field is called never hides what the line itself says."""
+        """The line, in ASCII. A field never hides one of the line's own keys: it gets an underscore."""
         arguments = record.args if isinstance(record.args, tuple) else ()
         words = tuple("" if isinstance(each, Pairs) else each for each in arguments)
         line: dict[str, object] = {
@@ -186,15 +187,15 @@ class JsonFormatter(logging.Formatter):
             "pid": record.process or os.getpid(),
             "event": str(record.msg % words).rstrip() if words else record.getMessage(),
         }
-        for each in (*_said(record), _unsaid(record)):
+        for each in (*_line_fields(record), _context_fields(record)):
             line |= {f"{key}_" if key in line else key: value for key, value in each.fields.items()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, skipkeys=True)
 
 
-class _Journal(logging.Formatter):
-    """Another form's lines with their priority in front, as sd-daemon(3) has it; the journal takes it off again."""
+class _WithPriority(logging.Formatter):
+    """Adds a priority to another formatter's lines (sd-daemon(3)); systemd's journal strips it."""
 
     _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
 
@@ -208,11 +209,11 @@ class _Journal(logging.Formatter):
 
 
 class _Lines(logging.StreamHandler[TextIO]):
-    """A call to a logger whose words and values do not fit together is told in one line, as everything is."""
+    """Writes lines; logs one line if a logger's format string and arguments do not fit together."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name logging calls
         error = sys.exception()
-        # where the stream itself fails, there is nobody to tell
+        # if the stream itself fails, nothing can be logged
         with suppress(Exception):
             if not isinstance(error, OSError):
                 why = fields(words=record.msg, why=f"{type(error).__name__}: {error}")
@@ -220,8 +221,8 @@ class _Lines(logging.StreamHandler[TextIO]):
                 self.stream.write(self.format(logging.LogRecord(*line)) + self.terminator)
 
 
-class _Others(_Lines):
-    """The lines of handlers and libraries, but for those that a handler of their own writes to the same stream."""
+class _ForeignLines(_Lines):
+    """Writes the lines of handlers and libraries, unless their own logging handler writes to the same stream."""
 
     def filter(self, record: logging.LogRecord) -> Any:
         return super().filter(record) and not any(map(self._writes_too, _handlers_of(record)))
@@ -233,7 +234,7 @@ class _Others(_Lines):
 
 
 def _handlers_of(record: logging.LogRecord) -> Iterator[logging.Handler]:
-    """Those that Python's `logging` gives the record to."""
+    """The logging handlers that get the record."""
     current: logging.Logger | None = logging.getLogger(record.name)
     while current is not None:
         yield from (each for each in current.handlers if record.levelno >= each.level)
@@ -241,46 +242,46 @@ def _handlers_of(record: logging.LogRecord) -> Iterator[logging.Handler]:
 
 
 def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "text", journal: str | None = None) -> None:
-    """Sends our lines to `stream` (standard error), and those of every other logger too, until they are configured
-    otherwise. Called at the root, again where the settings change.
+    """Sends glassq's log lines to `stream` (standard error), and those of other loggers until they are reconfigured.
 
-    `form` is "text" or "json". `journal` is systemd's JOURNAL_STREAM: where the stream is that one, lines bear their
-    priority, and a text leaves time and pid to the journal. An object has them everywhere: it may travel on alone.
+    Call it at the root, and again after a change of settings. `form` is "text" or "json". `journal` is systemd's
+    JOURNAL_STREAM: if `stream` is that stream, lines carry a priority, and text lines leave time and pid to systemd's
+    journal. JSON lines always have them, because they may be forwarded.
     """
-    # nothing here prints threads, tasks or source lines (see "Optimization" in the Logging HOWTO)
+    # no formatter here uses threads, tasks or source lines (see "Optimization" in the Logging HOWTO)
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks", "_srcfile"):
         setattr(logging, name, None)
-    others = _Others(stream or sys.stderr)
+    others = _ForeignLines(stream or sys.stderr)
     own = _duplicate(others.stream)
     ours = _Lines(own or others.stream)
     in_journal = bool(journal) and journal == _identity(others.stream)
     formatter = JsonFormatter() if form == "json" else Formatter(stamped=not in_journal)
     for handler in (others, ours):
-        handler.setFormatter(_Journal(formatter) if in_journal else formatter)
+        handler.setFormatter(_WithPriority(formatter) if in_journal else formatter)
     ours.setLevel(level.upper())
     before, _output.handler, _output.stream = _output.stream, ours, own
     if before is not None:
         before.close()
     logging.basicConfig(level=level.upper(), handlers=[others], force=True)
-    # Google's and HTTP libraries' own lines name URLs with users' ids; their warnings are enough.
+    # Log lines of these libraries contain URLs with users' ids; warnings are enough.
     for name in ("google", "httplib2"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # what a server refused or garbled is in the reason of the attempt; their warnings would quote URL and answer
+    # Their warnings quote URL and response; the reason of the attempt already has the cause.
     for name in ("googleapiclient", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def release() -> None:
-    """Undoes `setup` for our own lines: they go where the program sends those of any library."""
+    """Undoes `setup` for glassq's lines: they go where the program sends any library's lines."""
     before, _output.handler, _output.stream = _output.stream, None, None
     if before is not None:
         before.close()
 
 
 def _duplicate(stream: TextIO) -> TextIO | None:
-    """The same file under a descriptor of its own, so that closing or replacing `stream` ends no line of ours.
+    """The same file under its own descriptor, so that glassq's lines survive a closed or replaced `stream`.
 
-    None where it is no file.
+    None if `stream` is not a file.
     """
     try:
         encoding, descriptor = stream.encoding, os.dup(stream.fileno())
@@ -290,7 +291,7 @@ def _duplicate(stream: TextIO) -> TextIO | None:
 
 
 def _identity(stream: TextIO) -> str:
-    """Device and inode of a stream, as JOURNAL_STREAM has them (systemd.exec(5)); "" where it is no file."""
+    """Device and inode of a stream, in the form of JOURNAL_STREAM (systemd.exec(5)); "" if it is not a file."""
     try:
         found = os.fstat(stream.fileno())
     except (AttributeError, OSError, ValueError):

@@ -1,8 +1,8 @@
-"""Texts and bodies out of pings as people may see them: without secrets.
+"""Masks secrets in texts and in bodies of pings before people see them.
 
-A secret is known by its key (`verify_token`, `Cookie`, `client_secret`). A value behind the key is masked; a sentence
-about it stays: "password: the user must log in". Masking twice changes nothing. The time is in proportion to the text,
-whatever it says; yet cut a text of any length first.
+The key identifies a secret (`verify_token`, `Cookie`, `client_secret`). The value after the key is masked; a sentence
+stays: "password: the user must log in". Masking is idempotent. Its time is linear in the length of the text, whatever
+the content; cut unbounded texts first.
 """
 
 from __future__ import annotations
@@ -15,54 +15,54 @@ from itertools import pairwise
 from typing import Any
 
 MASK = "***"
-# Of a body that is no JSON, so many characters are shown.
+# Maximum number of characters shown of a body that is not JSON.
 MAX_TEXT = 4_000
-# How far a key may reach on both sides of the word that makes it one, in characters.
+# Maximum length of a key before and after its sensitive word, in characters.
 _REACH = 60
-# Of a text that must fit into one line, so many characters are shown.
+# Maximum number of characters of a text that must fit into one line.
 MAX_LINE = 300
 
-# a userToken is the name of a user, whom the operator must know
+# userToken is left out: it is the name of a user, and operators need it
 _SENSITIVE = (
     r"(?<!user)token|secret|passw|pwd|passphrase|credential|authori[sz]ation|api[-_]?key|private[-_]?key"
     r"|access[-_]?key|signature|cookie"
 )
 _SECRET_KEY = re.compile(_SENSITIVE, re.IGNORECASE)
-# What is called so is no secret itself: token_uri, verify_tokens_file, token_type.
+# Keys with these endings hold no secret: token_uri, verify_tokens_file, token_type.
 _HARMLESS = re.compile(r"[-_.]?(?:files?|path|dir|type|ur[il]|expir[a-z]*|count)$", re.IGNORECASE)
-# What a key may have behind that word where only a colon follows. InvalidTokenError is none.
+# What may follow the sensitive word in a key before a colon. InvalidTokenError is not a key.
 _REST = re.compile(r"(?:or?d|[-_]?(?:key|value|hash|header|access|id|token|secret|s|\d{1,4}))*", re.IGNORECASE)
 _KEY_CHARACTERS = string.ascii_letters + string.digits + "_.-"
-# From the sensitive word to where the value begins. Quotes are behind backslashes where JSON is inside of a string.
+# From the sensitive word to the start of the value. Quotes have backslashes in JSON inside a string.
 _KEY = re.compile(
     rf"(?P<word>{_SENSITIVE})(?P<rest>[\w.-]{{0,{_REACH}}}+)(?P<close>\\{{0,15}}[\"'])?"
     r"(?P<separator>[ \t]{0,8}(?:[:!=]?={1,2}>?|:|%3D)\s{0,8})"
     r"(?P<scheme>(?:bearer|basic|digest|token|negotiate|ntlm|oauth|hawk|apikey|aws4-hmac-sha256) {1,8})?",
     re.IGNORECASE,
 )
-# The kinds of values: quoted, perhaps cut off; a list or an object; the pairs of a cookie; a word.
+# The kinds of values: a quoted text, perhaps truncated; a list or an object; the pairs of a cookie; a word.
 _ESCAPED = re.compile(r"b?(?P<quote>\\{1,15}[\"'])(?s:.*?)(?:(?<!\\)(?P=quote)|\Z)")
 _QUOTED = re.compile(r"""b?(?:"[^"\\]*(?:\\[\s\S][^"\\]*)*"?|'[^'\\]*(?:\\[\s\S][^'\\]*)*'?)""")
 _NESTED = re.compile(r"[\[{][^\]}]*[\]}]?")
 _COOKIES = re.compile(r"""[^\s=;,"']+=[^\s;,"']*(?:;\s{0,8}[^\s=;,"']+(?:=[^\s;,"']*)?)*""")
 _WORD = re.compile(r"""(?:[^\s"'&,;}\])\\]|\\(?![nrt"'\\]))+""")
-# The credentials of a scheme that has several, to the end of the line.
+# The credentials of a scheme with parameters, to the end of the line.
 _PARAMETERS = re.compile(r"[\w-]{1,40}=[^\n\\]*")
 _WITH_PARAMETERS = ("digest", "hawk", "oauth", "aws4-hmac-sha256")
-# Nothing but the end of its line or of its item follows a word that stands alone.
+# A word stands alone if only the end of its line or item follows.
 _ALONE = re.compile(r"""[ \t]*(?:\Z|[\r\n,;)}\]"'&\\])""")
 _LINE_START = re.compile(r"(?:\A|\n|\\n)[ \t|>+-]*\Z")
 _CLASS_NAME = re.compile(r"(?:\w+\.)*[A-Z][a-z]+")
 _PATH = re.compile(r"(?:[a-z][a-z0-9+.-]{1,20}:)?//|\.{0,2}/[\w.-]+/|~/", re.IGNORECASE)
 _PHRASE = re.compile(r"[A-Za-z]{1,15}(?:[-_./:][A-Za-z]{1,15})+")
-# Words that say how it is with a secret, and types: never one itself.
+# Words about a secret, and types: never a secret themselves.
 _PROSE = re.compile(
     r"a|absent|accepted|an|any|are|basic|be|bearer|bool|bytes|cannot|changed|denied|dict|empty|error|expected|expires"
     r"|expired|failed|false|forbidden|found|has|int|invalid|is|it|list|malformed|mismatch|missing|must|no|none|not|null"
     r"|object|ok|optional|present|refused|rejected|required|revoked|set|should|str|string|the|true|truncated"
     r"|unauthorized|undefined|unknown|unset|unused|valid|was|wrong"
 )
-# In a URL: a password, a name that is a key, and short names of what signs a request.
+# In a URL: a password, a user name that is a key, and short names of query parameters with signatures.
 _PASSWORD = re.compile(r"""(://[^\s/:@"'?#]*:)[^\s/"']*@""")
 _USER = re.compile(r"""(://)([^\s/:@"'?#]{16,})@""")
 _QUERY = re.compile(
@@ -72,18 +72,18 @@ _SCHEME = re.compile(rf"\b((?:bearer|basic)[ ]{{1,8}})({_WORD.pattern})(?![\"'])
 
 
 def masked_body(body: bytes) -> Any:
-    """The body's JSON with secrets masked at any depth; a text, shortened, where it is no JSON."""
+    """The body's JSON with secrets masked at any depth; a shortened text if the body is not JSON."""
     try:
         return _masked(json.loads(body, parse_float=_float, parse_constant=str))
     except (ValueError, RecursionError):
-        # a character is four bytes at most
+        # a character has at most four bytes
         text = body[: 4 * MAX_TEXT].decode("utf-8", "backslashreplace")[:MAX_TEXT]
         cut = f" … ({len(body)} bytes in all)" if len(body) > 4 * MAX_TEXT or len(text) == MAX_TEXT else ""
         return masked_text(text)[:MAX_TEXT] + cut
 
 
 def masked_text(text: str) -> str:
-    """The text with the values of keys that look like a secret's masked, and passwords and keys in URLs."""
+    """The text with secrets masked: the values of sensitive keys, and passwords and keys in URLs."""
     pieces: list[str] = []
     kept = at = 0
     while found := _KEY.search(text, at):
@@ -100,7 +100,7 @@ def masked_text(text: str) -> str:
 
 
 def _end_of_secret(text: str, found: re.Match[str]) -> int:
-    """Where the value behind a key ends; the end of `found` where nothing there is a secret."""
+    """The end of the secret value after a key; the end of `found` if the value is not a secret."""
     begin, at = found.start(), found.end()
     before = text[max(0, begin - _REACH) : begin]
     prefix = before[len(before.rstrip(_KEY_CHARACTERS)) :]
@@ -110,11 +110,11 @@ def _end_of_secret(text: str, found: re.Match[str]) -> int:
         return at
     if separator == "=" or separator.lower() == "%3d":
         return _end_of_value(text, at)
-    # the quotes around a key of JSON, not those around a path that ends like one
+    # quotes around a JSON key, not around a path that ends like a key
     in_quotes = bool(found["close"]) and before[: len(before) - len(prefix)].endswith(('"', "'"))
     opened = _ESCAPED.match(text, at) or _QUOTED.match(text, at)
     if separator.strip() != ":":
-        # an assignment: in a line of code the value is mostly an expression
+        # an assignment: in source code the value is mostly an expression
         inner = opened[0] if opened else _word(text, at)
         return _end_of_value(text, at) if opened or _looks_random(inner) else at
     if in_quotes and (opened or text[at : at + 1] in tuple("[{0123456789-")):
@@ -126,7 +126,7 @@ def _end_of_secret(text: str, found: re.Match[str]) -> int:
 
 
 def _end_behind_colon(text: str, found: re.Match[str], prefix: str, *, line_start: bool) -> int:
-    """The same for `Key: value`, which may be a header's line or a sentence."""
+    """The same for `Key: value`, which may be a header line or a sentence."""
     at, word = found.end(), found["word"].lower()
     if word == "cookie" and (cookies := _COOKIES.match(text, at)):
         return cookies.end()
@@ -161,7 +161,7 @@ def _word(text: str, at: int) -> str:
 
 
 def _looks_random(word: str, joints: str = "") -> bool:
-    """Whether it is rather made by a machine than a word of a language; `joints` are characters that words have not."""
+    """Whether a machine rather than a person made this word; `joints` are characters that natural words lack."""
     word = word[:200].rstrip(".!?:")
     if len(word) >= 20:
         return not _PHRASE.fullmatch(word)
@@ -173,7 +173,7 @@ def _looks_random(word: str, joints: str = "") -> bool:
 
 
 def masked_line(text: str) -> str:
-    """The first line of the text, masked, without control characters and of MAX_LINE characters at the most."""
+    """The first line of the text, masked, without control characters, at most MAX_LINE characters."""
     line = masked_text(text.strip().partition("\n")[0][:MAX_LINE])
     return "".join(char if char.isprintable() else "?" for char in line)
 
@@ -191,6 +191,6 @@ def _is_secret(key: str) -> bool:
 
 
 def _float(text: str) -> float | str:
-    # 1e999 is valid JSON, but what Python makes of it is not
+    # 1e999 is valid JSON, but Python reads it as infinity, which is not
     number = float(text)
     return number if math.isfinite(number) else text

@@ -1,6 +1,6 @@
-"""Words for what is wrong in a TOML settings file: the line, the key, the value, what is expected there.
+"""Error messages for a TOML settings file: line, key, value, and what is expected.
 
-Every message is one line. Values of keys that look like secrets, and passwords in URLs, are masked.
+Every message is one line. It masks values of sensitive keys, and passwords in URLs.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import msgspec
 
-from glassq.files import name_of
+from glassq.edited import name_of
 from glassq.mask import MASK, masked_body, masked_text
 from glassq.values import SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Of a line or a value of the file, so many characters are shown; and so many of a line are looked at.
+# Maximum number of characters shown of a line or value; and maximum number of characters examined of a line.
 MAX_SHOWN = 120
 _MAX_LINE = 2000
 
-# A secret in place of the path of its file.
+# A secret instead of the path of its file.
 _NO_PATH = re.compile(r"""((?:token|secret|key)s?_file=)(?!["']?[/$.~])\S.*""")
-# else it says "at end of document"
+# without a match the error is "at end of document"
 _WHERE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
-# What tomllib says, and what to do about it; tomllib's own words for all else.
+# tomllib's messages, and ours instead. All other messages stay tomllib's.
 _SYNTAX = {
     "Invalid value": "expected a value: a number, true, false, or a text in quotes",
-    "Illegal character '\\n'": "a text without its closing quote",
+    "Illegal character '\\n'": "a text without a closing quote",
     "Expected '=' after a key in a key/value pair": "expected KEY = VALUE",
-    "Expected newline or end of document after a statement": "something follows the value",
-    "Cannot overwrite a value": "the key is there twice",
+    "Expected newline or end of document after a statement": "unexpected text after the value",
+    "Cannot overwrite a value": "duplicate key",
 }
 _EXPECTED = {
     "int": "a whole number",
@@ -42,27 +42,27 @@ _EXPECTED = {
     "object": "a section in brackets, such as [queue]",
     "array": 'a list in brackets, such as ["one", "two"]',
 }
-# A list at the top of the file holds sections.
+# A list at the top level holds sections.
 _SECTIONS = "sections in double brackets, such as [[routes]]"
 _FOUND: dict[type, str] = {bool: "", int: "the number ", float: "the number ", str: "the text "}
 
 
 def syntax(error: tomllib.TOMLDecodeError, text: str, root: type) -> str:
-    """What keeps the text from being TOML, and the line itself. `root` is the struct that the file describes."""
+    """Why the text is not TOML, with the line itself. `root` is the struct that the file describes."""
     lines = text.split("\n")
     match = _WHERE.fullmatch(str(error))
     if match:
         twice = match[1].startswith("Cannot declare")
-        words = "the section is there twice" if twice else _SYNTAX.get(match[1], _lower(match[1]))
+        words = "duplicate section" if twice else _SYNTAX.get(match[1], _lower(match[1]))
         number, column = int(match[2]), f", column {match[3]}"
     else:
-        words, number, column = "what begins here does not end", _begun(lines), ""
+        words, number, column = "the statement that begins here is incomplete", _begun(lines), ""
     line = lines[number - 1] if number <= len(lines) else ""
     return f"is not TOML: {words}{_odd(line)} (line {number}{column}): {_shown_line(line, root)}"
 
 
 def value(error: msgspec.ValidationError, text: str, document: dict[str, Any], root: type) -> str:
-    """msgspec's message ("... - at `$.queue.ttr`") as: key, value, what is expected, line."""
+    """Rewrites msgspec's message ("... - at `$.queue.ttr`") as: key, value, what is expected, line."""
     said, _, path = str(error).partition(" - at `$")
     names = [name or index for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path)]
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", said)
@@ -75,24 +75,24 @@ def value(error: msgspec.ValidationError, text: str, document: dict[str, Any], r
     names = _named(document, names, root)
     found = _get(document, names)
     expected = _expected(said, found, root, names)
-    # what is wrong with the path of a secret's file is mostly that the secret itself stands there
+    # a wrong path of a secret file is mostly the secret itself
     shown = f'"{MASK}"' if _type_at(root, names) is SecretFile and found else _shown_value(names[-1], found)
     return f"{place(names)} = {shown}: {expected}{located(text, names)}"
 
 
 def place(key: Sequence[str]) -> str:
-    """A key by the names that lead to it, as people write it: [queue] ttr."""
+    """A key with its section, as people write it: [queue] ttr."""
     *section, name = key
     return f"[{'.'.join(section)}] {name}" if section else name
 
 
 def located(text: str, key: Sequence[str]) -> str:
-    """ " (line N)" for the line where the key stands; "" where the text does not have it."""
+    """ " (line N)" for the line of the key; "" if the text does not have the key."""
     lines = text.split("\n")
     low, high = 0, len(lines)
     if not _holds(lines, key):
         return ""
-    # the text up to a line holds the key from that line on, so halving finds it
+    # binary search: every prefix of the text from the key's line on holds the key
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if _holds(lines[:middle], key) else (middle, high)
@@ -100,7 +100,7 @@ def located(text: str, key: Sequence[str]) -> str:
 
 
 def _holds(lines: list[str], key: Sequence[str]) -> bool:
-    """Whether the lines, without a last statement that is not whole, have the key."""
+    """Whether the lines have the key, not counting an incomplete last statement."""
     document = _parsed(lines[: _begun(lines) - 1]) or {}
     try:
         _get(document, key)
@@ -110,7 +110,7 @@ def _holds(lines: list[str], key: Sequence[str]) -> bool:
 
 
 def _begun(lines: list[str]) -> int:
-    """The number of the line where a last statement begins that is not whole; the next line's where all are."""
+    """The number of the line where an incomplete last statement begins; without one, of the line after the last."""
     end = len(lines)
     while end and _parsed(lines[:end]) is None:
         end -= 1
@@ -131,7 +131,7 @@ def _get(found: Any, names: Sequence[str]) -> Any:
 
 
 def _named(document: dict[str, Any], names: list[str], root: type) -> list[str]:
-    """The names, with the key in a table of free names in place of msgspec's "..."."""
+    """The names, with msgspec's "..." replaced by the wrong key of a table with free names."""
     if not names or names[-1] != "...":
         return names
     table, kind = _get(document, names[:-1]), get_args(_type_at(root, names[:-1]))[-1]
@@ -175,11 +175,11 @@ def _shown_value(name: str, found: Any) -> str:
 
 
 def _shown_line(line: str, root: type) -> str:
-    """The line, without what may be a secret in it."""
+    """The line, with possible secrets masked."""
     line = line.strip()[:_MAX_LINE]
     first = re.split(r"[\s.=]", line, maxsplit=1)[0]
     if "=" not in line and not line.startswith(("[", "#")) and first not in _all_names(root):
-        # perhaps a secret that was pasted here
+        # perhaps a pasted secret
         return MASK
     pairs = re.sub(r"\s*=\s*", "=", line)
     masked = masked_text(_NO_PATH.sub(rf"\1{MASK}", pairs))
@@ -192,13 +192,13 @@ def _bounded(text: str) -> str:
 
 
 def _odd(line: str) -> str:
-    """A hint at a character that looks like a quote or a space and is none."""
+    """A hint about a character that looks like a quote or a space but is neither."""
     odd = next((char for char in line.strip() if char in "“”„‘’" or not (char.isprintable() or char == "\t")), None)
     return f"; the line holds {name_of(odd)}" if odd else ""
 
 
 def _did_you_mean(unknown: str, fields: dict[str, Any]) -> str:
-    # these two are not written in the file
+    # these two are not keys of the file
     known = [name for name in fields if name not in ("file", "ignored")]
     return _close(unknown, known) or (f"; expected one of: {', '.join(known)}" if known else "")
 
@@ -209,14 +209,14 @@ def _close(word: str, known: Sequence[str]) -> str:
 
 
 def _type_at(kind: Any, names: Sequence[str]) -> Any:
-    """The annotation of what these names lead to; None where that cannot be known."""
+    """The annotation at these names; None if it is unknown."""
     for name in names:
         kind = _fields(kind).get(name) if not (name.isdigit() or name == "...") else kind
     return kind
 
 
 def _fields(kind: Any) -> dict[str, Any]:
-    """The fields of the struct that an annotation is about (`Push | None`, `tuple[Route, ...]`), and their types."""
+    """The fields of the struct in an annotation (`Push | None`, `tuple[Route, ...]`), with their types."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return get_type_hints(kind)
     if get_origin(kind) in (None, Literal):

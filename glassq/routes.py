@@ -5,7 +5,10 @@ A handler is a function of a delivery, or of a delivery and a Context:
     def handle(delivery: Delivery) -> str | dict | None: ...
     def handle(delivery: Delivery, context: Context) -> str | dict | None: ...
 
-handler.py says how other functions are called. What it returns (a string or a small dict) is the result in the ledger.
+handler.py says how other functions are called. The return value, a string or a small dict, is recorded in the ledger.
+
+Handlers' authors import `Context`, `requires` and `retry_policy` from here. The names of release 0.2 (`needs`,
+`retried_by`, `Context.once`, `Context.keep`) are aliases for one more release.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ import importlib
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 log = logger("glassq.worker")
 
 T = TypeVar("T")
-# Where tasks go that no route of the settings takes: calls that were deferred, and requests to HTTP endpoints.
+# The routes of tasks that no route of the settings takes: deferred calls, and requests to HTTP endpoints.
 DEFERRED = Route(
     source=TASK_SOURCE,
     handler=HandlerName("glassq.push.deferred:handle"),
@@ -50,100 +53,139 @@ Handler = Callable[["Delivery", "Context"], Result]
 
 @dataclass(slots=True)
 class Context:
-    """What a handler may use beside its delivery. One lives as long as the process that runs handlers."""
+    """What a handler may use beside its delivery. Each worker process has one, for as long as it lives."""
 
     settings: Settings
-    #: when the soft deadline of the attempt that runs now falls, on time.monotonic()
+    #: the soft deadline of the current attempt, on time.monotonic()
     deadline: float = float("inf")
-    _made: dict[Callable[[Settings], Any], Any] = field(default_factory=dict)
+    _resources: dict[Callable[[Settings], Any], Any] = field(default_factory=dict)
 
     def remaining(self) -> float:
-        """Seconds until this attempt's soft deadline; 0 when it has passed."""
+        """Seconds until this attempt's soft deadline; 0 if it has passed."""
         return max(0.0, self.deadline - time.monotonic())
 
-    def keep(self, make: Callable[[Settings], T], made: T) -> None:
-        """From now on `once(make)` returns `made`, which was made elsewhere."""
-        self._made[make] = made
+    def resource(self, make: Callable[[Settings], T]) -> T:
+        """`make(settings)`, called once per process: for clients, caches, connections. The same object every time."""
+        if make not in self._resources:
+            self._resources[make] = make(self.settings)
+        return cast("T", self._resources[make])
+
+    def provide(self, make: Callable[[Settings], T], resource: T) -> None:
+        """From now on `resource(make)` returns this object. For tests, and for resources made elsewhere."""
+        self._resources[make] = resource
 
     def once(self, make: Callable[[Settings], T]) -> T:
-        """`make(settings)`, made at the first call in this process and kept: clients, caches, connections."""
-        if make not in self._made:
-            self._made[make] = make(self.settings)
-        return cast("T", self._made[make])
+        """The old name of `resource`."""
+        return self.resource(make)
+
+    def keep(self, make: Callable[[Settings], T], made: T) -> None:
+        """The old name of `provide`."""
+        self.provide(make, made)
 
 
-def needs(make: Callable[[Settings], Any]) -> Callable[[Handler], Handler]:
-    """For a handler that starts with `context.once(make)`: a pool makes it before it takes the first delivery."""
+class RetryPolicy(Protocol):
+    """When to retry a failed delivery. Any object with this method is one."""
 
-    def mark(handler: Handler) -> Handler:
-        handler.needed = make  # type: ignore[attr-defined]
-        return handler
+    def after(self, failures: int, age: float) -> float | None:
+        """Seconds to wait after so many failed attempts (1 or more); None: give up, and bury the delivery.
 
-    return mark
+        `age` is the number of seconds since the first attempt began.
+        """
 
 
-def retried_by(rule: Callable[[Delivery, Context], Any]) -> Callable[[Handler], Handler]:
-    """For a handler whose deliveries have a RetryRule of their own (see worker/outcome.py) in place of the pool's."""
+@dataclass(frozen=True, slots=True)
+class HandlerMarks:
+    """What decorators have said about a handler. `for_tasks`: see `push.dispatch.of_tasks`."""
 
-    def mark(handler: Handler) -> Handler:
-        handler.rule = rule  # type: ignore[attr-defined]
-        return handler
+    requires: Callable[[Settings], Any] | None = None
+    retry_policy: Callable[[Delivery, Context], RetryPolicy] | None = None
+    for_tasks: bool = False
 
-    return mark
+
+# The one attribute that decorators set on a handler. functools.wraps copies it to whatever wraps the handler.
+_MARKS = "__glassq_marks__"
+
+
+def marks_of(handler: Handler) -> HandlerMarks:
+    """What decorators have said about this handler."""
+    marks: HandlerMarks = getattr(handler, _MARKS, HandlerMarks())
+    return marks
+
+
+def mark(handler: Handler, **changes: Any) -> Handler:
+    """Sets these fields of the handler's HandlerMarks; returns the same handler."""
+    setattr(handler, _MARKS, replace(marks_of(handler), **changes))
+    return handler
+
+
+def requires(make: Callable[[Settings], Any]) -> Callable[[Handler], Handler]:
+    """Decorates a handler that uses `context.resource(make)`: the pool makes it before it takes the first delivery.
+
+    If `make` raises SettingsError, the pool does not start.
+    """
+    return lambda handler: mark(handler, requires=make)
+
+
+def retry_policy(policy: Callable[[Delivery, Context], RetryPolicy]) -> Callable[[Handler], Handler]:
+    """Decorates a handler whose deliveries are retried by the RetryPolicy that `policy` returns, not by the pool's."""
+    return lambda handler: mark(handler, retry_policy=policy)
+
+
+# The old names of `requires` and `retry_policy`.
+needs, retried_by = requires, retry_policy
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a route leads. `tube` is the one that the delivery must come from; "": any."""
+    """A route with its handler loaded. Deliveries must come from `tube`; "": from any."""
 
     route: Route
     handler: Handler
     tube: str = ""
 
     def work(self, delivery: Delivery, context: Context) -> Result:
-        """What the handler returns for the delivery. Raises what it raises, and Bury where its work is not over."""
+        """Calls the handler; returns its result. Raises what it raises, and Bury if it returned unfinished work."""
         return finished(self.handler(_copy(delivery), context))
 
-    def rule(self, delivery: Delivery, context: Context) -> Any:
-        """The RetryRule that the handler brings for this delivery; None where it has none."""
-        rule = getattr(self.handler, "rule", None)
-        return None if rule is None else rule(_copy(delivery), context)
+    def rule(self, delivery: Delivery, context: Context) -> RetryPolicy | None:
+        """The handler's own retry policy for this delivery; None: the pool's counts."""
+        policy = marks_of(self.handler).retry_policy
+        return None if policy is None else policy(_copy(delivery), context)
 
 
 def _copy(delivery: Delivery) -> Delivery:
-    """The handler's own: what it changes in labels or details is in no later attempt."""
-    # by JSON, which it came from: copy.deepcopy takes no deep nesting
-    details = (msgspec.json.decode(msgspec.json.encode(each.detail)) for each in delivery.evidence)
+    """A copy for the handler, so that its changes to labels or details do not reach later attempts."""
+    # by JSON, where the details came from: copy.deepcopy fails on deep nesting
+    details = (msgspec.json.decode(msgspec.json.encode(failure.detail)) for failure in delivery.evidence)
     pairs = zip(delivery.evidence, details, strict=True)
-    evidence = tuple(msgspec.structs.replace(each, detail=detail) for each, detail in pairs)
+    evidence = tuple(msgspec.structs.replace(failure, detail=detail) for failure, detail in pairs)
     return msgspec.structs.replace(delivery, labels=dict(delivery.labels), evidence=evidence)
 
 
 class Routes:
-    """The routes of the settings with their handlers loaded; the first that matches wins."""
+    """The routes of the settings with their handlers loaded. The first route that matches a delivery gets it."""
 
     def __init__(self, destinations: list[Destination]) -> None:
         self._destinations = destinations
 
     def prepare(self, context: Context) -> None:
-        """Makes once what handlers say they need (see `needs`), before the first delivery is reserved.
+        """Makes the resources that handlers require (see `requires`), before the first delivery is reserved.
 
-        Raises SettingsError, so that a secret that cannot be read stops the start and costs no attempt. What fails for
-        another reason may be well when a delivery comes: it is tried again then.
+        Raises SettingsError, so that a secret that cannot be read stops the start and costs no attempt. Any other
+        failure may be temporary, so it is logged, and the handler's first delivery tries again.
         """
         for destination in self._destinations:
             _prepare(destination.handler, context)
 
     def match(self, delivery: Delivery) -> Destination | None:
-        """Where this delivery goes, or None where no route matches."""
+        """Where this delivery goes; None if no route matches."""
         return next(
-            (each for each in self._destinations if each.route.wants(delivery.source, delivery.labels)),
-            None,
+            (found for found in self._destinations if found.route.wants(delivery.source, delivery.labels)), None
         )
 
 
 def all_routes(settings: Settings) -> tuple[Route, ...]:
-    """All routes in their order: those of the settings, then those that a [push] section brings."""
+    """All routes in order: those of the settings, then those that a [push] section adds."""
     if settings.push is None:
         return settings.routes
     return (*settings.routes, *((DEFERRED,) if settings.push.deferred else ()), TASKS)
@@ -154,10 +196,10 @@ def load(
     endpoint: Callable[[Route], Destination],
     tasks: Callable[[Route, Handler], Destination] = Destination,
 ) -> Routes:
-    """Routes with their handlers imported; modules are found on sys.path and beside the settings file.
+    """Imports the handlers of all routes. Modules are found on sys.path and beside the settings file.
 
-    `endpoint` makes what a route leads to whose handler is a URL, `tasks` what a route of tasks leads to whose handler
-    is a function. Raises SettingsError where there is no route, or a handler cannot be imported or called.
+    `endpoint` makes the destination of a route whose handler is a URL, `tasks` that of a route of tasks whose handler
+    is a function. Raises SettingsError if there is no route, or if a handler cannot be imported or called.
     """
     if problem := without_routes(settings):
         raise SettingsError(problem)
@@ -165,7 +207,7 @@ def load(
 
 
 def without_routes(settings: Settings) -> str:
-    """Why a pool with these settings has nothing to work; "" where it has a route."""
+    """Why a pool with these settings has nothing to do; "" if it has a route."""
     if settings.routes or settings.push is not None:
         return ""
     return f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:function"'
@@ -177,7 +219,7 @@ def examine(
     context: Context,
     tasks: Callable[[Route, Handler], Destination] = Destination,
 ) -> Iterator[tuple[Route, str]]:
-    """Each route, and why a pool would not start with it ("": it would): what `load` and `prepare` say of it alone."""
+    """Tries each route as `load` and `prepare` do. Yields it with why a pool would not start ("": it would)."""
     for route, make in _makers(settings, endpoint, tasks):
         try:
             _prepare(make().handler, context)
@@ -190,7 +232,7 @@ def examine(
 def _makers(
     settings: Settings, endpoint: Callable[[Route], Destination], tasks: Callable[[Route, Handler], Destination]
 ) -> Iterator[tuple[Route, Callable[[], Destination]]]:
-    """Each route, that of tasks last, and what loads its handler."""
+    """Each route, those of tasks last, and a function that loads its handler."""
     home = str(Path(settings.file).resolve().parent)
     if settings.file and home not in sys.path:
         sys.path.append(home)
@@ -207,12 +249,12 @@ def _destination(made: Callable[[Route, Handler], Destination], route: Route, in
 
 
 def _prepare(handler: Handler, context: Context) -> None:
-    """Makes what the handler needs, as `Routes.prepare` promises."""
-    make = getattr(handler, "needed", None)
+    """Makes the resource that the handler requires, as `Routes.prepare` says."""
+    make = marks_of(handler).requires
     if make is None:
         return
     try:
-        context.once(make)
+        context.resource(make)
     except SettingsError:
         raise
     except Exception as error:

@@ -1,7 +1,7 @@
 """One frozen Settings value from glassq.toml.
 
-`load` is called once, at the root of each program; nobody else reads the environment. Every error names the file,
-the key, the value and what is expected.
+Each program calls `load` once, at its root; nobody else reads the environment. Every error names the file, the key, the
+value and what is expected.
 When you add a key: add it here with its default, and to conf/glassq.toml with its unit and reason (a test compares
 the two).
 """
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from glassq import mistakes
+from glassq.edited import read_text, secret_lines
 from glassq.errors import SettingsError, UnreadableText
-from glassq.files import read_text, secret_lines
 from glassq.mistakes import place
 from glassq.values import (
     Address,
@@ -41,22 +41,22 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
-# The sections that a program reads. A mistake in a section that only others read must not stop it.
+# The sections that each program reads. Mistakes in other sections must not stop it.
 INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
 POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
 TASKS = frozenset({"queue", "push", "intake"})
-# What programs need of a section that is another one's: whoever puts jobs gives them a lease (`Settings.lease`).
+# Keys that every program needs, whatever section they are in: whoever puts a job sets its lease (`Settings.lease`).
 _SHARED = {"worker": ("deadline",)}
 
-# A job's lease outlasts the longest attempt by this, in seconds: the time to reserve it, to notice an overrun, to kill.
+# A job's lease outlasts the longest attempt by this many seconds: time to reserve it, notice an overrun, and kill.
 LEASE_MARGIN = 30.0
-# The longest lease that beanstalkd can be told, in seconds.
+# The longest lease that fits beanstalkd's protocol, in seconds.
 MAX_LEASE = (1 << 32) - 1
-# A tube of a push queue is this tube's name, ".push." and the queue's name (at most 100 characters): 200 in all.
+# The tube of a push queue is [queue] tube, ".push." and the queue's name (up to 100 characters): at most 200 in all.
 MAX_BASE = 94
-# The source of tasks. Those of pings are the sections of [sources].
+# The source of tasks. The sources of pings are the sections of [sources].
 TASK_SOURCE = "push"
-# What pings of a source can be about, where that is known.
+# The collections of sources that have them.
 COLLECTIONS = {"mirror": ("timeline", "locations", "settings")}
 
 
@@ -67,7 +67,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Queue(_Section, frozen=True):
+class QueueSettings(_Section, frozen=True):
     """[queue]"""
 
     url: QueueUrl = QueueUrl("beanstalk://127.0.0.1:11300")
@@ -77,7 +77,7 @@ class Queue(_Section, frozen=True):
     timeout: Duration = Duration("2s")
 
 
-class Intake(_Section, frozen=True):
+class IntakeSettings(_Section, frozen=True):
     """[intake]"""
 
     bind: Bind = Bind("127.0.0.1:8080")
@@ -91,19 +91,19 @@ class Intake(_Section, frozen=True):
     require_durable: bool = True
 
 
-class Mirror(_Section, frozen=True):
+class MirrorSettings(_Section, frozen=True):
     """[sources.mirror]"""
 
     verify_tokens_file: SecretFile
 
 
-class Sources(_Section, frozen=True):
+class SourcesSettings(_Section, frozen=True):
     """[sources]"""
 
-    mirror: Mirror | None = None
+    mirror: MirrorSettings | None = None
 
 
-class Worker(_Section, frozen=True):
+class WorkerSettings(_Section, frozen=True):
     """[worker]"""
 
     processes: AtLeastOne = 4
@@ -119,9 +119,9 @@ class Worker(_Section, frozen=True):
 
     @property
     def most_of_a_queue(self) -> int:
-        """How many children one push queue may have at once, where queue.yaml does not say.
+        """How many worker processes one push queue may use at a time, unless queue.yaml says.
 
-        One stays for the other queues and for pings: a target that hangs must not have them all.
+        One is left for other queues and for pings, because a target that hangs must not occupy all of them.
         """
         return max(1, self.processes - 1)
 
@@ -139,10 +139,10 @@ class Route(_Section, frozen=True):
     dedupe_window: Duration | None = None
 
     def wants(self, source: str, labels: Mapping[str, str]) -> bool:
-        """Whether a delivery from `source` with these labels goes to this route's handler."""
+        """Whether this route matches a delivery from `source` with these labels."""
         wanted = {"collection": self.collection, "operation": self.operation, "url": self.url}
         if self.source == TASK_SOURCE:
-            # a ping's route names the queue whose limits hold for its handler; pings are in none
+            # only tasks are in a queue; the route of a ping names the queue whose limits apply to its handler
             wanted["queue"] = self.queue
         return source == self.source and all(
             value is None or _fits(value, labels.get(name)) for name, value in wanted.items()
@@ -155,7 +155,7 @@ def _fits(wanted: str, label: str | None) -> bool:
     return label == wanted
 
 
-class Push(_Section, frozen=True):
+class PushSettings(_Section, frozen=True):
     """[push]"""
 
     queue_yaml: str | None = None
@@ -164,7 +164,7 @@ class Push(_Section, frozen=True):
     targets: dict[str, TargetUrl] = {}
 
 
-class Glass(_Section, frozen=True):
+class GlassSettings(_Section, frozen=True):
     """[glass]"""
 
     api_url: HttpUrl = HttpUrl("https://www.googleapis.com/mirror/v1/")
@@ -179,13 +179,13 @@ class Glass(_Section, frozen=True):
     processing_patience: Duration = Duration("6h")
 
 
-class Storage(_Section, frozen=True):
+class StorageSettings(_Section, frozen=True):
     """[storage]"""
 
     url: StorageUrl = StorageUrl("file:///var/lib/glassq/photos")
 
 
-class Ledger(_Section, frozen=True):
+class LedgerSettings(_Section, frozen=True):
     """[ledger]"""
 
     url: str = "sqlite:////var/lib/glassq/ledger.db"
@@ -193,14 +193,14 @@ class Ledger(_Section, frozen=True):
     keep_bodies: bool = True
 
 
-class Metrics(_Section, frozen=True):
+class MetricsSettings(_Section, frozen=True):
     """[metrics]"""
 
     intake: Address | None = None
     pool: Address | None = None
 
 
-class Log(_Section, frozen=True):
+class LogSettings(_Section, frozen=True):
     """[log]"""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -208,39 +208,39 @@ class Log(_Section, frozen=True):
 
 
 class Settings(_Section, frozen=True):
-    """All of glassq.toml. `file` is where it came from.
+    """All of glassq.toml. `file` is its path.
 
-    `ignored` are the mistakes in sections that this program does not read, which have their defaults here.
+    `ignored` are the mistakes in sections that this program does not read; those sections hold their defaults.
     """
 
     file: str = ""
     ignored: tuple[str, ...] = ()
-    queue: Queue = Queue()
-    intake: Intake = Intake()
-    sources: Sources = Sources()
-    worker: Worker = Worker()
+    queue: QueueSettings = QueueSettings()
+    intake: IntakeSettings = IntakeSettings()
+    sources: SourcesSettings = SourcesSettings()
+    worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
-    push: Push | None = None
-    glass: Glass = Glass()
-    storage: Storage = Storage()
-    ledger: Ledger = Ledger()
-    metrics: Metrics = Metrics()
-    log: Log = Log()
+    push: PushSettings | None = None
+    glass: GlassSettings = GlassSettings()
+    storage: StorageSettings = StorageSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def lease(self) -> int:
-        """The lease of every job that is put, in whole seconds: [queue] ttr, or longer where an attempt may be.
+        """The lease of every job, in whole seconds: [queue] ttr, or more if an attempt may take longer.
 
-        A handler that holds the interpreter lock keeps its process from renewing the lease until it ends.
+        A handler that holds the interpreter lock prevents its process from renewing the lease.
         """
         longest = max(self.queue.ttr, self.worker.deadline + LEASE_MARGIN)
         return min(MAX_LEASE, math.ceil(longest))
 
     def secret(self, key: str) -> list[str]:
-        """The secrets in the file that `key` (such as "glass.client_secret_file") names, one a line.
+        """The secrets in the file that `key` (such as "glass.client_secret_file") names, one per line.
 
-        Blank lines and lines that start with # are left out; at least one other must be there.
-        Raises SettingsError with file, key, path and the reason; never with the content.
+        Blank lines and lines that start with # are ignored; at least one other line is required.
+        Raises SettingsError with file, key, path and reason, but without the content.
         """
         try:
             secrets = secret_lines(self.secret_text(key))
@@ -251,7 +251,7 @@ class Settings(_Section, frozen=True):
         return secrets
 
     def secret_text(self, key: str) -> str:
-        """The whole secret file that `key` names. Raises SettingsError as `secret` does."""
+        """The whole text of the secret file that `key` names. Raises SettingsError like `secret`."""
         path = self._path(key)
         try:
             return read_text(path)
@@ -259,7 +259,7 @@ class Settings(_Section, frozen=True):
             raise self.refused(key, str(error)) from None
 
     def refused(self, key: str, why: str) -> SettingsError:
-        """The error about the file that `key` names; `why` starts with a verb."""
+        """The error for the file that `key` names. `why` starts with a verb."""
         return SettingsError(f'{self.file}: {place(key.split("."))} = "{self._path(key)}": the file {why}')
 
     def _path(self, key: str) -> str:
@@ -277,15 +277,15 @@ _SECTIONS = frozenset(Settings.__struct_fields__) - {"file", "ignored"}
 
 
 def file_of(path: str | None, environ: Mapping[str, str]) -> Path:
-    """The settings file: `path`, else the one that GLASSQ_CONFIG names, else /etc/glassq/glassq.toml."""
+    """The settings file: `path`, else that of GLASSQ_CONFIG, else /etc/glassq/glassq.toml."""
     return Path(path or environ.get("GLASSQ_CONFIG") or DEFAULT_FILE)
 
 
 def load(path: str | None, environ: Mapping[str, str], uses: Collection[str] | None = None) -> Settings:
     """Settings from the file that `file_of` names.
 
-    `uses` are the sections that must be right; None: all. A leading $CREDENTIALS_DIRECTORY (systemd's LoadCredential)
-    is filled in for secret files. Raises SettingsError.
+    `uses` are the sections that must be right; None: all. In paths of secret files, a leading $CREDENTIALS_DIRECTORY
+    (of systemd's LoadCredential) is replaced. Raises SettingsError.
     """
     file = file_of(path, environ)
     try:
@@ -300,7 +300,7 @@ def load(path: str | None, environ: Mapping[str, str], uses: Collection[str] | N
 def parse(
     text: str, file: str, credentials_directory: str | None = None, uses: Collection[str] | None = None
 ) -> Settings:
-    """Settings from the text of a glassq.toml; `file` is its name for messages. Else as `load`."""
+    """Settings from the text of a glassq.toml; `file` is its name in messages. Otherwise like `load`."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -327,7 +327,7 @@ def parse(
 
 
 def _usable(document: dict[str, Any], section: str, text: str, file: str) -> dict[str, Any]:
-    """A section with a mistake, taken out of the document: only that is left which other programs need."""
+    """Removes a section with a mistake from the document; returns its keys that every program needs."""
     found = document.pop(section)
     usable = {name: found[name] for name in _SHARED.get(section, ()) if isinstance(found, dict) and name in found}
     try:
@@ -341,7 +341,7 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
     def custom(kind: type, value: Any) -> Any:
         if kind is SecretFile:
             return _secret_file(value, credentials_directory)
-        # in the file a number needs its unit, which only a text can have
+        # in the file, only a text can have the unit that a number needs
         return kind(value if isinstance(value, str) else "")
 
     try:
@@ -352,7 +352,7 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
 
 
 def as_toml(settings: Settings) -> str:
-    """The effective settings as text in the form of glassq.toml. Secrets are files, so none is in it."""
+    """The effective settings in the form of glassq.toml. Secrets are in files of their own, so it has none."""
     lines = [f"# {settings.file}"]
     for name in ("queue", "intake", "sources.mirror", "worker", "push", "glass", "storage", "ledger", "metrics", "log"):
         section: Any = settings
@@ -377,14 +377,14 @@ def _pairs(section: msgspec.Struct) -> list[str]:
 
 
 def toml_value(value: object) -> str:
-    """A value as it stands in glassq.toml."""
+    """The value as glassq.toml writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
         return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, int) and not isinstance(value, Size):
         return str(value)
-    # JSON's escapes are TOML's too; DEL alone needs one more
+    # TOML has JSON's escapes, and also requires one for DEL
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -398,12 +398,12 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
     return SecretFile(value.replace("$CREDENTIALS_DIRECTORY", credentials_directory, 1))
 
 
-# Whether values fit each other, the key, its value, and what is expected of it.
+# Whether the rule holds, the key, its value, and what is expected of it.
 _Rule = tuple[bool, str, object, str]
 
 
 def _check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
-    """What no single key shows: that values fit each other. Yields the key of each mistake, and the message."""
+    """Checks rules about several keys. Yields the key of each mistake, and the message."""
     rules = _rules(settings)
     for index, route in enumerate(settings.routes):
         rules += _route_rules(f"routes.{index}", route, settings)
@@ -461,8 +461,8 @@ def _rules(settings: Settings) -> list[_Rule]:
 def _route_rules(at: str, route: Route, settings: Settings) -> list[_Rule]:
     """`at` is the route's key."""
     rules: list[_Rule] = []
-    # a route that nothing can take would have its pings dropped as "no route"
-    known = (*Sources.__struct_fields__, TASK_SOURCE)
+    # a route with an unknown source would match nothing, and its pings would be dropped as "no route"
+    known = (*SourcesSettings.__struct_fields__, TASK_SOURCE)
     rules.append((route.source in known, f"{at}.source", route.source, f"one of: {', '.join(known)}"))
     to_url = route.handler.is_url
     fits = not to_url or settings.push is not None
@@ -483,14 +483,14 @@ def _route_rules(at: str, route: Route, settings: Settings) -> list[_Rule]:
 
 
 def installed_file(name: str, settings: Settings) -> Path:
-    """A file of conf/: the one beside the settings file, else the one of the source tree, else the installed one.
+    """A file of conf/: beside the settings file, else in the source tree, else as pip installed it.
 
-    Raises SettingsError where there is none.
+    Raises SettingsError if there is none.
     """
     places = [
         Path(settings.file).resolve().parent / name,
         Path(__file__).parent.parent / "conf" / name,
-        # setup.py puts it there: beside our modules, where each of pip's layouts has it
+        # setup.py installs it beside our modules, which works in all of pip's layouts
         Path(__file__).parent / "conf" / name,
     ]
     for path in places:

@@ -1,7 +1,7 @@
-"""What a program answers to `--check`: would it start with these settings?
+"""The option `--check` of a program: would it start with these settings?
 
-Each program checks itself, with the same code that it starts with. `glassq config check`, `glassq doctor` and systemd
-ask it, so they cannot accept settings that the program then rejects.
+Each program checks itself, with the code of its own start. `glassq config check`, `glassq doctor` and a reload call it,
+so they cannot accept settings that the program then rejects.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that the program needs at its start. `problem` says why it would not start; "" where it would.
+    """One thing that the program needs to start. `problem` says why it would not start; "" if it would.
 
-    `what` is its kind ("settings", "push", "handler", "ledger", "sources", "spool"); `name` says which of several.
-    "idle" is no refusal: the program starts and has nothing to do, for the reason in `name`.
+    `what` is its kind ("settings", "push", "handler", "ledger", "sources", "spool"); `name` tells several apart. "idle"
+    is not a problem: the program starts and has nothing to do, for the reason in `name`.
     """
 
     what: str
@@ -35,12 +35,12 @@ class Finding:
     problem: str = ""
 
 
-# A module that ends the process while it is imported must not pass for one that is right.
+# Marks the end, so that a module that ends the process during its import does not pass for a correct one.
 END = Finding("end")
 
 
 def found(what: str, step: Callable[[], object], name: str = "") -> Finding:
-    """What a step of the start comes to, of which only SettingsError stops a program."""
+    """Runs a step of the start; a SettingsError becomes the finding's problem."""
     try:
         step()
     except SettingsError as error:
@@ -49,11 +49,13 @@ def found(what: str, step: Callable[[], object], name: str = "") -> Finding:
 
 
 def arguments(program: str, about: str, check: Callable[[str | None], Iterable[Finding]]) -> argparse.Namespace:
-    """The command line of a daemon; with --check it answers what `check` finds in these settings, and ends."""
+    """Parses a daemon's command line; with --check, prints the findings of `check` and ends the process."""
     parser = argparse.ArgumentParser(prog=program, description=about)
     parser.add_argument("--config", metavar="FILE", help="the settings file")
-    parser.add_argument("--check", action="store_true", help="only say whether it would start: exit 0, or 78 and why")
-    parser.add_argument("--json", action="store_true", help="with --check: a line of JSON for each thing looked at")
+    parser.add_argument(
+        "--check", action="store_true", help="only check whether it would start: exit 0, or 78 with the reason"
+    )
+    parser.add_argument("--json", action="store_true", help="with --check: one line of JSON per finding")
     parser.add_argument("--version", action="version", version=f"glassq {__version__}")
     given = parser.parse_args()
     if given.check:
@@ -62,10 +64,10 @@ def arguments(program: str, about: str, check: Callable[[str | None], Iterable[F
 
 
 def answer(program: str, findings: Iterable[Finding], *, as_json: bool) -> NoReturn:
-    """Says what was found and ends the process: with 0, or with 78 where there is a problem.
+    """Prints the findings and ends the process: with 0, or with 78 if there is a problem.
 
-    A problem is a line on standard error; with `as_json` each finding is a line of JSON on standard output, written as
-    soon as it is known, and END is the last one. What handlers print while they are imported goes to standard error.
+    A problem is a line on standard error. With `as_json` each finding is a line of JSON on standard output, written at
+    once, and END is the last one. Output of handlers during their import goes to standard error.
     """
     sys.stdout.flush()
     output = os.fdopen(os.dup(1), "w")
@@ -77,7 +79,7 @@ def answer(program: str, findings: Iterable[Finding], *, as_json: bool) -> NoRet
         if as_json:
             output.write(json.dumps(asdict(finding)) + "\n")
         elif finding.problem:
-            # queue.yaml may have several mistakes, a line each
+            # queue.yaml may have several mistakes, one per line
             lines = (f"{program}: {escape(line)}\n" for line in finding.problem.splitlines())
             sys.stderr.write("".join(lines))
         output.flush()
@@ -85,5 +87,5 @@ def answer(program: str, findings: Iterable[Finding], *, as_json: bool) -> NoRet
         output.write(f"{program}: would start with these settings\n")
     for stream in (output, sys.stdout, sys.stderr):
         stream.flush()
-    # not sys.exit: a thread that a handler's module has started would keep the process
+    # not sys.exit: a thread of a handler's module would keep the process alive
     os._exit(code)

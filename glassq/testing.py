@@ -1,4 +1,4 @@
-"""For the tests of a handler's author: one attempt, run as a child of the pool runs it, without a queue.
+"""Tests for handlers: runs one attempt as a child of the pool does, without a queue.
 
     from glassq.testing import work
 
@@ -6,47 +6,47 @@
         came = work("handlers:handle", b'{"itemId": "1"}', labels={"collection": "timeline"})
         assert (came.state, came.reason) == ("dropped", "no photo")
 
-Routes, Context, deadline, budget, backoff and evidence are the pool's own. What needs a queue or a database is left
-out: `coalesce` and `dedupe_window` drop nothing here, task names are not recorded, and what ignores its deadline is not
-killed.
+Routes, Context, deadline, retries, backoff and evidence are the pool's own. Everything that needs a queue or a database
+is left out: `coalesce` and `dedupe_window` drop nothing here, task names are not recorded, and a handler that ignores
+its deadline is not killed.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import signal
-import sys
-import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from glassq import delivery as envelope
-from glassq import routes
+from glassq import lifecycle, routes
 from glassq import settings as configuration
-from glassq.errors import Drop, SettingsError
+from glassq.errors import SettingsError
 from glassq.handler import as_handler
+from glassq.queues.base import Reservation
 from glassq.routes import Context, Destination, Routes
 from glassq.settings import TASK_SOURCE, Route, Settings
 from glassq.values import HandlerName
-from glassq.worker import outcome as outcomes
+from glassq.worker.executor import Deadlines, Executor
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Kind, Policy
 from glassq.worker.record import as_recorded
 from glassq.worker.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
 
     from glassq.delivery import Delivery, Evidence
+    from glassq.ledger import Entry
     from glassq.push.taskqueue import Task
-    from glassq.queues import Queue
+    from glassq.queues import Receiver
     from glassq.routes import Handler, Result
-    from glassq.worker.outcome import Outcome
+    from glassq.worker.executor import Attempt
 
 _STATES = {
     Kind.DONE: "done",
@@ -60,15 +60,15 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What one attempt came to.
+    """The outcome of one attempt.
 
-    `state`    "done", "dropped", "retrying" or "buried", as the ledger and the log have it
-    `reason`   why, in the words that an operator reads; "" when it is done
-    `result`   what the handler returned; `recorded` is its text in the ledger and in the log
-    `delay`    seconds until the next attempt; beanstalkd takes them in whole ones, rounded up
-    `evidence` what an operator sees of a failure; None when it is done
-    `error`    what the handler raised, to look at or to raise again
-    `delivery` as it lies in the queue from now on; of one that is over, as the handler got it
+    `state`    "done", "dropped", "retrying" or "buried", as in the ledger and the log
+    `reason`   the reason that an operator reads; "" if the delivery is done
+    `result`   the handler's return value; `recorded` is its text in the ledger and the log
+    `delay`    seconds until the next attempt; beanstalkd counts whole seconds, rounded up
+    `evidence` the evidence that an operator sees; None if the delivery is done
+    `error`    the exception that the handler raised, to inspect or raise again
+    `delivery` the delivery as the queue stores it from now on; for a finished one, as the handler got it
     """
 
     state: str
@@ -82,21 +82,21 @@ class Worked:
 
     @property
     def recorded(self) -> str:
-        """The result as the ledger and the log have it: masked, and with a note where they cannot hold all of it."""
+        """The result's text in the ledger and the log: masked, and with a note if they cannot hold all of it."""
         return as_recorded(self.result)[0]
 
     def again(self) -> Worked:
-        """The next attempt: after the delay, or of a buried one after a kick. Raises ValueError where there is none."""
+        """Runs the next attempt: after the delay, or after a kick if buried. Raises ValueError if there is none."""
         if self.state == "retrying":
             return self._work(self.delivery)
         if self.state == "buried":
-            return self._work(outcomes.after_kick(self.delivery))
+            return self._work(lifecycle.after_kick(self.delivery))
         raise ValueError(f"there is no next attempt: it is {self.state}")
 
     def until_over(self, most: int = 100) -> Worked:
-        """The last of all attempts that follow, without the delays between them; itself where none does.
+        """Runs all further attempts, without the delays, and returns the last; itself if there is none.
 
-        Raises RuntimeError after `most`: a handler that waits (`Retry(counts=False)`) must give up by itself.
+        Raises RuntimeError after `most` attempts: `Retry(counts=False)` retries for ever unless the handler ends it.
         """
         came = self
         for _ in range(most):
@@ -119,16 +119,17 @@ def work(
     context: Context | None = None,
     deadline: float | None = None,
 ) -> Worked:
-    """Runs a handler once on a delivery of this body and says what the attempt came to.
+    """Runs a handler once on a delivery with this body, and returns the outcome.
 
-    `handler` is a function of (delivery) or (delivery, context), or "module:function"; None: the one that the routes
-    of `settings` choose. `body` may be a taskqueue.Task: it comes from the queue that the label "queue" names, else
-    from "default", and is retried as that queue says where the settings have a [push] section. Of a later `attempt` all
-    before it have failed. `settings` is a glassq.toml or its value; left out, all defaults. Give a `context` in their
-    place to `keep` what the handler gets by `once`. `deadline` is the soft one, in seconds; given, it ends a handler
-    that overruns it as in the pool: by SIGALRM, in the main thread.
+    `handler` is a function of (delivery) or (delivery, context), or "module:function"; None means the handler that the
+    routes of `settings` select. `body` may be a taskqueue.Task: the label "queue" names its queue, by default
+    "default"; if the settings have a [push] section, that queue's retry rule applies. With a later `attempt`, all
+    attempts before it count as failed. `settings` is the path of a glassq.toml or a Settings value, by default all
+    defaults. Pass a `context` instead to replace, with `provide`, anything that the handler gets by `resource`.
+    `deadline` is the soft deadline in seconds; it interrupts the handler as the pool does: by SIGALRM, in the main
+    thread.
 
-    Raises SettingsError for what a pool would refuse at its start. KeyboardInterrupt is the tester's, and passes.
+    Raises SettingsError if a pool would refuse to start. Passes KeyboardInterrupt on.
     """
     if context is None:
         context = Context(_settings(settings))
@@ -142,33 +143,38 @@ def work(
 
 @dataclass(frozen=True, slots=True)
 class _Child:
-    """What stays from one attempt to the next."""
+    """The parts that all attempts share."""
 
     routes: Routes
     context: Context
     deadline: float | None
 
     def work(self, delivery: Delivery) -> Worked:
-        # as it would come out of the queue, with what a job has no room for left out
+        # as the queue would return it, without parts that a job has no room for
         delivery = envelope.decode(envelope.encode(delivery))
-        found = self._match(delivery)
+        destination = self._match(delivery)
         worker = self.context.settings.worker
-        started, at = time.monotonic(), datetime.now(UTC)
-        self.context.deadline = started + (worker.deadline - worker.grace if self.deadline is None else self.deadline)
-        try:
-            result = self._run(delivery, found)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            duration = time.monotonic() - started
-            age = duration if delivery.tried is None else (datetime.now(UTC) - delivery.tried).total_seconds()
-            outcome = self._decide(error, delivery, found, age)
-            evidence = outcomes.witness(error, delivery, outcome, duration)
-            following = _following(delivery, outcome, evidence, at)
-            return Worked(
-                _STATES[outcome.kind], outcome.reason, None, outcome.delay, evidence, error, following, self.work
-            )
-        return Worked("done", "", result, 0.0, None, None, delivery, self.work)
+        soft = worker.deadline - worker.grace if self.deadline is None else self.deadline
+        policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
+        # An endless lease is never extended, so it needs no queue.
+        lease = Lease(cast("Receiver", None), math.inf, Scoreboard(1).slots[0])
+        deadlines = Deadlines(soft=soft, hard=math.inf)
+        executor = Executor(
+            self.routes, self.context, _NoLedger(), lease, policy, deadlines, passing=(KeyboardInterrupt,)
+        )
+        with _kept(lease) if self.deadline is not None else nullcontext():
+            attempt = executor.run(Reservation("", "", b"", math.inf), delivery, destination)
+        outcome = attempt.outcome
+        return Worked(
+            state=_STATES[outcome.kind],
+            reason=outcome.reason,
+            result=outcome.result,
+            delay=outcome.delay,
+            evidence=attempt.evidence,
+            error=attempt.error,
+            delivery=_following(attempt),
+            _work=self.work,
+        )
 
     def _match(self, delivery: Delivery) -> Destination | None:
         found = self.routes.match(delivery)
@@ -176,57 +182,45 @@ class _Child:
             raise SettingsError(f"the route leads to {found.route.handler}: an endpoint is tested by a request to it")
         return found
 
-    def _run(self, delivery: Delivery, found: Destination | None) -> Result:
-        if found is None:
-            raise Drop("no route")
-        if self.deadline is None:
-            return _call(found, delivery, self.context)
-        before = signal.getsignal(signal.SIGALRM)
-        # an endless lease is never touched, so it needs no queue
-        lease = Lease(cast("Queue", None), math.inf, Scoreboard(1).slots[0])
-        lease.start(cold=lambda: False, orphaned=lambda: None)
-        try:
-            lease.take(1, self.context.deadline)
-            try:
-                return _call(found, delivery, self.context)
-            finally:
-                lease.disarm()
-        finally:
-            lease.stop()
-            signal.signal(signal.SIGALRM, before)
 
-    def _decide(self, error: BaseException, delivery: Delivery, found: Destination | None, age: float) -> Outcome:
-        worker = self.context.settings.worker
-        policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
-        try:
-            return outcomes.decide(error, delivery, (found and found.rule(delivery, self.context)) or policy, age)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
-            # a retry rule that fails: the pool's counts
-            return outcomes.decide(error, delivery, policy, age)
-
-
-def _call(found: Destination, delivery: Delivery, context: Context) -> Result:
-    """Calls it. A process that it forks ends where the handler does: it must not run the rest of the tests."""
-    pid = os.getpid()
+@contextmanager
+def _kept(lease: Lease) -> Iterator[None]:
+    """The lease's keeper runs meanwhile; the signal that it interrupts by is the tester's again afterwards."""
+    before = signal.getsignal(signal.SIGALRM)
+    lease.start_keeper(cold=lambda: False, orphaned=lambda: None)
     try:
-        return found.work(delivery, context)
+        yield
     finally:
-        if os.getpid() != pid:
-            error = sys.exception()
-            failed = bool(error.code) if isinstance(error, SystemExit) else error is not None
-            os._exit(int(failed))
+        lease.stop_keeper()
+        signal.signal(signal.SIGALRM, before)
 
 
-def _following(delivery: Delivery, outcome: Outcome, evidence: Evidence, started: datetime) -> Delivery:
-    if outcome.kind is Kind.RETRY:
-        following = outcomes.after_retry(delivery, outcome, evidence, started)
+class _NoLedger:
+    """A ledger that knows nothing."""
+
+    def record(self, entry: Entry) -> None: ...
+
+    def done_since(self, fingerprint: str, after: datetime, *, but: str) -> str:
+        return ""
+
+    def event_done(self, event: str, since: datetime, *, but: str) -> str:
+        return ""
+
+    def settle(self, patience: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _following(attempt: Attempt) -> Delivery:
+    """The delivery as it lies in the queue from now on."""
+    delivery, outcome, evidence = attempt.delivery, attempt.outcome, attempt.evidence
+    if outcome.kind is Kind.RETRY and evidence is not None:
+        delivery = lifecycle.after_retry(delivery, evidence, counts=outcome.counts, started=attempt.started)
     elif outcome.kind is Kind.BURY:
-        following = outcomes.after_bury(delivery, outcome, evidence)
+        delivery = lifecycle.after_bury(delivery, outcome.reason, evidence)
     else:
         return delivery
-    return envelope.decode(envelope.encode(following))
+    return envelope.decode(envelope.encode(delivery))
 
 
 def _settings(given: Settings | str | Path | None) -> Settings:
@@ -256,26 +250,26 @@ def _routes(handler: Callable[..., Result] | str | None, source: str, context: C
 
 
 def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:
-    """What a route of tasks leads to: as in the pool, but that the names of tasks are recorded nowhere."""
+    """Makes a task route's destination, as in the pool, but without recording task names."""
     settings = context.settings
     if settings.push is None:
         return Destination
-    # here, as it takes a database's library, which most handlers have no use for
+    # imported here: it loads a database library, which most handlers do not need
     from glassq.push import queue_yaml
-    from glassq.push.dispatch import Desk
+    from glassq.push.dispatch import Dispatcher
     from glassq.push.endpoints import task_handlers
 
     queues = queue_yaml.load(settings.push.queue_yaml, settings.push.targets)
-    context.keep(Desk.open, replace(Desk.open(settings, queues), names=cast("Any", _NoNames())))
+    context.provide(Dispatcher.open, replace(Dispatcher.open(settings, queues), names=cast("Any", _NoNames())))
     return task_handlers(settings, queues)
 
 
 class _NoNames:
-    """In the place of ledger.names.Names."""
+    """Replaces push.names.Names."""
 
     def touch(self, queue: str, name: str) -> None: ...
 
-    def gone(self, queue: str, *names: str) -> bool:
+    def mark_finished(self, queue: str, *names: str) -> bool:
         return True
 
 

@@ -1,6 +1,6 @@
-"""The kinds of values that settings are made of, each with the form it has in glassq.toml.
+"""The types of values in settings, each with its text form in glassq.toml.
 
-Each refuses what it is not with a ValueError that says what is expected.
+Each raises ValueError for any other text, and says which form is expected.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 _SECONDS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
+_RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{0,15})?)/([smhd])")
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
@@ -42,12 +43,37 @@ class Duration(float):
         return super().__new__(cls, float(Decimal(match[1]) * _SECONDS[match[2]]))
 
     def __str__(self) -> str:
-        # decimal, as it was written: in binary 0.7 s is no whole number of milliseconds
+        # decimal, because 0.7 s is not a whole number of milliseconds in binary
         seconds = Decimal(repr(float(self)))
         for unit, length in _SECONDS.items():
             if seconds >= length and seconds % length == 0:
                 return f"{int(seconds / length)}{unit}"
         return f"{seconds.normalize():f}s"
+
+
+class Rate(float):
+    """Events per second. As text: a number and a unit, such as "10/s", "30/m", "5/h" or "1000/d"; or "0"."""
+
+    #: a pool works some thousands per second; more is a typing mistake
+    MAX = 1_000_000
+    _UNITS = ("s", "m", "h", "d")
+
+    def __new__(cls, text: str | float) -> Self:
+        if isinstance(text, int | float) and not isinstance(text, bool):
+            return super().__new__(cls, text)
+        match = _RATE.fullmatch("0/s" if text == "0" else text) if isinstance(text, str) else None
+        rate = float(match[1]) / float(_SECONDS[match[2]]) if match else -1.0
+        if not 0 <= rate <= cls.MAX:
+            raise ValueError('expected a rate such as "10/s", "30/m" or "5/h"')
+        return super().__new__(cls, rate)
+
+    def __str__(self) -> str:
+        """The text in the unit that takes the fewest characters: 5/s, 0.5/m, 1000/d."""
+        numbers = {unit: float(self) * float(_SECONDS[unit]) for unit in self._UNITS}
+        # four decimals of a number that is at least 0.1 lose nothing that anybody would write
+        texts = [(f"{round(number, 4):.12g}", unit) for unit, number in numbers.items() if number >= 0.1 or not self]
+        number, unit = min(texts or [(f"{numbers['d']:.6g}", "d")], key=lambda text: len(text[0]))
+        return f"{number}/{unit}"
 
 
 class Size(int):
@@ -69,19 +95,19 @@ class Size(int):
 
 
 def url_path(path: str | os.PathLike[str]) -> str:
-    """A path as it stands in a URL: each byte but letters, digits and ``/_.-~`` is written %XX (RFC 3986, 2.1)."""
+    """The path as part of a URL: every byte except letters, digits and ``/_.-~`` becomes %XX (RFC 3986, 2.1)."""
     return quote(os.fsencode(path))
 
 
 def path_of(text: str) -> str:
-    """The path that stands in a URL as `text`. A % without two hexadecimal digits behind it is itself."""
+    """The path that a URL holds as `text`. A % without two hexadecimal digits after it stands for itself."""
     return unquote(text, errors="surrogateescape")
 
 
 class QueueUrl(str):
-    """Where beanstalkd listens: beanstalk://HOST:PORT or beanstalk:///PATH/OF/A/SOCKET.
+    """Where the queue's server listens: beanstalk://HOST:PORT or beanstalk:///PATH/OF/A/SOCKET.
 
-    In a path % ? and # are written %25 %3F and %23.
+    In a path, write % ? and # as %25 %3F and %23.
     """
 
     __slots__ = ()
@@ -97,7 +123,7 @@ class QueueUrl(str):
 
     @property
     def address(self) -> tuple[str, int] | str:
-        """Host (an IPv6 one without its brackets) and port, or the path of a unix socket."""
+        """Host (an IPv6 address without brackets) and port, or the path of a unix socket."""
         parts = urlsplit(self)
         return (parts.hostname, parts.port) if parts.hostname and parts.port else path_of(parts.path)
 
@@ -117,9 +143,9 @@ class HttpUrl(str):
 
 
 class StorageUrl(str):
-    """Where photos go: gs://BUCKET or file:///DIRECTORY.
+    """Where photos are stored: gs://BUCKET or file:///DIRECTORY.
 
-    In a path % ? and # are written %25 %3F and %23.
+    In a path, write % ? and # as %25 %3F and %23.
     """
 
     __slots__ = ()
@@ -146,7 +172,7 @@ class StorageUrl(str):
 
 
 def _split_path(text: object, expected: str) -> Any:
-    """The parts of a URL that may hold a path of this machine, and nothing behind that."""
+    """The parts of a URL whose path may be one of this machine. It has no query and no fragment."""
     parts = _split(text, expected)
     if "?" in str(text) or "#" in str(text):
         raise ValueError(f"{expected}; in a path ? is written %3F, and # is %23")
@@ -157,7 +183,7 @@ def _split_path(text: object, expected: str) -> Any:
 
 def _split(text: object, expected: str) -> Any:
     try:
-        # urlsplit would leave out tabs and line breaks, and read on
+        # urlsplit removes tabs and line breaks silently
         parts = urlsplit(text) if isinstance(text, str) and not _CONTROL.search(text) else None
         if parts is None or parts.username is not None:
             raise ValueError(expected)
@@ -179,7 +205,7 @@ class Tube(str):
 
 
 class Bind(str):
-    """Where intake listens: HOST:PORT, unix:/PATH or fd://N (a socket handed over by systemd)."""
+    """Where intake listens: HOST:PORT, unix:/PATH or fd://N (a socket passed by systemd)."""
 
     __slots__ = ()
 
@@ -194,7 +220,7 @@ class Bind(str):
 
     @property
     def place(self) -> tuple[str, int] | str | None:
-        """Host (an IPv6 one without its brackets) and port, the path of a unix socket, or None for fd://N."""
+        """Host (an IPv6 address without brackets) and port, the path of a unix socket, or None for fd://N."""
         if self.startswith("fd://"):
             return None
         return self.removeprefix("unix:") if self.startswith("unix:") else _host_and_port(self)
@@ -213,12 +239,12 @@ class Address(str):
 
     @property
     def parts(self) -> tuple[str, int]:
-        """Host (an IPv6 one without its brackets) and port."""
+        """Host (an IPv6 address without brackets) and port."""
         return _host_and_port(self)
 
 
 def _is_host(host: str | None) -> bool:
-    """Whether what is in brackets is an IPv6 address; any other host may be one."""
+    """False if the host is in brackets and not an IPv6 address."""
     if not host or host[0] != "[":
         return True
     try:
@@ -248,7 +274,7 @@ _EXPECTED_TARGET = 'expected "http://HOST:PORT" or "https://HOST/PATH"'
 
 
 class UrlPattern(str):
-    """The path of a task's url: "/mail"; or with * at its end, "/mail/*", all paths that begin so."""
+    """The path of a task's url, such as "/mail", or "/mail/*" for all paths with that prefix."""
 
     __slots__ = ()
 
@@ -258,7 +284,7 @@ class UrlPattern(str):
         return super().__new__(cls, text)
 
     def fits(self, url: str) -> bool:
-        """Whether a url has this path; its query does not count."""
+        """Whether a url's path matches; its query is ignored."""
         path = url.partition("?")[0]
         return path.startswith(self[:-1]) if self.endswith("*") else path == self
 
@@ -269,14 +295,14 @@ class ModuleName(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        # of each program that is started, __main__ is another one
+        # __main__ is a different module in each program
         if not isinstance(text, str) or not _MODULE.fullmatch(text) or text == "__main__":
             raise ValueError('expected the full name of a module, such as "app.tasks"')
         return super().__new__(cls, text)
 
 
 class HandlerName(str):
-    """A handler's place: "package.module:function", or the URL of an HTTP endpoint that works the ping."""
+    """A handler: "package.module:function", or the URL of an HTTP endpoint."""
 
     __slots__ = ()
 
@@ -290,16 +316,16 @@ class HandlerName(str):
 
     @property
     def is_url(self) -> bool:
-        """Whether it is an endpoint, not a function."""
+        """Whether it is an HTTP endpoint rather than a function."""
         return "://" in self
 
 
 def _is_plain(url: str) -> bool:
-    """Without a fragment, and in characters that a request line can hold."""
+    """Whether the URL has no fragment, and only characters that a request line can hold."""
     return "#" not in url and url.isascii() and url.isprintable() and " " not in url
 
 
 class SecretFile(str):
-    """A file that holds a secret. Its path is printed, its content never."""
+    """A file that holds a secret. Its path may be printed, its content never."""
 
     __slots__ = ()

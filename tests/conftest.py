@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import signal
@@ -15,8 +16,7 @@ import pytest
 
 from glassq import log
 from glassq.queues import open_queue
-from glassq.settings import Queue as QueueSettings
-from glassq.settings import QueueUrl
+from glassq.settings import QueueSettings, QueueUrl
 from tests.ports import free_port, give_back
 from tests.queues.conformance.summary import pytest_terminal_summary
 
@@ -33,6 +33,12 @@ BIN = ROOT / "bin"
 # A job that a script starts in the background has SIGINT ignored, and all that it starts inherits that. Ours hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Some thousand processes start here, and most of their time is the compiler's where nothing keeps what it made: the
+# package is compiled once (pytest_configure), and so are the tests, whatever the environment says. No process keeps
+# anything else: a handler that is written anew within a second, at the same length, would be taken for the old one.
+sys.dont_write_bytecode = False
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
 # All servers of the tests are on this machine: where it has a proxy, the tests' own clients must not ask it for them.
 for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[variable]
@@ -43,8 +49,27 @@ PATIENCE = 60.0
 LONGEST = ("test_torture.py",)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # once, not by each process that runs tests
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(ROOT / "glassq", quiet=2)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """How many tests `make test` had to run twice: what fails in its first run is its second one."""
+    stats = terminalreporter.stats
+    second = config.getoption("lf")
+    if not second and (not config.getoption("durations") or stats.get("failed") or stats.get("error")):
+        return
+    kinds = ("passed", "skipped", "failed", "error") if second else ()
+    ended = {report.nodeid: kind for kind in kinds for report in stats.get(kind, ())}
+    terminalreporter.write_line(f"run a second time: {len(ended)}")
+    for test, kind in ended.items():
+        terminalreporter.write_line(f"  {test}: {kind} then")
 
 
 def pytest_sessionfinish() -> None:
@@ -60,11 +85,15 @@ def _logs_are_released() -> Iterator[None]:
 
 def wait_for(condition: Callable[[], object], what: str, deadline: float = PATIENCE) -> None:
     """Returns as soon as `condition()` is true; fails the test after `deadline` seconds."""
-    over = time.monotonic() + deadline
+    asked = time.monotonic()
+    over = asked + deadline
     while not condition():
-        if time.monotonic() > over:
+        answered = time.monotonic()
+        if answered > over:
             pytest.fail(f"waited {deadline:g} s in vain: {what}")
-        time.sleep(0.01)
+        # who asks takes at most a quarter of the processor from what is waited for
+        time.sleep(max(0.01, 3 * (answered - asked)))
+        asked = time.monotonic()
 
 
 class Process:

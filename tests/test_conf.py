@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from glassq.settings import Mirror, Push, Route, Settings, parse
+from glassq.settings import MirrorSettings, PushSettings, Route, Settings, parse
 from tests.conftest import ROOT
 
 FILE = ROOT / "conf" / "glassq.toml"
@@ -24,6 +24,13 @@ def test_the_shipped_file_holds_exactly_the_defaults() -> None:
     assert own == Settings()
 
 
+def test_the_line_that_an_installation_rewrites_is_one_sentence() -> None:
+    """tools/install replaces line 2 by one that names the keys with other values."""
+    line = TEXT.splitlines()[1]
+    assert line == "# A missing key has the value that it has here."
+    assert f"-e '2s|.*|{line.removesuffix('.')}, except " in (ROOT / "tools" / "install").read_text("utf-8")
+
+
 def test_the_shipped_file_has_metrics_on_this_machine_alone() -> None:
     metrics = parse(TEXT, str(FILE)).metrics
     assert (metrics.intake, metrics.pool) == ("127.0.0.1:9464", "127.0.0.1:9465")
@@ -31,7 +38,7 @@ def test_the_shipped_file_has_metrics_on_this_machine_alone() -> None:
 
 def test_the_shipped_file_takes_pings_and_leaves_the_handler_to_its_owner() -> None:
     shipped = parse(TEXT, str(FILE))
-    assert shipped.sources.mirror == Mirror(verify_tokens_file=shipped.sources.mirror.verify_tokens_file)  # type: ignore[union-attr]
+    assert shipped.sources.mirror == MirrorSettings(verify_tokens_file=shipped.sources.mirror.verify_tokens_file)  # type: ignore[union-attr]
     assert shipped.routes == ()
     assert shipped.glass == Settings().glass
 
@@ -51,7 +58,8 @@ def test_every_key_of_every_section_stands_in_the_shipped_file(section: str) -> 
 
 def test_every_key_of_the_sections_that_are_optional_is_explained() -> None:
     written = set(re.findall(r"^(?:# )?(\w+) = ", TEXT, re.MULTILINE))
-    assert {*Route.__struct_fields__, *Mirror.__struct_fields__, *Push.__struct_fields__} - {"targets"} <= written
+    sections = (Route, MirrorSettings, PushSettings)
+    assert {name for section in sections for name in section.__struct_fields__} - {"targets"} <= written
 
 
 def test_sections_stand_in_the_order_of_the_settings() -> None:

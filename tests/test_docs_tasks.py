@@ -59,7 +59,7 @@ def asked(retry_after: str | None) -> float:
             invoices = example.Invoices(Settings())
             invoices.address = f"127.0.0.1:{server.server_port}"
             context = Context(Settings())
-            context.keep(example.Invoices, invoices)
+            context.provide(example.Invoices, invoices)
             body = json.dumps({"id": "o-1", "state": "paid", "cents": 990}).encode()
             came = work(example.handle, body, context=context)
         finally:

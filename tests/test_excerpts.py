@@ -171,10 +171,14 @@ def fieldless() -> BaseException:
 )
 def test_a_traceback_is_short_and_soon_there_whatever_the_exception_holds(make: Callable[[], BaseException]) -> None:
     error = make()
-    started = time.process_time()
-    text = traceback_of(error)
-    # it takes milliseconds; a pattern or a pass for each member takes half a minute
-    assert time.process_time() - started < 5
+    taken = []
+    for _ in range(3):
+        started = time.thread_time()
+        text = traceback_of(error)
+        taken.append(time.thread_time() - started)
+    # it takes milliseconds; a pattern or a pass for each member takes half a minute, each time. The least counts: a
+    # virtual machine that was stopped meanwhile takes that for ours
+    assert min(taken) < 5
     assert type(error).__name__ in text
     assert len(text) < MOST
 

@@ -1,95 +1,90 @@
 from __future__ import annotations
 
+import os
+import resource
+import signal
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import UnreadableText
-from glassq.files import MAX_FILE, decode, read_text, secret_lines, trimmed
+from glassq.files import AsideFile, make_directory, write_durably
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-TEXT = "a = 1\r\nb = 'ä'\n"
+    from collections.abc import Iterator
 
 
-def test_a_byte_order_mark_is_no_part_of_a_text_and_line_ends_stay(tmp_path: Path) -> None:
-    for data in (TEXT.encode(), TEXT.encode("utf-8-sig"), b"\xef\xbb\xbf" * 2 + TEXT.encode()):
-        (tmp_path / "f").write_bytes(data)
-        assert read_text(tmp_path / "f") == TEXT
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.parametrize(
-    ("encoding", "name"),
-    [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("utf-16-be", "UTF-16"), ("utf-32", "UTF-32")],
-)
-def test_another_encoding_is_named_and_what_to_do(encoding: str, name: str) -> None:
-    with pytest.raises(UnreadableText, match=f"is not UTF-8 text but {name}: save it as UTF-8"):
-        decode(TEXT.encode(encoding))
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
-def test_a_byte_that_is_not_utf_8_is_named_by_its_place_alone(encoding: str) -> None:
-    with pytest.raises(UnreadableText, match=r"is not UTF-8 text \(line 2, byte 6\): save it as UTF-8") as caught:
-        decode(TEXT.encode(encoding))
-    assert "ä" not in str(caught.value)
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_a_written_file_has_its_content_and_mode_and_nothing_is_left_beside_it(tmp_path: Path, mode: int) -> None:
+    umask = os.umask(0)
+    try:
+        write_durably(tmp_path / "name", b"content", aside=tmp_path / ".new", mode=mode)
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "name").read_bytes() == b"content"
+    assert (tmp_path / "name").stat().st_mode & 0o777 == mode
+    assert names(tmp_path) == ["name"]
 
 
-@pytest.mark.parametrize("data", [b"", b"a\0b = 1\n", b"\0" * 8, "ключ".encode()])
-def test_what_only_looks_odd_is_not_taken_for_another_encoding(data: bytes) -> None:
-    assert decode(data) == data.decode()
+def test_content_is_synced_before_it_has_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = [], os.fsync
+
+    def watched(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((path, b"" if path.is_dir() else path.read_bytes(), names(tmp_path)))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_durably(tmp_path / "name", b"content", aside=tmp_path / ".new")
+    assert synced == [(tmp_path / ".new", b"content", [".new"]), (tmp_path, b"", ["name"])]
 
 
-def test_a_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableText, match="cannot be read: No such file"):
-        read_text(tmp_path / "nowhere")
-    with pytest.raises(UnreadableText, match="cannot be read: Is a directory"):
-        read_text(tmp_path)
-    with pytest.raises(UnreadableText, match="cannot be read: embedded null byte"):
-        read_text("a\0b")
-    with pytest.raises(UnreadableText, match="is too large: expected a file of at most 256 KiB"):
-        read_text("/dev/zero")
-    (tmp_path / "f").write_bytes(b"a" * MAX_FILE)
-    assert len(read_text(tmp_path / "f")) == MAX_FILE
+def test_a_full_disk_leaves_the_old_file_whole_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "name").write_bytes(b"old")
+    with at_most(4096), pytest.raises(OSError, match="too large"):
+        write_durably(tmp_path / "name", b"x" * 10_000, aside=tmp_path / ".new")
+    assert (tmp_path / "name").read_bytes() == b"old"
+    assert names(tmp_path) == ["name"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "one\ntwo\n",
-        "one\r\ntwo",
-        "one\rtwo\r",
-        "  one \t\n\n# no secret\n two\n",
-        "\u00a0one\u00a0\n\u200btwo\u200b\u2028\n",
-        "one\n\ufefftwo\n\ufeff# no secret",
-    ],
-)
-def test_what_stands_around_a_secret_does_not_belong_to_it(text: str) -> None:
-    assert secret_lines(text) == ["one", "two"]
+def test_what_ends_the_writing_is_raised_and_not_what_closing_says_then(tmp_path: Path) -> None:
+    with at_most(16), pytest.raises(KeyError), AsideFile(tmp_path / ".new") as aside:
+        # in Python's buffer: closing the file writes it, which fails
+        aside.file.write(b"x" * 100)
+        raise KeyError
+    assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("secret", ["two words", "пароль", "second#", "ключ 🔑", '"quoted"'])
-def test_a_secret_may_be_any_text_that_can_be_seen(secret: str) -> None:
-    assert secret_lines(f"{secret}\n") == [secret]
+def test_a_temporary_name_that_is_taken_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"theirs")
+    (tmp_path / ".new").symlink_to("elsewhere")
+    with pytest.raises(FileExistsError):
+        write_durably(tmp_path / "name", b"ours", aside=tmp_path / ".new")
+    assert (tmp_path / "elsewhere").read_bytes() == b"theirs"
+    assert names(tmp_path) == [".new", "elsewhere"]
 
 
-@pytest.mark.parametrize(
-    ("hidden", "name"),
-    [
-        ("\u200b", "U\\+200B ZERO WIDTH SPACE"),
-        ("\u00a0", "U\\+00A0 NO-BREAK SPACE"),
-        ("\ufeff", "U\\+FEFF ZERO WIDTH NO-BREAK SPACE"),
-        ("\u202e", "U\\+202E RIGHT-TO-LEFT OVERRIDE"),
-        ("\0", "U\\+0000"),
-        ("\t", "U\\+0009"),
-    ],
-)
-def test_what_cannot_be_seen_inside_a_secret_is_refused_with_its_place(hidden: str, name: str) -> None:
-    with pytest.raises(UnreadableText, match=rf"\({name}\) inside a secret, in line 2, column 5") as caught:
-        secret_lines(f"# a comment{hidden}!\n  s3{hidden}cret\n")
-    assert "s3" not in str(caught.value)
-
-
-def test_trimming_a_text_of_nothing_visible_leaves_nothing() -> None:
-    assert trimmed("\ufeff \u200b\n") == ""
-    assert trimmed(" a b ") == "a b"
+def test_a_directory_is_made_with_those_above_it_for_its_owner_alone(tmp_path: Path) -> None:
+    make_directory(tmp_path / "a" / "b")
+    make_directory(tmp_path / "a" / "b")
+    assert [(tmp_path / path).stat().st_mode & 0o777 for path in ("a", "a/b")] == [0o700, 0o700]

@@ -23,7 +23,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("odd") / 'it\'s "my" $HOME `x` #1 100%41 é'
     made.mkdir()
     for name in ("bin", "conf", "glassq", "tools"):
-        shutil.copytree(ROOT / name, made / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, made / name)
     for name in ("Makefile", "setup.py", "requirements.lock", "requirements-dev.lock", "requirements-fast.lock"):
         shutil.copy(ROOT / name, made)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", made / ".venv"], check=True)

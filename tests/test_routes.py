@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import pytest
 from glassq import delivery as envelope
 from glassq import routes
 from glassq.errors import SettingsError
-from glassq.routes import Context, Destination
+from glassq.routes import Context, Destination, marks_of
 from glassq.settings import Route, Settings, parse
 
 if TYPE_CHECKING:
@@ -206,8 +207,8 @@ def test_deferred_calls_have_a_route_behind_all_others_where_a_module_is_named(h
 
 def test_what_a_handler_of_one_argument_is_marked_with_stays(home: Path) -> None:
     (home / "handlers_here.py").write_text(
-        "from glassq.routes import needs, retried_by\n"
-        "@retried_by(lambda delivery, context: 7)\n@needs(lambda settings: 1 / 0)\ndef one(delivery): ...\n"
+        "from glassq.routes import requires, retry_policy\n"
+        "@retry_policy(lambda delivery, context: 7)\n@requires(lambda settings: 1 / 0)\ndef one(delivery): ...\n"
     )
     loaded = load(settings_of(home, route("one")))
     found = loaded.match(envelope.new("mirror", b"{}", {}))
@@ -224,9 +225,26 @@ def test_what_is_made_once_is_made_once_in_a_context() -> None:
         made.append(settings)
         return object()
 
-    assert context.once(client) is context.once(client)
+    assert context.resource(client) is context.resource(client)
     assert len(made) == 1
-    assert Context(Settings()).once(client) is not context.once(client)
+    assert Context(Settings()).resource(client) is not context.resource(client)
+
+
+def test_the_old_names_of_the_handlers_api_work_for_one_more_release(home: Path) -> None:
+    (home / "handlers_here.py").write_text(
+        "from glassq.routes import needs, retried_by\n"
+        "def client(settings): return [settings]\n"
+        "@retried_by(lambda delivery, context: 7)\n@needs(client)\ndef one(delivery, context):\n"
+        "    return {'same': context.once(client) is context.resource(client)}\n"
+    )
+    found = load(settings_of(home, route("one"))).match(envelope.new("mirror", b"{}", {}))
+    assert found is not None
+    context = Context(Settings())
+    assert marks_of(found.handler).requires is importlib.import_module("handlers_here").client
+    assert found.rule(envelope.new("mirror", b"{}", {}), context) == 7
+    assert found.work(envelope.new("mirror", b"{}", {}), context) == {"same": True}
+    context.keep(len, 5)
+    assert (context.once(len), context.resource(len)) == (5, 5)
 
 
 def test_a_client_that_cannot_be_made_is_tried_again() -> None:
@@ -239,8 +257,8 @@ def test_a_client_that_cannot_be_made_is_tried_again() -> None:
         return "made"
 
     with pytest.raises(OSError, match="not yet"):
-        context.once(client)
-    assert context.once(client) == "made"
+        context.resource(client)
+    assert context.resource(client) == "made"
 
 
 def test_a_handler_can_ask_how_long_it_has() -> None:

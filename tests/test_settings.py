@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glassq.database.engine import parse_url, sqlite_file
+from glassq.database.plain import file_of
 from glassq.errors import SettingsError
-from glassq.ledger.schema import parse_url, sqlite_file
-from glassq.ledger.url import file_of
 from glassq.settings import (
     DEFAULT_FILE,
     INTAKE,
@@ -452,7 +452,7 @@ def test_a_path_is_written_into_urls_and_read_back(path: str) -> None:
     settings = parse(text, "f")
     assert settings.queue.url.address == path
     assert settings.storage.url.directory == Path(path)
-    ledger = parse_url(f"sqlite:///{url_path(path)}")
+    ledger = parse_url(f"sqlite:///{url_path(path)}", "[ledger] url")
     assert (sqlite_file(ledger), file_of(f"sqlite:///{url_path(path)}")) == (Path(path), Path(path))
 
 
@@ -461,7 +461,7 @@ def test_a_path_that_was_written_as_it_is_still_means_that() -> None:
     settings = parse(text, "f")
     assert settings.queue.url.address == "/run/my queue é/100%/s"
     assert settings.storage.url.directory == Path("/my photos/50% [x]")
-    assert sqlite_file(parse_url("sqlite:////my ledger #1/100%.db")) == Path("/my ledger #1/100%.db")
+    assert sqlite_file(parse_url("sqlite:////my ledger #1/100%.db", "[ledger] url")) == Path("/my ledger #1/100%.db")
 
 
 def test_a_queue_may_be_on_ipv6_and_photos_in_a_bucket() -> None:

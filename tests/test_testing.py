@@ -18,8 +18,8 @@ from glassq import Bury, Drop, Retry, task
 from glassq import delivery as envelope
 from glassq.errors import DeadlineExceeded, SettingsError
 from glassq.push.taskqueue import Task
-from glassq.routes import Context, needs, retried_by
-from glassq.settings import Push, Route, Settings, Worker
+from glassq.routes import Context, requires, retry_policy
+from glassq.settings import PushSettings, Route, Settings, WorkerSettings
 from glassq.testing import work
 from glassq.values import Duration, HandlerName
 from tests.worker.conftest import ACTS, Bench, jobs, look, only
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["look"]
 
 # the budget of Bench
-THREE = Settings(worker=Worker(max_attempts=3))
+THREE = Settings(worker=WorkerSettings(max_attempts=3))
 
 
 def scripted(delivery: Delivery) -> Result:
@@ -185,16 +185,16 @@ def test_what_a_handler_needs_once_can_be_given_and_is_kept_for_the_next_attempt
         made.append("made")
         return "the real one"
 
-    @needs(client)
+    @requires(client)
     def handle(delivery: Delivery, context: Context) -> str:
         if delivery.attempt == 1:
             raise Retry("once more")
-        return context.once(client)
+        return context.resource(client)
 
     assert work(handle).again().result == "the real one"
     assert made == ["made"]
     context = Context(Settings())
-    context.keep(client, "one of the test's own")
+    context.provide(client, "one of the test's own")
     assert work(handle, context=context, attempt=2).result == "one of the test's own"
     assert made == ["made"]
 
@@ -203,7 +203,7 @@ def test_a_pool_that_would_not_start_is_no_attempt() -> None:
     def secret(_settings: Settings) -> str:
         raise SettingsError("the secret cannot be read")
 
-    @needs(secret)
+    @requires(secret)
     def handle(_delivery: Delivery, _context: Context) -> None: ...
 
     with pytest.raises(SettingsError, match="cannot be read"):
@@ -215,11 +215,11 @@ def test_a_retry_rule_of_the_handler_counts_and_one_that_fails_does_not() -> Non
         def after(self, failures: int, age: float) -> float | None:
             return None if failures >= 2 else 7.0
 
-    @retried_by(lambda _delivery, _context: Twice())
+    @retry_policy(lambda _delivery, _context: Twice())
     def ruled(_delivery: Delivery) -> None:
         raise ValueError("no")
 
-    @retried_by(lambda delivery, _context: delivery.labels["missing"])
+    @retry_policy(lambda delivery, _context: delivery.labels["missing"])
     def misruled(_delivery: Delivery) -> None:
         raise ValueError("no")
 
@@ -322,7 +322,7 @@ def test_settings_and_a_context_are_one_too_many() -> None:
 def test_the_shipped_value_types_say_what_a_test_needs() -> None:
     """As docs/handlers.md has it: settings are made without a file, too."""
     settings = Settings(
-        worker=Worker(max_attempts=2, backoff=Duration("1s"), backoff_cap=Duration("1s")),
+        worker=WorkerSettings(max_attempts=2, backoff=Duration("1s"), backoff_cap=Duration("1s")),
         routes=(Route(source="mirror", handler=HandlerName("tests.test_testing:drops")),),
     )
     came = work(None, settings=settings)
@@ -349,7 +349,7 @@ def push(tmp_path: Path) -> Settings:
     yaml.write_text(
         "queue:\n- name: mail\n  rate: 1/s\n  retry_parameters: {task_retry_limit: 1, min_backoff_seconds: 7}\n"
     )
-    return Settings(push=Push(queue_yaml=str(yaml), names=f"sqlite:///{tmp_path}/names.db"))
+    return Settings(push=PushSettings(queue_yaml=str(yaml), names=f"sqlite:///{tmp_path}/names.db"))
 
 
 def test_a_task_is_worked_as_its_queue_has_it_and_its_name_is_recorded_nowhere(push: Settings, tmp_path: Path) -> None:

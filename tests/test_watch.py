@@ -37,7 +37,7 @@ PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 # Every metric with the labels it has and, where they are known, their values.
 KEPT = ("queue", "spool")
 REASONS = ("malformed", "token", "path", "method", "slow", "length", "too_large", "media_type", "head", "expectation")
-OUTCOMES = ("done", "dropped", "retry", "bury", "interrupted", "lease_lost", "untold")
+OUTCOMES = ("done", "dropped", "retry", "bury", "interrupted", "lease_lost", "unacknowledged")
 STATES = ("ready", "reserved", "delayed", "buried")
 CHILDREN = ("starting", "connecting", "waiting", "working", "stopping")
 METRICS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -1,7 +1,9 @@
 """Writes glassq's manual pages into a directory: `python tools/manual.py DIR`.
 
-They come from what `--help` says and from the comments of conf/glassq.toml, so each truth has one place. Run it by the
-interpreter of the environment that glassq is installed in. SOURCE_DATE_EPOCH, where it is set, dates the pages.
+Their texts come from `--help` and from the comments in conf/glassq.toml, so nothing is written twice. Run it with the
+interpreter of the environment where glassq is installed. SOURCE_DATE_EPOCH, if set, dates the pages.
+Not by click-man: it drops examples, exit codes, files and "see also", does not escape roff, and would have to be
+installed on every machine, as `tools/install` calls this.
 """
 
 from __future__ import annotations
@@ -26,15 +28,15 @@ if TYPE_CHECKING:
 SETTINGS = Path(__file__).parent.parent / "conf" / "glassq.toml"
 DATE = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
 
-# What the daemons' --help has no place for.
+# What the daemons' --help does not say.
 DAEMONS = {
     "glassq-web": (
         "the intake of glassq: takes pings and keeps them",
         {
             "Signals": [
-                ("TERM", "Stop: what has begun is answered first."),
-                ("HUP", "Read the settings anew, in new workers; no ping is refused meanwhile."),
-                ("TTIN, TTOU", "One worker more, one less."),
+                ("TERM", "Graceful shutdown: requests that have begun are answered first."),
+                ("HUP", "Reload the settings in new worker processes; no ping is refused meanwhile."),
+                ("TTIN, TTOU", "Start one worker process more, or stop one."),
             ],
             "Exit status": [
                 ("0", "It was told to stop."),
@@ -47,15 +49,18 @@ DAEMONS = {
         "the pool of glassq: works deliveries",
         {
             "Signals": [
-                ("TERM, INT", "Stop: the children finish what they work on. A second one is QUIT."),
-                ("QUIT", "Stop now: what is being worked is given back to the queue, and burns no attempt."),
+                (
+                    "TERM, INT",
+                    "Graceful shutdown: the worker processes finish their deliveries. A second signal acts as QUIT.",
+                ),
+                ("QUIT", "Stop now: running deliveries go back to the queue, and no attempt is counted."),
                 (
                     "HUP",
-                    "Read settings and handlers anew: for each new child that is up, an old one ends when it has "
-                    "finished. Where a new one cannot start, the old ones stay.",
+                    "Reload settings and handlers: each new worker process that is up replaces an old one, which "
+                    "finishes its delivery. If a new one cannot start, the old ones stay.",
                 ),
-                ("TTIN, TTOU", "One child more, one less."),
-                ("USR2", "Everybody's stacks into the log."),
+                ("TTIN, TTOU", "Start one worker process more, or stop one."),
+                ("USR2", "Write the stacks of all processes to the log."),
             ],
             "Exit status": [("0", "It was told to stop."), ("78", "The settings, or a handler, cannot be used.")],
         },
@@ -64,24 +69,24 @@ DAEMONS = {
 FILES = [
     ("/etc/glassq/glassq.toml", "The settings; see glassq.toml(5)."),
     ("/etc/glassq/queue.yaml", "The push queues."),
-    ("/etc/glassq/secrets/", "Secrets, a file each."),
-    ("/var/lib/glassq/ledger.db", "The record of what happened."),
+    ("/etc/glassq/secrets/", "Secrets, one file each."),
+    ("/var/lib/glassq/ledger.db", "The ledger: what happened to each delivery."),
     ("/var/lib/glassq-beanstalkd/", "The queue."),
-    ("/var/spool/glassq/", "Pings that are kept while the queue cannot take them."),
+    ("/var/spool/glassq/", "The spool: pings that the queue could not take yet."),
 ]
-ENVIRONMENT = [("GLASSQ_CONFIG", "The settings file, where --config names none.")]
+ENVIRONMENT = [("GLASSQ_CONFIG", "The settings file, unless --config names one.")]
 
 _SPECIAL = {"\\": r"\(rs", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti", '"': r"\(dq"}
 
 
 def escaped(text: str) -> str:
-    """The text as roff prints it, character by character."""
-    plain = "".join(_SPECIAL.get(each, each if each.isascii() else f"\\[u{ord(each):04X}]") for each in text)
+    """The text, escaped so that roff prints exactly these characters."""
+    plain = "".join(_SPECIAL.get(char, char if char.isascii() else f"\\[u{ord(char):04X}]") for char in text)
     return rf"\&{plain}" if plain.startswith(".") else plain
 
 
 def running(text: str) -> str:
-    """The same for prose: on one line, with what stands in backticks in bold."""
+    """The same for prose, on one line, with words in backticks set in bold."""
     words = " ".join(text.split())
     return re.sub(r"\\\(ga(.+?)\\\(ga", r"\\fB\1\\fR", escaped(words))
 
@@ -92,7 +97,7 @@ class Page:
     def __init__(self, name: str, number: int, says: str) -> None:
         self.file = f"{name}.{number}"
         self.lines = [f'.TH {escaped(name.upper())} {number} {DATE} "glassq {escaped(__version__)}" "glassq manual"']
-        # names of commands and files are not to be hyphenated, nor words spread
+        # do not hyphenate names of commands and files, and do not justify lines
         self.lines += [".nh", ".ad l"]
         self.section("Name")
         self.lines.append(f"{escaped(name)} \\- {running(says).removesuffix('.')}")
@@ -104,8 +109,9 @@ class Page:
         self.lines.append(f'.SS "{escaped(title)}"')
 
     def prose(self, text: str) -> None:
-        """Paragraphs; one that begins with a line of "\\b" is kept as it is, as in click's help."""
-        for number, paragraph in enumerate(each for each in inspect.cleandoc(text).split("\n\n") if each.strip()):
+        """Paragraphs. One that begins with a line of "\\b" keeps its line breaks, as in click's help."""
+        paragraphs = [paragraph for paragraph in inspect.cleandoc(text).split("\n\n") if paragraph.strip()]
+        for number, paragraph in enumerate(paragraphs):
             before = [".PP"] if number else []
             if paragraph.startswith("\b"):
                 self.lines += [*before, *_kept(paragraph.lstrip("\b\n"))]
@@ -117,7 +123,7 @@ class Page:
             self.lines += [".TP", rf"\fB{escaped(term)}\fR", running(words) or r"\&"]
 
     def usage(self, text: str) -> None:
-        # usage lines are typed: not filled, nor hyphenated
+        # people type usage lines: keep them on one line
         self.lines += [".nf", rf"\fB{escaped(text)}\fR", ".fi"]
 
     def write(self, directory: Path) -> None:
@@ -150,7 +156,7 @@ def _overview(root: click.Context, names: list[str]) -> Page:
             page.part(title)
             page.items(rows)
     page.section("Exit status")
-    # the table in the module's own words
+    # the table in the docstring of cli/main.py
     page.items(re.findall(r"^\| (\d+) +\| (.+?) +\|$", program.__doc__ or "", re.MULTILINE))
     page.section("Environment")
     page.items(ENVIRONMENT)
@@ -165,18 +171,18 @@ def _command(root: click.Context, name: str, command: click.Command) -> Page:
     _explain(page, context)
     if isinstance(command, click.Group):
         page.section("Commands")
-        for each in command.list_commands(context):
-            if found := command.get_command(context, each):
-                page.part(f"{name} {each}")
-                _explain(page, click.Context(found, info_name=each, parent=context), under=True)
+        for child in command.list_commands(context):
+            if found := command.get_command(context, child):
+                page.part(f"{name} {child}")
+                _explain(page, click.Context(found, info_name=child, parent=context), under=True)
     _epilog(page, command.epilog)
     page.section("Exit status")
-    page.prose("0: done. 1: failed, or some of what was asked could not be done. The others are in glassq(1).")
+    page.prose("0: done. 1: failed, at least in part. glassq(1) lists the other codes.")
     return _see(page, "glassq(1)", "glassq.toml(5)")
 
 
 def _explain(page: Page, context: click.Context, *, under: bool = False) -> None:
-    """Synopsis, description and options; of a command `under` another one, without headings."""
+    """Synopsis, description and options; without headings for a subcommand (`under` another command)."""
     command = context.command
     if not under:
         page.section("Synopsis")
@@ -193,7 +199,7 @@ def _explain(page: Page, context: click.Context, *, under: bool = False) -> None
 
 
 def _epilog(page: Page, epilog: str | None) -> None:
-    """What follows the options: a title, and lines that are kept."""
+    """The text after the options: a title, and lines whose breaks are kept."""
     if epilog:
         title, _, lines = epilog.lstrip("\b\n").partition("\n")
         page.section(title.rstrip(":"))
@@ -226,7 +232,7 @@ def _settings() -> Page:
     page.section("Settings")
     remarks: list[str] = []
     for line in rest.splitlines():
-        # keys and sections that have no default stand there as comments
+        # keys and sections without a default are comments in the file
         table, entry = re.fullmatch(r"(?:# )?(\[+[a-z.]+\]+)", line), re.fullmatch(r"(?:# )?([a-z_]+ = \S.*)", line)
         if table:
             page.part(table[1])
@@ -246,7 +252,7 @@ def _uncommented(lines: Iterable[str]) -> str:
 
 def _see(page: Page, *others: str) -> Page:
     page.section("See also")
-    page.lines.append(",\n".join(rf"\fB{escaped(each[:-3])}\fR{each[-3:]}" for each in others))
+    page.lines.append(",\n".join(rf"\fB{escaped(other[:-3])}\fR{other[-3:]}" for other in others))
     return page
 
 

@@ -1,10 +1,10 @@
-"""A Glassware that keeps the photos its users share: a program of App Engine's kind, in Flask, on glassq.
+"""A Glassware that stores the photos of its users: an App Engine program in Flask, on glassq.
 
-    POST /glassCallback   Glass pings it: a task with the ping's body is added, and the answer is OK at once
-    POST /taskHandler     glassq works the task: the ping is checked, its photos are fetched and stored
+    POST /glassCallback   from Glass: adds a task with the ping's body, and answers OK at once
+    POST /taskHandler     from glassq: checks the ping, fetches its photos and stores them
 
-gunicorn runs it twice (see README.md): where Glass reaches it, with threads, and on the listener of [push.targets],
-for glassq's pool, with one request at a time and process.
+gunicorn runs it twice (see README.md): for Glass, with threads; and on the listener of [push.targets], for glassq's
+pool, with one request at a time per process.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from flask import Flask, abort, request
 from glassq import Bury, Drop, Retry, taskqueue
 from glassq.errors import PingRefused, SettingsError, Verdict
 from glassq.glass import names
-from glassq.glass.photos import Glass
+from glassq.glass.photos import GlassServices
 from glassq.log import fields, setup
 from glassq.settings import load
-from glassq.sources.mirror import Mirror
+from glassq.sources.mirror import MirrorSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,30 +39,30 @@ log = logging.getLogger("glassware")
 
 Answer = tuple[str, int, dict[str, str]]
 
-# A success for the queue, so it drops the task; and another one than 200, so that people see why.
+# A 2xx, so the queue drops the task; not 200, so that people see why.
 SPOOFED = 299
-# What came of a task that was not simply done. All but 2xx are tried again (README.md says why 422 is, too). None is
-# 503: that slows down the whole queue, and would say that this whole program is overloaded.
+# The statuses of tasks that were not simply done. The queue retries all but 2xx (README.md says why 422, too). None is
+# 503, which says that the whole program is overloaded and slows down the queue.
 STATUS: dict[type[Verdict], int] = {Drop: 200, Retry: 502, Bury: 422}
-# A task is given up after so long, in seconds: before the pool hangs up (10 min) and gunicorn kills us (--timeout).
+# Deadline of a task in seconds: earlier than the pool's (10 min) and gunicorn's (--timeout).
 PATIENCE = 540.0
 
 
 def get_app() -> Flask:
-    """What gunicorn runs: the program with the settings that GLASSQ_CONFIG names, or /etc/glassq/glassq.toml."""
+    """The program for gunicorn, with the settings that GLASSQ_CONFIG names, or /etc/glassq/glassq.toml."""
     settings = load(None, os.environ)
     setup(settings.log.level)
     return create_app(settings)
 
 
 def create_app(settings: Settings) -> Flask:
-    """The program. Raises SettingsError where the settings cannot be used."""
+    """The program. Raises SettingsError if the settings cannot be used."""
     taskqueue.configure(settings.file)
     listener = tasks_listener(settings)
     if settings.sources.mirror is None:
         raise SettingsError(f"{settings.file}: missing section [sources.mirror]: it has the verify tokens of our pings")
-    sender = Mirror(settings.secret("sources.mirror.verify_tokens_file"))
-    glass = Glass.open(settings)
+    sender = MirrorSource(settings.secret("sources.mirror.verify_tokens_file"))
+    glass = GlassServices.open(settings)
     app = Flask("glassware")
     app.config["MAX_CONTENT_LENGTH"] = settings.intake.max_body
 
@@ -73,8 +73,8 @@ def create_app(settings: Settings) -> Flask:
 
     @app.post("/taskHandler")
     def task_handler() -> Answer:
-        # On App Engine nobody else could send this header. Here others can, so the listener counts as well; and the
-        # header still holds off web pages in a browser on this machine.
+        # On App Engine only the queue can send this header. Here any client can, so check the listener as well. The
+        # header still keeps out web pages in a browser on this machine.
         came_in_at = request.environ["SERVER_NAME"], request.environ["SERVER_PORT"]
         if came_in_at != listener or "X-AppEngine-QueueName" not in request.headers:
             log.warning("not from the pool %s", fields(listener=":".join(came_in_at), wanted=":".join(listener)))
@@ -91,7 +91,7 @@ def create_app(settings: Settings) -> Flask:
 
     @app.errorhandler(taskqueue.TransientError)
     def not_kept(error: taskqueue.TransientError) -> Answer:
-        # Glass sends a ping again that was not answered with 200
+        # Glass repeats a ping that did not get 200
         log.error("a ping cannot be kept now %s", fields(why=error))
         return "try again later\n", 503, {"Retry-After": "10", "Content-Type": "text/plain"}
 
@@ -99,9 +99,9 @@ def create_app(settings: Settings) -> Flask:
 
 
 def tasks_listener(settings: Settings) -> tuple[str, str]:
-    """Where /taskHandler may be asked, as WSGI tells it (SERVER_NAME, SERVER_PORT): at [push.targets] default.
+    """The only listener for /taskHandler, as SERVER_NAME and SERVER_PORT of WSGI: that of [push.targets] default.
 
-    Raises SettingsError where that is not an address and port of this machine's own (127.0.0.1:8082).
+    Raises SettingsError unless it is an address and port of this machine (127.0.0.1:8082).
     """
     url = urlsplit(settings.push.targets.get("default", "") if settings.push else "")
     try:
@@ -115,16 +115,16 @@ def tasks_listener(settings: Settings) -> tuple[str, str]:
     )
 
 
-def keep(ping: dict[str, Any], glass: Glass, settings: Settings) -> str:
-    """Stores the photos of a shared timeline item and says what it stored. Raises Drop, Retry or Bury.
+def keep(ping: dict[str, Any], glass: GlassServices, settings: Settings) -> str:
+    """Stores the photos of a shared timeline item and returns a summary. Raises Drop, Retry or Bury.
 
-    It may run twice for one ping: a photo that is stored already is not fetched again.
+    Idempotent, because it may run twice for one ping: it does not fetch a photo that is stored already.
     """
     user, item_id = ping.get("userToken"), ping["itemId"]
     if not any(action.get("type") == "SHARE" for action in ping.get("userActions") or ()):
         raise Drop(f"timeline item {names.shown(item_id)}: nothing was shared")
     if not user:
-        raise Bury(f"timeline item {names.shown(item_id)}: the ping has no userToken: whose it is cannot be known")
+        raise Bury(f"timeline item {names.shown(item_id)}: the ping has no userToken, so its user is unknown")
     over = time.monotonic() + PATIENCE
     account = glass.mirror.account(user, lambda: max(0.0, over - time.monotonic()))
     item = account.item(item_id)
@@ -140,18 +140,18 @@ def keep(ping: dict[str, Any], glass: Glass, settings: Settings) -> str:
 
 
 def _attachments(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The item's photos, films and sounds, in its order."""
+    """The photos, films and sounds of the item, in its order."""
     for attachment in item.get("attachments") or ():
-        # until its type is known, nobody knows whether it counts, and so how the next ones are called
+        # its unknown type decides whether it counts, and so the names of all that follow
         if attachment.get("isProcessingContent"):
             raise Retry(f"timeline item {item['id']}: Glass still processes an attachment")
-        # the content of this type is the address of a live stream
+        # an attachment of this type holds only the address of a live stream
         if names.canonical(attachment.get("contentType")) != names.STREAM:
             yield attachment
 
 
 def _keep_one(
-    item_id: str, number: int, attachment: dict[str, Any], account: Account, glass: Glass, settings: Settings
+    item_id: str, number: int, attachment: dict[str, Any], account: Account, glass: GlassServices, settings: Settings
 ) -> Stored:
     """Stores one attachment as ugi-<user>-<item>.jpg, or ...-<attachment>.jpg for all but the first of an item."""
     attachment_id = names.check_attachment(attachment.get("id"), item_id)
@@ -159,7 +159,7 @@ def _keep_one(
     name = names.object_name(account.user, item_id, attachment_id if number else None, kind)
     if found := glass.storage.find(name):
         return found
-    # by its ids: to follow contentUrl would be to hand the user's token to whatever address stands there
+    # by its ids: a request to contentUrl would send the user's token to any address that stands there
     with account.media(item_id, attachment_id, settings.glass.max_attachment) as pieces:
         first = next(pieces, b"")
         return glass.storage.write(
@@ -172,7 +172,7 @@ def _keep_one(
 
 
 def _answer(status: int, words: str) -> Answer:
-    """An answer to the pool: of one that is not 2xx it keeps the words as evidence."""
+    """An answer to the pool, which keeps the words of a non-2xx answer as evidence."""
     task = request.headers.get("X-AppEngine-TaskName", "")
     retries = request.headers.get("X-AppEngine-TaskRetryCount", "")
     log.info("task %s", fields(name=task, retries=retries, status=status, what=words))

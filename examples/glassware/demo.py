@@ -1,7 +1,7 @@
 """`make example`: simulated Glass users share photos, the Glassware in app.py stores them as tasks of glassq.
 
-Everything is real but Glass: beanstalkd, glassq's intake and pool, and the Glassware under gunicorn, each a process of
-its own. It shows the photos, compared byte by byte with what was shared, and exits with 0 only when nothing is lost.
+Only Glass is simulated: beanstalkd, glassq's intake and pool, and the Glassware under gunicorn are real processes. The
+demo compares the stored photos byte by byte with the shared ones, and exits with 0 only if nothing is lost.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import click
 from servers import running
 
 from glassq.cli.output import console, facts, print_table, table
-from glassq.dev.glass import HTML
+from glassq.dev.simulator.glass import HTML
 from glassq.errors import GlassqError
 
 if TYPE_CHECKING:
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from rich.console import Console
     from servers import Example
 
-    from glassq.dev.glass import Attachment, Item
+    from glassq.dev.simulator.glass import Attachment, TimelineItem
 
-# The pings of these come to /glassCallback.
+# Users whose pings go to /glassCallback.
 USERS = ("ada", "grace")
-# The pings of this one come to glassq's intake, whose route names /taskHandler: the Glassware has no callback then.
+# The user whose pings go to glassq's intake; a route posts them to /taskHandler, so the Glassware needs no callback.
 INTAKE_USER = "hedy"
-# Photos that each of them shares without any trouble.
+# Photos that each user shares without trouble.
 PHOTOS = 3
-# How long everything may take to be worked after the last ping, in seconds.
+# Deadline for all work after the last ping, in seconds.
 SETTLE = 40.0
-# The ledger is written a moment after the work is done; so long it is waited for, in seconds.
+# Maximum wait for the ledger, which is written shortly after the work, in seconds.
 LEDGER_LAG = 5.0
 
 
 @dataclass(slots=True)
 class Share:
-    """One item and its pings. `trouble` is what is the matter with it; `kept`: its photos must be stored."""
+    """One item and its pings. `trouble` is its problem, if any; `kept` means that its photos must be stored."""
 
-    item: Item
+    item: TimelineItem
     trouble: str = ""
     kept: bool = True
     pings: int = 0
@@ -51,7 +51,7 @@ class Share:
 
 
 def share_all(example: Example, tell: Callable[[Share], None]) -> list[Share]:
-    """What the users do: photos, and some trouble; each ping is sent as Glass sends it."""
+    """Shares the users' photos, with some trouble; sends each ping as Glass does."""
     glass, (ada, grace) = example.glass, USERS
     shares = []
 
@@ -82,9 +82,9 @@ def share_all(example: Example, tell: Callable[[Share], None]) -> list[Share]:
 
 
 def settle(example: Example, tell: Callable[[int, int, int], None]) -> bool:
-    """Waits until nothing is left to do, telling jobs ready, at work and to be retried; False if it takes too long."""
-    over = time.monotonic() + SETTLE
-    while time.monotonic() < over:
+    """Waits until the queue is empty, reporting jobs ready, at work and to be retried; False after SETTLE seconds."""
+    deadline = time.monotonic() + SETTLE
+    while time.monotonic() < deadline:
         both = example.counts()
         left = [sum(getattr(each, name) for each in both) for name in ("ready", "reserved", "delayed")]
         if not any(left):
@@ -96,7 +96,7 @@ def settle(example: Example, tell: Callable[[int, int, int], None]) -> bool:
 
 @dataclass(slots=True)
 class Result:
-    """What came of all of it. `rows` are the stored files: user, item, file, size, whether as shared, trouble."""
+    """The outcome of the demo. `rows` are the stored files: user, file, size, whether as shared, trouble."""
 
     rows: list[tuple[str, ...]]
     sent: int
@@ -108,10 +108,10 @@ class Result:
 
 
 def count(example: Example, shares: list[Share]) -> Result:
-    """Looks for each item's photos on disk, and for each ping's end in the ledger."""
+    """Checks each item's photos on disk, and each ping's outcome in the ledger."""
     sent = sum(share.pings for share in shares)
-    over = time.monotonic() + LEDGER_LAG
-    while len(answers := example.answers()) < sent and time.monotonic() < over:
+    deadline = time.monotonic() + LEDGER_LAG
+    while len(answers := example.answers()) < sent and time.monotonic() < deadline:
         time.sleep(0.1)
     codes = [status for status, _ in answers]
     retried = sum(entry.attempts > 1 for _, entry in answers)
@@ -121,15 +121,15 @@ def count(example: Example, shares: list[Share]) -> Result:
         if not share.acknowledged:
             result.lost.append(f"a ping of item {share.item.id} was not acknowledged")
         for path, attachment in example.files(share.item):
-            _look(path, attachment, share, result)
+            _compare(path, attachment, share, result)
     if len(answers) < sent - buried:
         result.lost.append(f"{sent} pings were sent, {len(answers)} are done, {buried} buried")
     if result.spoofed != 1:
-        result.lost.append(f"{result.spoofed} tasks were dropped as spoofed; expected the one that is")
+        result.lost.append(f"{result.spoofed} tasks were dropped as spoofed; expected 1")
     return result
 
 
-def _look(path: Path, attachment: Attachment, share: Share, result: Result) -> None:
+def _compare(path: Path, attachment: Attachment, share: Share, result: Result) -> None:
     if not share.kept:
         if path.exists():
             result.lost.append(f"{path.name} is stored ({share.trouble})")
@@ -154,10 +154,10 @@ def _look(path: Path, attachment: Attachment, share: Share, result: Result) -> N
     default="var/example",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Where all state lies; what an earlier run left there is removed.",
+    help="Directory for all state; files of an earlier run are removed.",
 )
 def main(directory: Path) -> None:
-    # a kill, or a terminal that is closed, stops everything, as Ctrl-C does
+    # a kill, or a closed terminal, stops everything as Ctrl-C does
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     out = console()
@@ -208,7 +208,7 @@ def _report(result: Result, settled: bool, directory: Path, out: Console) -> Non
     for problem in result.lost:
         out.print(f"LOST  {problem}", style="red")
     if not settled:
-        out.print("Not everything was worked in time: see the logs.", style="red")
+        out.print("Some work was not done in time: see the logs.", style="red")
     out.print(f"\nThe photos are in {directory / 'photos'}, the logs in {directory / 'log'}.")
 
 

@@ -1,4 +1,4 @@
-"""What runs in `make example`: the simulated Glass, glassq, and the Glassware under gunicorn."""
+"""The servers of `make example`: the simulated Glass, glassq, and the Glassware under gunicorn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from glassq.dev.demo import prepare
-from glassq.dev.glass import SimulatedGlass
+from glassq.dev.simulator.glass import SimulatedGlass
 from glassq.dev.stack import Stack, require_beanstalkd
 from glassq.errors import StackError
 from glassq.glass import names
@@ -32,13 +32,13 @@ from glassq.values import url_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from glassq.dev.glass import Attachment, Item
+    from glassq.dev.simulator.glass import Attachment, TimelineItem
     from glassq.ledger.entry import Entry
     from glassq.queues import TubeStats
     from glassq.settings import Settings
 
 HERE = Path(__file__).resolve().parent
-# How long a server may take to come up, and to end; in seconds.
+# Deadlines for a server's start and stop, in seconds.
 START, STOP = 30.0, 10.0
 
 # As in README.md, with fewer processes.
@@ -50,7 +50,7 @@ SERVERS = {
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Everything that runs. `public` and `tasks` are the addresses of the Glassware's two listeners."""
+    """The running servers. `public` and `tasks` are the addresses of the Glassware's two listeners."""
 
     settings: Settings
     glass: SimulatedGlass
@@ -59,7 +59,7 @@ class Example:
     check: Callable[[], None]
 
     def enrol(self, user: str, callback: str) -> None:
-        """The user consents: credentials in the store, and a subscription made through the API."""
+        """Enrols a user: stores the credentials, and subscribes through the API."""
         account = self.glass.add_user(user)
         CredentialStore.open(self.settings).add(user, account["refresh_token"])
         token = self.settings.secret("sources.mirror.verify_tokens_file")[0]
@@ -67,16 +67,16 @@ class Example:
 
     @property
     def callback(self) -> str:
-        """The Glassware's."""
+        """The Glassware's callback URL."""
         return f"http://{self.public}/glassCallback"
 
     @property
     def intake(self) -> str:
-        """glassq's own."""
+        """The callback URL of glassq's intake."""
         return f"http://{self.settings.intake.bind}/hooks/mirror"
 
-    def files(self, item: Item) -> list[tuple[Path, Attachment]]:
-        """Where an item's attachments must come to lie."""
+    def files(self, item: TimelineItem) -> list[tuple[Path, Attachment]]:
+        """The paths for an item's attachments, each with the attachment."""
         photos = self.settings.storage.url.directory
         assert photos is not None, "they are stored on disk"
         kept = [each for each in item.attachments if each.content_type != names.STREAM]
@@ -86,17 +86,17 @@ class Example:
         ]
 
     def counts(self) -> tuple[TubeStats, TubeStats]:
-        """The pings at the intake's tube, and the tasks. Raises StackError where a process has died."""
+        """The counts of the pings' tube and of the tasks' tube. Raises StackError if a process has died."""
         self.check()
         queue = open_queue(self.settings.queue)
         try:
-            # in this order: what goes from the one to the other meanwhile is seen twice rather than not at all
+            # in this order, so that a ping on its way between the two is counted twice rather than not at all
             return queue.stats_tube(), queue.stats_tube(tube_of(self.settings.queue.tube, DEFAULT_QUEUE))
         finally:
             queue.close()
 
     def answers(self) -> list[tuple[int, Entry]]:
-        """What the Glassware answered to each delivery that is done, as the ledger has it."""
+        """The Glassware's status for each finished delivery, from the ledger."""
         with LedgerReader(self.settings.ledger) as ledger:
             done = ledger.recent(10_000, "done")
         return [(msgspec.json.decode(each.result)["status"], each) for each in done]
@@ -104,13 +104,13 @@ class Example:
 
 @contextmanager
 def running(directory: Path) -> Iterator[Example]:
-    """The simulated Glass, glassq and the Glassware; all state of an earlier run in `directory` is removed.
+    """Runs the simulated Glass, glassq and the Glassware; removes the state of an earlier run in `directory`.
 
-    Raises StackError where one of them does not come up, or beanstalkd is missing.
+    Raises StackError if one of them does not start, or beanstalkd is missing.
     """
     require_beanstalkd()
     with SimulatedGlass() as glass, ExitStack() as cleanup:
-        # gunicorn gets them open: nobody else can take their ports meanwhile
+        # gunicorn inherits the open sockets, so that no other process can take their ports
         listeners = [cleanup.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         public, tasks = (f"127.0.0.1:{each.getsockname()[1]}" for each in listeners)
         directory = prepare(directory, glass)
@@ -129,7 +129,7 @@ def running(directory: Path) -> Iterator[Example]:
                 if process.poll() is not None:
                     raise StackError(f"{name} ended with exit code {process.returncode}: see {directory / 'log'}")
 
-        # the pool comes up while they do
+        # the pool starts while the gunicorns do
         stack = cleanup.enter_context(Stack(directory, logs=True))
         for address in (public, tasks):
             _wait_for(address, check)
@@ -137,7 +137,7 @@ def running(directory: Path) -> Iterator[Example]:
 
 
 def _push(directory: Path, tasks: str) -> str:
-    """The sections of glassq.toml that tasks need."""
+    """The sections of glassq.toml for tasks."""
     names = f"sqlite:///{url_path(directory)}/task-names.db"
     return (
         f"\n[push]\nqueue_yaml = {toml_value(HERE / 'queue.yaml')}\nnames = {toml_value(names)}\n"
@@ -159,7 +159,7 @@ def _gunicorn(
             stderr=output,
             env={**os.environ, "GLASSQ_CONFIG": str(config)},
             pass_fds=[listener.fileno()],
-            # a Ctrl-C is ours: we stop them in order
+            # keeps a Ctrl-C from the servers: this process stops them in order
             start_new_session=True,
         )
         try:
@@ -174,9 +174,9 @@ def _gunicorn(
 
 
 def _wait_for(address: str, check: Callable[[], None]) -> None:
-    """Until a program answers there, whatever it says; gunicorn listens before it has loaded one."""
-    over = time.monotonic() + START
-    while time.monotonic() < over:
+    """Waits for any answer at the address: gunicorn listens before it has loaded the program."""
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
         check()
         connection = HTTPConnection(address, timeout=START)
         try:
@@ -188,4 +188,4 @@ def _wait_for(address: str, check: Callable[[], None]) -> None:
             return
         finally:
             connection.close()
-    raise StackError(f"nobody answers at {address}")
+    raise StackError(f"no server answers at {address}")

@@ -1,4 +1,4 @@
-"""Plays inetd for trials: each connection is a program's standard input and output. For real, systemd does that.
+"""Acts as inetd for trials: each connection is a program's standard input and output. In production, systemd does this.
 
 python3 listen.py [--port 8083] ./target.sh
 """
@@ -13,12 +13,12 @@ import sys
 from contextlib import suppress
 from functools import partial
 
-# A connection may stay silent for so long, in seconds: App Engine's deadline for a task.
+# Timeout for a connection, in seconds: App Engine's deadline for a task.
 PATIENCE = 600.0
 
 
 class Connection(socketserver.BaseRequestHandler):
-    """One request, in a thread of its own."""
+    """One request, in its own thread."""
 
     def __init__(self, *arguments: object, command: list[str]) -> None:
         self._command = command
@@ -30,7 +30,7 @@ class Connection(socketserver.BaseRequestHandler):
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Waits for what runs when it ends."""
+    """Waits for running requests when it ends."""
 
     allow_reuse_address = True
 

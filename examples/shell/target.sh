@@ -1,10 +1,10 @@
 #!/bin/sh
-# A target in plain shell: one HTTP request comes on standard input, its answer goes to standard output (as inetd and
-# systemd's Accept=yes have it). The payload of a POST to /append is appended to the file "payloads", in
-# $STATE_DIRECTORY or here. A payload that holds "fail-once" is answered with 500 the first time, to see a retry.
+# A target in plain shell: reads one HTTP request from standard input and writes the answer to standard output (as for
+# inetd and systemd's Accept=yes). A POST to /append appends its payload to the file "payloads", in $STATE_DIRECTORY or
+# here. To show a retry, a task whose payload contains "fail-once" gets 500 at its first attempt.
 set -u
 state=${STATE_DIRECTORY:-.}
-# App Engine's largest task, in bytes
+# App Engine's maximum size of a task, in bytes
 most=102400
 cr=$(printf '\r')
 
@@ -14,7 +14,7 @@ answer() { # STATUS WORDS
     exit 0
 }
 
-# read takes one byte at a time from a socket, so what follows the headers is still there for dd
+# read takes one byte at a time from a socket, so it leaves the body for dd
 IFS=' ' read -r method path _ || exit 0
 length=0 queue='' task='' retries=0
 while IFS= read -r line; do
@@ -32,7 +32,7 @@ done
 
 case $length in *[!0-9]* | '' | ???????*) answer '400 Bad Request' 'Content-Length: expected a number' ;; esac
 [ "$length" -le "$most" ] || answer '413 Content Too Large' "expected at most $most bytes"
-# read before anything is refused: who hangs up on unread bytes may take back its answer, too
+# Read the body before any refusal: closing a socket with unread bytes can destroy the answer.
 payload=$state/payload.$$
 mkdir -p "$state/done" && : >"$payload" || answer '500 Internal Server Error' 'no disk'
 trap 'rm -f "$payload"' EXIT
@@ -40,15 +40,15 @@ dd bs=1 count="$length" of="$payload" 2>/dev/null
 [ "$(wc -c <"$payload")" -eq "$length" ] || answer '400 Bad Request' 'the payload is cut short'
 
 [ -n "$queue" ] && [ -n "$task" ] || answer '403 Forbidden' 'expected a task of glassq'
-# it becomes part of a path
+# the name becomes part of a path
 case $task in *[!A-Za-z0-9_-]*) answer '400 Bad Request' 'X-AppEngine-TaskName: expected a task name' ;; esac
 [ "$method $path" = 'POST /append' ] || answer '404 Not Found' 'expected POST /append'
 
 if [ "$retries" = 0 ] && grep -q fail-once "$payload"; then
     answer '500 Internal Server Error' 'not the first time'
 fi
-# A task comes at least once: what was appended is remembered by the task's name. queue.yaml lets one run at a time, so
-# nobody else is between these lines.
+# Delivery is at-least-once, so record the names of appended tasks. queue.yaml runs one task at a time, so no lock is
+# needed.
 if [ ! -e "$state/done/$task" ]; then
     { cat "$payload" && echo; } >>"$state/payloads" && : >"$state/done/$task" ||
         answer '500 Internal Server Error' 'no disk'

@@ -17,10 +17,13 @@ import click
 from glassq import settings as configuration
 from glassq.cli.nearby import settings_nearby
 from glassq.errors import SettingsError
+from glassq.operations import Operations
+from glassq.operations.hints import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from glassq.cli.progress import Terminal
     from glassq.ledger.reader import LedgerReader
     from glassq.queues import Queue
     from glassq.settings import Settings
@@ -65,6 +68,21 @@ class App:
         config = f" --config {shlex.quote(self.config)}" if self.config else ""
         return f"`glassq{config} {words}`"
 
+    def adapt(self, text: str) -> str:
+        """The text with each command of ours in it as it is typed for these settings."""
+        return adapt(text, self.command)
+
+    @cached_property
+    def operations(self) -> Operations:
+        """What operators do on the installation of these settings. Raises SettingsError."""
+        return Operations(self.settings, actor=self.operator())
+
+    def progress(self, *, stoppable: bool = False) -> Terminal:
+        """How the operator follows an operation: `with app.progress() as progress:`; see Terminal."""
+        from glassq.cli.progress import Terminal
+
+        return Terminal(self.adapt, stoppable=stoppable)
+
     def operator(self) -> str:
         """The operator's user name."""
         try:
@@ -81,7 +99,7 @@ class App:
         return closing(open_queue(self.settings.queue, lease=self.settings.lease))
 
     def ledger(self) -> LedgerReader:
-        """`with app.ledger() as ledger:`. Raises SettingsError where it is there and cannot be read."""
+        """`with app.ledger() as ledger:`. Raises LedgerError if it exists but cannot be read, and SettingsError."""
         from glassq.ledger.reader import LedgerReader
 
         return LedgerReader(self.settings.ledger)

@@ -22,12 +22,13 @@ from glassq.cli.app import App, as_json, dry_run, examples, pass_app, yes
 from glassq.cli.archive_file import Item
 from glassq.cli.find import is_ours, look
 from glassq.cli.jobs import Done, each_found, number, refused, whole
-from glassq.cli.output import confirm, each_of, moment, short_words
+from glassq.cli.output import confirm, each_of, short_words
 from glassq.cli.told import either, recorder, told
 from glassq.cli.where import Where, filters, lying, nothing
+from glassq.database.plain import file_of
 from glassq.errors import JobNotFound, QueueError
 from glassq.ledger import Entry
-from glassq.ledger.url import file_of
+from glassq.operations.words import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

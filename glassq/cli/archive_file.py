@@ -20,7 +20,6 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,10 +27,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import msgspec
 
-from glassq.cli.output import moment
 from glassq.delivery import as_valid_utf8
+from glassq.edited import decode
 from glassq.errors import UnreadableText
-from glassq.files import decode
+from glassq.files import AsideFile
+from glassq.operations.words import moment
 from glassq.values import Tube
 
 if TYPE_CHECKING:
@@ -77,23 +77,15 @@ def write(path: Path, tube: str, items: Iterable[Item]) -> int:
     On return it is on disk; where there was none, there is no file. Raises OSError, or what `items` raises, and
     then there is no file either.
     """
-    aside = path.with_name(f".{path.name}.new")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            count = _write(file, tube, items)
-            file.flush()
-            os.fsync(file.fileno())
-        if count:
-            aside.rename(path)
-            _sync(path.parent)
-        else:
-            aside.unlink()
-    except BaseException:
-        for each in (aside, path):
+    with AsideFile(path.with_name(f".{path.name}.new")) as aside:
+        try:
+            count = _write(aside.file, tube, items)
+            if count:
+                aside.publish(path)
+        except BaseException:
             with suppress(OSError):
-                each.unlink()
-        raise
+                path.unlink()
+            raise
     return count
 
 
@@ -217,11 +209,3 @@ def _decoded(text: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"is no line of ours: {error}") from None
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -21,10 +21,10 @@ from glassq.cli.not_in_effect import not_in_effect
 from glassq.cli.programs import ask_web, ask_worker
 from glassq.cli.status import look_at_spool
 from glassq.cli.systemd import leaves_out_intake
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 from glassq.final_response import reading_final
 from glassq.routes import TASKS
-from glassq.settings import Storage
+from glassq.settings import StorageSettings
 from glassq.startcheck import found
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def spooled(app: App) -> Iterator[Check]:
 
 def photos(app: App) -> Iterator[Check]:
     url = app.settings.storage.url
-    if not _works_glass(app.settings) and url == Storage().url:
+    if not _works_glass(app.settings) and url == StorageSettings().url:
         return
     if url.directory:
         yield directory("photos", url.directory)
@@ -122,7 +122,7 @@ def ledger(app: App) -> Iterator[Check]:
     if found.ok:
         try:
             app.ledger().close()
-        except SettingsError as error:
+        except (LedgerError, SettingsError) as error:
             found = Check("ledger", False, str(error), "mend it, or name another; the work goes on without a record")
     yield found
 
@@ -134,7 +134,7 @@ def task_names(app: App) -> Iterator[Check]:
 
 def _database(name: str, url: str, key: str, meanwhile: str) -> Check:
     """Whether it can be written. A file that is missing is not made: it would be that of whoever asks."""
-    from glassq.ledger.schema import parse_url, sqlite_file, try_write
+    from glassq.database.engine import parse_url, sqlite_file, write_problem
 
     try:
         file = sqlite_file(parse_url(url, key))
@@ -144,9 +144,11 @@ def _database(name: str, url: str, key: str, meanwhile: str) -> Check:
                 return place
             if closed := barrier(file, write=True):
                 return Check(name, False, *closed)
-        try_write(url, key)
+        problem = write_problem(url, key)
     except SettingsError as error:
-        return Check(name, False, str(error), f"mend it, or name another; {meanwhile}")
+        problem = str(error)
+    if problem is not None:
+        return Check(name, False, problem, f"mend it, or name another; {meanwhile}")
     return Check(name, True, "can be written" if file is None else f"{file} can be written")
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from glassq.cli.checks import Check
 from glassq.cli.missing import find_missing
-from glassq.errors import SettingsError
-from glassq.ledger.url import file_of
+from glassq.database.plain import file_of
+from glassq.errors import LedgerError, SettingsError
 from glassq.push.request import SOURCE
 from glassq.queues.beanstalk.binlog import missing_files
 
@@ -34,7 +34,7 @@ def binlog_files(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]
 def lost(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
     try:
         found = find_missing(app, queue, PATIENT)
-    except SettingsError:
+    except (LedgerError, SettingsError):
         # what is wrong with the ledger is told already
         return
     tasks = [each for each in found.deliveries if each.source == SOURCE]

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from glassq.cli.checks import Check, barrier, is_loopback
 from glassq.cli.find import our_tubes, unworked
-from glassq.cli.output import span, until
+from glassq.cli.output import until
 from glassq.cli.queues_list import hints_of, look, plan_of
 from glassq.cli.status import stuck_words
 from glassq.delivery import BIG_JOB, MAX_JOB
 from glassq.errors import NotDurable, QueueRefused, QueueUnavailable
+from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

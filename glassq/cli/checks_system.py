@@ -208,12 +208,12 @@ def disks(app: App) -> Iterator[Check]:
 
 def _places(app: App) -> Iterator[tuple[str, Path]]:
     """What is kept on disks of this machine."""
-    from glassq.ledger.schema import parse_url, sqlite_file
+    from glassq.database.engine import parse_url, sqlite_file
 
     settings = app.settings
     # what is wrong with a URL is told elsewhere
     with suppress(SettingsError):
-        if file := sqlite_file(parse_url(settings.ledger.url)):
+        if file := sqlite_file(parse_url(settings.ledger.url, "[ledger] url")):
             yield "ledger", file.parent
     if settings.storage.url.directory:
         yield "photos", settings.storage.url.directory

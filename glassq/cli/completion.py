@@ -17,7 +17,8 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from glassq.cli.app import App
-from glassq.cli.output import line, reason
+from glassq.cli.output import line
+from glassq.operations.words import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,11 +71,11 @@ def tubes(context: click.Context, _: click.Parameter, incomplete: str) -> list[C
     """Our tubes that exist now: the main one, and those of push queues."""
 
     def look(app: App) -> Iterable[CompletionItem]:
-        from glassq.cli.find import our_tubes
+        from glassq.operations.find import our_tubes
 
-        with app.queue() as queue:
+        with app.operations.queue() as queue:
             queue.set_deadline(time.monotonic() + PATIENCE)
-            return [CompletionItem(name) for name in our_tubes(queue) if name.startswith(incomplete)]
+            return [CompletionItem(name) for name in our_tubes(app.operations, queue) if name.startswith(incomplete)]
 
     return _in_time(context, look)
 

@@ -15,7 +15,7 @@ from glassq.cli.programs import ask_web, ask_worker, problems_of
 from glassq.cli.systemd import leaves_out_intake, listens_for_intake
 from glassq.errors import SettingsError
 from glassq.push.request import SOURCE
-from glassq.settings import Glass, as_toml
+from glassq.settings import GlassSettings, as_toml
 from glassq.startcheck import Finding, found
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def secrets_in_use(settings: Settings) -> list[str]:
         route.handler.startswith("glassq.glass.") for route in settings.routes
     )
     names = ("client_secret_file", "credentials_key_file")
-    changed = [name for name in names if getattr(settings.glass, name) != getattr(Glass(), name)]
+    changed = [name for name in names if getattr(settings.glass, name) != getattr(GlassSettings(), name)]
     return keys + [f"glass.{name}" for name in names if needed or name in changed]
 
 

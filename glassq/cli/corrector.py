@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.output import line
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,14 +36,14 @@ class Corrector:
     def held(self, found: Delivery | None, job: int, tube: str) -> None:
         """Another job holds the delivery from now on."""
         if found is not None:
-            self._note(lambda corrections: corrections.held(found.id, job, tube))
+            self._note(lambda corrections: corrections.held(found.id, str(job), tube))
 
     def _note(self, change: Callable[[Corrections], None]) -> None:
         if self._corrections is None:
             return
         try:
             change(self._corrections)
-        except SettingsError as error:
+        except (LedgerError, SettingsError) as error:
             self._corrections = None
             said = f"could not update the ledger, so `doctor` may report this delivery as lost: {error}"
             click.echo(line(f"glassq: {said}"), err=True)
@@ -57,7 +57,7 @@ def corrector(app: App) -> Iterator[Corrector]:
     try:
         with app.ledger() as ledger:
             absent = ledger.absent
-    except SettingsError:
+    except (LedgerError, SettingsError):
         # the first note says why
         absent = ""
     if absent:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.dev import glassq_called, glassq_for, stop_as_by_ctrl_c
-from glassq.cli.output import console, line, span
+from glassq.cli.output import console, line
 from glassq.dev.stack import Stack, require_beanstalkd
+from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from glassq.dev.demo import Demo
-    from glassq.dev.glass_crowd import Crowd, Planned
+    from glassq.dev.simulator.crowd import Crowd, Planned
     from glassq.dev.summary import Fate, Summary
     from glassq.queues import TubeStats
 
@@ -92,8 +93,8 @@ def demo(pings: int, rate: float, users: int, seed: int, directory: Path, keep: 
     Exits with 0 only when nothing was lost.
     """
     from glassq.dev.demo import prepare
-    from glassq.dev.glass import SimulatedGlass
-    from glassq.dev.glass_crowd import Crowd
+    from glassq.dev.simulator.crowd import Crowd
+    from glassq.dev.simulator.glass import SimulatedGlass
 
     stop_as_by_ctrl_c()
     require_beanstalkd()

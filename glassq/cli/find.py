@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.output import jobs_of, line, moment, reason, warn_short
+from glassq.cli.output import jobs_of, line, warn_short
 from glassq.delivery import Delivery, decode
-from glassq.errors import DamagedDelivery, JobNotFound, SettingsError
+from glassq.errors import DamagedDelivery, JobNotFound, LedgerError, SettingsError
 from glassq.mask import masked_text
+from glassq.operations.words import moment, reason
 from glassq.push.request import tube_of
 from glassq.values import Tube
 
@@ -148,8 +149,6 @@ class Finder:
     queue: Queue
     open_ledger: Callable[[], LedgerReader]
     _by_name: dict[str, int] | None = field(default=None, init=False)
-    # the deliveries of each task's name, which is unique within a queue only, and the tubes they are in
-    _by_task: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
 
     def find(self, text: str, *, glance: bool = False) -> Found:
         """The job of a job id, a delivery id, or a prefix that one delivery in the queue has.
@@ -172,27 +171,12 @@ class Finder:
             raise ambiguous(text, names)
         return look(self.queue, self._index()[names[0]])
 
-    def task(self, name: str) -> Found | None:
-        """The job of the task of this name; None where the queue holds none.
-
-        Raises click.ClickException where several queues have one.
-        """
-        if our_tubes(self.queue) == [self.queue.tube]:
-            # so it is not looked for among all the pings
-            return None
-        index = self._index()
-        tubes = self._by_task.get(name, {})
-        if len(tubes) > 1:
-            shown = "".join(f"\n  {line(each)} in tube {tube}" for each, tube in sorted(tubes.items()))
-            raise click.ClickException(f"{len(tubes)} tasks have the name {line(name)}; name one by its id:{shown}")
-        return look(self.queue, index[next(iter(tubes))]) if tubes else None
-
     def _fate(self, prefix: str) -> str:
         """What became of the one delivery that the ledger knows by this prefix, in words; "" where it does not tell."""
         try:
             with self.open_ledger() as ledger:
                 entries = ledger.find(prefix)
-        except SettingsError:
+        except (LedgerError, SettingsError):
             return ""
         if len(entries) != 1:
             return ""
@@ -203,7 +187,7 @@ class Finder:
         try:
             with self.open_ledger() as ledger:
                 entries = ledger.find(prefix)
-        except SettingsError:
+        except (LedgerError, SettingsError):
             return None
         if glance and len(entries) > 1:
             raise ambiguous(prefix, [entry.delivery for entry in entries])
@@ -215,18 +199,16 @@ class Finder:
                 raise JobNotFound(f"the queue holds no delivery {line(entry.delivery)}: {fate(entry)}")
             return None
         with suppress(JobNotFound):
-            found = look(self.queue, entry.job)
+            found = look(self.queue, int(entry.job))
             return found if found.name == entry.delivery else None
         return None
 
     def _index(self) -> dict[str, int]:
-        """The newest job of every delivery in the queue, by one scan, which finds the tasks' names too."""
+        """The newest job of every delivery in the queue, by one scan."""
         if self._by_name is None:
             self._by_name = {}
             for found in walk(self.queue, ALL_STATES, our_tubes(self.queue)):
                 self._by_name.setdefault(found.name, found.job.id)
-                if found.delivery is not None and (task := found.delivery.labels.get("task")):
-                    self._by_task.setdefault(task, {}).setdefault(found.name, found.stats.tube)
             self._by_name.pop("", None)
         return self._by_name
 

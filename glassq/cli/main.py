@@ -6,7 +6,7 @@
 | 1    | failed, or some of what was asked could not be done                         |
 | 2    | the command line is wrong                                                   |
 | 69   | the queue cannot be reached                                                 |
-| 74   | what the command says cannot be written                                     |
+| 74   | the command's output cannot be written, or the ledger not read or written   |
 | 75   | not now: the queue or the API refuses; the same command may work later      |
 | 78   | the configuration is wrong                                                  |
 | 130  | Ctrl-C                                                                      |
@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import os
@@ -34,21 +35,24 @@ COMMANDS = {
     "status": ("glassq.cli.status:status", "What waits, what is worked, what lies buried; is it safe on disk?"),
     "doctor": ("glassq.cli.doctor:doctor", "What is wrong with this installation, and what to do about it."),
     "queues": ("glassq.cli.queues:queues", "Push queues: how fast, how many wait; pause, resume and purge them."),
-    "buried": ("glassq.cli.buried:buried", "Deliveries that wait for a decision, newest first."),
-    "show": ("glassq.cli.show:show", "One delivery's whole story."),
-    "kick": ("glassq.cli.jobs:kick", "Have buried deliveries worked again."),
-    "delete": ("glassq.cli.delete:delete", "Remove deliveries for good."),
-    "bury": ("glassq.cli.bury:bury", "Put ready or delayed deliveries aside."),
-    "move": ("glassq.cli.move:move", "Put deliveries into another tube, as they are."),
-    "pause": ("glassq.cli.pause:pause", "Have nothing worked for a while; pings are taken all the while."),
-    "resume": ("glassq.cli.pause:resume", "Let paused tubes go on."),
+    "buried": (
+        "glassq.cli.commands.buried:buried",
+        "Deliveries that wait for a decision (dead letters), or their causes.",
+    ),
+    "show": ("glassq.cli.commands.show:show", "One delivery's whole story."),
+    "kick": ("glassq.cli.commands.kick:kick", "Have buried deliveries worked again: retry, redrive."),
+    "delete": ("glassq.cli.commands.delete:delete", "Remove deliveries for good."),
+    "bury": ("glassq.cli.commands.bury:bury", "Put ready or delayed deliveries aside."),
+    "move": ("glassq.cli.commands.move:move", "Put deliveries into another tube, as they are."),
+    "pause": ("glassq.cli.commands.pause:pause", "Have nothing worked for a while; pings are taken all the while."),
+    "resume": ("glassq.cli.commands.pause:resume", "Let paused tubes go on."),
     "put": ("glassq.cli.put:put", "Put a file, or standard input, as a delivery."),
-    "tail": ("glassq.cli.tail:tail", "What deliveries come to, as it happens."),
+    "tail": ("glassq.cli.commands.tail:tail", "What deliveries come to, as it happens."),
     "archive": ("glassq.cli.archive:archive", "Take buried deliveries out of the queue, into a file."),
     "restore": ("glassq.cli.restore:restore", "Put archived deliveries back, buried as they were."),
     "replay": ("glassq.cli.replay:replay", "Put deliveries again that are done or dropped."),
     "spool": ("glassq.cli.spool:spool", "What intake keeps on disk while the queue cannot take it."),
-    "users": ("glassq.cli.users:users", "Whose consent we have."),
+    "users": ("glassq.cli.users:users", "Users who have given consent."),
     "subscribe": ("glassq.cli.users:subscribe", "Ask Google to send pings for a user."),
     "config": ("glassq.cli.config:config", "The settings: are they right?"),
     "completion": ("glassq.cli.completion:completion", "What lets bash, zsh or fish complete commands and ids."),
@@ -65,6 +69,32 @@ SECTIONS = {
     "Try out": ("dev", "demo"),
 }
 
+# What other systems call our commands. These work too, but are not listed.
+SYNONYMS = {
+    "retry": "kick",
+    "requeue": "kick",
+    "redrive": "kick",
+    "list": "buried",
+    "dead": "buried",
+    "dlq": "buried",
+    "failed": "buried",
+    "logs": "tail",
+}
+# Words that may mean something else: they are not obeyed, but answered with the command that may be meant.
+SUGGESTED = {
+    "remove": "delete",
+    "rm": "delete",
+    "purge": "delete",
+    "discard": "delete",
+    "inspect": "show",
+    "info": "show",
+    "stats": "status",
+    "stop": "pause",
+    "start": "resume",
+    "check": "doctor",
+    "enqueue": "put",
+}
+
 EX_IOERR = 74
 
 # The first that fits decides. What to do next is in the exception's own words, or added here.
@@ -73,9 +103,16 @@ EXITS: list[tuple[type[Exception], int, str]] = [
     (errors.UserUnknown, 1, ""),
     (errors.UserRevoked, 1, ""),
     (errors.CredentialsError, 78, ""),
+    (errors.LedgerError, EX_IOERR, ""),
     (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? ({check})"),
     (errors.QueueRefused, 75, "; try again when that is mended"),
     (errors.Retry, 75, "; try again later"),
+    (errors.InvalidRequest, 2, ""),
+    (errors.Ambiguous, 2, ""),
+    (errors.NotFound, 1, ""),
+    (errors.Conflict, 1, ""),
+    (errors.Unsupported, 1, ""),
+    (errors.Stopped, 130, ""),
     (errors.GlassqError, 1, ""),
 ]
 
@@ -92,6 +129,18 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Takes the words that people know from elsewhere too. Raises InvalidRequest for a word that is no command."""
+        name = args[0]
+        if (ours := SYNONYMS.get(name)) and not ctx.resilient_parsing:
+            click.echo(f"glassq: {name} is `glassq {ours}` here", err=True)
+            args = [ours, *args[1:]]
+        elif self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
+            raise errors.InvalidRequest(f"there is no command {name}; {_nearest(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         there = set(self.list_commands(ctx))
@@ -111,10 +160,26 @@ class LazyGroup(click.Group):
         return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
+def _nearest(name: str, commands: list[str]) -> str:
+    """Which command may be meant, in words."""
+    near = difflib.get_close_matches(name.lower(), [*commands, *SYNONYMS], n=1)
+    meant = SUGGESTED.get(name.lower()) or (SYNONYMS.get(near[0], near[0]) if near else "")
+    return f"did you mean `glassq {meant}`?" if meant in commands else "`glassq --help` lists them"
+
+
+def _synonyms() -> str:
+    """The words that people know from elsewhere, in words."""
+    known: dict[str, list[str]] = {}
+    for word, ours in SYNONYMS.items():
+        known.setdefault(ours, []).append(word)
+    return "; ".join(f"{', '.join(words)} for {ours}" for ours, words in known.items())
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`glassq COMMAND --help` and `man glassq-COMMAND` tell all of one.",
+    epilog="`glassq COMMAND --help` and `man glassq-COMMAND` tell all of one. The words of other systems work as well: "
+    f"{_synonyms()}.",
 )
 @click.option(
     "--config",
@@ -163,8 +228,18 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except errors.GlassqError as error:
-        code, hint = next((code, hint) for kind, code, hint in EXITS if isinstance(error, kind))
-        hint = hint.format(check=app.command("config check"))
-        click.echo(f"glassq: {log.escape(str(error))}{hint}", err=True)
-        return code
+        return _failed(app, error)
     return result if isinstance(result, int) else 0
+
+
+def _failed(app: App, error: errors.GlassqError) -> int:
+    """Says what went wrong, and what to do next; returns the exit code."""
+    code, hint = next((code, hint) for kind, code, hint in EXITS if isinstance(error, kind))
+    if isinstance(error, errors.Stopped):
+        # the operator knows, and what was done has been told
+        return code
+    hint = hint.format(check=app.command("config check"))
+    click.echo(f"glassq: {log.escape(app.adapt(str(error)))}{hint}", err=True)
+    for candidate in error.candidates if isinstance(error, errors.Ambiguous) else ():
+        click.echo(f"  {log.escape(candidate)}", err=True)
+    return code

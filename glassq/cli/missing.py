@@ -58,8 +58,8 @@ class Missing:
 def may_be_missing(app: App, tubes: Iterable[TubeStats]) -> bool:
     """Whether the counts alone leave room for it: that costs next to nothing, however many jobs there are.
 
-    A retry that is due is ready, as fresh deliveries are, and counts for nothing here. Raises SettingsError where the
-    ledger cannot be read.
+    A retry that is due is ready, as fresh deliveries are, and counts for nothing here. Raises LedgerError and
+    SettingsError where the ledger cannot be read.
     """
     with app.ledger() as ledger:
         recorded = ledger.open_counts()
@@ -71,7 +71,7 @@ def may_be_missing(app: App, tubes: Iterable[TubeStats]) -> bool:
 def find_missing(app: App, queue: Queue, seconds: float) -> Missing:
     """Looks for the deliveries that are not over, for so many seconds and LAG once they are read.
 
-    Raises SettingsError where the ledger cannot be read, and QueueError.
+    Raises LedgerError, SettingsError for the ledger's URL, and QueueError.
     """
     recorded = _recorded(app)
     until = time.monotonic() + seconds
@@ -111,7 +111,7 @@ def _not_at_their_jobs(queue: Queue, recorded: Sequence[Open], until: float) -> 
     for looked, each in enumerate(recorded):
         if time.monotonic() > until:
             return looked, absent
-        if not each.job or _name(queue, each.job) != each.delivery:
+        if not each.job or _name(queue, int(each.job)) != each.delivery:
             absent.append(each)
     return len(recorded), absent
 
@@ -120,7 +120,7 @@ def _still(app: App, queue: Queue, absent: Sequence[Open]) -> list[Open]:
     """Those that the ledger still has as open, and that are not in the job that it names by now."""
     news = {each.delivery: each for each in _recorded(app)}
     latest = [news[each.delivery] for each in absent if each.delivery in news]
-    return [each for each in latest if not each.job or _name(queue, each.job) != each.delivery]
+    return [each for each in latest if not each.job or _name(queue, int(each.job)) != each.delivery]
 
 
 def _look_everywhere(queue: Queue, wanted: dict[str, Open], until: float) -> bool:

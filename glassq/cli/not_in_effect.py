@@ -7,9 +7,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from glassq.cli.output import moment, without_password
+from glassq.cli.output import without_password
 from glassq.errors import SettingsError
 from glassq.in_effect import records
+from glassq.operations.words import moment
 from glassq.settings import file_of
 
 if TYPE_CHECKING:

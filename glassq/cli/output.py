@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from glassq.errors import InvalidRequest
 from glassq.log import escape
-from glassq.mask import masked_text
+from glassq.operations.words import moment, span
 from glassq.queues.beanstalk.protocol import JobStats, ScanShort
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ UNBROKEN = 10_000
 
 # up to the last @ before the path: a password may hold one
 _PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
-# Release 0.1.0 put this before the reason of a delivery whose budget was spent.
-_COUNT_FIRST = re.compile(r"(gave up after \d+ attempts?): (.*)", re.DOTALL)
 _SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
@@ -115,29 +114,6 @@ def line(text: str) -> str:
     return escape(text.replace("\n", "\\n").replace("\t", " "))
 
 
-def reason(text: str) -> str:
-    """A reason as people read it: masked, and what failed first, however old the delivery is."""
-    counted = _COUNT_FIRST.fullmatch(text)
-    return masked_text(f"{counted[2]} ({counted[1]})" if counted else text)
-
-
-def moment(value: datetime) -> str:
-    """A time in RFC 3339, UTC."""
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def span(seconds: float) -> str:
-    """A duration as people say it, in its two largest units: 3d 4h, 2m 5s, 0.3s."""
-    if seconds < 10:
-        return f"{seconds:.1f}s".replace(".0s", "s")
-    left, parts = int(seconds), []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-        if left >= size:
-            parts.append(f"{left // size}{unit}")
-            left %= size
-    return " ".join(parts[:2])
-
-
 def without_password(url: str) -> str:
     """The URL with any password in it masked."""
     return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
@@ -200,13 +176,11 @@ def until(seconds: int) -> str:
 
 
 def confirm(question: str, *, needed: bool) -> None:
-    """Goes on only if the operator says yes. Raises click.UsageError where there is nobody to ask."""
+    """Goes on only if the operator says yes. Raises InvalidRequest where there is nobody to ask."""
     if not needed:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(
-            f"{question} Nobody is there to answer: say --yes, or --dry-run to see what would be done"
-        )
+        raise InvalidRequest(f"{question} Nobody is there to answer: say --yes, or --dry-run to see what would be done")
     if not click.confirm(question, err=True):
         raise click.ClickException("nothing was done")
 

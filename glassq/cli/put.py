@@ -14,9 +14,10 @@ from glassq import delivery as envelope
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, dry_run, pass_app
 from glassq.cli.find import checked_tube, unworked
-from glassq.cli.output import line, print_json, span
+from glassq.cli.output import line, print_json
 from glassq.cli.where import whole_seconds
 from glassq.errors import JobNotFound, PingRefused, QueueUnavailable
+from glassq.operations.words import span
 from glassq.push.request import SOURCE as PUSH
 from glassq.queues import open_queue
 from glassq.sources import open_sources

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glassq.cli.output import console, line, print_json, print_table, span, table
-from glassq.errors import JobNotFound, SettingsError
+from glassq.cli.output import console, line, print_json, print_table, table
+from glassq.errors import JobNotFound, LedgerError, SettingsError
+from glassq.operations.words import span
 from glassq.push.queue_yaml import load
 from glassq.push.request import tube_of
 from glassq.queues.beanstalk.protocol import DRAINING
@@ -22,14 +23,12 @@ if TYPE_CHECKING:
     from glassq.ledger import Entry
     from glassq.push.queue_yaml import PushQueue
     from glassq.queues import Queue, ServerStats, TubeStats
-    from glassq.settings import Push
+    from glassq.settings import PushSettings
 
 # A pause of at least this, in seconds, was meant to be without an end.
 AGES = 365 * 86_400
 # Of what the ledger knows to be retrying, so many are looked up in the queue: within a second or two.
 MAX_RETRIES = 10_000
-
-_UNITS = (("s", 1), ("m", 60), ("h", 3600), ("d", 86_400))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,7 @@ def _retrying(app: App, queue: Queue, tubes: Iterable[TubeStats]) -> tuple[dict[
             entries = ledger.recent(MAX_RETRIES, "retrying")
             if ledger.absent:
                 return none, ledger.absent
-    except SettingsError as error:
+    except (LedgerError, SettingsError) as error:
         return none, str(error)
     found: Counter[str] = Counter()
     for entry in entries:
@@ -151,7 +150,7 @@ def _retrying(app: App, queue: Queue, tubes: Iterable[TubeStats]) -> tuple[dict[
 def _is_delayed(queue: Queue, entry: Entry) -> bool:
     """Whether it still waits: its job may be ready by now, or an operator may have deleted it."""
     try:
-        job = queue.stats_job(entry.job)
+        job = queue.stats_job(int(entry.job))
     except JobNotFound:
         return False
     return job.state == "delayed" and job.tube == entry.tube
@@ -181,20 +180,15 @@ def _document(seen: Seen, row: Row, retrying: Mapping[str, int]) -> dict[str, An
 def _cells(seen: Seen, row: Row, retrying: Mapping[str, int]) -> tuple[object, ...]:
     plan, tube, again = row.plan, row.tube, retrying.get(row.tube.name)
     unknown = "-" if seen.plan.known else "?"
-    limits = (rate(plan.rate), plan.bucket_size, seen.at_once(row)) if plan else (unknown, unknown, unknown)
+    limits = (
+        (str(plan.rate) if plan.rate else "paused", plan.bucket_size, seen.at_once(row))
+        if plan
+        else (unknown, unknown, unknown)
+    )
     delayed = ("?", "?") if again is None else (again, tube.delayed - again)
     oldest = "-" if row.oldest is None else span(row.oldest)
     paused = "paused" if tube.paused_for >= AGES else span(tube.paused_for) if tube.paused_for else "-"
     return row.name, *limits, tube.reserved, tube.ready, oldest, *delayed, tube.buried, paused
-
-
-def rate(per_second: float) -> str:
-    """A rate as it would stand in queue.yaml, in the unit that takes the fewest digits: 5/s, 0.5/m, 1000/d."""
-    if not per_second:
-        return "paused"
-    numbers = [(f"{round(per_second * size, 4):.12g}", unit) for unit, size in _UNITS if per_second * size >= 0.1]
-    number, unit = min(numbers or [(f"{per_second * 86_400:.6g}", "d")], key=lambda each: len(each[0]))
-    return f"{number}/{unit}"
 
 
 def hints_of(app: App, seen: Seen) -> list[str]:
@@ -226,7 +220,7 @@ def _has_all(seen: Seen, row: Row) -> bool:
     return waits and 1 < seen.server.workers <= row.tube.reserved
 
 
-def push_of(app: App) -> Push:
+def push_of(app: App) -> PushSettings:
     """Raises SettingsError where there are no push queues."""
     if app.settings.push is None:
         raise SettingsError(

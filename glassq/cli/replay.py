@@ -19,17 +19,17 @@ from glassq.cli.pace import Pace, per_second
 from glassq.cli.replay_choice import LOST, STATES, Choice, Replayed, Which
 from glassq.cli.told import LEFT_OUT, either, told
 from glassq.cli.where import seconds
-from glassq.errors import JobNotFound, JobTooBig, QueueError, SettingsError
+from glassq.errors import JobNotFound, JobTooBig, LedgerError, QueueError, SettingsError
 from glassq.push.request import SOURCE as PUSH
 from glassq.push.request import tube_of
-from glassq.worker.consumer import BURY_DELAY
+from glassq.queues.beanstalk.receiver import BURY_DELAY
 from glassq.worker.duplicates import REPLAY_OF
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from glassq.ledger.reader import Content, LedgerReader
-    from glassq.ledger.replays import Replays
+    from glassq.ledger.corrections import Corrections
+    from glassq.ledger.reader import LedgerReader, StoredBody
     from glassq.queues import Queue
 
 
@@ -128,17 +128,17 @@ def _put(
     every: bool,
     anew: bool,
 ) -> None:
-    from glassq.ledger.replays import Replays
+    from glassq.ledger.corrections import Corrections
 
     before = len(done)
-    with Replays(app.settings.ledger) as replays:
+    with Corrections(app.settings.ledger) as replays:
         again = Again(app, ledger, queue, replays, anew)
         try:
             for index in each_of(pace.paced(range(len(chosen))), "replayed so far", len(chosen)):
                 # an interrupt must not lose sight of this one either
                 with whole():
                     done.append(again.put(chosen[index]))
-        except (QueueError, SettingsError, KeyboardInterrupt) as error:
+        except (QueueError, LedgerError, SettingsError, KeyboardInterrupt) as error:
             why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
             next_time = "would replay those again" if anew or again.unmarked else "goes on with the rest"
             words = f"{why}: {len(done) - before} of {len(chosen)} were looked at; the same command {next_time}"
@@ -154,14 +154,14 @@ class Again:
     app: App
     ledger: LedgerReader
     queue: Queue
-    replays: Replays
+    replays: Corrections
     again: bool
     unmarked: bool = False
     _unworked: dict[str, str] = field(default_factory=dict)
 
     def put(self, old: str) -> Done:
         """First the put, then the mark: dying between the two makes a duplicate, never a loss. Raises QueueError."""
-        content = self.ledger.content(old)
+        content = self.ledger.stored_body(old)
         if content is None:
             return Replayed(old, None, old, "nothing", "its entry went meanwhile")
         tube = self._tube(content)
@@ -183,7 +183,7 @@ class Again:
             self.queue.kick(job)
         return Replayed(old, job, old, "replayed", f"as {new.id}, job {job}", new.id)
 
-    def _tube(self, content: Content) -> str:
+    def _tube(self, content: StoredBody) -> str:
         """A task goes into the tube of its push queue; a ping into the main one, like all pings."""
         main = self.queue.tube
         return tube_of(main, content.labels.get("queue", "")) if content.source == PUSH else main
@@ -197,8 +197,8 @@ class Again:
         if self.unmarked:
             return True
         try:
-            return self.replays.mark(old, new, before)
-        except SettingsError as error:
+            return self.replays.replayed(old, new, before)
+        except (LedgerError, SettingsError) as error:
             self.unmarked = True
             words = "what is replayed cannot be marked, so the same command would replay it again"
             click.echo(line(f"glassq: {words}: {error}"), err=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from glassq.cli.app import App
     from glassq.ledger import Entry
-    from glassq.ledger.reader import LedgerReader, Settled
+    from glassq.ledger.reader import FinishedDelivery, LedgerReader
     from glassq.queues import Queue
 
 # Finished states.
@@ -57,16 +57,16 @@ class Which:
             each is not None for each in (self.state, self.source, self.newer, self.older)
         )
 
-    def among(self, ledger: LedgerReader, lost: Callable[[], Collection[str]]) -> Iterator[Settled]:
+    def among(self, ledger: LedgerReader, lost: Callable[[], Collection[str]]) -> Iterator[FinishedDelivery]:
         """The deliveries that fit, the oldest first; `lost()` names those that the queue has lost."""
         since, before = _ago(self.newer), _ago(self.older)
-        found: Iterable[Settled]
+        found: Iterable[FinishedDelivery]
         if self.state == LOST:
             names = lost()
-            waiting = (each for state in OPEN for each in ledger.settled(state, since=since, before=before))
+            waiting = (each for state in OPEN for each in ledger.finished(state, since=since, before=before))
             found = sorted((each for each in waiting if each.delivery in names), key=attrgetter("received"))
         else:
-            found = ledger.settled(self.state or "done", since=since, before=before)
+            found = ledger.finished(self.state or "done", since=since, before=before)
         for each in found:
             fits = all(pattern.search(getattr(each, name)) for name, pattern in self.patterns)
             if fits and self.source in (None, each.source):
@@ -134,7 +134,7 @@ class Choice:
             return entry.delivery, self._in_queue(entry)
         if entry.replayed and not self.again:
             return entry.delivery, f"it was replayed before, as {entry.replayed} (--again replays it once more)"
-        if self.ledger.content(entry.delivery):
+        if self.ledger.stored_body(entry.delivery):
             return entry.delivery, ""
         why = self._no_body()
         if entry.state in OPEN:

@@ -20,9 +20,9 @@ from glassq.cli.jobs import Done, number, whole
 from glassq.cli.output import confirm, each_of, line
 from glassq.cli.told import LEFT_OUT, recorder, told
 from glassq.delivery import decode, encode
-from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, QueueError, SettingsError
+from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, LedgerError, QueueError, SettingsError
 from glassq.ledger import Entry
-from glassq.worker.consumer import BURY_DELAY
+from glassq.queues.beanstalk.receiver import BURY_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -173,7 +173,7 @@ class _Known:
         """Finds out which ones were worked; a ledger that cannot be read knows of none."""
         if self.again:
             return
-        with suppress(SettingsError), self.app.ledger() as ledger:
+        with suppress(LedgerError, SettingsError), self.app.ledger() as ledger:
             for plan in plans:
                 entry = ledger.exactly(plan.delivery) if plan.delivery else None
                 if entry and entry.state in ("done", "dropped"):
@@ -259,7 +259,7 @@ def _entry(delivery: Delivery, job: int, tube: str) -> Entry:
         delivery.attempt,
         datetime.now(UTC),
         0.0,
-        job=job,
+        job=str(job),
         reason=delivery.buried,
         tube=tube,
     )

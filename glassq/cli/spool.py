@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.output import console, facts, print_json, span
+from glassq.cli.output import console, facts, print_json
 from glassq.errors import JobNotFound, NotDurable, SettingsError
+from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,10 @@ from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.find import is_ours, unworked
 from glassq.cli.missing import Missing, find_missing, may_be_missing
 from glassq.cli.not_in_effect import not_in_effect
-from glassq.cli.output import console, facts, line, print_json, print_table, span, table, until
+from glassq.cli.output import console, facts, line, print_json, print_table, table, until
 from glassq.cli.spool import open_spool
-from glassq.errors import GlassqError, QueueUnavailable, SettingsError
+from glassq.errors import GlassqError, LedgerError, QueueUnavailable, SettingsError
+from glassq.operations.words import span
 from glassq.queues.beanstalk.binlog import missing_files
 from glassq.queues.beanstalk.protocol import DRAINING
 
@@ -125,7 +126,7 @@ def _ledger(app: App) -> tuple[dict[str, int] | None, str]:
     try:
         with app.ledger() as ledger:
             return (None, ledger.absent) if ledger.absent else (ledger.counts(datetime.now(UTC) - RECENT), "")
-    except SettingsError as error:
+    except (LedgerError, SettingsError) as error:
         # the queue's state is worth showing without it
         return None, str(error)
 
@@ -135,7 +136,7 @@ def _missing(app: App, queue: Queue, seen: _Queue) -> Missing | None:
     try:
         if may_be_missing(app, seen.tubes):
             return find_missing(app, queue, GLANCE)
-    except SettingsError:
+    except (LedgerError, SettingsError):
         # why the ledger cannot be read is told with its counts
         return None
     return Missing((), 0, 0, sure=True)

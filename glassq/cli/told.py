@@ -60,13 +60,15 @@ def recorder(app: App) -> Iterator[Callable[[Entry], None]]:
 
     A ledger that is not there is not made: it would be the operator's, and the pool could not write it.
     """
+    from glassq.database.engine import write_problem
     from glassq.ledger import open_ledger
-    from glassq.ledger.schema import try_write
 
     try:
-        try_write(app.settings.ledger.url, "[ledger] url")
+        problem = write_problem(app.settings.ledger.url, "[ledger] url")
     except SettingsError as error:
-        click.echo(line(f"glassq: `show` will not know of it: {error}"), err=True)
+        problem = str(error)
+    if problem is not None:
+        click.echo(line(f"glassq: `show` will not know of it: {problem}"), err=True)
         yield lambda _: None
         return
     ledger = open_ledger(app.settings.ledger)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.output import console, line, moment, print_json, print_table, table
+from glassq.cli.output import console, line, print_json, print_table, table
 from glassq.errors import CredentialsError, SettingsError
+from glassq.operations.words import moment
 from glassq.sources.mirror import MAX_TEXT
 
 if TYPE_CHECKING:

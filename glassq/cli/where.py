@@ -13,7 +13,7 @@ import click
 from glassq.cli.completion import sources, tubes
 from glassq.cli.find import is_ours, our_tubes, walk
 from glassq.cli.output import line, warn_short
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, SettingsError
 from glassq.values import Duration
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 # The longest delay or pause that beanstalkd's protocol allows, in seconds: 136 years.
 MAX_SECONDS = (1 << 32) - 1
 BURIED = frozenset({"buried"})
-# What a job is while nobody works it, and the states of the ledger's entries that know of such
-WAITING = frozenset({"ready", "delayed", "buried"})
-_RECORDED = ("buried", "retrying")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +69,12 @@ def lying(app: App, queue: Queue, where: Where, on_short: Callable[[ScanShort], 
     return filter(where.fits, walk(queue, BURIED, where.tubes(queue), _hints(app, "buried"), on_short))
 
 
-def waiting(
-    app: App, queue: Queue, where: Where, tube: str, on_short: Callable[[ScanShort], None] = warn_short
-) -> Iterator[Found]:
-    """The jobs of this tube that fit and that nobody works now, newest first. It may be another one than ours."""
-    return filter(where.fits, walk(queue, WAITING, [tube], _hints(app, *_RECORDED), on_short))
-
-
 def _hints(app: App, *states: str) -> list[int]:
     """Where the ledger says that deliveries of these states are; none where it cannot be read."""
     try:
         with app.ledger() as ledger:
-            return [job for state in states for job in ledger.jobs(state)]
-    except SettingsError:
+            return [int(job) for state in states for job in ledger.jobs(state)]
+    except (LedgerError, SettingsError):
         return []
 
 

@@ -1,1 +1,1 @@
-"""Everything on one machine, for trying out: a private beanstalkd and a simulated Glass."""
+"""glassq on one machine, to try it out: a private beanstalkd, the daemons, and a simulated Glass (simulator/)."""

@@ -1,4 +1,4 @@
-"""What `glassq demo` does, without its looks: a crowd of simulated Glass users against a real stack, and the count."""
+"""`glassq demo` without its display: runs a crowd of simulated Glass users against a real stack, and counts."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from glassq.dev.glass import SimulatedGlass
-    from glassq.dev.glass_crowd import Crowd, Planned
+    from glassq.dev.simulator.crowd import Crowd, Planned
+    from glassq.dev.simulator.glass import SimulatedGlass
     from glassq.queues import Queue, TubeStats
     from glassq.settings import Settings
 
-# A demo's directory holds this file: only such a one is emptied for the next demo.
+# Marks the directory of a demo: only a directory with this file is emptied for the next demo.
 MARK = ".glassq-demo"
-# How long after the last ping everything must be settled, in seconds: the longest retries of the demo's settings.
+# Deadline for the queue to run empty after the last ping, in seconds: the demo's longest retries fit in.
 SETTLE = 60.0
 
 
 def prepare(directory: Path, glass: SimulatedGlass) -> Path:
-    """Settings, secrets and directories for a demo, in place of those of an earlier one. Returns the resolved path.
+    """Makes settings, secrets and directories for a demo, in place of an earlier demo's. Returns the resolved path.
 
-    Raises StackError for a directory that holds something else, or cannot be written.
+    Raises StackError if the directory holds something else, or cannot be written.
     """
     directory = directory.resolve()
     try:
@@ -44,7 +44,7 @@ def prepare(directory: Path, glass: SimulatedGlass) -> Path:
         raise StackError(f"{error.filename or directory}: {error.strerror}") from None
     sections: dict[str, dict[str, object]] = {
         "intake": {"bind": f"127.0.0.1:{free_port()}"},
-        # soon enough to watch
+        # short enough to watch
         "worker": {"backoff": "1s", "backoff_cap": "4s"},
         "glass": {
             "api_url": glass.api_url,
@@ -61,17 +61,17 @@ def prepare(directory: Path, glass: SimulatedGlass) -> Path:
 
 
 def _empty(directory: Path) -> None:
-    """The directory is there, and holds nothing but the mark."""
+    """Creates or empties the directory; only the mark is left in it."""
     if directory.exists() and any(directory.iterdir()):
         if not (directory / MARK).exists():
-            raise StackError(f"{directory} is not empty and not a demo's: choose another --dir")
+            raise StackError(f"{directory} is not empty and no demo made it: choose another --dir")
         shutil.rmtree(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MARK).touch()
 
 
 class Demo:
-    """One run of a crowd against a stack that is up."""
+    """One run of a crowd against a running stack."""
 
     def __init__(self, stack: Stack, crowd: Crowd) -> None:
         self.settings: Settings = load(str(stack.config), {})
@@ -85,7 +85,7 @@ class Demo:
         self._queue.close()
 
     def enrol(self) -> None:
-        """Every user consents: credentials in the store, and a subscription made through the API."""
+        """Enrols every user: stores the credentials, and subscribes through the API."""
         store = CredentialStore.open(self.settings)
         token = self.settings.secret("sources.mirror.verify_tokens_file")[0]
         for user, account in self.crowd.accounts.items():
@@ -93,14 +93,14 @@ class Demo:
             subscribe(self.settings, user, "timeline", self.callback, token)
 
     def counts(self) -> TubeStats:
-        """The tube as it is now. Raises StackError where a process has died."""
+        """The tube's counts now. Raises StackError if a process has died."""
         self._stack.check()
         return self._queue.stats_tube()
 
     def settle(self, tick: Callable[[], None]) -> bool:
-        """Waits until nothing is left to do, calling `tick` meanwhile; False if that takes too long."""
-        over = time.monotonic() + SETTLE
-        while time.monotonic() < over:
+        """Waits until the queue is empty, calling `tick` meanwhile; False after SETTLE seconds."""
+        deadline = time.monotonic() + SETTLE
+        while time.monotonic() < deadline:
             counts = self.counts()
             if not counts.ready + counts.reserved + counts.delayed:
                 return True
@@ -109,7 +109,7 @@ class Demo:
         return False
 
     def next_retry(self) -> tuple[Planned, int] | None:
-        """A ping that waits for its next attempt, and in how many seconds that comes; None where none waits."""
+        """A ping that waits for its next attempt, and the seconds until then; None if no ping waits."""
         job = self._queue.head("delayed")
         if job is None:
             return None
@@ -121,5 +121,5 @@ class Demo:
         return (ping, left) if ping is not None else None
 
     def summary(self) -> Summary:
-        """What came of the pings that were sent. Raises StackError where the ledger cannot be read."""
+        """The outcomes of the pings that were sent. Raises StackError if the ledger cannot be read."""
         return summarise(self.crowd.planned, self.settings, self._queue)

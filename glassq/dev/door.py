@@ -1,4 +1,4 @@
-"""Where the intake listens, seen from the same machine: is the address free, does it answer, how does curl reach it?"""
+"""The intake's address, seen from this machine: whether it is free, whether it answers, how curl reaches it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from glassq.final_response import reading_final
 if TYPE_CHECKING:
     from glassq.values import Bind
 
-# How long one question may take, in seconds.
+# Timeout for one request, in seconds.
 TIMEOUT = 5.0
-# What listens on all addresses is reached on loopback.
+# A server that listens on all addresses is reached on loopback.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
 
 
@@ -25,7 +25,7 @@ class Door:
     """The address that [intake] bind names."""
 
     def __init__(self, bind: Bind) -> None:
-        """Raises StackError for a port that nobody could know, and for a descriptor that is no socket."""
+        """Raises StackError for port 0, which pings could not find, and for a descriptor that is not a socket."""
         self.bind = bind
         #: descriptors that the intake must inherit
         self.descriptors: tuple[int, ...] = ()
@@ -38,19 +38,19 @@ class Door:
         self._address = place
 
     def check_free(self) -> None:
-        """Raises StackError where the intake could not listen: a clearer word than gunicorn's retries."""
+        """Raises StackError if the intake could not listen: clearer than gunicorn's retries."""
         # with it comes gunicorn, which takes its time
-        from glassq.intake.listen import try_bind
+        from glassq.http.listen import try_bind
 
         try:
             try_bind(self.bind)
         except OSError as error:
-            todo = "; does another glassq dev run? Else choose another [intake] bind"
+            todo = "; is another glassq dev running? If not, choose another [intake] bind"
             todo = todo if error.errno == errno.EADDRINUSE else ""
             raise StackError(f"cannot listen on {self.bind}: {error.strerror}{todo}") from None
 
     def is_ready(self) -> bool:
-        """Whether the intake answers there that it would take a ping now."""
+        """Whether the intake answers at this address that it would accept a ping now."""
         with closing(reading_final(HTTPConnection)("localhost", timeout=TIMEOUT)) as connection:
             try:
                 connection.sock = self._connected()
@@ -61,7 +61,7 @@ class Door:
 
     @property
     def url(self) -> str:
-        """Where a request is sent on this machine; see `curl` for a unix socket."""
+        """The URL for requests from this machine; for a unix socket, `curl` has the path."""
         if isinstance(self._address, str):
             return "http://localhost"
         host, port = self._address
@@ -70,10 +70,10 @@ class Door:
 
     @property
     def curl(self) -> list[str]:
-        """The options by which curl reaches `url`."""
+        """The options that curl needs to reach `url`."""
         if isinstance(self._address, str):
             return ["--unix-socket", self._address]
-        # curl takes brackets for a range of URLs
+        # curl would read brackets as a range of URLs
         return ["--globoff"] if "[" in self.url else []
 
     def _connected(self) -> socket.socket:
@@ -96,6 +96,6 @@ def _address_of(descriptor: int) -> tuple[str, int] | str:
             name = sock.getsockname()
     except OSError as error:
         raise StackError(
-            f'[intake] bind = "fd://{descriptor}": {error.strerror}; expected a socket that glassq dev was started with'
+            f'[intake] bind = "fd://{descriptor}": {error.strerror}; expected a socket that glassq dev inherited'
         ) from None
     return name if isinstance(name, str) else name[:2]

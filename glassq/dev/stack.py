@@ -1,6 +1,6 @@
-"""A private beanstalkd, the intake and the pool on this machine, as the real processes they are.
+"""A private beanstalkd, the intake and the pool on this machine, as real processes.
 
-All state lies under one directory, settings included: what `glassq dev` wrote there once is the user's to change.
+All state is in one directory, including the settings. `glassq dev` writes them once; from then on they are the user's.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 
     from glassq.settings import Settings
 
-# A process has this long to come up, in seconds; Python on a slow disk takes a few.
+# Deadline for a process to start, in seconds; Python on a slow disk takes a few.
 START = 30.0
-# How long one may take to end, and to end at once, in seconds; the pool gives its children 5 s for the latter.
+# Deadlines for a graceful shutdown and for an immediate one, in seconds; in the latter the pool gives children 5 s.
 STOP, STOP_COLD = 30.0, 10.0
-# where beanstalkd may be and PATH may not lead
+# places of beanstalkd that PATH may lack
 ELSEWHERE = ("/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin")
-# what asks us to end
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# beanstalkd's exit code when another one uses its directory
+# signals that ask this process to end
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# beanstalkd's exit code if another one uses its directory
 _DIRECTORY_IN_USE = 10
 
 
 class Stack:
-    """The three servers of `directory`, which has a glassq.toml. A context manager: they run inside it.
+    """The three servers of `directory`, which has a glassq.toml. A context manager: the servers run inside it.
 
-    With `logs` each writes to directory/log/NAME.log; without, to the terminal.
+    With `logs` each server logs to directory/log/NAME.log, otherwise to the terminal.
     """
 
     def __init__(self, directory: Path, *, logs: bool) -> None:
         self.directory = directory.resolve()
         self.config = self.directory / "glassq.toml"
         self._logs = logs
-        #: where the intake listens, while it runs
+        #: the intake's address, while it runs
         self.door: Door
         self._cleanup = ExitStack()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -75,17 +75,17 @@ class Stack:
         self._cleanup.close()
 
     def check(self) -> None:
-        """Raises StackError where one of the processes has ended."""
+        """Raises StackError if one of the processes has ended."""
         for name, process in self._running.items():
             code = process.poll()
             if code is None:
                 continue
             if name == "beanstalkd" and code == _DIRECTORY_IN_USE:
-                raise StackError(f"another beanstalkd works in {self.directory}: end it, or choose another --dir")
-            raise StackError(f"{name} ended with exit code {code}{self._last_words(name)}")
+                raise StackError(f"another beanstalkd uses {self.directory}: end it, or choose another --dir")
+            raise StackError(f"{name} ended with exit code {code}{self._log_tail(name)}")
 
     def reload(self, name: str) -> None:
-        """Has "web" or "worker" read its settings anew."""
+        """Tells "web" or "worker" to reload its settings."""
         self._running[name].send_signal(signal.SIGHUP)
 
     def _start(
@@ -96,10 +96,10 @@ class Stack:
             path = self._log(name)
             path.parent.mkdir(exist_ok=True)
             output = self._cleanup.enter_context(path.open("ab"))
-        # where systemd would make it: `glassq status` reads there which settings are in effect
+        # as systemd would make it: `glassq status` reads the settings in effect there
         place = self.directory / "run" / f"glassq-{name}"
         place.mkdir(parents=True, exist_ok=True)
-        with _undisturbed():
+        with _signals_deferred():
             self._running[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -107,7 +107,7 @@ class Stack:
                 stderr=output,
                 env={**handlers_env(), "RUNTIME_DIRECTORY": str(place), **(env or {})},
                 pass_fds=descriptors,
-                # a Ctrl-C is ours: we stop them in order
+                # keeps a Ctrl-C from the servers: this process stops them in order
                 start_new_session=True,
             )
             self._cleanup.callback(self._stop, name)
@@ -117,36 +117,36 @@ class Stack:
         try:
             _end(process, signal.SIGTERM, STOP)
         finally:
-            # It was too slow, or there was a second Ctrl-C. All three take QUIT for a stop at once.
+            # Too slow, or a second Ctrl-C. QUIT stops each of the three at once.
             if process.poll() is None and not _end(process, signal.SIGQUIT, STOP_COLD):
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
     def _wait_for_web(self) -> None:
-        over = time.monotonic() + START
+        deadline = time.monotonic() + START
         while not self.door.is_ready():
             self.check()
-            if time.monotonic() > over:
-                raise StackError(f"web does not become ready{self._last_words('web')}")
+            if time.monotonic() > deadline:
+                raise StackError(f"web is not ready in time{self._log_tail('web')}")
             time.sleep(0.05)
 
     def _log(self, name: str) -> Path:
         return self.directory / "log" / f"{name}.log"
 
-    def _last_words(self, name: str) -> str:
+    def _log_tail(self, name: str) -> str:
         if not self._logs:
             return ""
         with suppress(OSError):
             lines = self._log(name).read_text(errors="replace").splitlines()
-            return "".join(f"\n    {line}" for line in lines[-5:]) + f"\n    (all of it: {self._log(name)})"
+            return "".join(f"\n    {line}" for line in lines[-5:]) + f"\n    (whole log: {self._log(name)})"
         return ""
 
 
 def write_settings(directory: Path, sections: Mapping[str, Mapping[str, object]], route: str) -> None:
-    """Makes `directory` a place for a Stack: glassq.toml with these sections and one route, and the secrets it names.
+    """Prepares `directory` for a Stack: writes glassq.toml with these sections and one route, and the secrets it names.
 
-    Nothing that exists is overwritten. Raises SettingsError for a value that cannot be used, and StackError where the
-    directory cannot be; in both cases the directory has no settings then.
+    Overwrites nothing. Raises SettingsError for a value that cannot be used, and StackError for a directory that cannot
+    be used; in both cases it writes no settings.
     """
     file = directory / "glassq.toml"
     text = _settings_text(directory, sections, route)
@@ -161,7 +161,7 @@ def write_settings(directory: Path, sections: Mapping[str, Mapping[str, object]]
 
 
 def check_name(directory: Path) -> None:
-    """Raises StackError where settings cannot name the directory."""
+    """Raises StackError if glassq.toml cannot hold the directory's name."""
     try:
         str(directory).encode()
     except UnicodeEncodeError:
@@ -180,7 +180,7 @@ def _settings_text(directory: Path, sections: Mapping[str, Mapping[str, object]]
         "storage": {"url": f"file://{place}/photos"},
         "ledger": {"url": f"sqlite:///{place}/ledger.db"},
     }
-    lines = ["# Written by glassq once; yours to change. All keys are explained in conf/glassq.toml."]
+    lines = ["# glassq wrote this file once; change it as you like. conf/glassq.toml explains all keys."]
     for section in dict.fromkeys([*common, *sections]):
         values = {**common.get(section, {}), **sections.get(section, {})}
         lines += ["", f"[{section}]", *(f"{key} = {toml_value(value)}" for key, value in values.items())]
@@ -189,13 +189,13 @@ def _settings_text(directory: Path, sections: Mapping[str, Mapping[str, object]]
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on now."""
+    """A TCP port of the loopback address that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 def write_new(path: Path, text: str, mode: int = 0o644) -> None:
-    """Writes a file that is not there yet, whole or not at all; one that is there stays as it is."""
+    """Writes a new file, whole or not at all; does nothing if the file exists."""
     if path.exists():
         return
     aside = path.with_name(f"{path.name}.new")
@@ -206,8 +206,8 @@ def write_new(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def require_beanstalkd() -> str:
-    """The path of beanstalkd. Raises StackError, with what to do, where it is not installed."""
-    # the last one is where tools/setup-beanstalkd unpacks it
+    """The path of beanstalkd. Raises StackError, with the command that installs it, if it is missing."""
+    # tools/setup-beanstalkd unpacks it into the last place
     places = [os.environ.get("PATH", ""), *ELSEWHERE, f"{sys.prefix}/beanstalkd/usr/bin"]
     program = shutil.which("beanstalkd", path=":".join(places))
     if program is None:
@@ -221,7 +221,7 @@ def require_beanstalkd() -> str:
 def handlers_env() -> dict[str, str]:
     """The environment for processes that load handlers.
 
-    Without compiled files: an edit in the same second, to the same length, would be taken for what is compiled.
+    Python writes no compiled files: an edit in the same second, to the same length, would not invalidate them.
     """
     return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -234,12 +234,12 @@ def _beanstalkd(settings: Settings, directory: Path) -> list[str]:
         listen = ["-l", f"unix:{address}"]
     else:
         listen = ["-l", address[0], "-p", str(address[1])]
-    # -f0: a put is on disk before it is acknowledged; -z: tasks may have App Engine's 100 KB
+    # -f0 syncs each put before its answer; -z allows App Engine's tasks of 100 KB
     return [require_beanstalkd(), *listen, "-b", str(directory / "binlog"), "-f0", "-z", "131072"]
 
 
 def daemon(name: str, config: str | Path | None) -> list[str]:
-    """The command line of "web" or "worker". -P: modules in the working directory are nothing of ours."""
+    """The command line of "web" or "worker". -P keeps modules of the working directory out."""
     command = [sys.executable, "-P", "-m", f"glassq.programs.{name}"]
     return [*command, "--config", str(config)] if config else command
 
@@ -252,13 +252,13 @@ def _end(process: subprocess.Popen[bytes], number: signal.Signals, patience: flo
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Signals come afterwards: in the middle of a start they would leave a process that nobody ends."""
+def _signals_deferred() -> Iterator[None]:
+    """Defers stop signals: in the middle of a start they would leave a process behind."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _STOP_SIGNALS}
     try:
         yield
     finally:
@@ -270,9 +270,9 @@ def _undisturbed() -> Iterator[None]:
 
 @contextmanager
 def _notify_socket() -> Iterator[tuple[str, socket.socket]]:
-    """Where the pool says READY=1 (sd_notify): path and socket.
+    """A socket on which the pool reports READY=1 (sd_notify): its path, and the socket.
 
-    It is closed once that is heard: a socket that nobody reads fills up, and then holds up whoever writes to it.
+    It closes once the pool is ready: a full socket without a reader would block the pool.
     """
     place = tempfile.gettempdir()
     fits = len(os.fsencode(place)) < MAX_SOCKET_PATH // 2
@@ -287,10 +287,10 @@ def _notify_socket() -> Iterator[tuple[str, socket.socket]]:
 
 
 def _wait_for_ready(notifications: socket.socket, check: Callable[[], None]) -> None:
-    over = time.monotonic() + START
-    while time.monotonic() < over:
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
         with suppress(TimeoutError):
             if b"READY=1" in notifications.recv(4096).splitlines():
                 return
         check()
-    raise StackError("worker does not become ready: see its log")
+    raise StackError("worker is not ready in time: see its log")

@@ -1,4 +1,4 @@
-"""What came of a crowd's pings, each looked for where its outcome must be: on disk, buried, in the ledger."""
+"""Summarises the outcomes of a crowd's pings: looks for each on disk, among the buried deliveries, in the ledger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from glassq import delivery as envelope
-from glassq.errors import DamagedDelivery, JobNotFound, SettingsError, StackError
+from glassq.errors import DamagedDelivery, JobNotFound, LedgerError, SettingsError, StackError
 from glassq.glass import names
 from glassq.ledger.reader import LedgerReader
 from glassq.queues import JobStats
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from glassq.dev.glass_crowd import Planned
+    from glassq.dev.simulator.crowd import Planned
     from glassq.queues import Queue
     from glassq.settings import Settings
 
-# What became of a ping. "duplicate": it repeats one before it, and was worked as well; "unanswered": it was not taken.
+# The outcome of a ping. "duplicate": it repeats an earlier ping, and was handled too; "unanswered": not acknowledged.
 Fate = Literal["stored", "duplicate", "dropped", "buried", "refused", "unanswered", "lost"]
 
 
 @dataclass(slots=True)
 class Summary:
-    """How many pings were `sent`, and how many of them met which of `fates`. Times are in seconds.
+    """The number of pings `sent`, and the number of pings by outcome (`fates`). Times are in seconds.
 
-    `lost` says of each lost ping what is wrong.
+    `lost` has a text for each lost ping.
     """
 
     sent: int = 0
@@ -43,14 +43,14 @@ class Summary:
     lost: list[str] = field(default_factory=list)
 
     def quantile(self, share: float) -> float:
-        """The acknowledgement time that this share of the pings stayed below."""
+        """A quantile of the acknowledgement times, such as 0.99."""
         times = sorted(self.ack_times)
         return times[min(len(times) - 1, int(share * len(times)))] if times else 0.0
 
 
 @dataclass(slots=True)
-class Record:
-    """What queue and ledger say: `buried` items, the end `states` by item, and how many deliveries were `retried`."""
+class RecordedOutcomes:
+    """The outcomes in queue and ledger: `buried` items, final `states` by item, the number of `retried` deliveries."""
 
     buried: set[str] = field(default_factory=set)
     states: dict[str, list[str]] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Record:
 
 
 def summarise(planned: Iterable[Planned], settings: Settings, queue: Queue) -> Summary:
-    """Raises StackError where the ledger cannot be read."""
+    """The summary of the planned pings. Raises StackError if the ledger cannot be read."""
     found, record, photos = Summary(), _read(settings, queue), settings.storage.url.directory
     assert photos is not None, "a demo stores in a directory"
     found.retried = record.retried
@@ -79,15 +79,15 @@ def summarise(planned: Iterable[Planned], settings: Settings, queue: Queue) -> S
 
 
 def item_of(body: bytes) -> str:
-    """The item that a ping is about; "" where it names none."""
+    """The id of the item that a ping names; "" if it names none."""
     try:
         return str(msgspec.json.decode(body)["itemId"])
     except (msgspec.DecodeError, KeyError, TypeError):
         return ""
 
 
-def _fate(ping: Planned, record: Record, photos: Path) -> tuple[Fate, str]:
-    """What became of a ping that was sent, and why it is lost, if it is."""
+def _fate(ping: Planned, record: RecordedOutcomes, photos: Path) -> tuple[Fate, str]:
+    """The outcome of a ping that was sent, and the reason if it is lost."""
     assert ping.item is not None
     if not ping.acknowledged:
         refused = 400 <= ping.results[-1].statuses[-1] < 500
@@ -97,7 +97,7 @@ def _fate(ping: Planned, record: Record, photos: Path) -> tuple[Fate, str]:
     if item in record.buried:
         return "buried", ""
     if ping.is_repeat:
-        # one line in the ledger for each of the two
+        # the ledger has one entry for each of the two
         return ("duplicate", "") if len(states) > 1 else ("lost", f"item {item}: its second ping has no outcome")
     if ping.expected == "stored":
         missing = ", ".join(_missing(ping, photos))
@@ -108,7 +108,7 @@ def _fate(ping: Planned, record: Record, photos: Path) -> tuple[Fate, str]:
 
 
 def _missing(ping: Planned, photos: Path) -> Iterator[str]:
-    """What of a shared item is not on disk, byte for byte."""
+    """The differences between a shared item's files and those on disk."""
     assert ping.item is not None
     for number, file in enumerate(ping.files):
         name = names.object_name(ping.user, ping.item.id, file.id if number else None, file.content_type)
@@ -119,8 +119,8 @@ def _missing(ping: Planned, photos: Path) -> Iterator[str]:
             yield f"{name} is not stored"
 
 
-def _read(settings: Settings, queue: Queue) -> Record:
-    record = Record()
+def _read(settings: Settings, queue: Queue) -> RecordedOutcomes:
+    record = RecordedOutcomes()
     for job in queue.scan(frozenset({"buried"})):
         if isinstance(job, JobStats):
             with suppress(DamagedDelivery, JobNotFound):
@@ -129,9 +129,9 @@ def _read(settings: Settings, queue: Queue) -> Record:
         with LedgerReader(settings.ledger) as reader:
             for entry in reader.recent(1_000_000):
                 record.retried += entry.attempts > 1
-                content = reader.content(entry.delivery)
+                content = reader.stored_body(entry.delivery)
                 if content is not None:
                     record.states.setdefault(item_of(content.body), []).append(entry.state)
-    except SettingsError as error:
+    except (LedgerError, SettingsError) as error:
         raise StackError(f"the ledger cannot be read: {error}") from error
     return record

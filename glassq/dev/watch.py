@@ -1,4 +1,4 @@
-"""Which of the author's files have changed. It polls: each system has its own way to be told of changes."""
+"""Watches the author's files for changes. It polls, because each system has its own interface for notifications."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# Time of change in nanoseconds, size, inode.
+# Modification time in nanoseconds, size, inode.
 Stamp = tuple[int, int, int]
 
 
@@ -18,22 +18,22 @@ class Watch:
     def __init__(self, config: Path) -> None:
         self._home = config.parent
         self._files = {config}
-        self._seen = self._look()
+        self._seen = self._stamps()
         self._pending: set[Path] = set()
 
     def include(self, file: Path) -> None:
-        """Watches this file too, from now on."""
+        """Also watches this file from now on."""
         if file not in self._files:
             self._files.add(file)
             if (stamp := _stamp(file)) is not None:
                 self._seen[file] = stamp
 
     def changed(self) -> list[Path]:
-        """The files that changed, came or went; told once nothing has changed since the last call.
+        """The files that changed, appeared or vanished, once they have been stable between two calls.
 
         An editor may write a file in several steps, or several files at once.
         """
-        now = self._look()
+        now = self._stamps()
         fresh = {path for path in now.keys() | self._seen.keys() if now.get(path) != self._seen.get(path)}
         self._seen = now
         self._pending |= fresh
@@ -42,7 +42,7 @@ class Watch:
         pending, self._pending = sorted(self._pending), set()
         return pending
 
-    def _look(self) -> dict[Path, Stamp]:
+    def _stamps(self) -> dict[Path, Stamp]:
         stamps = {path: _stamp(path) for path in (*self._files, *_modules(self._home))}
         return {path: stamp for path, stamp in stamps.items() if stamp is not None}
 
@@ -56,7 +56,7 @@ def _stamp(path: Path) -> Stamp | None:
 
 
 def _modules(directory: Path) -> Iterator[Path]:
-    """Modules, also those of packages. Other directories may hold any number of photos."""
+    """Modules, including those of packages. Other directories are left out: they may hold any number of photos."""
     yield from directory.glob("*.py")
     for package in directory.glob("*/__init__.py"):
         yield from _modules(package.parent)

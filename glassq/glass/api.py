@@ -1,9 +1,9 @@
-"""The Mirror API, spoken for one user at a time.
+"""The Mirror API, for one user at a time.
 
-Google's client makes the requests out of our own discovery document (the API is in no discovery service any more) and
-reads the answers. One requests session carries them, and the downloads, and the token requests: so timeouts, refused
-redirects and the renewal of an access token are the same for all three. Nothing is tried twice here, because the queue
-does the waiting. Every error comes out as Retry, Drop or Bury (see verdicts.py).
+Google's client makes the requests from our own discovery document (no discovery service has the API any more) and reads
+the answers. One requests session carries API calls, downloads and token requests, so timeouts, refused redirects and
+the renewal of an access token are the same for all three. Nothing is tried twice here, because the queue does the
+waiting. Every error is raised as Retry, Drop or Bury (see verdicts.py).
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ if TYPE_CHECKING:
     from glassq.glass.tokens import Access, Timeout
     from glassq.settings import Settings
 
-# In seconds. Mirror answers in well under a second when it lives; the queue waits better than we do.
+# In seconds. A healthy Mirror API answers in well under a second; longer waiting is the queue's work.
 CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 30.0
-# One piece of a download, in bytes: what is in memory at any time.
+# Size of one piece of a download, in bytes; only one is in memory at a time.
 CHUNK = 64 << 10
-# Glass takes audio, images and video only: with these types a proxy, or the API itself, has something else to say.
+# Attachments are audio, images and video only. Content of these types is a message from a proxy or from the API.
 NOT_MEDIA = ("text/html", "application/json")
-# A timeline item is a few KiB. What is longer than this is none, in bytes.
+# Maximum size of an API answer, in bytes. A timeline item has a few KiB.
 MAX_ANSWER = 8 << 20
 
 
-class Mirror:
-    """The API for all users of one process. Make it after forking: it keeps connections."""
+class MirrorApi:
+    """The API for all users of one process. Make it after the fork: it keeps connections."""
 
     def __init__(self, settings: Settings, store: CredentialStore) -> None:
-        """Raises SettingsError where the OAuth client's id or secret is missing."""
+        """Raises SettingsError if the OAuth client's id or secret is missing."""
         if not settings.glass.client_id:
             raise SettingsError(f'{settings.file}: [glass] client_id = "": expected the OAuth client\'s id')
         self._session = _session()
         self._tokens = Tokens(settings, store, self._session)
         self._service = build_from_document(
             discovery_document(),
-            # Only a stand-in, so that nothing looks for default credentials: every call brings its own transport.
+            # A placeholder, so that nothing looks for default credentials: every call brings its own transport.
             http=httplib2.Http(timeout=READ_TIMEOUT),
             client_options=ClientOptions(api_endpoint=settings.glass.api_url.rstrip("/") + "/"),
         )
 
     def account(self, user: str, remaining: Callable[[], float] = lambda: float("inf")) -> Account:
-        """The API as this user. `remaining` gives the seconds that are left for the whole attempt.
+        """The API as this user. `remaining` returns the seconds left for the whole attempt.
 
-        Raises Bury where there is no consent, Retry where it cannot be read now.
+        Raises Bury if there is no consent, Retry if it cannot be read now.
         """
         with _typed(f"credentials of user {shown(user)}"):
             access = self._tokens.access(user)
@@ -84,7 +84,7 @@ class Account:
         self._transport = transport
 
     def item(self, item: str) -> dict[str, Any]:
-        """The timeline item with this id. Raises Drop where it is gone, Bury where the API answers another one."""
+        """The timeline item with this id. Raises Drop if it is gone, Bury if the API returns another one."""
         doing = self._doing(f"timeline item {check_item(item)}")
         answer = self._call(self._service.timeline().get(id=item), doing)
         if answer.get("id") != item:
@@ -92,7 +92,7 @@ class Account:
         return answer
 
     def attachments(self, item: str) -> list[dict[str, Any]]:
-        """What the API says about a timeline item's attachments (id, contentType, isProcessingContent)."""
+        """The API's list of a timeline item's attachments (id, contentType, isProcessingContent)."""
         doing = self._doing(f"attachments of timeline item {check_item(item)}")
         return _items(self._call(self._service.timeline().attachments().list(itemId=item), doing))
 
@@ -101,8 +101,8 @@ class Account:
         """An attachment's content, piece by piece; the connection is closed at the end of the `with`.
 
         The URL is made from the ids, never taken from the item's contentUrl: an authorised request to an address
-        from outside would hand out the user's token. The iterator raises Bury where there are more than `limit`
-        bytes, and Retry where the download is cut short, so that whoever writes can leave nothing half done.
+        from outside would leak the user's token. The iterator raises Bury if there are more than `limit` bytes, and
+        Retry if the download is cut short, so that the writer leaves nothing half done.
         """
         doing = self._doing(f"attachment {check_attachment(attachment, item)} of timeline item {check_item(item)}")
         uri = self._service.timeline().attachments().get_media(itemId=item, attachmentId=attachment).uri
@@ -113,7 +113,10 @@ class Account:
             yield self._pieces(response, length, limit, doing)
 
     def subscribe(self, subscription: dict[str, Any]) -> dict[str, Any]:
-        """Creates a subscription (collection, callbackUrl, userToken, verifyToken, operation[]); the API's answer."""
+        """Creates a subscription (collection, callbackUrl, userToken, verifyToken, operation[]).
+
+        Returns the API's answer.
+        """
         request = self._service.subscriptions().insert(body=subscription)
         return self._call(request, self._doing("new subscription"))
 
@@ -122,7 +125,7 @@ class Account:
         return _items(self._call(self._service.subscriptions().list(), self._doing("subscriptions")))
 
     def unsubscribe(self, subscription: str) -> None:
-        """Deletes a subscription by its id (which equals the collection). Raises Drop where there is none."""
+        """Deletes a subscription by its id (which equals the collection). Raises Drop if there is none."""
         doing = self._doing(f"subscription {shown(subscription)}")
         with _typed(doing):
             self._service.subscriptions().delete(id=subscription).execute(http=self._transport, num_retries=0)
@@ -133,18 +136,18 @@ class Account:
     def _call(self, request: Any, doing: str) -> dict[str, Any]:
         with _typed(doing):
             answer = request.execute(http=self._transport, num_retries=0)
-        # For an answer that is no JSON, such as a proxy's HTML with status 200, Google's client returns a str.
+        # If the answer is not JSON, such as a proxy's HTML with status 200, Google's client returns a str.
         if not isinstance(answer, dict):
             raise Retry(f"{doing}: the Mirror API answers something that is no JSON object")
         return answer
 
     def _check_media(self, response: requests.Response, uri: str, limit: int, doing: str) -> int | None:
-        """The length that is announced, or None where the transfer itself shows its end (chunked, compressed)."""
+        """The announced length, or None if the transfer itself shows its end (chunked, compressed)."""
         if response.status_code != 200:
             with _typed(doing):
                 refused = HttpError(_as_httplib2(response), _read(response), uri=uri)
             decided = verdict(refused, doing)
-            # The item was there a moment ago. If it is gone by now, the next attempt finds that out and drops it.
+            # The item existed a moment ago. If it is gone by now, the next attempt drops the delivery.
             raise Retry(decided.reason) if isinstance(decided, Drop) else decided
         headers = response.headers
         if headers.get("content-type", "").lower().startswith(NOT_MEDIA):
@@ -168,13 +171,13 @@ class Account:
                 if self._transport.remaining() <= 0:
                     raise Retry(f"{doing}: no time left after {count} bytes")
                 yield piece
-        # a length that is not announced is checked by the library: it raises where the transfer's end is missing
+        # without an announced length the library checks: it raises if the end of the transfer is missing
         if length is not None and count != length:
             raise Retry(f"{doing}: the download is cut short: {count} of {length} bytes")
 
 
 class _Transport:
-    """What Google's client takes for an httplib2.Http: our session with one user's access token."""
+    """Looks like an httplib2.Http to Google's client; sends by our session with one user's access token."""
 
     def __init__(self, session: requests.Session, access: Access, remaining: Callable[[], float]) -> None:
         self.remaining = remaining
@@ -189,12 +192,12 @@ class _Transport:
         headers: dict[str, str] | None = None,
         **_: object,
     ) -> tuple[httplib2.Response, bytes]:
-        """The whole answer, as httplib2 gives it. Raises what requests raises, Retry and Bury."""
+        """The whole answer in httplib2's form. Raises what requests raises, Retry and Bury."""
         with closing(self.send(uri, method, body, headers or {})) as response:
             return _as_httplib2(response), _read(response)
 
     def send(self, uri: str, method: str, body: bytes | str | None, headers: dict[str, str]) -> requests.Response:
-        """The answer with its body unread. A refused access token is renewed once."""
+        """The answer with its body unread. Renews a refused access token once."""
         response = self._send(uri, method, body, headers)
         if response.status_code != 401:
             return response
@@ -215,7 +218,7 @@ class _Transport:
         )
 
     def _timeout(self) -> Timeout:
-        # 0 would be refused by the library; the deadline itself ends an attempt that has no time left.
+        # the library refuses 0; an attempt without time left is ended by the deadline itself
         left = max(self.remaining(), 0.1)
         return min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
 
@@ -232,17 +235,17 @@ def _typed(doing: str) -> Iterator[None]:
     try:
         yield
     except LIBRARY_ERRORS as error:
-        # from None: evidence keeps tracebacks, and the libraries' texts quote what the other side said.
+        # from None: evidence contains tracebacks, and the libraries' messages quote the server.
         raise verdict(error, doing) from None
 
 
 def _session() -> requests.Session:
     session = requests.Session()
-    # No redirect is followed, not even by the token request: it carries the client's secret.
+    # Redirects are not followed; the token request carries the client's secret.
     session.max_redirects = 0
-    # One user's cookies are not another's.
+    # Cookies must not pass from one user to another.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    # Any auth at all keeps requests from replacing our Authorization header with one out of ~/.netrc.
+    # With any auth set, requests does not replace our Authorization header by one from ~/.netrc.
     session.auth = lambda request: request
     transport.mount(session)
     return session
@@ -260,7 +263,7 @@ def _as_httplib2(response: requests.Response) -> httplib2.Response:
 
 
 def _read(response: requests.Response) -> bytes:
-    """The body, cut at MAX_ANSWER: JSON that is cut is no JSON any more."""
+    """The body, cut at MAX_ANSWER; cut JSON is then refused as invalid."""
     body = bytearray()
     for piece in response.iter_content(CHUNK):
         body += piece

@@ -1,8 +1,8 @@
 """Users' consents on disk: one encrypted file for each user.
 
-A file's name is the SHA-256 of the user id, so that no id from outside becomes part of a path. What is in it is
-encrypted with Fernet; while keys are rotated there are several, the first encrypts. Files are replaced as a whole, so
-readers need no lock; writers hold one, because two processes may learn different things about one user at once.
+A file's name is the SHA-256 of the user id, so that no id from outside becomes part of a path. Its content is encrypted
+with Fernet. While keys are rotated there are several, and the first one encrypts. Files are replaced as a whole, so
+readers need no lock. Writers hold one, because two processes may learn different things about a user at the same time.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from glassq.errors import CredentialsError, SettingsError, UserRevoked, UserUnknown
+from glassq.files import sync_directory, write_durably
 from glassq.glass.google_files import read_authorized_user as read_authorized_user  # where programs look for it
 from glassq.glass.names import shown
 
@@ -32,7 +33,7 @@ _FILE = re.compile(r"[0-9a-f]{64}")
 
 
 class StoredCredentials(msgspec.Struct, frozen=True, kw_only=True):
-    """One user's consent. `updated` is when it was last changed (UTC)."""
+    """One user's consent. `updated` is the time of its last change (UTC)."""
 
     user: str
     refresh_token: str
@@ -52,14 +53,14 @@ class Listing(NamedTuple):
 
 
 class CredentialStore:
-    """The consents in `directory`; `keys` are Fernet keys, of which the first encrypts and every one decrypts.
+    """The consents in `directory`. `keys` are Fernet keys: the first one encrypts, every one decrypts.
 
-    The directory is made (mode 0700) when the first user is added. Every method raises CredentialsError where the
-    file system refuses; the cause is then the OSError.
+    The directory is made (mode 0700) when the first user is added. Every method raises CredentialsError if the file
+    system refuses; its cause is then the OSError.
     """
 
     def __init__(self, directory: str | Path, keys: Sequence[str]) -> None:
-        """Raises CredentialsError where a key is none."""
+        """Raises CredentialsError for a malformed key."""
         self._directory = Path(directory)
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
@@ -68,7 +69,7 @@ class CredentialStore:
 
     @classmethod
     def open(cls, settings: Settings) -> CredentialStore:
-        """The store that the settings name. Raises SettingsError where the key file cannot be used."""
+        """The store that the settings name. Raises SettingsError if the key file cannot be used."""
         keys = settings.secret("glass.credentials_key_file")
         try:
             return cls(settings.glass.credentials, keys)
@@ -77,7 +78,7 @@ class CredentialStore:
             raise SettingsError(f'{settings.file}: [glass] credentials_key_file = "{file}": {error}') from None
 
     def add(self, user: str, refresh_token: str, scopes: Sequence[str] = ()) -> StoredCredentials:
-        """Stores a fresh consent, in place of any older one, even a damaged one."""
+        """Stores a fresh consent. It replaces any older one, also a damaged one."""
         if not user or not refresh_token:
             raise CredentialsError("a user id and a refresh token must not be empty")
         if not (user.isprintable() and refresh_token.isprintable()):
@@ -97,11 +98,11 @@ class CredentialStore:
         if stored is None:
             raise UserUnknown(f"there are no credentials for user {shown(user)}: add them with glassq users add")
         if stored.state == "revoked":
-            raise UserRevoked(f"user {shown(user)} took the consent back: a new one is needed (glassq users add)")
+            raise UserRevoked(f"user {shown(user)} has revoked the consent: a new one is needed (glassq users add)")
         return stored
 
     def list(self) -> Listing:
-        """Every user, revoked ones too. A damaged file does not hide the others."""
+        """All users, including revoked ones. A damaged file does not hide the others."""
         users: list[StoredCredentials] = []
         damaged: list[CredentialsError] = []
         try:
@@ -117,10 +118,10 @@ class CredentialStore:
                 damaged.append(error)
             else:
                 users += [stored] if stored else []
-        return Listing(sorted(users, key=lambda each: each.user), damaged)
+        return Listing(sorted(users, key=lambda stored: stored.user), damaged)
 
     def remove(self, user: str) -> bool:
-        """Forgets the user; False where nothing was stored. A damaged file is removed as well."""
+        """Removes the user; returns False if nothing was stored. A damaged file is removed as well."""
         if not self._directory.is_dir():
             return False
         with self._locked():
@@ -128,18 +129,18 @@ class CredentialStore:
                 self._path(user).unlink()
             except FileNotFoundError:
                 return False
-            self._sync()
+            sync_directory(self._directory)
         return True
 
     def mark_revoked(self, user: str, refresh_token: str) -> bool:
-        """Marks the user's consent as taken back, if `refresh_token` is still the stored one.
+        """Marks the user's consent as revoked, if `refresh_token` is still the stored one.
 
-        False where it is not: there is a fresh consent meanwhile, or none at all.
+        Returns False if it is not: there is a fresh consent meanwhile, or none at all.
         """
         return self._replace(user, refresh_token, state="revoked")
 
     def rotate(self, user: str, old: str, new: str) -> bool:
-        """Stores the refresh token `new`, if `old` is still the stored one; False where it is not."""
+        """Stores the refresh token `new`, if `old` is still the stored one; else returns False."""
         return self._replace(user, old, refresh_token=new)
 
     def _replace(self, user: str, expected: str, **changes: str) -> bool:
@@ -177,26 +178,14 @@ class CredentialStore:
             raise CredentialsError(f"{path}{whose}: holds no credentials: add the user again") from None
 
     def _write(self, stored: StoredCredentials) -> None:
-        # One name is enough under the lock, and what a killed process left behind is overwritten.
-        fresh = self._directory / ".new"
+        # Only the holder of the lock uses this name. A file that is there was left by a process that was killed.
+        aside = self._directory / ".new"
         try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(self._fernet.encrypt(msgspec.json.encode(stored)))
-                file.flush()
-                os.fsync(descriptor)
-            fresh.rename(self._path(stored.user))
-            self._sync()
+            aside.unlink(missing_ok=True)
+            data = self._fernet.encrypt(msgspec.json.encode(stored))
+            write_durably(self._path(stored.user), data, aside=aside)
         except OSError as error:
             raise CredentialsError(f"{self._path(stored.user)}: cannot be written: {error.strerror}") from error
-
-    def _sync(self) -> None:
-        """Makes a rename or removal durable."""
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

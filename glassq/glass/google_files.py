@@ -1,9 +1,9 @@
-"""The JSON files that Google's tools write: a user's consent, and an OAuth client's id and secret.
+"""Reads the JSON files that Google's tools write: a user's consent, and an OAuth client's id and secret.
 
 Consents are written by google-auth (`Credentials.to_json()`, a quickstart's token.json), by gcloud
-(application_default_credentials.json) and by oauth2client's Storage: one JSON object with the same key names, of which
-only gcloud's has a type. Clients are what the Google API console has to download (client_secrets.json).
-No message holds a secret: of a file that is no JSON, only the names of known keys are shown.
+(application_default_credentials.json) and by oauth2client's Storage: one JSON object with the same key names; only
+gcloud's has a type. Clients are downloaded from the Google API console (client_secrets.json).
+No message contains a secret: for a file that is not JSON, it shows only the names of known keys.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from glassq.edited import read_text, trimmed
 from glassq.errors import CredentialsError, UnreadableText
-from glassq.files import read_text, trimmed
 from glassq.mask import MASK
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from glassq.settings import Settings
 
-# What a consent must allow: timeline methods take either (the API's discovery document).
+# Scopes of which a consent must include one: timeline methods accept either (the API's discovery document).
 GLASS_SCOPES = (
     "https://www.googleapis.com/auth/glass.timeline",
     "https://www.googleapis.com/auth/glass.location",
@@ -47,14 +47,14 @@ class AuthorizedUser(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lacks_glass(self) -> bool:
-        """Whether the file says what was consented to, and that is nothing of Glass."""
+        """Whether the file lists scopes, and none of them is for Glass."""
         return bool(self.scopes) and not set(self.scopes) & set(GLASS_SCOPES)
 
 
 def read_authorized_user(source: str | Path) -> AuthorizedUser:
     """The user's consent in `source`: a file's path, or the JSON itself (it starts with "{").
 
-    Raises CredentialsError with file, key and what is expected, and never with a value.
+    Raises CredentialsError, which names the file, the key and what is expected, but never a value.
     """
     if isinstance(source, str) and source.lstrip().startswith("{"):
         name, text = "authorized_user JSON", source
@@ -73,9 +73,9 @@ def read_authorized_user(source: str | Path) -> AuthorizedUser:
 
 
 def client_secret(settings: Settings) -> str:
-    """The OAuth client's secret: the first line of its file, or what client_secrets.json has, if that was put there.
+    """The OAuth client's secret: the first line of its file, or the secret in it, if the file is a client_secrets.json.
 
-    Raises SettingsError, also where client_secrets.json is that of another client.
+    Raises SettingsError, also if the client_secrets.json is that of another client.
     """
     text = settings.secret_text(CLIENT_SECRET_KEY)
     if not text.lstrip().startswith("{"):
@@ -87,7 +87,7 @@ def client_secret(settings: Settings) -> str:
 
 
 def _secret_of(fields: dict[str, Any], ours: str) -> str:
-    """The secret in client_secrets.json. Raises ValueError where it is another file, or of another client than ours."""
+    """The secret in client_secrets.json. Raises ValueError for another kind of file, or another client than ours."""
     if "type" in fields or "refresh_token" in fields:
         expected = "expected the OAuth client's secret on a line of its own, or its client_secrets.json"
         raise ValueError(f"is {_kind(fields)}: {expected}")
@@ -99,7 +99,7 @@ def _secret_of(fields: dict[str, Any], ours: str) -> str:
 
 
 def _check_consent(fields: dict[str, Any]) -> None:
-    """Raises ValueError where the file is not a consent that can be used."""
+    """Raises ValueError if the file is not a usable consent."""
     if _wrapped(fields):
         raise ValueError(f"is {_kind(fields)}: expected a user's consent, with a refresh_token in it")
     if fields.get("type", "authorized_user") != "authorized_user":
@@ -107,7 +107,7 @@ def _check_consent(fields: dict[str, Any]) -> None:
         raise ValueError(f'key "type": {expected}; this is {_kind(fields)}')
     # oauth2client marks a consent that Google refused
     if fields.get("invalid") is True:
-        raise ValueError('key "invalid" is true: the user took this consent back: ask for a new one')
+        raise ValueError('key "invalid" is true: the user has revoked this consent: ask for a new one')
 
 
 def _authorized_user(fields: dict[str, Any]) -> AuthorizedUser:
@@ -122,7 +122,7 @@ def _authorized_user(fields: dict[str, Any]) -> AuthorizedUser:
 
 
 def _text(fields: dict[str, Any], key: str) -> str:
-    """A text without the spaces around it. Raises ValueError where it is missing, empty, or not printable."""
+    """A text without the spaces around it. Raises ValueError if it is missing, empty, or not printable."""
     value = fields.get(key)
     if not isinstance(value, str) or not trimmed(value):
         missing = "" if key in fields else ", and there is no such key"
@@ -134,7 +134,7 @@ def _text(fields: dict[str, Any], key: str) -> str:
 
 
 def _kind(fields: dict[str, Any]) -> str:
-    """What the file is, where it is known."""
+    """What kind of file it is, in words."""
     if _wrapped(fields):
         return "the OAuth client's own file (client_secrets.json)"
     if fields.get("type") == "service_account":
@@ -143,7 +143,7 @@ def _kind(fields: dict[str, Any]) -> str:
 
 
 def _wrapped(fields: dict[str, Any]) -> dict[str, Any] | None:
-    """What client_secrets.json has within "installed" or "web"."""
+    """The object under "installed" or "web" in client_secrets.json."""
     return next((found for kind in ("installed", "web") if isinstance(found := fields.get(kind), dict)), None)
 
 
@@ -154,11 +154,11 @@ def _json_object(text: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         line = text.split("\n")[error.lineno - 1]
         shown = ", ".join(f'"{key}": ***' for key in _KEYS.findall(line)) or MASK
-        # json's words go on with the place, which stands before them here
+        # json's message ends with the position, which our message has at its start
         why = (error.msg[:1].lower() + error.msg[1:]).removesuffix(" at")
         raise ValueError(f"line {error.lineno}, column {error.colno}: is not JSON: {why}: {shown}") from None
     except RecursionError:
-        raise ValueError("expected a JSON object, and this one is nested too deep") from None
+        raise ValueError("expected a JSON object, and this one is nested too deeply") from None
     if not isinstance(fields, dict):
         raise ValueError("expected a JSON object")
     return fields

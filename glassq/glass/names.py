@@ -1,15 +1,15 @@
-"""What a stored photo is called, and what kind of content it is.
+"""Names and content types of stored photos.
 
     ugi-<user>-<item>.<ext>               the first, or only, attachment of a timeline item
-    ugi-<user>-<item>-<attachment>.<ext>  every other one
+    ugi-<user>-<item>-<attachment>.<ext>  every other attachment
 
-The name is the idempotency key: it is known before anything is downloaded, and no two attachments share one.
-That holds because each part has its own alphabet. The user part has no "-" or "." (both are percent-encoded), so it
-ends at the first "-". An item id has "-" but never "%". The attachment part always has a "%" and never a "-", so what
-follows the last "-" is an attachment exactly when it has a "%".
+The name is the idempotency key: it is known before the download, and no two attachments share one. They differ because
+each part has its own alphabet. The user part has no "-" or "." (both are percent-encoded), so it ends at the first "-".
+An item id may have "-" but never "%". The attachment part always has a "%" and never a "-", so the text after the last
+"-" is an attachment exactly if it has a "%".
 
-A name longer than MAX_NAME has its user and attachment parts shortened to MAX_PART: their beginning, "%%" and a hash of
-the whole part. Percent-encoding never makes "%%", so a shortened part equals no other part.
+If a name would be longer than MAX_NAME, its user and attachment parts are shortened to MAX_PART: their beginning, "%%"
+and a hash of the whole part. Percent-encoding never produces "%%", so a shortened part equals no other part.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import re
 
 from glassq.errors import Bury
 
-# The longest file name that common file systems take, in bytes. Object stores take more.
+# Maximum length of a file name in common file systems, in bytes. Object stores allow more.
 MAX_NAME = 255
-# In a name that would be longer, the user's and the attachment's part get so many bytes each: both fit beside the
-# longest item id (128 bytes). 128 bits of the hash are in it, so two parts with one hash will not be met.
+# Maximum length of the user's and the attachment's part in a shortened name, in bytes: both fit beside the longest item
+# id (128 bytes). It contains 128 bits of the hash, so a collision is practically impossible.
 MAX_PART = 56
 _HASH = 32
-# So many first bytes tell every kind below.
+# Number of first bytes that identify every kind of content below.
 HEAD = 32
 
 _ITEM = re.compile(r"[A-Za-z0-9_-]{1,128}")
-# Real ones look like "ps:5938166036004083986"; "." and ".." would climb up in a URL's path.
+# Real ids look like "ps:5938166036004083986"; "." and ".." would be path segments in a URL.
 _ATTACHMENT = re.compile(r"(?!\.{1,2}$)[\x21-\x7e]{1,256}")
 _NAME = re.compile(
     r"ugi-(?P<user>[A-Za-z0-9_%]+)-(?P<item>[A-Za-z0-9_-]+?)(?:-(?P<attachment>[A-Za-z0-9_]*%[A-Za-z0-9_%]*))?\.[a-z0-9]+"
 )
 _PLAIN = re.compile(r"[\w.@+:-]{1,128}", re.ASCII)
 
-# Content types that are stored as what they are, with their extension.
+# Content types that are stored under their own type, and their extensions.
 _EXTENSIONS = {
     "image/jpeg": "jpg",
     "image/png": "png",
@@ -60,19 +60,19 @@ UNKNOWN = "application/octet-stream"
 # Its body is the URL of a live stream, not media.
 STREAM = "video/vnd.google-glass.stream-url"
 
-# ISO base media files that are no MP4 videos: still pictures, sound only, QuickTime (major brands, ISO/IEC 14496-12).
+# Major brands of ISO base media files that are not MP4 videos: still images, audio, QuickTime (ISO/IEC 14496-12).
 _OTHER_BRANDS = {b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"M4A ", b"M4B ", b"qt  "}
 
 
 def check_item(item: str) -> str:
-    """The item id, if it is one: 1 to 128 of A-Z a-z 0-9 _ and -. Raises Bury."""
+    """The item id, if it is valid: 1 to 128 of A-Z a-z 0-9 _ and -. Raises Bury."""
     if not _ITEM.fullmatch(item):
         raise Bury(f"timeline item {shown(item)}: expected an id of 1 to 128 of A-Z a-z 0-9 _ -")
     return item
 
 
 def check_attachment(attachment: object, item: str) -> str:
-    """The attachment id, if it is one: 1 to 256 printable ASCII characters, not "." or "..". Raises Bury."""
+    """The attachment id, if it is valid: 1 to 256 printable ASCII characters, not "." or "..". Raises Bury."""
     if not isinstance(attachment, str) or not _ATTACHMENT.fullmatch(attachment):
         raise Bury(f"timeline item {item}: attachment {shown(str(attachment))}: expected an id in printable ASCII")
     return attachment
@@ -81,8 +81,8 @@ def check_attachment(attachment: object, item: str) -> str:
 def object_name(user: str, item: str, attachment: str | None, content_type: str) -> str:
     """The name of an attachment's object; `attachment` is None for an item's first (or only) one.
 
-    `content_type` is the declared one; it decides the extension. The name has at most MAX_NAME bytes. Raises Bury where
-    an id is none.
+    `content_type` is the declared one; it decides the extension. The name has at most MAX_NAME bytes. Raises Bury if an
+    id is invalid.
     """
     if not user or attachment == "":
         raise Bury(f"timeline item {shown(item)}: an object name needs a user and an attachment that are not empty")
@@ -92,9 +92,9 @@ def object_name(user: str, item: str, attachment: str | None, content_type: str)
 
 
 def prefix(user: str, item: str) -> str:
-    """What the names of an item's objects start with. Others may, too: `belongs` decides."""
+    """The prefix of the names of an item's objects. Other items may share it: `belongs` decides."""
     who = _quote(user)
-    # some names of a user whose part can be shortened have it whole, some do not
+    # if the user's part is long, some names have it shortened and some do not
     return f"ugi-{who}-{item}" if len(who) <= MAX_PART else f"ugi-{_head(who)}"
 
 
@@ -106,21 +106,21 @@ def belongs(name: str, user: str, item: str) -> bool:
 
 
 def canonical(content_type: object) -> str:
-    """A Content-Type without parameters, in lower case, under its usual name; "" where there is none."""
+    """A Content-Type without parameters, in lower case, by its usual name; "" if there is none."""
     text = content_type.partition(";")[0].strip().lower() if isinstance(content_type, str) else ""
     return _ALIASES.get(text, text)
 
 
 def extension(content_type: str) -> str:
-    """The extension for a declared content type: "bin" for all that is not on the list."""
+    """The extension for a declared content type; "bin" for a type that is not in the list."""
     return _EXTENSIONS.get(canonical(content_type), "bin")
 
 
 def stored_type(declared: str, head: bytes) -> str:
-    """The content type to store something under: what its first bytes (HEAD of them) say, if it is on the list.
+    """The content type to store: the type that the first bytes (HEAD of them) show, if it is in the list.
 
-    Where they contradict the declared type nobody should trust either: application/octet-stream. The object's name
-    was made from the declared type before a byte was seen, and stays.
+    If they contradict the declared type, neither can be trusted: application/octet-stream. The object's name was made
+    from the declared type before the first byte came, and stays.
     """
     declared, found = canonical(declared), sniff(head)
     return found if found and declared in (found, UNKNOWN, "") else UNKNOWN
@@ -146,15 +146,15 @@ def _sniff_audio(head: bytes) -> str | None:
         return "audio/mpeg"
     if len(head) < 2 or head[0] != 0xFF:
         return None
-    # A frame begins with 11 or 12 ones; the layer (0x06) is 0 in ADTS (AAC) and 1 in MP3 ("layer III"). Any other
-    # is nobody's today, and would take a UTF-16 byte order mark (FF FE) for sound.
+    # A frame begins with 11 or 12 ones; the layer (0x06) is 0 in ADTS (AAC) and 1 in MP3 ("layer III"). Other layers
+    # are not in use, and would match a UTF-16 byte order mark (FF FE).
     if head[1] & 0xF6 == 0xF0:
         return "audio/aac"
     return "audio/mpeg" if head[1] & 0xE6 == 0xE2 else None
 
 
 def shown(text: str) -> str:
-    """An id from outside, fit to be read by an operator: bounded, and quoted where it has anything unusual."""
+    """An id from outside in a form for operators: limited in length, and quoted if it has unusual characters."""
     if _PLAIN.fullmatch(text):
         return text
     return repr(text if len(text) <= 64 else f"{text[:64]}...")
@@ -165,7 +165,7 @@ def _joined(user: str, item: str, attachment: str, ending: str) -> str:
 
 
 def _bounded(part: str) -> str:
-    """A quoted part in at most MAX_PART bytes."""
+    """The quoted part, shortened to MAX_PART bytes if it is longer."""
     if len(part) <= MAX_PART:
         return part
     return f"{_head(part)}%%{hashlib.sha256(part.encode('ascii')).hexdigest()[:_HASH]}"
@@ -181,6 +181,6 @@ def _quote(text: str) -> str:
 
 
 def _quote_marked(text: str) -> str:
-    """Quoted so that there is at least one "%"."""
+    """Quotes it so that there is at least one "%"."""
     quoted = _quote(text)
     return quoted if "%" in quoted else f"%{ord(quoted[0]):02X}{quoted[1:]}"

@@ -5,8 +5,8 @@
     collection = "timeline"
     handler = "glassq.glass.photos:store"
 
-It runs at least once for a ping, so it looks first: an object's name is known before its content, and one that is
-there is not downloaded again. Running it twice, even at the same time, stores each photo once.
+It is idempotent, because it runs at least once for a ping: an object's name is known before its content, and an object
+that exists is not downloaded again. Running it twice, even at the same time, stores each photo once.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ import msgspec
 
 from glassq.errors import Bury, Drop, Retry
 from glassq.glass import names
-from glassq.glass.api import Mirror
+from glassq.glass.api import MirrorApi
 from glassq.glass.credentials import CredentialStore
 from glassq.glass.storage import open_storage
-from glassq.routes import needs
+from glassq.routes import requires
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from glassq.delivery import Delivery
     from glassq.glass.api import Account
-    from glassq.glass.storage import Storage, Stored
+    from glassq.glass.storage import PhotoStorage, Stored
     from glassq.routes import Context
     from glassq.settings import Settings
 
-# A photo that Glass still uploads is asked for again after [glass] processing_delay, then twice as long each time,
-# up to 10 min.
+# Maximum delay before the next look at a photo that Glass is still uploading, in seconds. The first delay is [glass]
+# processing_delay, and it doubles each time.
 MAX_WAIT = 600.0
 
 
 class Action(msgspec.Struct, frozen=True):
-    """What the user did. Types that are not known are ignored, as the API's guide asks."""
+    """A user's action. Unknown types are ignored, as the API's guide asks."""
 
     type: str | None = None
 
 
 class Ping(msgspec.Struct, frozen=True, rename="camel"):
-    """What is read of a ping; it may have more."""
+    """The fields of a ping that are read; it may have more."""
 
     collection: str
     item_id: str = ""
@@ -54,23 +54,23 @@ class Ping(msgspec.Struct, frozen=True, rename="camel"):
     user_actions: list[Action] | None = None
 
     def has(self, action: str) -> bool:
-        """Whether the user did this."""
-        return any(each.type == action for each in self.user_actions or ())
+        """Whether the user took this action."""
+        return any(taken.type == action for taken in self.user_actions or ())
 
 
 @dataclass(frozen=True, slots=True)
-class Glass:
-    """What handling Glass pings takes; one per process (`context.once(Glass.open)`)."""
+class GlassServices:
+    """What a handler of Glass pings needs; one per process (`context.resource(GlassServices.open)`)."""
 
     credentials: CredentialStore
-    mirror: Mirror
-    storage: Storage
+    mirror: MirrorApi
+    storage: PhotoStorage
 
     @classmethod
-    def open(cls, settings: Settings) -> Glass:
-        """All of it, as the settings say. Raises SettingsError."""
+    def open(cls, settings: Settings) -> GlassServices:
+        """Opens all of it by the settings. Raises SettingsError."""
         store = CredentialStore.open(settings)
-        return cls(store, Mirror(settings, store), open_storage(settings.storage.url))
+        return cls(store, MirrorApi(settings, store), open_storage(settings.storage.url))
 
     def close(self) -> None:
         """Closes every connection."""
@@ -78,9 +78,13 @@ class Glass:
         self.storage.close()
 
 
+# The old name, for programs that use it; to be removed after one release.
+Glass = GlassServices
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An attachment to be stored: its id, the object's name, the declared content type, whether Glass is done."""
+    """An attachment to store: its id, the object's name, its declared content type, and whether it is complete."""
 
     id: str
     name: str
@@ -88,20 +92,20 @@ class Photo:
     ready: bool
 
 
-@needs(Glass.open)
+@requires(GlassServices.open)
 def store(delivery: Delivery, context: Context) -> dict[str, Any]:
-    """Stores what the user shared; the result is {"urls": [...], "bytes": in all}.
+    """Stores what the user shared; the result is {"urls": [...], "bytes": total}.
 
-    For a deletion, with on_delete = "delete", the result is {"deleted": [names]}. Raises Drop where there is nothing
-    to do, Retry and Bury as glass/verdicts.py and glass/storage decide.
+    For a deletion, with on_delete = "delete", the result is {"deleted": [names]}. Raises Drop if there is nothing to
+    do, and Retry or Bury as glass/verdicts.py and glass/storage decide.
     """
     ping = _parse(delivery.body)
     if ping.collection != "timeline":
         raise Drop(f"collection {names.shown(ping.collection)}: only timeline items have photos")
     item, user = names.check_item(ping.item_id), ping.user_token
     if not user:
-        raise Bury(f"timeline item {item}: the ping has no userToken, so whose it is cannot be known")
-    # SHARE is documented as UPDATE and comes as INSERT: what the user did decides, not the operation.
+        raise Bury(f"timeline item {item}: the ping has no userToken, so its user is unknown")
+    # SHARE is documented as UPDATE and comes as INSERT, so the user's action decides and not the operation.
     if ping.has("SHARE") or (not ping.user_actions and ping.operation != "DELETE"):
         return _store_item(user, item, delivery, context)
     if ping.has("DELETE") or ping.operation == "DELETE":
@@ -117,7 +121,7 @@ def _parse(body: bytes) -> Ping:
 
 
 def _store_item(user: str, item: str, delivery: Delivery, context: Context) -> dict[str, Any]:
-    glass = context.once(Glass.open)
+    glass = context.resource(GlassServices.open)
     account = glass.mirror.account(user, context.remaining)
     whose = f"timeline item {item} of user {names.shown(user)}"
     stored: list[Stored] = []
@@ -137,11 +141,11 @@ def _store_item(user: str, item: str, delivery: Delivery, context: Context) -> d
         raise _not_ready(whose, waiting, delivery, context)
     if not stored:
         raise Drop(f"{whose}: no attachments to store")
-    return {"urls": [each.url for each in stored], "bytes": sum(each.size for each in stored)}
+    return {"urls": [photo.url for photo in stored], "bytes": sum(photo.size for photo in stored)}
 
 
 def _photos(user: str, item: str, answer: dict[str, Any]) -> Iterator[Photo]:
-    """The attachments of an item that can be stored. The first gets the short name, whether it is ready or not."""
+    """The attachments of an item that can be stored. The first one gets the short name, also if it is not ready."""
     first = True
     listed = answer.get("attachments")
     for attachment in listed if isinstance(listed, list) else ():
@@ -155,13 +159,13 @@ def _photos(user: str, item: str, answer: dict[str, Any]) -> Iterator[Photo]:
         ready = not attachment.get("isProcessingContent")
         yield Photo(attachment_id, name, content_type, ready)
         if not (ready or content_type):
-            # It may turn out to be a stream: until its type is known, nobody knows who comes first after it.
+            # It may turn out to be a stream. Until its type is known, the first attachment after it is unknown, too.
             return
         first = False
 
 
 def _download(
-    photo: Photo, item: str, account: Account, storage: Storage, delivery: Delivery, context: Context
+    photo: Photo, item: str, account: Account, storage: PhotoStorage, delivery: Delivery, context: Context
 ) -> Stored:
     settings = context.settings
     with account.media(item, photo.id, settings.glass.max_attachment) as pieces:
@@ -176,7 +180,7 @@ def _download(
 
 
 def _peek(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, enough to tell what it is, and all of it."""
+    """The first bytes, which show the kind of content, and an iterator over all of it."""
     head = b""
     while len(head) < names.HEAD:
         piece = next(pieces, None)
@@ -189,10 +193,10 @@ def _peek(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
 def _not_ready(whose: str, waiting: list[str], delivery: Delivery, context: Context) -> Retry | Bury:
     reason = f"{whose}: Glass still processes attachment {', '.join(waiting)}"
     patience = context.settings.glass.processing_patience
-    # whoever kicks a delivery that was buried for this wants it to wait once more
+    # after a kick the delivery shall wait once more
     if delivery.age() > patience and (delivery.waits or delivery.attempt == 1):
         return Bury(f"{reason}, for more than {patience} ([glass] processing_patience)")
-    # The exponent is bounded: waiting can go on for months, and 2.0 ** 1024 is no float any more.
+    # The exponent is bounded: a delivery can wait for months, and 2.0 ** 1024 overflows.
     delay = context.settings.glass.processing_delay * 2 ** min(delivery.waits, 16)
     return Retry(reason, delay=min(delay, MAX_WAIT), counts=False)
 
@@ -200,6 +204,6 @@ def _not_ready(whose: str, waiting: list[str], delivery: Delivery, context: Cont
 def _delete_item(user: str, item: str, context: Context) -> dict[str, Any]:
     if context.settings.glass.on_delete == "keep":
         raise Drop(f"timeline item {item} of user {names.shown(user)}: deleted on Glass; kept")
-    storage = context.once(Glass.open).storage
+    storage = context.resource(GlassServices.open).storage
     mine = [name for name in storage.names(names.prefix(user, item)) if names.belongs(name, user, item)]
     return {"deleted": [name for name in mine if storage.delete(name)]}

@@ -1,11 +1,11 @@
-"""Asks Google to send pings: `glassq subscribe`."""
+"""Subscriptions: asks Google to send pings (`glassq subscribe`)."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from glassq.glass.api import Mirror
+from glassq.glass.api import MirrorApi
 from glassq.glass.credentials import CredentialStore
 from glassq.values import HttpUrl
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COLLECTIONS = ("timeline", "locations", "settings")
 OPERATIONS = ("INSERT", "UPDATE", "DELETE", "MENU_ACTION")
-# What is given back of the API's answer: all but the verifyToken.
+# The fields of the API's answer that are returned: all but the verifyToken.
 _SHOWN = ("id", "collection", "operation", "callbackUrl", "userToken", "updated")
 
 
@@ -28,11 +28,11 @@ def subscribe(
     verify_token: str | None,
     operations: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Creates a subscription for `user` and returns what the API made of it, without the verifyToken.
+    """Creates a subscription for `user` and returns the API's answer without the verifyToken.
 
     `callback` must be https (plain http only to loopback, for a simulated Glass). No `operations` means all of them.
-    The user id is the subscription's userToken: by it the handler finds the credentials of a ping.
-    Raises ValueError for an argument that cannot be, SettingsError, Retry, or Bury.
+    The subscription's userToken is the user id: with it the handler finds a ping's credentials.
+    Raises ValueError for a wrong argument, SettingsError, Retry, or Bury.
     """
     if collection not in COLLECTIONS:
         raise ValueError(f'collection "{collection}": expected one of {", ".join(COLLECTIONS)}')
@@ -46,6 +46,6 @@ def subscribe(
     body = {"collection": collection, "callbackUrl": url, "userToken": user, "operation": list(operations)}
     if verify_token:
         body["verifyToken"] = verify_token
-    with closing(Mirror(settings, CredentialStore.open(settings))) as mirror:
+    with closing(MirrorApi(settings, CredentialStore.open(settings))) as mirror:
         made = mirror.account(user).subscribe(body)
     return {name: made[name] for name in _SHOWN if name in made}

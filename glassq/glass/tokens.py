@@ -1,6 +1,6 @@
-"""Access tokens: made out of users' stored consents, kept in memory, never written anywhere.
+"""Access tokens: made from users' stored consents, kept in memory, never written anywhere.
 
-What Google says about a consent is brought back to the store here: a new refresh token, or that it was taken back.
+This module also stores what Google says about a consent: a new refresh token, or that the user has revoked it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from google.oauth2.credentials import Credentials
 from glassq.errors import CredentialsError, Retry
 from glassq.glass.google_files import client_secret
 from glassq.glass.names import shown
-from glassq.glass.verdicts import invalid_grant, retry_after, verdict
+from glassq.glass.verdicts import invalid_grant, verdict
+from glassq.headers import retry_delay
 
 if TYPE_CHECKING:
     import requests
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from glassq.glass.credentials import CredentialStore
     from glassq.settings import Settings
 
-# Users whose access tokens one process remembers: about 2 KiB each.
+# Maximum number of users whose access tokens one process caches: about 2 KiB each.
 MAX_USERS = 256
-# Anything else is no token, and could not be sent in a header (RFC 6750, 2.1, and a little wider).
+# Other texts are not tokens and cannot be sent in a header (RFC 6750, 2.1, and a little wider).
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 # Seconds to connect, and to wait for each piece of an answer.
@@ -35,10 +36,10 @@ Timeout = tuple[float, float]
 
 
 class Tokens:
-    """Gives out users' access tokens. One per process; `session` carries the requests to the token endpoint."""
+    """Provides users' access tokens. One per process; `session` carries the requests to the token endpoint."""
 
     def __init__(self, settings: Settings, store: CredentialStore, session: requests.Session) -> None:
-        """Raises SettingsError where the client's secret cannot be read."""
+        """Raises SettingsError if the client's secret cannot be read."""
         self._store = store
         self._request = Request(session)
         self._credentials = partial(
@@ -51,7 +52,7 @@ class Tokens:
         self._kept: OrderedDict[str, Access] = OrderedDict()
 
     def access(self, user: str) -> Access:
-        """The user's access, the same one as long as the stored refresh token stays.
+        """The user's access; the same object as long as the stored refresh token does not change.
 
         Raises UserUnknown, UserRevoked or CredentialsError.
         """
@@ -67,7 +68,7 @@ class Tokens:
 
 
 class Access:
-    """One user's access token and how to get a new one. `refresh_token` is the one in the store."""
+    """One user's access token, and how to get a new one. `refresh_token` is the stored one."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Access:
         self._store = store
         self._request = request
         self._make = credentials
-        # Google may hand out a new refresh token; until it is stored, the one in the store is an older one.
+        # Google may issue a new refresh token. Until it is stored, the store has the older one.
         self._latest = refresh_token
         self._current: Credentials | None = None
 
@@ -95,17 +96,16 @@ class Access:
         return f"Bearer {self._current.token}"
 
     def renew(self, timeout: Timeout) -> None:
-        """Gets a new access token, whether or not there is one.
+        """Gets a new access token, also if there is one.
 
-        A consent that was taken back is marked as revoked in the store, unless a fresh one is there already.
-        Raises Retry or Bury.
+        A revoked consent is marked as such in the store, unless a fresh one is there already. Raises Retry or Bury.
         """
         fresh = self._make(refresh_token=self._latest)
         try:
             fresh.refresh(partial(self._ask, timeout=timeout))  # type: ignore[no-untyped-call]
-        # An endpoint that answers JSON of another shape makes google-auth stumble with any exception at all.
+        # JSON of an unexpected shape makes google-auth raise any exception at all.
         except Exception as error:
-            # from None: the text of a RefreshError can hold the endpoint's whole answer, tokens too.
+            # from None: the text of a RefreshError may contain the endpoint's whole response, tokens included.
             raise self._refused(error) from None
         if not isinstance(fresh.token, str) or not _TOKEN.fullmatch(fresh.token):
             raise Retry(f"access token of user {shown(self.user)}: the token endpoint gives none that can be sent")
@@ -114,11 +114,11 @@ class Access:
             self._latest = fresh.refresh_token
 
     def _ask(self, *arguments: Any, **options: Any) -> Any:
-        """One request to the token endpoint. google-auth would sleep and ask again; waiting is the queue's work."""
+        """One request to the token endpoint. google-auth would sleep and try again; here the queue does the waiting."""
         response = self._request(*arguments, **options)
         if response.status in (408, 429) or response.status >= 500:
             reason = f"access token of user {shown(self.user)}: the token endpoint answers {response.status}"
-            raise Retry(reason, retry_after(response.headers.get("retry-after")))
+            raise Retry(reason, retry_delay(response.headers.get("retry-after")))
         return response
 
     def _refused(self, error: Exception) -> Verdict:

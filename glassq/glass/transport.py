@@ -1,4 +1,4 @@
-"""What carries requests to Google: a requests adapter that reads final responses, and asks this machine directly."""
+"""The transport of requests to Google: a requests adapter that skips interim responses and knows local addresses."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import requests
 
 
-class Adapter(HTTPAdapter):
-    """Skips interim responses. A proxy that the environment names is for other hosts: the simulated Glass is here."""
+class FinalResponseAdapter(HTTPAdapter):
+    """Skips interim responses. Requests to this machine (the simulated Glass) do not use the environment's proxy."""
 
     def send(
         self,
@@ -26,18 +26,18 @@ class Adapter(HTTPAdapter):
         cert: Any = None,
         proxies: Any = None,
     ) -> Any:
-        """The response to one request; `proxies` are those of the environment."""
+        """The response to one request; `proxies` are the environment's."""
         own = host.is_own(urlsplit(request.url).hostname or "")
         return super().send(request, stream, timeout, verify, cert, None if own else proxies)
 
     def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> Any:
-        """The pool of connections to a host."""
+        """The connection pool of a host."""
         pool: Any = super().get_connection_with_tls_context(*arguments, **options)
         pool.ConnectionCls = reading_final(pool.ConnectionCls)
         return pool
 
 
 def mount(session: requests.Session) -> None:
-    """Has `session` send all requests by this adapter."""
+    """Makes `session` send all requests through this adapter."""
     for scheme in ("http://", "https://"):
-        session.mount(scheme, Adapter())
+        session.mount(scheme, FinalResponseAdapter())

@@ -1,26 +1,21 @@
-"""What an error of Google's libraries means for a delivery: `verdict` decides, a table test holds it.
+"""Maps errors of Google's libraries to verdicts. `verdict` decides, and a table test checks it.
 
 The rules are Google's documented error reasons, and what was measured (a token endpoint that answers with HTML, an
-API that answers 200 with HTML). Nothing here puts a server's own text into a reason: it might hold a token.
+API that answers 200 with HTML). No reason contains a server's own text, which might hold a token.
 """
 
 from __future__ import annotations
 
 import http.client
-import math
-from typing import TYPE_CHECKING
 
 import requests
 from google.auth.exceptions import GoogleAuthError, RefreshError
 from googleapiclient.errors import HttpError
 
 from glassq.errors import Bury, CredentialsError, Drop, Retry, Verdict
-from glassq.headers import seconds
+from glassq.headers import retry_delay
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
-# What the libraries raise when the other side, or the way to it, fails. UnicodeDecodeError: an answer that is no text.
+# What the libraries raise if the server or the network fails. UnicodeDecodeError: the response is not text.
 LIBRARY_ERRORS = (
     HttpError,
     GoogleAuthError,
@@ -30,12 +25,12 @@ LIBRARY_ERRORS = (
     UnicodeDecodeError,
     CredentialsError,
 )
-# A day's quota comes back at midnight Pacific time; asking once in an hour costs little of it. In seconds.
+# Delay after a used-up quota, in seconds. A daily quota is reset at midnight Pacific time; one try an hour uses little.
 QUOTA_DELAY = 3600.0
 
 _RATE = ("ratelimitexceeded", "userratelimitexceeded")
 _QUOTA = ("dailylimitexceeded", "quotaexceeded")
-# Also said in the first minutes after the API was enabled for the project.
+# Also returned in the first minutes after the API was enabled for the project.
 _NOT_ENABLED = "accessnotconfigured"
 _SETUP = {
     "invalid_client": "the OAuth client's id or secret is wrong ([glass] client_id, client_secret_file)",
@@ -45,7 +40,7 @@ _SETUP = {
 
 
 def verdict(error: Exception, doing: str) -> Verdict:
-    """What `error` comes to; `doing` says what was tried, naming user and item ("timeline item I of user U")."""
+    """The verdict for `error`. `doing` says what was tried, with user and item ("timeline item I of user U")."""
     if isinstance(error, Verdict):
         return error
     if isinstance(error, RefreshError):
@@ -67,15 +62,9 @@ def verdict(error: Exception, doing: str) -> Verdict:
 def invalid_grant(error: BaseException | None) -> bool:
     """Whether the token endpoint says that the user's consent is gone.
 
-    Only the answer's "error" tells: `.retryable` and the text do not (google-auth 2.62).
+    Only the response's "error" shows it: `.retryable` and the text do not (google-auth 2.62).
     """
     return isinstance(error, RefreshError) and _oauth_error(error) == "invalid_grant"
-
-
-def retry_after(value: object, now: datetime | None = None) -> float | None:
-    """Seconds to wait by a Retry-After value, at least 1 and rounded up; None where it is neither number nor date."""
-    wait = seconds(value, now)
-    return None if wait is None else max(1.0, math.ceil(wait))
 
 
 def _of_token_endpoint(error: RefreshError, doing: str) -> Verdict:
@@ -96,14 +85,14 @@ def _oauth_error(error: RefreshError) -> str:
 def _of_answer(error: HttpError, doing: str) -> Verdict:
     status, reason = int(error.resp.status), _reason(error)
     said = f"{doing}: the Mirror API answers {status}" + (f" ({reason})" if reason else "")
-    wait = retry_after(error.resp.get("retry-after"))
+    wait = retry_delay(error.resp.get("retry-after"))
     if status in (404, 410):
-        # Google's own answer has a reason. One without comes from something in between, or from a wrong api_url.
+        # Google's own responses have a reason. Without one it comes from a proxy, or api_url is wrong.
         return Drop(f"gone: {said}") if reason else Retry(f"{said} without a reason", wait)
     if status == 403:
         return _of_forbidden(reason, said, wait)
     if status == 401:
-        # A fresh access token has been tried by now; whatever this is, it is not the user's consent.
+        # A fresh access token has been tried already, so the user's consent is not the cause.
         return Retry(f"{said} to a fresh access token", wait)
     if status in (408, 429) or status >= 500:
         return Retry(said, wait)
@@ -113,7 +102,7 @@ def _of_answer(error: HttpError, doing: str) -> Verdict:
 
 
 def _of_forbidden(reason: str, said: str, wait: float | None) -> Verdict:
-    # Newer answers write RATE_LIMIT_EXCEEDED for rateLimitExceeded.
+    # Newer responses write RATE_LIMIT_EXCEEDED for rateLimitExceeded.
     kind = reason.replace("_", "").lower()
     if kind in _RATE:
         return Retry(said, wait)
@@ -122,7 +111,7 @@ def _of_forbidden(reason: str, said: str, wait: float | None) -> Verdict:
     if kind == _NOT_ENABLED:
         return Retry(f"{said}: the Mirror API is not enabled for this project, or only since a moment ago", wait)
     if not reason:
-        # Google's own 403 has a reason. This one is from something in between: a proxy, a captive portal.
+        # Google's own 403 has a reason. This one comes from a proxy or a captive portal.
         return Retry(f"{said} without a reason", wait)
     return Bury(said)
 
@@ -135,7 +124,7 @@ def _reason(error: HttpError) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The system's words for it, from where the error began; else its type."""
+    """The operating system's message of the first error in the chain; else the error's type."""
     found = type(error).__name__
     link: BaseException | None = error
     while link is not None:

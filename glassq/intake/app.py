@@ -1,7 +1,7 @@
 """The WSGI app: POST /hooks/<source>, GET /healthz, /readyz and /metrics.
 
-An answer never holds anything out of the request, and a log line only what is escaped. Errors are problem+json
-(RFC 9457). A body is read only when its length is known and small.
+An answer never echoes anything of the request, and a log line only escaped text. Errors are problem+json (RFC 9457).
+A body is read only if its length is known and small.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import falcon
 
 from glassq import delivery as envelope
 from glassq.errors import PingRefused, QueueError, QueueRefused
-from glassq.intake.line_budget import LineBudget
-from glassq.intake.misses import Misses
-from glassq.intake.problem import PROBLEM_JSON, RETRY_AFTER, problem
+from glassq.http.log_limiter import LogLimiter
+from glassq.http.problem import PROBLEM_JSON, RETRY_AFTER, problem
+from glassq.intake.misses import MissLog
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from glassq.intake.metrics import Doors, Meter, Metrics
-    from glassq.intake.safekeeping import Safekeeping
+    from glassq.intake.durable_store import DurableStore
+    from glassq.intake.metrics import IntakeCounters, MetricsListenerFilter, MetricsResource
     from glassq.sources import Source
 
 log = logger("glassq.intake")
@@ -36,56 +36,57 @@ _JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*
 
 def create_app(
     sources: Iterable[Source],
-    keeping: Safekeeping,
-    meter: Meter,
-    metrics: Metrics | None = None,
-    doors: Doors | None = None,
+    store: DurableStore,
+    counters: IntakeCounters,
+    metrics: MetricsResource | None = None,
+    listener_filter: MetricsListenerFilter | None = None,
     *,
     max_body: int,
 ) -> falcon.App[Any, Any]:
-    """The app on these sources and this way to disk; `max_body` is in bytes.
+    """The app for these sources. `store` makes their pings durable; `max_body` is in bytes.
 
-    With `metrics` it tells them, with `doors` only to those who come by theirs.
+    With `metrics` it serves /metrics; `listener_filter` limits that to the metrics listener.
     """
-    app: falcon.App[Any, Any] = falcon.App(middleware=[_Counted(meter), _Strict(), *([doors] if doors else [])])
-    app.add_error_handler(PingRefused, partial(_on_refused, LineBudget()))
+    filters = [listener_filter] if listener_filter else []
+    app: falcon.App[Any, Any] = falcon.App(middleware=[_Counted(counters), _Strict(), *filters])
+    app.add_error_handler(PingRefused, partial(_on_refused, LogLimiter()))
     app.add_error_handler(QueueError, _on_queue_error)
     app.add_error_handler(Exception, _on_bug)
-    hooks = {f"/hooks/{source.name}": Hook(source, keeping, meter, max_body) for source in sources}
-    app.add_error_handler(falcon.HTTPError, partial(_on_http_error, Misses(hooks)))
+    hooks = {f"/hooks/{source.name}": HookResource(source, store, counters, max_body) for source in sources}
+    app.add_error_handler(falcon.HTTPError, partial(_on_http_error, MissLog(hooks)))
     for path, hook in hooks.items():
         app.add_route(path, hook)
-    app.add_route("/healthz", Health())
-    app.add_route("/readyz", Ready(keeping))
+    app.add_route("/healthz", LivenessResource())
+    app.add_route("/readyz", ReadinessResource(store))
     if metrics is not None:
         app.add_route("/metrics", metrics)
     return app
 
 
-class Hook:
-    """Where one source sends its pings."""
+class HookResource:
+    """POST /hooks/NAME: takes one source's pings."""
 
-    def __init__(self, source: Source, keeping: Safekeeping, meter: Meter, max_body: int) -> None:
+    def __init__(self, source: Source, store: DurableStore, counters: IntakeCounters, max_body: int) -> None:
         self._source = source
-        self._keeping = keeping
-        self._meter = meter
+        self._store = store
+        self._counters = counters
         self._max_body = max_body
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """200 when the ping is kept durably, and never before."""
+        """Answers 200 once the ping is stored durably, and never before."""
         body = self._body(req)
         labels = self._source.check(body)
         delivery = envelope.new(self._source.name, body, labels)
-        where = self._keeping.keep(delivery.id, envelope.encode(delivery))
-        self._meter.acknowledged(where, req.env["glassq.arrived"])
-        # a line for every ping would cost a fifth of all that is done for it
+        kept = self._store.store(delivery.id, envelope.encode(delivery))
+        self._counters.acknowledged(kept, req.env["glassq.arrived"])
+        # a log line takes a fifth of a ping's time, so it is written at debug level only
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("acknowledged %s", fields(delivery=delivery.id, source=delivery.source, kept=where))
+            log.debug("acknowledged %s", fields(delivery=delivery.id, source=delivery.source, kept=kept))
         resp.content_type = falcon.MEDIA_TEXT
 
     def _body(self, req: falcon.Request) -> bytes:
         if req.get_header("Content-Encoding", default="identity").lower() != "identity":
-            raise PingRefused(415, "Unsupported encoding", "Send the body as it is, without Content-Encoding.")
+            raise PingRefused(415, "Unsupported encoding", "Send the body without Content-Encoding.")
         _check_content_type(req.content_type)
         length = req.content_length
         if length is None:
@@ -100,24 +101,24 @@ class Hook:
         return body
 
 
-class Health:
-    """The process lives."""
+class LivenessResource:
+    """GET /healthz: is the process alive?"""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """200, whatever the queue does."""
+        """Answers 200, also while the queue is down."""
         resp.content_type = falcon.MEDIA_TEXT
         resp.text = "ok\n"
 
 
-class Ready:
-    """A ping would be taken now."""
+class ReadinessResource:
+    """GET /readyz: would a ping be accepted now?"""
 
-    def __init__(self, keeping: Safekeeping) -> None:
-        self._keeping = keeping
+    def __init__(self, store: DurableStore) -> None:
+        self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """200 when a ping would be kept durably, in the queue or in the spool; else 503. The log says why."""
-        found = self._keeping.readiness()
+        """Answers 200 if a ping would be stored durably, in the queue or in the spool; else 503, and logs why."""
+        found = self._store.readiness()
         if not found.ready:
             raise QueueRefused(found.trouble)
         resp.content_type = falcon.MEDIA_TEXT
@@ -126,19 +127,19 @@ class Ready:
 
 
 class _Counted:
-    """Whatever is refused, by whom ever, is counted here."""
+    """Counts the refused requests, whichever part refused them."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+    def __init__(self, counters: IntakeCounters) -> None:
+        self._counters = counters
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, resource: object, _succeeded: bool) -> None:
-        # "not ready" is what was asked for
-        if resp.status_code >= 400 and not isinstance(resource, Ready):
-            self._meter.refused(resp.status_code)
+        # "not ready" answers the question; it refuses nothing
+        if resp.status_code >= 400 and not isinstance(resource, ReadinessResource):
+            self._counters.refused(resp.status_code)
 
 
 class _Strict:
-    """What every request must be, whatever it asks for; gunicorn's parser lets these pass."""
+    """Refuses malformed requests that gunicorn's parser lets pass, whatever their path."""
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         coding = req.get_header("Transfer-Encoding")
@@ -158,14 +159,14 @@ class _Strict:
 
 
 def _check_content_type(content_type: str | None) -> None:
-    """Raises PingRefused for what is no JSON. A missing type passes: the body itself is checked to the letter."""
+    """Raises PingRefused unless the type is JSON. It may be missing: the body itself is checked strictly."""
     if content_type is None:
         return
     match = _JSON.fullmatch(content_type.strip())
     if not match:
         raise PingRefused(415, "Unsupported media type", "Send the body as application/json.")
     if (match[2] or "utf-8").lower() not in ("utf-8", "utf8"):
-        raise PingRefused(400, "Malformed ping", "JSON is UTF-8; no other charset is taken.")
+        raise PingRefused(400, "Malformed ping", "The charset must be UTF-8.")
 
 
 def _answer(resp: falcon.Response, status: int, title: str, detail: str = "") -> None:
@@ -175,9 +176,9 @@ def _answer(resp: falcon.Response, status: int, title: str, detail: str = "") ->
 
 
 def _on_refused(
-    budget: LineBudget, req: falcon.Request, resp: falcon.Response, error: PingRefused, params: dict[str, Any]
+    limiter: LogLimiter, req: falcon.Request, resp: falcon.Response, error: PingRefused, params: dict[str, Any]
 ) -> None:
-    if (left_out := budget.admit()) is not None:
+    if (left_out := limiter.admit()) is not None:
         log.warning("refused %s", fields(status=error.status, why=error.detail, sender=req.remote_addr, **left_out))
     _answer(resp, error.status, error.title, error.detail)
 
@@ -186,17 +187,15 @@ def _on_queue_error(req: falcon.Request, resp: falcon.Response, error: QueueErro
     ping = req.method == "POST"
     log.error("%s %s", "not acknowledged" if ping else "not ready", fields(status=503, why=error))
     resp.set_header("Retry-After", str(RETRY_AFTER))
-    detail = (
-        "The ping was not taken. Send it again later." if ping else "A ping would not be taken now; the log says why."
-    )
+    detail = "The ping was not accepted. Send it again later." if ping else "No ping is accepted now; see the log."
     _answer(resp, 503, "Queue unavailable", detail)
 
 
 def _on_http_error(
-    misses: Misses, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]
+    misses: MissLog, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]
 ) -> None:
-    """Falcon's own (404, 405 ...), in our form and without its details, some of which quote the request."""
-    misses.tell(req, error.status_code)
+    """Falcon's own errors (404, 405 ...) in our form, without their details: some quote the request."""
+    misses.log(req, error.status_code)
     if error.headers:
         resp.set_headers(error.headers)
     _answer(resp, error.status_code, HTTPStatus(error.status_code).phrase)

@@ -1,4 +1,4 @@
-"""What the intake counts, and GET /metrics."""
+"""The intake's counters, and GET /metrics."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import falcon
 
 from glassq import __version__
 from glassq.errors import SpoolError
-from glassq.intake.listen import places
-from glassq.metrics import Board, Counter, Gauge, Histogram, Level
+from glassq.http.listen import socket_names
+from glassq.metrics import Counter, Gauge, Histogram, SharedCounters, SharedGauge
 
 if TYPE_CHECKING:
-    from glassq.intake.safekeeping import Safekeeping
+    from glassq.intake.durable_store import DurableStore
     from glassq.intake.spool import Spool
-    from glassq.metrics import Tally
+    from glassq.metrics import ProcessCounters
     from glassq.values import Address
 
-# What a request can be refused for, by its status.
+# Why a request was refused, by the status of its answer.
 REASONS = {
     400: "malformed",
     403: "token",
@@ -34,108 +34,108 @@ REASONS = {
     500: "bug",
     503: "unavailable",
 }
-# No room for its connection: closed before its request had arrived.
+# The connection was closed to make room, before its request had arrived.
 _CROWDED = "connections"
 _OTHER = "other"
 
 ACKNOWLEDGED = Counter(
-    "glassq_pings_acknowledged_total", "Pings answered with 200, by where they were kept.", "kept", ("queue", "spool")
+    "glassq_pings_acknowledged_total", "Pings answered with 200, by where they were stored.", "kept", ("queue", "spool")
 )
 REFUSED = Counter(
     "glassq_requests_refused_total",
-    "Requests that were not answered as they asked, by why.",
+    "Refused requests, by reason.",
     "reason",
     (*dict.fromkeys(REASONS.values()), _CROWDED, _OTHER),
 )
-# From what a healthy disk takes, to the 5 seconds within which every ping is answered; the sender waits for 10.
+# From the time of a healthy disk to the 5 seconds within which every ping is answered. The sender waits for 10.
 SECONDS = Histogram(
     "glassq_ping_seconds",
-    "From when a ping had arrived to when it was acknowledged.",
+    "Time from a ping's arrival to its acknowledgement.",
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-WORKERS = Level("glassq_intake_workers", "Processes that answer.")
-# Each of them finds out for itself, so whoever is asked for metrics must not tell of its own luck alone.
-SPOOLING = Level("glassq_intake_workers_spooling", "Of these, how many put pings into the spool now.")
+WORKERS = SharedGauge("glassq_intake_workers", "Worker processes.")
+# Each worker finds out for itself whether the queue works, so the one that answers /metrics reports for all of them.
+SPOOLING = SharedGauge("glassq_intake_workers_spooling", "Worker processes that put pings into the spool now.")
 
-_READY = Gauge("glassq_intake_ready", "1 if a ping would be kept now, in the queue or in the spool.")
+_READY = Gauge("glassq_intake_ready", "1 if a ping would be stored now, in the queue or in the spool.")
 _USABLE = Gauge("glassq_queue_usable", "1 if pings go into the queue now; 0: some go into the spool.")
-_SPOOLED = Gauge("glassq_spool_deliveries", "Deliveries that wait in the spool.")
-_BYTES = Gauge("glassq_spool_bytes", "Bytes they take.")
-_OLDEST = Gauge("glassq_spool_oldest_seconds", "How long the oldest of them waits; 0 for none.")
-_DAMAGED = Gauge("glassq_spool_damaged", "Damaged deliveries that were set aside.")
+_SPOOLED = Gauge("glassq_spool_deliveries", "Deliveries in the spool.")
+_BYTES = Gauge("glassq_spool_bytes", "Size of the deliveries in the spool, in bytes.")
+_OLDEST = Gauge("glassq_spool_oldest_seconds", "Age of the oldest delivery in the spool; 0 for none.")
+_DAMAGED = Gauge("glassq_spool_damaged", "Damaged deliveries in the spool that were set aside.")
 
-# The parent's row is the first. More workers at a time than there are rows share the last.
+# Row 0 is the parent's. If there are more workers than rows, those beyond share the last one.
 ROWS = 257
 
 
-def new_board() -> Board:
-    """For the parent and its workers; made before the fork."""
-    return Board((ACKNOWLEDGED, REFUSED, SECONDS, WORKERS, SPOOLING), ROWS)
+def shared_counters() -> SharedCounters:
+    """The counters of the parent and its workers; made before the fork."""
+    return SharedCounters((ACKNOWLEDGED, REFUSED, SECONDS, WORKERS, SPOOLING), ROWS)
 
 
-class Meter:
+class IntakeCounters:
     """What one worker counts."""
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, counters: ProcessCounters) -> None:
+        self._counters = counters
 
     def acknowledged(self, kept: str, arrived: float) -> None:
-        """A ping was kept; it had `arrived` (time.monotonic())."""
-        self._tally.count(ACKNOWLEDGED, kept)
-        self._tally.observe(SECONDS, time.monotonic() - arrived)
+        """A ping that arrived at `arrived` (time.monotonic()) is stored; `kept` says where: "queue" or "spool"."""
+        self._counters.count(ACKNOWLEDGED, kept)
+        self._counters.observe(SECONDS, time.monotonic() - arrived)
 
     def refused(self, status: int) -> None:
         """A request was answered with this status, 400 or above."""
-        self._tally.count(REFUSED, REASONS.get(status, _OTHER))
+        self._counters.count(REFUSED, REASONS.get(status, _OTHER))
 
     def crowded(self) -> None:
         """A connection was closed to make room for others, before a whole request had arrived on it."""
-        self._tally.count(REFUSED, _CROWDED)
+        self._counters.count(REFUSED, _CROWDED)
 
     def spooling(self, spooling: bool) -> None:
         """Whether this worker puts pings into the spool now."""
-        self._tally.set(SPOOLING, spooling)
+        self._counters.set(SPOOLING, spooling)
 
 
-class Metrics:
-    """What all workers have counted, and how intake is now."""
+class MetricsResource:
+    """GET /metrics: the counters of all workers, and the intake's state now."""
 
-    def __init__(self, board: Board, keeping: Safekeeping, spool: Spool) -> None:
-        self._board = board
-        self._keeping = keeping
+    def __init__(self, shared: SharedCounters, store: DurableStore, spool: Spool) -> None:
+        self._shared = shared
+        self._store = store
         self._spool = spool
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """200, whatever the queue does."""
+        """Answers 200, also while the queue is down."""
         from glassq.metrics import exposition
 
         resp.content_type = exposition.CONTENT_TYPE
-        resp.data = exposition.text(self._board, self._look(), __version__)
+        resp.data = exposition.text(self._shared, self._gauges(), __version__)
 
-    def _look(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
-        # the watcher asks each second; a queue that is frozen must not hold up who watches
-        found = self._keeping.readiness(ask=False)
-        (spooling,) = self._board.total(SPOOLING)
-        numbers: dict[Gauge, float] = {_READY: found.ready, _USABLE: not spooling}
+    def _gauges(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
+        # no request to the queue: the watcher asks it each second, and a frozen queue must not delay this answer
+        readiness = self._store.readiness(ask=False)
+        (spooling,) = self._shared.total(SPOOLING)
+        numbers: dict[Gauge, float] = {_READY: readiness.ready, _USABLE: not spooling}
         try:
-            lies = self._spool.look()
+            spool = self._spool.look()
         except SpoolError:
-            # `ready` says so where it matters
+            # where it matters, `ready` says so
             pass
         else:
-            numbers |= {_SPOOLED: lies.count, _BYTES: lies.size, _OLDEST: lies.oldest, _DAMAGED: lies.damaged}
+            numbers |= {_SPOOLED: spool.count, _BYTES: spool.size, _OLDEST: spool.oldest, _DAMAGED: spool.damaged}
         return {gauge: {(): float(number)} for gauge, number in numbers.items()}
 
 
-class Doors:
-    """Metrics are for those who watch, pings for those who send: neither is answered at the other one's address."""
+class MetricsListenerFilter:
+    """Serves /metrics only on the metrics listener, and everything else only on the public one."""
 
     def __init__(self, address: Address) -> None:
-        self._inside = places(address)
+        self._metrics = socket_names(address)
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Raises HTTPNotFound for who came by the wrong one."""
-        came_by: Any = req.env["glassq.listener"]
-        inside = not isinstance(came_by, str) and came_by[:2] in self._inside
-        if inside != (req.path == "/metrics"):
+        """Raises HTTPNotFound for a request on the wrong listener."""
+        listener: Any = req.env["glassq.listener"]
+        on_metrics = not isinstance(listener, str) and listener[:2] in self._metrics
+        if on_metrics != (req.path == "/metrics"):
             raise falcon.HTTPNotFound

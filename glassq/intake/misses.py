@@ -1,6 +1,6 @@
-"""Requests for what is not here (404, 405), told to whoever sets up a source: which URL do they call?
+"""Logs requests with a wrong path or method (404, 405), so that an operator sees which URL a source calls.
 
-A scanner must not flood the log with them, and a path may hold a secret.
+A scanner must not flood the log with them, and a path may contain a secret.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from glassq.intake.line_budget import LineBudget
+from glassq.http.log_limiter import LogLimiter
 from glassq.log import fields, logger
 from glassq.mask import MASK, masked_text
 
@@ -22,49 +22,49 @@ if TYPE_CHECKING:
 
 log = logger("glassq.intake")
 
-# Of the paths that take pings, so many are named where none is like the one that was called.
+# Maximum number of hook paths in a hint, for a path that is similar to none of them.
 MAX_NAMED = 3
-# Of a path, in characters.
+# Maximum length of a logged path, in characters.
 MAX_PATH = 200
-# What is as long as this, and of these characters, may be a token. Its beginning tells which one.
+# A word of at least this length and of these characters may be a token. Its first characters say which one.
 _LONG = re.compile(r"([A-Za-z0-9_-]{4})[A-Za-z0-9_-]{16,}")
 _AFTER_KEY = re.compile(r"(/(?:access_?|api_?|auth_?)?(?:token|secret|password)/)[^/]+", re.IGNORECASE)
 _SLASHES = re.compile(r"/+")
-# How alike two paths are, from 0 to 1, where one of them is a slip for the other.
+# Minimum similarity, from 0 to 1, of a path and a hook path that was meant.
 _ALIKE = 0.7
 
 
-class Misses:
-    """Logs them; for all threads of one process."""
+class MissLog:
+    """Logs these requests; for all threads of one process."""
 
     def __init__(self, hooks: Iterable[str]) -> None:
-        """`hooks` are the paths that take pings."""
+        """`hooks` are the paths for pings."""
         self._hooks = list(hooks)
-        self._budget = LineBudget()
+        self._limiter = LogLimiter()
 
-    def tell(self, req: falcon.Request, status: int) -> None:
-        """One line about a request that was answered with `status`, if there may be one now."""
-        left_out = self._budget.admit()
+    def log(self, req: falcon.Request, status: int) -> None:
+        """Logs a request that was answered with `status`, unless there are too many."""
+        left_out = self._limiter.admit()
         if left_out is None:
             return
         path = str(req.env.get("RAW_URI", req.path)).partition("?")[0]
-        said = {"status": status, "method": req.method, "path": self._shown(path), "sender": req.remote_addr}
+        found = {"status": status, "method": req.method, "path": self._shown(path), "sender": req.remote_addr}
         if hook := self._meant(path):
-            said["hint"] = f"pings go to POST {hook}"
-        log.log(logging.WARNING if hook else logging.INFO, "refused %s", fields(**said, **left_out))
+            found["hint"] = f"pings go to POST {hook}"
+        log.log(logging.WARNING if hook else logging.INFO, "refused %s", fields(**found, **left_out))
 
     def _shown(self, path: str) -> str:
         cut = "…" if len(path) > MAX_PATH else ""
         known = "/".join(self._hooks).split("/")
-        # as it was meant: an encoded key is a key, and what follows one in a segment of its own is its value
+        # decoded first: an encoded key is a key, too. The segment after a key is its value.
         plain = _AFTER_KEY.sub(rf"\1{MASK}", unquote(path[:MAX_PATH]))
         if masked_text(plain) != unquote(path[:MAX_PATH]):
             path = plain
-        segments = [each if each in known else _LONG.sub(rf"\1{MASK}", each) for each in path.split("/")]
+        segments = [word if word in known else _LONG.sub(rf"\1{MASK}", word) for word in path.split("/")]
         return masked_text("/".join(segments))[:MAX_PATH] + cut
 
     def _meant(self, path: str) -> str:
-        """The path that a nearly right one stands for; "" where it is like none."""
+        """The hook path that was probably meant; "" if the path is similar to none."""
         plain = _SLASHES.sub("/", unquote(path[:MAX_PATH]).strip().lower()).rstrip("/")
         for hook in self._hooks:
             if plain == hook.lower() or (plain and hook.lower().endswith(plain)):

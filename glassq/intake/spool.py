@@ -1,9 +1,9 @@
-"""Where a ping is kept while the queue cannot take it: one file per delivery, on disk before the sender is answered.
+"""Stores pings while the queue cannot take them: one file per delivery, on disk before the sender gets its answer.
 
-    DIR/019a....job        a delivery as it will be put; names sort by the time it was received
-    DIR/.019a....new       one that is being written; after a crash, half a one that nobody was promised
-    DIR/damaged/           what is not as it was written, or too big for the queue: for a person to look at, and to move
-                           back where it was mended; never deleted
+    DIR/019a....job        a delivery as it will be put; names sort by the time of receipt
+    DIR/.019a....new       a delivery that is being written; after a crash, an incomplete one that was not acknowledged
+    DIR/damaged/           damaged deliveries, and those too big for the queue; never deleted. An operator inspects
+                           them, and moves them back after a repair
     DIR/.lock              held by the one process that drains
 
 Any number of processes write at the same time; one at a time drains. A file is removed only after its delivery is in
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, JobTooBig, SpoolError
+from glassq.files import write_durably
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
 log = logger("glassq.intake")
 
 SUFFIX = ".job"
-# How long a count of the spool's bytes is believed, in seconds; own writes are added to it meanwhile.
+# How long a count of the spool's bytes is valid, in seconds; this process adds its own writes to it meanwhile.
 COUNT_AGE = 1.0
-# Nor may counting take more of the time than one part in so many: thousands of files are looked at one by one.
+# Counting may take at most one part in this many of the time: it reads the size of thousands of files one by one.
 COUNT_SHARE = 50
-# A half-written file that old, in seconds, belongs to a process that died.
+# A half-written file older than this belongs to a process that died, in seconds.
 STALE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """What lies in the spool. `size` is in bytes; `oldest` is seconds since the oldest was received, 0 for none."""
+    """The spool's content. `size` is in bytes; `oldest` is the oldest delivery's age in seconds, 0 for none."""
 
     count: int
     size: int
@@ -51,17 +52,17 @@ class Spooled:
 
 
 class Spool:
-    """A directory of deliveries, for use by the threads of one process; other processes may use it too."""
+    """A directory of deliveries, for all threads of one process. Other processes may use it at the same time."""
 
     def __init__(self, directory: Path, *, max_size: int, min_free: int) -> None:
-        """`max_size` bounds the bytes in the spool, `min_free` is what must stay free on its disk; in bytes.
+        """`max_size` limits the spool's size, `min_free` is the space that must stay free on its disk; both in bytes.
 
-        The directory is made where it is missing. Raises SpoolError where that cannot be.
+        The directory is made if it is missing. Raises SpoolError if that fails.
         """
         self.directory = directory
         self._max_size = max_size
         self._min_free = min_free
-        #: bytes, and until when that is believed
+        #: the spool's size in bytes, and until when it is valid
         self._counted = (0, float("-inf"))
         self._counting = threading.Lock()
         try:
@@ -72,13 +73,11 @@ class Spool:
         self._remove_stale()
 
     def write(self, delivery_id: str, job: bytes) -> None:
-        """Keeps a job; on return it is on disk. Raises SpoolError, and then nothing of it is kept."""
+        """Stores a job; on return it is on disk. Raises SpoolError, and then nothing of it is stored."""
         self.check_room(len(job))
         new, final = self.directory / f".{delivery_id}.new", self.directory / f"{delivery_id}{SUFFIX}"
         try:
-            _write_synced(new, job)
-            new.rename(final)
-            _sync(self.directory)
+            write_durably(final, job, aside=new)
         except OSError as error:
             for path in (new, final):
                 with suppress(OSError):
@@ -88,13 +87,13 @@ class Spool:
         self._counted = (size + len(job), until)
 
     def check_room(self, more: int) -> None:
-        """Raises SpoolError where `more` bytes do not fit."""
+        """Raises SpoolError if `more` bytes do not fit."""
         try:
             disk = os.statvfs(self.directory)
-            # some file systems (btrfs) have no number of files they can hold, and say 0 of 0
+            # some file systems (btrfs) have no maximum number of files, and report 0 of 0
             full = disk.f_files and not disk.f_favail
             if full or disk.f_bavail * disk.f_frsize - more < self._min_free:
-                raise SpoolError(f"spool {self.directory}: its disk is as good as full")
+                raise SpoolError(f"spool {self.directory}: its disk is almost full")
             if self._size() + more > self._max_size:
                 raise SpoolError(f"spool {self.directory}: is full")
         except OSError as error:
@@ -105,7 +104,7 @@ class Spool:
         return next(self._names(), None) is None
 
     def look(self) -> Spooled:
-        """What lies in it now. Raises SpoolError."""
+        """The spool's content now. Raises SpoolError."""
         count = size = 0
         first = ""
         for name in self._names():
@@ -123,16 +122,16 @@ class Spool:
         return Spooled(count, size, oldest, damaged)
 
     def drain(self, put: Callable[[bytes], object], *, seconds: float = math.inf) -> int:
-        """Puts what lies here, oldest first, and returns how many; 0 too where another process does it now.
+        """Puts the deliveries, oldest first, and returns how many; 0 also while another process drains.
 
-        It ends after `seconds`, or with what `put` raises: then the delivery stays, unless it is JobTooBig, for which
-        the others need not wait. Raises SpoolError where the directory cannot be read.
+        It ends after `seconds`, or with the exception that `put` raises; the delivery then stays. After JobTooBig it
+        sets that delivery aside and goes on. Raises SpoolError if the directory cannot be read.
         """
-        over = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         done = 0
         with self._only_one() as ours:
             for name in sorted(self._names()) if ours else ():
-                if time.monotonic() > over:
+                if time.monotonic() > deadline:
                     break
                 done += self._drain_one(self.directory / name, put)
             if ours:
@@ -165,7 +164,7 @@ class Spool:
 
     @contextmanager
     def _only_one(self) -> Iterator[bool]:
-        """Whether this process is the one that drains, for as long as the block runs; a dead one's lock is gone."""
+        """Whether this process drains, as long as the block runs. The lock ends with the process."""
         with self._readable():
             handle = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(handle) as lock:
@@ -185,7 +184,7 @@ class Spool:
     def _size(self) -> int:
         size, until = self._counted
         now = time.monotonic()
-        # one thread counts; the others' senders need not wait for the same number
+        # one thread counts; the senders of the other threads need not wait for it
         if now > until and self._counting.acquire(blocking=False):
             try:
                 size = self._count()
@@ -199,7 +198,7 @@ class Spool:
         size = 0
         for entry in self._entries():
             with suppress(OSError):
-                # not through a Path: this runs while a sender waits
+                # without making a Path: a sender waits for this
                 size += entry.stat().st_size
         return size
 
@@ -218,18 +217,3 @@ class Spool:
             yield
         except OSError as error:
             raise SpoolError(f"spool {self.directory}: cannot be read: {error.strerror}") from None
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,4 +1,4 @@
-"""What happened to each delivery: an SQL record for people, never in the way of the work."""
+"""What happened to each delivery: an SQL record for people. Work never waits for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Entry", "Ledger", "open_ledger"]
 
 
 def __getattr__(name: str) -> Any:
-    # not before it is asked for: commands that read the ledger have no use for the SQL library
+    # imported on first use: commands that only read the ledger do without SQLAlchemy
     if name == "open_ledger":
         return importlib.import_module("glassq.ledger.sql").open_ledger
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

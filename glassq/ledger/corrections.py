@@ -1,4 +1,7 @@
-"""What operators did to deliveries beside the pool, noted in the ledger: what was deleted must not pass for lost."""
+"""What operators did to deliveries outside the pool, recorded in the ledger.
+
+Without it a deleted delivery would look lost, and a replay could put a delivery twice by mistake.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,37 @@ from typing import TYPE_CHECKING, Self
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from glassq.errors import SettingsError
+from glassq.database.engine import reason_of
 from glassq.ledger.schema import deliveries, open_for_writing, parse_url
+from glassq.ledger.version import unwritable
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from glassq.settings import Ledger as LedgerSettings
+    from glassq.settings import LedgerSettings
 
 _OPEN = deliveries.c.state.in_(["buried", "retrying"])
 _ONE = (deliveries.c.delivery == sa.bindparam("which"), _OPEN)
-# for good: its body goes as well
+# The body goes as well: the delivery was removed for good.
 _DELETED = (
     deliveries.update()
     .where(*_ONE)
-    .values(state="deleted", job=0, updated=sa.bindparam("now"), reason=sa.bindparam("why"), body=None, labels=None)
+    .values(state="deleted", job="", updated=sa.bindparam("now"), reason=sa.bindparam("why"), body=None, labels=None)
 )
 _HELD = deliveries.update().where(*_ONE).values(job=sa.bindparam("holder"), tube=sa.bindparam("where"))
+_REPLAYED = (
+    deliveries.update()
+    .where(deliveries.c.delivery == sa.bindparam("old"), deliveries.c.replayed == sa.bindparam("before"))
+    .values(replayed=sa.bindparam("again"))
+)
 
 
 class Corrections:
-    """A connection of its own to a ledger that is there; for one thread. Opening and each call raise SettingsError.
+    """A connection of its own to an existing ledger, for one thread.
 
-    On return a change is written. What the ledger does not know, it does not learn here.
+    When a call returns, its change is written. A delivery that the ledger does not know is not added.
+    Opening raises SettingsError for a URL that cannot be used. Each call raises LedgerError if the ledger cannot be
+    written, and SettingsError if its schema is newer than ours.
     """
 
     def __init__(self, settings: LedgerSettings) -> None:
@@ -45,19 +56,26 @@ class Corrections:
             self._engine.dispose()
 
     def deleted(self, delivery: str, why: str) -> None:
-        """The delivery, if it is not over, is removed for good; `why` says by whom."""
+        """An open delivery was removed for good; `why` names the operator."""
         self._change(_DELETED, which=delivery, now=datetime.now(UTC), why=why)
 
-    def held(self, delivery: str, job: int, tube: str) -> None:
-        """Another job holds the delivery, if it is not over, from now on."""
+    def held(self, delivery: str, job: str, tube: str) -> None:
+        """An open delivery is in another job from now on."""
         self._change(_HELD, which=delivery, holder=job, where=tube)
 
+    def replayed(self, delivery: str, again: str, before: str) -> bool:
+        """The delivery was put again under the id `again`.
+
+        `before` is the id that the ledger held when the caller looked ("": none). False if it holds another one now,
+        because somebody else has replayed the delivery meanwhile: then nothing is changed.
+        """
+        return self._change(_REPLAYED, old=delivery, again=again, before=before)
+
     def _change(self, statement: sa.Update, **values: object) -> bool:
-        """Whether the ledger has what is to be changed."""
+        """Whether the statement found a row to change."""
         try:
             self._engine = self._engine or open_for_writing(self._url)
             with self._engine.begin() as connection:
                 return connection.execute(statement, values).rowcount > 0
         except (SQLAlchemyError, OSError) as error:
-            why = getattr(error, "orig", None) or error
-            raise SettingsError(f'[ledger] url = "{self._url}": cannot be written: {why}') from None
+            raise unwritable(self._url, reason_of(error)) from None

@@ -1,4 +1,4 @@
-"""One line of the record, and what the pool asks of whoever keeps it."""
+"""An entry of the ledger, and what the pool needs of a ledger."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What an attempt came to.
+    """A delivery's latest outcome.
 
-    `state` is "done", "dropped", "retrying" or "buried"; "archived" where an operator took the delivery out of the
-    queue into a file, whose path is the reason then; "deleted" where one removed it for good. `attempts` counts those
-    that ran; `job` is the id of the job that holds the delivery from now on (0: none does). `result` is what the
-    handler returned, as text; `reason` is why it was dropped, buried or is tried again. `duration` of the attempt is
-    in seconds, `started` when its handler did, `tube` where its job came from. By `fingerprint` identical pings are
-    found again, by `event` those of one event of their source ("": nobody will ask).
+    `state` is "done", "dropped", "retrying" or "buried"; "archived" if an operator moved the delivery from the queue
+    to a file, whose path is then the `reason`; "deleted" if an operator removed it for good. `attempts` counts the
+    attempts that ran; `job` is the queue's reference of the job that holds the delivery now ("": none). `result` is the
+    handler's return value as text; `reason` says why the delivery was dropped, buried or is retried. `duration` is the
+    attempt's, in seconds; `started` is when its handler started, `tube` where its job came from. `fingerprint` is equal
+    for identical pings, `event` for pings about one event of their source ("": never looked up).
 
-    `body` and `labels` are the delivery's, for `glassq replay`; whoever reads entries asks for them apart. `replayed`
-    is the id of the delivery that it was put again as ("": it was not).
+    `body` and `labels` are the delivery's, for `glassq replay`; readers of entries leave them out. `replayed` is the id
+    under which the delivery was put again ("": it was not).
     """
 
     delivery: str
@@ -32,7 +32,7 @@ class Entry:
     attempts: int
     updated: datetime
     duration: float
-    job: int = 0
+    job: str = ""
     result: str = ""
     reason: str = ""
     started: datetime | None = None
@@ -45,30 +45,30 @@ class Entry:
 
 
 class Ledger(Protocol):
-    """Where the pool writes entries, and asks what it has done already.
+    """Where the pool records outcomes, and looks up earlier ones.
 
-    The questions are answered from what is written by then, which is a moment behind. They never raise; "" is also the
-    answer where the record cannot be read.
+    Lookups see what is written by then, which is a moment behind. They never raise; the answer is also "" if the ledger
+    cannot be read.
     """
 
     def record(self, entry: Entry) -> None:
-        """Keeps the entry, sooner or later. Never raises and never blocks the caller."""
+        """Takes the entry, to be written soon. Never raises and never blocks the caller."""
 
     def done_since(self, fingerprint: str, after: datetime, *, but: str) -> str:
-        """The id of a delivery with this fingerprint that succeeded, and whose handler started later than `after`.
+        """The id of a delivery with this fingerprint that succeeded and whose handler started later than `after`.
 
-        `but` is the delivery that asks, which does not count. "" where there is none.
+        `but` is the asking delivery's own id, which does not count. "" if there is none.
         """
 
     def event_done(self, event: str, since: datetime, *, but: str) -> str:
-        """The id of another delivery of this event that succeeded at `since` or later; "" where there is none."""
+        """The id of a delivery of this event, other than `but`, that succeeded at `since` or later, or ""."""
 
     def settle(self, patience: float) -> None:
-        """Waits until what was recorded of deliveries that are not over is written, at most `patience` seconds.
+        """Waits, at most `patience` seconds, until the recorded entries of open deliveries are written.
 
-        For whoever may die now: should the queue lose such a delivery, it can be put again from here. Returns at once
-        while the ledger cannot be written.
+        Called before a process may die: if the queue then loses such a delivery, it can be put again from the ledger.
+        Returns at once while the ledger cannot be written.
         """
 
     def close(self) -> None:
-        """Writes what is still waiting to be written, within a few seconds, or says that it could not."""
+        """Writes the waiting entries within a few seconds, or logs how many are lost."""

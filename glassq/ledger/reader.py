@@ -1,7 +1,7 @@
-"""Reading the ledger, for people: it changes nothing and creates nothing.
+"""Reads the ledger, for people; changes nothing and creates nothing.
 
-An SQLite file, which is the usual ledger, is read with Python's own module: loading SQLAlchemy takes longer than most
-commands. So the questions are plain SQL, the same for every database.
+The usual ledger, an SQLite file, is read with Python's own module, because loading SQLAlchemy takes longer than most
+commands. So the queries are plain SQL, the same for every database.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from glassq.database.plain import file_of, stamp
 from glassq.ledger.entry import Entry
-from glassq.ledger.url import file_of, unreadable
-from glassq.ledger.version import VERSION, check, missing, stamp
+from glassq.ledger.version import JOBS_ARE_TEXT, VERSION, check, missing, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from glassq.settings import Ledger as LedgerSettings
+    from glassq.settings import LedgerSettings
 
 _NAMES = tuple(field.name for field in fields(Entry))
-# What is asked for apart: it is large, and nobody looks at it in a list.
-_CONTENT = frozenset({"body", "labels"})
+# Large columns, which no list shows: `stored_body` reads them.
+_LARGE = frozenset({"body", "labels"})
 _MOMENTS = ("received", "updated", "started")
 
 _EXACTLY = "SELECT {columns} FROM deliveries WHERE delivery = :delivery"
@@ -34,10 +34,11 @@ _PREFIX = "SELECT {columns} FROM deliveries WHERE delivery LIKE :prefix ESCAPE '
 _RECENT = "SELECT {columns} FROM deliveries ORDER BY updated DESC"
 _RECENT_OF = "SELECT {columns} FROM deliveries WHERE state = :state ORDER BY updated DESC"
 _SINCE = "SELECT {columns} FROM deliveries WHERE updated >= :since{wanted} ORDER BY updated DESC"
-_JOBS = "SELECT job FROM deliveries WHERE state = :state AND job > 0"
+_JOBS = "SELECT job FROM deliveries WHERE state = :state AND job NOT IN ('', '0')"
+_NUMBERED_JOBS = "SELECT job FROM deliveries WHERE state = :state AND job > 0"
 _COUNTS = "SELECT state, count(*) FROM deliveries WHERE updated >= :since GROUP BY state"
-# As the index of `schema.prepare` has it, word for word: so the open ones are found without a look at all others.
-# One that was replayed is waited for under its new id.
+# The condition is that of the index in `schema.py`, word for word, so that SQLite reads open rows only.
+# A delivery that was replayed is open under its new id instead.
 _OPEN_COUNTS = (
     "SELECT state, count(*) FROM deliveries WHERE state IN ('buried', 'retrying') AND replayed = '' GROUP BY state"
 )
@@ -50,15 +51,15 @@ _OLDEST = (
     "SELECT delivery, source, received, result, reason, replayed, body IS NOT NULL FROM deliveries"
     " WHERE state = :state AND received >= :since AND received < :before{originals} ORDER BY received, delivery"
 )
-# A replay stands for the one that it repeats, and that one is asked instead.
+# Leaves out replays: the delivery that they repeat is listed instead.
 _ORIGINALS = " AND (labels IS NULL OR labels NOT LIKE :replay ESCAPE '/')"
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """A delivery, as far as it says whether it is to be replayed.
+class FinishedDelivery:
+    """What decides whether a delivery is replayed.
 
-    `kept` says whether its body is there; `replayed` is what it was put again as before ("": it was not).
+    `kept`: the ledger has its body. `replayed`: the id under which it was put again before ("": it was not).
     """
 
     delivery: str
@@ -72,19 +73,19 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A delivery that is not over: the queue holds it, in `job` as far as the ledger knows (0: it does not)."""
+    """A delivery that is still in the queue, in the job `job` when the ledger last heard of it ("": unknown)."""
 
     delivery: str
     source: str
     received: datetime
     state: str
-    job: int
+    job: str
     updated: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """What a delivery is made of, beside its story."""
+class StoredBody:
+    """A delivery's body and labels, from which it can be put again."""
 
     source: str
     labels: dict[str, str]
@@ -92,49 +93,52 @@ class Content:
     replayed: str
 
 
-class _Database(Protocol):
-    #: of its schema
+class QueryRunner(Protocol):
+    """An open database. Its methods raise LedgerError."""
+
+    #: of the schema
     version: int
 
     def rows(self, query: str, values: dict[str, Any], limit: int | None) -> tuple[Sequence[str], list[Any]]:
-        """Names of columns, and rows. Raises SettingsError."""
+        """Names of columns, and at most `limit` rows."""
 
-    def each(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
-        """The rows, read as they are asked for. Raises SettingsError."""
+    def iterate(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
+        """The rows, read from the database one by one."""
 
     def close(self) -> None:
         """Closes the connection."""
 
 
 class LedgerReader:
-    """The ledger of the settings as it is now. A ledger that nobody has written yet is empty, and says so.
+    """The ledger of the settings as it is now. A ledger that does not exist yet is empty, and `absent` says why.
 
-    Every call, and making one, raises SettingsError where the ledger is there but cannot be read.
+    Making one, and every call, raises LedgerError if the ledger exists but cannot be read. Making one also raises
+    SettingsError, if the URL cannot be used or the schema is newer than ours.
     """
 
     def __init__(self, settings: LedgerSettings) -> None:
         file = None if "?" in settings.url else file_of(settings.url)
-        #: why there is nothing to read, in words; "" where there is
+        #: why there is nothing to read, in words; "" if there is something
         self.absent = ""
         self.keeps_bodies = True
         self._columns = ""
-        self._database: _Database | None = None
+        self._database: QueryRunner | None = None
         if file is None:
-            from glassq.ledger.schema import Readable
+            from glassq.ledger.sqlalchemy_reader import SqlAlchemyReader
 
-            self._database = Readable.open(settings.url)
+            self._database = SqlAlchemyReader.open(settings.url)
         elif not _exists(file, settings.url):
             self.absent = f"no ledger at {file} yet"
             return
         else:
-            self._database = _File.open(file, settings.url)
+            self._database = _SqliteReader.open(file, settings.url)
         if self._database is None:
             self.absent = f"the ledger at {settings.url} is still empty"
             return
         absent = missing(self._database.version)
-        #: whether it is of a version that keeps bodies
+        #: False for a schema from before bodies were kept
         self.keeps_bodies = "body" not in absent
-        self._columns = ", ".join(name for name in _NAMES if name not in absent | _CONTENT)
+        self._columns = ", ".join(name for name in _NAMES if name not in absent | _LARGE)
 
     def __enter__(self) -> Self:
         return self
@@ -143,22 +147,22 @@ class LedgerReader:
         self.close()
 
     def get(self, delivery: str) -> Entry | None:
-        """The entry of a delivery id, or of a prefix that only one has; else None."""
+        """The entry whose id is `delivery`, or the only one whose id begins so; else None."""
         found = self.find(delivery, limit=2)
         return found[0] if len(found) == 1 else None
 
     def find(self, prefix: str, limit: int = 11) -> list[Entry]:
-        """The entries whose delivery ids begin so, by id; an id that is exactly so comes alone."""
+        """The entries whose ids begin with `prefix`, sorted by id; only that one if an id equals it."""
         exactly = self.exactly(prefix)
         return [exactly] if exactly else self._entries(_PREFIX, limit, prefix=re.sub("([/%_])", r"/\1", prefix) + "%")
 
     def exactly(self, delivery: str) -> Entry | None:
-        """The entry of this very id, which is found without a search."""
+        """The entry with this id, found by the primary key."""
         found = self._entries(_EXACTLY, 1, delivery=delivery)
         return found[0] if found else None
 
     def recent(self, limit: int, state: str | None = None) -> list[Entry]:
-        """The `limit` entries updated last, newest first; of one state if it is given."""
+        """The `limit` entries updated last, newest first; only those in `state` if it is given."""
         return self._entries(_RECENT, limit) if state is None else self._entries(_RECENT_OF, limit, state=state)
 
     def since(
@@ -166,7 +170,7 @@ class LedgerReader:
     ) -> list[Entry]:
         """The entries updated at `moment` or later, or the `limit` latest of them; the latest last.
 
-        `wanted` says what the columns `state`, `source` and `tube` must hold, as far as it names them.
+        `wanted` holds the values that the columns `state`, `source` and `tube` must have; each is optional.
         """
         wanted = wanted or {}
         if self._database is None or wanted.keys() & missing(self._database.version):
@@ -174,22 +178,23 @@ class LedgerReader:
         query = _SINCE.replace("{wanted}", "".join(f" AND {name} = :{name}" for name in sorted(wanted)))
         return self._entries(query, limit, since=stamp(moment) if moment else "", **wanted)[::-1]
 
-    def jobs(self, state: str) -> list[int]:
-        """The ids of the jobs that held the deliveries of this state when it was written."""
-        return [row[0] for row in self._rows(_JOBS, state=state)[1]]
+    def jobs(self, state: str) -> list[str]:
+        """The references of the jobs that held the deliveries in this state when their entries were written."""
+        numbers = self._database is not None and self._database.version < JOBS_ARE_TEXT
+        return [_ref(row[0]) for row in self._rows(_NUMBERED_JOBS if numbers else _JOBS, state=state)[1]]
 
     def counts(self, since: datetime | None = None) -> dict[str, int]:
-        """How many deliveries are in which state; only those updated at `since` or later if it is given."""
+        """The number of deliveries by state; only of those updated at `since` or later if it is given."""
         return {row[0]: row[1] for row in self._rows(_COUNTS, since=stamp(since) if since else "")[1]}
 
     def open_counts(self) -> dict[str, int]:
-        """How many deliveries are "buried" and "retrying", those left out that were replayed."""
+        """The number of deliveries that are "buried" and "retrying", without those that were replayed."""
         return {row[0]: row[1] for row in self._open_rows(_OPEN_COUNTS)}
 
     def open_ones(self) -> list[Open]:
-        """These deliveries, those first of which the ledger has not heard for longest."""
+        """The deliveries that `open_counts` counts, least recently updated first."""
         return [
-            Open(delivery, source, datetime.fromisoformat(received), state, job, datetime.fromisoformat(updated))
+            Open(delivery, source, datetime.fromisoformat(received), state, _ref(job), datetime.fromisoformat(updated))
             for delivery, source, received, state, job, updated in self._open_rows(_OPEN_ONES)
         ]
 
@@ -197,13 +202,13 @@ class LedgerReader:
         # a ledger of an older version has nothing replayed
         return self._rows(query if self.keeps_bodies else query.replace(" AND replayed = ''", ""))[1]
 
-    def settled(
+    def finished(
         self, state: str, *, since: datetime | None = None, before: datetime | None = None
-    ) -> Iterator[Settled]:
-        """The deliveries of this state that were received in this time, the oldest first.
+    ) -> Iterator[FinishedDelivery]:
+        """The deliveries in this state that were received in this time, oldest first, read one by one.
 
-        Of what is "done" or "dropped", those that are replays themselves are left out. They are read as they are asked
-        for. A ledger that keeps no bodies yet has none.
+        "done" and "dropped" leave out deliveries that are replays themselves. A ledger from before bodies were kept
+        has none.
         """
         if self._database is None or not self.keeps_bodies:
             return
@@ -214,20 +219,20 @@ class LedgerReader:
         }
         originals = _ORIGINALS if state in ("done", "dropped") else ""
         if originals:
-            # no value can hold this: in JSON a quote within one has a backslash before it
+            # matches the label's name only: inside a JSON string, a quote has a backslash before it
             values["replay"] = '%"replay/_of":%'
         query = _OLDEST.replace("{originals}", originals)
-        for delivery, source, received, result, reason, replayed, kept in self._database.each(query, values):
+        for delivery, source, received, result, reason, replayed, kept in self._database.iterate(query, values):
             moment = datetime.fromisoformat(received)
-            yield Settled(delivery, source, moment, result, reason, replayed, bool(kept))
+            yield FinishedDelivery(delivery, source, moment, result, reason, replayed, bool(kept))
 
-    def content(self, delivery: str) -> Content | None:
-        """What the delivery with exactly this id is made of; None where that is not kept."""
+    def stored_body(self, delivery: str) -> StoredBody | None:
+        """Body and labels of the delivery with exactly this id; None if they are not kept."""
         rows = self._rows(_BODY, 1, delivery=delivery)[1] if self.keeps_bodies else []
         if not rows or rows[0][2] is None:
             return None
         source, labels, body, replayed = rows[0]
-        return Content(source, json.loads(labels or "{}"), bytes(body), replayed)
+        return StoredBody(source, json.loads(labels or "{}"), bytes(body), replayed)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -244,8 +249,8 @@ class LedgerReader:
         return self._database.rows(query.replace("{columns}", self._columns), values, limit)
 
 
-class _File:
-    """An SQLite file."""
+class _SqliteReader:
+    """The ledger in an SQLite file. See QueryRunner."""
 
     def __init__(self, connection: sqlite3.Connection, url: str) -> None:
         self._connection = connection
@@ -254,7 +259,7 @@ class _File:
 
     @classmethod
     def open(cls, file: Path, url: str) -> Self | None:
-        """None for a database without any table (yet). Raises SettingsError."""
+        """None for a database without any table (yet). Raises SettingsError for its version, and LedgerError."""
         try:
             # RFC 3986 in SQLite's "URI Filenames": ?, # and % in a path must be quoted
             made = cls(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True), url)
@@ -280,7 +285,7 @@ class _File:
         except sqlite3.Error as error:
             raise unreadable(self._url, error) from None
 
-    def each(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
+    def iterate(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
         try:
             with closing(self._connection.execute(query, values)) as cursor:
                 yield from cursor
@@ -295,12 +300,19 @@ def _exists(file: Path, url: str) -> bool:
     try:
         return file.exists()
     except OSError as error:
-        # where a directory on the way may not be entered
+        # a directory on the way may not be entered
         raise unreadable(url, error.strerror) from None
 
 
+def _ref(job: object) -> str:
+    """A job's reference; "" for none. A ledger of an older version has numbers, and 0 for none."""
+    return str(job) if job and job != "0" else ""
+
+
 def _entry(row: dict[str, Any]) -> Entry:
-    """What is not in the row keeps its default."""
+    """The entry of a row; a field without a column keeps its default."""
+    if "job" in row:
+        row["job"] = _ref(row["job"])
     for name in _MOMENTS:
         if isinstance(row.get(name), str):
             row[name] = datetime.fromisoformat(row[name])

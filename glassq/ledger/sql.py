@@ -1,8 +1,8 @@
 """The ledger in an SQL database: SQLite by default, which several processes write at once.
 
-Whoever records does no more than append to a list in memory. One daemon thread per process, started by the first
-entry (so after any fork), writes in batches. If it cannot, the work goes on: entries wait, and beyond a bound the
-oldest are dropped and counted.
+`record` only appends to a list in memory. One daemon thread per process, started by the first entry (so after any
+fork), writes in batches. If it cannot write, the work goes on: entries wait, and beyond a limit the oldest are dropped
+and counted.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from glassq import backoff
-from glassq.ledger.done import Done
+from glassq.database.engine import ReopeningEngine, reason_of
+from glassq.database.pruning import Pruning
+from glassq.ledger.duplicates import DuplicateLookup
 from glassq.ledger.entry import Entry
-from glassq.ledger.schema import Lasting, deliveries, open_for_writing, parse_url
+from glassq.ledger.schema import deliveries, open_for_writing, parse_url
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-    from glassq.settings import Ledger as LedgerSettings
+    from glassq.settings import LedgerSettings
 
 log = logger("glassq.ledger")
 
-# A transaction holds so many entries, or those of so many seconds, whichever is less.
+# A transaction takes at most BATCH entries, or those of LINGER seconds.
 BATCH, LINGER = 200, 0.2
-# What waits in memory while the database cannot be written, in entries (about 1 KiB each without their bodies).
-BOUND = 10_000
-# The bodies and labels of what waits, in bytes. Entries beyond it are recorded without theirs: better a record of all
-# than the bodies of some.
-BODIES = 16 << 20
-# Trying again after a failure: full jitter from the first to the second, in seconds.
+# Maximum number of entries that wait in memory (about 1 KiB each without their bodies).
+MAX_WAITING = 10_000
+# Maximum bytes of bodies and labels that wait in memory. Entries beyond it are recorded without theirs: a record of all
+# deliveries is worth more than the bodies of some.
+MAX_BODIES = 16 << 20
+# Retries after a failure come after between RETRY and RETRY_CAP seconds, with full jitter.
 RETRY, RETRY_CAP = 0.5, 10.0
-# Until when after `close` another try is begun, and how long `close` waits for the last one, in seconds.
+# After `close` no further try begins later than LAST_TRY, and `close` waits CLOSE for the last one, in seconds.
 LAST_TRY, CLOSE = 2.0, 4.5
-# Pruning: first within this after the start, then about so often, in seconds; so many rows a transaction.
-PRUNE_SOON, PRUNE_EVERY, PRUNE_ROWS = 60.0, 3600.0, 500
-# The queue has these deliveries still.
-_NOT_OVER = ("retrying", "buried")
-# Texts are for people to read, in characters; the key's column holds no more.
+# Deliveries in these states are still in the queue.
+_OPEN = ("retrying", "buried")
+# Maximum lengths in characters: of the columns for ids, and of texts, which are for people.
 MAX_KEY, MAX_TEXT = 64, 2_000
 
 
 def open_ledger(settings: LedgerSettings) -> SqlLedger:
     """The ledger of the settings. Nothing is connected or started before the first entry.
 
-    Raises SettingsError where the URL cannot be used; never because the database is not there.
+    Raises SettingsError if the URL cannot be used, but not if the database is missing.
     """
     return SqlLedger(parse_url(settings.url), retention=settings.retention, keep_bodies=settings.keep_bodies)
 
@@ -62,41 +62,47 @@ class SqlLedger:
     """Writes entries from a thread of its own. See `glassq.ledger.Ledger`."""
 
     def __init__(
-        self, url: URL, *, retention: float, keep_bodies: bool = True, bound: int = BOUND, bodies: int = BODIES
+        self,
+        url: URL,
+        *,
+        retention: float,
+        keep_bodies: bool = True,
+        bound: int = MAX_WAITING,
+        bodies: int = MAX_BODIES,
     ) -> None:
         """`retention` is in seconds, `bound` in entries, `bodies` in bytes."""
         self._url = url
         self._retention = retention
         self._bound = bound
         self._keep_bodies = keep_bodies
-        # bytes of bodies that may still wait, and how many entries came without theirs since that was last enough
+        # how many more bytes of bodies may wait, and how many entries lost theirs since bodies last fitted
         self._room = bodies
         self._bare = 0
         self._waiting: deque[Entry] = deque()
         self._dropped = 0
         self._in_hand = 0
-        # entries of deliveries that are not over, among those that are not written; and whether writing fails now
+        # how many unwritten entries are of open deliveries; and whether the last try to write failed
         self._owed = 0
         self._failing = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._close_at: float | None = None
-        self._done = Done(url)
+        self._duplicates = DuplicateLookup(url)
 
     def record(self, entry: Entry) -> None:
         with self._changed:
             self._waiting.append(self._fitting(entry))
-            self._owed += entry.state in _NOT_OVER
+            self._owed += entry.state in _OPEN
             self._trim()
             self._changed.notify()
             if self._thread is None:
                 self._start()
 
     def done_since(self, fingerprint: str, after: datetime, *, but: str) -> str:
-        return self._done.since(fingerprint, after, datetime.now(UTC), but)
+        return self._duplicates.by_fingerprint(fingerprint, after, datetime.now(UTC), but)
 
     def event_done(self, event: str, since: datetime, *, but: str) -> str:
-        return self._done.event(event, since, but)
+        return self._duplicates.by_event(event, since, but)
 
     def settle(self, patience: float) -> None:
         if self._owed:
@@ -104,7 +110,7 @@ class SqlLedger:
                 self._changed.wait_for(lambda: not self._owed or self._failing, patience)
 
     def close(self) -> None:
-        self._done.close()
+        self._duplicates.close()
         with self._changed:
             self._close_at = time.monotonic()
             self._changed.notify()
@@ -115,7 +121,7 @@ class SqlLedger:
             log.error("ledger closed with entries unwritten %s", fields(entries=left, dropped=self._dropped))
 
     def _fitting(self, entry: Entry) -> Entry:
-        """The entry, without its body where there is no room for that."""
+        """The entry, without its body and labels if those do not fit."""
         weight = _weight(entry)
         if weight <= self._room and (self._keep_bodies or not weight):
             self._room -= weight
@@ -131,7 +137,7 @@ class SqlLedger:
         try:
             thread.start()
         except RuntimeError as error:
-            # no memory or process left for a thread; the next entry tries again
+            # out of memory or of processes; the next entry tries again
             log.error("ledger cannot start its thread %s", fields(error=error))
             return
         self._thread = thread
@@ -139,14 +145,14 @@ class SqlLedger:
     def _run(self) -> None:
         writer = _Writer(self._url, self._retention)
         failures = 0
-        while self._wait(writer.prune_at):
+        while self._wait(writer.pruning.due_at):
             batch = self._take()
             try:
                 writer.write(batch)
                 writer.prune()
             except Exception as error:
                 failures += 1
-                # Once: another process's long transaction. Twice in a row: trouble.
+                # one failure may be another process's long transaction; two in a row are trouble
                 if failures == 2:
                     log.error(
                         "ledger cannot be written; the work goes on %s", fields(url=self._url, error=_words(error))
@@ -161,7 +167,7 @@ class SqlLedger:
         writer.close()
 
     def _wait(self, prune_at: float) -> bool:
-        """Until there is something to do; False when the ledger is closed and nothing waits."""
+        """Waits for something to do; False if the ledger is closed and no entry waits."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._waiting or self._close_at is not None, max(0.0, prune_at - time.monotonic())
@@ -177,10 +183,10 @@ class SqlLedger:
             return [self._waiting.popleft() for _ in range(self._in_hand)]
 
     def _written(self, batch: list[Entry], failures: int) -> None:
-        """Counts anew; after failures that were told, tells that it goes on."""
+        """Updates the counts; logs that writing works again, if its failures were logged."""
         with self._changed:
             self._in_hand, self._failing = 0, False
-            self._owed -= sum(entry.state in _NOT_OVER for entry in batch)
+            self._owed -= sum(entry.state in _OPEN for entry in batch)
             self._changed.notify_all()
             self._room += sum(map(_weight, batch))
             bare, self._bare = self._bare, 0
@@ -196,7 +202,7 @@ class SqlLedger:
             self._trim()
 
     def _pause(self, failures: int) -> bool:
-        """Waits before the next try; False when the ledger is closed and there is no time for another."""
+        """Waits before the next try; False if the ledger is closed and there is no time for another."""
         with self._changed:
             if self._close_at is None:
                 wait = backoff.between(RETRY, backoff.ceiling(failures, RETRY, RETRY_CAP))
@@ -209,51 +215,49 @@ class SqlLedger:
         while len(self._waiting) > self._bound:
             dropped = self._waiting.popleft()
             self._room += _weight(dropped)
-            self._owed -= dropped.state in _NOT_OVER
+            self._owed -= dropped.state in _OPEN
             self._dropped += 1
 
 
 class _Writer:
-    """The writing side of one database, used by one thread."""
+    """Writes to the database, for one thread."""
 
     def __init__(self, url: URL, retention: float) -> None:
-        self._database = Lasting(url, open_for_writing, "ledger file")
-        # a timedelta ends at a billion days; thirty years are for ever
+        self._database = ReopeningEngine(url, open_for_writing, "ledger file")
+        # a timedelta overflows at a billion days, and thirty years are for ever
         self._retention = timedelta(seconds=min(retention, 1e9))
-        # when the next pruning is due, on time.monotonic(); jittered, as the pool's children start together
-        self.prune_at = time.monotonic() + backoff.between(0.0, PRUNE_SOON)
+        self.pruning = Pruning()
 
     def write(self, entries: list[Entry]) -> None:
-        """Writes the entries in one transaction; an older one never replaces a newer one of the same delivery."""
+        """Writes the entries in one transaction; an entry never replaces a newer one of its delivery."""
         if rows := _rows(entries):
             with self._database.engine().begin() as connection:
                 connection.execute(_UPDATE, rows)
                 connection.execute(_INSERT, rows)
 
     def prune(self) -> None:
-        """Deletes some rows that are past retention, where that is due; soon again while there are more."""
-        if time.monotonic() < self.prune_at:
-            return
-        with self._database.engine().begin() as connection:
-            found = connection.execute(_PRUNE, {"before": datetime.now(UTC) - self._retention}).rowcount
-        wait = LINGER if found >= PRUNE_ROWS else PRUNE_EVERY
-        self.prune_at = time.monotonic() + backoff.between(0.75 * wait, 1.25 * wait)
+        """Deletes some rows that are past retention, if that is due."""
+        self.pruning.run_if_due(self._delete_old)
 
     def close(self) -> None:
         """Closes the connection; the next write opens another."""
         self._database.close()
 
+    def _delete_old(self, limit: int) -> int:
+        with self._database.engine().begin() as connection:
+            return connection.execute(_PRUNE, {"before": datetime.now(UTC) - self._retention, "rows": limit}).rowcount
 
-# A portable "insert or update, but never back in time": two statements of one transaction. Should another process
-# insert the same row between them (not in SQLite), the key is violated and the batch is written again.
+
+# A portable "insert or update, but never back in time": two statements in one transaction. If another process inserts
+# the same row between them (not in SQLite), the primary key is violated and the batch is written again.
 _NAMES = [column.name for column in deliveries.columns]
 _KEYS = [(f"new_{field.name}", field.name) for field in fields_of(Entry)]
 _PARAMETERS = {column.name: sa.bindparam(f"new_{column.name}", type_=column.type) for column in deliveries.columns}
 _UPDATE = (
     deliveries.update()
     .where(deliveries.c.delivery == _PARAMETERS["delivery"], deliveries.c.updated <= _PARAMETERS["updated"])
-    # what `glassq replay` has noted stays
-    .values({name: each for name, each in _PARAMETERS.items() if name not in ("delivery", "replayed")})
+    # `replayed` stays as `glassq replay` has set it
+    .values({name: value for name, value in _PARAMETERS.items() if name not in ("delivery", "replayed")})
 )
 _INSERT = deliveries.insert().from_select(
     _NAMES,
@@ -262,13 +266,16 @@ _INSERT = deliveries.insert().from_select(
     ),
 )
 _OLDEST = (
-    sa.select(deliveries.c.delivery).where(deliveries.c.updated < sa.bindparam("before")).limit(PRUNE_ROWS).subquery()
+    sa.select(deliveries.c.delivery)
+    .where(deliveries.c.updated < sa.bindparam("before"))
+    .limit(sa.bindparam("rows", type_=sa.Integer))
+    .subquery()
 )
 _PRUNE = deliveries.delete().where(deliveries.c.delivery.in_(sa.select(_OLDEST.c.delivery)))
 
 
 def _rows(entries: list[Entry]) -> list[dict[str, Any]]:
-    """What the statements take: the newest entry of each delivery, in an order that all processes share."""
+    """The statements' parameters: the newest entry of each delivery, in the order in which every process locks rows."""
     newest: dict[str, Entry] = {}
     for entry in entries:
         known = newest.get(entry.delivery)
@@ -279,7 +286,7 @@ def _rows(entries: list[Entry]) -> list[dict[str, Any]]:
 
 
 def _storable(name: str, value: Any) -> Any:
-    """Texts come from anywhere: a lone surrogate or a NUL in one would have its whole batch refused for ever."""
+    """The value as any database takes it: a lone surrogate or a NUL would have its whole batch refused for ever."""
     if name == "labels":
         return None if value is None else json.dumps(value, separators=(",", ":"))
     if not isinstance(value, str):
@@ -289,12 +296,10 @@ def _storable(name: str, value: Any) -> Any:
 
 
 def _weight(entry: Entry) -> int:
-    """Bytes of its body and labels, by which what waits in memory is bounded."""
+    """Bytes of its body and labels, which count against MAX_BODIES."""
     labels = sum(len(name) + len(value) for name, value in entry.labels.items()) if entry.labels else 0
     return len(entry.body or b"") + labels
 
 
 def _words(error: Exception) -> str:
-    # SQLAlchemy's own message repeats the statement and what was to be written
-    original = getattr(error, "orig", None)
-    return f"{type(error).__name__}: {original or error}"
+    return f"{type(error).__name__}: {reason_of(error)}"

@@ -1,8 +1,8 @@
-"""What glassq measures of itself: counted in memory that the processes of one program share, told to Prometheus."""
+"""What glassq measures of itself: counters in memory that a program's processes share, served to Prometheus."""
 
-from glassq.metrics.board import Board as Board
-from glassq.metrics.board import Counter as Counter
-from glassq.metrics.board import Gauge as Gauge
-from glassq.metrics.board import Histogram as Histogram
-from glassq.metrics.board import Level as Level
-from glassq.metrics.board import Tally as Tally
+from glassq.metrics.counters import Counter as Counter
+from glassq.metrics.counters import Gauge as Gauge
+from glassq.metrics.counters import Histogram as Histogram
+from glassq.metrics.counters import ProcessCounters as ProcessCounters
+from glassq.metrics.counters import SharedCounters as SharedCounters
+from glassq.metrics.counters import SharedGauge as SharedGauge

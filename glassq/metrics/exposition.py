@@ -1,4 +1,4 @@
-"""A board, and what was looked up beside it, as the text that Prometheus reads."""
+"""Shared counters and gauges as the text that Prometheus reads."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from glassq.metrics.board import Counter, Gauge, Histogram
+from glassq.metrics.counters import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from glassq.metrics.board import Board, Instrument
+    from glassq.metrics.counters import Instrument, SharedCounters
 
-#: gauges with their numbers, by the values of their labels
-Looked = dict[Gauge, dict[tuple[str, ...], float]]
+#: gauges with their numbers, by label values
+GaugeValues = dict[Gauge, dict[tuple[str, ...], float]]
 
 # https://prometheus.io/docs/instrumenting/exposition_formats/
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -25,28 +25,28 @@ _BUILD = Gauge("glassq_build_info", "1; the version is in the label.", ("version
 
 
 class Collector:
-    """One look at everything, in the form that prometheus_client renders and serves."""
+    """The state of one moment, in the form that prometheus_client renders and serves."""
 
-    def __init__(self, board: Board, looked: Looked) -> None:
-        self._board = board
-        self._looked = looked
+    def __init__(self, counters: SharedCounters, gauges: GaugeValues) -> None:
+        self._counters = counters
+        self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
-        """The families, in the order in which they are declared."""
-        for instrument in self._board.instruments:
-            yield _family(instrument, self._board.total(instrument))
-        for gauge, numbers in self._looked.items():
+        """The metric families, in the order of their declaration."""
+        for instrument in self._counters.instruments:
+            yield _family(instrument, self._counters.total(instrument))
+        for gauge, numbers in self._gauges.items():
             yield _gauge(gauge, numbers)
 
 
-def text(board: Board, looked: Looked, version: str) -> bytes:
-    """The exposition in Prometheus's text format, with `looked` beside what the board counts."""
-    return generate_latest(Collector(board, with_version(looked, version)))
+def text(counters: SharedCounters, gauges: GaugeValues, version: str) -> bytes:
+    """Counters and gauges in Prometheus's text format, and glassq's version."""
+    return generate_latest(Collector(counters, with_version(gauges, version)))
 
 
-def with_version(looked: Looked, version: str) -> Looked:
-    """The same, and which glassq it is that tells it."""
-    return {_BUILD: {(version,): 1.0}, **looked}
+def with_version(gauges: GaugeValues, version: str) -> GaugeValues:
+    """The gauges, with one more for glassq's version."""
+    return {_BUILD: {(version,): 1.0}, **gauges}
 
 
 def _family(instrument: Instrument, numbers: list[float]) -> Metric:

@@ -1,4 +1,8 @@
-"""Tells metrics over HTTP, in a process that does nothing else."""
+"""Serves metrics over HTTP, in a process that does nothing else.
+
+prometheus_client's own server (start_http_server) is not enough: it has no timeout for idle connections, answers every
+path, prints a traceback when a client goes away, and without file descriptors it accepts in a busy loop.
+"""
 
 from __future__ import annotations
 
@@ -20,47 +24,49 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from glassq.metrics.board import Board
-    from glassq.metrics.exposition import Looked
+    from glassq.metrics.counters import SharedCounters
+    from glassq.metrics.exposition import GaugeValues
     from glassq.values import Address
 
 log = logger("glassq.metrics")
 
-# What was looked up so lately, in seconds, is told again: several who watch ask the queue once.
-FRESH = 1.0
-# Who says nothing for so long is cut off, in seconds.
-PATIENCE = 10.0
+# Gauges are reused for this long, in seconds: several scrapes at once ask the queue only once.
+MAX_GAUGE_AGE = 1.0
+# Idle connections are closed after this many seconds.
+IDLE_TIMEOUT = 10.0
+# Time to wait before the next try to accept, if the process has no file descriptor left, in seconds.
+ACCEPT_PAUSE = 0.1
 
 
-class _Now:
-    """What is registered: it looks anew when it is asked."""
+class _CachingCollector:
+    """The registered collector: counters as they are now, gauges at most MAX_GAUGE_AGE old."""
 
-    def __init__(self, board: Board, look: Callable[[], Looked], version: str) -> None:
-        self._board = board
-        self._look = look
+    def __init__(self, counters: SharedCounters, read_gauges: Callable[[], GaugeValues], version: str) -> None:
+        self._counters = counters
+        self._read_gauges = read_gauges
         self._version = version
-        self._looking = threading.Lock()
-        self._looked: Looked = {}
-        self._until = 0.0
+        self._reading = threading.Lock()
+        self._gauges: GaugeValues = {}
+        self._valid_until = 0.0
 
     def collect(self) -> Iterator[Metric]:
-        with self._looking:
-            if time.monotonic() > self._until:
-                self._looked = with_version(self._look(), self._version)
-                self._until = time.monotonic() + FRESH
-            looked = self._looked
-        return Collector(self._board, looked).collect()
+        with self._reading:
+            if time.monotonic() > self._valid_until:
+                self._gauges = with_version(self._read_gauges(), self._version)
+                self._valid_until = time.monotonic() + MAX_GAUGE_AGE
+            gauges = self._gauges
+        return Collector(self._counters, gauges).collect()
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = PATIENCE
+    timeout = IDLE_TIMEOUT
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name http.server calls
         pass
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each who asks."""
+    """A thread for each connection."""
 
     daemon_threads = True
 
@@ -68,29 +74,29 @@ class _Server(ThreadingMixIn, WSGIServer):
         try:
             return super().get_request()
         except OSError:
-            # no descriptor is left: the next try would come at once
-            time.sleep(0.1)
+            # out of descriptors: the connection stays in the backlog, and the next try would come at once
+            time.sleep(ACCEPT_PAUSE)
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.info("not told %s", fields(sender=client_address[0], why=sys.exception()))
+        log.info("scrape failed %s", fields(sender=client_address[0], why=sys.exception()))
 
 
-def serve(address: Address, board: Board, look: Callable[[], Looked], version: str) -> None:
-    """Answers GET /metrics in threads from now on. Raises OSError where it cannot listen there."""
+def serve(address: Address, counters: SharedCounters, read_gauges: Callable[[], GaugeValues], version: str) -> None:
+    """Answers GET /metrics in threads from now on. Raises OSError if it cannot listen on the address."""
     registry = CollectorRegistry()
-    registry.register(_Now(board, look, version))
-    tell = make_wsgi_app(registry)
+    registry.register(_CachingCollector(counters, read_gauges, version))
+    metrics = make_wsgi_app(registry)
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/metrics":
             start_response("404 Not Found", [("Content-Length", "0")])
             return []
-        answer: Iterable[bytes] = tell(environ, start_response)
+        answer: Iterable[bytes] = metrics(environ, start_response)
         return answer
 
-    family, _, _, _, place = socket.getaddrinfo(*address.parts, type=socket.SOCK_STREAM)[0]
-    kind = type("_Listening", (_Server,), {"address_family": family})
-    server = kind(place[:2], _Handler)
+    family, _, _, _, found = socket.getaddrinfo(*address.parts, type=socket.SOCK_STREAM)[0]
+    kind = type("_FamilyServer", (_Server,), {"address_family": family})
+    server = kind(found[:2], _Handler)
     server.set_app(app)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -6,7 +6,7 @@ import sys
 
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.intake.listen import refusal, unusable
-from glassq.intake.wsgi import Server, check
+from glassq.intake.wsgi import IntakeServer, check
 from glassq.mask import masked_line
 from glassq.startcheck import arguments
 from glassq.systemd import Notifier
@@ -19,20 +19,20 @@ def main() -> int:
     try:
         return run(given.config)
     except SystemExit as end:
-        # gunicorn has said why, in the lines before
+        # gunicorn has logged why, in the lines before
         if end.code:
-            tell_systemd("gunicorn has ended: journalctl -u glassq-web says why")
+            tell_systemd("gunicorn has ended: see journalctl -u glassq-web")
         raise
 
 
 def run(file: str | None) -> int:
-    """Runs until stopped; returns the exit code where it cannot start."""
+    """Serves until it is stopped. If it cannot start, returns the exit code."""
     try:
-        server = Server(file)
+        server = IntakeServer(file)
     except SettingsError as error:
         return give_up(str(error), EX_CONFIG)
     settings = server.settings
-    # sockets handed over by systemd go before addresses of the settings
+    # sockets from systemd take precedence over the addresses in the settings
     for bind, problem in unusable(settings) if "LISTEN_FDS" not in os.environ else ():
         if bind != settings.intake.bind:
             server.without_metrics(bind, problem)
@@ -45,7 +45,7 @@ def run(file: str | None) -> int:
 
 
 def give_up(why: str, code: int) -> int:
-    """Says why it does not start, to whoever reads standard error and in `systemctl status`."""
+    """Writes why it does not start to standard error and to `systemctl status`; returns `code`."""
     print(f"glassq-web: {why}", file=sys.stderr)
     tell_systemd(why)
     return code

@@ -13,24 +13,26 @@ from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.push import queue_yaml, taskqueue
-from glassq.push.dispatch import Desk
+from glassq.push.dispatch import Dispatcher
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.queue_yaml import PushQueue
 from glassq.push.request import tube_of
-from glassq.queues import open_queue
+from glassq.queues import open_inspector, open_receiver
 from glassq.settings import POOL, Settings, load
 from glassq.startcheck import Finding, arguments, found
 from glassq.systemd import Notifier
 from glassq.values import Address
 from glassq.worker import child, sidecar
 from glassq.worker.bucket import Limit
+from glassq.worker.collector import PoolCollector
 from glassq.worker.consumer import Consumer
+from glassq.worker.executor import Deadlines, Executor
 from glassq.worker.idle import wait_for_work
 from glassq.worker.lease import Lease
-from glassq.worker.look import Look
 from glassq.worker.outcome import Policy
 from glassq.worker.pool import SILENCE, Plan, Pool
 from glassq.worker.scoreboard import Scoreboard, Slot
+from glassq.worker.settlement import Settlement
 from glassq.worker.throttle import Throttle
 
 
@@ -49,18 +51,17 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, thr
         log.logger("glassq.worker").error("cannot work %s", fields(why=error))
         slot.problem(str(error))
         return EX_CONFIG
-    queue = open_queue(settings.queue, lease=settings.lease)
-    lease = Lease(queue, settings.queue.ttr, slot)
-    gate = throttle.gate(
+    receiver = open_receiver(settings)
+    lease = Lease(receiver, settings.queue.ttr, slot)
+    limiter = throttle.limiter(
         slot.index, free=[settings.queue.tube], limited=[tube_of(settings.queue.tube, name) for name in queues]
     )
     policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
-    consumer = Consumer(
-        queue, loaded, context, ledger, lease, slot, gate, policy,
-        deadline=worker.deadline, grace=worker.grace, skew=worker.clock_skew,
-    )  # fmt: skip
+    deadlines = Deadlines(soft=worker.deadline - worker.grace, hard=worker.deadline)
+    executor = Executor(loaded, context, ledger, lease, policy, deadlines, skew=worker.clock_skew)
+    consumer = Consumer(receiver, limiter, executor, Settlement(receiver, ledger, slot.tally), slot)
     try:
-        return child.run(consumer, queue, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
+        return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
     finally:
         # tasks that handlers have added and not waited for
         taskqueue.finish()
@@ -71,7 +72,7 @@ def context_of(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Co
     context = routes.Context(settings)
     if settings.push is not None:
         # as the parent has read them: a mistake that is made in the file meanwhile is no new child's death
-        context.keep(Desk.open, Desk.open(settings, queues))
+        context.provide(Dispatcher.open, Dispatcher.open(settings, queues))
     return context
 
 
@@ -109,8 +110,8 @@ def tell_metrics(settings: Settings, address: Address, tubes: Sequence[str], sco
     # here, as it takes memory that no child needs
     from glassq.metrics.server import serve
 
-    look = Look(scoreboard, open_queue(settings.queue), tubes)
-    return sidecar.run(lambda: serve(address, scoreboard.counted, look, __version__), address, scoreboard.parent)
+    collector = PoolCollector(scoreboard, open_inspector(settings), tubes)
+    return sidecar.run(lambda: serve(address, scoreboard.counted, collector, __version__), address, scoreboard.parent)
 
 
 def read(config: str | None) -> Settings:

@@ -1,1 +1,1 @@
-"""The App Engine way: tasks for plain HTTP endpoints in any language."""
+"""The App Engine way: push queues, whose tasks go to HTTP endpoints in any language, or to functions."""

@@ -1,10 +1,10 @@
-"""App Engine's deferred library: `from glassq import deferred` takes the place of google.appengine.ext.deferred.
+"""App Engine's deferred library: `from glassq import deferred` replaces google.appengine.ext.deferred.
 
     deferred.defer(resize, "photos/17", width=640, _countdown=60, _queue="photos")
 
-The pool calls `resize("photos/17", width=640)` later: at least once, under the deadline of a handler and the rules of
-the task's queue. The task holds the function's name, "app.tasks:resize", and its arguments as JSON, never a pickle: a
-pickle that somebody forges runs any code. Only functions of the modules in [push] deferred are called.
+The pool calls `resize("photos/17", width=640)` later: at least once, with a handler's deadline and the rules of the
+task's queue. The task holds the function's name, "app.tasks:resize", and its arguments as JSON; never a pickle, because
+a forged pickle runs any code. Only functions of modules in [push] deferred are called.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from glassq.push import taskqueue
 from glassq.push.dispatch import of_tasks
 from glassq.push.plain import parts, shown, unlike_json
 from glassq.push.request import DEFAULT_QUEUE
-from glassq.routes import DEFERRED, needs
+from glassq.routes import DEFERRED, requires
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,28 +36,32 @@ if TYPE_CHECKING:
     from glassq.routes import Context, Result
     from glassq.settings import Settings
 
-# The url of deferred calls where nobody gives another.
+# The default url of deferred calls.
 URL = str(DEFERRED.url)
 
 
-class Error(GlassqError):
-    """Whatever `deferred` raises, or lets a deferred function raise."""
+class DeferredError(GlassqError):
+    """Base of what `deferred` raises, and of what deferred functions may raise."""
 
 
-class NotDeferrable(Error, ValueError):
-    """A function or its arguments cannot be deferred. The message says why, and what to do instead."""
+# App Engine's name.
+Error = DeferredError
 
 
-class PermanentTaskFailure(Error):
-    """A deferred function raises it where no retry can help: the task is buried, for an operator to look at."""
+class NotDeferrable(DeferredError, ValueError):
+    """The function or its arguments cannot be deferred. The message says why, and what to do instead."""
 
 
-class SingularTaskFailure(Error):
-    """A deferred function raises it to be tried again, without a traceback in the log."""
+class PermanentTaskFailure(DeferredError):
+    """Raised by a deferred function that no retry can help: the task is buried for an operator (dead-lettered)."""
+
+
+class SingularTaskFailure(DeferredError):
+    """Raised by a deferred function to be retried without a traceback in the log."""
 
 
 class _Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A deferred call, as the payload of its task has it. `call` is "module:function"."""
+    """The payload of a deferred call's task. `call` is "module:function"."""
 
     call: str
     args: list[Any] = []
@@ -81,11 +85,12 @@ def defer(
 ) -> Task:
     """Adds a task that calls `obj(*args, **kwargs)` later, and returns it.
 
-    `obj` is a function of a module in [push] deferred. Its arguments are what JSON holds unchanged: None, booleans,
-    integers of 64 bits, finite floats, texts, and lists and dicts (with texts as keys) of these. What begins with _ is
-    for the task: see `taskqueue.Task` and `Queue.add`. With another `_url` the task is for the route of that url.
+    `obj` is a function of a module in [push] deferred. Its arguments must be JSON-serialisable without a change: None,
+    booleans, 64-bit integers, finite floats, texts, and lists and dicts (with texts as keys) of these. Arguments that
+    begin with _ are the task's: see `taskqueue.Task` and `Queue.add`. With another `_url`, the route of that url gets
+    the task.
 
-    Raises NotDeferrable, and what `taskqueue.add` raises; TaskTooLargeError where the arguments have more than 100 KB.
+    Raises NotDeferrable, and what `taskqueue.add` raises: TaskTooLargeError if the arguments exceed 100 KB.
     """
     payload = serialize(obj, *args, **kwargs)
     queue = taskqueue.Queue(_queue)
@@ -107,12 +112,12 @@ def defer(
 def serialize(obj: Callable[..., Any], /, *args: Any, **kwargs: Any) -> bytes:
     """The payload of a task that calls `obj(*args, **kwargs)`, for `taskqueue.Task(payload, url=deferred.URL)`.
 
-    Whether its module is in [push] deferred is not asked. Raises NotDeferrable, or TaskTooLargeError.
+    Does not check whether the function's module is in [push] deferred. Raises NotDeferrable or TaskTooLargeError.
     """
     name = _name_of(obj)
     if why := _unfit(obj, args, kwargs):
         raise NotDeferrable(f"{name} {why}")
-    _check_arguments(name, [*((f"argument {number}", each) for number, each in enumerate(args, 1)), *kwargs.items()])
+    _check_arguments(name, [*((f"argument {number}", value) for number, value in enumerate(args, 1)), *kwargs.items()])
     payload = msgspec.json.encode(_Call(name, list(args), kwargs))
     if len(payload) > taskqueue.MAX_TASK_SIZE_BYTES:
         raise _too_large(name)
@@ -120,7 +125,7 @@ def serialize(obj: Callable[..., Any], /, *args: Any, **kwargs: Any) -> bytes:
 
 
 def _imported(settings: Settings) -> dict[str, ModuleType]:
-    """The modules of [push] deferred. Raises SettingsError where one cannot be imported."""
+    """The modules of [push] deferred by name. Raises SettingsError if one cannot be imported."""
     modules: dict[str, ModuleType] = {}
     for name in settings.push.deferred if settings.push else ():
         try:
@@ -132,12 +137,12 @@ def _imported(settings: Settings) -> dict[str, ModuleType]:
 
 
 @of_tasks
-@needs(_imported)
+@requires(_imported)
 def handle(delivery: Delivery, context: Context) -> Result:
-    """The handler of deferred calls; a route of your own may name it: "glassq.push.deferred:handle".
+    """The handler of deferred calls. Your own routes may name it: "glassq.push.deferred:handle".
 
-    Whatever stands in the task, nothing is called but functions that a module in [push] deferred defines itself.
-    Raises what the function raises, and Bury where there is no such call to make.
+    Whatever the task says, it only calls functions that a module in [push] deferred defines itself.
+    Raises what the function raises, and Bury if the call cannot be made.
     """
     try:
         call = msgspec.json.decode(delivery.body, type=_Call)
@@ -156,16 +161,16 @@ def handle(delivery: Delivery, context: Context) -> Result:
 
 
 def _function(name: str, context: Context) -> FunctionType:
-    """The function of this name. Raises Bury where it is none that may be called."""
+    """The function of this name. Raises Bury if it does not exist or must not be called."""
     module, _, function = name.partition(":")
     if why := _forbidden(module, context.settings):
         raise Bury(f"{name[:200]!a}: {why}")
-    # not getattr, which would ask the module's own __getattr__
-    found = vars(context.once(_imported)[module]).get(function)
+    # not getattr, which would call the module's __getattr__
+    found = vars(context.resource(_imported)[module]).get(function)
     if found is None:
         raise Bury(f"{name[:200]!a}: the module has no such function any more")
     try:
-        # by the name that it was defined under: nothing that a module merely imports is called
+        # only functions that the module defines, not those that it imports
         if (own := _name_of(found)) != name:
             raise NotDeferrable(f"that is {own}")
     except NotDeferrable as error:
@@ -174,7 +179,7 @@ def _function(name: str, context: Context) -> FunctionType:
 
 
 def _forbidden(module: str, settings: Settings) -> str:
-    """Why functions of this module are not called; "": they are."""
+    """Why functions of this module must not be called; "": they may."""
     allowed = settings.push.deferred if settings.push else ()
     if module in allowed:
         return ""
@@ -182,7 +187,7 @@ def _forbidden(module: str, settings: Settings) -> str:
 
 
 def _name_of(obj: Any) -> str:
-    """ "module:function". Raises NotDeferrable for all but functions that a module defines under their own name."""
+    """ "module:function". Raises NotDeferrable unless it is a function that a module defines under its own name."""
     if not isinstance(obj, FunctionType):
         raise NotDeferrable(f"{shown(obj)} is not a function of a module: {_instead(obj)}")
     module, function = obj.__module__, obj.__qualname__
@@ -213,7 +218,7 @@ def _instead(obj: object) -> str:
 def _unfit(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """Why the function cannot be called with these arguments; "": it can."""
     try:
-        # its own signature: what a wrapper claims by __wrapped__ is not what it can be called with
+        # the function's own signature: a wrapper cannot be called with the parameters of its __wrapped__
         inspect.signature(function, follow_wrapped=False).bind(*args, **kwargs)
     except TypeError as error:
         return f"cannot be called with these arguments: {error}"
@@ -221,10 +226,10 @@ def _unfit(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
 
 
 def _check_arguments(name: str, arguments: Iterable[tuple[str, Any]]) -> None:
-    """Raises NotDeferrable for what JSON would change, and TaskTooLargeError for what never ends."""
+    """Raises NotDeferrable for values that JSON would change, and TaskTooLargeError for values without an end."""
     found = chain.from_iterable(starmap(parts, arguments))
     try:
-        # each part takes a byte at least; lists that share lists may have parts without end
+        # each part takes at least one byte; lists that share lists may have endless parts
         for count, (place, value) in enumerate(found):
             if count > taskqueue.MAX_TASK_SIZE_BYTES:
                 raise _too_large(name)

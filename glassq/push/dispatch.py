@@ -1,7 +1,7 @@
-"""What works tasks: `of_tasks` makes any handler one of tasks; `post` makes the HTTP request that a task stands for.
+"""Handlers of tasks: `of_tasks` makes any handler a handler of tasks; `post` sends a task's HTTP request.
 
-A status of 200 to 299 is done. Anything else, or no whole answer within the deadline, is tried again by the rule of the
-task's queue, with what was answered as evidence. Redirects are not followed.
+A status of 200 to 299 is success. After any other status, or without a complete response within the deadline, the task
+is retried by the rule of its queue, and the response is kept as evidence. Redirects are not followed.
 Source of the rules: App Engine's documents on push queues, and the SDK's task queue stub.
 """
 
@@ -19,75 +19,75 @@ from typing import TYPE_CHECKING, Any
 from glassq.delivery import MAX_DETAIL
 from glassq.errors import Bury, Drop, Retry, SettingsError
 from glassq.handler import finished
-from glassq.ledger.names import open_names
 from glassq.mask import masked_body, masked_text
 from glassq.push import queue_yaml
-from glassq.push.call import OCTETS, Call, about, latest, of_task
-from glassq.push.exchange import Exchange, split
+from glassq.push.http_client import HttpClient, split
+from glassq.push.http_request import OCTETS, HttpRequest, latest, of_task, task_headers
+from glassq.push.names import open_names
 from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labels
 from glassq.push.rule import RetryParameters
-from glassq.routes import needs, retried_by
+from glassq.routes import mark, marks_of, requires, retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from glassq.delivery import Delivery
-    from glassq.ledger.names import Names
-    from glassq.push.exchange import Answer, Origin
+    from glassq.push.http_client import Origin, TargetResponse
+    from glassq.push.names import Names
     from glassq.push.queue_yaml import PushQueue
-    from glassq.push.request import Request
+    from glassq.push.request import TaskRequest
     from glassq.routes import Context, Handler, Result
     from glassq.settings import Settings
 
-# Of an answer's headers, as bytes of JSON; the body gets what they leave of MAX_DETAIL.
-_MOST_HEADERS = 2_000
-# Of one header's value, and of an answer's phrase, in characters.
-_MOST_VALUE, _MOST_PHRASE = 300, 80
+# Maximum size of a response's headers in the evidence, in bytes of JSON; the body gets the rest of MAX_DETAIL.
+_MAX_HEADERS = 2_000
+# Maximum length of a header's value, and of a status phrase, in characters.
+_MAX_VALUE, _MAX_PHRASE = 300, 80
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """What a process needs to make requests: the known targets, queues and names, and its connections."""
+class Dispatcher:
+    """What a process needs to send requests: targets, queues, task names, and its HTTP client."""
 
     targets: Mapping[str, tuple[Origin, str]]
     queues: Mapping[str, PushQueue]
     names: Names
-    exchange: Exchange
+    http: HttpClient
     file: str
 
     @classmethod
-    def open(cls, settings: Settings, queues: Mapping[str, PushQueue] | None = None) -> Desk:
-        """With the queues of queue.yaml, which is read where they are not given.
+    def open(cls, settings: Settings, queues: Mapping[str, PushQueue] | None = None) -> Dispatcher:
+        """One for these settings. `queues` None: they are read from queue.yaml.
 
-        Raises SettingsError where [push] is missing, or queue.yaml or the URL of the names cannot be used.
+        Raises SettingsError if [push] is missing, or if queue.yaml or the URL of the names cannot be used.
         """
         if settings.push is None:
             raise SettingsError(f"{settings.file}: missing section [push]: a route sends deliveries to HTTP endpoints")
         targets = {name: split(url) for name, url in settings.push.targets.items()}
         known = queue_yaml.load(settings.push.queue_yaml, settings.push.targets) if queues is None else queues
-        return cls(targets, known, open_names(settings.push), Exchange(), settings.file)
+        return cls(targets, known, open_names(settings.push), HttpClient(), settings.file)
 
     def close(self) -> None:
-        """Closes its connections, those to the names' database too."""
-        self.exchange.close()
+        """Closes its connections, also the one to the names' database."""
+        self.http.close()
         self.names.close()
 
-    def place(self, request: Request) -> tuple[str, Origin, str]:
-        """The target of a task: its name, its origin, and the path beneath which all of its URLs are."""
+    def resolve_target(self, request: TaskRequest) -> tuple[str, Origin, str]:
+        """The target of a task: its name, its origin, and its base path. Raises Bury if the settings do not have it."""
         queue = self.queues.get(request.queue)
         name = request.target or (queue.target if queue else None) or DEFAULT_TARGET
         if name not in self.targets:
             raise Bury(f'no target "{name}": add it to [push.targets] in {self.file}, reload the pool, then kick this')
         return name, *self.targets[name]
 
-    def retry(self, queue: str) -> RetryParameters:
-        """The retry_parameters of a queue; the defaults where queue.yaml does not have it any more."""
+    def retry_parameters(self, queue: str) -> RetryParameters:
+        """The retry_parameters of a queue; the defaults if queue.yaml no longer has the queue."""
         known = self.queues.get(queue)
         return known.retry if known else RetryParameters()
 
 
 def rule(delivery: Delivery, context: Context, queue: str = DEFAULT_QUEUE) -> RetryParameters:
-    """When a task is tried again: as it says itself, else as its queue does; a ping, as `queue` does. Never raises."""
+    """The retry rule of a task, else of its queue; for a ping, that of `queue`. Never raises."""
     if delivery.source != SOURCE:
         return _queue_rule(queue, context)
     try:
@@ -99,17 +99,17 @@ def rule(delivery: Delivery, context: Context, queue: str = DEFAULT_QUEUE) -> Re
 
 def _queue_rule(queue: str, context: Context) -> RetryParameters:
     try:
-        return context.once(Desk.open).retry(queue)
+        return context.resource(Dispatcher.open).retry_parameters(queue)
     except SettingsError:
         return RetryParameters()
 
 
 def of_tasks(handler: Handler) -> Handler:
-    """The handler with what holds for every task: its retry rule, its deadline, and its name, which stays taken.
+    """Wraps the handler with what every task has: a retry rule, a deadline, and a name that stays taken.
 
-    A retry rule that the handler brings itself is kept. Handlers that are made of tasks already are left as they are.
+    A handler's own retry policy is kept. A handler that is wrapped already is returned as it is.
     """
-    if hasattr(handler, "of_tasks"):
+    if marks_of(handler).for_tasks:
         return handler
 
     @functools.wraps(handler)
@@ -117,109 +117,109 @@ def of_tasks(handler: Handler) -> Handler:
         try:
             request = from_labels(delivery.labels)
         except ValueError:
-            # put by hand, not by a program: it is for the handler to say whether it can work that
+            # put by hand, not by a program: the handler decides whether it can work it
             return handler(delivery, context)
         if request.dispatch_deadline:
             context.deadline = min(context.deadline, time.monotonic() + request.dispatch_deadline)
         with _named(request, delivery, context):
-            # checked inside `_named`: a task that returned unfinished work must keep its name
+            # inside `_named`, because a task that returned unfinished work must keep its name
             return finished(handler(delivery, context))
 
-    work.of_tasks = True  # type: ignore[attr-defined]
-    return work if hasattr(handler, "rule") else retried_by(rule)(work)
+    return mark(work, for_tasks=True, retry_policy=marks_of(handler).retry_policy or rule)
 
 
 @contextmanager
-def _named(request: Request, delivery: Delivery, context: Context) -> Iterator[None]:
-    """An attempt at a task: its name is alive when it begins, and gone when the task is done or dropped."""
-    # a task that its author did not name bears its delivery's id, which nobody can take twice
+def _named(request: TaskRequest, delivery: Delivery, context: Context) -> Iterator[None]:
+    """Runs an attempt at a named task: touches the name before it, and marks it finished if the task is over."""
+    # a task without a name of its own is called by its delivery's id, which is unique anyway
     if request.name == delivery.id:
         yield
         return
-    names = context.once(Desk.open).names
+    names = context.resource(Dispatcher.open).names
     names.touch(request.queue, request.name)
     try:
         yield
     except Drop:
-        names.gone(request.queue, request.name)
+        names.mark_finished(request.queue, request.name)
         raise
-    names.gone(request.queue, request.name)
+    names.mark_finished(request.queue, request.name)
 
 
 @of_tasks
-@needs(Desk.open)
+@requires(Dispatcher.open)
 def post(delivery: Delivery, context: Context) -> Result:
-    """Makes the request of a task.
+    """Sends the request of a task.
 
-    Raises Retry where the target did not answer with 200 to 299, and Bury where there is no such request to make.
+    Raises Retry if the target does not answer with 200 to 299, and Bury if the request cannot be sent at all.
     """
-    desk = context.once(Desk.open)
+    dispatcher = context.resource(Dispatcher.open)
     try:
         request = from_labels(delivery.labels)
-        target, origin, base = desk.place(request)
-        call = of_task(request, base, delivery)
+        target, origin, base = dispatcher.resolve_target(request)
+        http_request = of_task(request, base, delivery)
     except ValueError as error:
         raise Bury(f"not a task that can be sent: {error}") from None
-    return _send(f"target {target}", origin, call, delivery, context)
+    return _send(f"target {target}", origin, http_request, delivery, context)
 
 
 def forward(url: str, queue: str = DEFAULT_QUEUE) -> Handler:
-    """A handler that posts a raw body to `url`, as a task of `queue` would be; that of a task as of its own queue."""
+    """A handler that posts a delivery's body to `url`: a ping as a task of `queue`, a task as one of its own queue."""
     origin, path = split(url)
-    whom = url.partition("?")[0]
+    target = url.partition("?")[0]
 
-    @retried_by(lambda delivery, context: rule(delivery, context, queue))
-    @needs(Desk.open)
+    @retry_policy(lambda delivery, context: rule(delivery, context, queue))
+    @requires(Dispatcher.open)
     def handler(delivery: Delivery, context: Context) -> Result:
         headers = {
             "Content-Type": "application/json" if delivery.body.lstrip()[:1] in (b"{", b"[") else OCTETS,
             "X-Glassq-Source": delivery.source,
             **_about(delivery, queue),
         }
-        return _send(whom, origin, Call("POST", path, headers, delivery.body), delivery, context)
+        return _send(target, origin, HttpRequest("POST", path, headers, delivery.body), delivery, context)
 
     return handler
 
 
 def _about(delivery: Delivery, queue: str) -> dict[str, str]:
     if delivery.source != SOURCE:
-        return about(delivery, queue, delivery.id)
+        return task_headers(delivery, queue, delivery.id)
     request = from_labels(delivery.labels)
-    return about(delivery, request.queue, request.name, request.eta)
+    return task_headers(delivery, request.queue, request.name, request.eta)
 
 
-def _send(whom: str, origin: Origin, call: Call, delivery: Delivery, context: Context) -> dict[str, Any]:
+def _send(target: str, origin: Origin, request: HttpRequest, delivery: Delivery, context: Context) -> dict[str, Any]:
+    """Sends it; returns the result of the attempt, or raises Retry. `target` is the name in messages."""
     started = time.monotonic()
-    answer = context.once(Desk.open).exchange.ask(origin, call, context.remaining)
+    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining)
     if 200 <= answer.status <= 299 and not answer.failure:
         return {"status": answer.status, "ms": round((time.monotonic() - started) * 1000)}
-    # times that the handler answered, without its 5xx
+    # App Engine's execution count: responses, without those of 5xx
     executions = latest(delivery, "executions") + (100 <= answer.status < 500)
     raise Retry(
-        f"{whom} {_in_words(answer)}",
+        f"{target} {_in_words(answer)}",
         slow_down=answer.status == HTTPStatus.SERVICE_UNAVAILABLE,
         detail=_detail(answer, executions),
     )
 
 
-def _in_words(answer: Answer) -> str:
+def _in_words(answer: TargetResponse) -> str:
     if not answer.status:
         return answer.failure
     words = f"answered {answer.status} {_phrase(answer)}".rstrip()
     return f"{words}, but {answer.failure}" if answer.failure else words
 
 
-def _phrase(answer: Answer) -> str:
+def _phrase(answer: TargetResponse) -> str:
     if answer.reason:
-        return answer.reason[:_MOST_PHRASE]
+        return answer.reason[:_MAX_PHRASE]
     try:
         return HTTPStatus(answer.status).phrase
     except ValueError:
         return ""
 
 
-def _detail(answer: Answer, executions: int) -> dict[str, Any]:
-    """What is kept of an answer, secrets masked; at most MAX_DETAIL bytes of JSON."""
+def _detail(answer: TargetResponse, executions: int) -> dict[str, Any]:
+    """The evidence of a response, with secrets masked; at most MAX_DETAIL bytes of JSON."""
     if not answer.status:
         return {"executions": executions}
     detail: dict[str, Any] = {
@@ -229,18 +229,18 @@ def _detail(answer: Answer, executions: int) -> dict[str, Any]:
         "body": "",
         "executions": executions,
     }
-    # a character may be cut in two by the limit, or wrong anyway
+    # the last character may be cut in two, and any byte may be invalid
     decode = getincrementaldecoder("utf-8")("backslashreplace").decode
     detail["body"] = _fitting(masked_text(decode(answer.body, not answer.cut)), MAX_DETAIL - _size(detail))
     return detail
 
 
 def _some(headers: Mapping[str, str]) -> dict[str, str]:
-    """The first headers, until they are enough."""
-    shortened = {name: masked_text(value[:_MOST_VALUE]) for name, value in headers.items()}
+    """The first headers, up to _MAX_HEADERS bytes of JSON."""
+    shortened = {name: masked_text(value[:_MAX_VALUE]) for name, value in headers.items()}
     masked: dict[str, str] = masked_body(json.dumps(shortened).encode())
     some: dict[str, str] = {}
-    room = _MOST_HEADERS
+    room = _MAX_HEADERS
     for name, value in masked.items():
         room -= _size({name: value})
         if room < 0:
@@ -250,7 +250,7 @@ def _some(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _fitting(text: str, room: int) -> str:
-    """As much of the text as fits into so many bytes of JSON, which may write one character as six."""
+    """The text, shortened to fit into `room` bytes of JSON, which may write one character as six bytes."""
     while _size(text) > room:
         text = text[: min(len(text) - 1, len(text) * room // _size(text))]
     return text

@@ -1,4 +1,4 @@
-"""Where routes lead whose handler is a URL, and those of tasks."""
+"""Destinations of routes whose handler is a URL, and of routes of tasks."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def endpoints(settings: Settings, known: Collection[str]) -> Callable[[Route], Destination]:
-    """Makes what a route leads to: a request to its URL, made from the tube of its queue, whose limits hold for it.
+    """A function that makes the destination of a route: a request to its URL, from the tube and limits of its queue.
 
-    `known` are the queues of queue.yaml. What is returned raises SettingsError where the route's is not among them.
+    `known` are the queues of queue.yaml. The function raises SettingsError if the route names another queue.
     """
     return partial(_endpoint, settings, known)
 
 
 def task_handlers(settings: Settings, known: Collection[str]) -> Callable[[Route, Handler], Destination]:
-    """Makes what a route of tasks leads to: its function, under the rules of each task's own queue.
+    """A function that makes the destination of a route of tasks: its handler, under the rules of each task's queue.
 
-    `known` are the queues of queue.yaml. What is returned raises SettingsError where the route's is not among them.
+    `known` are the queues of queue.yaml. The function raises SettingsError if the route names another queue.
     """
     return partial(_task_handler, settings, known)
 
@@ -43,7 +43,7 @@ def _endpoint(settings: Settings, known: Collection[str], route: Route) -> Desti
 
 def _task_handler(settings: Settings, known: Collection[str], route: Route, handler: Handler) -> Destination:
     if settings.push is None:
-        # there are no queues whose rules could hold
+        # without [push] there are no queues, so no rules
         return Destination(route, handler)
     if route.queue is not None:
         _checked(settings, known, route.queue)
@@ -52,7 +52,7 @@ def _task_handler(settings: Settings, known: Collection[str], route: Route, hand
 
 def _checked(settings: Settings, known: Collection[str], queue: str) -> str:
     if queue not in known:
-        # its tube would be nobody's, and its deliveries lie there for ever
+        # nobody would reserve from its tube, and deliveries would wait there for ever
         raise SettingsError(
             f'{settings.file}: [[routes]] queue = "{queue}": expected a queue of queue.yaml: {", ".join(known)}'
         )

@@ -1,4 +1,4 @@
-"""The queues of queue.yaml, for a process that goes on while the file is edited."""
+"""The queues of queue.yaml, for a process that runs while the file is edited."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ log = logger("glassq.push")
 
 
 class KnownQueues:
-    """Reads the file anew when it was changed; what cannot be used then leaves the queues of before."""
+    """Reads the file again when it has changed. If the new one cannot be used, the earlier queues stay."""
 
     def __init__(self, path: str | None) -> None:
-        """`path` None: there is the default queue alone. Raises SettingsError."""
+        """`path` None: only the default queue. Raises SettingsError if the file cannot be used."""
         self._path = path
-        self._seen = self._look()
+        self._seen = self._stat()
         self._known = queue_yaml.load(path)
 
     def find(self, name: str) -> PushQueue | None:
-        """The queue of this name; None where the file has none."""
-        seen = self._look()
+        """The queue of this name; None if the file does not have it."""
+        seen = self._stat()
         if seen != self._seen:
             self._seen = seen
             try:
                 self._known = queue_yaml.load(self._path)
             except SettingsError as error:
-                log.error("queue.yaml cannot be used; the queues of before stay %s", fields(error=error))
+                log.error("queue.yaml cannot be used; the earlier queues stay %s", fields(error=error))
         return self._known.get(name)
 
-    def _look(self) -> tuple[int, int, int] | None:
+    def _stat(self) -> tuple[int, int, int] | None:
         try:
             found = Path(self._path).stat() if self._path is not None else None
         except OSError:

@@ -1,4 +1,4 @@
-"""Values that come out of JSON exactly as they went in."""
+"""Which values JSON returns exactly as they were written."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# How deep lists and dicts may stand in each other. A value that holds itself has no end.
+# Maximum depth of lists and dicts in each other. A value that contains itself has no end.
 MAX_DEPTH = 100
-# Some readers of JSON take a larger integer for a float.
+# Some JSON parsers read larger integers as floats.
 _INTEGERS = range(-(1 << 63), 1 << 63)
 _HINTS: dict[type, str] = {
     tuple: "it would arrive as a list: give a list",
@@ -24,28 +24,31 @@ _HINTS: dict[type, str] = {
 
 
 def parts(place: str, value: object, depth: int = 0) -> Iterator[tuple[str, object]]:
-    """The value and all that lists and dicts in it hold, each with its place. Raises ValueError if too deep."""
+    """The value and, recursively, everything in its lists and dicts, each with its place.
+
+    Raises ValueError beyond MAX_DEPTH.
+    """
     yield place, value
     if depth > MAX_DEPTH:
         raise ValueError(f"{place[:100]}...: nested more than {MAX_DEPTH} deep, or holds itself")
     if type(value) is list:
-        for index, each in enumerate(value):
-            yield from parts(f"{place}[{index}]", each, depth + 1)
+        for index, item in enumerate(value):
+            yield from parts(f"{place}[{index}]", item, depth + 1)
     elif type(value) is dict:
-        for key, each in value.items():
-            yield from parts(f"{place}[{ascii(key)[:50]}]", each, depth + 1)
+        for key, item in value.items():
+            yield from parts(f"{place}[{ascii(key)[:50]}]", item, depth + 1)
 
 
 def unlike_json(value: object) -> str:
-    """Why JSON does not hold this value as it is, and what to give instead; "": it does.
+    """Why the value is not JSON-serialisable as it is, and what to give instead; "": it is.
 
-    What a list or dict holds is not looked at, but a dict's keys are.
+    Checks the keys of a dict, but not the values in a list or dict.
     """
     kind = type(value)
     if value is None or kind in (bool, list):
         return ""
     if isinstance(value, str) and kind is str:
-        return "" if _is_utf_8(value) else "a text with half of a surrogate pair, which UTF-8 does not have"
+        return "" if _is_utf_8(value) else "a text with half of a surrogate pair: not encodable as UTF-8"
     if isinstance(value, int) and kind is int:
         return "" if value in _INTEGERS else "an integer of more than 64 bits: give it as text"
     if isinstance(value, float) and kind is float:
@@ -58,7 +61,7 @@ def unlike_json(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value in a message: its kind, and its beginning."""
+    """The value for a message: its type and its beginning."""
     try:
         text = ascii(value)
     except Exception:

@@ -1,6 +1,6 @@
-"""Purging a push queue: all that waits in it, and all that lies buried, is deleted for good.
+"""Purges a push queue: deletes all its waiting and buried tasks for good.
 
-It looks at nothing but the first job of each kind, again and again: so it needs no search, and goes on while beanstalkd
+It looks at nothing but the first job of each kind, again and again. So it needs no search, and goes on while the queue
 takes no jobs.
 """
 
@@ -18,24 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from glassq.delivery import Delivery
-    from glassq.ledger.names import Names
-    from glassq.queues import Job, Queue
-    from glassq.queues.beanstalk.protocol import TubeStats, Waiting
+    from glassq.push.names import Names
+    from glassq.queues import Inspector
+    from glassq.queues.base import Job, TubeCounts, WaitingState
 
 # What is taken, in an order in which little escapes it: what was delayed may be ready meanwhile, and what was worked
 # may lie buried.
-PURGED: tuple[Waiting, ...] = ("delayed", "ready", "buried")
-# So many names are said to be gone in one transaction, each of which waits for the disk. Should the process die before
-# that, they stay taken all the same: as those of tasks that are alive.
-_TOGETHER = 100
+PURGED: tuple[WaitingState, ...] = ("delayed", "ready", "buried")
+# Names per transaction, each of which waits for the disk. If the process dies before one, its names stay taken, like
+# those of living tasks.
+_BATCH = 100
 
 
 @dataclass(slots=True)
 class Purged:
-    """What became of a queue's tasks. `waiting` are those that were there, by state; `running` those that are worked.
+    """The result of a purge. At its start there were `waiting` tasks, by state, and `running` ones.
 
-    Of the `deleted` ones `damaged` could not be read, and `untold` have names that stay taken as those of living tasks:
-    their database could not be written. `taken` were worked, or deleted by others, meanwhile.
+    Of the `deleted` tasks `damaged` could not be read, and `untold` (so called in the command's JSON) have names that
+    stay taken like those of living tasks, because the names' database could not be written. `taken` were reserved, or
+    deleted by others, meanwhile.
     """
 
     waiting: dict[str, int]
@@ -46,18 +47,18 @@ class Purged:
     running: int = 0
 
     @classmethod
-    def of(cls, tube: TubeStats) -> Self:
-        """What a purge of this tube begins with."""
+    def of(cls, tube: TubeCounts) -> Self:
+        """The counts before a purge of this tube."""
         return cls({state: getattr(tube, state) for state in ("ready", "delayed", "buried")}, running=tube.reserved)
 
 
-class Gone:
-    """Names of deleted tasks, on their way to the names' database: some at a time, the last at the end of the block."""
+class TombstoneBatch:
+    """Marks the names of deleted tasks as finished, _BATCH at a time and the rest at the end of the `with` block."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        #: how many could not be said
-        self.untold = 0
+        #: how many names could not be recorded
+        self.unrecorded = 0
         self._waiting: defaultdict[str, list[str]] = defaultdict(list)
 
     def __enter__(self) -> Self:
@@ -65,38 +66,38 @@ class Gone:
 
     def __exit__(self, *_: object) -> None:
         for queue in list(self._waiting):
-            self._say(queue)
+            self._flush(queue)
 
     def add(self, queue: str, delivery: Delivery) -> None:
         """The delivery was deleted from this queue."""
         name = delivery.labels.get("task", "") if delivery.source == SOURCE else ""
-        # one that its author did not name bears its delivery's id, which nobody can take twice
+        # a task without a name of its own is called by its delivery's id, which is unique anyway
         if name not in ("", delivery.id):
             self._waiting[queue].append(name)
-            if len(self._waiting[queue]) >= _TOGETHER:
-                self._say(queue)
+            if len(self._waiting[queue]) >= _BATCH:
+                self._flush(queue)
 
-    def _say(self, queue: str) -> None:
+    def _flush(self, queue: str) -> None:
         names = self._waiting.pop(queue)
-        if not self._names.gone(queue, *names):
-            self.untold += len(names)
+        if not self._names.mark_finished(queue, *names):
+            self.unrecorded += len(names)
 
 
 def purge(
-    queue: Queue, tube: str, names: Names, done: Purged, deleted: Callable[[Delivery], None] = lambda _: None
+    inspector: Inspector, tube: str, names: Names, done: Purged, deleted: Callable[[Delivery], None] = lambda _: None
 ) -> Generator[None, None, None]:
-    """Deletes what is in the tube of a push queue, counts it in `done`, and yields before each.
+    """Deletes the jobs in the tube of a push queue, counts them in `done`, and yields before each one.
 
-    No more than were `waiting` at the beginning: others may put new ones for as long as it takes. The names of the
-    tasks are tombstones then. `deleted` is told of each delivery that had an attempt. Raises QueueError.
+    Deletes at most as many as were `waiting` at the beginning, because others may keep adding tasks. The tasks' names
+    become tombstones. Calls `deleted` with each delivery that had an attempt. Raises QueueError.
     """
-    gone = Gone(names)
-    with gone:
-        for job in _heads(queue, tube, sum(done.waiting.values())):
+    finished = TombstoneBatch(names)
+    with finished:
+        for job in _first_jobs(inspector, tube, sum(done.waiting.values())):
             yield
-            delivery = _readable(job)
+            delivery = readable(job)
             try:
-                queue.delete(job.id)
+                inspector.delete(job)
             except JobNotFound:
                 done.taken += 1
                 continue
@@ -104,21 +105,22 @@ def purge(
             if delivery is None:
                 done.damaged += 1
                 continue
-            gone.add(delivery.labels.get("queue", ""), delivery)
+            finished.add(delivery.labels.get("queue", ""), delivery)
             if delivery.attempt > 1 or delivery.buried:
                 deleted(delivery)
-    done.untold = gone.untold
+    done.untold = finished.unrecorded
 
 
-def _heads(queue: Queue, tube: str, most: int) -> Iterator[Job]:
+def _first_jobs(inspector: Inspector, tube: str, most: int) -> Iterator[Job]:
     """The first job again and again, whoever removes it; `most` in all."""
     for state in PURGED:
-        while most and (job := queue.head(state, tube)) is not None:
+        while most and (job := inspector.first(state, tube)) is not None:
             most -= 1
             yield job
 
 
-def _readable(job: Job) -> Delivery | None:
+def readable(job: Job) -> Delivery | None:
+    """The delivery that the job holds; None where it is damaged."""
     try:
         return decode(job.body)
     except DamagedDelivery:

@@ -23,16 +23,16 @@ Params = dict[str, str | list[str]]
 
 @dataclass(frozen=True, slots=True)
 class ReceivedTask:
-    """A task that runs now, as the program that added it wrote it.
+    """A task as the program that added it wrote it.
 
-    `queue`, `name`  its queue's name and its own
-    `method`, `url`  what it asks for; `url` begins with / and has its query
+    `queue`, `name`  the names of its queue and of the task
+    `method`, `url`  of its request; `url` begins with / and includes the query
     `path`           `url` without the query
-    `params`         its parameters: a name's value, or the list of its values where it has several
-    `headers`        those that its author gave; the case of their names does not matter
+    `params`         its parameters: the value of a name, or a list if the name has several values
+    `headers`        as its author gave them; names are case-insensitive
     `payload`        its body, as bytes
     `eta`            when it was due, in UTC
-    `retry_count`    how often it has failed before: 0 in the first attempt
+    `retry_count`    the number of failed attempts: 0 in the first attempt
     """
 
     queue: str
@@ -56,7 +56,7 @@ class ReceivedTask:
 
 
 def task(delivery: Delivery) -> ReceivedTask:
-    """The task that a delivery of the source "push" is. Raises Bury where it is none: no retry makes it one."""
+    """The task in a delivery of the source "push". Raises Bury if the delivery is not a task: a retry cannot help."""
     if delivery.source != SOURCE:
         raise Bury(f'not a task: its source is "{delivery.source}", not "{SOURCE}"')
     try:
@@ -77,7 +77,7 @@ def task(delivery: Delivery) -> ReceivedTask:
 
 
 def grouped(query: bytes) -> Params:
-    """The parameters in a query or a form; bytes that are no UTF-8 are replaced."""
+    """The parameters in a query or a form; invalid UTF-8 is replaced."""
     params: dict[str, list[str]] = {}
     for name, value in parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True, errors="replace"):
         params.setdefault(name, []).append(value)

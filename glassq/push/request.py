@@ -1,6 +1,7 @@
-"""What a push delivery asks for: the HTTP request to make, as the delivery's labels and body keep it.
+"""The HTTP request that a task stands for, as its delivery stores it.
 
-The body is the task's payload, untouched; all else is in the labels, so that routes can match it and operators read it.
+The delivery's body is the task's payload, unchanged. Everything else is in its labels, so that routes can match it and
+operators can read it.
 """
 
 from __future__ import annotations
@@ -15,21 +16,20 @@ from glassq.push.rule import RetryParameters, expected, fits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The source of deliveries that a program put as tasks.
+# The source of deliveries that are tasks.
 SOURCE = "push"
-# The queue of a task that names none, and of pings whose handler is a URL.
+# The queue of a task that does not name one, and of pings whose handler is a URL.
 DEFAULT_QUEUE = "default"
-# The target of a task where neither it nor its queue names one.
+# The target of a task if neither the task nor its queue names one.
 DEFAULT_TARGET = "default"
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """The request that a task stands for, without its payload.
+class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The request of a task, without its payload.
 
-    `queue` and `name` are the task's; `url` is relative, with its query; `target` names one of [push.targets] ("": the
-    queue's, else "default"). `eta` is when it may be made at the earliest, in seconds since 1970. `retry` takes the
-    place of the queue's retry_parameters. `dispatch_deadline` is the longest that one attempt may take, in seconds; 0:
-    it has no deadline of its own.
+    `queue` and `name` are the task's. `url` is relative and includes the query. `target` is a name of [push.targets]
+    ("": the queue's, else "default"). `eta` is the earliest time to send it, in seconds since 1970. `retry` replaces
+    the queue's retry_parameters. `dispatch_deadline` limits each attempt, in seconds; 0: only the pool's deadline does.
     """
 
     queue: str
@@ -43,7 +43,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     dispatch_deadline: float = 0.0
 
     def labels(self) -> dict[str, str]:
-        """The labels of its delivery."""
+        """The labels of the task's delivery."""
         labels = {"queue": self.queue, "task": self.name, "method": self.method, "url": self.url}
         if self.target:
             labels["target"] = self.target
@@ -58,14 +58,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return labels
 
 
-def from_labels(labels: Mapping[str, str]) -> Request:
-    """The request in the labels of a push delivery. Raises ValueError with what is wrong with them."""
+def from_labels(labels: Mapping[str, str]) -> TaskRequest:
+    """The request in the labels of a task's delivery. Raises ValueError with the label that is wrong."""
     fields: dict[str, object] = {"name" if key == "task" else key: value for key, value in labels.items()}
     try:
         for key in ("headers", "retry"):
             if key in labels:
                 fields[key] = msgspec.json.decode(labels[key])
-        request = msgspec.convert(fields, Request, strict=False)
+        request = msgspec.convert(fields, TaskRequest, strict=False)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from None
     if not math.isfinite(request.eta):
@@ -79,5 +79,5 @@ def from_labels(labels: Mapping[str, str]) -> Request:
 
 
 def tube_of(base: str, queue: str) -> str:
-    """The tube of a queue, where `base` is [queue] tube."""
+    """The tube of a push queue. `base` is [queue] tube."""
     return f"{base}.push.{queue}"

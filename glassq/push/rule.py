@@ -1,4 +1,4 @@
-"""When a task that failed is tried again, and when it is given up: App Engine's rule."""
+"""App Engine's retry rule: when a failed task is retried, and when it is given up."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 import msgspec
 
-# Ten years, in seconds: anything longer is a typing mistake. It fits into a delay of beanstalkd (32 bits).
+# Ten years, in seconds: anything longer is a typing mistake. Queues take delays of 32 bits.
 MAX_SECONDS = 3650 * 86_400.0
-# App Engine keeps counts in 32 bits with a sign.
+# App Engine's counts are signed 32-bit integers.
 MAX_COUNT = 2**31 - 1
 
 _COUNTS = frozenset({"task_retry_limit", "max_doublings"})
@@ -33,19 +33,19 @@ class RetryParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
         max_backoff_seconds: float | None = None,
         max_doublings: int | None = None,
     ) -> RetryParameters:
-        """The parameters that somebody gave; None: not given.
+        """The parameters with defaults for those that are None.
 
-        Where only one backoff is given and it contradicts the other's default, the other is pulled to it, as App
-        Engine does. Raises ValueError where a value does not fit, or both backoffs are given and contradict.
+        If only one backoff is given and it contradicts the other's default, the other is set to the same value, as in
+        App Engine. Raises ValueError for a value out of range, and if both backoffs are given and contradict.
         """
-        asked = {
+        arguments = {
             "task_retry_limit": task_retry_limit,
             "task_age_limit": task_age_limit,
             "min_backoff_seconds": min_backoff_seconds,
             "max_backoff_seconds": max_backoff_seconds,
             "max_doublings": max_doublings,
         }
-        given = {key: value for key, value in asked.items() if value is not None}
+        given = {key: value for key, value in arguments.items() if value is not None}
         for key, value in given.items():
             if not fits(key, value):
                 raise ValueError(f"{key} = {value}: expected {expected(key)}")
@@ -62,7 +62,7 @@ class RetryParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     def after(self, failures: int, age: float) -> float | None:
         """Seconds to wait after so many failed attempts (1 or more); None: give up.
 
-        `age` is how long ago the first attempt began, in seconds. With both limits set, it takes both to give up.
+        `age` is the number of seconds since the first attempt began. If both limits are set, both must be exceeded.
         Source of the rule: App Engine's documents on retrying tasks, and the SDK's task queue stub.
         """
         allowed = []
@@ -76,9 +76,9 @@ class RetryParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     def _backoff(self, failures: int) -> float:
         doublings = min(failures - 1, self.max_doublings)
-        # doubled as often as it may be, it grows by the same step each time
+        # after max_doublings, the backoff grows linearly
         steps = failures - doublings
-        # nothing stays nothing, also where the factor alone would be too large for a float
+        # 0 stays 0, even if the factor alone would overflow a float
         if not self.min_backoff_seconds:
             return 0.0
         try:
@@ -88,15 +88,15 @@ class RetryParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 def fits(key: str, value: float) -> bool:
-    """Whether retry_parameters may have this value, in seconds or a count, under this key."""
+    """Whether this value (seconds, or a count) is in the range of this key of retry_parameters."""
     if key in _COUNTS:
         return isinstance(value, int) and 0 <= value <= MAX_COUNT
-    # not a number is not in here either
+    # false for NaN as well
     return 0 <= value <= MAX_SECONDS and not (key == "task_age_limit" and value == 0)
 
 
 def expected(key: str) -> str:
-    """What `fits` asks of a key's value, in words."""
+    """The range of a key's values, in words."""
     if key in _COUNTS:
         return f"a whole number from 0 to {MAX_COUNT}"
     least = "more than 0" if key == "task_age_limit" else "from 0"

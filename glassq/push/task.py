@@ -15,9 +15,9 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from glassq.push.call import METHODS, WITH_BODY, beneath, check_header, is_told
+from glassq.push.http_request import METHODS, WITH_BODY, beneath, check_header, is_reserved_header
 from glassq.push.received import FORM, Params, grouped
-from glassq.push.request import Request
+from glassq.push.request import TaskRequest
 from glassq.push.rule import RetryParameters
 from glassq.push.task_errors import (
     InvalidDispatchDeadlineError,
@@ -30,15 +30,15 @@ from glassq.push.task_errors import (
     TaskTooLargeError,
 )
 
-# Bytes, of a task with its headers.
+# Maximum size of a task with its headers, in bytes.
 MAX_PUSH_TASK_SIZE_BYTES = 100 * 1024
 MAX_TASK_SIZE_BYTES = MAX_PUSH_TASK_SIZE_BYTES
 # Characters.
 MAX_TASK_NAME_LENGTH = 500
 MAX_URL_LENGTH = 2083
-# How far ahead an eta may be, in seconds.
+# Maximum time until an eta, in seconds.
 MAX_COUNTDOWN_SECONDS = 30 * 86_400
-# Of one attempt.
+# Limits of the deadline of one attempt.
 MIN_DISPATCH_DEADLINE = timedelta(seconds=15)
 MAX_DISPATCH_DEADLINE = timedelta(hours=24)
 _MICROSECOND = timedelta(microseconds=1)
@@ -46,15 +46,15 @@ _MICROSECOND = timedelta(microseconds=1)
 NO_PULL_QUEUES = "glassq has push queues only: nothing can be put into, or leased from, a pull queue"
 
 _TASK_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_TASK_NAME_LENGTH}}}")
-# ": " and the line's end, in bytes
+# ": " and CR LF, in bytes
 _HEADER_EXTRA = 4
 
 
 class TaskRetryOptions:
-    """When a task that failed is tried again; where it is given, the queue's retry_parameters do not count.
+    """When a failed task is retried. A task's own options replace the retry_parameters of its queue.
 
-    `min_backoff_seconds`, `max_backoff_seconds` and `task_age_limit` are in seconds, the last is rounded up to a whole
-    one. With both limits the task is tried until both are reached. `parameters` is the rule that follows.
+    `min_backoff_seconds`, `max_backoff_seconds` and `task_age_limit` are in seconds; the last is rounded up to a whole
+    number. If both limits are given, the task is retried until both are reached. `parameters` is the resulting rule.
     Raises InvalidTaskRetryOptionsError.
     """
 
@@ -73,7 +73,7 @@ class TaskRetryOptions:
         self.task_retry_limit = task_retry_limit
         try:
             self.task_age_limit = math.ceil(task_age_limit) if task_age_limit else task_age_limit
-            # queue.yaml takes no age limit of 0, the SDK does: not tried again
+            # the SDK accepts an age limit of 0, for a task that is not retried; queue.yaml does not
             rule = RetryParameters.of(**{**vars(self), "task_age_limit": self.task_age_limit or None})
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidTaskRetryOptionsError(f"retry options: {error}") from None
@@ -85,18 +85,18 @@ class TaskRetryOptions:
 
 
 class TaskSpec:
-    """One HTTP request to make later, without a way to add it: `taskqueue.Task` has that.
+    """An HTTP request to send later. This class checks it; `taskqueue.Task` can also add it to a queue.
 
-    Everything but `payload` is given by name.
+    All arguments except `payload` are given by name.
 
-    `url` is relative ("" is the queue's own, /_ah/queue/NAME). `payload` (bytes, or text that is sent as UTF-8) goes
-    with POST and PUT. `params`, a mapping whose values may be lists, is the form body of POST and the query otherwise.
-    `eta` (a datetime; without a zone it is in UTC, as App Engine's clocks are) and `countdown` (seconds) exclude each
-    other. `target` is a name in [push.targets]. `dispatch_deadline_usec` is the longest that one attempt may take, in
-    microseconds from 15 seconds to 24 hours; the pool's own deadline ends an attempt in any case.
+    `url` is relative ("": the queue's own, /_ah/queue/NAME). `payload` (bytes, or text, which is sent as UTF-8) goes
+    with POST and PUT. `params`, a mapping whose values may be lists, becomes the form body of a POST, and the query of
+    other requests. Give either `eta` (a datetime; without a time zone it is UTC, as in App Engine) or `countdown`
+    (seconds). `target` is a name in [push.targets]. `dispatch_deadline_usec` limits each attempt, in microseconds, from
+    15 seconds to 24 hours; the pool's own deadline holds as well.
 
-    Once it has been added, `was_enqueued` is true, and `name` and `queue_name` are set.
-    Raises InvalidTaskError or one of its kind, and InvalidQueueModeError for method "PULL".
+    Adding it sets `was_enqueued`, `name` and `queue_name`.
+    Raises InvalidTaskError or a subclass, and InvalidQueueModeError for method "PULL".
     """
 
     def __init__(
@@ -147,18 +147,18 @@ class TaskSpec:
 
     @property
     def eta(self) -> datetime:
-        """When it may run at the earliest, in UTC."""
+        """The earliest time to run it, in UTC."""
         return datetime.fromtimestamp(self.eta_posix, UTC)
 
     def extract_params(self) -> Params:
-        """Its parameters: a name's value, or the list of its values where it has several."""
+        """Its parameters: the value of a name, or a list if the name has several values."""
         if self.method == "POST":
             return grouped(self.payload or b"")
         return grouped(self.url.partition("?")[2].encode())
 
-    def request(self, queue: str, own: str) -> Request:
-        """What its delivery asks for, in this queue. `own` names it where its author does not."""
-        return Request(
+    def request(self, queue: str, own: str) -> TaskRequest:
+        """Its request in this queue. `own` is its name if its author did not give one."""
+        return TaskRequest(
             queue=queue,
             name=self.name or own,
             url=f"/_ah/queue/{queue}{self.url}" if self.on_queue_url else self.url,
@@ -172,7 +172,7 @@ class TaskSpec:
 
     def __repr__(self) -> str:
         shown = ("name", "queue_name", "method", "url", "eta", "size", "target", "was_enqueued", "was_deleted")
-        return f"Task<{', '.join(f'{each}={getattr(self, each)!r}' for each in shown)}>"
+        return f"Task<{', '.join(f'{field}={getattr(self, field)!r}' for field in shown)}>"
 
     def _request(self, url: str, payload: bytes | str | None, params: Mapping[str, Any]) -> tuple[str, bytes | None]:
         """The url with its query, and the payload."""
@@ -202,10 +202,10 @@ class TaskSpec:
         try:
             return payload.encode()
         except UnicodeEncodeError:
-            raise InvalidTaskError("payload: the text holds what UTF-8 cannot say") from None
+            raise InvalidTaskError("payload: the text is not encodable as UTF-8") from None
 
     def _header(self, name: str, value: str) -> None:
-        if name.lower() not in (each.lower() for each in self.headers):
+        if name.lower() not in (known.lower() for known in self.headers):
             self.headers[name] = value
 
 
@@ -229,15 +229,15 @@ def _checked_method(method: object, tag: str | None) -> str:
 
 
 def _checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
-    """The headers to send, where a name has one spelling: the one given last."""
+    """The headers to send. Of names that differ only in case, the last one counts."""
     found: dict[str, tuple[str, str]] = {}
     for name, value in headers.items():
-        name, text = _text(name), ", ".join(_text(each) for each in _each(value)).strip(" \t\r\n")
+        name, text = _text(name), ", ".join(_text(item) for item in _items(value)).strip(" \t\r\n")
         try:
             check_header(name, text)
         except ValueError as error:
             raise InvalidTaskError(f"a task that cannot be sent: {error}") from None
-        if not is_told(name):
+        if not is_reserved_header(name):
             found[name.lower()] = name, text
     return dict(found.values())
 
@@ -274,7 +274,7 @@ def _checked_dispatch_deadline(usec: object) -> int | None:
 
 
 def _split(url: object) -> tuple[str, str]:
-    """Path and query of a relative url; both "" for the queue's own."""
+    """Path and query of a relative url; both are "" for the queue's own."""
     if not url:
         return "", ""
     if not isinstance(url, str):
@@ -291,16 +291,16 @@ def _query(params: Mapping[str, Any]) -> str:
     try:
         return urlencode(list(_pairs(params)))
     except UnicodeEncodeError:
-        raise InvalidTaskError("params: a text holds what UTF-8 cannot say") from None
+        raise InvalidTaskError("params: a text is not encodable as UTF-8") from None
 
 
 def _pairs(params: Mapping[str, Any]) -> Iterable[tuple[str | bytes, str | bytes]]:
     for name, value in params.items():
-        for each in _each(value):
-            yield _plain(name), _plain(each)
+        for item in _items(value):
+            yield _plain(name), _plain(item)
 
 
-def _each(value: Any) -> Iterable[Any]:
+def _items(value: Any) -> Iterable[Any]:
     single = isinstance(value, str | bytes) or not isinstance(value, Iterable)
     return (value,) if single else value
 

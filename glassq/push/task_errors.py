@@ -1,10 +1,10 @@
-"""What `taskqueue` raises: App Engine's names, under its conditions.
+"""The exceptions of `taskqueue`: App Engine's names and conditions.
 
 Error (a GlassqError)
-+-- ConfigurationError             glassq.toml or queue.yaml cannot be used (a SettingsError, too)
++-- ConfigurationError             glassq.toml or queue.yaml cannot be used (also a SettingsError)
 +-- UnknownQueueError               the queue is neither "default" nor in queue.yaml
 +-- TransientError                  the queue or the names' database cannot take it now: try again later
-+-- InternalError                   the queue answered what nobody expects
++-- InternalError                   the queue gave an unexpected answer
 +-- InvalidTaskError                parameters, headers, target or method cannot be used
 |   +-- InvalidTaskNameError        the name has another form
 |   +-- InvalidUrlError             the url is not relative, or too long
@@ -15,7 +15,7 @@ Error (a GlassqError)
 |   +-- TombstonedTaskError         a task of this name ran, or was deleted, in the last 9 days
 +-- InvalidQueueError               the queue cannot be used
 |   +-- InvalidQueueNameError       the queue's name has another form
-+-- InvalidQueueModeError           something of pull queues, which glassq has not
++-- InvalidQueueModeError           a feature of pull queues, which glassq does not have
 +-- InvalidTaskRetryOptionsError    retry options that contradict themselves
 +-- InvalidDispatchDeadlineError    dispatch_deadline_usec is out of range
 +-- InvalidDeadlineError            the deadline of a call is not more than 0
@@ -25,13 +25,13 @@ Error (a GlassqError)
 +-- TaskLeaseExpiredError
 +-- QueuePausedError
 +-- BadTaskStateError               the task was added, or deleted, before
-+-- BadTransactionStateError        a transactional add, which glassq has not
++-- BadTransactionStateError        a transactional add: glassq has no transactions
 +-- DuplicateTaskNameError          one name twice in one call
 +-- TooManyTasksError               more than MAX_TASKS_PER_ADD in one call
 +-- PermissionDeniedError           never raised: there is no other application
 +-- DatastoreError                  never raised: there is no datastore
 
-What is never raised is here so that a program's `except` clauses go on working.
+Those that are never raised exist for the `except` clauses of App Engine programs.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from glassq.errors import GlassqError, SettingsError
 
 
 class Error(GlassqError):
-    """Whatever goes wrong with a task queue."""
+    """Base of everything that `taskqueue` raises."""
 
 
 class ConfigurationError(Error, SettingsError):
-    """glassq.toml or queue.yaml cannot be used. App Engine has no such error: there they cannot be wrong."""
+    """glassq.toml or queue.yaml cannot be used. App Engine has no such error."""
 
 
 class UnknownQueueError(Error):
@@ -52,11 +52,11 @@ class UnknownQueueError(Error):
 
 
 class TransientError(Error):
-    """The task could not be kept now, or nobody can say whether it was. Adding it again later is right."""
+    """The task could not be stored now, or it is unknown whether it was. Add it again later."""
 
 
 class InternalError(Error):
-    """The queue answered what nobody expects."""
+    """The queue gave an unexpected answer."""
 
 
 class InvalidTaskError(Error):
@@ -64,11 +64,11 @@ class InvalidTaskError(Error):
 
 
 class InvalidTaskNameError(InvalidTaskError):
-    """The task's name has another form than names have."""
+    """The task's name has the wrong form."""
 
 
 class InvalidUrlError(InvalidTaskError):
-    """The task's url is not a relative one, or is too long."""
+    """The task's url is not relative, or too long."""
 
 
 class InvalidEtaError(InvalidTaskError):
@@ -96,11 +96,11 @@ class InvalidQueueError(Error):
 
 
 class InvalidQueueNameError(InvalidQueueError):
-    """The queue's name has another form than names have."""
+    """The queue's name has the wrong form."""
 
 
 class InvalidQueueModeError(Error):
-    """Something of pull queues was asked for. glassq has push queues only."""
+    """The call is for pull queues. glassq has push queues only."""
 
 
 class InvalidTaskRetryOptionsError(Error):
@@ -112,7 +112,7 @@ class InvalidDispatchDeadlineError(Error):
 
 
 class InvalidDeadlineError(Error):
-    """The deadline that was given for a call is not more than 0."""
+    """The deadline given for a call is not more than 0."""
 
 
 class InvalidTagError(Error):
@@ -136,11 +136,11 @@ class QueuePausedError(Error):
 
 
 class BadTaskStateError(Error):
-    """The task was added, or deleted, before; or has no name to delete it by."""
+    """The task was added or deleted before, or it has no name to delete it by."""
 
 
 class BadTransactionStateError(Error):
-    """A transactional add. glassq knows no transactions."""
+    """A transactional add: glassq has no transactions."""
 
 
 # App Engine's older name

@@ -1,12 +1,12 @@
-"""App Engine's task queue API: `from glassq import taskqueue` takes the place of google.appengine.api's.
+"""App Engine's task queue API: `from glassq import taskqueue` replaces that of google.appengine.api.
 
     taskqueue.add(url="/work", payload=b"...", name="photo-17", countdown=30)
-    taskqueue.Queue("mail").add([taskqueue.Task(url="/send", params={"to": each}) for each in people])
+    taskqueue.Queue("mail").add([taskqueue.Task(url="/send", params={"to": name}) for name in people])
 
-A task is kept in the queue when the call returns. glassq's pool works it, at least once and in no order: it POSTs the
-task to its target, or calls the function that a route names. The settings are those that GLASSQ_CONFIG names, or
+When the call returns, the task is in the queue. glassq's pool works it, at least once and in no particular order: it
+POSTs the task to its target, or calls the function that a route names. The settings file is that of GLASSQ_CONFIG, or
 /etc/glassq/glassq.toml (see `configure`). In asyncio: `await taskqueue.add_async(...)`.
-Pull queues and transactional adds are refused: glassq has neither.
+glassq has no pull queues and no transactions: calls that need them raise.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ _QUEUE_NAME = re.compile(rf"[a-zA-Z0-9-]{{1,{MAX_QUEUE_NAME_LENGTH}}}")
 
 
 class _Default:
-    """The client of this process, made at its first use: App Engine's functions take none. And its threads."""
+    """The client and the threads of this process, made on first use: App Engine's functions do not take a client."""
 
     def __init__(self) -> None:
         self.threads = Threads()
@@ -149,7 +149,7 @@ class _Default:
             made = Client(load(self._path, os.environ, TASKS))
         except SettingsError as error:
             raise ConfigurationError(str(error)) from None
-        # of two threads that come first at once one makes a client in vain: nothing is connected yet
+        # if two threads get here at once, one of their clients is dropped; it has not connected yet
         return self._clients.setdefault(self._path, made)
 
 
@@ -157,9 +157,9 @@ _default = _Default()
 
 
 def configure(path: str | None) -> None:
-    """From now on the settings are those of this file; None: of GLASSQ_CONFIG, or /etc/glassq/glassq.toml.
+    """Selects the settings file; None: that of GLASSQ_CONFIG, or /etc/glassq/glassq.toml.
 
-    The file is read at the next add, which raises ConfigurationError where it cannot be used.
+    The next add reads the file, and raises ConfigurationError if it cannot be used.
     """
     _default.configure(path)
 
@@ -175,7 +175,7 @@ def add(
 def add_async(
     payload: bytes | str | None = None, *, queue_name: str = DEFAULT_QUEUE, transactional: bool = False, **task: Any
 ) -> Pending[Task]:
-    """As `add`, in a thread: `await` what it returns, or ask its `get_result()`."""
+    """Like `add`, in a thread: `await` the result, or call its `get_result()`."""
     made = Task(payload, **task)
     return Queue(queue_name).add_async(made, transactional)
 
@@ -186,12 +186,12 @@ def finish() -> None:
 
 
 def in_thread(call: Callable[[], T]) -> Pending[T]:
-    """Has the call begun in one of this process's threads for tasks."""
+    """Starts the call in a thread of this process."""
     return _default.threads.start(call)
 
 
 class Task(TaskSpec):
-    """One HTTP request to make later, for a queue; TaskSpec tells its arguments and what they raise."""
+    """An HTTP request to send later. TaskSpec documents the arguments and what they raise."""
 
     def add(self, queue_name: str = DEFAULT_QUEUE, transactional: bool = False) -> Self:
         """Adds it to this queue; see `taskqueue.Queue.add`."""
@@ -205,7 +205,7 @@ class Task(TaskSpec):
 
 @dataclass(frozen=True, slots=True)
 class QueueStatistics(Statistics):
-    """A queue as it is now; Statistics tells its fields."""
+    """A queue as it is now. Statistics documents the fields."""
 
     @overload
     @classmethod
@@ -219,26 +219,26 @@ class QueueStatistics(Statistics):
     def fetch(
         cls, queue_or_queues: Queue | str | Iterable[Queue | str], deadline: float = DEADLINE
     ) -> QueueStatistics | list[QueueStatistics]:
-        """The statistics of a queue, or of each of several, named or as they are; see `Queue.fetch_statistics`."""
+        """The statistics of one queue or of several, given as names or as Queues; see `Queue.fetch_statistics`."""
         if isinstance(queue_or_queues, str):
             return Queue(queue_or_queues).fetch_statistics(deadline)
         if isinstance(queue_or_queues, Queue):
             return queue_or_queues.fetch_statistics(deadline)
-        queues = [Queue(each) if isinstance(each, str) else each for each in queue_or_queues]
-        return [each.fetch_statistics(deadline) for each in queues]
+        queues = [Queue(queue) if isinstance(queue, str) else queue for queue in queue_or_queues]
+        return [queue.fetch_statistics(deadline) for queue in queues]
 
     @classmethod
     def fetch_async(
         cls, queue_or_queues: Queue | str | Iterable[Queue | str]
     ) -> Pending[QueueStatistics | list[QueueStatistics]]:
-        """As `fetch`, in a thread."""
+        """Like `fetch`, in a thread."""
         return in_thread(lambda: cls.fetch(queue_or_queues))
 
 
 class Queue:
-    """A queue by its name: "default", or one in queue.yaml.
+    """A push queue by its name: "default", or one in queue.yaml.
 
-    `client` is whom it asks; without one, the process's own. Raises InvalidQueueNameError.
+    `client` does the work; None: that of this process. Raises InvalidQueueNameError.
     """
 
     def __init__(self, name: str = DEFAULT_QUEUE, *, client: Client | None = None) -> None:
@@ -254,17 +254,18 @@ class Queue:
     def add(self, task: Iterable[Task], transactional: bool = False) -> list[Task]: ...
 
     def add(self, task: Task | Iterable[Task], transactional: bool = False) -> Task | list[Task]:
-        """Adds a task, or up to 100 of them, and returns what was given.
+        """Adds a task, or up to 100 tasks, and returns its argument.
 
-        After an error of several tasks `was_enqueued` says which are in the queue. Where it is TaskAlreadyExistsError
-        or TombstonedTaskError, each of them is there, or a task of its name was. After TransientError a task may be
-        there all the same, and adding it again may double it: at least once. A named one is doubled only where its put
-        was not confirmed, and none of its attempts has begun until the second add takes the name over, seconds later.
+        If adding several tasks fails, `was_enqueued` says which are in the queue. After TaskAlreadyExistsError or
+        TombstonedTaskError each of them is in the queue, or a task of its name was. After TransientError a task may be
+        in the queue nevertheless, and adding it again may duplicate it: at least once. To make that idempotent, name
+        the task: then it is duplicated only if its put was not confirmed and none of its attempts has begun when the
+        second add takes over the name, seconds later.
         """
         if transactional:
             raise BadTransactionStateError("glassq has no transactions: add the task without transactional=True")
         tasks = [task] if isinstance(task, Task) else list(task)
-        if not all(isinstance(each, Task) for each in tasks):
+        if not all(isinstance(given, Task) for given in tasks):
             raise InvalidTaskError("expected a Task, or a list of them")
         if tasks:
             self.client.add(self.name, tasks)
@@ -277,12 +278,12 @@ class Queue:
     def add_async(self, task: Iterable[Task], transactional: bool = False) -> Pending[list[Task]]: ...
 
     def add_async(self, task: Task | Iterable[Task], transactional: bool = False) -> Pending[Any]:
-        """As `add`, in a thread. What `add` would raise is raised where the result is asked for."""
+        """Like `add`, in a thread. Asking for the result raises what `add` would raise."""
         given = task if isinstance(task, Task) else list(task)
         return in_thread(lambda: self.add(given, transactional))
 
     def purge(self) -> None:
-        """Deletes all tasks that wait, and all that lie buried. What runs now goes on."""
+        """Deletes all waiting and all buried tasks. Running tasks go on."""
         self.client.purge(self.name)
 
     @overload
@@ -292,21 +293,21 @@ class Queue:
     def delete_tasks(self, task: Iterable[Task]) -> list[Task]: ...
 
     def delete_tasks(self, task: Task | Iterable[Task]) -> Task | list[Task]:
-        """Deletes tasks by their names; `was_deleted` stays false for those that run now, or are not there.
+        """Deletes tasks by their names. `was_deleted` stays false for tasks that are running or not in the queue.
 
-        It looks through all of the queue. Raises BadTaskStateError for a task without a name, or deleted before, and
+        Searches the whole queue. Raises BadTaskStateError for a task that has no name or was deleted before, and
         DuplicateTaskNameError.
         """
         tasks = [task] if isinstance(task, Task) else list(task)
-        names = {each.name for each in tasks if each.name}
-        if any(not each.name or each.was_deleted for each in tasks):
+        names = {given.name for given in tasks if given.name}
+        if any(not given.name or given.was_deleted for given in tasks):
             raise BadTaskStateError("a task has no name, or has been deleted before")
         if len(names) < len(tasks):
             raise DuplicateTaskNameError("a task name stands more than once in one call")
         if tasks:
             deleted = self.client.delete(self.name, frozenset(names))
-            for each in tasks:
-                each.was_deleted = each.name in deleted
+            for given in tasks:
+                given.was_deleted = given.name in deleted
         return task if isinstance(task, Task) else tasks
 
     @overload
@@ -316,34 +317,34 @@ class Queue:
     def delete_tasks_by_name(self, task_name: Iterable[str]) -> list[Task]: ...
 
     def delete_tasks_by_name(self, task_name: str | Iterable[str]) -> Task | list[Task]:
-        """As `delete_tasks`, by the names themselves."""
+        """Like `delete_tasks`, by name."""
         if isinstance(task_name, str):
             return self.delete_tasks(Task(name=task_name))
-        return self.delete_tasks([Task(name=each) for each in task_name])
+        return self.delete_tasks([Task(name=name) for name in task_name])
 
     def delete_tasks_async(self, task: Task | Iterable[Task]) -> Pending[Task | list[Task]]:
-        """As `delete_tasks`, in a thread."""
+        """Like `delete_tasks`, in a thread."""
         given = task if isinstance(task, Task) else list(task)
         return in_thread(lambda: self.delete_tasks(given))
 
     def delete_tasks_by_name_async(self, task_name: str | Iterable[str]) -> Pending[Task | list[Task]]:
-        """As `delete_tasks_by_name`, in a thread."""
+        """Like `delete_tasks_by_name`, in a thread."""
         given = task_name if isinstance(task_name, str) else list(task_name)
         return in_thread(lambda: self.delete_tasks_by_name(given))
 
     def fetch_statistics(self, deadline: float = DEADLINE) -> QueueStatistics:
-        """How many tasks there are, and how the queue does; within so many seconds.
+        """The queue's statistics, looked up within `deadline` seconds.
 
         Raises UnknownQueueError, TransientError, or InvalidDeadlineError.
         """
-        return QueueStatistics.of(self, *self.client.look(self.name, check_deadline(deadline)))
+        return QueueStatistics.of(self, *self.client.snapshot(self.name, check_deadline(deadline)))
 
     def fetch_statistics_async(self) -> Pending[QueueStatistics]:
-        """As `fetch_statistics`, in a thread."""
+        """Like `fetch_statistics`, in a thread."""
         return in_thread(self.fetch_statistics)
 
     def lease_tasks(self, *_: object, **__: object) -> NoReturn:
-        """Refused: a pull queue's."""
+        """Raises InvalidQueueModeError: only pull queues have leases."""
         raise InvalidQueueModeError(NO_PULL_QUEUES)
 
     lease_tasks_by_tag = lease_tasks_async = lease_tasks_by_tag_async = modify_task_lease = lease_tasks
@@ -359,5 +360,5 @@ class Queue:
 
     @property
     def client(self) -> Client:
-        """Whom it asks. Raises ConfigurationError where that is the process's own, and the settings cannot be used."""
+        """The client that does the work. Raises ConfigurationError if it must be made and the settings are unusable."""
         return self._client or _default.client()

@@ -12,8 +12,7 @@ from glassq.queues.beanstalk.protocol import Job, JobStats, Queue, ServerStats, 
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 
 if TYPE_CHECKING:
-    from glassq.settings import Queue as QueueSettings
-    from glassq.settings import Settings
+    from glassq.settings import QueueSettings, Settings
 
 __all__ = [
     "Inspector",

@@ -1,29 +1,32 @@
-"""Who sends pings, and how we know that it is really them."""
+"""Sources: who sends pings, and how we verify that a ping is genuine."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from glassq.sources.mirror import Mirror
+from glassq.sources.mirror import MirrorSource
 
 if TYPE_CHECKING:
     from glassq.settings import Settings
 
 
 class Source(Protocol):
-    """A sender of pings. When you add one: a module here, a section in settings.Sources, a line in `open_sources`."""
+    """A sender of pings.
+
+    When you add one: a module here, a section in settings.SourcesSettings, a line in `open_sources`.
+    """
 
     @property
     def name(self) -> str:
-        """The word in `/hooks/<name>`, in a delivery's `source`, and in routes."""
+        """The name in `/hooks/<name>`, in a delivery's `source`, and in routes."""
 
     def check(self, body: bytes) -> dict[str, str]:
-        """The labels of a ping that is taken. Raises PingRefused for any other; never anything else."""
+        """The labels of an accepted ping. Raises PingRefused for any other ping, and nothing else."""
 
 
 def open_sources(settings: Settings) -> list[Source]:
-    """The sources that the settings name. Raises SettingsError where a secret cannot be read."""
+    """The sources that the settings name. Raises SettingsError if a secret cannot be read."""
     sources: list[Source] = []
     if settings.sources.mirror is not None:
-        sources.append(Mirror(settings.secret("sources.mirror.verify_tokens_file")))
+        sources.append(MirrorSource(settings.secret("sources.mirror.verify_tokens_file")))
     return sources

@@ -1,8 +1,8 @@
-"""The Glass Mirror API: one JSON ping for each thing that happened, proven by the verifyToken of its subscription.
+"""The Glass Mirror API: one JSON ping for each event, authenticated by the verifyToken of its subscription.
 
-https://developers.google.com/glass/develop/mirror/subscriptions (as archived), and what was captured in use: SHARE
-comes as INSERT though documented as UPDATE, verifyToken and userActions may be null, new fields and new action types
-appear. So the shape is checked, the words in it are not.
+Sources: https://developers.google.com/glass/develop/mirror/subscriptions (as archived), and captured pings: SHARE comes
+as INSERT though documented as UPDATE, verifyToken and userActions may be null, new fields and action types appear. So
+the ping's structure is checked, but not which words it uses.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from glassq.errors import PingRefused
 from glassq.sources import strictjson
 
 NAME = "mirror"
-# What the fields that we look at may be; all others pass.
+# Maximum length of the fields that are checked, in characters. Other fields are not checked.
 MAX_TEXT = 512
 
 
-class Mirror:
+class MirrorSource:
     """The source "mirror"."""
 
     name = NAME
 
     def __init__(self, verify_tokens: list[str]) -> None:
-        """`verify_tokens` are all that are current: several while they are rotated."""
+        """`verify_tokens` are all current ones: several while they are rotated."""
         self._tokens = [token.encode() for token in verify_tokens]
 
     def check(self, body: bytes) -> dict[str, str]:
-        """The labels collection and operation of a ping that is taken.
+        """The labels collection and operation of an accepted ping.
 
-        Raises PingRefused: 400 for what is no JSON object, then 403 for a token that is missing, no string or wrong
-        (one answer for all: a sender without the token learns nothing), then 400 for a wrong shape.
+        Raises PingRefused: first 400 for a body that is not a JSON object, then 403 for a token that is missing, not a
+        string, or wrong (one answer for all: a sender without the token learns nothing), then 400 for wrong fields.
         """
         try:
             ping = strictjson.loads(body)
@@ -46,19 +46,23 @@ class Mirror:
     def _genuine(self, token: object) -> bool:
         text = token if isinstance(token, str) else ""
         if not text.isprintable():
-            # a subscription may bring the byte order mark that stood in the token file when it was made
+            # if the token file had a byte order mark when the subscription was made, its pings have it, too
             text = "".join(filter(str.isprintable, text))
         given = text.encode()
-        # every comparison is made, whichever matches: the time tells nothing
+        # compare with every token, also after a match, so that the time reveals nothing
         matches = [hmac.compare_digest(given, known) for known in self._tokens]
         return any(matches)
+
+
+# The old name, for programs that use it; to be removed after one release.
+Mirror = MirrorSource
 
 
 def _labels(ping: dict[str, Any]) -> dict[str, str]:
     for name in ("collection", "itemId", "operation"):
         if not _is_text(ping.get(name)):
             raise _malformed(f"{name} must be a string of 1 to {MAX_TEXT} printable characters.")
-    # a subscription may have been made without one; what to do then is the handler's to say
+    # a subscription may have been made without one; the handler decides what to do then
     if ping.get("userToken") is not None and not _is_text(ping["userToken"]):
         raise _malformed(f"userToken must be absent, null, or a string of 1 to {MAX_TEXT} printable characters.")
     actions = ping.get("userActions")

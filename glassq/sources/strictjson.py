@@ -1,7 +1,7 @@
-"""JSON from strangers: RFC 8259 to the letter, without what parsers disagree about.
+"""JSON from strangers: strictly RFC 8259, without the constructs on which parsers disagree.
 
-Refused beside what is no JSON at all: duplicate keys (which of two userTokens counts?), NaN and infinities, numbers
-that no reader agrees on, NUL and lone surrogates in strings, and nesting that exhausts a parser.
+It also refuses duplicate keys (which of two userTokens counts?), NaN and infinities, numbers that parsers read
+differently, NUL and lone surrogates in strings, and nesting that exhausts a parser.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import json
 import math
 from typing import Any
 
-# Deeper than any ping, far from any parser's limit.
+# Maximum nesting: deeper than any ping, far below any parser's limit.
 MAX_DEPTH = 16
-# Longer numbers cost quadratic time to read; 2**63 has 19 digits.
+# Maximum length of a number: parsing takes quadratic time, and 2**63 has 19 digits.
 MAX_DIGITS = 40
 
 
 def loads(body: bytes) -> Any:
     """The value of a JSON document.
 
-    Raises ValueError with what is wrong, in words that hold nothing out of the document.
+    Raises ValueError with what is wrong; the message contains nothing of the document.
     """
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
-    # the brackets alone bound the depth of nearly every document; only what has many is measured
+    # the number of brackets limits the depth of nearly every document; the depth is measured only if there are many
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
     try:
@@ -38,7 +38,7 @@ def loads(body: bytes) -> Any:
 
 
 def _depth(text: str) -> int:
-    """How deep brackets nest outside strings, at the most."""
+    """The maximum nesting of brackets outside strings."""
     deepest = depth = 0
     quoted = escaped = False
     for char in text:
@@ -77,12 +77,12 @@ def _check_strings(value: Any) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("an object has the same key twice")
     return found
 
 
 def _constant(_name: str) -> Any:
-    raise ValueError("it holds NaN or Infinity, which JSON does not have")
+    raise ValueError("it contains NaN or Infinity, which JSON does not have")
 
 
 def _int(digits: str) -> int:
@@ -98,5 +98,5 @@ def _float(digits: str) -> float:
     return number
 
 
-# RecursionError cannot happen: the depth is measured before. Made once: json.loads would make one for every call.
+# RecursionError cannot happen: the depth is checked before. Made once: json.loads would make a decoder for every call.
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_int=_int, parse_float=_float)

@@ -85,7 +85,7 @@ class Bucket:
         """A job came: the right, if there is one, becomes a used token and an attempt that runs."""
         self._marks[slot] = (self._marks[slot] & ~_HELD | _RUNNING) + _USED
 
-    def let_go(self, slot: int) -> None:
+    def release(self, slot: int) -> None:
         """The right is given back."""
         self._marks[slot] &= ~_HELD
 
@@ -95,7 +95,7 @@ class Bucket:
 
     # -- under the lock -----------------------------------------------------------------------------------------------
 
-    def hold(self, slot: int) -> float | None:
+    def acquire(self, slot: int) -> float | None:
         """0: the slot holds a right now; else in how many seconds there may be a token for it; None: others decide."""
         tokens, marks = self.settle()
         held, running = marks & _FIELD, marks >> 12 & _FIELD

@@ -21,7 +21,7 @@ from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
     from glassq.ledger import Ledger
-    from glassq.queues import Queue
+    from glassq.queues import Receiver
     from glassq.worker.consumer import Consumer
     from glassq.worker.lease import Lease
     from glassq.worker.scoreboard import Slot
@@ -66,7 +66,7 @@ class Stop:
 
 
 def run(
-    consumer: Consumer, queue: Queue, lease: Lease, ledger: Ledger, slot: Slot, *, max_jobs: int, max_rss: int
+    consumer: Consumer, receiver: Receiver, lease: Lease, ledger: Ledger, slot: Slot, *, max_jobs: int, max_rss: int
 ) -> int:
     """Works until stopped, or until `max_jobs` are worked or memory is above `max_rss` bytes; returns exit code 0."""
     stop = Stop()
@@ -90,22 +90,22 @@ def run(
         # one job at the least: a limit below what the handlers' modules take must not end in a storm of forks
         return stop.draining or (consumer.worked > 0 and resident() > max_rss)
 
-    _watch_forks(queue)
+    _watch_forks(receiver)
     slot.state(State.CONNECTING)
-    lease.start(cold=lambda: stop.cold, orphaned=stop.drain)
+    lease.start_keeper(cold=lambda: stop.cold, orphaned=stop.drain)
     try:
         consumer.run(stopping)
     finally:
         slot.state(State.STOPPING)
-        lease.stop()
-        queue.close()
+        lease.stop_keeper()
+        receiver.close()
         ledger.close()
     why = "stopped" if stop.draining else "recycled"
     log.debug("child ends %s", fields(why=why, worked=consumer.worked, rss=resident()))
     return 0
 
 
-def _watch_forks(queue: Queue) -> None:
+def _watch_forks(receiver: Receiver) -> None:
     """A process that a handler forks is none of the pool's children: it has neither our connection nor our signals."""
     ours = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGALRM}
     masks: list[set[int]] = []
@@ -118,7 +118,7 @@ def _watch_forks(queue: Queue) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
 
     def disown() -> None:
-        queue.close_inherited()
+        receiver.close_inherited()
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
         faulthandler.unregister(signal.SIGUSR2)

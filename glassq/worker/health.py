@@ -16,7 +16,7 @@ from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
     from glassq.worker.processes import Process
-    from glassq.worker.scoreboard import Card
+    from glassq.worker.scoreboard import WorkerStatus
 
 log = logger("glassq.worker")
 
@@ -51,7 +51,7 @@ class Health:
     #: the start of the attempt that the log has been told of
     _told: float = 0.0
 
-    def verdict(self, card: Card, now: float, silence: float, longest: float) -> str:
+    def verdict(self, card: WorkerStatus, now: float, silence: float, longest: float) -> str:
         """Why the child must be killed; "" where it may live.
 
         In an attempt it may be silent until its hard deadline, unless it has been stopped for `silence` seconds.
@@ -75,7 +75,7 @@ class Health:
         alive = max(card.beat, self._active)
         return SILENT if now - alive > patience or quiet > max(longest, patience) else ""
 
-    def _look(self, process: Process | None, card: Card, now: float) -> None:
+    def _look(self, process: Process | None, card: WorkerStatus, now: float) -> None:
         if process is None:
             return
         first = not self._looked
@@ -92,7 +92,7 @@ class Health:
                 self._active = now
             self._looked, self._cpu, self._used = now, process.cpu, self._used + used
 
-    def _tell(self, card: Card, now: float) -> None:
+    def _tell(self, card: WorkerStatus, now: float) -> None:
         about = {"delivery": card.delivery, "attempt": card.attempt, "job": card.job, "pid": self.pid}
         figures = {"silent": now - card.beat, "cpu": self._used, "deadline_in": card.deadline - now}
         words = "handler holds the interpreter lock: no heartbeat comes, and it may go on until the hard deadline %s"

@@ -2,13 +2,12 @@
 
 The keeper is a thread that touches the job, beats the heartbeat, and ends the attempt when its soft deadline passes,
 its lease is gone, or the pool stops cold. It ends it by a signal to the main thread, whose handler raises there: so
-what waits in a system call is woken too. The exception can only be raised between `take` and `disarm`, and no queue
-command runs in the main thread then: an exception in the middle of one would leave the connection out of step.
+what waits in a system call is woken too. The exception can only be raised between `start` and `forbid_interrupts`. No
+queue command runs in the main thread then: an exception in the middle of one would leave the connection out of step.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import threading
@@ -18,12 +17,16 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import DeadlineExceeded, Interrupt, Interrupted, JobNotFound, LeaseLost, QueueError
 from glassq.log import fields, logger
+from glassq.worker import leftovers
+from glassq.worker.processes import seconds_since_boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from glassq.queues import Queue
+    from glassq.delivery import Delivery
+    from glassq.queues import Receiver
+    from glassq.queues.base import Reservation
     from glassq.worker.scoreboard import Slot
 
 log = logger("glassq.worker")
@@ -37,17 +40,18 @@ BEAT = 0.25
 class Lease:
     """The hold on one job at a time, for one consumer.
 
-    Works without its keeper thread too (`start` not called): then nothing is touched and nothing interrupts.
+    Works without its keeper thread too (`start_keeper` not called): then nothing is touched and nothing interrupts.
     """
 
-    def __init__(self, queue: Queue, ttr: float, slot: Slot) -> None:
-        """A job is touched every third of `ttr` seconds: two touches may fail before a lease of that length ends."""
-        self._queue = queue
+    def __init__(self, receiver: Receiver, ttr: float, slot: Slot) -> None:
+        """A lease is extended every third of `ttr` seconds: two of these may fail before one of that length ends."""
+        self._receiver = receiver
         self._ttr = ttr
         self._touch_every = ttr / 3
         self._slot = slot
         self._lock = threading.Lock()
-        self._job = 0
+        self._reservation: Reservation | None = None
+        self._begun = 0.0
         self._touched = 0.0
         self._deadline = float("inf")
         self._armed = False
@@ -59,44 +63,53 @@ class Lease:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:
+    def start_keeper(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:
         """Starts the keeper. `cold()` tells whether to stop at once; `orphaned` is called when the parent is gone."""
         signal.signal(signal.SIGALRM, self._raise)
         self._thread = threading.Thread(target=self._keep, args=(cold, orphaned), name="keeper", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop_keeper(self) -> None:
         """Ends the keeper."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(5.0)
 
-    def take(self, job_id: int, deadline: float, ttr: float = math.inf) -> None:
-        """From now on the job is kept ours and the attempt may be interrupted.
+    def start(self, reservation: Reservation, delivery: Delivery, *, deadline: float, hard: float) -> None:
+        """From now on the lease is extended, and the attempt may be interrupted.
 
-        `deadline` is monotonic. `ttr` is the job's own lease in seconds: it may be shorter than that of new jobs.
+        At `deadline` the attempt is interrupted, at `hard` the parent ends its process; both are monotonic. The job's
+        own lease may be shorter than that of new jobs.
         """
+        self._begun = seconds_since_boot()
+        self._slot.begin(reservation.ref, delivery.id, delivery.attempt, hard, self._begun)
         with self._lock:
-            self._touch_every = min(self._ttr, ttr) / 3
+            self._touch_every = min(self._ttr, reservation.lease) / 3
             self.interrupted = False
-            self._job, self._touched, self._deadline, self._interrupt = job_id, time.monotonic(), deadline, None
-            # the keeper's lines are about the same delivery as the main thread's
+            self._touched, self._deadline, self._interrupt = time.monotonic(), deadline, None
+            self._reservation = reservation
+            # The keeper's lines are about the same delivery as the main thread's.
             self._context = copy_context()
         if self._thread is not None:
-            # the handler before may have taken the signal for itself, or blocked it
+            # An earlier handler may have taken the signal for itself, or blocked it.
             signal.signal(signal.SIGALRM, self._raise)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         self._armed = True
 
-    def disarm(self) -> None:
-        """The handler is over: nothing interrupts any more."""
+    def forbid_interrupts(self) -> None:
+        """The handler is over: nothing interrupts it any more."""
         self._armed = False
 
-    def give_up(self) -> None:
-        """The job is no longer kept ours; waits for a touch that is under way."""
+    def end(self) -> None:
+        """The lease is extended no more; waits for an extension that is under way."""
         self._armed = False
         with self._lock:
-            self._job = 0
+            self._reservation = None
+
+    def end_leftovers(self) -> None:
+        """Ends the processes that an interrupted handler has started."""
+        if self.interrupted:
+            leftovers.end_own(self._slot.parent, self._slot.index, self._begun)
 
     def _keep(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:
         while not self._over.wait(BEAT):
@@ -105,13 +118,13 @@ class Lease:
             if os.getppid() != self._slot.parent:
                 orphaned()
             with self._lock:
-                interrupt = self._look(cold()) if self._job else None
+                interrupt = self._look(self._reservation, cold()) if self._reservation else None
                 if interrupt is not None and self._interrupt is None:
                     self._interrupt = interrupt
             if self._interrupt is not None and self._armed and self._main is not None:
                 signal.pthread_kill(self._main, signal.SIGALRM)
 
-    def _look(self, cold: bool) -> type[Interrupt] | None:
+    def _look(self, reservation: Reservation, cold: bool) -> type[Interrupt] | None:
         now = time.monotonic()
         if cold:
             return Interrupted
@@ -121,12 +134,14 @@ class Lease:
             return None
         self._touched = now
         try:
-            self._queue.touch(self._job)
+            self._receiver.extend(reservation)
         except JobNotFound:
-            self._context.run(log.warning, "lease lost %s", fields(job=self._job))
+            self._context.run(log.warning, "lease lost %s", fields(job=reservation.ref))
             return LeaseLost
         except QueueError as error:
-            self._context.run(log.warning, "lease lost with the connection %s", fields(job=self._job, error=error))
+            self._context.run(
+                log.warning, "lease lost with the connection %s", fields(job=reservation.ref, error=error)
+            )
             return LeaseLost
         return None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from glassq.metrics import Board, Counter, Histogram, Level
+from glassq.metrics import Counter, Histogram, SharedCounters, SharedGauge
 
 ATTEMPTS = Counter(
     "glassq_attempts_total",
-    "Attempts that are over, by what they came to; untold: the queue took no word of it.",
+    "Attempts that are over, by what they came to; unacknowledged: the queue took no word of it.",
     "outcome",
-    ("done", "dropped", "retry", "bury", "interrupted", "lease_lost", "untold"),
+    ("done", "dropped", "retry", "bury", "interrupted", "lease_lost", "unacknowledged"),
 )
 LOST = Counter("glassq_attempts_lost_total", "Attempts that ended with their process.")
 DAMAGED = Counter("glassq_jobs_damaged_total", "Damaged jobs that were buried untouched.")
@@ -23,9 +23,9 @@ WAIT = Histogram(
     "From when a ping was taken to its first attempt; without those that were put with a delay.",
     (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600),
 )
-WANTED = Level("glassq_children_wanted", "How many children there should be.")
+WANTED = SharedGauge("glassq_children_wanted", "How many children there should be.")
 
 
-def new_board(rows: int) -> Board:
+def new_board(rows: int) -> SharedCounters:
     """For so many processes; made before the fork."""
-    return Board((ATTEMPTS, LOST, DAMAGED, SECONDS, WAIT, WANTED), rows)
+    return SharedCounters((ATTEMPTS, LOST, DAMAGED, SECONDS, WAIT, WANTED), rows)

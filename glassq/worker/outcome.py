@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
 from glassq import host
 from glassq.backoff import between, ceiling
 from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence, as_valid_utf8
@@ -30,7 +28,7 @@ from glassq.excerpts import UNPRINTABLE, json_of, kind_of, text_of, traceback_of
 from glassq.mask import masked_body, masked_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 # A retry is never sooner than this, in seconds: whatever failed just now has not changed yet.
 MIN_DELAY = 1.0
@@ -183,7 +181,7 @@ def _within(delay: float) -> float:
     return min(MAX_DELAY, max(0.0, delay))
 
 
-def witness(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:
+def evidence_of(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:
     """Evidence of an attempt that raised `error` after `duration` seconds."""
     # A verdict says why in words, written by whoever raised it; where it was raised adds nothing.
     verdict = issubclass(type(error), Verdict)
@@ -217,7 +215,7 @@ def _bounded_detail(detail: object) -> dict[str, Any]:
     return masked if isinstance(masked, dict) else {"detail": masked}
 
 
-def witness_of_death(delivery: Delivery, how: str, why: str, at: float, duration: float) -> Evidence:
+def evidence_of_crash(delivery: Delivery, how: str, why: str, at: float, duration: float) -> Evidence:
     """Evidence of an attempt that ended with its process, as the pool's parent saw it.
 
     `how` is a signal's name or "exit 7", `why` what more is known. `at` is in seconds since 1970, `duration` in
@@ -234,36 +232,4 @@ def witness_of_death(delivery: Delivery, how: str, why: str, at: float, duration
         duration=round(duration, 3),
         host=host.name(),
         signal=how if signalled else "",
-    )
-
-
-def after_loss(delivery: Delivery, deaths: Sequence[Evidence] = ()) -> Delivery:
-    """The delivery after an attempt that ended with its process; `deaths` is what is known of it."""
-    return msgspec.structs.replace(delivery, lost=delivery.lost + 1, evidence=(*delivery.evidence, *deaths))
-
-
-def after_retry(delivery: Delivery, outcome: Outcome, evidence: Evidence, started: datetime | None = None) -> Delivery:
-    """The delivery as it is put again; the attempt that failed began at `started`.
-
-    A wait leaves no evidence: a hundred of them would say the same.
-    """
-    tried = delivery.tried or started
-    replaced = msgspec.structs.replace(delivery, attempt=delivery.attempt + 1, tried=tried)
-    if not outcome.counts:
-        return msgspec.structs.replace(replaced, waits=delivery.waits + 1)
-    return msgspec.structs.replace(
-        replaced, failures=delivery.failures + 1, waits=0, evidence=(*delivery.evidence, evidence)
-    )
-
-
-def after_bury(delivery: Delivery, outcome: Outcome, evidence: Evidence | None) -> Delivery:
-    """The delivery as it is buried."""
-    more = () if evidence is None else (evidence,)
-    return msgspec.structs.replace(delivery, buried=outcome.reason, evidence=(*delivery.evidence, *more))
-
-
-def after_kick(delivery: Delivery) -> Delivery:
-    """A buried delivery that an operator kicked: its story stays, its budget is fresh."""
-    return msgspec.structs.replace(
-        delivery, buried="", failures=0, waits=0, lost=0, tried=None, attempt=delivery.attempt + 1
     )

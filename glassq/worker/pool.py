@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from glassq.systemd import Notifier
     from glassq.worker.bucket import Limit
     from glassq.worker.processes import Process
-    from glassq.worker.scoreboard import Card
+    from glassq.worker.scoreboard import WorkerStatus
 
 log = logger("glassq.worker")
 
@@ -264,7 +264,7 @@ class Pool:
             told["why"] = why
         if at_work:
             self._board.tally.count(LOST)
-            self._board.deaths.add(card.job, card.delivery, how, why, now - card.started)
+            self._board.crashes.add(card.job, card.delivery, how, why, now - card.started)
             told |= _worked_on(card)
         log.error("child died %s", fields(**told))
         if now - child.born < SHORT_LIFE and not card.worked:
@@ -389,7 +389,7 @@ class Pool:
             self._report.tick(cards, now, target=self._target, well=not any(child.why for child in children))
 
 
-def _worked_on(card: Card) -> dict[str, object]:
+def _worked_on(card: WorkerStatus) -> dict[str, object]:
     """For the log: nothing where no attempt runs."""
     if card.state is not State.WORKING:
         return {}

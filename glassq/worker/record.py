@@ -1,9 +1,8 @@
-"""What came of an attempt, told to people: a log line, an entry in the ledger, a count. None is in the way."""
+"""Records an attempt's outcome: log line, ledger entry, counters. Never blocks the worker."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,36 +13,19 @@ from glassq.ledger import Entry
 from glassq.log import fields, logger
 from glassq.mask import masked_text
 from glassq.worker.metrics import ATTEMPTS, SECONDS, WAIT
-from glassq.worker.outcome import Kind, Outcome
+from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
-    from glassq.delivery import Delivery, Evidence
     from glassq.ledger import Ledger
-    from glassq.metrics import Tally
-    from glassq.queues import JobStats
+    from glassq.metrics import ProcessCounters
+    from glassq.queues.base import Reservation
+    from glassq.worker.executor import Attempt
 
 log = logger("glassq.worker")
 
 # The ledger keeps results, not files.
 MAX_RESULT = 2_000
 _MAX_NOTE = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What is known once an attempt is over.
-
-    `duration` is in seconds; `started` is before the handler was called (None: it was not). `fingerprint` and `event`
-    are for finding duplicates (see duplicates.py).
-    """
-
-    delivery: Delivery
-    outcome: Outcome
-    duration: float
-    evidence: Evidence | None = None
-    started: datetime | None = None
-    fingerprint: str = ""
-    event: str = ""
 
 
 _EVENTS: dict[Kind, tuple[int, str, str]] = {
@@ -56,16 +38,16 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 }
 
 
-def tell(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, holder: int) -> None:
-    """The job was worked; `holder` is the job that has the delivery from now on (0: none)."""
+def record(ledger: Ledger, counters: ProcessCounters, reservation: Reservation, attempt: Attempt, holder: str) -> None:
+    """Records a job that was worked; `holder` is the job that holds the delivery from now on ("": none)."""
     delivery, outcome = attempt.delivery, attempt.outcome
-    _count(tally, job, attempt, outcome.kind.name.lower())
+    _count(counters, reservation, attempt, outcome.kind.name.lower())
     result, note = as_recorded(outcome.result)
     level, event, state = _EVENTS[outcome.kind]
     if note:
         # the result says it at its end
         level = logging.WARNING
-    said = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
+    said = {"delivery": delivery.id, "attempt": delivery.attempt, "job": reservation.ref, "seconds": attempt.duration}
     if outcome.kind is Kind.RETRY:
         said["delay"] = outcome.delay
     if outcome.reason:
@@ -77,32 +59,34 @@ def tell(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, holder: 
         where = fields(delivery=delivery.id, attempt=delivery.attempt, traceback=attempt.evidence.traceback)
         log.debug("failed here %s", where)
     if state:
-        ledger.record(_entry(attempt, state, job.tube, holder, result))
+        ledger.record(_entry(attempt, state, reservation.tube, holder, result))
 
 
-def tell_untold(ledger: Ledger, tally: Tally, job: JobStats, attempt: Attempt, error: QueueError) -> None:
-    """The attempt is over, and the queue did not take what follows from it: it may be worked again."""
+def record_unacknowledged(
+    ledger: Ledger, counters: ProcessCounters, reservation: Reservation, attempt: Attempt, error: QueueError
+) -> None:
+    """Records an attempt that is over while the queue did not take what follows: it may be worked again."""
     delivery, outcome = attempt.delivery, attempt.outcome
-    _count(tally, job, attempt, "untold")
+    _count(counters, reservation, attempt, "unacknowledged")
     # a queue that refuses is told of once, by the consumer
     level = logging.DEBUG if isinstance(error, QueueRefused) else logging.WARNING
-    said = {"delivery": delivery.id, "attempt": delivery.attempt, "job": job.id, "seconds": attempt.duration}
+    said = {"delivery": delivery.id, "attempt": delivery.attempt, "job": reservation.ref, "seconds": attempt.duration}
     log.log(level, "queue not told %s", fields(**said, outcome=outcome.kind.value, why=error))
     if outcome.kind in (Kind.DONE, Kind.DROPPED):
-        ledger.record(_entry(attempt, _EVENTS[outcome.kind][2], job.tube, 0, as_recorded(outcome.result)[0]))
+        ledger.record(_entry(attempt, _EVENTS[outcome.kind][2], reservation.tube, "", as_recorded(outcome.result)[0]))
 
 
-def _count(tally: Tally, job: JobStats, attempt: Attempt, outcome: str) -> None:
+def _count(counters: ProcessCounters, reservation: Reservation, attempt: Attempt, outcome: str) -> None:
     delivery, started = attempt.delivery, attempt.started
-    tally.count(ATTEMPTS, outcome)
+    counters.count(ATTEMPTS, outcome)
     if started is None:
         return
-    tally.observe(SECONDS, attempt.duration)
-    if delivery.attempt == 1 and not (delivery.lost or job.delay or job.kicks):
-        tally.observe(WAIT, delivery.age(started))
+    counters.observe(SECONDS, attempt.duration)
+    if delivery.attempt == 1 and reservation.undelayed and not delivery.lost:
+        counters.observe(WAIT, delivery.age(started))
 
 
-def _entry(attempt: Attempt, state: str, tube: str, holder: int, result: str) -> Entry:
+def _entry(attempt: Attempt, state: str, tube: str, holder: str, result: str) -> Entry:
     delivery = attempt.delivery
     return Entry(
         delivery=delivery.id,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.systemd import Notifier
-    from glassq.worker.scoreboard import Card
+    from glassq.worker.scoreboard import WorkerStatus
 
 log = logger("glassq.worker")
 
@@ -41,7 +41,7 @@ class Report:
         self._trouble = 0.0
         self._told: float | None = None
 
-    def tick(self, cards: Sequence[Card], now: float, *, target: int, well: bool) -> None:
+    def tick(self, cards: Sequence[WorkerStatus], now: float, *, target: int, well: bool) -> None:
         """`target` is how many children there shall be; `well` is false while one is to be killed."""
         self._watch_queue(cards, now)
         if not self.ready:
@@ -53,7 +53,7 @@ class Report:
             self._pinged = now
             self._notify(WATCHDOG=1)
 
-    def draining(self, cards: Sequence[Card]) -> None:
+    def draining(self, cards: Sequence[WorkerStatus]) -> None:
         """The pool stops, and its children finish what they are at."""
         status = f"draining: {_count(cards, State.WORKING)} of {len(cards)} still work"
         self._notify(EXTEND_TIMEOUT_USEC=STOPPING * 1_000_000, STATUS=status)
@@ -66,7 +66,7 @@ class Report:
         """The start fails; what `systemctl status` shows from then on."""
         self._notify(STATUS=masked_line(why))
 
-    def _start(self, cards: Sequence[Card], now: float, target: int) -> None:
+    def _start(self, cards: Sequence[WorkerStatus], now: float, target: int) -> None:
         reserving = _count(cards, State.WAITING, State.WORKING)
         status = f"starting: {reserving} of {target} reserve"
         self._notify(EXTEND_TIMEOUT_USEC=STARTING * 1_000_000, STATUS=status + self._waits(now))
@@ -80,7 +80,7 @@ class Report:
             self._said = self._state(cards, now)
             self._notify(READY=1, STATUS=self._said)
 
-    def _state(self, cards: Sequence[Card], now: float) -> str:
+    def _state(self, cards: Sequence[WorkerStatus], now: float) -> str:
         return f"{len(cards)} children, {_count(cards, State.WORKING)} at work" + self._waits(now)
 
     def _waits(self, now: float) -> str:
@@ -93,7 +93,7 @@ class Report:
             self._said = status
             self._notify(STATUS=status)
 
-    def _watch_queue(self, cards: Sequence[Card], now: float) -> None:
+    def _watch_queue(self, cards: Sequence[WorkerStatus], now: float) -> None:
         """One line while the queue cannot be reached, now and then; and one when it is back."""
         troubled = [card for card in cards if card.state is State.CONNECTING and card.problem]
         if not troubled:
@@ -109,5 +109,5 @@ class Report:
             log.warning("queue trouble, trying again %s", fields(**said, seconds=now - self._trouble))
 
 
-def _count(cards: Sequence[Card], *states: State) -> int:
+def _count(cards: Sequence[WorkerStatus], *states: State) -> int:
     return sum(card.state in states for card in cards)

@@ -42,7 +42,7 @@ PATIENCE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class Admission:
     """Which tubes may be reserved from now; perhaps none.
 
     `wait` is None where a reserve may wait for its usual length of a second. Else it must not wait, and when nothing
@@ -99,9 +99,9 @@ class Throttle:
         for bucket in self._buckets.values():
             bucket.leave(slot)
 
-    def gate(self, slot: int, free: Sequence[str], limited: Sequence[str]) -> Gate:
-        """The gate of the child in this slot. `limited` are tubes that have been `set`, `free` those without limit."""
-        return Gate(slot, tuple(free), [self._buckets[tube] for tube in limited], self._lock)
+    def limiter(self, slot: int, free: Sequence[str], limited: Sequence[str]) -> TubeLimiter:
+        """What admits the child in this slot. `limited` are tubes that have been `set`, `free` those without limit."""
+        return TubeLimiter(slot, tuple(free), [self._buckets[tube] for tube in limited], self._lock)
 
     def _bucket(self, limit: Limit) -> Bucket:
         index = len(self._buckets)
@@ -111,33 +111,33 @@ class Throttle:
         return bucket
 
 
-class Gate:
+class TubeLimiter:
     """Lets one child reserve from the tubes that have a token, and a place, for it.
 
-    Single-threaded. A round is `open`, then `began` when a job is to be worked, then `ended` whatever came.
+    Single-threaded. A round is `admit`, then `began` when a job is to be worked, then `finish` whatever came.
     """
 
     def __init__(self, slot: int, free: tuple[str, ...], buckets: list[Bucket], lock: Lock) -> None:
-        """Made by `Throttle.gate`, in the child."""
+        """Made by `Throttle.limiter`, in the child."""
         self._slot = slot
         self._free = free
         self._buckets = {bucket.tube: bucket for bucket in buckets}
         self._lock = lock
-        self._always = Opening(free)
+        self._always = Admission(free)
         self._held: list[Bucket] = []
         self._at_work: Bucket | None = None
         self._patience = PATIENCE
         # looks in a row at which others were in the way
         self._crowded = 0
 
-    def open(self) -> Opening:
+    def admit(self) -> Admission:
         """Takes hold of what can be had now; never blocks for long."""
         if not self._buckets:
             return self._always
         due, crowded = math.inf, True
         if self._locked():
             try:
-                due, crowded = self._hold_all()
+                due, crowded = self._acquire_all()
             finally:
                 self._lock.free()
         if crowded:
@@ -146,7 +146,7 @@ class Gate:
             due = min(due, again if again <= LATEST else math.inf)
         self._crowded = self._crowded + 1 if crowded else 0
         tubes = (*self._free, *[bucket.tube for bucket in self._held])
-        return Opening(tubes, _wait(due, LATEST if tubes else RELAXED, bool(tubes)))
+        return Admission(tubes, _wait(due, LATEST if tubes else RELAXED, bool(tubes)))
 
     def began(self, tube: str) -> None:
         """A job of this tube is worked now: its token is used, its place taken. Other rights go back."""
@@ -155,7 +155,7 @@ class Gate:
             # Used from this store on. Without the lock the bucket only begins to fill again a little later.
             bucket.use(self._slot)
             self._at_work = bucket
-        self.nothing()
+        self.release_tokens()
         self._crowded = 0
         if bucket is not None and self._locked():
             try:
@@ -163,18 +163,18 @@ class Gate:
             finally:
                 self._lock.free()
 
-    def nothing(self) -> None:
+    def release_tokens(self) -> None:
         """No job came: all rights go back."""
         for bucket in self._held:
-            bucket.let_go(self._slot)
+            bucket.release(self._slot)
         self._held.clear()
 
-    def ended(self, *, slow_down: bool = False) -> None:
+    def finish(self, *, slow_down: bool = False) -> None:
         """The round is over, whether or not a job was worked in it: all rights go back, and the place is free.
 
         With `slow_down` the one who was asked is overloaded.
         """
-        self.nothing()
+        self.release_tokens()
         bucket, self._at_work = self._at_work, None
         if bucket is None:
             return
@@ -189,13 +189,13 @@ class Gate:
             told = fields(tube=bucket.tube, rate=f"{bucket.rate * pace:.3g}/s", full=f"{bucket.rate:.3g}/s")
             log.warning("target is overloaded: its tube is slowed down %s", told)
 
-    def _hold_all(self) -> tuple[float, bool]:
+    def _acquire_all(self) -> tuple[float, bool]:
         """Under the lock. Seconds until the next token for us, and whether others are in the way of one."""
         due, crowded = math.inf, False
         for bucket in self._buckets.values():
             if bucket in self._held:
                 continue
-            wait = bucket.hold(self._slot)
+            wait = bucket.acquire(self._slot)
             if wait is None:
                 crowded = True
             elif wait > 0:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from glassq.queues import TubeStats, open_queue
-from glassq.settings import Queue as QueueSettings
-from glassq.settings import QueueUrl
+from glassq.settings import QueueSettings, QueueUrl
 from tests.chaos.processes import Being, being, children
 from tests.ports import free_port
 from tests.proxy import Proxy

@@ -1,4 +1,4 @@
-"""`glassq` as a process, on a real queue with deliveries in every state."""
+"""`glassq` as a process (forked.py), on a real queue with deliveries in every state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ import pytest
 from glassq import delivery as envelope
 from glassq.delivery import Delivery, Evidence
 from glassq.ledger import Entry, open_ledger
-from glassq.settings import Ledger as LedgerSettings
+from glassq.settings import LedgerSettings
+from tests import forked
 from tests.conftest import program
 
 if TYPE_CHECKING:
@@ -66,6 +68,13 @@ class Cli:
 
     def __call__(self, *arguments: str, answer: str | None = None) -> Said:
         """`answer` is what standard input holds; it is never a terminal."""
+        with tempfile.TemporaryFile() as given:
+            given.write((answer or "").encode())
+            given.seek(0)
+            return self._forked(given.fileno(), *arguments)
+
+    def started(self, *arguments: str, answer: str | None = None) -> Said:
+        """The same, with a Python of its own from its first instruction on."""
         done = subprocess.run(
             [*program("glassq"), "--config", str(self.file), *arguments],
             input=answer or "",
@@ -81,23 +90,29 @@ class Cli:
         keyboard, terminal = pty.openpty()
         try:
             os.write(keyboard, answer.encode())
-            done = subprocess.run(
-                [*program("glassq"), "--config", str(self.file), *arguments],
-                stdin=terminal,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
+            return self._forked(terminal, *arguments)
         finally:
             os.close(keyboard)
             os.close(terminal)
-        return Said(done.returncode, done.stdout, done.stderr)
+
+    def _forked(self, standard_input: int, *arguments: str) -> Said:
+        return Said(*forked.run(["--config", str(self.file), *arguments], os.environ | self.env, standard_input))
 
     def record(self, delivery: Delivery, state: str, job: int = 0, **fields: Any) -> None:
         ledger = open_ledger(self.ledger)
         now = datetime.now(UTC)
         ledger.record(
-            Entry(delivery.id, delivery.source, delivery.received, state, delivery.attempt, now, 0.5, job, **fields)
+            Entry(
+                delivery.id,
+                delivery.source,
+                delivery.received,
+                state,
+                delivery.attempt,
+                now,
+                0.5,
+                str(job or ""),
+                **fields,
+            )
         )
         ledger.close()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from glassq import files as durable
 from glassq.cli import archive_file
 from glassq.cli import main as cli_main
 from glassq.cli.jobs import number
@@ -119,7 +120,10 @@ def test_the_ledger_says_where_an_archived_delivery_is_and_which_job_has_it_afte
     assert "archived at" in said.out
     assert str(file) in said.out
     assert cli("show", told.id, "--json").json["ledger"]["state"] == "archived"
-    assert f"it is archived in {file}, and `glassq restore {file}` puts it back" in cli("kick", told.id).out
+    assert (
+        f"it is archived in {file}, and `glassq --config {cli.file} restore {file}` puts it back"
+        in cli("kick", told.id).out
+    )
     assert cli("restore", str(file), "--yes").code == 0
     shown = cli("show", told.id, "--json").json
     assert (shown["ledger"]["state"], shown["ledger"]["job"]) == ("buried", shown["job"]["id"])
@@ -339,7 +343,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, what: object, name: str, after: int) 
 STEPS = [
     (os, "fsync", 0),
     (Path, "rename", 0),
-    (archive_file, "_sync", 0),
+    (durable, "sync_directory", 0),
     (archive_file, "read", 0),
     (BeanstalkConnection, "peek", 4),
     (BeanstalkConnection, "delete", 1),

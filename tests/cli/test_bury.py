@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq.cli.app import App
-from glassq.cli.bury import bury
+from glassq.cli.commands.bury import bury
 from glassq.delivery import decode, encode
 from glassq.errors import JobNotFound, QueueRefused
 from tests.cli.conftest import a_delivery, put, put_bytes
@@ -38,8 +38,8 @@ def test_a_delivery_is_put_aside_with_who_and_why(
     assert run(cli, told.id, "--reason", "the API is down", "--json") == 0
     [done] = json.loads(capsys.readouterr().out)["results"]
     assert (done["did"], done["delivery"]) == ("buried", told.id)
-    assert queue.stats_job(done["job"]).state == "buried"
-    aside = decode(queue.peek(done["job"]).body)
+    assert queue.stats_job(int(done["job"])).state == "buried"
+    aside = decode(queue.peek(int(done["job"])).body)
     assert aside.buried == f"put aside by {ME}: the API is down"
     assert aside.evidence[-1].message == aside.buried
     assert (aside.attempt, aside.failures, aside.lost, aside.body) == (1, 0, 1, told.body)

@@ -116,7 +116,7 @@ def test_a_queue_on_ipv6_is_started_there(tmp_path: Path) -> None:
     [
         ("nonsense", 2, 'expected "HOST:PORT", "unix:/path/of/a.sock" or "fd://N"'),
         ("127.0.0.1:0", 1, "expected a port"),
-        ("fd://99", 1, "expected a socket that glassq dev was started with"),
+        ("fd://99", 1, "expected a socket that glassq dev inherited"),
         (f"unix:/tmp/{'x' * 120}", 2, "at most 10"),
     ],
 )

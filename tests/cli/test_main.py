@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,9 +34,31 @@ def test_help_lists_the_commands_with_what_they_are_for(offline: Cli) -> None:
 
 @pytest.mark.parametrize("name", [name for name in cli_main.COMMANDS if name not in ("dev", "demo")])
 def test_every_command_explains_itself(offline: Cli, name: str) -> None:
-    said = offline(name, "--help")
+    said = offline.started(name, "--help")
     assert said.code == 0
     assert f"Usage: glassq {name}" in said.out
+    assert offline(name, "--help") == said, "a forked process (tests/forked.py) says the same"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--json"],
+        ["buried", "--json"],
+        ["show", "no-such-delivery"],
+        ["kick"],
+        ["put", "-"],
+        ["config", "check"],
+    ],
+    ids=" ".join,
+)
+def test_a_forked_process_does_what_one_does_that_is_started(cli: Cli, queue: Queue, arguments: list[str]) -> None:
+    put(queue, a_delivery(buried="for a reason"), "buried")
+    forked, started = cli(*arguments), cli.started(*arguments)
+    assert forked.code == started.code
+    # ages and free space are numbers
+    assert re.findall(r"[^\W\d]+", forked.out) == re.findall(r"[^\W\d]+", started.out)
+    assert re.findall(r"[^\W\d]+", forked.err) == re.findall(r"[^\W\d]+", started.err)
 
 
 def test_the_version_is_said(offline: Cli) -> None:
@@ -49,6 +72,44 @@ def test_a_command_whose_module_is_not_installed_is_neither_listed_nor_found(
     assert cli_main.main(["--help"]) == 0
     assert "Leave the ground" not in capfd.readouterr().out
     assert cli_main.main(["fly"]) == 2
+
+
+@pytest.mark.parametrize("word", ["retry", "requeue", "redrive"])
+def test_the_words_of_other_systems_do_what_our_commands_do(queue: Queue, cli: Cli, word: str) -> None:
+    job = put(queue, a_delivery(buried="503"), "buried")
+    said = cli(word, str(job), "--json")
+    assert (said.code, said.json["results"][0]["did"]) == (0, "kicked")
+    assert said.err == f"glassq: {word} is `glassq kick` here\n"
+    assert queue.stats_job(job).state == "ready"
+
+
+@pytest.mark.parametrize("word", sorted(cli_main.SYNONYMS))
+def test_each_of_these_words_leads_to_a_command_and_stands_in_the_help(offline: Cli, word: str) -> None:
+    said = offline(word, "--help")
+    assert (said.code, f"Usage: glassq {cli_main.SYNONYMS[word]}" in said.out) == (0, True)
+    assert word in offline("--help").out.partition("other systems")[2]
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("stauts", "did you mean `glassq status`?"),
+        ("Kick", "did you mean `glassq kick`?"),
+        ("retyr", "did you mean `glassq kick`?"),
+        ("rm", "did you mean `glassq delete`?"),
+        ("frobnicate", "`glassq --help` lists them"),
+    ],
+)
+def test_a_wrong_command_suggests_the_nearest_in_one_line(offline: Cli, typed: str, says: str) -> None:
+    said = offline(typed)
+    assert (said.code, said.out) == (2, "")
+    assert said.err == f"glassq: there is no command {typed}; {says}\n"
+
+
+@pytest.mark.parametrize("word", list(cli_main.SUGGESTED))
+def test_a_suggested_word_is_no_command_and_its_suggestion_is_one(word: str) -> None:
+    assert word not in cli_main.COMMANDS
+    assert cli_main.SUGGESTED[word] in cli_main.COMMANDS
 
 
 def test_a_wrong_command_line_is_exit_2(offline: Cli) -> None:
@@ -160,5 +221,6 @@ def test_every_exception_of_ours_has_an_exit_code() -> None:
     }
     assert codes["SettingsError"] == codes["CredentialsError"] == 78
     assert codes["QueueUnavailable"] == 69
+    assert codes["LedgerError"] == 74
     assert codes["QueueRefused"] == codes["Retry"] == 75
     assert codes["JobNotFound"] == codes["UserUnknown"] == codes["Bury"] == codes["DamagedDelivery"] == 1

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.cli.pace import Pace, per_second
+from glassq import lifecycle
 from glassq.delivery import decode, encode
-from glassq.worker import outcome as outcomes
+from glassq.operations.pace import Pace, per_second
 from tests.cli.conftest import a_delivery, evidence, put
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def pool(beanstalkd: Beanstalkd, cli: Cli) -> Iterator[Callable[..., list[str]]]
                     worked.append(delivery.id)
                     holder, state = 0, "done"
                     if not succeeds(delivery):
-                        state, again = "retrying", outcomes.after_kick(delivery)
+                        state, again = "retrying", lifecycle.after_kick(delivery)
                         holder = queue.put(encode(again_with_evidence(again)), delay=3600)
                     queue.delete(job.id, held=True)
                     if tells:

@@ -19,7 +19,7 @@ from glassq.cli import main as cli_main
 from glassq.delivery import decode
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
-from glassq.push.request import Request
+from glassq.push.request import TaskRequest
 from glassq.queues import JobStats
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from tests.cli.conftest import NASTY, a_delivery, put
@@ -123,7 +123,7 @@ def test_what_was_dropped_is_looked_for_only_if_that_is_said(cli: Cli) -> None:
 
 def test_a_task_goes_into_the_tube_of_its_queue(queue: Queue, cli: Cli) -> None:
     cli.configure(PUSH)
-    request = Request(queue="default", name="t-1", url="/work", headers={"X-A": "ü"}, eta=12.5)
+    request = TaskRequest(queue="default", name="t-1", url="/work", headers={"X-A": "ü"}, eta=12.5)
     task = envelope.new("push", bytes(range(256)), request.labels())
     over(cli, task)
     assert cli("replay", task.id).code == 0
@@ -133,7 +133,7 @@ def test_a_task_goes_into_the_tube_of_its_queue(queue: Queue, cli: Cli) -> None:
 
 
 def test_a_task_whose_queue_nobody_works_is_not_put_where_nobody_looks(queue: Queue, cli: Cli) -> None:
-    task = envelope.new("push", b"", Request(queue="mail", name="t-1", url="/").labels())
+    task = envelope.new("push", b"", TaskRequest(queue="mail", name="t-1", url="/").labels())
     over(cli, task)
     said = cli("replay", task.id)
     assert (said.code, queue.stats_tube("glassq.push.mail").ready) == (1, 0)
@@ -278,7 +278,7 @@ def test_a_queue_that_takes_no_jobs_is_exit_75_and_nothing_is_marked(
     [row] = said.json["results"]
     assert "0 of 2 were looked at" in row["why"]
     with LedgerReader(cli.ledger) as ledger:
-        assert {each.replayed for each in ledger.settled("done")} == {""}
+        assert {each.replayed for each in ledger.finished("done")} == {""}
 
 
 def test_a_ledger_that_is_locked_cannot_mark_and_that_is_said_once(queue: Queue, cli: Cli) -> None:

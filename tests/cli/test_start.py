@@ -68,12 +68,12 @@ REFUSED_BY_POOL = {
 }
 NEEDY = """
 from glassq.errors import SettingsError
-from glassq.routes import needs
+from glassq.routes import requires
 
 def open_it(settings):
     raise SettingsError(f"{settings.file}: it needs a file that is not there")
 
-@needs(open_it)
+@requires(open_it)
 def handle(delivery, context): ...
 """
 

@@ -26,7 +26,7 @@ def bury(queue: Queue, delivery: Delivery, tube: str) -> int:
 
 
 def listed(cli: Cli, *arguments: str) -> list[int]:
-    return [row["job"] for row in cli("buried", "--json", *arguments).json["jobs"]]
+    return [int(row["job"]) for row in cli("buried", "--json", *arguments).json["jobs"]]
 
 
 def states(queue: Queue, *jobs: int) -> list[str]:
@@ -39,7 +39,7 @@ def test_buried_tasks_of_push_queues_are_listed_with_their_tube(queue: Queue, cl
     foreign = bury(queue, a_delivery(), "glassq.pushed")
     found = cli("buried", "--json").json
     assert found["total"] == 2
-    assert [(row["job"], row["tube"]) for row in found["jobs"]] == [(task, MAIL), (main, "glassq")]
+    assert [(int(row["job"]), row["tube"]) for row in found["jobs"]] == [(task, MAIL), (main, "glassq")]
     assert MAIL in cli("buried").out
     assert str(foreign) not in cli("buried").out.split()
     assert "tube" not in cli("buried", "--tube", MAIL).out
@@ -99,7 +99,7 @@ def test_what_fits_is_kicked_and_deleted_and_nothing_else(queue: Queue, cli: Cli
     assert cli("delete", "--where", "error~404").code == 2
     assert cli("delete", "--where", "error~404", "--yes").code == 0
     assert queue.stats_tube().buried == 1
-    assert cli("kick", "--where", "error~404", "--yes").out == "nothing that lies buried fits\n"
+    assert cli("kick", "--where", "error~404", "--yes").out == "no buried delivery fits\n"
 
 
 def test_all_kicks_in_all_tubes_of_ours_and_in_no_other(queue: Queue, cli: Cli) -> None:

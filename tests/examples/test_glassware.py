@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from servers import Example
 
-    from glassq.dev.glass import Item
+    from glassq.dev.simulator.glass import TimelineItem
     from glassq.settings import Settings
 
 GLASSWARE = ROOT / "examples" / "glassware"
@@ -45,11 +45,11 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
         yield up
 
 
-def stored(example: Example, item: Item) -> bool:
+def stored(example: Example, item: TimelineItem) -> bool:
     return all(path.exists() for path, _ in example.files(item))
 
 
-def assert_as_shared(example: Example, item: Item) -> None:
+def assert_as_shared(example: Example, item: TimelineItem) -> None:
     for path, attachment in example.files(item):
         assert path.read_bytes() == attachment.data
 

@@ -11,8 +11,7 @@ import pytest
 
 from glassq.errors import QueueUnavailable
 from glassq.queues import Job, open_queue
-from glassq.settings import Duration, QueueUrl
-from glassq.settings import Queue as QueueSettings
+from glassq.settings import Duration, QueueSettings, QueueUrl
 from tests.conftest import wait_for
 from tests.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
 from tests.worker.pools import PoolRun

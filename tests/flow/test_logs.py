@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq.dev.demo import prepare
-from glassq.dev.glass import SimulatedGlass
+from glassq.dev.simulator.glass import SimulatedGlass
 from glassq.glass.credentials import CredentialStore
 from glassq.settings import load
 from tests.conftest import Beanstalkd, Process, program, wait_for

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.dev.demo import prepare
-from glassq.dev.glass import SimulatedGlass
+from glassq.dev.simulator.glass import SimulatedGlass
 from glassq.dev.stack import Stack
 from glassq.glass.credentials import CredentialStore
 from glassq.glass.subscriptions import subscribe

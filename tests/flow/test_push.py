@@ -19,7 +19,8 @@ from glassq import taskqueue
 from glassq.errors import EX_CONFIG
 from glassq.push.client import Client
 from glassq.settings import load
-from tests.conftest import PATIENCE, free_port, program, wait_for
+from tests import forked
+from tests.conftest import PATIENCE, free_port, wait_for
 from tests.push.targets import Asked, Script, Target
 from tests.worker.pools import PoolRun
 
@@ -122,8 +123,8 @@ def told(asked: list[Asked], header: str) -> list[str | None]:
 
 
 def glassq(push: Push, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [*program("glassq"), "--config", str(push.config), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    command = ["--config", str(push.config), *arguments]
+    return subprocess.CompletedProcess(command, *forked.run(command))
 
 
 def waiting(queue: Queue, tube: str) -> int:

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from glassq import delivery
-from glassq.dev.glass import SimulatedGlass
+from glassq.dev.simulator.glass import SimulatedGlass
 from glassq.glass.credentials import CredentialStore, new_key
-from glassq.glass.photos import Glass, store
+from glassq.glass.photos import GlassServices, store
 from glassq.routes import Context, Result
 from glassq.settings import Settings, parse
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.dev.glass import Item
+    from glassq.dev.simulator.glass import TimelineItem
     from glassq.glass.api import Account
-    from glassq.settings import Glass as GlassSettings
+    from glassq.settings import GlassSettings
 
 
 @dataclass
@@ -50,8 +50,8 @@ class Room:
         return self.made[-1]
 
     @property
-    def glass(self) -> Glass:
-        return self.context.once(Glass.open)
+    def glass(self) -> GlassServices:
+        return self.context.resource(GlassServices.open)
 
     @property
     def store(self) -> CredentialStore:
@@ -66,7 +66,9 @@ class Room:
     def account(self, user: str) -> Account:
         return self.glass.mirror.account(user, self.context.remaining)
 
-    def ping(self, user: str, item: Item | str, action: str | None = "SHARE", **fields: object) -> dict[str, object]:
+    def ping(
+        self, user: str, item: TimelineItem | str, action: str | None = "SHARE", **fields: object
+    ) -> dict[str, object]:
         return {
             "collection": "timeline",
             "itemId": item if isinstance(item, str) else item.id,
@@ -84,7 +86,7 @@ class Room:
         fresh = delivery.new("mirror", body, {"collection": "timeline"})
         return store(msgspec.structs.replace(fresh, waits=waits, received=received), self.context)
 
-    def share(self, user: str, item: Item | str) -> Result:
+    def share(self, user: str, item: TimelineItem | str) -> Result:
         return self.handle(self.ping(user, item))
 
     def stored(self) -> dict[str, bytes]:
@@ -97,7 +99,7 @@ class Room:
 
     def close(self) -> None:
         for context in self.made:
-            context.once(Glass.open).close()
+            context.resource(GlassServices.open).close()
 
 
 def settings_for(simulated: SimulatedGlass, directory: Path) -> Settings:

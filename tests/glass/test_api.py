@@ -16,12 +16,13 @@ from google.auth.exceptions import RefreshError, TransportError
 from googleapiclient.discovery import build_from_document
 from googleapiclient.errors import HttpError
 
-from glassq.dev.media import Media
+from glassq.dev.simulator.media import Media
 from glassq.errors import Bury, CredentialsError, Drop, Retry, SettingsError, UserRevoked, UserUnknown, Verdict
-from glassq.glass.api import CHUNK, Mirror, discovery_document
+from glassq.glass.api import CHUNK, MirrorApi, discovery_document
 from glassq.glass.subscriptions import subscribe
 from glassq.glass.tokens import MAX_USERS
-from glassq.glass.verdicts import LIBRARY_ERRORS, invalid_grant, retry_after, verdict
+from glassq.glass.verdicts import LIBRARY_ERRORS, invalid_grant, verdict
+from glassq.headers import retry_delay
 from tests.conftest import free_port
 from tests.proxy import Proxy
 
@@ -220,7 +221,7 @@ NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
     ],
 )
 def test_retry_after_is_read_as_seconds_or_as_a_date(value: str | None, seconds: float | None) -> None:
-    assert retry_after(value, NOW) == seconds
+    assert retry_delay(value, NOW) == seconds
 
 
 # One user's part of the API
@@ -495,7 +496,7 @@ def test_a_token_answer_without_a_refresh_token_leaves_the_stored_one(room: Room
 def test_a_missing_client_id_is_a_settings_error(room: Room) -> None:
     glass = msgspec.structs.replace(room.settings.glass, client_id="")
     with pytest.raises(SettingsError, match=r"\[glass\] client_id"):
-        Mirror(msgspec.structs.replace(room.settings, glass=glass), room.store)
+        MirrorApi(msgspec.structs.replace(room.settings, glass=glass), room.store)
 
 
 # Subscriptions

@@ -132,7 +132,7 @@ SERVICE = {"type": "service_account", "private_key": "hush", "client_email": "e"
             {name: value for name, value in OAUTH2CLIENT.items() if name != "refresh_token"},
             f'key "refresh_token": expected a text that is not empty, and there is no such key; {OFFLINE}',
         ),
-        ({**OAUTH2CLIENT, "invalid": True}, "the user took this consent back"),
+        ({**OAUTH2CLIENT, "invalid": True}, "the user has revoked this consent"),
         ({"installed": CLIENT}, "is the OAuth client's own file (client_secrets.json): expected a user's consent"),
         ({"web": CLIENT}, "is the OAuth client's own file (client_secrets.json): expected a user's consent"),
         (SERVICE, "this is a service account's key"),
@@ -162,7 +162,7 @@ def test_a_file_that_is_no_whole_consent_says_what_it_is_or_what_is_missing(
         ),
         ('{"client_id": "c" "refresh_token": "hush"}', '"client_id": ***, "refresh_token": ***'),
         ("hush\n", "line 1, column 1: is not JSON: expecting value: ***"),
-        ("[" * 100_000, "nested too deep"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_what_is_not_json_is_shown_with_its_line_and_without_its_values(tmp_path: Path, text: str, says: str) -> None:

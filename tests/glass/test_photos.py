@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from glassq.dev.glass import HTML
-from glassq.dev.media import Media
+from glassq.dev.simulator.glass import HTML
+from glassq.dev.simulator.media import Media
 from glassq.errors import Bury, Drop, Interrupted, Retry, Verdict
-from glassq.settings import Storage, StorageUrl
+from glassq.settings import StorageSettings, StorageUrl
 from tests.fakes.gcs import FakeGcs
 from tests.glass.conftest import Room
 
@@ -91,7 +91,7 @@ def test_the_first_bytes_decide_the_content_type_in_a_bucket(
     item = room.simulated.share(user, [Media("image/jpeg", data)])
     with FakeGcs("photos") as gcs:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
-        room.settings = msgspec.structs.replace(room.settings, storage=Storage(url=StorageUrl("gs://photos")))
+        room.settings = msgspec.structs.replace(room.settings, storage=StorageSettings(url=StorageUrl("gs://photos")))
         room.new_process()
         result = room.share(user, item)
         assert room.share(user, item) == result
@@ -378,7 +378,7 @@ def test_a_revoked_consent_is_buried_and_marked_and_not_tried_again(room: Room, 
     with pytest.raises(Bury, match=f"user {USER}.*invalid_grant"):
         room.share(user, item)
     asked = room.asked("token")
-    with pytest.raises(Bury, match=f"user {USER} took the consent back"):
+    with pytest.raises(Bury, match=f"user {USER} has revoked the consent"):
         room.share(user, item)
     assert room.asked("token") == asked
     assert room.store.list().users[0].state == "revoked"

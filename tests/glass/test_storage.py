@@ -20,7 +20,7 @@ from tests.fakes.gcs import FakeGcs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from glassq.glass.storage import Storage, Stored
+    from glassq.glass.storage import PhotoStorage, Stored
 
 MIB = 1 << 20
 
@@ -29,7 +29,7 @@ MIB = 1 << 20
 class Place:
     """A storage, and a look past it at what is really there (unfinished files too)."""
 
-    storage: Storage
+    storage: PhotoStorage
     url: StorageUrl
     endpoint: str | None
     content: Callable[[], dict[str, bytes]]

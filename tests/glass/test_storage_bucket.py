@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.glass.storage import Storage, Stored
+    from glassq.glass.storage import PhotoStorage, Stored
     from tests.proxy import Way
 
 MIB = 1 << 20
@@ -57,7 +57,7 @@ def gcs() -> Iterator[FakeGcs]:
 @pytest.fixture
 def storage(gcs: FakeGcs) -> Iterator[BucketStorage]:
     """One whose library asks once, so that every failure is seen at once."""
-    opened = BucketStorage("photos", endpoint=gcs.url, patience=0)
+    opened = BucketStorage("photos", endpoint=gcs.url, max_retry_time=0)
     yield opened
     opened.close()
 
@@ -69,7 +69,7 @@ def patient(gcs: FakeGcs) -> Iterator[BucketStorage]:
     opened.close()
 
 
-def write(storage: Storage, name: str, *chunks: bytes, timeout: float = 30) -> Stored:
+def write(storage: PhotoStorage, name: str, *chunks: bytes, timeout: float = 30) -> Stored:
     return storage.write(name, chunks, content_type="image/jpeg", metadata={"item": "i", "user": "ü"}, timeout=timeout)
 
 
@@ -79,7 +79,7 @@ def test_interim_responses_are_not_the_answer(gcs: FakeGcs) -> None:
         return early + data if way == "back" and data.startswith(b"HTTP/1.1 ") else data
 
     with Proxy(urlsplit(gcs.url).port or 0, hinted) as proxy:
-        opened = BucketStorage("photos", endpoint=f"http://127.0.0.1:{proxy.port}", patience=0)
+        opened = BucketStorage("photos", endpoint=f"http://127.0.0.1:{proxy.port}", max_retry_time=0)
         assert write(opened, "a.jpg", b"x").created
         opened.close()
         assert proxy.links
@@ -90,7 +90,7 @@ def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
 ) -> None:
     # nobody listens there
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-    opened = BucketStorage("photos", endpoint=gcs.url, patience=0)
+    opened = BucketStorage("photos", endpoint=gcs.url, max_retry_time=0)
     assert write(opened, "a.jpg", b"x").created
     opened.close()
 
@@ -268,7 +268,7 @@ def test_an_object_deleted_while_a_second_writer_looks_is_worth_another_try(
 
 
 def test_nobody_listening_is_worth_another_try() -> None:
-    storage = BucketStorage("photos", endpoint=f"http://127.0.0.1:{free_port()}", patience=0)
+    storage = BucketStorage("photos", endpoint=f"http://127.0.0.1:{free_port()}", max_retry_time=0)
     with pytest.raises(Retry, match="cannot look for a: the connection failed: ConnectionError"):
         storage.find("a")
     storage.close()
@@ -297,12 +297,12 @@ def key_file(gcs: FakeGcs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 @pytest.mark.usefixtures("key_file")
 class TestWithAServiceAccount:
     @pytest.fixture
-    def account(self, key_file: Path) -> Iterator[Storage]:
+    def account(self, key_file: Path) -> Iterator[PhotoStorage]:
         opened = open_storage(StorageUrl("gs://photos"))
         yield opened
         opened.close()
 
-    def test_photos_are_stored_with_its_token(self, gcs: FakeGcs, account: Storage) -> None:
+    def test_photos_are_stored_with_its_token(self, gcs: FakeGcs, account: PhotoStorage) -> None:
         assert write(account, "a.jpg", b"x").created
         assert [request.operation for request in gcs.asked()] == ["token", "multipart"]
 
@@ -315,7 +315,7 @@ class TestWithAServiceAccount:
         ],
     )
     def test_a_clock_that_is_off_or_a_key_that_is_new_is_worth_another_try(
-        self, gcs: FakeGcs, account: Storage, description: str
+        self, gcs: FakeGcs, account: PhotoStorage, description: str
     ) -> None:
         said = {"error": "invalid_grant", "error_description": description}
         gcs.fail_next("token", 400, body=json.dumps(said).encode())
@@ -324,18 +324,18 @@ class TestWithAServiceAccount:
         assert account.find("a.jpg") is None
 
     @pytest.mark.parametrize("error", ["invalid_client", "unauthorized_client", "invalid_scope"])
-    def test_a_key_that_is_not_accepted_is_the_operators(self, gcs: FakeGcs, account: Storage, error: str) -> None:
+    def test_a_key_that_is_not_accepted_is_the_operators(self, gcs: FakeGcs, account: PhotoStorage, error: str) -> None:
         said = {"error": error, "error_description": "Invalid JWT Signature."}
         gcs.fail_next("token", 400, body=json.dumps(said).encode())
         with pytest.raises(Bury, match=rf"service account's key \({error} Invalid JWT Signature\.\)"):
             account.find("a.jpg")
 
-    def test_a_token_endpoint_in_trouble_is_worth_another_try(self, gcs: FakeGcs, account: Storage) -> None:
+    def test_a_token_endpoint_in_trouble_is_worth_another_try(self, gcs: FakeGcs, account: PhotoStorage) -> None:
         gcs.fail_next("token", 502, body=b"<html>Bad Gateway</html>")
         with pytest.raises(Retry, match="gives no token now"):
             account.find("a.jpg")
 
-    def test_a_token_that_is_not_accepted_is_told(self, gcs: FakeGcs, account: Storage) -> None:
+    def test_a_token_that_is_not_accepted_is_told(self, gcs: FakeGcs, account: PhotoStorage) -> None:
         gcs.fail_next("get", 401, reason="authError", message="Invalid Credentials", times=5)
         with pytest.raises(Retry, match=r"the credentials are not accepted \(HTTP 401 Invalid Credentials\)"):
             account.find("a.jpg")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.http.test_framing import REQUESTS
 from tests.intake.conftest import assert_clean
 from tests.intake.rows import Row, hold, table
-from tests.intake.test_arrival import REQUESTS
 from tests.intake.wire import MARKER, body, request
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from tests.conftest import free_port, wait_for
 from tests.intake.conftest import Web, assert_clean, empty
 from tests.intake.crowd import Crowd
 from tests.intake.wire import HEALTH, MARKER, PATIENCE, Wire, body, request
-from tests.metrics.test_board import samples
+from tests.metrics.test_counters import samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

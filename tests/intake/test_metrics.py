@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import free_port, wait_for
 from tests.intake.wire import HEALTH, Wire, body, request
-from tests.metrics.test_board import samples
+from tests.metrics.test_counters import samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ def test_pings_are_counted_whichever_process_answered_them(watched: Watched) -> 
         (request(line="PUT /hooks/mirror HTTP/1.1"), 405, "method"),
         (request(length=...), 411, "length"),
         (request(kind="text/plain"), 415, "media_type"),
-        # refused before they are requests, in the gate
+        # refused before they are requests, by the worker
         (request(line="POST /" + "x" * 5000 + " HTTP/1.1"), 414, "head"),
         (request(b"x", length=1 << 20), 413, "too_large"),
         (b"nonsense\r\n\r\n", 400, "malformed"),

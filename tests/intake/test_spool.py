@@ -151,7 +151,7 @@ def test_what_other_processes_spool_counts_too(directory: Path) -> None:
 
 def test_it_leaves_of_its_disk_what_it_shall_leave(directory: Path) -> None:
     disk = shutil.disk_usage("/")
-    with pytest.raises(SpoolError, match="its disk is as good as full"):
+    with pytest.raises(SpoolError, match="its disk is almost full"):
         write(made(directory, min_free=disk.total * 2))
     assert files(directory) == []
 

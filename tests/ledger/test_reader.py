@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError
 from glassq.ledger import Entry, open_ledger
+from glassq.ledger.corrections import Corrections
 from glassq.ledger.reader import LedgerReader
-from glassq.ledger.replays import Replays
-from glassq.settings import Ledger as LedgerSettings
+from glassq.settings import LedgerSettings
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def written(settings: LedgerSettings) -> LedgerSettings:
     ledger = open_ledger(settings)
     for index, state in enumerate(["done", "done", "buried", "retrying", "done"]):
         updated = NOW + timedelta(hours=index)
-        ledger.record(Entry(f"0199-{index}", "mirror", NOW, state, index + 1, updated, 0.5, job=index))
+        ledger.record(Entry(f"0199-{index}", "mirror", NOW, state, index + 1, updated, 0.5, job=str(index or "")))
     ledger.record(Entry("0199-4-and-more", "mirror", NOW, "dropped", 1, NOW - timedelta(days=2), 0.5))
     ledger.close()
     return settings
@@ -87,7 +87,7 @@ def test_recent_entries_come_newest_first_and_by_state(written: LedgerSettings) 
 
 def test_an_entry_comes_back_as_it_was_recorded(settings: LedgerSettings) -> None:
     entry = Entry(
-        "0199", "push", NOW, "done", 2, NOW, 0.5, 7, "a", "b", started=NOW, fingerprint="f", event="e", tube="t"
+        "0199", "push", NOW, "done", 2, NOW, 0.5, "7", "a", "b", started=NOW, fingerprint="f", event="e", tube="t"
     )
     ledger = open_ledger(settings)
     ledger.record(entry)
@@ -104,10 +104,10 @@ def test_what_a_delivery_is_made_of_is_asked_for_apart(settings: LedgerSettings)
     ledger.close()
     with LedgerReader(settings) as reader:
         assert reader.get("0199") == reader.exactly("0199") == Entry("0199", "mirror", NOW, "done", 1, NOW, 0.5)
-        content = reader.content("0199")
+        content = reader.stored_body("0199")
         assert content is not None
         assert (content.source, content.labels, content.body) == ("mirror", labels, body)
-        assert (reader.content("019a"), reader.content("01"), reader.exactly("01")) == (None, None, None)
+        assert (reader.stored_body("019a"), reader.stored_body("01"), reader.exactly("01")) == (None, None, None)
 
 
 def test_what_is_over_comes_oldest_first_and_says_whether_its_body_is_kept(settings: LedgerSettings) -> None:
@@ -119,27 +119,27 @@ def test_what_is_over_comes_oldest_first_and_says_whether_its_body_is_kept(setti
     ledger.record(Entry("0199-9", "mirror", NOW, "dropped", 1, NOW, 0.5))
     ledger.close()
     with LedgerReader(settings) as reader:
-        assert [(each.delivery, each.kept) for each in reader.settled("done")] == [
+        assert [(each.delivery, each.kept) for each in reader.finished("done")] == [
             ("0199-1", True),
             ("0199-2", True),
             ("0199-0", False),
         ]
         since, before = NOW + timedelta(hours=1), NOW + timedelta(hours=3)
-        assert [each.result for each in reader.settled("done", since=since, before=before)] == ["1", "2"]
-        assert [each.delivery for each in reader.settled("dropped")] == ["0199-9"]
+        assert [each.result for each in reader.finished("done", since=since, before=before)] == ["1", "2"]
+        assert [each.delivery for each in reader.finished("dropped")] == ["0199-9"]
         # left before its end, as with a limit
-        assert next(reader.settled("done")).received == since
+        assert next(reader.finished("done")).received == since
 
 
 def test_what_was_put_again_is_marked(settings: LedgerSettings) -> None:
     ledger = open_ledger(settings)
     ledger.record(Entry("0199-0", "mirror", NOW, "done", 1, NOW, 0.5, body=b"x"))
     ledger.close()
-    with Replays(settings) as replays:
-        assert replays.mark("0199-0", "019a-0", "")
-        assert not replays.mark("nobody", "019a-1", "")
+    with Corrections(settings) as replays:
+        assert replays.replayed("0199-0", "019a-0", "")
+        assert not replays.replayed("nobody", "019a-1", "")
         # somebody else was first
-        assert not replays.mark("0199-0", "019a-2", "")
+        assert not replays.replayed("0199-0", "019a-2", "")
     # a twin that is done later changes nothing about that
     ledger = open_ledger(settings)
     ledger.record(Entry("0199-0", "mirror", NOW, "done", 1, NOW + timedelta(seconds=1), 0.5, body=b"x"))
@@ -147,22 +147,22 @@ def test_what_was_put_again_is_marked(settings: LedgerSettings) -> None:
     with LedgerReader(settings) as reader:
         entry = reader.get("0199-0")
         assert entry is not None
-        assert (entry.replayed, next(reader.settled("done")).replayed) == ("019a-0", "019a-0")
+        assert (entry.replayed, next(reader.finished("done")).replayed) == ("019a-0", "019a-0")
         assert sum(reader.counts().values()) == 1
 
 
 def test_a_mark_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
     settings = LedgerSettings(url=f"sqlite:///{tmp_path}/ledger.db")
-    with Replays(settings) as replays, pytest.raises(SettingsError, match="cannot be written: unable to open"):
-        replays.mark("0199-0", "019a-0", "")
+    with Corrections(settings) as replays, pytest.raises(LedgerError, match="cannot be written: unable to open"):
+        replays.replayed("0199-0", "019a-0", "")
 
 
 def test_reading_needs_no_sql_library(tmp_path: Path) -> None:
     # it takes longer to load than most commands run
     program = (
-        "import sys; from glassq.ledger.reader import LedgerReader; from glassq.settings import Ledger; "
-        f"print(LedgerReader(Ledger(url='sqlite:///{tmp_path}/ledger.db')).absent, 'sqlalchemy' in sys.modules)"
+        "import sys; from glassq.ledger.reader import LedgerReader; from glassq.settings import LedgerSettings; "
+        f"print(LedgerReader(LedgerSettings(url='sqlite:///{tmp_path}/ledger.db')).absent, 'sqlalchemy' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert said.stdout == f"no ledger at {tmp_path}/ledger.db yet False\n"
@@ -170,9 +170,9 @@ def test_reading_needs_no_sql_library(tmp_path: Path) -> None:
 
 def test_the_jobs_of_a_state_are_those_that_hold_its_deliveries(written: LedgerSettings) -> None:
     with LedgerReader(written) as reader:
-        assert reader.jobs("buried") == [2]
+        assert reader.jobs("buried") == ["2"]
         # the first of the done ones is recorded without a job
-        assert sorted(reader.jobs("done")) == [1, 4]
+        assert sorted(reader.jobs("done")) == ["1", "4"]
 
 
 def test_counts_are_by_state_and_since_when_asked(written: LedgerSettings) -> None:
@@ -198,14 +198,14 @@ def test_a_file_that_is_no_ledger_is_refused_in_words(tmp_path: Path, content: s
         connection.close()
     else:
         file.write_text(content)
-    with pytest.raises(SettingsError, match=r"\[ledger\] url = .*ledger\.db\": cannot be read"):
+    with pytest.raises(LedgerError, match=r"\[ledger\] url = .*ledger\.db\": cannot be read"):
         LedgerReader(LedgerSettings(url=f"sqlite:///{file}"))
 
 
 def test_a_ledger_in_a_directory_that_may_not_be_entered_is_refused_in_words(user_without_rights: None) -> None:
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0)
-        with pytest.raises(SettingsError, match=r"ledger\.db\": cannot be read: Permission denied"):
+        with pytest.raises(LedgerError, match=r"ledger\.db\": cannot be read: Permission denied"):
             LedgerReader(LedgerSettings(url=f"sqlite:///{place}/ledger.db"))
 
 

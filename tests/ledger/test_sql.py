@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from glassq.database import pruning
 from glassq.errors import SettingsError
 from glassq.ledger import Entry, open_ledger
-from glassq.ledger import sql as writing
 from glassq.ledger.reader import LedgerReader
 from glassq.ledger.schema import VERSION
 from glassq.ledger.sql import SqlLedger
-from glassq.settings import Duration
-from glassq.settings import Ledger as LedgerSettings
+from glassq.settings import Duration, LedgerSettings
 from tests.conftest import ROOT, wait_for
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def settings_for(file: Path, retention: str = "36500d") -> LedgerSettings:
 
 
 def an_entry(
-    delivery: str = "d-1", *, state: str = "done", minutes: float = 0, reason: str = "", job: int = 0
+    delivery: str = "d-1", *, state: str = "done", minutes: float = 0, reason: str = "", job: str = ""
 ) -> Entry:
     updated = NOW + timedelta(minutes=minutes)
     return Entry(delivery, "mirror", NOW, state, 1, updated, 0.25, job=job, result="stored", reason=reason)
@@ -67,7 +66,7 @@ def ledger(file: Path) -> Iterator[SqlLedger]:
 
 
 def test_what_is_recorded_is_read_back_as_it_was(file: Path, ledger: SqlLedger) -> None:
-    entry = an_entry(state="buried", reason="no such user", job=17)
+    entry = an_entry(state="buried", reason="no such user", job="17")
     ledger.record(entry)
     ledger.close()
     assert stored(settings_for(file), "d-1") == entry
@@ -123,17 +122,24 @@ def test_no_text_keeps_an_entry_or_its_neighbours_from_being_written(file: Path,
 
 
 _WRITE = """
-import sys
+import sys, time
 from dataclasses import replace
 from datetime import UTC, datetime
 from glassq.ledger import Entry, open_ledger
-from glassq.settings import Ledger
+from glassq.ledger.reader import LedgerReader
+from glassq.settings import LedgerSettings
 url, name, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-ledger = open_ledger(Ledger(url=url))
+ledger = open_ledger(LedgerSettings(url=url))
 now = datetime.now(UTC)
 for index in range(number):
     ledger.record(Entry(f"{name}-{index}", "mirror", now, "done", 1, now, 0.1))
     ledger.record(Entry(f"shared-{index}", "mirror", now, "done", 1, datetime.now(UTC), 0.1))
+# entries are written in their order; close() waits for them no longer than a stop may take
+def written(delivery):
+    with LedgerReader(LedgerSettings(url=url)) as reader:
+        return reader.get(delivery) is not None
+while not written(f"{name}-{number - 1}"):
+    time.sleep(0.05)
 ledger.close()
 """
 
@@ -218,7 +224,7 @@ def test_bodies_that_wait_are_bounded_and_the_record_is_whole_all_the_same(
     ledger.record(replace(an_entry("b"), body=b"x" * 45_000, labels={"a": "b"}))
     ledger.close()
     with LedgerReader(settings_for(file)) as reader:
-        kept = {each.delivery for each in reader.settled("done") if each.kept}
+        kept = {each.delivery for each in reader.finished("done") if each.kept}
         assert sum(reader.counts().values()) == 21
     assert kept == {"a-00", "a-01", "a-02", "a-03", "a-04", "b"}
     assert caplog.text.count("bodies are not kept") == 1
@@ -259,7 +265,7 @@ def test_a_file_that_is_removed_while_it_is_written_is_begun_anew(
 
 def test_what_is_past_retention_is_pruned_and_the_rest_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # the time of the first pruning is drawn at random; here it is now
-    monkeypatch.setattr(writing, "PRUNE_SOON", 0.0)
+    monkeypatch.setattr(pruning, "PRUNE_SOON", 0.0)
     before = open_ledger(settings_for(file, "100000d"))
     now = datetime.now(UTC)
     for index in range(1_200):
@@ -357,6 +363,29 @@ def test_a_ledger_of_the_first_version_is_brought_to_ours_and_keeps_its_rows(fir
     assert shapes[0] == shapes[1]
 
 
+def test_numbers_of_jobs_in_a_ledger_before_version_5_are_references_from_then_on(first_version: Path) -> None:
+    with contextlib.closing(sqlite3.connect(first_version)) as database:
+        database.execute("UPDATE deliveries SET job = 17, state = 'buried'")
+        database.commit()
+    before = stored(settings_for(first_version), "old")
+    writer = open_ledger(settings_for(first_version))
+    # a row that a pool of the version before still writes
+    with contextlib.closing(sqlite3.connect(first_version)) as database:
+        database.execute(
+            "INSERT INTO deliveries (delivery, source, received, state, attempts, updated, duration, job, result,"
+            " reason) SELECT 'older', source, received, state, attempts, updated, duration, 0, result, reason"
+            " FROM deliveries"
+        )
+        database.commit()
+    writer.record(an_entry("new", state="buried", job="0199-text"))
+    writer.close()
+    with LedgerReader(settings_for(first_version)) as reader:
+        assert sorted(reader.jobs("buried")) == ["0199-text", "17"]
+        found = [reader.exactly(name) for name in ("old", "older", "new")]
+    assert before is not None
+    assert [each and each.job for each in (before, *found)] == ["17", "17", "", "0199-text"]
+
+
 def test_a_first_version_that_is_asked_for_duplicates_knows_none(
     first_version: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -393,9 +422,9 @@ def test_a_process_that_ends_takes_no_entries_of_the_others_with_it(file: Path, 
     program = """
 import sys
 from glassq.ledger import open_ledger
-from glassq.settings import Ledger
+from glassq.settings import LedgerSettings
 from tests.ledger.test_sql import an_entry
-ledger = open_ledger(Ledger(url=sys.argv[1]))
+ledger = open_ledger(LedgerSettings(url=sys.argv[1]))
 ledger.record(an_entry(sys.argv[2]))
 ledger.close()
 """

@@ -19,7 +19,7 @@ from glassq.delivery import decode
 from glassq.errors import GlassqError, SettingsError
 from glassq.push.request import from_labels
 from glassq.push.taskqueue import Task
-from glassq.settings import Push, Settings
+from glassq.settings import PushSettings, Settings
 from glassq.testing import work
 from glassq.values import ModuleName
 from tests.push import calls
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.conftest import Beanstalkd
 
 MODULE = "tests.push.calls"
-SETTINGS = Settings(file="glassq.toml", push=Push(deferred=(ModuleName(MODULE),)))
+SETTINGS = Settings(file="glassq.toml", push=PushSettings(deferred=(ModuleName(MODULE),)))
 
 
 def worked(task: Task, settings: Settings = SETTINGS, **more: Any) -> Worked:
@@ -354,11 +354,11 @@ def test_a_payload_that_is_no_call_is_buried(payload: bytes) -> None:
 
 
 def test_a_module_that_cannot_be_imported_stops_the_start() -> None:
-    push = Push(deferred=(ModuleName("tests.push.nowhere"),))
+    push = PushSettings(deferred=(ModuleName("tests.push.nowhere"),))
     with pytest.raises(SettingsError, match=r'\[push\] deferred: module "tests.push.nowhere" cannot be imported: Mod'):
         worked(Task(url="/work"), msgspec.structs.replace(SETTINGS, push=push))
 
 
 def test_without_modules_deferred_calls_go_where_all_tasks_go() -> None:
-    came = worked(Task(b"", url=deferred.URL), Settings(push=Push()))
+    came = worked(Task(b"", url=deferred.URL), Settings(push=PushSettings()))
     assert came.reason == 'no target "default": add it to [push.targets] in , reload the pool, then kick this'

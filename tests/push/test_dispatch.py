@@ -25,17 +25,17 @@ from hypothesis import strategies as st
 from glassq import delivery as envelope
 from glassq.delivery import MAX_DETAIL, Delivery, Evidence
 from glassq.errors import Bury, DeadlineExceeded, Drop, Retry, SettingsError
-from glassq.ledger.names_table import Wanted
-from glassq.push.call import beneath
-from glassq.push.dispatch import Desk, forward, of_tasks, post, rule
+from glassq.push.dispatch import Dispatcher, forward, of_tasks, post, rule
 from glassq.push.endpoints import endpoints, task_handlers
-from glassq.push.exchange import AT_ONCE, KEPT, MAX_READ
-from glassq.push.request import Request
+from glassq.push.http_client import AT_ONCE, KEPT, MAX_READ
+from glassq.push.http_request import beneath
+from glassq.push.names_table import NameRequest
+from glassq.push.request import TaskRequest
 from glassq.push.rule import RetryParameters
-from glassq.routes import Context, retried_by
+from glassq.routes import Context, marks_of, retry_policy
 from glassq.settings import Route, parse
 from glassq.values import HandlerName
-from glassq.worker.outcome import Policy, decide, witness
+from glassq.worker.outcome import Policy, decide, evidence_of
 from tests.conftest import ROOT, free_port
 from tests.push.targets import Target
 
@@ -84,15 +84,15 @@ def context_for(directory: Path, deadline: float = 20.0, **targets: str) -> Cont
 @pytest.fixture
 def context(tmp_path: Path, target: Target, other: Target) -> Iterator[Context]:
     context = context_for(tmp_path, default=target.url, other=other.url, based=target.url + "/base/")
-    desk = context.once(Desk.open)
+    dispatcher = context.resource(Dispatcher.open)
     yield context
-    desk.close()
+    dispatcher.close()
 
 
 def task(url: str = "/", body: bytes = b"payload", /, **fields: Any) -> Delivery:
     """A task as it comes out of the queue for the first time; unnamed, unless `name` is among the fields."""
     fresh = envelope.new("push", body, {})
-    request = Request(**{"queue": "default", "name": fresh.id, "url": url, **fields})
+    request = TaskRequest(**{"queue": "default", "name": fresh.id, "url": url, **fields})
     return msgspec.structs.replace(fresh, labels=request.labels())
 
 
@@ -128,7 +128,7 @@ def failed(delivery: Delivery, context: Context) -> Retry:
 def again(delivery: Delivery, error: Retry) -> Delivery:
     """The delivery as the pool puts it again after this failure."""
     outcome = decide(error, delivery, Policy(9, 3, 1.0, 1.0))
-    evidence = witness(error, delivery, outcome, 0.1)
+    evidence = evidence_of(error, delivery, outcome, 0.1)
     return msgspec.structs.replace(
         delivery,
         attempt=delivery.attempt + 1,
@@ -402,7 +402,7 @@ def test_nobody_there_is_tried_again(tmp_path: Path) -> None:
     assert failed(task(), context).reason == "target default cannot be reached: Connection refused"
     assert "has a name that cannot be resolved" in failed(task(target="other"), context).reason
     assert "target based cannot be reached" in failed(task(target="based"), context).reason
-    context.once(Desk.open).close()
+    context.resource(Dispatcher.open).close()
 
 
 @pytest.mark.parametrize("answer", [{"instead": "hang"}, {"drip": 0.05}])
@@ -412,7 +412,7 @@ def test_a_target_that_does_not_end_its_answer_in_time_is_tried_again(
     context = context_for(tmp_path, deadline=0.5, default=target.url, other=target.url)
     error = failed(task(script(**answer)), context)
     assert "did not answer in time" in error.reason
-    context.once(Desk.open).close()
+    context.resource(Dispatcher.open).close()
 
 
 def test_an_answer_before_the_body_was_read_counts(context: Context) -> None:
@@ -432,7 +432,7 @@ def test_an_answer_before_the_body_was_read_counts(context: Context) -> None:
         handler = forward(f"http://127.0.0.1:{server.getsockname()[1]}/")
         with pytest.raises(Retry, match="answered 413 Too Large"):
             handler(envelope.new("mirror", b"x" * 1_000_000, {}), context)
-        context.once(Desk.open).exchange.close()
+        context.resource(Dispatcher.open).http.close()
         thread.join(10)
 
 
@@ -469,7 +469,7 @@ def test_the_start_of_a_long_body_is_kept_as_far_as_evidence_may_go(body: str, t
         thread.start()
         with pytest.raises(Retry) as caught:
             forward(f"http://127.0.0.1:{server.getsockname()[1]}/")(envelope.new("mirror", b"{}", {}), context)
-        context.once(Desk.open).close()
+        context.resource(Dispatcher.open).close()
         thread.join(10)
     detail = caught.value.detail
     assert len(json.dumps(detail)) <= MAX_DETAIL
@@ -651,7 +651,7 @@ def interrupt_everywhere(directory: Path) -> None:
     interrupted = 0
     with Target() as target:
         context = context_for(directory, default=target.url, other=target.url)
-        desk = context.once(Desk.open)
+        dispatcher = context.resource(Dispatcher.open)
         signal.signal(signal.SIGALRM, interrupt)
         for step in range(150):
             try:
@@ -664,7 +664,7 @@ def interrupt_everywhere(directory: Path) -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             assert failed(task(script(status=404)), context).detail["status"] == 404
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        desk.close()
+        dispatcher.close()
     assert interrupted
 
 
@@ -744,13 +744,13 @@ def test_https_wants_a_certificate_that_the_system_trusts_for_this_host(
         else:
             assert "cannot be talked to by TLS" in failed(task(), context).reason
             assert not target.asked
-        context.once(Desk.open).close()
+        context.resource(Dispatcher.open).close()
 
 
 # -- rules, names, pings ------------------------------------------------------------------------------------------
 
 
-def test_a_task_is_retried_by_its_own_rule_else_its_queues_else_the_defaults(context: Context) -> None:
+def test_a_task_is_retry_policy_its_own_rule_else_its_queues_else_the_defaults(context: Context) -> None:
     own = RetryParameters(task_retry_limit=1)
     assert rule(task(queue="mail", retry=own), context) == own
     assert rule(task(queue="mail"), context) == RetryParameters(task_retry_limit=3, min_backoff_seconds=2)
@@ -766,16 +766,16 @@ def test_the_rule_is_asked_of_without_raising_where_queue_yaml_broke(context: Co
 
 def test_what_a_pool_needs_is_checked_before_the_first_task(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"missing section \[push\]"):
-        post.needed(parse("", "glassq.toml"))  # type: ignore[attr-defined]
+        marks_of(post).requires(parse("", "glassq.toml"))
     context = context_for(tmp_path, default="http://127.0.0.1:1")
     with pytest.raises(SettingsError, match=r"queue.yaml:7: .*other"):
-        context.once(post.needed)  # type: ignore[attr-defined]
+        context.resource(marks_of(post).requires)
 
 
 def taken(context: Context, name: str) -> str | None:
     """What the names' database says of a name in the queue "default"; a look claims a name that is free."""
-    names = context.once(Desk.open).names
-    return names.claim("default", [Wanted(name, "looks", datetime.now(UTC))]).taken.get(name)
+    names = context.resource(Dispatcher.open).names
+    return names.claim("default", [NameRequest(name, "looks", datetime.now(UTC))]).taken.get(name)
 
 
 def test_the_name_of_a_task_is_alive_while_it_fails_and_gone_once_it_is_done(context: Context) -> None:
@@ -795,7 +795,7 @@ def test_a_names_database_that_cannot_be_used_stops_no_task(target: Target, tmp_
     context = context_for(tmp_path, default=target.url, other=target.url)
     (tmp_path / "names.db").mkdir()
     assert post(task(name="named"), context)
-    context.once(Desk.open).close()
+    context.resource(Dispatcher.open).close()
 
 
 def test_a_ping_is_posted_as_it_came(target: Target, context: Context) -> None:
@@ -809,7 +809,7 @@ def test_a_ping_is_posted_as_it_came(target: Target, context: Context) -> None:
     assert asked.headers["x-appengine-queuename"] == "mail"
     assert asked.headers["x-appengine-taskname"] == ping.id
     assert asked.headers["x-appengine-taskretrycount"] == "0"
-    assert handler.rule(ping, context).task_retry_limit == 3  # type: ignore[attr-defined]
+    assert marks_of(handler).retry_policy(ping, context).task_retry_limit == 3
 
 
 def test_a_ping_that_is_no_json_says_so_and_a_failure_names_the_url_without_its_query(
@@ -847,13 +847,13 @@ def test_a_function_works_a_task_by_its_rule_and_its_name_is_kept(context: Conte
         handler(task("/", b"drop", name="other"), context)
     assert taken(context, "other") == "gone"
     own = RetryParameters(task_retry_limit=1)
-    assert handler.rule(task(queue="mail", retry=own), context) == own  # type: ignore[attr-defined]
+    assert marks_of(handler).retry_policy(task(queue="mail", retry=own), context) == own
     assert of_tasks(handler) is handler
 
 
 def test_a_function_keeps_what_it_brings_and_works_what_was_put_by_hand(context: Context) -> None:
-    marked = of_tasks(retried_by(lambda _delivery, _context: 7)(lambda delivery, _context: delivery.source))
-    assert marked.rule(task(), context) == 7  # type: ignore[attr-defined]
+    marked = of_tasks(retry_policy(lambda _delivery, _context: 7)(lambda delivery, _context: delivery.source))
+    assert marks_of(marked).retry_policy(task(), context) == 7
     assert marked(envelope.new("push", b"", {}), context) == "push"
 
 

@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glassq.errors import SettingsError
-from glassq.push.queue_yaml import MAX_FILE, MAX_MISTAKES, PushQueue, load, parse
+from glassq.push.queue_yaml import MAX_FILE, PushQueue, load, parse
 from glassq.push.rule import RetryParameters
+from glassq.push.yaml_nodes import MAX_MISTAKES
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glassq.push.request import Request, from_labels
+from glassq.push.request import TaskRequest, from_labels
 from glassq.push.rule import RetryParameters
 
 PLAIN = {"queue": "q", "task": "t", "url": "/"}
@@ -12,7 +12,7 @@ PLAIN = {"queue": "q", "task": "t", "url": "/"}
 
 def test_what_the_labels_keep_is_what_was_asked_for() -> None:
     options = RetryParameters(task_retry_limit=3)
-    request = Request(queue="q", name="t", url="/?a", target="b", headers={"A": "\xe9"}, eta=1.5, retry=options)
+    request = TaskRequest(queue="q", name="t", url="/?a", target="b", headers={"A": "\xe9"}, eta=1.5, retry=options)
     assert from_labels(request.labels()) == request
 
 

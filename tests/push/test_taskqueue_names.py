@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.ledger.names import Names
-from glassq.ledger.schema import parse_url
+from glassq.database.engine import parse_url
 from glassq.push import taskqueue
 from glassq.push.client import Client
+from glassq.push.names import Names
 from glassq.push.taskqueue import Queue, Task
-from glassq.settings import Push, Settings
-from glassq.settings import Queue as QueueSettings
+from glassq.settings import PushSettings, QueueSettings, Settings
 from glassq.values import TargetUrl
 from tests.conftest import ROOT, Beanstalkd, wait_for
 
@@ -36,12 +35,14 @@ CONFIRM = 1.5
 ADDER = textwrap.dedent(
     """
     import sys
-    from glassq.ledger.names import Names
-    from glassq.ledger.schema import parse_url
+    from glassq.push.names import Names
+    from glassq.database.engine import parse_url
     from glassq.push import taskqueue
     from glassq.push.client import Client
     from glassq.queues.beanstalk.connection import BeanstalkConnection
-    from glassq.settings import Push, Settings
+    from glassq.queues.beanstalk.producer import BeanstalkProducer
+    from glassq.settings import PushSettings, Settings
+    from glassq.settings import PushSettings, Settings
     from glassq.values import TargetUrl
 
     url, names, confirm, wait = sys.argv[1:]
@@ -58,11 +59,11 @@ ADDER = textwrap.dedent(
             stop("after")
             return job
 
-    push = Push(names=names, targets={"default": TargetUrl("http://127.0.0.1:8080")})
+    push = PushSettings(names=names, targets={"default": TargetUrl("http://127.0.0.1:8080")})
     client = Client(
         Settings(push=push),
-        connect=lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2),
-        names=Names(parse_url(names), confirm=float(confirm)),
+        producer=BeanstalkProducer(lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2)),
+        names=Names(parse_url(names, "[push] names"), confirm=float(confirm)),
     )
     stop("begin")
     try:
@@ -125,9 +126,9 @@ def adder(beanstalkd: Beanstalkd, url: str) -> Iterator[Callable[[str], Adder]]:
 
 @pytest.fixture
 def default(beanstalkd: Beanstalkd, url: str) -> Iterator[Queue]:
-    push = Push(names=url, targets={"default": TargetUrl("http://127.0.0.1:8080")})
+    push = PushSettings(names=url, targets={"default": TargetUrl("http://127.0.0.1:8080")})
     settings = Settings(queue=QueueSettings(url=beanstalkd.url), push=push)
-    client = Client(settings, names=Names(parse_url(url), confirm=CONFIRM))
+    client = Client(settings, names=Names(parse_url(url, "[push] names"), confirm=CONFIRM))
     yield Queue("default", client=client)
     client.close()
 
@@ -174,7 +175,7 @@ def test_a_name_whose_adder_was_killed_after_its_put_is_known_from_the_first_att
     first = adder("after")
     first.heard("after")
     first.kill()
-    names = Names(parse_url(url))
+    names = Names(parse_url(url, "[push] names"))
     names.touch("default", "a")
     names.close()
     with pytest.raises(taskqueue.TaskAlreadyExistsError):
@@ -232,7 +233,9 @@ def test_without_its_database_a_named_task_is_refused_for_now_and_an_unnamed_one
     beanstalkd: Beanstalkd, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    push = Push(names=f"sqlite:///{tmp_path}/file/names.db", targets={"default": TargetUrl("http://127.0.0.1:8080")})
+    push = PushSettings(
+        names=f"sqlite:///{tmp_path}/file/names.db", targets={"default": TargetUrl("http://127.0.0.1:8080")}
+    )
     client = Client(Settings(queue=QueueSettings(url=beanstalkd.url), push=push))
     queue = Queue("default", client=client)
     with pytest.raises(taskqueue.TransientError, match="task names"):

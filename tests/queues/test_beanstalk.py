@@ -13,8 +13,7 @@ from glassq.queues import Job, JobStats, open_queue
 from glassq.queues.beanstalk import scan
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.protocol import ScanShort
-from glassq.settings import Duration, QueueUrl
-from glassq.settings import Queue as QueueSettings
+from glassq.settings import Duration, QueueSettings, QueueUrl
 from tests.conftest import Beanstalkd, free_port, wait_for
 from tests.queues.binlog import break_binlog, failing
 from tests.queues.scripted import Scripted

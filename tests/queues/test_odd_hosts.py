@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.queues import open_queue
-from glassq.settings import Queue as QueueSettings
-from glassq.settings import QueueUrl
+from glassq.settings import QueueSettings, QueueUrl
 from tests.intake.conftest import empty, start_web
 from tests.intake.wire import request
 from tests.proxy import Proxy

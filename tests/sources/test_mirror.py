@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from glassq.errors import PingRefused
 from glassq.settings import parse
 from glassq.sources import open_sources
-from glassq.sources.mirror import Mirror
+from glassq.sources.mirror import MirrorSource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from glassq.sources import Source
 
 TOKEN = "t0ken-é"
-MIRROR = Mirror([TOKEN])
+MIRROR = MirrorSource([TOKEN])
 MISSING = ...
 
 # As captured; see facts on the Mirror API. SHARE came as INSERT though documented as UPDATE.
@@ -121,7 +121,7 @@ def test_two_user_tokens_are_400_and_not_the_last_one() -> None:
 
 
 def test_while_tokens_are_rotated_each_current_one_is_taken() -> None:
-    both = Mirror(["old", "new"])
+    both = MirrorSource(["old", "new"])
     assert both.check(ping(verifyToken="old"))
     assert both.check(ping(verifyToken="new"))
     assert refusal(ping(verifyToken="older"), both).status == 403

@@ -16,7 +16,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 
-from glassq.dev import glass_ping
+from glassq.dev.simulator.ping import send_ping
 
 # As many pings may be on their way at the same time: a sender does not wait for the answer to another one.
 WAYS = 600
@@ -37,7 +37,7 @@ def main(url: str, token: str, name: str, rate: float) -> None:
             "userToken": "u",
             "verifyToken": token,
         }
-        result = glass_ping.send(url, ping, never, tries=TRIES, timeout=TIMEOUT)
+        result = send_ping(url, ping, never, tries=TRIES, timeout=TIMEOUT)
         return item, result.statuses, time.monotonic() - due
 
     with ThreadPoolExecutor(WAYS) as ways:

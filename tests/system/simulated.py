@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from glassq.dev.glass import SimulatedGlass
+from glassq.dev.simulator.glass import SimulatedGlass
 from glassq.glass import names
 
 if TYPE_CHECKING:
-    from glassq.dev.media import Kind
+    from glassq.dev.simulator.media import Kind
 
 
 def main(directory: Path) -> None:

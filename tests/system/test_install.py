@@ -55,8 +55,8 @@ def test_what_only_developers_need_is_left_out(root: Path) -> None:
 
 def test_descriptions_of_apis_that_are_not_used_are_left_out(root: Path, tmp_path: Path) -> None:
     assert not [*root.rglob("discovery_cache/documents")]
-    make = "from glassq.settings import Glass, Settings; from glassq.glass.api import Mirror; "
-    make += 'Mirror(Settings(glass=Glass(client_id="1", client_secret_file=sys.argv[1])), None)'
+    make = "from glassq.settings import GlassSettings, Settings; from glassq.glass.api import MirrorApi; "
+    make += 'MirrorApi(Settings(glass=GlassSettings(client_id="1", client_secret_file=sys.argv[1])), None)'
     secret = tmp_path / "client-secret"
     secret.write_text("s\n")
     run(root / PREFIX[1:] / "bin/python", "-c", f"import sys; {make}", secret)
@@ -183,7 +183,7 @@ def test_a_directory_that_is_not_ours_is_not_overwritten(tmp_path: Path) -> None
     environment = {"DESTDIR": str(tmp_path), "PREFIX": PREFIX, "PYTHON": PYTHON, "PATH": "/usr/bin:/bin"}
     done = subprocess.run([ROOT / "tools/install"], env=environment, capture_output=True, text=True)
     assert done.returncode == 69
-    assert "is no environment of ours" in done.stderr
+    assert "is not a virtual environment" in done.stderr
     assert theirs.exists()
 
 

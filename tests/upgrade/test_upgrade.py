@@ -16,6 +16,7 @@ import pytest
 from glassq import taskqueue
 from glassq.push.client import Client
 from glassq.settings import load
+from tests import forked
 from tests.conftest import Process, free_port, program, wait_for
 from tests.push.targets import Target
 
@@ -70,8 +71,8 @@ class Installation:
         return "\n".join(process.output() for process in self._running)
 
     def glassq(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [*program("glassq"), "--config", str(self.config), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        command = ["--config", str(self.config), *words]
+        return subprocess.CompletedProcess(command, *forked.run(command))
 
     def said(self, *words: str) -> Any:
         done = self.glassq(*words, "--json")

@@ -11,14 +11,17 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry
-from glassq.queues import JobStats
+from glassq.queues.beanstalk.protocol import JobStats
+from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.routes import Context, Destination, Routes
 from glassq.settings import HandlerName, Route, Settings
 from glassq.worker.consumer import Consumer
+from glassq.worker.executor import Deadlines, Executor
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
 from glassq.worker.scoreboard import Scoreboard
-from glassq.worker.throttle import Gate, Throttle
+from glassq.worker.settlement import Settlement
+from glassq.worker.throttle import Throttle, TubeLimiter
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
@@ -144,23 +147,22 @@ class Bench:
         self.slot.reset()
         self.ledger = MemoryLedger()
         route = Route(source="mirror", handler=HandlerName("scripted:handler"))
-        self.consumer = Consumer(
-            self.queue,
+        receiver = BeanstalkReceiver(self.queue)
+        executor = Executor(
             Routes([Destination(route, self.handler or self._scripted, self.leads_to)]),
             Context(Settings()),
             self.ledger,
-            Lease(self.queue, 120, self.slot),
-            self.slot,
-            self._gate(),
+            Lease(receiver, 120, self.slot),
             self.policy,
-            deadline=DEADLINE,
-            grace=GRACE,
+            Deadlines(soft=DEADLINE - GRACE, hard=DEADLINE),
         )
+        self.settlement = Settlement(receiver, self.ledger, self.slot.tally)
+        self.consumer = Consumer(receiver, self._limiter(), executor, self.settlement, self.slot)
 
-    def _gate(self) -> Gate:
+    def _limiter(self) -> TubeLimiter:
         self.throttle = Throttle(slots=1)
         self.throttle.set(self.limits)
-        return self.throttle.gate(0, free=[self.queue.tube], limited=[limit.tube for limit in self.limits])
+        return self.throttle.limiter(0, free=[self.queue.tube], limited=[limit.tube for limit in self.limits])
 
     def _scripted(self, delivery: Delivery, context: Context) -> Result:
         self.seen.append(delivery)

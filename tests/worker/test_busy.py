@@ -12,8 +12,7 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.queues import open_queue
-from glassq.settings import LEASE_MARGIN, Duration
-from glassq.settings import Queue as QueueSettings
+from glassq.settings import LEASE_MARGIN, Duration, QueueSettings
 from tests.conftest import program, wait_for
 from tests.worker.conftest import jobs, only
 from tests.worker.pools import HANDLERS, PoolRun

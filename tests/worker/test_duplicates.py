@@ -17,14 +17,16 @@ from glassq import delivery as envelope
 from glassq.errors import Retry, SettingsError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
+from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.routes import Context, Destination, Routes
-from glassq.settings import Duration, HandlerName, Route, Settings, parse
-from glassq.settings import Ledger as LedgerSettings
+from glassq.settings import Duration, HandlerName, LedgerSettings, Route, Settings, parse
 from glassq.worker import duplicates
 from glassq.worker.consumer import Consumer
+from glassq.worker.executor import Deadlines, Executor
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
 from glassq.worker.scoreboard import Scoreboard
+from glassq.worker.settlement import Settlement
 from glassq.worker.throttle import Throttle
 from tests.conftest import wait_for
 from tests.worker.conftest import MemoryLedger, jobs
@@ -56,19 +58,18 @@ class Shop:
         self.seen: list[Delivery] = []
         self.ledger = open_ledger(self.settings)
         slot = Scoreboard(1).slots[0]
-        self.consumer = Consumer(
-            self.queue,
+        receiver = BeanstalkReceiver(self.queue)
+        executor = Executor(
             Routes([Destination(self.route, self._handle)]),
             Context(Settings()),
             self.ledger,
-            Lease(self.queue, 120, slot),
-            slot,
-            Throttle(slots=1).gate(0, free=[self.queue.tube], limited=[]),
+            Lease(receiver, 120, slot),
             Policy(max_attempts=3, max_lost=3, backoff=30, backoff_cap=3600),
-            deadline=60.0,
-            grace=10.0,
+            Deadlines(soft=50.0, hard=60.0),
             skew=self.skew,
         )
+        limiter = Throttle(slots=1).limiter(0, free=[self.queue.tube], limited=[])
+        self.consumer = Consumer(receiver, limiter, executor, Settlement(receiver, self.ledger, slot.tally), slot)
 
     def _handle(self, delivery: Delivery, _context: Context) -> None:
         self.seen.append(delivery)
@@ -125,7 +126,7 @@ def test_a_ping_that_comes_while_the_handler_runs_is_worked(queue: Queue, shop: 
         meanwhile.append(ping())
         handle(delivery, context)
 
-    shop.consumer._routes = Routes([Destination(COALESCE, slow)])
+    shop.consumer._executor.routes = Routes([Destination(COALESCE, slow)])
     assert shop.work(ping())
     assert shop.work(meanwhile[0])
 
@@ -251,11 +252,11 @@ def test_the_ledger_keeps_the_bodies_of_what_can_be_put_again(queue: Queue, shop
     assert plain.work(failed)
     plain.ledger.close()
     with LedgerReader(shop.settings) as reader:
-        content = reader.content(done.id)
+        content = reader.stored_body(done.id)
         assert content is not None
         assert (content.source, content.labels, content.body) == ("mirror", done.labels, done.body)
         # should the queue lose it, it can be put again from here
-        content = reader.content(failed.id)
+        content = reader.stored_body(failed.id)
         assert content is not None
         assert content.body == b"failed"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.worker.health import OVERRUN, SILENT, STOPPED, Health
-from glassq.worker.scoreboard import Card, State
+from glassq.worker.scoreboard import State, WorkerStatus
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Child:
         self.health = Health(self.process.pid)
 
     def verdict(self, state: State = State.WAITING, deadline: float = 0.0) -> str:
-        card = Card(state, 0, 1, self.beat, self.beat, deadline, 1, "id", 0.0, "")
+        card = WorkerStatus(state, 0, 1, self.beat, self.beat, deadline, 1, "id", 0.0, "")
         return self.health.verdict(card, time.monotonic(), SILENCE, LONGEST)
 
     def silent_for(self) -> float:

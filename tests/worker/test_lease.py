@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq import delivery as envelope
 from glassq.errors import DeadlineExceeded, Interrupted, LeaseLost
 from glassq.queues import open_queue
-from glassq.settings import Duration
-from glassq.settings import Queue as QueueSettings
+from glassq.queues.base import Reservation
+from glassq.queues.beanstalk.receiver import BeanstalkReceiver
+from glassq.settings import Duration, QueueSettings
 from glassq.worker.lease import Lease
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import wait_for
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 TTR = 5
 # Longer than any test: whoever waits so long was not woken.
 FOREVER = 60.0
+DELIVERY = envelope.new("mirror", b"ping", {})
 
 
 class Held:
@@ -38,16 +41,21 @@ class Held:
         self.queue.reserve(0)
         self.board = Scoreboard(1)
         self.cold = False
-        self.lease = Lease(self.queue, TTR, self.board.slots[0])
-        self.lease.start(cold=lambda: self.cold, orphaned=lambda: None)
+        self.lease = Lease(BeanstalkReceiver(self.queue), TTR, self.board.slots[0])
+        self.lease.start_keeper(cold=lambda: self.cold, orphaned=lambda: None)
 
     def work(self, handler: Callable[[], object], *, within: float = FOREVER, job: int | None = None) -> None:
-        self.lease.take(job or self.job, time.monotonic() + within)
+        self.start(within, job)
         try:
             handler()
         finally:
-            self.lease.disarm()
-            self.lease.give_up()
+            self.lease.forbid_interrupts()
+            self.lease.end()
+
+    def start(self, within: float, job: int | None = None) -> None:
+        reservation = Reservation(str(job or self.job), self.queue.tube, b"", TTR)
+        over = time.monotonic() + within
+        self.lease.start(reservation, DELIVERY, deadline=over, hard=over + FOREVER)
 
     def beats(self, number: int) -> None:
         """Returns once the keeper has looked at everything so many times."""
@@ -61,7 +69,7 @@ def held(beanstalkd: Beanstalkd) -> Iterator[Held]:
     before = signal.getsignal(signal.SIGALRM)
     made = Held(beanstalkd)
     yield made
-    made.lease.stop()
+    made.lease.stop_keeper()
     made.queue.close()
     signal.signal(signal.SIGALRM, before)
 
@@ -175,31 +183,31 @@ def test_an_interrupt_comes_once_so_that_a_handler_can_clean_up(held: Held) -> N
 
 
 def test_nothing_interrupts_once_the_handler_is_over(held: Held) -> None:
-    held.lease.take(held.job, time.monotonic() + 0.4)
-    held.lease.disarm()
+    held.start(0.4)
+    held.lease.forbid_interrupts()
     held.beats(3)
-    held.lease.give_up()
+    held.lease.end()
     held.beats(3)
 
 
 def test_an_interrupt_that_was_on_its_way_when_the_handler_came_back_interrupts_nothing(held: Held) -> None:
-    held.lease.take(held.job, time.monotonic() + 0.1)
+    held.start(0.1)
     # it is sent while the handler runs, and comes when that is over
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     try:
         wait_for(lambda: signal.SIGALRM in signal.sigpending(), "the interrupt")
-        held.lease.disarm()
+        held.lease.forbid_interrupts()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    held.lease.give_up()
+    held.lease.end()
     held.queue.delete(held.job)
 
 
 def test_an_overrun_of_one_job_does_not_hit_the_next(held: Held) -> None:
-    held.lease.take(held.job, time.monotonic() + 0.4)
-    held.lease.disarm()
+    held.start(0.4)
+    held.lease.forbid_interrupts()
     held.beats(3)
-    held.lease.give_up()
+    held.lease.end()
     held.work(lambda: held.beats(3))
 
 
@@ -213,8 +221,8 @@ def test_after_it_is_given_up_a_job_is_not_renewed(held: Held, look: Queue) -> N
 
 
 def test_without_its_keeper_a_lease_does_nothing(beanstalkd: Beanstalkd, queue: Queue) -> None:
-    lease = Lease(queue, TTR, Scoreboard(1).slots[0])
-    lease.take(1, time.monotonic() - 1)
-    lease.disarm()
-    lease.give_up()
-    lease.stop()
+    lease = Lease(BeanstalkReceiver(queue), TTR, Scoreboard(1).slots[0])
+    lease.start(Reservation("1", queue.tube, b"", TTR), DELIVERY, deadline=time.monotonic() - 1, hard=0.0)
+    lease.forbid_interrupts()
+    lease.end()
+    lease.stop_keeper()

@@ -13,11 +13,13 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 
+from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.protocol import ServerStats
-from glassq.worker.look import Look
+from glassq.values import QueueUrl
+from glassq.worker.collector import PoolCollector
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import free_port, wait_for
-from tests.metrics.test_board import samples
+from tests.metrics.test_counters import samples
 from tests.worker.conftest import jobs
 from tests.worker.pools import PoolRun, processes
 from tests.worker.test_pool import title
@@ -150,7 +152,7 @@ def test_who_asks_and_goes_away_leaves_no_mess_in_the_log(pool: Watched) -> None
         with socket.create_connection(("127.0.0.1", pool.port)) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.sendall(b"GET")
-    wait_for(lambda: "not told" in pool.log(), f"it to be told\n{pool.log()}")
+    wait_for(lambda: "scrape failed" in pool.log(), f"the log to say so\n{pool.log()}")
     assert "Traceback" not in pool.log()
 
 
@@ -175,7 +177,7 @@ def test_an_attempt_that_the_queue_could_not_be_told_of_is_counted(
         beanstalkd.send(signal.SIGCONT)
         (line,) = [line for line in pool.log().splitlines() if "queue not told" in line]
         assert f"delivery={delivery.id} attempt=1" in line
-        pool.waits_for(("glassq_attempts_total", "untold"), 1)
+        pool.waits_for(("glassq_attempts_total", "unacknowledged"), 1)
 
 
 def test_a_queue_that_is_gone_is_told_and_what_was_counted_stays(pool: Watched, beanstalkd: Beanstalkd) -> None:
@@ -257,7 +259,7 @@ class Asked:
     def __init__(self) -> None:
         self.now = _stats()
 
-    def until(self, over: float) -> None:
+    def set_deadline(self, deadline: float) -> None:
         pass
 
     def stats(self) -> ServerStats:
@@ -266,7 +268,8 @@ class Asked:
 
 def test_a_server_whose_binlog_stands_still_while_it_takes_jobs_is_not_durable() -> None:
     asked = Asked()
-    look = Look(Scoreboard(1), asked, [])  # type: ignore[arg-type]
+    inspector = BeanstalkInspector(asked, QueueUrl("beanstalk://127.0.0.1:1"))  # type: ignore[arg-type]
+    look = PoolCollector(Scoreboard(1), inspector, [])
 
     def durable(**changes: object) -> float:
         asked.now = _stats(**changes)

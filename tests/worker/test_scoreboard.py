@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from glassq.systemd import Notifier
-from glassq.worker.scoreboard import MAX_DEATHS, MAX_SLOTS, Scoreboard, State
+from glassq.worker.scoreboard import MAX_CRASHES, MAX_SLOTS, Scoreboard, State
 from tests.conftest import PATIENCE, wait_for
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ def test_what_a_child_writes_its_parent_reads() -> None:
     board.slots[1].reset()
     pid = os.fork()
     if pid == 0:
-        board.slots[1].begin((1 << 63) - 1, "0199" + "a" * 60, 1, 12.5)
+        board.slots[1].begin("9" * 60, "0199" + "a" * 60, 1, 12.5)
         os._exit(0)
     os.waitpid(pid, 0)
     card = board.card(1)
-    assert (card.state, card.job, card.deadline) == (State.WORKING, (1 << 63) - 1, 12.5)
+    assert (card.state, card.job, card.deadline) == (State.WORKING, "9" * 48, 12.5)
     assert card.delivery == "0199" + "a" * 36
     assert board.card(0).state is State.EMPTY
 
@@ -33,10 +33,10 @@ def test_a_slot_is_counted_up_and_cleared() -> None:
     slot.reset()
     assert board.card(slot.index).state is State.STARTING
     for worked in (1, 2):
-        slot.begin(7, "id", 1, 1.0)
+        slot.begin("7", "id", 1, 1.0)
         slot.end()
         card = board.card(slot.index)
-        assert (card.state, card.worked, card.job, card.delivery) == (State.WAITING, worked, 0, "")
+        assert (card.state, card.worked, card.job, card.delivery) == (State.WAITING, worked, "", "")
     slot.clear()
     assert (board.card(slot.index).state, board.card(slot.index).worked) == (State.EMPTY, 0)
 
@@ -47,7 +47,7 @@ def test_a_card_read_while_it_is_written_never_makes_a_child_look_silent() -> No
     slot.reset()
     pid = os.fork()
     while pid == 0:
-        slot.begin(7, "0199", 1, float("inf"))
+        slot.begin("7", "0199", 1, float("inf"))
         slot.beat()
         slot.state(State.WORKING)
         slot.end()
@@ -64,7 +64,7 @@ def test_a_card_read_while_it_is_written_never_makes_a_child_look_silent() -> No
 
 def test_an_id_that_is_no_ascii_can_be_shown() -> None:
     board = Scoreboard(1)
-    board.slots[0].begin(1, "ü" * 40, 1, 1.0)
+    board.slots[0].begin("1", "ü" * 40, 1, 1.0)
     assert board.card(0).delivery
 
 
@@ -86,31 +86,31 @@ def test_without_systemd_nothing_is_told(tmp_path: Path) -> None:
 
 def test_a_child_sees_who_else_is_at_its_job() -> None:
     board = Scoreboard(3)
-    board.slots[0].begin(7, "0199-a", 1, 0.0)
-    board.slots[1].begin(7, "0199-a", 1, 0.0)
-    assert [board.slots[1].others_at(job) for job in (7, 8)] == [True, False]
+    board.slots[0].begin("7", "0199-a", 1, 0.0)
+    board.slots[1].begin("7", "0199-a", 1, 0.0)
+    assert [board.slots[1].claimed_elsewhere(job) for job in ("7", "8")] == [True, False]
     board.slots[0].clear()
-    assert not board.slots[1].others_at(7)
+    assert not board.slots[1].claimed_elsewhere("7")
 
 
 def test_a_child_reads_of_the_deaths_its_parent_has_seen() -> None:
     board = Scoreboard(1)
-    board.deaths.add(7, "0199-a", "SIGKILL", "it is silent", 1.5)
-    board.deaths.add(7, "0199-b", "exit 3", "", 0.0)
-    board.deaths.add(8, "0199-a", "SIGSEGV", "", 0.0)
-    board.deaths.add(7, "0199-a", "SIGABRT", "x" * 100, 2.5)
+    board.crashes.add("7", "0199-a", "SIGKILL", "it is silent", 1.5)
+    board.crashes.add("7", "0199-b", "exit 3", "", 0.0)
+    board.crashes.add("8", "0199-a", "SIGSEGV", "", 0.0)
+    board.crashes.add("7", "0199-a", "SIGABRT", "x" * 100, 2.5)
     pid = os.fork()
     if pid == 0:
-        found = board.slots[0].deaths.of(7, "0199-a")
+        found = board.slots[0].crashes.of("7", "0199-a")
         told = [(death.how, death.why, death.duration) for death in found]
         os._exit(0 if told == [("SIGKILL", "it is silent", 1.5), ("SIGABRT", "x" * 48, 2.5)] else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    assert board.deaths.of(9, "0199-a") == []
+    assert board.crashes.of("9", "0199-a") == []
 
 
 def test_only_the_latest_deaths_are_remembered() -> None:
     board = Scoreboard(1)
-    for number in range(MAX_DEATHS + 10):
-        board.deaths.add(number + 1, "0199", "SIGKILL", "", 0.0)
-    known = [number for number in range(1, MAX_DEATHS + 11) if board.deaths.of(number, "0199")]
-    assert known == list(range(11, MAX_DEATHS + 11))
+    for number in range(MAX_CRASHES + 10):
+        board.crashes.add(str(number + 1), "0199", "SIGKILL", "", 0.0)
+    known = [number for number in range(1, MAX_CRASHES + 11) if board.crashes.of(str(number), "0199")]
+    assert known == list(range(11, MAX_CRASHES + 11))

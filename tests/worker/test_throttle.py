@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from glassq.errors import SettingsError
 from glassq.worker.bucket import SLOWEST, Limit
-from glassq.worker.throttle import FAR, LATEST, RELAXED, SOONEST, Opening, Throttle
+from glassq.worker.throttle import FAR, LATEST, RELAXED, SOONEST, Admission, Throttle
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from glassq.worker.throttle import Gate
+    from glassq.worker.throttle import TubeLimiter
 
 PINGS, TUBE, OTHER = "glassq", "glassq.push.default", "glassq.push.mail"
 
@@ -37,41 +37,41 @@ class Clock:
 
 
 class Pool:
-    """A throttle with gates for the same tubes, all in this process."""
+    """A throttle with limiters for the same tubes, all in this process."""
 
-    def __init__(self, *limits: Limit, free: Sequence[str] = (PINGS,), gates: int = 4) -> None:
+    def __init__(self, *limits: Limit, free: Sequence[str] = (PINGS,), limiters: int = 4) -> None:
         self.clock = Clock()
         self.throttle = Throttle(32, 4, clock=self.clock)
         self.throttle.set(limits)
         tubes = [limit.tube for limit in limits]
-        self.gates = [self.throttle.gate(slot, free, tubes) for slot in range(gates)]
+        self.limiters = [self.throttle.limiter(slot, free, tubes) for slot in range(limiters)]
 
-    def burst(self, gate: Gate | None = None, *, slow_down: bool = False) -> int:
+    def burst(self, limiter: TubeLimiter | None = None, *, slow_down: bool = False) -> int:
         """How many jobs of TUBE one child begins before it has to wait."""
-        gate = gate or self.gates[0]
+        limiter = limiter or self.limiters[0]
         for count in itertools.count():
-            if TUBE not in gate.open().tubes:
-                gate.nothing()
+            if TUBE not in limiter.admit().tubes:
+                limiter.release_tokens()
                 return count
-            gate.began(TUBE)
-            gate.ended(slow_down=slow_down)
+            limiter.began(TUBE)
+            limiter.finish(slow_down=slow_down)
         raise AssertionError
 
     def holders(self) -> int:
         """How many children can hold a right to TUBE at the same time."""
-        count = sum(TUBE in gate.open().tubes for gate in self.gates)
-        for gate in self.gates:
-            gate.nothing()
+        count = sum(TUBE in limiter.admit().tubes for limiter in self.limiters)
+        for limiter in self.limiters:
+            limiter.release_tokens()
         return count
 
     def overload(self, times: int = 1) -> None:
         """So many halvings, with a token for each."""
         for _ in range(times):
             self.clock.now += 1.0
-            while TUBE not in self.gates[0].open().tubes:
+            while TUBE not in self.limiters[0].admit().tubes:
                 self.clock.now += 1.0
-            self.gates[0].began(TUBE)
-            self.gates[0].ended(slow_down=True)
+            self.limiters[0].began(TUBE)
+            self.limiters[0].finish(slow_down=True)
 
 
 def busiest(moments: Sequence[tuple[float, float]], limit: Limit) -> float:
@@ -92,12 +92,12 @@ def busiest(moments: Sequence[tuple[float, float]], limit: Limit) -> float:
 
 def test_a_pool_without_limits_is_always_told_the_same() -> None:
     pool = Pool()
-    gate = pool.gates[0]
-    assert gate.open() == Opening((PINGS,), None)
-    assert gate.open() is gate.open()
-    gate.began(PINGS)
-    gate.ended(slow_down=True)
-    assert gate.open() == Opening((PINGS,), None)
+    limiter = pool.limiters[0]
+    assert limiter.admit() == Admission((PINGS,), None)
+    assert limiter.admit() is limiter.admit()
+    limiter.began(PINGS)
+    limiter.finish(slow_down=True)
+    assert limiter.admit() == Admission((PINGS,), None)
 
 
 def test_a_full_bucket_is_delivered_at_once_and_then_at_the_rate() -> None:
@@ -117,47 +117,47 @@ def test_who_looks_when_told_to_gets_all_that_the_limit_allows(rate: float, buck
     pool = Pool(Limit(TUBE, rate, bucket))
     count, over = 0, pool.clock.now + seconds
     while pool.clock.now <= over:
-        opening = pool.gates[0].open()
-        if TUBE in opening.tubes:
-            pool.gates[0].began(TUBE)
+        admission = pool.limiters[0].admit()
+        if TUBE in admission.tubes:
+            pool.limiters[0].began(TUBE)
             count += 1
         else:
-            pool.clock.now += FAR if opening.wait is None else opening.wait
-        pool.gates[0].ended()
+            pool.clock.now += FAR if admission.wait is None else admission.wait
+        pool.limiters[0].finish()
     assert bucket + 0.99 * rate * seconds - 1 <= count <= bucket + rate * (pool.clock.now - 1000) + 1e-6
 
 
 def test_a_right_that_is_held_keeps_others_from_the_token_and_uses_none() -> None:
     pool = Pool(Limit(TUBE, rate=1.0, bucket=2))
-    first, second, third, _ = pool.gates
-    assert [TUBE in gate.open().tubes for gate in (first, second, third)] == [True, True, False]
+    first, second, third, _ = pool.limiters
+    assert [TUBE in limiter.admit().tubes for limiter in (first, second, third)] == [True, True, False]
     pool.clock.now += 60
-    assert TUBE not in third.open().tubes
-    first.nothing()
-    assert TUBE in third.open().tubes
-    second.nothing()
-    third.ended()
+    assert TUBE not in third.admit().tubes
+    first.release_tokens()
+    assert TUBE in third.admit().tubes
+    second.release_tokens()
+    third.finish()
     assert pool.burst() == 2
 
 
 def test_a_job_of_one_tube_gives_back_what_was_held_for_the_others() -> None:
     pool = Pool(Limit(TUBE, 1.0, 1), Limit(OTHER, 1.0, 1))
-    first, second, *_ = pool.gates
-    assert first.open().tubes == (PINGS, TUBE, OTHER)
-    assert second.open().tubes == (PINGS,)
+    first, second, *_ = pool.limiters
+    assert first.admit().tubes == (PINGS, TUBE, OTHER)
+    assert second.admit().tubes == (PINGS,)
     first.began(OTHER)
-    assert second.open().tubes == (PINGS, TUBE)
-    first.ended()
-    first.open()
+    assert second.admit().tubes == (PINGS, TUBE)
+    first.finish()
+    first.admit()
     first.began(PINGS)
-    assert pool.burst(pool.gates[2]) == 0, "the second child holds it still"
+    assert pool.burst(pool.limiters[2]) == 0, "the second child holds it still"
 
 
 def test_a_job_that_came_without_a_right_is_made_up_for() -> None:
     pool = Pool(Limit(TUBE, 1.0, 1))
-    for gate in pool.gates:
-        gate.began(TUBE)
-        gate.ended()
+    for limiter in pool.limiters:
+        limiter.began(TUBE)
+        limiter.finish()
     pool.clock.now += 3.9
     assert pool.burst() == 0
     pool.clock.now += 0.2
@@ -179,16 +179,16 @@ def test_a_clock_that_stands_runs_back_or_leaps_gives_no_more_than_a_bucket() ->
 
 def test_no_more_run_at_once_than_the_limit_says() -> None:
     pool = Pool(Limit(TUBE, 100.0, 100, most=2))
-    first, second, third, _ = pool.gates
-    for gate in (first, second):
-        assert TUBE in gate.open().tubes
-        gate.began(TUBE)
-    assert TUBE not in third.open().tubes
-    first.ended()
-    assert TUBE in third.open().tubes
-    assert TUBE not in first.open().tubes, "the place is held"
-    third.nothing()
-    assert TUBE in first.open().tubes
+    first, second, third, _ = pool.limiters
+    for limiter in (first, second):
+        assert TUBE in limiter.admit().tubes
+        limiter.began(TUBE)
+    assert TUBE not in third.admit().tubes
+    first.finish()
+    assert TUBE in third.admit().tubes
+    assert TUBE not in first.admit().tubes, "the place is held"
+    third.release_tokens()
+    assert TUBE in first.admit().tubes
 
 
 # -- when to look again -----------------------------------------------------------------------------------------------
@@ -197,17 +197,17 @@ def test_no_more_run_at_once_than_the_limit_says() -> None:
 def test_a_token_that_is_due_soon_is_looked_for_then() -> None:
     pool = Pool(Limit(TUBE, 50.0, 1))
     pool.burst()
-    assert pool.gates[0].open() == Opening((PINGS,), pytest.approx(0.02))
+    assert pool.limiters[0].admit() == Admission((PINGS,), pytest.approx(0.02))
     pool.clock.now += 0.019
-    assert pool.gates[0].open() == Opening((PINGS,), SOONEST)
+    assert pool.limiters[0].admit() == Admission((PINGS,), SOONEST)
     pool.clock.now += 0.001
-    assert pool.gates[0].open() == Opening((PINGS, TUBE), None)
+    assert pool.limiters[0].admit() == Admission((PINGS, TUBE), None)
 
 
 def test_other_tubes_are_looked_at_often_until_a_token_is_due() -> None:
     pool = Pool(Limit(TUBE, 1 / 0.9, 1))
     pool.burst()
-    assert pool.gates[0].open().wait == pytest.approx(LATEST)
+    assert pool.limiters[0].admit().wait == pytest.approx(LATEST)
 
 
 @pytest.mark.parametrize(("rate", "bucket", "most"), [(0.0, 5, None), (0.5, 1, None), (5.0, 5, 0)])
@@ -216,20 +216,20 @@ def test_what_is_far_off_does_not_keep_a_reserve_from_waiting(rate: float, bucke
         pool = Pool(Limit(TUBE, rate, bucket, most), free=free)
         pool.burst()
         for _ in range(10):
-            opening = pool.gates[0].open()
-            pool.gates[0].ended()
-        assert opening == Opening(free, settled)
+            admission = pool.limiters[0].admit()
+            pool.limiters[0].finish()
+        assert admission == Admission(free, settled)
 
 
 def test_who_finds_others_in_the_way_looks_soon_and_then_ever_later() -> None:
     pool = Pool(Limit(TUBE, 50.0, 1))
-    first, second, *_ = pool.gates
-    first.open()
-    waits = [second.open().wait for _ in range(6)]
+    first, second, *_ = pool.limiters
+    first.admit()
+    waits = [second.admit().wait for _ in range(6)]
     assert waits == [SOONEST, 2 * SOONEST, 4 * SOONEST, 8 * SOONEST, None, None]
     second.began(PINGS)
-    second.ended()
-    assert second.open().wait == SOONEST
+    second.finish()
+    assert second.admit().wait == SOONEST
 
 
 # -- the dead and the stopped -----------------------------------------------------------------------------------------
@@ -237,11 +237,11 @@ def test_who_finds_others_in_the_way_looks_soon_and_then_ever_later() -> None:
 
 def test_what_a_dead_child_held_and_ran_is_free_and_what_it_used_is_used() -> None:
     pool = Pool(Limit(TUBE, 0.001, 3, most=2))
-    first, second, third, _ = pool.gates
-    first.open()
+    first, second, third, _ = pool.limiters
+    first.admit()
     first.began(TUBE)
-    second.open()
-    assert TUBE not in third.open().tubes
+    second.admit()
+    assert TUBE not in third.admit().tubes
     pool.throttle.clear(0)
     pool.throttle.clear(1)
     assert pool.burst(third) == 2
@@ -286,16 +286,16 @@ def test_a_child_killed_in_the_lock_leaves_all_as_it_was(do: str) -> None:
     trap = Trap(signal.SIGKILL)
     throttle = Throttle(4, clock=trap)
     throttle.set([Limit(TUBE, 0.001, 3, most=1)])
-    gates = [throttle.gate(slot, [PINGS], [TUBE]) for slot in range(4)]
+    limiters = [throttle.limiter(slot, [PINGS], [TUBE]) for slot in range(4)]
     if do == "began":
-        gates[0].open()
-    trap.spring(gates[0].open if do == "open" else lambda: gates[0].began(TUBE))
+        limiters[0].admit()
+    trap.spring(limiters[0].admit if do == "open" else lambda: limiters[0].began(TUBE))
     throttle.clear(0)
     for _ in range(3 if do == "open" else 2):
-        assert TUBE in gates[1].open().tubes
-        gates[1].began(TUBE)
-        gates[1].ended()
-    assert TUBE not in gates[1].open().tubes
+        assert TUBE in limiters[1].admit().tubes
+        limiters[1].began(TUBE)
+        limiters[1].finish()
+    assert TUBE not in limiters[1].admit().tubes
 
 
 def test_a_child_stopped_in_the_lock_does_not_stop_the_others_nor_the_parent() -> None:
@@ -303,39 +303,39 @@ def test_a_child_stopped_in_the_lock_does_not_stop_the_others_nor_the_parent() -
     throttle = Throttle(4, clock=trap)
     limit = Limit(TUBE, 0.001, 3)
     throttle.set([limit])
-    stopped, other, *late = [throttle.gate(slot, [PINGS], [TUBE]) for slot in range(4)]
-    for gate in late:
-        assert TUBE in gate.open().tubes
-    pid = trap.spring(stopped.open)
+    stopped, other, *late = [throttle.limiter(slot, [PINGS], [TUBE]) for slot in range(4)]
+    for limiter in late:
+        assert TUBE in limiter.admit().tubes
+    pid = trap.spring(stopped.admit)
     try:
-        openings = [other.open() for _ in range(6)]
-        assert {opening.tubes for opening in openings} == {(PINGS,)}
-        assert openings[0].wait == SOONEST
-        assert openings[-1].wait is None
-        for gate in late:
-            gate.began(TUBE)
-            gate.ended()
+        admissions = [other.admit() for _ in range(6)]
+        assert {admission.tubes for admission in admissions} == {(PINGS,)}
+        assert admissions[0].wait == SOONEST
+        assert admissions[-1].wait is None
+        for limiter in late:
+            limiter.began(TUBE)
+            limiter.finish()
         throttle.set([limit])
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     throttle.clear(0)
-    assert TUBE in other.open().tubes
+    assert TUBE in other.admit().tubes
     other.began(TUBE)
-    other.ended()
-    assert TUBE not in other.open().tubes, "what was used without the lock is used"
+    other.finish()
+    assert TUBE not in other.admit().tubes, "what was used without the lock is used"
 
 
 def test_a_process_that_a_handler_forks_takes_nothing_with_it() -> None:
     throttle = Throttle(4)
     throttle.set([Limit(TUBE, 0.001, 2, most=1)])
-    gate, other, *_ = [throttle.gate(slot, [PINGS], [TUBE]) for slot in range(4)]
-    gate.open()
-    gate.began(TUBE)
+    limiter, other, *_ = [throttle.limiter(slot, [PINGS], [TUBE]) for slot in range(4)]
+    limiter.admit()
+    limiter.began(TUBE)
     os.waitpid(told(lambda: None), 0)
-    assert TUBE not in other.open().tubes
-    gate.ended()
-    assert TUBE in other.open().tubes
+    assert TUBE not in other.admit().tubes
+    limiter.finish()
+    assert TUBE in other.admit().tubes
 
 
 # -- an overloaded target ---------------------------------------------------------------------------------------------
@@ -378,10 +378,10 @@ def test_a_slowed_tube_recovers_with_time() -> None:
     pool = Pool(Limit(TUBE, 64.0, 64))
     pool.overload(3)
     pool.clock.now += 30.0
-    pool.gates[0].open()
-    pool.gates[0].nothing()
+    pool.limiters[0].admit()
+    pool.limiters[0].release_tokens()
     pool.clock.now += 5.0
-    pool.gates = pool.gates[:1]
+    pool.limiters = pool.limiters[:1]
     assert pool.burst() == 16
     pool.clock.now += 60.0
     pool.burst()
@@ -400,10 +400,10 @@ def test_a_reload_changes_the_limit_and_keeps_the_tokens() -> None:
     assert pool.burst() == 3, "three seconds at the old rate"
     pool.clock.now += 0.1
     assert pool.burst() == 10
-    pool.gates[0].open()
-    assert TUBE not in pool.gates[1].open().tubes
-    pool.gates[0].nothing()
-    assert OTHER in pool.gates[0].open().tubes, "children of before still know it"
+    pool.limiters[0].admit()
+    assert TUBE not in pool.limiters[1].admit().tubes
+    pool.limiters[0].release_tokens()
+    assert OTHER in pool.limiters[0].admit().tubes, "children of before still know it"
 
 
 def test_a_tube_with_rate_0_rests_until_a_reload() -> None:
@@ -418,8 +418,8 @@ def test_a_tube_with_rate_0_rests_until_a_reload() -> None:
 def test_children_of_before_and_after_a_reload_share_a_limit() -> None:
     pool = Pool(Limit(TUBE, 0.001, 4))
     pool.throttle.set([Limit("glassq.push.new", 1.0, 1), Limit(TUBE, 0.001, 4)])
-    after = pool.throttle.gate(7, [PINGS], ["glassq.push.new", TUBE])
-    assert after.open().tubes == (PINGS, "glassq.push.new", TUBE)
+    after = pool.throttle.limiter(7, [PINGS], ["glassq.push.new", TUBE])
+    assert after.admit().tubes == (PINGS, "glassq.push.new", TUBE)
     after.began(TUBE)
     assert pool.burst() == 3
 
@@ -462,30 +462,30 @@ def test_no_window_has_more_than_the_limit_allows_and_nothing_is_lost(
     begun: list[tuple[float, float]] = []
     for step, slot, seconds in steps:
         pool.clock.now += seconds
-        gate = pool.gates[slot]
+        limiter = pool.limiters[slot]
         if step == "open" and slot not in running:
-            held[slot] = TUBE in gate.open().tubes
+            held[slot] = TUBE in limiter.admit().tubes
         elif step == "began" and held.pop(slot, False):
-            gate.began(TUBE)
+            limiter.began(TUBE)
             running.add(slot)
             begun.append((pool.clock.now, pool.clock.now))
         elif step == "nothing" and slot not in running:
-            gate.nothing()
+            limiter.release_tokens()
             held.pop(slot, None)
         elif step in ("ended", "overloaded"):
-            gate.ended(slow_down=step == "overloaded")
+            limiter.finish(slow_down=step == "overloaded")
             held.pop(slot, None)
             running.discard(slot)
         elif step == "dies":
             pool.throttle.clear(slot)
-            pool.gates[slot] = pool.throttle.gate(slot, [PINGS], [TUBE])
+            pool.limiters[slot] = pool.throttle.limiter(slot, [PINGS], [TUBE])
             held.pop(slot, None)
             running.discard(slot)
         assert limit.most is None or len(running) <= limit.most
     assert not begun or busiest(begun, limit) <= 1e-6
     for slot in range(4):
         pool.throttle.clear(slot)
-    pool.gates = [pool.throttle.gate(slot, [PINGS], [TUBE]) for slot in range(10, 18)]
+    pool.limiters = [pool.throttle.limiter(slot, [PINGS], [TUBE]) for slot in range(10, 18)]
     for _ in range(3):
         # a slowed tube has its full bucket only when time has made up for it
         pool.clock.now += 300 + limit.bucket / limit.rate
@@ -515,17 +515,17 @@ class Children:
         self.pids[slot] = told(lambda: self._work(slot))
 
     def _work(self, slot: int) -> None:
-        gate = self.throttle.gate(slot, [PINGS], [self.limit.tube])
+        limiter = self.throttle.limiter(slot, [PINGS], [self.limit.tube])
         while os.getppid() == self._pid:
-            opening = gate.open()
-            if self.limit.tube in opening.tubes:
+            admission = limiter.admit()
+            if self.limit.tube in admission.tubes:
                 before = time.monotonic()
-                gate.began(self.limit.tube)
+                limiter.began(self.limit.tube)
                 os.write(self._write, MOMENT.pack(before, time.monotonic()))
-                gate.ended()
+                limiter.finish()
             else:
-                gate.ended()
-                time.sleep(FAR if opening.wait is None else opening.wait)
+                limiter.finish()
+                time.sleep(FAR if admission.wait is None else admission.wait)
 
     def kill(self, slot: int) -> None:
         pid = self.pids.pop(slot)
@@ -541,10 +541,10 @@ class Children:
 
     def holders(self, slots: range) -> int:
         """How many new children can hold a right at once."""
-        gates = [self.throttle.gate(slot, [PINGS], [self.limit.tube]) for slot in slots]
-        count = sum(self.limit.tube in gate.open().tubes for gate in gates)
-        for gate in gates:
-            gate.nothing()
+        limiters = [self.throttle.limiter(slot, [PINGS], [self.limit.tube]) for slot in slots]
+        count = sum(self.limit.tube in limiter.admit().tubes for limiter in limiters)
+        for limiter in limiters:
+            limiter.release_tokens()
         return count
 
     def close(self) -> None:
@@ -593,8 +593,8 @@ def test_children_killed_at_random_leave_all_tokens_and_places_to_the_others() -
 def test_a_stopped_child_keeps_no_more_than_its_own_right_and_place() -> None:
     limit = Limit(TUBE, 100.0, 3, most=3)
     with children(limit, 0) as pool:
-        gate = pool.throttle.gate(0, [PINGS], [TUBE])
-        pool.pids[0] = told(lambda: (gate.open(), os.kill(os.getpid(), signal.SIGSTOP)))
+        limiter = pool.throttle.limiter(0, [PINGS], [TUBE])
+        pool.pids[0] = told(lambda: (limiter.admit(), os.kill(os.getpid(), signal.SIGSTOP)))
         os.waitpid(pool.pids[0], os.WUNTRACED)
         assert pool.holders(range(12, 28)) == 2
         for slot in (1, 2, 3):

@@ -10,7 +10,7 @@ import pytest
 from glassq import delivery as envelope
 from glassq.errors import Retry
 from glassq.queues import JobStats
-from glassq.routes import retried_by
+from glassq.routes import retry_policy
 from glassq.worker.bucket import Limit
 from tests.worker.conftest import Bench, made
 
@@ -99,7 +99,7 @@ def test_a_handlers_own_rule_takes_the_place_of_the_pools(queue: Queue, look: Qu
     def handle(_delivery: Delivery, _context: Context) -> Result:
         raise Retry("no")
 
-    bench = Bench(queue, handler=retried_by(lambda _delivery, _context: rule)(handle))
+    bench = Bench(queue, handler=retry_policy(lambda _delivery, _context: rule)(handle))
     put(look, queue.tube)
     for failures in range(1, 6):
         assert work(bench)
@@ -119,7 +119,7 @@ def test_what_a_rule_gives_up_is_buried_with_what_the_handler_told(queue: Queue,
     def handle(_delivery: Delivery, _context: Context) -> Result:
         raise Retry("answered 502", detail={"status": 502, "body": "caf\udce9", "odd": {1, 2}})
 
-    bench = Bench(queue, handler=retried_by(lambda _delivery, _context: Every(-1))(handle))
+    bench = Bench(queue, handler=retry_policy(lambda _delivery, _context: Every(-1))(handle))
     put(look, queue.tube)
     assert work(bench)
     (job,) = jobs(look, queue.tube)
@@ -180,7 +180,7 @@ class Broken:
 def test_a_rule_that_is_broken_costs_neither_the_process_nor_the_evidence(
     queue: Queue, look: Queue, says: object, longest: int
 ) -> None:
-    bench = Bench(queue, handler=retried_by(lambda _delivery, _context: Broken(says))(_refuse))
+    bench = Bench(queue, handler=retry_policy(lambda _delivery, _context: Broken(says))(_refuse))
     put(look, queue.tube)
     assert work(bench)
     (job,) = jobs(look, queue.tube)

@@ -1,4 +1,4 @@
-"""What every storage does, whatever it stores in."""
+"""The interface of every photo storage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-# In bytes. The limit of Linux file systems holds for buckets too (theirs is 1,024), so that photos can move.
+# Maximum length of a name, in bytes. Buckets would allow 1,024, but photos must be movable to a Linux file system.
 MAX_NAME = 255
 
 
@@ -16,8 +16,8 @@ MAX_NAME = 255
 class Stored:
     """One stored object.
 
-    `url` is gs://BUCKET/NAME or file:///DIRECTORY/NAME with the name as it is, not percent-encoded once more;
-    `size` is in bytes; `created` is False where it had been stored before and nothing was written.
+    `url` is gs://BUCKET/NAME or file:///DIRECTORY/NAME, with the name not percent-encoded once more. `size` is in
+    bytes. `created` is False if it was stored before, so that nothing was written.
     """
 
     url: str
@@ -25,41 +25,41 @@ class Stored:
     created: bool
 
 
-class Storage(Protocol):
-    """Objects by name. What goes wrong is raised as Retry or Bury, with words for the operator.
+class PhotoStorage(Protocol):
+    """Objects by name. Methods raise Retry or Bury, with a reason for the operator.
 
-    A name is 1 to MAX_NAME bytes, without "/" or NUL and without "." at its start: ValueError otherwise.
+    A name has 1 to MAX_NAME bytes, no "/" or NUL, and no "." at its start. Other names raise ValueError.
     """
 
     def find(self, name: str) -> Stored | None:
-        """What is stored under `name`: look here before downloading."""
+        """The object of this name, or None. Call it before a download."""
         ...
 
     def write(
         self, name: str, chunks: Iterable[bytes], *, content_type: str, metadata: Mapping[str, str], timeout: float
     ) -> Stored:
-        """Stores the bytes of `chunks`, whole or not at all, and never over what is stored already.
+        """Stores the bytes of `chunks`, completely or not at all; never overwrites an object.
 
         Memory does not grow with the size. `timeout` is in seconds, for reading `chunks` and writing together.
-        What `chunks` raises leaves nothing behind and comes through unchanged.
+        An exception raised by `chunks` is passed on unchanged, and nothing is stored.
         """
         ...
 
     def delete(self, name: str) -> bool:
-        """Deletes what is stored under `name`; False where there was nothing."""
+        """Deletes the object; returns False if there was none."""
         ...
 
     def names(self, prefix: str) -> Iterator[str]:
-        """The stored names that start with `prefix`, sorted. They may be deleted on the way."""
+        """The stored names that start with `prefix`, sorted. They may be deleted during the iteration."""
         ...
 
     def close(self) -> None:
-        """Closes connections. The storage is not used afterwards."""
+        """Closes connections. The storage must not be used afterwards."""
         ...
 
 
 def checked(name: str) -> str:
-    """The name itself. Raises ValueError where a storage must not take it."""
+    """The name itself. Raises ValueError if it is not valid."""
     if not name or name.startswith(".") or "/" in name or "\0" in name or len(name.encode()) > MAX_NAME:
         raise ValueError(f"not a name to store under: {name[:MAX_NAME]!r}")
     return name

@@ -1,9 +1,9 @@
 """Photos as objects in a Google Cloud Storage bucket.
 
-What is written is first read to its end into a spool (in memory, from 8 MiB on in an unnamed temporary file), and
-only then uploaded. A stream could be handed to the library as it comes, but a broken one would then depend on the
-library's clean-up: its writer finalises a truncated object when it is garbage collected after a failed cancel. It
-also makes one request of most photos, where a stream takes two or more.
+The content is first read to its end into a spool (in memory, from 8 MiB on in an unnamed temporary file), and then
+uploaded. The library could upload a stream as it comes, but a broken stream would then depend on the library's
+clean-up: its writer finalises a truncated object when it is garbage collected after a failed cancel. With the
+spool most photos also take one request, where a stream takes two or more.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from glassq.glass.storage.verdicts import status, verdict
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-# Bytes. Up to 8 MiB the library uploads in one request with the whole content in memory anyway; above, in requests
-# of this size (a multiple of 256 KiB, as resumable uploads need).
+# In bytes. Up to 8 MiB the library uploads in one request, with the whole content in memory anyway. Larger objects are
+# uploaded in requests of this size (a multiple of 256 KiB, as resumable uploads require).
 _CHUNK = 8 << 20
-# Seconds to connect, and to wait for an answer. Above 3 s a lost SYN has been sent again.
+# Timeouts to connect, and to wait for an answer, in seconds. Within 3 s a lost SYN is sent again.
 _CONNECT, _READ = 3.05, 30.0
-# Seconds in which the library may ask again after a failure. A longer wait is the queue's.
-_PATIENCE = 10.0
-# Somebody's photos: no cache between the bucket and who may read it keeps them.
+# Maximum time in which the library retries a failed request, in seconds. Longer waiting is the queue's work.
+_MAX_RETRY_TIME = 10.0
+# The photos are private: no cache on the way may keep them.
 _CACHE_CONTROL = "private, max-age=0"
 
-# The OSErrors are the network's (requests' too) and the spool's.
+# OSErrors come from the network (requests' errors are OSErrors, too) and from the spool.
 _TROUBLE = (GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption, http.client.HTTPException, OSError)
 
 
 class BucketStorage:
     """Stores in `bucket`, with the credentials that the environment gives (GOOGLE_APPLICATION_CREDENTIALS, or the
-    machine's service account). See Storage for the methods.
+    machine's service account). See PhotoStorage for the methods.
 
-    `endpoint` is the base URL of another server, asked without credentials; `patience` is in seconds.
+    `endpoint` is the base URL of another server, which gets no credentials; `max_retry_time` is in seconds.
     """
 
-    def __init__(self, bucket: str, *, endpoint: str | None = None, patience: float = _PATIENCE) -> None:
+    def __init__(self, bucket: str, *, endpoint: str | None = None, max_retry_time: float = _MAX_RETRY_TIME) -> None:
         self._url = f"gs://{bucket}"
-        self._patience = patience
+        self._max_retry_time = max_retry_time
         with self._verdicts("cannot be opened"):
             self._client = _client(endpoint)
         self._bucket = self._client.bucket(bucket)
@@ -71,7 +71,7 @@ class BucketStorage:
         blob.cache_control = _CACHE_CONTROL
         trouble = f"cannot store {name}"
         with SpooledTemporaryFile(max_size=_CHUNK) as spool:
-            # What reading a chunk raises is the caller's, an OSError too: only our own calls are translated.
+            # Errors of reading a chunk belong to the caller, also an OSError: only our own calls are translated.
             for chunk in chunks:
                 with self._verdicts(trouble):
                     spool.write(chunk)
@@ -107,7 +107,7 @@ class BucketStorage:
         self._client.close()
 
     def _upload(self, blob: Any, spool: IO[bytes], size: int, content_type: str, left: float) -> bool:
-        """False where the name is taken: the server checks when the last byte is in (if_generation_match=0)."""
+        """Returns False if the name is taken: the server checks after the last byte (if_generation_match=0)."""
         if left <= 0:
             raise Retry(f"{self._url} cannot store {blob.name}: reading it took all the time there was")
         try:
@@ -127,10 +127,10 @@ class BucketStorage:
         return stored
 
     def _limits(self, left: float = float("inf")) -> dict[str, Any]:
-        """What each call of the library is given, so that it comes back within `left` seconds."""
+        """Arguments for each call of the library, so that it returns within `left` seconds."""
         return {
             "timeout": (min(_CONNECT, left), min(_READ, left)),
-            "retry": DEFAULT_RETRY.with_timeout(min(self._patience, left / 2)),
+            "retry": DEFAULT_RETRY.with_timeout(min(self._max_retry_time, left / 2)),
         }
 
     @contextmanager
@@ -138,15 +138,15 @@ class BucketStorage:
         try:
             yield
         except _TROUBLE as error:
-            # Without the cause: its text holds the upload's URL, with which anybody could go on uploading.
+            # Without the cause: its text contains the upload's URL, with which anybody could continue the upload.
             raise verdict(error, f"{self._url} {trouble}") from None
 
 
 def _client(endpoint: str | None) -> storage.Client:
-    # Else the library's first call starts a thread that asks for the bucket itself, which we may not read; there is
-    # no argument for it, and the library looks when it is called.
+    # Otherwise the library's first call starts a thread that requests the bucket itself, which we may not read. There
+    # is no argument for it; the library reads the variable when it is called.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-    # Objects need no project: without None, the library refuses credentials that name none.
+    # Objects need no project, and without None the library refuses credentials that name none.
     client = storage.Client(
         project=None,
         client_options={"api_endpoint": endpoint} if endpoint else None,

@@ -1,8 +1,8 @@
 """Photos as files in one directory.
 
-A file is written under a hidden name, synced, and then linked to its own: a link fails where the name exists, so of
-two processes one wins, and whoever is killed in between leaves no half a photo. A directory keeps neither content
-type nor metadata (the name's ending says what a file is), and a local disk needs no timeout beside the deadline.
+A file is written under a hidden name, synced, and then linked to its own name. A link fails if the name exists, so one
+of two processes wins, and a process that is killed in between leaves no half-written photo. A directory keeps neither
+content type nor metadata (the extension shows the type), and a local disk needs no timeout beside the deadline.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from glassq.errors import Bury, Retry
+from glassq.files import AsideFile, make_directory, opened_directory, sync_directory
 from glassq.glass.storage.base import Stored, checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-# Hidden from names(), and unlike any dot file somebody else might keep there.
+# Hidden from names(), and different from any dot file that other programs might keep there.
 _UNFINISHED = ".glassq-unfinished-"
-# Seconds. No attempt lives this long: what is older was left by a process that was killed.
+# In seconds. No attempt takes this long: an older file was left by a process that was killed.
 _ABANDONED = 86_400
-# Only an operator can mend these. All else (no space, quota, input/output error, a mount that went) may mend itself.
+# Only an operator can repair these. Other errors (no space, quota, I/O error, a lost mount) may pass by themselves.
 _PERMANENT = {
     errno.EACCES,
     errno.EPERM,
@@ -41,24 +42,24 @@ _PERMANENT = {
     errno.EINVAL,
     errno.EFBIG,
 }
-# How file systems say that they have no hard links: FAT and exFAT, then FUSE and network ones.
+# Errors of file systems without hard links: FAT and exFAT, then FUSE and network file systems.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class DirectoryStorage:
-    """Stores in `directory`, which is made (mode 0700) where it is missing. See Storage for the methods.
+    """Stores in `directory`, which is made (mode 0700) if it is missing. See PhotoStorage for the methods.
 
-    `link` gives a finished file its name and fails where that exists: os.link, unless a test has another one.
+    `link` gives a finished file its name and fails if the name exists. Tests replace os.link.
     """
 
     def __init__(self, directory: str | Path, *, link: Callable[[Path, Path], None] = os.link) -> None:
         self._directory = Path(directory)
         self._link = link
         with self._verdicts("cannot be opened"):
-            _make(self._directory)
+            make_directory(self._directory)
         self._clear_abandoned()
         with self._unfinished("cannot be opened"):
-            pass  # that a file can be made says more than any permission bits
+            pass  # creating a file shows more than permission bits do
 
     def find(self, name: str) -> Stored | None:
         path = self._path(name)
@@ -69,8 +70,8 @@ class DirectoryStorage:
                 return None
             if not stat.S_ISREG(found.st_mode):
                 raise Bury(f"{path} is in the way: not a regular file")
-            # Whoever linked it may have been killed before its own sync; a caller will say "stored" on our word.
-            _sync(self._directory)
+            # The process that linked it may have been killed before its sync, and our caller will report "stored".
+            sync_directory(self._directory)
         return Stored(f"file://{path}", found.st_size, created=False)
 
     def write(
@@ -78,14 +79,14 @@ class DirectoryStorage:
     ) -> Stored:
         path = self._path(name)
         trouble = f"cannot store {name}"
-        with self._unfinished(trouble) as (unfinished, file):
-            # What reading a chunk raises is the caller's, an OSError too: only our own calls are translated.
+        with self._unfinished(trouble) as unfinished:
+            # Errors of reading a chunk belong to the caller, also an OSError: only our own calls are translated.
             for chunk in chunks:
                 with self._verdicts(trouble):
-                    _write_all(file, chunk)
+                    unfinished.file.write(chunk)
             with self._verdicts(trouble):
-                os.fsync(file)
-                created = self._publish(unfinished, path)
+                unfinished.sync()
+                created = self._publish(unfinished.path, path)
         stored = self.find(name)
         if stored is None:
             raise Retry(f"{path} was there and is gone: something else deletes it")
@@ -98,7 +99,7 @@ class DirectoryStorage:
                 path.unlink()
             except FileNotFoundError:
                 return False
-            _sync(self._directory)
+            sync_directory(self._directory)
         return True
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -113,26 +114,18 @@ class DirectoryStorage:
         yield from sorted(found)
 
     def close(self) -> None:
-        """Nothing is held open between calls."""
+        """Does nothing: nothing stays open between calls."""
 
     def _path(self, name: str) -> Path:
         return self._directory / checked(name)
 
-    @contextmanager
-    def _unfinished(self, trouble: str) -> Iterator[tuple[Path, int]]:
-        """A new hidden file, path and descriptor; it is gone afterwards, whatever happens."""
-        path = self._directory / f"{_UNFINISHED}{os.getpid()}-{token_hex(8)}"
+    def _unfinished(self, trouble: str) -> AsideFile:
+        """A new hidden file. The name it gets is a second link, so the hidden one is removed in any case."""
         with self._verdicts(trouble):
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        try:
-            yield path, file
-        finally:
-            os.close(file)
-            with suppress(OSError):
-                path.unlink()
+            return AsideFile(self._directory / f"{_UNFINISHED}{os.getpid()}-{token_hex(8)}", 0o640)
 
     def _publish(self, unfinished: Path, path: Path) -> bool:
-        """Gives the file its name; False where that is taken. Never over another file, never half."""
+        """Gives the file its name; returns False if that is taken. Never overwrites a file."""
         try:
             self._link(unfinished, path)
         except FileExistsError:
@@ -144,8 +137,8 @@ class DirectoryStorage:
         return True
 
     def _publish_by_rename(self, unfinished: Path, path: Path) -> bool:
-        """For file systems without hard links: a rename overwrites, so look first, one process at a time."""
-        with _opened(self._directory) as directory:
+        """For file systems without hard links. A rename overwrites, so it checks first, under a lock."""
+        with opened_directory(self._directory) as directory:
             fcntl.flock(directory, fcntl.LOCK_EX)
             if os.path.lexists(path):
                 return False
@@ -171,32 +164,3 @@ class DirectoryStorage:
 def _in_words(error: OSError) -> str:
     words = error.strerror or str(error)
     return f"{words}; it must be a directory that we may write to" if error.errno in _PERMANENT else words
-
-
-def _make(directory: Path) -> None:
-    """Makes the directory and what is missing above it, for our user alone and to survive a loss of power."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
-        _sync(path.parent)
-
-
-def _write_all(file: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(file, view) :]
-
-
-def _sync(directory: Path) -> None:
-    """Makes the directory's entries survive a loss of power."""
-    with _opened(directory) as file:
-        os.fsync(file)
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield file
-    finally:
-        os.close(file)

@@ -1,7 +1,7 @@
-"""What a failed call of Google Cloud Storage means for the delivery.
+"""Maps failures of Google Cloud Storage to verdicts.
 
-A failure that passes by itself, or that may be gone once a machine is up, a key is known everywhere or a permission has
-spread, is a Retry: the delivery's budget bounds the tries. Only what can never be right for this request is a Bury.
+A failure is a Retry if it may pass by itself, or once a machine is up, a key is known everywhere or a permission has
+taken effect; the delivery's budget limits the number of tries. It is a Bury only if this request can never succeed.
 The statuses and reasons are those of the JSON API ("HTTP status and error codes for JSON").
 """
 
@@ -25,16 +25,18 @@ from google.auth.exceptions import (
 from google.cloud.storage.exceptions import DataCorruption
 
 from glassq.errors import Bury, Retry
-from glassq.glass.verdicts import QUOTA_DELAY, retry_after
+from glassq.glass.verdicts import QUOTA_DELAY
+from glassq.headers import retry_delay
 
-# Characters of a server's own words that are worth keeping.
+# Maximum number of characters that a reason quotes from a server.
 _MAX_WORDS = 300
-# How google-auth begins where it has looked everywhere. The metadata server of a machine that boots is not up yet.
+# google-auth's message starts with this if it has found none anywhere. While a machine boots, its metadata server is
+# not up yet.
 _NONE_FOUND = "Your default credentials were not found"
-# OAuth's errors (RFC 6749, 5.2) that are our set-up's, not the moment's. invalid_grant is not among them: it also says
-# that our clock is off, or that a key is so new that not every server knows it.
+# OAuth errors (RFC 6749, 5.2) that are permanent faults of our set-up. invalid_grant is not one of them: it is also the
+# error for a wrong clock, and for a key so new that not every server knows it.
 _CREDENTIALS_WRONG = {"invalid_client", "unauthorized_client", "invalid_scope"}
-# Statuses that a repetition may not get again. 401, 403 and 404 are explained below.
+# Statuses that another try may not get again. 401, 403 and 404 are explained below.
 _PASSES = {
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
@@ -44,13 +46,13 @@ _PASSES = {
     HTTPStatus.TOO_EARLY,
     HTTPStatus.TOO_MANY_REQUESTS,
 }
-# A new key, permission or bucket takes minutes to be known everywhere, and an operator can still make what is missing.
+# A new key, permission or bucket takes minutes to take effect, and an operator can still create a missing one.
 _HINTS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "the credentials are not accepted",
     HTTPStatus.FORBIDDEN: "not allowed; grant roles/storage.objectUser on the bucket to this service account",
-    HTTPStatus.NOT_FOUND: "the bucket does not exist; create it, or mend [storage] url",
+    HTTPStatus.NOT_FOUND: "the bucket does not exist; create it, or correct [storage] url",
 }
-# A 403 that only means "too fast", one for a quota that is used up, and those that stay.
+# Reasons of a 403: too many requests, a used-up quota, and permanent refusals.
 _TOO_FAST = {"rateLimitExceeded", "userRateLimitExceeded"}
 _QUOTA = {"quotaExceeded", "dailyLimitExceeded"}
 _REFUSED_FOR_GOOD = {
@@ -61,14 +63,14 @@ _REFUSED_FOR_GOOD = {
     "retentionPolicyNotMet",
     "sslRequired",
 }
-# A 400 for content whose checksum is not the one that was announced: it was damaged under way.
+# A 400 for content that does not match its announced checksum: it was damaged in transit.
 _DAMAGED = re.compile(r"\b(?:md5|crc32c|checksum|digest|hash)\b.*\bmatch", re.IGNORECASE | re.DOTALL)
 
 
 def verdict(error: Exception, trouble: str) -> Retry | Bury:
-    """Retry for what may pass, Bury for what never will; see above.
+    """Retry for a failure that may pass, Bury for a permanent one; see above.
 
-    `trouble` says what could not be done; it starts the reason.
+    `trouble` says what could not be done; the reason starts with it.
     """
     if isinstance(error, RetryError) and isinstance(error.cause, Exception):
         return verdict(error.cause, trouble)
@@ -83,7 +85,7 @@ def verdict(error: Exception, trouble: str) -> Retry | Bury:
 
 
 def status(error: Exception) -> int | None:
-    """The HTTP status of the answer that made the library raise, or None where there was no answer."""
+    """The HTTP status of the answer that made the library raise; None if there was no answer."""
     code = getattr(_response(error), "status_code", None) or getattr(error, "code", None)
     return int(code) if isinstance(code, int) else None
 
@@ -91,7 +93,7 @@ def status(error: Exception) -> int | None:
 def _of_answer(response: Any, code: int, trouble: str) -> Retry | Bury:
     words, reasons = _said(response)
     said = f"HTTP {code} {words}".rstrip()
-    # 404 and 410 also say that a resumable upload's session has ended: begin again ("Resumable uploads").
+    # 404 and 410 can also mean that a resumable upload's session has ended: start again ("Resumable uploads").
     session_lost = code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) and "upload_id=" in getattr(response, "url", "")
     hint = "" if session_lost or reasons & (_TOO_FAST | _QUOTA) else _HINTS.get(code, "")
     if code == HTTPStatus.BAD_REQUEST and _DAMAGED.search(words):
@@ -100,7 +102,7 @@ def _of_answer(response: Any, code: int, trouble: str) -> Retry | Bury:
     passes = code in _PASSES or not 400 <= code < 500
     if not (passes or session_lost) or (code == HTTPStatus.FORBIDDEN and reasons & _REFUSED_FOR_GOOD):
         return Bury(reason)
-    delay = retry_after(getattr(response, "headers", {}).get("Retry-After"))
+    delay = retry_delay(getattr(response, "headers", {}).get("Retry-After"))
     return Retry(reason, max(QUOTA_DELAY, delay or 0.0) if reasons & _QUOTA else delay)
 
 
@@ -125,7 +127,7 @@ def _of_missing(error: DefaultCredentialsError, trouble: str) -> Retry | Bury:
     if words.startswith(_NONE_FOUND):
         places = "GOOGLE_APPLICATION_CREDENTIALS names no file, and no metadata server answers"
         return Retry(f"{trouble}: no Google credentials now: {places}")
-    # of a file that is not JSON, the second argument says why
+    # for a file that is not JSON, the second argument says why
     why = f": {error.args[1]}" if len(error.args) > 1 else ""
     return Bury(
         f"{trouble}: no usable Google credentials, see GOOGLE_APPLICATION_CREDENTIALS ({words}{why[:_MAX_WORDS]})"
@@ -137,7 +139,7 @@ def _response(error: Exception) -> Any:
 
 
 def _said(response: Any) -> tuple[str, set[str]]:
-    """The message and the reasons in Google's error body; neither, where the answer is not theirs."""
+    """The message and the reasons in Google's error body; both empty if the answer is not Google's."""
     try:
         error = response.json()["error"]
         reasons = {item.get("reason", "") for item in error.get("errors", [])}

@@ -118,6 +118,10 @@ class BeanstalkConnection:
     def set_deadline(self, deadline: float) -> None:
         self._deadline = deadline
 
+    def connect(self) -> None:
+        """Connects now, and not with the first command. Raises QueueError."""
+        self._call(lambda client: None)
+
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
         tube = _checked_tube(tube or self.tube)
         delay = _checked_int("delay", delay, 0)

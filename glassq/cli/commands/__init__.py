@@ -1,0 +1,1 @@
+"""The commands, a module each: options -> Selection -> Operations -> table or report."""

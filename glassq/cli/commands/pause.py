@@ -1,0 +1,61 @@
+"""`glassq pause` and `glassq resume`: tubes that nobody reserves from for a while."""
+
+from __future__ import annotations
+
+import math
+
+import click
+
+from glassq.cli import completion
+from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.pause import tell_paused, tell_resumed
+from glassq.errors import InvalidRequest
+from glassq.operations import pause as operation
+from glassq.operations.filters import duration
+
+# What stops the work for good: the queue forgets a pause when it is restarted.
+_LASTING = "what lasts is to stop glassq-worker (systemctl stop glassq-worker)"
+
+
+@click.command()
+@click.argument("tubes", metavar="[TUBE]...", nargs=-1, shell_complete=completion.tubes)
+@click.option("--for", "period", metavar="DURATION", help='How long: "10m"; without it, until they are resumed.')
+@as_json
+@pass_app
+def pause(app: App, tubes: tuple[str, ...], period: str | None, as_json: bool) -> int:
+    """Have nothing worked of these tubes, or of all of ours, until they are resumed or the queue is restarted.
+
+    What runs goes on. Pings are taken all the while, and wait.
+    """
+    with app.operations.queue() as queue:
+        longest = queue.capabilities.max_delay
+        length = None if period is None else _seconds(period, longest)
+        chosen = operation.chosen(app.operations, queue, tubes)
+        paused = operation.pause(queue, {name: name for name in chosen}, length or longest)
+    code = tell_paused("tube", "job", paused, _LASTING, as_json, length)
+    if any(paused.values()) and not as_json:
+        click.echo(f"pings are taken all the while; {app.command('resume')} lets all tubes go on")
+    return code
+
+
+def _seconds(period: str, longest: float) -> float:
+    """Raises InvalidRequest."""
+    # in whole seconds, rounded up: less than one is no pause
+    length = math.ceil(duration("--for", period))
+    if not length:
+        raise InvalidRequest("--for 0 pauses nothing: `glassq resume` lets tubes go on")
+    if length > longest:
+        raise InvalidRequest(f"--for {period}: expected at most {longest // 86_400:g}d")
+    return length
+
+
+@click.command()
+@click.argument("tubes", metavar="[TUBE]...", nargs=-1, shell_complete=completion.tubes)
+@as_json
+@pass_app
+def resume(app: App, tubes: tuple[str, ...], as_json: bool) -> None:
+    """Let these tubes, or all of ours, go on where they are paused."""
+    with app.operations.queue() as queue:
+        chosen = operation.chosen(app.operations, queue, tubes)
+        resumed = operation.resume(queue, {name: name for name in chosen})
+    tell_resumed("tube", resumed, as_json)

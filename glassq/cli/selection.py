@@ -1,0 +1,90 @@
+"""The options that say which deliveries a command is for, as one Selection."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from glassq.cli.completion import buried_ids, sources, tubes
+from glassq.operations.filters import Filter, Selection, duration, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FILTERS = (
+    click.option("--tube", metavar="TUBE", shell_complete=tubes, help="Only in this tube."),
+    click.option("--older-than", metavar="DURATION", help='Only those that came in longer ago than this: "2d".'),
+    click.option("--newer-than", metavar="DURATION", help='Only those that came in less long ago than this: "2h".'),
+    click.option("--source", metavar="SOURCE", shell_complete=sources, help='Only from this source: "mirror".'),
+    click.option("--group", metavar="ID", help="Only of this cause: an id that `glassq buried --by reason` shows."),
+    click.option(
+        "--where",
+        "conditions",
+        multiple=True,
+        metavar="CONDITION",
+        help="Only where this holds: error~REGEX, result~REGEX, source=NAME, label.NAME=VALUE, handler=NAME, cause=ID, "
+        "tube=TUBE, newer-than=TIME, older-than=TIME. Of several, each.",
+    ),
+)
+
+
+def selection(
+    *, ids: bool = True, everything: str = "", limit: int | None = None, order: str = "newest"
+) -> Callable[[Any], Any]:
+    """Gives a command the options, and their values as one Selection, named `selection`.
+
+    `everything` is the help of --all ("": the command has none), `limit` the default of --limit, and `order` says of
+    those that fit which come first. Whoever takes ids calls `Selection.check`.
+    """
+    options: list[Callable[[Any], Any]] = [*_FILTERS]
+    if everything:
+        options.append(click.option("--all", "everything", is_flag=True, help=everything))
+    if ids:
+        options.append(click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=buried_ids))
+    bounds = click.IntRange(1, 1_000_000)
+    help_ = f"At most so many of those that fit, the {order}."
+    options.insert(
+        0, click.option("--limit", metavar="N", type=bounds, default=limit, show_default=limit is not None, help=help_)
+    )
+
+    def add(command: Any) -> Any:
+        @functools.wraps(command)
+        def gathered(*args: Any, **values: Any) -> Any:
+            asked = _take_filter(values)
+            chosen = {name: values.pop(name) for name in ("ids", "everything", "limit") if name in values}
+            return command(*args, selection=replace(Selection(filter=asked), **chosen), **values)
+
+        made: Any = gathered
+        for option in options:
+            made = option(made)
+        return made
+
+    return add
+
+
+def filters(command: Any) -> Any:
+    """Gives a command the options of a filter alone, and their values as one Filter, named `filter_`."""
+
+    @functools.wraps(command)
+    def gathered(*args: Any, **values: Any) -> Any:
+        return command(*args, filter_=_take_filter(values), **values)
+
+    made: Any = gathered
+    for option in _FILTERS:
+        made = option(made)
+    return made
+
+
+def _take_filter(values: dict[str, Any]) -> Filter:
+    """Takes the options of a filter out of `values`. Raises InvalidRequest."""
+    older, newer, group = (values.pop(name) for name in ("older_than", "newer_than", "group"))
+    asked = Filter(
+        source=values.pop("source"),
+        tube=values.pop("tube"),
+        older=None if older is None else duration("--older-than", older),
+        newer=None if newer is None else duration("--newer-than", newer),
+    )
+    return parse([*values.pop("conditions"), *([f"cause={group}"] if group else [])], asked)

@@ -1,0 +1,185 @@
+"""How a database is opened, for writing and for reading, and what went wrong in words."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from glassq.database.plain import file_of
+from glassq.errors import SettingsError
+from glassq.log import fields, logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import URL, Connection, Engine
+
+log = logger("glassq.database")
+
+# How long SQLite waits for another process's transaction, in seconds. The ledger's last try at a stop allows for it.
+BUSY = 2.0
+
+
+def parse_url(text: str, key: str) -> URL:
+    """The database's URL, which stands under the setting `key`, checked as far as possible without connecting.
+
+    Raises SettingsError if it is not a URL, or if its Python driver is missing.
+    """
+    try:
+        url = sa.make_url(text)
+        url.get_dialect().import_dbapi()
+    except NoSuchModuleError:
+        raise SettingsError(f'{key} = "{url}": SQLAlchemy knows no {url.drivername} database') from None
+    except ArgumentError:
+        # the text is not shown: what cannot be parsed may hold a password
+        raise SettingsError(f'{key}: expected a database URL such as "sqlite:////var/lib/ledger.db"') from None
+    except ImportError as error:
+        raise SettingsError(f'{key} = "{url}": its Python driver is missing: {error}') from None
+    # SQLAlchemy 2.1 decodes %XX in the path, 2.0 does not
+    file = file_of(text)
+    return url if file is None else url.set(database=str(file))
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """The file of an SQLite database; None for one in memory, and for other databases."""
+    name = url.database
+    if url.get_backend_name() != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(name)
+
+
+def open_engine(
+    url: URL,
+    prepare: Callable[[Connection, URL], None],
+    *,
+    connected: Callable[[Any, object], None] | None = None,
+    begin: Callable[[Connection], None] | None = None,
+) -> Engine:
+    """An engine that writes. The database is created if it is missing.
+
+    `prepare` runs in the first transaction. For SQLite, `connected` sets further options of each connection, and
+    `begin` begins its transactions (default: BEGIN IMMEDIATE).
+    Raises what `prepare` raises, and OSError or SQLAlchemyError if the database cannot be opened.
+    """
+    file = sqlite_file(url)
+    if file is not None:
+        _create(file)
+    engine = sa.create_engine(url, pool_pre_ping=file is None)
+    if url.get_backend_name() == "sqlite":
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+        if connected is not None:
+            sa.event.listen(engine, "connect", connected)
+        sa.event.listen(engine, "begin", begin or _begin_immediate)
+    try:
+        with engine.begin() as connection:
+            prepare(connection, url)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def open_read_only(url: URL) -> Engine:
+    """An engine that changes nothing and creates nothing. Nothing is connected before its first use."""
+    file = sqlite_file(url)
+    return sa.create_engine(url if file is None else _in_mode(url, file, "ro"))
+
+
+def reason_of(error: Exception) -> str:
+    """The database's own words: SQLAlchemy's message repeats the statement and its values, bodies among them."""
+    return str(getattr(error, "orig", None) or error)
+
+
+def write_problem(text: str, key: str) -> str | None:
+    """Why the database whose URL stands under `key` cannot be written, as a sentence; None if it can.
+
+    Begins a transaction and rolls it back. An SQLite file that is missing is a problem, and is not created.
+    Raises SettingsError if the URL cannot be used.
+    """
+    url = parse_url(text, key)
+    file = sqlite_file(url)
+    engine = sa.create_engine(url if file is None else _in_mode(url, file, "rw"))
+    try:
+        with engine.connect() as connection:
+            if url.get_backend_name() == "sqlite":
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(BUSY * 1000)}").close()
+                _begin_immediate(connection)
+            connection.rollback()
+    except (SQLAlchemyError, OSError) as error:
+        return f'{key} = "{url}": cannot be written: {reason_of(error)}'
+    finally:
+        engine.dispose()
+    return None
+
+
+class ReopeningEngine:
+    """An engine for a long time: opened on first use, and again if its file was moved or removed.
+
+    Without this, SQLite would go on writing to the file that no path leads to any more.
+    """
+
+    def __init__(self, url: URL, opened: Callable[[URL], Engine], what: str) -> None:
+        """`what` is the database's name in log lines."""
+        self._url = url
+        self._file = sqlite_file(url)
+        self._opened = opened
+        self._what = what
+        self._engine: Engine | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def engine(self) -> Engine:
+        """The engine, opened if necessary. Raises what opening raises."""
+        if self._engine is not None and self._identity != self._stat():
+            log.warning("%s was moved or removed: another one is begun %s", self._what, fields(file=self._file))
+            self.close()
+        if self._engine is None:
+            self._engine = self._opened(self._url)
+            self._identity = self._stat()
+        return self._engine
+
+    def close(self) -> None:
+        """Closes the connections; the next call of `engine` opens others."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+    def _stat(self) -> tuple[int, int] | None:
+        """Device and inode of the file; None if there is none."""
+        try:
+            found = self._file.stat() if self._file is not None else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found is not None else None
+
+
+def _create(file: Path) -> None:
+    """Creates the file for its owner alone. SQLite itself would use the umask; -wal and -shm get the file's mode.
+
+    The file is not opened: closing any descriptor of it drops all locks of this process on it (fcntl(2)). SQLite would
+    believe that it still holds them, and another process could delete the -wal that is being written.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.mknod(file, 0o600)
+
+
+def _in_mode(url: URL, file: Path, mode: str) -> URL:
+    # RFC 3986 in SQLite's "URI Filenames": ?, # and % in a path must be quoted
+    return url.set(database=file.absolute().as_uri()).update_query_dict({"mode": mode, "uri": "true"})
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    # Python's sqlite3 would begin transactions by itself, and only for writing statements
+    connection.isolation_level = None
+    for pragma in (f"busy_timeout = {int(BUSY * 1000)}", "journal_mode = WAL", "synchronous = NORMAL"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails without waiting if another one has written meanwhile.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,37 @@
+"""What can be known of a database without SQLAlchemy: the file of its URL, how it holds a time, whether we know it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glassq.errors import SettingsError
+from glassq.values import path_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+# A path, up to a "?".
+_FILE = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?]+)")
+
+
+def file_of(url: str) -> Path | None:
+    """The file that an SQLite URL names, with its %XX decoded; None for any other database."""
+    plain = _FILE.fullmatch(url.partition("?")[0])
+    return Path(path_of(plain[1])) if plain else None
+
+
+def stamp(moment: datetime) -> str:
+    """The time as text in UTC, always of the same width, so that it sorts and compares as time does."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def check_version(found: int | None, known: int, url: object, key: str) -> None:
+    """Raises SettingsError if the schema is newer than the one we know. `key` is the setting that holds the URL."""
+    if found is not None and found > known:
+        raise SettingsError(
+            f'{key} = "{url}": its schema is version {found}, this glassq knows {known}: '
+            "install the glassq that wrote it, or name another database"
+        )

@@ -1,0 +1,127 @@
+"""What an operator sees and does on a running system, as values. The terminal and the console are two faces of it.
+
+Nothing here parses options, asks, prints, draws or handles signals. An operation is a module with a few functions:
+
+1. The face makes an `Operations` for the settings and the actor, and reads its options or form into a Selection (ids,
+   a Filter, or everything). A request that cannot be right raises InvalidRequest there and then.
+2. A view is one function: `rows(operations, queue, ...)` looks and returns frozen values, masked. `document()` of such
+   a value is what `--json` prints and what a page's JSON is.
+3. A change is two functions, so that a face can ask in between:
+   `plan(operations, queue, selection, progress) -> Plan` looks and changes nothing. The plan is a fixed list.
+   `carry_out(operations, queue, plan, progress) -> Report` looks at each job again and acts on those that are still as
+   they were planned. It returns its report whatever ends it: `Report.error` says what did.
+   A dry run is `plan.preview()`, a report of what would be done.
+4. Whatever takes long tells a Progress how far it is, and waits by `Progress.wait`. Steps that must not be torn apart
+   stand in `with progress.defer_signals()`. Every call of a Progress may raise Stopped.
+5. Errors are those of errors.py: InvalidRequest, NotFound, Ambiguous, Conflict, Unsupported, beside QueueError,
+   LedgerError and SettingsError. A command of ours stands in any text as `glassq ...`, in backquotes; the face
+   adapts it.
+6. Before it acts, an operation asks the engine's capabilities (see `find.require_lists`).
+
+`queue` is an Inspector, from `with operations.queue() as queue`. References of jobs are opaque strings.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from glassq.errors import LedgerError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from glassq.ledger import Entry
+    from glassq.ledger.reader import LedgerReader
+    from glassq.operations.corrector import Corrector
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import Inspector
+    from glassq.settings import LedgerSettings, Settings
+
+
+def _connect(settings: Settings) -> Inspector:
+    from glassq.queues import open_inspector
+
+    return open_inspector(settings)
+
+
+def _open_ledger(settings: LedgerSettings) -> LedgerReader:
+    # the reader is not needed by every command
+    from glassq.ledger.reader import LedgerReader
+
+    return LedgerReader(settings)
+
+
+class Operations:
+    """One installation, as its operators reach it. Everything is opened when it is needed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        actor: str,
+        connect: Callable[[Settings], Inspector] = _connect,
+        open_ledger: Callable[[LedgerSettings], LedgerReader] = _open_ledger,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`actor` is the operator's name, for evidence and ledger. `clock` tells the time in UTC."""
+        self.settings = settings
+        self.actor = actor
+        self.clock = clock
+        self._connect = connect
+        self._open_ledger = open_ledger
+
+    @property
+    def tube(self) -> str:
+        """The tube of pings. Those of push queues begin with its name."""
+        return self.settings.queue.tube
+
+    def queue(self) -> closing[Inspector]:
+        """`with operations.queue() as queue:`; it connects at its first call."""
+        return closing(self._connect(self.settings))
+
+    def ledger(self) -> LedgerReader:
+        """`with operations.ledger() as ledger:`. Raises LedgerError and SettingsError where it cannot be read."""
+        return self._open_ledger(self.settings.ledger)
+
+    @contextmanager
+    def corrector(self, progress: Progress) -> Iterator[Corrector]:
+        """What notes in the ledger that jobs moved or went; a ledger that is not there gets no notes."""
+        from glassq.ledger.corrections import Corrections
+        from glassq.operations.corrector import Corrector
+
+        try:
+            with self.ledger() as ledger:
+                absent = ledger.absent
+        except (LedgerError, SettingsError):
+            # the first note says why
+            absent = ""
+        if absent:
+            yield Corrector(None, progress)
+            return
+        with Corrections(self.settings.ledger) as corrections:
+            yield Corrector(corrections, progress)
+
+    @contextmanager
+    def recorder(self, progress: Progress) -> Iterator[Callable[[Entry], None]]:
+        """What records an entry in the ledger. Where that cannot be written, it warns once and records nothing.
+
+        A ledger that is not there is not made: it would be the operator's, and the pool could not write it.
+        """
+        from glassq.database.engine import write_problem
+        from glassq.ledger import open_ledger
+
+        try:
+            problem = write_problem(self.settings.ledger.url, "[ledger] url")
+        except SettingsError as error:
+            problem = str(error)
+        if problem is not None:
+            progress.warn(f"`glassq show` will not know of this: {problem}")
+            yield lambda _: None
+            return
+        ledger = open_ledger(self.settings.ledger)
+        try:
+            yield ledger.record
+        finally:
+            ledger.close()

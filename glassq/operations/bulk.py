@@ -1,0 +1,187 @@
+"""What operations on chosen jobs share: a plan is a fixed list; each job is looked at again before it is touched."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from glassq.errors import Ambiguous, GlassqError, JobNotFound, JobTooBig, NotFound, QueueRefused, Stopped
+from glassq.operations.find import Finder, Search, buried_matching, is_ours, look
+from glassq.operations.result import Did, Report, Result, not_done
+from glassq.operations.words import span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from glassq.operations import Operations
+    from glassq.operations.filters import Selection
+    from glassq.operations.find import Found
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import Inspector, Job
+
+
+AT_WORK = "a consumer works it right now: try again when that is over"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A job as it was when it was chosen. `text` is what the operator named it by: its reference where a filter did."""
+
+    text: str
+    ref: str
+    delivery: str | None
+    tube: str
+    state: str
+    age: float
+    digest: bytes
+
+    def result(self, did: Did, why: str = "", *, job: str | None = None, planned: bool = False) -> Result:
+        """What became of it; `job` holds the delivery from now on, where that is another one."""
+        return Result(self.text, job or self.ref, self.delivery, did, why, planned)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is going to be done: `did` says what, to which jobs. `results` are the parts that cannot be done."""
+
+    did: Did
+    chosen: tuple[Chosen, ...]
+    results: tuple[Result, ...] = ()
+
+    @property
+    def tubes(self) -> frozenset[str]:
+        """The tubes of the chosen jobs."""
+        return frozenset(each.tube for each in self.chosen)
+
+    def preview(self) -> Report:
+        """The report of a dry run."""
+        return Report([*(each.result(self.did, planned=True) for each in self.chosen), *self.results])
+
+
+def chosen(text: str, found: Found) -> Chosen:
+    """The job as it is chosen now."""
+    job = found.job
+    return Chosen(text, job.ref, found.name or None, job.tube, job.state, job.age, _digest(job))
+
+
+def named(finder: Finder, ids: Iterable[str]) -> tuple[list[tuple[str, Found]], list[Result]]:
+    """The jobs of these ids, each once, and a result for every id that has none. Raises InvalidRequest."""
+    found: dict[str, tuple[str, Found]] = {}
+    missing = []
+    for text in ids:
+        try:
+            each = finder.find(text)
+        except Ambiguous as error:
+            missing.append(not_done(text, "; ".join([str(error), *error.candidates])))
+        except NotFound as error:
+            missing.append(not_done(text, str(error)))
+        else:
+            found.setdefault(each.ref, (text, each))
+    return list(found.values()), missing
+
+
+def plan_named(
+    operations: Operations,
+    queue: Inspector,
+    ids: Iterable[str],
+    progress: Progress,
+    did: Did,
+    refuse: Callable[[Found], str],
+) -> Plan:
+    """The plan for these ids; `refuse` says why a job cannot be acted on ("": it can)."""
+    found, results = named(Finder(operations, queue, progress), ids)
+    taken = []
+    for text, each in found:
+        if why := refuse(each):
+            results.append(refused(text, each, why))
+        else:
+            taken.append(chosen(text, each))
+    return Plan(did, tuple(taken), tuple(results))
+
+
+def plan_buried(operations: Operations, queue: Inspector, selection: Selection, progress: Progress, did: Did) -> Plan:
+    """The plan for all buried jobs that fit. Raises InvalidRequest, Unsupported and QueueError."""
+    return plan_found(Search(buried_matching(operations, queue, selection.filter, progress), selection.limit), did)
+
+
+def plan_found(search: Search, did: Did) -> Plan:
+    """The plan for what a search finds; where that may not be all, a result says so."""
+    taken = tuple(chosen(found.ref, found) for found in search)
+    return Plan(did, taken, (not_done("--all", search.short),) if search.short else ())
+
+
+def not_ours(operations: Operations, found: Found) -> str:
+    """Why a job of a foreign tube is not touched; "" for one of ours."""
+    return "" if is_ours(operations.tube, found.tube) else f"it is in tube {found.tube}, which is not ours"
+
+
+def look_again(operations: Operations, queue: Inspector, each: Chosen) -> Found:
+    """The job, if it is still as it was chosen. Raises JobNotFound, in words for its result."""
+    try:
+        found = look(operations, queue, each.ref)
+    except JobNotFound:
+        raise JobNotFound("it was worked or removed meanwhile") from None
+    if _digest(found.job) != each.digest:
+        raise JobNotFound("this job id now belongs to another delivery")
+    if found.job.state == "reserved":
+        raise JobNotFound(AT_WORK)
+    if found.is_buried != (each.state == "buried") or found.tube != each.tube:
+        raise JobNotFound(f"it is {state_words(found.job)} by now")
+    return found
+
+
+def one(operations: Operations, queue: Inspector, each: Chosen, act: Callable[[Chosen, Found], Result]) -> Result:
+    """What becomes of one job: nothing where it is not as it was planned any more, or its new form is too big."""
+    try:
+        return act(each, look_again(operations, queue, each))
+    except (JobNotFound, JobTooBig) as error:
+        return each.result(Did.NOTHING, str(error))
+
+
+def run(
+    report: Report,
+    plan: Plan,
+    jobs: Iterable[Chosen],
+    act: Callable[[Chosen], Result],
+    progress: Progress,
+    *,
+    in_doubt: str = "",
+) -> None:
+    """Acts on these jobs of the plan, one after the other, and adds the results to the report.
+
+    What ends it early is in the report as well. `in_doubt` says what may be with the job at which the queue failed.
+    """
+    total = len(plan.chosen)
+    try:
+        for each in jobs:
+            progress.advance(len(report.results) - len(plan.results), total, f"{plan.did} so far")
+            with progress.defer_signals():
+                report.results.append(act(each))
+    except GlassqError as error:
+        end_early(report, plan, error, in_doubt)
+
+
+def end_early(report: Report, plan: Plan, error: GlassqError, in_doubt: str = "") -> None:
+    """Notes in the report what ended the plan before its end, and how far it came."""
+    report.error = error
+    done = f"{report.count(plan.did)} of {len(plan.chosen)}"
+    if isinstance(error, Stopped):
+        report.results.append(not_done("the rest", f"interrupted: {done} are {plan.did}"))
+        return
+    doubt = "" if isinstance(error, QueueRefused) or not in_doubt else f"; {in_doubt}"
+    report.words.append(f"until then {done} were {plan.did}{doubt}")
+
+
+def refused(text: str, found: Found, why: str) -> Result:
+    """The result where a job was found and is not acted on."""
+    return not_done(text, why, job=found.ref, delivery=found.name or None)
+
+
+def state_words(job: Job) -> str:
+    """The job's state in words."""
+    return f"delayed for {span(job.time_left)} more" if job.state == "delayed" else job.state
+
+
+def _digest(job: Job) -> bytes:
+    return hashlib.blake2b(job.body, digest_size=16).digest()

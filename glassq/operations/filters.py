@@ -1,0 +1,224 @@
+"""Which deliveries an operator means: one filter language for every command and page.
+
+| condition         | selects deliveries                                                          |
+|-------------------|-----------------------------------------------------------------------------|
+| error~REGEX       | whose reason has a match of the regular expression (reason~ is the same)     |
+| result~REGEX      | whose handler returned something that has a match                           |
+| source=NAME       | from this source                                                            |
+| label.NAME=VALUE  | with this label                                                             |
+| handler=NAME      | that a pool with these settings gives to this handler                       |
+| cause=ID          | that failed for this cause (see groups.py)                                  |
+| tube=TUBE         | in this tube                                                                |
+| newer-than=TIME   | received less long ago than this: "2h"                                      |
+| older-than=TIME   | received longer ago than this: "2d"                                         |
+
+A delivery has to meet all conditions that are given.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from glassq.errors import InvalidRequest
+from glassq.operations.groups import Cause, is_cause_id
+from glassq.values import Duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+_CONDITION = re.compile(r"\s*([a-z][a-z-]*)(?:\.([^~=]+?))?\s*([~=])(.+)", re.DOTALL)
+_EXPECTED = (
+    "expected error~REGEX, result~REGEX, source=NAME, label.NAME=VALUE, handler=NAME, cause=ID, tube=TUBE, "
+    "newer-than=DURATION or older-than=DURATION"
+)
+
+
+class Subject(Protocol):
+    """What a filter looks at: a job (find.Found), or an entry of the ledger. `age` is in seconds since the ping."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def tube(self) -> str: ...
+    @property
+    def age(self) -> float: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def result(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def handler(self) -> str: ...
+    @property
+    def cause(self) -> Cause: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A Subject of which only the ledger tells: it does not know the cause, nor always the labels and the handler."""
+
+    source: str
+    tube: str
+    age: float
+    reason: str
+    result: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    handler: str = ""
+
+    @property
+    def cause(self) -> Cause:
+        """Nothing: the ledger keeps no tracebacks. Whoever filters refuses `cause=` before (`Filter.only`)."""
+        return Cause("", "", "", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What is asked for; what is None or empty is not. `newer` and `older` are in seconds, `tube` is one of ours."""
+
+    errors: tuple[re.Pattern[str], ...] = ()
+    results: tuple[re.Pattern[str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    source: str | None = None
+    handler: str | None = None
+    cause: str | None = None
+    tube: str | None = None
+    newer: float | None = None
+    older: float | None = None
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """The names of the conditions that are given."""
+        named = {
+            "error": self.errors,
+            "result": self.results,
+            "label": self.labels,
+            "source": self.source,
+            "handler": self.handler,
+            "cause": self.cause,
+            "tube": self.tube,
+            "newer-than": self.newer,
+            "older-than": self.older,
+        }
+        return frozenset(name for name, value in named.items() if value not in (None, ()))
+
+    def __bool__(self) -> bool:
+        return bool(self.conditions)
+
+    def fits(self, subject: Subject) -> bool:
+        """Whether it meets all conditions; a damaged job has neither source nor labels."""
+        return (
+            self.tube in (None, subject.tube)
+            and self.source in (None, subject.source)
+            and (self.newer is None or subject.age < self.newer)
+            and (self.older is None or subject.age > self.older)
+            and all(subject.labels.get(name) == value for name, value in self.labels)
+            and all(pattern.search(subject.reason) for pattern in self.errors)
+            and all(pattern.search(subject.result) for pattern in self.results)
+            and self.handler in (None, subject.handler)
+            and (self.cause is None or subject.cause.id == self.cause)
+        )
+
+    def only(self, possible: Collection[str], where: str) -> None:
+        """Raises InvalidRequest where a condition is given that cannot be told `where` it is asked, in words."""
+        for name in sorted(self.conditions - frozenset(possible)):
+            raise InvalidRequest(f"{name} cannot be asked of {where}: expected {', '.join(sorted(possible))}")
+
+
+def parse(conditions: Sequence[str], base: Filter | None = None) -> Filter:
+    """The filter of these conditions, added to those of `base`. Raises InvalidRequest, which names the condition."""
+    made = base or Filter()
+    for text in conditions:
+        made = _add(made, text)
+    return made
+
+
+def _add(made: Filter, text: str) -> Filter:
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise InvalidRequest(f"condition {text}: {_EXPECTED}")
+    name, label, sign, value = match.groups()
+    value = value.strip() if sign == "=" else value
+    if name == "label" and label and sign == "=":
+        return replace(made, labels=(*made.labels, (label.strip(), value)))
+    if label or (name, sign) not in _FIELDS:
+        raise InvalidRequest(f"condition {text}: {_EXPECTED}")
+    attribute, read = _FIELDS[name, sign]
+    try:
+        found = read(value)
+    except ValueError as error:
+        raise InvalidRequest(f"condition {text}: {error}") from None
+    before = getattr(made, attribute)
+    if isinstance(before, tuple):
+        found = (*before, found)
+    elif before not in (None, found):
+        raise InvalidRequest(f"condition {text}: {name} is given twice")
+    changed: dict[str, Any] = {attribute: found}
+    return replace(made, **changed)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+
+
+def _cause_id(text: str) -> str:
+    if not is_cause_id(text.lower()):
+        raise ValueError("expected the 12 hex digits of a cause, as `glassq buried --by reason` shows them")
+    return text.lower()
+
+
+# What a condition is kept as, and what reads its value or raises ValueError.
+_FIELDS: dict[tuple[str, str], tuple[str, Callable[[str], object]]] = {
+    ("error", "~"): ("errors", _pattern),
+    ("reason", "~"): ("errors", _pattern),
+    ("result", "~"): ("results", _pattern),
+    ("source", "="): ("source", str),
+    ("handler", "="): ("handler", str),
+    ("cause", "="): ("cause", _cause_id),
+    ("tube", "="): ("tube", str),
+    ("newer-than", "="): ("newer", Duration),
+    ("older-than", "="): ("older", Duration),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which deliveries an operation is for: those of `ids`, those that fit the filter, or `everything`.
+
+    `limit` is how many at most of those that fit, the newest first.
+    """
+
+    ids: tuple[str, ...] = ()
+    filter: Filter = field(default_factory=Filter)
+    everything: bool = False
+    limit: int | None = None
+
+    @property
+    def bulk(self) -> bool:
+        """Whether the deliveries are not named one by one."""
+        return self.everything or bool(self.filter)
+
+    def check(self, which: str = "buried ones") -> None:
+        """Raises InvalidRequest unless it has either ids, or says otherwise `which` deliveries are meant."""
+        if self.bulk == bool(self.ids):
+            raise InvalidRequest(f"expected either ids, or which {which} are meant (--help tells how)")
+        if self.ids and self.limit:
+            raise InvalidRequest("--limit goes with filters, not with ids")
+
+
+def duration(name: str, text: str) -> float:
+    """The seconds of a duration such as "2h". Raises InvalidRequest, which names the option or field."""
+    try:
+        return Duration(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{name} {text}: {error}") from None
+
+
+def nothing_found_text(filter_: Filter) -> str:
+    """What to say where no buried delivery was found."""
+    return "no buried delivery fits" if filter_ else "nothing is buried"

@@ -1,0 +1,440 @@
+"""Which job an operator means, and which jobs fit a filter.
+
+A job's reference is direct. A delivery's id is looked up in the ledger, which knows the delivery's latest job; but
+references are given again after a restart, so the job itself must say which delivery it holds. What the ledger cannot
+answer, a search of the queue can.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from glassq.delivery import Delivery, decode
+from glassq.errors import (
+    Ambiguous,
+    DamagedDelivery,
+    InvalidRequest,
+    JobNotFound,
+    LedgerError,
+    NotFound,
+    SearchIncomplete,
+    SettingsError,
+    Unsupported,
+)
+from glassq.mask import masked_text
+from glassq.operations.groups import cause_of
+from glassq.operations.words import moment, reason
+from glassq.push.request import tube_of
+from glassq.queues.base import ALL_STATES, WAITING_STATES
+from glassq.routes import all_routes
+from glassq.values import Tube
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from glassq.ledger import Entry
+    from glassq.operations import Operations
+    from glassq.operations.filters import Filter
+    from glassq.operations.groups import Cause
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import Inspector, Job, State
+    from glassq.settings import Route
+
+BURIED: frozenset[State] = frozenset({"buried"})
+WAITING: frozenset[State] = frozenset(WAITING_STATES)
+# The states of the ledger's entries whose deliveries the queue still holds.
+OPEN = ("buried", "retrying")
+# A shorter prefix is a slip of the finger: eight digits of our ids are a minute.
+MIN_PREFIX = 8
+# So many candidates of an ambiguous prefix are named.
+MAX_CANDIDATES = 10
+
+_DELIVERY_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One job and the delivery in it; `damage` says why there is none. `routes` are those of the settings."""
+
+    job: Job
+    delivery: Delivery | None
+    damage: str = ""
+    routes: tuple[Route, ...] = ()
+
+    @property
+    def ref(self) -> str:
+        """The job's reference."""
+        return self.job.ref
+
+    @property
+    def tube(self) -> str:
+        """The tube that the job is in."""
+        return self.job.tube
+
+    @property
+    def is_buried(self) -> bool:
+        """Whether it waits for an operator."""
+        return self.job.state == "buried"
+
+    @property
+    def name(self) -> str:
+        """The delivery's id; "" where the job is damaged."""
+        return self.delivery.id if self.delivery else ""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the ping was taken; of a damaged job, since it was put."""
+        return self.delivery.age() if self.delivery else self.job.age
+
+    @property
+    def source(self) -> str:
+        """Who sent the ping; "" where the job is damaged."""
+        return self.delivery.source if self.delivery else ""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The delivery's labels, as they are."""
+        return self.delivery.labels if self.delivery else {}
+
+    @property
+    def result(self) -> str:
+        """What its handler returned: nothing, as it is not over."""
+        return ""
+
+    @property
+    def reason(self) -> str:
+        """Why it is buried, or failed last, as far as it says so itself; masked."""
+        if self.delivery is None:
+            return self.damage
+        if self.delivery.buried or not self.delivery.evidence:
+            return reason(self.delivery.buried) or "not by glassq: it says no reason"
+        return masked_text(self.delivery.evidence[-1].message)
+
+    @property
+    def error(self) -> str:
+        """The type of the last error; "" where there was none."""
+        return self.delivery.evidence[-1].error if self.delivery and self.delivery.evidence else ""
+
+    @property
+    def failed_at(self) -> datetime | None:
+        """When it failed last; where it has no evidence, when it was received."""
+        if self.delivery is None:
+            return None
+        return self.delivery.evidence[-1].at if self.delivery.evidence else self.delivery.received
+
+    @property
+    def buried_at(self) -> datetime | None:
+        """When it was buried, as far as it says so itself."""
+        marked = self.delivery is not None and bool(self.delivery.buried and self.delivery.evidence)
+        return self.failed_at if marked and self.is_buried else None
+
+    @property
+    def route(self) -> Route | None:
+        """The route that works it in a pool with these settings; None where no route matches."""
+        return next((route for route in self.routes if route.wants(self.source, self.labels)), None)
+
+    @property
+    def handler(self) -> str:
+        """The handler of that route, as the settings name it; "" where no route matches."""
+        return self.route.handler if self.route else ""
+
+    @property
+    def cause(self) -> Cause:
+        """Why it failed last."""
+        return cause_of(self.delivery, self.damage)
+
+
+def found_in(operations: Operations, job: Job) -> Found:
+    """The job with what can be read in it."""
+    routes = all_routes(operations.settings)
+    try:
+        return Found(job, decode(job.body), "", routes)
+    except DamagedDelivery as error:
+        return Found(job, None, str(error), routes)
+
+
+def look(operations: Operations, queue: Inspector, ref: str) -> Found:
+    """The job of a reference. Raises JobNotFound."""
+    try:
+        return found_in(operations, queue.get(ref))
+    except JobNotFound:
+        raise JobNotFound(f"there is no job {ref}") from None
+
+
+def require_lists(queue: Inspector, states: Iterable[State]) -> None:
+    """Raises Unsupported where the engine cannot show jobs of one of these states."""
+    for state in sorted(frozenset(states) - queue.capabilities.lists):
+        raise Unsupported(f"{queue.engine} cannot show a delivery that {_STATES[state]}")
+
+
+_STATES = {"ready": "waits", "delayed": "waits for its time", "reserved": "is being worked", "buried": "is buried"}
+
+
+# -- tubes -------------------------------------------------------------------------------------------------------------
+
+
+def checked_tube(name: str, text: str) -> str:
+    """The name of a tube, whether it exists or not. Raises InvalidRequest, which names the option or field."""
+    try:
+        return Tube(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{name} {text}: {error}") from None
+
+
+def is_ours(main: str, tube: str) -> bool:
+    """Whether it is the `main` tube, or that of a push queue."""
+    return tube == main or tube.startswith(tube_of(main, ""))
+
+
+def our_tubes(operations: Operations, queue: Inspector) -> list[str]:
+    """The main tube, and those of push queues that exist now."""
+    main = operations.tube
+    there = (counts.name for counts in queue.counts())
+    return [main, *sorted(tube for tube in there if tube != main and is_ours(main, tube))]
+
+
+def tubes_of(operations: Operations, queue: Inspector, filter_: Filter) -> list[str]:
+    """The tubes that the filter allows. Raises InvalidRequest for one that is not ours."""
+    if filter_.tube is None:
+        return our_tubes(operations, queue)
+    main = operations.tube
+    if not is_ours(main, filter_.tube):
+        raise InvalidRequest(f"tube {filter_.tube} is not ours: expected {main} or {main}.push.QUEUE")
+    return [filter_.tube]
+
+
+def unworked(operations: Operations, tube: str) -> str:
+    """Why no pool with these settings works a tube, in words; "" where one does."""
+    main = operations.tube
+    if not is_ours(main, tube):
+        return (
+            f"no pool with these settings works tube {tube}: expected {main} or {main}.push.QUEUE. Show, kick and "
+            f"archive do not look there; `glassq move --from {tube} --to {main}` brings back what is in it"
+        )
+    if tube == main:
+        return ""
+    push = operations.settings.push
+    if push is None:
+        return f"no pool with these settings works tube {tube}: there is no section [push]"
+    # queue.yaml takes a while to load
+    from glassq.push.queue_yaml import load
+
+    name = tube.removeprefix(tube_of(main, ""))
+    try:
+        planned = load(push.queue_yaml, push.targets)
+    except SettingsError:
+        # then nobody knows its queues
+        return ""
+    return "" if name in planned else f"no pool with these settings works tube {tube}: queue.yaml has no queue {name}"
+
+
+# -- many jobs ---------------------------------------------------------------------------------------------------------
+
+
+def walk(
+    operations: Operations,
+    queue: Inspector,
+    states: frozenset[State],
+    tubes: Sequence[str],
+    progress: Progress,
+    *,
+    hints: Sequence[str] = (),
+) -> Iterator[Found]:
+    """Every job of these tubes in these states, newest first; `hints` are references of jobs that may be such.
+
+    Raises Unsupported before it looks, Stopped while it does, and SearchIncomplete at the end where not all could be
+    found.
+    """
+    require_lists(queue, states)
+
+    def advance(looked: int, total: int) -> None:
+        progress.advance(looked, total, "looking at jobs")
+
+    for job in queue.find(states, tubes, hints=hints, progress=advance):
+        yield found_in(operations, job)
+
+
+def buried_matching(operations: Operations, queue: Inspector, filter_: Filter, progress: Progress) -> Iterator[Found]:
+    """The buried jobs of our tubes that fit, newest first; raises what `walk` and `tubes_of` raise.
+
+    The ledger says where most of them are. Those that it does not know are searched for.
+    """
+    tubes = tubes_of(operations, queue, filter_)
+    return filter(filter_.fits, walk(operations, queue, BURIED, tubes, progress, hints=_recorded(operations)))
+
+
+def waiting_matching(
+    operations: Operations, queue: Inspector, filter_: Filter, tube: str, progress: Progress
+) -> Iterator[Found]:
+    """The jobs of this tube that fit and that nobody works now, newest first. The tube need not be ours."""
+    # Without hints: they would come first, and be out of order.
+    return filter(filter_.fits, walk(operations, queue, WAITING, [tube], progress))
+
+
+@dataclass(slots=True)
+class Search:
+    """The first `limit` jobs of a search, as they are found.
+
+    Once it is over, `short` says why these may not be all ("": they are).
+    """
+
+    found: Iterable[Found]
+    limit: int | None = None
+    short: str = field(default="", init=False)
+
+    def __iter__(self) -> Iterator[Found]:
+        try:
+            yield from islice(self.found, self.limit)
+        except SearchIncomplete as error:
+            self.short = str(error)
+
+
+def _recorded(operations: Operations) -> list[str]:
+    """The jobs that hold buried deliveries by the ledger; none where it cannot be read."""
+    try:
+        with operations.ledger() as ledger:
+            return ledger.jobs("buried")
+    except (LedgerError, SettingsError):
+        return []
+
+
+# -- one job -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Finder:
+    """Finds jobs by what an operator typed; it searches the queue once at most."""
+
+    operations: Operations
+    queue: Inspector
+    progress: Progress
+    _by_name: dict[str, str] | None = field(default=None, init=False)
+    # the deliveries of each task's name, which is unique within a queue only, and the tubes they are in
+    _by_task: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
+
+    def find(self, text: str, *, glance: bool = False) -> Found:
+        """The job of a reference, of a delivery's id, or of a prefix that one delivery in the queue has.
+
+        With `glance` the ledger's word is enough that one delivery has a prefix, or that it has left the queue: for
+        looking at it, not for deciding on it. Raises NotFound, Ambiguous, and InvalidRequest for what cannot be an id.
+        """
+        if self.queue.is_ref(text):
+            return self._look(text)
+        prefix = checked_prefix(text)
+        if (glance or _DELIVERY_ID.fullmatch(prefix)) and (found := self._by_ledger(prefix, glance=glance)):
+            return found
+        names = [name for name in self._index() if name.startswith(prefix)]
+        if prefix in names:
+            names = [prefix]
+        if not names:
+            raise NotFound(f"the queue holds no delivery {text}{self._fate(prefix)}")
+        if len(names) > 1:
+            raise ambiguous(text, names)
+        return self._look(self._index()[names[0]])
+
+    def task(self, name: str) -> Found | None:
+        """The job of the task of this name; None where the queue holds none. Raises Ambiguous."""
+        if our_tubes(self.operations, self.queue) == [self.operations.tube]:
+            # so it is not looked for among all the pings
+            return None
+        index = self._index()
+        tubes = self._by_task.get(name, {})
+        if len(tubes) > 1:
+            names = [f"{delivery} in tube {tube}" for delivery, tube in sorted(tubes.items())]
+            raise Ambiguous(f"{len(tubes)} tasks have the name {name}; name one by its id", names)
+        return self._look(index[next(iter(tubes))]) if tubes else None
+
+    def _look(self, ref: str) -> Found:
+        try:
+            return look(self.operations, self.queue, ref)
+        except JobNotFound as error:
+            raise NotFound(str(error)) from None
+
+    def _fate(self, prefix: str) -> str:
+        """What became of the one delivery that the ledger knows by this prefix, in words; "" where it does not tell."""
+        entries = self._entries(prefix)
+        return f": {ledger_state(entries[0])}" if len(entries) == 1 else ""
+
+    def _entries(self, prefix: str) -> list[Entry]:
+        try:
+            with self.operations.ledger() as ledger:
+                return ledger.find(prefix)
+        except (LedgerError, SettingsError):
+            return []
+
+    def _by_ledger(self, prefix: str, *, glance: bool) -> Found | None:
+        entries = self._entries(prefix)
+        if glance and len(entries) > 1:
+            raise ambiguous(prefix, [entry.delivery for entry in entries])
+        if len(entries) != 1 or not (glance or entries[0].delivery == prefix):
+            return None
+        [entry] = entries
+        ref = ref_of(entry)
+        if ref is None:
+            if glance and entry.state not in OPEN:
+                raise NotFound(f"the queue holds no delivery {entry.delivery}: {ledger_state(entry)}")
+            return None
+        with suppress(JobNotFound):
+            found = look(self.operations, self.queue, ref)
+            return found if found.name == entry.delivery else None
+        return None
+
+    def _index(self) -> dict[str, str]:
+        """The newest job of every delivery in the queue, by one search, which finds the tasks' names too."""
+        if self._by_name is None:
+            self._by_name = {}
+            tubes = our_tubes(self.operations, self.queue)
+            try:
+                for found in walk(self.operations, self.queue, ALL_STATES, tubes, self.progress):
+                    self._by_name.setdefault(found.name, found.ref)
+                    if task := found.labels.get("task"):
+                        self._by_task.setdefault(task, {}).setdefault(found.name, found.tube)
+            except SearchIncomplete as error:
+                self.progress.warn(str(error))
+            self._by_name.pop("", None)
+        return self._by_name
+
+
+def ref_of(entry: Entry) -> str | None:
+    """The job that holds the entry's delivery by the ledger, if any does."""
+    return entry.job or None
+
+
+def ledger_state(entry: Entry) -> str:
+    """What became of a delivery that is not in the queue, by the ledger."""
+    if entry.state == "archived":
+        file = masked_text(entry.reason)
+        return f"it is archived in {file}, and `glassq restore {file}` puts it back"
+    if entry.state == "deleted":
+        return f"it was deleted at {moment(entry.updated)}, {masked_text(entry.reason)}"
+    if entry.state not in OPEN:
+        return f"it is {entry.state}"
+    if entry.replayed:
+        return f"it was replayed as {entry.replayed}"
+    return (
+        f"the ledger last had it as {entry.state}, at {moment(entry.updated)}; if it still does in a moment, the queue "
+        f"has lost it, and `glassq replay {entry.delivery}` puts it again"
+    )
+
+
+def checked_prefix(text: str) -> str:
+    """A delivery's id or prefix in the form that is compared. Raises InvalidRequest."""
+    prefix = text.strip().lower()
+    if len(prefix) < MIN_PREFIX:
+        raise InvalidRequest(
+            f"{text!r} is no id: expected a job id (digits), a delivery id, or its first {MIN_PREFIX} "
+            "characters or more"
+        )
+    return prefix
+
+
+def ambiguous(text: str, names: Sequence[str]) -> Ambiguous:
+    """The error where a prefix fits several deliveries."""
+    # the ledger is not asked for all of them
+    many = f"more than {MAX_CANDIDATES}" if len(names) > MAX_CANDIDATES else len(names)
+    return Ambiguous(f"{text} is the beginning of {many} deliveries; say more of it", sorted(names)[:MAX_CANDIDATES])

@@ -1,0 +1,28 @@
+"""What to do next, as a value. A face makes a command line or a link of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_COMMAND = re.compile(r"`glassq ([^`]*)`")
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What to do next: `words` say why, `command` is what follows `glassq` on the command line ("": none does)."""
+
+    words: str
+    command: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.words}: `glassq {self.command}`" if self.command else self.words
+
+
+def adapt(text: str, command: Callable[[str], str]) -> str:
+    """The text with each `glassq ...` in it replaced by what `command` makes of the words after `glassq`."""
+    return _COMMAND.sub(lambda found: command(found[1]), text)

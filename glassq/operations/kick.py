@@ -1,0 +1,122 @@
+"""Has buried deliveries worked again, with a fresh budget of attempts (what other systems call retry or redrive)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glassq.errors import Conflict, GlassqError, InvalidRequest, Stopped
+from glassq.operations.bulk import Plan, end_early, not_ours, one, plan_buried, plan_named, run, state_words
+from glassq.operations.outcomes import Outcomes, OutcomeTracker
+from glassq.operations.pace import AT_ONCE
+from glassq.operations.result import Did, Report, not_done
+from glassq.operations.words import span
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from glassq.operations import Operations
+    from glassq.operations.bulk import Chosen
+    from glassq.operations.filters import Selection
+    from glassq.operations.find import Found
+    from glassq.operations.pace import Pace
+    from glassq.operations.progress import Progress
+    from glassq.operations.result import Result
+    from glassq.queues.base import Inspector
+
+
+def check(selection: Selection, pace: Pace) -> None:
+    """Raises InvalidRequest where these do not go together."""
+    selection.check()
+    if selection.ids and (pace.rate or pace.canary):
+        raise InvalidRequest("--rate and --canary go with --all or filters, not with ids")
+
+
+def plan(
+    operations: Operations, queue: Inspector, selection: Selection, progress: Progress, pace: Pace = AT_ONCE
+) -> Plan:
+    """Which jobs are kicked. Raises Conflict where an outcome is waited for and a tube is paused."""
+    check(selection, pace)
+    if selection.ids:
+
+        def refuse(found: Found) -> str:
+            why = not_ours(operations, found)
+            return why or ("" if found.job.state == "buried" else f"it is {state_words(found.job)}, not buried")
+
+        made = plan_named(operations, queue, selection.ids, progress, Did.KICKED, refuse)
+    else:
+        made = plan_buried(operations, queue, selection, progress, Did.KICKED)
+    if pace.canary or pace.follow:
+        _check_running(queue, made, "--canary" if pace.canary else "--follow")
+    return made
+
+
+def _check_running(queue: Inspector, made: Plan, option: str) -> None:
+    """Raises Conflict for a tube that is paused: nothing would come of the first that is kicked."""
+    for counts in queue.counts(sorted(made.tubes)):
+        if counts.paused_for:
+            resume = f"first `glassq resume {counts.name}`"
+            raise Conflict(f"tube {counts.name} is paused, and {option} waits for outcomes: {resume}")
+
+
+def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Progress, pace: Pace = AT_ONCE) -> Report:
+    """Kicks what is still buried as it was planned, at this pace."""
+    report = Report(list(plan.results))
+
+    def act(each: Chosen) -> Result:
+        return one(operations, queue, each, kick_one)
+
+    def kick_one(each: Chosen, found: Found) -> Result:
+        return each.result(Did.KICKED, job=queue.change(found.job, state="ready"))
+
+    try:
+        for lot, decides in pace.lots(plan.chosen):
+            tracker = OutcomeTracker(operations, queue, lot) if decides or pace.follow else None
+            before = len(report.results)
+            run(report, plan, pace.paced(lot, progress), act, progress)
+            if report.error is not None:
+                return report
+            kicked = [result.job for result in report.results[before:] if result.job and result.did is Did.KICKED]
+            if decides and tracker and not _went_well(report, plan, tracker, kicked, pace, progress):
+                return report
+            if not decides and tracker:
+                _follow(report, tracker, kicked, pace, progress)
+    except GlassqError as error:
+        end_early(report, plan, error)
+    return report
+
+
+def _went_well(
+    report: Report, plan: Plan, tracker: OutcomeTracker, kicked: Sequence[str], pace: Pace, progress: Progress
+) -> bool:
+    """Whether the canaries came to something good, so that the rest may follow; else the report says why not."""
+    told = Outcomes()
+    tracker.wait(kicked, pace.patience, progress, told)
+    report.outcomes.update(told.counts())
+    if told.well:
+        words = f"canary: {told.words()} after {span(told.seconds)}"
+        report.words.append(words)
+        return True
+    so_far = report.count(Did.KICKED)
+    left = len(plan.chosen) - (len(report.results) - len(plan.results))
+    words = f"stopped: of {so_far} kicked, {len(told.failed)} failed again"
+    if told.unknown:
+        words += f", {told.unknown} came to no outcome within {pace.patience:g} s (is glassq-worker running?)"
+    todo = "mend the cause, and go on with the same command"
+    report.results.append(not_done("--canary", f"{words}{told.failures()}; {left} were left buried: {todo}"))
+    return False
+
+
+def _follow(report: Report, tracker: OutcomeTracker, kicked: Sequence[str], pace: Pace, progress: Progress) -> None:
+    """Waits for the outcomes. Whoever stops this leaves the work going."""
+    told = Outcomes()
+    try:
+        tracker.wait(kicked, pace.patience, progress, told)
+        left = f"after {span(pace.patience)} (`glassq tail` goes on; is glassq-worker running?)"
+    except Stopped:
+        left = "when you stopped following: they are worked all the same"
+    report.outcomes.update(told.counts())
+    if told.failed:
+        report.results.append(not_done("--follow", f"{len(told.failed)} failed again{told.failures()}"))
+    more = f", {left}" if told.unknown else f" after {span(told.seconds)}"
+    if kicked:
+        report.words.append(f"outcomes: {told.words()}{more}")

@@ -1,0 +1,118 @@
+"""What lies buried, one by one or by cause."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from glassq.mask import masked_text
+from glassq.operations.find import Search, buried_matching, tubes_of
+from glassq.operations.groups import group
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from glassq.operations import Operations
+    from glassq.operations.filters import Selection
+    from glassq.operations.find import Found
+    from glassq.operations.groups import By, Group
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import Inspector
+
+
+@dataclass(frozen=True, slots=True)
+class BuriedRow:
+    """One buried job, masked. Where it is `damaged`, what only its delivery could tell is None."""
+
+    job: str
+    delivery: str | None
+    tube: str
+    received: datetime | None
+    age: int
+    source: str | None
+    attempts: int | None
+    reason: str
+    damaged: bool
+    labels: dict[str, str] | None
+    error: str | None
+    buried_at: datetime | None
+    handler: str | None
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuriedList:
+    """The buried jobs that fit: `total` is how many lie buried in these tubes, whether they fit or not.
+
+    `tube` is the one that is meant where a row does not say another. `short` says why these may not be all ("": they
+    are).
+    """
+
+    tube: str
+    tubes: tuple[str, ...]
+    total: int
+    rows: tuple[BuriedRow, ...]
+    short: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """The list for JSON."""
+        return {"tube": self.tube, "total": self.total, "jobs": [asdict(row) for row in self.rows]}
+
+
+@dataclass(frozen=True, slots=True)
+class BuriedGroups:
+    """The buried jobs that fit, in groups; fields as in BuriedList."""
+
+    tube: str
+    total: int
+    by: By
+    groups: tuple[Group, ...]
+    short: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """The groups for JSON."""
+        return {"tube": self.tube, "total": self.total, "by": self.by, "groups": [asdict(each) for each in self.groups]}
+
+
+def buried(operations: Operations, queue: Inspector, selection: Selection, progress: Progress) -> BuriedList:
+    """The buried jobs that fit, the newest first. Raises InvalidRequest, Unsupported and QueueError."""
+    tubes, total = _counted(operations, queue, selection)
+    search = Search(buried_matching(operations, queue, selection.filter, progress), selection.limit)
+    rows = tuple(_row(found) for found in search)
+    return BuriedList(selection.filter.tube or operations.tube, tuple(tubes), total, rows, search.short)
+
+
+def buried_groups(
+    operations: Operations, queue: Inspector, selection: Selection, by: By, progress: Progress
+) -> BuriedGroups:
+    """The buried jobs that fit, by cause, handler or source; raises what `buried` raises."""
+    _, total = _counted(operations, queue, selection)
+    search = Search(buried_matching(operations, queue, selection.filter, progress), selection.limit)
+    groups = tuple(group(search, by))
+    return BuriedGroups(selection.filter.tube or operations.tube, total, by, groups, search.short)
+
+
+def _counted(operations: Operations, queue: Inspector, selection: Selection) -> tuple[Sequence[str], int]:
+    tubes = tubes_of(operations, queue, selection.filter)
+    return tubes, sum(counts.buried for counts in queue.counts(tubes))
+
+
+def _row(found: Found) -> BuriedRow:
+    delivery = found.delivery
+    return BuriedRow(
+        job=found.ref,
+        delivery=delivery.id if delivery else None,
+        tube=found.tube,
+        received=delivery.received if delivery else None,
+        age=round(found.age),
+        source=delivery.source if delivery else None,
+        attempts=delivery.attempt if delivery else None,
+        reason=found.reason,
+        damaged=delivery is None,
+        labels={name: masked_text(value) for name, value in delivery.labels.items()} if delivery else None,
+        error=found.error if delivery else None,
+        buried_at=found.buried_at,
+        handler=found.handler or None,
+        cause=found.cause.id,
+    )

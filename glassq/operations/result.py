@@ -1,0 +1,97 @@
+"""What an operation did, delivery by delivery, and in all."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from glassq.errors import GlassqError
+
+
+class Did(enum.StrEnum):
+    """What was done with a delivery. NOTHING: it should have been; LEFT_OUT: it is as it should be already."""
+
+    KICKED = "kicked"
+    DELETED = "deleted"
+    BURIED = "buried"
+    MOVED = "moved"
+    ARCHIVED = "archived"
+    RESTORED = "restored"
+    REPLAYED = "replayed"
+    LEFT_OUT = "left out"
+    NOTHING = "nothing"
+
+
+_SUMS = {"nothing": "not done"}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one delivery, or of a part of the request. Nothing was done yet where it is `planned`.
+
+    `id` is what the request named, `job` the reference of the job that holds the delivery from then on. `why` explains
+    what was done, or why nothing was.
+    """
+
+    id: str
+    job: str | None
+    delivery: str | None
+    did: Did
+    why: str = ""
+    planned: bool = False
+
+    @property
+    def words(self) -> str:
+        """What was done, in words: "kicked", "would be kicked"."""
+        return f"would be {self.did}" if self.planned else self.did.value
+
+    def document(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return {name: value for name, value in {**asdict(self), "did": self.words}.items() if name != "planned"}
+
+
+@dataclass(slots=True)
+class Report:
+    """What an operation came to. `words` are lines about the whole.
+
+    `outcomes` are what deliveries that were kicked came to, as far as it was waited for.
+
+    `error` is what ended it early, if anything did: whoever carries it out shows the results first, then the error.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    error: GlassqError | None = None
+
+    def count(self, did: Did) -> int:
+        """With how many deliveries this was done, or would be."""
+        return sum(result.did is did for result in self.results)
+
+    def sums(self) -> dict[str, int]:
+        """How many results there are of each kind, by its words."""
+        return dict(Counter(result.words for result in self.results))
+
+    def sum_words(self) -> str:
+        """The sums in words: "198 kicked, 2 not done"."""
+        return ", ".join(f"{count} {_SUMS.get(what, what)}" for what, count in self.sums().items())
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the request was done."""
+        return self.error is None and not self.count(Did.NOTHING)
+
+
+def not_done(id_: str, why: str, *, job: str | None = None, delivery: str | None = None) -> Result:
+    """The result where nothing was done, and why."""
+    return Result(id_, job, delivery, Did.NOTHING, why)
+
+
+def documents(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """The results for JSON."""
+    return [result.document() for result in results]

@@ -1,0 +1,177 @@
+"""One delivery's whole story, as people may see it: masked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from glassq.errors import InvalidRequest, LedgerError, NotFound, SettingsError
+from glassq.mask import masked_body, masked_text
+from glassq.operations.find import Finder, ambiguous, checked_prefix, ref_of
+from glassq.operations.words import attempts, reason
+
+if TYPE_CHECKING:
+    from glassq.delivery import Delivery, Evidence
+    from glassq.ledger import Entry
+    from glassq.operations import Operations
+    from glassq.operations.find import Found
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import Inspector
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What queue and ledger know of one delivery; `note` says why the ledger knows nothing."""
+
+    found: Found | None
+    entry: Entry | None
+    note: str
+
+    def document(self) -> dict[str, Any]:
+        """The story for JSON: stable keys; what is not known is null."""
+        found = self.found
+        delivery = found.delivery if found else None
+        return {
+            "delivery": _delivery(delivery) if delivery else None,
+            "job": _job(found) if found else None,
+            "in_queue": found is not None,
+            "route": _route(found) if found else None,
+            "cause": found.cause.id if found and (found.error or found.is_buried) else None,
+            "buried_at": found.buried_at if found else None,
+            "ledger": _recorded_fields(self.entry) if self.entry else None,
+            "ledger_note": self.note,
+        }
+
+
+def tell(operations: Operations, queue: Inspector, text: str, progress: Progress) -> Story:
+    """The story of a delivery's id, the beginning of one, a job's reference, or the name of a task in the queue.
+
+    Raises NotFound, Ambiguous, and InvalidRequest for what can be none of these.
+    """
+    try:
+        found, missing = _find(Finder(operations, queue, progress), text), None
+    except NotFound as error:
+        found, missing = None, error
+    entry, note = _recorded(operations, queue, text, found)
+    if missing is not None and entry is None:
+        raise NotFound(f"{missing}; {note or 'the ledger does not know it either'}")
+    return Story(found, entry, note)
+
+
+def _find(finder: Finder, text: str) -> Found:
+    """The job of an id; else that of the task of this name. Raises as `Finder.find` does."""
+    try:
+        return finder.find(text, glance=True)
+    except NotFound as error:
+        found = finder.task(text)
+        if found is None:
+            raise NotFound(f"{error}, and no task of this name") from None
+    except InvalidRequest as error:
+        found = finder.task(text)
+        if found is None:
+            raise InvalidRequest(f"{error}; and no task in the queue has this name") from None
+    return found
+
+
+def _recorded(operations: Operations, queue: Inspector, text: str, found: Found | None) -> tuple[Entry | None, str]:
+    """What the ledger holds of it, and why that is nothing. Raises Ambiguous."""
+    if found is None and queue.is_ref(text):
+        return None, "job ids are given again over time: ask for the delivery's id"
+    if found is not None and not found.name:
+        return None, "damaged: nobody knows which delivery it was"
+    begins = found is None or (not queue.is_ref(text) and found.name.startswith(text.strip().lower()))
+    wanted = checked_prefix(text) if begins or found is None else found.name
+    try:
+        with operations.ledger() as ledger:
+            entries, note = {entry.delivery: entry for entry in ledger.find(wanted)}, ledger.absent
+    except (LedgerError, SettingsError) as error:
+        return None, str(error)
+    names = {*entries, *([found.name] if found else [])}
+    if len(names) > 1 and wanted not in names:
+        raise ambiguous(text, list(names))
+    return entries.get(found.name if found else next(iter(names), "")), note
+
+
+# -- as JSON -----------------------------------------------------------------------------------------------------------
+
+
+def _job(found: Found) -> dict[str, Any]:
+    job = found.job
+    known = {"id": job.ref, "tube": job.tube, "state": job.state, "age": job.age, "time_left": job.time_left}
+    return {**known, **job.counters, "bytes": len(job.body), "damage": found.damage}
+
+
+def _route(found: Found) -> dict[str, str] | None:
+    route = found.route
+    if route is None:
+        return None
+    named = {name: getattr(route, name) for name in ("source", "handler", "collection", "operation", "queue", "url")}
+    return {name: str(value) for name, value in named.items() if value is not None}
+
+
+def _recorded_fields(entry: Entry) -> dict[str, Any]:
+    fields = {
+        **asdict(entry),
+        "job": ref_of(entry),
+        "result": masked_text(entry.result),
+        "reason": reason(entry.reason),
+    }
+    return {name: value for name, value in fields.items() if name not in ("body", "labels")}
+
+
+def _delivery(delivery: Delivery) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        name: getattr(delivery, name) for name in delivery.__struct_fields__ if name not in ("body", "evidence")
+    }
+    fields["buried"] = reason(fields["buried"])
+    fields["labels"] = labels_of(delivery)
+    evidence = [_evidence(each) for each in delivery.evidence]
+    return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": masked_body(delivery.body)}
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(evidence)
+    masked = {name: masked_text(fields[name]) for name in ("message", "traceback")}
+    return {**fields, **masked, "detail": masked_body(json.dumps(fields["detail"]).encode())}
+
+
+# -- in words ----------------------------------------------------------------------------------------------------------
+
+
+def labels_of(delivery: Delivery) -> dict[str, str]:
+    """The labels, masked: a task's URL and headers are among them."""
+    return {name: masked_text(value) for name, value in delivery.labels.items()}
+
+
+def detail_words(value: object) -> str:
+    """A part of what a handler told beside its reason, masked; headers a line each."""
+    if isinstance(value, dict):
+        return masked_text("\n".join(f"{name}: {each}" for name, each in value.items()))
+    return masked_text(str(value))
+
+
+def attempt_words(found: Found) -> str:
+    """Which attempt runs or is next. A buried delivery keeps its number until a consumer has it again."""
+    delivery = found.delivery
+    if delivery is None:
+        return ""
+    number, lost = delivery.attempt, f"{delivery.lost} lost"
+    if not delivery.buried:
+        return f"{number} ({delivery.failures} of its budget spent, {lost})"
+    if found.job.kicked:
+        return f"{number + 1} (kicked: its budget is fresh)"
+    if found.error == "operator":
+        return f"put aside before attempt {number} ({lost})"
+    return f"given up after {attempts(number)}" + (f" ({lost})" if delivery.lost else "")
+
+
+def route_words(found: Found) -> str:
+    """The route and handler that work it, in words."""
+    route = _route(found)
+    if route is None:
+        return "none: no route of these settings takes it"
+    handler = route.pop("handler")
+    return f"{handler} (route {' '.join(f'{name}={value}' for name, value in route.items())})"

@@ -1,0 +1,48 @@
+"""Counts, times and reasons as people read them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+from glassq.mask import masked_text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+# Release 0.1.0 put this before the reason of a delivery whose budget was spent.
+_COUNT_FIRST = re.compile(r"(gave up after \d+ attempts?): (.*)", re.DOTALL)
+
+
+def reason(text: str) -> str:
+    """A reason as people read it: masked, and what failed first, however old the delivery is."""
+    counted = _COUNT_FIRST.fullmatch(text)
+    return masked_text(f"{counted[2]} ({counted[1]})" if counted else text)
+
+
+def moment(value: datetime) -> str:
+    """A time in RFC 3339, UTC."""
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def span(seconds: float) -> str:
+    """A duration in its two largest units: 3d 4h, 2m 5s, 0.3s."""
+    if seconds < 10:
+        return f"{seconds:.1f}s".replace(".0s", "s")
+    left, parts = int(seconds), []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        if left >= size:
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return " ".join(parts[:2])
+
+
+def deliveries(count: int) -> str:
+    """So many deliveries, in words."""
+    return "1 delivery" if count == 1 else f"{count} deliveries"
+
+
+def attempts(count: int) -> str:
+    """So many attempts, in words."""
+    return "1 attempt" if count == 1 else f"{count} attempts"

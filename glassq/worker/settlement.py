@@ -1,0 +1,120 @@
+"""Acts on what an attempt came to: the one place where an outcome becomes calls of the queue, and is recorded."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from glassq import delivery as envelope
+from glassq import lifecycle
+from glassq.errors import JobNotFound, JobTooBig, QueueError
+from glassq.log import fields, logger
+from glassq.worker.metrics import ATTEMPTS, DAMAGED
+from glassq.worker.outcome import Kind
+from glassq.worker.record import record, record_unacknowledged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glassq.delivery import Delivery
+    from glassq.errors import DamagedDelivery, QueueRefused
+    from glassq.ledger import Ledger
+    from glassq.metrics import ProcessCounters
+    from glassq.queues import Receiver
+    from glassq.queues.base import Reservation
+    from glassq.worker.executor import Attempt
+
+log = logger("glassq.worker")
+
+
+class Settlement:
+    """Settles reservations. `refusals` is how often in a row the queue has refused what follows."""
+
+    def __init__(self, receiver: Receiver, ledger: Ledger, counters: ProcessCounters) -> None:
+        self._receiver = receiver
+        self._ledger = ledger
+        self._counters = counters
+        self._durable = True
+        self.refusals = 0
+
+    def settle(self, reservation: Reservation, attempt: Attempt) -> None:
+        """Acts on the outcome, and records it. Raises QueueError, with the reservation as it was for JobTooBig."""
+        try:
+            holder = self._act(reservation, attempt)
+        except JobTooBig:
+            raise
+        except QueueError as error:
+            record_unacknowledged(self._ledger, self._counters, reservation, attempt, error)
+            raise
+        record(self._ledger, self._counters, reservation, attempt, holder)
+
+    def put_anew(self, reservation: Reservation, delivery: Delivery, tube: str) -> None:
+        """Puts the delivery in this form, ready at once, without an attempt. Raises QueueError."""
+        self._put(delivery, lambda body: self._receiver.retry(reservation, body, delay=0, tube=tube))
+
+    def finish_burial(self, reservation: Reservation) -> None:
+        """Buries a delivery whose consumer died while it buried it."""
+        self._receiver.bury(reservation)
+
+    def bury_damaged(self, reservation: Reservation, error: DamagedDelivery) -> None:
+        """Buries bytes that are no delivery, untouched: they are the only evidence there is."""
+        where = fields(job=reservation.ref, tube=reservation.tube, bytes=len(reservation.body), error=error)
+        log.error("damaged job buried %s", where)
+        self._receiver.bury(reservation)
+        self._counters.count(DAMAGED)
+
+    def bury_too_big(self, reservation: Reservation, error: JobTooBig) -> None:
+        """Buries the form that we hold: no form that tells the delivery's story fits."""
+        log.error("job buried as it is %s", fields(job=reservation.ref, error=error))
+        self._receiver.bury(reservation)
+        self._counters.count(ATTEMPTS, "bury")
+
+    def refused(self, reservation: Reservation, error: QueueRefused) -> None:
+        """Gives the job back: the queue cannot keep the delivery's next form, but it still has this one."""
+        # One alarm, not one a job.
+        level = logging.DEBUG if self.refusals else logging.ERROR
+        log.log(level, "queue takes no puts: jobs are given back, and reserving pauses %s", fields(error=error))
+        self.refusals += 1
+        try:
+            self._receiver.release(reservation)
+        except JobNotFound:
+            self._receiver.close()
+
+    def note_durability(self, reservation: Reservation) -> None:
+        """Logs once that jobs are in memory only, and once that they are on disk again."""
+        if self._durable == reservation.durable:
+            return
+        self._durable = reservation.durable
+        if self._durable:
+            log.warning("jobs are on disk again %s", fields(job=reservation.ref))
+        else:
+            log.error("jobs are in memory only: the queue does not write to disk %s", fields(job=reservation.ref))
+
+    def _act(self, reservation: Reservation, attempt: Attempt) -> str:
+        """The job that holds the delivery from now on; "" where none does."""
+        kind, delivery, evidence = attempt.outcome.kind, attempt.delivery, attempt.evidence
+        if kind in (Kind.DONE, Kind.DROPPED):
+            self._receiver.complete(reservation)
+        elif kind is Kind.RETRY:
+            assert evidence is not None
+            following = lifecycle.after_retry(
+                delivery, evidence, counts=attempt.outcome.counts, started=attempt.started
+            )
+            delay, tube = attempt.outcome.delay, reservation.tube
+            return self._put(following, lambda body: self._receiver.retry(reservation, body, delay=delay, tube=tube))
+        elif kind is Kind.BURY:
+            following = lifecycle.after_bury(delivery, attempt.outcome.reason, evidence)
+            return self._put(following, lambda body: self._receiver.bury(reservation, body))
+        elif kind is Kind.INTERRUPTED:
+            self._receiver.release(reservation)
+        return ""
+
+    def _put(self, following: Delivery, put: Callable[[bytes], str]) -> str:
+        try:
+            holder = put(envelope.encode(following))
+        except JobTooBig:
+            holder = put(envelope.encode(lifecycle.without_story(following)))
+        if self.refusals:
+            log.warning("queue takes puts again %s", fields(refused=self.refusals))
+            self.refusals = 0
+        return holder

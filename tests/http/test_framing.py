@@ -1,0 +1,108 @@
+"""When a request has arrived, and that gunicorn's parser never needs more than what had."""
+
+from __future__ import annotations
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http import get_parser
+from gunicorn.http.errors import NoMoreData, ParseException
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glassq.http.framing import EXPECTS, HEAD_ONLY, MAX_HEAD, WAIT, WHOLE, Arrival, classify
+from tests.intake.conftest import PARSERS
+
+MAX_BODY = 1000
+LINE = b"POST /hooks/mirror HTTP/1.1\r\n"
+GET = b"GET /healthz HTTP/1.1\r\n"
+
+
+def post(*headers: bytes, body: bytes = b"") -> bytes:
+    return LINE + b"".join(header + b"\r\n" for header in headers) + b"\r\n" + body
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", WAIT),
+        (b"\r", WAIT),
+        (b"P", WAIT),
+        (b"POST /hooks", WAIT),
+        (LINE, WAIT),
+        (LINE + b"Content-Length: 3\r\n", WAIT),
+        (post(b"Content-Length: 3"), WAIT),
+        (post(b"Content-Length: 3", body=b"ab"), WAIT),
+        (post(b"Content-Length: 3", body=b"abc"), WHOLE),
+        (post(b"Content-Length: 3", body=b"abcPOST"), WHOLE),
+        (post(b"content-LENGTH:3", body=b"abc"), WHOLE),
+        (post(b"Content-Length: \t 003 ", body=b"abc"), WHOLE),
+        (post(b"Content-Length: 003", body=b"ab"), WAIT),
+        (post(b"Content-Length: 1000"), WAIT),
+        (post(b"Content-Length: 1001"), HEAD_ONLY),
+        (post(b"Content-Length: " + b"9" * 5000), HEAD_ONLY),
+        (post(b"Content-Length: 3", b"Content-Length: 3"), HEAD_ONLY),
+        (post(b"Content-Length: 3, 3"), HEAD_ONLY),
+        (post(b"Content-Length : 3"), HEAD_ONLY),
+        (post(b"Content-Length: -3"), HEAD_ONLY),
+        (post(b"Content-Length:"), HEAD_ONLY),
+        (post(b"Transfer-Encoding: chunked"), HEAD_ONLY),
+        (post(b"Transfer-Encoding: chunked", b"Content-Length: 3"), HEAD_ONLY),
+        (post(), HEAD_ONLY),
+        (GET + b"\r\n", WHOLE),
+        (GET + b"Content-Length: 2\r\n\r\n", WAIT),
+        (post(b"Expect: 100-continue", b"Content-Length: 3"), EXPECTS),
+        (post(b"Content-Length: 3", b"expect:100-CONTINUE ", body=b"ab"), EXPECTS),
+        (post(b"Content-Length: 3", b"Expect: 100-continue", body=b"abc"), WHOLE),
+        (post(b"Content-Length: 3", b"X-Expect: 100-continue"), WAIT),
+        (post(b"Content-Length: 3", b"Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0"), WAIT),
+        (b"\x16\x03\x01", Arrival(refuse=400)),
+        (b"GET /\r\n", Arrival(refuse=400)),
+        (b"GET / HTTP/1.1\nHost: x\n", Arrival(refuse=400)),
+        (GET + b"Host: x\nX: y", Arrival(refuse=400)),
+        (b"GET /" + b"a" * 5000, Arrival(refuse=414)),
+        (GET + b"X: y\r\n" * 6000, Arrival(refuse=431)),
+        (GET + b"X: " + b"y" * MAX_HEAD + b"\r\n\r\n", Arrival(refuse=431)),
+    ],
+)
+def test_what_has_arrived_is_told_from_the_bytes_alone(data: bytes, found: Arrival) -> None:
+    assert classify(data, MAX_BODY) == found
+
+
+# What smugglers are made of, and a little noise.
+NAMES = st.sampled_from(
+    b"Content-Length|content-length|Content-Length | Content-Length|Content_Length|X-Content-Length|Content-Length-X|"
+    b"Content-Length\0|Content-Length\r|\xc3\x9fContent-Length||Transfer-Encoding|Transfer-Encoding\t|"
+    b"Transfer-Encoding-X|Host|Expect|Connection|X".split(b"|")
+)
+VALUES = st.sampled_from(
+    b"3|0| 3 |03|\t3|+3|3,3|3;x|\xb3|3\0|3\r|\x0b3|999||0x3|chunked|identity|gzip, chunked|100-continue|close|"
+    b"a\r\nContent-Length: 3|a\n b".split(b"|")
+)
+ENDS = st.sampled_from([b"\r\n"] * 8 + [b"\n", b"\r", b"\n\r", b"\r\n "])
+HEADER = st.tuples(NAMES, st.sampled_from([b":", b": ", b" :", b""]), VALUES, ENDS).map(b"".join)
+LINES = st.sampled_from(
+    [LINE, GET, b"PUT / HTTP/1.0\r\n", b"GET  / HTTP/1.1\r\n", b"\r\n" + LINE, b"POST / HTTP/1.1\n"]
+)
+TAILS = st.sampled_from(
+    [b"\r\n", b"\r\nabc", b"\r\nabcGET / HTTP/1.1\r\n\r\n", b"\n", b"\r\n3\r\nabc\r\n0\r\n\r\n", b""]
+)
+REQUESTS = st.tuples(LINES, st.lists(HEADER, max_size=4).map(b"".join), TAILS).map(b"".join)
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@settings(deadline=None)
+@given(data=REQUESTS | st.binary(max_size=200))
+def test_gunicorn_never_needs_a_byte_more_than_has_arrived(parser: str, data: bytes) -> None:
+    if not classify(data, MAX_BODY).whole:
+        return
+    config = Config()
+    config.set("http_parser", parser)
+    messages = get_parser(config, iter([data]), ("127.0.0.1", 1))
+    try:
+        message = next(messages)
+    except (ParseException, NoMoreData, StopIteration):
+        # it is refused, or the connection ends: nothing is waited for, nothing follows
+        return
+    length = sum(int(value) for name, value in message.headers if name == "CONTENT-LENGTH")
+    assert not any(name == "TRANSFER-ENCODING" for name, _ in message.headers)
+    assert len(message.body.read()) == length

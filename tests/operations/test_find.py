@@ -1,0 +1,137 @@
+"""How operations find the job that is meant, and what they refuse before they look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from glassq.errors import Ambiguous, InvalidRequest, NotFound, Unsupported
+from glassq.operations import kick, listing, move, pause
+from glassq.operations.filters import Filter, Selection
+from glassq.operations.find import Finder, look, our_tubes, tubes_of, unworked
+from glassq.operations.hints import Hint, adapt
+from glassq.operations.progress import Silent
+from glassq.queues.base import ALL_STATES
+from glassq.queues.beanstalk.inspector import CAPABILITIES
+from tests.cli.conftest import a_delivery, evidence, put, put_bytes
+
+if TYPE_CHECKING:
+    from glassq.operations import Operations
+    from glassq.queues import Queue
+    from glassq.queues.base import Inspector
+
+FIRST = "01990000-aaaa-7000-8000-000000000001"
+SECOND = "01990000-aaaa-7000-8000-000000000002"
+
+
+def test_a_reference_an_id_and_a_prefix_lead_to_the_same_job(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    job = put(queue, a_delivery(id=FIRST), "delayed")
+    finder = Finder(operations, inspector, Silent())
+    assert {finder.find(text).ref for text in (str(job), FIRST, FIRST.upper(), FIRST[:8])} == {str(job)}
+
+
+def test_what_cannot_be_found_is_told_apart(operations: Operations, inspector: Inspector, queue: Queue) -> None:
+    for name in (FIRST, SECOND):
+        put(queue, a_delivery(id=name))
+    finder = Finder(operations, inspector, Silent())
+    with pytest.raises(InvalidRequest, match="is no id: expected a job id"):
+        finder.find("short")
+    with pytest.raises(NotFound, match="there is no job 4711"):
+        finder.find("4711")
+    with pytest.raises(NotFound, match="the queue holds no delivery"):
+        finder.find(FIRST[:-1] + "9")
+    with pytest.raises(Ambiguous, match="the beginning of 2 deliveries") as caught:
+        finder.find(FIRST[:8])
+    assert caught.value.candidates == (FIRST, SECOND)
+
+
+def test_tubes_of_push_queues_are_ours_and_no_others(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    for tube in ("glassq.push.mail", "glassq.pushed", "elsewhere"):
+        queue.put(b"", tube=tube)
+    assert our_tubes(operations, inspector) == ["glassq", "glassq.push.mail"]
+    assert tubes_of(operations, inspector, Filter(tube="glassq.push.none")) == ["glassq.push.none"]
+    with pytest.raises(InvalidRequest, match="tube elsewhere is not ours: expected glassq or"):
+        tubes_of(operations, inspector, Filter(tube="elsewhere"))
+    assert unworked(operations, "glassq") == ""
+    assert "there is no section [push]" in unworked(operations, "glassq.push.mail")
+    assert "`glassq move --from elsewhere --to glassq`" in unworked(operations, "elsewhere")
+
+
+def test_a_job_says_which_handler_works_it_and_when_and_why_it_was_buried(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    story = a_delivery(buried="503", evidence=(evidence("503 from the API"),))
+    found = look(operations, inspector, str(put(queue, story, "buried")))
+    assert (found.handler, found.error, found.buried_at) == ("app:store", "HttpError", story.evidence[0].at)
+    assert found.cause.words == "HttpError: 503 from the API"
+    other = msgspec.structs.replace(story, labels={"collection": "locations"})
+    found = look(operations, inspector, str(put(queue, other)))
+    assert (found.route, found.handler, found.buried_at) == (None, "", None)
+    damaged = look(operations, inspector, str(put_bytes(queue, b"damaged", "buried")))
+    assert (damaged.name, damaged.handler, damaged.source, damaged.buried_at) == ("", "", "", None)
+    assert damaged.cause.error == "damaged"
+
+
+class Blind:
+    """The real inspector of an engine that can do less."""
+
+    engine = "SQS"
+    capabilities = replace(CAPABILITIES, lists=frozenset({"buried"}), pause=False)
+
+    def __init__(self, inspector: Inspector) -> None:
+        self._inspector = inspector
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inspector, name)
+
+
+def test_what_the_engine_cannot_do_is_refused_by_name_before_anything_is_done(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    job = put(queue, a_delivery(id=FIRST), "buried")
+    blind: Inspector = Blind(inspector)  # type: ignore[assignment]
+    asked = move.Move(selection=Selection(), target="glassq.push.aside", origin="glassq")
+    with pytest.raises(Unsupported, match="SQS cannot show a delivery that waits"):
+        move.plan(operations, blind, asked, Silent())
+    with pytest.raises(Unsupported, match="SQS cannot show a delivery that"):
+        Finder(operations, blind, Silent()).find(FIRST[:8])
+    with pytest.raises(Unsupported, match="SQS cannot pause a tube"):
+        pause.pause(blind, {"glassq": "glassq"}, 5)
+    plan = kick.plan(operations, blind, Selection(everything=True), Silent())
+    assert [each.ref for each in plan.chosen] == [str(job)]
+    assert ALL_STATES - blind.capabilities.lists == {"ready", "delayed", "reserved"}
+
+
+def test_the_list_and_the_causes_are_documents(operations: Operations, inspector: Inspector, queue: Queue) -> None:
+    told = a_delivery(
+        buried="503", evidence=(evidence("item 17: 503 from the API"),), labels={"collection": "timeline"}
+    )
+    job = put(queue, told, "buried")
+    put(queue, a_delivery(buried="x", evidence=(evidence("item 4 is gone"),)), "buried")
+    put_bytes(queue, b"damaged", "buried")
+    selection = Selection(filter=Filter(labels=(("collection", "timeline"),)), limit=10)
+    found = listing.buried(operations, inspector, selection, Silent())
+    row = next(row for row in found.document()["jobs"] if row["job"] == str(job))
+    assert (found.total, len(found.rows)) == (3, 2)
+    assert (row["labels"], row["error"], row["handler"]) == ({"collection": "timeline"}, "HttpError", "app:store")
+    assert row["buried_at"] == told.evidence[0].at
+    groups = listing.buried_groups(operations, inspector, Selection(), "reason", Silent()).document()
+    assert (groups["by"], groups["total"], [group["count"] for group in groups["groups"]]) == ("reason", 3, [1, 1, 1])
+    assert row["cause"] in {group["id"] for group in groups["groups"]}
+    one = listing.buried(operations, inspector, Selection(filter=Filter(cause=row["cause"])), Silent())
+    assert [each.job for each in one.rows] == [str(job)]
+    handlers = listing.buried_groups(operations, inspector, Selection(), "handler", Silent()).groups
+    assert [(group.id, group.count) for group in handlers] == [("app:store", 2), ("", 1)]
+
+
+def test_hints_and_texts_name_commands_that_a_face_adapts() -> None:
+    hint = Hint("8 are buried", "buried --by reason")
+    assert adapt(str(hint), lambda words: f"<{words}>") == "8 are buried: <buried --by reason>"
+    assert str(Hint("nothing to do")) == "nothing to do"
