@@ -15,8 +15,9 @@ HERE = "tests/queues/conformance"
 SAYS = "conformance"
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    # tests/conftest.py has this hook, and the engines use what else is in there
+def write(terminalreporter: pytest.TerminalReporter) -> None:
+    """Writes them, where any of it ran or was asked for."""
+    # tests/conftest.py calls this, and the engines use what else is in there
     from tests.queues.conformance.engines import ENGINES, not_tried
 
     # All is in the reports, which xdist brings to the process that prints.
