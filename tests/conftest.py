@@ -18,7 +18,7 @@ from glassq import log
 from glassq.queues import open_queue
 from glassq.settings import QueueSettings, QueueUrl
 from tests.ports import free_port, give_back
-from tests.queues.conformance import summary
+from tests.queues.conformance.summary import write_conformance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,8 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """What ran on which engine, and how many tests `make test` had to run twice: what failed in its first run."""
-    summary.write(terminalreporter)
+    """The engines' conformance, and how many tests `make test` had to run twice: what fails in its first run."""
+    write_conformance(terminalreporter)
     stats = terminalreporter.stats
     second = config.getoption("lf")
     if not second and (not config.getoption("durations") or stats.get("failed") or stats.get("error")):

@@ -15,8 +15,8 @@ HERE = "tests/queues/conformance"
 SAYS = "conformance"
 
 
-def write(terminalreporter: pytest.TerminalReporter) -> None:
-    """Writes them, where any of it ran or was asked for."""
+def write_conformance(terminalreporter: pytest.TerminalReporter) -> None:
+    """Writes them where the suite was run, or asked for."""
     # tests/conftest.py calls this, and the engines use what else is in there
     from tests.queues.conformance.engines import ENGINES, not_tried
 
