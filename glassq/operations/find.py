@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from glassq.delivery import Delivery, decode
 from glassq.errors import (
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector, Job, State
     from glassq.settings import Route
+
+T = TypeVar("T")
 
 BURIED: frozenset[State] = frozenset({"buried"})
 WAITING: frozenset[State] = frozenset(WAITING_STATES)
@@ -275,9 +277,9 @@ def waiting_matching(
     return filter(filter_.fits, walk(operations, queue, WAITING, [tube], progress))
 
 
-def as_far_as_found(found: Iterable[Found], limit: int | None = None) -> tuple[list[Found], str]:
-    """The first `limit` jobs, and why these may not be all, in words ("": they are)."""
-    jobs: list[Found] = []
+def as_far_as_found(found: Iterable[T], limit: int | None = None) -> tuple[list[T], str]:
+    """The first `limit` of what a search finds, and why these may not be all, in words ("": they are)."""
+    jobs: list[T] = []
     try:
         for each in found:
             jobs.append(each)
