@@ -39,6 +39,8 @@ def tell(
         if not report.results and empty:
             click.echo(line(app.adapt(empty)))
     if report.error is not None:
+        for words in report.words:
+            click.echo(line(app.adapt(f"glassq: {words}")), err=True)
         raise report.error
     return int(not report.complete)
 
@@ -55,8 +57,8 @@ def _print(app: App, report: Report, every: bool, summary: Sequence[str]) -> Non
         click.echo(line(app.adapt(words)))
     if not summary and len(report.results) > 1:
         click.echo(report.sum_words())
-    for words in report.words:
-        click.echo(line(app.adapt(words if report.error is None else f"glassq: {words}")), err=report.error is not None)
+    for words in report.words if report.error is None else ():
+        click.echo(line(app.adapt(words)))
 
 
 def _line(result: Result) -> str:

@@ -13,8 +13,9 @@ Nothing here parses options, asks, prints, draws or handles signals. An operatio
    A dry run is `plan.preview()`, a report of what would be done.
 4. Whatever takes long tells a Progress how far it is, and waits by `Progress.wait`. Steps that must not be torn apart
    stand in `with progress.defer_signals()`. Every call of a Progress may raise Stopped.
-5. Errors are those of errors.py: InvalidRequest, NotFound, Ambiguous, Conflict, Unsupported, beside QueueError and
-   SettingsError. A command of ours stands in any text as `glassq ...`, in backquotes; the face adapts it.
+5. Errors are those of errors.py: InvalidRequest, NotFound, Ambiguous, Conflict, Unsupported, beside QueueError,
+   LedgerError and SettingsError. A command of ours stands in any text as `glassq ...`, in backquotes; the face
+   adapts it.
 6. Before it acts, an operation asks the engine's capabilities (see `find.require_lists`).
 
 `queue` is an Inspector, from `with operations.queue() as queue`. References of jobs are opaque strings.
@@ -93,7 +94,7 @@ class Operations:
         return closing(self._produce(self.settings))
 
     def ledger(self) -> LedgerReader:
-        """`with operations.ledger() as ledger:`. Raises SettingsError where it is there and cannot be read."""
+        """`with operations.ledger() as ledger:`. Raises LedgerError and SettingsError where it cannot be read."""
         return self._open_ledger(self.settings.ledger)
 
     @contextmanager

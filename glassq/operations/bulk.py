@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from glassq.errors import Ambiguous, GlassqError, JobNotFound, JobTooBig, NotFound, QueueRefused, Stopped
-from glassq.operations.find import Finder, as_far_as_found, buried_matching, is_ours, look
+from glassq.operations.find import Finder, Search, buried_matching, is_ours, look
 from glassq.operations.result import Did, Report, Result, not_done
 from glassq.operations.words import span
 
@@ -103,11 +103,13 @@ def plan_named(
 
 def plan_buried(operations: Operations, queue: Inspector, selection: Selection, progress: Progress, did: Did) -> Plan:
     """The plan for all buried jobs that fit. Raises InvalidRequest, Unsupported and QueueError."""
-    fitting = buried_matching(operations, queue, selection.filter, progress)
-    # Only this much of each job is kept: there may be very many.
-    jobs, short = as_far_as_found((chosen(found.ref, found) for found in fitting), selection.limit)
-    results = (not_done("--all", short),) if short else ()
-    return Plan(did, tuple(jobs), results)
+    return plan_found(Search(buried_matching(operations, queue, selection.filter, progress), selection.limit), did)
+
+
+def plan_found(search: Search, did: Did) -> Plan:
+    """The plan for what a search finds; where that may not be all, a result says so."""
+    taken = tuple(chosen(found.ref, found) for found in search)
+    return Plan(did, taken, (not_done("--all", search.short),) if search.short else ())
 
 
 def not_ours(operations: Operations, found: Found) -> str:
@@ -154,13 +156,19 @@ def run(
     total = len(plan.chosen)
     try:
         step_by_step(report, jobs, act, progress, f"{plan.did} so far", total, start=len(plan.results))
-    except Stopped as error:
-        report.error = error
-        report.results.append(not_done("the rest", f"interrupted: {report.count(plan.did)} of {total} are {plan.did}"))
     except GlassqError as error:
-        report.error = error
-        doubt = "" if isinstance(error, QueueRefused) or not in_doubt else f"; {in_doubt}"
-        report.words.append(f"until then {report.count(plan.did)} of {total} were {plan.did}{doubt}")
+        end_early(report, plan, error, in_doubt)
+
+
+def end_early(report: Report, plan: Plan, error: GlassqError, in_doubt: str = "") -> None:
+    """Notes in the report what ended the plan before its end, and how far it came."""
+    report.error = error
+    done = f"{report.count(plan.did)} of {len(plan.chosen)}"
+    if isinstance(error, Stopped):
+        report.results.append(not_done("the rest", f"interrupted: {done} are {plan.did}"))
+        return
+    doubt = "" if isinstance(error, QueueRefused) or not in_doubt else f"; {in_doubt}"
+    report.words.append(f"until then {done} were {plan.did}{doubt}")
 
 
 def step_by_step(

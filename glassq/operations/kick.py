@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glassq.errors import Conflict, GlassqError, InvalidRequest, Stopped
-from glassq.operations.bulk import Plan, not_ours, one, plan_buried, plan_named, run, state_words
+from glassq.operations.bulk import Plan, end_early, not_ours, one, plan_buried, plan_named, run, state_words
 from glassq.operations.outcomes import Outcomes, OutcomeTracker
 from glassq.operations.pace import AT_ONCE
 from glassq.operations.result import Did, Report, not_done
@@ -81,9 +81,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
             if not decides and tracker:
                 _follow(report, tracker, kicked, pace, progress)
     except GlassqError as error:
-        report.error = error
-        done, total = report.count(Did.KICKED), len(plan.chosen)
-        report.results.append(not_done("the rest", f"interrupted: {done} of {total} are kicked"))
+        end_early(report, plan, error)
     return report
 
 
