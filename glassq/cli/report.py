@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # So many reasons to leave something out are told, the commonest first.
 MAX_REASONS = 5
 # So many results have a line each; of more, those alone that were not done.
-MAX_LINES = 20
+MAX_LINES = 10
 
 
 def tell(app: App, report: Report, *, as_json: bool, every: bool | None = None, empty: str = "", **more: Any) -> int:
@@ -46,7 +46,7 @@ def _print(app: App, report: Report, every: bool, empty: str) -> None:
         left_out = Counter(result.why for result in report.results if result.did is Did.LEFT_OUT)
         for why, count in left_out.most_common(MAX_REASONS):
             click.echo(line(app.adapt(f"{count} left out: {why}")))
-    if len(report.results) > 1:
+    if sum(report.sums().values()) > 1:
         click.echo(report.sum_words())
     for words in report.words if report.error is None else ():
         click.echo(line(app.adapt(words)))

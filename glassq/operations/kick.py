@@ -8,7 +8,7 @@ from glassq.errors import Conflict, GlassqError, InvalidRequest, Stopped
 from glassq.operations.bulk import Plan, end_early, not_ours, one, plan_buried, plan_named, run, state_words
 from glassq.operations.outcomes import Outcomes, OutcomeTracker
 from glassq.operations.pace import AT_ONCE
-from glassq.operations.result import Did, Report, not_done
+from glassq.operations.result import Did, Report, remark
 from glassq.operations.words import span
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _went_well(
     if told.unknown:
         words += f", {told.unknown} came to no outcome within {pace.patience:g} s (is glassq-worker running?)"
     todo = "mend the cause, and go on with the same command"
-    report.results.append(not_done("--canary", f"{words}{told.failures()}; {left} were left buried: {todo}"))
+    report.results.append(remark("--canary", f"{words}{told.failures()}; {left} were left buried: {todo}"))
     return False
 
 
@@ -116,7 +116,7 @@ def _follow(report: Report, tracker: OutcomeTracker, kicked: Sequence[str], pace
         left = "when you stopped following: they are worked all the same"
     report.outcomes.update(told.counts())
     if told.failed:
-        report.results.append(not_done("--follow", f"{len(told.failed)} failed again{told.failures()}"))
+        report.results.append(remark("--follow", f"{len(told.failed)} failed again{told.failures()}"))
     more = f", {left}" if told.unknown else f" after {span(told.seconds)}"
     if kicked:
         report.words.append(f"outcomes: {told.words()}{more}")
