@@ -18,13 +18,14 @@ from glassq import log
 from glassq.queues import open_queue
 from glassq.settings import QueueSettings, QueueUrl
 from tests.ports import free_port, give_back
+from tests.queues.conformance.summary import pytest_terminal_summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from glassq.queues import Queue
 
-__all__ = ["free_port"]
+__all__ = ["free_port", "pytest_terminal_summary"]
 
 ROOT = Path(__file__).parent.parent
 BIN = ROOT / "bin"
@@ -140,11 +141,14 @@ class Process:
 class Beanstalkd:
     """A beanstalkd of one's own, with its binlog in `directory`."""
 
-    def __init__(self, directory: Path, *, unix: bool = False, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, unix: bool = False, options: tuple[str, ...] = (), program: str = "beanstalkd"
+    ) -> None:
         self.dir = directory / "binlog"
         self.dir.mkdir()
         self._log = directory / "beanstalkd.log"
         self._options = options
+        self._program = program
         self.socket = directory / "bs.sock"
         self.port = 0 if unix else free_port()
         self.url = QueueUrl(f"beanstalk://{self.socket}" if unix else f"beanstalk://127.0.0.1:{self.port}")
@@ -154,7 +158,7 @@ class Beanstalkd:
     def start(self, *, durable: bool = True) -> None:
         where = ["-l", "127.0.0.1", "-p", str(self.port)] if self.port else ["-l", f"unix:{self.socket}"]
         binlog = ["-b", str(self.dir), "-f0", "-s", "1000000"] if durable else []
-        program = shutil.which("beanstalkd")
+        program = shutil.which(self._program)
         if program is None:
             if os.environ.get("CI"):
                 pytest.fail("beanstalkd is missing")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from glassq.delivery import Delivery
     from glassq.push.names import Names
-    from glassq.queues import Queue
+    from glassq.queues import Inspector, Queue
 
 
 @click.group(invoke_without_command=True)
@@ -86,9 +86,9 @@ def purge(app: App, name: str, dry_run: bool, yes: bool, as_json: bool) -> int:
     What lies buried is deleted too; what runs goes on. The names of its tasks stay taken for 9 days, as on App Engine.
     """
     plan = plan_or_warn(app)
-    with closing(open_names(push_of(app))) as names, app.queue() as queue:
+    with closing(open_names(push_of(app))) as names, app.queue() as queue, app.operations.queue() as inspector:
         _chosen(plan, queue, [name])
-        before = queue.stats_tube(tube_of(queue.tube, name))
+        (before,) = inspector.counts([tube_of(queue.tube, name)])
         done = Purged.of(before)
         if before.reserved and not before.paused_for:
             pause = app.command(f"queues pause {shlex.quote(name)}")
@@ -104,11 +104,13 @@ def purge(app: App, name: str, dry_run: bool, yes: bool, as_json: bool) -> int:
         try:
             with corrector(app) as ledger:
                 why = f"by {app.operator()}, who purged queue {name}"
-                _purge(queue, name, names, total, done, lambda delivery: ledger.deleted(delivery, why))
+                tube = before.name
+                _purge(inspector, tube, names, total, done, lambda delivery: ledger.deleted(delivery, why))
         except QueueError:
             click.echo(f"glassq: until then {_tasks(done.deleted)} of queue {line(name)} were deleted", err=True)
             raise
-        done.running = queue.stats_tube(before.name).reserved
+        (after,) = inspector.counts([before.name])
+        done.running = after.reserved
     _say(name, done, as_json)
     return int(done.untold > 0)
 
@@ -125,15 +127,15 @@ def _chosen(plan: Plan, queue: Queue, names: Sequence[str]) -> list[str]:
 
 
 def _purge(
-    queue: Queue,
-    name: str,
+    inspector: Inspector,
+    tube: str,
     names: Names,
     most: int,
     done: Purged,
     deleted: Callable[[Delivery], None] = lambda _: None,
 ) -> None:
     # it ends before the names' database is closed, which it writes to in the end
-    with closing(purging.purge(queue, tube_of(queue.tube, name), names, done, deleted)) as steps:
+    with closing(purging.purge(inspector, tube, names, done, deleted)) as steps:
         for _ in each_of(steps, "deleting", most):
             pass
 

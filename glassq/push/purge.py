@@ -1,6 +1,6 @@
 """Purges a push queue: deletes all its waiting and buried tasks for good.
 
-It looks at nothing but the first job of each kind, again and again: so it needs no search, and goes on while beanstalkd
+It looks at nothing but the first job of each kind, again and again. So it needs no search, and goes on while the queue
 takes no jobs.
 """
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from glassq.delivery import Delivery
     from glassq.push.names import Names
-    from glassq.queues import Job, Queue
-    from glassq.queues.beanstalk.protocol import TubeStats, Waiting
+    from glassq.queues import Inspector
+    from glassq.queues.base import Job, TubeCounts, WaitingState
 
 # What is taken, in an order in which little escapes it: what was delayed may be ready meanwhile, and what was worked
 # may lie buried.
-PURGED: tuple[Waiting, ...] = ("delayed", "ready", "buried")
+PURGED: tuple[WaitingState, ...] = ("delayed", "ready", "buried")
 # Names per transaction, each of which waits for the disk. If the process dies before one, its names stay taken, like
 # those of living tasks.
 _BATCH = 100
@@ -47,7 +47,7 @@ class Purged:
     running: int = 0
 
     @classmethod
-    def of(cls, tube: TubeStats) -> Self:
+    def of(cls, tube: TubeCounts) -> Self:
         """The counts before a purge of this tube."""
         return cls({state: getattr(tube, state) for state in ("ready", "delayed", "buried")}, running=tube.reserved)
 
@@ -84,7 +84,7 @@ class TombstoneBatch:
 
 
 def purge(
-    queue: Queue, tube: str, names: Names, done: Purged, deleted: Callable[[Delivery], None] = lambda _: None
+    inspector: Inspector, tube: str, names: Names, done: Purged, deleted: Callable[[Delivery], None] = lambda _: None
 ) -> Generator[None, None, None]:
     """Deletes the jobs in the tube of a push queue, counts them in `done`, and yields before each one.
 
@@ -93,11 +93,11 @@ def purge(
     """
     finished = TombstoneBatch(names)
     with finished:
-        for job in _heads(queue, tube, sum(done.waiting.values())):
+        for job in _first_jobs(inspector, tube, sum(done.waiting.values())):
             yield
-            delivery = _readable(job)
+            delivery = readable(job)
             try:
-                queue.delete(job.id)
+                inspector.delete(job)
             except JobNotFound:
                 done.taken += 1
                 continue
@@ -111,15 +111,16 @@ def purge(
     done.untold = finished.unrecorded
 
 
-def _heads(queue: Queue, tube: str, most: int) -> Iterator[Job]:
+def _first_jobs(inspector: Inspector, tube: str, most: int) -> Iterator[Job]:
     """The first job again and again, whoever removes it; `most` in all."""
     for state in PURGED:
-        while most and (job := queue.head(state, tube)) is not None:
+        while most and (job := inspector.first(state, tube)) is not None:
             most -= 1
             yield job
 
 
-def _readable(job: Job) -> Delivery | None:
+def readable(job: Job) -> Delivery | None:
+    """The delivery that the job holds; None where it is damaged."""
     try:
         return decode(job.body)
     except DamagedDelivery:

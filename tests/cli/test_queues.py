@@ -15,6 +15,7 @@ from glassq.cli.status import DRAINING
 from glassq.delivery import Delivery, decode, encode
 from glassq.push.names import open_names
 from glassq.push.request import tube_of
+from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.settings import load
 from tests.cli.conftest import a_delivery
 from tests.conftest import wait_for
@@ -401,27 +402,26 @@ def test_a_purge_ends_though_others_go_on_putting_and_working(push: Push, beanst
     first = push.add("mail", 20)
     others = beanstalkd.queue()
 
-    class Busy:
-        tube = push.queue.tube
+    class Busy(BeanstalkInspector):
         looks = 0
 
-        def head(self, state: Any, tube: str) -> Any:
-            found = push.queue.head(state, tube)
+        def first(self, state: Any, tube: str) -> Any:
+            found = super().first(state, tube)
             if found is not None:
                 self.looks += 1
                 others.put(b"new", tube=tube)
                 if self.looks % 2:
-                    others.delete(found.id)
+                    others.delete(int(found.ref))
             return found
-
-        def delete(self, job: int) -> None:
-            push.queue.delete(job)
 
     done = Purged({"ready": 20, "delayed": 0, "buried": 0})
     settings = load(str(push.cli.file), {}).push
     assert settings is not None
     names = open_names(settings)
-    _purge(Busy(), "mail", names, 20, done)  # type: ignore[arg-type]
+    tube = f"{push.queue.tube}.push.mail"
+    busy = Busy(beanstalkd.queue(), beanstalkd.url)
+    _purge(busy, tube, names, 20, done)
+    busy.close()
     names.close()
     others.close()
     assert (done.deleted, done.taken) == (10, 10)
