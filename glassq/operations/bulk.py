@@ -73,7 +73,7 @@ def named(finder: Finder, ids: Iterable[str]) -> tuple[list[tuple[str, Found]], 
         try:
             each = finder.find(text)
         except Ambiguous as error:
-            missing.append(not_done(text, "; ".join([str(error), *error.candidates])))
+            missing.append(not_done(text, f"{error}: {', '.join(error.candidates)}"))
         except NotFound as error:
             missing.append(not_done(text, str(error)))
         else:
