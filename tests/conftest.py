@@ -18,14 +18,14 @@ from glassq import log
 from glassq.queues import open_queue
 from glassq.settings import QueueSettings, QueueUrl
 from tests.ports import free_port, give_back
-from tests.queues.conformance.summary import pytest_terminal_summary
+from tests.queues.conformance.summary import write_conformance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from glassq.queues import Queue
 
-__all__ = ["free_port", "pytest_terminal_summary"]
+__all__ = ["free_port"]
 
 ROOT = Path(__file__).parent.parent
 BIN = ROOT / "bin"
@@ -60,7 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """How many tests `make test` had to run twice: what fails in its first run is its second one."""
+    """The engines' conformance, and how many tests `make test` had to run twice: what fails in its first run."""
+    write_conformance(terminalreporter)
     stats = terminalreporter.stats
     second = config.getoption("lf")
     if not second and (not config.getoption("durations") or stats.get("failed") or stats.get("error")):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glassq.cli.checks import Check
-from glassq.cli.missing import find_missing
 from glassq.database.plain import file_of
 from glassq.errors import LedgerError, SettingsError
+from glassq.operations.missing import find_missing
+from glassq.operations.progress import Silent
 from glassq.push.request import SOURCE
 from glassq.queues.beanstalk.binlog import missing_files
 
@@ -33,7 +34,8 @@ def binlog_files(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]
 
 def lost(app: App, queue: Queue, server: ServerStats) -> Iterator[Check]:
     try:
-        found = find_missing(app, queue, PATIENT)
+        with app.operations.queue() as inspector:
+            found = find_missing(app.operations, inspector, PATIENT, Silent())
     except (LedgerError, SettingsError):
         # what is wrong with the ledger is told already
         return

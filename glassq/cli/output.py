@@ -22,14 +22,11 @@ from rich.table import Table
 from glassq.errors import InvalidRequest
 from glassq.log import escape
 from glassq.operations.words import moment, span
-from glassq.queues.beanstalk.protocol import JobStats, ScanShort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.progress import Progress
-
-    from glassq.queues.beanstalk.protocol import ScanProgress
 
 T = TypeVar("T")
 
@@ -119,42 +116,6 @@ def without_password(url: str) -> str:
     return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
-def short_words(short: ScanShort) -> str:
-    """What an operator should know of a scan that could not find all."""
-    return (
-        f"{short.promised - short.found} of {short.promised} jobs were not found: while beanstalkd takes no jobs, "
-        f"their ids can only be searched for ({short.looked} were looked at); try again when that is mended"
-    )
-
-
-def warn_short(short: ScanShort) -> None:
-    """Says so on standard error."""
-    click.echo(f"glassq: {short_words(short)}", err=True)
-
-
-def jobs_of(
-    scan: Iterator[JobStats | ScanProgress | ScanShort], on_short: Callable[[ScanShort], None] = warn_short
-) -> Iterator[JobStats]:
-    """The jobs of a scan; on a terminal, standard error shows how far it is once that takes a while.
-
-    `on_short` is told where it could not find all.
-    """
-    started, bar = time.monotonic(), None
-    try:
-        for found in scan:
-            if isinstance(found, JobStats):
-                yield found
-            elif isinstance(found, ScanShort):
-                on_short(found)
-            elif bar is not None:
-                bar.update(bar.task_ids[0], completed=found[0])
-            elif time.monotonic() - started > PATIENCE and sys.stderr.isatty():
-                bar = _bar(found)
-    finally:
-        if bar is not None:
-            bar.stop()
-
-
 def each_of(things: Iterable[T], words: str, total: int) -> Iterator[T]:
     """The things as they come, `total` in all; after a while a bar on a terminal shows how far."""
     started, bar = time.monotonic(), None
@@ -185,7 +146,7 @@ def confirm(question: str, *, needed: bool) -> None:
         raise click.ClickException("nothing was done")
 
 
-def _bar(at: ScanProgress, words: str = "looking at jobs") -> Progress:
+def _bar(at: tuple[int, int], words: str) -> Progress:
     from rich.progress import Progress
 
     bar = Progress(console=Console(stderr=True), transient=True)

@@ -17,12 +17,12 @@ from glassq.cli.corrector import corrector
 from glassq.cli.output import confirm, each_of, line, print_json
 from glassq.cli.pause import pause_tubes, resume_tubes, tell_paused, tell_resumed
 from glassq.cli.queues_list import Plan, plan_or_warn, push_of, show
-from glassq.cli.where import MAX_SECONDS
 from glassq.errors import QueueError
 from glassq.push import purge as purging
 from glassq.push.names import open_names
 from glassq.push.purge import Purged
 from glassq.push.request import tube_of
+from glassq.queues.beanstalk.protocol import MAX_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,12 +10,14 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.find import is_ours, unworked
-from glassq.cli.missing import Missing, find_missing, may_be_missing
 from glassq.cli.not_in_effect import not_in_effect
 from glassq.cli.output import console, facts, line, print_json, print_table, table, until
-from glassq.cli.spool import open_spool
 from glassq.errors import GlassqError, LedgerError, QueueUnavailable, SettingsError
+from glassq.operations.missing import Missing, find_missing, may_be_missing
+from glassq.operations.progress import Silent
+from glassq.operations.spool import open_spool
 from glassq.operations.words import span
+from glassq.queues.base import TubeCounts
 from glassq.queues.beanstalk.binlog import missing_files
 from glassq.queues.beanstalk.protocol import DRAINING
 
@@ -64,7 +66,7 @@ def status(app: App, as_json: bool) -> None:
         with app.queue() as queue:
             seen = _look(queue, app.settings.queue.url)
             files = missing_files(queue, app.settings.queue.url)
-            missing = _missing(app, queue, seen)
+            missing = _missing(app, seen)
     except QueueUnavailable:
         # what intake has kept meanwhile is the first thing to know
         if spooled and spooled.count:
@@ -111,7 +113,7 @@ def _foreign(tubes: list[TubeStats]) -> str:
 def look_at_spool(app: App) -> tuple[Spooled | None, str]:
     """What lies in the spool, and that in words."""
     try:
-        opened = open_spool(app)
+        opened = open_spool(app.operations)
         found = opened.look() if opened else None
     except GlassqError as error:
         return None, str(error)
@@ -131,11 +133,13 @@ def _ledger(app: App) -> tuple[dict[str, int] | None, str]:
         return None, str(error)
 
 
-def _missing(app: App, queue: Queue, seen: _Queue) -> Missing | None:
+def _missing(app: App, seen: _Queue) -> Missing | None:
     """What the queue has lost, looked for only where the counts leave room for it; None where nobody can say."""
     try:
-        if may_be_missing(app, seen.tubes):
-            return find_missing(app, queue, GLANCE)
+        counts = [TubeCounts(t.name, t.ready, t.reserved, t.delayed, t.buried) for t in seen.tubes]
+        if may_be_missing(app.operations, counts):
+            with app.operations.queue() as inspector:
+                return find_missing(app.operations, inspector, GLANCE, Silent())
     except (LedgerError, SettingsError):
         # why the ledger cannot be read is told with its counts
         return None

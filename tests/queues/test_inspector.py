@@ -15,8 +15,7 @@ from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
-from glassq.settings import Queue as QueueSettings
-from glassq.settings import QueueUrl, Settings
+from glassq.settings import QueueSettings, QueueUrl, Settings
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:

@@ -138,17 +138,17 @@ def test_one_that_broke_while_it_lay_idle_is_mended_before_it_is_lent(
 
 
 def test_one_that_was_used_a_moment_ago_is_not_asked_first(pool: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
-    monkeypatch.setattr(pool_module, "_try_out", lambda _, again: asked.append(again))
+    asked: list[BeanstalkConnection] = []
+    monkeypatch.setattr(pool_module, "_try_out", asked.append)
     monkeypatch.setattr(pool_module, "IDLE", 1000.0)
     for _ in range(3):
         with pool.lend(soon()):
             pass
-    assert asked == [False]
+    assert asked == []
     monkeypatch.setattr(pool_module, "IDLE", 0.0)
     with pool.lend(soon()):
         pass
-    assert asked == [False, True]
+    assert asked == pool.made
 
 
 def test_nothing_goes_on_past_the_deadline_and_the_next_one_has_its_own(beanstalkd: Beanstalkd) -> None:

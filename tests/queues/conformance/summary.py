@@ -15,8 +15,9 @@ HERE = "tests/queues/conformance"
 SAYS = "conformance"
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    # tests/conftest.py has this hook, and the engines use what else is in there
+def write_conformance(terminalreporter: pytest.TerminalReporter) -> None:
+    """Writes them where the suite was run, or asked for."""
+    # tests/conftest.py calls this, and the engines use what else is in there
     from tests.queues.conformance.engines import ENGINES, not_tried
 
     # All is in the reports, which xdist brings to the process that prints.

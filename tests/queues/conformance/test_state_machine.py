@@ -412,7 +412,7 @@ def test_whatever_is_done_no_delivery_is_lost_or_doubled(engine: Engine) -> None
     run_state_machine_as_test(
         lambda: RolesMachine(engine),
         settings=settings(
-            max_examples=60,
+            max_examples=45,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
