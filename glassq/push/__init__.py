@@ -16,6 +16,8 @@ request or calls the function.
 - App Engine's retry rule is exact, without jitter; only the delay is rounded up to whole seconds.
 - `of_tasks` (dispatch.py) wraps whatever handler works a task with what holds for every task: its queue's retry rule,
   its name and its deadline.
+- A program that goes on while queue.yaml is edited sees the new queues (known.py); the pool reads it at its start and
+  at a reload.
 - The queue's client blocks. For asyncio, `add_async` runs it in a few threads of the program (pending.py).
 - `glassq queues purge` and `taskqueue.Queue.purge` are the same code (purge.py).
 
