@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # So many reasons to leave something out are told, the commonest first.
 MAX_REASONS = 5
 # So many results have a line each; of more, those alone that were not done.
-MAX_LINES = 20
+MAX_LINES = 10
 
 
 def tell(
@@ -55,7 +55,7 @@ def _print(app: App, report: Report, every: bool, summary: Sequence[str]) -> Non
             click.echo(line(app.adapt(f"{count} left out: {why}")))
     for words in summary:
         click.echo(line(app.adapt(words)))
-    if not summary and len(report.results) > 1:
+    if not summary and sum(report.sums().values()) > 1:
         click.echo(report.sum_words())
     for words in report.words if report.error is None else ():
         click.echo(line(app.adapt(words)))

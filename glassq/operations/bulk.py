@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from glassq.errors import Ambiguous, GlassqError, JobNotFound, JobTooBig, NotFound, QueueRefused, Stopped
 from glassq.operations.find import Finder, Search, buried_matching, is_ours, look
-from glassq.operations.result import Did, Report, Result, not_done
+from glassq.operations.result import Did, Report, Result, not_done, remark
 from glassq.operations.words import span
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def named(finder: Finder, ids: Iterable[str]) -> tuple[list[tuple[str, Found]], 
         try:
             each = finder.find(text)
         except Ambiguous as error:
-            missing.append(not_done(text, "; ".join([str(error), *error.candidates])))
+            missing.append(not_done(text, f"{error}: {', '.join(error.candidates)}"))
         except NotFound as error:
             missing.append(not_done(text, str(error)))
         else:
@@ -109,7 +109,7 @@ def plan_buried(operations: Operations, queue: Inspector, selection: Selection, 
 def plan_found(search: Search, did: Did) -> Plan:
     """The plan for what a search finds; where that may not be all, a result says so."""
     taken = tuple(chosen(found.ref, found) for found in search)
-    return Plan(did, taken, (not_done("--all", search.short),) if search.short else ())
+    return Plan(did, taken, (remark("--all", search.short),) if search.short else ())
 
 
 def not_ours(operations: Operations, found: Found) -> str:
@@ -165,7 +165,7 @@ def end_early(report: Report, plan: Plan, error: GlassqError, in_doubt: str = ""
     report.error = error
     done = f"{report.count(plan.did)} of {len(plan.chosen)}"
     if isinstance(error, Stopped):
-        report.results.append(not_done("the rest", f"interrupted: {done} are {plan.did}"))
+        report.results.append(remark("the rest", f"interrupted: {done} are {plan.did}"))
         return
     doubt = "" if isinstance(error, QueueRefused) or not in_doubt else f"; {in_doubt}"
     report.words.append(f"until then {done} were {plan.did}{doubt}")
