@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -63,6 +63,14 @@ class App:
             click.echo(f"glassq: settings: {self.file}", err=True)
         return configuration.load(self.file, self.environ, self.uses)
 
+    @property
+    def settings_file(self) -> Path | None:
+        """Where the settings are, right or wrong; None where there is no such place."""
+        try:
+            return configuration.file_of(self.file, self.environ)
+        except SettingsError:
+            return None
+
     def command(self, words: str) -> str:
         """`glassq WORDS` as it is typed for these settings, for hints that name a command."""
         config = f" --config {shlex.quote(self.config)}" if self.config else ""
@@ -71,6 +79,10 @@ class App:
     def adapt(self, text: str) -> str:
         """The text with each command of ours in it as it is typed for these settings."""
         return adapt(text, self.command)
+
+    def adapt_hints(self, document: dict[str, Any]) -> dict[str, Any]:
+        """The JSON document with its hints adapted."""
+        return {**document, "hints": [self.adapt(hint) for hint in document["hints"]]}
 
     @cached_property
     def operations(self) -> Operations:

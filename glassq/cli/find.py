@@ -108,9 +108,9 @@ def unworked(app: App, tube: str) -> str:
     if app.settings.push is None:
         return f"no pool with these settings works tube {tube}: there is no section [push]"
     # queue.yaml takes a while to load
-    from glassq.cli.queues_list import plan_of
+    from glassq.operations.push_queues import planned
 
-    plan, name = plan_of(app), tube.removeprefix(tube_of(main, ""))
+    plan, name = planned(app.operations), tube.removeprefix(tube_of(main, ""))
     if name in plan.queues or not plan.known:
         return ""
     return f"no pool with these settings works tube {tube}: queue.yaml has no queue {name}"

@@ -7,7 +7,6 @@ characters written out, so that none can move a cursor, change a title or hide a
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from datetime import datetime
@@ -21,7 +20,7 @@ from rich.table import Table
 
 from glassq.errors import InvalidRequest
 from glassq.log import escape
-from glassq.operations.words import moment, span
+from glassq.operations.words import moment
 from glassq.queues.beanstalk.protocol import JobStats, ScanShort
 
 if TYPE_CHECKING:
@@ -35,18 +34,12 @@ T = TypeVar("T")
 
 # A scan that takes longer shows how far it is, in seconds.
 PATIENCE = 2.0
-# Who pauses for longer, in seconds, means for good.
-YEAR = 365 * 86_400
 # Narrower than this, words are no longer read as sentences.
 MIN_WORDS = 30
 # rich lays out some two thousand rows a second: tables with more rows than this are printed plainly.
 MANY_ROWS = 500
 # A pipe has no width; lines are not broken for it.
 UNBROKEN = 10_000
-
-# up to the last @ before the path: a password may hold one
-_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
-_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
 def console() -> Console:
@@ -98,6 +91,12 @@ def facts(rows: Iterable[tuple[str, object]]) -> Table:
     return made
 
 
+def print_hints(out: Console, hints: Iterable[str]) -> None:
+    """What an operator should know or do, a line each."""
+    for hint in hints:
+        out.print(f"! {line(hint)}", style="yellow")
+
+
 def print_json(document: object) -> None:
     """The one JSON document of a command. Times become RFC 3339."""
     # ASCII only: no control character and no lone surrogate can reach a terminal
@@ -112,11 +111,6 @@ def print_json_line(document: object) -> None:
 def line(text: str) -> str:
     """The text on one line, harmless to a terminal."""
     return escape(text.replace("\n", "\\n").replace("\t", " "))
-
-
-def without_password(url: str) -> str:
-    """The URL with any password in it masked."""
-    return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
 def short_words(short: ScanShort) -> str:
@@ -168,11 +162,6 @@ def each_of(things: Iterable[T], words: str, total: int) -> Iterator[T]:
     finally:
         if bar is not None:
             bar.stop()
-
-
-def until(seconds: int) -> str:
-    """How long a pause is to last, in words."""
-    return "until it is resumed" if seconds > YEAR else f"for {span(seconds)} more"
 
 
 def confirm(question: str, *, needed: bool) -> None:

@@ -137,8 +137,9 @@ class Client:
         self._known(queue_name)
         with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue:
             tube = tube_of(self._base, queue_name)
-            done = Purged.of(queue.stats_tube(tube))
-            for _ in purge(queue, tube, self._names, done):
+            counts = queue.stats_tube(tube)
+            done = Purged({"ready": counts.ready, "delayed": counts.delayed, "buried": counts.buried})
+            for _ in purge(lambda state: queue.head(state, tube), lambda job: queue.delete(job.id), self._names, done):
                 pass
         return done.deleted
 

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq import taskqueue
-from glassq.cli.queues import Purged, _purge
-from glassq.cli.status import DRAINING
 from glassq.delivery import Delivery, decode, encode
-from glassq.push.names import open_names
+from glassq.operations import Operations, purge
+from glassq.operations.progress import Silent
+from glassq.operations.push_queues import planned
 from glassq.push.request import tube_of
 from glassq.settings import load
 from tests.cli.conftest import a_delivery
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from glassq.push.client import Client
     from glassq.queues import Queue
+    from glassq.queues.base import Job, TubeCounts, WaitingState
     from tests.cli.conftest import Cli, Said
     from tests.conftest import Beanstalkd
 
@@ -227,7 +228,9 @@ def test_a_queue_that_has_all_children_while_others_wait_is_told(push: Push, bea
 def test_a_beanstalkd_that_drains_is_told(push: Push, beanstalkd: Beanstalkd) -> None:
     beanstalkd.send(signal.SIGUSR1)
     wait_for(lambda: push.queue.stats().draining, "beanstalkd to drain")
-    assert push.cli("queues", "--json").json["hints"] == [DRAINING]
+    assert push.cli("queues", "--json").json["hints"] == [
+        "beanstalkd is draining: it takes no jobs until it is restarted"
+    ]
 
 
 @pytest.mark.parametrize("command", [["queues"], ["queues", "pause", "mail"], ["queues", "purge", "mail"]])
@@ -401,28 +404,29 @@ def test_a_purge_ends_though_others_go_on_putting_and_working(push: Push, beanst
     first = push.add("mail", 20)
     others = beanstalkd.queue()
 
-    class Busy:
-        tube = push.queue.tube
-        looks = 0
+    operations = Operations(load(str(push.cli.file), {}), actor="ada")
+    with operations.queue() as queue:
+        plan = purge.plan(operations, queue, planned(operations), "mail")
 
-        def head(self, state: Any, tube: str) -> Any:
-            found = push.queue.head(state, tube)
-            if found is not None:
-                self.looks += 1
-                others.put(b"new", tube=tube)
-                if self.looks % 2:
-                    others.delete(found.id)
-            return found
+        class Busy:
+            looks = 0
 
-        def delete(self, job: int) -> None:
-            push.queue.delete(job)
+            def first(self, state: WaitingState, tube: str) -> Job | None:
+                found = queue.first(state, tube)
+                if found is not None:
+                    self.looks += 1
+                    others.put(b"new", tube=tube)
+                    if self.looks % 2:
+                        others.delete(int(found.ref))
+                return found
 
-    done = Purged({"ready": 20, "delayed": 0, "buried": 0})
-    settings = load(str(push.cli.file), {}).push
-    assert settings is not None
-    names = open_names(settings)
-    _purge(Busy(), "mail", names, 20, done)  # type: ignore[arg-type]
-    names.close()
+            def delete(self, job: Job) -> None:
+                queue.delete(job)
+
+            def counts(self, tubes: Sequence[str]) -> list[TubeCounts]:
+                return queue.counts(tubes)
+
+        done = purge.carry_out(operations, Busy(), plan, Silent()).purged  # type: ignore[arg-type]
     others.close()
     assert (done.deleted, done.taken) == (10, 10)
     assert not push.jobs("mail") & set(first)
