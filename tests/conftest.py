@@ -18,6 +18,7 @@ from glassq import log
 from glassq.queues import open_queue
 from glassq.settings import QueueSettings, QueueUrl
 from tests.ports import free_port, give_back
+from tests.queues.conformance.summary import write_conformance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """How many tests `make test` had to run twice: what fails in its first run is its second one."""
+    """The engines' conformance, and how many tests `make test` had to run twice: what fails in its first run."""
+    write_conformance(terminalreporter)
     stats = terminalreporter.stats
     second = config.getoption("lf")
     if not second and (not config.getoption("durations") or stats.get("failed") or stats.get("error")):
@@ -140,11 +142,14 @@ class Process:
 class Beanstalkd:
     """A beanstalkd of one's own, with its binlog in `directory`."""
 
-    def __init__(self, directory: Path, *, unix: bool = False, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, unix: bool = False, options: tuple[str, ...] = (), program: str = "beanstalkd"
+    ) -> None:
         self.dir = directory / "binlog"
         self.dir.mkdir()
         self._log = directory / "beanstalkd.log"
         self._options = options
+        self._program = program
         self.socket = directory / "bs.sock"
         self.port = 0 if unix else free_port()
         self.url = QueueUrl(f"beanstalk://{self.socket}" if unix else f"beanstalk://127.0.0.1:{self.port}")
@@ -154,7 +159,7 @@ class Beanstalkd:
     def start(self, *, durable: bool = True) -> None:
         where = ["-l", "127.0.0.1", "-p", str(self.port)] if self.port else ["-l", f"unix:{self.socket}"]
         binlog = ["-b", str(self.dir), "-f0", "-s", "1000000"] if durable else []
-        program = shutil.which("beanstalkd")
+        program = shutil.which(self._program)
         if program is None:
             if os.environ.get("CI"):
                 pytest.fail("beanstalkd is missing")

@@ -13,6 +13,7 @@ import pytest
 
 from glassq.cli.app import App
 from glassq.cli.main import cli
+from glassq.errors import InvalidRequest
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def parse(words: list[str], *, whole: bool) -> None:
 )
 def test_a_command_that_is_not_there_is_found(text: str) -> None:
     ((words, whole),) = commands(text)
-    with pytest.raises(click.ClickException):
+    with pytest.raises((click.ClickException, InvalidRequest)):
         parse(words, whole=whole)
 
 

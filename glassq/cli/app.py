@@ -6,7 +6,6 @@ import os
 import pwd
 import shlex
 import sys
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from glassq.cli.progress import Terminal
-    from glassq.ledger.reader import LedgerReader
-    from glassq.queues import Queue
     from glassq.settings import Settings
 
 
@@ -103,18 +100,6 @@ class App:
             user = f"user {os.getuid()}"
         behind = self.environ.get("SUDO_USER")
         return f"{behind} (as {user})" if behind and behind != user else user
-
-    def queue(self) -> closing[Queue]:
-        """`with app.queue() as queue:`; it connects at its first command."""
-        from glassq.queues import open_queue
-
-        return closing(open_queue(self.settings.queue, lease=self.settings.lease))
-
-    def ledger(self) -> LedgerReader:
-        """`with app.ledger() as ledger:`. Raises LedgerError if it exists but cannot be read, and SettingsError."""
-        from glassq.ledger.reader import LedgerReader
-
-        return LedgerReader(self.settings.ledger)
 
 
 def _here() -> Path:

@@ -25,12 +25,12 @@ def tell_paused(
     span_words = f" for {span(seconds)}" if seconds else ""
     for name, done in paused.items():
         if not done:
-            nothing = f"beanstalkd has nothing to pause: it holds no {held}, and no glassq-worker waits on it"
+            nothing = f"the queue has nothing to pause: it holds no {held}, and no glassq-worker waits on it"
             click.echo(f"glassq: {kind} {line(name)}: {nothing}; {lasting}", err=True)
         elif not as_json:
             click.echo(f"{kind} {line(name)} is paused{span_words}: what runs goes on, the rest waits")
     if any(paused.values()) and not as_json:
-        ends = f"beanstalkd forgets it when it is restarted, and perhaps while a {kind} holds no {held}"
+        ends = f"the queue forgets it when it is restarted, and perhaps while a {kind} holds no {held}"
         click.echo(f"! {ends}; {lasting}")
     return int(not all(paused.values()))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -37,18 +37,19 @@ class Terminal:
         self._adapt = command
         self._stoppable = stoppable
         self._stopped = False
-        self._before: object = None
+        self._before: Any = None
         self._started = time.monotonic()
         self._bar: Bar | None = None
 
     def __enter__(self) -> Self:
-        if self._stoppable:
+        # Where it is ignored, as in a script's background, it stays so.
+        if self._stoppable and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             self._before = signal.signal(signal.SIGINT, self._stop)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._stoppable:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
         if self._bar is not None:
             self._bar.stop()
 

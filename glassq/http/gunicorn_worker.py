@@ -61,7 +61,7 @@ CHUNK = 64 << 10
 # How long we wait for the client to close after we have closed our side, in seconds (RFC 9112, section 9.6).
 LINGER = 2.0
 # A request that waited longer than this for a thread gets 503, in seconds: added to the app's worst case (intake:
-# BUDGET in glassq/intake/enqueue.py) it would exceed the sender's own timeout.
+# BUDGET in glassq/intake/durable_store.py) it would exceed the sender's own timeout.
 MAX_THREAD_WAIT = 2.0
 
 # One in this many of a worker's connections is reserved for lingering ones. Beyond that, the oldest of them ends early.

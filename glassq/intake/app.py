@@ -24,8 +24,8 @@ from glassq.log import fields, logger
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from glassq.intake.durable_store import DurableStore
     from glassq.intake.metrics import IntakeCounters, MetricsListenerFilter, MetricsResource
-    from glassq.intake.safekeeping import Safekeeping
     from glassq.sources import Source
 
 log = logger("glassq.intake")
@@ -36,14 +36,14 @@ _JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*
 
 def create_app(
     sources: Iterable[Source],
-    keeping: Safekeeping,
+    store: DurableStore,
     counters: IntakeCounters,
     metrics: MetricsResource | None = None,
     listener_filter: MetricsListenerFilter | None = None,
     *,
     max_body: int,
 ) -> falcon.App[Any, Any]:
-    """The app for these sources. `keeping` makes their pings durable; `max_body` is in bytes.
+    """The app for these sources. `store` makes their pings durable; `max_body` is in bytes.
 
     With `metrics` it serves /metrics; `listener_filter` limits that to the metrics listener.
     """
@@ -52,12 +52,12 @@ def create_app(
     app.add_error_handler(PingRefused, partial(_on_refused, LogLimiter()))
     app.add_error_handler(QueueError, _on_queue_error)
     app.add_error_handler(Exception, _on_bug)
-    hooks = {f"/hooks/{source.name}": HookResource(source, keeping, counters, max_body) for source in sources}
+    hooks = {f"/hooks/{source.name}": HookResource(source, store, counters, max_body) for source in sources}
     app.add_error_handler(falcon.HTTPError, partial(_on_http_error, MissLog(hooks)))
     for path, hook in hooks.items():
         app.add_route(path, hook)
     app.add_route("/healthz", LivenessResource())
-    app.add_route("/readyz", ReadinessResource(keeping))
+    app.add_route("/readyz", ReadinessResource(store))
     if metrics is not None:
         app.add_route("/metrics", metrics)
     return app
@@ -66,9 +66,9 @@ def create_app(
 class HookResource:
     """POST /hooks/NAME: takes one source's pings."""
 
-    def __init__(self, source: Source, keeping: Safekeeping, counters: IntakeCounters, max_body: int) -> None:
+    def __init__(self, source: Source, store: DurableStore, counters: IntakeCounters, max_body: int) -> None:
         self._source = source
-        self._keeping = keeping
+        self._store = store
         self._counters = counters
         self._max_body = max_body
 
@@ -77,7 +77,7 @@ class HookResource:
         body = self._body(req)
         labels = self._source.check(body)
         delivery = envelope.new(self._source.name, body, labels)
-        kept = self._keeping.keep(delivery.id, envelope.encode(delivery))
+        kept = self._store.store(delivery.id, envelope.encode(delivery))
         self._counters.acknowledged(kept, req.env["glassq.arrived"])
         # a log line takes a fifth of a ping's time, so it is written at debug level only
         if log.isEnabledFor(logging.DEBUG):
@@ -113,12 +113,12 @@ class LivenessResource:
 class ReadinessResource:
     """GET /readyz: would a ping be accepted now?"""
 
-    def __init__(self, keeping: Safekeeping) -> None:
-        self._keeping = keeping
+    def __init__(self, store: DurableStore) -> None:
+        self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answers 200 if a ping would be stored durably, in the queue or in the spool; else 503, and logs why."""
-        found = self._keeping.readiness()
+        found = self._store.readiness()
         if not found.ready:
             raise QueueRefused(found.trouble)
         resp.content_type = falcon.MEDIA_TEXT

@@ -13,7 +13,7 @@ from glassq.http.listen import socket_names
 from glassq.metrics import Counter, Gauge, Histogram, SharedCounters, SharedGauge
 
 if TYPE_CHECKING:
-    from glassq.intake.safekeeping import Safekeeping
+    from glassq.intake.durable_store import DurableStore
     from glassq.intake.spool import Spool
     from glassq.metrics import ProcessCounters
     from glassq.values import Address
@@ -100,9 +100,9 @@ class IntakeCounters:
 class MetricsResource:
     """GET /metrics: the counters of all workers, and the intake's state now."""
 
-    def __init__(self, shared: SharedCounters, keeping: Safekeeping, spool: Spool) -> None:
+    def __init__(self, shared: SharedCounters, store: DurableStore, spool: Spool) -> None:
         self._shared = shared
-        self._keeping = keeping
+        self._store = store
         self._spool = spool
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -114,7 +114,7 @@ class MetricsResource:
 
     def _gauges(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
         # no request to the queue: the watcher asks it each second, and a frozen queue must not delay this answer
-        readiness = self._keeping.readiness(ask=False)
+        readiness = self._store.readiness(ask=False)
         (spooling,) = self._shared.total(SPOOLING)
         numbers: dict[Gauge, float] = {_READY: readiness.ready, _USABLE: not spooling}
         try:

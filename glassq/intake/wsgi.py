@@ -20,7 +20,7 @@ from glassq.http.gunicorn_log import GunicornLog
 from glassq.http.listen import open_listener
 from glassq.in_effect import InEffect
 from glassq.intake.app import create_app
-from glassq.intake.enqueue import Enqueue
+from glassq.intake.durable_store import DurableStore
 from glassq.intake.listen import AbsentListener, addresses, check_move, missing
 from glassq.intake.metrics import (
     ROWS,
@@ -31,10 +31,9 @@ from glassq.intake.metrics import (
     MetricsResource,
     shared_counters,
 )
-from glassq.intake.safekeeping import Safekeeping
 from glassq.intake.spool import Spool
 from glassq.log import fields
-from glassq.queues import open_queue
+from glassq.queues import open_producer
 from glassq.settings import INTAKE, installed_file, load
 from glassq.sources import open_sources
 from glassq.startcheck import Finding, found
@@ -222,15 +221,19 @@ def get_app(
     settings: Settings, sources: list[Source], shared: SharedCounters, counters: IntakeCounters
 ) -> falcon.App[Any, Any]:
     """The app for these settings, in one process; called after the fork."""
-    durable = settings.intake.require_durable
-    enqueue = Enqueue(lambda: open_queue(settings.queue, lease=settings.lease, require_durable=durable))
     spool = open_spool(settings)
-    keeping = Safekeeping(enqueue, spool, require_durable=durable, spooling=counters.spooling)
-    keeping.start()
+    store = DurableStore(
+        open_producer(settings),
+        spool,
+        tube=settings.queue.tube,
+        require_durable=settings.intake.require_durable,
+        spooling=counters.spooling,
+    )
+    store.start()
     address = settings.metrics.intake
-    metrics = MetricsResource(shared, keeping, spool) if address else None
+    metrics = MetricsResource(shared, store, spool) if address else None
     listener_filter = MetricsListenerFilter(address) if address and len(addresses(settings)) > 1 else None
-    return create_app(sources, keeping, counters, metrics, listener_filter, max_body=settings.intake.max_body)
+    return create_app(sources, store, counters, metrics, listener_filter, max_body=settings.intake.max_body)
 
 
 def open_spool(settings: Settings) -> Spool:

@@ -13,8 +13,9 @@ Nothing here parses options, asks, prints, draws or handles signals. An operatio
    A dry run is `plan.preview()`, a report of what would be done.
 4. Whatever takes long tells a Progress how far it is, and waits by `Progress.wait`. Steps that must not be torn apart
    stand in `with progress.defer_signals()`. Every call of a Progress may raise Stopped.
-5. Errors are those of errors.py: InvalidRequest, NotFound, Ambiguous, Conflict, Unsupported, beside QueueError and
-   SettingsError. A command of ours stands in any text as `glassq ...`, in backquotes; the face adapts it.
+5. Errors are those of errors.py: InvalidRequest, NotFound, Ambiguous, Conflict, Unsupported, beside QueueError,
+   LedgerError and SettingsError. A command of ours stands in any text as `glassq ...`, in backquotes; the face
+   adapts it.
 6. Before it acts, an operation asks the engine's capabilities (see `find.require_lists`).
 
 `queue` is an Inspector, from `with operations.queue() as queue`. References of jobs are opaque strings.
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from glassq.ledger.reader import LedgerReader
     from glassq.operations.corrector import Corrector
     from glassq.operations.progress import Progress
-    from glassq.queues.base import Inspector
+    from glassq.queues.base import Inspector, Producer
     from glassq.settings import LedgerSettings, Settings
 
 
@@ -43,6 +44,12 @@ def _connect(settings: Settings) -> Inspector:
     from glassq.queues import open_inspector
 
     return open_inspector(settings)
+
+
+def _produce(settings: Settings) -> Producer:
+    from glassq.queues import open_producer
+
+    return open_producer(settings)
 
 
 def _open_ledger(settings: LedgerSettings) -> LedgerReader:
@@ -61,6 +68,7 @@ class Operations:
         *,
         actor: str,
         connect: Callable[[Settings], Inspector] = _connect,
+        produce: Callable[[Settings], Producer] = _produce,
         open_ledger: Callable[[LedgerSettings], LedgerReader] = _open_ledger,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -69,6 +77,7 @@ class Operations:
         self.actor = actor
         self.clock = clock
         self._connect = connect
+        self._produce = produce
         self._open_ledger = open_ledger
 
     @property
@@ -80,8 +89,12 @@ class Operations:
         """`with operations.queue() as queue:`; it connects at its first call."""
         return closing(self._connect(self.settings))
 
+    def producer(self) -> closing[Producer]:
+        """`with operations.producer() as producer:` puts new deliveries; it connects at its first call."""
+        return closing(self._produce(self.settings))
+
     def ledger(self) -> LedgerReader:
-        """`with operations.ledger() as ledger:`. Raises SettingsError where it is there and cannot be read."""
+        """`with operations.ledger() as ledger:`. Raises LedgerError and SettingsError where it cannot be read."""
         return self._open_ledger(self.settings.ledger)
 
     @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from glassq.delivery import Delivery, decode
@@ -275,17 +276,22 @@ def waiting_matching(
     return filter(filter_.fits, walk(operations, queue, WAITING, [tube], progress))
 
 
-def as_far_as_found(found: Iterable[Found], limit: int | None = None) -> tuple[list[Found], str]:
-    """The first `limit` jobs, and why these may not be all, in words ("": they are)."""
-    jobs: list[Found] = []
-    try:
-        for each in found:
-            jobs.append(each)
-            if len(jobs) == limit:
-                break
-    except SearchIncomplete as error:
-        return jobs, str(error)
-    return jobs, ""
+@dataclass(slots=True)
+class Search:
+    """The first `limit` jobs of a search, as they are found.
+
+    Once it is over, `short` says why these may not be all ("": they are).
+    """
+
+    found: Iterable[Found]
+    limit: int | None = None
+    short: str = field(default="", init=False)
+
+    def __iter__(self) -> Iterator[Found]:
+        try:
+            yield from islice(self.found, self.limit)
+        except SearchIncomplete as error:
+            self.short = str(error)
 
 
 def _recorded(operations: Operations) -> list[str]:
@@ -396,7 +402,7 @@ class Finder:
 
 def ref_of(entry: Entry) -> str | None:
     """The job that holds the entry's delivery by the ledger, if any does."""
-    return str(entry.job) if entry.job else None
+    return entry.job or None
 
 
 def ledger_state(entry: Entry) -> str:

@@ -54,7 +54,7 @@ class Follower:
     def before(self, count: int) -> list[Entry]:
         """The latest `count` entries that fit, oldest first; all that is there counts as shown.
 
-        Raises SettingsError.
+        Raises LedgerError and SettingsError.
         """
         with self._operations.ledger() as ledger:
             self._note(ledger.since(limit=1))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from glassq.mask import masked_text
-from glassq.operations.find import as_far_as_found, buried_matching, tubes_of
+from glassq.operations.find import Search, buried_matching, tubes_of
 from glassq.operations.groups import group
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ class BuriedGroups:
 def buried(operations: Operations, queue: Inspector, selection: Selection, progress: Progress) -> BuriedList:
     """The buried jobs that fit, the newest first. Raises InvalidRequest, Unsupported and QueueError."""
     tubes, total = _counted(operations, queue, selection)
-    found, short = as_far_as_found(buried_matching(operations, queue, selection.filter, progress), selection.limit)
-    rows = tuple(_row(each) for each in found)
-    return BuriedList(selection.filter.tube or operations.tube, tuple(tubes), total, rows, short)
+    search = Search(buried_matching(operations, queue, selection.filter, progress), selection.limit)
+    rows = tuple(_row(found) for found in search)
+    return BuriedList(selection.filter.tube or operations.tube, tuple(tubes), total, rows, search.short)
 
 
 def buried_groups(
@@ -88,8 +88,9 @@ def buried_groups(
 ) -> BuriedGroups:
     """The buried jobs that fit, by cause, handler or source; raises what `buried` raises."""
     _, total = _counted(operations, queue, selection)
-    found, short = as_far_as_found(buried_matching(operations, queue, selection.filter, progress), selection.limit)
-    return BuriedGroups(selection.filter.tube or operations.tube, total, by, tuple(group(found, by)), short)
+    search = Search(buried_matching(operations, queue, selection.filter, progress), selection.limit)
+    groups = tuple(group(search, by))
+    return BuriedGroups(selection.filter.tube or operations.tube, total, by, groups, search.short)
 
 
 def _counted(operations: Operations, queue: Inspector, selection: Selection) -> tuple[Sequence[str], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,9 +10,9 @@ import msgspec
 from glassq.delivery import encode
 from glassq.errors import InvalidRequest
 from glassq.lifecycle import after_kick, after_loss
-from glassq.operations.bulk import AT_WORK, Plan, chosen, one, plan_named, run, state_words
-from glassq.operations.find import as_far_as_found, buried_matching, checked_tube, is_ours, waiting_matching
-from glassq.operations.result import Did, Report, not_done
+from glassq.operations.bulk import AT_WORK, Plan, one, plan_found, plan_named, run, state_words
+from glassq.operations.find import Search, buried_matching, checked_tube, is_ours, waiting_matching
+from glassq.operations.result import Did, Report
 
 if TYPE_CHECKING:
     from glassq.operations import Operations
@@ -65,10 +65,9 @@ def plan(operations: Operations, queue: Inspector, move: Move, progress: Progres
     else:
         buried = buried_matching(operations, queue, selection.filter, progress)
         fitting = (found for found in buried if found.tube != move.target)
-    found, short = as_far_as_found(fitting, selection.limit)
-    results = (not_done("--all", short),) if short else ()
+    made = plan_found(Search(fitting, selection.limit), Did.MOVED)
     # They were found newest first: those that are ready stay in their order.
-    return Plan(Did.MOVED, tuple(chosen(each.ref, each) for each in reversed(found)), results)
+    return replace(made, chosen=made.chosen[::-1])
 
 
 def _refusal(operations: Operations, target: str, found: Found) -> str:

@@ -56,7 +56,7 @@ AT_ONCE = Pace()
 
 
 def per_second(text: str, name: str = "rate") -> float:
-    """A rate such as "10/s", "30/m" or "5/h". Raises InvalidRequest, which names the option or field."""
+    """A rate such as "10/s", "30/m" or "5/h", in jobs a second. Raises InvalidRequest, which names the option."""
     try:
         if rate := Rate(text):
             return rate

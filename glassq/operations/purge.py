@@ -12,14 +12,10 @@ from glassq.push.names import open_names
 from glassq.push.purge import Purged, purge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from glassq.delivery import Delivery
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.operations.push_queues import PlannedQueues
-    from glassq.push.names import Names
-    from glassq.queues.base import Inspector, Job, WaitingState
+    from glassq.queues.base import Inspector
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +61,8 @@ def plan(operations: Operations, queue: Inspector, queues: PlannedQueues, name: 
     # Nothing is asked or deleted where the names' URL is wrong.
     open_names(push_queues.settings_of(operations)).close()
     (counts,) = queue.counts([tube])
-    waiting = {"ready": counts.ready, "delayed": counts.delayed, "buried": counts.buried}
-    return PurgePlan(name, tube, waiting, counts.reserved, counts.paused_for > 0)
+    now = Purged.of(counts)
+    return PurgePlan(name, tube, now.waiting, now.running, counts.paused_for > 0)
 
 
 def carry_out(operations: Operations, queue: Inspector, plan: PurgePlan, progress: Progress) -> PurgeReport:
@@ -74,29 +70,17 @@ def carry_out(operations: Operations, queue: Inspector, plan: PurgePlan, progres
 
     Tasks that are added meanwhile are left where they are.
     """
-    report = PurgeReport(plan.name, Purged(dict(plan.waiting)))
+    purged = Purged(dict(plan.waiting))
+    report = PurgeReport(plan.name, purged)
     why = f"by {operations.actor}, who purged queue {plan.name}"
     with closing(open_names(push_queues.settings_of(operations))) as names, operations.corrector(progress) as ledger:
+        steps = purge(queue, plan.tube, names, purged, lambda delivery: ledger.deleted(delivery, why))
         try:
-            _purge(queue, plan, names, report.purged, lambda delivery: ledger.deleted(delivery, why), progress)
-            report.purged.running = queue.counts([plan.tube])[0].reserved
+            # It ends before the names' database is closed, which it writes to at its end.
+            with closing(steps):
+                for _ in steps:
+                    progress.advance(purged.deleted + purged.taken, plan.total, "deleted so far")
+            purged.running = queue.counts([plan.tube])[0].reserved
         except GlassqError as error:
             report.error = error
     return report
-
-
-def _purge(
-    queue: Inspector,
-    plan: PurgePlan,
-    names: Names,
-    purged: Purged,
-    deleted: Callable[[Delivery], None],
-    progress: Progress,
-) -> None:
-    def first(state: WaitingState) -> Job | None:
-        return queue.first(state, plan.tube)
-
-    # It ends before the names' database is closed, which it writes to at its end.
-    with closing(purge(first, queue.delete, names, purged, deleted)) as steps:
-        for _ in steps:
-            progress.advance(purged.deleted + purged.taken, plan.total, "deleted so far")

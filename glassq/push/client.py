@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from glassq.delivery import BIG_JOB, Delivery, decode, encode, new_id
+from glassq.delivery import BIG_JOB, Delivery, encode, new_id
 from glassq.errors import (
-    DamagedDelivery,
     JobNotFound,
     JobTooBig,
     NamesUnavailable,
     NotDurable,
+    QueueError,
     QueueRefused,
+    QueueUnavailable,
+    SearchIncomplete,
     SettingsError,
 )
 from glassq.log import fields, logger
-from glassq.push.connections import Connections
 from glassq.push.known import KnownQueues
 from glassq.push.names import open_names
 from glassq.push.names_table import TOMBSTONE, NameRequest
-from glassq.push.purge import Purged, TombstoneBatch, purge
+from glassq.push.purge import Purged, TombstoneBatch, purge, readable
 from glassq.push.request import DEFAULT_TARGET, SOURCE, tube_of
 from glassq.push.task_errors import (
     BadTaskStateError,
@@ -39,18 +40,18 @@ from glassq.push.task_errors import (
     TransientError,
     UnknownQueueError,
 )
-from glassq.queues import JobStats, open_queue
-from glassq.queues.beanstalk.protocol import ScanShort
+from glassq.queues import open_inspector, open_producer
+from glassq.queues.base import WAITING_STATES, NewJob, Receipt, Refusal
 from glassq.routes import TASKS, all_routes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.push.names import Names
     from glassq.push.queue_yaml import PushQueue
     from glassq.push.task import TaskSpec
-    from glassq.queues import Job, Queue
-    from glassq.queues.beanstalk.protocol import TubeStats
+    from glassq.queues import Inspector, Producer
+    from glassq.queues.base import Job, TubeCounts
     from glassq.settings import PushSettings, Settings
 
 log = logger("glassq.push")
@@ -60,7 +61,6 @@ MAX_TASKS_PER_ADD = 100
 PUT_WITHIN = 4.5
 # Maximum time to purge a queue, or to search it for names, in seconds.
 SEARCH_WITHIN = 60.0
-_DELETABLE = frozenset({"ready", "delayed", "buried"})
 
 
 @dataclass(slots=True, eq=False)
@@ -69,18 +69,21 @@ class _Item:
 
     task: TaskSpec
     delivery: Delivery
-    job: bytes
+    body: bytes
     put_state: Literal["unsent", "unknown", "put"] = "unsent"
-    job_id: int = 0
+    receipt: Receipt | None = None
+
+    def job(self, tube: str) -> NewJob:
+        """The job to put, with the delay that is left now."""
+        delay = max(0, math.ceil(self.task.eta_posix - time.time())) if self.task.has_eta else 0
+        return NewJob(self.delivery.id, self.body, tube, delay)
 
 
 class Client:
     """What `taskqueue` does, with these settings. A client made before a fork can be used after it."""
 
-    def __init__(
-        self, settings: Settings, *, connect: Callable[[], Queue] | None = None, names: Names | None = None
-    ) -> None:
-        """`connect` makes an unconnected queue, `names` is the names' database; by default those of the settings.
+    def __init__(self, settings: Settings, *, producer: Producer | None = None, names: Names | None = None) -> None:
+        """`producer` puts the tasks, `names` is the names' database; by default those of the settings.
 
         Raises SettingsError if there is no [push] section, or if queue.yaml cannot be used.
         """
@@ -93,10 +96,7 @@ class Client:
         self._routes = all_routes(settings)
         self._file = settings.file
         self._base = settings.queue.tube
-        self._durable = settings.intake.require_durable
-        self._connections = Connections(
-            connect or (lambda: open_queue(settings.queue, lease=settings.lease, require_durable=self._durable))
-        )
+        self._producer = producer or open_producer(settings)
         self._names = names or open_names(settings.push)
         self._queues = KnownQueues(settings.push.queue_yaml)
 
@@ -135,43 +135,44 @@ class Client:
         Raises UnknownQueueError, or TransientError (then some may be deleted).
         """
         self._known(queue_name)
-        with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue:
-            tube = tube_of(self._base, queue_name)
-            counts = queue.stats_tube(tube)
-            done = Purged({"ready": counts.ready, "delayed": counts.delayed, "buried": counts.buried})
-            for _ in purge(lambda state: queue.head(state, tube), lambda job: queue.delete(job.id), self._names, done):
+        tube = tube_of(self._base, queue_name)
+        with self._inspector(SEARCH_WITHIN) as inspector:
+            done = Purged.of(*inspector.counts([tube]))
+            for _ in purge(inspector, tube, self._names, done):
                 pass
         return done.deleted
 
     def delete(self, queue_name: str, names: frozenset[str]) -> set[str]:
         """Deletes the tasks with these names; returns the names of those that were waiting or buried.
 
-        beanstalkd knows no names: all jobs of the queue are looked through. Raises like `purge`.
+        The queue knows no names: this looks through all its jobs. Raises like `purge`.
         """
         self._known(queue_name)
         deleted: set[str] = set()
-        with self._connections.lend(time.monotonic() + SEARCH_WITHIN) as queue, TombstoneBatch(self._names) as finished:
-            for delivery, job_id in self._waiting(queue, queue_name):
-                name = delivery.labels.get("task", "")
-                if name in names and _delete(queue, job_id):
+        with self._inspector(SEARCH_WITHIN) as inspector, TombstoneBatch(self._names) as finished:
+            for job in inspector.find(WAITING_STATES, [tube_of(self._base, queue_name)]):
+                delivery = readable(job)
+                name = delivery.labels.get("task", "") if delivery else ""
+                if delivery and name in names and _delete(inspector, job):
                     finished.add(queue_name, delivery)
                     deleted.add(name)
                 if deleted == names:
                     break
         return deleted
 
-    def snapshot(self, queue_name: str, within: float) -> tuple[TubeStats, Job | None, PushQueue]:
+    def snapshot(self, queue_name: str, within: float) -> tuple[TubeCounts, Job | None, PushQueue]:
         """The counts of this queue, its next job, and its settings in queue.yaml, within so many seconds.
 
         Raises UnknownQueueError or TransientError.
         """
         known, tube = self._known(queue_name), tube_of(self._base, queue_name)
-        with self._connections.lend(time.monotonic() + within) as queue:
-            return queue.stats_tube(tube), queue.head("ready", tube), known
+        with self._inspector(within) as inspector:
+            (counts,) = inspector.counts([tube])
+            return counts, inspector.first("ready", tube), known
 
     def close(self) -> None:
         """Closes the idle connections; later calls open others."""
-        self._connections.close()
+        self._producer.close()
         self._names.close()
 
     def _known(self, queue_name: str) -> PushQueue:
@@ -188,10 +189,12 @@ class Client:
         self._check_target(task.target, queue, labels)
         body = task.payload or b""
         delivery = Delivery(id=own, source=SOURCE, received=datetime.now(UTC), labels=labels, body=body)
-        job = encode(delivery)
-        if len(job) > BIG_JOB:
-            raise TaskTooLargeError(f"the task's job would have {len(job)} bytes, of {BIG_JOB}: shorten its headers")
-        return _Item(task, delivery, job)
+        encoded = encode(delivery)
+        if len(encoded) > BIG_JOB:
+            raise TaskTooLargeError(
+                f"the task's job would have {len(encoded)} bytes, of {BIG_JOB}: shorten its headers"
+            )
+        return _Item(task, delivery, encoded)
 
     def _check_target(self, given: str | None, queue: PushQueue, labels: Mapping[str, str]) -> None:
         """Raises InvalidTaskError if the target that the task names or needs does not exist."""
@@ -221,31 +224,32 @@ class Client:
 
     def _put(self, queue_name: str, items: Sequence[_Item], over: float) -> list[Error]:
         tube = tube_of(self._base, queue_name)
+        answers = self._producer.put([item.job(tube) for item in items], within=max(0.0, over - time.monotonic()))
         errors: list[Error] = []
-        try:
-            with self._connections.lend(over) as queue:
-                for item in items:
-                    try:
-                        self._put_one(queue, item, tube)
-                    except JobTooBig:
-                        errors.append(TaskTooLargeError(_too_large(item)))
-                if self._durable:
-                    # nothing is put any more: this may end later than the claim of the names
-                    queue.set_deadline(time.monotonic() + PUT_WITHIN)
-                    _check_durable(queue, items)
-        except (TransientError, InternalError) as error:
-            errors.append(error)
-        return errors
+        for item, answer in zip(items, answers, strict=True):
+            if isinstance(answer, Receipt):
+                item.put_state, item.receipt = "put", answer
+            elif isinstance(answer.error, JobTooBig):
+                errors.append(TaskTooLargeError(_too_large(item, answer.error)))
+            else:
+                item.put_state = "unknown" if answer.in_doubt else "unsent"
+        failed = [answer.error for answer in answers if isinstance(answer, Refusal)]
+        errors += [_task_error(error) for error in failed if not isinstance(error, JobTooBig)][:1]
+        return [*errors, *self._confirm(items)]
 
-    def _put_one(self, queue: Queue, item: _Item, tube: str) -> None:
-        item.put_state = "unknown"
+    def _confirm(self, items: Sequence[_Item]) -> list[Error]:
+        """An error where the queue does not prove that it keeps what was put."""
+        put = [item for item in items if item.receipt is not None]
         try:
-            delay = max(0, math.ceil(item.task.eta_posix - time.time())) if item.task.has_eta else 0
-            item.job_id = queue.put(item.job, delay=delay, tube=tube)
-        except (JobTooBig, QueueRefused):
-            item.put_state = "unsent"
-            raise
-        item.put_state = "put"
+            # Nothing is put any more: this may end later than the claim of the names.
+            self._producer.confirm([item.receipt for item in put if item.receipt], within=PUT_WITHIN)
+        except NotDurable as error:
+            for item in put:
+                item.put_state = "unknown"
+            return [_task_error(error)]
+        except QueueError as error:
+            return [_task_error(error)]
+        return []
 
     def _settle(self, queue_name: str, named: Sequence[_Item]) -> list[Error]:
         """Confirms the names of tasks that were put, and releases those of tasks that certainly were not."""
@@ -264,23 +268,28 @@ class Client:
 
     def _take_back(self, queue_name: str, item: _Item) -> Error:
         """Deletes our task: this process was stopped for so long that another one has taken over the name."""
-        try:
-            with self._connections.lend(time.monotonic() + PUT_WITHIN) as queue:
-                queue.delete(item.job_id)
+        if self._withdraw(item):
             item.put_state = "unsent"
-        except (JobNotFound, Error):
+        else:
             where = fields(delivery=item.delivery.id, queue=queue_name, task=item.task.name)
             log.warning("task is put twice: its name was taken over %s", where)
         return TaskAlreadyExistsError(f"task {item.task.name!r} of queue {queue_name!r} was just added by another")
 
-    def _waiting(self, queue: Queue, queue_name: str) -> Iterator[tuple[Delivery, int]]:
-        """What waits in the queue, each with its job; without what is damaged, or gone by now."""
-        for found in queue.scan(_DELETABLE, tube_of(self._base, queue_name)):
-            if isinstance(found, ScanShort):
-                raise TransientError(f"only {found.found} of {found.promised} tasks could be found now")
-            if isinstance(found, JobStats):
-                with suppress(JobNotFound, DamagedDelivery):
-                    yield decode(queue.peek(found.id).body), found.id
+    def _withdraw(self, item: _Item) -> bool:
+        try:
+            return item.receipt is not None and self._producer.withdraw(item.receipt, within=PUT_WITHIN)
+        except QueueError:
+            return False
+
+    @contextmanager
+    def _inspector(self, within: float) -> Iterator[Inspector]:
+        """A look at the queue within so many seconds. Raises TransientError or InternalError for what it raises."""
+        with closing(open_inspector(self.settings)) as inspector:
+            inspector.set_deadline(time.monotonic() + within)
+            try:
+                yield inspector
+            except QueueError as error:
+                raise _task_error(error) from error
 
 
 _STATES = {"put": "is in the queue", TOMBSTONE: "ran, or was deleted, within the last 9 days"}
@@ -301,29 +310,17 @@ def _check(tasks: Sequence[TaskSpec]) -> None:
         raise BadTaskStateError("one task stands more than once in one call")
 
 
-def _check_durable(queue: Queue, items: Sequence[_Item]) -> None:
-    """Raises NotDurable where the server has stopped writing to disk: it answers INSERTED as before then.
-
-    It never begins again by itself, so the last put speaks for those before it.
-    """
-    put = [item for item in items if item.put_state == "put"]
-    if not put:
-        return
-    try:
-        found = queue.stats_job(put[-1].job_id)
-    except JobNotFound:
-        # worked already: another one tells
-        found = queue.probe()
-    if not found.file:
-        for item in put:
-            item.put_state = "unknown"
-        raise NotDurable("beanstalkd kept the task in memory only: its binlog failed")
+def _task_error(error: QueueError) -> Error:
+    """What App Engine's API calls an error of the queue."""
+    if isinstance(error, QueueUnavailable | QueueRefused | SearchIncomplete):
+        return TransientError(str(error))
+    return InternalError(str(error))
 
 
-def _delete(queue: Queue, job_id: int) -> bool:
+def _delete(inspector: Inspector, job: Job) -> bool:
     """Whether it could be deleted; it may have been reserved just now."""
     try:
-        queue.delete(job_id)
+        inspector.delete(job)
     except JobNotFound:
         return False
     return True
@@ -333,5 +330,5 @@ def _name(item: _Item) -> str:
     return item.task.name or item.delivery.id
 
 
-def _too_large(item: _Item) -> str:
-    return f"beanstalkd takes no job of {len(item.job)} bytes: start it with -z {BIG_JOB}, as App Engine takes 100 KB"
+def _too_large(item: _Item, error: JobTooBig) -> str:
+    return f"{error}. This one has {len(item.body)} bytes; tasks as large as on App Engine need {BIG_JOB} bytes"

@@ -1,6 +1,6 @@
 """Purges a push queue: deletes all its waiting and buried tasks for good.
 
-It looks at nothing but the first job of each kind, again and again: so it needs no search, and goes on while the queue
+It looks at nothing but the first job of each kind, again and again. So it needs no search, and goes on while the queue
 takes no jobs.
 """
 
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, JobNotFound
 from glassq.push.request import SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from glassq.delivery import Delivery
     from glassq.push.names import Names
-    from glassq.queues.base import WaitingState
+    from glassq.queues import Inspector
+    from glassq.queues.base import Job, TubeCounts, WaitingState
 
 # What is taken, in an order in which little escapes it: what was delayed may be ready meanwhile, and what was worked
 # may lie buried.
@@ -27,16 +28,6 @@ PURGED: tuple[WaitingState, ...] = ("delayed", "ready", "buried")
 # Names per transaction, each of which waits for the disk. If the process dies before one, its names stay taken, like
 # those of living tasks.
 _BATCH = 100
-
-
-class _HasBody(Protocol):
-    """A job, as far as a purge looks at it."""
-
-    @property
-    def body(self) -> bytes: ...
-
-
-J = TypeVar("J", bound=_HasBody)
 
 
 @dataclass(slots=True)
@@ -54,6 +45,11 @@ class Purged:
     taken: int = 0
     untold: int = 0
     running: int = 0
+
+    @classmethod
+    def of(cls, tube: TubeCounts) -> Self:
+        """The counts before a purge of this tube."""
+        return cls({state: getattr(tube, state) for state in ("ready", "delayed", "buried")}, running=tube.reserved)
 
 
 class TombstoneBatch:
@@ -88,44 +84,47 @@ class TombstoneBatch:
 
 
 def purge(
-    first: Callable[[WaitingState], J | None],
-    delete: Callable[[J], object],
-    names: Names,
-    done: Purged,
-    deleted: Callable[[Delivery], None] = lambda _: None,
+    inspector: Inspector, tube: str, names: Names, done: Purged, deleted: Callable[[Delivery], None] = lambda _: None
 ) -> Generator[None, None, None]:
-    """Deletes the jobs of a push queue, counts them in `done`, and yields before each one.
+    """Deletes the jobs in the tube of a push queue, counts them in `done`, and yields before each one.
 
-    `first` gives the queue's first job in a state, `delete` deletes it; it raises JobNotFound where somebody took it.
     Deletes at most as many as were `waiting` at the beginning, because others may keep adding tasks. The tasks' names
     become tombstones. Calls `deleted` with each delivery that had an attempt. Raises QueueError.
     """
     finished = TombstoneBatch(names)
-    left = sum(done.waiting.values())
     try:
         with finished:
-            for state in PURGED:
-                while left and (job := first(state)) is not None:
-                    left -= 1
-                    yield
-                    if (delivery := _delete(job, delete, done)) is not None:
-                        finished.add(delivery.labels.get("queue", ""), delivery)
-                        if delivery.attempt > 1 or delivery.buried:
-                            deleted(delivery)
+            for job in _first_jobs(inspector, tube, sum(done.waiting.values())):
+                yield
+                delivery = readable(job)
+                try:
+                    inspector.delete(job)
+                except JobNotFound:
+                    done.taken += 1
+                    continue
+                done.deleted += 1
+                if delivery is None:
+                    done.damaged += 1
+                    continue
+                finished.add(delivery.labels.get("queue", ""), delivery)
+                if delivery.attempt > 1 or delivery.buried:
+                    deleted(delivery)
     finally:
+        # Also where whoever goes through the steps ends early.
         done.untold = finished.unrecorded
 
 
-def _delete(job: J, delete: Callable[[J], object], done: Purged) -> Delivery | None:
-    """The delivery that was deleted; None where there was none to read, or somebody took it."""
-    try:
-        delete(job)
-    except JobNotFound:
-        done.taken += 1
-        return None
-    done.deleted += 1
+def _first_jobs(inspector: Inspector, tube: str, most: int) -> Iterator[Job]:
+    """The first job again and again, whoever removes it; `most` in all."""
+    for state in PURGED:
+        while most and (job := inspector.first(state, tube)) is not None:
+            most -= 1
+            yield job
+
+
+def readable(job: Job) -> Delivery | None:
+    """The delivery that the job holds; None where it is damaged."""
     try:
         return decode(job.body)
     except DamagedDelivery:
-        done.damaged += 1
         return None

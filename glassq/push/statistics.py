@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from glassq.push.queue_yaml import PushQueue
-    from glassq.queues import Job
-    from glassq.queues.beanstalk.protocol import TubeStats
+    from glassq.queues.base import Job, TubeCounts
 
 # Default time limit of a lookup, in seconds.
 DEADLINE = 10.0
@@ -26,7 +25,7 @@ class Statistics:
 
     `tasks`                 the number of waiting, delayed and running tasks, without the buried ones
     `oldest_eta_usec`       when the next task was due, in microseconds since 1970; None if none waits
-    `executed_last_minute`  None: beanstalkd does not know
+    `executed_last_minute`  None: the queue does not count them
     `in_flight`             the number of running tasks
     `enforced_rate`         tasks per second: the rate of queue.yaml, 0.0 while the queue is paused
     """
@@ -39,7 +38,7 @@ class Statistics:
     enforced_rate: float | None = None
 
     @classmethod
-    def of(cls, queue: object, tube: TubeStats, first: Job | None, known: PushQueue) -> Self:
+    def of(cls, queue: object, tube: TubeCounts, first: Job | None, known: PushQueue) -> Self:
         """Of a queue with these counts, where `first` is the job that is worked next."""
         return cls(
             queue=queue,

@@ -247,6 +247,7 @@ class Receiver(Protocol):
     def reserve(self, tubes: Sequence[str], wait: float, finished: Reservation | None = None) -> Reservation | None:
         """The oldest ready job of these tubes, ours for its lease; None where none came for `wait` seconds.
 
+        None may come earlier, so that leases of other reservations of ours can be extended in time.
         `finished` is completed first, as by `complete`, in the same round trip where the engine can.
         """
 
@@ -259,7 +260,7 @@ class Receiver(Protocol):
     def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str) -> str:
         """The delivery's next form takes its place, ready after `delay` seconds; returns that job's reference.
 
-        Raises JobTooBig or QueueRefused with the reservation as it was.
+        Raises JobTooBig or QueueRefused with the reservation as it was. With JobNotFound there is no next form either.
         """
 
     def bury(self, reservation: Reservation, body: bytes | None = None) -> str:

@@ -1,4 +1,4 @@
-"""One tube's token bucket in shared memory, and the lock under which it is counted. See throttle.py for the rules."""
+"""One tube's token bucket in shared memory, and the lock that guards it. throttle.py describes the whole."""
 
 from __future__ import annotations
 
@@ -17,175 +17,187 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable
 
-# An overloaded target: the tube's rate and bucket are halved, at most once in BREATH seconds, down to a SLOWEST part.
-# They grow by STEP of the whole with an answer that is not overloaded, when nothing has changed for BREATH seconds; and
-# double when nothing has changed for QUIET seconds, so that a tube without answers recovers too.
-BREATH, QUIET = 1.0, 30.0
-SLOWEST, STEP = 1 / 64, 1 / 16
+# The pace is the share of a tube's rate and capacity that is in force. An overloaded target halves it, down to
+# MIN_PACE, at most once in ADJUST_INTERVAL seconds. An answer without overload adds PACE_STEP, if the pace has not
+# changed for ADJUST_INTERVAL seconds. The pace doubles after each RECOVERY_INTERVAL seconds without a change, so that
+# a tube without answers recovers too.
+ADJUST_INTERVAL, RECOVERY_INTERVAL = 1.0, 30.0
+MIN_PACE, PACE_STEP = 1 / 64, 1 / 16
 
-# A mark: tokens used in all << 24 | attempts that run << 12 | rights held. The sum over all slots has the same fields.
-_HELD, _RUNNING, _USED = 1, 1 << 12, 1 << 24
+# A slot's entry in a bucket is one word: tokens consumed so far << 24 | running attempts << 12 | claims. The sum of all
+# entries has the same fields.
+_CLAIMED, _RUNNING, _CONSUMED = 1, 1 << 12, 1 << 24
 _FIELD = (1 << 12) - 1
-# A bucket's memory: its limit, which copy of the state is valid, and the two copies; in words of 8 bytes.
-_RATE, _SIZE, _MOST, _VALID, _COPIES = 0, 1, 2, 3, 4
+# The memory of a bucket in words of 8 bytes: its limit, which copy of the state is valid, and the two copies.
+_RATE, _CAPACITY, _MAX_RUNNING, _VALID, _COPIES = 0, 1, 2, 3, 4
 _WORDS, _WORD = 16, 8
-# So much memory each bucket takes, and each slot's mark on one, in bytes.
-BYTES, MARK = _WORDS * _WORD, _WORD
-# tokens, when they were counted, tokens used by then, pace, when it changed, when it was last halved
+# The memory that a bucket takes, and the entry of one slot in it; in bytes.
+BUCKET_BYTES, ENTRY_BYTES = _WORDS * _WORD, _WORD
+# tokens, time of the last refill, tokens consumed by then, pace, when it changed, when it was last halved
 _STATE = struct.Struct("@6d")
 _PACE = 3
-# A sum of fractions may fall short of one by so little.
-_ALMOST = 1e-9
-# How often the lock is tried while it is waited for, in seconds.
-RETRY_LOCK = 0.0002
+# Rounding may leave the sum of fractions this much short of a whole token.
+_ROUNDING = 1e-9
+# The pause between two tries for the lock, in seconds.
+LOCK_RETRY = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What one tube is held to.
+    """The limit of one tube.
 
-    `rate` is in tokens a second (0: nothing is delivered), `bucket` how many tokens there are at the most (1 or more),
-    `most` how many attempts run at once (None: any number).
+    `rate` is in tokens per second (0: nothing is delivered). `bucket` is the capacity of the bucket in tokens, 1 or
+    more. `max_running` is how many attempts may run at once (None: any number).
     """
 
     tube: str
     rate: float
     bucket: int
-    most: int | None = None
+    max_running: int | None = None
 
 
-class Bucket:
-    """One tube's limit and tokens, as every process of the pool sees them."""
+class TokenBucket:
+    """The limit and the tokens of one tube, shared by all processes of the pool."""
 
-    def __init__(self, tube: str, marks: memoryview, cells: mmap.mmap, start: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, tube: str, entries: memoryview, memory: mmap.mmap, start: int, clock: Callable[[], float]
+    ) -> None:
+        """`entries` has a word for each slot. The bucket's own memory begins at `start`."""
         self.tube = tube
         self._clock = clock
-        self._marks = marks
-        self._cells = cells
+        self._entries = entries
+        self._memory = memory
         self._start = start
-        self._words = memoryview(cells)[start : start + _WORDS * _WORD].cast("d")
+        self._words = memoryview(memory)[start : start + _WORDS * _WORD].cast("d")
 
-    # -- the parent's -------------------------------------------------------------------------------------------------
+    # -- for the parent -----------------------------------------------------------------------------------------------
 
     def fill(self, limit: Limit) -> None:
-        """Makes it, full of tokens."""
-        self.limit(limit)
+        """Sets the limit of a new bucket, and fills the bucket."""
+        self.set_limit(limit)
         now = self._clock()
-        self._keep(float(limit.bucket), now, 0.0, 1.0, now, -math.inf)
+        self._store(float(limit.bucket), now, 0.0, 1.0, now, -math.inf)
 
-    def limit(self, limit: Limit) -> None:
-        """Replaces its limit."""
+    def set_limit(self, limit: Limit) -> None:
+        """Replaces the limit."""
         self._words[_RATE] = limit.rate
-        self._words[_SIZE] = float(limit.bucket)
-        self._words[_MOST] = math.inf if limit.most is None else float(limit.most)
+        self._words[_CAPACITY] = float(limit.bucket)
+        self._words[_MAX_RUNNING] = math.inf if limit.max_running is None else float(limit.max_running)
 
-    # -- the mark of one slot: one store, no lock ---------------------------------------------------------------------
+    # -- without the lock: one store into the slot's entry ------------------------------------------------------------
 
-    def use(self, slot: int) -> None:
-        """A job came: the right, if there is one, becomes a used token and an attempt that runs."""
-        self._marks[slot] = (self._marks[slot] & ~_HELD | _RUNNING) + _USED
+    def consume(self, slot: int) -> None:
+        """A job came: a token is consumed, the slot's claim on it ends, and an attempt runs."""
+        self._entries[slot] = (self._entries[slot] & ~_CLAIMED | _RUNNING) + _CONSUMED
 
     def release(self, slot: int) -> None:
-        """The right is given back."""
-        self._marks[slot] &= ~_HELD
+        """Releases the slot's claim."""
+        self._entries[slot] &= ~_CLAIMED
 
-    def leave(self, slot: int) -> None:
-        """Nothing is held, nothing runs."""
-        self._marks[slot] &= ~(_HELD | _RUNNING)
+    def clear(self, slot: int) -> None:
+        """The slot has neither a claim nor a running attempt."""
+        self._entries[slot] &= ~(_CLAIMED | _RUNNING)
 
     # -- under the lock -----------------------------------------------------------------------------------------------
 
     def acquire(self, slot: int) -> float | None:
-        """0: the slot holds a right now; else in how many seconds there may be a token for it; None: others decide."""
-        tokens, marks = self.settle()
-        held, running = marks & _FIELD, marks >> 12 & _FIELD
-        pace = self._state()[_PACE]
+        """Claims a token for the slot; 0 if that worked.
+
+        Else the number of seconds until there may be a token, or None if that depends on claims and attempts of others.
+        """
+        tokens, entries = self.refill()
+        claims, running = entries & _FIELD, entries >> 12 & _FIELD
+        pace = self._load()[_PACE]
         rate = self.rate * pace
         if rate <= 0:
             return math.inf
-        if held + running >= self._words[_MOST]:
+        if claims + running >= self._words[_MAX_RUNNING]:
             return None
-        if tokens - held >= 1 - _ALMOST:
-            self._marks[slot] |= _HELD
+        if tokens - claims >= 1 - _ROUNDING:
+            self._entries[slot] |= _CLAIMED
             return 0.0
-        # with all the bucket can hold in the hands of others, time alone brings no token
-        return (held + 1 - tokens) / rate if held + 1 <= self._room(pace) else None
+        # Time alone brings no token while the claims of others cover all that the bucket can hold.
+        return (claims + 1 - tokens) / rate if claims + 1 <= self._capacity(pace) else None
 
-    def settle(self) -> tuple[float, int]:
-        """Counts what has come in and what was used since the last time. Returns the tokens, and all marks together."""
-        tokens, at, seen, pace, changed, halved = self._state()
-        marks: int = sum(self._marks.tolist())
-        used = float(marks // _USED)
-        # The time after the marks: counted from before a token was used, its place in the bucket would fill too early.
+    def refill(self) -> tuple[float, int]:
+        """Adds the tokens of the time since the last refill, and subtracts those consumed since then.
+
+        Returns the tokens, which claims have not reduced, and the sum of all entries.
+        """
+        tokens, at, counted, pace, changed, halved = self._load()
+        entries: int = sum(self._entries.tolist())
+        consumed = float(entries // _CONSUMED)
+        # Read the clock after the entries: an earlier time would refill the place of a token that is consumed only now.
         now = max(self._clock(), at)
-        tokens = min(self._room(pace), tokens + (now - at) * self.rate * pace) - (used - seen)
-        if pace < 1 and now - changed >= QUIET:
-            quiet = (now - changed) // QUIET
-            pace, changed = min(1.0, pace * 2.0 ** min(quiet, 10)), changed + quiet * QUIET
-        self._keep(tokens, now, used, pace, changed, halved)
-        return tokens, marks
+        tokens = min(self._capacity(pace), tokens + (now - at) * self.rate * pace) - (consumed - counted)
+        if pace < 1 and now - changed >= RECOVERY_INTERVAL:
+            intervals = (now - changed) // RECOVERY_INTERVAL
+            pace, changed = min(1.0, pace * 2.0 ** min(intervals, 10)), changed + intervals * RECOVERY_INTERVAL
+        self._store(tokens, now, consumed, pace, changed, halved)
+        return tokens, entries
 
-    def answered(self, *, overloaded: bool) -> float | None:
-        """What an answer makes of the pace: the new one, or None where it stays."""
-        self.settle()
-        tokens, at, seen, before, changed, halved = self._state()
+    def adjust_pace(self, *, overloaded: bool) -> float | None:
+        """Adjusts the pace to an answer of the target; the new pace, or None if it stays."""
+        self.refill()
+        tokens, at, counted, before, changed, halved = self._load()
         pace = before
-        if overloaded and at - halved >= BREATH:
-            pace, changed, halved = max(SLOWEST, before / 2), at, at
-        elif not overloaded and at - changed >= BREATH:
-            pace, changed = min(1.0, before + STEP), at
-        self._keep(tokens, at, seen, pace, changed, halved)
+        if overloaded and at - halved >= ADJUST_INTERVAL:
+            pace, changed, halved = max(MIN_PACE, before / 2), at, at
+        elif not overloaded and at - changed >= ADJUST_INTERVAL:
+            pace, changed = min(1.0, before + PACE_STEP), at
+        self._store(tokens, at, counted, pace, changed, halved)
         return pace if pace != before else None
 
     @property
     def rate(self) -> float:
-        """Tokens a second while it is not slowed."""
+        """Tokens per second at full pace."""
         rate: float = self._words[_RATE]
         return rate
 
     @property
     def slowed(self) -> bool:
-        """Whether its target was overloaded lately."""
-        return self._state()[_PACE] < 1
+        """Whether an overloaded target has reduced the pace."""
+        return self._load()[_PACE] < 1
 
-    def _room(self, pace: float) -> float:
-        room: float = self._words[_SIZE] * pace
-        return max(1.0, room)
+    def _capacity(self, pace: float) -> float:
+        capacity: float = self._words[_CAPACITY] * pace
+        return max(1.0, capacity)
 
-    def _state(self) -> tuple[float, float, float, float, float, float]:
-        return _STATE.unpack_from(self._cells, self._copy(int(self._words[_VALID])))
+    def _load(self) -> tuple[float, float, float, float, float, float]:
+        return _STATE.unpack_from(self._memory, self._copy(int(self._words[_VALID])))
 
-    def _keep(self, *state: float) -> None:
+    def _store(self, *state: float) -> None:
+        """Writes the copy that is not valid, then makes it the valid one by a single store."""
         other = 1 - int(self._words[_VALID])
-        _STATE.pack_into(self._cells, self._copy(other), *state)
+        _STATE.pack_into(self._memory, self._copy(other), *state)
         self._words[_VALID] = float(other)
 
     def _copy(self, number: int) -> int:
         return self._start + _COPIES * _WORD + number * _STATE.size
 
 
-class Lock:
-    """One at a time, among processes. It belongs to a process: no child inherits it, and no death keeps it."""
+class ProcessLock:
+    """A lock among processes. A forked child does not inherit it, and the kernel frees it when its process dies."""
 
     def __init__(self) -> None:
         self._file, path = tempfile.mkstemp(prefix="glassq-lock-")
         Path(path).unlink()
         weakref.finalize(self, os.close, self._file)
 
-    def take(self, patience: float) -> bool:
-        """Takes the lock; False when somebody else still has it after so many seconds."""
-        over = 0.0
+    def acquire(self, timeout: float) -> bool:
+        """Takes the lock; False if another process still has it after `timeout` seconds."""
+        deadline = 0.0
         while True:
             try:
                 fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
             except (BlockingIOError, PermissionError):
-                # POSIX lets a system say either
-                over = over or time.monotonic() + patience
-                if time.monotonic() >= over:
+                # POSIX allows either error
+                deadline = deadline or time.monotonic() + timeout
+                if time.monotonic() >= deadline:
                     return False
-            time.sleep(RETRY_LOCK)
+            time.sleep(LOCK_RETRY)
 
-    def free(self) -> None:
-        """Gives it back."""
+    def release(self) -> None:
+        """Frees the lock."""
         fcntl.lockf(self._file, fcntl.LOCK_UN)

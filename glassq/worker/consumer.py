@@ -157,7 +157,7 @@ class Consumer:
             if reservation.losses:
                 log.warning("an attempt was lost %s", fields(job=reservation.ref, lost=delivery.lost))
             return False
-        self._limiter.began(reservation.tube)
+        self._limiter.start(reservation.tube)
         attempt = Attempt(delivery, given_up) if given_up else self._executor.run(reservation, delivery, destination)
         self._settlement.settle(reservation, attempt)
         return attempt.outcome.slow_down

@@ -1,6 +1,6 @@
-"""One attempt: runs a delivery's handler under a lease and deadlines, and decides what the attempt came to.
+"""Runs one attempt: the delivery's handler, under a lease and two deadlines. Returns its outcome.
 
-Nothing here talks to the queue but the lease's keeper, and nothing here acts on the outcome: settlement.py does.
+settlement.py acts on the outcome. In this file only the lease's keeper talks to the queue.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# An attempt waits this long for the ledger to hold what was retried or buried before it, in seconds.
-SETTLE = 0.5
+# How long an attempt waits until the ledger has written earlier retries and burials, in seconds.
+LEDGER_WAIT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """When an attempt ends, in seconds from its start: softly, by an exception, and hard, with its process."""
+    """Deadlines in seconds from the start of the attempt: soft (an exception) and hard (the process is killed)."""
 
     soft: float
     hard: float
@@ -42,10 +42,11 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What is known once an attempt is over.
+    """A finished attempt.
 
-    `duration` is in seconds; `started` is before the handler was called (None: it was not). `error` is what the handler
-    raised. `fingerprint` and `event` are for finding duplicates (see duplicates.py).
+    `duration` is in seconds. `started` is the time just before the handler was called (None: it was not called).
+    `error` is the exception that the handler raised. `fingerprint` and `event` are the keys for finding duplicates
+    (duplicates.py).
     """
 
     delivery: Delivery
@@ -59,7 +60,7 @@ class Attempt:
 
 
 class Executor:
-    """Runs attempts, one at a time, in the process that made it: a handler's fork does not go on after its handler."""
+    """Runs attempts, one at a time. A process that a handler forks ends with the handler: it never leaves `run`."""
 
     def __init__(
         self,
@@ -73,9 +74,10 @@ class Executor:
         skew: float = 0.0,
         passing: tuple[type[BaseException], ...] = (),
     ) -> None:
-        """`skew` is how far the clocks of hosts may differ, in seconds. Exceptions of `passing` are not the handler's.
+        """`skew` is the maximum difference between the clocks of hosts, in seconds.
 
-        They are raised again, as KeyboardInterrupt is in a handler's test.
+        Exceptions of the types `passing` are raised again, not turned into outcomes: in a handler's test,
+        KeyboardInterrupt.
         """
         self.routes = routes
         self.policy = policy
@@ -89,8 +91,8 @@ class Executor:
 
     def run(self, reservation: Reservation, delivery: Delivery, destination: Destination | None) -> Attempt:
         """Runs the handler; whatever it raises becomes an outcome."""
-        # The handler may take this process along, and with it what the ledger does not hold yet of other deliveries.
-        self._ledger.settle(SETTLE)
+        # The handler may kill this process, and with it entries of other deliveries that are not written yet.
+        self._ledger.settle(LEDGER_WAIT)
         started, at = time.monotonic(), datetime.now(UTC)
         self._context.deadline = started + self._deadlines.soft
         keys = _keys(delivery, destination)
@@ -117,7 +119,7 @@ class Executor:
             self._lease.end()
 
     def _handle(self, delivery: Delivery, destination: Destination | None) -> Result:
-        """Runs under the lease, as the ledger may be slow as well."""
+        """Calls the handler, unless the delivery is a duplicate. Under the lease, because the ledger may be slow."""
         if destination is None:
             raise Drop("no route")
         if why := duplicates.replaced_by(delivery, destination.route, self._ledger, self._skew):
@@ -126,17 +128,17 @@ class Executor:
 
     def _decide(self, error: BaseException, delivery: Delivery, destination: Destination | None, age: float) -> Outcome:
         try:
-            rule = (destination and destination.rule(delivery, self._context)) or self.policy
-            return outcomes.decide(error, delivery, rule, age)
+            policy = (destination and destination.rule(delivery, self._context)) or self.policy
+            return outcomes.decide(error, delivery, policy, age)
         except self._passing:
             raise
         except BaseException as failure:
             where = fields(why=outcomes.describe(failure), traceback=outcomes.short_traceback(failure))
-            log.error("the handler's retry rule has failed: the pool's counts %s", where)
+            log.error("the handler's retry policy failed: the pool's is used %s", where)
             return outcomes.decide(error, delivery, self.policy, age)
 
     def _end_if_forked(self) -> None:
-        """Ends a process that the handler forked: it must neither act on the job nor reserve one."""
+        """Ends this process if the handler forked it: it must neither settle the job nor reserve another one."""
         if os.getpid() == self._pid:
             return
         error = sys.exception()

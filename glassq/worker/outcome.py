@@ -1,15 +1,15 @@
-"""What an attempt came to, and what follows from it: decided here alone, by pure functions.
+"""Decides the outcome of an attempt, by pure functions: nothing else decides it.
 
-| the handler                                    | kind        | the queue sees                                  |
+| the handler                                    | kind        | the queue gets                                  |
 |------------------------------------------------|-------------|-------------------------------------------------|
 | returned                                       | DONE        | delete                                          |
 | raised Drop                                    | DROPPED     | delete                                          |
 | raised Retry(counts=False)                     | RETRY       | put again; the budget stays as it is            |
-| raised Retry, anything unexpected, or overran  | RETRY       | put again after delay or backoff                |
+| raised Retry or another error, or overran      | RETRY       | put again after delay or backoff                |
 | the same, with its budget spent                | BURY        | put with evidence and buried                    |
 | raised Bury                                    | BURY        | put with evidence and buried                    |
 | was interrupted by a stop                      | INTERRUPTED | release: no attempt burnt                       |
-| lost its lease                                 | LEASE_LOST  | nothing: the job is somebody else's             |
+| lost its lease                                 | LEASE_LOST  | nothing: another consumer has the job           |
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import enum
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from glassq import host
 from glassq.backoff import between, ceiling
@@ -30,18 +30,21 @@ from glassq.mask import masked_body, masked_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A retry is never sooner than this, in seconds: whatever failed just now has not changed yet.
+    from glassq.routes import RetryPolicy
+
+# The minimum delay of a retry, in seconds: the cause of a failure rarely goes away at once.
 MIN_DELAY = 1.0
-# The longest delay that beanstalkd can be told, in seconds.
-MAX_DELAY = float((1 << 32) - 1)
-# A handler that waits for something, and does not say how long, is called again after this, in seconds.
-WAIT = 30.0
-# Nor later, in seconds (30 days): a server's wrong clock must not put a delivery off for ever.
+# The maximum delay that a handler may ask for, in seconds (30 days): a server's wrong clock must not postpone a
+# delivery for ever.
 MAX_DELAY = 30 * 86_400.0
+# The maximum delay of a retry policy, in seconds: the queue takes no longer one.
+MAX_POLICY_DELAY = float((1 << 32) - 1)
+# The delay after Retry(counts=False) without a delay, in seconds.
+WAIT = 30.0
 
 
 class Kind(enum.StrEnum):
-    """What an attempt came to."""
+    """The kinds of outcome."""
 
     DONE = "done"
     DROPPED = "dropped"
@@ -53,9 +56,10 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`delay` is in seconds; `counts` is false where the attempt is not taken from the budget.
+    """The outcome of one attempt.
 
-    With `slow_down` the whole tube shall be worked more slowly for a while.
+    `delay` is in seconds. If `counts` is false, the attempt costs nothing of the budget. `slow_down` asks to work the
+    whole tube more slowly for a while.
     """
 
     kind: Kind
@@ -66,19 +70,9 @@ class Outcome:
     result: str | dict[str, Any] | None = None
 
 
-class RetryRule(Protocol):
-    """How often and when to try again."""
-
-    def after(self, failures: int, age: float) -> float | None:
-        """Seconds to wait after so many failed attempts (1 or more); None: give up.
-
-        `age` is how long ago the first attempt began, in seconds.
-        """
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The pool's own rule. `backoff` and `backoff_cap` are in seconds."""
+    """The pool's own RetryPolicy. `backoff` and `backoff_cap` are in seconds."""
 
     max_attempts: int
     max_lost: int
@@ -89,7 +83,7 @@ class Policy:
         return None if failures >= self.max_attempts else self.delay(failures)
 
     def delay(self, failures: int, uniform: Callable[[float, float], float] = between) -> float:
-        """Seconds until the try after the `failures`-th failure: capped exponential with full jitter."""
+        """Seconds until the attempt after the `failures`-th failure: capped exponential with full jitter."""
         return max(MIN_DELAY, uniform(0.0, ceiling(failures - 1, self.backoff, self.backoff_cap)))
 
 
@@ -98,9 +92,9 @@ def done(result: str | dict[str, Any] | None) -> Outcome:
     return Outcome(Kind.DONE, result=result)
 
 
-def decide(error: BaseException, delivery: Delivery, rule: RetryRule, age: float = 0.0) -> Outcome:
+def decide(error: BaseException, delivery: Delivery, policy: RetryPolicy, age: float = 0.0) -> Outcome:
     """The outcome of a handler that raised `error`, `age` seconds after the first attempt began."""
-    # by its class, as an exception may lie about that, or raise when it is asked
+    # type(), not isinstance(): an exception may lie about its class, or raise when it is asked for it
     kind = type(error)
     if issubclass(kind, Interrupted):
         return Outcome(Kind.INTERRUPTED, "the pool stopped")
@@ -111,21 +105,21 @@ def decide(error: BaseException, delivery: Delivery, rule: RetryRule, age: float
         return Outcome(Kind.DROPPED, reason)
     if issubclass(kind, Bury):
         return Outcome(Kind.BURY, reason)
-    asked, slow, counts = None, False, True
+    requested, slow, counts = None, False, True
     if issubclass(kind, Retry):
-        asked = _asked(_field(error, "delay"))
+        requested = _requested_delay(_field(error, "delay"))
         slow, counts = _flag(error, "slow_down", default=False), _flag(error, "counts", default=True)
     if not counts:
-        return Outcome(Kind.RETRY, reason, WAIT if asked is None else asked, counts=False, slow_down=slow)
+        return Outcome(Kind.RETRY, reason, WAIT if requested is None else requested, counts=False, slow_down=slow)
     failures = delivery.failures + 1
-    delay = rule.after(failures, age)
+    delay = policy.after(failures, age)
     if delay is None:
         return Outcome(Kind.BURY, given_up(reason, failures), slow_down=slow)
-    return Outcome(Kind.RETRY, reason, _within(delay) if asked is None else asked, slow_down=slow)
+    return Outcome(Kind.RETRY, reason, _bounded(delay) if requested is None else requested, slow_down=slow)
 
 
 def too_often_lost(delivery: Delivery, policy: Policy) -> Outcome | None:
-    """A bury where attempts ended with their process and that was one too many; else None."""
+    """A bury if too many attempts have died with their process; else None."""
     if delivery.lost < policy.max_lost:
         return None
     return Outcome(
@@ -135,9 +129,9 @@ def too_often_lost(delivery: Delivery, policy: Policy) -> Outcome | None:
 
 
 def describe(error: BaseException) -> str:
-    """The error in words: a verdict's reason, or type and message; at most MAX_MESSAGE characters before masking.
+    """A verdict's reason, or the type and message of another error; at most MAX_MESSAGE characters before masking.
 
-    Never raises, whatever a handler raised: an error here would cost the whole process.
+    Never raises, whatever a handler raised: an error here would end the whole process.
     """
     if issubclass(type(error), DeadlineExceeded):
         return "the handler overran its deadline"
@@ -149,13 +143,13 @@ def describe(error: BaseException) -> str:
 
 
 def given_up(reason: str, failures: int) -> str:
-    """The reason of a delivery whose budget is spent. What failed comes first: lists and alerts show the beginning."""
+    """The reason of a delivery whose budget is spent. The failure comes first, because lists cut off the end."""
     count = f" (gave up after {failures} attempt{'s'[: failures > 1]})"
     return reason[: MAX_MESSAGE - len(count)] + count
 
 
 def _field(error: BaseException, name: str, default: object = None) -> Any:
-    """A field of a verdict; `default` where a subclass has not set it, or fails to tell it."""
+    """A field of a verdict; `default` if a subclass has not set it, or raises when it is read."""
     try:
         return getattr(error, name)
     except BaseException:
@@ -169,21 +163,21 @@ def _flag(error: BaseException, name: str, *, default: bool) -> bool:
         return default
 
 
-def _asked(delay: object) -> float | None:
-    """The delay that a handler asks for, within bounds; None where it asks for none, or for what is no number."""
+def _requested_delay(delay: object) -> float | None:
+    """The delay that a handler asks for, within bounds; None if it is missing or not a number."""
     if not isinstance(delay, int | float) or (isinstance(delay, float) and math.isnan(delay)):
         return None
     return float(min(MAX_DELAY, max(MIN_DELAY, delay)))
 
 
-def _within(delay: float) -> float:
-    """What a rule says, as the queue can take it; no number at all counts as none."""
-    return min(MAX_DELAY, max(0.0, delay))
+def _bounded(delay: float) -> float:
+    """A policy's delay within the bounds of the queue; 0 if it is not a number."""
+    return min(MAX_POLICY_DELAY, max(0.0, delay))
 
 
 def evidence_of(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:
     """Evidence of an attempt that raised `error` after `duration` seconds."""
-    # A verdict says why in words, written by whoever raised it; where it was raised adds nothing.
+    # A verdict has its reason in words; a traceback would add nothing.
     verdict = issubclass(type(error), Verdict)
     return Evidence(
         attempt=delivery.attempt,
@@ -199,12 +193,12 @@ def evidence_of(error: BaseException, delivery: Delivery, outcome: Outcome, dura
 
 
 def short_traceback(error: BaseException) -> str:
-    """The end of its traceback, masked: MAX_TRACEBACK characters, which name the line that failed."""
+    """The last MAX_TRACEBACK characters of the traceback, masked: they name the line that failed."""
     return masked_text(as_valid_utf8(traceback_of(error)))[-MAX_TRACEBACK:]
 
 
 def _bounded_detail(detail: object) -> dict[str, Any]:
-    """A verdict's detail as JSON, masked; a note in its place where JSON has no form for it, or it is too large."""
+    """A verdict's detail as JSON, masked; a note in its place if it is not JSON-serialisable, or too large."""
     try:
         text = json_of({} if detail is None else detail, MAX_DETAIL, strict=False).encode("utf-8", "replace")
     except ValueError as error:
@@ -216,9 +210,9 @@ def _bounded_detail(detail: object) -> dict[str, Any]:
 
 
 def evidence_of_crash(delivery: Delivery, how: str, why: str, at: float, duration: float) -> Evidence:
-    """Evidence of an attempt that ended with its process, as the pool's parent saw it.
+    """Evidence of an attempt that died with its process, from what the pool's parent saw.
 
-    `how` is a signal's name or "exit 7", `why` what more is known. `at` is in seconds since 1970, `duration` in
+    `how` is a signal's name or "exit 7", `why` the cause if it is known. `at` is in seconds since 1970, `duration` in
     seconds.
     """
     signalled = how.startswith("SIG")

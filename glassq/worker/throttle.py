@@ -1,16 +1,31 @@
-"""How fast, and how many at once: what tubes with a limit are held to by all children of one pool together.
+"""Rate limits: how fast, and how many at once, all children of one pool together may work the jobs of a tube.
 
-Each such tube has a token bucket, in shared memory that the parent makes before it forks. A child holds a right to a
-token before it reserves from the tube, and uses the token when a job has come. A right that is held keeps others from
-the token but does not drain the bucket: however long children wait, and whatever ends them, no more than
-`bucket + rate * t` jobs begin within any t seconds.
+Each limited tube has a token bucket (bucket.py) in shared memory, which the parent makes before it forks. A child
+*claims* a token before it reserves from the tube, and *consumes* it when a job has come. A claim keeps the token from
+other children without draining the bucket. So no more than `bucket + rate * t` jobs begin within any t seconds, however
+long children wait, and however they end.
 
-No death leaves anything half done, or taken for ever:
-- A slot's mark on a tube (rights held, attempts that run, tokens used in all) is one word, written by the child in that
-  slot only, with one store for each change. What a dead child held the parent takes away. Using a token needs no lock.
-- A bucket has two copies of its state. Under the lock the idle one is written, then one store makes it the valid one.
-- The kernel takes the lock from whoever dies. Nobody waits long for one who is stopped: the tubes without limit go on.
-Times are time.monotonic(), which all processes of a machine share.
+What a slot has of a tube is one word of memory, its entry:
+
+| slot's state | event                             | next    | effect                                           |
+|--------------|-----------------------------------|---------|--------------------------------------------------|
+| idle         | admit: there is a token and room  | claimed | one token less for others                        |
+| idle         | admit: there is none              | idle    | the child does not reserve from the tube         |
+| claimed      | start: a job of this tube came    | running | the token is consumed                            |
+| claimed      | start: a job of another tube came | idle    | the token is free again                          |
+| claimed      | release_tokens, finish: no job    | idle    | the token is free again                          |
+| idle         | start: a job came without a claim | running | a token is consumed; there may be less than none |
+| running      | finish: the attempt is over       | idle    | the place is free; the token stays consumed      |
+| any          | clear: the parent saw it die      | idle    | as by release_tokens or finish                   |
+
+No death leaves a change half done, or a token lost:
+- Only the child in a slot writes that slot's entry, by one store for each change and without a lock. The parent clears
+  the entries of a child that died.
+- A bucket has two copies of its state. A process that has the lock writes the unused copy, and then makes it the valid
+  one by one store.
+- The kernel takes the lock from a process that dies. A process that is stopped while it has the lock delays others only
+  briefly: they go on with the tubes that have no limit.
+Times are time.monotonic(), which is the same for all processes of a machine.
 """
 
 from __future__ import annotations
@@ -24,7 +39,7 @@ from typing import TYPE_CHECKING
 from glassq import backoff
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
-from glassq.worker.bucket import BYTES, MARK, Bucket, Limit, Lock
+from glassq.worker.bucket import BUCKET_BYTES, ENTRY_BYTES, Limit, ProcessLock, TokenBucket
 from glassq.worker.scoreboard import MAX_SLOTS
 
 if TYPE_CHECKING:
@@ -32,21 +47,22 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# When to look again for a token, in seconds: not before the first, that no wait is a busy loop; not after the second
-# where jobs may come from other tubes meanwhile, as a reserve that does not wait sees them only then; else the third.
-SOONEST, LATEST, RELAXED = 0.005, 0.05, 0.25
-# What is due later than this, in seconds, does not keep a reserve from waiting for its usual length.
-FAR = 1.0
-# How long the lock is waited for, in seconds. Its holders need microseconds.
-PATIENCE = 0.02
+# The pause before a child looks for a token again, in seconds. MIN_PAUSE prevents a busy loop. MAX_PAUSE applies while
+# the child may reserve from other tubes, because a reserve that does not wait finds their jobs only then; IDLE_PAUSE
+# applies while there are none.
+MIN_PAUSE, MAX_PAUSE, IDLE_PAUSE = 0.005, 0.05, 0.25
+# If no token is due within this time, in seconds, a reserve may wait as long as usual.
+RESERVE_WAIT = 1.0
+# How long a child waits for the lock, in seconds. A process has it for microseconds.
+LOCK_TIMEOUT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Which tubes may be reserved from now; perhaps none.
+    """The tubes that a child may reserve from now; perhaps none.
 
-    `wait` is None where a reserve may wait for its usual length of a second. Else it must not wait, and when nothing
-    came it is worth looking again after so many seconds.
+    If `wait` is None, a reserve may wait as long as usual, a second. Else a reserve must not wait, and if it finds no
+    job the child looks again after `wait` seconds.
     """
 
     tubes: tuple[str, ...]
@@ -54,166 +70,170 @@ class Admission:
 
 
 class Throttle:
-    """The limits of all tubes. Made by the pool's parent before it forks; `set` and `clear` are the parent's."""
+    """The limits of all tubes. The pool's parent makes it before it forks; only the parent calls `set` and `clear`."""
 
     def __init__(
         self, slots: int = MAX_SLOTS, tubes: int = 256, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """For so many children, and so many tubes that ever have a limit."""
+        """`slots` is the maximum number of children, `tubes` that of tubes that ever have a limit."""
         self._tubes = tubes
         self._clock = clock
-        self._lock = Lock()
-        # untouched pages cost nothing
-        self._marks = memoryview(mmap.mmap(-1, tubes * slots * MARK)).cast("Q")
-        self._cells = mmap.mmap(-1, tubes * BYTES)
+        self._lock = ProcessLock()
+        # pages that nobody touches take no memory
+        self._entries = memoryview(mmap.mmap(-1, tubes * slots * ENTRY_BYTES)).cast("Q")
+        self._memory = mmap.mmap(-1, tubes * BUCKET_BYTES)
         self._slots = slots
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
 
     def set(self, limits: Sequence[Limit]) -> None:
-        """Holds tubes to these limits, at the start and after a reload.
+        """Applies these limits, at the start and after a reload.
 
-        A new tube starts with a full bucket. A known one keeps its tokens. One that is missing in `limits` keeps its
-        last limit, for children of before still reserve from it. Raises SettingsError, and changes nothing, when there
-        have been more tubes than memory was made for.
+        A new tube starts with a full bucket, a known one keeps its tokens. A tube that is missing in `limits` keeps its
+        last limit, because children from before the reload still reserve from it. Raises SettingsError, and changes
+        nothing, if there have been more tubes than the memory has room for.
         """
         new = {limit.tube for limit in limits} - self._buckets.keys()
         if len(self._buckets) + len(new) > self._tubes:
             raise SettingsError(f"more than {self._tubes} tubes with a limit since the pool was started: restart it")
-        # One who is stopped in the lock must not stop the parent. Without it, a new rate counts from the last look on.
-        locked = self._lock.take(PATIENCE)
+        # A child that is stopped while it has the lock must not stop the parent. Without the lock there is no refill
+        # now, so the new rate also holds for the time since the last one.
+        locked = self._lock.acquire(LOCK_TIMEOUT)
         try:
             for limit in limits:
                 bucket = self._buckets.get(limit.tube)
                 if bucket is None:
-                    self._buckets[limit.tube] = self._bucket(limit)
+                    self._buckets[limit.tube] = self._new_bucket(limit)
                     continue
                 if locked:
-                    bucket.settle()
-                bucket.limit(limit)
+                    bucket.refill()
+                bucket.set_limit(limit)
         finally:
             if locked:
-                self._lock.free()
+                self._lock.release()
 
     def clear(self, slot: int) -> None:
-        """The child in this slot is gone: the rights and places it had are free. The tokens it used stay used."""
+        """The child in this slot is gone: its claims and places are free. The tokens it consumed stay consumed."""
         for bucket in self._buckets.values():
-            bucket.leave(slot)
+            bucket.clear(slot)
 
     def limiter(self, slot: int, free: Sequence[str], limited: Sequence[str]) -> TubeLimiter:
-        """What admits the child in this slot. `limited` are tubes that have been `set`, `free` those without limit."""
+        """The limiter of the child in this slot. `limited` are tubes that were `set`, `free` those without a limit."""
         return TubeLimiter(slot, tuple(free), [self._buckets[tube] for tube in limited], self._lock)
 
-    def _bucket(self, limit: Limit) -> Bucket:
+    def _new_bucket(self, limit: Limit) -> TokenBucket:
         index = len(self._buckets)
-        marks = self._marks[index * self._slots : (index + 1) * self._slots]
-        bucket = Bucket(limit.tube, marks, self._cells, index * BYTES, self._clock)
+        entries = self._entries[index * self._slots : (index + 1) * self._slots]
+        bucket = TokenBucket(limit.tube, entries, self._memory, index * BUCKET_BYTES, self._clock)
         bucket.fill(limit)
         return bucket
 
 
 class TubeLimiter:
-    """Lets one child reserve from the tubes that have a token, and a place, for it.
+    """Lets one child reserve from the tubes that have a token and room for it.
 
-    Single-threaded. A round is `admit`, then `began` when a job is to be worked, then `finish` whatever came.
+    Single-threaded. A round is `admit`, then `start` if there is a job to work, then `finish` in any case.
     """
 
-    def __init__(self, slot: int, free: tuple[str, ...], buckets: list[Bucket], lock: Lock) -> None:
+    def __init__(self, slot: int, free: tuple[str, ...], buckets: list[TokenBucket], lock: ProcessLock) -> None:
         """Made by `Throttle.limiter`, in the child."""
         self._slot = slot
         self._free = free
         self._buckets = {bucket.tube: bucket for bucket in buckets}
         self._lock = lock
-        self._always = Admission(free)
-        self._held: list[Bucket] = []
-        self._at_work: Bucket | None = None
-        self._patience = PATIENCE
-        # looks in a row at which others were in the way
-        self._crowded = 0
+        self._unlimited = Admission(free)
+        self._claimed: list[TokenBucket] = []
+        self._running: TokenBucket | None = None
+        self._lock_timeout = LOCK_TIMEOUT
+        # calls of `admit` in a row at which other children had what we want
+        self._contended = 0
 
     def admit(self) -> Admission:
-        """Takes hold of what can be had now; never blocks for long."""
+        """Claims the tokens that are there now. Never blocks for long."""
         if not self._buckets:
-            return self._always
-        due, crowded = math.inf, True
-        if self._locked():
+            return self._unlimited
+        due, contended = math.inf, True
+        if self._acquire_lock():
             try:
-                due, crowded = self._acquire_all()
+                due, contended = self._acquire_all()
             finally:
-                self._lock.free()
-        if crowded:
-            # Who gets a job is out of the way in a millisecond; who is not waits for one, as we would.
-            again = backoff.ceiling(self._crowded, SOONEST, math.inf)
-            due = min(due, again if again <= LATEST else math.inf)
-        self._crowded = self._crowded + 1 if crowded else 0
-        tubes = (*self._free, *[bucket.tube for bucket in self._held])
-        return Admission(tubes, _wait(due, LATEST if tubes else RELAXED, bool(tubes)))
+                self._lock.release()
+        if contended:
+            # Other children release their claims within a millisecond if a job comes; else they wait like us.
+            pause = backoff.ceiling(self._contended, MIN_PAUSE, math.inf)
+            due = min(due, pause if pause <= MAX_PAUSE else math.inf)
+        self._contended = self._contended + 1 if contended else 0
+        tubes = (*self._free, *[bucket.tube for bucket in self._claimed])
+        return Admission(tubes, _wait(due, MAX_PAUSE if tubes else IDLE_PAUSE, some=bool(tubes)))
 
-    def began(self, tube: str) -> None:
-        """A job of this tube is worked now: its token is used, its place taken. Other rights go back."""
+    def start(self, tube: str) -> None:
+        """An attempt at a job of this tube starts: consumes its token, and releases all other claims."""
         bucket = self._buckets.get(tube)
         if bucket is not None:
-            # Used from this store on. Without the lock the bucket only begins to fill again a little later.
-            bucket.use(self._slot)
-            self._at_work = bucket
+            # Consumed from this store on. If we do not get the lock below, the bucket only refills a little later.
+            bucket.consume(self._slot)
+            self._running = bucket
         self.release_tokens()
-        self._crowded = 0
-        if bucket is not None and self._locked():
+        self._contended = 0
+        if bucket is not None and self._acquire_lock():
             try:
-                bucket.settle()
+                bucket.refill()
             finally:
-                self._lock.free()
+                self._lock.release()
 
     def release_tokens(self) -> None:
-        """No job came: all rights go back."""
-        for bucket in self._held:
+        """Releases all claims, because no job came."""
+        for bucket in self._claimed:
             bucket.release(self._slot)
-        self._held.clear()
+        self._claimed.clear()
 
     def finish(self, *, slow_down: bool = False) -> None:
-        """The round is over, whether or not a job was worked in it: all rights go back, and the place is free.
+        """Ends the round, with or without a job: releases all claims and the place.
 
-        With `slow_down` the one who was asked is overloaded.
+        `slow_down` says that the target is overloaded.
         """
         self.release_tokens()
-        bucket, self._at_work = self._at_work, None
+        bucket, self._running = self._running, None
         if bucket is None:
             return
-        bucket.leave(self._slot)
-        if not (slow_down or bucket.slowed) or not self._locked():
+        bucket.clear(self._slot)
+        if not (slow_down or bucket.slowed) or not self._acquire_lock():
             return
         try:
-            pace = bucket.answered(overloaded=slow_down)
+            pace = bucket.adjust_pace(overloaded=slow_down)
         finally:
-            self._lock.free()
+            self._lock.release()
         if slow_down and pace is not None:
-            told = fields(tube=bucket.tube, rate=f"{bucket.rate * pace:.3g}/s", full=f"{bucket.rate:.3g}/s")
-            log.warning("target is overloaded: its tube is slowed down %s", told)
+            rates = fields(tube=bucket.tube, rate=f"{bucket.rate * pace:.3g}/s", full=f"{bucket.rate:.3g}/s")
+            log.warning("target is overloaded: its tube is slowed down %s", rates)
 
     def _acquire_all(self) -> tuple[float, bool]:
-        """Under the lock. Seconds until the next token for us, and whether others are in the way of one."""
-        due, crowded = math.inf, False
+        """Call under the lock. Seconds until the next token, and whether other children have one that we want."""
+        due, contended = math.inf, False
         for bucket in self._buckets.values():
-            if bucket in self._held:
+            if bucket in self._claimed:
                 continue
             wait = bucket.acquire(self._slot)
             if wait is None:
-                crowded = True
+                contended = True
             elif wait > 0:
                 due = min(due, wait)
             else:
-                self._held.append(bucket)
-        return due, crowded
+                self._claimed.append(bucket)
+        return due, contended
 
-    def _locked(self) -> bool:
-        """Takes the lock. Somebody stopped in it is waited for once, not each time."""
-        taken = self._lock.take(self._patience)
-        self._patience = PATIENCE if taken else 0.0
-        return taken
+    def _acquire_lock(self) -> bool:
+        """Takes the lock. If a stopped process has it, we wait the first time only, not at each call."""
+        acquired = self._lock.acquire(self._lock_timeout)
+        self._lock_timeout = LOCK_TIMEOUT if acquired else 0.0
+        return acquired
 
 
-def _wait(due: float, latest: float, some: bool) -> float | None:
-    """When to look again for what is due in so many seconds; None: after a reserve of usual length."""
-    if due > FAR:
-        return None if some else latest
-    # in equal parts: a short last one would be stretched to SOONEST, and the token come late
-    return max(SOONEST, due / math.ceil(due / latest))
+def _wait(due: float, longest: float, *, some: bool) -> float | None:
+    """The pause before the next look for a token that is due in `due` seconds; None: after a reserve of usual length.
+
+    `longest` is the maximum pause, `some` whether there are tubes to reserve from meanwhile.
+    """
+    if due > RESERVE_WAIT:
+        return None if some else longest
+    # Equal parts: a short last one would be stretched to MIN_PAUSE, and the token would come late.
+    return max(MIN_PAUSE, due / math.ceil(due / longest))

@@ -221,6 +221,9 @@ def test_every_exception_of_ours_has_an_exit_code() -> None:
     }
     assert codes["SettingsError"] == codes["CredentialsError"] == 78
     assert codes["QueueUnavailable"] == 69
+    assert codes["InvalidRequest"] == codes["Ambiguous"] == 2
+    assert codes["NotFound"] == codes["Conflict"] == codes["Unsupported"] == 1
+    assert codes["Stopped"] == 130
     assert codes["LedgerError"] == 74
     assert codes["QueueRefused"] == codes["Retry"] == 75
     assert codes["JobNotFound"] == codes["UserUnknown"] == codes["Bury"] == codes["DamagedDelivery"] == 1

@@ -35,7 +35,7 @@ def test_all_tubes_of_ours_are_paused_and_no_other_until_they_are_resumed(queue:
     assert said.out.splitlines()[:2] == [
         f"tube {tube} is paused: what runs goes on, the rest waits" for tube in ("glassq", MAIL)
     ]
-    assert "beanstalkd forgets it when it is restarted" in said.out
+    assert "the queue forgets it when it is restarted" in said.out
     assert "systemctl stop glassq-worker" in said.out
     assert f"pings are taken all the while; `glassq --config {cli.file} resume`" in said.out
     *ours, foreign = paused_for(queue, "glassq", MAIL, "elsewhere")
@@ -84,7 +84,7 @@ def test_programs_read_json(cli: Cli) -> None:
 def test_where_there_is_nothing_to_pause_it_says_what_can_be_done(cli: Cli) -> None:
     said = cli("pause")
     assert (said.code, said.out) == (1, "")
-    assert "tube glassq: beanstalkd has nothing to pause: it holds no job, and no glassq-worker waits on it" in said.err
+    assert "tube glassq: the queue has nothing to pause: it holds no job, and no glassq-worker waits on it" in said.err
     assert "systemctl stop glassq-worker" in said.err
 
 

@@ -15,17 +15,17 @@ from glassq.operations import Operations, purge
 from glassq.operations.progress import Silent
 from glassq.operations.push_queues import planned
 from glassq.push.request import tube_of
+from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.settings import load
 from tests.cli.conftest import a_delivery
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from glassq.push.client import Client
     from glassq.queues import Queue
-    from glassq.queues.base import Job, TubeCounts, WaitingState
     from tests.cli.conftest import Cli, Said
     from tests.conftest import Beanstalkd
 
@@ -288,7 +288,7 @@ def test_a_queue_that_beanstalkd_does_not_know_yet_cannot_be_paused_and_what_can
     said = push.cli("queues", "pause", "mail", "photos")
     assert said.code == 1
     assert "queue photos is paused" in said.out
-    assert "queue mail: beanstalkd has nothing to pause: it holds no task, and no glassq-worker waits on it" in said.err
+    assert "queue mail: the queue has nothing to pause: it holds no task, and no glassq-worker waits on it" in said.err
     assert f"rate: 0 in {push.yaml}" in said.err
 
 
@@ -404,29 +404,23 @@ def test_a_purge_ends_though_others_go_on_putting_and_working(push: Push, beanst
     first = push.add("mail", 20)
     others = beanstalkd.queue()
 
+    class Busy(BeanstalkInspector):
+        looks = 0
+
+        def first(self, state: Any, tube: str) -> Any:
+            found = super().first(state, tube)
+            if found is not None:
+                self.looks += 1
+                others.put(b"new", tube=tube)
+                if self.looks % 2:
+                    others.delete(int(found.ref))
+            return found
+
     operations = Operations(load(str(push.cli.file), {}), actor="ada")
-    with operations.queue() as queue:
-        plan = purge.plan(operations, queue, planned(operations), "mail")
-
-        class Busy:
-            looks = 0
-
-            def first(self, state: WaitingState, tube: str) -> Job | None:
-                found = queue.first(state, tube)
-                if found is not None:
-                    self.looks += 1
-                    others.put(b"new", tube=tube)
-                    if self.looks % 2:
-                        others.delete(int(found.ref))
-                return found
-
-            def delete(self, job: Job) -> None:
-                queue.delete(job)
-
-            def counts(self, tubes: Sequence[str]) -> list[TubeCounts]:
-                return queue.counts(tubes)
-
-        done = purge.carry_out(operations, Busy(), plan, Silent()).purged  # type: ignore[arg-type]
+    busy = Busy(beanstalkd.queue(), beanstalkd.url)
+    plan = purge.plan(operations, busy, planned(operations), "mail")
+    done = purge.carry_out(operations, busy, plan, Silent()).purged
+    busy.close()
     others.close()
     assert (done.deleted, done.taken) == (10, 10)
     assert not push.jobs("mail") & set(first)

@@ -122,10 +122,11 @@ def test_no_text_keeps_an_entry_or_its_neighbours_from_being_written(file: Path,
 
 
 _WRITE = """
-import sys
+import sys, time
 from dataclasses import replace
 from datetime import UTC, datetime
 from glassq.ledger import Entry, open_ledger
+from glassq.ledger.reader import LedgerReader
 from glassq.settings import LedgerSettings
 url, name, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 ledger = open_ledger(LedgerSettings(url=url))
@@ -133,6 +134,12 @@ now = datetime.now(UTC)
 for index in range(number):
     ledger.record(Entry(f"{name}-{index}", "mirror", now, "done", 1, now, 0.1))
     ledger.record(Entry(f"shared-{index}", "mirror", now, "done", 1, datetime.now(UTC), 0.1))
+# entries are written in their order; close() waits for them no longer than a stop may take
+def written(delivery):
+    with LedgerReader(LedgerSettings(url=url)) as reader:
+        return reader.get(delivery) is not None
+while not written(f"{name}-{number - 1}"):
+    time.sleep(0.05)
 ledger.close()
 """
 

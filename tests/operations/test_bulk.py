@@ -14,7 +14,7 @@ from glassq.operations.filters import Selection
 from glassq.operations.find import look
 from glassq.operations.move import move_job
 from glassq.operations.progress import Silent
-from glassq.operations.result import Did, Report, Result
+from glassq.operations.result import Did, Report, Result, remark
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from tests.cli.conftest import a_delivery, put, put_bytes
 from tests.conftest import wait_for
@@ -185,3 +185,11 @@ def test_a_preview_says_what_would_be_done_in_the_same_keys() -> None:
     report = Report([*planned("1", "2").preview().results, Result("x", None, None, Did.NOTHING, "why")])
     assert report.sums() == {"would be moved": 2, "nothing": 1}
     assert report.sum_words() == "2 would be moved, 1 not done"
+
+
+def test_what_is_said_of_the_whole_is_no_delivery_in_the_sum() -> None:
+    report = Report([*planned("1").preview().results, remark("--canary", "stopped")])
+    assert (report.sums(), report.complete) == ({"would be moved": 1}, False)
+    assert report.results[-1].document() == {
+        "id": "--canary", "job": None, "delivery": None, "did": "nothing", "why": "stopped",
+    }  # fmt: skip

@@ -43,10 +43,10 @@ class Working(Silent):
         ledger = open_ledger(self._operations.settings.ledger)
         while job := self._queue.reserve(0):
             told = decode(job.body)
-            good, holder = self._succeeds(told), 0
+            good, holder = self._succeeds(told), ""
             if not good:
                 again = lifecycle.after_kick(a_delivery(id=told.id, evidence=(evidence("503 again"),)))
-                holder = self._queue.put(encode(again), delay=3600)
+                holder = str(self._queue.put(encode(again), delay=3600))
             self._queue.delete(job.id, held=True)
             state, why = ("done", "") if good else ("retrying", "503 again")
             now = datetime.now(UTC)

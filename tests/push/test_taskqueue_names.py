@@ -40,6 +40,7 @@ ADDER = textwrap.dedent(
     from glassq.push import taskqueue
     from glassq.push.client import Client
     from glassq.queues.beanstalk.connection import BeanstalkConnection
+    from glassq.queues.beanstalk.producer import BeanstalkProducer
     from glassq.settings import PushSettings, Settings
     from glassq.settings import PushSettings, Settings
     from glassq.values import TargetUrl
@@ -61,7 +62,7 @@ ADDER = textwrap.dedent(
     push = PushSettings(names=names, targets={"default": TargetUrl("http://127.0.0.1:8080")})
     client = Client(
         Settings(push=push),
-        connect=lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2),
+        producer=BeanstalkProducer(lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2)),
         names=Names(parse_url(names, "[push] names"), confirm=float(confirm)),
     )
     stop("begin")

@@ -1,5 +1,6 @@
-"""A real beanstalkd, driven at random through our queue objects, against a model of what it promises.
+"""A real beanstalkd, driven at random through our connections, against a model of its own commands and counters.
 
+What every engine promises by the queue's roles is driven in conformance/test_state_machine.py.
 The model follows facts that were measured on beanstalkd 1.12: what each command does to state and counters, and what
 of it is in the binlog after a restart. Two consumers and an operator each have a connection of their own.
 """
@@ -284,7 +285,7 @@ def _replayed(logged: Told) -> Told:
 
 TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(
-    max_examples=150,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

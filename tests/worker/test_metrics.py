@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
 
 import pytest
-from glassq.worker.look import Look
 
+from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.protocol import ServerStats
+from glassq.values import QueueUrl
+from glassq.worker.collector import PoolCollector
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import free_port, wait_for
 from tests.metrics.test_counters import samples
@@ -257,7 +259,7 @@ class Asked:
     def __init__(self) -> None:
         self.now = _stats()
 
-    def until(self, over: float) -> None:
+    def set_deadline(self, deadline: float) -> None:
         pass
 
     def stats(self) -> ServerStats:
@@ -266,7 +268,8 @@ class Asked:
 
 def test_a_server_whose_binlog_stands_still_while_it_takes_jobs_is_not_durable() -> None:
     asked = Asked()
-    look = Look(Scoreboard(1), asked, [])  # type: ignore[arg-type]
+    inspector = BeanstalkInspector(asked, QueueUrl("beanstalk://127.0.0.1:1"))  # type: ignore[arg-type]
+    look = PoolCollector(Scoreboard(1), inspector, [])
 
     def durable(**changes: object) -> float:
         asked.now = _stats(**changes)

@@ -19,7 +19,7 @@ from glassq.routes import Context, Destination
 from glassq.settings import Route, Settings
 from glassq.values import HandlerName
 from glassq.worker import outcome as outcomes
-from glassq.worker.outcome import MAX_DELAY, MIN_DELAY, Kind, Outcome, Policy, decide
+from glassq.worker.outcome import MAX_DELAY, MAX_POLICY_DELAY, MIN_DELAY, Kind, Outcome, Policy, decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,6 +125,24 @@ def test_a_delay_that_a_handler_asks_for_wins_over_backoff_within_bounds(
 def test_a_delay_that_is_no_number_leaves_it_to_the_backoff(asked: float) -> None:
     assert MIN_DELAY <= decide(Retry("later", asked), FRESH, POLICY).delay <= POLICY.backoff
     assert decide(Retry("later", asked, counts=False), FRESH, POLICY).delay == POLICY.backoff
+
+
+class Fixed:
+    """A retry policy that always waits for the same time."""
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+
+    def after(self, failures: int, age: float) -> float:
+        return self.delay
+
+
+@pytest.mark.parametrize(
+    ("says", "given_"),
+    [(0.5, 0.5), (-1.0, 0.0), (2 * MAX_DELAY, 2 * MAX_DELAY), (float("inf"), MAX_POLICY_DELAY), (float("nan"), 0.0)],
+)
+def test_a_policy_is_bounded_by_what_the_queue_takes_alone(says: float, given_: float) -> None:
+    assert decide(ValueError(), FRESH, Fixed(says)).delay == given_
 
 
 # -- the budget -----------------------------------------------------------------------------------------------------

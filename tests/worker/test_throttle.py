@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glassq.errors import SettingsError
-from glassq.worker.bucket import SLOWEST, Limit
-from glassq.worker.throttle import FAR, LATEST, RELAXED, SOONEST, Admission, Throttle
+from glassq.worker.bucket import MIN_PACE, Limit
+from glassq.worker.throttle import IDLE_PAUSE, MAX_PAUSE, MIN_PAUSE, RESERVE_WAIT, Admission, Throttle
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Pool:
             if TUBE not in limiter.admit().tubes:
                 limiter.release_tokens()
                 return count
-            limiter.began(TUBE)
+            limiter.start(TUBE)
             limiter.finish(slow_down=slow_down)
         raise AssertionError
 
@@ -70,7 +70,7 @@ class Pool:
             self.clock.now += 1.0
             while TUBE not in self.limiters[0].admit().tubes:
                 self.clock.now += 1.0
-            self.limiters[0].began(TUBE)
+            self.limiters[0].start(TUBE)
             self.limiters[0].finish(slow_down=True)
 
 
@@ -95,7 +95,7 @@ def test_a_pool_without_limits_is_always_told_the_same() -> None:
     limiter = pool.limiters[0]
     assert limiter.admit() == Admission((PINGS,), None)
     assert limiter.admit() is limiter.admit()
-    limiter.began(PINGS)
+    limiter.start(PINGS)
     limiter.finish(slow_down=True)
     assert limiter.admit() == Admission((PINGS,), None)
 
@@ -119,10 +119,10 @@ def test_who_looks_when_told_to_gets_all_that_the_limit_allows(rate: float, buck
     while pool.clock.now <= over:
         admission = pool.limiters[0].admit()
         if TUBE in admission.tubes:
-            pool.limiters[0].began(TUBE)
+            pool.limiters[0].start(TUBE)
             count += 1
         else:
-            pool.clock.now += FAR if admission.wait is None else admission.wait
+            pool.clock.now += RESERVE_WAIT if admission.wait is None else admission.wait
         pool.limiters[0].finish()
     assert bucket + 0.99 * rate * seconds - 1 <= count <= bucket + rate * (pool.clock.now - 1000) + 1e-6
 
@@ -145,18 +145,18 @@ def test_a_job_of_one_tube_gives_back_what_was_held_for_the_others() -> None:
     first, second, *_ = pool.limiters
     assert first.admit().tubes == (PINGS, TUBE, OTHER)
     assert second.admit().tubes == (PINGS,)
-    first.began(OTHER)
+    first.start(OTHER)
     assert second.admit().tubes == (PINGS, TUBE)
     first.finish()
     first.admit()
-    first.began(PINGS)
+    first.start(PINGS)
     assert pool.burst(pool.limiters[2]) == 0, "the second child holds it still"
 
 
 def test_a_job_that_came_without_a_right_is_made_up_for() -> None:
     pool = Pool(Limit(TUBE, 1.0, 1))
     for limiter in pool.limiters:
-        limiter.began(TUBE)
+        limiter.start(TUBE)
         limiter.finish()
     pool.clock.now += 3.9
     assert pool.burst() == 0
@@ -178,11 +178,11 @@ def test_a_clock_that_stands_runs_back_or_leaps_gives_no_more_than_a_bucket() ->
 
 
 def test_no_more_run_at_once_than_the_limit_says() -> None:
-    pool = Pool(Limit(TUBE, 100.0, 100, most=2))
+    pool = Pool(Limit(TUBE, 100.0, 100, max_running=2))
     first, second, third, _ = pool.limiters
     for limiter in (first, second):
         assert TUBE in limiter.admit().tubes
-        limiter.began(TUBE)
+        limiter.start(TUBE)
     assert TUBE not in third.admit().tubes
     first.finish()
     assert TUBE in third.admit().tubes
@@ -199,7 +199,7 @@ def test_a_token_that_is_due_soon_is_looked_for_then() -> None:
     pool.burst()
     assert pool.limiters[0].admit() == Admission((PINGS,), pytest.approx(0.02))
     pool.clock.now += 0.019
-    assert pool.limiters[0].admit() == Admission((PINGS,), SOONEST)
+    assert pool.limiters[0].admit() == Admission((PINGS,), MIN_PAUSE)
     pool.clock.now += 0.001
     assert pool.limiters[0].admit() == Admission((PINGS, TUBE), None)
 
@@ -207,12 +207,12 @@ def test_a_token_that_is_due_soon_is_looked_for_then() -> None:
 def test_other_tubes_are_looked_at_often_until_a_token_is_due() -> None:
     pool = Pool(Limit(TUBE, 1 / 0.9, 1))
     pool.burst()
-    assert pool.limiters[0].admit().wait == pytest.approx(LATEST)
+    assert pool.limiters[0].admit().wait == pytest.approx(MAX_PAUSE)
 
 
 @pytest.mark.parametrize(("rate", "bucket", "most"), [(0.0, 5, None), (0.5, 1, None), (5.0, 5, 0)])
 def test_what_is_far_off_does_not_keep_a_reserve_from_waiting(rate: float, bucket: int, most: int | None) -> None:
-    for free, settled in [((PINGS,), None), ((), RELAXED)]:
+    for free, settled in [((PINGS,), None), ((), IDLE_PAUSE)]:
         pool = Pool(Limit(TUBE, rate, bucket, most), free=free)
         pool.burst()
         for _ in range(10):
@@ -226,20 +226,20 @@ def test_who_finds_others_in_the_way_looks_soon_and_then_ever_later() -> None:
     first, second, *_ = pool.limiters
     first.admit()
     waits = [second.admit().wait for _ in range(6)]
-    assert waits == [SOONEST, 2 * SOONEST, 4 * SOONEST, 8 * SOONEST, None, None]
-    second.began(PINGS)
+    assert waits == [MIN_PAUSE, 2 * MIN_PAUSE, 4 * MIN_PAUSE, 8 * MIN_PAUSE, None, None]
+    second.start(PINGS)
     second.finish()
-    assert second.admit().wait == SOONEST
+    assert second.admit().wait == MIN_PAUSE
 
 
 # -- the dead and the stopped -----------------------------------------------------------------------------------------
 
 
 def test_what_a_dead_child_held_and_ran_is_free_and_what_it_used_is_used() -> None:
-    pool = Pool(Limit(TUBE, 0.001, 3, most=2))
+    pool = Pool(Limit(TUBE, 0.001, 3, max_running=2))
     first, second, third, _ = pool.limiters
     first.admit()
-    first.began(TUBE)
+    first.start(TUBE)
     second.admit()
     assert TUBE not in third.admit().tubes
     pool.throttle.clear(0)
@@ -281,19 +281,19 @@ class Trap:
         return pid
 
 
-@pytest.mark.parametrize("do", ["open", "began"])
+@pytest.mark.parametrize("do", ["admit", "start"])
 def test_a_child_killed_in_the_lock_leaves_all_as_it_was(do: str) -> None:
     trap = Trap(signal.SIGKILL)
     throttle = Throttle(4, clock=trap)
-    throttle.set([Limit(TUBE, 0.001, 3, most=1)])
+    throttle.set([Limit(TUBE, 0.001, 3, max_running=1)])
     limiters = [throttle.limiter(slot, [PINGS], [TUBE]) for slot in range(4)]
-    if do == "began":
+    if do == "start":
         limiters[0].admit()
-    trap.spring(limiters[0].admit if do == "open" else lambda: limiters[0].began(TUBE))
+    trap.spring(limiters[0].admit if do == "admit" else lambda: limiters[0].start(TUBE))
     throttle.clear(0)
-    for _ in range(3 if do == "open" else 2):
+    for _ in range(3 if do == "admit" else 2):
         assert TUBE in limiters[1].admit().tubes
-        limiters[1].began(TUBE)
+        limiters[1].start(TUBE)
         limiters[1].finish()
     assert TUBE not in limiters[1].admit().tubes
 
@@ -310,10 +310,10 @@ def test_a_child_stopped_in_the_lock_does_not_stop_the_others_nor_the_parent() -
     try:
         admissions = [other.admit() for _ in range(6)]
         assert {admission.tubes for admission in admissions} == {(PINGS,)}
-        assert admissions[0].wait == SOONEST
+        assert admissions[0].wait == MIN_PAUSE
         assert admissions[-1].wait is None
         for limiter in late:
-            limiter.began(TUBE)
+            limiter.start(TUBE)
             limiter.finish()
         throttle.set([limit])
     finally:
@@ -321,17 +321,17 @@ def test_a_child_stopped_in_the_lock_does_not_stop_the_others_nor_the_parent() -
         os.waitpid(pid, 0)
     throttle.clear(0)
     assert TUBE in other.admit().tubes
-    other.began(TUBE)
+    other.start(TUBE)
     other.finish()
     assert TUBE not in other.admit().tubes, "what was used without the lock is used"
 
 
 def test_a_process_that_a_handler_forks_takes_nothing_with_it() -> None:
     throttle = Throttle(4)
-    throttle.set([Limit(TUBE, 0.001, 2, most=1)])
+    throttle.set([Limit(TUBE, 0.001, 2, max_running=1)])
     limiter, other, *_ = [throttle.limiter(slot, [PINGS], [TUBE]) for slot in range(4)]
     limiter.admit()
-    limiter.began(TUBE)
+    limiter.start(TUBE)
     os.waitpid(told(lambda: None), 0)
     assert TUBE not in other.admit().tubes
     limiter.finish()
@@ -359,7 +359,7 @@ def test_a_tube_is_never_slowed_to_less_than_a_small_part() -> None:
     pool.clock.now += 0.9
     assert pool.burst() == 0
     pool.clock.now += 0.2
-    assert pool.burst() == 64 * SLOWEST
+    assert pool.burst() == 64 * MIN_PACE
 
 
 def test_a_slowed_tube_recovers_with_good_answers() -> None:
@@ -396,7 +396,7 @@ def test_a_reload_changes_the_limit_and_keeps_the_tokens() -> None:
     pool = Pool(Limit(TUBE, 1.0, 5), Limit(OTHER, 1.0, 5))
     pool.burst()
     pool.clock.now += 3
-    pool.throttle.set([Limit(TUBE, 100.0, 20, most=1)])
+    pool.throttle.set([Limit(TUBE, 100.0, 20, max_running=1)])
     assert pool.burst() == 3, "three seconds at the old rate"
     pool.clock.now += 0.1
     assert pool.burst() == 10
@@ -420,7 +420,7 @@ def test_children_of_before_and_after_a_reload_share_a_limit() -> None:
     pool.throttle.set([Limit("glassq.push.new", 1.0, 1), Limit(TUBE, 0.001, 4)])
     after = pool.throttle.limiter(7, [PINGS], ["glassq.push.new", TUBE])
     assert after.admit().tubes == (PINGS, "glassq.push.new", TUBE)
-    after.began(TUBE)
+    after.start(TUBE)
     assert pool.burst() == 3
 
 
@@ -438,7 +438,7 @@ def test_more_tubes_than_there_is_memory_for_change_nothing() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["open", "began", "nothing", "ended", "overloaded", "dies"]),
+        st.sampled_from(["admit", "start", "release", "finish", "overloaded", "dies"]),
         st.integers(0, 3),
         st.sampled_from([0.0, 0.0, 0.0, 1e-3, 0.03, 0.4, 1.0, 40.0]),
     ),
@@ -463,16 +463,16 @@ def test_no_window_has_more_than_the_limit_allows_and_nothing_is_lost(
     for step, slot, seconds in steps:
         pool.clock.now += seconds
         limiter = pool.limiters[slot]
-        if step == "open" and slot not in running:
+        if step == "admit" and slot not in running:
             held[slot] = TUBE in limiter.admit().tubes
-        elif step == "began" and held.pop(slot, False):
-            limiter.began(TUBE)
+        elif step == "start" and held.pop(slot, False):
+            limiter.start(TUBE)
             running.add(slot)
             begun.append((pool.clock.now, pool.clock.now))
-        elif step == "nothing" and slot not in running:
+        elif step == "release" and slot not in running:
             limiter.release_tokens()
             held.pop(slot, None)
-        elif step in ("ended", "overloaded"):
+        elif step in ("finish", "overloaded"):
             limiter.finish(slow_down=step == "overloaded")
             held.pop(slot, None)
             running.discard(slot)
@@ -481,7 +481,7 @@ def test_no_window_has_more_than_the_limit_allows_and_nothing_is_lost(
             pool.limiters[slot] = pool.throttle.limiter(slot, [PINGS], [TUBE])
             held.pop(slot, None)
             running.discard(slot)
-        assert limit.most is None or len(running) <= limit.most
+        assert limit.max_running is None or len(running) <= limit.max_running
     assert not begun or busiest(begun, limit) <= 1e-6
     for slot in range(4):
         pool.throttle.clear(slot)
@@ -490,7 +490,7 @@ def test_no_window_has_more_than_the_limit_allows_and_nothing_is_lost(
         # a slowed tube has its full bucket only when time has made up for it
         pool.clock.now += 300 + limit.bucket / limit.rate
         pool.holders()
-    assert pool.holders() == min(limit.bucket, limit.most or limit.bucket)
+    assert pool.holders() == min(limit.bucket, limit.max_running or limit.bucket)
 
 
 # -- real processes ---------------------------------------------------------------------------------------------------
@@ -520,12 +520,12 @@ class Children:
             admission = limiter.admit()
             if self.limit.tube in admission.tubes:
                 before = time.monotonic()
-                limiter.began(self.limit.tube)
+                limiter.start(self.limit.tube)
                 os.write(self._write, MOMENT.pack(before, time.monotonic()))
                 limiter.finish()
             else:
                 limiter.finish()
-                time.sleep(FAR if admission.wait is None else admission.wait)
+                time.sleep(RESERVE_WAIT if admission.wait is None else admission.wait)
 
     def kill(self, slot: int) -> None:
         pid = self.pids.pop(slot)
@@ -577,7 +577,7 @@ def test_four_children_together_keep_to_one_limit_and_reach_it() -> None:
 
 
 def test_children_killed_at_random_leave_all_tokens_and_places_to_the_others() -> None:
-    limit = Limit(TUBE, 200.0, 12, most=12)
+    limit = Limit(TUBE, 200.0, 12, max_running=12)
     with children(limit) as pool:
         for number in range(60):
             seen = len(pool.begun())
@@ -591,7 +591,7 @@ def test_children_killed_at_random_leave_all_tokens_and_places_to_the_others() -
 
 
 def test_a_stopped_child_keeps_no_more_than_its_own_right_and_place() -> None:
-    limit = Limit(TUBE, 100.0, 3, most=3)
+    limit = Limit(TUBE, 100.0, 3, max_running=3)
     with children(limit, 0) as pool:
         limiter = pool.throttle.limiter(0, [PINGS], [TUBE])
         pool.pids[0] = told(lambda: (limiter.admit(), os.kill(os.getpid(), signal.SIGSTOP)))

@@ -13,7 +13,7 @@ from glassq.errors import InvalidRequest
 from glassq.operations import pause as operation
 from glassq.operations.filters import duration
 
-# What stops the work for good: a pause does not outlive beanstalkd.
+# What stops the work for good: the queue forgets a pause when it is restarted.
 _LASTING = "what lasts is to stop glassq-worker (systemctl stop glassq-worker)"
 
 
@@ -23,7 +23,7 @@ _LASTING = "what lasts is to stop glassq-worker (systemctl stop glassq-worker)"
 @as_json
 @pass_app
 def pause(app: App, tubes: tuple[str, ...], period: str | None, as_json: bool) -> int:
-    """Have nothing worked of these tubes, or of all of ours, until they are resumed or beanstalkd is restarted.
+    """Have nothing worked of these tubes, or of all of ours, until they are resumed or the queue is restarted.
 
     What runs goes on. Pings are taken all the while, and wait.
     """

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[str, object]]
 
-# What beanstalkd counts, in the order of a job's life.
-_COUNTERS = ("reserves", "timeouts", "releases", "buries", "kicks")
-
 
 @click.command()
 @click.argument("id_", metavar="ID", shell_complete=buried_ids)
@@ -99,13 +96,12 @@ def _header(found: Found) -> Rows:
 def _job(found: Found) -> Rows:
     job = found.job
     timed = {"delayed": "ready in", "reserved": "lease ends in"}.get(job.state)
-    file = job.counters.get("file")
     rows: Rows = [
         ("state", f"{job.state}, {timed} {span(max(0, job.time_left))}" if timed else job.state),
         ("tube", job.tube),
         ("age", span(job.age)),
-        ("counters", ", ".join(f"{job.counters[name]} {name}" for name in _COUNTERS if name in job.counters)),
-        ("on disk", (f"binlog file {file}" if file else "yes") if job.durable else "NO: in memory only"),
+        ("counters", ", ".join(f"{name} {value}" for name, value in job.counters.items())),
+        ("on disk", "yes" if job.durable else "NO: in memory only"),
     ]
     if found.damage:
         rows.append(("damaged", found.damage))

@@ -74,6 +74,8 @@ class _Client(greenstalk.Client[bytes]):
         return lines
 
 
+# The second one comes where a lease of ours has less than a second left: whoever holds several must be asked first.
+_NOTHING_COMES = (greenstalk.TimedOutError, greenstalk.DeadlineSoonError)
 _REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
 _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
     greenstalk.DrainingError: DRAINING,
@@ -116,6 +118,10 @@ class BeanstalkConnection:
     def set_deadline(self, deadline: float) -> None:
         self._deadline = deadline
 
+    def connect(self) -> None:
+        """Connects now, and not with the first command. Raises QueueError."""
+        self._call(lambda client: None)
+
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
         tube = _checked_tube(tube or self.tube)
         delay = _checked_int("delay", delay, 0)
@@ -136,7 +142,7 @@ class BeanstalkConnection:
 
         try:
             job = self._call(command, wait=timeout + _RESERVE_SLACK)
-        except greenstalk.TimedOutError:
+        except _NOTHING_COMES:
             return None
         self._held.add(job.id)
         return Job(job.id, job.body)
@@ -148,24 +154,24 @@ class BeanstalkConnection:
         return Job(job.id, job.body)
 
     def touch(self, job_id: int) -> None:
-        self._check_held(job_id)
+        self.check_held(job_id)
         self._call(lambda client: client.touch(_handle(job_id)))
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
         delay = _checked_int("delay", delay, 0)
-        self._check_held(job_id)
+        self.check_held(job_id)
         self._call(lambda client: client.release(_handle(job_id), _PRIORITY, delay))
         self._held.discard(job_id)
 
     def bury(self, job_id: int) -> None:
-        self._check_held(job_id)
+        self.check_held(job_id)
         self._call(lambda client: client.bury(_handle(job_id), _PRIORITY))
         self._held.discard(job_id)
 
     def delete(self, job_id: int, *, held: bool = False) -> None:
         _check_id(job_id)
         if held:
-            self._check_held(job_id)
+            self.check_held(job_id)
         self._call(lambda client: client.delete(job_id))
         self._held.discard(job_id)
 
@@ -238,9 +244,9 @@ class BeanstalkConnection:
         return self.probe().id - 1
 
     def scan(
-        self, states: frozenset[str], *tubes: str, hints: Sequence[int] = ()
+        self, states: frozenset[str], *tubes: str, hints: Sequence[int] = (), since: int = 0
     ) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        return Scan(self, states, frozenset(tubes) or frozenset({self.tube})).run(hints)
+        return Scan(self, states, frozenset(tubes) or frozenset({self.tube}), since).run(hints)
 
     def close(self) -> None:
         client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
@@ -257,7 +263,7 @@ class BeanstalkConnection:
         if self._sock is not None and (descriptor := self._sock.detach()) >= 0:
             os.close(descriptor)
 
-    def _check_held(self, job_id: int) -> None:
+    def check_held(self, job_id: int) -> None:
         """Raises JobNotFound for a job that was not reserved on this very connection."""
         _check_id(job_id)
         if job_id not in self._held:
@@ -274,7 +280,7 @@ class BeanstalkConnection:
                 client = self._client
                 self._limit(seconds)
             return command(client)
-        except greenstalk.TimedOutError:
+        except _NOTHING_COMES:
             raise
         except greenstalk.NotFoundError:
             raise JobNotFound("no such job, or not ours") from None
@@ -427,6 +433,13 @@ def _checked_tube(name: str) -> str:
         return Tube(name)
     except ValueError as error:
         raise QueueError(f"bad tube name {name!r}: {error}") from None
+
+
+def whole_seconds(seconds: float) -> int:
+    """As beanstalkd takes them: nothing comes before its time. Raises QueueError for what is no number of them."""
+    if not math.isfinite(seconds):
+        raise QueueError(f"bad number of seconds {seconds!r}: expected a finite one")
+    return math.ceil(seconds)
 
 
 def _checked_int(name: str, value: int, least: int) -> int:

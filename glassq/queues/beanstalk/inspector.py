@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from glassq.errors import JobNotFound, SearchIncomplete
 from glassq.queues.base import ALL_STATES, Capabilities, EngineGauge, EngineStatus, Job, TubeCounts
 from glassq.queues.beanstalk import facts
 from glassq.queues.beanstalk.binlog import missing_files
+from glassq.queues.beanstalk.connection import whole_seconds
 from glassq.queues.beanstalk.protocol import MAX_SECONDS, JobStats, ScanShort
 from glassq.queues.beanstalk.receiver import BURY_DELAY
 
@@ -118,20 +118,15 @@ class BeanstalkInspector:
         since: str = "",
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
-        newest = int(since or 0)
-        for seen in self._connection.scan(states, *tubes, hints=[int(ref) for ref in hints if self.is_ref(ref)]):
+        ids = [int(ref) for ref in hints if self.is_ref(ref)]
+        for seen in self._connection.scan(states, *tubes, hints=ids, since=int(since or 0)):
             if isinstance(seen, ScanShort):
                 raise SearchIncomplete(seen.found, seen.promised, seen.looked)
             if isinstance(seen, JobStats):
-                if seen.id <= newest:
-                    return
                 with suppress(JobNotFound):
                     yield _job(seen, self._connection.peek(seen.id).body)
-            else:
-                if seen[1] - seen[0] <= newest:
-                    return
-                if progress is not None:
-                    progress(*seen)
+            elif progress is not None:
+                progress(*seen)
 
     def newest(self) -> str:
         return str(self._connection.newest_job())
@@ -147,7 +142,7 @@ class BeanstalkInspector:
         return self._connection.peek(self._id(ref)).body
 
     def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
-        wait = BURY_DELAY if state == "buried" else math.ceil(delay) if state == "delayed" else 0
+        wait = BURY_DELAY if state == "buried" else whole_seconds(delay) if state == "delayed" else 0
         job = self._connection.put(body, delay=wait, tube=tube)
         if state == "buried":
             self._bury(job)
@@ -160,17 +155,19 @@ class BeanstalkInspector:
         if (body, tube) != (job.body, job.tube) or state == "delayed":
             return str(self._replace(old, job, body, tube, state, delay))
         self._check_seen(old, job)
-        if state == "ready":
-            self._connection.kick(old)
-        else:
+        if state == "buried":
             self._bury(old)
+        elif job.state != "ready":
+            self._connection.kick(old)
         return job.ref
 
     def delete(self, job: Job) -> None:
-        self._connection.delete(self._id(job.ref))
+        old = self._id(job.ref)
+        self._check_seen(old, job)
+        self._connection.delete(old)
 
     def pause(self, tube: str, seconds: float) -> bool:
-        return self._connection.pause(math.ceil(seconds), tube)
+        return self._connection.pause(whole_seconds(seconds), tube)
 
     def close(self) -> None:
         self._connection.close()
@@ -180,7 +177,7 @@ class BeanstalkInspector:
 
         The new job is delayed until the old one is ours, so that nobody works both.
         """
-        new = self._connection.put(body, delay=math.ceil(delay) if state == "delayed" else BURY_DELAY, tube=tube)
+        new = self._connection.put(body, delay=whole_seconds(delay) if state == "delayed" else BURY_DELAY, tube=tube)
         try:
             self._check_seen(old, job)
             self._connection.reserve_job(old)

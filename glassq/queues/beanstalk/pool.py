@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from glassq.queues.beanstalk.connection import BeanstalkConnection
 
-# A new connection, and one that lay idle for longer than this (in seconds), is tried before it is lent: when a put
-# breaks a connection, nobody can say whether the put happened.
+# A connection that lay idle for longer than this, in seconds, is tried before it is lent: when a put breaks a
+# connection, nobody can say whether the put happened.
 IDLE = 1.0
 
 
@@ -37,8 +37,10 @@ class ConnectionPool:
         connection = idle[1] if idle else self._connect()
         try:
             connection.set_deadline(deadline)
-            if idle is None or time.monotonic() - idle[0] > IDLE:
-                _try_out(connection, again=idle is not None)
+            if idle is None:
+                connection.connect()
+            elif time.monotonic() - idle[0] > IDLE:
+                _try_out(connection)
             yield connection
         except (JobNotFound, JobTooBig):
             self._give_back(connection)
@@ -67,11 +69,9 @@ class ConnectionPool:
             return None
 
 
-def _try_out(connection: BeanstalkConnection, *, again: bool) -> None:
+def _try_out(connection: BeanstalkConnection) -> None:
     try:
         connection.stats_tube()
     except QueueUnavailable:
-        if not again:
-            raise
-        # it broke while it lay idle, and connects anew
-        connection.stats_tube()
+        # It broke while it lay idle.
+        connection.connect()

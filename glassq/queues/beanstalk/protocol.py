@@ -206,13 +206,14 @@ class Queue(Protocol):
         """The highest job id given so far. Raises QueueRefused like `put`."""
 
     def scan(
-        self, states: frozenset[str], *tubes: str, hints: Sequence[int] = ()
+        self, states: frozenset[str], *tubes: str, hints: Sequence[int] = (), since: int = 0
     ) -> Iterator[JobStats | ScanProgress | ScanShort]:
         """The jobs of these tubes (of `tube` where none is named) in these states, with a ScanProgress now and then.
 
         They come newest first; nothing is changed. It ends as soon as it has found as many as the tubes' counts
         promised when it began. `hints` are ids of jobs that may be such: they are looked at first, and where they are
-        all, no other id is. Where there are enough of them but some are wrong, what they left out comes last.
+        all, no other id is. Where there are enough of them but some are wrong, what they left out comes last. Ids up to
+        `since` are left out.
         Where the queue takes no job now, nobody can say where its ids end: it looks around those that can be seen, and
         may end with a ScanShort.
         """

@@ -23,13 +23,20 @@ HEADS: tuple[Waiting, ...] = get_args(Waiting)
 class Scan:
     """The jobs of these tubes in these states, as `Queue.scan` promises them."""
 
-    def __init__(self, queue: Queue, states: frozenset[str], names: frozenset[str]) -> None:
+    def __init__(self, queue: Queue, states: frozenset[str], names: frozenset[str], since: int = 0) -> None:
         self._queue = queue
         self._states = states
         self._names = names
+        self._since = since
 
     def run(self, hints: Sequence[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """The jobs; `hints` are ids that are looked at first."""
+        """The jobs above `since`; `hints` are ids that are looked at first."""
+        for seen in self._run(hints):
+            if not isinstance(seen, JobStats) or seen.id > self._since:
+                yield seen
+
+    def _run(self, hints: Sequence[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
+        # older jobs are promised as well, and found or not they are no part of the answer
         promised = self._promised()
         guesses = sorted(set(hints), reverse=True)
         enough = len(guesses) >= promised
@@ -62,7 +69,7 @@ class Scan:
         except QueueRefused:
             yield from self._search(found)
             return
-        for job_id in range(newest, 0, -1):
+        for job_id in range(newest, self._since, -1):
             if len(found) >= promised:
                 return
             if (newest - job_id) % PROGRESS_EVERY == 0:

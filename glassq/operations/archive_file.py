@@ -1,7 +1,7 @@
 """The file that `glassq archive` writes and `glassq restore` reads: text, one JSON document a line.
 
     {"format":"glassq-archive","version":1,"made":"2026-01-31T12:00:00Z","tube":"glassq"}
-    {"tube":"glassq","delivery":"0199...","source":"mirror","received":"...","reason":"...","job":17,
+    {"tube":"glassq","delivery":"0199...","source":"mirror","received":"...","reason":"...","job":"17",
         "sha256":"...","base64":"..."}                                            (on one line)
     {"jobs":1,"sha256":"..."}
 

@@ -10,9 +10,9 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.errors import JobTooBig, NotDurable, QueueRefused
-from glassq.intake.enqueue import Enqueue
-from glassq.intake.safekeeping import SAMPLE, Safekeeping
+from glassq.intake.durable_store import DurableStore
 from glassq.intake.spool import Spool
+from glassq.queues.beanstalk.producer import SAMPLE, BeanstalkProducer
 from tests.conftest import Beanstalkd, wait_for
 from tests.intake.conftest import empty
 from tests.intake.test_queue_trouble import FailingDisk, failing_disk
@@ -21,45 +21,49 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from glassq.queues import Queue, ServerStats
+    from glassq.queues import Queue
 
 __all__ = ["failing_disk"]
 
 
 class Kept:
-    """Safekeeping on a spool of its own, looked at when the test says so and not once a second."""
+    """A store with a spool of its own, looked at when the test says so and not once a second."""
 
-    def __init__(self, enqueue: Enqueue, directory: Path, *, durable: bool = True, min_free: int = 0) -> None:
+    def __init__(
+        self, producer: BeanstalkProducer, directory: Path, *, durable: bool = True, min_free: int = 0
+    ) -> None:
         self.spool = Spool(directory / "spool", max_size=1 << 30, min_free=min_free)
-        self.enqueue = enqueue
+        self.producer = producer
         self.told: list[bool] = []
-        self.keeping = Safekeeping(enqueue, self.spool, require_durable=durable, spooling=self.told.append)
+        self.store = DurableStore(
+            producer, self.spool, tube="glassq", require_durable=durable, spooling=self.told.append
+        )
 
     def keep(self, body: bytes = b"{}") -> tuple[str, str]:
         """Where a new delivery lies, and its id."""
         made = envelope.new("mirror", body, {})
-        return self.keeping.keep(made.id, envelope.encode(made)), made.id
+        return self.store.store(made.id, envelope.encode(made)), made.id
 
     def spooled(self) -> list[str]:
         return sorted(path.stem for path in self.spool.directory.glob("*.job"))
 
     def trouble(self) -> str:
-        return self.keeping.readiness().trouble
+        return self.store.readiness().trouble
 
 
 @pytest.fixture
 def on(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
-    """Safekeeping on a real server."""
+    """A store on a real server."""
     made: list[Kept] = []
 
     def make(server: Beanstalkd, *, durable: bool = True, min_free: int = 0) -> Kept:
-        enqueue = Enqueue(lambda: server.queue(require_durable=durable))
-        made.append(Kept(enqueue, tmp_path, durable=durable, min_free=min_free))
+        producer = BeanstalkProducer(lambda: server.queue(require_durable=durable), require_durable=durable)
+        made.append(Kept(producer, tmp_path, durable=durable, min_free=min_free))
         return made[-1]
 
     yield make
     for kept in made:
-        kept.enqueue.close()
+        kept.producer.close()
 
 
 def ids(server: Beanstalkd) -> list[str]:
@@ -85,8 +89,8 @@ def test_a_queue_that_is_well_gets_everything_and_the_spool_nothing(
     kept = on(beanstalkd)
     for _ in range(3):
         assert kept.keep()[0] == "queue"
-        kept.keeping.look()
-    found = kept.keeping.readiness()
+        kept.store.look()
+    found = kept.store.readiness()
     assert (found.ready, found.trouble, found.volatile) == (True, "", False)
     assert (len(ids(beanstalkd)), kept.spooled()) == (3, [])
 
@@ -96,20 +100,20 @@ def test_a_queue_that_went_volatile_gets_nothing_of_the_spool_until_it_is_restar
 ) -> None:
     kept = on(failing_disk)
     before = kept.keep()[1]
-    kept.keeping.look()
+    kept.store.look()
     failing_disk.fail()
     spooled = [kept.keep() for _ in range(3)]
     assert [where for where, _ in spooled] == ["spool"] * 3
     for _ in range(5):
         # it answers as if nothing had happened, and says that it has a binlog
-        kept.keeping.look()
-        found = kept.keeping.readiness()
+        kept.store.look()
+        found = kept.store.readiness()
         assert (found.ready, found.volatile) == (True, True)
         assert "in memory only" in found.trouble
         assert len(kept.spooled()) == 3
     failing_disk.stop(signal.SIGKILL)
     failing_disk.start()
-    kept.keeping.look()
+    kept.store.look()
     assert (kept.trouble(), kept.spooled()) == ("", [])
     assert ids(failing_disk) == [before, *sorted(name for _, name in spooled)]
 
@@ -119,11 +123,11 @@ def test_what_the_queue_took_into_memory_only_is_spooled_as_well(
 ) -> None:
     kept = on(failing_disk)
     kept.keep()
-    kept.keeping.look()
+    kept.store.look()
     volatile_for_us(failing_disk)
     taken = [kept.keep() for _ in range(3)]
     assert [where for where, _ in taken] == ["queue"] * 3
-    kept.keeping.look()
+    kept.store.look()
     assert kept.spooled() == sorted(name for _, name in taken)
     assert kept.keep()[0] == "spool"
 
@@ -133,7 +137,7 @@ def test_what_consumers_took_at_once_does_not_hide_what_still_lies_in_memory_onl
 ) -> None:
     kept = on(failing_disk)
     kept.keep()
-    kept.keeping.look()
+    kept.store.look()
     # records move in this second, too: counters alone would show nothing
     kept.keep()
     volatile_for_us(failing_disk)
@@ -143,21 +147,20 @@ def test_what_consumers_took_at_once_does_not_hide_what_still_lies_in_memory_onl
     for job_id in range(newest, newest - 3, -1):
         consumer.delete(job_id)
     consumer.close()
-    kept.keeping.look()
+    kept.store.look()
     assert set(taken) <= set(kept.spooled())
 
 
-class Turning(Enqueue):
+class Turning(BeanstalkProducer):
     """On a server whose disk fails just after it was asked how it is."""
 
     def __init__(self, server: FailingDisk) -> None:
         super().__init__(lambda: server.queue(require_durable=True))
         self._server = server
 
-    def stats(self) -> ServerStats:
-        found = super().stats()
+    def check(self, *, within: float, thorough: bool = False) -> None:
+        super().check(within=within, thorough=thorough)
         volatile_for_us(self._server)
-        return found
 
 
 def test_a_drain_into_a_queue_that_turns_volatile_leaves_every_delivery_in_the_spool(
@@ -167,10 +170,10 @@ def test_a_drain_into_a_queue_that_turns_volatile_leaves_every_delivery_in_the_s
     made = [envelope.new("mirror", b"{}", {}) for _ in range(3)]
     for delivery in made:
         kept.spool.write(delivery.id, envelope.encode(delivery))
-    kept.keeping.look()
+    kept.store.look()
     assert kept.spooled() == sorted(delivery.id for delivery in made)
     assert "in memory only" in kept.trouble()
-    kept.enqueue.close()
+    kept.producer.close()
 
 
 def test_without_a_disk_it_is_spooled_and_readiness_says_why(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
@@ -178,8 +181,8 @@ def test_without_a_disk_it_is_spooled_and_readiness_says_why(on: Callable[..., K
     beanstalkd.start(durable=False)
     kept = on(beanstalkd)
     assert kept.keep()[0] == "spool"
-    kept.keeping.look()
-    found = kept.keeping.readiness()
+    kept.store.look()
+    found = kept.store.readiness()
     assert (found.ready, found.volatile) == (True, True)
     assert found.trouble == "beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0"
 
@@ -192,7 +195,7 @@ def test_where_durability_is_not_asked_for_a_queue_in_memory_is_good_enough_afte
     spooled = kept.keep()
     assert spooled[0] == "spool"
     beanstalkd.start(durable=False)
-    kept.keeping.look()
+    kept.store.look()
     assert (kept.trouble(), kept.keep()[0]) == ("", "queue")
     assert spooled[1] in ids(beanstalkd)
 
@@ -201,10 +204,10 @@ def test_after_a_restart_of_the_queue_nothing_is_put_twice(on: Callable[..., Kep
     kept = on(beanstalkd)
     taken = [kept.keep()[1] for _ in range(5)]
     beanstalkd.stop(signal.SIGKILL)
-    kept.keeping.look()
+    kept.store.look()
     beanstalkd.start()
-    kept.keeping.look()
-    kept.keeping.look()
+    kept.store.look()
+    kept.store.look()
     assert ids(beanstalkd) == taken
     assert kept.spooled() == []
 
@@ -213,10 +216,10 @@ def test_puts_that_were_refused_are_no_sign_of_a_failing_disk(
     on: Callable[..., Kept], beanstalkd: Beanstalkd, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = on(beanstalkd)
-    kept.keeping.look()
+    kept.store.look()
     with pytest.raises(JobTooBig):
         queue.put(b"x" * 70_000)
-    kept.keeping.look()
+    kept.store.look()
     assert kept.trouble() == ""
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -232,14 +235,14 @@ def test_a_queue_that_refuses_puts_and_answers_all_else_is_not_taken_for_well_ea
         wait_for(lambda: kept.keep(b"x" * 5000)[0] == "spool", "the disk to be full")
         for number in range(2, 6):
             # a small probe may still fit
-            kept.keeping.look()
+            kept.store.look()
             assert kept.keep(b"x" * 5000)[0] == "spool"
             assert len(kept.spooled()) == number
         assert caplog.text.count("they go to the spool") == 1
         (tmp_path / "elsewhere").rename(server.dir)
         empty(server)
-        kept.keeping.look()
-        kept.keeping.look()
+        kept.store.look()
+        kept.store.look()
         assert (kept.trouble(), kept.spooled()) == ("", [])
     finally:
         server.stop()
@@ -253,7 +256,7 @@ def test_one_delivery_that_is_too_big_for_the_queue_stops_no_other(on: Callable[
         assert where == "spool"
         where, small = kept.keep()
         assert (where, kept.trouble()) == ("queue", "")
-        kept.keeping.look()
+        kept.store.look()
         assert (kept.trouble(), kept.spooled(), ids(server)) == ("", [], [small])
         assert (kept.spool.directory / "damaged" / f"{big}.job").exists()
     finally:
@@ -263,7 +266,7 @@ def test_one_delivery_that_is_too_big_for_the_queue_stops_no_other(on: Callable[
 def test_the_watcher_finds_trouble_and_its_end_by_itself(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
     kept = on(beanstalkd)
     before = kept.keep()[1]
-    kept.keeping.start()
+    kept.store.start()
     try:
         beanstalkd.stop()
         name = kept.keep()[1]
@@ -271,7 +274,7 @@ def test_the_watcher_finds_trouble_and_its_end_by_itself(on: Callable[..., Kept]
         beanstalkd.start()
         wait_for(lambda: not kept.spooled(), "the spool to be drained")
     finally:
-        kept.keeping.stop()
+        kept.store.stop()
         wait_for(lambda: "watcher" not in {thread.name for thread in threading.enumerate()}, "the watcher to end")
     assert ids(beanstalkd) == [before, name]
 
@@ -283,7 +286,7 @@ def test_neither_queue_nor_spool_is_said_and_nothing_is_promised(
     beanstalkd.stop()
     with pytest.raises(QueueRefused, match="its disk is almost full"):
         kept.keep()
-    assert kept.keeping.readiness().ready is False
+    assert kept.store.readiness().ready is False
     assert "Connection refused" in caplog.text
     assert kept.spooled() == []
 
@@ -295,10 +298,10 @@ def test_what_can_be_kept_nowhere_else_is_named_in_the_log(
     volatile_for_us(failing_disk)
     where, name = kept.keep()
     assert where == "queue"
-    kept.keeping.look()
+    kept.store.look()
     (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
     assert said.startswith(f"acknowledged, and perhaps in memory only delivery={name}")
-    assert kept.keeping.readiness().ready is False
+    assert kept.store.readiness().ready is False
 
 
 def test_a_failure_that_only_others_have_met_is_seen_in_the_counters(
@@ -306,14 +309,14 @@ def test_a_failure_that_only_others_have_met_is_seen_in_the_counters(
 ) -> None:
     kept = on(failing_disk)
     volatile_for_us(failing_disk)
-    kept.keeping.look()
+    kept.store.look()
     # nothing of ours is in the queue: only somebody else puts, and is told INSERTED
     other = failing_disk.queue()
     other.put(b"", tube="other")
     other.close()
-    kept.keeping.look()
+    kept.store.look()
     assert kept.keep()[0] == "spool"
-    assert kept.keeping.readiness().volatile is True
+    assert kept.store.readiness().volatile is True
 
 
 def test_a_spool_that_vanished_is_said_and_the_queue_is_used_all_the_same(
@@ -321,6 +324,6 @@ def test_a_spool_that_vanished_is_said_and_the_queue_is_used_all_the_same(
 ) -> None:
     kept = on(beanstalkd)
     shutil.rmtree(kept.spool.directory)
-    kept.keeping.look()
+    kept.store.look()
     assert "spool not drained" in caplog.text
-    assert (kept.keep()[0], kept.keeping.readiness().ready) == ("queue", True)
+    assert (kept.keep()[0], kept.store.readiness().ready) == ("queue", True)

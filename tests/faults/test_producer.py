@@ -1,4 +1,4 @@
-"""What intake's connections do when theirs breaks, at every byte and in every way (facts: greenstalk's table)."""
+"""What a producer's connections do when theirs breaks, at every byte and in every way (facts: greenstalk's table)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.errors import QueueUnavailable
-from glassq.intake.enqueue import Enqueue
-from glassq.queues import open_queue
-from glassq.settings import Duration, QueueSettings, QueueUrl
+from glassq.intake.durable_store import BUDGET
+from glassq.queues.base import NewJob, Receipt, Refusal
+from glassq.queues.beanstalk.connection import BeanstalkConnection
+from glassq.queues.beanstalk.producer import BeanstalkProducer
+from glassq.values import Duration
 from tests.conftest import wait_for
 from tests.proxy import BACK, BOTH, FREEZE, PASS, THERE, Fault, Proxy
 from tests.queues.scripted import Scripted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
 
 # A sender is promised an answer within 5 s, of which the spool needs next to nothing, and gives up after 10; a busy
@@ -31,14 +32,30 @@ PROMISED = 10.0
 SHORT = "500ms"
 
 
-def connect(url: str, timeout: str = "4s") -> Callable[[], Queue]:
-    settings = QueueSettings(url=QueueUrl(url), timeout=Duration(timeout), connect_timeout=Duration(timeout))
-    return lambda: open_queue(settings, require_durable=True)
+class Enqueue:
+    """Puts one body after the other, as intake does."""
+
+    def __init__(self, url: str, timeout: str = "4s", *, durable: bool = True) -> None:
+        seconds = Duration(timeout)
+        self.producer = BeanstalkProducer(
+            lambda: BeanstalkConnection(
+                url, "glassq", ttr=120, connect_timeout=seconds, timeout=seconds, require_durable=durable
+            )
+        )
+
+    def put(self, body: bytes) -> int:
+        (answer,) = self.producer.put([NewJob("", body, "glassq")], within=BUDGET, again=True)
+        if isinstance(answer, Refusal):
+            raise answer.error
+        return int(answer.ref)
+
+    def close(self) -> None:
+        self.producer.close()
 
 
 @pytest.fixture
 def enqueue(proxy: Proxy) -> Iterator[Enqueue]:
-    made = Enqueue(connect(proxy.url))
+    made = Enqueue(proxy.url)
     yield made
     made.close()
 
@@ -46,7 +63,7 @@ def enqueue(proxy: Proxy) -> Iterator[Enqueue]:
 @pytest.fixture
 def hasty(proxy: Proxy) -> Iterator[Enqueue]:
     """One that soon gives up. On a busy machine it may do so for no fault: see `put_at_last`."""
-    made = Enqueue(connect(proxy.url, SHORT))
+    made = Enqueue(proxy.url, SHORT)
     yield made
     made.close()
 
@@ -126,7 +143,7 @@ def test_a_greeting_cut_at_any_byte_is_no_connection(proxy: Proxy, beanstalkd: B
     # USING, WATCHING, WATCHING and the start of the statistics that say whether it is durable
     for cut in range(0, 60, 4):
         proxy.set(Fault(cut=cut, ways=BACK))
-        enqueue = Enqueue(connect(proxy.url))
+        enqueue = Enqueue(proxy.url)
         with pytest.raises(QueueUnavailable):
             enqueue.put(b"ping")
         proxy.set(PASS)
@@ -138,8 +155,7 @@ def test_a_greeting_cut_at_any_byte_is_no_connection(proxy: Proxy, beanstalkd: B
 def test_an_empty_or_short_reply_is_a_broken_connection_and_the_next_one_takes_the_job() -> None:
     for reply in (b"\r\n", b"\n", b"I", b"INSERTED\r\n", b""):
         with Scripted(reply, b"INSERTED 7\r\n") as server:
-            settings = QueueSettings(url=QueueUrl(server.url))
-            enqueue = Enqueue(lambda settings=settings: open_queue(settings))  # type: ignore[misc]
+            enqueue = Enqueue(server.url, durable=False)
             assert enqueue.put(b"ping") == 7
             enqueue.close()
 
@@ -179,7 +195,7 @@ def test_what_drips_in_slowly_is_given_up_in_time(
 
 
 def test_long_timeouts_in_the_settings_do_not_make_a_sender_wait(proxy: Proxy) -> None:
-    enqueue = Enqueue(connect(proxy.url, "60s"))
+    enqueue = Enqueue(proxy.url, "60s")
     proxy.set(FREEZE)
     unavailable_in_time(enqueue)
 
@@ -187,7 +203,7 @@ def test_long_timeouts_in_the_settings_do_not_make_a_sender_wait(proxy: Proxy) -
 @pytest.fixture
 def patient(proxy: Proxy) -> Iterator[Enqueue]:
     """One that gives up late enough for four threads to get their connections, and early enough for another try."""
-    made = Enqueue(connect(proxy.url, "1500ms"))
+    made = Enqueue(proxy.url, "1500ms")
     yield made
     made.close()
 
@@ -213,7 +229,7 @@ def test_all_goes_well_one_byte_at_a_time(enqueue: Enqueue, proxy: Proxy, beanst
     proxy.set(Fault(drip=0.0))
     ids = [enqueue.put(b"ping %d" % number) for number in range(5)]
     assert len(set(ids)) == 5
-    assert enqueue.stats_job(ids[-1]).file > 0
+    enqueue.producer.confirm([Receipt("", str(ids[-1]))], within=BUDGET)
     proxy.set(PASS)
     assert bodies(beanstalkd) == [b"ping %d" % number for number in range(5)]
 
@@ -256,15 +272,14 @@ def test_a_server_that_comes_back_is_used_by_the_very_next_put(
     assert bodies(beanstalkd) == [b"before", b"after"]
 
 
-def test_what_a_probe_shows_is_that_it_is_on_disk_and_nothing_stays_of_it(
-    enqueue: Enqueue, beanstalkd: Beanstalkd
-) -> None:
-    assert enqueue.probe().file > 0
+def test_what_a_probe_shows_is_that_it_is_on_disk_and_nothing_stays_of_it(beanstalkd: Beanstalkd) -> None:
+    queue = beanstalkd.queue()
+    assert queue.probe().file > 0
     beanstalkd.stop()
     beanstalkd.start(durable=False)
-    volatile = Enqueue(beanstalkd.queue)
-    assert volatile.probe().file == 0
-    volatile.close()
+    queue.close()
+    assert queue.probe().file == 0
+    queue.close()
     look = beanstalkd.queue()
     wait_for(lambda: look.tubes() == ["default", "glassq"], "the probe's tube to be gone")
     look.close()
