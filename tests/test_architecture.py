@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EVERYTHING = frozenset(
     {
         "backoff",
+        "daemons",
         "database",
         "delivery",
         "errors",
@@ -30,6 +31,7 @@ EVERYTHING = frozenset(
         "files",
         "handler",
         "headers",
+        "local_http",
         "log",
         "mask",
         "mistakes",
@@ -71,6 +73,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "systemd": frozenset(),
     "host": frozenset(),
     "final_response": frozenset(),
+    "local_http": frozenset({"final_response"}),
+    "daemons": frozenset({"settings", "startcheck"}),
     "delivery": frozenset({"errors"}),
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from glassq.dev.demo import Demo
     from glassq.dev.simulator.crowd import Crowd, Planned
     from glassq.dev.summary import Fate, Summary
-    from glassq.queues import TubeStats
+    from glassq.queues.base import TubeCounts
 
 # The live view: this often a second, with so many of the latest pings.
 REFRESH = 8
@@ -187,7 +187,7 @@ class _State:
     latest: list[Planned]
     sent: int
     planned: int
-    counts: TubeStats
+    counts: TubeCounts
     retry: tuple[Planned, int] | None
     began: float
 

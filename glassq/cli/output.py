@@ -7,11 +7,9 @@ characters written out, so that none can move a cursor, change a title or hide a
 from __future__ import annotations
 
 import json
-import re
 import sys
-import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.cells import cell_len
@@ -21,29 +19,17 @@ from rich.table import Table
 
 from glassq.errors import InvalidRequest
 from glassq.log import escape
-from glassq.operations.words import moment, span
+from glassq.operations.words import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from rich.progress import Progress
-
-T = TypeVar("T")
-
-# A scan that takes longer shows how far it is, in seconds.
-PATIENCE = 2.0
-# Who pauses for longer, in seconds, means for good.
-YEAR = 365 * 86_400
 # Narrower than this, words are no longer read as sentences.
 MIN_WORDS = 30
 # rich lays out some two thousand rows a second: tables with more rows than this are printed plainly.
 MANY_ROWS = 500
 # A pipe has no width; lines are not broken for it.
 UNBROKEN = 10_000
-
-# up to the last @ before the path: a password may hold one
-_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
-_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
 def console() -> Console:
@@ -95,6 +81,12 @@ def facts(rows: Iterable[tuple[str, object]]) -> Table:
     return made
 
 
+def print_hints(out: Console, hints: Iterable[str]) -> None:
+    """What an operator should know or do, a line each."""
+    for hint in hints:
+        out.print(f"! {line(hint)}", style="yellow")
+
+
 def print_json(document: object) -> None:
     """The one JSON document of a command. Times become RFC 3339."""
     # ASCII only: no control character and no lone surrogate can reach a terminal
@@ -111,31 +103,6 @@ def line(text: str) -> str:
     return escape(text.replace("\n", "\\n").replace("\t", " "))
 
 
-def without_password(url: str) -> str:
-    """The URL with any password in it masked."""
-    return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
-
-
-def each_of(things: Iterable[T], words: str, total: int) -> Iterator[T]:
-    """The things as they come, `total` in all; after a while a bar on a terminal shows how far."""
-    started, bar = time.monotonic(), None
-    try:
-        for number, thing in enumerate(things):
-            if bar is not None:
-                bar.update(bar.task_ids[0], completed=number)
-            elif time.monotonic() - started > PATIENCE and sys.stderr.isatty():
-                bar = _bar((number, total), words)
-            yield thing
-    finally:
-        if bar is not None:
-            bar.stop()
-
-
-def until(seconds: int) -> str:
-    """How long a pause is to last, in words."""
-    return "until it is resumed" if seconds > YEAR else f"for {span(seconds)} more"
-
-
 def confirm(question: str, *, needed: bool) -> None:
     """Goes on only if the operator says yes. Raises InvalidRequest where there is nobody to ask."""
     if not needed:
@@ -144,15 +111,6 @@ def confirm(question: str, *, needed: bool) -> None:
         raise InvalidRequest(f"{question} Nobody is there to answer: say --yes, or --dry-run to see what would be done")
     if not click.confirm(question, err=True):
         raise click.ClickException("nothing was done")
-
-
-def _bar(at: tuple[int, int], words: str) -> Progress:
-    from rich.progress import Progress
-
-    bar = Progress(console=Console(stderr=True), transient=True)
-    bar.add_task(words, total=at[1], completed=at[0])
-    bar.start()
-    return bar
 
 
 def _plain(value: Any) -> Any:

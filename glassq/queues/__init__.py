@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.queues.base import Inspector, Producer, Receiver
+from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
+from glassq.queues.beanstalk.local import LocalBeanstalkd
 from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.queues.beanstalk.protocol import Job, JobStats, Queue, ServerStats, TubeStats
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
@@ -18,11 +19,13 @@ __all__ = [
     "Inspector",
     "Job",
     "JobStats",
+    "LocalEngine",
     "Producer",
     "Queue",
     "Receiver",
     "ServerStats",
     "TubeStats",
+    "local_engine",
     "open_inspector",
     "open_producer",
     "open_queue",
@@ -45,6 +48,11 @@ def open_inspector(settings: Settings) -> Inspector:
     """What looks at jobs and decides on them, on one connection. It connects like a receiver."""
     # It uses no tube of ours: asking for one would make it, and a paused tube that does not exist must be told apart.
     return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url)
+
+
+def local_engine(settings: Settings) -> LocalEngine:
+    """What this machine has of the engine. Nothing is connected."""
+    return LocalBeanstalkd(settings.queue.url)
 
 
 def _connection(settings: Settings, *, tube: str = "", require_durable: bool = False) -> BeanstalkConnection:

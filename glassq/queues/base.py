@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from glassq.errors import QueueError
 
@@ -156,6 +157,30 @@ class Fact:
     ok: bool | None
     said: str
     todo: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.said}: {self.todo}" if self.todo else self.said
+
+
+class LocalEngine(Protocol):
+    """What this machine has of an engine, whether its server answers or not.
+
+    `packages` are the Python packages that the engine needs. `units` are our systemd units of its server, in the order
+    of their start. `other_unit` is a unit of the same server that is not ours ("": there is none).
+    """
+
+    @property
+    def packages(self) -> tuple[str, ...]: ...
+    @property
+    def units(self) -> tuple[str, ...]: ...
+    @property
+    def other_unit(self) -> str: ...
+
+    def directories(self) -> Iterator[tuple[str, Path]]:
+        """Where the server keeps its files, each with what it keeps there; nothing where it runs elsewhere."""
+
+    def other_server(self, active: str, boots: str) -> Iterator[Fact]:
+        """What to do about `other_unit`, whose ActiveState and UnitFileState these are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

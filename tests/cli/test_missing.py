@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from glassq.cli import checks_lost, status
-from glassq.cli.app import App
 from glassq.delivery import decode, encode
-from glassq.operations import missing
+from glassq.operations import Operations, missing, status
+from glassq.operations.checks import queue as queue_checks
 from glassq.operations.progress import Silent
+from glassq.settings import load
 from tests.cli.conftest import a_delivery, evidence, put
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from glassq.cli.checks import Check
     from glassq.delivery import Delivery
-    from glassq.queues import Queue, ServerStats
+    from glassq.operations.checks.base import Check
+    from glassq.operations.progress import Progress
+    from glassq.queues import Queue
+    from glassq.queues.base import Inspector
     from tests.cli.conftest import Cli, Said
     from tests.conftest import Beanstalkd
 
@@ -53,15 +55,19 @@ def empty(server: Beanstalkd) -> None:
     server.start()
 
 
-def asked(cli: Cli, look: Callable[[App, Queue, ServerStats], Iterator[Check]]) -> list[Check]:
+def operations_of(cli: Cli) -> Operations:
+    return Operations(load(str(cli.file), {}), actor="ada")
+
+
+def asked(cli: Cli, look: Callable[[Operations, Inspector, Progress], Iterator[Check]]) -> list[Check]:
     """What one of doctor's checks says."""
-    app = App(str(cli.file), {})
-    with app.queue() as queue:
-        return list(look(app, queue, queue.stats()))
+    operations = operations_of(cli)
+    with operations.queue() as queue:
+        return list(look(operations, queue, Silent()))
 
 
 def lost(cli: Cli) -> Check:
-    (check,) = asked(cli, checks_lost.lost)
+    (check,) = asked(cli, queue_checks.lost)
     return check
 
 
@@ -71,7 +77,7 @@ def hints(cli: Cli) -> list[str]:
 
 
 def find_missing(cli: Cli, seconds: float = 5.0) -> missing.Missing:
-    operations = App(str(cli.file), {}).operations
+    operations = operations_of(cli)
     with operations.queue() as queue:
         return missing.find_missing(operations, queue, seconds, Silent())
 
@@ -277,12 +283,10 @@ def test_while_the_counts_agree_status_looks_at_no_delivery(
     def never(*_: object) -> None:
         pytest.fail("it looked")
 
-    app = App(str(cli.file), {})
     monkeypatch.setattr(status, "find_missing", never)
-    tubes = [queue.stats_tube()]
-    assert status._missing(app, status._Queue("", queue.stats(), tubes, [], None)) == missing.Missing(
-        (), 0, 0, sure=True
-    )
+    operations = operations_of(cli)
+    with operations.queue() as inspector:
+        assert status.snapshot(operations, inspector, Silent()).missing == missing.Missing((), 0, 0, sure=True)
 
 
 def test_what_could_not_be_looked_for_in_time_is_not_said_to_be_lost(queue: Queue, cli: Cli) -> None:
@@ -312,7 +316,7 @@ def test_while_the_queue_takes_no_jobs_what_is_lost_is_still_told(
 
 
 def binlog(cli: Cli) -> list[Check]:
-    return asked(cli, checks_lost.binlog_files)
+    return [check for check in asked(cli, queue_checks.engine) if check.name == "binlog"]
 
 
 def test_a_directory_that_was_removed_under_a_running_server_is_told(
@@ -320,13 +324,13 @@ def test_a_directory_that_was_removed_under_a_running_server_is_told(
 ) -> None:
     put(queue, a_delivery())
     assert binlog(cli) == []
-    assert "its binlog is on" in cli("status").out
+    assert "yes: jobs are written to it" in cli("status").out
     shutil.rmtree(beanstalkd.dir)
     (found,) = binlog(cli)
     assert found.ok is False
     assert found.said == f"beanstalkd writes to {beanstalkd.dir}/binlog.1, which was removed"
     assert found.todo.startswith("do not restart it, its jobs may be in memory only: ")
-    assert f"`glassq --config {cli.file} archive --all`" in found.todo
+    assert "`glassq archive --all`" in found.todo
     said = cli("status")
     assert "on disk           NO" in said.out
     assert "binlog.1, which was removed" in said.out

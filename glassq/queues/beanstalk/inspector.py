@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from glassq.errors import JobNotFound, SearchIncomplete
 from glassq.queues.base import ALL_STATES, Capabilities, EngineGauge, EngineStatus, Job, TubeCounts
 from glassq.queues.beanstalk import facts
+from glassq.queues.beanstalk.binlog import missing_files
 from glassq.queues.beanstalk.connection import whole_seconds
 from glassq.queues.beanstalk.protocol import MAX_SECONDS, JobStats, ScanShort
 from glassq.queues.beanstalk.receiver import BURY_DELAY
@@ -77,6 +78,8 @@ class BeanstalkInspector:
                 "newest_file": now.newest_file,
                 "jobs": now.jobs,
                 "pid": now.pid,
+                "reserved": now.reserved,
+                "files_missing": missing_files(self._connection, self._url),
             },
             gauges=(
                 EngineGauge("glassq_binlog_files", _FILES_HELP, now.files),
@@ -100,10 +103,10 @@ class BeanstalkInspector:
         return [_counts(self._connection.stats_tube(name)) for name in names]
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
-        # A worker may take it between the two commands.
-        with suppress(JobNotFound):
-            job = self._connection.head(state, tube)
-            return _job(self._connection.stats_job(job.id), job.body) if job else None
+        while (job := self._connection.head(state, tube)) is not None:
+            # Where a worker took it between the two commands, another one is the first.
+            with suppress(JobNotFound):
+                return _job(self._connection.stats_job(job.id), job.body)
         return None
 
     def find(

@@ -1,4 +1,4 @@
-"""What systemd says of glassq's units, where it runs."""
+"""What systemd says of units, where it runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-# systemd answers at once, or something is wrong with it; in seconds.
-PATIENT = 3.0
+# systemd answers within this many seconds, or something is wrong with it.
+TIMEOUT = 3.0
 INTAKE, POOL = "glassq-web.service", "glassq-worker.service"
 
 
@@ -19,17 +19,17 @@ def ask(program: str, *arguments: str) -> tuple[str, str]:
         return "", "systemd does not run here"
     try:
         done = subprocess.run(
-            [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENT, check=False
+            [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
-        return "", f"{program} did not answer within {PATIENT:g} s"
+        return "", f"{program} did not answer within {TIMEOUT:g} s"
     if done.returncode:
         return "", f"{program}: {done.stderr.strip() or f'exit {done.returncode}'}"
     return done.stdout, ""
 
 
 def listens_for_intake() -> bool:
-    """Whether the intake's socket is systemd's: then glassq-web does not listen by itself."""
+    """Whether systemd holds the intake's socket: then glassq-web does not listen by itself."""
     said, _ = ask("systemctl", "show", "--property=LoadState", "--", "glassq-web.socket")
     return said.strip() == "LoadState=loaded"
 

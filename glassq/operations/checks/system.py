@@ -1,6 +1,6 @@
-"""What `glassq doctor` looks at beyond glassq: versions, systemd's units, disks, and whether the clock is kept right.
+"""What glassq stands on: versions, systemd's units, disks, and whether the clock is kept right.
 
-A new check is a function of the App that yields what it saw, and a line in SYSTEM.
+A new check is a function of the Operations that yields what it saw, and a line in SYSTEM.
 """
 
 from __future__ import annotations
@@ -14,31 +14,26 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import glassq
-from glassq.cli.checks import Check, is_loopback, mount, nearest
-from glassq.cli.systemd import ask
 from glassq.errors import EX_CONFIG, SettingsError
-from glassq.queues.beanstalk.binlog import options_of
+from glassq.operations.checks.access import mount, nearest
+from glassq.operations.checks.base import Check
+from glassq.operations.checks.systemctl import ask
+from glassq.queues import local_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from glassq.cli.app import App
+    from glassq.operations import Operations
+    from glassq.settings import Settings
 
-# beanstalkd takes 10 MiB at a time, and a disk that fills up leaves no time for somebody to come. In bytes.
+# A queue may take 10 MiB at a time, and a disk that fills up leaves no time for somebody to come. In bytes.
 MIN_FREE = 100 << 20
 
-_LIBRARIES = ("greenstalk", "gunicorn", "gunicorn_h1c", "falcon", "msgspec", "sqlalchemy")
-_UNITS = (
-    "glassq.target",
-    "glassq-beanstalkd.socket",
-    "glassq-beanstalkd.service",
-    "glassq-web.socket",
-    "glassq-web.service",
-    "glassq-worker.service",
-)
+_PACKAGES = ("gunicorn", "gunicorn_h1c", "falcon", "msgspec", "sqlalchemy")
+_TARGET = "glassq.target"
+_UNITS = ("glassq-web.socket", "glassq-web.service", "glassq-worker.service")
 _PROPERTIES = (
     "Id",
     "LoadState",
@@ -56,9 +51,9 @@ _PROPERTIES = (
 )
 
 
-def versions(app: App) -> Iterator[Check]:
+def versions(operations: Operations) -> Iterator[Check]:
     found = [f"glassq {glassq.__version__}", f"Python {platform.python_version()}"]
-    for name in _LIBRARIES:
+    for name in (*local_engine(operations.settings).packages, *_PACKAGES):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
@@ -66,8 +61,9 @@ def versions(app: App) -> Iterator[Check]:
     yield Check("versions", True, f"{', '.join(found)}; in {sys.prefix}")
 
 
-def units(app: App) -> Iterator[Check]:
-    said, why = ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", *_UNITS)
+def units(operations: Operations) -> Iterator[Check]:
+    names = (_TARGET, *local_engine(operations.settings).units, *_UNITS)
+    said, why = ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", *names)
     if why:
         yield Check("units", None, f"not asked: {why}")
     else:
@@ -75,7 +71,7 @@ def units(app: App) -> Iterator[Check]:
 
 
 def all_units(found: list[dict[str, str]]) -> Iterator[Check]:
-    """What the properties of all our units mean; where none is in use, that is one line."""
+    """What the properties of all our units mean; one line where none is in use."""
     if not any(each.get("LoadState") == "loaded" for each in found):
         yield Check("units", None, "systemd runs here, but has none of glassq's units", "see docs/installing.md")
         return
@@ -165,34 +161,28 @@ def another(properties: Mapping[str, str]) -> Iterator[Check]:
         yield Check("unit", None, f"{name} runs {program[1]}, but {here}", f"ask that one: {place}/glassq doctor")
         return
     started = int(properties.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
-    # when the file came into being here; its modification may be as old as the package
+    # When the file came into being here: its modification may be as old as the package.
     installed = time.monotonic() - (time.time() - Path(glassq.__file__).stat().st_ctime)
     if properties["ActiveState"] == "active" and 0 < started < installed:
         said = f"{name} was started before glassq {glassq.__version__} was installed"
         yield Check("unit", None, said, f"systemctl restart {name}")
 
 
-def another_queue(app: App) -> Iterator[Check]:
-    said, _ = ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", "beanstalkd.service")
-    for each in read_units(said):
-        yield from distribution_queue(each, app.settings.queue.url)
-
-
-def distribution_queue(properties: Mapping[str, str], url: str) -> Iterator[Check]:
-    """Whether the distribution's own beanstalkd runs beside glassq's, for nobody."""
-    state, boots = properties.get("ActiveState", ""), properties.get("UnitFileState", "")
-    # with an address of this machine in the settings it may well be the queue that is meant
-    if urlsplit(url).hostname or (state != "active" and boots != "enabled"):
+def another_queue(operations: Operations) -> Iterator[Check]:
+    """Whether a server of the queue's that is not glassq's runs beside ours, for nobody."""
+    engine = local_engine(operations.settings)
+    if not engine.other_unit:
         return
-    said = f"beanstalkd.service ({state}, {boots}) is the distribution's own queue: it came with the package beanstalkd"
-    todo = "systemctl disable --now beanstalkd, unless another program uses it"
-    yield Check("unit", None, f"{said}, and glassq does not use it (its own is glassq-beanstalkd.service)", todo)
+    said, _ = ask("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", engine.other_unit)
+    for found in read_units(said):
+        for fact in engine.other_server(found.get("ActiveState", ""), found.get("UnitFileState", "")):
+            yield Check(fact.name, fact.ok, fact.said, fact.todo)
 
 
-def disks(app: App) -> Iterator[Check]:
-    """The spool's is told with the spool."""
+def disks(operations: Operations) -> Iterator[Check]:
+    """Of the spool's disk the check of the spool says how full it is."""
     on: dict[Path, set[str]] = {}
-    for what, path in _places(app):
+    for what, path in _places(operations.settings):
         on.setdefault(mount(nearest(path.resolve())), set()).add(what)
     for place, names in sorted(on.items()):
         disk = os.statvfs(place)
@@ -206,47 +196,28 @@ def disks(app: App) -> Iterator[Check]:
             yield Check("disk", True, said)
 
 
-def _places(app: App) -> Iterator[tuple[str, Path]]:
+def _places(settings: Settings) -> Iterator[tuple[str, Path]]:
     """What is kept on disks of this machine."""
     from glassq.database.engine import parse_url, sqlite_file
 
-    settings = app.settings
-    # what is wrong with a URL is told elsewhere
+    # Another check says what is wrong with a URL.
     with suppress(SettingsError):
         if file := sqlite_file(parse_url(settings.ledger.url, "[ledger] url")):
             yield "ledger", file.parent
     if settings.storage.url.directory:
         yield "photos", settings.storage.url.directory
-    queue = settings.queue.url.address
-    if isinstance(queue, str):
-        yield from (("binlog", path) for path in _binlogs(f"unix:{queue}"))
-    elif is_loopback(queue[0]):
-        yield from (("binlog", path) for path in _binlogs(str(queue[1])))
+    yield from local_engine(settings).directories()
 
 
-def _binlogs(address: str) -> Iterator[Path]:
-    """Where the beanstalkd that listens there keeps its binlog; beanstalkd tells nobody who asks it.
-
-    One whose socket is systemd's does not say where it listens, and counts.
-    """
-    for process in Path("/proc").glob("[0-9]*"):
-        given = options_of(process)
-        unix = given.get("-l", "").startswith("unix:")
-        listens = given["-l"] if unix else given.get("-p", address)
-        path = Path(given.get("-b", ""))
-        if listens == address and path.is_absolute():
-            yield path
-
-
-def clock_kept(app: App) -> Iterator[Check]:
+def clock_kept(operations: Operations) -> Iterator[Check]:
     said, why = ask("timedatectl", "show", "--property=NTPSynchronized")
     if why:
         yield Check("clock", None, f"whether it is synchronised is not known: {why}")
     elif said.strip() == "NTPSynchronized=yes":
         yield Check("clock", True, "it is synchronised")
     else:
-        # delays, ages and the order of ids are only as good as the clocks of all hosts
+        # Delays, ages and the order of ids are only as good as the clocks of all hosts
         yield Check("clock", None, "it is not synchronised", "timedatectl set-ntp true")
 
 
-SYSTEM: list[Callable[[App], Iterator[Check]]] = [versions, units, another_queue, disks, clock_kept]
+SYSTEM: list[Callable[[Operations], Iterator[Check]]] = [versions, units, another_queue, disks, clock_kept]

@@ -1,4 +1,4 @@
-"""Settings on disk that a running program has not read yet, or could not use: for `status` and `doctor`."""
+"""Settings on disk that a running program has not read yet, or could not use: for status and doctor."""
 
 from __future__ import annotations
 
@@ -7,27 +7,23 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from glassq.cli.output import without_password
-from glassq.errors import SettingsError
 from glassq.in_effect import records
-from glassq.operations.words import moment
-from glassq.settings import file_of
+from glassq.operations.checks.base import Check
+from glassq.operations.words import moment, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.cli.app import App
     from glassq.in_effect import Record
 
 
-def not_in_effect(app: App) -> Iterator[tuple[str, str]]:
-    """For each program that runs with other settings than those on disk: that in words, and what to do."""
-    try:
-        file = file_of(app.file, app.environ)
-    except SettingsError:
-        return
-    for record, is_unit in records(file):
+def not_in_effect(file: Path | None) -> Iterator[Check]:
+    """A note for each running program whose settings are not those in `file`, the settings file, any more.
+
+    None: there is no such file, and nothing to note.
+    """
+    for record, is_unit in records(file) if file else ():
         changed = record.changed()
         if not changed:
             continue
@@ -37,7 +33,7 @@ def not_in_effect(app: App) -> Iterator[tuple[str, str]]:
         )
         if record.error:
             said += f"; its last reload failed: {without_password(record.error)}"
-        yield said, f"{app.command('config check')}, then {_reload(record, is_unit=is_unit)}"
+        yield Check("in effect", None, said, f"`glassq config check`, then {_reload(record, is_unit=is_unit)}")
 
 
 def _with_time(path: Path) -> str:

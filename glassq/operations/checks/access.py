@@ -1,43 +1,28 @@
-"""What `glassq doctor` tells, and what its checks share: who may do what with which file."""
+"""Who may do what with which file, and how the services get at it without opening it to anybody else."""
 
 from __future__ import annotations
 
 import grp
-import ipaddress
 import os
 import pwd
 import shlex
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from glassq.operations.checks.base import Check
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 # The user that an installation's services run as.
 SERVICES = "glassq"
-# The one group that anybody may be advised to join: it is made for that, reaches the queue and opens no secret.
+# The one group that advice may name: it is made for programs that add tasks, reaches the queue and opens no secret.
 TASKS = "glassq-tasks"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What one look came to.
-
-    `ok` is False where something is wrong, and None where nothing is, but an operator should know. `said` is what was
-    seen, `todo` what to do about it. `code` is the exit code that it stands for when it is wrong.
-    """
-
-    name: str
-    ok: bool | None
-    said: str
-    todo: str = ""
-    code: int = 1
-
-
 def me() -> str:
-    """The user who asks."""
+    """The user that this process runs as."""
     return _user(os.geteuid())
 
 
@@ -123,14 +108,6 @@ def nearest(path: Path) -> Path:
 def mount(path: Path) -> Path:
     """Where the disk that it is on is mounted."""
     return next(place for place in (path, *path.parents) if place.is_mount())
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the name or address of a host is this machine's own, which no other can reach."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def directory(name: str, path: Path) -> Check:
