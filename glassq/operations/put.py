@@ -145,21 +145,21 @@ def _unworked(operations: Operations, plan: PutPlan) -> str:
 def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> tuple[Receipt, bool]:
     """Puts the delivery; its receipt, and whether it is durable as far as the settings ask for that.
 
-    Raises QueueError, after a warning where the delivery may have been put all the same.
+    Raises QueueError, after a warning where the delivery is in the queue, or may be there, all the same.
     """
     delivery = plan.delivery
     job = NewJob(delivery.id, envelope.encode(delivery), plan.tube, plan.delay)
-    doubt = f"perhaps it was put all the same: `glassq show {delivery.id}` tells, once the queue is back"
     with operations.producer() as producer:
         [answer] = producer.put([job], within=math.inf)
         if isinstance(answer, Refusal):
             if answer.in_doubt:
-                progress.warn(doubt)
+                show = f"`glassq show {delivery.id}` tells, once the queue is back"
+                progress.warn(f"perhaps it was put all the same: {show}")
             raise answer.error
         try:
             return answer, _is_durable(producer, answer)
         except QueueError:
-            progress.warn(doubt)
+            progress.warn(f"delivery {delivery.id} is in the queue; nobody knows whether it is on disk")
             raise
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from glassq.errors import QueueError
     from glassq.queues.base import Inspector, NewJob, Producer
     from tests.conftest import Beanstalkd
 
@@ -31,10 +32,11 @@ CRON = PutRequest(source="cron", labels={})
 class Unsure:
     """The real producer, which says of the job after the first `sure` ones that it may be kept or not."""
 
-    def __init__(self, producer: Producer, *, sure: int = 0, durable: bool = True) -> None:
+    def __init__(self, producer: Producer, *, sure: int = 0, unproven: QueueError | None = None) -> None:
+        """`unproven` is what it raises where it is to prove that jobs are durable."""
         self._producer = producer
         self._sure = sure
-        self._durable = durable
+        self._unproven = unproven
 
     def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
         if not self._sure:
@@ -43,15 +45,15 @@ class Unsure:
         return self._producer.put(jobs, within=within, again=again)
 
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
-        if not self._durable:
-            raise NotDurable("in memory only")
+        if self._unproven is not None:
+            raise self._unproven
         self._producer.confirm(receipts, within=within)
 
     def close(self) -> None:
         self._producer.close()
 
 
-def producing(operations: Operations, **how: int) -> Operations:
+def producing(operations: Operations, **how: Any) -> Operations:
     """The same operations with a producer that is unsure."""
     loaded = operations.settings
     return Operations(loaded, actor="ada", produce=lambda each: Unsure(open_producer(each), **how))  # type: ignore
@@ -81,9 +83,17 @@ def test_what_may_have_been_put_all_the_same_is_warned_of(operations: Operations
     assert heard.warnings == [f"perhaps it was put all the same: {show} tells, once the queue is back"]
 
 
+def test_what_is_put_and_cannot_be_proven_is_named(operations: Operations, inspector: Inspector) -> None:
+    plan, heard = put.plan(operations, CRON, b"body", Silent()), Heard()
+    with pytest.raises(QueueUnavailable):
+        put.carry_out(producing(operations, sure=1, unproven=QueueUnavailable("gone")), plan, heard)
+    assert (len(heard.warnings), waiting(inspector)) == (1, 1)
+    assert f"delivery {plan.delivery.id} is in the queue" in heard.warnings[0]
+
+
 def test_what_is_kept_in_memory_only_is_put_and_said(operations: Operations, inspector: Inspector) -> None:
     plan = put.plan(operations, CRON, b"body", Silent())
-    receipt, durable = put.carry_out(producing(operations, sure=1, durable=False), plan, Silent())
+    receipt, durable = put.carry_out(producing(operations, sure=1, unproven=NotDurable("in memory")), plan, Silent())
     assert (durable, inspector.get(receipt.ref).state) == (False, "ready")
 
 
@@ -138,7 +148,7 @@ def test_draining_is_stopped_between_two_deliveries_with_a_report(spooled: Opera
 
 
 def test_a_delivery_that_is_not_proven_durable_stays_in_the_spool(spooled: Operations) -> None:
-    came_to = spool.drain(producing(spooled, sure=3, durable=False), Silent())
+    came_to = spool.drain(producing(spooled, sure=3, unproven=NotDurable("in memory")), Silent())
     assert isinstance(came_to.error, NotDurable)
     assert (came_to.drained, came_to.left) == (0, 3)
 
