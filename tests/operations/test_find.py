@@ -20,8 +20,8 @@ from tests.cli.conftest import a_delivery, evidence, put, put_bytes
 
 if TYPE_CHECKING:
     from glassq.operations import Operations
-    from glassq.queues import Queue
     from glassq.queues.base import Inspector
+    from tests.queues.raw import Queue
 
 FIRST = "01990000-aaaa-7000-8000-000000000001"
 SECOND = "01990000-aaaa-7000-8000-000000000002"
