@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        ("what lies buried for weeks, so that the binlog gets smaller", "glassq archive --older-than 14d"),
+        ("what lies buried for weeks, so that the queue's files get smaller", "glassq archive --older-than 14d"),
         ("back again, buried as they were", "glassq restore FILE"),
     )
 )
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def archive(app: App, selection: Selection, directory: Path | None, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Take buried deliveries out of the queue, into a file that `glassq restore` puts back.
 
-    A buried job keeps beanstalkd from removing its binlog files, those of other jobs too. Each run makes one file, with
+    A buried job keeps the queue from removing its files on disk, those of other jobs too. Each run makes one file, with
     checksums. A job leaves the queue only once it is in that file and on disk.
     """
     selection.check()
