@@ -23,9 +23,9 @@ from tests.operations.conftest import StopsAt
 if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
-    from glassq.queues import Queue
     from glassq.queues.base import Inspector, State
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 ASIDE = "glassq.push.aside"
 STATES: frozenset[State] = frozenset({"ready", "reserved", "delayed", "buried"})

@@ -19,8 +19,8 @@ from tests.operations.conftest import Blind
 
 if TYPE_CHECKING:
     from glassq.operations import Operations
-    from glassq.queues import Queue
     from glassq.queues.base import Inspector
+    from tests.queues.raw import Queue
 
 FIRST = "01990000-aaaa-7000-8000-000000000001"
 SECOND = "01990000-aaaa-7000-8000-000000000002"
