@@ -462,7 +462,7 @@ def test_a_breach_of_each_rule_is_reported(tmp_path: Path, place: str, source: s
     [
         ("glass/storage/bucket.py", "import os\nos.environ.setdefault('A', 'b')"),
         ("intake/wsgi.py", "import os\nsettings = load(None, os.environ)"),
-        ("cli/dev.py", "from glassq.dev import demo\nimport click"),
+        ("cli/commands/dev.py", "from glassq.dev import demo\nimport click"),
         ("worker/child.py", "from glassq.ledger import Ledger\nfrom . import lease"),
         ("log.py", "_LEVELS = {'a': 1}\ndef f(x):\n    return _LEVELS[x]"),
         ("cli/main.py", "from glassq import __version__"),

@@ -58,12 +58,12 @@ COMMANDS = {
     "restore": ("glassq.cli.commands.restore:restore", "Put archived deliveries back, buried as they were."),
     "replay": ("glassq.cli.commands.replay:replay", "Put deliveries again that are done or dropped."),
     "spool": ("glassq.cli.commands.spool:spool", "What intake keeps on disk while the queue cannot take it."),
-    "users": ("glassq.cli.users:users", "Users who have given consent."),
-    "subscribe": ("glassq.cli.users:subscribe", "Ask Google to send pings for a user."),
+    "users": ("glassq.cli.commands.users:users", "Users who have given consent."),
+    "subscribe": ("glassq.cli.commands.users:subscribe", "Ask Google to send pings for a user."),
     "config": ("glassq.cli.commands.config:config", "The settings: are they right?"),
     "completion": ("glassq.cli.completion:completion", "What lets bash, zsh or fish complete commands and ids."),
-    "dev": ("glassq.cli.dev:dev", "Everything on this machine, in the foreground, for trying out."),
-    "demo": ("glassq.cli.demo:demo", "Simulated Glass users share photos; watch glassq store them."),
+    "dev": ("glassq.cli.commands.dev:dev", "Everything on this machine, in the foreground, for trying out."),
+    "demo": ("glassq.cli.commands.demo:demo", "Simulated Glass users share photos; watch glassq store them."),
 }
 
 # In which order and under which headings `glassq --help` and glassq(1) list them.

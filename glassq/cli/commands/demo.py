@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.dev import glassq_called, glassq_for, stop_as_by_ctrl_c
+from glassq.cli.commands.dev import glassq_called, glassq_for, stop_as_by_ctrl_c
 from glassq.cli.output import console, line
 from glassq.dev.stack import Stack, require_beanstalkd
 from glassq.operations.words import span
