@@ -1,4 +1,4 @@
-"""What glassq's intake is measured against: the apps that one would write without it."""
+"""The apps that glassq's intake is compared with: what one would write without glassq."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Bare:
 
 
 class Naive:
-    """Parses the ping and puts it: no check, no envelope, no timeout, no reconnect."""
+    """Parses the ping and puts it into the queue: no check, no envelope, no timeout, no reconnect."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         body = req.bounded_stream.read()

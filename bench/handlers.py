@@ -1,4 +1,4 @@
-"""Handlers of the bench's pool."""
+"""Handlers for the pool of the bench."""
 
 import json
 import os
@@ -9,11 +9,11 @@ from glassq import Delivery
 
 
 def noop(delivery: Delivery) -> None:
-    """Nothing."""
+    """Does nothing."""
 
 
 def stamp(delivery: Delivery) -> None:
-    """Notes how long ago the ping was sent, in seconds, in a file of this process."""
+    """Appends the time since the ping was sent, in seconds, to a file of this process."""
     late = time.time() - json.loads(delivery.body)["sent"]
     with (Path(__file__).parent / f"late.{os.getpid()}").open("a") as file:
         file.write(f"{late}\n")

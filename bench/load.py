@@ -1,4 +1,4 @@
-"""A load on one URL: kept-alive connections, each with one ping under way, from one process that does little else."""
+"""A load on one URL, from one light process: keep-alive connections with one ping in flight each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from servers import TOKEN
 
-# Between two senders' coming, in seconds: all of the server's processes wait for the next one again.
-SETTLE = 0.005
+# The pause between two new connections, in seconds: it lets all processes of the server wait for the next one.
+CONNECT_PAUSE = 0.005
 
 
 @dataclass
 class Load:
-    """What came of it: seconds of each answer, and how many were no 200."""
+    """The result of a load: the seconds that each answer took, and how many answers were not 200."""
 
     seconds: float = 0.0
     times: list[float] = field(default_factory=list)
@@ -36,7 +36,7 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def request(port: int, **more: object) -> bytes:
-    """A ping as Mirror sends it, as bytes."""
+    """The bytes of a ping as Mirror sends it."""
     ping = {
         "collection": "timeline",
         "itemId": "3hidvm0xez6r8_dacdb3103b8b604_h8rpllg",
@@ -55,23 +55,23 @@ def request(port: int, **more: object) -> bytes:
 
 
 def full_speed(port: int, *, connections: int, seconds: float) -> Load:
-    """As many pings as `connections` senders get answered, each sending the next one at once."""
+    """`connections` senders, each of which sends its next ping as soon as the last one is answered."""
     data, load = request(port), Load()
     with selectors.DefaultSelector() as selector:
         for _ in range(connections):
             sock = socket.create_connection(("127.0.0.1", port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # one after the other, or the first of the server's processes to wake takes them all
+            # One after the other: else the server's first process to wake accepts them all.
             sock.sendall(data)
             sock.recv(4096)
-            time.sleep(SETTLE)
+            time.sleep(CONNECT_PAUSE)
             selector.register(sock, selectors.EVENT_READ, [0.0])
         started = time.perf_counter()
         for key in list(selector.get_map().values()):
             key.data[0] = time.perf_counter()
             key.fileobj.sendall(data)
-        over = started + seconds
-        while (now := time.perf_counter()) < over:
+        deadline = started + seconds
+        while (now := time.perf_counter()) < deadline:
             for key, _ in selector.select(0.1):
                 answer = key.fileobj.recv(4096)
                 now = time.perf_counter()
@@ -88,7 +88,7 @@ def full_speed(port: int, *, connections: int, seconds: float) -> Load:
 
 
 def steady(port: int, *, rate: float, seconds: float) -> Load:
-    """`rate` pings a second, one after the other on one connection, each saying when it was sent."""
+    """`rate` pings per second on one connection. Each ping contains the time when it was sent."""
     load = Load()
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,4 +1,4 @@
-"""What every measurement does: reads a queue's counts, takes the middle of several rounds, says how far it is."""
+"""Helpers of all measurements: processes side by side, the rate of a drain, medians, progress."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     import greenstalk
 
-# A tube is paused for so long while it is filled, in seconds.
-LONG = 3600
+# The pause of a tube while it is filled, in seconds.
+PAUSE = 3600
 
 
 @contextmanager
 def side_by_side(processes: int, loop: Callable[..., None], *arguments: object) -> Iterator[None]:
-    """So many processes that each run `loop(*arguments)`, until the block ends."""
+    """Runs `loop(*arguments)` in this number of processes until the block ends."""
     started = [multiprocessing.Process(target=loop, args=arguments, daemon=True) for _ in range(processes)]
     for process in started:
         process.start()
@@ -34,7 +34,7 @@ def side_by_side(processes: int, loop: Callable[..., None], *arguments: object) 
 
 
 def rate_of_drain(client: greenstalk.Client[bytes], tube: str, jobs: int) -> float:
-    """Jobs a second, from now to the last."""
+    """Jobs per second, from now until the tube is empty."""
     started = time.perf_counter()
     while True:
         counts = client.stats_tube(tube)

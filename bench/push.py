@@ -1,4 +1,4 @@
-"""Tasks: how many a second are dispatched to a target that answers at once."""
+"""Measures how many tasks per second are dispatched to a target that answers at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import load
 import requests
 import servers
-from measure import LONG, median, rate_of_drain, say, side_by_side
+from measure import PAUSE, median, rate_of_drain, say, side_by_side
 from target import count, target
 
 from glassq import taskqueue
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 TUBE = "glassq.push.default"
 PAYLOAD = load.request(0).partition(b"\r\n\r\n")[2]
-# So far above what can be dispatched that it never holds anything up.
+# A limit so high that it never delays a task.
 UNLIMITED = "queue:\n- name: default\n  rate: 1000000/s\n  bucket_size: 1000000\n  max_concurrent_requests: 1000\n"
-# Until all processes of a loop are under way, in seconds.
-WARM = 0.5
+# The time that all processes of a loop need to get going, in seconds.
+WARM_UP = 0.5
 
 
 def dispatch(place: Path, rounds: int, jobs: int, seconds: float, processes: int) -> dict[str, float]:
     """(e) tasks/s of the pool, beside processes that do less: a plain worker, and requests.Session alone.
 
-    The target alone, asked by raw sockets of one process, shows that it is not what limits them.
+    A load on the target from raw sockets shows that the target is not the bottleneck.
     """
     kinds: dict[str, Callable[[Path, int, Path], float]] = {
         "pool": lambda directory, port, record: of_pool(directory, port, record, jobs, processes),
@@ -48,13 +48,13 @@ def dispatch(place: Path, rounds: int, jobs: int, seconds: float, processes: int
 
 
 def of_pool(directory: Path, port: int, record: Path, jobs: int, processes: int) -> float:
-    """glassq's pool, with tasks of taskqueue.add."""
+    """The rate of glassq's pool, with tasks from taskqueue.add."""
     with (
         servers.beanstalkd(directory) as queue_port,
         servers.client(queue_port, TUBE) as client,
         servers.pool(directory, queue_port, processes, push=settings(directory, port, UNLIMITED)),
     ):
-        client.pause_tube(TUBE, LONG)
+        client.pause_tube(TUBE, PAUSE)
         add(directory, jobs)
         client.pause_tube(TUBE, 0)
         rate = rate_of_drain(client, TUBE, jobs)
@@ -62,13 +62,13 @@ def of_pool(directory: Path, port: int, record: Path, jobs: int, processes: int)
 
 
 def of_naive(directory: Path, port: int, record: Path, jobs: int, processes: int) -> float:
-    """The worker that one would write: reserve, requests.Session.post, delete."""
+    """The rate of a worker without glassq: reserve, requests.Session.post, delete."""
     with (
         servers.beanstalkd(directory) as queue_port,
         servers.client(queue_port, TUBE) as client,
         side_by_side(processes, naive_loop, queue_port, port),
     ):
-        client.pause_tube(TUBE, LONG)
+        client.pause_tube(TUBE, PAUSE)
         for _ in range(jobs):
             client.put(PAYLOAD)
         client.pause_tube(TUBE, 0)
@@ -77,11 +77,11 @@ def of_naive(directory: Path, port: int, record: Path, jobs: int, processes: int
 
 
 def of_session(port: int, record: Path, seconds: float, processes: int) -> float:
-    """requests.Session.post in a loop, without any queue."""
+    """The rate of requests.Session.post in a loop, without a queue."""
     with side_by_side(processes, session_loop, port):
         while count(record) < processes:
             time.sleep(0.01)
-        time.sleep(WARM)
+        time.sleep(WARM_UP)
         before, started = count(record), time.perf_counter()
         time.sleep(seconds)
         return (count(record) - before) / (time.perf_counter() - started)
@@ -103,7 +103,7 @@ def session_loop(port: int) -> None:
 
 
 def settings(directory: Path, port: int, queue_yaml: str) -> str:
-    """The part of glassq.toml for push queues."""
+    """The [push] part of glassq.toml. Writes queue.yaml."""
     (directory / "queue.yaml").write_text(queue_yaml)
     return f"""
 [push]
@@ -115,7 +115,7 @@ default = "http://127.0.0.1:{port}"
 
 
 def add(directory: Path, jobs: int) -> None:
-    """So many tasks, as a program puts them."""
+    """Adds this number of tasks, as a program would."""
     taskqueue.configure(str(directory / "glassq.toml"))
     for tasks in hundreds(jobs):
         taskqueue.Queue().add([taskqueue.Task(PAYLOAD, url="/work") for _ in range(tasks)])
@@ -123,20 +123,21 @@ def add(directory: Path, jobs: int) -> None:
 
 
 def hundreds(jobs: int) -> Iterator[int]:
-    """As many as one add takes, until all are there."""
+    """The sizes of the batches, each as large as one add takes."""
     while jobs > 0:
         yield min(jobs, taskqueue.MAX_TASKS_PER_ADD)
         jobs -= taskqueue.MAX_TASKS_PER_ADD
 
 
 def checked(rate: float, record: Path, jobs: int) -> float:
+    """Returns the rate if the target has had each task exactly once; else ends the bench."""
     if count(record) != jobs:
-        raise SystemExit(f"bench: {jobs} tasks, but the target was asked {count(record)} times")
+        raise SystemExit(f"bench: {jobs} tasks, but the target got {count(record)} requests")
     return rate
 
 
 def rows(found: dict[str, Any], processes: int) -> Iterator[tuple[str, ...]]:
-    """For the table of all results."""
+    """Rows for the table of all results."""
     what, mine = f"dispatched tasks/s, {processes} children", found["pool"]
     session, naive, alone = found["session"], found["naive"], found["target"]
     yield what, f"{mine:.0f}", f"{session:.0f}", "bare loop: Session.post", f"{mine / session:.2f}", "0.5"

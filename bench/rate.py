@@ -1,8 +1,8 @@
-"""Whether a queue's rate is kept: as many tasks as its token bucket allows, and never one more.
+"""Checks that the rate of a push queue is kept: all tasks that its token bucket allows, and not one more.
 
-A pool has more tasks than it may deliver; the target notes when each one comes. What has come by the end is set beside
-`bucket + rate * t`, and so is every window between two arrivals. A task can come late, so that the next ones seem early
-though they began on time: the lateness of requests that are sent to the same target meanwhile says by how much.
+The pool has more tasks than it may deliver, and the target records when each one arrives. The total is compared with
+`bucket + rate * t`, and so is each window between two arrivals. If a task arrives late, the next ones seem early
+although they started on time. So requests are sent to the same target meanwhile; their lateness is the tolerance.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 import push
 import servers
-from measure import LONG, say
+from measure import PAUSE, say
 from target import arrivals, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What must be reached of the bound.
-REACH = 0.95
-# How often the target is asked for its time meanwhile, in seconds.
-EVERY = 0.02
+# The minimum share of the bound that must be delivered.
+MIN_RATIO = 0.95
+# The interval of the requests that measure lateness, in seconds.
+PROBE_INTERVAL = 0.02
 
 
 def measure(
     place: Path, *, rate: float = 50, bucket: int = 10, seconds: float = 30, processes: int = 4
 ) -> dict[str, float]:
-    """(f) tasks delivered at `rate` a second, beside the bound; how far the worst window is over its own."""
+    """(f) tasks delivered at `rate` per second, beside the bound; by how much the worst window exceeds its own."""
     place.mkdir(parents=True)
     yaml = f"queue:\n- name: default\n  rate: {rate:g}/s\n  bucket_size: {bucket}\n"
     bound = bucket + rate * seconds
@@ -47,10 +47,10 @@ def measure(
         servers.client(queue_port, push.TUBE) as client,
         servers.pool(place, queue_port, processes, push=push.settings(place, port, yaml)),
     ):
-        client.pause_tube(push.TUBE, LONG)
+        client.pause_tube(push.TUBE, PAUSE)
         push.add(place, math.ceil(bound * 1.2))
         say(f"rate: {rate:g} tasks/s for {seconds:g} s")
-        with asked_meanwhile(port) as lateness:
+        with probes(port) as lateness:
             started = time.monotonic()
             client.pause_tube(push.TUBE, 0)
             time.sleep(started + seconds - time.monotonic())
@@ -68,7 +68,7 @@ def measure(
 
 
 def worst_window(came: list[float], rate: float, bucket: int) -> float:
-    """How many arrivals more than `bucket + rate * t` there were in the worst of all windows; below 0: fewer."""
+    """By how many arrivals the worst of all windows exceeds `bucket + rate * t`; below 0 if none does."""
     worst, least = -math.inf, math.inf
     for number, at in enumerate(came):
         least = min(least, number - rate * at)
@@ -77,39 +77,39 @@ def worst_window(came: list[float], rate: float, bucket: int) -> float:
 
 
 @contextmanager
-def asked_meanwhile(port: int) -> Iterator[list[float]]:
-    """Yields how much later than sent the target read each of many requests, in seconds."""
+def probes(port: int) -> Iterator[list[float]]:
+    """Sends requests meanwhile. Yields how long after its sending the target read each one, in seconds."""
     lateness: list[float] = []
-    over = threading.Event()
+    stopped = threading.Event()
 
-    def ask() -> None:
+    def send() -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
-            while not over.wait(EVERY):
+            while not stopped.wait(PROBE_INTERVAL):
                 sent = time.monotonic()
                 connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 lateness.append(float(connection.recv(4096).rpartition(b"\n")[2]) - sent)
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=send)
     thread.start()
     try:
         yield lateness
     finally:
-        over.set()
+        stopped.set()
         thread.join()
 
 
 def kept(found: dict[str, Any]) -> bool:
-    """Whether it is what it must be."""
+    """Whether the rate was kept."""
     late = found["rate"] * found["jitter_ms"] / 1000
-    # a token that was not there would be a whole task too many
-    return REACH <= found["ratio"] <= 1 and found["worst_window_over"] < 1 + late
+    # one token too many would be a whole task
+    return MIN_RATIO <= found["ratio"] <= 1 and found["worst_window_over"] < 1 + late
 
 
 def rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """For the table of all results."""
+    """Rows for the table of all results."""
     yield (
         f"tasks delivered at {found['rate']:g}/s", f"{found['delivered']:.0f}", f"{found['bound']:.0f}",
-        "the token bucket's bound", f"{found['ratio']:.3f}", f"{REACH} to 1",
+        "the token bucket's bound", f"{found['ratio']:.3f}", f"{MIN_RATIO} to 1",
     )  # fmt: skip
     late = found["rate"] * found["jitter_ms"] / 1000
     over, words = f"{found['worst_window_over']:.2f}", f"the target's jitter, {found['jitter_ms']:.1f} ms, in tasks"

@@ -1,7 +1,7 @@
-"""`make bench`: glassq beside plain programs that do less, measured in one run on one machine.
+"""`make bench`: measures glassq beside plain programs that do less, in one run on one machine.
 
-Absolute numbers are this machine's; the ratios are what to compare. Each is the median of several rounds, and the
-rounds of the things compared take turns, so that a noisy minute hits all of them.
+Compare the ratios: absolute numbers depend on the machine. Each number is the median of several rounds. The rounds of
+the programs alternate, so that a noisy minute affects all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import load
 import push
 import rate
 import servers
-from measure import LONG, median, rate_of_drain, say, side_by_side
+from measure import PAUSE, median, rate_of_drain, say, side_by_side
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +35,7 @@ out = Console(highlight=False)
 
 
 def acknowledge(place: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    """(a) acknowledged pings/s of the intake, a bare app and a naive one."""
+    """(a) acknowledged pings/s of the intake, of a bare app and of a naive one."""
     kinds = {"glassq": servers.intake, "naive": None, "bare": None}
     found: dict[str, list[load.Load]] = {name: [] for name in kinds}
     with ExitStack() as stack:
@@ -51,16 +51,16 @@ def acknowledge(place: Path, rounds: int, seconds: float) -> dict[str, Any]:
             for name in kinds:
                 say(f"acknowledge: round {number + 1} of {rounds}, {name}")
                 found[name].append(load.full_speed(ports[name], connections=CONNECTIONS, seconds=seconds))
-    failed = sum(each.failed for loads in found.values() for each in loads)
+    failed = sum(result.failed for results in found.values() for result in results)
     if failed:
         sys.exit(f"bench: {failed} pings were not acknowledged")
     return {
         name: {
-            "per_second": median(each.rate for each in loads),
-            "p50_ms": median(each.quantile(0.5) for each in loads) * 1000,
-            "p99_ms": median(each.quantile(0.99) for each in loads) * 1000,
+            "per_second": median(result.rate for result in results),
+            "p50_ms": median(result.quantile(0.5) for result in results) * 1000,
+            "p99_ms": median(result.quantile(0.99) for result in results) * 1000,
         }
-        for name, loads in found.items()
+        for name, results in found.items()
     }
 
 
@@ -80,7 +80,7 @@ def drain(place: Path, rounds: int, jobs: int) -> dict[str, float]:
                     stack.enter_context(servers.pool(directory, port, CHILDREN, "handlers:noop"))
                 else:
                     stack.enter_context(side_by_side(CHILDREN, bare_loop, port))
-                client.pause_tube("glassq", LONG)
+                client.pause_tube("glassq", PAUSE)
                 for _ in range(jobs):
                     client.put(body)
                 client.pause_tube("glassq", 0)
@@ -97,7 +97,7 @@ def bare_loop(port: int) -> None:
 
 
 def latency(place: Path, seconds: float, speed: float) -> dict[str, float]:
-    """(c) from the sending of a ping to the start of its handler, at a steady rate."""
+    """(c) the time from the sending of a ping to the start of its handler, at a steady rate."""
     place.mkdir()
     with servers.intake(place) as (port, queue_port), servers.pool(place, queue_port, CHILDREN, "handlers:stamp"):
         load.steady(port, rate=speed, seconds=1)
@@ -114,7 +114,7 @@ def latency(place: Path, seconds: float, speed: float) -> dict[str, float]:
 
 
 def rest(place: Path, seconds: float) -> dict[str, float]:
-    """(d) memory of an idle pool (PSS: shared pages count for each sharer's part) and its CPU time."""
+    """(d) the memory of an idle pool (PSS: each process counts its part of shared pages), and its CPU time."""
     place.mkdir()
     with servers.beanstalkd(place) as port, servers.pool(place, port, CHILDREN, "glassq.glass.photos:store") as parent:
         pids = [parent.pid, *children(parent.pid)]
@@ -136,7 +136,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def pss(pid: int) -> float:
-    """MiB."""
+    """The process's proportional set size in MiB."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""What is measured: real servers as processes, each bench on a beanstalkd of its own with `-b DIR -f0`."""
+"""The real servers that are measured. Each measurement has its own beanstalkd, with `-b DIR -f0`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "bench-verify-token"
-START = 30.0
+# How long a server may take to start, in seconds.
+START_TIMEOUT = 30.0
 
 
 def free_port() -> int:
@@ -30,7 +31,7 @@ def free_port() -> int:
 
 @contextmanager
 def process(command: list[str], log: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block."""
+    """Starts a process, and ends it with the block."""
     with log.open("ab") as output:
         started = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **env})
     try:
@@ -46,7 +47,7 @@ def process(command: list[str], log: Path, **env: str) -> Iterator[subprocess.Po
 
 @contextmanager
 def beanstalkd(directory: Path) -> Iterator[int]:
-    """Yields the port of a beanstalkd that has written each put to disk before it answers."""
+    """Yields the port of a beanstalkd that writes each put to disk before it answers."""
     program = shutil.which("beanstalkd")
     if program is None:
         sys.exit("bench: beanstalkd is missing; run it as `make bench`")
@@ -59,19 +60,19 @@ def beanstalkd(directory: Path) -> Iterator[int]:
 
 
 def wait_for_port(port: int) -> None:
-    over = time.monotonic() + START
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except OSError:
-            if time.monotonic() > over:
+            if time.monotonic() > deadline:
                 sys.exit(f"bench: nothing listens on port {port}")
             time.sleep(0.02)
 
 
 def settings(directory: Path, queue_port: int, web_port: int, *, handler: str, processes: int, push: str = "") -> Path:
-    """A glassq.toml for the bench: the defaults, but for places, the handler and the part for push queues."""
+    """Writes a glassq.toml: defaults except for addresses, files, the handler and the [push] part."""
     (directory / "tokens").write_text(f"{TOKEN}\n")
     (directory / "client-secret").write_text("bench\n")
     (directory / "credentials-key").write_text(base64.urlsafe_b64encode(bytes(32)).decode() + "\n")
@@ -111,7 +112,7 @@ WEB_THREADS = 8
 
 @contextmanager
 def intake(directory: Path) -> Iterator[tuple[int, int]]:
-    """Yields the port of glassq's intake and of its beanstalkd."""
+    """Yields the ports of glassq's intake and of its beanstalkd."""
     with ExitStack() as stack:
         queue_port = stack.enter_context(beanstalkd(directory))
         port = free_port()
@@ -124,7 +125,10 @@ def intake(directory: Path) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def plain_app(directory: Path, app: str) -> Iterator[tuple[int, int]]:
-    """Yields the port of one of bench/apps.py under gunicorn as it comes, with the same processes and threads."""
+    """Yields the ports of an app of apps.py and of its beanstalkd.
+
+    It runs under plain gunicorn with as many processes and threads as the intake.
+    """
     with ExitStack() as stack:
         queue_port = stack.enter_context(beanstalkd(directory))
         port = free_port()
@@ -142,11 +146,11 @@ def plain_app(directory: Path, app: str) -> Iterator[tuple[int, int]]:
 def pool(
     directory: Path, queue_port: int, processes: int, handler: str = "handlers:noop", *, push: str = ""
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """glassq's pool, once all its children reserve."""
+    """Starts glassq's pool. Yields when all its children reserve."""
     file = settings(directory, queue_port, free_port(), handler=handler, processes=processes, push=push)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
         ready.bind(str(directory / "notify"))
-        ready.settimeout(START)
+        ready.settimeout(START_TIMEOUT)
         command = [sys.executable, str(ROOT / "bin/glassq-worker"), "--config", str(file)]
         with process(command, directory / "worker.log", NOTIFY_SOCKET=str(directory / "notify")) as started:
             try:

@@ -1,9 +1,9 @@
-"""A target of push queues that answers at once: one process on one epoll, kept-alive connections, nothing looked at.
+"""A target of push queues that answers at once: one process, one epoll, keep-alive connections, no checks.
 
     python target.py PORT RECORD
 
-When each POST was read is appended to the file RECORD, as 8 bytes (time.monotonic()). A GET is answered with that time
-instead: who asks learns how late this process reads what was sent.
+For each POST it appends the time at which it read the request to the file RECORD, as 8 bytes (time.monotonic()). It
+answers a GET with that time instead, so that the sender learns how late the target reads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 @contextmanager
 def target(directory: Path) -> Iterator[tuple[int, Path]]:
-    """Yields the port of one, and its record."""
+    """Starts a target; yields its port and its record."""
     port, record = servers.free_port(), directory / "arrivals"
     record.touch()
     with servers.process([sys.executable, __file__, str(port), str(record)], directory / "target.log"):
@@ -39,12 +39,12 @@ def target(directory: Path) -> Iterator[tuple[int, Path]]:
 
 
 def count(record: Path) -> int:
-    """How many POSTs have come so far."""
+    """The number of POSTs so far."""
     return record.stat().st_size // 8
 
 
 def arrivals(record: Path) -> list[float]:
-    """When each POST came, in their order."""
+    """The times at which the POSTs arrived, in order."""
     return list(array.array("d", record.read_bytes()))
 
 
@@ -66,15 +66,15 @@ def serve(port: int, record: Path) -> None:
 
 
 def read(connection: socket.socket, held: bytearray, output: int) -> bool:
-    """Answers what has come in whole; False when the other side has gone."""
+    """Answers all complete requests; False if the other side has closed the connection."""
     try:
         data = connection.recv(65536)
         held += data
         while (end := end_of_request(held)) and len(held) >= end:
             now = time.monotonic()
             if held.startswith(b"GET"):
-                told = repr(now).encode()
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(told), told))
+                answer = repr(now).encode()
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
             else:
                 os.write(output, array.array("d", [now]).tobytes())
                 connection.sendall(ANSWER)
@@ -85,7 +85,7 @@ def read(connection: socket.socket, held: bytearray, output: int) -> bool:
 
 
 def end_of_request(held: bytearray) -> int:
-    """Where the first request ends, in bytes; 0 while that cannot be told."""
+    """The length of the first request in bytes; 0 while that is not known."""
     head = held.find(b"\r\n\r\n") + 4
     if head < 4:
         return 0

@@ -1,4 +1,4 @@
-"""Real servers for tests, each on its own port and directory; ended by pid."""
+"""Real servers for tests, each with its own port and directory. They are ended by pid."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ __all__ = ["free_port"]
 ROOT = Path(__file__).parent.parent
 BIN = ROOT / "bin"
 
-# A job that a script starts in the background has SIGINT ignored, and all that it starts inherits that. Ours hear it.
+# A job in the background of a script ignores SIGINT, and all its children inherit that. Ours must receive it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Some thousand processes start here, and most of their time is the compiler's where nothing keeps what it made: the
-# package is compiled once (pytest_configure), and so are the tests, whatever the environment says. No process keeps
-# anything else: a handler that is written anew within a second, at the same length, would be taken for the old one.
+# The tests start some thousand processes. Without bytecode files these would spend most of their time compiling. So the
+# package is compiled once (pytest_configure), and so are the tests, whatever the environment says. The processes write
+# no bytecode: a handler that is rewritten within a second at the same length would be taken for the old one.
 sys.dont_write_bytecode = False
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
-# All servers of the tests are on this machine: where it has a proxy, the tests' own clients must not ask it for them.
+# All servers of the tests are on this machine: the tests' clients must not use a proxy.
 for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[variable]
 
-# How long a test waits for what must come, in seconds. It says nothing of how fast that is: only a hang takes so long.
+# How long a test waits for an event that must come, in seconds. Only a hang takes this long.
 PATIENCE = 60.0
-# What takes longest, by the name of its file: it begins first, so that no other test is waited for in the end.
-LONGEST = ("test_torture.py",)
+# The files with the longest tests. They begin first, so that nothing waits for them in the end.
+FIRST_FILES = ("test_torture.py",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # once, not by each process that runs tests
+    # once, not in each process that runs tests
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(ROOT / "glassq", quiet=2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: item.path.name not in FIRST_FILES)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The engines' conformance, and how many tests `make test` had to run twice: what fails in its first run."""
+    """Prints the engines' conformance, and how many tests `make test` had to run twice."""
     write_conformance(terminalreporter)
     stats = terminalreporter.stats
     second = config.getoption("lf")
@@ -79,7 +79,7 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(autouse=True)
 def _logs_are_released() -> Iterator[None]:
-    """Our lines go to pytest again after a test that called log.setup, or ran a command here."""
+    """Log lines go to pytest again after a test that called log.setup, or ran a command in this process."""
     yield
     log.release()
 
@@ -87,18 +87,18 @@ def _logs_are_released() -> Iterator[None]:
 def wait_for(condition: Callable[[], object], what: str, deadline: float = PATIENCE) -> None:
     """Returns as soon as `condition()` is true; fails the test after `deadline` seconds."""
     asked = time.monotonic()
-    over = asked + deadline
+    end = asked + deadline
     while not condition():
         answered = time.monotonic()
-        if answered > over:
+        if answered > end:
             pytest.fail(f"waited {deadline:g} s in vain: {what}")
-        # who asks takes at most a quarter of the processor from what is waited for
+        # asking takes at most a quarter of the time, so that it does not slow down what it waits for
         time.sleep(max(0.01, 3 * (answered - asked)))
         asked = time.monotonic()
 
 
 class Process:
-    """A program of ours or another server, its output in a file."""
+    """A process of ours or of another server, with its output in a file."""
 
     def __init__(
         self, arguments: list[str], log: Path, env: dict[str, str] | None = None, cwd: Path | None = None
@@ -125,11 +125,11 @@ class Process:
         self._popen.send_signal(number)
 
     def wait(self, deadline: float = PATIENCE) -> int:
-        """The exit code, once it has ended by itself."""
+        """Waits until the process ends by itself; returns its exit code."""
         return self._popen.wait(deadline)
 
     def end(self, number: signal.Signals = signal.SIGTERM, deadline: float = PATIENCE) -> int:
-        """Asks it to end, and kills it when it does not."""
+        """Sends the signal, and SIGKILL if the process does not end in time; returns its exit code."""
         if self.running():
             self._popen.send_signal(number)
         try:
@@ -140,7 +140,7 @@ class Process:
 
 
 class Beanstalkd:
-    """A beanstalkd of one's own, with its binlog in `directory`."""
+    """A beanstalkd for one test, with its binlog in `directory`."""
 
     def __init__(
         self, directory: Path, *, unix: bool = False, options: tuple[str, ...] = (), program: str = "beanstalkd"
@@ -215,5 +215,5 @@ def queue(beanstalkd: Beanstalkd) -> Iterator[Queue]:
 
 
 def program(name: str) -> list[str]:
-    """How to start one of bin/."""
+    """The command that starts a program of bin/."""
     return [sys.executable, str(BIN / name)]

@@ -29,7 +29,7 @@ from glassq.worker.executor import Deadlines, Executor
 from glassq.worker.idle import wait_for_work
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
-from glassq.worker.pool import SILENCE, Plan, Pool
+from glassq.worker.pool import SILENCE, Pool, PoolPlan
 from glassq.worker.settlement import Settlement
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, thr
     policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
     deadlines = Deadlines(soft=worker.deadline - worker.grace, hard=worker.deadline)
     executor = Executor(loaded, context, ledger, lease, policy, deadlines, skew=worker.clock_skew)
-    consumer = Consumer(receiver, limiter, executor, Settlement(receiver, ledger, slot.tally), slot)
+    consumer = Consumer(receiver, limiter, executor, Settlement(receiver, ledger, slot.counters), slot)
     with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
 
@@ -129,7 +129,9 @@ def tell_metrics(settings: Settings, address: Address, tubes: Sequence[str], sco
     from glassq.metrics.server import serve
 
     collector = PoolCollector(scoreboard, open_inspector(settings), tubes)
-    return sidecar.run(lambda: serve(address, scoreboard.counted, collector, __version__), address, scoreboard.parent)
+    return sidecar.run(
+        lambda: serve(address, scoreboard.shared_counters, collector, __version__), address, scoreboard.parent
+    )
 
 
 def read(config: str | None) -> Settings:
@@ -139,7 +141,7 @@ def read(config: str | None) -> Settings:
     return settings
 
 
-def plan(settings: Settings, in_effect: InEffect | None = None) -> Plan:
+def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     """What the parent needs to know of the settings."""
     for mistake in settings.ignored:
         log.logger("glassq.worker").warning("settings of another program are wrong %s", fields(why=mistake))
@@ -154,7 +156,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> Plan:
     )
     tubes = [queue.tube, *(tube_of(queue.tube, name) for name in queues)]
     pool = settings.metrics.pool
-    return Plan(
+    return PoolPlan(
         lambda slot, throttle: consume(settings, queues, slot, throttle),
         worker.processes, worker.deadline + worker.grace, silence, tuple(limits),
         (lambda scoreboard: tell_metrics(settings, pool, tubes, scoreboard)) if pool else None, queue.url,

@@ -1,4 +1,4 @@
-"""Collects what nobody counts, for the process that serves the metrics: what the children do, and the queue's state."""
+"""Collects the gauges for a scrape: the states of the children, and the state of the queue."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from glassq.queues.base import Job
     from glassq.worker.scoreboard import Scoreboard
 
-# Prometheus waits for 10 seconds by default; the queue has this many of them.
+# The queue must answer within this time, in seconds: Prometheus waits for 10 by default.
 QUEUE_TIMEOUT = 5.0
 
 _CHILDREN = Gauge("glassq_children", "Children of the pool, by what they do.", ("state",))
-_UP = Gauge("glassq_queue_up", "1 if the queue answers; what follows is missing while it does not.")
+_UP = Gauge("glassq_queue_up", "1 if the queue answers; the queue's other metrics are missing while it does not.")
 _JOBS = Gauge("glassq_jobs", "Jobs of our tubes, by their state.", ("tube", "state"))
-_OLDEST = Gauge("glassq_oldest_ready_seconds", "How long the next job has been ready; 0 for none.", ("tube",))
-_PAUSED = Gauge("glassq_tube_paused", "1 while nobody reserves from the tube.", ("tube",))
+_OLDEST = Gauge("glassq_oldest_ready_seconds", "How long the next job has been ready; 0 if there is none.", ("tube",))
+_PAUSED = Gauge("glassq_tube_paused", "1 while the tube is paused.", ("tube",))
 _DURABLE = Gauge("glassq_queue_durable", "1 if the queue writes jobs to disk.")
-_DRAINING = Gauge("glassq_queue_draining", "1 if the queue takes no jobs until it is restarted.")
+_DRAINING = Gauge("glassq_queue_draining", "1 if the queue accepts no jobs until it is restarted.")
 
 Numbers = dict[Gauge, dict[tuple[str, ...], float]]
 
@@ -36,31 +36,31 @@ class PoolCollector:
     """Called for each scrape, by one thread at a time."""
 
     def __init__(self, scoreboard: Scoreboard, inspector: Inspector, tubes: Sequence[str]) -> None:
-        """`inspector` is a connection of its own; `tubes` are ours."""
+        """`inspector` must have a connection of its own. `tubes` are the pool's."""
         self._scoreboard = scoreboard
         self._inspector = inspector
         self._tubes = tubes
-        #: of each tube: the job that was ready for longest, and since when it is
+        #: by tube: its first ready job, and when that was first seen
         self._first: dict[str, tuple[str, float]] = {}
 
     def __call__(self) -> Numbers:
-        """The gauges, each with its numbers. Never raises QueueError."""
+        """All gauges with their values. Never raises QueueError."""
         collected: Numbers = {_CHILDREN: self._children()}
         self._inspector.set_deadline(time.monotonic() + QUEUE_TIMEOUT)
-        # A connection that broke while it lay idle shows only now.
+        # A connection that broke while it was idle fails at the first try.
         for _ in range(2):
             with suppress(QueueError):
                 return {**collected, _UP: {(): 1.0}, **self._engine(), **self._jobs()}
         return {**collected, _UP: {(): 0.0}}
 
     def _children(self) -> dict[tuple[str, ...], float]:
-        board = self._scoreboard
-        found = Counter(board.card(index).state for index in range(len(board.slots)))
+        slots = range(len(self._scoreboard.slots))
+        found = Counter(self._scoreboard.status(index).state for index in slots)
         return {(state.name.lower(),): float(found[state]) for state in State if state is not State.EMPTY}
 
     def _engine(self) -> Numbers:
         status = self._inspector.status()
-        own: Numbers = {Gauge(each.name, each.help): {(): float(each.value)} for each in status.gauges}
+        own: Numbers = {Gauge(gauge.name, gauge.help): {(): float(gauge.value)} for gauge in status.gauges}
         return {_DURABLE: {(): float(status.durable)}, _DRAINING: {(): float(not status.accepting)}, **own}
 
     def _jobs(self) -> Numbers:
@@ -76,7 +76,7 @@ class PoolCollector:
         return {_JOBS: jobs, _OLDEST: oldest, _PAUSED: paused}
 
     def _ready_for(self, job: Job) -> float:
-        """How long, in seconds; where the engine cannot tell, since it was first seen so."""
+        """Seconds since the job became ready; if the engine cannot tell, since we first saw it ready."""
         if job.ready_for is not None:
             return job.ready_for
         if self._first.get(job.tube, ("", 0.0))[0] != job.ref:

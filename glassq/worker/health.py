@@ -1,8 +1,8 @@
-"""Tells a child that is busy from one that is frozen.
+"""Tells a busy child from a frozen one.
 
-A heartbeat alone does not tell: a handler that holds the interpreter lock (a sort, a regular expression, JSON, an
-image) keeps the thread that beats from running. The kernel knows more: whether a process is stopped, and the CPU time
-it uses.
+The heartbeat alone is not enough: a handler that holds the interpreter lock (GIL), as a sort, a regular expression or
+JSON does, keeps the thread that beats from running. The kernel knows whether a process is stopped, and how much CPU
+time it uses.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# A child whose last heartbeat is older than this is looked at more closely, in seconds. There are four a second.
-QUIET = 1.0
-# A child that starts has no heartbeat yet; the modules of its handlers may take so long to load, in seconds.
-STARTUP = 60.0
-# From this share of one CPU on a process is at work. Threads that wait for the interpreter lock look for it often, and
-# take about 0.005 each.
-WORKING = 0.05
-# Over how long that share is taken, in seconds.
-WINDOW = 1.0
+# A child is examined if its last heartbeat is older than this, in seconds. There are four heartbeats a second.
+RECENT = 1.0
+# A starting child has no heartbeat yet. It may take this long to load the modules of its handlers, in seconds.
+STARTUP_TIMEOUT = 60.0
+# A process that uses at least this share of one CPU is busy. A thread that waits for the interpreter lock polls it, and
+# uses about 0.005.
+BUSY_SHARE = 0.05
+# The share is measured over this time, in seconds.
+CPU_WINDOW = 1.0
 
 OVERRUN = "it overran its hard deadline"
 SILENT = "it is silent"
@@ -37,63 +37,63 @@ STOPPED = "it is silent: a signal has stopped it"
 
 @dataclass(slots=True)
 class Health:
-    """One child's, as its parent sees it. Times are time.monotonic(), and 0.0 for never."""
+    """The health of one child, as its parent sees it. Times are time.monotonic(); 0.0 is never."""
 
     pid: int
-    #: since when it is seen stopped
+    #: since when the process has been stopped by a signal
     _stopped: float = 0.0
-    #: when its CPU time was last looked at, and what it was then
-    _looked: float = 0.0
+    #: when the CPU time was last sampled, and what it was then
+    _sampled: float = 0.0
     _cpu: float = 0.0
-    #: when it was last seen to use the CPU, and how much it has used since its last heartbeat
-    _active: float = 0.0
+    #: when the process was last busy, and the CPU time it has used since its last heartbeat
+    _busy: float = 0.0
     _used: float = 0.0
-    #: the start of the attempt that the log has been told of
-    _told: float = 0.0
+    #: the start of the attempt that has been logged as silent
+    _logged: float = 0.0
 
-    def verdict(self, card: WorkerStatus, now: float, silence: float, longest: float) -> str:
-        """Why the child must be killed; "" where it may live.
+    def verdict(self, status: WorkerStatus, now: float, silence: float, max_silence: float) -> str:
+        """Why the child must be killed; "" if it may live.
 
-        In an attempt it may be silent until its hard deadline, unless it has been stopped for `silence` seconds.
-        Otherwise it may be silent for that long, or for `longest` seconds while it uses the CPU.
+        In an attempt, a child may be silent until its hard deadline, unless a signal has stopped it for `silence`
+        seconds. Outside of an attempt it may be silent for `silence` seconds, or for `max_silence` while it is busy.
         """
-        if card.deadline and now > card.deadline:
+        if status.deadline and now > status.deadline:
             return OVERRUN
-        quiet = now - card.beat
-        if quiet <= QUIET:
-            self._stopped = self._looked = self._used = 0.0
+        silent_for = now - status.beat
+        if silent_for <= RECENT:
+            self._stopped = self._sampled = self._used = 0.0
             return ""
-        self._look(processes.look(self.pid), card, now)
+        self._sample(processes.stat(self.pid), status, now)
         if self._stopped and now - self._stopped > silence:
             return STOPPED
-        if card.deadline:
-            if quiet > silence and self._told != card.started:
-                self._told = card.started
-                self._tell(card, now)
+        if status.deadline:
+            if silent_for > silence and self._logged != status.started:
+                self._logged = status.started
+                self._log_silence(status, now)
             return ""
-        patience = max(STARTUP, silence) if card.state is State.STARTING else silence
-        alive = max(card.beat, self._active)
-        return SILENT if now - alive > patience or quiet > max(longest, patience) else ""
+        limit = max(STARTUP_TIMEOUT, silence) if status.state is State.STARTING else silence
+        alive = max(status.beat, self._busy)
+        return SILENT if now - alive > limit or silent_for > max(max_silence, limit) else ""
 
-    def _look(self, process: Process | None, card: WorkerStatus, now: float) -> None:
+    def _sample(self, process: Process | None, status: WorkerStatus, now: float) -> None:
         if process is None:
             return
-        first = not self._looked
+        first = not self._sampled
         if not process.stopped:
             self._stopped = 0.0
         elif not self._stopped:
-            # one that is found stopped has been so since its last heartbeat, as far as anybody can tell
-            self._stopped = card.beat if first else now
+            # Found stopped at the first sample, it has probably been stopped since its last heartbeat.
+            self._stopped = status.beat if first else now
         if first:
-            self._looked, self._cpu = now, process.cpu
-        elif now - self._looked >= WINDOW:
+            self._sampled, self._cpu = now, process.cpu
+        elif now - self._sampled >= CPU_WINDOW:
             used = process.cpu - self._cpu
-            if used >= WORKING * (now - self._looked):
-                self._active = now
-            self._looked, self._cpu, self._used = now, process.cpu, self._used + used
+            if used >= BUSY_SHARE * (now - self._sampled):
+                self._busy = now
+            self._sampled, self._cpu, self._used = now, process.cpu, self._used + used
 
-    def _tell(self, card: WorkerStatus, now: float) -> None:
-        about = {"delivery": card.delivery, "attempt": card.attempt, "job": card.job, "pid": self.pid}
-        figures = {"silent": now - card.beat, "cpu": self._used, "deadline_in": card.deadline - now}
-        words = "handler holds the interpreter lock: no heartbeat comes, and it may go on until the hard deadline %s"
-        log.warning(words, fields(**about, **figures))
+    def _log_silence(self, status: WorkerStatus, now: float) -> None:
+        attempt = {"delivery": status.delivery, "attempt": status.attempt, "job": status.job, "pid": self.pid}
+        times = {"silent": now - status.beat, "cpu": self._used, "deadline_in": status.deadline - now}
+        event = "handler holds the interpreter lock: no heartbeat comes, and it may go on until the hard deadline %s"
+        log.warning(event, fields(**attempt, **times))

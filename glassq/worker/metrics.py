@@ -1,4 +1,4 @@
-"""What the pool counts: the children each attempt, the parent what happened to children."""
+"""The pool's counters: children count attempts, the parent counts what happens to children."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from glassq.metrics import Counter, Histogram, SharedCounters, SharedGauge
 
 ATTEMPTS = Counter(
     "glassq_attempts_total",
-    "Attempts that are over, by what they came to; unacknowledged: the queue took no word of it.",
+    "Attempts that are over, by outcome; unacknowledged: the queue did not confirm what follows.",
     "outcome",
     ("done", "dropped", "retry", "bury", "interrupted", "lease_lost", "unacknowledged"),
 )
 LOST = Counter("glassq_attempts_lost_total", "Attempts that ended with their process.")
 DAMAGED = Counter("glassq_jobs_damaged_total", "Damaged jobs that were buried untouched.")
-# From a handler that does nothing to the longest that one may take by default.
+# From a handler that does nothing to the longest attempt that the default deadline allows.
 SECONDS = Histogram(
     "glassq_handler_seconds",
     "How long attempts took.",
@@ -26,6 +26,6 @@ WAIT = Histogram(
 WANTED = SharedGauge("glassq_children_wanted", "How many children there should be.")
 
 
-def new_board(rows: int) -> SharedCounters:
-    """For so many processes; made before the fork."""
+def new_counters(rows: int) -> SharedCounters:
+    """The counters of this number of processes. Call before the fork."""
     return SharedCounters((ATTEMPTS, LOST, DAMAGED, SECONDS, WAIT, WANTED), rows)

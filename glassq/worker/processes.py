@@ -1,4 +1,4 @@
-"""What /proc tells of processes (proc(5)). Where there is no /proc it tells nothing, and callers do without."""
+"""Reads processes from /proc (proc(5)). Without /proc the answers are empty, and callers do without them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
-# Times of processes are counted in this, in seconds.
+# The unit of the kernel's process times, in seconds.
 TICK = 1 / os.sysconf("SC_CLK_TCK")
-# The states of a process that a signal or a debugger has stopped, and of one that has ended.
+# The states of a stopped process (by a signal or a debugger), and of one that has ended.
 _STOPPED, _ENDED = frozenset("Tt"), frozenset("ZX")
-# Where fields of /proc/PID/stat are, counted after the name in brackets.
+# Positions of fields in /proc/PID/stat, counted after the name in brackets.
 _STATE, _PARENT, _GROUP, _USER, _SYSTEM, _BORN = 0, 1, 2, 11, 12, 19
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process. `cpu` is what all its threads have used, `born` when it began since boot; in seconds."""
+    """One process. `cpu` is the CPU time of all its threads, `born` its start since boot; in seconds."""
 
     pid: int
     parent: int
@@ -40,40 +40,40 @@ class Process:
 
     @property
     def identity(self) -> tuple[int, float]:
-        """Tells it from another process that gets its pid later."""
+        """Differs from that of another process that gets the same pid later."""
         return self.pid, self.born
 
 
 def seconds_since_boot() -> float:
-    """Now, on the clock of `Process.born`."""
-    # monotonic() stands still while the machine is suspended
+    """The time now, on the clock of `Process.born`."""
+    # monotonic() stops while the machine is suspended
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0.0
 
 
-def look(pid: int) -> Process | None:
-    """The process with this pid; None where there is none, or no /proc."""
+def stat(pid: int) -> Process | None:
+    """The process with this pid; None if there is none, or no /proc."""
     try:
         text = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")
     except OSError:
         return None
-    # the name may hold anything, brackets and spaces too
+    # the name may contain anything, even brackets and spaces
     fields = text.rpartition(")")[2].split()
     cpu = (int(fields[_USER]) + int(fields[_SYSTEM])) * TICK
     return Process(pid, int(fields[_PARENT]), int(fields[_GROUP]), fields[_STATE], cpu, int(fields[_BORN]) * TICK)
 
 
 def table() -> dict[int, Process]:
-    """All processes that we may see, by pid."""
+    """All visible processes, by pid."""
     try:
         names = [path.name for path in _PROC.iterdir()]
     except OSError:
         return {}
-    found = (look(int(name)) for name in names if name.isdecimal())
+    found = (stat(int(name)) for name in names if name.isdecimal())
     return {process.pid: process for process in found if process is not None}
 
 
 def children() -> set[int] | None:
-    """Pids of our own children; None where the kernel does not list them. For a process with one thread."""
+    """Pids of our own children; None if the kernel does not list them. For a process with one thread."""
     path = _PROC / "self" / "task" / str(threading.get_native_id()) / "children"
     try:
         return {int(pid) for pid in path.read_text().split()}
@@ -82,17 +82,17 @@ def children() -> set[int] | None:
 
 
 def variable(pid: int, name: str) -> str:
-    """Of the environment that the process was started with; "" where that has none of this name."""
+    """A variable of the environment that the process was started with; "" if it has none of this name."""
     try:
         environment = (_PROC / str(pid) / "environ").read_text("utf-8", "replace")
     except OSError:
         return ""
-    pairs = (each.partition("=") for each in environment.split("\0"))
+    pairs = (line.partition("=") for line in environment.split("\0"))
     return next((value for key, _, value in pairs if key == name), "")
 
 
 def title(pid: int) -> str:
-    """How ps shows it; "" for one that has ended."""
+    """The process's title, as ps shows it; "" if it has ended."""
     try:
         return (_PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0 ").decode("utf-8", "replace")
     except OSError:
@@ -100,12 +100,12 @@ def title(pid: int) -> str:
 
 
 def kill(process: Process) -> None:
-    """SIGKILL for this very process; nothing where it has ended or we may not."""
+    """Sends SIGKILL to this very process. Does nothing if it has ended, or if we may not."""
     with suppress(OSError):
-        # whoever gets the pid after this is not what the descriptor stands for
+        # From here on a new process with the same pid is safe: the descriptor does not stand for it.
         descriptor = os.pidfd_open(process.pid)
         try:
-            now = look(process.pid)
+            now = stat(process.pid)
             if now is not None and now.identity == process.identity:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         finally:

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# A start waits so long for the queue once all children are up, in seconds. Then it is over, and the children wait on.
-CONNECT = 10.0
-# An unreachable queue is logged at most this often, in seconds.
-REPEAT = 60.0
-# How much more time systemd is asked for at a time, in seconds: while the pool starts, and while it stops.
-STARTING, STOPPING = 30, 10
+# Once all children are up, a start waits this long for the queue, in seconds. After that the pool counts as started.
+CONNECT_TIMEOUT = 10.0
+# An unreachable queue is logged at most once in this time, in seconds.
+LOG_INTERVAL = 60.0
+# How much more time systemd is asked for at each tick, in seconds: while the pool starts, and while it stops.
+START_EXTENSION, STOP_EXTENSION = 30, 10
 
 
-class Report:
-    """Called at each tick with what the children say. `now` is time.monotonic()."""
+class StatusReporter:
+    """Called at each tick with the statuses of all children. `now` is time.monotonic()."""
 
     def __init__(self, notify: Notifier, queue: str, *, watchdog: float | None) -> None:
         """`queue` is its address, for people. `watchdog` is systemd's WatchdogSec, in seconds."""
@@ -33,81 +33,82 @@ class Report:
         self.queue = queue
         self._ping_every = watchdog / 2 if watchdog else None
         self._pinged = 0.0
-        self._said = ""
+        #: the last status text that systemd got
+        self._shown = ""
         #: since when all children have been up; 0.0: not yet
-        self._up = 0.0
+        self._up_since = 0.0
         self.ready = False
-        #: since when the queue is in trouble (0.0: it is not), and when the log was last told of any trouble
-        self._trouble = 0.0
-        self._told: float | None = None
+        #: since when the queue has been unreachable (0.0: it is not), and when the log last said so
+        self._trouble_since = 0.0
+        self._logged: float | None = None
 
-    def tick(self, cards: Sequence[WorkerStatus], now: float, *, target: int, well: bool) -> None:
-        """`target` is how many children there shall be; `well` is false while one is to be killed."""
-        self._watch_queue(cards, now)
+    def tick(self, statuses: Sequence[WorkerStatus], now: float, *, target: int, well: bool) -> None:
+        """`target` is the wanted number of children; `well` is false while one is to be killed."""
+        self._watch_queue(statuses, now)
         if not self.ready:
-            self._start(cards, now, target)
+            self._start(statuses, now, target)
         if not self.ready:
             return
-        self._say(self._state(cards, now))
-        if self._ping_every and now - self._pinged > self._ping_every and cards and well:
+        self._show(self._summary(statuses, now))
+        if self._ping_every and now - self._pinged > self._ping_every and statuses and well:
             self._pinged = now
             self._notify(WATCHDOG=1)
 
-    def draining(self, cards: Sequence[WorkerStatus]) -> None:
-        """The pool stops, and its children finish what they are at."""
-        status = f"draining: {_count(cards, State.WORKING)} of {len(cards)} still work"
-        self._notify(EXTEND_TIMEOUT_USEC=STOPPING * 1_000_000, STATUS=status)
+    def draining(self, statuses: Sequence[WorkerStatus]) -> None:
+        """The pool stops, and its children finish their attempts."""
+        status = f"draining: {_count(statuses, State.WORKING)} of {len(statuses)} still work"
+        self._notify(EXTEND_TIMEOUT_USEC=STOP_EXTENSION * 1_000_000, STATUS=status)
 
     def stopping(self) -> None:
         """The pool begins to stop."""
         self._notify(STOPPING=1, STATUS="stopping")
 
     def failed(self, why: str) -> None:
-        """The start fails; what `systemctl status` shows from then on."""
+        """The start failed; `systemctl status` shows why from now on."""
         self._notify(STATUS=masked_line(why))
 
-    def _start(self, cards: Sequence[WorkerStatus], now: float, target: int) -> None:
-        reserving = _count(cards, State.WAITING, State.WORKING)
+    def _start(self, statuses: Sequence[WorkerStatus], now: float, target: int) -> None:
+        reserving = _count(statuses, State.WAITING, State.WORKING)
         status = f"starting: {reserving} of {target} reserve"
-        self._notify(EXTEND_TIMEOUT_USEC=STARTING * 1_000_000, STATUS=status + self._waits(now))
-        if reserving + _count(cards, State.CONNECTING) < target:
-            self._up = 0.0
+        self._notify(EXTEND_TIMEOUT_USEC=START_EXTENSION * 1_000_000, STATUS=status + self._trouble(now))
+        if reserving + _count(statuses, State.CONNECTING) < target:
+            self._up_since = 0.0
             return
-        self._up = self._up or now
-        if reserving >= target or now - self._up > CONNECT:
+        self._up_since = self._up_since or now
+        if reserving >= target or now - self._up_since > CONNECT_TIMEOUT:
             self.ready = True
             log.info("pool is ready %s", fields(children=reserving))
-            self._said = self._state(cards, now)
-            self._notify(READY=1, STATUS=self._said)
+            self._shown = self._summary(statuses, now)
+            self._notify(READY=1, STATUS=self._shown)
 
-    def _state(self, cards: Sequence[WorkerStatus], now: float) -> str:
-        return f"{len(cards)} children, {_count(cards, State.WORKING)} at work" + self._waits(now)
+    def _summary(self, statuses: Sequence[WorkerStatus], now: float) -> str:
+        return f"{len(statuses)} children, {_count(statuses, State.WORKING)} at work" + self._trouble(now)
 
-    def _waits(self, now: float) -> str:
-        if not self._trouble:
+    def _trouble(self, now: float) -> str:
+        if not self._trouble_since:
             return ""
-        return f"; for {now - self._trouble:.0f} s the queue {self.queue} cannot be reached"
+        return f"; for {now - self._trouble_since:.0f} s the queue {self.queue} cannot be reached"
 
-    def _say(self, status: str) -> None:
-        if status != self._said:
-            self._said = status
+    def _show(self, status: str) -> None:
+        if status != self._shown:
+            self._shown = status
             self._notify(STATUS=status)
 
-    def _watch_queue(self, cards: Sequence[WorkerStatus], now: float) -> None:
-        """One line while the queue cannot be reached, now and then; and one when it is back."""
-        troubled = [card for card in cards if card.state is State.CONNECTING and card.problem]
+    def _watch_queue(self, statuses: Sequence[WorkerStatus], now: float) -> None:
+        """Logs now and then that the queue cannot be reached, and once that it is back."""
+        troubled = [status for status in statuses if status.state is State.CONNECTING and status.problem]
         if not troubled:
-            if self._trouble and self._told is not None and self._told >= self._trouble:
-                log.info("queue is back %s", fields(queue=self.queue, seconds=now - self._trouble))
-            self._trouble = 0.0
+            if self._trouble_since and self._logged is not None and self._logged >= self._trouble_since:
+                log.info("queue is back %s", fields(queue=self.queue, seconds=now - self._trouble_since))
+            self._trouble_since = 0.0
             return
-        self._trouble = self._trouble or now
-        if self._told is None or now - self._told >= REPEAT:
-            self._told = now
-            children = f"{len(troubled)} of {len(cards)}"
-            said = {"queue": self.queue, "error": troubled[0].problem, "children": children}
-            log.warning("queue trouble, trying again %s", fields(**said, seconds=now - self._trouble))
+        self._trouble_since = self._trouble_since or now
+        if self._logged is None or now - self._logged >= LOG_INTERVAL:
+            self._logged = now
+            children = f"{len(troubled)} of {len(statuses)}"
+            known = {"queue": self.queue, "error": troubled[0].problem, "children": children}
+            log.warning("queue trouble, trying again %s", fields(**known, seconds=now - self._trouble_since))
 
 
-def _count(cards: Sequence[WorkerStatus], *states: State) -> int:
-    return sum(card.state in states for card in cards)
+def _count(statuses: Sequence[WorkerStatus], *states: State) -> int:
+    return sum(status.state in states for status in statuses)

@@ -1,4 +1,4 @@
-"""A small disk for beanstalkd's binlog, that can be filled: a tmpfs, which root alone may mount."""
+"""A small disk for beanstalkd's binlog that a test can fill: a tmpfs, which only root can mount."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = "48m"
 
 @contextmanager
 def small_disk() -> Iterator[Path | None]:
-    """Where it is mounted; None where this user or this machine cannot mount one."""
+    """Yields the binlog's directory on it; None if this user or this machine cannot mount a tmpfs."""
     place = Path(tempfile.mkdtemp(prefix="glassq-disk-"))
     mounted = False
     try:
@@ -30,19 +30,19 @@ def small_disk() -> Iterator[Path | None]:
         yield place / "binlog" if mounted else None
     finally:
         if mounted:
-            # lazily: whatever still holds it open is about to end
+            # lazily: processes that still have it open are about to end
             subprocess.run(["umount", "-l", str(place)], check=False)
         place.rmdir()
 
 
 class Filler:
-    """Fills the disk on which `directory` lies with one file, and takes it away again."""
+    """Fills the disk of `directory` with one file, and removes that file again."""
 
     def __init__(self, directory: Path) -> None:
         self._file = directory.parent / "filler"
 
     def fill(self) -> None:
-        """Leaves nothing free."""
+        """Fills the disk completely."""
         with self._file.open("wb", buffering=0) as file:
             chunk = bytes(1 << 20)
             while chunk:
@@ -54,6 +54,6 @@ class Filler:
                     chunk = chunk[: len(chunk) // 2] if len(chunk) > 1 else b""
 
     def free(self) -> None:
-        """As it was."""
+        """Removes the file."""
         with contextlib.suppress(FileNotFoundError):
             self._file.unlink()

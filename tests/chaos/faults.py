@@ -1,4 +1,4 @@
-"""What is done to the machine: a plan that a seed makes, and the saboteur who carries it out."""
+"""Faults: a plan of faults, made from a seed, and the saboteur that carries it out on a machine."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.chaos.harness import Machine, Service
-    from tests.chaos.processes import Being
+    from tests.chaos.processes import Handle
 
     Undo = Callable[[], None]
 
 KILL, TERM, STOP, CONT, HUP = signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP, signal.SIGCONT, signal.SIGHUP
 
-# How long a fault may wait for its victim, in seconds: a service may just be starting.
-VICTIM = 15.0
+# How long a fault waits for its victim, in seconds: a service may just be starting.
+VICTIM_TIMEOUT = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of fault. `lasts` bounds its length in seconds, `often` is its share of the plan."""
+    """One kind of fault. `lasts` is the range of its duration in seconds, `often` its share of the plan."""
 
     name: str
     lasts: tuple[float, float] = (0.0, 0.0)
@@ -60,10 +60,10 @@ KINDS = (
 
 @dataclass(slots=True)
 class Fault:
-    """One fault. `due` is when it is planned, in seconds from the start; `pick` chooses among victims (0 to 1).
+    """One fault. `due` is its planned time, in seconds from the start; `pick` (0 to 1) chooses among the victims.
 
-    The rest is filled in as it happens, on time.monotonic(): `began`, `ended` (its cause is over; for a service that
-    was down: it answers), `gone` (a frozen victim was removed). 0: has not happened.
+    The other fields are set as it happens, on time.monotonic(): `began`; `ended`, when its cause is over (for a service
+    that was down: when it answers again); `gone`, when a frozen victim was removed. 0: has not happened.
     """
 
     due: float
@@ -76,7 +76,7 @@ class Fault:
 
 
 def plan(seed: int, seconds: float, gap: float, kinds: Sequence[Kind] = KINDS) -> list[Fault]:
-    """Faults for `seconds`, `gap` seconds apart on average: all kinds in turn, each round in an order of its own."""
+    """Faults for `seconds`, `gap` seconds apart on average: rounds of all kinds, each round in a random order."""
     chance = random.Random(seed)
     faults: list[Fault] = []
     due = 0.0
@@ -91,7 +91,7 @@ def plan(seed: int, seconds: float, gap: float, kinds: Sequence[Kind] = KINDS) -
 
 
 class Saboteur:
-    """Carries out a plan on a machine that runs."""
+    """Carries out a plan on a running machine."""
 
     def __init__(self, machine: Machine, planned: Sequence[Fault]) -> None:
         self.faults = list(planned)
@@ -99,11 +99,11 @@ class Saboteur:
         self._filler = Filler(machine.disk)
         self._undo: list[tuple[float, int, Undo]] = []
         self._order = itertools.count()
-        self._frozen: list[tuple[Fault, Being]] = []
-        machine.watch(self._look)
+        self._frozen: list[tuple[Fault, Handle]] = []
+        machine.watch(self._note_removed)
 
     def run(self) -> None:
-        """Returns when all of it is done and undone. What finds no victim in time is left out (`began` stays 0)."""
+        """Returns when all faults are done and undone. Skips a fault that finds no victim in time (`began` stays 0)."""
         started = time.monotonic()
         for fault in self.faults:
             self._wait(started + fault.due)
@@ -113,11 +113,11 @@ class Saboteur:
 
     @property
     def frozen(self) -> int:
-        """How many frozen children of the pool are still there."""
+        """The number of frozen pool children that still live."""
         return sum(1 for _, victim in list(self._frozen) if victim.lives())
 
     def _wait(self, until: float) -> None:
-        """Until then, undoing meanwhile what is due to be undone."""
+        """Waits until then. Meanwhile undoes the faults that are due to be undone."""
         while True:
             now = time.monotonic()
             if self._undo and self._undo[0][0] <= now:
@@ -148,7 +148,7 @@ class Saboteur:
             self._later(fault, self._filler.free)
 
     def _on_one(self, fault: Fault, service: Service) -> None:
-        """A child of the service is killed or frozen."""
+        """Kills or freezes one child of the service."""
         victims = self._victims(lambda: self._unfrozen(service))
         if not victims:
             return
@@ -164,8 +164,8 @@ class Saboteur:
             self._later(fault, lambda: victim.send(CONT))
 
     def _on_main(self, fault: Fault, service: Service) -> None:
-        """The service's first process is killed, stopped in order, reloaded or frozen."""
-        found = self._victims(lambda: [each for each in [service.main()] if each is not None and service.up])
+        """Kills, stops, reloads or freezes the main process of the service."""
+        found = self._victims(lambda: [main for main in [service.main()] if main is not None and service.up])
         if not found:
             return
         victim, kind = found[0], fault.kind
@@ -181,18 +181,18 @@ class Saboteur:
         orphans = service.children()
         victim.send(KILL if kind in (KILL_WEB_PARENT, KILL_POOL, KILL_QUEUE) else TERM)
         if kind is KILL_POOL:
-            # what systemd sends with a unit's TERM: a frozen process could not even end
+            # systemd sends CONT with a unit's TERM: a frozen process could not end otherwise
             for orphan in orphans:
                 orphan.send(CONT)
             self._frozen.clear()
 
-    def _unfrozen(self, service: Service) -> list[Being]:
+    def _unfrozen(self, service: Service) -> list[Handle]:
         frozen = {victim for _, victim in self._frozen}
         return [child for child in service.children() if child not in frozen]
 
-    def _victims(self, find: Callable[[], list[Being]]) -> list[Being]:
-        over = time.monotonic() + VICTIM
-        while not (found := find()) and time.monotonic() < over:
+    def _victims(self, find: Callable[[], list[Handle]]) -> list[Handle]:
+        deadline = time.monotonic() + VICTIM_TIMEOUT
+        while not (found := find()) and time.monotonic() < deadline:
             self._wait(time.monotonic() + 0.02)
         return found
 
@@ -203,7 +203,7 @@ class Saboteur:
 
         heapq.heappush(self._undo, (fault.began + fault.lasts, next(self._order), act))
 
-    def _look(self, now: float) -> None:
+    def _note_removed(self, now: float) -> None:
         for fault, victim in list(self._frozen):
             if not fault.gone and not victim.lives():
                 fault.gone = now

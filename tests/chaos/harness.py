@@ -1,4 +1,4 @@
-"""One machine with everything on it: beanstalkd, intake and pool, each started again when it ends, as systemd would."""
+"""One machine with beanstalkd, intake and pool. A supervisor restarts each one when it ends, as systemd would."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from glassq.settings import QueueSettings, QueueUrl
-from tests.chaos.processes import Being, being, children
+from tests.chaos.processes import Handle, children, handle
 from tests.ports import free_port
 from tests.proxy import Proxy
 from tests.queues.raw import open_queue
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 WEB_WORKERS, POOL_CHILDREN = 3, 4
-# From the end of a process to its restart, in seconds (RestartSec=).
-RESTART = 0.2
-# How often the supervisor looks, in seconds.
-LOOK = 0.02
-# Small files: the disk is asked for a new one all the time, so that a full disk is noticed.
+# The time from the end of a process to its restart, in seconds (RestartSec=).
+RESTART_DELAY = 0.2
+# The supervisor's interval, in seconds.
+INTERVAL = 0.02
+# Small files: beanstalkd often needs a new one, so that it notices a full disk.
 BINLOG_FILE = 100_000
 
 SETTINGS = """\
@@ -52,7 +52,7 @@ processes = {children}
 deadline = "20s"
 grace = "5s"
 max_attempts = 100
-# a fault every other second loses many an attempt, for no fault of the delivery's
+# a fault every other second loses many attempts that are not to blame
 max_lost = 1000
 backoff = "1s"
 backoff_cap = "2s"
@@ -68,7 +68,7 @@ level = "info"
 
 @dataclass
 class Service:
-    """One unit. `answers` tells whether it can be used; `ups` are the times (monotonic) from which on it could."""
+    """One unit. `answers` says whether it can be used; `ups` are the times (monotonic) at which it became usable."""
 
     name: str
     command: list[str]
@@ -80,31 +80,31 @@ class Service:
     _popen: subprocess.Popen[bytes] | None = None
     _ended: float = 0.0
 
-    def main(self) -> Being | None:
-        """Its first process, if it runs."""
-        return being(self._popen.pid) if self._popen is not None and self._popen.poll() is None else None
+    def main(self) -> Handle | None:
+        """Its main process, if it runs."""
+        return handle(self._popen.pid) if self._popen is not None and self._popen.poll() is None else None
 
-    def children(self) -> list[Being]:
-        """What that has forked."""
+    def children(self) -> list[Handle]:
+        """The children of its main process."""
         return children(self._popen.pid) if self._popen is not None else []
 
-    def look(self, now: float) -> None:
-        """Starts it where it does not run and may, and notes when it answers."""
+    def tend(self, now: float) -> None:
+        """Starts the service if it does not run and may run; notes when it answers."""
         if self._popen is not None and self._popen.poll() is not None:
             self._popen, self._ended, self.up = None, now, False
-        if self._popen is None and now >= max(self.down_until, self._ended + RESTART):
+        if self._popen is None and now >= max(self.down_until, self._ended + RESTART_DELAY):
             self._start()
         if self._popen is not None and not self.up and self.answers():
             self.up = True
             self.ups.append(time.monotonic())
 
     def stop(self) -> None:
-        """For good."""
+        """Stops it for good."""
         if self._popen is None:
             return
-        for each in [*self.children(), being(self._popen.pid)]:
-            if each is not None:
-                each.send(signal.SIGCONT)
+        for process in [*self.children(), handle(self._popen.pid)]:
+            if process is not None:
+                process.send(signal.SIGCONT)
         self._popen.terminate()
         try:
             self._popen.wait(30)
@@ -119,15 +119,15 @@ class Service:
 
 
 class Machine:
-    """Everything in one directory, running while the context lasts."""
+    """All services, with their files in one directory. They run while the context lasts."""
 
     def __init__(self, directory: Path, *, disk: Path | None = None) -> None:
         """`disk` is where beanstalkd keeps its binlog, if not in `directory`."""
         self.directory = directory.resolve()
         self.disk = disk or self.directory / "binlog"
-        self.seen: set[Being] = set()
+        self.seen: set[Handle] = set()
         self._cleanup = ExitStack()
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._watches: list[Callable[[float], None]] = []
 
     def __enter__(self) -> Self:
@@ -149,23 +149,24 @@ class Machine:
 
     @property
     def services(self) -> tuple[Service, Service, Service]:
-        """In the order in which they need each other."""
+        """All services, each after those it needs."""
         return self.beanstalkd, self.web, self.pool
 
-    def watch(self, look: Callable[[float], None]) -> None:
-        """Has `look(now)` called by the supervisor each time it looks."""
-        self._watches.append(look)
+    def watch(self, watch: Callable[[float], None]) -> None:
+        """From now on the supervisor calls `watch(now)` at each interval."""
+        self._watches.append(watch)
 
     def wait_until_up(self, deadline: float = 60.0) -> None:
-        """Raises TimeoutError where one of the services is not up in time."""
+        """Raises TimeoutError if one of the services is not up after `deadline` seconds."""
         over = time.monotonic() + deadline
         while not all(service.up and service.main() for service in self.services):
             if time.monotonic() > over:
-                raise TimeoutError(f"not up: {[each.name for each in self.services if not each.up]}; {self.directory}")
-            time.sleep(LOOK)
+                down = [service.name for service in self.services if not service.up]
+                raise TimeoutError(f"not up: {down}; {self.directory}")
+            time.sleep(INTERVAL)
 
     def tube(self) -> TubeStats:
-        """The counts of glassq's tube, asked for without the proxy. Raises QueueError."""
+        """The counts of glassq's tube, not through the proxy. Raises QueueError."""
         queue = open_queue(QueueSettings(url=QueueUrl(f"beanstalk://127.0.0.1:{self.queue_port}")))
         try:
             return queue.stats_tube()
@@ -173,11 +174,11 @@ class Machine:
             queue.close()
 
     def spooled(self) -> int:
-        """How many deliveries lie in the spool, damaged ones included: those are not expected."""
+        """The number of deliveries in the spool, with damaged ones, of which there should be none."""
         return sum(1 for _ in (self.directory / "spool").rglob("*.job"))
 
     def settle(self, deadline: float) -> bool:
-        """Waits until nothing is left to do; False where that does not come within `deadline` seconds."""
+        """Waits until there is nothing left to do; False if there still is after `deadline` seconds."""
         over = time.monotonic() + deadline
         while time.monotonic() < over:
             with contextlib.suppress(Exception):
@@ -187,10 +188,10 @@ class Machine:
             time.sleep(0.1)
         return False
 
-    def stragglers(self) -> list[Being]:
-        """Processes that belong to nobody any more, and live."""
-        tree = {each for service in self.services for each in [*service.children(), service.main()]}
-        return [each for each in list(self.seen) if each not in tree and each.lives()]
+    def stragglers(self) -> list[Handle]:
+        """Living processes that no longer belong to any service."""
+        owned = {process for service in self.services for process in [*service.children(), service.main()]}
+        return [process for process in list(self.seen) if process not in owned and process.lives()]
 
     def _prepare(self) -> None:
         self.disk.mkdir(parents=True, exist_ok=True)
@@ -228,21 +229,22 @@ class Machine:
         return Service(name, command, self.directory / f"{name}.log", answers)
 
     def _supervise(self) -> None:
-        while not self._over.wait(LOOK):
+        while not self._stopped.wait(INTERVAL):
             now = time.monotonic()
             for service in self.services:
-                service.look(now)
-                self.seen.update(each for each in [*service.children(), service.main()] if each is not None)
-            for look in self._watches:
-                look(now)
+                service.tend(now)
+                processes = [*service.children(), service.main()]
+                self.seen.update(process for process in processes if process is not None)
+            for watch in self._watches:
+                watch(now)
 
     def _stop(self, supervisor: threading.Thread) -> None:
-        self._over.set()
+        self._stopped.set()
         supervisor.join()
         for service in reversed(self.services):
             service.stop()
-        for each in self.seen:
-            each.send(signal.SIGKILL)
+        for process in self.seen:
+            process.send(signal.SIGKILL)
 
 
 def _listens(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""The sender: a few threads that send pings as Mirror does, each again until it is acknowledged."""
+"""The sender: a few threads that send pings as Mirror does, and repeat each one until it is acknowledged."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Mirror waits that long for an answer, in seconds.
-PATIENCE = 10.0
-# Between two tries of one ping, in seconds.
-AGAIN, AGAIN_CAP = 0.1, 1.0
-# A sender that is so late, in seconds, does not catch up: the pace starts anew.
-LATE = 1.0
+# How long Mirror waits for an answer, in seconds.
+ANSWER_TIMEOUT = 10.0
+# The pause between two tries of one ping, in seconds: from the first to the second.
+RETRY, RETRY_CAP = 0.1, 1.0
+# After the end of the load, a ping that is not acknowledged is repeated for this long, in seconds.
+FINISH = 30.0
+# A sender that is later than this, in seconds, does not catch up.
+MAX_LATE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One sending of a ping. `sent` is monotonic, `seconds` how long it took, `answer` a status or what went wrong."""
+    """One sending of a ping, `sent` on time.monotonic(). It took `seconds`. `answer` is a status or an error's name."""
 
     ping: str
     sent: float
@@ -36,13 +38,13 @@ class Try:
 
 
 class Load:
-    """`rate` pings a second in all from `clients` threads, while the context lasts. All tries go to `log` as well."""
+    """`rate` pings per second from `clients` threads together, while the context lasts. `log` gets all tries."""
 
     def __init__(self, port: int, token: str, log: Path, *, name: str, clients: int, rate: float) -> None:
-        """`name` begins the id of each ping: no two loads of one run may have the same."""
+        """The ids of all pings begin with `name`, which must differ between the loads of one run."""
         self.tries: list[Try] = []
         self.clients = clients
-        #: monotonic
+        #: on time.monotonic()
         self.began = self.ended = 0.0
         self._port = port
         self._token = token
@@ -50,7 +52,7 @@ class Load:
         self._names = (f"{name}-{number}" for number in itertools.count(1))
         self._every = clients / rate
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._send_all, args=(number / rate,), name=f"client {number}", daemon=True)
             for number in range(clients)
@@ -63,39 +65,39 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """What is under way is still sent until it is acknowledged, for 30 seconds at the most."""
-        self._over.set()
+        """Pings that are not acknowledged yet are still repeated for up to FINISH seconds."""
+        self._stopped.set()
         self.ended = time.monotonic()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(2 * FINISH)
 
     @property
     def attempted(self) -> set[str]:
-        return {each.ping for each in self.tries}
+        return {made.ping for made in self.tries}
 
     @property
     def acknowledged(self) -> list[Try]:
-        return [each for each in self.tries if each.acknowledged]
+        return [made for made in self.tries if made.acknowledged]
 
     def _send_all(self, offset: float) -> None:
         sender = _Sender(self._port)
         due = self.began + offset
         try:
-            while not self._over.wait(max(0.0, due - time.monotonic())):
+            while not self._stopped.wait(max(0.0, due - time.monotonic())):
                 with self._lock:
                     ping = next(self._names)
                 self._send(sender, ping)
-                due = max(due + self._every, time.monotonic() - LATE)
+                due = max(due + self._every, time.monotonic() - MAX_LATE)
         finally:
             sender.close()
 
     def _send(self, sender: _Sender, ping: str) -> None:
-        pause = AGAIN
+        pause = RETRY
         while not self._note(self._try(sender, ping)).acknowledged:
-            if self._over.is_set() and time.monotonic() > self.ended + 30:
+            if self._stopped.is_set() and time.monotonic() > self.ended + FINISH:
                 return
             time.sleep(pause)
-            pause = min(AGAIN_CAP, pause * 2)
+            pause = min(RETRY_CAP, pause * 2)
 
     def _try(self, sender: _Sender, ping: str) -> Try:
         body = {
@@ -118,10 +120,10 @@ class Load:
 
 
 class _Sender:
-    """One kept-alive connection, made anew after each failure."""
+    """One keep-alive connection, which is replaced after each failure."""
 
     def __init__(self, port: int) -> None:
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT)
 
     def post(self, body: bytes) -> int | str:
         try:

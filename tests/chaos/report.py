@@ -1,4 +1,4 @@
-"""Counts what became of every ping, and how long each fault was felt."""
+"""Counts the pings that were acknowledged, handled, lost or worked twice, and measures the recovery from faults."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ WEB = (kinds.KILL_WEB_WORKER, kinds.FREEZE_WEB_WORKER, kinds.KILL_WEB_PARENT, ki
 NEW_CHILD = (kinds.KILL_CHILD, kinds.KILL_POOL, kinds.RESTART_POOL)
 QUEUE_DOWN = (kinds.KILL_QUEUE, kinds.RESTART_QUEUE)
 QUEUE = (*QUEUE_DOWN, kinds.FREEZE_QUEUE, kinds.CUT, kinds.FILL_DISK)
-# The others go on working through these: they disturb no other measurement.
+# Faults that stop nobody else: they disturb no other measurement.
 QUIET = (kinds.FREEZE_CHILD, kinds.RELOAD_WEB, kinds.RELOAD_POOL)
 
 
 @dataclass(frozen=True, slots=True)
 class Handled:
-    """One line of the handler's record; `at` is monotonic."""
+    """One line of the handler's record; `at` is on time.monotonic()."""
 
     delivery: str
     ping: str
@@ -39,8 +39,11 @@ class Handled:
 
 
 @dataclass
-class Felt:
-    """How often one kind was produced, and its longest recovery in seconds: among all, and where nothing else was."""
+class Recoveries:
+    """How often one kind of fault happened, and its longest recovery in seconds: of all, and of those alone.
+
+    A fault is alone if no other one disturbed its recovery.
+    """
 
     times: int = 0
     longest: float = 0.0
@@ -50,11 +53,11 @@ class Felt:
 
 @dataclass
 class Report:
-    """All that is said in the end. Times are in seconds."""
+    """The results of one run. Times are in seconds."""
 
     seed: int
     planned: int
-    faults: dict[str, Felt] = field(default_factory=dict)
+    faults: dict[str, Recoveries] = field(default_factory=dict)
     attempted: int = 0
     acknowledged: int = 0
     handled: int = 0
@@ -74,56 +77,56 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Nothing lost, nothing invented, nobody stuck."""
+        """No ping lost, none handled that was not sent, and no process left over."""
         return not self.lost and not self.unexpected and self.settled and not self.stragglers
 
     def write(self, file: Path) -> None:
-        """As JSON."""
+        """Writes the report as JSON."""
         document: dict[str, Any] = {**asdict(self), "ok": self.ok, "duplicated": self.worked_twice + self.taken_twice}
         file.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def read_handled(file: Path) -> list[Handled]:
-    """The handler's record, in the order in which it was written."""
+    """The handler's record, in its order."""
     lines = file.read_text().splitlines() if file.exists() else []
     rows = [line.split() for line in lines]
     return [Handled(delivery, ping, int(pid), float(at)) for delivery, ping, pid, at in rows]
 
 
 def count(report: Report, loads: Iterable[Load], handled: Sequence[Handled]) -> None:
-    """Who was acknowledged must be handled, who was handled must have been sent."""
+    """Counts the pings. Each acknowledged one must be handled, and each handled one must have been sent."""
     attempted = {ping for load in loads for ping in load.attempted}
-    acknowledged = {each.ping for load in loads for each in load.acknowledged}
-    pings = {each.ping for each in handled}
+    acknowledged = {made.ping for load in loads for made in load.acknowledged}
+    pings = {entry.ping for entry in handled}
     report.attempted, report.acknowledged, report.handled = len(attempted), len(acknowledged), len(pings)
     report.lost = sorted(acknowledged - pings)
     report.unexpected = sorted(pings - attempted)
-    deliveries = {each.delivery for each in handled}
-    # one delivery worked again, and one ping taken as two deliveries
+    deliveries = {entry.delivery for entry in handled}
+    # a delivery that was worked again, and a ping that became two deliveries
     report.worked_twice = len(handled) - len(deliveries)
     report.taken_twice = len(deliveries) - len(pings)
 
 
 def acknowledgements(report: Report, load: Load) -> None:
-    """How fast they came, and the longest time without one while the load was on."""
-    answered = sorted(each.sent + each.seconds for each in load.acknowledged)
+    """Records the times of the acknowledgements, and the longest time without one during the load."""
+    answered = sorted(made.sent + made.seconds for made in load.acknowledged)
     edges = [load.began, *(at for at in answered if at < load.ended), load.ended]
     report.silence = max(after - before for before, after in itertools.pairwise(edges))
     report.p50, report.p99 = (quantile(load.acknowledged, share) for share in (0.5, 0.99))
 
 
 def quantile(tries: Sequence[Try], share: float) -> float:
-    """Seconds within which this share of the tries was answered."""
-    ordered = sorted(each.seconds for each in tries)
+    """The time within which this share of the tries was answered, in seconds."""
+    ordered = sorted(made.seconds for made in tries)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
 def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
-    """How many pings one fault of this kind may have worked twice: those that are between two steps then.
+    """The maximum number of pings that are worked twice because of one fault: those that are between two steps then.
 
-    A child of the pool is between handler and delete with one job. Intake is between put and 200 with one request of
-    each client; a queue that does not answer may have taken it twice (the put, and one more on a fresh connection)
-    before it goes to the spool. One delivery is between put and unlink while the spool drains.
+    A child of the pool has one job between handler and delete. Intake has one request of each client between put and
+    200; a queue that does not answer may have taken it twice (the put, and another one on a new connection) before it
+    goes to the spool. While the spool drains, one delivery is between put and unlink.
     """
     if kind in (kinds.KILL_CHILD, kinds.FREEZE_CHILD):
         return 1
@@ -133,14 +136,14 @@ def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
         return 0
     if kind in WEB:
         return clients + 1
-    # a binlog that failed: what was taken since the last look, at most 2 s ago, is spooled as well
+    # if the binlog fails, everything since the last check, at most 2 s ago, is spooled as well
     unproven = int(2 * rate) if kind is kinds.FILL_DISK else 0
     return POOL_CHILDREN + 2 * clients + 1 + unproven
 
 
-def feel(report: Report, done: Sequence[Fault], load: Load, handled: Sequence[Handled]) -> None:
-    """How often each kind of fault was produced, and how long until all was as before."""
-    found: dict[str, Felt] = defaultdict(Felt)
+def recoveries(report: Report, done: Sequence[Fault], load: Load, handled: Sequence[Handled]) -> None:
+    """Records how often each kind of fault happened, and how long the recoveries took."""
+    found: dict[str, Recoveries] = defaultdict(Recoveries)
     recovered = [_recovered(fault, load, handled) for fault in done]
     spans = [(fault, fault.began, max(fault.ended, at or 0.0)) for fault, at in zip(done, recovered, strict=True)]
     for fault, at in zip(done, recovered, strict=True):
@@ -162,7 +165,7 @@ def feel(report: Report, done: Sequence[Fault], load: Load, handled: Sequence[Ha
 
 def _disturbed(fault: Fault, recovered: float, spans: Sequence[tuple[Fault, float, float]]) -> bool:
     if fault.kind is kinds.FREEZE_CHILD:
-        # the parent alone deals with it; a parent that was replaced meanwhile leaves no `recovered`
+        # only the parent deals with it; if the parent was replaced meanwhile, there is no recovery to measure
         return False
     return any(
         began < recovered and ended > fault.began
@@ -172,29 +175,29 @@ def _disturbed(fault: Fault, recovered: float, spans: Sequence[tuple[Fault, floa
 
 
 def _recovered(fault: Fault, load: Load, handled: Sequence[Handled]) -> float | None:
-    """When (monotonic) what the fault had stopped went on again; None where nothing tells."""
+    """When (on time.monotonic()) the work went on that the fault had stopped; None if that is not known."""
     if fault.kind is kinds.FREEZE_CHILD:
         return fault.gone or None
     if fault.kind in WEB:
-        answered = [each.sent + each.seconds for each in load.acknowledged if each.sent > fault.began]
+        answered = [made.sent + made.seconds for made in load.acknowledged if made.sent > fault.began]
         return min(answered, default=None)
     if fault.kind in NEW_CHILD:
-        old = {each.pid for each in handled if each.at <= fault.began}
-        return next((each.at for each in handled if each.at > fault.began and each.pid not in old), None)
+        old = {entry.pid for entry in handled if entry.at <= fault.began}
+        return next((entry.at for entry in handled if entry.at > fault.began and entry.pid not in old), None)
     if fault.kind in QUEUE:
-        # as many as there are children may have been reserved before
-        after = [each.at for each in handled if each.at > fault.ended][: POOL_CHILDREN + 1]
+        # each child may have reserved one job before the fault
+        after = [entry.at for entry in handled if entry.at > fault.ended][: POOL_CHILDREN + 1]
         return after[-1] if len(after) > POOL_CHILDREN else None
     return None
 
 
 def table(report: Report) -> Table:
-    """For people."""
+    """The report as a table, for people."""
     made = Table(title=f"torture, seed {report.seed}", title_justify="left")
     for name in ("", "times", "recovery, longest alone", "longest of all"):
         made.add_column(name, justify="left" if not name else "right")
     for kind in kinds.KINDS:
-        row = report.faults.get(kind.name, Felt())
+        row = report.faults.get(kind.name, Recoveries())
         alone = f"{row.longest_alone:.2f} s of {row.alone}" if row.alone else "-"
         made.add_row(kind.name, str(row.times), alone, f"{row.longest:.2f} s" if row.longest else "-")
     made.add_section()

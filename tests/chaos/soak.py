@@ -1,7 +1,7 @@
-"""The soak: a steady load for minutes or hours, and what every process holds meanwhile must stay as it is.
+"""The soak: a steady load for minutes or hours. The resources of all processes must not grow meanwhile.
 
-`make soak MINUTES=60` runs it. A third of the time, ten minutes at the most, is warm-up: caches fill, children are
-recycled for the first time. Exit 0 only when nothing was lost and nothing grows after it.
+`make soak MINUTES=60` runs it. A third of the time, at most ten minutes, is warm-up: caches fill, and children are
+recycled for the first time. Exits 0 only if no ping was lost and nothing grew after the warm-up.
 """
 
 from __future__ import annotations
@@ -24,32 +24,34 @@ from rich.table import Table
 from tests.chaos import report as reports
 from tests.chaos.harness import ROOT, Machine
 from tests.chaos.load import Load
-from tests.chaos.processes import holding, zombies
+from tests.chaos.processes import resources, zombies
 from tests.chaos.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 CLIENTS, RATE = 8, 50.0
-# Between two samples, in seconds.
-EVERY = 3.0
-WARM_UP, WARM_UP_MOST = 1 / 3, 600.0
-# What memory may grow, in bytes an hour: with it a child reaches `max_rss` (512 MiB) after two weeks, and it is
-# recycled long before. A short soak cannot tell so little from noise: then a growth in all of NOISE is allowed.
+# The time between two samples, in seconds.
+SAMPLE_INTERVAL = 3.0
+# The warm-up is this share of the soak, but at most this long in seconds.
+WARM_UP, MAX_WARM_UP = 1 / 3, 600.0
+# The growth of memory that is allowed, in bytes per hour: a child reaches `max_rss` (512 MiB) with it after two weeks,
+# and is recycled long before. In a short soak so little is lost in the noise, so a total growth of NOISE is allowed.
 RSS_SLOPE = 1.5 * (1 << 20)
 NOISE = 1 << 20
-# The rest may swing, by a request under way; its slope is judged by how much it adds over the soak.
+# The other resources may vary, because of requests in flight. The limit is for what their slope adds during the soak.
 SWING = {"descriptors": 2.0, "threads": 1.0, "zombies": 0.5}
 COLUMNS = ("descriptors", "threads", "zombies", "MiB")
-# The soak begins with so many senders at once, for two seconds: threads and connections that are made when they are
-# first needed are there before it is measured.
+# The soak begins with a burst of this many senders, for two seconds. So threads and connections that are made on demand
+# exist before the first sample.
 BURST_CLIENTS, BURST_RATE, BURST = 96, 5000.0, 2.0
-REST = 60.0
+# How long the machine may take to settle after the load, in seconds.
+SETTLE_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What one process held of one thing, over time: pairs of (seconds, amount)."""
+    """The use of one resource by one process over time: pairs of (seconds, amount)."""
 
     who: str
     what: str
@@ -57,7 +59,7 @@ class Series:
 
     @property
     def slope(self) -> float:
-        """Growth an hour: the straight line through the points, by least squares."""
+        """The growth per hour: the slope of the line through the points, by least squares."""
         if len(self.points) < 2:
             return 0.0
         middle, mean = fmean(at for at, _ in self.points), fmean(amount for _, amount in self.points)
@@ -66,31 +68,31 @@ class Series:
 
     @property
     def grows(self) -> bool:
-        """Whether it would go on growing, as far as one can tell in this time."""
+        """Whether the use grows, as far as the length of the soak can show."""
         hours = (self.points[-1][0] - self.points[0][0]) / 3600
         added = self.slope * hours
         return added > max(NOISE, RSS_SLOPE * hours) if self.what == "MiB" else added > SWING[self.what]
 
 
 class Recorder:
-    """Samples everything on a machine."""
+    """Samples the resources of all processes of a machine."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._points: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
 
     def sample(self, at: float) -> None:
-        """What all processes hold now; `at` is in seconds."""
+        """Samples all processes now; `at` is in seconds."""
         for who, pid in self._processes():
-            held = holding(pid)
-            if held is not None:
-                amounts = (held.descriptors, held.threads, zombies(pid), held.rss)
+            used = resources(pid)
+            if used is not None:
+                amounts = (used.descriptors, used.threads, zombies(pid), used.rss)
                 for what, amount in zip(COLUMNS, amounts, strict=True):
                     self._points[who, what].append((at, amount))
         self._points["beanstalkd's files", "MiB"].append((at, _size(self._machine.disk)))
 
     def series(self) -> list[Series]:
-        """All that was sampled. A child that was replaced in the soak has a series of its own, as has the new one."""
+        """All series. A child that was replaced has one of its own, and so has its successor."""
         return [Series(who, what, tuple(points)) for (who, what), points in self._points.items()]
 
     def _processes(self) -> Iterator[tuple[str, int]]:
@@ -103,7 +105,7 @@ class Recorder:
 
 
 def _size(directory: Path) -> int:
-    """Bytes; a file may be removed while one looks."""
+    """The size of all files in bytes. A file may be removed meanwhile."""
     size = 0
     for file in directory.iterdir():
         with suppress(FileNotFoundError):
@@ -112,8 +114,8 @@ def _size(directory: Path) -> int:
 
 
 def soak(machine: Machine, minutes: float) -> tuple[Report, list[Series]]:
-    """Runs it on a machine that is up; returns what became of the pings, and what was held after the warm-up."""
-    warm_up = min(WARM_UP_MOST, WARM_UP * minutes * 60)
+    """Runs the soak on a machine that is up; returns the report of the pings, and the series after the warm-up."""
+    warm_up = min(MAX_WARM_UP, WARM_UP * minutes * 60)
     recorder = Recorder(machine)
     sender = partial(Load, machine.web_port, machine.token, machine.directory / "client.log")
     with sender(name="burst", clients=BURST_CLIENTS, rate=BURST_RATE) as burst:
@@ -121,23 +123,23 @@ def soak(machine: Machine, minutes: float) -> tuple[Report, list[Series]]:
     with sender(name="soak", clients=CLIENTS, rate=RATE) as load:
         started = time.monotonic()
         for number in itertools.count():
-            at = warm_up + number * EVERY
+            at = warm_up + number * SAMPLE_INTERVAL
             if at > minutes * 60:
                 break
             time.sleep(max(0.0, started + at - time.monotonic()))
             recorder.sample(at)
-    report = Report(seed=0, planned=0, settled=machine.settle(REST))
+    report = Report(seed=0, planned=0, settled=machine.settle(SETTLE_TIMEOUT))
     reports.count(report, [burst, load], reports.read_handled(machine.directory / "handled.log"))
     reports.acknowledgements(report, load)
     return report, recorder.series()
 
 
 def table(series: Sequence[Series]) -> Table:
-    """A row for each process, in each cell the range and the slope; for people."""
-    made = Table("process", *COLUMNS, title="soak, after the warm-up: range, growth an hour", title_justify="left")
+    """A table for people: a row for each process, with the range and the slope of each resource."""
+    made = Table("process", *COLUMNS, title="soak, after the warm-up: range, growth per hour", title_justify="left")
     rows: dict[str, dict[str, Series]] = defaultdict(dict)
-    for each in series:
-        rows[each.who][each.what] = each
+    for one in series:
+        rows[one.who][one.what] = one
     for who, row in rows.items():
         made.add_row(who, *(_cell(row.get(what)) for what in COLUMNS))
     return made
@@ -155,7 +157,7 @@ def _cell(series: Series | None) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long, warm-up included")
-    parser.add_argument("--dir", type=Path, help="where everything lies, and stays (var/soak/TIME)")
+    parser.add_argument("--dir", type=Path, help="directory for all files, which are kept (var/soak/TIME)")
     arguments = parser.parse_args()
     console = Console()
     directory = arguments.dir or ROOT / "var" / "soak" / time.strftime("%Y%m%d-%H%M%S")
@@ -168,7 +170,7 @@ def main() -> int:
         f"acknowledged {report.acknowledged}, handled {report.handled}, lost {len(report.lost)}, "
         f"p50 {report.p50 * 1e3:.1f} ms, p99 {report.p99 * 1e3:.1f} ms"
     )
-    return 0 if report.ok and not any(each.grows for each in series) else 1
+    return 0 if report.ok and not any(one.grows for one in series) else 1
 
 
 if __name__ == "__main__":

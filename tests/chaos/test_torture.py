@@ -1,4 +1,4 @@
-"""The torture in short, and that its own parts can be believed."""
+"""A short torture, and tests of its own parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.chaos import faults, report
 from tests.chaos.disk import Filler, small_disk
 from tests.chaos.harness import Machine
 from tests.chaos.load import Load, Try
-from tests.chaos.processes import being
+from tests.chaos.processes import handle
 from tests.chaos.report import Handled, Report
 from tests.chaos.soak import Series
 from tests.chaos.torture import Torture
@@ -29,7 +29,7 @@ pytestmark = [
     ),
 ]
 
-# The frozen child alone takes 20 s until the pool knows, and a full disk is root's to make: `make torture` has them.
+# Two faults are left to `make torture`: the pool takes 20 s to notice a frozen child, and only root can fill a disk.
 SHORT = tuple(kind for kind in faults.KINDS if kind not in (faults.FREEZE_CHILD, faults.FILL_DISK))
 
 
@@ -86,7 +86,7 @@ def test_the_longest_time_without_an_acknowledgement_counts_both_ends_of_the_loa
 
 
 def test_a_pid_that_somebody_else_has_by_now_gets_no_signal() -> None:
-    me = being(os.getpid())
+    me = handle(os.getpid())
     assert me is not None
     assert me.lives()
     assert not type(me)(me.pid, me.born - 1).send(signal.SIGKILL)

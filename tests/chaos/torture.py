@@ -1,7 +1,7 @@
-"""The torture: pings come in while everything is killed, frozen, restarted, cut off and filled up; then all is counted.
+"""The torture: sends pings while services are killed, frozen, restarted and cut off, and the disk is full; then counts.
 
-`make torture SECONDS=420 SEED=7` runs it; the same seed makes the same plan. Exit 0 only when nothing was lost,
-nothing was worked that nobody sent, and all came to rest.
+`make torture SECONDS=420 SEED=7` runs it; the same seed makes the same plan. Exits 0 only if no ping was lost, none was
+handled that was not sent, and the machine settled.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
     from tests.chaos.faults import Fault, Kind
 
-# The sender; in all some 60 % of what the pool can do on two cores.
+# The load: some 60 % of what the pool can work on two cores.
 CLIENTS, RATE = 8, 50.0
 OUTAGE_CLIENTS, OUTAGE_RATE = 16, 100.0
-# The load goes on for so long after the last fault, in seconds, to show how it was got over.
+# How long the load goes on after the last fault, in seconds, so that its recovery can be seen.
 TAIL = 5.0
-# How long all may take to come to rest, in seconds: a frozen child has its time, and what it held comes after.
-REST = 180.0
+# How long the machine may take to settle, in seconds: a frozen child is killed late, and its job is worked after that.
+SETTLE_TIMEOUT = 180.0
 
 
 @dataclass(frozen=True, slots=True)
 class Torture:
-    """What shall be done, in seconds.
+    """The parameters of one run. Times are in seconds.
 
-    `gap` is between two faults on average, `tail` from the last one to the end of the load, `outage` the time without
-    beanstalkd afterwards; `rest` is how long all may take to come to rest.
+    `gap` is the average time between two faults, `tail` that from the last fault to the end of the load, and `outage`
+    that without beanstalkd afterwards. `rest` is how long the machine may take to settle.
     """
 
     seconds: float
@@ -53,11 +53,11 @@ class Torture:
     outage: float = 20.0
     rate: float = RATE
     kinds: Sequence[Kind] = KINDS
-    rest: float = REST
+    rest: float = SETTLE_TIMEOUT
     tail: float = TAIL
 
     def run(self, machine: Machine) -> Report:
-        """All of it, on a machine that is up."""
+        """Runs everything on a machine that is up."""
         saboteur = Saboteur(machine, plan(self.seed, self.seconds, self.gap, self.kinds))
         report = Report(self.seed, len(saboteur.faults))
         with self._load(machine, "ping", CLIENTS, self.rate) as load:
@@ -68,9 +68,9 @@ class Torture:
         loads = [load]
         if self.outage and report.settled:
             loads.append(self._without_queue(machine, report))
-        # frozen ones whose silence is not over yet
-        over = time.monotonic() + self.rest
-        while report.settled and (saboteur.frozen or machine.stragglers()) and time.monotonic() < over:
+        # frozen children that the pool has not killed yet
+        deadline = time.monotonic() + self.rest
+        while report.settled and (saboteur.frozen or machine.stragglers()) and time.monotonic() < deadline:
             time.sleep(0.1)
         self._count(machine, report, loads, [fault for fault in saboteur.faults if fault.began])
         return report
@@ -80,7 +80,7 @@ class Torture:
         return Load(machine.web_port, machine.token, log, name=name, clients=clients, rate=rate)
 
     def _without_queue(self, machine: Machine, report: Report) -> Load:
-        """Pings while beanstalkd is away: every one is to be acknowledged, by the spool."""
+        """Sends pings while beanstalkd is down. The spool must take all of them, and each must be acknowledged."""
         machine.beanstalkd.down_until = float("inf")
         main = machine.beanstalkd.main()
         if main is not None:
@@ -111,7 +111,7 @@ class Torture:
         handled = reports.read_handled(machine.directory / "handled.log")
         reports.count(report, loads, handled)
         reports.acknowledgements(report, loads[0])
-        reports.feel(report, done, loads[0], handled)
+        reports.recoveries(report, done, loads[0], handled)
         report.bound = sum(reports.duplicates_of(fault.kind, clients=CLIENTS, rate=self.rate) for fault in done)
         report.buried = machine.tube().buried
         report.stragglers = len(machine.stragglers())
@@ -125,9 +125,9 @@ def main() -> int:
     parser.add_argument("--gap", type=float, default=1.7, help="seconds between two faults, on average")
     parser.add_argument("--rate", type=float, default=RATE, help="pings a second")
     parser.add_argument("--outage", type=float, default=20.0, help="seconds without beanstalkd afterwards; 0: none")
-    parser.add_argument("--dir", type=Path, help="where everything lies, and stays (var/torture/TIME)")
+    parser.add_argument("--dir", type=Path, help="directory for all files, which are kept (var/torture/TIME)")
     arguments = parser.parse_args()
-    # an end that was asked for leaves no process and no mount behind
+    # after SIGTERM no process and no mount is left over
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console()
     directory = arguments.dir or ROOT / "var" / "torture" / time.strftime("%Y%m%d-%H%M%S")
@@ -136,7 +136,7 @@ def main() -> int:
     with small_disk() as disk:
         chosen = [kind for kind in KINDS if disk or kind is not kinds.FILL_DISK]
         if disk is None:
-            console.print("no disk is filled: a tmpfs of its own cannot be mounted here (root can)")
+            console.print("no disk is filled: only root can mount a tmpfs for that")
         torture = Torture(
             arguments.seconds, arguments.seed, arguments.gap, arguments.outage, arguments.rate, tuple(chosen)
         )

@@ -156,7 +156,7 @@ class Bench:
             self.policy,
             Deadlines(soft=DEADLINE - GRACE, hard=DEADLINE),
         )
-        self.settlement = Settlement(receiver, self.ledger, self.slot.tally)
+        self.settlement = Settlement(receiver, self.ledger, self.slot.counters)
         self.consumer = Consumer(receiver, self._limiter(), executor, self.settlement, self.slot)
 
     def _limiter(self) -> TubeLimiter:

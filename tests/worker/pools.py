@@ -1,4 +1,4 @@
-"""A real pool (bin/glassq-worker) with settings and handlers of its own, seen through log, /proc and notify socket."""
+"""A real pool (bin/glassq-worker) with its own settings and handlers. Tests watch its log, /proc and notify socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
 
-# Each attempt leaves "start NAME PID VERSION" and, when it returns, "end NAME PID VERSION" in the file `story`.
+# Each attempt writes "start NAME PID VERSION" into the file `story`, and "end NAME PID VERSION" when it returns.
 HANDLERS = """
 import json, os, time
 from pathlib import Path
@@ -69,8 +69,8 @@ def die(name):
     os._exit(7)
 """
 
-# What glassq-worker does, with another patience for a silent child. While there is a file `hold-births` beside the
-# settings, a child that is forked waits before it does anything.
+# glassq-worker with another limit for silent children. While there is a file `hold-births` beside the settings, a new
+# child waits before it does anything.
 IMPATIENT = """
 import os, sys, time
 from dataclasses import replace
@@ -97,7 +97,7 @@ sys.exit(Pool(lambda: plan, notify, watchdog=1).run())
 
 
 class Notified:
-    """systemd's end of the notify socket: all messages so far, in their order."""
+    """systemd's end of the notify socket: all messages so far, in order."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,12 +105,12 @@ class Notified:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.settimeout(0.1)
-        self._over = threading.Event()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._receive)
         self._thread.start()
 
     def _receive(self) -> None:
-        while not self._over.is_set():
+        while not self._closed.is_set():
             with suppress(TimeoutError):
                 lines = self._socket.recv(4096).decode().split("\n")
                 self.messages.append(dict(line.split("=", 1) for line in lines))
@@ -122,13 +122,13 @@ class Notified:
         return sum(name in message for message in self.messages)
 
     def close(self) -> None:
-        self._over.set()
+        self._closed.set()
         self._thread.join()
         self._socket.close()
 
 
 class PoolRun:
-    """One pool in a directory of its own. As a context it ends with all its children, whatever the test did."""
+    """One pool in a directory of its own. As a context manager it ends the pool and all its children."""
 
     def __init__(self, directory: Path, server: Beanstalkd, look: Queue | None = None, **worker: object) -> None:
         self.dir = directory / "pool"
@@ -148,7 +148,7 @@ class PoolRun:
     def write_settings(
         self, handler: str = "handlers:handle", more: str = "", *, timeout: str = "5s", queue: str = "", route: str = ""
     ) -> None:
-        """`more` goes to the end, `queue` and `route` are lines for these sections, `timeout` is the queue's."""
+        """Writes glassq.toml. `queue` and `route` are lines for these sections, `more` is appended."""
         worker = {"processes": 1, **self.worker}
         lines = [
             f'[queue]\nurl = "{self._url}"\ntimeout = "{timeout}"\n{queue}',
@@ -172,7 +172,7 @@ class PoolRun:
         return self
 
     def start_impatient(self, silence: float = 4.0) -> Self:
-        """A child that is silent for so many seconds is killed."""
+        """Starts a pool that kills a child after this many seconds of silence."""
         return self.start([sys.executable, "-c", IMPATIENT, str(self.config), str(silence)])
 
     def ready(self) -> Self:
@@ -184,7 +184,7 @@ class PoolRun:
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None:
-            # a stopped parent forks no child that we would not see
+            # a stopped parent forks no more children
             self.process.send(signal.SIGSTOP)
             self.children()
             self.process.end(signal.SIGKILL)
@@ -193,17 +193,17 @@ class PoolRun:
                     os.kill(pid, signal.SIGKILL)
         self.notified.close()
 
-    # -- what can be seen of it -------------------------------------------------------------------------------------
+    # -- its state -------------------------------------------------------------------------------------
 
     def children(self) -> list[int]:
-        """Pids of the children that live, oldest first."""
+        """Pids of the living children, oldest first."""
         assert self.process is not None
         found = [pid for pid, (parent, state) in processes().items() if parent == self.process.pid and state != "Z"]
         self._children |= set(found)
         return sorted(found)
 
     def statuses(self) -> list[str]:
-        """What systemd was told to show, in its order."""
+        """The status texts that systemd got, in order."""
         return [message["STATUS"] for message in self.notified.messages if "STATUS" in message]
 
     def zombies(self) -> list[int]:
@@ -211,7 +211,7 @@ class PoolRun:
         return [pid for pid, (parent, state) in processes().items() if parent == self.process.pid and state == "Z"]
 
     def _ours(self, pid: int) -> bool:
-        """Whether it is still the child we saw: a pid can be given again."""
+        """Whether the pid is still that of the pool's child: pids are reused."""
         with suppress(OSError):
             return b"glassq-worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
         return False
@@ -220,7 +220,7 @@ class PoolRun:
         return self.process.output() if self.process is not None else ""
 
     def story(self, event: str) -> list[tuple[str, int, str]]:
-        """Name of the ping, pid and version of the handler, for each such event."""
+        """Name of the ping, pid and version of the handler, for each event of this kind."""
         try:
             lines = (self.dir / "story").read_text().splitlines()
         except FileNotFoundError:
@@ -228,7 +228,7 @@ class PoolRun:
         parts = [line.split() for line in lines]
         return [(name, int(pid), version) for what, name, pid, version in parts if what == event]
 
-    # -- what is done to it -----------------------------------------------------------------------------------------
+    # -- actions -----------------------------------------------------------------------------------------
 
     def put(self, name: str, do: str = "work") -> Delivery:
         assert self._look is not None
@@ -237,7 +237,7 @@ class PoolRun:
         return delivery
 
     def holding(self, name: str = "held", do: str = "hold") -> int:
-        """Has it work a delivery that does not end by itself; returns the pid of the child that does."""
+        """Puts a delivery whose attempt does not end by itself; returns the pid of the child that works it."""
         before = len(self.story("start"))
         self.put(name, do)
         wait_for(lambda: len(self.story("start")) > before, f"{name} to be started\n{self.log()}")
@@ -251,17 +251,17 @@ class PoolRun:
         self.process.send(number)
 
     def ended(self, deadline: float = PATIENCE) -> int:
-        """The exit code."""
+        """Waits for the end of the pool; returns its exit code."""
         assert self.process is not None
         return self.process.wait(deadline)
 
 
 def processes() -> dict[int, tuple[int, str]]:
-    """Parent and state of every process, by pid."""
+    """The parent and state of every process, by pid."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # the name, in brackets, may hold anything
+            # the name, in brackets, may contain anything
             state, parent = path.read_text().rpartition(")")[2].split()[:2]
             found[int(path.parent.name)] = (int(parent), state)
     return found

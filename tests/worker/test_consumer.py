@@ -274,12 +274,12 @@ def test_a_damaged_job_is_buried_untouched_and_stays_so_when_kicked(bench: Bench
 
 
 def test_the_scoreboard_shows_what_is_worked_and_how_much_was(queue: Queue, look: Queue) -> None:
-    cards = []
-    bench = Bench(queue, handler=lambda _delivery, _context: cards.append(bench.board.card(0)))
+    statuses = []
+    bench = Bench(queue, handler=lambda _delivery, _context: statuses.append(bench.board.status(0)))
     delivery = made("done")
     job_id = put(look, delivery)
     bench.consumer.work_one(0)
-    (during,), after = cards, bench.board.card(0)
+    (during,), after = statuses, bench.board.status(0)
     assert (during.state, during.job, during.delivery) == (State.WORKING, str(job_id), delivery.id)
     assert 0 < during.deadline - during.started <= DEADLINE
     assert (after.state, after.job, after.delivery, after.deadline, after.worked) == (State.WAITING, "", "", 0.0, 1)
@@ -570,9 +570,9 @@ def test_the_loop_goes_on_after_the_queue_was_away(beanstalkd: Beanstalkd, bench
             look.close()
             wait_for(lambda n=number: len(bench.ledger.entries) == n, "the delivery to be worked")
             beanstalkd.stop(signal.SIGKILL)
-            wait_for(lambda: bench.board.card(0).state is State.CONNECTING, "the loss to be noticed")
+            wait_for(lambda: bench.board.status(0).state is State.CONNECTING, "the loss to be noticed")
             beanstalkd.start()
-        wait_for(lambda: bench.board.card(0).state is State.WAITING, "the connection to be back")
+        wait_for(lambda: bench.board.status(0).state is State.WAITING, "the connection to be back")
     finally:
         stop.set()
         loop.join(20)

@@ -69,7 +69,7 @@ class Shop:
             skew=self.skew,
         )
         limiter = Throttle(slots=1).limiter(0, free=[self.queue.tube], limited=[])
-        self.consumer = Consumer(receiver, limiter, executor, Settlement(receiver, self.ledger, slot.tally), slot)
+        self.consumer = Consumer(receiver, limiter, executor, Settlement(receiver, self.ledger, slot.counters), slot)
 
     def _handle(self, delivery: Delivery, _context: Context) -> None:
         self.seen.append(delivery)

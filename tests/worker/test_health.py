@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")
 
-SILENCE, LONGEST = 3.0, 6.0
+SILENCE, MAX_SILENCE = 3.0, 6.0
 # It says when it is up.
 PROGRAMS = {
     "busy": "print(1, flush=True)\nwhile True: pass",
@@ -38,8 +38,8 @@ class Child:
         self.health = Health(self.process.pid)
 
     def verdict(self, state: State = State.WAITING, deadline: float = 0.0) -> str:
-        card = WorkerStatus(state, 0, 1, self.beat, self.beat, deadline, 1, "id", 0.0, "")
-        return self.health.verdict(card, time.monotonic(), SILENCE, LONGEST)
+        status = WorkerStatus(state, 0, 1, self.beat, self.beat, deadline, 1, "id", 0.0, "")
+        return self.health.verdict(status, time.monotonic(), SILENCE, MAX_SILENCE)
 
     def silent_for(self) -> float:
         return time.monotonic() - self.beat
@@ -94,7 +94,7 @@ def test_outside_of_an_attempt_one_that_does_nothing_is_frozen(child: Child) -> 
 @busy
 def test_outside_of_an_attempt_one_that_uses_the_cpu_has_more_time_but_not_without_end(child: Child) -> None:
     wait_for(lambda: child.verdict() == SILENT, "it to be found out")
-    assert child.silent_for() > LONGEST
+    assert child.silent_for() > MAX_SILENCE
 
 
 @asleep

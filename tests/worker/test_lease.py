@@ -60,8 +60,8 @@ class Held:
     def beats(self, number: int) -> None:
         """Returns once the keeper has looked at everything so many times."""
         for _ in range(number):
-            last = self.board.card(0).beat
-            wait_for(lambda last=last: self.board.card(0).beat > last, "the keeper to beat")
+            last = self.board.status(0).beat
+            wait_for(lambda last=last: self.board.status(0).beat > last, "the keeper to beat")
 
 
 @pytest.fixture

@@ -21,24 +21,24 @@ def test_what_a_child_writes_its_parent_reads() -> None:
         board.slots[1].begin("9" * 60, "0199" + "a" * 60, 1, 12.5)
         os._exit(0)
     os.waitpid(pid, 0)
-    card = board.card(1)
-    assert (card.state, card.job, card.deadline) == (State.WORKING, "9" * 48, 12.5)
-    assert card.delivery == "0199" + "a" * 36
-    assert board.card(0).state is State.EMPTY
+    status = board.status(1)
+    assert (status.state, status.job, status.deadline) == (State.WORKING, "9" * 48, 12.5)
+    assert status.delivery == "0199" + "a" * 36
+    assert board.status(0).state is State.EMPTY
 
 
 def test_a_slot_is_counted_up_and_cleared() -> None:
     board = Scoreboard(MAX_SLOTS)
     slot = board.slots[-1]
     slot.reset()
-    assert board.card(slot.index).state is State.STARTING
+    assert board.status(slot.index).state is State.STARTING
     for worked in (1, 2):
         slot.begin("7", "id", 1, 1.0)
         slot.end()
-        card = board.card(slot.index)
-        assert (card.state, card.worked, card.job, card.delivery) == (State.WAITING, worked, "", "")
+        status = board.status(slot.index)
+        assert (status.state, status.worked, status.job, status.delivery) == (State.WAITING, worked, "", "")
     slot.clear()
-    assert (board.card(slot.index).state, board.card(slot.index).worked) == (State.EMPTY, 0)
+    assert (board.status(slot.index).state, board.status(slot.index).worked) == (State.EMPTY, 0)
 
 
 def test_a_card_read_while_it_is_written_never_makes_a_child_look_silent() -> None:
@@ -52,20 +52,20 @@ def test_a_card_read_while_it_is_written_never_makes_a_child_look_silent() -> No
         slot.state(State.WORKING)
         slot.end()
     try:
-        wait_for(lambda: board.card(0).worked, "the child to write")
-        cards = [board.card(0) for _ in range(100_000)]
+        wait_for(lambda: board.status(0).worked, "the child to write")
+        statuses = [board.status(0) for _ in range(100_000)]
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    assert [card for card in cards if not card.beat or not card.started] == []
-    assert {card.state for card in cards} == {State.WORKING, State.WAITING}
-    assert {card.deadline for card in cards} == {0.0, float("inf")}
+    assert [status for status in statuses if not status.beat or not status.started] == []
+    assert {status.state for status in statuses} == {State.WORKING, State.WAITING}
+    assert {status.deadline for status in statuses} == {0.0, float("inf")}
 
 
 def test_an_id_that_is_no_ascii_can_be_shown() -> None:
     board = Scoreboard(1)
     board.slots[0].begin("1", "ü" * 40, 1, 1.0)
-    assert board.card(0).delivery
+    assert board.status(0).delivery
 
 
 def test_systemd_is_told_by_path_and_by_abstract_address(tmp_path: Path) -> None:

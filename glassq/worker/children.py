@@ -1,0 +1,208 @@
+"""The pool's child processes, for the parent: forks and reaps them, and kills those that hang.
+
+pool.py decides how many there are, and which of them shall stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from glassq import backoff
+from glassq.log import fields, logger
+from glassq.worker import leftovers
+from glassq.worker.fork import fork
+from glassq.worker.health import Health
+from glassq.worker.metrics import LOST
+from glassq.worker.postmortem import OutOfMemory, how_it_ended
+from glassq.worker.scoreboard import Slot, State
+from glassq.worker.throttle import Throttle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glassq.worker.processes import Process
+    from glassq.worker.scoreboard import Scoreboard, WorkerStatus
+    from glassq.worker.sidecar import Sidecar
+
+log = logger("glassq.worker")
+
+# A child that dies within SHORT_LIFE seconds and has worked no job is replaced with backoff, from RESPAWN to
+# RESPAWN_CAP seconds. A child that has worked is replaced at once: a delivery killed it, or something outside.
+SHORT_LIFE, RESPAWN, RESPAWN_CAP = 5.0, 0.1, 30.0
+
+# What a child runs, given its slot and the limits of the whole pool; returns the exit code.
+ChildMain = Callable[[Slot, Throttle], int]
+
+
+@dataclass(slots=True)
+class Child:
+    """One child process.
+
+    `stopping`: it has been asked to stop. `kill_reason` is why the parent killed it, if it did; `tree` is the list of
+    its descendants just before.
+    """
+
+    pid: int
+    slot: Slot
+    born: float
+    generation: int
+    health: Health
+    stopping: bool = False
+    kill_reason: str = ""
+    tree: list[Process] = field(default_factory=list)
+
+
+class Children:
+    """All children of the pool that have not been reaped."""
+
+    def __init__(self, scoreboard: Scoreboard, throttle: Throttle, sidecar: Sidecar) -> None:
+        """`sidecar` is the one other process of the pool."""
+        self._scoreboard = scoreboard
+        self._throttle = throttle
+        self._sidecar = sidecar
+        self._by_pid: dict[int, Child] = {}
+        self._orphans = leftovers.Orphans()
+        self._out_of_memory = OutOfMemory()
+        self._short_lives = 0
+        self._fork_after = 0.0
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(self._by_pid.values())
+
+    def __len__(self) -> int:
+        return len(self._by_pid)
+
+    def status(self, child: Child) -> WorkerStatus:
+        """The child's own last words on the scoreboard."""
+        return self._scoreboard.status(child.slot.index)
+
+    def fork(self, count: int, generation: int, main: ChildMain, now: float) -> None:
+        """Forks `count` children, as far as there are free slots; none while short lives make it back off."""
+        if now < self._fork_after:
+            return
+        taken = {child.slot.index for child in self}
+        free = (slot for slot in self._scoreboard.slots if slot.index not in taken)
+        for slot, _ in zip(free, range(count), strict=False):
+            self._fork(slot, generation, main)
+
+    def stop(self, child: Child) -> None:
+        """Asks the child to finish its attempt and stop."""
+        child.stopping = True
+        _kill(child.pid, signal.SIGTERM)
+
+    def stop_all(self, *, cold: bool) -> None:
+        """Asks all children to stop: after their attempts, or `cold`, at once."""
+        for child in self:
+            child.stopping = True
+        self.signal_all(signal.SIGQUIT if cold else signal.SIGTERM)
+
+    def signal_all(self, number: int) -> None:
+        """Sends the signal to all children."""
+        for child in self:
+            _kill(child.pid, number)
+
+    def remind(self) -> None:
+        """Sends TERM again to children that shall stop and wait for a job: a handler may have ignored the first one."""
+        for child in self:
+            if child.stopping and self.status(child).state is State.WAITING:
+                _kill(child.pid, signal.SIGTERM)
+
+    def kill(self, child: Child) -> None:
+        """SIGKILL. The child's descendants are recorded before, so that they can be found and ended after."""
+        child.tree = self._orphans.tree(child.pid)
+        _kill(child.pid, signal.SIGKILL)
+
+    def kill_hung(self, now: float, silence: float, max_silence: float) -> None:
+        """Kills the children that overran their hard deadline or do not live; see `Health.verdict`."""
+        for child in self:
+            status = self.status(child)
+            reason = child.health.verdict(status, now, silence, max_silence)
+            if reason and not child.kill_reason:
+                log.error("child killed: %s %s", reason, fields(pid=child.pid, **_attempt_fields(status)))
+                child.kill_reason = reason
+                self.kill(child)
+
+    def reap(self) -> Iterator[tuple[Child, int]]:
+        """The children that have ended, with their exit codes (as os.waitstatus_to_exitcode has them)."""
+        for pid in list(self._by_pid):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                child = self._by_pid.pop(pid)
+                self._throttle.clear(child.slot.index)
+                yield child, os.waitstatus_to_exitcode(status)
+                # Not before the caller has recorded the death: as long as the slot names the job, its next consumer
+                # waits for that record.
+                child.slot.clear()
+
+    def reap_orphans(self) -> None:
+        """Reaps the orphans that the parent has adopted."""
+        self._orphans.reap(self._pids())
+
+    def record_end(self, child: Child, code: int) -> None:
+        """Ends what the handler of a dead child had started; records the death, unless it was an orderly stop."""
+        status = self.status(child)
+        working = status.state is State.WORKING
+        if working:
+            self._orphans.end(child.pid, child.slot.index, status.begun, child.tree, self._pids())
+        # A child that is asked to stop before it has its own signal handlers dies by the default ones.
+        in_order = code == 0 or (child.stopping and code in (-signal.SIGTERM, -signal.SIGQUIT))
+        if in_order and not working:
+            self._short_lives = 0
+            return
+        now = time.monotonic()
+        self._record_death(child, code, status, now)
+        if now - child.born < SHORT_LIFE and not status.worked:
+            self._back_off(now)
+        else:
+            self._short_lives = 0
+
+    def _record_death(self, child: Child, code: int, status: WorkerStatus, now: float) -> None:
+        how = how_it_ended(code)
+        out_of_memory = self._out_of_memory.killed() and code == -signal.SIGKILL
+        known: dict[str, object] = {"pid": child.pid, "how": how, "worked": status.worked}
+        if why := child.kill_reason or ("the machine ran out of memory" if out_of_memory else ""):
+            known["why"] = why
+        if status.state is State.WORKING:
+            self._scoreboard.counters.count(LOST)
+            self._scoreboard.crashes.add(status.job, status.delivery, how, why, now - status.started)
+        log.error("child died %s", fields(**known, **_attempt_fields(status)))
+
+    def _fork(self, slot: Slot, generation: int, main: ChildMain) -> None:
+        def run() -> int:
+            leftovers.mark()
+            return main(slot, self._throttle)
+
+        slot.reset()
+        try:
+            pid = fork(run)
+        except OSError as error:
+            slot.clear()
+            log.error("cannot fork %s", fields(error=error))
+            self._back_off(time.monotonic())
+            return
+        self._by_pid[pid] = Child(pid, slot, time.monotonic(), generation, Health(pid))
+
+    def _pids(self) -> set[int]:
+        return {*self._by_pid, self._sidecar.pid}
+
+    def _back_off(self, now: float) -> None:
+        self._fork_after = now + backoff.ceiling(self._short_lives, RESPAWN, RESPAWN_CAP)
+        self._short_lives += 1
+
+
+def _attempt_fields(status: WorkerStatus) -> dict[str, object]:
+    """The attempt that runs, for the log; empty if none runs."""
+    if status.state is not State.WORKING:
+        return {}
+    return {"job": status.job, "delivery": status.delivery, "attempt": status.attempt}
+
+
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
