@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import log
-from glassq.queues import open_queue
 from glassq.settings import QueueSettings, QueueUrl
 from tests.ports import free_port, give_back
 from tests.queues.conformance.summary import write_conformance
+from tests.queues.raw import open_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from glassq.queues import Queue
+    from tests.queues.raw import Queue
 
 __all__ = ["free_port"]
 

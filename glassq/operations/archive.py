@@ -15,7 +15,7 @@ from glassq.database.plain import file_of
 from glassq.errors import Conflict, GlassqError, InvalidRequest, JobNotFound
 from glassq.ledger import Entry
 from glassq.operations import archive_file
-from glassq.operations.archive_file import Item
+from glassq.operations.archive_file import FileItem
 from glassq.operations.bulk import (
     Plan,
     digest_of,
@@ -155,7 +155,7 @@ class Archiver:
             words = f"{ended_by(error)}: {left} in the file are not deleted from the queue; {again}"
             self.report.results.append(not_done(str(self.file), words))
 
-    def _items(self, plan: Plan, progress: Progress) -> Iterator[Item]:
+    def _items(self, plan: Plan, progress: Progress) -> Iterator[FileItem]:
         for done, job in enumerate(plan.chosen):
             progress.advance(done, len(plan.chosen), "written so far")
             try:
@@ -164,7 +164,7 @@ class Archiver:
                 self.report.results.append(job.result(Did.NOTHING, str(error)))
                 continue
             self.written.append(job)
-            yield Item(found.tube, found.job.body, _told(found))
+            yield FileItem(found.tube, found.job.body, _told(found))
 
     def _read_back(self) -> None:
         """Raises OSError where the file does not hold what was written."""

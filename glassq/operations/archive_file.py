@@ -5,13 +5,13 @@
         "sha256":"...","base64":"..."}                                            (on one line)
     {"jobs":1,"sha256":"..."}
 
-`base64` are a job's bytes, in the form that delivery.py describes, and the `sha256` beside it is theirs. The last line
-counts the jobs; its `sha256` is that of all bytes before it. So `head -n -1 FILE | sha256sum` checks a file without
-glassq, and `jq -r .base64 | base64 -d` gets a job out of a line. What else stands there is for people.
+`base64` holds a job's bytes, in the form that delivery.py describes; the `sha256` beside it is their checksum. The last
+line counts the jobs, and its `sha256` covers all bytes before it. So `head -n -1 FILE | sha256sum` checks a file
+without glassq, and `jq -r .base64 | base64 -d` gets a job out of a line. The other fields are for people.
 
-It is written aside (.NAME.new) and renamed when it is whole and on disk: a file without the dot is never half a one.
-It holds what the pings hold, senders' tokens too: it is made for its owner alone.
-When you change a line's form, raise VERSION, and let `read` know both: files are kept for years.
+The file is written aside (.NAME.new), and renamed when it is whole and on disk: a file without the dot is never
+incomplete. Only its owner can read it, as it holds what the pings hold, senders' tokens too.
+When you change a line's form, raise VERSION, and let `read` know both versions: files are kept for years.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORMAT, VERSION = "glassq-archive", 1
-# A longer line is none of ours, in bytes: beanstalkd takes jobs of 128 KiB, unless it is told otherwise (-z).
+# The longest line that is read, in bytes. Engines take smaller jobs: beanstalkd 128 KiB by default.
 MAX_LINE = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One job: the tube it lay in, and its bytes. `told` is what its line says of it for people; `line` is which."""
+class FileItem:
+    """One job of a file: its tube and its bytes. `told` are the fields for people; `line` is the line's number."""
 
     tube: str
     data: bytes
@@ -71,11 +71,11 @@ class _Last(msgspec.Struct, frozen=True):
     sha256: str
 
 
-def write(path: Path, tube: str, items: Iterable[Item]) -> int:
+def write(path: Path, tube: str, items: Iterable[FileItem]) -> int:
     """Writes the items into a new file of this name, and returns how many there were.
 
-    On return it is on disk; where there was none, there is no file. Raises OSError, or what `items` raises, and
-    then there is no file either.
+    On return the file is on disk; without any item there is none. Raises OSError, and what `items` raises; then there
+    is no file either.
     """
     with AsideFile(path.with_name(f".{path.name}.new")) as aside:
         try:
@@ -89,10 +89,10 @@ def write(path: Path, tube: str, items: Iterable[Item]) -> int:
     return count
 
 
-def read(path: Path, mistakes: list[str]) -> Iterator[Item]:
-    """The items of a file whose own lines are right; what is wrong with it is added to `mistakes`.
+def read(path: Path, mistakes: list[str]) -> Iterator[FileItem]:
+    """The items of a file whose lines are right; what is wrong with the file is added to `mistakes`.
 
-    Only at its end all mistakes are known. Raises OSError.
+    All mistakes are known only at the end. Raises OSError.
     """
     reading, number = _Reading(), 0
     with path.open("rb") as file:
@@ -102,7 +102,7 @@ def read(path: Path, mistakes: list[str]) -> Iterator[Item]:
             except ValueError as error:
                 mistakes.append(f"line {number}: {error}")
                 if number == 1:
-                    # another kind of file: what follows would only say so again and again
+                    # This is another kind of file: each further line would only be one more mistake.
                     return
             else:
                 if item is not None:
@@ -112,14 +112,14 @@ def read(path: Path, mistakes: list[str]) -> Iterator[Item]:
 
 
 class _Reading:
-    """What is known of a file as far as it has been read."""
+    """What is known of a file so far."""
 
     def __init__(self) -> None:
         self.ended = False
         self._digest = hashlib.sha256()
         self._jobs = 0
 
-    def take(self, number: int, text: bytes) -> Item | None:
+    def take(self, number: int, text: bytes) -> FileItem | None:
         """The job that a line holds; None for the first and the last line. Raises ValueError."""
         if self.ended:
             raise ValueError("stands after the last line")
@@ -145,7 +145,7 @@ class _Reading:
 
 
 def _as_written(number: int, text: bytes) -> bytes:
-    """A line without what an editor adds when it saves the file. Raises ValueError where it made UTF-16 of it."""
+    """A line without what an editor adds when it saves the file. Raises ValueError for a file in UTF-16."""
     if number == 1:
         try:
             text = decode(text).encode()
@@ -154,7 +154,7 @@ def _as_written(number: int, text: bytes) -> bytes:
     return text.removesuffix(b"\r\n") + b"\n" if text.endswith(b"\r\n") else text
 
 
-def _write(file: BinaryIO, tube: str, items: Iterable[Item]) -> int:
+def _write(file: BinaryIO, tube: str, items: Iterable[FileItem]) -> int:
     digest, count = hashlib.sha256(), 0
 
     def say(document: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ def _write(file: BinaryIO, tube: str, items: Iterable[Item]) -> int:
 
 
 def _line(document: dict[str, Any]) -> bytes:
-    # ASCII: whatever a sender wrote, `cat` of the file moves no cursor
+    # In ASCII `cat` of the file moves no cursor, whatever a sender wrote.
     told = {name: as_valid_utf8(value) if isinstance(value, str) else value for name, value in document.items()}
     return json.dumps(told, separators=(",", ":")).encode("ascii") + b"\n"
 
@@ -187,7 +187,7 @@ def _check_first(text: bytes) -> None:
         raise ValueError(f"the file is of version {first.version}, this glassq knows {VERSION}")
 
 
-def _item(text: bytes, number: int) -> Item:
+def _item(text: bytes, number: int) -> FileItem:
     """The job of a line. Raises ValueError."""
     job = _decoded(text, _Job)
     try:
@@ -201,7 +201,7 @@ def _item(text: bytes, number: int) -> Item:
     except ValueError as error:
         raise ValueError(f"its tube: {error}") from None
     told = {key: value for key, value in json.loads(text).items() if key not in _Job.__struct_fields__}
-    return Item(tube, data, told, number)
+    return FileItem(tube, data, told, number)
 
 
 def _decoded(text: bytes, kind: type[T]) -> T:

@@ -62,7 +62,7 @@ class PutRequest:
         with operations.queue() as queue:
             longest = queue.capabilities.max_delay
         if self.delay > longest:
-            raise InvalidRequest(f"--delay {self.delay:g}s: expected at most {longest // 86_400:g}d")
+            raise InvalidRequest(f"--delay: expected at most {longest // 86_400:g}d")
 
     def is_checked(self, operations: Operations) -> bool:
         """Whether the source checks the body and makes its labels."""

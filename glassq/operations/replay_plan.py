@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from glassq.operations.filters import Selection
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector
+    from glassq.settings import Route
 
 # Finished states.
 STATES = ("done", "dropped")
@@ -157,9 +158,12 @@ class ReplayPlanner:
     def _recorded(self, found: FinishedDelivery) -> Recorded:
         """The delivery as a filter looks at it."""
         age = max(0.0, (self.operations.clock() - found.received).total_seconds())
-        routes = all_routes(self.operations.settings)
-        handler = next((route.handler for route in routes if route.wants(found.source, found.labels)), "")
-        return Recorded(found.source, found.tube, age, found.reason, found.result, found.labels, handler)
+        routes = (route.handler for route in self._routes if route.wants(found.source, found.labels))
+        return Recorded(found.source, found.tube, age, found.reason, found.result, found.labels, next(routes, ""))
+
+    @cached_property
+    def _routes(self) -> tuple[Route, ...]:
+        return all_routes(self.operations.settings)
 
     def _named(self, text: str) -> tuple[str | None, str]:
         """The delivery of an id or prefix, and why it cannot be replayed ("": it can)."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from glassq.delivery import Delivery
     from glassq.operations import Operations
-    from glassq.operations.archive_file import Item
+    from glassq.operations.archive_file import FileItem
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector
 
@@ -155,13 +155,13 @@ def _checked(files: Sequence[Path], progress: Progress, *, skip_damaged: bool) -
     return jobs, wrong
 
 
-def _name(item: Item) -> str:
+def _name(item: FileItem) -> str:
     """The id of its delivery; "" where that is damaged."""
     delivery = _delivery(item)
     return delivery.id if delivery else ""
 
 
-def _delivery(item: Item) -> Delivery | None:
+def _delivery(item: FileItem) -> Delivery | None:
     try:
         return decode(item.data)
     except DamagedDelivery:
@@ -209,7 +209,10 @@ class Duplicates:
 
 
 def carry_out(operations: Operations, queue: Inspector, plan: RestorePlan, progress: Progress) -> Report:
-    """Puts the jobs back, file by file, in the order of their lines."""
+    """Puts the jobs back, file by file, in the order of their lines.
+
+    Call it, and `plan` before, within `locked(files)`: else two operators may restore the same job twice.
+    """
     report, total = Report(list(plan.results)), len(plan.jobs)
     wanted = {(job.file, job.line): job for job in plan.jobs}
     files = dict.fromkeys(job.file for job in plan.jobs)
@@ -217,7 +220,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: RestorePlan, progr
     with operations.recorder(progress) as record:
         restorer = Restorer(queue, record, operations.clock)
 
-        def restore(step: tuple[Path, Item]) -> Result:
+        def restore(step: tuple[Path, FileItem]) -> Result:
             file, item = step
             return restorer.restore(wanted.pop((file, item.line)), item)
 
@@ -233,7 +236,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: RestorePlan, progr
     return report
 
 
-def _items(file: Path) -> Iterator[Item]:
+def _items(file: Path) -> Iterator[FileItem]:
     """The jobs of a file that was checked. Raises Conflict where it cannot be read any more."""
     try:
         yield from archive_file.read(file, [])
@@ -249,7 +252,7 @@ class Restorer:
     record: Callable[[Entry], None]
     clock: Callable[[], datetime]
 
-    def restore(self, job: ArchivedJob, item: Item) -> Result:
+    def restore(self, job: ArchivedJob, item: FileItem) -> Result:
         """What became of the job whose bytes are in `item`. Raises QueueError."""
         if digest_of(item.data) != job.digest:
             return job.result(Did.NOTHING, _CHANGED)

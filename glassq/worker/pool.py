@@ -1,9 +1,7 @@
 """The pool's parent: forks children, replaces those that end, kills those that hang, and stops them in order.
 
-It opens no sockets, threads or clients, and does nothing that could fail or block: what runs handlers are the children.
-Signals: TERM and INT drain (a second one stops cold), QUIT stops cold, HUP replaces every child in turn with the
-settings read anew (also how many there are), TTIN and TTOU are one child more or less, USR2 writes every process's
-stacks to the log.
+It does nothing that could fail or block: only children run handlers. glassq/worker/__init__.py lists the signals it
+obeys and what it kills.
 """
 
 from __future__ import annotations

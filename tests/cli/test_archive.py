@@ -19,8 +19,8 @@ from glassq.delivery import decode, encode
 from glassq.ledger.reader import LedgerReader
 from glassq.operations import archive_file
 from glassq.operations.words import deliveries
-from glassq.queues import JobStats
 from glassq.queues.beanstalk.connection import BeanstalkConnection
+from glassq.queues.beanstalk.protocol import JobStats
 from tests.cli.conftest import NASTY, a_delivery, put
 from tests.conftest import program, wait_for
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from glassq.delivery import Delivery
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 MAIL = "glassq.push.mail"
 EVERY = frozenset({"ready", "reserved", "delayed", "buried"})

@@ -37,7 +37,7 @@ from tests.queues.binlog import break_binlog, failing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from glassq.queues import Queue
+    from tests.queues.raw import Queue
 
 ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "ours:handle"\n'
 

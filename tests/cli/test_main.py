@@ -20,9 +20,9 @@ from tests.cli.conftest import a_delivery, put
 from tests.conftest import program, wait_for
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 
 def test_help_lists_the_commands_with_what_they_are_for(offline: Cli) -> None:

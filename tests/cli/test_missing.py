@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from glassq.operations.checks.base import Check
     from glassq.operations.progress import Progress
-    from glassq.queues import Queue
     from glassq.queues.base import Inspector
     from tests.cli.conftest import Cli, Said
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "ours:handle"\n'
 

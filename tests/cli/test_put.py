@@ -15,10 +15,10 @@ from tests.conftest import program, wait_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from glassq.queues import Queue
     from glassq.queues.beanstalk.protocol import Job
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 TOKEN = "the-verify-token"
 PING = f'{{"collection":"timeline","itemId":"i1","operation":"INSERT","userToken":"u1","verifyToken":"{TOKEN}"}}'

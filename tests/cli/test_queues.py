@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.push.client import Client
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli, Said
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 QUEUES = """
 queue:

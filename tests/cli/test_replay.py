@@ -20,16 +20,16 @@ from glassq.delivery import decode
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
 from glassq.push.request import TaskRequest
-from glassq.queues import JobStats
 from glassq.queues.beanstalk.connection import BeanstalkConnection
+from glassq.queues.beanstalk.protocol import JobStats
 from tests.cli.conftest import NASTY, a_delivery, put
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 MAIL = "glassq.push.default"
 EVERY = frozenset({"ready", "delayed", "buried"})

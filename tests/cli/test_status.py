@@ -14,9 +14,9 @@ from tests.cli.conftest import a_delivery, put
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 
 def test_an_idle_queue_is_all_zero_and_gives_no_hint(cli: Cli) -> None:

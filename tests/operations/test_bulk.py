@@ -18,13 +18,14 @@ from glassq.operations.result import Did, Report, Result, remark
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from tests.cli.conftest import a_delivery, put, put_bytes
 from tests.conftest import wait_for
+from tests.operations.conftest import StopsAt
 
 if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
-    from glassq.queues import Queue
     from glassq.queues.base import Inspector, State
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 ASIDE = "glassq.push.aside"
 STATES: frozenset[State] = frozenset({"ready", "reserved", "delayed", "buried"})
@@ -125,17 +126,6 @@ def _rest(chosen: Chosen) -> tuple[Any, ...]:
 
 def planned(*refs: str) -> Plan:
     return Plan(Did.MOVED, tuple(bulk.Chosen(ref, ref, None, "glassq", "ready", 1.0, b"") for ref in refs))
-
-
-class StopsAt(Silent):
-    """Somebody stops the operation while the nth job is at hand."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def advance(self, done: int, total: int, words: str) -> None:
-        if done == self._number:
-            raise Stopped
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from glassq.errors import JobNotFound, QueueUnavailable
-from glassq.queues import Job, JobStats
+from glassq.queues.beanstalk.protocol import JobBody, JobStats
 from tests.conftest import Beanstalkd, wait_for
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
+    from tests.queues.raw import Queue
 
 ALL = frozenset({"ready", "reserved", "delayed", "buried"})
 # Long enough never to be over while an example runs, in seconds.
@@ -119,7 +119,7 @@ class QueueMachine(RuleBasedStateMachine):
         if not ready:
             assert job is None
             return
-        assert job == Job(ready[0], self.model.jobs[ready[0]].body)
+        assert job == JobBody(ready[0], self.model.jobs[ready[0]].body)
         self.reserved(job.id, name)
 
     @precondition(lambda self: self.model.jobs)
@@ -130,7 +130,7 @@ class QueueMachine(RuleBasedStateMachine):
             with pytest.raises(JobNotFound):
                 self.at(name).reserve_job(job_id)
             return
-        assert self.at(name).reserve_job(job_id) == Job(job_id, modelled.body)
+        assert self.at(name).reserve_job(job_id) == JobBody(job_id, modelled.body)
         self.reserved(job_id, name)
 
     @precondition(lambda self: self.model.having("reserved"))
@@ -254,7 +254,7 @@ class QueueMachine(RuleBasedStateMachine):
         """The job is as the model has it, in the queue's own words."""
         modelled = self.model.jobs[job_id]
         assert self.told(job_id) == modelled.now
-        assert self.operator.peek(job_id) == Job(job_id, modelled.body)
+        assert self.operator.peek(job_id) == JobBody(job_id, modelled.body)
         assert self.operator.stats_job(job_id).file > 0
 
     def reserved(self, job_id: int, name: str) -> None:

@@ -17,8 +17,8 @@ from tests.conftest import PATIENCE, Process, program, wait_for
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 # Each attempt leaves "start NAME PID VERSION" and, when it returns, "end NAME PID VERSION" in the file `story`.
 HANDLERS = """

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        (
-            "what has been buried for weeks, so that the queue takes less room on disk",
-            "glassq archive --older-than 14d",
-        ),
+        ("what lies buried for weeks, so that the queue's files get smaller", "glassq archive --older-than 14d"),
         ("back again, buried as they were", "glassq restore FILE"),
     )
 )
@@ -45,8 +42,8 @@ if TYPE_CHECKING:
 def archive(app: App, selection: Selection, directory: Path | None, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Take buried deliveries out of the queue, into a file that `glassq restore` puts back.
 
-    A buried job may keep the queue's files on disk, those of other jobs too. Each run makes one file, with checksums. A
-    job leaves the queue only once it is in that file and on disk.
+    A buried job keeps the queue from removing its files on disk, those of other jobs too. Each run makes one file, with
+    checksums. A job leaves the queue only once it is in that file and on disk.
     """
     selection.check()
     directory = directory.absolute() if directory else operation.default_directory(app.operations)

@@ -13,6 +13,7 @@ from glassq.queues.beanstalk.binlog import missing_files
 from glassq.queues.beanstalk.connection import whole_seconds
 from glassq.queues.beanstalk.protocol import MAX_SECONDS, JobStats, ScanShort
 from glassq.queues.beanstalk.receiver import BURY_DELAY
+from glassq.queues.beanstalk.scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +120,8 @@ class BeanstalkInspector:
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
         ids = [int(ref) for ref in hints if self.is_ref(ref)]
-        for seen in self._connection.scan(states, *tubes, hints=ids, since=int(since or 0)):
+        scan = Scan(self._connection, states, frozenset(tubes), int(since or 0))
+        for seen in scan.run(ids):
             if isinstance(seen, ScanShort):
                 raise SearchIncomplete(seen.found, seen.promised, seen.looked)
             if isinstance(seen, JobStats):

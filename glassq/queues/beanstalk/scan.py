@@ -6,24 +6,32 @@ from itertools import count, islice, pairwise
 from typing import TYPE_CHECKING, get_args
 
 from glassq.errors import JobNotFound, QueueRefused
-from glassq.queues.beanstalk.protocol import JobStats, ScanProgress, ScanShort, Waiting
+from glassq.queues.base import WaitingState
+from glassq.queues.beanstalk.protocol import JobStats, ScanProgress, ScanShort
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from glassq.queues.beanstalk.protocol import Queue
+    from glassq.queues.beanstalk.connection import BeanstalkConnection
 
 PROGRESS_EVERY = 2_000
 # A scan that does not know where ids end looks at so many: about 20 s.
 SEARCH_MOST = 1_000_000
 # Of these the first job of a tube can be seen at once.
-HEADS: tuple[Waiting, ...] = get_args(Waiting)
+HEADS: tuple[WaitingState, ...] = get_args(WaitingState)
 
 
 class Scan:
-    """The jobs of these tubes in these states, as `Queue.scan` promises them."""
+    """The jobs of these tubes in these states, with a ScanProgress now and then, newest first.
 
-    def __init__(self, queue: Queue, states: frozenset[str], names: frozenset[str], since: int = 0) -> None:
+    It ends as soon as it has found as many as the tubes' counts promised when it began. Ids up to `since` are left out.
+    Where the queue takes no job now, nobody can say where its ids end: it looks around those that can be seen, and may
+    end with a ScanShort.
+    """
+
+    def __init__(
+        self, queue: BeanstalkConnection, states: frozenset[str], names: frozenset[str], since: int = 0
+    ) -> None:
         self._queue = queue
         self._states = states
         self._names = names
