@@ -76,7 +76,7 @@ def test_a_queue_has_what_its_file_says_and_what_its_tube_holds(operations: Oper
     )
     assert (gone.in_queue_yaml, gone.planned, gone.at_once, gone.scheduled) == (False, None, None, None)
     assert "no ledger" in found.note
-    [hint] = found.single
+    [hint] = push_queues.hints(operations, inspector, push_queues.planned(operations))
     assert (hint.command, hint.words.startswith("queue gone is not in ")) == ("queues purge gone", True)
     assert [str(hint) for hint in found.hints][1:] == [
         "tasks are ready and nobody takes them: is glassq-worker running?"
