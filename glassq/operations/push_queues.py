@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 # Of the deliveries that the ledger has as retrying, so many are looked up in the queue: within a second or two.
 MAX_RETRIES = 10_000
-# Said though a consumer may wait for other tubes.
-_NOBODY = Hint("tasks are ready and nobody takes them: is glassq-worker running?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +93,12 @@ class PushQueueRow:
 class PushQueueList:
     """All push queues. `default_at_once` is the limit of a queue without max_concurrent_requests.
 
-    `note` says why it is not known what is retrying. Of the `hints`, the `single` ones are about one queue each.
+    `note` says why it is not known what is retrying.
     """
 
     rows: tuple[PushQueueRow, ...]
     default_at_once: int
     note: str
-    single: tuple[Hint, ...]
     hints: tuple[Hint, ...]
 
     def document(self) -> dict[str, Any]:
@@ -183,11 +180,7 @@ def snapshot(operations: Operations, queue: Inspector, plan: PlannedQueues) -> P
         )
         for name, tube in tubes.items()
     )
-    engine, (main,) = queue.status(), queue.counts([operations.tube])
-    single = tuple(_single(settings_of(operations), plan, rows, main, engine.consumers))
-    refusing = () if engine.accepting else [Hint(str(fact)) for fact in queue.facts([row.tube.name for row in rows])]
-    idle = () if engine.consumers or not any(row.tube.ready for row in rows) else [_NOBODY]
-    return PushQueueList(rows, default, note, single, (*refusing, *single, *idle))
+    return PushQueueList(rows, default, note, tuple(_all_hints(operations, queue, plan, tubes)))
 
 
 def _oldest(queue: Inspector, tube: TubeCounts) -> int | None:
@@ -232,30 +225,47 @@ def _is_delayed(queue: Inspector, entry: Entry) -> bool:
 # -- hints -------------------------------------------------------------------------------------------------------------
 
 
-def _single(
-    push: PushSettings, plan: PlannedQueues, rows: Sequence[PushQueueRow], main: TubeCounts, children: int
+def hints(operations: Operations, queue: Inspector, plan: PlannedQueues) -> list[Hint]:
+    """What an operator should know or do about single queues. Raises SettingsError and QueueError."""
+    tubes = tubes_of(operations, queue, plan)
+    return list(_single_hints(operations, queue, plan, tubes, queue.status().consumers))
+
+
+def _all_hints(
+    operations: Operations, queue: Inspector, plan: PlannedQueues, tubes: Mapping[str, TubeCounts]
 ) -> Iterator[Hint]:
-    file = push.queue_yaml or "any queue.yaml ([push] queue_yaml is not set)"
-    for row in rows:
-        name, tube, limits = row.name, row.tube, row.planned
+    engine = queue.status()
+    if not engine.accepting:
+        yield from (Hint(str(fact)) for fact in queue.facts([tube.name for tube in tubes.values()]))
+    yield from _single_hints(operations, queue, plan, tubes, engine.consumers)
+    # Said though a consumer may wait for other tubes.
+    if not engine.consumers and any(tube.ready for tube in tubes.values()):
+        yield Hint("tasks are ready and nobody takes them: is glassq-worker running?")
+
+
+def _single_hints(
+    operations: Operations, queue: Inspector, plan: PlannedQueues, tubes: Mapping[str, TubeCounts], children: int
+) -> Iterator[Hint]:
+    file = settings_of(operations).queue_yaml or "any queue.yaml ([push] queue_yaml is not set)"
+    (main,) = queue.counts([operations.tube])
+    for name, tube in tubes.items():
+        limits = plan.queues.get(name)
         if limits is None and plan.known:
-            words = (
-                f"queue {name} is not in {file}: nobody works it; add it and reload glassq-worker, or delete its tasks"
-            )
-            yield Hint(words, f"queues purge {shlex.quote(name)}")
+            remedy = "add it and reload glassq-worker, or delete its tasks"
+            yield Hint(f"queue {name} is not in {file}: nobody works it; {remedy}", f"queues purge {shlex.quote(name)}")
         elif limits and not limits.rate and (tube.ready or tube.delayed):
             yield Hint(f"queue {name} is not worked: its rate is 0 in {file}")
         if tube.paused_for:
             yield Hint(f"queue {name} is paused; to let it go on", f"queues resume {shlex.quote(name)}")
-        if _has_all(row, rows, main, children):
+        others = [main, *(other for each, other in tubes.items() if each != name and _may_be_worked(plan, each))]
+        if 1 < children <= tube.reserved and any(other.ready and not other.paused_for for other in others):
             yield Hint(
                 f"queue {name} has all {tube.reserved} children at work, and others wait: set its "
                 f"max_concurrent_requests in {file}, or more [worker] processes"
             )
 
 
-def _has_all(row: PushQueueRow, rows: Sequence[PushQueueRow], main: TubeCounts, children: int) -> bool:
-    """Whether all children (of more than one) work on this queue, while another one's jobs could be worked."""
-    others = [other.tube for other in rows if other is not row and (other.planned is None or other.planned.rate)]
-    waits = any(tube.ready and not tube.paused_for for tube in (main, *others))
-    return waits and 1 < children <= row.tube.reserved
+def _may_be_worked(plan: PlannedQueues, name: str) -> bool:
+    """Whether its rate is not 0, as far as is known."""
+    limits = plan.queues.get(name)
+    return limits is None or bool(limits.rate)

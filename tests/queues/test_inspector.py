@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +13,7 @@ from glassq.queues.base import ALL_STATES
 from glassq.queues.beanstalk import scan
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
+from glassq.queues.beanstalk.local import LocalBeanstalkd
 from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.settings import QueueSettings, QueueUrl, Settings
@@ -142,3 +143,31 @@ def test_a_url_of_beanstalkds_opens_beanstalkds_roles(beanstalkd: Beanstalkd) ->
     assert [type(role) for role in opened] == [BeanstalkProducer, BeanstalkReceiver, BeanstalkInspector]
     for role in opened:
         role.close()
+
+
+def test_the_first_job_is_the_next_one_where_a_worker_takes_it_between_two_looks(
+    beanstalkd: Beanstalkd, inspector: BeanstalkInspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, left = (inspector.insert(b"ping", tube="glassq", state="ready") for _ in range(2))
+    worker = beanstalkd.queue()
+    head = BeanstalkConnection.head
+
+    def and_then_it_is_taken(self: BeanstalkConnection, *arguments: Any) -> Any:
+        found = head(self, *arguments)
+        if found is not None and str(found.id) == taken:
+            worker.delete(found.id)
+        return found
+
+    monkeypatch.setattr(BeanstalkConnection, "head", and_then_it_is_taken)
+    job = inspector.first("ready", "glassq")
+    worker.close()
+    assert job is not None
+    assert job.ref == left
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "192.0.2.1:{port}"], ids=["nobody's", "elsewhere"])
+def test_the_directory_of_another_server_is_not_ours(beanstalkd: Beanstalkd, address: str) -> None:
+    here = LocalBeanstalkd(beanstalkd.url)
+    assert ("binlog", beanstalkd.dir) in here.directories()
+    other = LocalBeanstalkd(QueueUrl(f"beanstalk://{address.format(port=beanstalkd.port)}"))
+    assert ("binlog", beanstalkd.dir) not in list(other.directories())

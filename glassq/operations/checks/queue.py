@@ -98,8 +98,7 @@ def push_queues(operations: Operations, queue: Inspector, progress: Progress) ->
     if operations.settings.push is None:
         return
     # Another check says what is wrong with queue.yaml.
-    found = queues_now.snapshot(operations, queue, queues_now.planned(operations))
-    for hint in found.single:
+    for hint in queues_now.hints(operations, queue, queues_now.planned(operations)):
         yield Check("push queue", None, str(hint))
 
 
@@ -126,7 +125,7 @@ def lost(operations: Operations, queue: Inspector, progress: Progress) -> Iterat
             said = f"the queue holds all {found.total} deliveries that the ledger has as not over"
             yield Check("lost", True, said)
         return
-    said, tasks = found.words(), sum(each.source == SOURCE for each in found.deliveries)
+    said, tasks = found.words(), sum(delivery.source == SOURCE for delivery in found.deliveries)
     if tasks:
         said += f"; {tasks} of them are tasks, which the programs that added them may have deleted"
     todo = (

@@ -72,17 +72,20 @@ def units(operations: Operations) -> Iterator[Check]:
 
 def all_units(found: list[dict[str, str]]) -> Iterator[Check]:
     """What the properties of all our units mean; one line where none is in use."""
-    if not any(each.get("LoadState") == "loaded" for each in found):
+    if not any(properties.get("LoadState") == "loaded" for properties in found):
         yield Check("units", None, "systemd runs here, but has none of glassq's units", "see docs/installing.md")
         return
-    if all(each["ActiveState"] == "inactive" and each["UnitFileState"] in ("disabled", "static") for each in found):
+    if all(
+        properties["ActiveState"] == "inactive" and properties["UnitFileState"] in ("disabled", "static")
+        for properties in found
+    ):
         said = "none of glassq's units runs here, or starts at boot"
         yield Check("units", None, said, "systemctl enable --now glassq.target")
         return
-    for each in found:
-        yield unit(each)
-        yield from another(each)
-    if stale := [each["Id"] for each in found if each.get("NeedDaemonReload") == "yes"]:
+    for properties in found:
+        yield unit(properties)
+        yield from another(properties)
+    if stale := [properties["Id"] for properties in found if properties.get("NeedDaemonReload") == "yes"]:
         said = f"changed on disk since systemd read them: {', '.join(stale)}"
         yield Check("units", None, said, "systemctl daemon-reload")
 
