@@ -221,7 +221,7 @@ class Producer(Protocol):
         """
 
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
-        """Returns when these are proven durable. Raises NotDurable, or QueueError."""
+        """Returns when these are proven durable, in whatever order they are given. Raises NotDurable, or QueueError."""
 
     def check(self, *, within: float, thorough: bool = False) -> None:
         """Raises QueueError where a put would not be kept durably now: by one cheap question.

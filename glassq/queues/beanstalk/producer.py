@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.protocol import ServerStats
 
-# Of the jobs put last so many are looked for, until there is one that no consumer has finished yet.
+# A proof looks for this many of the newest jobs at most, until it finds one that no consumer has finished.
 SAMPLE = 8
 
 
@@ -137,8 +138,9 @@ def _both(first: Receipt | Refusal, second: Receipt | Refusal) -> Receipt | Refu
 
 
 def _in_binlog(connection: BeanstalkConnection, receipts: Sequence[Receipt]) -> bool:
-    """Whether the newest of these that is still there is in the binlog; where consumers have finished all, a probe."""
-    for receipt in reversed(receipts[-SAMPLE:]):
+    """Whether the newest of these that still exists is in the binlog; a probe, where consumers have finished all."""
+    # By id, which is the order of the puts: threads may hand over their receipts in another one.
+    for job_id in nlargest(SAMPLE, (int(receipt.ref) for receipt in receipts)):
         with suppress(JobNotFound):
-            return connection.stats_job(int(receipt.ref)).file > 0
+            return connection.stats_job(job_id).file > 0
     return connection.probe().file > 0
