@@ -153,8 +153,8 @@ _FACES = frozenset({"signal", "getpass", "curses", "readline", "pty", "termios",
 _STREAMS = frozenset({"sys.stdin", "sys.stdout", "sys.stderr"})
 # Commands and counters of beanstalkd's protocol.
 _ENGINE_WORDS = frozenset(
-    {"bury_job", "kick_job", "newest_job", "oldest_ready", "peek_buried", "peek_delayed", "peek_ready", "reserve_job"}
-    | {"stats_job", "stats_tube"}
+    {"bury_job", "kick_job", "max_job_id", "peek_first", "peek_buried", "peek_delayed", "peek_ready"}
+    | {"probe_durability", "reserve_job", "stats_job", "stats_tube"}
 )
 # push/taskqueue.py is called by programs that are not glassq's: for them it is the root.
 READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py")

@@ -4,8 +4,8 @@ An engine is a package beside this file; its classes carry its name (BeanstalkPr
 a delivery under a reference of the engine's own, which is an opaque string everywhere else. References may be given
 again over time, so nothing is kept under one: what an operator names is the delivery's own id.
 
-Every call may raise QueueUnavailable; the next one connects anew. After it, reservations are no longer ours, and what
-was asked for may have happened or not.
+Every call may raise QueueUnavailable; the next call connects again. After a QueueUnavailable all reservations are lost,
+and the failed call may have taken effect or not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from glassq.errors import QueueError
 
-# What a job is while nobody works it, and what it is at all.
+# The states of a job while no consumer has it, and all states.
 WaitingState = Literal["ready", "delayed", "buried"]
 State = Literal["ready", "reserved", "delayed", "buried"]
 WAITING_STATES: frozenset[WaitingState] = frozenset({"ready", "delayed", "buried"})
@@ -28,7 +28,7 @@ ALL_STATES: frozenset[State] = frozenset({"ready", "reserved", "delayed", "burie
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A delivery to put: its id, its encoded form, where to, and after how many seconds it is ready."""
+    """A delivery to put: its id, its encoded form, the tube, and a delay in seconds until it is ready."""
 
     key: str
     body: bytes
@@ -58,10 +58,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A job that is ours until its lease of so many seconds ends, unless it is extended.
+    """A reserved job. It is ours for `lease` seconds, unless the lease is extended.
 
-    `losses` is how many attempts at this job ended with their process. With `kicked` an operator asked for another try
-    since it was put. `undelayed`: it was ready from the start. Without `durable` the engine keeps it in memory only.
+    `losses` is how many attempts at this job ended with their process. `kicked`: an operator asked for another try
+    since the job was put. `undelayed`: it was ready from the start. Without `durable` the engine keeps it in memory
+    only.
     """
 
     ref: str
@@ -80,7 +81,7 @@ class Job:
 
     `age` counts from its put; `time_left` runs until a delayed job is ready, or until a lease ends. `ready_for` is how
     long a ready job has been ready, None where the engine cannot tell. `losses`, `kicked` and `durable` are those of a
-    Reservation. `counters` is what the engine counts of it, for people.
+    Reservation. `counters` are the engine's own counters of the job, for people.
     """
 
     ref: str
@@ -98,7 +99,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class TubeCounts:
-    """How many jobs of a tube are in which state, and how many consumers wait for one; all zero where there is none.
+    """How many jobs of a tube are in each state, and how many consumers wait for one; all zero for an absent tube.
 
     `paused_for` is in seconds, 0 where the tube is not paused.
     """
@@ -131,8 +132,8 @@ class EngineStatus:
     """The engine as a whole.
 
     `uptime` is in seconds, `max_job` is the largest job it takes, in bytes. `durable`: jobs put now are written to
-    disk, as far as can be told without a put. `accepting`: it takes jobs. `consumers` are the connections that have
-    reserved so far and are still there. `details` is what only this engine tells, for machines.
+    disk, as far as can be told without a put. `accepting`: it takes jobs. `consumers` are the open connections that
+    have reserved a job at least once. `details` are facts that only this engine has, for JSON.
     """
 
     engine: str
@@ -148,7 +149,7 @@ class EngineStatus:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something that an engine tells of itself: fine (`ok`), wrong, or neither (None), and what to do about it.
+    """One fact about an engine: fine (`ok`), wrong, or neither (None), and what to do about it.
 
     A command of ours stands in `todo` as `glassq ...`, in backquotes.
     """
@@ -177,10 +178,10 @@ class LocalEngine(Protocol):
     def other_unit(self) -> str: ...
 
     def directories(self) -> Iterator[tuple[str, Path]]:
-        """Where the server keeps its files, each with what it keeps there; nothing where it runs elsewhere."""
+        """The directories of the server, each after a word for its contents; none if it runs on another machine."""
 
     def other_server(self, active: str, boots: str) -> Iterator[Fact]:
-        """What to do about `other_unit`, whose ActiveState and UnitFileState these are."""
+        """What to do about `other_unit`, given its ActiveState and UnitFileState."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,9 +191,9 @@ class Capabilities:
     `lists`: jobs of these states can be found. `oldest`: the next job of a tube can be seen. `exact_counts`: counts are
     those of this moment. `by_key`: a delivery is found by its id without a search. `pause`: a tube can be paused.
     `max_delay`, `max_lease` in seconds. `frees_at_once`: the jobs of a consumer that dies are ready at once. `fenced`:
-    who has lost a lease cannot settle. `many_held`: one receiver holds several reservations. `exact_losses`: losses are
-    counted, not guessed. `atomic`: an outcome and its new form happen together or not at all. `keeps_for` in seconds;
-    None: for ever.
+    a consumer that has lost its lease cannot settle the job. `many_held`: one receiver can hold several reservations.
+    `exact_losses`: losses are counted, not guessed. `atomic`: the end of a job and the put of its next form happen
+    together or not at all. `keeps_for`: how long the engine keeps a job, in seconds; None: for ever.
     """
 
     lists: frozenset[State]
@@ -214,40 +215,39 @@ class Producer(Protocol):
     """Puts deliveries. One serves all threads of a process; it may be made before a fork and used after it."""
 
     def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
-        """Puts them in order within so many seconds, and says of each what came of it.
+        """Puts the jobs in order, for at most `within` seconds; returns an answer for each.
 
-        A bad job refuses itself alone; after a connection broke, the rest is refused. With `again` what is in doubt is
-        put once more on a new connection: worked twice rather than not at all.
+        A bad job is refused alone. After a connection broke, the rest is refused. With `again`, jobs that the broken
+        connection left are put once more on a new one: rather worked twice than lost.
         """
 
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
         """Returns when these are proven durable, in whatever order they are given. Raises NotDurable, or QueueError."""
 
     def check(self, *, within: float, thorough: bool = False) -> None:
-        """Raises QueueError where a put would not be kept durably now: by one cheap question.
+        """Raises QueueError if a put would not be kept durably now. Costs one cheap request.
 
-        A `thorough` check also believes nothing that failed since the last one until it has seen it work.
+        After any failure, a `thorough` check passes only once it has seen a put work.
         """
 
     def withdraw(self, receipt: Receipt, *, within: float) -> bool:
-        """Deletes what nobody has reserved yet; whether it could. Raises QueueError."""
+        """Deletes a job unless a consumer has reserved it; returns whether it did. Raises QueueError."""
 
     def close(self) -> None:
-        """Closes the connections that nobody uses now; more are made where they are needed."""
+        """Closes the idle connections. A later call opens new ones."""
 
 
 class Receiver(Protocol):
     """Works jobs: one connection, which belongs to one thread of one process and is made after a fork.
 
-    What follows from a reservation is durable before the reservation ends: where we die in between, the delivery is
-    worked twice rather than not at all. Each of `complete`, `retry`, `bury`, `release` raises JobNotFound where the job
-    is no longer ours.
+    A delivery's next form is durable before its reservation ends: a crash in between makes a duplicate, never a loss.
+    Each of `complete`, `retry`, `bury`, `release` raises JobNotFound if the job is no longer ours.
     """
 
     def reserve(self, tubes: Sequence[str], wait: float, finished: Reservation | None = None) -> Reservation | None:
-        """The oldest ready job of these tubes, ours for its lease; None where none came for `wait` seconds.
+        """The oldest ready job of these tubes, ours for its lease; None if none came within `wait` seconds.
 
-        None may come earlier, so that leases of other reservations of ours can be extended in time.
+        It may return None earlier, in time to extend the leases of our other reservations.
         `finished` is completed first, as by `complete`, in the same round trip where the engine can.
         """
 
@@ -255,22 +255,25 @@ class Receiver(Protocol):
         """Begins its lease anew. May be called from another thread while no other call runs. Raises JobNotFound."""
 
     def complete(self, reservation: Reservation) -> None:
-        """Its work is done: the job goes."""
+        """Removes the job: its work is done."""
 
     def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str) -> str:
-        """The delivery's next form takes its place, ready after `delay` seconds; returns that job's reference.
+        """Replaces the job by the delivery's next form, ready after `delay` seconds; returns the new job's reference.
 
-        Raises JobTooBig or QueueRefused with the reservation as it was. With JobNotFound there is no next form either.
+        Raises JobTooBig or QueueRefused with the reservation as it was, and JobNotFound without a next form.
         """
 
     def bury(self, reservation: Reservation, body: bytes | None = None) -> str:
-        """Puts the delivery aside in this form (None: as it is) until an operator decides; raises as `retry` does."""
+        """Puts the delivery aside in this form (None: as it is) until an operator decides.
+
+        Raises as `retry` does, and JobNotFound also if an operator took the new form before it was buried.
+        """
 
     def release(self, reservation: Reservation) -> None:
         """Gives the job back as it is, ready at once; no loss is counted."""
 
     def close(self) -> None:
-        """Closes the connection; what is reserved becomes ready at once where the engine can."""
+        """Closes the connection. The jobs it holds become ready at once, if the engine can do that."""
 
     def close_inherited(self) -> None:
         """Call in a forked child: closes its copy of the socket, so that the parent's reservations end with it."""
@@ -288,25 +291,25 @@ class Inspector(Protocol):
         """What the engine can do."""
 
     def set_deadline(self, deadline: float) -> None:
-        """From now on no call goes on past `deadline` (time.monotonic()): it raises QueueUnavailable then."""
+        """Later calls end by `deadline` (time.monotonic()): they raise QueueUnavailable then."""
 
     def status(self) -> EngineStatus:
         """The engine as a whole."""
 
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
-        """What is wrong with the engine, by cheap questions; with `thorough`, everything that is worth a line.
+        """What is wrong with the engine, as far as cheap requests tell; with `thorough`, a line for every check.
 
-        `tubes` are ours, `job_size` is the largest job that we put, in bytes. Raises QueueError.
+        `tubes` are ours, `job_size` is the size of the largest job that we put, in bytes. Raises QueueError.
         """
 
     def explain(self, error: QueueError) -> Fact:
-        """What to do about an error that the engine's calls raised."""
+        """What to do about an error that a call of the engine raised."""
 
     def check(self) -> None:
-        """Raises QueueRefused where no job would be taken now, tried with one that nobody works."""
+        """Puts and deletes a job that no consumer sees. Raises QueueRefused if the engine takes no job now."""
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
-        """The counts of these tubes; without any, those of all tubes that exist."""
+        """The counts of these tubes; None: of all tubes that exist."""
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
         """The tube's first job in this state: the next to be reserved, to be ready, or the first that was buried."""
@@ -322,14 +325,14 @@ class Inspector(Protocol):
     ) -> Iterator[Job]:
         """The jobs of these tubes in these states, newest first.
 
-        It ends as soon as it has found as many as the counts promised when it began. `hints` are references of jobs
-        that may be such: they are looked at first, and where they are all, nothing else is. `since` is what `newest`
-        returned: only jobs that were put later. `progress` is told how many of how many it has looked at. Raises
-        SearchIncomplete at the end where not all could be found.
+        The search ends once it has found as many jobs as the counts promised when it began. `hints` are references of
+        jobs that may match: they are looked at first, and if they are all of them, nothing else is. `since` is a value
+        of `newest`: only jobs that were put later count. `progress` is called with (looked at, total). Raises
+        SearchIncomplete at the end if jobs are missing.
         """
 
     def newest(self) -> str:
-        """A mark behind all jobs put so far, for `since`. Raises QueueRefused where no job is taken now."""
+        """A mark after all jobs put so far, for `since`. Raises QueueRefused if the engine takes no job now."""
 
     def is_ref(self, text: str) -> bool:
         """Whether an operator's text can only be a job's reference."""
@@ -343,22 +346,22 @@ class Inspector(Protocol):
     def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
         """Puts a job in this state; returns its reference. `delay` is in seconds, for a delayed one.
 
-        Raises JobTooBig, QueueRefused, or JobNotFound where somebody took it before it was buried.
+        Raises JobTooBig, QueueRefused, or JobNotFound if another client took the job before it was buried.
         """
 
     def change(
         self, job: Job, *, state: WaitingState, body: bytes | None = None, tube: str = "", delay: float = 0.0
     ) -> str:
-        """Gives a waiting job another state, and another form or tube where given; returns its reference from then on.
+        """Changes the state of a waiting job, and its form or tube where given; returns its reference from then on.
 
-        The new form is kept before the old one goes. Raises JobNotFound unless the job is still as it was seen.
+        The new form is durable before the old one goes. Raises JobNotFound unless the job is still as it was seen.
         """
 
     def delete(self, job: Job) -> None:
-        """Removes a job that nobody has reserved. Raises JobNotFound."""
+        """Removes a job that no consumer has reserved. Raises JobNotFound."""
 
     def pause(self, tube: str, seconds: float) -> bool:
-        """Nobody reserves from the tube for so long; 0: it goes on. False for a tube that does not exist now."""
+        """Pauses the tube: no job of it is reserved for `seconds`; 0 resumes it. False if the tube does not exist."""
 
     def close(self) -> None:
         """Closes the connection."""

@@ -41,7 +41,7 @@ def drain(beanstalkd: Beanstalkd, inspector: BeanstalkInspector) -> None:
 def test_a_search_that_cannot_find_all_yields_what_it_found_and_says_so(
     beanstalkd: Beanstalkd, inspector: BeanstalkInspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "SEARCH_MOST", 200)
+    monkeypatch.setattr(scan, "MAX_SEARCHED", 200)
     near = inspector.insert(b"near", tube="glassq", state="buried")
     for number in range(300):
         inspector.delete(inspector.get(inspector.insert(b"%d" % number, tube="glassq", state="ready")))
@@ -66,7 +66,7 @@ def test_a_mark_is_kept_to_while_the_server_takes_no_jobs(
     beanstalkd: Beanstalkd, inspector: BeanstalkInspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # ids are beyond what a search looks at, as on a server that has run for long
-    monkeypatch.setattr(scan, "SEARCH_MOST", 20)
+    monkeypatch.setattr(scan, "MAX_SEARCHED", 20)
     for _ in range(30):
         inspector.newest()
     inspector.insert(b"old", tube="glassq", state="ready")
@@ -150,15 +150,15 @@ def test_the_first_job_is_the_next_one_where_a_worker_takes_it_between_two_looks
 ) -> None:
     taken, left = (inspector.insert(b"ping", tube="glassq", state="ready") for _ in range(2))
     worker = beanstalkd.queue()
-    head = BeanstalkConnection.head
+    peek_first = BeanstalkConnection.peek_first
 
     def and_then_it_is_taken(self: BeanstalkConnection, *arguments: Any) -> Any:
-        found = head(self, *arguments)
+        found = peek_first(self, *arguments)
         if found is not None and str(found.id) == taken:
             worker.delete(found.id)
         return found
 
-    monkeypatch.setattr(BeanstalkConnection, "head", and_then_it_is_taken)
+    monkeypatch.setattr(BeanstalkConnection, "peek_first", and_then_it_is_taken)
     job = inspector.first("ready", "glassq")
     worker.close()
     assert job is not None

@@ -1,8 +1,8 @@
-"""The queue on beanstalkd, through greenstalk.
+"""One connection to beanstalkd, through greenstalk.
 
 greenstalk has no timeouts, checks no names and numbers (a bad one makes the server execute the body as commands), and
-loses step with the server when a reply is cut off. So here every call has a timeout, every argument is checked, and
-a connection that failed in any way is closed and never used again.
+gets out of step with the server when a reply is cut off. So here every call has a timeout, every argument is checked,
+and a connection that failed in any way is closed and never used again.
 Protocol: https://github.com/beanstalkd/beanstalkd/blob/master/doc/protocol.txt
 """
 
@@ -38,9 +38,9 @@ T = TypeVar("T")
 _PRIORITY = 1 << 16
 _UINT32 = (1 << 32) - 1
 _UINT64 = (1 << 64) - 1
-# A reserve is answered when its own time is over; the reply may be late by this much, in seconds.
+# The server answers a reserve when its own timeout ends; the reply may be late by this much, in seconds.
 _RESERVE_SLACK = 5.0
-# Where a probe is put. Nobody watches it; the delay is a second line of defence, in seconds.
+# The tube for probes. No consumer watches it; the delay in seconds is a second line of defence.
 _PROBE_TUBE = "glassq.probe"
 _PROBE_DELAY = 3600
 IN_MEMORY_ONLY = "beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it"
@@ -48,10 +48,10 @@ WITHOUT_BINLOG = "beanstalkd writes nothing to disk: start it with -b DIRECTORY 
 
 
 class _Client(greenstalk.Client[bytes]):
-    """greenstalk's own reads replies about the server as ASCII, but the host's name in them may be any bytes."""
+    """Reads stats replies that are not ASCII, as greenstalk's own methods cannot: the host name may be any bytes."""
 
     def facts(self, command: bytes) -> dict[str, str]:
-        """The reply of a stats command. The first of two equal keys counts: a host's name may hold line ends."""
+        """The reply of a stats command. Of equal keys the first counts: a host name may hold line ends."""
         found: dict[str, str] = {}
         for line in self._lines(command):
             key, separator, value = line.partition(": ")
@@ -70,7 +70,7 @@ class _Client(greenstalk.Client[bytes]):
         return lines
 
 
-# The second one comes where a lease of ours has less than a second left: whoever holds several must be asked first.
+# DEADLINE_SOON comes in the last second of a lease of ours: the caller must be able to extend its other leases.
 _NOTHING_COMES = (greenstalk.TimedOutError, greenstalk.DeadlineSoonError)
 _REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
 _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
@@ -83,15 +83,15 @@ _PEEKS: dict[WaitingState, Callable[[_Client], greenstalk.Job[bytes]]] = {
     "delayed": _Client.peek_delayed,
     "buried": _Client.peek_buried,
 }
-# Besides what says so itself, this is how greenstalk shows a cut or garbled reply.
+# greenstalk raises these for a cut or garbled reply, beside the errors of the socket.
 _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
 
 
 class BeanstalkConnection:
-    """One connection to beanstalkd, for one thread of one process; a method is a command of its protocol.
+    """One connection to beanstalkd, for one thread of one process; each method is a command of its protocol.
 
-    Every call may raise QueueUnavailable; the next one connects anew. After it, whatever was reserved is no longer
-    ours, and a put may have happened or not.
+    Every call may raise QueueUnavailable; the next call connects again. After a QueueUnavailable all reservations are
+    lost, and a put may have happened or not.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class BeanstalkConnection:
     ) -> None:
         """`ttr`, `connect_timeout` and `timeout` are in seconds.
 
-        A call takes `timeout` at the most, and `connect_timeout` more where it has to connect.
+        A call takes at most `timeout`, and `connect_timeout` more if it has to connect.
         """
         self._address = QueueUrl(url).address
         self.tube = _checked_tube(tube)
@@ -112,21 +112,21 @@ class BeanstalkConnection:
         self._client: _Client | None = None
         self._using = ""
         self._watching: set[str] = set()
-        # ids of jobs that are ours on this connection; on the next one the same id may be another job's
+        # the jobs reserved on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
 
     def set_deadline(self, deadline: float) -> None:
-        """From now on no call goes on past `deadline` (time.monotonic()): it raises QueueUnavailable then."""
+        """Later calls end by `deadline` (time.monotonic()): they raise QueueUnavailable then."""
         self._deadline = deadline
 
     def connect(self) -> None:
-        """Connects now, and not with the first command. Raises QueueError."""
+        """Connects now instead of at the first command. Raises QueueError."""
         self._call(lambda client: None)
 
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
-        """Keeps a job and returns its id. `delay` is in whole seconds.
+        """Puts a job and returns its id. `delay` is in whole seconds.
 
-        Raises JobTooBig, or QueueRefused where the job would not be kept durably.
+        Raises JobTooBig, or QueueRefused if beanstalkd does not keep the job, or in memory only.
         """
         tube = _checked_tube(tube or self.tube)
         delay = _checked_int("delay", delay, 0)
@@ -138,9 +138,9 @@ class BeanstalkConnection:
         return self._call(command)
 
     def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> JobBody | None:
-        """The next ready job, ours for the queue's ttr; None if there is none for `timeout` whole seconds.
+        """Reserves the oldest ready job of these tubes; None if none is ready within `timeout` whole seconds.
 
-        It is the oldest one of these tubes; of `tube` where none is named.
+        Without `tubes`, of the connection's own tube.
         """
         timeout = _checked_int("timeout", timeout, 0)
         wanted = {_checked_tube(name) for name in tubes} or {self.tube}
@@ -157,19 +157,19 @@ class BeanstalkConnection:
         return JobBody(job.id, job.body)
 
     def reserve_job(self, job_id: int) -> JobBody:
-        """This very job, ours now, be it ready, delayed or buried. Raises JobNotFound."""
+        """Reserves this job, whether it is ready, delayed or buried. Raises JobNotFound."""
         _check_id(job_id)
         job = self._call(lambda client: client.reserve_job(job_id))
         self._held.add(job.id)
         return JobBody(job.id, job.body)
 
     def touch(self, job_id: int) -> None:
-        """Renews our lease of a reserved job. Raises JobNotFound when it is no longer ours."""
+        """Renews our lease of a reserved job. Raises JobNotFound if it is no longer ours."""
         self.check_held(job_id)
         self._call(lambda client: client.touch(_handle(job_id)))
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
-        """Gives a reserved job back, to be ready after `delay` seconds. Raises JobNotFound."""
+        """Gives a reserved job back, ready after `delay` seconds. Raises JobNotFound."""
         delay = _checked_int("delay", delay, 0)
         self.check_held(job_id)
         self._call(lambda client: client.release(_handle(job_id), _PRIORITY, delay))
@@ -184,7 +184,7 @@ class BeanstalkConnection:
     def delete(self, job_id: int, *, held: bool = False) -> None:
         """Removes a job that is ours, ready, delayed or buried. Raises JobNotFound.
 
-        With `held` only one that we reserved on this connection: after a break the same id may be another job's.
+        With `held`, only a job that we reserved on this connection: after a break the same id may be another job's.
         """
         _check_id(job_id)
         if held:
@@ -198,7 +198,7 @@ class BeanstalkConnection:
         self._call(lambda client: client.kick_job(job_id))
 
     def peek(self, job_id: int) -> JobBody:
-        """A look at a job, which changes nothing. Raises JobNotFound."""
+        """A job's body, without reserving it. Raises JobNotFound."""
         _check_id(job_id)
         job = self._call(lambda client: client.peek(job_id))
         return JobBody(job.id, job.body)
@@ -208,20 +208,11 @@ class BeanstalkConnection:
         _check_id(job_id)
         return self._call(lambda client: _job_stats(client.facts(b"stats-job %d" % job_id)))
 
-    def oldest_ready(self, tube: str | None = None) -> JobStats | None:
-        """The ready job that is reserved next, which is the oldest of the tube; None if none is ready."""
-        # all our jobs have one priority, so the next is the oldest; a worker may take it between the two commands
-        try:
-            job = self.head("ready", tube)
-            return self.stats_job(job.id) if job else None
-        except JobNotFound:
-            return None
+    def peek_first(self, state: WaitingState, tube: str | None = None) -> JobBody | None:
+        """The tube's first job in this state, without reserving it; None if there is none.
 
-    def head(self, state: WaitingState, tube: str | None = None) -> JobBody | None:
-        """The tube's first job in this state, which stays as it is; None if there is none.
-
-        Of the ready ones it is the oldest, of the delayed ones the next to be ready, of the buried ones the first that
-        was buried.
+        Of ready jobs it is the oldest, as all our jobs have one priority; of delayed jobs the next to be ready; of
+        buried jobs the one buried first.
         """
         name = _checked_tube(tube or self.tube)
 
@@ -236,10 +227,10 @@ class BeanstalkConnection:
         return JobBody(job.id, job.body)
 
     def pause(self, seconds: int, tube: str | None = None) -> bool:
-        """For so many whole seconds nobody reserves from the tube; 0: it goes on.
+        """Pauses the tube for so many whole seconds: none of its jobs is reserved; 0 resumes it.
 
-        The server forgets it when it is restarted, or when the tube ends: one without jobs that nobody watches. False
-        for a tube that does not exist now.
+        The pause ends with the server, and with the tube, which ends when it has no job and no consumer. Returns False
+        if the tube does not exist.
         """
         name = _checked_tube(tube or self.tube)
         seconds = _checked_int("seconds", seconds, 0)
@@ -250,7 +241,7 @@ class BeanstalkConnection:
         return True
 
     def stats_tube(self, tube: str | None = None) -> TubeStats:
-        """A tube's counts; all zero for a tube that does not exist now."""
+        """A tube's counts; all zero if the tube does not exist."""
         name = _checked_tube(tube or self.tube)
         try:
             return self._call(lambda client: _tube_stats(name, client.facts(b"stats-tube %b" % name.encode())))
@@ -262,28 +253,23 @@ class BeanstalkConnection:
         return self._call(lambda client: _server_stats(client.facts(b"stats")))
 
     def tubes(self) -> list[str]:
-        """The names of all tubes that exist now."""
+        """The names of all tubes that exist."""
         return self._call(lambda client: [name for name in client.names(b"list-tubes") if _is_tube(name)])
 
-    def probe(self) -> JobStats:
-        """What becomes of a job put now: an empty one, where nobody looks, taken out again at once.
-
-        Raises QueueRefused like `put`.
-        """
-        # in a tube of its own it touches no other job
-        # One that is answered BURIED stays where it is: beanstalkd has it in two lists, and would free it in one.
+    def probe_durability(self) -> JobStats:
+        """Puts and deletes an empty job in a tube that no consumer watches; returns its stats. Raises like `put`."""
+        # A probe that was answered BURIED is not deleted: beanstalkd has it in two lists, and would free it in one.
         probe = self.put(b"", delay=_PROBE_DELAY, tube=_PROBE_TUBE)
         found = self.stats_job(probe)
         self.delete(probe)
         return found
 
-    def newest_job(self) -> int:
-        """The highest job id given so far. Raises QueueRefused like `put`."""
-        # the protocol has no such question
-        return self.probe().id - 1
+    def max_job_id(self) -> int:
+        """The highest job id given so far. Raises like `put`: the protocol has no command that tells it."""
+        return self.probe_durability().id - 1
 
     def close(self) -> None:
-        """Closes the connection; what is reserved becomes ready at once."""
+        """Closes the connection. The jobs it holds become ready at once."""
         client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
         self._held.clear()
         if client is not None:
@@ -294,8 +280,8 @@ class BeanstalkConnection:
             os.close(descriptor)
 
     def close_inherited(self) -> None:
-        """Called in a process forked from ours: lets go of our connection, which would keep what we reserved."""
-        # not close(): the thread that was inside the reader at the fork, holding its lock, does not exist here
+        """Call in a forked child: closes its copy of the socket, so that the parent's reservations end with it."""
+        # not close(): a thread that held the reader's lock at the fork does not exist here, so the lock stays taken
         if self._sock is not None and (descriptor := self._sock.detach()) >= 0:
             os.close(descriptor)
 
@@ -333,7 +319,7 @@ class BeanstalkConnection:
             self.close()
             raise QueueError(f"beanstalkd answered {type(error).__name__}") from error
         except BaseException:
-            # whatever cut the command short, its reply may still come: this connection is out of step
+            # the reply to the command that was cut short may still come: this connection is out of step
             self.close()
             raise
 
@@ -343,7 +329,7 @@ class BeanstalkConnection:
             self._using = tube
 
     def _watch(self, client: _Client, wanted: set[str]) -> None:
-        # first the new ones: a connection cannot watch nothing
+        # first the new tubes: a connection must watch at least one
         for name in wanted - self._watching:
             client.watch(name)
             self._watching.add(name)
@@ -382,7 +368,7 @@ class BeanstalkConnection:
         self._sock.limit(min(seconds, self._left()))
 
     def _left(self) -> float:
-        """Seconds until the time given by `set_deadline` is over, more than 0. Raises TimeoutError."""
+        """Seconds until the deadline of `set_deadline`, more than 0. Raises TimeoutError."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -396,7 +382,7 @@ class BeanstalkConnection:
 
 
 def _handle(job_id: int) -> greenstalk.Job[bytes]:
-    """greenstalk wants its own job object for some commands, of which it uses the id alone."""
+    """greenstalk wants its own job object for some commands, and uses only its id."""
     return greenstalk.Job(job_id, b"")
 
 
@@ -457,7 +443,7 @@ def _unquoted(value: str) -> str:
 
 
 def _is_tube(name: str) -> bool:
-    """Whether it can be asked about: another server may know names that the protocol does not allow."""
+    """Whether the protocol allows this name: a server may list tubes with other ones."""
     try:
         return bool(Tube(name))
     except ValueError:
@@ -472,7 +458,7 @@ def _checked_tube(name: str) -> str:
 
 
 def whole_seconds(seconds: float) -> int:
-    """As beanstalkd takes them: nothing comes before its time. Raises QueueError for what is no number of them."""
+    """The seconds rounded up, so that no job is ready too early. Raises QueueError for infinity and NaN."""
     if not math.isfinite(seconds):
         raise QueueError(f"bad number of seconds {seconds!r}: expected a finite one")
     return math.ceil(seconds)

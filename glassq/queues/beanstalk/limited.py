@@ -7,15 +7,15 @@ import struct
 import time
 from typing import Any
 
-# The kernel's limit is set anew only where it is off by more than this, in seconds.
+# The kernel's limit is set again only if it is off by more than this, in seconds.
 _SLACK = 0.05
 
 
 class LimitedSocket(socket.socket):
     """A connected socket whose replies must come in time, however slowly they drip in.
 
-    The kernel keeps the limit (SO_RCVTIMEO): with Python's own timeouts each receive and each send would cost a poll
-    and a fight for the interpreter lock more.
+    The kernel keeps the limit (SO_RCVTIMEO). Python's own timeouts would cost a poll for each receive and each send,
+    and one more wait for the GIL.
     """
 
     def __init__(self, plain: socket.socket) -> None:
@@ -25,13 +25,13 @@ class LimitedSocket(socket.socket):
         self._over = 0.0
 
     def limit(self, seconds: float) -> None:
-        """From now on all that is received must be there within so long."""
+        """All replies from now on must arrive within `seconds` from now."""
         self._over = time.monotonic() + seconds
         if seconds != self._seconds:
             self._tell_kernel(seconds)
 
     def recv_into(self, *arguments: Any) -> int:
-        """Raises TimeoutError where the limit has passed."""
+        """Raises TimeoutError once the limit has passed."""
         left = self._over - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -43,11 +43,11 @@ class LimitedSocket(socket.socket):
             raise TimeoutError from None
 
     def _tell_kernel(self, seconds: float) -> None:
-        # to the kernel 0 is no limit at all
+        # the kernel takes 0 for no limit
         microseconds = max(1_000, int(seconds * 1_000_000))
         timeval = struct.pack("@ll", *divmod(microseconds, 1_000_000))
         self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
         if not self._seconds:
-            # commands are small: one limit does for all
+            # commands are small: the first limit is good enough for all sends
             self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         self._seconds = seconds

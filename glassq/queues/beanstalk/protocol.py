@@ -11,16 +11,15 @@ if TYPE_CHECKING:
 # The longest delay or pause that the protocol allows, in seconds: 136 years.
 MAX_SECONDS = (1 << 32) - 1
 
-# What people are told of a server that takes no jobs any more.
 DRAINING = "beanstalkd is draining: it takes no jobs until it is restarted"
 
-# How a scan names itself while it goes: (ids looked at, ids in all).
+# How far a scan is: (ids looked at, ids in all).
 ScanProgress = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class ScanShort:
-    """The last word of a scan that could not find all: `found` of `promised` jobs, among `looked` ids."""
+    """The final item of an incomplete scan: it found `found` of `promised` jobs among `looked` ids."""
 
     found: int
     promised: int
@@ -29,7 +28,7 @@ class ScanShort:
 
 @dataclass(frozen=True, slots=True)
 class JobBody:
-    """A job's body under its id, which the server gives again after a restart without its binlog."""
+    """A job's id and body. The server gives ids again after a restart without its binlog."""
 
     id: int
     body: bytes
@@ -58,7 +57,7 @@ class JobStats:
 
     @property
     def lost(self) -> int:
-        """Attempts at this job that ended with their process, as seen by whoever has just reserved it.
+        """Attempts at this job that ended with their process, read by the consumer that has just reserved it.
 
         Every reservation ends in a release, a bury, or the one that runs now; a closed connection adds to no
         counter, so what is missing was lost.
@@ -67,13 +66,13 @@ class JobStats:
 
     @property
     def lost_before(self) -> int:
-        """The same of a job that nobody has reserved now."""
+        """The same for a job that no consumer has reserved now."""
         return max(0, self.reserves - self.releases - self.buries)
 
 
 @dataclass(frozen=True, slots=True)
 class TubeStats:
-    """How many jobs of a tube are in which state; `paused_for` is in seconds, 0 when it is not paused."""
+    """How many jobs of a tube are in each state; `paused_for` is in seconds, 0 when it is not paused."""
 
     name: str
     ready: int
@@ -86,13 +85,13 @@ class TubeStats:
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """The server as a whole. `id` is another one after each start; `uptime` is in seconds.
+    """The server as a whole. `id` changes with each start; `uptime` is in seconds.
 
     `durable` says whether it was started to write to disk. `puts` and `records` count puts and binlog records since it
-    started: where the one grows and the other stands still, nothing is written any more. `files` is how many binlog
+    started: if the first grows and the second stands still, the server has stopped writing. `files` is how many binlog
     files there are, `newest_file` the number of the last one (0: it has none). `pid` is the server's process on its
-    machine. `reserved` is how many jobs are reserved now, in all tubes. `workers` are the connections that have
-    reserved so far and are still there; each of ours holds one job at a time. `max_job` is the largest job it takes, in
+    machine. `reserved` is how many jobs are reserved now, in all tubes. `workers` are the open connections that have
+    reserved a job at least once; each of ours holds one job at a time. `max_job` is the largest job it takes, in
     bytes; `jobs` is how many it has taken since it started.
     """
 

@@ -1,4 +1,4 @@
-"""Finding jobs by looking at one id after the other: no protocol command lists them. It changes nothing."""
+"""Finds jobs by looking at one id after the other: the protocol has no command that lists them. Changes nothing."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from glassq.queues.beanstalk.connection import BeanstalkConnection
 
 PROGRESS_EVERY = 2_000
-# A scan that does not know where ids end looks at so many: about 20 s.
-SEARCH_MOST = 1_000_000
-# Of these the first job of a tube can be seen at once.
+# A scan that does not know the highest id looks at this many at most, which takes about 20 s.
+MAX_SEARCHED = 1_000_000
+# The states whose first job one command shows.
 HEADS: tuple[WaitingState, ...] = get_args(WaitingState)
 
 
 class Scan:
     """The jobs of these tubes in these states, with a ScanProgress now and then, newest first.
 
-    It ends as soon as it has found as many as the tubes' counts promised when it began. Ids up to `since` are left out.
-    Where the queue takes no job now, nobody can say where its ids end: it looks around those that can be seen, and may
-    end with a ScanShort.
+    It ends once it has found as many as the tubes' counts promised when it began. Ids up to `since` are left out. While
+    the queue takes no job, its highest id is unknown: the scan then looks around the ids that it can see, and may end
+    with a ScanShort.
     """
 
     def __init__(
-        self, queue: BeanstalkConnection, states: frozenset[str], names: frozenset[str], since: int = 0
+        self, connection: BeanstalkConnection, states: frozenset[str], names: frozenset[str], since: int = 0
     ) -> None:
-        self._queue = queue
+        self._connection = connection
         self._states = states
         self._names = names
         self._since = since
@@ -44,7 +44,7 @@ class Scan:
                 yield seen
 
     def _run(self, hints: Sequence[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        # older jobs are promised as well, and found or not they are no part of the answer
+        # the counts include older jobs, which are no part of the answer
         promised = self._promised()
         guesses = sorted(set(hints), reverse=True)
         enough = len(guesses) >= promised
@@ -69,11 +69,11 @@ class Scan:
     def _descend(self, promised: int, found: dict[int, JobStats]) -> Iterator[JobStats | ScanProgress | ScanShort]:
         """Looks at one id after the other, from the newest on, until as many are `found` as are promised."""
         for job_id in self._heads(self._names, self._states) - found.keys():
-            # one that was put aside long ago, below very many, is seen without a search
+            # a job that was buried long ago, below very many newer ids, is seen without a search
             if each := self._among(job_id):
                 found[job_id] = each
         try:
-            newest = self._queue.newest_job() if len(found) < promised else 0
+            newest = self._connection.max_job_id() if len(found) < promised else 0
         except QueueRefused:
             yield from self._search(found)
             return
@@ -91,12 +91,12 @@ class Scan:
         """A scan without a probe: outwards from ids that are known or seen, until all that is promised is found."""
         found: dict[int, JobStats] = {}
         looked = promised = 0
-        for looked, job_id in enumerate(islice(_outwards({*self._seen(), *known}), SEARCH_MOST)):
+        for looked, job_id in enumerate(islice(_outwards({*self._seen(), *known}), MAX_SEARCHED)):
             if looked % PROGRESS_EVERY == 0:
-                yield looked, SEARCH_MOST
+                yield looked, MAX_SEARCHED
                 promised = self._promised()
             if len(found) >= promised:
-                # those that were worked meanwhile are promised no more
+                # jobs that were worked meanwhile are no longer promised
                 found = {each.id: each for each in (self._among(old) for old in found) if each}
                 if len(found) >= promised:
                     break
@@ -108,29 +108,29 @@ class Scan:
             yield ScanShort(len(found), promised, looked + 1)
 
     def _promised(self) -> int:
-        counts = [self._queue.stats_tube(name) for name in self._names]
+        counts = [self._connection.stats_tube(name) for name in self._names]
         return sum(getattr(each, state) for each in counts for state in self._states)
 
     def _among(self, job_id: int) -> JobStats | None:
-        """The job, where it is there, in one of these tubes and in one of these states."""
+        """The job, if it exists in one of these tubes and one of these states."""
         try:
-            found = self._queue.stats_job(job_id)
+            found = self._connection.stats_job(job_id)
         except JobNotFound:
             return None
         return found if found.tube in self._names and found.state in self._states else None
 
     def _heads(self, names: Iterable[str], states: frozenset[str]) -> set[int]:
-        """The ids of the first jobs of these tubes in these states, as far as there are any."""
-        seen = (self._queue.head(state, name) for name in names for state in HEADS if state in states)
+        """The ids of the first jobs of these tubes in these states, if there are any."""
+        seen = (self._connection.peek_first(state, name) for name in names for state in HEADS if state in states)
         return {job.id for job in seen if job is not None}
 
     def _seen(self) -> set[int]:
-        """Ids that can be seen without a put, at least one: the next job of every tube, and how many were ever put."""
-        return {max(1, self._queue.stats().jobs), *self._heads(self._queue.tubes(), frozenset(HEADS))}
+        """Ids that are known without a put, at least one: the first jobs of every tube, and how many were ever put."""
+        return {max(1, self._connection.stats().jobs), *self._heads(self._connection.tubes(), frozenset(HEADS))}
 
 
 def _outwards(seen: Iterable[int]) -> Iterator[int]:
-    """Every id from 1, each once, in turn from each of these (one at least, from 1): those near to one come first."""
+    """Every id from 1 on, each once, in turns outwards from the `seen` ones (at least one): near ids come first."""
     edges = sorted(seen)
     middles = [(lower + upper) // 2 for lower, upper in pairwise(edges)]
     ways: list[Iterator[int]] = []
