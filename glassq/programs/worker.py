@@ -37,12 +37,12 @@ from glassq.worker.throttle import Throttle
 
 
 def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, throttle: Throttle) -> int:
-    """One child: everything it needs is made here, after the fork."""
+    """The main function of a child. Makes everything that the child needs, because it runs after the fork."""
     worker = settings.worker
     try:
         context = context_of(settings, queues)
         if settings.push is not None:
-            # a handler that adds tasks adds them to the queues that it works for
+            # a handler that adds tasks uses the same settings
             taskqueue.configure(settings.file)
         loaded = routes.load(settings, endpoints(settings, queues), task_handlers(settings, queues))
         loaded.prepare(context)
@@ -63,21 +63,21 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, thr
     try:
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
     finally:
-        # tasks that handlers have added and not waited for
+        # waits for tasks that handlers have added without waiting
         taskqueue.finish()
 
 
 def context_of(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Context:
-    """What handlers get. Raises SettingsError."""
+    """The context of all handlers. Raises SettingsError."""
     context = routes.Context(settings)
     if settings.push is not None:
-        # as the parent has read them: a mistake that is made in the file meanwhile is no new child's death
+        # The queues as the parent has read them: a later mistake in queue.yaml must not kill a new child.
         context.provide(Dispatcher.open, Dispatcher.open(settings, queues))
     return context
 
 
 def check(config: str | None) -> Iterator[Finding]:
-    """What `main` and `consume` would refuse, one after the other; a mistake in one does not hide those in others."""
+    """Yields what `main` and `consume` would refuse, for --check. One mistake does not hide the others."""
     try:
         settings = read(config)
     except SettingsError as error:
@@ -89,14 +89,14 @@ def check(config: str | None) -> Iterator[Finding]:
         context = context_of(settings, queues)
     except SettingsError as error:
         yield Finding("push", problem=str(error))
-        # handlers that are functions need none of it
+        # handlers that are functions need no [push] section
         local = tuple(route for route in settings.routes if not route.handler.is_url)
         settings = msgspec.structs.replace(settings, routes=local, push=None)
         context = routes.Context(settings)
     else:
         yield Finding("push")
         if idle := routes.without_routes(settings):
-            # no refusal: the pool starts, and waits for a route
+            # this is fine: the pool starts, and waits for a route
             yield Finding("idle", idle)
     for route, problem in routes.examine(
         settings, endpoints(settings, queues), context, task_handlers(settings, queues)
@@ -105,9 +105,9 @@ def check(config: str | None) -> Iterator[Finding]:
     yield found("ledger", lambda: open_ledger(settings.ledger))
 
 
-def tell_metrics(settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard) -> int:
-    """The process beside the children."""
-    # here, as it takes memory that no child needs
+def serve_metrics(settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard) -> int:
+    """The main function of the process beside the children, which serves the metrics."""
+    # imported here because it takes memory that no child needs
     from glassq.metrics.server import serve
 
     collector = PoolCollector(scoreboard, open_inspector(settings), tubes)
@@ -117,33 +117,37 @@ def tell_metrics(settings: Settings, address: Address, tubes: Sequence[str], sco
 
 
 def read(config: str | None) -> Settings:
-    """The settings, after which the log goes by them. Raises SettingsError."""
+    """Loads the settings, and sets up the log by them. Raises SettingsError."""
     settings = load(config, os.environ, POOL)
     log.setup(settings.log.level, form=settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
     return settings
 
 
 def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
-    """What the parent needs to know of the settings."""
+    """The plan of the pool according to the settings. Raises SettingsError."""
     for mistake in settings.ignored:
         log.logger("glassq.worker").warning("settings of another program are wrong %s", fields(why=mistake))
     worker, queue = settings.worker, settings.queue
-    # the keeper does not beat while it waits for an answer to a touch, which may need a connection first
+    # The keeper does not beat while it extends a lease, and may have to connect for that.
     silence = SILENCE + queue.connect_timeout + 2 * queue.timeout
     queues = push_queues(settings)
     most = worker.most_of_a_queue
     limits = (
-        Limit(tube_of(queue.tube, each.name), each.rate, each.bucket_size, each.max_concurrent_requests or most)
-        for each in queues.values()
+        Limit(tube_of(queue.tube, name), push.rate, push.bucket_size, push.max_concurrent_requests or most)
+        for name, push in queues.items()
     )
     tubes = [queue.tube, *(tube_of(queue.tube, name) for name in queues)]
     pool = settings.metrics.pool
     return PoolPlan(
         lambda slot, throttle: consume(settings, queues, slot, throttle),
-        worker.processes, worker.deadline + worker.grace, silence, tuple(limits),
-        (lambda scoreboard: tell_metrics(settings, pool, tubes, scoreboard)) if pool else None, queue.url,
-        in_effect.read(settings) if in_effect else None,
-    )  # fmt: skip
+        processes=worker.processes,
+        drain=worker.deadline + worker.grace,
+        silence=silence,
+        limits=tuple(limits),
+        sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,
+        queue=queue.url,
+        made_of=in_effect.read(settings) if in_effect else None,
+    )
 
 
 def push_queues(settings: Settings) -> Mapping[str, PushQueue]:

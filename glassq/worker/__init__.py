@@ -1,1 +1,1 @@
-"""The pool of consumer daemons: reserve a job, run its handler, act on what came of it."""
+"""The pool of consumer daemons (worker processes): reserve a job, run its handler, act on the outcome."""
