@@ -32,7 +32,7 @@ BIN = ROOT / "bin"
 # A job in the background of a script ignores SIGINT, and all its children inherit that. Ours must receive it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The tests start some thousand processes. Without bytecode files, these would spend most of their time compiling: so the
+# The tests start some thousand processes, which would spend most of their time compiling without bytecode files: so the
 # package is compiled once (pytest_configure), and so are the tests, whatever the environment says. The processes write
 # no bytecode: a handler that is rewritten within a second at the same length would be taken for the old one.
 sys.dont_write_bytecode = False
