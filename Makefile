@@ -12,7 +12,7 @@ export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test coverage test-system torture soak check format bench install uninstall deb docs man lock clean
+.PHONY: help setup demo example test conformance coverage test-system torture soak check format bench install uninstall deb docs man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ demo: $(READY) ## run everything on this machine: simulated Glass users share ph
 test: $(DEV) $(REWRITTEN) ## the tests, on real servers and processes on loopback
 	@$(BIN)/python -m pytest --cache-clear -n 6 --dist worksteal --durations 10 $(TEST_ARGS) \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --durations 10 $(TEST_ARGS)
+	$(missing)
+
+conformance: $(DEV) ## what a queue's engine must do, each promise by its sentence (ENGINE=beanstalkd)
+	@$(BIN)/python -m pytest tests/queues/conformance -v --durations=5 $(if $(ENGINE),-k $(ENGINE)) $(TEST_ARGS)
 	$(missing)
 
 # apart, as a tracer in every process takes twice the time

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import log
-from glassq.queues import open_queue
 from glassq.settings import QueueSettings, QueueUrl
 from tests.ports import free_port, give_back
+from tests.queues.conformance.summary import write_conformance
+from tests.queues.raw import open_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from glassq.queues import Queue
+    from tests.queues.raw import Queue
 
 __all__ = ["free_port"]
 
@@ -32,7 +33,7 @@ BIN = ROOT / "bin"
 # A job in the background of a script ignores SIGINT, and all its children inherit that. Ours must receive it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The tests start some thousand processes, which would spend most of their time compiling without bytecode files: so the
+# The tests start some thousand processes. Without bytecode files these would spend most of their time compiling. So the
 # package is compiled once (pytest_configure), and so are the tests, whatever the environment says. The processes write
 # no bytecode: a handler that is rewritten within a second at the same length would be taken for the old one.
 sys.dont_write_bytecode = False
@@ -59,7 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints how many tests `make test` had to run twice: its second run is of the tests that failed in the first."""
+    """Prints the engines' conformance, and how many tests `make test` had to run twice."""
+    write_conformance(terminalreporter)
     stats = terminalreporter.stats
     second = config.getoption("lf")
     if not second and (not config.getoption("durations") or stats.get("failed") or stats.get("error")):
@@ -140,11 +142,14 @@ class Process:
 class Beanstalkd:
     """A beanstalkd for one test, with its binlog in `directory`."""
 
-    def __init__(self, directory: Path, *, unix: bool = False, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, unix: bool = False, options: tuple[str, ...] = (), program: str = "beanstalkd"
+    ) -> None:
         self.dir = directory / "binlog"
         self.dir.mkdir()
         self._log = directory / "beanstalkd.log"
         self._options = options
+        self._program = program
         self.socket = directory / "bs.sock"
         self.port = 0 if unix else free_port()
         self.url = QueueUrl(f"beanstalk://{self.socket}" if unix else f"beanstalk://127.0.0.1:{self.port}")
@@ -154,7 +159,7 @@ class Beanstalkd:
     def start(self, *, durable: bool = True) -> None:
         where = ["-l", "127.0.0.1", "-p", str(self.port)] if self.port else ["-l", f"unix:{self.socket}"]
         binlog = ["-b", str(self.dir), "-f0", "-s", "1000000"] if durable else []
-        program = shutil.which("beanstalkd")
+        program = shutil.which(self._program)
         if program is None:
             if os.environ.get("CI"):
                 pytest.fail("beanstalkd is missing")

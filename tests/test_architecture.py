@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EVERYTHING = frozenset(
     {
         "backoff",
+        "daemons",
         "database",
         "delivery",
         "errors",
@@ -30,6 +31,7 @@ EVERYTHING = frozenset(
         "files",
         "handler",
         "headers",
+        "local_http",
         "log",
         "mask",
         "mistakes",
@@ -71,6 +73,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "systemd": frozenset(),
     "host": frozenset(),
     "final_response": frozenset(),
+    "local_http": frozenset({"final_response"}),
+    "daemons": frozenset({"settings", "startcheck"}),
     "delivery": frozenset({"errors"}),
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),
@@ -147,6 +151,11 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 FACELESS = "operations/"
 _FACES = frozenset({"signal", "getpass", "curses", "readline", "pty", "termios", "tty"})
 _STREAMS = frozenset({"sys.stdin", "sys.stdout", "sys.stderr"})
+# Commands and counters of beanstalkd's protocol.
+_ENGINE_WORDS = frozenset(
+    {"bury_job", "kick_job", "newest_job", "oldest_ready", "peek_buried", "peek_delayed", "peek_ready", "reserve_job"}
+    | {"stats_job", "stats_tube"}
+)
 # push/taskqueue.py is called by programs that are not glassq's: for them it is the root.
 READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py")
 _READS = frozenset({"environ", "environb", "getenv"})
@@ -169,7 +178,7 @@ def violations(package: Path) -> list[str]:
     for path in sorted(package.rglob("*.py")):
         place = path.relative_to(package).as_posix()
         tree = parsed(path)
-        for check in (_rooms, _libraries, _environment, _prints, _faces, _loggers, _globals):
+        for check in (_rooms, _libraries, _environment, _prints, _faces, _engines, _loggers, _globals):
             found += [f"{place}: {what}" for what in check(place, tree)]
     return found
 
@@ -264,6 +273,23 @@ def _faces(place: str, tree: ast.Module) -> Iterator[str]:
             yield "asks"
     for name in sorted(streams):
         yield f"uses {name}"
+
+
+def _engines(place: str, tree: ast.Module) -> Iterator[str]:
+    """An engine's package is known to queues/__init__.py alone, and its words to nobody else."""
+    if place.startswith(("queues/beanstalk/", "dev/")):
+        return
+    if place != "queues/__init__.py" and any(
+        name.startswith("glassq.queues.beanstalk") for name in imported(place, tree)
+    ):
+        yield "imports glassq.queues.beanstalk"
+    words = {node.attr for node in nodes(tree) if isinstance(node, ast.Attribute)}
+    words |= {node.name for node in nodes(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    for word in sorted(words & _ENGINE_WORDS):
+        yield f"speaks beanstalkd: {word}"
+    for node in nodes(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "binlog" in node.value.lower():
+            yield f"speaks beanstalkd: line {node.lineno}"
 
 
 def _loggers(place: str, tree: ast.Module) -> Iterator[str]:
@@ -412,6 +438,9 @@ BREACHES = [
     ("dev/demo.py", "from glassq.operations import Operations", "imports glassq.operations"),
     ("worker/pool.py", "from glassq.operations import Operations", "imports glassq.operations"),
     ("worker/pool.py", "log = logging.getLogger('glassq.worker')", "takes a logger that handlers can silence"),
+    ("worker/pool.py", "from glassq.queues.beanstalk import connection", "imports glassq.queues.beanstalk"),
+    ("operations/kick.py", "def f(queue):\n    queue.reserve_job(1)", "speaks beanstalkd: reserve_job"),
+    ("cli/app.py", "print_ = 'its binlog is on'", "speaks beanstalkd: line 1"),
     ("queues/beanstalk/connection.py", "client = open_queue(settings)", "keeps client for the whole process"),
     ("glass/api.py", "import threading\n_lock = threading.Lock()", "keeps _lock for the whole process"),
     ("glass/api.py", "_n = 0\ndef f():\n    global _n\n    _n += 1", "rebinds a global"),
@@ -433,7 +462,7 @@ def test_a_breach_of_each_rule_is_reported(tmp_path: Path, place: str, source: s
     [
         ("glass/storage/bucket.py", "import os\nos.environ.setdefault('A', 'b')"),
         ("intake/wsgi.py", "import os\nsettings = load(None, os.environ)"),
-        ("cli/dev.py", "from glassq.dev import demo\nimport click"),
+        ("cli/commands/dev.py", "from glassq.dev import demo\nimport click"),
         ("worker/child.py", "from glassq.ledger import Ledger\nfrom . import lease"),
         ("log.py", "_LEVELS = {'a': 1}\ndef f(x):\n    return _LEVELS[x]"),
         ("cli/main.py", "from glassq import __version__"),

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 import click
 import pytest
@@ -37,6 +38,14 @@ _SPAN = re.compile(r"`(?:\S*/)?glassq\s([^`]+)`")
 _END = re.compile(r"\s(?:[|>;#]|&&|2>)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
+PICTURE = ROOT / "docs" / "architecture.svg"
+_SVG = "{http://www.w3.org/2000/svg}"
+_WORD = re.compile(r"(?<![\w/.-])[\w-]+(?:[./][\w-]+)*/?")
+_FILE = (".py", ".md", ".toml", ".yaml", ".svg", ".lock")
+# Newcomers read it in five minutes.
+MAX_LINES = 160
+MAX_PICTURE = 12 << 10
+
 
 def test_there_are_documents() -> None:
     assert {"README.md", "docs/operating.md", "docs/handlers.md", "docs/settings.md", "conf/glassq.toml"} <= set(NAMES)
@@ -49,7 +58,8 @@ def test_every_link_leads_somewhere(name: str) -> None:
 
 def dead_links(page: Path) -> list[str]:
     """Those of a page that lead nowhere on this disk."""
-    dead = []
+    # a symlink to a page is read where the page is
+    page, dead = page.resolve(), []
     for link in _LINK.findall(page.read_text("utf-8")) if page.suffix == ".md" else ():
         if re.match(r"[a-z]+:", link):
             continue
@@ -156,3 +166,61 @@ def test_the_examples_of_a_page_pass_their_own_tests(page: str, tests: list[str]
     done = subprocess.run([*command, *tests], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{passed} passed" in done.stdout
+
+
+def paths(text: str) -> list[str]:
+    """The words of a text that have a slash or a file's suffix; what begins with a slash is a URL's."""
+    return [word for word in _WORD.findall(text) if "/" in word or word.endswith(_FILE)]
+
+
+def missing_paths(text: str) -> list[str]:
+    """Paths in a text that are neither in the tree nor under glassq/."""
+    return [path for path in paths(text) if not any((top / path).exists() for top in (ROOT, ROOT / "glassq"))]
+
+
+def in_backticks(page: str) -> str:
+    return "\n".join(re.findall(r"`([^`\n]+)`", page))
+
+
+def test_architecture_fits_on_one_page_and_names_only_what_is_there() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    assert len(page.splitlines()) <= MAX_LINES
+    assert missing_paths(in_backticks(page)) == []
+
+
+def test_every_room_stands_on_the_map() -> None:
+    rooms = {f"{path.parent.name}/" for path in (ROOT / "glassq").glob("*/__init__.py")}
+    page = (ROOT / "ARCHITECTURE.md").read_text("utf-8").partition("## Rooms")[2].partition("## ")[0]
+    assert "worker/" in rooms
+    assert rooms - set(paths(in_backticks(page))) == set()
+
+
+def test_the_picture_is_small_self_contained_and_names_only_what_is_there() -> None:
+    data = PICTURE.read_bytes()
+    picture = ET.fromstring(data)
+    assert picture.tag == f"{_SVG}svg"
+    assert len(data) < MAX_PICTURE
+    assert all(picture.findtext(f"{_SVG}{name}") for name in ("title", "desc"))
+    # GitHub shows it as an image: nothing may come from elsewhere
+    assert {element.tag for element in picture.iter()}.isdisjoint({f"{_SVG}script", f"{_SVG}image"})
+    assert re.search(rb"href=|@import|url\((?!#)", data) is None
+    texts = "\n".join("".join(text.itertext()) for text in picture.iter(f"{_SVG}text"))
+    assert "worker/consumer.py" in paths(texts)
+    assert missing_paths(texts) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("worker/nobody.py, worker/consumer.py", ["worker/nobody.py"]),
+        ("nobody.py", ["nobody.py"]),
+        ("nowhere/", ["nowhere/"]),
+        ("conf/gunicorn.conf.pi", ["conf/gunicorn.conf.pi"]),
+        ("queues/beanstalk/nothing", ["queues/beanstalk/nothing"]),
+        ("POST /hooks/NAME", []),
+        ("Settings.lease", []),
+        ("glassq/errors.py errors.py docs/", []),
+    ],
+)
+def test_a_path_that_is_not_there_is_found(text: str, missing: list[str]) -> None:
+    assert missing_paths(text) == missing

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.delivery import Delivery
-    from glassq.queues import Queue
     from glassq.routes import Result
+    from tests.queues.raw import Queue
 
 __all__ = ["look"]
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -25,7 +25,7 @@ from glassq.glass.credentials import CredentialStore
 from glassq.glass.subscriptions import subscribe
 from glassq.ledger.reader import LedgerReader
 from glassq.push.request import DEFAULT_QUEUE, tube_of
-from glassq.queues import open_queue
+from glassq.queues import open_inspector
 from glassq.settings import load, toml_value
 from glassq.values import url_path
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from glassq.dev.simulator.glass import Attachment, TimelineItem
     from glassq.ledger.entry import Entry
-    from glassq.queues import TubeStats
+    from glassq.queues.base import TubeCounts
     from glassq.settings import Settings
 
 HERE = Path(__file__).resolve().parent
@@ -85,15 +85,14 @@ class Example:
             for number, each in enumerate(kept)
         ]
 
-    def counts(self) -> tuple[TubeStats, TubeStats]:
+    def counts(self) -> tuple[TubeCounts, TubeCounts]:
         """The counts of the pings' tube and of the tasks' tube. Raises StackError if a process has died."""
         self.check()
-        queue = open_queue(self.settings.queue)
-        try:
+        main = self.settings.queue.tube
+        with closing(open_inspector(self.settings)) as queue:
             # in this order, so that a ping on its way between the two is counted twice rather than not at all
-            return queue.stats_tube(), queue.stats_tube(tube_of(self.settings.queue.tube, DEFAULT_QUEUE))
-        finally:
-            queue.close()
+            pings, tasks = queue.counts([main, tube_of(main, DEFAULT_QUEUE)])
+        return pings, tasks
 
     def answers(self) -> list[tuple[int, Entry]]:
         """The Glassware's status for each finished delivery, from the ledger."""

@@ -6,11 +6,10 @@ import os
 import pwd
 import shlex
 import sys
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from glassq.cli.progress import Terminal
-    from glassq.ledger.reader import LedgerReader
-    from glassq.queues import Queue
     from glassq.settings import Settings
 
 
@@ -63,6 +60,14 @@ class App:
             click.echo(f"glassq: settings: {self.file}", err=True)
         return configuration.load(self.file, self.environ, self.uses)
 
+    @property
+    def settings_file(self) -> Path | None:
+        """Where the settings are, right or wrong; None where there is no such place."""
+        try:
+            return configuration.file_of(self.file, self.environ)
+        except SettingsError:
+            return None
+
     def command(self, words: str) -> str:
         """`glassq WORDS` as it is typed for these settings, for hints that name a command."""
         config = f" --config {shlex.quote(self.config)}" if self.config else ""
@@ -71,6 +76,10 @@ class App:
     def adapt(self, text: str) -> str:
         """The text with each command of ours in it as it is typed for these settings."""
         return adapt(text, self.command)
+
+    def adapt_hints(self, document: dict[str, Any]) -> dict[str, Any]:
+        """The JSON document with its hints adapted."""
+        return {**document, "hints": [self.adapt(hint) for hint in document["hints"]]}
 
     @cached_property
     def operations(self) -> Operations:
@@ -91,18 +100,6 @@ class App:
             user = f"user {os.getuid()}"
         behind = self.environ.get("SUDO_USER")
         return f"{behind} (as {user})" if behind and behind != user else user
-
-    def queue(self) -> closing[Queue]:
-        """`with app.queue() as queue:`; it connects at its first command."""
-        from glassq.queues import open_queue
-
-        return closing(open_queue(self.settings.queue, lease=self.settings.lease))
-
-    def ledger(self) -> LedgerReader:
-        """`with app.ledger() as ledger:`. Raises LedgerError if it exists but cannot be read, and SettingsError."""
-        from glassq.ledger.reader import LedgerReader
-
-        return LedgerReader(self.settings.ledger)
 
 
 def _here() -> Path:

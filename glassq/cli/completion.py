@@ -57,7 +57,7 @@ def buried_ids(context: click.Context, _: click.Parameter, incomplete: str) -> l
     typed = set(context.params.get("ids") or ())
 
     def look(app: App) -> Iterable[CompletionItem]:
-        with app.ledger() as ledger:
+        with app.operations.ledger() as ledger:
             entries = ledger.recent(LOOKED_AT, "buried")
         fits = (each for each in entries if each.delivery.startswith(incomplete.lower()) and each.delivery not in typed)
         return (

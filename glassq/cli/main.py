@@ -32,9 +32,15 @@ if TYPE_CHECKING:
 # Where each command lives. A command's module is imported when it is called, not before: `glassq status` need not
 # wait for Google's libraries.
 COMMANDS = {
-    "status": ("glassq.cli.status:status", "What waits, what is worked, what lies buried; is it safe on disk?"),
-    "doctor": ("glassq.cli.doctor:doctor", "What is wrong with this installation, and what to do about it."),
-    "queues": ("glassq.cli.queues:queues", "Push queues: how fast, how many wait; pause, resume and purge them."),
+    "status": (
+        "glassq.cli.commands.status:status",
+        "What waits, what is worked, what lies buried; is it safe on disk?",
+    ),
+    "doctor": ("glassq.cli.commands.doctor:doctor", "What is wrong with this installation, and what to do about it."),
+    "queues": (
+        "glassq.cli.commands.queues:queues",
+        "Push queues: how fast, how many wait; pause, resume and purge them.",
+    ),
     "buried": (
         "glassq.cli.commands.buried:buried",
         "Deliveries that wait for a decision (dead letters), or their causes.",
@@ -46,18 +52,18 @@ COMMANDS = {
     "move": ("glassq.cli.commands.move:move", "Put deliveries into another tube, as they are."),
     "pause": ("glassq.cli.commands.pause:pause", "Have nothing worked for a while; pings are taken all the while."),
     "resume": ("glassq.cli.commands.pause:resume", "Let paused tubes go on."),
-    "put": ("glassq.cli.put:put", "Put a file, or standard input, as a delivery."),
+    "put": ("glassq.cli.commands.put:put", "Put a file, or standard input, as a delivery."),
     "tail": ("glassq.cli.commands.tail:tail", "What deliveries come to, as it happens."),
-    "archive": ("glassq.cli.archive:archive", "Take buried deliveries out of the queue, into a file."),
-    "restore": ("glassq.cli.restore:restore", "Put archived deliveries back, buried as they were."),
-    "replay": ("glassq.cli.replay:replay", "Put deliveries again that are done or dropped."),
-    "spool": ("glassq.cli.spool:spool", "What intake keeps on disk while the queue cannot take it."),
-    "users": ("glassq.cli.users:users", "Users who have given consent."),
-    "subscribe": ("glassq.cli.users:subscribe", "Ask Google to send pings for a user."),
-    "config": ("glassq.cli.config:config", "The settings: are they right?"),
+    "archive": ("glassq.cli.commands.archive:archive", "Take buried deliveries out of the queue, into a file."),
+    "restore": ("glassq.cli.commands.restore:restore", "Put archived deliveries back, buried as they were."),
+    "replay": ("glassq.cli.commands.replay:replay", "Put deliveries again that are done or dropped."),
+    "spool": ("glassq.cli.commands.spool:spool", "What intake keeps on disk while the queue cannot take it."),
+    "users": ("glassq.cli.commands.users:users", "Users who have given consent."),
+    "subscribe": ("glassq.cli.commands.users:subscribe", "Ask Google to send pings for a user."),
+    "config": ("glassq.cli.commands.config:config", "The settings: are they right?"),
     "completion": ("glassq.cli.completion:completion", "What lets bash, zsh or fish complete commands and ids."),
-    "dev": ("glassq.cli.dev:dev", "Everything on this machine, in the foreground, for trying out."),
-    "demo": ("glassq.cli.demo:demo", "Simulated Glass users share photos; watch glassq store them."),
+    "dev": ("glassq.cli.commands.dev:dev", "Everything on this machine, in the foreground, for trying out."),
+    "demo": ("glassq.cli.commands.demo:demo", "Simulated Glass users share photos; watch glassq store them."),
 }
 
 # In which order and under which headings `glassq --help` and glassq(1) list them.

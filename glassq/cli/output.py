@@ -7,11 +7,9 @@ characters written out, so that none can move a cursor, change a title or hide a
 from __future__ import annotations
 
 import json
-import re
 import sys
-import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.cells import cell_len
@@ -21,32 +19,17 @@ from rich.table import Table
 
 from glassq.errors import InvalidRequest
 from glassq.log import escape
-from glassq.operations.words import moment, span
-from glassq.queues.beanstalk.protocol import JobStats, ScanShort
+from glassq.operations.words import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from rich.progress import Progress
-
-    from glassq.queues.beanstalk.protocol import ScanProgress
-
-T = TypeVar("T")
-
-# A scan that takes longer shows how far it is, in seconds.
-PATIENCE = 2.0
-# Who pauses for longer, in seconds, means for good.
-YEAR = 365 * 86_400
 # Narrower than this, words are no longer read as sentences.
 MIN_WORDS = 30
 # rich lays out some two thousand rows a second: tables with more rows than this are printed plainly.
 MANY_ROWS = 500
 # A pipe has no width; lines are not broken for it.
 UNBROKEN = 10_000
-
-# up to the last @ before the path: a password may hold one
-_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
-_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
 def console() -> Console:
@@ -98,6 +81,12 @@ def facts(rows: Iterable[tuple[str, object]]) -> Table:
     return made
 
 
+def print_hints(out: Console, hints: Iterable[str]) -> None:
+    """What an operator should know or do, a line each."""
+    for hint in hints:
+        out.print(f"! {line(hint)}", style="yellow")
+
+
 def print_json(document: object) -> None:
     """The one JSON document of a command. Times become RFC 3339."""
     # ASCII only: no control character and no lone surrogate can reach a terminal
@@ -114,67 +103,6 @@ def line(text: str) -> str:
     return escape(text.replace("\n", "\\n").replace("\t", " "))
 
 
-def without_password(url: str) -> str:
-    """The URL with any password in it masked."""
-    return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
-
-
-def short_words(short: ScanShort) -> str:
-    """What an operator should know of a scan that could not find all."""
-    return (
-        f"{short.promised - short.found} of {short.promised} jobs were not found: while beanstalkd takes no jobs, "
-        f"their ids can only be searched for ({short.looked} were looked at); try again when that is mended"
-    )
-
-
-def warn_short(short: ScanShort) -> None:
-    """Says so on standard error."""
-    click.echo(f"glassq: {short_words(short)}", err=True)
-
-
-def jobs_of(
-    scan: Iterator[JobStats | ScanProgress | ScanShort], on_short: Callable[[ScanShort], None] = warn_short
-) -> Iterator[JobStats]:
-    """The jobs of a scan; on a terminal, standard error shows how far it is once that takes a while.
-
-    `on_short` is told where it could not find all.
-    """
-    started, bar = time.monotonic(), None
-    try:
-        for found in scan:
-            if isinstance(found, JobStats):
-                yield found
-            elif isinstance(found, ScanShort):
-                on_short(found)
-            elif bar is not None:
-                bar.update(bar.task_ids[0], completed=found[0])
-            elif time.monotonic() - started > PATIENCE and sys.stderr.isatty():
-                bar = _bar(found)
-    finally:
-        if bar is not None:
-            bar.stop()
-
-
-def each_of(things: Iterable[T], words: str, total: int) -> Iterator[T]:
-    """The things as they come, `total` in all; after a while a bar on a terminal shows how far."""
-    started, bar = time.monotonic(), None
-    try:
-        for number, thing in enumerate(things):
-            if bar is not None:
-                bar.update(bar.task_ids[0], completed=number)
-            elif time.monotonic() - started > PATIENCE and sys.stderr.isatty():
-                bar = _bar((number, total), words)
-            yield thing
-    finally:
-        if bar is not None:
-            bar.stop()
-
-
-def until(seconds: int) -> str:
-    """How long a pause is to last, in words."""
-    return "until it is resumed" if seconds > YEAR else f"for {span(seconds)} more"
-
-
 def confirm(question: str, *, needed: bool) -> None:
     """Goes on only if the operator says yes. Raises InvalidRequest where there is nobody to ask."""
     if not needed:
@@ -183,15 +111,6 @@ def confirm(question: str, *, needed: bool) -> None:
         raise InvalidRequest(f"{question} Nobody is there to answer: say --yes, or --dry-run to see what would be done")
     if not click.confirm(question, err=True):
         raise click.ClickException("nothing was done")
-
-
-def _bar(at: ScanProgress, words: str = "looking at jobs") -> Progress:
-    from rich.progress import Progress
-
-    bar = Progress(console=Console(stderr=True), transient=True)
-    bar.add_task(words, total=at[1], completed=at[0])
-    bar.start()
-    return bar
 
 
 def _plain(value: Any) -> Any:

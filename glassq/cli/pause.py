@@ -12,18 +12,6 @@ from glassq.operations.words import span
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from glassq.queues import Queue
-
-
-def pause_tubes(queue: Queue, tubes: Mapping[str, str], seconds: int) -> dict[str, bool]:
-    """Pauses tubes, each under the name it is told by; says of which there was something to pause."""
-    return {name: queue.pause(seconds, tube) for name, tube in tubes.items()}
-
-
-def resume_tubes(queue: Queue, tubes: Mapping[str, str]) -> dict[str, bool]:
-    """Ends their pauses; says which were paused."""
-    return {name: queue.stats_tube(tube).paused_for > 0 and queue.pause(0, tube) for name, tube in tubes.items()}
-
 
 def tell_paused(
     kind: str, held: str, paused: Mapping[str, bool], lasting: str, as_json: bool, seconds: float | None = None

@@ -11,26 +11,33 @@ from glassq.cli.output import line, print_json
 from glassq.operations.result import Did, documents
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from glassq.cli.app import App
     from glassq.operations.result import Report, Result
 
 # So many reasons to leave something out are told, the commonest first.
 MAX_REASONS = 5
 # So many results have a line each; of more, those alone that were not done.
-MAX_LINES = 20
+MAX_LINES = 10
 
 
-def tell(app: App, report: Report, *, as_json: bool, every: bool | None = None, empty: str = "", **more: Any) -> int:
+def tell(
+    app: App, report: Report, *summary: str, as_json: bool, every: bool | None = None, empty: str = "", **more: Any
+) -> int:
     """Prints the report; returns the exit code. Raises what ended the operation early, once the report is out.
 
     With `every` each result has a line of its own, else only what was not done; None: where there are few. `empty` is
-    said where there is no result. JSON has all of them, and `more` before.
+    said where there is no result. JSON has all of them, and `more` before. The lines of `summary` stand instead of the
+    sums.
     """
     if as_json:
         outcomes = {"outcomes": dict(report.outcomes)} if report.outcomes else {}
         print_json({**more, "results": documents(report.results), "sums": report.sums(), **outcomes})
     else:
-        _print(app, report, len(report.results) <= MAX_LINES if every is None else every, empty)
+        _print(app, report, len(report.results) <= MAX_LINES if every is None else every, summary)
+        if not report.results and empty:
+            click.echo(line(app.adapt(empty)))
     if report.error is not None:
         for words in report.words:
             click.echo(line(app.adapt(f"glassq: {words}")), err=True)
@@ -38,7 +45,7 @@ def tell(app: App, report: Report, *, as_json: bool, every: bool | None = None, 
     return int(not report.complete)
 
 
-def _print(app: App, report: Report, every: bool, empty: str) -> None:
+def _print(app: App, report: Report, every: bool, summary: Sequence[str]) -> None:
     for result in report.results:
         if every or result.did is Did.NOTHING:
             click.echo(line(app.adapt(_line(result))))
@@ -46,12 +53,12 @@ def _print(app: App, report: Report, every: bool, empty: str) -> None:
         left_out = Counter(result.why for result in report.results if result.did is Did.LEFT_OUT)
         for why, count in left_out.most_common(MAX_REASONS):
             click.echo(line(app.adapt(f"{count} left out: {why}")))
-    if len(report.results) > 1:
+    for words in summary:
+        click.echo(line(app.adapt(words)))
+    if not summary and sum(report.sums().values()) > 1:
         click.echo(report.sum_words())
     for words in report.words if report.error is None else ():
         click.echo(line(app.adapt(words)))
-    if not report.results and empty:
-        click.echo(line(app.adapt(empty)))
 
 
 def _line(result: Result) -> str:

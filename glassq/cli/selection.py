@@ -37,7 +37,8 @@ def selection(
     """Gives a command the options, and their values as one Selection, named `selection`.
 
     `everything` is the help of --all ("": the command has none), `limit` the default of --limit, and `order` says of
-    those that fit which come first. Whoever takes ids calls `Selection.check`.
+    those that fit which come first. A command with `ids` calls `Selection.check`. One that is not about buried
+    deliveries has an argument named ids of its own instead.
     """
     options: list[Callable[[Any], Any]] = [*_FILTERS]
     if everything:

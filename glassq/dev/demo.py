@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from glassq import delivery as envelope
 from glassq.dev.stack import Stack, free_port, write_new, write_settings
 from glassq.dev.summary import Summary, item_of, summarise
-from glassq.errors import DamagedDelivery, JobNotFound, StackError
+from glassq.errors import DamagedDelivery, StackError
 from glassq.glass.credentials import CredentialStore, new_key
 from glassq.glass.subscriptions import subscribe
-from glassq.queues import open_queue
+from glassq.queues import open_inspector
 from glassq.settings import load
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from glassq.dev.simulator.crowd import Crowd, Planned
     from glassq.dev.simulator.glass import SimulatedGlass
-    from glassq.queues import Queue, TubeStats
+    from glassq.queues import Inspector
+    from glassq.queues.base import TubeCounts
     from glassq.settings import Settings
 
 # Marks the directory of a demo: only a directory with this file is emptied for the next demo.
@@ -77,7 +78,7 @@ class Demo:
         self.settings: Settings = load(str(stack.config), {})
         self.crowd = crowd
         self._stack = stack
-        self._queue: Queue = open_queue(self.settings.queue)
+        self._queue: Inspector = open_inspector(self.settings)
         self.callback = f"http://{self.settings.intake.bind}/hooks/mirror"
 
     def close(self) -> None:
@@ -92,10 +93,10 @@ class Demo:
             store.add(user, account["refresh_token"])
             subscribe(self.settings, user, "timeline", self.callback, token)
 
-    def counts(self) -> TubeStats:
+    def counts(self) -> TubeCounts:
         """The tube's counts now. Raises StackError if a process has died."""
         self._stack.check()
-        return self._queue.stats_tube()
+        return self._queue.counts([self.settings.queue.tube])[0]
 
     def settle(self, tick: Callable[[], None]) -> bool:
         """Waits until the queue is empty, calling `tick` meanwhile; False after SETTLE seconds."""
@@ -110,15 +111,15 @@ class Demo:
 
     def next_retry(self) -> tuple[Planned, int] | None:
         """A ping that waits for its next attempt, and the seconds until then; None if no ping waits."""
-        job = self._queue.head("delayed")
+        job = self._queue.first("delayed", self.settings.queue.tube)
         if job is None:
             return None
         try:
-            item, left = item_of(envelope.decode(job.body).body), self._queue.stats_job(job.id).time_left
-        except (DamagedDelivery, JobNotFound):
+            item = item_of(envelope.decode(job.body).body)
+        except DamagedDelivery:
             return None
         ping = next((ping for ping in self.crowd.planned if ping.item is not None and ping.item.id == item), None)
-        return (ping, left) if ping is not None else None
+        return (ping, round(job.time_left)) if ping is not None else None
 
     def summary(self) -> Summary:
         """The outcomes of the pings that were sent. Raises StackError if the ledger cannot be read."""

@@ -5,20 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from contextlib import closing
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 from glassq.errors import StackError
-from glassq.final_response import reading_final
+from glassq.local_http import get, reachable
 
 if TYPE_CHECKING:
     from glassq.values import Bind
 
 # Timeout for one request, in seconds.
 TIMEOUT = 5.0
-# A server that listens on all addresses is reached on loopback.
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
 
 
 class Door:
@@ -51,13 +48,10 @@ class Door:
 
     def is_ready(self) -> bool:
         """Whether the intake answers at this address that it would accept a ping now."""
-        with closing(reading_final(HTTPConnection)("localhost", timeout=TIMEOUT)) as connection:
-            try:
-                connection.sock = self._connected()
-                connection.request("GET", "/readyz")
-                return connection.getresponse().status == 200
-            except (OSError, HTTPException):
-                return False
+        try:
+            return get(self._address, "/readyz", timeout=TIMEOUT)[0] == 200
+        except (OSError, HTTPException):
+            return False
 
     @property
     def url(self) -> str:
@@ -65,7 +59,7 @@ class Door:
         if isinstance(self._address, str):
             return "http://localhost"
         host, port = self._address
-        host = _LOOPBACK.get(host, host)
+        host = reachable(host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
@@ -75,19 +69,6 @@ class Door:
             return ["--unix-socket", self._address]
         # curl would read brackets as a range of URLs
         return ["--globoff"] if "[" in self.url else []
-
-    def _connected(self) -> socket.socket:
-        if not isinstance(self._address, str):
-            host, port = self._address
-            return socket.create_connection((_LOOPBACK.get(host, host), port), TIMEOUT)
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.settimeout(TIMEOUT)
-            sock.connect(self._address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
 
 def _address_of(descriptor: int) -> tuple[str, int] | str:

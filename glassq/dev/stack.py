@@ -18,6 +18,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
+from glassq import daemons
 from glassq.dev.door import Door
 from glassq.errors import StackError
 from glassq.settings import load, parse, toml_value
@@ -64,8 +65,8 @@ class Stack:
             self.door.check_free()
             self._start("beanstalkd", _beanstalkd(settings, self.directory))
             with _notify_socket() as (path, notifications):
-                self._start("worker", daemon("worker", self.config), {"NOTIFY_SOCKET": path})
-                self._start("web", daemon("web", self.config), descriptors=self.door.descriptors)
+                self._start("worker", daemons.command("worker", self.config), {"NOTIFY_SOCKET": path})
+                self._start("web", daemons.command("web", self.config), descriptors=self.door.descriptors)
                 self._wait_for_web()
                 _wait_for_ready(notifications, self.check)
             self._cleanup = cleanup.pop_all()
@@ -236,12 +237,6 @@ def _beanstalkd(settings: Settings, directory: Path) -> list[str]:
         listen = ["-l", address[0], "-p", str(address[1])]
     # -f0 syncs each put before its answer; -z allows App Engine's tasks of 100 KB
     return [require_beanstalkd(), *listen, "-b", str(directory / "binlog"), "-f0", "-z", "131072"]
-
-
-def daemon(name: str, config: str | Path | None) -> list[str]:
-    """The command line of "web" or "worker". -P keeps modules of the working directory out."""
-    command = [sys.executable, "-P", "-m", f"glassq.programs.{name}"]
-    return [*command, "--config", str(config)] if config else command
 
 
 def _end(process: subprocess.Popen[bytes], number: signal.Signals, patience: float) -> bool:

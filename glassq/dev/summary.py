@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from glassq import delivery as envelope
-from glassq.errors import DamagedDelivery, JobNotFound, LedgerError, SettingsError, StackError
+from glassq.errors import DamagedDelivery, LedgerError, SettingsError, StackError
 from glassq.glass import names
 from glassq.ledger.reader import LedgerReader
-from glassq.queues import JobStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from glassq.dev.simulator.crowd import Planned
-    from glassq.queues import Queue
+    from glassq.queues import Inspector
     from glassq.settings import Settings
 
 # The outcome of a ping. "duplicate": it repeats an earlier ping, and was handled too; "unanswered": not acknowledged.
@@ -57,7 +56,7 @@ class RecordedOutcomes:
     retried: int = 0
 
 
-def summarise(planned: Iterable[Planned], settings: Settings, queue: Queue) -> Summary:
+def summarise(planned: Iterable[Planned], settings: Settings, queue: Inspector) -> Summary:
     """The summary of the planned pings. Raises StackError if the ledger cannot be read."""
     found, record, photos = Summary(), _read(settings, queue), settings.storage.url.directory
     assert photos is not None, "a demo stores in a directory"
@@ -119,12 +118,11 @@ def _missing(ping: Planned, photos: Path) -> Iterator[str]:
             yield f"{name} is not stored"
 
 
-def _read(settings: Settings, queue: Queue) -> RecordedOutcomes:
+def _read(settings: Settings, queue: Inspector) -> RecordedOutcomes:
     record = RecordedOutcomes()
-    for job in queue.scan(frozenset({"buried"})):
-        if isinstance(job, JobStats):
-            with suppress(DamagedDelivery, JobNotFound):
-                record.buried.add(item_of(envelope.decode(queue.peek(job.id).body).body))
+    for job in queue.find(frozenset({"buried"}), [settings.queue.tube]):
+        with suppress(DamagedDelivery):
+            record.buried.add(item_of(envelope.decode(job.body).body))
     try:
         with LedgerReader(settings.ledger) as reader:
             for entry in reader.recent(1_000_000):

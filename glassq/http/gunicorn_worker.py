@@ -3,7 +3,9 @@
 In the stock worker a client that sends a byte a second holds a thread for as long as it likes, a dozen of them stop
 the service, and a client that does not close after an error blocks the main loop. Here the main loop collects the bytes
 (few: a body has at most `max_body`), answers a request that is too slow with 408, and drops a closing client without
-waiting. Threads only parse complete requests and answer them.
+waiting. When all connections are in use, it closes the one that has been without a whole request for longest (with 503
+if a request has begun), so slow clients (slowloris) keep nobody out. Threads only parse complete requests and answer
+them.
 
 gunicorn documents none of what this builds on, so setup.py pins it below its next major version.
 tests/http/test_gunicorn_internals.py compares this list with the installed gunicorn:

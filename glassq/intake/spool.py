@@ -6,8 +6,8 @@
                            them, and moves them back after a repair
     DIR/.lock              held by the one process that drains
 
-Any number of processes write at the same time; one at a time drains. A file is removed only after its delivery is in
-the queue, so a crash between the two makes a duplicate, never a loss.
+Any number of processes write at the same time; one at a time drains, oldest first. A file is removed only after its
+delivery is in the queue, so a crash between the two makes a duplicate, never a loss.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ _OPEN_ONES = (
 )
 _BODY = "SELECT source, labels, body, replayed FROM deliveries WHERE delivery = :delivery"
 _OLDEST = (
-    "SELECT delivery, source, received, result, reason, replayed, body IS NOT NULL FROM deliveries"
+    "SELECT delivery, source, received, result, reason, replayed, body IS NOT NULL, tube, labels FROM deliveries"
     " WHERE state = :state AND received >= :since AND received < :before{originals} ORDER BY received, delivery"
 )
 # Leaves out replays: the delivery that they repeat is listed instead.
@@ -69,6 +69,8 @@ class FinishedDelivery:
     reason: str
     replayed: str
     kept: bool
+    tube: str
+    labels: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +224,19 @@ class LedgerReader:
             # matches the label's name only: inside a JSON string, a quote has a backslash before it
             values["replay"] = '%"replay/_of":%'
         query = _OLDEST.replace("{originals}", originals)
-        for delivery, source, received, result, reason, replayed, kept in self._database.iterate(query, values):
-            moment = datetime.fromisoformat(received)
-            yield FinishedDelivery(delivery, source, moment, result, reason, replayed, bool(kept))
+        for row in self._database.iterate(query, values):
+            delivery, source, received, result, reason, replayed, kept, tube, labels = row
+            yield FinishedDelivery(
+                delivery,
+                source,
+                datetime.fromisoformat(received),
+                result,
+                reason,
+                replayed,
+                bool(kept),
+                tube,
+                json.loads(labels or "{}"),
+            )
 
     def stored_body(self, delivery: str) -> StoredBody | None:
         """Body and labels of the delivery with exactly this id; None if they are not kept."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from glassq.ledger.reader import LedgerReader
     from glassq.operations.corrector import Corrector
     from glassq.operations.progress import Progress
-    from glassq.queues.base import Inspector
+    from glassq.queues.base import Inspector, Producer
     from glassq.settings import LedgerSettings, Settings
 
 
@@ -44,6 +44,12 @@ def _connect(settings: Settings) -> Inspector:
     from glassq.queues import open_inspector
 
     return open_inspector(settings)
+
+
+def _produce(settings: Settings) -> Producer:
+    from glassq.queues import open_producer
+
+    return open_producer(settings)
 
 
 def _open_ledger(settings: LedgerSettings) -> LedgerReader:
@@ -62,6 +68,7 @@ class Operations:
         *,
         actor: str,
         connect: Callable[[Settings], Inspector] = _connect,
+        produce: Callable[[Settings], Producer] = _produce,
         open_ledger: Callable[[LedgerSettings], LedgerReader] = _open_ledger,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -70,6 +77,7 @@ class Operations:
         self.actor = actor
         self.clock = clock
         self._connect = connect
+        self._produce = produce
         self._open_ledger = open_ledger
 
     @property
@@ -80,6 +88,10 @@ class Operations:
     def queue(self) -> closing[Inspector]:
         """`with operations.queue() as queue:`; it connects at its first call."""
         return closing(self._connect(self.settings))
+
+    def producer(self) -> closing[Producer]:
+        """`with operations.producer() as producer:` puts new deliveries; it connects at its first call."""
+        return closing(self._produce(self.settings))
 
     def ledger(self) -> LedgerReader:
         """`with operations.ledger() as ledger:`. Raises LedgerError and SettingsError where it cannot be read."""

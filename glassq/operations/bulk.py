@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from glassq.errors import Ambiguous, GlassqError, JobNotFound, JobTooBig, NotFound, QueueRefused, Stopped
 from glassq.operations.find import Finder, Search, buried_matching, is_ours, look
-from glassq.operations.result import Did, Report, Result, not_done
+from glassq.operations.result import Did, Report, Result, not_done, remark
 from glassq.operations.words import span
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector, Job
 
+T = TypeVar("T")
 
 AT_WORK = "a consumer works it right now: try again when that is over"
 
@@ -62,7 +63,7 @@ class Plan:
 def chosen(text: str, found: Found) -> Chosen:
     """The job as it is chosen now."""
     job = found.job
-    return Chosen(text, job.ref, found.name or None, job.tube, job.state, job.age, _digest(job))
+    return Chosen(text, job.ref, found.name or None, job.tube, job.state, job.age, digest_of(job.body))
 
 
 def named(finder: Finder, ids: Iterable[str]) -> tuple[list[tuple[str, Found]], list[Result]]:
@@ -73,7 +74,7 @@ def named(finder: Finder, ids: Iterable[str]) -> tuple[list[tuple[str, Found]], 
         try:
             each = finder.find(text)
         except Ambiguous as error:
-            missing.append(not_done(text, "; ".join([str(error), *error.candidates])))
+            missing.append(not_done(text, f"{error}: {', '.join(error.candidates)}"))
         except NotFound as error:
             missing.append(not_done(text, str(error)))
         else:
@@ -108,7 +109,7 @@ def plan_buried(operations: Operations, queue: Inspector, selection: Selection, 
 def plan_found(search: Search, did: Did) -> Plan:
     """The plan for what a search finds; where that may not be all, a result says so."""
     taken = tuple(chosen(found.ref, found) for found in search)
-    return Plan(did, taken, (not_done("--all", search.short),) if search.short else ())
+    return Plan(did, taken, (remark("--all", search.short),) if search.short else ())
 
 
 def not_ours(operations: Operations, found: Found) -> str:
@@ -122,7 +123,7 @@ def look_again(operations: Operations, queue: Inspector, each: Chosen) -> Found:
         found = look(operations, queue, each.ref)
     except JobNotFound:
         raise JobNotFound("it was worked or removed meanwhile") from None
-    if _digest(found.job) != each.digest:
+    if digest_of(found.job.body) != each.digest:
         raise JobNotFound("this job id now belongs to another delivery")
     if found.job.state == "reserved":
         raise JobNotFound(AT_WORK)
@@ -154,10 +155,7 @@ def run(
     """
     total = len(plan.chosen)
     try:
-        for each in jobs:
-            progress.advance(len(report.results) - len(plan.results), total, f"{plan.did} so far")
-            with progress.defer_signals():
-                report.results.append(act(each))
+        step_by_step(report, jobs, act, progress, f"{plan.did} so far", total, start=len(plan.results))
     except GlassqError as error:
         end_early(report, plan, error, in_doubt)
 
@@ -167,10 +165,36 @@ def end_early(report: Report, plan: Plan, error: GlassqError, in_doubt: str = ""
     report.error = error
     done = f"{report.count(plan.did)} of {len(plan.chosen)}"
     if isinstance(error, Stopped):
-        report.results.append(not_done("the rest", f"interrupted: {done} are {plan.did}"))
+        report.results.append(remark("the rest", f"interrupted: {done} are {plan.did}"))
         return
     doubt = "" if isinstance(error, QueueRefused) or not in_doubt else f"; {in_doubt}"
     report.words.append(f"until then {done} were {plan.did}{doubt}")
+
+
+def step_by_step(
+    report: Report,
+    steps: Iterable[T],
+    act: Callable[[T], Result],
+    progress: Progress,
+    words: str,
+    total: int,
+    *,
+    start: int,
+) -> None:
+    """Takes one step after the other, each whole before a signal is obeyed, and adds the results to the report.
+
+    `words` say what is counted of `total`, and `start` is how many results there were before the first step. Raises
+    Stopped, and what `act` raises.
+    """
+    for step in steps:
+        progress.advance(len(report.results) - start, total, words)
+        with progress.defer_signals():
+            report.results.append(act(step))
+
+
+def ended_by(error: GlassqError) -> str:
+    """What ended an operation early, in words."""
+    return "interrupted" if isinstance(error, Stopped) else str(error)
 
 
 def refused(text: str, found: Found, why: str) -> Result:
@@ -183,5 +207,6 @@ def state_words(job: Job) -> str:
     return f"delayed for {span(job.time_left)} more" if job.state == "delayed" else job.state
 
 
-def _digest(job: Job) -> bytes:
-    return hashlib.blake2b(job.body, digest_size=16).digest()
+def digest_of(body: bytes) -> bytes:
+    """By what a job's body is known again."""
+    return hashlib.blake2b(body, digest_size=16).digest()

@@ -28,7 +28,7 @@ def plan(operations: Operations, queue: Inspector, ids: Sequence[str], progress:
 
     def refuse(found: Found) -> str:
         reserved = AT_WORK if found.job.state == "reserved" else ""
-        return not_ours(operations, found) or reserved or ("it lies buried already" if found.is_buried else "")
+        return not_ours(operations, found) or reserved or ("it is buried already" if found.is_buried else "")
 
     return plan_named(operations, queue, ids, progress, Did.BURIED, refuse)
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import InvalidRequest, LedgerError, SettingsError
 from glassq.operations.bulk import AT_WORK, Plan, not_ours, one, plan_buried, plan_named, run
+from glassq.operations.missing import surely_missing
 from glassq.operations.result import Did, Report, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
@@ -44,17 +45,17 @@ def plan(
     queue: Inspector,
     selection: Selection,
     progress: Progress,
-    missing: Callable[[], Sequence[str]],
     *,
     lost: bool = False,
 ) -> DeletePlan:
-    """Which deliveries are deleted; with `lost` those that the queue has lost, which `missing()` names."""
+    """Which deliveries are deleted; with `lost` those that the queue has lost."""
     if lost and (selection.filter or selection.limit):
         raise InvalidRequest("--lost goes without filters and --limit")
     if lost:
         if selection.ids:
             raise InvalidRequest("expected either ids, or which buried ones are meant (--help tells how)")
-        return DeletePlan(Did.DELETED, (), (), tuple((name, name) for name in missing()))
+        missing = _missing(operations, queue, progress)
+        return DeletePlan(Did.DELETED, (), (), tuple((name, name) for name in missing))
     selection.check()
     if not selection.ids:
         made = plan_buried(operations, queue, selection, progress, Did.DELETED)
@@ -65,17 +66,21 @@ def plan(
 
     made = plan_named(operations, queue, selection.ids, progress, Did.DELETED, refuse)
     unfound = [result.id for result in made.results if result.job is None]
-    gone = _lost_ones(unfound, missing)
+    gone = _lost_ones(operations, queue, unfound, progress)
     left = tuple(result for result in made.results if result.id not in gone)
     return DeletePlan(Did.DELETED, made.chosen, left, tuple(gone.items()))
 
 
-def _lost_ones(asked: Sequence[str], missing: Callable[[], Sequence[str]]) -> dict[str, str]:
+def _missing(operations: Operations, queue: Inspector, progress: Progress) -> list[str]:
+    return [delivery.delivery for delivery in surely_missing(operations, queue, progress)]
+
+
+def _lost_ones(operations: Operations, queue: Inspector, asked: Sequence[str], progress: Progress) -> dict[str, str]:
     """The deliveries that the queue has lost, by the id or prefix that was asked for."""
     if not asked:
         return {}
     try:
-        names = missing()
+        names = _missing(operations, queue, progress)
     except (LedgerError, SettingsError):
         return {}
     fits = {text: [name for name in names if name.startswith(text.strip().lower())] for text in asked}

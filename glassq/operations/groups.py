@@ -79,7 +79,7 @@ class Cause:
 
 
 class Failed(Protocol):
-    """What is put into groups: a buried job, as find.Failed has it."""
+    """What is put into groups: a buried job, as find.Found is one."""
 
     @property
     def ref(self) -> str: ...

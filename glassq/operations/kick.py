@@ -8,11 +8,11 @@ from glassq.errors import Conflict, GlassqError, InvalidRequest, Stopped
 from glassq.operations.bulk import Plan, end_early, not_ours, one, plan_buried, plan_named, run, state_words
 from glassq.operations.outcomes import Outcomes, OutcomeTracker
 from glassq.operations.pace import AT_ONCE
-from glassq.operations.result import Did, Report, not_done
+from glassq.operations.result import Did, Report, remark
 from glassq.operations.words import span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
@@ -61,21 +61,22 @@ def _check_running(queue: Inspector, made: Plan, option: str) -> None:
 def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Progress, pace: Pace = AT_ONCE) -> Report:
     """Kicks what is still buried as it was planned, at this pace."""
     report = Report(list(plan.results))
+    kicked: dict[str, str] = {}
 
     def act(each: Chosen) -> Result:
         return one(operations, queue, each, kick_one)
 
     def kick_one(each: Chosen, found: Found) -> Result:
-        return each.result(Did.KICKED, job=queue.change(found.job, state="ready"))
+        kicked[each.ref] = queue.change(found.job, state="ready")
+        return each.result(Did.KICKED, job=kicked[each.ref])
 
     try:
         for lot, decides in pace.lots(plan.chosen):
             tracker = OutcomeTracker(operations, queue, lot) if decides or pace.follow else None
-            before = len(report.results)
+            kicked.clear()
             run(report, plan, pace.paced(lot, progress), act, progress)
             if report.error is not None:
                 return report
-            kicked = [result.job for result in report.results[before:] if result.job and result.did is Did.KICKED]
             if decides and tracker and not _went_well(report, plan, tracker, kicked, pace, progress):
                 return report
             if not decides and tracker:
@@ -86,7 +87,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
 
 
 def _went_well(
-    report: Report, plan: Plan, tracker: OutcomeTracker, kicked: Sequence[str], pace: Pace, progress: Progress
+    report: Report, plan: Plan, tracker: OutcomeTracker, kicked: Mapping[str, str], pace: Pace, progress: Progress
 ) -> bool:
     """Whether the canaries came to something good, so that the rest may follow; else the report says why not."""
     told = Outcomes()
@@ -102,11 +103,11 @@ def _went_well(
     if told.unknown:
         words += f", {told.unknown} came to no outcome within {pace.patience:g} s (is glassq-worker running?)"
     todo = "mend the cause, and go on with the same command"
-    report.results.append(not_done("--canary", f"{words}{told.failures()}; {left} were left buried: {todo}"))
+    report.results.append(remark("--canary", f"{words}{told.failures()}; {left} were left buried: {todo}"))
     return False
 
 
-def _follow(report: Report, tracker: OutcomeTracker, kicked: Sequence[str], pace: Pace, progress: Progress) -> None:
+def _follow(report: Report, tracker: OutcomeTracker, kicked: Mapping[str, str], pace: Pace, progress: Progress) -> None:
     """Waits for the outcomes. Whoever stops this leaves the work going."""
     told = Outcomes()
     try:
@@ -116,7 +117,7 @@ def _follow(report: Report, tracker: OutcomeTracker, kicked: Sequence[str], pace
         left = "when you stopped following: they are worked all the same"
     report.outcomes.update(told.counts())
     if told.failed:
-        report.results.append(not_done("--follow", f"{len(told.failed)} failed again{told.failures()}"))
+        report.results.append(remark("--follow", f"{len(told.failed)} failed again{told.failures()}"))
     more = f", {left}" if told.unknown else f" after {span(told.seconds)}"
     if kicked:
         report.words.append(f"outcomes: {told.words()}{more}")

@@ -1,4 +1,4 @@
-"""What lies buried, one by one or by cause."""
+"""The buried deliveries, one by one or by cause."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BuriedRow:
 
 @dataclass(frozen=True, slots=True)
 class BuriedList:
-    """The buried jobs that fit: `total` is how many lie buried in these tubes, whether they fit or not.
+    """The buried jobs that fit: `total` is how many are buried in these tubes, whether they fit or not.
 
     `tube` is the one that is meant where a row does not say another. `short` says why these may not be all ("": they
     are).

@@ -13,7 +13,7 @@ from glassq.operations.words import reason
 from glassq.queues.base import ALL_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from glassq.ledger import Entry
     from glassq.operations import Operations
@@ -72,14 +72,17 @@ class OutcomeTracker:
         self._before = {name: entry.updated for name, entry in self._entries(self._names).items()}
         self._gone: dict[str, float] = {}
 
-    def wait(self, kicked: Collection[str], patience: float, progress: Progress, told: Outcomes) -> None:
-        """Adds to `told` what becomes of these jobs within so many seconds. Raises Stopped and QueueError."""
+    def wait(self, kicked: Mapping[str, str], patience: float, progress: Progress, told: Outcomes) -> None:
+        """Adds to `told` what becomes of these jobs within so many seconds. Raises Stopped and QueueError.
+
+        `kicked` has the reference that each of them got by that, by the one that it had.
+        """
         began = time.monotonic()
-        waiting = [ref for ref in kicked if ref in self._names]
+        waiting = list(kicked)
         total = len(waiting)
         told.unknown += total
         while waiting:
-            known = self._outcomes(waiting)
+            known = self._outcomes(waiting, kicked)
             for ref, (what, why) in known.items():
                 told.unknown -= 1
                 if why:
@@ -93,7 +96,7 @@ class OutcomeTracker:
             progress.advance(total - len(waiting), total, "outcomes so far")
             progress.wait(BETWEEN_LOOKS)
 
-    def _outcomes(self, waiting: Collection[str]) -> dict[str, tuple[str, str]]:
+    def _outcomes(self, waiting: Collection[str], kicked: Mapping[str, str]) -> dict[str, tuple[str, str]]:
         """Of those that have an outcome: what it is, and why it is a failure ("": it is none)."""
         entries = self._entries(waiting)
         known, unseen = {}, []
@@ -103,7 +106,7 @@ class OutcomeTracker:
             if entry and entry.updated != self._before.get(name):
                 good = entry.state in ("done", "dropped")
                 known[ref] = (entry.state, "" if good else reason(entry.reason) or entry.state)
-            elif (state := self._state(ref)) == "buried":
+            elif (state := self._state(kicked[ref])) == "buried":
                 known[ref] = ("buried", "it was buried again")
             elif not state:
                 unseen.append(ref)

@@ -35,7 +35,7 @@ class Result:
     """What became of one delivery, or of a part of the request. Nothing was done yet where it is `planned`.
 
     `id` is what the request named, `job` the reference of the job that holds the delivery from then on. `why` explains
-    what was done, or why nothing was.
+    what was done, or why nothing was. A `general` result is about the request as a whole.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Result:
     did: Did
     why: str = ""
     planned: bool = False
+    general: bool = False
 
     @property
     def words(self) -> str:
@@ -52,7 +53,8 @@ class Result:
 
     def document(self) -> dict[str, Any]:
         """The result for JSON."""
-        return {name: value for name, value in {**asdict(self), "did": self.words}.items() if name != "planned"}
+        fields = {**asdict(self), "did": self.words}
+        return {name: value for name, value in fields.items() if name not in ("planned", "general")}
 
 
 @dataclass(slots=True)
@@ -74,8 +76,8 @@ class Report:
         return sum(result.did is did for result in self.results)
 
     def sums(self) -> dict[str, int]:
-        """How many results there are of each kind, by its words."""
-        return dict(Counter(result.words for result in self.results))
+        """With how many deliveries what was done, in its words."""
+        return dict(Counter(result.words for result in self.results if not result.general))
 
     def sum_words(self) -> str:
         """The sums in words: "198 kicked, 2 not done"."""
@@ -90,6 +92,11 @@ class Report:
 def not_done(id_: str, why: str, *, job: str | None = None, delivery: str | None = None) -> Result:
     """The result where nothing was done, and why."""
     return Result(id_, job, delivery, Did.NOTHING, why)
+
+
+def remark(about: str, why: str) -> Result:
+    """The result where a part of the request was not done, whichever deliveries that concerns."""
+    return Result(about, None, None, Did.NOTHING, why, general=True)
 
 
 def documents(results: Iterable[Result]) -> list[dict[str, Any]]:

@@ -11,6 +11,11 @@ from glassq.mask import masked_text
 if TYPE_CHECKING:
     from datetime import datetime
 
+# Up to the last @ before the path: a password may hold one.
+_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
+_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
+# A pause of at least this many seconds was meant to last until it is resumed.
+PAUSED_FOR_GOOD = 365 * 86_400
 # Release 0.1.0 put this before the reason of a delivery whose budget was spent.
 _COUNT_FIRST = re.compile(r"(gave up after \d+ attempts?): (.*)", re.DOTALL)
 
@@ -46,3 +51,13 @@ def deliveries(count: int) -> str:
 def attempts(count: int) -> str:
     """So many attempts, in words."""
     return "1 attempt" if count == 1 else f"{count} attempts"
+
+
+def until(seconds: int) -> str:
+    """How long a pause still lasts, in words."""
+    return "until it is resumed" if seconds >= PAUSED_FOR_GOOD else f"for {span(seconds)} more"
+
+
+def without_password(url: str) -> str:
+    """The URL, or a text with URLs, with any password in it masked."""
+    return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))

@@ -1,8 +1,11 @@
 """The pool of consumer daemons. Settings: glassq.toml (--config, GLASSQ_CONFIG, or /etc/glassq/glassq.toml)."""
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,16 +15,12 @@ from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
-from glassq.push import queue_yaml, taskqueue
-from glassq.push.dispatch import Dispatcher
 from glassq.push.endpoints import endpoints, task_handlers
-from glassq.push.queue_yaml import PushQueue
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
-from glassq.settings import POOL, Settings, load
+from glassq.settings import POOL, load
 from glassq.startcheck import Finding, arguments, found
 from glassq.systemd import Notifier
-from glassq.values import Address
 from glassq.worker import child, sidecar
 from glassq.worker.bucket import Limit
 from glassq.worker.collector import PoolCollector
@@ -31,9 +30,16 @@ from glassq.worker.idle import wait_for_work
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
 from glassq.worker.pool import SILENCE, Pool, PoolPlan
-from glassq.worker.scoreboard import Scoreboard, Slot
 from glassq.worker.settlement import Settlement
-from glassq.worker.throttle import Throttle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from glassq.push.queue_yaml import PushQueue
+    from glassq.settings import Settings
+    from glassq.values import Address
+    from glassq.worker.scoreboard import Scoreboard, Slot
+    from glassq.worker.throttle import Throttle
 
 
 def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, throttle: Throttle) -> int:
@@ -41,9 +47,6 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, thr
     worker = settings.worker
     try:
         context = context_of(settings, queues)
-        if settings.push is not None:
-            # a handler that adds tasks uses the same settings
-            taskqueue.configure(settings.file)
         loaded = routes.load(settings, endpoints(settings, queues), task_handlers(settings, queues))
         loaded.prepare(context)
         ledger = open_ledger(settings.ledger)
@@ -60,10 +63,23 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, thr
     deadlines = Deadlines(soft=worker.deadline - worker.grace, hard=worker.deadline)
     executor = Executor(loaded, context, ledger, lease, policy, deadlines, skew=worker.clock_skew)
     consumer = Consumer(receiver, limiter, executor, Settlement(receiver, ledger, slot.counters), slot)
-    try:
+    with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
+
+
+@contextmanager
+def adding_tasks(settings: Settings) -> Iterator[None]:
+    """Lets handlers add tasks. At the end, waits for the tasks that were added without waiting."""
+    if settings.push is None:
+        yield
+        return
+    from glassq.push import taskqueue
+
+    # a handler that adds tasks uses the same settings
+    taskqueue.configure(settings.file)
+    try:
+        yield
     finally:
-        # waits for tasks that handlers have added without waiting
         taskqueue.finish()
 
 
@@ -71,6 +87,8 @@ def context_of(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Co
     """The context of all handlers. Raises SettingsError."""
     context = routes.Context(settings)
     if settings.push is not None:
+        from glassq.push.dispatch import Dispatcher
+
         # The queues as the parent has read them: a later mistake in queue.yaml must not kill a new child.
         context.provide(Dispatcher.open, Dispatcher.open(settings, queues))
     return context
@@ -151,8 +169,14 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
 
 
 def push_queues(settings: Settings) -> Mapping[str, PushQueue]:
-    """The queues of queue.yaml; none without a [push] section."""
-    return {} if settings.push is None else queue_yaml.load(settings.push.queue_yaml, settings.push.targets)
+    """The queues of queue.yaml; none without a [push] section. Raises SettingsError."""
+    if settings.push is None:
+        return {}
+    # Imported in the parent, so that the children share its memory; and only here, so that a pool without [push] needs
+    # none of it.
+    from glassq.push import dispatch, queue_yaml, taskqueue  # noqa: F401
+
+    return queue_yaml.load(settings.push.queue_yaml, settings.push.targets)
 
 
 def main() -> int:

@@ -4,7 +4,8 @@
 
 The pool calls `resize("photos/17", width=640)` later: at least once, with a handler's deadline and the rules of the
 task's queue. The task holds the function's name, "app.tasks:resize", and its arguments as JSON; never a pickle, because
-a forged pickle runs any code. Only functions of modules in [push] deferred are called.
+a forged pickle runs any code. Whatever the task says, the pool calls only functions that a module of [push] deferred
+defines itself.
 """
 
 from __future__ import annotations

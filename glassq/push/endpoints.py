@@ -1,12 +1,13 @@
 """Destinations of routes whose handler is a URL, and of routes of tasks."""
 
+# dispatch is imported where a route needs it: it brings an HTTP client, which other pools have no use for.
+
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
-from glassq.push import dispatch
 from glassq.push.request import DEFAULT_QUEUE, SOURCE, tube_of
 from glassq.routes import Destination
 
@@ -34,6 +35,8 @@ def task_handlers(settings: Settings, known: Collection[str]) -> Callable[[Route
 
 
 def _endpoint(settings: Settings, known: Collection[str], route: Route) -> Destination:
+    from glassq.push import dispatch
+
     handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE)
     if route.source == SOURCE:
         return _task_handler(settings, known, route, handler)
@@ -45,6 +48,8 @@ def _task_handler(settings: Settings, known: Collection[str], route: Route, hand
     if settings.push is None:
         # without [push] there are no queues, so no rules
         return Destination(route, handler)
+    from glassq.push import dispatch
+
     if route.queue is not None:
         _checked(settings, known, route.queue)
     return Destination(route, dispatch.of_tasks(handler))

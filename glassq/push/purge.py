@@ -92,23 +92,26 @@ def purge(
     become tombstones. Calls `deleted` with each delivery that had an attempt. Raises QueueError.
     """
     finished = TombstoneBatch(names)
-    with finished:
-        for job in _first_jobs(inspector, tube, sum(done.waiting.values())):
-            yield
-            delivery = readable(job)
-            try:
-                inspector.delete(job)
-            except JobNotFound:
-                done.taken += 1
-                continue
-            done.deleted += 1
-            if delivery is None:
-                done.damaged += 1
-                continue
-            finished.add(delivery.labels.get("queue", ""), delivery)
-            if delivery.attempt > 1 or delivery.buried:
-                deleted(delivery)
-    done.untold = finished.unrecorded
+    try:
+        with finished:
+            for job in _first_jobs(inspector, tube, sum(done.waiting.values())):
+                yield
+                delivery = readable(job)
+                try:
+                    inspector.delete(job)
+                except JobNotFound:
+                    done.taken += 1
+                    continue
+                done.deleted += 1
+                if delivery is None:
+                    done.damaged += 1
+                    continue
+                finished.add(delivery.labels.get("queue", ""), delivery)
+                if delivery.attempt > 1 or delivery.buried:
+                    deleted(delivery)
+    finally:
+        # Also where whoever goes through the steps ends early.
+        done.untold = finished.unrecorded
 
 
 def _first_jobs(inspector: Inspector, tube: str, most: int) -> Iterator[Job]:

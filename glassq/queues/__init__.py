@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.queues.base import Inspector, Producer, Receiver
+from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
+from glassq.queues.beanstalk.local import LocalBeanstalkd
 from glassq.queues.beanstalk.producer import BeanstalkProducer
-from glassq.queues.beanstalk.protocol import Job, JobStats, Queue, ServerStats, TubeStats
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 
 if TYPE_CHECKING:
-    from glassq.settings import QueueSettings, Settings
+    from glassq.settings import Settings
 
-__all__ = [
-    "Inspector",
-    "Job",
-    "JobStats",
-    "Producer",
-    "Queue",
-    "Receiver",
-    "ServerStats",
-    "TubeStats",
-    "open_inspector",
-    "open_producer",
-    "open_queue",
-    "open_receiver",
-]
+__all__ = ["Inspector", "LocalEngine", "Producer", "Receiver"]
+__all__ += ["local_engine", "open_inspector", "open_producer", "open_receiver"]
 
 
 def open_producer(settings: Settings) -> Producer:
@@ -47,6 +35,11 @@ def open_inspector(settings: Settings) -> Inspector:
     return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url)
 
 
+def local_engine(settings: Settings) -> LocalEngine:
+    """What this machine has of the engine. Nothing is connected."""
+    return LocalBeanstalkd(settings.queue.url)
+
+
 def _connection(settings: Settings, *, tube: str = "", require_durable: bool = False) -> BeanstalkConnection:
     return BeanstalkConnection(
         settings.queue.url,
@@ -54,17 +47,5 @@ def _connection(settings: Settings, *, tube: str = "", require_durable: bool = F
         ttr=settings.lease,
         connect_timeout=settings.queue.connect_timeout,
         timeout=settings.queue.timeout,
-        require_durable=require_durable,
-    )
-
-
-def open_queue(settings: QueueSettings, *, lease: int = 0, require_durable: bool = False) -> Queue:
-    """The connection itself, for what is not yet asked by intent."""
-    return BeanstalkConnection(
-        settings.url,
-        settings.tube,
-        ttr=max(lease, int(settings.ttr)),
-        connect_timeout=settings.connect_timeout,
-        timeout=settings.timeout,
         require_durable=require_durable,
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from glassq.errors import QueueError
 
@@ -157,6 +158,30 @@ class Fact:
     said: str
     todo: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.said}: {self.todo}" if self.todo else self.said
+
+
+class LocalEngine(Protocol):
+    """What this machine has of an engine, whether its server answers or not.
+
+    `packages` are the Python packages that the engine needs. `units` are our systemd units of its server, in the order
+    of their start. `other_unit` is a unit of the same server that is not ours ("": there is none).
+    """
+
+    @property
+    def packages(self) -> tuple[str, ...]: ...
+    @property
+    def units(self) -> tuple[str, ...]: ...
+    @property
+    def other_unit(self) -> str: ...
+
+    def directories(self) -> Iterator[tuple[str, Path]]:
+        """Where the server keeps its files, each with what it keeps there; nothing where it runs elsewhere."""
+
+    def other_server(self, active: str, boots: str) -> Iterator[Fact]:
+        """What to do about `other_unit`, whose ActiveState and UnitFileState these are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
@@ -222,6 +247,7 @@ class Receiver(Protocol):
     def reserve(self, tubes: Sequence[str], wait: float, finished: Reservation | None = None) -> Reservation | None:
         """The oldest ready job of these tubes, ours for its lease; None where none came for `wait` seconds.
 
+        None may come earlier, so that leases of other reservations of ours can be extended in time.
         `finished` is completed first, as by `complete`, in the same round trip where the engine can.
         """
 
@@ -234,7 +260,7 @@ class Receiver(Protocol):
     def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str) -> str:
         """The delivery's next form takes its place, ready after `delay` seconds; returns that job's reference.
 
-        Raises JobTooBig or QueueRefused with the reservation as it was.
+        Raises JobTooBig or QueueRefused with the reservation as it was. With JobNotFound there is no next form either.
         """
 
     def bury(self, reservation: Reservation, body: bytes | None = None) -> str:

@@ -1,1 +1,42 @@
-"""The pool of consumer daemons (worker processes): reserve a job, run its handler, act on the outcome."""
+"""The pool of consumer daemons (worker processes): reserve a job, run its handler, act on the outcome.
+
+`glassq-worker` is one parent and N children, the worker processes. The parent (pool.py) opens no sockets, threads or
+clients: it forks, reaps, forwards signals, and watches a scoreboard in shared memory, in which every child says what it
+does. A child holds one queue connection and works one job at a time in its main thread; its keeper thread (lease.py)
+extends the lease and beats the heartbeat. A handler that holds the interpreter lock stops the keeper. So silence alone
+kills nobody during an attempt: the parent looks at the child in /proc (health.py), and every lease outlasts the
+deadline (`Settings.lease`).
+
+| what ends                                            | who ends it | how                                       |
+|------------------------------------------------------|-------------|-------------------------------------------|
+| an attempt at its soft deadline: `deadline - grace`  | keeper      | an exception in the handler               |
+| an attempt that lost its lease or its connection     | keeper      | an exception in the handler               |
+| an attempt past its hard deadline: `deadline`        | parent      | SIGKILL; its job is free at once          |
+| a child that a signal has stopped for 20 s           | parent      | SIGKILL                                   |
+| a child without heartbeat outside of an attempt, for | parent      | SIGKILL                                   |
+| 20 s without CPU (60 s while it starts), or for      |             |                                           |
+| `deadline + grace` even with CPU                     |             |                                           |
+| what a handler started, when its attempt is cut off  | child       | SIGKILL (leftovers.py)                    |
+| the same, when its child died                        | parent      | SIGKILL; it adopts and reaps orphans      |
+
+| signal     | what the parent does                                                                            |
+|------------|-------------------------------------------------------------------------------------------------|
+| TERM, INT  | graceful shutdown: children finish what runs; a second one is like QUIT                         |
+| QUIT       | cold stop: children give their jobs back, then they are killed                                  |
+| HUP        | reload: for each new child that is up, with new settings and handlers, an old one ends. If one  |
+|            | cannot start, the reload is taken back. `systemctl reload` waits for the outcome (in_effect.py) |
+| TTIN, TTOU | one child more, one less                                                                        |
+| USR2       | writes the stacks of all processes to the log                                                   |
+
+- Crashes. When a child dies at work, the parent records which job, how and why, in a small ring of shared memory
+  (scoreboard.py, postmortem.py). The next consumer of that job adds it to the delivery as evidence, and puts the
+  delivery anew before it tries again. It records one loss, even if several children died: when a whole pool is killed,
+  each child may be handed the job and die before starting. Losses have a budget of their own (`max_lost`).
+- State. Only the parent reports the pool as a whole to systemd and the log (report.py). The pool is ready when all
+  children reserve, or when all are up and have waited 10 seconds for the queue. A queue that cannot be reached is one
+  log line a minute.
+- A queue that takes no puts (disk full, draining). Jobs are given back without delay, and reserving pauses for up to
+  half a minute at a time: no work begins whose outcome could not be kept.
+- Rates. A rate-limited job stays where it is, burns no attempt and blocks no other tube (throttle.py). Several pools on
+  one queue have as many times the rate.
+"""

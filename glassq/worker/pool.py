@@ -1,8 +1,7 @@
 """The pool's parent: decides how many children there are, replaces them at a reload, and stops them in order.
 
 It opens no sockets, threads or clients, and calls nothing that could fail or block: handlers run in the children.
-Signals: TERM and INT drain (a second one stops cold), QUIT stops cold. HUP reads the settings anew and replaces every
-child in turn. TTIN and TTOU add and remove a child. USR2 writes the stacks of all processes to the log.
+glassq/worker/__init__.py lists the signals it obeys and what it kills.
 """
 
 from __future__ import annotations

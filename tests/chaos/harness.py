@@ -16,14 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from glassq.queues import TubeStats, open_queue
 from glassq.settings import QueueSettings, QueueUrl
 from tests.chaos.processes import Handle, children, handle
 from tests.ports import free_port
 from tests.proxy import Proxy
+from tests.queues.raw import open_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from glassq.queues.beanstalk.protocol import TubeStats
 
 ROOT = Path(__file__).parent.parent.parent
 WEB_WORKERS, POOL_CHILDREN = 3, 4

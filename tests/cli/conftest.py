@@ -24,8 +24,8 @@ from tests.conftest import program
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 # What a stranger may send to play tricks on a terminal.
 NASTY = "\x1b]0;owned\x07\x1b[2J[red]bold[/red] \u202egpj.exe\x9b31m"

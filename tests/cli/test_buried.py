@@ -9,8 +9,8 @@ from glassq import delivery as envelope
 from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
+    from tests.queues.raw import Queue
 
 
 def test_an_empty_list_is_said_in_words(cli: Cli) -> None:

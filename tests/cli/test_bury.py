@@ -18,9 +18,9 @@ from tests.cli.conftest import a_delivery, put, put_bytes
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 

@@ -19,8 +19,8 @@ from tests.conftest import program, wait_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
+    from tests.queues.raw import Queue
 
 # What bash calls at a TAB; the last word is the one that is completed.
 ASK = """

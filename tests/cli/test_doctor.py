@@ -21,12 +21,15 @@ import pytest
 
 import glassq
 from glassq import taskqueue
-from glassq.cli import checks, checks_here, checks_queue, checks_system
-from glassq.cli.app import App
 from glassq.delivery import encode
 from glassq.errors import QueueUnavailable
 from glassq.intake.spool import Spool
-from glassq.settings import load
+from glassq.operations import Operations
+from glassq.operations.checks import access, machine, programs, system
+from glassq.operations.checks import queue as queue_checks
+from glassq.queues import local_engine
+from glassq.settings import QueueSettings, Settings, load
+from glassq.values import QueueUrl
 from tests.cli.conftest import Cli, a_delivery, put
 from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
 from tests.queues.binlog import break_binlog, failing
@@ -34,7 +37,7 @@ from tests.queues.binlog import break_binlog, failing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from glassq.queues import Queue
+    from tests.queues.raw import Queue
 
 ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "ours:handle"\n'
 
@@ -59,6 +62,10 @@ def with_push(cli: Cli, more: str = "") -> None:
         f'[push]\nqueue_yaml = "{cli.directory}/queue.yaml"\nnames = "sqlite:///{cli.directory}/names.db"\n'
         f'[push.targets]\ndefault = "http://127.0.0.1:9"\n{more}'
     )
+
+
+def operations(cli: Cli) -> Operations:
+    return Operations(load(str(cli.file), {}), actor="ada")
 
 
 def told(cli: Cli) -> dict[str, list[dict[str, Any]]]:
@@ -93,7 +100,7 @@ def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cl
     configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\nspool_min_free = "1MiB"')
     web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
     try:
-        wait_for(lambda: next(checks_here.intake(App(str(cli.file), {}))).ok, "the intake to answer", 30)
+        wait_for(lambda: next(programs.intake(operations(cli))).ok, "the intake to answer", 30)
         with consumer(beanstalkd):
             said = cli("doctor")
             # a machine without systemd is noted, and is nothing wrong
@@ -117,7 +124,7 @@ def test_whether_metrics_are_told_is_told(cli: Cli) -> None:
         configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\nspool_min_free = "1MiB"', more=metrics + ROUTE)
         web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
         try:
-            wait_for(lambda: next(checks_here.intake(App(str(cli.file), {}))).ok, "the intake to answer", 30)
+            wait_for(lambda: next(programs.intake(operations(cli))).ok, "the intake to answer", 30)
             stranger.settimeout(20)
 
             def answer() -> None:
@@ -127,13 +134,13 @@ def test_whether_metrics_are_told_is_told(cli: Cli) -> None:
 
             answering = threading.Thread(target=answer)
             answering.start()
-            intake, pool = checks_here.metrics(App(str(cli.file), {}))
+            intake, pool = programs.metrics(operations(cli))
             answering.join()
         finally:
             web.end()
     assert (intake.ok, intake.said) == (True, f"[metrics] intake = 127.0.0.1:{ours}: answers")
     assert (pool.ok, pool.said.endswith("answers 200: that is not glassq-worker")) == (False, True)
-    intake, pool = checks_here.metrics(App(str(cli.file), {}))
+    intake, pool = programs.metrics(operations(cli))
     assert (intake.ok, pool.ok) == (False, False)
     assert "nobody answers: Connection refused" in intake.said
     assert intake.todo == "start glassq-web, or look at its log"
@@ -284,19 +291,19 @@ def test_a_socket_that_may_not_be_used_is_said_with_who_may(offline: Cli) -> Non
         Path(place, "bs.sock").chmod(0)
         offline.url = f"beanstalk://{place}/bs.sock"
         configure(offline)
-        app = App(str(offline.file), {})
-        assert app.settings
+        here = operations(offline)
         # root may do everything
         os.seteuid(user or 65_534)
         try:
-            with app.queue() as queue, pytest.raises(QueueUnavailable) as refused:
-                queue.stats()
-            found = checks_queue.trouble(app, refused.value)
+            with here.queue() as queue:
+                with pytest.raises(QueueUnavailable) as refused:
+                    queue.status()
+                found = queue_checks.trouble(here, queue, refused.value)
         finally:
             os.seteuid(user)
     assert found.code == 69
     assert "let the program that listens there give it to group" in found.todo
-    assert f"{place}/bs.sock belongs to user {checks.me()} and group " in found.said
+    assert f"{place}/bs.sock belongs to user {access.me()} and group " in found.said
 
 
 @contextmanager
@@ -336,7 +343,7 @@ def test_a_file_that_root_alone_may_use_is_given_to_one_group_and_no_user_to_roo
     file.write_text("")
     file.chmod(mode)
     with as_user(NOBODY, []):
-        found = checks.barrier(file, write=write)
+        found = access.barrier(file, write=write)
     assert found is not None
     assert found[1] == f"chgrp nogroup '{file}' && chmod {needed} '{file}'"
 
@@ -347,13 +354,13 @@ def test_somebody_elses_directory_is_not_opened_for_one_file_in_it(place: Path) 
     file = place / "home" / "secret"
     file.write_text("")
     with as_user(NOBODY, []):
-        found = checks.barrier(file, write=False)
+        found = access.barrier(file, write=False)
     assert found is not None
     assert "keep the file where nobody may go" in found[1]
     ours = place / "glassq"
     ours.mkdir(mode=0o700)
     with as_user(NOBODY, []):
-        found = checks.barrier(ours / "secret", write=False)
+        found = access.barrier(ours / "secret", write=False)
     assert found is not None
     assert found[1] == f"chgrp nogroup {ours} && chmod g+x {ours}"
 
@@ -365,7 +372,7 @@ def test_a_file_of_another_user_is_asked_for_as_that_user(place: Path) -> None:
     file.chmod(0o600)
     os.chown(file, 2, 2)
     with as_user(NOBODY, []):
-        found = checks.barrier(file, write=False)
+        found = access.barrier(file, write=False)
     assert found is not None
     assert found[1] == f"run this as {pwd.getpwuid(2).pw_name}"
 
@@ -373,14 +380,14 @@ def test_a_file_of_another_user_is_asked_for_as_that_user(place: Path) -> None:
 @root_alone
 def test_a_directory_is_made_or_named_and_the_one_above_it_stays_roots(place: Path) -> None:
     with as_user(NOBODY, []):
-        missing, other = checks.directory("spool", place / "spool"), checks.directory("spool", place)
-        shell = checks.directory("spool", Path("/"))
+        missing, other = access.directory("spool", place / "spool"), access.directory("spool", place)
+        shell = access.directory("spool", Path("/"))
     assert missing.todo == f"install -d -o nobody -m 750 {place}/spool"
     assert "name a directory of nobody's own" in other.todo
     assert "name a directory of nobody's own" in shell.todo
     (place / "glassq").mkdir()
     with as_user(NOBODY, []):
-        assert checks.directory("spool", place / "glassq").todo == f"chown nobody {place}/glassq"
+        assert access.directory("spool", place / "glassq").todo == f"chown nobody {place}/glassq"
 
 
 def test_no_advice_opens_a_door() -> None:
@@ -500,7 +507,7 @@ def test_databases_that_cannot_be_written_are_wrong(offline: Cli) -> None:
 
 @pytest.mark.parametrize(("year", "sane"), [(1970, False), (2023, False), (2026, True), (2106, False)])
 def test_a_clock_that_is_years_off_is_wrong(year: int, sane: bool) -> None:
-    found = checks_here.clock_at(datetime(year, 5, 1, tzinfo=UTC))
+    found = machine.clock_at(datetime(year, 5, 1, tzinfo=UTC))
     assert (found.ok, str(year) in found.said, bool(found.todo)) == (sane, True, not sane)
 
 
@@ -536,7 +543,7 @@ def test_what_intake_answers_is_told(offline: Cli, answer: bytes, ok: bool, says
 
         thread = threading.Thread(target=serve)
         thread.start()
-        found = next(checks_here.intake(App(str(offline.file), {})))
+        found = next(programs.intake(operations(offline)))
         thread.join(10)
     assert found.ok is ok
     assert says in f"{found.said}: {found.todo}"
@@ -556,7 +563,7 @@ def test_where_nobody_sends_pings_no_intake_and_no_spool_is_missed(offline: Cli)
 
 def test_an_intake_that_is_handed_its_socket_is_not_asked(offline: Cli) -> None:
     configure(offline, intake='bind = "fd://3"')
-    assert next(checks_here.intake(App(str(offline.file), {}))).ok is None
+    assert next(programs.intake(operations(offline))).ok is None
 
 
 # -- the system -----------------------------------------------------------------------------------------------------
@@ -579,8 +586,8 @@ def test_a_disk_is_told_once_with_what_is_on_it(beanstalkd: Beanstalkd, cli: Cli
 
 def test_a_disk_that_fills_up_is_wrong(offline: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(offline)
-    monkeypatch.setattr(checks_system, "MIN_FREE", 1 << 60)
-    found = list(checks_system.disks(App(str(offline.file), {})))
+    monkeypatch.setattr(system, "MIN_FREE", 1 << 60)
+    found = list(system.disks(operations(offline)))
     assert [(check.ok, check.todo) for check in found] == [(False, "make room there")]
 
 
@@ -654,14 +661,14 @@ WORKER = {
     ],
 )
 def test_a_unit_is_right_or_says_what_to_do(properties: dict[str, str], ok: bool | None, says: str) -> None:
-    found = checks_system.unit(WORKER | properties)
+    found = system.unit(WORKER | properties)
     assert found.ok is ok
     assert says in f"{found.said}: {found.todo}"
 
 
 def test_what_systemd_prints_is_read_unit_by_unit() -> None:
     said = "".join(f"{name}={value}\n" for name, value in WORKER.items())
-    assert checks_system.read_units(f"{said}\n{said.replace('worker', 'web')}") == [
+    assert system.read_units(f"{said}\n{said.replace('worker', 'web')}") == [
         WORKER,
         WORKER | {"Id": "glassq-web.service"},
     ]
@@ -680,7 +687,7 @@ def test_what_systemd_prints_is_read_unit_by_unit() -> None:
 )
 def test_a_unit_that_runs_another_glassq_is_noted(program: str, started: str, says: list[str]) -> None:
     start = f"{{ path={program} ; argv[]={program} ; ignore_errors=no ; start_time=[n/a] ; pid=12 ; code=(null) }}"
-    found = list(checks_system.another(WORKER | {"ExecStart": start, "ExecMainStartTimestampMonotonic": started}))
+    found = list(system.another(WORKER | {"ExecStart": start, "ExecMainStartTimestampMonotonic": started}))
     assert [check.ok for check in found] == [None] * len(says)
     assert all(each in check.said for each, check in zip(says, found, strict=True))
 
@@ -688,7 +695,7 @@ def test_a_unit_that_runs_another_glassq_is_noted(program: str, started: str, sa
 def test_units_that_nobody_has_installed_or_enabled_are_one_line() -> None:
     idle = WORKER | {"ActiveState": "inactive", "SubState": "dead", "UnitFileState": "disabled"}
     for unit, says in ((idle, "enable --now glassq.target"), (idle | {"LoadState": "not-found"}, "none of glassq's")):
-        (found,) = checks_system.all_units([unit, unit | {"Id": "glassq-web.service"}])
+        (found,) = system.all_units([unit, unit | {"Id": "glassq-web.service"}])
         assert (found.name, found.ok, says in f"{found.said}: {found.todo}") == ("units", None, True)
 
 
@@ -706,14 +713,15 @@ def test_units_that_nobody_has_installed_or_enabled_are_one_line() -> None:
 def test_a_queue_of_the_distributions_that_runs_beside_ours_is_noted(
     state: str, boots: str, url: str, notes: int
 ) -> None:
-    found = list(checks_system.distribution_queue({"ActiveState": state, "UnitFileState": boots}, url))
+    engine = local_engine(Settings(queue=QueueSettings(url=QueueUrl(url))))
+    found = list(engine.other_server(state, boots))
     assert [(check.ok, "systemctl disable --now beanstalkd, unless" in check.todo) for check in found] == [
         (None, True)
     ] * notes
 
 
 def test_unit_files_that_systemd_has_not_read_are_noted() -> None:
-    right, stale = checks_system.all_units([WORKER | {"NeedDaemonReload": "yes"}])
+    right, stale = system.all_units([WORKER | {"NeedDaemonReload": "yes"}])
     assert (right.ok, stale.ok, stale.todo) == (True, None, "systemctl daemon-reload")
     assert "glassq-worker.service" in stale.said
 
@@ -722,6 +730,6 @@ def test_unit_files_that_systemd_has_not_read_are_noted() -> None:
 def test_a_unit_that_ended_once_does_not_end_again_and_again(sub: str) -> None:
     """A start by hand sets systemd's count back: the first end after it has no restart before it."""
     ended = {"ActiveState": "activating", "SubState": sub, "Result": "exit-code", "ExecMainStatus": "1"}
-    found = checks_system.unit(WORKER | ended)
+    found = system.unit(WORKER | ended)
     assert found.ok is False
     assert found.said == "glassq-worker.service has ended (exit 1), and systemd starts it again"

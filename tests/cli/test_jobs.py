@@ -15,9 +15,9 @@ from tests.cli.conftest import a_delivery, put, put_bytes
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 FIRST = "01990000-aaaa-7000-8000-000000000001"
 SECOND = "01990000-aaaa-7000-8000-000000000002"

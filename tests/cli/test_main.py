@@ -20,9 +20,9 @@ from tests.cli.conftest import a_delivery, put
 from tests.conftest import program, wait_for
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 
 def test_help_lists_the_commands_with_what_they_are_for(offline: Cli) -> None:
@@ -221,6 +221,9 @@ def test_every_exception_of_ours_has_an_exit_code() -> None:
     }
     assert codes["SettingsError"] == codes["CredentialsError"] == 78
     assert codes["QueueUnavailable"] == 69
+    assert codes["InvalidRequest"] == codes["Ambiguous"] == 2
+    assert codes["NotFound"] == codes["Conflict"] == codes["Unsupported"] == 1
+    assert codes["Stopped"] == 130
     assert codes["LedgerError"] == 74
     assert codes["QueueRefused"] == codes["Retry"] == 75
     assert codes["JobNotFound"] == codes["UserUnknown"] == codes["Bury"] == codes["DamagedDelivery"] == 1

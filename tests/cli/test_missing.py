@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from glassq.cli import checks_lost, missing, status
-from glassq.cli.app import App
-from glassq.cli.missing import find_missing
 from glassq.delivery import decode, encode
+from glassq.operations import Operations, missing, status
+from glassq.operations.checks import queue as queue_checks
+from glassq.operations.progress import Silent
+from glassq.settings import load
 from tests.cli.conftest import a_delivery, evidence, put
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from glassq.cli.checks import Check
     from glassq.delivery import Delivery
-    from glassq.queues import Queue, ServerStats
+    from glassq.operations.checks.base import Check
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import Inspector
     from tests.cli.conftest import Cli, Said
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "ours:handle"\n'
 
@@ -52,15 +55,19 @@ def empty(server: Beanstalkd) -> None:
     server.start()
 
 
-def asked(cli: Cli, look: Callable[[App, Queue, ServerStats], Iterator[Check]]) -> list[Check]:
+def operations_of(cli: Cli) -> Operations:
+    return Operations(load(str(cli.file), {}), actor="ada")
+
+
+def asked(cli: Cli, look: Callable[[Operations, Inspector, Progress], Iterator[Check]]) -> list[Check]:
     """What one of doctor's checks says."""
-    app = App(str(cli.file), {})
-    with app.queue() as queue:
-        return list(look(app, queue, queue.stats()))
+    operations = operations_of(cli)
+    with operations.queue() as queue:
+        return list(look(operations, queue, Silent()))
 
 
 def lost(cli: Cli) -> Check:
-    (check,) = asked(cli, checks_lost.lost)
+    (check,) = asked(cli, queue_checks.lost)
     return check
 
 
@@ -69,8 +76,14 @@ def hints(cli: Cli) -> list[str]:
     return [hint for hint in said if "the ledger has as" in hint]
 
 
-def names(cli: Cli, queue: Queue) -> list[str]:
-    return [each.delivery for each in find_missing(App(str(cli.file), {}), queue, 5.0).deliveries]
+def find_missing(cli: Cli, seconds: float = 5.0) -> missing.Missing:
+    operations = operations_of(cli)
+    with operations.queue() as queue:
+        return missing.find_missing(operations, queue, seconds, Silent())
+
+
+def names(cli: Cli) -> list[str]:
+    return [each.delivery for each in find_missing(cli).deliveries]
 
 
 # -- lost ------------------------------------------------------------------------------------------------------------
@@ -119,7 +132,7 @@ def test_what_came_since_does_not_hide_what_was_lost(beanstalkd: Beanstalkd, cli
     for _ in range(50):
         put(queue, a_delivery())
     # the number of the lost one's job is another one's by now
-    assert names(cli, queue) == [told.id]
+    assert names(cli) == [told.id]
     assert hints(cli)[0].startswith("1 delivery that the ledger has as retrying is not in the queue: ")
     queue.close()
 
@@ -127,7 +140,7 @@ def test_what_came_since_does_not_hide_what_was_lost(beanstalkd: Beanstalkd, cli
 def test_a_part_that_was_lost_is_told(queue: Queue, cli: Cli) -> None:
     [(_, _), (told, job), (_, _)] = [known(queue, cli) for _ in range(3)]
     queue.delete(job)
-    assert names(cli, queue) == [told.id]
+    assert names(cli) == [told.id]
     assert lost(cli).said == "1 delivery that the ledger has as buried is not in the queue"
 
 
@@ -138,10 +151,10 @@ def test_what_is_lost_for_good_can_be_given_up(queue: Queue, cli: Cli) -> None:
     first = jobs[0][0].id
     said = cli("delete", first, "--yes")
     assert (said.code, f"{first}: deleted: it was not in the queue" in said.out) == (0, True)
-    assert len(names(cli, queue)) == 2
+    assert len(names(cli)) == 2
     assert cli("delete", "--lost", "--dry-run").code == 0
     assert cli("delete", "--lost").code == 2, "nobody was there to ask"
-    assert len(names(cli, queue)) == 2
+    assert len(names(cli)) == 2
     assert cli("delete", "--lost", "--yes").code == 0
     assert lost(cli).ok is True
     assert "the queue has lost nothing" in cli("delete", "--lost").out
@@ -193,7 +206,7 @@ GOES: dict[str, Callable[[Cli, str], Said]] = {
 def test_what_an_operator_did_is_no_loss(queue: Queue, cli: Cli, how: str) -> None:
     told, _ = known(queue, cli)
     assert GOES[how](cli, told.id).code == 0
-    assert names(cli, queue) == []
+    assert names(cli) == []
     assert hints(cli) == []
     assert lost(cli).ok is True
 
@@ -205,7 +218,7 @@ def test_what_was_restored_or_put_aside_is_no_loss(queue: Queue, cli: Cli) -> No
     assert cli("restore", str(file), "--yes").code == 0
     aside, _ = known(queue, cli, "retrying")
     assert cli("bury", aside.id).code == 0
-    assert names(cli, queue) == []
+    assert names(cli) == []
     assert lost(cli).ok is True
 
 
@@ -225,13 +238,13 @@ def test_a_purged_task_is_no_loss(queue: Queue, cli: Cli) -> None:
     job = queue.put(encode(task), tube="glassq.push.default")
     cli.record(task, "retrying", job=job)
     assert cli("queues", "purge", "default", "--yes").code == 0
-    assert names(cli, queue) == []
+    assert names(cli) == []
 
 
 def test_a_delivery_that_is_worked_now_is_no_loss(queue: Queue, cli: Cli) -> None:
     _, job = known(queue, cli, "retrying")
     queue.reserve_job(job)
-    assert names(cli, queue) == []
+    assert names(cli) == []
     assert lost(cli).ok is True
 
 
@@ -241,7 +254,7 @@ def test_one_that_a_pool_put_anew_without_telling_is_no_loss(queue: Queue, cli: 
         put(queue, a_delivery())
     put(queue, told)
     queue.delete(job)
-    assert names(cli, queue) == []
+    assert names(cli) == []
     assert hints(cli) == []
     assert lost(cli).ok is True
 
@@ -256,7 +269,7 @@ def test_a_ledger_that_is_a_moment_behind_is_waited_for(
     writer = threading.Timer(0.5, cli.record, [told, "done"])
     writer.start()
     try:
-        assert names(cli, queue) == []
+        assert names(cli) == []
     finally:
         writer.join()
 
@@ -270,22 +283,19 @@ def test_while_the_counts_agree_status_looks_at_no_delivery(
     def never(*_: object) -> None:
         pytest.fail("it looked")
 
-    app = App(str(cli.file), {})
     monkeypatch.setattr(status, "find_missing", never)
-    tubes = [queue.stats_tube()]
-    assert status._missing(app, queue, status._Queue("", queue.stats(), tubes, [], None)) == missing.Missing(
-        (), 0, 0, sure=True
-    )
+    operations = operations_of(cli)
+    with operations.queue() as inspector:
+        assert status.snapshot(operations, inspector, Silent()).missing == missing.Missing((), 0, 0, sure=True)
 
 
 def test_what_could_not_be_looked_for_in_time_is_not_said_to_be_lost(queue: Queue, cli: Cli) -> None:
     told, job = known(queue, cli)
     put(queue, a_delivery())
     queue.delete(job)
-    app = App(str(cli.file), {})
-    assert find_missing(app, queue, 0.0).deliveries == ()
-    assert find_missing(app, queue, 0.0).looked == 0
-    unsure = missing.Missing(find_missing(app, queue, 5.0).deliveries, 1, 1, sure=False)
+    assert find_missing(cli, 0.0).deliveries == ()
+    assert find_missing(cli, 0.0).looked == 0
+    unsure = missing.Missing(find_missing(cli).deliveries, 1, 1, sure=False)
     assert [each.delivery for each in unsure.deliveries] == [told.id]
     assert unsure.words() == "1 delivery that the ledger has as buried is not where the ledger says in the queue"
 
@@ -298,7 +308,7 @@ def test_while_the_queue_takes_no_jobs_what_is_lost_is_still_told(
     queue.delete(job)
     beanstalkd.send(signal.SIGUSR1)
     wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
-    assert names(cli, queue) == [told.id]
+    assert names(cli) == [told.id]
     assert kept.id not in lost(cli).said
 
 
@@ -306,7 +316,7 @@ def test_while_the_queue_takes_no_jobs_what_is_lost_is_still_told(
 
 
 def binlog(cli: Cli) -> list[Check]:
-    return asked(cli, checks_lost.binlog_files)
+    return [check for check in asked(cli, queue_checks.engine) if check.name == "binlog"]
 
 
 def test_a_directory_that_was_removed_under_a_running_server_is_told(
@@ -314,13 +324,13 @@ def test_a_directory_that_was_removed_under_a_running_server_is_told(
 ) -> None:
     put(queue, a_delivery())
     assert binlog(cli) == []
-    assert "its binlog is on" in cli("status").out
+    assert "yes: jobs are written to it" in cli("status").out
     shutil.rmtree(beanstalkd.dir)
     (found,) = binlog(cli)
     assert found.ok is False
     assert found.said == f"beanstalkd writes to {beanstalkd.dir}/binlog.1, which was removed"
     assert found.todo.startswith("do not restart it, its jobs may be in memory only: ")
-    assert f"`glassq --config {cli.file} archive --all`" in found.todo
+    assert "`glassq archive --all`" in found.todo
     said = cli("status")
     assert "on disk           NO" in said.out
     assert "binlog.1, which was removed" in said.out

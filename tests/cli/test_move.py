@@ -15,9 +15,9 @@ from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 ASIDE = "glassq.push.aside"
 STATES = frozenset({"ready", "reserved", "delayed", "buried"})

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 # How many deliveries fail for which cause.
 NIGHT = {"target": 80, "release": 60, "consent": 30, "disk": 20, "video": 10}

@@ -9,9 +9,9 @@ import pytest
 from tests.cli.conftest import NASTY, a_delivery, put
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 MAIL = "glassq.push.mail"
 

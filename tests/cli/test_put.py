@@ -15,10 +15,10 @@ from tests.conftest import program, wait_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from glassq.queues import Queue
     from glassq.queues.beanstalk.protocol import Job
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 TOKEN = "the-verify-token"
 PING = f'{{"collection":"timeline","itemId":"i1","operation":"INSERT","userToken":"u1","verifyToken":"{TOKEN}"}}'
@@ -99,7 +99,7 @@ def test_it_waits_for_its_delay_in_the_tube_that_is_named(queue: Queue, mirror: 
     said = mirror("put", "--source", "mirror", "--tube", "other", "--delay", "10m", "--json", answer=PING)
     job, told = only(queue, "other")
     assert said.json == {
-        "delivery": told.id, "job": job.id, "source": "mirror", "tube": "other", "delay": 600, "bytes": len(PING),
+        "delivery": told.id, "job": str(job.id), "source": "mirror", "tube": "other", "delay": 600, "bytes": len(PING),
         "labels": {"collection": "timeline", "operation": "INSERT"}, "dry_run": False,
     }  # fmt: skip
     assert "no pool with these settings works tube other" in said.err
@@ -201,4 +201,4 @@ def test_a_draining_queue_is_exit_75_and_an_absent_one_exit_69(beanstalkd: Beans
     beanstalkd.stop()
     said = cli("put", "--source", "cron", answer="x")
     assert (said.code, said.out) == (69, "")
-    assert "perhaps it was put all the same" in said.err
+    assert "perhaps it was put all the same" not in said.err

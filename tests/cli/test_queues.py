@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq import taskqueue
-from glassq.cli.queues import Purged, _purge
-from glassq.cli.status import DRAINING
 from glassq.delivery import Delivery, decode, encode
-from glassq.push.names import open_names
+from glassq.operations import Operations, purge
+from glassq.operations.progress import Silent
+from glassq.operations.push_queues import planned
 from glassq.push.request import tube_of
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.settings import load
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.push.client import Client
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli, Said
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 QUEUES = """
 queue:
@@ -228,7 +228,9 @@ def test_a_queue_that_has_all_children_while_others_wait_is_told(push: Push, bea
 def test_a_beanstalkd_that_drains_is_told(push: Push, beanstalkd: Beanstalkd) -> None:
     beanstalkd.send(signal.SIGUSR1)
     wait_for(lambda: push.queue.stats().draining, "beanstalkd to drain")
-    assert push.cli("queues", "--json").json["hints"] == [DRAINING]
+    assert push.cli("queues", "--json").json["hints"] == [
+        "beanstalkd is draining: it takes no jobs until it is restarted"
+    ]
 
 
 @pytest.mark.parametrize("command", [["queues"], ["queues", "pause", "mail"], ["queues", "purge", "mail"]])
@@ -414,15 +416,11 @@ def test_a_purge_ends_though_others_go_on_putting_and_working(push: Push, beanst
                     others.delete(int(found.ref))
             return found
 
-    done = Purged({"ready": 20, "delayed": 0, "buried": 0})
-    settings = load(str(push.cli.file), {}).push
-    assert settings is not None
-    names = open_names(settings)
-    tube = f"{push.queue.tube}.push.mail"
+    operations = Operations(load(str(push.cli.file), {}), actor="ada")
     busy = Busy(beanstalkd.queue(), beanstalkd.url)
-    _purge(busy, tube, names, 20, done)
+    plan = purge.plan(operations, busy, planned(operations), "mail")
+    done = purge.carry_out(operations, busy, plan, Silent()).purged
     busy.close()
-    names.close()
     others.close()
     assert (done.deleted, done.taken) == (10, 10)
     assert not push.jobs("mail") & set(first)

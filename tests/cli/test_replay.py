@@ -20,16 +20,16 @@ from glassq.delivery import decode
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
 from glassq.push.request import TaskRequest
-from glassq.queues import JobStats
 from glassq.queues.beanstalk.connection import BeanstalkConnection
+from glassq.queues.beanstalk.protocol import JobStats
 from tests.cli.conftest import NASTY, a_delivery, put
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 MAIL = "glassq.push.default"
 EVERY = frozenset({"ready", "delayed", "buried"})
@@ -144,7 +144,11 @@ IN_QUEUE = [
     ("delayed", "retrying", "it is in the queue, delayed, in tube glassq (job {job}): it is tried again by itself"),
     ("ready", "retrying", "it is in the queue, ready, in tube glassq (job {job}): a consumer works it next"),
     ("reserved", "retrying", "it is in the queue, being worked, in tube glassq (job {job}): "),
-    ("buried", "buried", "it is in the queue, buried, in tube glassq (job {job}): `kick` has it worked again"),
+    (
+        "buried",
+        "buried",
+        "it is in the queue, buried, in tube glassq (job {job}): `glassq --config {config} kick` has it worked again",
+    ),
 ]
 
 
@@ -157,7 +161,7 @@ def test_what_the_queue_holds_is_refused_with_what_to_do(
     cli.record(told, recorded, job=job)
     said = cli("replay", told.id)
     assert said.code == 1
-    assert says.format(job=job) in said.out
+    assert says.format(job=job, config=cli.file) in said.out
 
 
 def test_what_is_archived_is_refused_with_what_to_do(queue: Queue, cli: Cli) -> None:
@@ -165,7 +169,7 @@ def test_what_is_archived_is_refused_with_what_to_do(queue: Queue, cli: Cli) -> 
     over(cli, told, state="archived", body=False)
     said = cli("replay", told.id)
     assert (said.code, waiting(queue)) == (1, [])
-    assert "`restore` puts it back" in said.out
+    assert " restore` puts it back" in said.out
 
 
 def test_some_that_cannot_be_replayed_are_said_and_the_others_are_replayed(queue: Queue, cli: Cli) -> None:
@@ -230,7 +234,7 @@ WRONG = [
     ["01990000-0000", "--state", "done"],
     ["01990000-0000", "--limit", "5"],
     ["short"],
-    ["--where", "error~x"],
+    ["--where", "cause=0123456789ab"],
     ["--where", "reason~("],
     ["--newer-than", "soon"],
     ["--rate", "fast", "--state", "done"],
@@ -254,8 +258,9 @@ def test_an_interrupt_says_how_far_it_was_and_the_same_command_goes_on(
 
     def interrupted(*arguments: Any, **named: Any) -> int:
         puts.append(1)
-        if len(puts) > 2:
-            raise KeyboardInterrupt
+        if len(puts) == 2:
+            # The delivery at hand is replayed before the signal is obeyed.
+            signal.raise_signal(signal.SIGINT)
         return real(*arguments, **named)
 
     command = ["--config", str(cli.file), "replay", "--state", "done", "--yes"]

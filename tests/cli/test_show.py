@@ -12,8 +12,8 @@ from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
+    from tests.queues.raw import Queue
 
 ID = "01990000-aaaa-7000-8000-000000000001"
 TRACEBACK = 'Traceback (most recent call last):\n  File "photos.py", line 7, in store\nValueError: odd\n'

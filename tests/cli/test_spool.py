@@ -14,9 +14,9 @@ from glassq.intake.spool import Spool
 from tests.cli.conftest import a_delivery
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.cli import programs
-from glassq.cli.app import App
+from glassq import daemons
+from glassq.settings import load
 from tests.conftest import ROOT, Process, free_port, program, wait_for
 from tests.worker.pools import Notified
 
@@ -198,8 +198,8 @@ def test_a_handler_that_never_comes_back_from_its_import_is_named(
     (offline.directory / "ours.py").write_text(
         f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\nwhile True: time.sleep(1)\n"
     )
-    monkeypatch.setattr(programs, "PATIENT", 8.0)
-    (fine, hangs) = [each for each in programs.ask_worker(App(str(offline.file), {})) if each.what == "handler"]
+    monkeypatch.setattr(daemons, "CHECK_TIMEOUT", 8.0)
+    (fine, hangs) = [each for each in daemons.check_worker(load(str(offline.file), {})) if each.what == "handler"]
     assert (fine.name, fine.problem) == ("fine:handle", "")
     assert hangs.name == "ours:handle"
     assert 'handler = "ours:handle": glassq-worker --check was not done after 8 s' in hangs.problem

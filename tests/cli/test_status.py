@@ -14,9 +14,9 @@ from tests.cli.conftest import a_delivery, put
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 
 def test_an_idle_queue_is_all_zero_and_gives_no_hint(cli: Cli) -> None:
@@ -35,14 +35,14 @@ def test_jobs_are_counted_by_state_and_the_oldest_ready_one_is_named(queue: Queu
     found = cli("status", "--json").json
     tube = found["queue"]["tubes"][0]
     assert (tube["ready"], tube["delayed"], tube["buried"]) == (2, 1, 2)
-    assert found["queue"]["oldest_ready"]["job"] == jobs[1]
+    assert found["queue"]["oldest_ready"]["job"] == str(jobs[1])
 
 
 def test_people_are_told_what_to_do_next(queue: Queue, cli: Cli) -> None:
     for state in ("buried", "buried", "buried", "ready"):
         put(queue, a_delivery(), state)
     said = cli("status").out
-    assert f"3 buried: look with `glassq --config {cli.file} buried`" in said
+    assert f"3 deliveries are buried; for their causes: `glassq --config {cli.file} buried --by reason`" in said
     # the test's own connection has reserved, as a pool's do that pause
     assert "jobs are ready and nobody takes them: glassq-worker is connected, but pauses" in said
 
@@ -78,7 +78,7 @@ def test_the_oldest_ready_job_is_that_of_all_tubes_of_ours(queue: Queue, cli: Cl
     job = queue.put(encode(a_delivery()), tube="glassq.push.mail")
     wait_for(lambda: queue.stats_job(job).age > 0, "the job to be older")
     put(queue, a_delivery())
-    assert cli("status", "--json").json["queue"]["oldest_ready"]["job"] == job
+    assert cli("status", "--json").json["queue"]["oldest_ready"]["job"] == str(job)
     assert f"(job {job} in tube glassq.push.mail)" in cli("status").out
 
 
@@ -90,7 +90,7 @@ def test_tasks_that_nobody_takes_are_told_and_so_are_those_that_lie_buried(queue
     ]
     queue.reserve_job(buried)
     queue.bury(buried)
-    assert cli("status", "--json").json["hints"][0].startswith("1 buried: look with")
+    assert cli("status", "--json").json["hints"][0].startswith("1 delivery is buried: `glassq ")
     queue.reserve_job(ready)
     put(queue, a_delivery())
     # somebody works: the ping is next

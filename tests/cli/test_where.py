@@ -12,8 +12,8 @@ from tests.cli.conftest import a_delivery, put, put_bytes
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
-    from glassq.queues import Queue
     from tests.cli.conftest import Cli
+    from tests.queues.raw import Queue
 
 MAIL = "glassq.push.mail"
 

@@ -16,9 +16,9 @@ from glassq.push import queue_yaml
 from glassq.push.client import Client
 from glassq.push.request import tube_of
 from glassq.push.taskqueue import Queue, Task
-from glassq.queues import open_queue
 from glassq.settings import toml_value
 from tests.conftest import ROOT, Process, free_port, wait_for
+from tests.queues.raw import open_queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.errors import QueueUnavailable
-from glassq.queues import Job, open_queue
+from glassq.queues.beanstalk.protocol import JobBody
 from glassq.settings import Duration, QueueSettings, QueueUrl
 from tests.conftest import wait_for
 from tests.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
+from tests.queues.raw import open_queue
 from tests.worker.pools import PoolRun
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_job_whose_reply_is_cut_at_any_byte_comes_whole_the_next_time(
         with pytest.raises(QueueUnavailable):
             worker.reserve(1)
         # a fresh connection that watches the same tube
-        assert worker.reserve(30) == Job(put, b"ping")
+        assert worker.reserve(30) == JobBody(put, b"ping")
         worker.release(put)
     assert queue.stats_tube().ready == 1
 
@@ -101,7 +102,7 @@ def test_a_reserve_that_freezes_ends_in_time_and_its_job_is_not_kept(
         hasty.reserve(1)
     assert time.monotonic() - started < IN_TIME
     proxy.set(PASS)
-    assert worker.reserve(30) == Job(put, b"ping")
+    assert worker.reserve(30) == JobBody(put, b"ping")
 
 
 @pytest.mark.parametrize("ways", [BACK, THERE], ids=["replies", "requests"])
@@ -118,7 +119,7 @@ def test_a_big_body_comes_whole_in_many_pieces(worker: Queue, queue: Queue, prox
     body = bytes(range(256)) * 200
     put = queue.put(body)
     proxy.set(Fault(drip=0.0, ways=BACK))
-    assert worker.reserve(30) == Job(put, body)
+    assert worker.reserve(30) == JobBody(put, body)
     worker.delete(put)
 
 
@@ -144,7 +145,7 @@ def test_a_signal_handler_that_raises_inside_a_command_leaves_no_reply_for_the_n
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     proxy.set(PASS)
-    assert worker.peek(put) == Job(put, b"ping")
+    assert worker.peek(put) == JobBody(put, b"ping")
 
 
 # -- a real pool ----------------------------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 FAST = "queue:\n- name: default\n  rate: 1000/s\n  bucket_size: 1000\n"
 TUBE = "glassq.push.default"

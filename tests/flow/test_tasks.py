@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.delivery import Delivery
-    from glassq.queues.beanstalk.protocol import Waiting
+    from glassq.queues.base import WaitingState as Waiting
 
 HANDLERS = """
 from pathlib import Path

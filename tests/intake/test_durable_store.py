@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from glassq.queues import Queue
+    from tests.queues.raw import Queue
 
 __all__ = ["failing_disk"]
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from glassq.queues import Queue
     from tests.intake.conftest import Web
+    from tests.queues.raw import Queue
 
 PING = request()
 READY = HEALTH.replace(b"healthz", b"readyz")

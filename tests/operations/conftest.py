@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from glassq import settings
+from glassq.errors import Stopped
 from glassq.operations import Operations
+from glassq.operations.progress import Silent
+from glassq.queues.beanstalk.inspector import CAPABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +19,41 @@ if TYPE_CHECKING:
 
     from glassq.queues.base import Inspector
     from tests.conftest import Beanstalkd
+
+
+class Blind:
+    """The real inspector of an engine that can do less."""
+
+    engine = "SQS"
+    capabilities = replace(CAPABILITIES, lists=frozenset({"buried"}), pause=False, max_delay=900)
+
+    def __init__(self, inspector: Inspector) -> None:
+        self._inspector = inspector
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inspector, name)
+
+
+class StopsAt(Silent):
+    """Somebody stops the operation while the nth step of this kind is at hand."""
+
+    def __init__(self, number: int, words: str = "") -> None:
+        self._number = number
+        self._words = words
+
+    def advance(self, done: int, total: int, words: str) -> None:
+        if done == self._number and words.startswith(self._words):
+            raise Stopped
+
+
+class Heard(Silent):
+    """Keeps what it is warned of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, words: str) -> None:
+        self.warnings.append(words)
 
 
 @pytest.fixture

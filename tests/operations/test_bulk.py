@@ -14,17 +14,18 @@ from glassq.operations.filters import Selection
 from glassq.operations.find import look
 from glassq.operations.move import move_job
 from glassq.operations.progress import Silent
-from glassq.operations.result import Did, Report, Result
+from glassq.operations.result import Did, Report, Result, remark
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from tests.cli.conftest import a_delivery, put, put_bytes
 from tests.conftest import wait_for
+from tests.operations.conftest import StopsAt
 
 if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
-    from glassq.queues import Queue
     from glassq.queues.base import Inspector, State
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 ASIDE = "glassq.push.aside"
 STATES: frozenset[State] = frozenset({"ready", "reserved", "delayed", "buried"})
@@ -127,17 +128,6 @@ def planned(*refs: str) -> Plan:
     return Plan(Did.MOVED, tuple(bulk.Chosen(ref, ref, None, "glassq", "ready", 1.0, b"") for ref in refs))
 
 
-class StopsAt(Silent):
-    """Somebody stops the operation while the nth job is at hand."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def advance(self, done: int, total: int, words: str) -> None:
-        if done == self._number:
-            raise Stopped
-
-
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -185,3 +175,11 @@ def test_a_preview_says_what_would_be_done_in_the_same_keys() -> None:
     report = Report([*planned("1", "2").preview().results, Result("x", None, None, Did.NOTHING, "why")])
     assert report.sums() == {"would be moved": 2, "nothing": 1}
     assert report.sum_words() == "2 would be moved, 1 not done"
+
+
+def test_what_is_said_of_the_whole_is_no_delivery_in_the_sum() -> None:
+    report = Report([*planned("1").preview().results, remark("--canary", "stopped")])
+    assert (report.sums(), report.complete) == ({"would be moved": 1}, False)
+    assert report.results[-1].document() == {
+        "id": "--canary", "job": None, "delivery": None, "did": "nothing", "why": "stopped",
+    }  # fmt: skip

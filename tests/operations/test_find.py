@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,13 +14,13 @@ from glassq.operations.find import Finder, look, our_tubes, tubes_of, unworked
 from glassq.operations.hints import Hint, adapt
 from glassq.operations.progress import Silent
 from glassq.queues.base import ALL_STATES
-from glassq.queues.beanstalk.inspector import CAPABILITIES
 from tests.cli.conftest import a_delivery, evidence, put, put_bytes
+from tests.operations.conftest import Blind
 
 if TYPE_CHECKING:
     from glassq.operations import Operations
-    from glassq.queues import Queue
     from glassq.queues.base import Inspector
+    from tests.queues.raw import Queue
 
 FIRST = "01990000-aaaa-7000-8000-000000000001"
 SECOND = "01990000-aaaa-7000-8000-000000000002"
@@ -77,19 +76,6 @@ def test_a_job_says_which_handler_works_it_and_when_and_why_it_was_buried(
     damaged = look(operations, inspector, str(put_bytes(queue, b"damaged", "buried")))
     assert (damaged.name, damaged.handler, damaged.source, damaged.buried_at) == ("", "", "", None)
     assert damaged.cause.error == "damaged"
-
-
-class Blind:
-    """The real inspector of an engine that can do less."""
-
-    engine = "SQS"
-    capabilities = replace(CAPABILITIES, lists=frozenset({"buried"}), pause=False)
-
-    def __init__(self, inspector: Inspector) -> None:
-        self._inspector = inspector
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._inspector, name)
 
 
 def test_what_the_engine_cannot_do_is_refused_by_name_before_anything_is_done(

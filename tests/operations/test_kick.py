@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from glassq.operations import Operations
     from glassq.operations.result import Report
-    from glassq.queues import Queue
     from glassq.queues.base import Inspector
+    from tests.queues.raw import Queue
 
 ALL = Selection(everything=True)
 

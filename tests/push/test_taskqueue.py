@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.queues import JobStats
+    from glassq.queues.beanstalk.protocol import JobStats
 
 BIG = ("-z", "131072")
 TUBE = "glassq.push.default"

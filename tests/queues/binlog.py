@@ -17,17 +17,23 @@ if TYPE_CHECKING:
     import pytest
 
 
-@contextmanager
-def failing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beanstalkd]:
-    """Its writes beyond a limit answer EFBIG, where others would die of SIGXFSZ."""
+def breakable_program(directory: Path) -> Path:
+    """A beanstalkd whose writes beyond a limit answer EFBIG, where others would die of SIGXFSZ."""
     real = shutil.which("beanstalkd")
-    programs = directory / "bin"
-    programs.mkdir()
+    directory.mkdir()
+    wrapper = directory / "beanstalkd"
     if real is not None:
-        wrapper = programs / "beanstalkd"
         wrapper.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {real} \"$@\"\n")
         wrapper.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return wrapper
+
+
+@contextmanager
+def failing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beanstalkd]:
+    """One that can be broken, found by that name by whatever else starts one meanwhile."""
+    program = breakable_program(directory / "bin")
+    if program.exists():
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     server = Beanstalkd(directory)
     try:
         yield server

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.queues import open_queue
 from glassq.settings import QueueSettings, QueueUrl
 from tests.intake.conftest import empty, start_web
 from tests.intake.wire import request
 from tests.proxy import Proxy
+from tests.queues.raw import open_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
     from tests.intake.conftest import Web
     from tests.proxy import Way
+    from tests.queues.raw import Queue
 
 __all__ = ["start_web"]
 

@@ -1,5 +1,6 @@
-"""A real beanstalkd, driven at random through our queue objects, against a model of what it promises.
+"""A real beanstalkd, driven at random through our connections, against a model of its own commands and counters.
 
+What every engine promises by the queue's roles is driven in conformance/test_state_machine.py.
 The model follows facts that were measured on beanstalkd 1.12: what each command does to state and counters, and what
 of it is in the binlog after a restart. Two consumers and an operator each have a connection of their own.
 """
@@ -18,11 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from glassq.errors import JobNotFound, QueueUnavailable
-from glassq.queues import Job, JobStats
+from glassq.queues.beanstalk.protocol import JobBody, JobStats
 from tests.conftest import Beanstalkd, wait_for
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
+    from tests.queues.raw import Queue
 
 ALL = frozenset({"ready", "reserved", "delayed", "buried"})
 # Long enough never to be over while an example runs, in seconds.
@@ -118,7 +119,7 @@ class QueueMachine(RuleBasedStateMachine):
         if not ready:
             assert job is None
             return
-        assert job == Job(ready[0], self.model.jobs[ready[0]].body)
+        assert job == JobBody(ready[0], self.model.jobs[ready[0]].body)
         self.reserved(job.id, name)
 
     @precondition(lambda self: self.model.jobs)
@@ -129,7 +130,7 @@ class QueueMachine(RuleBasedStateMachine):
             with pytest.raises(JobNotFound):
                 self.at(name).reserve_job(job_id)
             return
-        assert self.at(name).reserve_job(job_id) == Job(job_id, modelled.body)
+        assert self.at(name).reserve_job(job_id) == JobBody(job_id, modelled.body)
         self.reserved(job_id, name)
 
     @precondition(lambda self: self.model.having("reserved"))
@@ -253,7 +254,7 @@ class QueueMachine(RuleBasedStateMachine):
         """The job is as the model has it, in the queue's own words."""
         modelled = self.model.jobs[job_id]
         assert self.told(job_id) == modelled.now
-        assert self.operator.peek(job_id) == Job(job_id, modelled.body)
+        assert self.operator.peek(job_id) == JobBody(job_id, modelled.body)
         assert self.operator.stats_job(job_id).file > 0
 
     def reserved(self, job_id: int, name: str) -> None:
@@ -284,7 +285,7 @@ def _replayed(logged: Told) -> Told:
 
 TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(
-    max_examples=150,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

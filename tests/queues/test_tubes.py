@@ -10,9 +10,9 @@ from glassq.errors import QueueError
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
-    from glassq.queues import Queue
-    from glassq.queues.beanstalk.protocol import Waiting
+    from glassq.queues.base import WaitingState as Waiting
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 
 STATES: tuple[Waiting, ...] = ("ready", "delayed", "buried")

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from glassq.delivery import Delivery
     from glassq.ledger import Entry
-    from glassq.queues import Queue
     from glassq.routes import Handler, Result
     from glassq.worker.bucket import Limit
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 DEADLINE, GRACE = 60.0, 10.0
 

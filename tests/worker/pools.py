@@ -17,8 +17,8 @@ from tests.conftest import PATIENCE, Process, program, wait_for
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 # Each attempt writes "start NAME PID VERSION" into the file `story`, and "end NAME PID VERSION" when it returns.
 HANDLERS = """

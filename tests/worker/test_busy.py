@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import delivery as envelope
-from glassq.queues import open_queue
 from glassq.settings import LEASE_MARGIN, Duration, QueueSettings
 from tests.conftest import program, wait_for
+from tests.queues.raw import open_queue
 from tests.worker.conftest import jobs, only
 from tests.worker.pools import HANDLERS, PoolRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are looked at in /proc")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.ledger import Entry
-    from glassq.queues import Queue
+    from tests.queues.raw import Queue
 
 
 def put(queue: Queue, delivery: Delivery) -> int:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.delivery import Delivery
-    from glassq.queues import Queue
+    from tests.queues.raw import Queue
 
 NAME = HandlerName("scripted:handler")
 COALESCE = Route(source="mirror", handler=NAME, coalesce=True)

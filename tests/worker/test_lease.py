@@ -12,19 +12,19 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.errors import DeadlineExceeded, Interrupted, LeaseLost
-from glassq.queues import open_queue
 from glassq.queues.base import Reservation
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.settings import Duration, QueueSettings
 from glassq.worker.lease import Lease
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import wait_for
+from tests.queues.raw import open_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 TTR = 5
 # Longer than any test: whoever waits so long was not woken.

@@ -19,8 +19,8 @@ from tests.worker.test_pool import title
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 HANDLERS = """
 import os

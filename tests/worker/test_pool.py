@@ -19,8 +19,8 @@ from tests.worker.pools import HANDLERS, PoolRun, processes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from glassq.queues import Queue
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are looked up in /proc")
 

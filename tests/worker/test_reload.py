@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.queues import Queue
     from tests.cli.conftest import Said
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 TOLD = "settings on disk are not those in effect"
 GLASS = 'glassq.glass.photos:store"\n[glass]\nclient_id = "1"\ncredentials_key_file = "{dir}/none'

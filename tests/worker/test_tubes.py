@@ -9,15 +9,15 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.errors import Retry
-from glassq.queues import JobStats
+from glassq.queues.beanstalk.protocol import JobStats
 from glassq.routes import retry_policy
 from glassq.worker.bucket import Limit
 from tests.worker.conftest import Bench, made
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
-    from glassq.queues import Queue
     from glassq.routes import Context, Result
+    from tests.queues.raw import Queue
 
 ALL = frozenset({"ready", "reserved", "delayed", "buried"})
 # so slow that no second token comes while a test runs

@@ -107,7 +107,7 @@ def _print_groups(app: App, out: Console, found: BuriedGroups) -> None:
     condition = line(found.groups[0].condition)
     chosen = f"--group {found.groups[0].id}" if found.by == "reason" else f"--where '{condition}'"
     one, again = app.command(f"buried {chosen}"), app.command(f"kick {chosen} --canary")
-    out.print(f"List one with {one}, have it worked again with {again}.", style="dim")
+    out.print(f"List the deliveries of one with {one}, have them worked again with {again}.", style="dim")
 
 
 def _short(at: datetime | None) -> str:

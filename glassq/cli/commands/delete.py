@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, dry_run, examples, pass_app, yes
-from glassq.cli.missing import surely_missing
 from glassq.cli.output import confirm, line
 from glassq.cli.report import tell
 from glassq.cli.selection import selection
@@ -37,7 +36,7 @@ def delete(app: App, selection: Selection, lost: bool, dry_run: bool, yes: bool,
     ones that fit. Of one that the queue has lost only the ledger knows; there it counts as deleted then."""
     with app.operations.queue() as queue:
         with app.progress() as progress:
-            plan = operation.plan(app.operations, queue, selection, progress, lambda: _missing(app), lost=lost)
+            plan = operation.plan(app.operations, queue, selection, progress, lost=lost)
         empty = "the queue has lost nothing" if lost else nothing_found_text(selection.filter)
         if dry_run:
             return tell(app, plan.preview(), as_json=as_json, empty=empty)
@@ -48,11 +47,6 @@ def delete(app: App, selection: Selection, lost: bool, dry_run: bool, yes: bool,
         with app.progress(stoppable=True) as progress:
             report = operation.carry_out(app.operations, queue, plan, progress)
     return tell(app, report, as_json=as_json, empty=empty)
-
-
-def _missing(app: App) -> list[str]:
-    with app.queue() as queue:
-        return [each.delivery for each in surely_missing(app, queue)]
 
 
 def _name(plan: DeletePlan) -> None:

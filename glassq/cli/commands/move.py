@@ -54,9 +54,9 @@ def move(
 ) -> int:
     """Put deliveries into another tube: ready, delayed (for the time that is left) or buried, as they are.
 
-    By id whatever waits; all that lies buried, or what of that fits; or with --from all that waits in a tube, which may
-    be one that these settings do not name any more. What is being worked stays. A pool takes pings whose handler is a
-    URL back into the tube of their push queue.
+    Ids name deliveries in any state that waits. --all or filters select buried deliveries. --from selects all that wait
+    in a tube, which may be one that these settings do not name any more. Deliveries that are being worked stay. A pool
+    moves pings whose handler is a URL back into the tube of their push queue.
     """
     asked = Move(selection=selection, target=target, origin=origin)
     asked.check()

@@ -100,7 +100,7 @@ def _job(found: Found) -> Rows:
         ("state", f"{job.state}, {timed} {span(max(0, job.time_left))}" if timed else job.state),
         ("tube", job.tube),
         ("age", span(job.age)),
-        ("counters", ", ".join(f"{value} {name}" for name, value in job.counters.items())),
+        ("counters", ", ".join(f"{name} {value}" for name, value in job.counters.items())),
         ("on disk", "yes" if job.durable else "NO: in memory only"),
     ]
     if found.damage:

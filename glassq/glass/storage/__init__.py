@@ -2,6 +2,7 @@
 
 An object's name makes storing idempotent: call `find`, then `write`, which never overwrites. Attempts may run twice
 ("at least once"), so two writers can race for one name; exactly one creates the object.
+To add a storage, write a module here and add a line to `open_storage`.
 """
 
 from __future__ import annotations

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 from glassq import host
 
 if TYPE_CHECKING:
-    from glassq.queues.beanstalk.protocol import Queue, ServerStats
+    from glassq.queues.beanstalk.connection import BeanstalkConnection
+    from glassq.queues.beanstalk.protocol import ServerStats
 
 # To the names of files that are removed the kernel adds this.
 _REMOVED = " (deleted)"
 
 
-def missing_files(connection: Queue, url: str) -> str:
+def missing_files(connection: BeanstalkConnection, url: str) -> str:
     """What is wrong with the binlog's files, in words; "" where nothing is, or nothing can be seen of them."""
     name = urlsplit(url).hostname
     if name and not host.is_own(name):

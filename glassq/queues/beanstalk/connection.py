@@ -21,21 +21,17 @@ from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueR
 from glassq.queues.beanstalk.limited import LimitedSocket
 from glassq.queues.beanstalk.protocol import (
     DRAINING,
-    Job,
+    JobBody,
     JobStats,
-    ScanProgress,
-    ScanShort,
     ServerStats,
     TubeStats,
-    Waiting,
 )
-from glassq.queues.beanstalk.scan import Scan
 from glassq.values import QueueUrl, Tube
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from glassq.queues.base import State
+    from glassq.queues.base import State, WaitingState
 
 T = TypeVar("T")
 
@@ -74,13 +70,15 @@ class _Client(greenstalk.Client[bytes]):
         return lines
 
 
+# The second one comes where a lease of ours has less than a second left: whoever holds several must be asked first.
+_NOTHING_COMES = (greenstalk.TimedOutError, greenstalk.DeadlineSoonError)
 _REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
 _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
     greenstalk.DrainingError: DRAINING,
     greenstalk.OutOfMemoryError: "beanstalkd is out of memory, or its disk is full",
     greenstalk.InternalError: "beanstalkd has an internal error; its disk may be full",
 }
-_PEEKS: dict[Waiting, Callable[[_Client], greenstalk.Job[bytes]]] = {
+_PEEKS: dict[WaitingState, Callable[[_Client], greenstalk.Job[bytes]]] = {
     "ready": _Client.peek_ready,
     "delayed": _Client.peek_delayed,
     "buried": _Client.peek_buried,
@@ -90,7 +88,11 @@ _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResp
 
 
 class BeanstalkConnection:
-    """One connection to beanstalkd, for one thread of one process. See `glassq.queues.beanstalk.protocol`."""
+    """One connection to beanstalkd, for one thread of one process; a method is a command of its protocol.
+
+    Every call may raise QueueUnavailable; the next one connects anew. After it, whatever was reserved is no longer
+    ours, and a put may have happened or not.
+    """
 
     def __init__(
         self, url: str, tube: str, *, ttr: int, connect_timeout: float, timeout: float, require_durable: bool = False
@@ -114,6 +116,7 @@ class BeanstalkConnection:
         self._held: set[int] = set()
 
     def set_deadline(self, deadline: float) -> None:
+        """From now on no call goes on past `deadline` (time.monotonic()): it raises QueueUnavailable then."""
         self._deadline = deadline
 
     def connect(self) -> None:
@@ -121,6 +124,10 @@ class BeanstalkConnection:
         self._call(lambda client: None)
 
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
+        """Keeps a job and returns its id. `delay` is in whole seconds.
+
+        Raises JobTooBig, or QueueRefused where the job would not be kept durably.
+        """
         tube = _checked_tube(tube or self.tube)
         delay = _checked_int("delay", delay, 0)
 
@@ -130,7 +137,11 @@ class BeanstalkConnection:
 
         return self._call(command)
 
-    def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> Job | None:
+    def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> JobBody | None:
+        """The next ready job, ours for the queue's ttr; None if there is none for `timeout` whole seconds.
+
+        It is the oldest one of these tubes; of `tube` where none is named.
+        """
         timeout = _checked_int("timeout", timeout, 0)
         wanted = {_checked_tube(name) for name in tubes} or {self.tube}
 
@@ -140,53 +151,65 @@ class BeanstalkConnection:
 
         try:
             job = self._call(command, wait=timeout + _RESERVE_SLACK)
-        except greenstalk.TimedOutError:
+        except _NOTHING_COMES:
             return None
         self._held.add(job.id)
-        return Job(job.id, job.body)
+        return JobBody(job.id, job.body)
 
-    def reserve_job(self, job_id: int) -> Job:
+    def reserve_job(self, job_id: int) -> JobBody:
+        """This very job, ours now, be it ready, delayed or buried. Raises JobNotFound."""
         _check_id(job_id)
         job = self._call(lambda client: client.reserve_job(job_id))
         self._held.add(job.id)
-        return Job(job.id, job.body)
+        return JobBody(job.id, job.body)
 
     def touch(self, job_id: int) -> None:
-        self._check_held(job_id)
+        """Renews our lease of a reserved job. Raises JobNotFound when it is no longer ours."""
+        self.check_held(job_id)
         self._call(lambda client: client.touch(_handle(job_id)))
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
+        """Gives a reserved job back, to be ready after `delay` seconds. Raises JobNotFound."""
         delay = _checked_int("delay", delay, 0)
-        self._check_held(job_id)
+        self.check_held(job_id)
         self._call(lambda client: client.release(_handle(job_id), _PRIORITY, delay))
         self._held.discard(job_id)
 
     def bury(self, job_id: int) -> None:
-        self._check_held(job_id)
+        """Puts a reserved job aside until an operator decides. Raises JobNotFound."""
+        self.check_held(job_id)
         self._call(lambda client: client.bury(_handle(job_id), _PRIORITY))
         self._held.discard(job_id)
 
     def delete(self, job_id: int, *, held: bool = False) -> None:
+        """Removes a job that is ours, ready, delayed or buried. Raises JobNotFound.
+
+        With `held` only one that we reserved on this connection: after a break the same id may be another job's.
+        """
         _check_id(job_id)
         if held:
-            self._check_held(job_id)
+            self.check_held(job_id)
         self._call(lambda client: client.delete(job_id))
         self._held.discard(job_id)
 
     def kick(self, job_id: int) -> None:
+        """Makes a buried or delayed job ready. Raises JobNotFound."""
         _check_id(job_id)
         self._call(lambda client: client.kick_job(job_id))
 
-    def peek(self, job_id: int) -> Job:
+    def peek(self, job_id: int) -> JobBody:
+        """A look at a job, which changes nothing. Raises JobNotFound."""
         _check_id(job_id)
         job = self._call(lambda client: client.peek(job_id))
-        return Job(job.id, job.body)
+        return JobBody(job.id, job.body)
 
     def stats_job(self, job_id: int) -> JobStats:
+        """A job's state and counters. Raises JobNotFound."""
         _check_id(job_id)
         return self._call(lambda client: _job_stats(client.facts(b"stats-job %d" % job_id)))
 
     def oldest_ready(self, tube: str | None = None) -> JobStats | None:
+        """The ready job that is reserved next, which is the oldest of the tube; None if none is ready."""
         # all our jobs have one priority, so the next is the oldest; a worker may take it between the two commands
         try:
             job = self.head("ready", tube)
@@ -194,7 +217,12 @@ class BeanstalkConnection:
         except JobNotFound:
             return None
 
-    def head(self, state: Waiting, tube: str | None = None) -> Job | None:
+    def head(self, state: WaitingState, tube: str | None = None) -> JobBody | None:
+        """The tube's first job in this state, which stays as it is; None if there is none.
+
+        Of the ready ones it is the oldest, of the delayed ones the next to be ready, of the buried ones the first that
+        was buried.
+        """
         name = _checked_tube(tube or self.tube)
 
         def command(client: _Client) -> greenstalk.Job[bytes]:
@@ -205,9 +233,14 @@ class BeanstalkConnection:
             job = self._call(command)
         except JobNotFound:
             return None
-        return Job(job.id, job.body)
+        return JobBody(job.id, job.body)
 
     def pause(self, seconds: int, tube: str | None = None) -> bool:
+        """For so many whole seconds nobody reserves from the tube; 0: it goes on.
+
+        The server forgets it when it is restarted, or when the tube ends: one without jobs that nobody watches. False
+        for a tube that does not exist now.
+        """
         name = _checked_tube(tube or self.tube)
         seconds = _checked_int("seconds", seconds, 0)
         try:
@@ -217,6 +250,7 @@ class BeanstalkConnection:
         return True
 
     def stats_tube(self, tube: str | None = None) -> TubeStats:
+        """A tube's counts; all zero for a tube that does not exist now."""
         name = _checked_tube(tube or self.tube)
         try:
             return self._call(lambda client: _tube_stats(name, client.facts(b"stats-tube %b" % name.encode())))
@@ -224,12 +258,18 @@ class BeanstalkConnection:
             return TubeStats(name, ready=0, reserved=0, delayed=0, buried=0, waiting=0, paused_for=0)
 
     def stats(self) -> ServerStats:
+        """The server as a whole."""
         return self._call(lambda client: _server_stats(client.facts(b"stats")))
 
     def tubes(self) -> list[str]:
+        """The names of all tubes that exist now."""
         return self._call(lambda client: [name for name in client.names(b"list-tubes") if _is_tube(name)])
 
     def probe(self) -> JobStats:
+        """What becomes of a job put now: an empty one, where nobody looks, taken out again at once.
+
+        Raises QueueRefused like `put`.
+        """
         # in a tube of its own it touches no other job
         # One that is answered BURIED stays where it is: beanstalkd has it in two lists, and would free it in one.
         probe = self.put(b"", delay=_PROBE_DELAY, tube=_PROBE_TUBE)
@@ -238,15 +278,12 @@ class BeanstalkConnection:
         return found
 
     def newest_job(self) -> int:
+        """The highest job id given so far. Raises QueueRefused like `put`."""
         # the protocol has no such question
         return self.probe().id - 1
 
-    def scan(
-        self, states: frozenset[str], *tubes: str, hints: Sequence[int] = ()
-    ) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        return Scan(self, states, frozenset(tubes) or frozenset({self.tube})).run(hints)
-
     def close(self) -> None:
+        """Closes the connection; what is reserved becomes ready at once."""
         client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
         self._held.clear()
         if client is not None:
@@ -257,11 +294,12 @@ class BeanstalkConnection:
             os.close(descriptor)
 
     def close_inherited(self) -> None:
+        """Called in a process forked from ours: lets go of our connection, which would keep what we reserved."""
         # not close(): the thread that was inside the reader at the fork, holding its lock, does not exist here
         if self._sock is not None and (descriptor := self._sock.detach()) >= 0:
             os.close(descriptor)
 
-    def _check_held(self, job_id: int) -> None:
+    def check_held(self, job_id: int) -> None:
         """Raises JobNotFound for a job that was not reserved on this very connection."""
         _check_id(job_id)
         if job_id not in self._held:
@@ -278,7 +316,7 @@ class BeanstalkConnection:
                 client = self._client
                 self._limit(seconds)
             return command(client)
-        except greenstalk.TimedOutError:
+        except _NOTHING_COMES:
             raise
         except greenstalk.NotFoundError:
             raise JobNotFound("no such job, or not ours") from None
@@ -431,6 +469,13 @@ def _checked_tube(name: str) -> str:
         return Tube(name)
     except ValueError as error:
         raise QueueError(f"bad tube name {name!r}: {error}") from None
+
+
+def whole_seconds(seconds: float) -> int:
+    """As beanstalkd takes them: nothing comes before its time. Raises QueueError for what is no number of them."""
+    if not math.isfinite(seconds):
+        raise QueueError(f"bad number of seconds {seconds!r}: expected a finite one")
+    return math.ceil(seconds)
 
 
 def _checked_int(name: str, value: int, least: int) -> int:

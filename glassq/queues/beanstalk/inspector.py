@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -10,8 +9,11 @@ from typing import TYPE_CHECKING
 from glassq.errors import JobNotFound, SearchIncomplete
 from glassq.queues.base import ALL_STATES, Capabilities, EngineGauge, EngineStatus, Job, TubeCounts
 from glassq.queues.beanstalk import facts
+from glassq.queues.beanstalk.binlog import missing_files
+from glassq.queues.beanstalk.connection import whole_seconds
 from glassq.queues.beanstalk.protocol import MAX_SECONDS, JobStats, ScanShort
 from glassq.queues.beanstalk.receiver import BURY_DELAY
+from glassq.queues.beanstalk.scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +79,8 @@ class BeanstalkInspector:
                 "newest_file": now.newest_file,
                 "jobs": now.jobs,
                 "pid": now.pid,
+                "reserved": now.reserved,
+                "files_missing": missing_files(self._connection, self._url),
             },
             gauges=(
                 EngineGauge("glassq_binlog_files", _FILES_HELP, now.files),
@@ -100,10 +104,10 @@ class BeanstalkInspector:
         return [_counts(self._connection.stats_tube(name)) for name in names]
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
-        # A worker may take it between the two commands.
-        with suppress(JobNotFound):
-            job = self._connection.head(state, tube)
-            return _job(self._connection.stats_job(job.id), job.body) if job else None
+        while (job := self._connection.head(state, tube)) is not None:
+            # Where a worker took it between the two commands, another one is the first.
+            with suppress(JobNotFound):
+                return _job(self._connection.stats_job(job.id), job.body)
         return None
 
     def find(
@@ -115,20 +119,16 @@ class BeanstalkInspector:
         since: str = "",
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
-        newest = int(since or 0)
-        for seen in self._connection.scan(states, *tubes, hints=[int(ref) for ref in hints if self.is_ref(ref)]):
+        ids = [int(ref) for ref in hints if self.is_ref(ref)]
+        scan = Scan(self._connection, states, frozenset(tubes), int(since or 0))
+        for seen in scan.run(ids):
             if isinstance(seen, ScanShort):
                 raise SearchIncomplete(seen.found, seen.promised, seen.looked)
             if isinstance(seen, JobStats):
-                if seen.id <= newest:
-                    return
                 with suppress(JobNotFound):
                     yield _job(seen, self._connection.peek(seen.id).body)
-            else:
-                if seen[1] - seen[0] <= newest:
-                    return
-                if progress is not None:
-                    progress(*seen)
+            elif progress is not None:
+                progress(*seen)
 
     def newest(self) -> str:
         return str(self._connection.newest_job())
@@ -144,7 +144,7 @@ class BeanstalkInspector:
         return self._connection.peek(self._id(ref)).body
 
     def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
-        wait = BURY_DELAY if state == "buried" else math.ceil(delay) if state == "delayed" else 0
+        wait = BURY_DELAY if state == "buried" else whole_seconds(delay) if state == "delayed" else 0
         job = self._connection.put(body, delay=wait, tube=tube)
         if state == "buried":
             self._bury(job)
@@ -157,17 +157,19 @@ class BeanstalkInspector:
         if (body, tube) != (job.body, job.tube) or state == "delayed":
             return str(self._replace(old, job, body, tube, state, delay))
         self._check_seen(old, job)
-        if state == "ready":
-            self._connection.kick(old)
-        else:
+        if state == "buried":
             self._bury(old)
+        elif job.state != "ready":
+            self._connection.kick(old)
         return job.ref
 
     def delete(self, job: Job) -> None:
-        self._connection.delete(self._id(job.ref))
+        old = self._id(job.ref)
+        self._check_seen(old, job)
+        self._connection.delete(old)
 
     def pause(self, tube: str, seconds: float) -> bool:
-        return self._connection.pause(math.ceil(seconds), tube)
+        return self._connection.pause(whole_seconds(seconds), tube)
 
     def close(self) -> None:
         self._connection.close()
@@ -177,7 +179,7 @@ class BeanstalkInspector:
 
         The new job is delayed until the old one is ours, so that nobody works both.
         """
-        new = self._connection.put(body, delay=math.ceil(delay) if state == "delayed" else BURY_DELAY, tube=tube)
+        new = self._connection.put(body, delay=whole_seconds(delay) if state == "delayed" else BURY_DELAY, tube=tube)
         try:
             self._check_seen(old, job)
             self._connection.reserve_job(old)

@@ -7,14 +7,14 @@ again by itself, so the newest job that is still there speaks for those before i
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import Receipt, Refusal
-from glassq.queues.beanstalk.connection import IN_MEMORY_ONLY, WITHOUT_BINLOG
+from glassq.queues.beanstalk.connection import IN_MEMORY_ONLY, WITHOUT_BINLOG, whole_seconds
 from glassq.queues.beanstalk.pool import ConnectionPool
 from glassq.queues.beanstalk.protocol import DRAINING
 
@@ -53,7 +53,7 @@ class BeanstalkProducer:
             self._pool.close()
             repeated = self._attempt([jobs[index] for index in broken], deadline)
             for index, answer in zip(broken, repeated, strict=True):
-                answers[index] = answer
+                answers[index] = _both(answers[index], answer)
         if any(isinstance(answer, Refusal) and not isinstance(answer.error, JobTooBig) for answer in answers):
             self._doubtful = True
         return answers
@@ -122,11 +122,18 @@ class BeanstalkProducer:
 def _put(connection: BeanstalkConnection, job: NewJob) -> Receipt | Refusal:
     """Raises QueueUnavailable or QueueRefused: no other job fares better then."""
     try:
-        return Receipt(job.key, str(connection.put(job.body, delay=math.ceil(job.delay), tube=job.tube)))
+        return Receipt(job.key, str(connection.put(job.body, delay=whole_seconds(job.delay), tube=job.tube)))
     except (QueueUnavailable, QueueRefused):
         raise
     except QueueError as error:
         return Refusal(job.key, error)
+
+
+def _both(first: Receipt | Refusal, second: Receipt | Refusal) -> Receipt | Refusal:
+    """What is known of a job after two attempts: what the first may have put stays in doubt."""
+    if isinstance(second, Refusal) and isinstance(first, Refusal) and first.in_doubt:
+        return replace(second, in_doubt=True)
+    return second
 
 
 def _in_binlog(connection: BeanstalkConnection, receipts: Sequence[Receipt]) -> bool:

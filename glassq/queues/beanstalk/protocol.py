@@ -1,16 +1,12 @@
-"""What the rest of glassq asks of a queue. The words are beanstalkd's, and mean what they mean there."""
+"""The values that beanstalkd's protocol answers with. The words are its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-from glassq.queues.base import State, WaitingState
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-Waiting = WaitingState
+    from glassq.queues.base import State
 
 # The longest delay or pause that the protocol allows, in seconds: 136 years.
 MAX_SECONDS = (1 << 32) - 1
@@ -32,8 +28,8 @@ class ScanShort:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What the queue holds: a body under the queue's own id, which is not unique over time."""
+class JobBody:
+    """A job's body under its id, which the server gives again after a restart without its binlog."""
 
     id: int
     body: bytes
@@ -115,110 +111,3 @@ class ServerStats:
     newest_file: int = 0
     pid: int = 0
     reserved: int = 0
-
-
-class Queue(Protocol):
-    """One connection to where deliveries wait.
-
-    Every call may raise QueueUnavailable; the next one connects anew. After it, whatever was reserved is no
-    longer ours, and a put may have happened or not.
-    """
-
-    @property
-    def tube(self) -> str:
-        """The tube that put, reserve and first look at."""
-
-    def set_deadline(self, deadline: float) -> None:
-        """From now on no call goes on past `deadline` (time.monotonic()): it raises QueueUnavailable then."""
-
-    def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
-        """Keeps a job and returns its id. `delay` is in whole seconds.
-
-        Raises JobTooBig, or QueueRefused where the job would not be kept durably.
-        """
-
-    def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> Job | None:
-        """The next ready job, ours for the queue's ttr; None if there is none for `timeout` whole seconds.
-
-        It is the oldest one of these tubes; of `tube` where none is named.
-        """
-
-    def reserve_job(self, job_id: int) -> Job:
-        """This very job, ours now, be it ready, delayed or buried. Raises JobNotFound."""
-
-    def touch(self, job_id: int) -> None:
-        """Renews our lease of a reserved job. Raises JobNotFound when it is no longer ours."""
-
-    def release(self, job_id: int, *, delay: int = 0) -> None:
-        """Gives a reserved job back, to be ready after `delay` seconds. Raises JobNotFound."""
-
-    def bury(self, job_id: int) -> None:
-        """Puts a reserved job aside until an operator decides. Raises JobNotFound."""
-
-    def delete(self, job_id: int, *, held: bool = False) -> None:
-        """Removes a job that is ours, ready, delayed or buried. Raises JobNotFound.
-
-        With `held` only one that we reserved on this connection: after a break the same id may be another job's.
-        """
-
-    def kick(self, job_id: int) -> None:
-        """Makes a buried or delayed job ready. Raises JobNotFound."""
-
-    def peek(self, job_id: int) -> Job:
-        """A look at a job, which changes nothing. Raises JobNotFound."""
-
-    def stats_job(self, job_id: int) -> JobStats:
-        """A job's state and counters. Raises JobNotFound."""
-
-    def oldest_ready(self, tube: str | None = None) -> JobStats | None:
-        """The ready job that is reserved next, which is the oldest of the tube; None if none is ready."""
-
-    def head(self, state: Waiting, tube: str | None = None) -> Job | None:
-        """The tube's first job in this state, which stays as it is; None if there is none.
-
-        Of the ready ones it is the oldest, of the delayed ones the next to be ready, of the buried ones the first that
-        was buried.
-        """
-
-    def pause(self, seconds: int, tube: str | None = None) -> bool:
-        """For so many whole seconds nobody reserves from the tube; 0: it goes on.
-
-        The server forgets it when it is restarted, or when the tube ends: one without jobs that nobody watches. False
-        for a tube that does not exist now.
-        """
-
-    def stats_tube(self, tube: str | None = None) -> TubeStats:
-        """A tube's counts; all zero for a tube that does not exist now."""
-
-    def stats(self) -> ServerStats:
-        """The server as a whole."""
-
-    def tubes(self) -> list[str]:
-        """The names of all tubes that exist now."""
-
-    def probe(self) -> JobStats:
-        """What becomes of a job put now: an empty one, where nobody looks, taken out again at once.
-
-        Raises QueueRefused like `put`.
-        """
-
-    def newest_job(self) -> int:
-        """The highest job id given so far. Raises QueueRefused like `put`."""
-
-    def scan(
-        self, states: frozenset[str], *tubes: str, hints: Sequence[int] = ()
-    ) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """The jobs of these tubes (of `tube` where none is named) in these states, with a ScanProgress now and then.
-
-        They come newest first; nothing is changed. It ends as soon as it has found as many as the tubes' counts
-        promised when it began. `hints` are ids of jobs that may be such: they are looked at first, and where they are
-        all, no other id is. Where there are enough of them but some are wrong, what they left out comes last.
-        Where the queue takes no job now, nobody can say where its ids end: it looks around those that can be seen, and
-        may end with a ScanShort.
-        """
-
-    def close(self) -> None:
-        """Closes the connection; what is reserved becomes ready at once."""
-
-    def close_inherited(self) -> None:
-        """Called in a process forked from ours: lets go of our connection, which would keep what we reserved."""

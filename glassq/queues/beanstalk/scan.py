@@ -6,30 +6,45 @@ from itertools import count, islice, pairwise
 from typing import TYPE_CHECKING, get_args
 
 from glassq.errors import JobNotFound, QueueRefused
-from glassq.queues.beanstalk.protocol import JobStats, ScanProgress, ScanShort, Waiting
+from glassq.queues.base import WaitingState
+from glassq.queues.beanstalk.protocol import JobStats, ScanProgress, ScanShort
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from glassq.queues.beanstalk.protocol import Queue
+    from glassq.queues.beanstalk.connection import BeanstalkConnection
 
 PROGRESS_EVERY = 2_000
 # A scan that does not know where ids end looks at so many: about 20 s.
 SEARCH_MOST = 1_000_000
 # Of these the first job of a tube can be seen at once.
-HEADS: tuple[Waiting, ...] = get_args(Waiting)
+HEADS: tuple[WaitingState, ...] = get_args(WaitingState)
 
 
 class Scan:
-    """The jobs of these tubes in these states, as `Queue.scan` promises them."""
+    """The jobs of these tubes in these states, with a ScanProgress now and then, newest first.
 
-    def __init__(self, queue: Queue, states: frozenset[str], names: frozenset[str]) -> None:
+    It ends as soon as it has found as many as the tubes' counts promised when it began. Ids up to `since` are left out.
+    Where the queue takes no job now, nobody can say where its ids end: it looks around those that can be seen, and may
+    end with a ScanShort.
+    """
+
+    def __init__(
+        self, queue: BeanstalkConnection, states: frozenset[str], names: frozenset[str], since: int = 0
+    ) -> None:
         self._queue = queue
         self._states = states
         self._names = names
+        self._since = since
 
     def run(self, hints: Sequence[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """The jobs; `hints` are ids that are looked at first."""
+        """The jobs above `since`; `hints` are ids that are looked at first."""
+        for seen in self._run(hints):
+            if not isinstance(seen, JobStats) or seen.id > self._since:
+                yield seen
+
+    def _run(self, hints: Sequence[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
+        # older jobs are promised as well, and found or not they are no part of the answer
         promised = self._promised()
         guesses = sorted(set(hints), reverse=True)
         enough = len(guesses) >= promised
@@ -62,7 +77,7 @@ class Scan:
         except QueueRefused:
             yield from self._search(found)
             return
-        for job_id in range(newest, 0, -1):
+        for job_id in range(newest, self._since, -1):
             if len(found) >= promised:
                 return
             if (newest - job_id) % PROGRESS_EVERY == 0:

@@ -1,0 +1,87 @@
+"""`glassq status`: what waits, what is worked, what lies buried; is it safe on disk?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.output import console, facts, line, print_hints, print_json, print_table, table
+from glassq.errors import QueueUnavailable, SettingsError
+from glassq.operations import status as operation
+from glassq.operations.checks.in_effect import not_in_effect
+from glassq.operations.words import span
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from glassq.operations.status import QueueStatus, SystemStatus
+    from glassq.queues.base import TubeCounts
+
+# A mistake in another section is told, and keeps nobody from looking.
+USES = frozenset({"queue", "intake", "push", "ledger"})
+
+
+@click.command()
+@as_json
+@pass_app
+def status(app: App, as_json: bool) -> None:
+    """What waits, what is worked, what lies buried; is it safe on disk?"""
+    app.uses = USES
+    try:
+        operations = app.operations
+    except SettingsError:
+        # The programs that run go on with what they read before.
+        for check in not_in_effect(app.settings_file):
+            click.echo(f"glassq: {line(check.said)}", err=True)
+        raise
+    try:
+        with app.progress() as progress, operations.queue() as queue:
+            found = operation.snapshot(operations, queue, progress)
+    except QueueUnavailable:
+        # What intake has kept meanwhile is the first thing to know.
+        spooled, words = operation.spool_state(operations)
+        if spooled and spooled.count:
+            click.echo(f"spool: {words}", err=True)
+        raise
+    if as_json:
+        print_json(app.adapt_hints(found.document()))
+    else:
+        _print(app, found)
+
+
+def _print(app: App, found: SystemStatus) -> None:
+    out, seen = console(), found.queue
+    columns = ("tube", "ready", "reserved", "delayed", "buried", "consumers waiting")
+    rows = [(t.name, t.ready, t.reserved, t.delayed, t.buried, t.waiting) for t in seen.tubes]
+    print_table(out, table("", columns, rows))
+    if seen.foreign:
+        out.print(_foreign(seen.foreign), style="dim")
+    states = ", ".join(f"{number} {state}" for state, number in sorted((found.states or {}).items())) or "nothing"
+    engine = seen.engine
+    out.print()
+    out.print(
+        facts(
+            [
+                ("oldest ready job", _oldest(seen)),
+                ("on disk", "yes: jobs are written to it" if seen.on_disk else "NO"),
+                ("last 24 h", found.note or states),
+                ("server", f"{engine.engine} {engine.version} at {seen.url}, up {span(engine.uptime)}"),
+                ("spool", found.spool_words),
+            ]
+        )
+    )
+    print_hints(out, (app.adapt(str(hint)) for hint in found.hints))
+
+
+def _foreign(tubes: Sequence[TubeCounts]) -> str:
+    jobs, many = sum(tube.jobs for tube in tubes), len(tubes)
+    return f"and {jobs} job{'s'[: jobs > 1]} of other programs, in {many} tube{'s'[: many > 1]} of theirs"
+
+
+def _oldest(seen: QueueStatus) -> str:
+    if seen.oldest is None:
+        return "none"
+    where = "" if seen.oldest.tube == seen.tubes[0].name else f" in tube {seen.oldest.tube}"
+    return f"{span(seen.oldest.age)} (job {seen.oldest.ref}{where})"

@@ -1,0 +1,198 @@
+"""Takes buried deliveries out of the queue, into a file.
+
+First all of them are in the file, on disk and read back. Only then is the first one deleted from the queue. So whatever
+happens in between, a delivery is in the queue, or in a whole file, or in both.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from glassq.database.plain import file_of
+from glassq.errors import Conflict, GlassqError, InvalidRequest, JobNotFound
+from glassq.ledger import Entry
+from glassq.operations import archive_file
+from glassq.operations.archive_file import FileItem
+from glassq.operations.bulk import (
+    Plan,
+    digest_of,
+    ended_by,
+    look_again,
+    not_ours,
+    plan_buried,
+    plan_named,
+    state_words,
+    step_by_step,
+)
+from glassq.operations.result import Did, Report, not_done
+from glassq.operations.words import deliveries, moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from glassq.operations import Operations
+    from glassq.operations.bulk import Chosen
+    from glassq.operations.filters import Selection
+    from glassq.operations.find import Found
+    from glassq.operations.progress import Progress
+    from glassq.operations.result import Result
+    from glassq.queues.base import Inspector
+
+# Beside the ledger's file, where glassq keeps what must not get lost.
+DIRECTORY = "archive"
+
+
+@dataclass(slots=True)
+class ArchiveReport(Report):
+    """See Report. `file` holds what was archived; None where no file was made."""
+
+    file: Path | None = None
+
+
+def default_directory(operations: Operations) -> Path:
+    """Where files are made unless a directory is named. Raises InvalidRequest where the ledger is no file."""
+    ledger = file_of(operations.settings.ledger.url)
+    if ledger is None:
+        raise InvalidRequest("--to: expected a directory for the file, as the ledger is no file to put it beside")
+    return ledger.absolute().parent / DIRECTORY
+
+
+def plan(operations: Operations, queue: Inspector, selection: Selection, progress: Progress) -> Plan:
+    """Which jobs are archived. Of those that fit a filter the oldest come first, and `limit` counts from there."""
+    selection.check()
+    if selection.ids:
+
+        def refuse(found: Found) -> str:
+            why = not_ours(operations, found)
+            return why or ("" if found.is_buried else f"it is {state_words(found.job)}, not buried")
+
+        return plan_named(operations, queue, selection.ids, progress, Did.ARCHIVED, refuse)
+    newest_first = plan_buried(operations, queue, replace(selection, limit=None), progress, Did.ARCHIVED)
+    return replace(newest_first, chosen=newest_first.chosen[::-1][: selection.limit])
+
+
+def carry_out(
+    operations: Operations, queue: Inspector, plan: Plan, progress: Progress, directory: Path
+) -> ArchiveReport:
+    """Writes one new file in the directory, then deletes from the queue what is in it.
+
+    Where the file cannot be written, there is none, and the report's error is a Conflict.
+    """
+    report = ArchiveReport(list(plan.results))
+    if not plan.chosen:
+        return report
+    now = operations.clock()
+    file = directory / f"glassq-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}.jsonl"
+    archiver = Archiver(operations, queue, file, report)
+    try:
+        archiver.write(plan, progress)
+        with operations.recorder(progress) as record:
+            archiver.delete(record, progress)
+    except GlassqError as error:
+        report.error = error
+        archiver.tell_left(error)
+    if archiver.written:
+        report.file = file
+        report.words.append(f"`glassq restore {file}` puts them back, buried as they were.")
+    return report
+
+
+@dataclass(slots=True)
+class Archiver:
+    """Writes one file, and deletes from the queue the jobs that are `written` there."""
+
+    operations: Operations
+    queue: Inspector
+    file: Path
+    report: ArchiveReport
+    written: list[Chosen] = field(default_factory=list)
+
+    def write(self, plan: Plan, progress: Progress) -> None:
+        """On return the file is on disk, and it reads as what the queue holds.
+
+        Raises Conflict where it cannot be written, Stopped, and QueueError; then there is no file.
+        """
+        try:
+            if self.file.parent.name == DIRECTORY:
+                self.file.parent.mkdir(mode=0o700, exist_ok=True)
+            archive_file.write(self.file, self.operations.tube, self._items(plan, progress))
+            if self.written:
+                self._read_back()
+        except BaseException as error:
+            self.written.clear()
+            with suppress(OSError):
+                self.file.unlink()
+            if isinstance(error, OSError):
+                why = f"{self.file}: cannot be written: {error.strerror}"
+                raise Conflict(f"{why}; nothing was archived, the queue is as it was") from None
+            raise
+
+    def delete(self, record: Callable[[Entry], None], progress: Progress) -> None:
+        """Deletes each job that is in the file, if it is still the same and buried. Raises Stopped and QueueError."""
+
+        def delete_one(job: Chosen) -> Result:
+            try:
+                found = look_again(self.operations, self.queue, job)
+                self.queue.delete(found.job)
+            except JobNotFound as error:
+                return job.result(Did.NOTHING, f"{error}; a copy of it is in the file")
+            if found.delivery is not None:
+                record(self._entry(found))
+            return job.result(Did.ARCHIVED)
+
+        start, total = len(self.report.results), len(self.written)
+        step_by_step(self.report, self.written, delete_one, progress, "archived so far", total, start=start)
+
+    def tell_left(self, error: GlassqError) -> None:
+        """Adds to the report what an error has left undone."""
+        left = deliveries(len(self.written) - self.report.count(Did.ARCHIVED))
+        again = "the same command archives them anew"
+        if self.written:
+            words = f"{ended_by(error)}: {left} in the file are not deleted from the queue; {again}"
+            self.report.results.append(not_done(str(self.file), words))
+
+    def _items(self, plan: Plan, progress: Progress) -> Iterator[FileItem]:
+        for done, job in enumerate(plan.chosen):
+            progress.advance(done, len(plan.chosen), "written so far")
+            try:
+                found = look_again(self.operations, self.queue, job)
+            except JobNotFound as error:
+                self.report.results.append(job.result(Did.NOTHING, str(error)))
+                continue
+            self.written.append(job)
+            yield FileItem(found.tube, found.job.body, _told(found))
+
+    def _read_back(self) -> None:
+        """Raises OSError where the file does not hold what was written."""
+        mistakes: list[str] = []
+        read = [digest_of(item.data) for item in archive_file.read(self.file, mistakes)]
+        if mistakes or read != [job.digest for job in self.written]:
+            raise OSError(5, f"what is read back is not what was written ({'; '.join(mistakes[:3]) or 'other jobs'})")
+
+    def _entry(self, found: Found) -> Entry:
+        delivery = found.delivery
+        assert delivery is not None
+        return Entry(
+            delivery.id,
+            delivery.source,
+            delivery.received,
+            "archived",
+            delivery.attempt,
+            self.operations.clock(),
+            0.0,
+            reason=str(self.file),
+            tube=found.tube,
+        )
+
+
+def _told(found: Found) -> dict[str, Any]:
+    """What the line in the file says of a job, for people."""
+    delivery = found.delivery
+    about: dict[str, Any] = {"delivery": None, "source": None, "received": None}
+    if delivery is not None:
+        about = {"delivery": delivery.id, "source": delivery.source, "received": moment(delivery.received)}
+    return {**about, "reason": found.reason, "job": found.ref}

@@ -1,0 +1,98 @@
+"""The settings as a whole: all that is wrong with them, and the settings as a document."""
+
+from __future__ import annotations
+
+import errno
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from glassq.daemons import check_web, check_worker
+from glassq.operations.checks.systemctl import leaves_out_intake, listens_for_intake
+from glassq.operations.words import without_password
+from glassq.push.request import SOURCE
+from glassq.settings import GlassSettings
+from glassq.startcheck import Finding, found
+
+if TYPE_CHECKING:
+    from glassq.settings import Settings
+
+
+def problems(settings: Settings) -> list[str]:
+    """All that is wrong, each once: one mistake does not hide the next.
+
+    Both daemons are asked, in processes of their own, for all that they would refuse at their start.
+    """
+    findings = [found("secret", partial(check_secret, settings, key)) for key in secrets_in_use(settings)]
+    findings += check_worker(settings)
+    if takes_pings(settings) and not leaves_out_intake():
+        findings += [*check_web(settings), *(Finding("address", problem=problem) for problem in _refused(settings))]
+    return list(dict.fromkeys(finding.problem for finding in findings if finding.problem))
+
+
+def takes_pings(settings: Settings) -> bool:
+    """Whether glassq-web has something to do with these settings."""
+    named = any(getattr(settings.sources, name) is not None for name in settings.sources.__struct_fields__)
+    return named or any(route.source != SOURCE for route in settings.routes)
+
+
+def works_glass(settings: Settings) -> bool:
+    """Whether a route leads to a handler for Glass."""
+    return any(route.handler.startswith("glassq.glass.") for route in settings.routes)
+
+
+def secrets_in_use(settings: Settings) -> list[str]:
+    """The keys of the secret files that are in use: a default counts once something needs it."""
+    keys = ["sources.mirror.verify_tokens_file"] if settings.sources.mirror else []
+    needed = bool(settings.glass.client_id) or works_glass(settings)
+    names = ("client_secret_file", "credentials_key_file")
+    changed = [name for name in names if getattr(settings.glass, name) != getattr(GlassSettings(), name)]
+    return keys + [f"glass.{name}" for name in names if needed or name in changed]
+
+
+def check_secret(settings: Settings, key: str) -> None:
+    """Reads a secret file as the program that needs it does. Raises SettingsError."""
+    if key == "glass.client_secret_file":
+        from glassq.glass.google_files import client_secret
+
+        client_secret(settings)
+    elif key == "glass.credentials_key_file":
+        from glassq.glass.credentials import CredentialStore
+
+        CredentialStore.open(settings)
+    else:
+        settings.secret(key)
+
+
+def check_push(settings: Settings) -> None:
+    """Reads queue.yaml, where there are push queues. Raises SettingsError."""
+    from glassq.push import queue_yaml
+
+    if settings.push is not None:
+        queue_yaml.load(settings.push.queue_yaml, targets=settings.push.targets)
+
+
+def document(settings: Settings) -> Any:
+    """The settings as plain values: durations in seconds, sizes in bytes, secrets as the paths of their files."""
+    plain = msgspec.to_builtins(settings, enc_hook=_plain)
+    del plain["ignored"]
+    plain["ledger"]["url"] = without_password(settings.ledger.url)
+    return plain
+
+
+def _refused(settings: Settings) -> list[str]:
+    """Where glassq-web cannot listen. An address that is in use is most often in use by glassq-web itself."""
+    # gunicorn takes a while to load.
+    from glassq.intake.listen import refusal, unusable
+
+    if listens_for_intake():
+        return []
+    return [refusal(settings, bind, error) for bind, error in unusable(settings) if error.errno != errno.EADDRINUSE]
+
+
+def _plain(value: Any) -> Any:
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"cannot be JSON: {type(value).__name__}")

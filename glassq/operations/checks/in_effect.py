@@ -1,0 +1,50 @@
+"""Settings on disk that a running program has not read yet, or could not use: for status and doctor."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from glassq.in_effect import records
+from glassq.operations.checks.base import Check
+from glassq.operations.words import moment, without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from glassq.in_effect import Record
+
+
+def not_in_effect(file: Path | None) -> Iterator[Check]:
+    """A note for each running program whose settings are not those in `file`, the settings file, any more.
+
+    None: there is no such file, and nothing to note.
+    """
+    for record, is_unit in records(file) if file else ():
+        changed = record.changed()
+        if not changed:
+            continue
+        said = (
+            f"settings on disk are not those in effect: {' and '.join(map(_with_time, changed))}; "
+            f"{record.program} works with what it read at {_at(record.since)}"
+        )
+        if record.error:
+            said += f"; its last reload failed: {without_password(record.error)}"
+        yield Check("in effect", None, said, f"`glassq config check`, then {_reload(record, is_unit=is_unit)}")
+
+
+def _with_time(path: Path) -> str:
+    with suppress(OSError):
+        return f"{path} was changed at {_at(path.stat().st_mtime)}"
+    return f"{path} is gone"
+
+
+def _at(seconds: float) -> str:
+    return moment(datetime.fromtimestamp(int(seconds), UTC))
+
+
+def _reload(record: Record, *, is_unit: bool) -> str:
+    return f"systemctl reload {record.program}" if is_unit else shlex.join(["kill", "-HUP", str(record.pid)])

@@ -1,0 +1,163 @@
+"""What glassq has on this machine: settings, secrets, spool, files and databases.
+
+A new check is a function of the Operations that yields what it saw, and a line in MACHINE.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import UTC, datetime
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glassq.errors import LedgerError, SettingsError
+from glassq.operations.checks.access import barrier, belongs, directory, exists, me, mount, nearest
+from glassq.operations.checks.base import Check
+from glassq.operations.checks.configuration import check_secret, secrets_in_use, takes_pings, works_glass
+from glassq.operations.checks.in_effect import not_in_effect
+from glassq.operations.status import spool_state
+from glassq.settings import StorageSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from glassq.operations import Operations
+
+# glassq is younger than the first of these years, and nobody runs it after the last.
+YEARS = range(2024, 2100)
+
+
+def settings(operations: Operations) -> Iterator[Check]:
+    yield Check("settings", True, f"{operations.settings.file}, read as {me()}")
+
+
+def in_effect(operations: Operations) -> Iterator[Check]:
+    yield from not_in_effect(Path(operations.settings.file))
+
+
+def clock(operations: Operations) -> Iterator[Check]:
+    yield clock_at(datetime.now(UTC))
+
+
+def clock_at(now: datetime) -> Check:
+    """A clock that is years off breaks TLS, and gives deliveries ids that do not sort."""
+    sane = now.year in YEARS
+    return Check("clock", sane, f"{now:%Y-%m-%d %H:%M:%S} UTC", "" if sane else "set it (timedatectl set-ntp true)")
+
+
+def secret_files(operations: Operations) -> Iterator[Check]:
+    for key in secrets_in_use(operations.settings):
+        path = Path(attrgetter(key)(operations.settings))
+        try:
+            check_secret(operations.settings, key)
+        except SettingsError as error:
+            wanted = "mend that file" if exists(path) else "put it there, one secret per line"
+            _, todo = barrier(path, write=False) or ("", wanted)
+            if key == "glass.credentials_key_file" and not exists(path):
+                todo = "`glassq users new-key` writes one"
+            yield Check("secret file", False, str(error), todo)
+            continue
+        if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            yield Check("secret file", False, f"everybody may use it: {belongs(path)}", f"chmod o= {path}")
+        else:
+            yield Check("secret file", True, str(path))
+
+
+def spool(operations: Operations) -> Iterator[Check]:
+    intake = operations.settings.intake
+    path = Path(intake.spool).absolute()
+    if not takes_pings(operations.settings) and not exists(path):
+        return
+    found = directory("spool", path)
+    disk = os.statvfs(nearest(path))
+    free = disk.f_bavail * disk.f_frsize
+    where = f"on the disk at {mount(nearest(path))}, which has {free >> 20} MiB free"
+    if not found.ok:
+        yield found
+    elif free < intake.spool_min_free or (disk.f_files and not disk.f_favail):
+        said = f"{path}: {where}, of which [intake] spool_min_free keeps {intake.spool_min_free}"
+        yield Check("spool", False, said, "make room there; until then nothing is spooled while the queue is down")
+    else:
+        yield Check("spool", True, f"{found.said}, {where}")
+
+
+def spooled(operations: Operations) -> Iterator[Check]:
+    found, words = spool_state(operations)
+    if found is None:
+        return
+    if found.damaged:
+        todo = f"look at them in {operations.settings.intake.spool}/damaged, and move them back once mended"
+        yield Check("spooled", False, f"{found.damaged} deliveries were damaged and set aside", todo)
+    if found.count:
+        todo = "glassq-web puts them in when the queue takes them; `glassq spool drain` tries now"
+        yield Check("spooled", None, words, todo)
+    elif not found.damaged:
+        yield Check("spooled", True, "nothing waits in the spool")
+
+
+def photos(operations: Operations) -> Iterator[Check]:
+    url = operations.settings.storage.url
+    if not works_glass(operations.settings) and url == StorageSettings().url:
+        return
+    if url.directory:
+        yield directory("photos", url.directory)
+    else:
+        yield Check("photos", None, f"{url}: not asked")
+
+
+def credentials(operations: Operations) -> Iterator[Check]:
+    if works_glass(operations.settings):
+        yield directory("credentials", Path(operations.settings.glass.credentials))
+
+
+def ledger(operations: Operations) -> Iterator[Check]:
+    url, meanwhile = operations.settings.ledger.url, "the work goes on without a record"
+    found = _database("ledger", url, "[ledger] url", meanwhile)
+    if found.ok:
+        try:
+            operations.ledger().close()
+        except (LedgerError, SettingsError) as error:
+            found = Check("ledger", False, str(error), f"mend it, or name another; {meanwhile}")
+    yield found
+
+
+def task_names(operations: Operations) -> Iterator[Check]:
+    push = operations.settings.push
+    if push is not None:
+        yield _database("task names", push.names, "[push] names", "named tasks cannot be added until then")
+
+
+def _database(name: str, url: str, key: str, meanwhile: str) -> Check:
+    """Whether it can be written. A file that is missing is not made: it would belong to the operator."""
+    from glassq.database.engine import parse_url, sqlite_file, write_problem
+
+    try:
+        file = sqlite_file(parse_url(url, key))
+        if file is not None:
+            place = directory(name, file.parent)
+            if not place.ok or not exists(file):
+                return place
+            if closed := barrier(file, write=True):
+                return Check(name, False, *closed)
+        problem = write_problem(url, key)
+    except SettingsError as error:
+        problem = str(error)
+    if problem is not None:
+        return Check(name, False, problem, f"mend it, or name another; {meanwhile}")
+    return Check(name, True, "can be written" if file is None else f"{file} can be written")
+
+
+MACHINE: list[Callable[[Operations], Iterator[Check]]] = [
+    settings,
+    in_effect,
+    clock,
+    secret_files,
+    spool,
+    spooled,
+    photos,
+    credentials,
+    ledger,
+    task_names,
+]

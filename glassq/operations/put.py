@@ -1,0 +1,171 @@
+"""Puts one body as a delivery, as if it had come as a ping."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from glassq import delivery as envelope
+from glassq.errors import InvalidRequest, NotDurable, OperationError, PingRefused, QueueError
+from glassq.operations.find import checked_tube, unworked
+from glassq.push.request import SOURCE as PUSH
+from glassq.queues.base import NewJob, Refusal
+from glassq.sources import open_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from glassq.delivery import Delivery
+    from glassq.operations import Operations
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import Producer, Receipt
+
+# Labels are for routes to match, not for contents, in characters.
+MAX_LABEL = 512
+# A source's name is a word in logs, tables, the ledger and URLs.
+_SOURCE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutRequest:
+    """As whose ping a body is put, and where to.
+
+    A source of the settings checks the body and makes its labels, unless it is `unchecked`; else `labels` are taken.
+    `tube` None means the main one. `delay` is in seconds.
+    """
+
+    source: str
+    labels: Mapping[str, str]
+    unchecked: bool = False
+    tube: str | None = None
+    delay: float = 0.0
+
+    def check(self, operations: Operations) -> None:
+        """Raises InvalidRequest."""
+        if self.source == PUSH:
+            raise InvalidRequest(
+                'tasks are not put as files: a program adds them, with "from glassq import taskqueue; '
+                'taskqueue.add(url=..., payload=...)"'
+            )
+        if not _SOURCE.fullmatch(self.source):
+            raise InvalidRequest(
+                f"--source {self.source}: expected a name of up to 64 of a-z 0-9 _ and -, a letter first"
+            )
+        if self.labels and self.is_checked(operations):
+            raise InvalidRequest(
+                f"the labels come from the ping, as {self.source} has them: --label goes with --no-check"
+            )
+        if self.tube is not None:
+            checked_tube("--tube", self.tube)
+        with operations.queue() as queue:
+            longest = queue.capabilities.max_delay
+        if self.delay > longest:
+            raise InvalidRequest(f"--delay: expected at most {longest // 86_400:g}d")
+
+    def is_checked(self, operations: Operations) -> bool:
+        """Whether the source checks the body and makes its labels."""
+        return getattr(operations.settings.sources, self.source, None) is not None and not self.unchecked
+
+
+@dataclass(frozen=True, slots=True)
+class PutPlan:
+    """The delivery that is going to be put, and where to; `delay` is in seconds."""
+
+    delivery: Delivery
+    tube: str
+    delay: int
+
+    def document(self, receipt: Receipt | None) -> dict[str, Any]:
+        """What was put, for JSON; without a receipt, what would be."""
+        return {
+            "delivery": self.delivery.id if receipt else None,
+            "job": receipt.ref if receipt else None,
+            "source": self.delivery.source,
+            "labels": self.delivery.labels,
+            "tube": self.tube,
+            "delay": self.delay,
+            "bytes": len(self.delivery.body),
+            "dry_run": receipt is None,
+        }
+
+
+def parse_labels(texts: Sequence[str]) -> dict[str, str]:
+    """The labels that KEY=VALUE name. Raises InvalidRequest."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and text.isprintable() and len(text) <= MAX_LABEL):
+            raise InvalidRequest(f"--label {text}: expected KEY=VALUE, printable, up to {MAX_LABEL} characters")
+        if key in found:
+            raise InvalidRequest(f"--label {key} is given twice")
+        found[key] = value
+    return found
+
+
+def plan(operations: Operations, request: PutRequest, body: bytes, progress: Progress) -> PutPlan:
+    """The delivery of this body. Warns where nobody is going to work it.
+
+    Raises InvalidRequest, and OperationError where intake would not take the body either.
+    """
+    request.check(operations)
+    most = operations.settings.intake.max_body
+    if len(body) > most:
+        raise OperationError(f"a body is at most {most} ([intake] max_body), and this one is larger")
+    if not body:
+        raise OperationError("the body is empty")
+    labels = _labels(operations, request.source, body) if request.is_checked(operations) else dict(request.labels)
+    made = PutPlan(
+        envelope.new(request.source, body, labels), request.tube or operations.tube, math.ceil(request.delay)
+    )
+    if why := _unworked(operations, made):
+        progress.warn(why)
+    return made
+
+
+def _labels(operations: Operations, source: str, body: bytes) -> dict[str, str]:
+    """What the source makes of the body. Raises OperationError where it does not take it."""
+    try:
+        return next(each for each in open_sources(operations.settings) if each.name == source).check(body)
+    except PingRefused as error:
+        raise OperationError(f"{source} does not take it: {error.detail} (--no-check puts it all the same)") from None
+
+
+def _unworked(operations: Operations, plan: PutPlan) -> str:
+    """Why nobody is going to work it, in words; "" where somebody is."""
+    if why := unworked(operations, plan.tube):
+        return why
+    delivery, settings = plan.delivery, operations.settings
+    if any(route.wants(delivery.source, delivery.labels) for route in settings.routes):
+        return ""
+    return f"no route takes it: glassq-worker drops it ([[routes]] in {settings.file})"
+
+
+def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> tuple[Receipt, bool]:
+    """Puts the delivery; its receipt, and whether it is durable as far as the settings ask for that.
+
+    Raises QueueError, after a warning where the delivery is in the queue, or may be there, all the same.
+    """
+    delivery = plan.delivery
+    job = NewJob(delivery.id, envelope.encode(delivery), plan.tube, plan.delay)
+    with operations.producer() as producer:
+        [answer] = producer.put([job], within=math.inf)
+        if isinstance(answer, Refusal):
+            if answer.in_doubt:
+                show = f"`glassq show {delivery.id}` tells, once the queue is back"
+                progress.warn(f"perhaps it was put all the same: {show}")
+            raise answer.error
+        try:
+            return answer, _is_durable(producer, answer)
+        except QueueError:
+            progress.warn(f"delivery {delivery.id} is in the queue; nobody knows whether it is on disk")
+            raise
+
+
+def _is_durable(producer: Producer, receipt: Receipt) -> bool:
+    try:
+        producer.confirm([receipt], within=math.inf)
+    except NotDurable:
+        return False
+    return True

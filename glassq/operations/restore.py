@@ -1,0 +1,287 @@
+"""Puts archived deliveries back into the queue, buried as they were."""
+
+from __future__ import annotations
+
+import fcntl
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from glassq.delivery import decode, encode
+from glassq.errors import (
+    Conflict,
+    DamagedDelivery,
+    GlassqError,
+    InvalidRequest,
+    JobNotFound,
+    JobTooBig,
+    LedgerError,
+    SearchIncomplete,
+    SettingsError,
+)
+from glassq.ledger import Entry
+from glassq.operations import archive_file
+from glassq.operations.bulk import digest_of, ended_by, step_by_step
+from glassq.operations.find import unworked, walk
+from glassq.operations.result import Did, Report, Result, not_done
+from glassq.queues.base import ALL_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from glassq.delivery import Delivery
+    from glassq.operations import Operations
+    from glassq.operations.archive_file import FileItem
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import Inspector
+
+# So many mistakes of one file are told.
+MAX_MISTAKES = 20
+# The reason of a delivery that was buried without one, by another tool for instance, once it is restored.
+NO_REASON = "restored from an archive; it said no reason itself"
+_CHANGED = "the file was changed since it was checked"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedJob:
+    """One job of a file, without its bytes: where it stands, and by what it is known again.
+
+    `delivery` is "" where the job is damaged.
+    """
+
+    file: Path
+    line: int
+    tube: str
+    digest: bytes
+    delivery: str
+
+    def result(self, did: Did, why: str = "", *, job: str | None = None, planned: bool = False) -> Result:
+        """What became of it; `job` is the reference of the job that holds it."""
+        return Result(f"{self.file}, line {self.line}", job, self.delivery or None, did, why, planned)
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """What is going to be restored, in the order of the puts.
+
+    `results` are the jobs that are left out, and `damage` what is wrong with the files, a line each.
+    """
+
+    jobs: tuple[ArchivedJob, ...]
+    results: tuple[Result, ...] = ()
+    damage: tuple[str, ...] = ()
+
+    def preview(self) -> Report:
+        """The report of a dry run."""
+        return Report([*self.results, *(job.result(Did.RESTORED, planned=True) for job in self.jobs)])
+
+
+@contextmanager
+def locked(files: Sequence[Path]) -> Iterator[None]:
+    """Nobody else restores these files meanwhile. Raises Conflict where somebody does, and InvalidRequest."""
+    with ExitStack() as opened:
+        for file in sorted({file.resolve() for file in files}):
+            try:
+                handle = opened.enter_context(file.open("rb"))
+            except OSError as error:
+                raise InvalidRequest(f"{file}: cannot be read: {error.strerror}") from None
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Conflict(f"{file}: somebody restores it right now") from None
+        yield
+
+
+def plan(
+    operations: Operations,
+    queue: Inspector,
+    files: Sequence[Path],
+    progress: Progress,
+    *,
+    skip_damaged: bool = False,
+    again: bool = False,
+) -> RestorePlan:
+    """Which jobs of these files are restored: those that the queue does not hold, and that were not worked since.
+
+    With `skip_damaged` the whole jobs of damaged files are restored, with `again` also those that were worked. Raises
+    Conflict where a file is damaged otherwise.
+    """
+    jobs, damage = _checked(files, progress, skip_damaged=skip_damaged)
+    tubes = sorted({job.tube for job in jobs})
+    for tube in tubes:
+        if why := unworked(operations, tube):
+            hint = f"`glassq move --from {tube} --to {operations.tube}` moves what is restored there"
+            progress.warn(f"{why}; {hint}")
+    duplicates = Duplicates(operations)
+    duplicates.look(queue, tubes, progress)
+    if not again:
+        duplicates.ask_ledger(jobs)
+    left: list[ArchivedJob] = []
+    results = []
+    for job in jobs:
+        if why := duplicates.why(job):
+            results.append(job.result(Did.LEFT_OUT, why))
+        else:
+            left.append(job)
+            # The same job may stand in two files.
+            duplicates.add(job.digest, job.delivery)
+    return RestorePlan(tuple(left), tuple(results), tuple(damage))
+
+
+def _checked(files: Sequence[Path], progress: Progress, *, skip_damaged: bool) -> tuple[list[ArchivedJob], list[str]]:
+    """What the files hold, and what is wrong with them, which is warned of. Raises Conflict where nothing may be."""
+    jobs: list[ArchivedJob] = []
+    wrong: list[str] = []
+    for file in dict.fromkeys(files):
+        mistakes: list[str] = []
+        try:
+            jobs += [
+                ArchivedJob(file, item.line, item.tube, digest_of(item.data), _name(item))
+                for item in archive_file.read(file, mistakes)
+            ]
+        except OSError as error:
+            mistakes.append(f"cannot be read: {error.strerror}")
+        wrong += [f"{file}: {mistake}" for mistake in mistakes[:MAX_MISTAKES]]
+        if len(mistakes) > MAX_MISTAKES:
+            wrong.append(f"{file}: and {len(mistakes) - MAX_MISTAKES} more")
+    for words in wrong:
+        progress.warn(f"left out: {words}" if skip_damaged else words)
+    if wrong and not skip_damaged:
+        raise Conflict("nothing was restored; --skip-damaged restores the jobs that are whole")
+    return jobs, wrong
+
+
+def _name(item: FileItem) -> str:
+    """The id of its delivery; "" where that is damaged."""
+    delivery = _delivery(item)
+    return delivery.id if delivery else ""
+
+
+def _delivery(item: FileItem) -> Delivery | None:
+    try:
+        return decode(item.data)
+    except DamagedDelivery:
+        return None
+
+
+@dataclass(slots=True)
+class Duplicates:
+    """What must not be put once more: what the queue holds, by bytes and ids, and what was worked since."""
+
+    operations: Operations
+    _digests: set[bytes] = field(default_factory=set)
+    _names: set[str] = field(default_factory=set)
+    _worked: dict[str, str] = field(default_factory=dict)
+
+    def look(self, queue: Inspector, tubes: Sequence[str], progress: Progress) -> None:
+        """Looks at all jobs of all tubes: what was restored before may have been moved aside since."""
+        everywhere = {self.operations.tube, *(counts.name for counts in queue.counts()), *tubes}
+        try:
+            for found in walk(self.operations, queue, ALL_STATES, sorted(everywhere), progress):
+                self.add(digest_of(found.job.body), found.name)
+        except SearchIncomplete as error:
+            progress.warn(str(error))
+
+    def add(self, digest: bytes, name: str) -> None:
+        """The queue holds this job, or is going to."""
+        self._digests.add(digest)
+        if name:
+            self._names.add(name)
+
+    def ask_ledger(self, jobs: Sequence[ArchivedJob]) -> None:
+        """Finds out which deliveries were worked; a ledger that cannot be read knows of none."""
+        with suppress(LedgerError, SettingsError), self.operations.ledger() as ledger:
+            for job in jobs:
+                entry = ledger.exactly(job.delivery) if job.delivery else None
+                if entry and entry.state in ("done", "dropped"):
+                    self._worked[job.delivery] = entry.state
+
+    def why(self, job: ArchivedJob) -> str:
+        """Why it is left out; "" where it is not."""
+        if job.digest in self._digests or job.delivery in self._names:
+            return "the queue holds it already"
+        worked = self._worked.get(job.delivery, "")
+        return f"the ledger has it as {worked} (--again restores it all the same)" if worked else ""
+
+
+def carry_out(operations: Operations, queue: Inspector, plan: RestorePlan, progress: Progress) -> Report:
+    """Puts the jobs back, file by file, in the order of their lines.
+
+    Call it, and `plan` before, within `locked(files)`: else two operators may restore the same job twice.
+    """
+    report, total = Report(list(plan.results)), len(plan.jobs)
+    wanted = {(job.file, job.line): job for job in plan.jobs}
+    files = dict.fromkeys(job.file for job in plan.jobs)
+    items = ((file, item) for file in files for item in _items(file))
+    with operations.recorder(progress) as record:
+        restorer = Restorer(queue, record, operations.clock)
+
+        def restore(step: tuple[Path, FileItem]) -> Result:
+            file, item = step
+            return restorer.restore(wanted.pop((file, item.line)), item)
+
+        try:
+            steps = ((file, item) for file, item in items if (file, item.line) in wanted)
+            step_by_step(report, steps, restore, progress, "restored so far", total, start=len(plan.results))
+            report.results += [job.result(Did.NOTHING, _CHANGED) for job in wanted.values()]
+        except GlassqError as error:
+            report.error = error
+            so_far = f"{report.count(Did.RESTORED)} of {total} are restored"
+            again = "the same command goes on with the rest"
+            report.results.append(not_done("the rest", f"{ended_by(error)}: {so_far}; {again}"))
+    return report
+
+
+def _items(file: Path) -> Iterator[FileItem]:
+    """The jobs of a file that was checked. Raises Conflict where it cannot be read any more."""
+    try:
+        yield from archive_file.read(file, [])
+    except OSError as error:
+        raise Conflict(f"{file}: cannot be read: {error.strerror}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Restorer:
+    """Puts jobs back, and records in the ledger that they are buried."""
+
+    queue: Inspector
+    record: Callable[[Entry], None]
+    clock: Callable[[], datetime]
+
+    def restore(self, job: ArchivedJob, item: FileItem) -> Result:
+        """What became of the job whose bytes are in `item`. Raises QueueError."""
+        if digest_of(item.data) != job.digest:
+            return job.result(Did.NOTHING, _CHANGED)
+        delivery, body = _delivery(item), item.data
+        if delivery is not None and not delivery.buried:
+            # Should we die before the job is buried, the pool buries it: the delivery itself says so.
+            delivery = msgspec.structs.replace(delivery, buried=NO_REASON)
+            body = encode(delivery)
+        try:
+            ref = self.queue.insert(body, tube=item.tube, state="buried")
+        except JobTooBig as error:
+            return job.result(Did.NOTHING, str(error))
+        except JobNotFound:
+            return job.result(Did.NOTHING, "it is in the queue, but not buried: a consumer took it meanwhile")
+        if delivery is not None:
+            self.record(_entry(delivery, ref, item.tube, self.clock()))
+        return job.result(Did.RESTORED, job=ref)
+
+
+def _entry(delivery: Delivery, ref: str, tube: str, now: datetime) -> Entry:
+    return Entry(
+        delivery.id,
+        delivery.source,
+        delivery.received,
+        "buried",
+        delivery.attempt,
+        now,
+        0.0,
+        job=ref,
+        reason=delivery.buried,
+        tube=tube,
+    )

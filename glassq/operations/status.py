@@ -1,0 +1,214 @@
+"""What waits, what is worked, what lies buried, and whether it is safe on disk."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glassq.errors import GlassqError, LedgerError, NotDurable, SettingsError
+from glassq.operations.checks.in_effect import not_in_effect
+from glassq.operations.find import is_ours, unworked
+from glassq.operations.groups import summary
+from glassq.operations.hints import Hint
+from glassq.operations.missing import Missing, find_missing, may_be_missing
+from glassq.operations.spool import open_spool
+from glassq.operations.words import span, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+    from glassq.intake.spool import Spooled
+    from glassq.operations import Operations
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import EngineStatus, Fact, Inspector, Job, TubeCounts
+
+# The search for lost deliveries takes at most this long, in seconds.
+GLANCE = 0.5
+# What the ledger is asked about.
+RECENT = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """The queue at `url`. `tubes` are ours, the main one first.
+
+    The others of ours, and the `foreign` ones of other programs, hold jobs. `oldest` is the oldest ready job of ours.
+    """
+
+    url: str
+    engine: EngineStatus
+    tubes: tuple[TubeCounts, ...]
+    foreign: tuple[TubeCounts, ...]
+    oldest: Job | None
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether jobs are written to disk, and what was written is still there, as far as is known."""
+        kept = self.oldest is None or self.oldest.durable
+        return self.engine.durable and kept and not self.engine.details.get("files_missing")
+
+    def document(self) -> dict[str, Any]:
+        """The status of the queue for JSON; what only this engine has is beside the rest."""
+        engine = self.engine
+        return {
+            "url": self.url,
+            "engine": engine.engine,
+            "version": engine.version,
+            "uptime": engine.uptime,
+            "durable": engine.durable,
+            "draining": not engine.accepting,
+            "workers": engine.consumers,
+            "max_job": engine.max_job,
+            **engine.details,
+            "tubes": [asdict(tube) for tube in (*self.tubes, *self.foreign)],
+            "oldest_ready": {"job": self.oldest.ref, "age": self.oldest.age} if self.oldest else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SystemStatus:
+    """Queue, spool and ledger at one moment.
+
+    `states` counts the deliveries of the last RECENT (since `since`) by their state; `note` says why there are none to
+    count. `missing` is what the queue has lost; None where nobody can say.
+    """
+
+    queue: QueueStatus
+    spooled: Spooled | None
+    spool_words: str
+    states: dict[str, int] | None
+    since: datetime
+    note: str
+    missing: Missing | None
+    hints: tuple[Hint, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The status for JSON."""
+        missing = self.missing
+        return {
+            "queue": self.queue.document(),
+            "ledger": {"states": self.states, "since": self.since, "note": self.note},
+            "hints": [str(hint) for hint in self.hints],
+            "missing": {"count": len(missing.deliveries), "sure": missing.sure} if missing else None,
+            "spool": asdict(self.spooled) if self.spooled else None,
+        }
+
+
+def spool_state(operations: Operations) -> tuple[Spooled | None, str]:
+    """What lies in the spool, and that in words."""
+    try:
+        opened = open_spool(operations)
+        found = opened.look() if opened else None
+    except GlassqError as error:
+        return None, str(error)
+    if found is None or not found.count:
+        return found, "empty"
+    many = "1 delivery waits" if found.count == 1 else f"{found.count} deliveries wait"
+    return found, f"{many} for the queue, the oldest for {span(found.oldest)}"
+
+
+def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> SystemStatus:
+    """The system as it is now. Raises QueueError, and Stopped."""
+    seen = _queue(operations, queue)
+    facts = [*queue.facts([tube.name for tube in seen.tubes]), *_in_memory(queue, seen)]
+    missing = _missing(operations, queue, seen, progress)
+    spooled, words = spool_state(operations)
+    since = operations.clock() - RECENT
+    states, note = _states(operations, since)
+    hints = (
+        *_settings_hints(operations),
+        *_queue_hints(operations, seen, facts),
+        *_loss_hints(spooled, missing),
+    )
+    return SystemStatus(seen, spooled, words, states, since, note, missing, hints)
+
+
+def _queue(operations: Operations, queue: Inspector) -> QueueStatus:
+    (main,) = queue.counts([operations.tube])
+    others = [counts for counts in queue.counts() if counts.jobs and counts.name != main.name]
+    others.sort(key=lambda counts: counts.name)
+    ours = (main, *(counts for counts in others if is_ours(main.name, counts.name)))
+    foreign = tuple(counts for counts in others if not is_ours(main.name, counts.name))
+    return QueueStatus(operations.settings.queue.url, queue.status(), ours, foreign, _oldest(queue, ours))
+
+
+def _oldest(queue: Inspector, tubes: Iterable[TubeCounts]) -> Job | None:
+    if not queue.capabilities.oldest:
+        return None
+    ready = (queue.first("ready", tube.name) for tube in tubes if tube.ready)
+    return max(filter(None, ready), key=lambda job: job.age, default=None)
+
+
+def _states(operations: Operations, since: datetime) -> tuple[dict[str, int] | None, str]:
+    """Deliveries by state since then, and why there are none to count."""
+    try:
+        with operations.ledger() as ledger:
+            return (None, ledger.absent) if ledger.absent else (ledger.counts(since), "")
+    except (LedgerError, SettingsError) as error:
+        # The queue's state is worth showing without it.
+        return None, str(error)
+
+
+def _missing(operations: Operations, queue: Inspector, seen: QueueStatus, progress: Progress) -> Missing | None:
+    """What the queue has lost, looked for only where the counts leave room for it; None where nobody can say."""
+    try:
+        if may_be_missing(operations, seen.tubes):
+            return find_missing(operations, queue, GLANCE, progress)
+    except (LedgerError, SettingsError):
+        # The ledger's note says why it cannot be read.
+        return None
+    return Missing((), 0, 0, sure=True)
+
+
+# -- hints -------------------------------------------------------------------------------------------------------------
+
+
+def _settings_hints(operations: Operations) -> Iterator[Hint]:
+    yield from map(Hint, operations.settings.ignored)
+    yield from (Hint(str(check)) for check in not_in_effect(Path(operations.settings.file)))
+
+
+def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact]) -> Iterator[Hint]:
+    buried = sum(tube.buried for tube in seen.tubes)
+    if buried:
+        yield summary(buried) or Hint("1 delivery is buried", "buried")
+    yield from (Hint(str(fact)) for fact in facts)
+    for tube in seen.tubes:
+        if tube.paused_for:
+            yield Hint(f"tube {tube.name} is paused {until(tube.paused_for)}")
+    for tube in seen.tubes:
+        if tube.ready and (why := unworked(operations, tube.name)):
+            yield Hint(f"{tube.ready} ready: {why}")
+    if _nobody_takes(seen):
+        yield Hint(f"jobs are ready and nobody takes them: {_why_nobody(seen)}")
+
+
+def _loss_hints(spooled: Spooled | None, missing: Missing | None) -> Iterator[Hint]:
+    if spooled is not None and spooled.damaged:
+        yield Hint(f"{spooled.damaged} damaged in the spool", "spool")
+    if missing is not None and missing.deliveries:
+        yield Hint(f"{missing.words()}: `glassq doctor` says what to do")
+
+
+def _in_memory(queue: Inspector, seen: QueueStatus) -> Iterator[Fact]:
+    """Whether a job that waits was not written, though the engine writes jobs to disk."""
+    if seen.engine.durable and seen.oldest is not None and not seen.oldest.durable:
+        words = f"{queue.engine} stopped writing to disk (the oldest ready job is in memory only)"
+        yield queue.explain(NotDurable(words))
+
+
+def _nobody_takes(seen: QueueStatus) -> bool:
+    if any(tube.waiting or tube.reserved for tube in seen.tubes):
+        return False
+    main, *pushed = [tube.ready > 0 and not tube.paused_for for tube in seen.tubes]
+    # A child that waits for the rate of a push queue does not always wait in the queue's server.
+    return main or (any(pushed) and not seen.engine.consumers)
+
+
+def _why_nobody(seen: QueueStatus) -> str:
+    if seen.engine.consumers:
+        return "glassq-worker is connected, but pauses (as it does while the queue takes no jobs): look at its log"
+    return "is glassq-worker running?"

@@ -1,0 +1,159 @@
+"""One body as a delivery, and what waits in the spool: both through a producer, which may say that it is not sure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from glassq import settings
+from glassq.delivery import encode
+from glassq.errors import InvalidRequest, NotDurable, OperationError, QueueUnavailable, Stopped
+from glassq.intake.spool import Spool
+from glassq.operations import Operations, put, spool
+from glassq.operations.progress import Silent
+from glassq.operations.put import PutRequest
+from glassq.queues import open_producer
+from glassq.queues.base import Receipt, Refusal
+from tests.cli.conftest import a_delivery
+from tests.operations.conftest import Blind, Heard, StopsAt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from glassq.errors import QueueError
+    from glassq.queues.base import Inspector, NewJob, Producer
+    from tests.conftest import Beanstalkd
+
+CRON = PutRequest(source="cron", labels={})
+
+
+class Unsure:
+    """The real producer, which says of the job after the first `sure` ones that it may be kept or not."""
+
+    def __init__(self, producer: Producer, *, sure: int = 0, unproven: QueueError | None = None) -> None:
+        """`unproven` is what it raises where it is to prove that jobs are durable."""
+        self._producer = producer
+        self._sure = sure
+        self._unproven = unproven
+
+    def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
+        if not self._sure:
+            return [Refusal(job.key, QueueUnavailable("gone"), in_doubt=True) for job in jobs]
+        self._sure -= 1
+        return self._producer.put(jobs, within=within, again=again)
+
+    def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
+        if self._unproven is not None:
+            raise self._unproven
+        self._producer.confirm(receipts, within=within)
+
+    def close(self) -> None:
+        self._producer.close()
+
+
+def producing(operations: Operations, **how: Any) -> Operations:
+    """The same operations with a producer that is unsure."""
+    loaded = operations.settings
+    return Operations(loaded, actor="ada", produce=lambda each: Unsure(open_producer(each), **how))  # type: ignore
+
+
+def waiting(inspector: Inspector) -> int:
+    return sum(counts.jobs for counts in inspector.counts())
+
+
+def test_a_plan_puts_nothing_and_its_document_has_the_keys_of_what_is_put(
+    operations: Operations, inspector: Inspector
+) -> None:
+    plan = put.plan(operations, CRON, b"body", Silent())
+    planned = plan.document(None)
+    assert (waiting(inspector), planned["dry_run"], planned["job"]) == (0, True, None)
+    receipt, durable = put.carry_out(operations, plan, Silent())
+    done = plan.document(receipt)
+    assert (list(done), done["delivery"], done["job"], durable) == (list(planned), plan.delivery.id, receipt.ref, True)
+    assert inspector.get(receipt.ref).body == encode(plan.delivery)
+
+
+def test_what_may_have_been_put_all_the_same_is_warned_of(operations: Operations) -> None:
+    plan, heard = put.plan(operations, CRON, b"body", Silent()), Heard()
+    with pytest.raises(QueueUnavailable):
+        put.carry_out(producing(operations), plan, heard)
+    show = f"`glassq show {plan.delivery.id}`"
+    assert heard.warnings == [f"perhaps it was put all the same: {show} tells, once the queue is back"]
+
+
+def test_what_is_put_and_cannot_be_proven_is_named(operations: Operations, inspector: Inspector) -> None:
+    plan, heard = put.plan(operations, CRON, b"body", Silent()), Heard()
+    with pytest.raises(QueueUnavailable):
+        put.carry_out(producing(operations, sure=1, unproven=QueueUnavailable("gone")), plan, heard)
+    assert (len(heard.warnings), waiting(inspector)) == (1, 1)
+    assert f"delivery {plan.delivery.id} is in the queue" in heard.warnings[0]
+
+
+def test_what_is_kept_in_memory_only_is_put_and_said(operations: Operations, inspector: Inspector) -> None:
+    plan = put.plan(operations, CRON, b"body", Silent())
+    receipt, durable = put.carry_out(producing(operations, sure=1, unproven=NotDurable("in memory")), plan, Silent())
+    assert (durable, inspector.get(receipt.ref).state) == (False, "ready")
+
+
+def test_what_nobody_works_is_warned_of(operations: Operations) -> None:
+    heard = Heard()
+    put.plan(operations, CRON, b"body", heard)
+    put.plan(operations, PutRequest(source="cron", labels={}, tube="glassq.push.mail"), b"body", heard)
+    put.plan(operations, PutRequest(source="mirror", labels={"collection": "timeline"}), b"body", heard)
+    assert [words.partition(":")[0] for words in heard.warnings] == [
+        "no route takes it",
+        "no pool with these settings works tube glassq.push.mail",
+    ]
+
+
+def test_a_body_that_intake_would_not_take_is_not_put(operations: Operations) -> None:
+    most = operations.settings.intake.max_body
+    for body, words in ((b"", "the body is empty"), (bytes(most + 1), "a body is at most")):
+        with pytest.raises(OperationError, match=words):
+            put.plan(operations, CRON, body, Silent())
+
+
+def test_the_longest_delay_is_that_of_the_engine(operations: Operations, inspector: Inspector) -> None:
+    blind: Inspector = Blind(inspector)  # type: ignore[assignment]
+    other = Operations(operations.settings, actor="ada", connect=lambda _: blind)
+    request = PutRequest(source="cron", labels={}, delay=901)
+    put.plan(operations, request, b"body", Silent())
+    with pytest.raises(InvalidRequest, match="--delay: expected at most"):
+        put.plan(other, request, b"body", Silent())
+
+
+# -- the spool -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spooled(beanstalkd: Beanstalkd, tmp_path: Path) -> Operations:
+    """Operations with three deliveries in the spool."""
+    file = tmp_path / "glassq.toml"
+    file.write_text(f'[queue]\nurl = "{beanstalkd.url}"\n[intake]\nspool = "{tmp_path}/spool"\n')
+    made = Spool(tmp_path / "spool", max_size=1 << 30, min_free=0)
+    for delivery in (a_delivery() for _ in range(3)):
+        made.write(delivery.id, encode(delivery))
+    return Operations(settings.load(str(file), {}), actor="ada")
+
+
+def test_draining_is_stopped_between_two_deliveries_with_a_report(spooled: Operations) -> None:
+    came_to = spool.drain(spooled, StopsAt(1))
+    assert isinstance(came_to.error, Stopped)
+    assert (came_to.before, came_to.document()) == (3, {"drained": 1, "left": 2, "damaged": 0})
+    assert spool.drain(spooled, Silent()).document() == {"drained": 2, "left": 0, "damaged": 0}
+    with spooled.queue() as queue:
+        assert waiting(queue) == 3
+
+
+def test_a_delivery_that_is_not_proven_durable_stays_in_the_spool(spooled: Operations) -> None:
+    came_to = spool.drain(producing(spooled, sure=3, unproven=NotDurable("in memory")), Silent())
+    assert isinstance(came_to.error, NotDurable)
+    assert (came_to.drained, came_to.left) == (0, 3)
+
+
+def test_a_queue_that_goes_away_keeps_what_it_has_not_taken(spooled: Operations) -> None:
+    came_to = spool.drain(producing(spooled, sure=2), Silent())
+    assert isinstance(came_to.error, QueueUnavailable)
+    assert (came_to.drained, came_to.left) == (2, 1)

@@ -1,0 +1,197 @@
+"""The engines that the conformance suite knows: one class each, and one row in ENGINES or in NOT_THERE.
+
+An engine's class runs a real server of its own and opens the three roles on it. What a promise needs of a server in
+trouble (killed, refusing, forgetting) it brings about as that engine would have it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from glassq.queues.beanstalk.connection import BeanstalkConnection
+from glassq.queues.beanstalk.inspector import BeanstalkInspector
+from glassq.queues.beanstalk.producer import BeanstalkProducer
+from glassq.queues.beanstalk.receiver import BeanstalkReceiver
+from glassq.values import QueueUrl
+from tests.conftest import Beanstalkd, wait_for
+from tests.queues.binlog import break_binlog, breakable_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from glassq.queues import Inspector, Producer, Receiver
+
+# How long a job is ours where a test says nothing else, in seconds.
+LEASE = 60
+# How long a call waits for its answer where a test says nothing else, in seconds: only a hang takes so long.
+TIMEOUT = 20.0
+
+
+class Engine(ABC):
+    """A server of this kind, with a port and a directory of its own; tests share it, each in tubes of its own.
+
+    The roles go to `port` where one is given: that of a proxy.
+    """
+
+    name: str
+    # the shortest lease that it can give, in seconds
+    shortest_lease: int
+
+    def __init__(self, directory: Path, *, careless: bool = False) -> None:
+        """Starts it. A `careless` one may be quicker than safe, for a test that fills it up."""
+        self.directory = directory
+        self.careless = careless
+
+    @staticmethod
+    def missing() -> str:
+        """What is missing on this machine, in words; "" where it can be tried."""
+        return ""
+
+    @property
+    @abstractmethod
+    def port(self) -> int:
+        """Where it listens, on 127.0.0.1."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Starts it again with what it had; returns when it answers."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ends it as an operator would."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Ends it by SIGKILL."""
+
+    @abstractmethod
+    def producer(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Producer: ...
+
+    @abstractmethod
+    def receiver(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Receiver: ...
+
+    @abstractmethod
+    def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector: ...
+
+    @abstractmethod
+    def refusing(self) -> AbstractContextManager[None]:
+        """Within it the engine takes no jobs, and gives those it has."""
+
+    @abstractmethod
+    def forgetting(self) -> AbstractContextManager[None]:
+        """Within it the engine takes jobs, and would lose them in a crash."""
+
+    @abstractmethod
+    def fill(self, tubes: Sequence[str], jobs: int, body: bytes) -> None:
+        """Puts so many jobs in turn into these tubes, by the quickest way there is."""
+
+
+class BeanstalkdEngine(Engine):
+    """beanstalkd. Its lease is given to a job with its put."""
+
+    name = "beanstalkd"
+    shortest_lease = 1
+
+    def __init__(self, directory: Path, *, careless: bool = False) -> None:
+        super().__init__(directory, careless=careless)
+        program = breakable_program(directory / "bin")
+        # the later option wins: never to sync
+        self._server = Beanstalkd(directory, program=str(program), options=("-F",) if careless else ())
+
+    @staticmethod
+    def missing() -> str:
+        return "" if shutil.which("beanstalkd") else "no program beanstalkd here"
+
+    @property
+    def port(self) -> int:
+        return self._server.port
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def kill(self) -> None:
+        self._server.stop(signal.SIGKILL)
+
+    def producer(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Producer:
+        return BeanstalkProducer(lambda: self._connection(lease, port, timeout, require_durable=True))
+
+    def receiver(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Receiver:
+        return BeanstalkReceiver(self._connection(lease, port, timeout))
+
+    def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
+        return BeanstalkInspector(self._connection(lease, port, timeout), self._url(port))
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        inspector = self.inspector()
+        self._server.send(signal.SIGUSR1)
+        try:
+            wait_for(lambda: not inspector.status().accepting, "beanstalkd to drain")
+            yield
+        finally:
+            inspector.close()
+            self.stop()
+            self.start()
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        break_binlog(self._server)
+        try:
+            yield
+        finally:
+            self.kill()
+            self.start()
+
+    def fill(self, tubes: Sequence[str], jobs: int, body: bytes) -> None:
+        with socket.create_connection(("127.0.0.1", self.port)) as sock, sock.makefile("rb") as replies:
+            for number, tube in enumerate(tubes):
+                left = len(range(number, jobs, len(tubes)))
+                sock.sendall(b"use %b\r\n" % tube.encode())
+                assert replies.readline().startswith(b"USING")
+                while left:
+                    # so many that their answers fit into the socket's buffers
+                    batch = min(left, 500)
+                    sock.sendall(b"put 65536 0 60 %d\r\n%b\r\n" % (len(body), body) * batch)
+                    assert all(replies.readline().startswith(b"INSERTED") for _ in range(batch))
+                    left -= batch
+
+    def _url(self, port: int) -> QueueUrl:
+        return QueueUrl(f"beanstalk://127.0.0.1:{port or self.port}")
+
+    def _connection(
+        self, lease: int, port: int, timeout: float, *, require_durable: bool = False
+    ) -> BeanstalkConnection:
+        return BeanstalkConnection(
+            self._url(port),
+            "default",
+            ttr=lease,
+            connect_timeout=timeout,
+            timeout=timeout,
+            require_durable=require_durable,
+        )
+
+
+# By the name that `make conformance ENGINE=` takes.
+ENGINES: dict[str, type[Engine]] = {"beanstalkd": BeanstalkdEngine}
+# What the design has besides, and why it is not tried.
+NOT_THERE = {
+    "postgres": "no such engine yet",
+    "sqs": "no such engine yet",
+    "swf": "no such engine yet",
+}
+
+
+def not_tried() -> dict[str, str]:
+    """The engines that do not run here, and why."""
+    missing = {name: why for name, engine in ENGINES.items() if (why := engine.missing())}
+    return missing | NOT_THERE

@@ -1,0 +1,146 @@
+"""A connection that dies at each message of each operation: no delivery is lost, none is doubled without a doubt."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+
+from glassq.errors import QueueUnavailable
+from glassq.queues.base import WaitingState
+from tests.queues.conformance.cutter import cut_at_each_message
+from tests.queues.conformance.test_receiver import SETTLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.queues.conformance.roles import Roles
+
+WAITING: tuple[WaitingState, ...] = get_args(WaitingState)
+# The form that a delivery has after each of these, beside the one it had; None: it may be gone.
+AFTER: dict[str, bytes | None] = {
+    "extend": b"ping",
+    "complete": None,
+    "retry": b"again",
+    "retry at once": b"again",
+    "bury": b"put aside",
+    "bury as it is": b"ping",
+    "release": b"ping",
+    "reserve the next": None,
+}
+
+
+def check(roles: Roles, before: bytes, after: bytes | None, *, cut: bool) -> None:
+    """What lies in our tubes is the delivery: in the old form or the new one, or, in doubt, in both."""
+    if roles.able.frees_at_once:
+        roles.wait_until_free()
+    found = [job.body for job in roles.find()]
+    assert set(found) <= {before, after}, found
+    assert len(found) >= (after is not None), "it is lost"
+    assert len(found) <= (1 if roles.able.atomic or before == after else 2), found
+    assert len(set(found)) == len(found), "a form is there twice"
+    if not cut:
+        assert found == ([] if after is None else [after])
+
+
+def clear(roles: Roles) -> None:
+    for job in roles.find():
+        roles.inspector.delete(job)
+
+
+@pytest.mark.parametrize("name", SETTLE)
+def test_a_delivery_that_is_settled_is_never_lost(roles: Roles, name: str) -> None:
+    for cutter in cut_at_each_message(roles.engine):
+        roles.put(b"ping")
+        receiver = roles.receiver(port=cutter.port)
+        held = roles.take(receiver, b"ping")
+        broke = False
+        with cutter:
+            try:
+                SETTLE[name](roles, receiver, held)
+            except QueueUnavailable:
+                broke = True
+        assert broke == cutter.fired
+        receiver.close()
+        check(roles, b"ping", AFTER[name], cut=cutter.fired)
+        clear(roles)
+
+
+def test_a_reservation_that_is_not_answered_is_lost_and_its_job_is_not(roles: Roles) -> None:
+    for cutter in cut_at_each_message(roles.engine):
+        receiver = roles.receiver(port=cutter.port)
+        assert receiver.reserve([roles.tube], 0) is None
+        roles.put(b"ping")
+        with cutter:
+            attempt(lambda: receiver.reserve([roles.tube], 0))  # noqa: B023
+        receiver.close()
+        check(roles, b"ping", b"ping", cut=cutter.fired)
+        clear(roles)
+
+
+@pytest.mark.parametrize("state", WAITING)
+def test_a_job_that_an_operator_puts_is_there_once_or_not_at_all(roles: Roles, state: WaitingState) -> None:
+    for cutter in cut_at_each_message(roles.engine):
+        inspector = roles.new_inspector(port=cutter.port)
+        inspector.counts([roles.tube])
+        with cutter:
+            done = attempt(lambda: inspector.insert(b"ping", tube=roles.tube, state=state, delay=3600))  # noqa: B023
+        assert done != cutter.fired
+        inspector.close()
+        found = settled(roles)
+        assert found == [b"ping"] if done else found in ([], [b"ping"])
+        clear(roles)
+
+
+@pytest.mark.parametrize(("old", "new"), [*product(WAITING, WAITING)])
+@pytest.mark.parametrize("body", [b"ping", b"another form"], ids=["same form", "other form"])
+def test_a_job_that_an_operator_changes_is_never_lost(
+    roles: Roles, old: WaitingState, new: WaitingState, body: bytes
+) -> None:
+    for tube in (roles.tube, roles.other):
+        for cutter in cut_at_each_message(roles.engine):
+            job = roles.lie(old)
+            inspector = roles.new_inspector(port=cutter.port)
+            inspector.counts([roles.tube])
+            with cutter:
+                done = attempt(
+                    lambda: inspector.change(job, state=new, body=body, tube=tube, delay=1800)  # noqa: B023
+                )
+            assert done != cutter.fired
+            inspector.close()
+            found = settled(roles)
+            assert set(found) <= {b"ping", body}
+            assert 1 <= len(found) <= (1 if done or roles.able.atomic else 2)
+            if done:
+                assert [(each.state, each.body, each.tube) for each in roles.find()] == [(new, body, tube)]
+            clear(roles)
+
+
+def test_a_job_that_an_operator_deletes_is_gone_or_there(roles: Roles) -> None:
+    for cutter in cut_at_each_message(roles.engine):
+        job = roles.lie("buried")
+        inspector = roles.new_inspector(port=cutter.port)
+        inspector.counts([roles.tube])
+        with cutter:
+            done = attempt(lambda: inspector.delete(job))  # noqa: B023
+        assert done != cutter.fired
+        found = settled(roles)
+        assert found == [] if done else found in ([], [b"ping"])
+        clear(roles)
+
+
+def attempt(call: Callable[[], object]) -> bool:
+    """Whether it went well."""
+    try:
+        call()
+    except QueueUnavailable:
+        return False
+    return True
+
+
+def settled(roles: Roles) -> list[bytes]:
+    """The bodies in our tubes, once the engine has seen that the connection ended."""
+    if roles.able.frees_at_once:
+        roles.wait_until_free()
+    return [job.body for job in roles.find()]

@@ -1,0 +1,340 @@
+"""What a Producer promises."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.queues.base import NewJob, Receipt, Refusal
+from tests.conftest import wait_for
+from tests.proxy import FREEZE, PASS
+from tests.queues.conformance.cutter import cut_at_each_message
+from tests.queues.conformance.engines import TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from glassq.queues import Producer
+    from tests.proxy import Proxy
+    from tests.queues.conformance.engines import Engine
+    from tests.queues.conformance.roles import Roles
+
+
+def batch(roles: Roles, *bodies: bytes) -> list[NewJob]:
+    return [NewJob(f"key of {body!r}", body, roles.tube) for body in bodies]
+
+
+def put(producer: Producer, jobs: Sequence[NewJob], *, again: bool = False) -> list[Receipt | Refusal]:
+    return producer.put(jobs, within=TIMEOUT, again=again)
+
+
+def taken(answers: Sequence[Receipt | Refusal]) -> list[Receipt]:
+    assert all(isinstance(answer, Receipt) for answer in answers), answers
+    return [answer for answer in answers if isinstance(answer, Receipt)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\r\n", b"a\r\nDELETED\r\n", b"';--", bytes(range(256)), b"\x00" * 1000, b"x" * 60_000],
+    ids=["empty", "line end", "a reply", "sql", "every byte", "zeros", "long"],
+)
+def test_a_body_of_any_bytes_is_reserved_as_it_was_put(roles: Roles, body: bytes) -> None:
+    ref = roles.put(body)
+    reservation = roles.take(roles.receiver(), body)
+    assert (reservation.ref, reservation.tube) == (ref, roles.tube)
+
+
+def test_a_batch_is_put_in_order_and_each_job_has_its_answer(roles: Roles) -> None:
+    jobs = [
+        NewJob("one", b"1", roles.tube),
+        NewJob("two", b"2", roles.other),
+        NewJob("three", b"3", roles.tube),
+        NewJob("four", b"4", roles.tube, delay=3600),
+    ]
+    receipts = taken(put(roles.producer, jobs))
+    assert [receipt.key for receipt in receipts] == ["one", "two", "three", "four"]
+    assert len({receipt.ref for receipt in receipts}) == 4
+    assert [roles.inspector.get(receipt.ref).body for receipt in receipts] == [b"1", b"2", b"3", b"4"]
+    assert roles.there() == [("delayed", b"4"), ("ready", b"1"), ("ready", b"2"), ("ready", b"3")]
+    assert roles.counts(roles.other).ready == 1
+    receiver = roles.receiver()
+    assert [roles.take(receiver).body for _ in range(2)] == [b"1", b"3"]
+
+
+def test_no_job_is_no_answer(roles: Roles) -> None:
+    assert put(roles.producer, []) == []
+    roles.producer.confirm([], within=TIMEOUT)
+
+
+def test_a_job_with_a_delay_is_ready_after_it(roles: Roles) -> None:
+    roles.put(b"later", delay=0.5)
+    receiver = roles.receiver()
+    assert roles.counts().delayed == 1
+    assert receiver.reserve([roles.tube], 0) is None
+    assert not roles.take(receiver, b"later").undelayed
+
+
+def test_a_bad_job_refuses_itself_alone(roles: Roles) -> None:
+    too_big = roles.inspector.status().max_job + 1
+    jobs = [
+        NewJob("first", b"first", roles.tube),
+        NewJob("too big", b"x" * too_big, roles.tube),
+        NewJob("bad tube", b"x", "no tube\r\n"),
+        NewJob("never", b"x", roles.tube, delay=float("inf")),
+        NewJob("before now", b"x", roles.tube, delay=-5.0),
+        NewJob("no delay", b"x", roles.tube, delay=float("nan")),
+        NewJob("last", b"last", roles.tube),
+    ]
+    first, *bad, last = put(roles.producer, jobs)
+    assert isinstance(first, Receipt)
+    assert isinstance(last, Receipt)
+    assert [answer.key for answer in bad] == [job.key for job in jobs[1:-1]]
+    for answer in bad:
+        assert isinstance(answer, Refusal), answer
+        assert isinstance(answer.error, QueueError)
+        assert not answer.in_doubt
+        assert isinstance(answer.error, JobTooBig) == (answer.key == "too big")
+        assert not isinstance(answer.error, QueueUnavailable)
+    assert roles.there() == [("ready", b"first"), ("ready", b"last")]
+
+
+def test_what_was_surely_not_sent_is_not_in_doubt(roles: Roles, proxy: Proxy) -> None:
+    producer = roles.new_producer(port=proxy.port, timeout=0.3)
+    taken(put(producer, batch(roles, b"before")))
+    proxy.set(FREEZE)
+    first, second, third = producer.put(batch(roles, b"1", b"2", b"3"), within=0.3)
+    for answer in (first, second, third):
+        assert isinstance(answer, Refusal), answer
+        assert isinstance(answer.error, QueueUnavailable)
+    assert not (second.in_doubt or third.in_doubt)  # type: ignore[union-attr]
+    proxy.set(PASS)
+    assert all(body in (b"before", b"1") for _, body in roles.there())
+
+
+def test_nobody_listening_puts_nothing_in_doubt(roles: Roles, engine: Engine) -> None:
+    engine.stop()
+    try:
+        for again in (False, True):
+            answers = put(roles.new_producer(), batch(roles, b"1", b"2"), again=again)
+            assert [getattr(answer, "in_doubt", None) for answer in answers] == [False, False]
+            assert all(isinstance(getattr(answer, "error", None), QueueUnavailable) for answer in answers)
+    finally:
+        engine.start()
+    roles.reconnect()
+    assert roles.find() == []
+
+
+def test_a_connection_that_breaks_at_any_message_leaves_exact_doubts(roles: Roles) -> None:
+    for step, cutter in enumerate(cut_at_each_message(roles.engine)):
+        producer = roles.new_producer(port=cutter.port)
+        taken(put(producer, batch(roles, b"%d: before" % step)))
+        jobs = batch(roles, *(b"%d: %d" % (step, number) for number in range(3)))
+        with cutter:
+            answers = put(producer, jobs)
+        if not cutter.fired:
+            taken(answers)
+        wait_for(lambda step=step: roles.counts().ready >= step, "what was sent to arrive")  # type: ignore[misc]
+        found = [job.body for job in roles.find()]
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, Receipt):
+                assert found.count(job.body) == 1
+            else:
+                assert found.count(job.body) <= int(answer.in_doubt)
+        doubts = [answer for answer in answers if isinstance(answer, Refusal) and answer.in_doubt]
+        assert len(doubts) <= 1
+
+
+def test_what_is_in_doubt_is_put_once_more_where_that_is_asked_for(roles: Roles) -> None:
+    for step, cutter in enumerate(cut_at_each_message(roles.engine)):
+        producer = roles.new_producer(port=cutter.port)
+        taken(put(producer, batch(roles, b"%d: before" % step)))
+        bodies = [b"%d: %d" % (step, number) for number in range(3)]
+        with cutter:
+            taken(put(producer, batch(roles, *bodies), again=True))
+        found = [job.body for job in roles.find()]
+        counts = [found.count(body) for body in bodies]
+        assert all(1 <= number <= 2 for number in counts)
+        assert counts.count(2) <= int(cutter.fired)
+
+
+def test_what_the_first_attempt_may_have_put_stays_in_doubt(roles: Roles) -> None:
+    """The answer to the first put is lost, and then nobody can be reached."""
+    for cutter in cut_at_each_message(roles.engine, for_good=True):
+        producer = roles.new_producer(port=cutter.port)
+        body = b"cut off the %s way at %d" % (cutter.way.encode(), cutter.step)
+        taken(put(producer, batch(roles, b"before")))
+        with cutter:
+            [answer] = put(producer, batch(roles, body), again=True)
+        found = [job.body for job in roles.find()].count(body)
+        assert isinstance(answer, Receipt) != cutter.fired
+        if isinstance(answer, Refusal):
+            assert found <= int(answer.in_doubt)
+
+
+def test_an_engine_that_takes_no_jobs_refuses_all_and_leaves_no_doubt(roles: Roles, engine: Engine) -> None:
+    producer = roles.new_producer()
+    with engine.refusing():
+        answers = put(producer, batch(roles, b"1", b"2"), again=True)
+        assert [(type(answer), getattr(answer, "in_doubt", None)) for answer in answers] == [(Refusal, False)] * 2
+        assert all(isinstance(getattr(answer, "error", None), QueueRefused) for answer in answers)
+        with pytest.raises(QueueRefused):
+            producer.check(within=TIMEOUT)
+    assert len(taken(put(producer, batch(roles, b"3"), again=True))) == 1
+    producer.check(within=TIMEOUT, thorough=True)
+
+
+def test_what_is_confirmed_is_there_after_a_crash(roles: Roles, engine: Engine) -> None:
+    producer = roles.new_producer()
+    jobs = [*batch(roles, b"1", b"2"), NewJob("delayed", b"3", roles.other, delay=3600)]
+    receipts = taken(put(producer, jobs))
+    producer.confirm(receipts, within=TIMEOUT)
+    engine.kill()
+    engine.start()
+    roles.reconnect()
+    assert roles.there() == [("delayed", b"3"), ("ready", b"1"), ("ready", b"2")]
+
+
+def test_what_consumers_have_finished_already_is_confirmed(roles: Roles) -> None:
+    receipts = taken(put(roles.producer, batch(roles, b"1", b"2")))
+    receiver = roles.receiver()
+    for _ in receipts:
+        receiver.complete(roles.take(receiver))
+    roles.producer.confirm(receipts, within=TIMEOUT)
+
+
+def test_an_engine_that_would_forget_is_found_out(roles: Roles, engine: Engine) -> None:
+    producer = roles.new_producer()
+    taken(put(producer, batch(roles, b"before")))
+    with engine.forgetting():
+        # what it has not yet noticed itself it may answer well, once
+        answers = [*put(producer, batch(roles, b"1")), *put(producer, batch(roles, b"2"))]
+        receipts = [answer for answer in answers if isinstance(answer, Receipt)]
+        refusals = [answer for answer in answers if isinstance(answer, Refusal)]
+        assert all(isinstance(refusal.error, NotDurable) and not refusal.in_doubt for refusal in refusals)
+        if receipts:
+            with pytest.raises(NotDurable):
+                producer.confirm(receipts, within=TIMEOUT)
+        for _ in range(2):
+            with pytest.raises(NotDurable):
+                producer.check(within=TIMEOUT, thorough=True)
+    producer.close()
+    producer.check(within=TIMEOUT, thorough=True)
+    receipts = taken(put(producer, batch(roles, b"after")))
+    producer.confirm(receipts, within=TIMEOUT)
+
+
+def test_a_check_says_that_nobody_is_there(roles: Roles, engine: Engine) -> None:
+    producer = roles.new_producer()
+    producer.check(within=TIMEOUT)
+    [receipt] = taken(put(producer, batch(roles, b"1")))
+    engine.stop()
+    try:
+        for call in (
+            lambda: producer.check(within=TIMEOUT),
+            lambda: producer.check(within=TIMEOUT, thorough=True),
+            lambda: producer.confirm([receipt], within=TIMEOUT),
+            lambda: producer.withdraw(receipt, within=TIMEOUT),
+        ):
+            with pytest.raises(QueueUnavailable):
+                call()
+    finally:
+        engine.start()
+    producer.check(within=TIMEOUT)
+    producer.confirm([receipt], within=TIMEOUT)
+
+
+def test_no_call_goes_on_beyond_its_time(roles: Roles, proxy: Proxy) -> None:
+    producer = roles.new_producer(port=proxy.port)
+    [receipt] = taken(put(producer, batch(roles, b"1")))
+    proxy.set(FREEZE)
+    # were they to wait for the engine's own limit, no test would wait for them: it is longer than a hang
+    for call in (
+        lambda: producer.check(within=0.1),
+        lambda: producer.confirm([receipt], within=0.1),
+        lambda: producer.withdraw(receipt, within=0.1),
+    ):
+        with pytest.raises(QueueUnavailable):
+            call()
+    [answer] = producer.put(batch(roles, b"2"), within=0.1, again=True)
+    assert isinstance(answer, Refusal)
+    proxy.set(PASS)
+    producer.check(within=TIMEOUT)
+
+
+def test_what_nobody_has_reserved_can_be_withdrawn_once(roles: Roles) -> None:
+    ready, delayed = taken(
+        put(roles.producer, [NewJob("ready", b"r", roles.tube), NewJob("delayed", b"d", roles.tube, 60)])
+    )
+    for receipt in (ready, delayed):
+        assert roles.producer.withdraw(receipt, within=TIMEOUT)
+        assert not roles.producer.withdraw(receipt, within=TIMEOUT)
+    assert roles.find() == []
+
+
+def test_what_a_consumer_has_reserved_cannot_be_withdrawn(roles: Roles) -> None:
+    [receipt] = taken(put(roles.producer, batch(roles, b"1")))
+    receiver = roles.receiver()
+    reservation = roles.take(receiver)
+    assert not roles.producer.withdraw(receipt, within=TIMEOUT)
+    receiver.complete(reservation)
+
+
+def test_one_producer_serves_many_threads(roles: Roles) -> None:
+    producer = roles.new_producer()
+    receipts: list[Receipt] = []
+
+    def work(thread: int) -> None:
+        for number in range(10):
+            found = taken(put(producer, batch(roles, b"%d %d a" % (thread, number), b"%d %d b" % (thread, number))))
+            producer.confirm(found, within=TIMEOUT)
+            receipts.extend(found)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({receipt.ref for receipt in receipts}) == 120
+    assert {receipt.key for receipt in receipts} == {f"key of {job.body!r}" for job in roles.find()}
+
+
+def test_a_producer_works_on_both_sides_of_a_fork(roles: Roles) -> None:
+    producer = roles.new_producer()
+    taken(put(producer, batch(roles, b"before")))
+    child = os.fork()
+    if not child:
+        try:
+            done = taken(put(producer, batch(roles, *(b"child %d" % number for number in range(20)))))
+            producer.confirm(done, within=TIMEOUT)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    taken(put(producer, batch(roles, *(b"parent %d" % number for number in range(20)))))
+    assert os.waitpid(child, 0)[1] == 0
+    producer.check(within=TIMEOUT)
+    assert len({job.body for job in roles.find()}) == 41
+
+
+def test_a_closed_producer_can_be_used_again(roles: Roles) -> None:
+    producer = roles.new_producer()
+    for body in (b"1", b"2"):
+        taken(put(producer, batch(roles, body)))
+        producer.close()
+        producer.close()
+    assert roles.counts().ready == 2
+
+
+def test_a_connection_that_broke_while_it_lay_idle_costs_no_put(roles: Roles, proxy: Proxy) -> None:
+    """Where nobody can say whether a put happened, it must not have been tried on a connection that is likely dead."""
+    producer = roles.new_producer(port=proxy.port)
+    taken(put(producer, batch(roles, b"before")))
+    wait_for(lambda: proxy.living(), "the connection")
+    proxy.reset()
+    # the longest time that an engine may believe an idle connection without asking
+    threading.Event().wait(1.1)
+    taken(put(producer, batch(roles, b"after")))
+    assert roles.there() == [("ready", b"after"), ("ready", b"before")]

@@ -1,0 +1,443 @@
+"""What a Receiver promises."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.errors import JobNotFound, JobTooBig, QueueRefused, QueueUnavailable
+from glassq.queues.base import NewJob
+from tests.conftest import wait_for
+from tests.proxy import FREEZE, PASS
+from tests.queues.conformance.engines import TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glassq.queues import Receiver
+    from glassq.queues.base import Reservation
+    from tests.proxy import Proxy
+    from tests.queues.conformance.engines import Engine
+    from tests.queues.conformance.roles import Roles
+
+    Settle = Callable[[Roles, Receiver, Reservation], object]
+
+# What a consumer can say of a reservation. None of it may be lost, doubled, or believed too late.
+SETTLE: dict[str, Settle] = {
+    "extend": lambda _, receiver, held: receiver.extend(held),
+    "complete": lambda _, receiver, held: receiver.complete(held),
+    "retry": lambda roles, receiver, held: receiver.retry(held, b"again", delay=3600, tube=roles.tube),
+    "retry at once": lambda roles, receiver, held: receiver.retry(held, b"again", delay=0, tube=roles.tube),
+    "bury": lambda _, receiver, held: receiver.bury(held, b"put aside"),
+    "bury as it is": lambda _, receiver, held: receiver.bury(held),
+    "release": lambda _, receiver, held: receiver.release(held),
+    "reserve the next": lambda roles, receiver, held: receiver.reserve([roles.other], 0, held),
+}
+settles = pytest.mark.parametrize("settle", SETTLE.values(), ids=SETTLE)
+
+
+# -- reserving ------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_ours_for_its_lease(roles: Roles) -> None:
+    ref = roles.put(b"ping", lease=17)
+    reservation = roles.take(roles.receiver(lease=17), b"ping")
+    assert (reservation.ref, reservation.tube, reservation.lease) == (ref, roles.tube, 17)
+    assert (reservation.losses, reservation.kicked, reservation.undelayed, reservation.durable) == (
+        0,
+        False,
+        True,
+        True,
+    )
+    assert roles.receiver().reserve([roles.tube], 0) is None
+    assert roles.there() == [("reserved", b"ping")]
+    assert 0 < roles.inspector.get(ref).time_left <= 17
+
+
+def test_a_job_comes_out_of_any_tube_that_is_named_and_of_no_other(roles: Roles) -> None:
+    for tube in roles.tubes:
+        roles.put(tube.encode(), tube=tube)
+    receiver = roles.receiver()
+    found = [receiver.reserve([roles.tube, roles.other], 0) for _ in range(3)]
+    assert sorted(each.body for each in found if each) == [roles.tube.encode(), roles.other.encode()]
+    last = receiver.reserve([roles.third], 0)
+    assert (last and last.tube) == roles.third
+
+
+def test_the_oldest_job_of_all_these_tubes_is_the_next(roles: Roles) -> None:
+    if not roles.able.oldest:
+        return
+    for number in range(9):
+        roles.put(b"%d" % number, tube=roles.tubes[number * 2 % 3])
+    receiver = roles.receiver()
+    found = [receiver.reserve(roles.tubes, 0) for _ in range(9)]
+    assert [each.body for each in found if each] == [b"%d" % number for number in range(9)]
+
+
+def test_where_nothing_comes_it_is_none(roles: Roles) -> None:
+    receiver = roles.receiver()
+    assert receiver.reserve([roles.tube], 0) is None
+    assert receiver.reserve([roles.tube, roles.other], 0.5) is None
+    roles.put(b"elsewhere", tube=roles.third)
+    assert receiver.reserve([roles.tube, roles.other], 0) is None
+
+
+def test_who_waits_gets_what_is_put_meanwhile(roles: Roles) -> None:
+    receiver, found = roles.receiver(), []
+    thread = threading.Thread(target=lambda: found.append(receiver.reserve(roles.tubes, TIMEOUT)))
+    thread.start()
+    wait_for(lambda: roles.counts(roles.other).waiting or not thread.is_alive(), "somebody to wait")
+    roles.put(b"ping", tube=roles.other)
+    thread.join()
+    assert [each and each.body for each in found] == [b"ping"]
+
+
+def test_two_consumers_never_have_the_same_job(roles: Roles) -> None:
+    bodies = [b"%d" % number for number in range(60)]
+    roles.producer.put([NewJob(body.hex(), body, roles.tube) for body in bodies], within=TIMEOUT)
+    worked: list[bytes] = []
+
+    def work(receiver: Receiver) -> None:
+        finished = None
+        while (finished := receiver.reserve([roles.tube], 0, finished)) is not None:
+            worked.append(finished.body)
+
+    threads = [threading.Thread(target=work, args=(roles.receiver(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(worked) == sorted(bodies)
+    assert roles.find() == []
+
+
+def test_one_is_completed_and_the_next_reserved_in_one_call(roles: Roles) -> None:
+    first, second = roles.put(b"1"), roles.put(b"2")
+    receiver = roles.receiver()
+    held = receiver.reserve([roles.tube], 0, None)
+    assert held is not None
+    following = receiver.reserve([roles.tube], 0, held)
+    assert (held.ref, following and following.ref) == (first, second)
+    assert roles.there() == [("reserved", b"2")]
+    assert receiver.reserve([roles.tube], 0, following) is None
+    assert roles.find() == []
+
+
+def test_several_are_held_at_once_and_end_in_any_order(roles: Roles) -> None:
+    if not roles.able.many_held:
+        return
+    receiver = roles.receiver()
+    for number in range(6):
+        roles.put(b"%d" % number)
+    held = {reservation.body: reservation for reservation in (roles.take(receiver) for _ in range(6))}
+    assert len(held) == 6
+    receiver.extend(held[b"0"])
+    receiver.complete(held[b"3"])
+    receiver.retry(held[b"1"], b"1 again", delay=60, tube=roles.tube)
+    receiver.bury(held[b"4"], b"4 buried")
+    assert roles.there() == [
+        ("buried", b"4 buried"), ("delayed", b"1 again"),
+        ("reserved", b"0"), ("reserved", b"2"), ("reserved", b"5"),
+    ]  # fmt: skip
+    receiver.release(held[b"5"])
+    receiver.complete(held[b"0"])
+    assert roles.there("reserved", "ready") == [("ready", b"5"), ("reserved", b"2")]
+    receiver.close()
+    if roles.able.frees_at_once:
+        roles.wait_until_free()
+        assert roles.there("ready") == [("ready", b"2"), ("ready", b"5")]
+
+
+def test_who_holds_one_whose_lease_ends_soon_can_still_reserve(roles: Roles, engine: Engine) -> None:
+    if not roles.able.many_held:
+        return
+    lease = engine.shortest_lease
+    roles.put(b"held", lease=lease)
+    receiver = roles.receiver(lease=lease)
+    held = roles.take(receiver, b"held")
+    assert receiver.reserve([roles.tube], lease) is None
+    receiver.extend(held)
+    roles.put(b"next", tube=roles.other)
+    receiver.complete(roles.take(receiver, b"next", tube=roles.other))
+    assert [body for _, body in roles.there()] == [b"held"]
+    # one that held several may keep a job beyond its lease (receiver.py of beanstalkd), but never beyond its end
+    receiver.close()
+    wait_for(lambda: roles.there() == [("ready", b"held")], "the job to be free")
+
+
+# -- what becomes of it ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_completed_is_gone(roles: Roles) -> None:
+    roles.put()
+    receiver = roles.receiver()
+    receiver.complete(roles.take(receiver))
+    assert roles.find() == []
+
+
+def test_the_next_form_takes_the_place_of_the_job(roles: Roles) -> None:
+    roles.put(b"first form")
+    receiver = roles.receiver()
+    ref = receiver.retry(roles.take(receiver), b"second form", delay=3600, tube=roles.other)
+    [job] = roles.find()
+    assert (job.ref, job.state, job.body, job.tube) == (ref, "delayed", b"second form", roles.other)
+    assert 3500 < job.time_left <= 3600
+
+
+def test_a_retry_without_a_delay_is_ready_at_once_with_no_loss(roles: Roles) -> None:
+    roles.put(b"first form")
+    receiver = roles.receiver()
+    receiver.retry(roles.take(receiver), b"second form", delay=0, tube=roles.tube)
+    following = roles.take(receiver, b"second form")
+    assert (following.losses, following.kicked) == (0, False)
+    assert roles.there() == [("reserved", b"second form")]
+
+
+@pytest.mark.parametrize("body", [b"with the evidence", None], ids=["another form", "as it is"])
+def test_what_is_buried_waits_for_an_operator(roles: Roles, body: bytes | None) -> None:
+    roles.put(b"ping")
+    receiver = roles.receiver()
+    ref = receiver.bury(roles.take(receiver), body)
+    assert roles.there() == [("buried", body or b"ping")]
+    assert receiver.reserve([roles.tube], 0) is None
+    job = roles.inspector.get(ref)
+    assert (job.state, job.tube, job.losses, job.durable) == ("buried", roles.tube, 0, True)
+    roles.inspector.change(job, state="ready")
+    again = roles.take(receiver)
+    assert (again.body, again.kicked, again.losses) == (body or b"ping", True, 0)
+
+
+def test_what_is_released_is_ready_at_once_and_counts_no_loss(roles: Roles) -> None:
+    ref = roles.put(b"ping")
+    receiver = roles.receiver()
+    for _ in range(3):
+        receiver.release(roles.take(receiver))
+        assert roles.there() == [("ready", b"ping")]
+    again = roles.take(roles.receiver())
+    assert (again.ref, again.losses, again.kicked) == (ref, 0, False)
+
+
+@pytest.mark.parametrize("act", ["retry", "bury"])
+def test_a_form_that_is_too_big_leaves_the_reservation_as_it_was(roles: Roles, act: str) -> None:
+    body = b"x" * (roles.inspector.status().max_job + 1)
+    roles.put(b"ping")
+    receiver = roles.receiver()
+    held = roles.take(receiver)
+    with pytest.raises(JobTooBig):
+        receiver.bury(held, body) if act == "bury" else receiver.retry(held, body, delay=0, tube=roles.tube)
+    assert roles.there() == [("reserved", b"ping")]
+    receiver.extend(held)
+    receiver.complete(held)
+    assert roles.find() == []
+
+
+@pytest.mark.parametrize("act", ["retry", "bury"])
+def test_a_form_that_is_refused_leaves_the_reservation_as_it_was(roles: Roles, engine: Engine, act: str) -> None:
+    roles.put(b"ping")
+    receiver = roles.receiver()
+    with engine.refusing():
+        roles.reconnect()
+        held = roles.take(receiver, b"ping")
+        with pytest.raises(QueueRefused):
+            SETTLE[act](roles, receiver, held)
+        receiver.extend(held)
+        receiver.release(held)
+        held = roles.take(receiver, b"ping")
+        receiver.bury(held)
+        assert [roles.inspector.first(state, roles.tube) is not None for state in ("ready", "buried")] == [False, True]
+
+
+# -- leases ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_extended_lease_begins_anew_from_any_thread(roles: Roles) -> None:
+    ref = roles.put(lease=5)
+    receiver = roles.receiver(lease=5)
+    held = roles.take(receiver)
+    wait_for(lambda: roles.inspector.get(ref).time_left < 4, "some of the lease to pass")
+    thread = threading.Thread(target=receiver.extend, args=(held,))
+    thread.start()
+    thread.join()
+    assert roles.inspector.get(ref).time_left >= 4
+    receiver.complete(held)
+
+
+def test_a_job_whose_lease_has_ended_is_ready_again_with_a_loss(roles: Roles, engine: Engine) -> None:
+    lease = engine.shortest_lease
+    ref = roles.put(b"ping", lease=lease)
+    roles.take(roles.receiver(lease=lease))
+    again = roles.take(roles.receiver(lease=lease), b"ping")
+    assert again.ref == ref
+    if roles.able.exact_losses:
+        assert again.losses == 1
+
+
+@pytest.fixture
+def overtaken(roles: Roles, engine: Engine) -> tuple[Receiver, Reservation, Receiver, Reservation]:
+    """A consumer and the job whose lease it let end, and the one that has that job now."""
+    lease = engine.shortest_lease
+    roles.put(b"ping", lease=lease)
+    late, next_one = roles.receiver(lease=lease), roles.receiver(lease=lease)
+    lost = roles.take(late)
+    held = roles.take(next_one, b"ping")
+    next_one.extend(held)
+    return late, lost, next_one, held
+
+
+@settles
+def test_a_settle_that_comes_too_late_is_refused_and_changes_nothing(
+    roles: Roles, overtaken: tuple[Receiver, Reservation, Receiver, Reservation], settle: Settle
+) -> None:
+    if not roles.able.fenced:
+        return
+    late, lost, next_one, held = overtaken
+    next_one.extend(held)
+    with pytest.raises(JobNotFound):
+        settle(roles, late, lost)
+    assert roles.there() == [("reserved", b"ping")]
+    next_one.complete(held)
+    assert roles.find() == []
+
+
+@settles
+def test_what_is_settled_cannot_be_settled_again(roles: Roles, settle: Settle) -> None:
+    for state, end in {
+        "gone": lambda receiver, held: receiver.complete(held),
+        "ready": lambda receiver, held: receiver.release(held),
+        "buried": lambda receiver, held: receiver.bury(held),
+    }.items():
+        roles.put(b"ping")
+        receiver = roles.receiver()
+        held = roles.take(receiver)
+        end(receiver, held)  # type: ignore[no-untyped-call]
+        with pytest.raises(JobNotFound):
+            settle(roles, receiver, held)
+        assert roles.there() == ([] if state == "gone" else [(state, b"ping")])
+        for job in roles.find():
+            roles.inspector.delete(job)
+
+
+# -- connections ----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_closed_connection_held_is_ready_and_the_attempt_counts_as_lost(roles: Roles) -> None:
+    if not roles.able.frees_at_once:
+        return
+    ref = roles.put(b"ping")
+    for losses in range(3):
+        receiver = roles.receiver()
+        held = roles.take(receiver, b"ping")
+        assert (held.ref, held.losses) == (ref, losses if roles.able.exact_losses else held.losses)
+        receiver.close()
+        roles.wait_until_free()
+        assert roles.find()[0].losses == (losses + 1 if roles.able.exact_losses else roles.find()[0].losses)
+
+
+@settles
+def test_after_a_broken_connection_what_it_held_is_not_ours(roles: Roles, proxy: Proxy, settle: Settle) -> None:
+    roles.put(b"ping")
+    receiver = roles.receiver(port=proxy.port)
+    held = roles.take(receiver)
+    proxy.reset()
+    with pytest.raises(QueueUnavailable):
+        settle(roles, receiver, held)
+    if roles.able.frees_at_once:
+        roles.wait_until_free()
+        # the engine has not heard of any of it
+        assert roles.there() == [("ready", b"ping")]
+        with pytest.raises(JobNotFound):
+            settle(roles, receiver, held)
+        assert roles.there() == [("ready", b"ping")]
+        receiver.complete(roles.take(receiver, b"ping"))
+        assert roles.find() == []
+
+
+def test_a_frozen_connection_is_given_up_and_the_next_call_has_a_fresh_one(roles: Roles, proxy: Proxy) -> None:
+    roles.put(b"ping")
+    receiver = roles.receiver(port=proxy.port, timeout=0.3)
+    held = roles.take(receiver)
+    proxy.set(FREEZE)
+    with pytest.raises(QueueUnavailable):
+        receiver.extend(held)
+    proxy.set(PASS)
+    # the late answer must not be taken for this one's
+    assert roles.take(receiver, b"ping").body == b"ping"
+
+
+def test_an_engine_that_dies_while_somebody_waits_is_noticed(roles: Roles, engine: Engine) -> None:
+    receiver = roles.receiver()
+    failed: list[type[BaseException]] = []
+
+    def wait() -> None:
+        try:
+            receiver.reserve([roles.tube], 30)
+        except QueueUnavailable as error:
+            failed.append(type(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_for(lambda: roles.counts().waiting, "the reserve to wait")
+    engine.kill()
+    thread.join()
+    try:
+        assert failed == [QueueUnavailable]
+        with pytest.raises(QueueUnavailable):
+            receiver.reserve([roles.tube], 0)
+    finally:
+        engine.start()
+    roles.reconnect()
+    roles.put(b"after")
+    assert roles.take(receiver, b"after")
+
+
+def test_what_was_reserved_at_a_crash_is_ready_after_it(roles: Roles, engine: Engine) -> None:
+    roles.put(b"ping")
+    receiver = roles.receiver()
+    held = roles.take(receiver)
+    engine.kill()
+    engine.start()
+    roles.reconnect()
+    with pytest.raises(QueueUnavailable):
+        receiver.extend(held)
+    for settle in SETTLE.values():
+        with pytest.raises(JobNotFound):
+            settle(roles, receiver, held)
+    assert roles.there() == [("ready", b"ping")]
+    receiver.complete(roles.take(receiver, b"ping"))
+
+
+def test_a_forked_child_that_lets_go_keeps_no_job_of_its_parent(roles: Roles) -> None:
+    roles.put(b"ping")
+    receiver = roles.receiver()
+    held = roles.take(receiver)
+    gate, opened = os.pipe()
+    child = os.fork()
+    if not child:
+        receiver.close_inherited()
+        os.close(opened)
+        os.read(gate, 1)
+        os._exit(0)
+    try:
+        os.close(gate)
+        receiver.extend(held)
+        receiver.close()
+        if roles.able.frees_at_once:
+            roles.wait_until_free()
+            assert roles.there() == [("ready", b"ping")]
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    finally:
+        os.close(opened)
+        os.waitpid(child, 0)
+
+
+def test_a_closed_receiver_can_be_closed_again_and_used_again(roles: Roles) -> None:
+    receiver = roles.receiver()
+    receiver.close()
+    roles.put(b"ping")
+    receiver.complete(roles.take(receiver, b"ping"))
+    receiver.close()
+    receiver.close()
+    assert receiver.reserve([roles.tube], 0) is None
