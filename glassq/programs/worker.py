@@ -149,9 +149,9 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     # The keeper does not beat while it extends a lease, and may have to connect for that.
     silence = SILENCE + queue.connect_timeout + 2 * queue.timeout
     queues = push_queues(settings)
-    most = worker.most_of_a_queue
+    max_running = worker.most_of_a_queue
     limits = (
-        Limit(tube_of(queue.tube, name), push.rate, push.bucket_size, push.max_concurrent_requests or most)
+        Limit(tube_of(queue.tube, name), push.rate, push.bucket_size, push.max_concurrent_requests or max_running)
         for name, push in queues.items()
     )
     tubes = [queue.tube, *(tube_of(queue.tube, name) for name in queues)]

@@ -72,7 +72,7 @@ def record_unacknowledged(
     # a refusal is logged once, by Settlement.refused
     level = logging.DEBUG if isinstance(error, QueueRefused) else logging.WARNING
     known = _attempt_fields(reservation, attempt)
-    log.log(level, "queue not told %s", fields(**known, outcome=outcome.kind.value, why=error))
+    log.log(level, "outcome not acknowledged %s", fields(**known, outcome=outcome.kind.value, why=error))
     if outcome.kind in (Kind.DONE, Kind.DROPPED):
         ledger.record(_entry(attempt, _EVENTS[outcome.kind][2], reservation.tube, "", as_recorded(outcome.result)[0]))
 
