@@ -29,7 +29,7 @@ log = logger("glassq.worker")
 VARIABLE = "GLASSQ_CHILD"
 # prctl(2): orphans among our descendants become our children.
 _PR_SET_CHILD_SUBREAPER = 36
-# A process may start another one just before it is killed, so we search again, at most this often.
+# The maximum number of searches: a process may start another one just before it is killed.
 _ROUNDS = 50
 
 # Processes by their `identity`.
@@ -80,9 +80,8 @@ class Orphans:
     def tree(self, child: int) -> list[Process]:
         """A child's descendants. Call it before you kill the child: afterwards its orphans have lost their ancestor."""
         table = processes.table()
-        return list(
-            _started(table, [process for process in table.values() if process.parent == child], 0.0, set()).values()
-        )
+        own = [process for process in table.values() if process.parent == child]
+        return list(_started(table, own, 0.0, set()).values())
 
     def end(self, child: int, index: int, since: float, tree: Iterable[Process], ours: Iterable[int]) -> None:
         """Ends the processes that a dead child has started since `since` (seconds since boot).

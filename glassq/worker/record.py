@@ -79,12 +79,7 @@ def record_unacknowledged(
 
 def _attempt_fields(reservation: Reservation, attempt: Attempt) -> dict[str, object]:
     delivery = attempt.delivery
-    return {
-        "delivery": delivery.id,
-        "attempt": delivery.attempt,
-        "job": reservation.ref,
-        "seconds": attempt.duration,
-    }
+    return {"delivery": delivery.id, "attempt": delivery.attempt, "job": reservation.ref, "seconds": attempt.duration}
 
 
 def _count(counters: ProcessCounters, reservation: Reservation, attempt: Attempt, outcome: str) -> None:

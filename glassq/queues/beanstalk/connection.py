@@ -469,7 +469,7 @@ def _checked_tube(name: str) -> str:
 
 
 def whole_seconds(seconds: float) -> int:
-    """As beanstalkd takes them: nothing comes before its time. Raises QueueError for what is no number of them."""
+    """Rounds up, because beanstalkd takes whole seconds. Raises QueueError for infinity and NaN."""
     if not math.isfinite(seconds):
         raise QueueError(f"bad number of seconds {seconds!r}: expected a finite one")
     return math.ceil(seconds)
