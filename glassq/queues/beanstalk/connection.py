@@ -1,8 +1,8 @@
 """The queue on beanstalkd, through greenstalk.
 
-greenstalk has no timeouts, checks no names and numbers (a bad one makes the server execute the body as commands), and
-loses step with the server when a reply is cut off. So here every call has a timeout, every argument is checked, and
-a connection that failed in any way is closed and never used again.
+greenstalk has no timeouts, does not check names and numbers (with a bad one, the server executes the body as commands),
+and gets out of step with the server when a reply is cut off. So here every call has a timeout, every argument is
+checked, and a connection that failed in any way is closed and never used again.
 Protocol: https://github.com/beanstalkd/beanstalkd/blob/master/doc/protocol.txt
 """
 
@@ -38,9 +38,9 @@ T = TypeVar("T")
 _PRIORITY = 1 << 16
 _UINT32 = (1 << 32) - 1
 _UINT64 = (1 << 64) - 1
-# A reserve is answered when its own time is over; the reply may be late by this much, in seconds.
+# The reply to a reserve may come this much later than the reserve's own timeout, in seconds.
 _RESERVE_SLACK = 5.0
-# Where a probe is put. Nobody watches it; the delay is a second line of defence, in seconds.
+# The tube of probes, which nobody watches. The delay, in seconds, is a second line of defence.
 _PROBE_TUBE = "glassq.probe"
 _PROBE_DELAY = 3600
 IN_MEMORY_ONLY = "beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it"
@@ -48,10 +48,10 @@ WITHOUT_BINLOG = "beanstalkd writes nothing to disk: start it with -b DIRECTORY 
 
 
 class _Client(greenstalk.Client[bytes]):
-    """greenstalk's own reads replies about the server as ASCII, but the host's name in them may be any bytes."""
+    """Reads replies of any bytes: greenstalk expects ASCII, but the host's name in a reply may be anything."""
 
     def facts(self, command: bytes) -> dict[str, str]:
-        """The reply of a stats command. The first of two equal keys counts: a host's name may hold line ends."""
+        """The reply of a stats command. The first of two equal keys counts: a host's name may contain line ends."""
         found: dict[str, str] = {}
         for line in self._lines(command):
             key, separator, value = line.partition(": ")
@@ -70,7 +70,7 @@ class _Client(greenstalk.Client[bytes]):
         return lines
 
 
-# The second one comes where a lease of ours has less than a second left: whoever holds several must be asked first.
+# The second one comes if a lease of ours ends in less than a second, so that we can extend it.
 _NOTHING_COMES = (greenstalk.TimedOutError, greenstalk.DeadlineSoonError)
 _REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
 _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
@@ -83,15 +83,15 @@ _PEEKS: dict[WaitingState, Callable[[_Client], greenstalk.Job[bytes]]] = {
     "delayed": _Client.peek_delayed,
     "buried": _Client.peek_buried,
 }
-# Besides what says so itself, this is how greenstalk shows a cut or garbled reply.
+# The errors by which greenstalk shows a broken connection, or a cut or garbled reply.
 _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
 
 
 class BeanstalkConnection:
-    """One connection to beanstalkd, for one thread of one process; a method is a command of its protocol.
+    """One connection to beanstalkd, for one thread of one process. Each method is a command of the protocol.
 
-    Every call may raise QueueUnavailable; the next one connects anew. After it, whatever was reserved is no longer
-    ours, and a put may have happened or not.
+    Every call may raise QueueUnavailable; the next call connects again. After that error our reservations are lost, and
+    nobody knows whether a put took effect.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class BeanstalkConnection:
     ) -> None:
         """`ttr`, `connect_timeout` and `timeout` are in seconds.
 
-        A call takes `timeout` at the most, and `connect_timeout` more where it has to connect.
+        A call takes at most `timeout`, and `connect_timeout` more if it has to connect.
         """
         self._address = QueueUrl(url).address
         self.tube = _checked_tube(tube)
@@ -112,21 +112,21 @@ class BeanstalkConnection:
         self._client: _Client | None = None
         self._using = ""
         self._watching: set[str] = set()
-        # ids of jobs that are ours on this connection; on the next one the same id may be another job's
+        # ids of jobs reserved on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
 
     def set_deadline(self, deadline: float) -> None:
-        """From now on no call goes on past `deadline` (time.monotonic()): it raises QueueUnavailable then."""
+        """From now on a call that is not done at `deadline` (time.monotonic()) raises QueueUnavailable."""
         self._deadline = deadline
 
     def connect(self) -> None:
-        """Connects now, and not with the first command. Raises QueueError."""
+        """Connects now, not at the first command. Raises QueueError."""
         self._call(lambda client: None)
 
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
-        """Keeps a job and returns its id. `delay` is in whole seconds.
+        """Puts a job and returns its id. `delay` is in whole seconds.
 
-        Raises JobTooBig, or QueueRefused where the job would not be kept durably.
+        Raises JobTooBig, or QueueRefused if the job would not be durable.
         """
         tube = _checked_tube(tube or self.tube)
         delay = _checked_int("delay", delay, 0)
@@ -138,9 +138,9 @@ class BeanstalkConnection:
         return self._call(command)
 
     def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> JobBody | None:
-        """The next ready job, ours for the queue's ttr; None if there is none for `timeout` whole seconds.
+        """Reserves the oldest ready job of these tubes (none: of `tube`), for its ttr.
 
-        It is the oldest one of these tubes; of `tube` where none is named.
+        None if there is no job for `timeout` whole seconds.
         """
         timeout = _checked_int("timeout", timeout, 0)
         wanted = {_checked_tube(name) for name in tubes} or {self.tube}
@@ -157,34 +157,34 @@ class BeanstalkConnection:
         return JobBody(job.id, job.body)
 
     def reserve_job(self, job_id: int) -> JobBody:
-        """This very job, ours now, be it ready, delayed or buried. Raises JobNotFound."""
+        """Reserves this job, whether it is ready, delayed or buried. Raises JobNotFound."""
         _check_id(job_id)
         job = self._call(lambda client: client.reserve_job(job_id))
         self._held.add(job.id)
         return JobBody(job.id, job.body)
 
     def touch(self, job_id: int) -> None:
-        """Renews our lease of a reserved job. Raises JobNotFound when it is no longer ours."""
+        """Extends the lease of a job that we have reserved. Raises JobNotFound if it is no longer ours."""
         self.check_held(job_id)
         self._call(lambda client: client.touch(_handle(job_id)))
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
-        """Gives a reserved job back, to be ready after `delay` seconds. Raises JobNotFound."""
+        """Releases a reserved job, ready after `delay` seconds. Raises JobNotFound."""
         delay = _checked_int("delay", delay, 0)
         self.check_held(job_id)
         self._call(lambda client: client.release(_handle(job_id), _PRIORITY, delay))
         self._held.discard(job_id)
 
     def bury(self, job_id: int) -> None:
-        """Puts a reserved job aside until an operator decides. Raises JobNotFound."""
+        """Buries a reserved job until an operator decides. Raises JobNotFound."""
         self.check_held(job_id)
         self._call(lambda client: client.bury(_handle(job_id), _PRIORITY))
         self._held.discard(job_id)
 
     def delete(self, job_id: int, *, held: bool = False) -> None:
-        """Removes a job that is ours, ready, delayed or buried. Raises JobNotFound.
+        """Deletes a job that is ready, delayed, buried, or reserved by us. Raises JobNotFound.
 
-        With `held` only one that we reserved on this connection: after a break the same id may be another job's.
+        With `held` it must be reserved on this connection: after a reconnect the same id may be another job's.
         """
         _check_id(job_id)
         if held:
@@ -198,7 +198,7 @@ class BeanstalkConnection:
         self._call(lambda client: client.kick_job(job_id))
 
     def peek(self, job_id: int) -> JobBody:
-        """A look at a job, which changes nothing. Raises JobNotFound."""
+        """A job's body. Changes nothing. Raises JobNotFound."""
         _check_id(job_id)
         job = self._call(lambda client: client.peek(job_id))
         return JobBody(job.id, job.body)
@@ -209,8 +209,8 @@ class BeanstalkConnection:
         return self._call(lambda client: _job_stats(client.facts(b"stats-job %d" % job_id)))
 
     def oldest_ready(self, tube: str | None = None) -> JobStats | None:
-        """The ready job that is reserved next, which is the oldest of the tube; None if none is ready."""
-        # all our jobs have one priority, so the next is the oldest; a worker may take it between the two commands
+        """The tube's oldest ready job, which is reserved next; None if none is ready."""
+        # All our jobs have the same priority, so the next one is the oldest. A consumer may take it in between.
         try:
             job = self.head("ready", tube)
             return self.stats_job(job.id) if job else None
@@ -218,10 +218,9 @@ class BeanstalkConnection:
             return None
 
     def head(self, state: WaitingState, tube: str | None = None) -> JobBody | None:
-        """The tube's first job in this state, which stays as it is; None if there is none.
+        """The tube's first job in this state: the oldest ready, the next delayed, or the first buried one.
 
-        Of the ready ones it is the oldest, of the delayed ones the next to be ready, of the buried ones the first that
-        was buried.
+        None if there is none. Changes nothing.
         """
         name = _checked_tube(tube or self.tube)
 
@@ -236,10 +235,9 @@ class BeanstalkConnection:
         return JobBody(job.id, job.body)
 
     def pause(self, seconds: int, tube: str | None = None) -> bool:
-        """For so many whole seconds nobody reserves from the tube; 0: it goes on.
+        """Pauses the tube for this number of whole seconds; 0 ends the pause. False if the tube does not exist now.
 
-        The server forgets it when it is restarted, or when the tube ends: one without jobs that nobody watches. False
-        for a tube that does not exist now.
+        The server forgets the pause when it restarts, and when the tube ends, without jobs and watchers.
         """
         name = _checked_tube(tube or self.tube)
         seconds = _checked_int("seconds", seconds, 0)
@@ -250,7 +248,7 @@ class BeanstalkConnection:
         return True
 
     def stats_tube(self, tube: str | None = None) -> TubeStats:
-        """A tube's counts; all zero for a tube that does not exist now."""
+        """A tube's counts; all are 0 if the tube does not exist now."""
         name = _checked_tube(tube or self.tube)
         try:
             return self._call(lambda client: _tube_stats(name, client.facts(b"stats-tube %b" % name.encode())))
@@ -258,7 +256,7 @@ class BeanstalkConnection:
             return TubeStats(name, ready=0, reserved=0, delayed=0, buried=0, waiting=0, paused_for=0)
 
     def stats(self) -> ServerStats:
-        """The server as a whole."""
+        """The statistics of the server."""
         return self._call(lambda client: _server_stats(client.facts(b"stats")))
 
     def tubes(self) -> list[str]:
@@ -266,51 +264,50 @@ class BeanstalkConnection:
         return self._call(lambda client: [name for name in client.names(b"list-tubes") if _is_tube(name)])
 
     def probe(self) -> JobStats:
-        """What becomes of a job put now: an empty one, where nobody looks, taken out again at once.
+        """Puts an empty job into a tube that nobody watches, and deletes it again; returns its statistics.
 
         Raises QueueRefused like `put`.
         """
-        # in a tube of its own it touches no other job
-        # One that is answered BURIED stays where it is: beanstalkd has it in two lists, and would free it in one.
+        # A probe that is answered BURIED is not deleted: beanstalkd has it in two lists, and would free it in only one.
         probe = self.put(b"", delay=_PROBE_DELAY, tube=_PROBE_TUBE)
         found = self.stats_job(probe)
         self.delete(probe)
         return found
 
     def newest_job(self) -> int:
-        """The highest job id given so far. Raises QueueRefused like `put`."""
-        # the protocol has no such question
+        """The highest job id so far. Raises QueueRefused like `put`."""
+        # no command of the protocol tells it
         return self.probe().id - 1
 
     def close(self) -> None:
-        """Closes the connection; what is reserved becomes ready at once."""
+        """Closes the connection. Jobs that we have reserved become ready at once."""
         client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
         self._held.clear()
         if client is not None:
             with suppress(OSError):
                 client.close()
-        # not sock.close(): after half a greeting a reader that greenstalk made would keep the descriptor open
+        # not sock.close(): if connecting failed half-way, greenstalk's reader would keep the descriptor open
         if sock is not None and (descriptor := sock.detach()) >= 0:
             os.close(descriptor)
 
     def close_inherited(self) -> None:
-        """Called in a process forked from ours: lets go of our connection, which would keep what we reserved."""
-        # not close(): the thread that was inside the reader at the fork, holding its lock, does not exist here
+        """Call in a forked child: closes its copy of the socket, so that the parent's reservations end with it."""
+        # not close(): a thread of the parent may have had the reader's lock at the fork, and does not exist here
         if self._sock is not None and (descriptor := self._sock.detach()) >= 0:
             os.close(descriptor)
 
     def check_held(self, job_id: int) -> None:
-        """Raises JobNotFound for a job that was not reserved on this very connection."""
+        """Raises JobNotFound unless the job was reserved on this connection."""
         _check_id(job_id)
         if job_id not in self._held:
             raise JobNotFound("not reserved on this connection")
 
     def _call(self, command: Callable[[_Client], T], *, wait: float = 0.0) -> T:
-        """Runs one command; `wait` is how much longer than usual its reply may take, in seconds."""
+        """Runs one command. Its reply may take `wait` seconds longer than usual."""
         seconds = self._timeout + wait
         try:
             if self._client is None:
-                # the greetings come out of the same limit as the command that follows
+                # the commands of connecting have one limit together with the command itself
                 client = self._connect(seconds)
             else:
                 client = self._client
@@ -333,7 +330,7 @@ class BeanstalkConnection:
             self.close()
             raise QueueError(f"beanstalkd answered {type(error).__name__}") from error
         except BaseException:
-            # whatever cut the command short, its reply may still come: this connection is out of step
+            # The reply may still come, so this connection is out of step.
             self.close()
             raise
 
@@ -343,7 +340,7 @@ class BeanstalkConnection:
             self._using = tube
 
     def _watch(self, client: _Client, wanted: set[str]) -> None:
-        # first the new ones: a connection cannot watch nothing
+        # the new ones first: a connection must watch at least one tube
         for name in wanted - self._watching:
             client.watch(name)
             self._watching.add(name)
@@ -360,7 +357,7 @@ class BeanstalkConnection:
             if self._require_durable and int(client.facts(b"stats")["binlog-current-index"]) == 0:
                 raise NotDurable(WITHOUT_BINLOG)
         except BaseException:
-            # half a greeting is no connection
+            # a connection that is half set up is not used
             self.close()
             raise
         return client
@@ -382,7 +379,7 @@ class BeanstalkConnection:
         self._sock.limit(min(seconds, self._left()))
 
     def _left(self) -> float:
-        """Seconds until the time given by `set_deadline` is over, more than 0. Raises TimeoutError."""
+        """Seconds until the deadline of `set_deadline`, more than 0. Raises TimeoutError after it."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -396,7 +393,7 @@ class BeanstalkConnection:
 
 
 def _handle(job_id: int) -> greenstalk.Job[bytes]:
-    """greenstalk wants its own job object for some commands, of which it uses the id alone."""
+    """greenstalk needs its own job object for some commands, but uses only its id."""
     return greenstalk.Job(job_id, b"")
 
 
@@ -431,7 +428,7 @@ def _tube_stats(name: str, found: Mapping[str, str]) -> TubeStats:
 
 
 def _server_stats(found: Mapping[str, str]) -> ServerStats:
-    # without -b there is no binlog, and its files are numbered from 1
+    # The files are numbered from 1. Without -b there is no binlog.
     newest = int(found["binlog-current-index"])
     return ServerStats(
         id=found["id"],
@@ -457,7 +454,7 @@ def _unquoted(value: str) -> str:
 
 
 def _is_tube(name: str) -> bool:
-    """Whether it can be asked about: another server may know names that the protocol does not allow."""
+    """Whether we can ask about it: other servers may have tubes with names that the protocol does not allow."""
     try:
         return bool(Tube(name))
     except ValueError:
@@ -472,7 +469,7 @@ def _checked_tube(name: str) -> str:
 
 
 def whole_seconds(seconds: float) -> int:
-    """As beanstalkd takes them: nothing comes before its time. Raises QueueError for what is no number of them."""
+    """Rounds up, because beanstalkd takes whole seconds. Raises QueueError for infinity and NaN."""
     if not math.isfinite(seconds):
         raise QueueError(f"bad number of seconds {seconds!r}: expected a finite one")
     return math.ceil(seconds)
