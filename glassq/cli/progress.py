@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,12 +13,14 @@ import click
 from glassq.cli.output import line
 from glassq.cli.signals import defer_signals
 from glassq.errors import Stopped
+from glassq.operations.progress import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from rich.progress import Progress as Bar
+    from rich.status import Status
 
 # An operation that takes longer shows how far it is, in seconds.
 BAR_AFTER = 2.0
@@ -88,6 +91,40 @@ class Terminal:
     def _check(self) -> None:
         if self._stopped:
             raise Stopped
+
+
+class Spinner(Silent):
+    """The Progress of a command that prints what it finds while it goes on: nothing but a line on standard error.
+
+    On a terminal the line says what is looked at, once that takes a while.
+    """
+
+    def __init__(self) -> None:
+        self._words = ""
+        self._timer: threading.Timer | None = None
+        self._status: Status | None = None
+
+    def advance(self, done: int, total: int, words: str) -> None:
+        """Something else is looked at, where the words are others."""
+        if words == self._words or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+
+        self.stop()
+        self._words = words
+        self._status = Console(stderr=True).status(words)
+        self._timer = threading.Timer(BAR_AFTER, self._status.start)
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Nothing is said any more until something else is looked at."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+            self._timer = None
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
 
 
 def _bar(done: int, total: int, words: str) -> Bar:

@@ -19,14 +19,14 @@ def main() -> int:
     try:
         return run(given.config)
     except SystemExit as end:
-        # gunicorn has logged why, in the lines before
+        # gunicorn has logged the reason
         if end.code:
             tell_systemd("gunicorn has ended: see journalctl -u glassq-web")
         raise
 
 
 def run(file: str | None) -> int:
-    """Serves until it is stopped. If it cannot start, returns the exit code."""
+    """Serves until a stop, then returns 0. If the intake cannot start, returns the exit code."""
     try:
         server = IntakeServer(file)
     except SettingsError as error:
@@ -45,7 +45,7 @@ def run(file: str | None) -> int:
 
 
 def give_up(why: str, code: int) -> int:
-    """Writes why it does not start to standard error and to `systemctl status`; returns `code`."""
+    """Prints the reason to standard error and shows it in `systemctl status`; returns `code`."""
     print(f"glassq-web: {why}", file=sys.stderr)
     tell_systemd(why)
     return code

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, throttle: Throttle) -> int:
-    """One child: everything it needs is made here, after the fork."""
+    """The main function of a child. Makes everything that the child needs, because it runs after the fork."""
     worker = settings.worker
     try:
         context = context_of(settings, queues)
@@ -69,13 +69,13 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, thr
 
 @contextmanager
 def adding_tasks(settings: Settings) -> Iterator[None]:
-    """Handlers may add tasks meanwhile; those that they have added and not waited for are put at the end."""
+    """Lets handlers add tasks. At the end, waits for the tasks that were added without waiting."""
     if settings.push is None:
         yield
         return
     from glassq.push import taskqueue
 
-    # A handler that adds tasks adds them to the queues that it works for.
+    # a handler that adds tasks uses the same settings
     taskqueue.configure(settings.file)
     try:
         yield
@@ -84,18 +84,18 @@ def adding_tasks(settings: Settings) -> Iterator[None]:
 
 
 def context_of(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Context:
-    """What handlers get. Raises SettingsError."""
+    """The context of all handlers. Raises SettingsError."""
     context = routes.Context(settings)
     if settings.push is not None:
         from glassq.push.dispatch import Dispatcher
 
-        # as the parent has read them: a mistake that is made in the file meanwhile is no new child's death
+        # The queues as the parent has read them: a later mistake in queue.yaml must not kill a new child.
         context.provide(Dispatcher.open, Dispatcher.open(settings, queues))
     return context
 
 
 def check(config: str | None) -> Iterator[Finding]:
-    """What `main` and `consume` would refuse, one after the other; a mistake in one does not hide those in others."""
+    """Yields what `main` and `consume` would refuse, for --check. One mistake does not hide the others."""
     try:
         settings = read(config)
     except SettingsError as error:
@@ -107,14 +107,14 @@ def check(config: str | None) -> Iterator[Finding]:
         context = context_of(settings, queues)
     except SettingsError as error:
         yield Finding("push", problem=str(error))
-        # handlers that are functions need none of it
+        # handlers that are functions need no [push] section
         local = tuple(route for route in settings.routes if not route.handler.is_url)
         settings = msgspec.structs.replace(settings, routes=local, push=None)
         context = routes.Context(settings)
     else:
         yield Finding("push")
         if idle := routes.without_routes(settings):
-            # no refusal: the pool starts, and waits for a route
+            # this is fine: the pool starts, and waits for a route
             yield Finding("idle", idle)
     for route, problem in routes.examine(
         settings, endpoints(settings, queues), context, task_handlers(settings, queues)
@@ -123,9 +123,9 @@ def check(config: str | None) -> Iterator[Finding]:
     yield found("ledger", lambda: open_ledger(settings.ledger))
 
 
-def tell_metrics(settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard) -> int:
-    """The process beside the children."""
-    # here, as it takes memory that no child needs
+def serve_metrics(settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard) -> int:
+    """The main function of the process beside the children, which serves the metrics."""
+    # imported here because it takes memory that no child needs
     from glassq.metrics.server import serve
 
     collector = PoolCollector(scoreboard, open_inspector(settings), tubes)
@@ -135,40 +135,45 @@ def tell_metrics(settings: Settings, address: Address, tubes: Sequence[str], sco
 
 
 def read(config: str | None) -> Settings:
-    """The settings, after which the log goes by them. Raises SettingsError."""
+    """Loads the settings, and sets up the log by them. Raises SettingsError."""
     settings = load(config, os.environ, POOL)
     log.setup(settings.log.level, form=settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
     return settings
 
 
 def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
-    """What the parent needs to know of the settings."""
+    """The plan of the pool according to the settings. Raises SettingsError."""
     for mistake in settings.ignored:
         log.logger("glassq.worker").warning("settings of another program are wrong %s", fields(why=mistake))
     worker, queue = settings.worker, settings.queue
-    # the keeper does not beat while it waits for an answer to a touch, which may need a connection first
+    # The keeper does not beat while it extends a lease, and may have to connect for that.
     silence = SILENCE + queue.connect_timeout + 2 * queue.timeout
     queues = push_queues(settings)
-    most = worker.most_of_a_queue
+    max_running = worker.most_of_a_queue
     limits = (
-        Limit(tube_of(queue.tube, each.name), each.rate, each.bucket_size, each.max_concurrent_requests or most)
-        for each in queues.values()
+        Limit(tube_of(queue.tube, name), push.rate, push.bucket_size, push.max_concurrent_requests or max_running)
+        for name, push in queues.items()
     )
     tubes = [queue.tube, *(tube_of(queue.tube, name) for name in queues)]
     pool = settings.metrics.pool
     return PoolPlan(
         lambda slot, throttle: consume(settings, queues, slot, throttle),
-        worker.processes, worker.deadline + worker.grace, silence, tuple(limits),
-        (lambda scoreboard: tell_metrics(settings, pool, tubes, scoreboard)) if pool else None, queue.url,
-        in_effect.read(settings) if in_effect else None,
-    )  # fmt: skip
+        processes=worker.processes,
+        drain=worker.deadline + worker.grace,
+        silence=silence,
+        limits=tuple(limits),
+        sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,
+        queue=queue.url,
+        made_of=in_effect.read(settings) if in_effect else None,
+    )
 
 
 def push_queues(settings: Settings) -> Mapping[str, PushQueue]:
-    """The queues of queue.yaml; none without a [push] section, which needs none of the room's libraries either."""
+    """The queues of queue.yaml; none without a [push] section. Raises SettingsError."""
     if settings.push is None:
         return {}
-    # All that children need is imported here, in the parent: they share its memory.
+    # Imported in the parent, so that the children share its memory; and only here, so that a pool without [push] needs
+    # none of it.
     from glassq.push import dispatch, queue_yaml, taskqueue  # noqa: F401
 
     return queue_yaml.load(settings.push.queue_yaml, settings.push.targets)

@@ -19,24 +19,24 @@ __all__ += ["local_engine", "open_inspector", "open_producer", "open_receiver"]
 
 
 def open_producer(settings: Settings) -> Producer:
-    """What puts deliveries. It connects where it is needed, and serves all threads, before and after a fork."""
+    """A producer for all threads of a process, before and after a fork. It connects when it is used."""
     durable = settings.intake.require_durable
     return BeanstalkProducer(lambda: _connection(settings, require_durable=durable), require_durable=durable)
 
 
 def open_receiver(settings: Settings) -> Receiver:
-    """What works jobs: one connection for one thread. It connects at its first call, and again after it broke."""
+    """A receiver: one connection for one thread. It connects at its first call, and again after it broke."""
     return BeanstalkReceiver(_connection(settings))
 
 
 def open_inspector(settings: Settings) -> Inspector:
-    """What looks at jobs and decides on them, on one connection. It connects like a receiver."""
-    # It uses no tube of ours: asking for one would make it, and a paused tube that does not exist must be told apart.
+    """An inspector: one connection for one thread. It connects like a receiver."""
+    # Not our tube: to use a tube creates it, and an operator must see that a tube does not exist.
     return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url)
 
 
 def local_engine(settings: Settings) -> LocalEngine:
-    """What this machine has of the engine. Nothing is connected."""
+    """The parts of the engine on this machine. Connects to nothing."""
     return LocalBeanstalkd(settings.queue.url)
 
 

@@ -1,11 +1,11 @@
 """What glassq asks of a queue, by intent, in three roles: Producer, Receiver, Inspector.
 
-An engine is a package beside this file; its classes carry its name (BeanstalkProducer). A job is what an engine holds:
-a delivery under a reference of the engine's own, which is an opaque string everywhere else. References may be given
-again over time, so nothing is kept under one: what an operator names is the delivery's own id.
+An engine is a package beside this file; its classes carry its name (BeanstalkProducer). A job is a delivery in an
+engine, under a reference of the engine's own. Everywhere else the reference is an opaque string. An engine may reuse
+references over time, so nothing is stored under one: operators name a delivery by its own id.
 
-Every call may raise QueueUnavailable; the next call connects again. After a QueueUnavailable all reservations are lost,
-and the failed call may have taken effect or not.
+Every call may raise QueueUnavailable; the next call connects again. After that error our reservations are lost, and
+nobody knows whether the call took effect.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from glassq.errors import QueueError
 
-# The states of a job while no consumer has it, and all states.
+# The states of a job that nobody works, and all states.
 WaitingState = Literal["ready", "delayed", "buried"]
 State = Literal["ready", "reserved", "delayed", "buried"]
 WAITING_STATES: frozenset[WaitingState] = frozenset({"ready", "delayed", "buried"})
@@ -28,7 +28,7 @@ ALL_STATES: frozenset[State] = frozenset({"ready", "reserved", "delayed", "burie
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A delivery to put: its id, its encoded form, the tube, and a delay in seconds until it is ready."""
+    """A delivery to put: its id, its encoded form, the tube, and the delay until it is ready, in seconds."""
 
     key: str
     body: bytes
@@ -46,9 +46,9 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The engine has not taken this delivery, and why.
+    """The engine has not taken this delivery, because of `error`.
 
-    With `in_doubt` the connection broke before its answer came: it may have been put all the same.
+    With `in_doubt` the connection broke before the answer came: the engine may have taken it all the same.
     """
 
     key: str
@@ -58,11 +58,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A reserved job. It is ours for `lease` seconds, unless the lease is extended.
+    """A job that is ours until its lease, which is in seconds, ends. The lease can be extended.
 
-    `losses` is how many attempts at this job ended with their process. `kicked`: an operator asked for another try
-    since the job was put. `undelayed`: it was ready from the start. Without `durable` the engine keeps it in memory
-    only.
+    `losses` is the number of attempts at this job that died with their process. `kicked`: an operator has asked for
+    another attempt since the put. `undelayed`: it was ready from the start. Not `durable`: it is in memory only.
     """
 
     ref: str
@@ -77,11 +76,11 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it lies in the queue. Times are in seconds.
+    """A job in the queue. Times are in seconds.
 
-    `age` counts from its put; `time_left` runs until a delayed job is ready, or until a lease ends. `ready_for` is how
-    long a ready job has been ready, None where the engine cannot tell. `losses`, `kicked` and `durable` are those of a
-    Reservation. `counters` are the engine's own counters of the job, for people.
+    `age` is the time since the put, and `time_left` the time until a delayed job is ready, or until a lease ends.
+    `ready_for` is how long a ready job has been ready, None if the engine cannot tell. `losses`, `kicked` and `durable`
+    are as in Reservation. `counters` are the engine's counters of the job, for people.
     """
 
     ref: str
@@ -99,9 +98,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class TubeCounts:
-    """How many jobs of a tube are in each state, and how many consumers wait for one; all zero for an absent tube.
+    """The number of jobs of a tube in each state, and of consumers that wait for one; all 0 if there is no such tube.
 
-    `paused_for` is in seconds, 0 where the tube is not paused.
+    `paused_for` is the time until the tube goes on, in seconds; 0 if it is not paused.
     """
 
     name: str
@@ -120,7 +119,7 @@ class TubeCounts:
 
 @dataclass(frozen=True, slots=True)
 class EngineGauge:
-    """A number that only this engine has, for the metrics."""
+    """A metric that only this engine has."""
 
     name: str
     help: str
@@ -131,9 +130,9 @@ class EngineGauge:
 class EngineStatus:
     """The engine as a whole.
 
-    `uptime` is in seconds, `max_job` is the largest job it takes, in bytes. `durable`: jobs put now are written to
-    disk, as far as can be told without a put. `accepting`: it takes jobs. `consumers` are the open connections that
-    have reserved a job at least once. `details` are facts that only this engine has, for JSON.
+    `uptime` is in seconds, `max_job` is the maximum size of a job in bytes. `durable`: the engine writes new jobs to
+    disk, as far as that is known without a put. `accepting`: it takes jobs. `consumers` is the number of open
+    connections that have reserved a job. `details` are facts that only this engine has, for machines.
     """
 
     engine: str
@@ -149,9 +148,9 @@ class EngineStatus:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact about an engine: fine (`ok`), wrong, or neither (None), and what to do about it.
+    """A fact about an engine: good (`ok`), bad, or neither (None). `todo` is what to do about it.
 
-    A command of ours stands in `todo` as `glassq ...`, in backquotes.
+    Commands of ours appear in `todo` in backquotes: `glassq ...`.
     """
 
     name: str
@@ -164,7 +163,7 @@ class Fact:
 
 
 class LocalEngine(Protocol):
-    """What this machine has of an engine, whether its server answers or not.
+    """The parts of an engine on this machine, whether its server answers or not.
 
     `packages` are the Python packages that the engine needs. `units` are our systemd units of its server, in the order
     of their start. `other_unit` is a unit of the same server that is not ours ("": there is none).
@@ -178,22 +177,22 @@ class LocalEngine(Protocol):
     def other_unit(self) -> str: ...
 
     def directories(self) -> Iterator[tuple[str, Path]]:
-        """The directories of the server, each after a word for its contents; none if it runs on another machine."""
+        """The directories of the server's files, each after the name of its content; none if it runs elsewhere."""
 
     def other_server(self, active: str, boots: str) -> Iterator[Fact]:
-        """What to do about `other_unit`, given its ActiveState and UnitFileState."""
+        """Facts about `other_unit`, which has this ActiveState (`active`) and UnitFileState (`boots`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What an engine can do. An operation that needs more refuses by name before it does anything.
+    """What an engine can do. An operation that needs more names the missing capability and does nothing.
 
-    `lists`: jobs of these states can be found. `oldest`: the next job of a tube can be seen. `exact_counts`: counts are
-    those of this moment. `by_key`: a delivery is found by its id without a search. `pause`: a tube can be paused.
-    `max_delay`, `max_lease` in seconds. `frees_at_once`: the jobs of a consumer that dies are ready at once. `fenced`:
-    a consumer that has lost its lease cannot settle the job. `many_held`: one receiver can hold several reservations.
-    `exact_losses`: losses are counted, not guessed. `atomic`: the end of a job and the put of its next form happen
-    together or not at all. `keeps_for`: how long the engine keeps a job, in seconds; None: for ever.
+    `lists`: the states whose jobs can be found. `oldest`: the next job of a tube can be seen. `exact_counts`: counts
+    are up to date. `by_key`: a delivery can be found by its id without a search. `pause`: a tube can be paused.
+    `max_delay`, `max_lease` in seconds. `frees_at_once`: the jobs of a dead consumer are ready at once. `fenced`: a
+    consumer that has lost a lease cannot settle the job. `many_held`: one receiver can hold several reservations.
+    `exact_losses`: losses are counted, not guessed. `atomic`: the end of a reservation and the delivery's next form
+    happen together or not at all. `keeps_for`: how long the engine keeps a job, in seconds; None: for ever.
     """
 
     lists: frozenset[State]
@@ -215,72 +214,73 @@ class Producer(Protocol):
     """Puts deliveries. One serves all threads of a process; it may be made before a fork and used after it."""
 
     def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
-        """Puts the jobs in order, for at most `within` seconds; returns an answer for each.
+        """Puts the jobs in order, within this number of seconds. Returns a result for each of them.
 
-        A bad job is refused alone. After a connection broke, the rest is refused. With `again`, jobs that the broken
-        connection left are put once more on a new one: rather worked twice than lost.
+        A bad job is refused alone. After the connection broke, all further jobs are refused. With `again` a job that is
+        in doubt is put once more on a new connection: it may be worked twice rather than not at all.
         """
 
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
-        """Returns when these are proven durable, in whatever order they are given. Raises NotDurable, or QueueError."""
+        """Returns once these deliveries, in any order, are proven durable. Raises NotDurable, or QueueError."""
 
     def check(self, *, within: float, thorough: bool = False) -> None:
-        """Raises QueueError if a put would not be kept durably now. Costs one cheap request.
+        """Raises QueueError if a put would not be durable now. Asks one cheap question.
 
-        After any failure, a `thorough` check passes only once it has seen a put work.
+        A `thorough` check also tests everything that has failed since the last check, until it works again.
         """
 
     def withdraw(self, receipt: Receipt, *, within: float) -> bool:
-        """Deletes a job unless a consumer has reserved it; returns whether it did. Raises QueueError."""
+        """Deletes a job that nobody has reserved yet; whether it could. Raises QueueError."""
 
     def close(self) -> None:
-        """Closes the idle connections. A later call opens new ones."""
+        """Closes the connections that nobody uses now. The next call opens new ones."""
 
 
 class Receiver(Protocol):
-    """Works jobs: one connection, which belongs to one thread of one process and is made after a fork.
+    """Reserves and settles jobs: one connection for one thread of one process, made after a fork.
 
-    A delivery's next form is durable before its reservation ends: a crash in between makes a duplicate, never a loss.
-    Each of `complete`, `retry`, `bury`, `release` raises JobNotFound if the job is no longer ours.
+    The delivery's next form is durable before its reservation ends: after a crash in between, the delivery is worked
+    twice rather than not at all. `complete`, `retry`, `bury` and `release` raise JobNotFound if the job is no longer
+    ours.
     """
 
     def reserve(self, tubes: Sequence[str], wait: float, finished: Reservation | None = None) -> Reservation | None:
-        """The oldest ready job of these tubes, ours for its lease; None if none came within `wait` seconds.
+        """Reserves the oldest ready job of these tubes; None if there was none for `wait` seconds.
 
-        It may return None earlier, in time to extend the leases of our other reservations.
-        `finished` is completed first, as by `complete`, in the same round trip where the engine can.
+        It may return None earlier, so that the leases of our other reservations can be extended in time. It completes
+        `finished` first, as `complete` does, in the same round trip if the engine can.
         """
 
     def extend(self, reservation: Reservation) -> None:
-        """Begins its lease anew. May be called from another thread while no other call runs. Raises JobNotFound."""
+        """Restarts its lease. Another thread may call it while no other call runs. Raises JobNotFound."""
 
     def complete(self, reservation: Reservation) -> None:
-        """Removes the job: its work is done."""
+        """Deletes the job, because its work is done."""
 
     def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str) -> str:
-        """Replaces the job by the delivery's next form, ready after `delay` seconds; returns the new job's reference.
+        """Replaces the job by the delivery's next form, ready after `delay` seconds; returns the new reference.
 
-        Raises JobTooBig or QueueRefused with the reservation as it was, and JobNotFound without a next form.
+        After JobTooBig or QueueRefused the reservation is unchanged. After JobNotFound there is no next form either.
         """
 
     def bury(self, reservation: Reservation, body: bytes | None = None) -> str:
-        """Puts the delivery aside in this form (None: as it is) until an operator decides.
+        """Buries the delivery (dead-letters it) in this form (None: as it is); raises as `retry` does.
 
-        Raises as `retry` does, and JobNotFound also if an operator took the new form before it was buried.
+        Raises JobNotFound also if an operator took the new form before it was buried; the new form then stays.
         """
 
     def release(self, reservation: Reservation) -> None:
-        """Gives the job back as it is, ready at once; no loss is counted."""
+        """Releases the job as it is, ready at once. No loss is counted."""
 
     def close(self) -> None:
-        """Closes the connection. The jobs it holds become ready at once, if the engine can do that."""
+        """Closes the connection. Reserved jobs become ready at once if the engine can do that."""
 
     def close_inherited(self) -> None:
         """Call in a forked child: closes its copy of the socket, so that the parent's reservations end with it."""
 
 
 class Inspector(Protocol):
-    """Looks at jobs and decides on them, for operators. One connection, for one thread of one process."""
+    """Shows and changes jobs, for operators. One connection for one thread of one process."""
 
     @property
     def engine(self) -> str:
@@ -291,28 +291,28 @@ class Inspector(Protocol):
         """What the engine can do."""
 
     def set_deadline(self, deadline: float) -> None:
-        """Later calls end by `deadline` (time.monotonic()): they raise QueueUnavailable then."""
+        """From now on a call that is not done at `deadline` (time.monotonic()) raises QueueUnavailable."""
 
     def status(self) -> EngineStatus:
-        """The engine as a whole."""
+        """The status of the engine as a whole."""
 
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
-        """What is wrong with the engine, as far as cheap requests tell; with `thorough`, a line for every check.
+        """The engine's troubles, found by cheap questions; with `thorough`, all facts that are worth a line.
 
-        `tubes` are ours, `job_size` is the size of the largest job that we put, in bytes. Raises QueueError.
+        `tubes` are our tubes, `job_size` is the size of the largest job that we put, in bytes. Raises QueueError.
         """
 
     def explain(self, error: QueueError) -> Fact:
-        """What to do about an error that a call of the engine raised."""
+        """The error of a call as a fact, with what to do about it."""
 
     def check(self) -> None:
-        """Puts and deletes a job that no consumer sees. Raises QueueRefused if the engine takes no job now."""
+        """Raises QueueRefused if the engine takes no jobs now. Tries it with a job that nobody works."""
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
         """The counts of these tubes; None: of all tubes that exist."""
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
-        """The tube's first job in this state: the next to be reserved, to be ready, or the first that was buried."""
+        """The tube's first job in this state: the oldest ready, the next delayed, or the first buried one."""
 
     def find(
         self,
@@ -325,43 +325,43 @@ class Inspector(Protocol):
     ) -> Iterator[Job]:
         """The jobs of these tubes in these states, newest first.
 
-        The search ends once it has found as many jobs as the counts promised when it began. `hints` are references of
-        jobs that may match: they are looked at first, and if they are all of them, nothing else is. `since` is a value
-        of `newest`: only jobs that were put later count. `progress` is called with (looked at, total). Raises
-        SearchIncomplete at the end if jobs are missing.
+        The search ends when it has found as many jobs as the counts promised at its start. `hints` are references of
+        jobs that may match: the search examines them first, and nothing else if they are all that it needs. With
+        `since`, a result of `newest`, it yields only jobs that were put later. It calls `progress(examined, total)`.
+        Raises SearchIncomplete at the end if it could not find all jobs.
         """
 
     def newest(self) -> str:
-        """A mark after all jobs put so far, for `since`. Raises QueueRefused if the engine takes no job now."""
+        """A mark after all jobs so far, for `since`. Raises QueueRefused if the engine takes no jobs now."""
 
     def is_ref(self, text: str) -> bool:
         """Whether an operator's text can only be a job's reference."""
 
     def get(self, ref: str) -> Job:
-        """A job. Raises JobNotFound."""
+        """The job with this reference. Raises JobNotFound."""
 
     def peek(self, ref: str) -> bytes:
-        """A job's body, by the cheapest look there is. Raises JobNotFound."""
+        """A job's body, at the least cost. Raises JobNotFound."""
 
     def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
-        """Puts a job in this state; returns its reference. `delay` is in seconds, for a delayed one.
+        """Puts a job in this state; returns its reference. `delay` is in seconds, for a delayed job.
 
-        Raises JobTooBig, QueueRefused, or JobNotFound if another client took the job before it was buried.
+        Raises JobTooBig, QueueRefused, or JobNotFound if a consumer reserved the job before it was buried.
         """
 
     def change(
         self, job: Job, *, state: WaitingState, body: bytes | None = None, tube: str = "", delay: float = 0.0
     ) -> str:
-        """Changes the state of a waiting job, and its form or tube where given; returns its reference from then on.
+        """Gives a waiting job another state, and a new body or tube if given; returns its new reference.
 
-        The new form is durable before the old one goes. Raises JobNotFound unless the job is still as it was seen.
+        The new form is durable before the old one is deleted. Raises JobNotFound if `job` is no longer as it was seen.
         """
 
     def delete(self, job: Job) -> None:
-        """Removes a job that no consumer has reserved. Raises JobNotFound."""
+        """Deletes a job that nobody has reserved. Raises JobNotFound."""
 
     def pause(self, tube: str, seconds: float) -> bool:
-        """Pauses the tube: no job of it is reserved for `seconds`; 0 resumes it. False if the tube does not exist."""
+        """Pauses the tube for this time; 0 ends the pause. False if the tube does not exist now."""
 
     def close(self) -> None:
         """Closes the connection."""

@@ -1,11 +1,11 @@
-"""The pool of consumer daemons: reserve a job, run its handler, act on what came of it.
+"""The pool of consumer daemons (worker processes): reserve a job, run its handler, act on the outcome.
 
 `glassq-worker` is one parent and N children, the worker processes. The parent (pool.py) opens no sockets, threads or
-clients: it forks, reaps, forwards signals, and watches a scoreboard in shared memory, in which every child says what it
-does. A child holds one queue connection and works one job at a time in its main thread; its keeper thread (lease.py)
-extends the lease and beats the heartbeat. A handler that holds the interpreter lock stops the keeper. So silence alone
-kills nobody during an attempt: the parent looks at the child in /proc (health.py), and every lease outlasts the
-deadline (`Settings.lease`).
+clients: it forks, reaps and kills children (children.py), forwards signals, and watches a scoreboard in shared memory,
+in which every child publishes its status. A child holds one queue connection and works one job at a time in its main
+thread; its keeper thread (lease.py) extends the lease and beats the heartbeat. A handler that holds the interpreter
+lock stops the keeper. So silence alone is no reason to kill a child during an attempt: the parent examines it in /proc
+(health.py), and every lease outlasts the deadline (`Settings.lease`).
 
 | what ends                                            | who ends it | how                                       |
 |------------------------------------------------------|-------------|-------------------------------------------|

@@ -1,4 +1,4 @@
-"""What one child of the pool does around its loop: signals, its keeper, and when it has worked enough."""
+"""The frame of one child's loop: its signals, its keeper, and its end by stop or recycling."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# Children start together; with this share of jitter they are not all recycled together.
+# Children start together. This share of jitter prevents that all are recycled together.
 RECYCLE_JITTER = 0.1
-# How often memory and signal handlers are looked at between two jobs, in seconds: thousands of times would cost more
-# than short handlers do.
-LOOK_EVERY = 0.1
+# Memory and signal handlers are checked between two jobs, at most once in this time, in seconds: with short handlers, a
+# check at each job would cost more than the handlers.
+CHECK_INTERVAL = 0.1
 _PAGE = resource.getpagesize()
 
 
 class Stop:
-    """Whether this process shall stop, and how. Signal handlers set a flag and do nothing else."""
+    """Whether this process shall stop, and how. The signal handlers only set flags."""
 
     def __init__(self) -> None:
         self.draining = False
@@ -45,17 +45,17 @@ class Stop:
         self.listen()
 
     def listen(self) -> None:
-        """Takes the signals again, whatever a handler did to how this process takes them."""
+        """Installs our signal handlers again, because a delivery's handler may have replaced them."""
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         signal.signal(signal.SIGTERM, self._drain)
         signal.signal(signal.SIGINT, self._drain)
         signal.signal(signal.SIGQUIT, self._stop_cold)
-        # the parent alone answers these
+        # only the parent answers these
         for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)
 
     def drain(self) -> None:
-        """Finish the attempt that runs, then stop."""
+        """Asks for a stop after the current attempt."""
         self.draining = True
 
     def _drain(self, _signal: int, _frame: object) -> None:
@@ -68,26 +68,26 @@ class Stop:
 def run(
     consumer: Consumer, receiver: Receiver, lease: Lease, ledger: Ledger, slot: Slot, *, max_jobs: int, max_rss: int
 ) -> int:
-    """Works until stopped, or until `max_jobs` are worked or memory is above `max_rss` bytes; returns exit code 0."""
+    """Works until a stop, `max_jobs` jobs, or more than `max_rss` bytes of memory; returns exit code 0."""
     stop = Stop()
     setproctitle(title_of(slot.index))
     if sys.__stderr__ is not None:
         faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
-    # what the parent loaded stays as it is: shared pages are not touched by the collector
+    # The garbage collector leaves objects from before the fork alone, so that their pages stay shared.
     gc.freeze()
     limit = max_jobs + random.randrange(int(max_jobs * RECYCLE_JITTER) + 1)  # noqa: S311 - jitter, no secret
 
-    looked = 0.0
+    checked = 0.0
 
     def stopping() -> bool:
-        nonlocal looked
+        nonlocal checked
         if stop.draining or consumer.worked >= limit:
             return True
-        if time.monotonic() - looked < LOOK_EVERY:
+        if time.monotonic() - checked < CHECK_INTERVAL:
             return False
-        looked = time.monotonic()
+        checked = time.monotonic()
         stop.listen()
-        # one job at the least: a limit below what the handlers' modules take must not end in a storm of forks
+        # At least one job: a limit below the size of the handlers' modules must not cause a storm of forks.
         return stop.draining or (consumer.worked > 0 and resident() > max_rss)
 
     _watch_forks(receiver)
@@ -106,12 +106,12 @@ def run(
 
 
 def _watch_forks(receiver: Receiver) -> None:
-    """A process that a handler forks is none of the pool's children: it has neither our connection nor our signals."""
+    """Has a process that a handler forks drop our connection and signal handlers: it is not a child of the pool."""
     ours = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGALRM}
     masks: list[set[int]] = []
 
     def before() -> None:
-        # one that comes before the new process has its own handlers must wait: ours would swallow it
+        # A signal that comes before the new process has its own handlers must wait: ours would swallow it.
         masks.append({int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ours)})
 
     def after() -> None:
@@ -128,7 +128,7 @@ def _watch_forks(receiver: Receiver) -> None:
 
 
 def resident() -> int:
-    """Bytes of memory this process holds now; at its peak where the system does not tell (no /proc)."""
+    """The memory of this process now, in bytes; without /proc, its peak."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
     except OSError:

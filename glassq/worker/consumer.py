@@ -1,7 +1,6 @@
-"""The loop of one child: reserve a job, have its handler run, have the outcome settled.
+"""The loop of one child: reserve a job, run its handler (executor.py), settle the outcome (settlement.py).
 
-At least once, always: where a crash can fall between two steps here, the order is such that the delivery is worked
-twice rather than not at all.
+At least once, always: after a crash between two steps, the delivery is worked twice rather than not at all.
 """
 
 from __future__ import annotations
@@ -30,16 +29,18 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# How long one reserve waits, in whole seconds: a stop is noticed only between two.
+# How long one reserve waits, in whole seconds. A stop is noticed only between two of them.
 POLL = 1
 # Reconnecting: full jitter from the first to the second, in seconds.
 RECONNECT, RECONNECT_CAP = 0.1, 5.0
-# Reserving pauses while the queue takes no puts (disk full, draining): what fails could not be put again, and would run
-# over and over. From the first to the second, at least half of it, in seconds.
+# Reserving pauses while the queue takes no puts (disk full, draining): a failed delivery could not be put again, and
+# would run over and over. The pause grows from the first to the second, in seconds, with at most half of it as jitter.
 REFUSED, REFUSED_CAP = 1.0, 30.0
-# A job is free the moment its consumer dies, and may be ours before the pool's parent has seen that death. The parent
-# has this long to report it, in seconds.
+# A job becomes ready when its consumer dies, so we may get it before the pool's parent has recorded that death. We wait
+# this long for the record, in seconds.
 CRASH_REPORT_WAIT = 1.0
+# How often we look for that record, and how often a pause checks for a stop, in seconds.
+CRASH_POLL, STOP_POLL = 0.02, 0.1
 
 
 class Consumer:
@@ -48,7 +49,7 @@ class Consumer:
     def __init__(
         self, receiver: Receiver, limiter: TubeLimiter, executor: Executor, settlement: Settlement, slot: Slot
     ) -> None:
-        """Made by the process that works, after its fork."""
+        """Create it in the child, after the fork."""
         self._receiver = receiver
         self._limiter = limiter
         self._executor = executor
@@ -57,7 +58,7 @@ class Consumer:
         self.worked = 0
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Works until `stopping()`; reconnects for as long as the queue cannot be reached."""
+        """Works until `stopping()`. Reconnects while the queue cannot be reached."""
         failures = 0
         # The first reserve does not wait: its answer shows that we are connected.
         poll = 0
@@ -75,7 +76,7 @@ class Consumer:
                 failures, poll = 0, 0
             except QueueError as error:
                 failures, poll = failures + 1, 0
-                # The parent logs it, once for all children.
+                # The parent logs it once for all children.
                 self._slot.problem(str(error))
                 log.debug("queue not reached, trying again %s", fields(failures=failures, error=error))
 
@@ -98,13 +99,13 @@ class Consumer:
             reservation = self._receiver.reserve(admission.tubes, poll if admission.wait is None else 0)
         self._slot.state(State.WAITING)
         if reservation is None and admission.wait is not None:
-            # A tube that is over its limit now is looked at again then; others may have our tokens meanwhile.
+            # The next token is due then. Meanwhile other children may have our claims.
             self._limiter.release_tokens()
             time.sleep(admission.wait)
         return reservation
 
     def _work_job(self, reservation: Reservation) -> bool:
-        """Works a job that has just been reserved; returns whether its tube shall be worked more slowly."""
+        """Works a reserved job; returns whether its tube shall be worked more slowly."""
         try:
             return self._work(reservation)
         except QueueRefused as error:
@@ -113,12 +114,12 @@ class Consumer:
         except JobTooBig as error:
             self._settlement.bury_too_big(reservation, error)
         except JobNotFound:
-            # Our lease ran out before we could act, or an operator took what we were burying. The next consumer works
-            # it again; closing gives back what we may still hold.
+            # Our lease ran out before we settled the job, or an operator took the job that we were burying. The next
+            # consumer works it again. Closing the connection releases jobs that we may still have reserved.
             log.warning("job is no longer ours %s", fields(job=reservation.ref))
             self._receiver.close()
         except BaseException:
-            # An open connection would keep a job reserved that nobody works.
+            # An open connection would keep the job reserved, and nobody would work it.
             self._receiver.close()
             raise
         finally:
@@ -138,7 +139,7 @@ class Consumer:
             delivery = lifecycle.after_kick(delivery)
         bind_context(delivery=delivery.id, attempt=delivery.attempt)
         if delivery.buried:
-            # Nobody asked for another try: a consumer died while it buried this.
+            # No operator kicked it: a consumer died while it buried this delivery.
             self._settlement.finish_burial(reservation)
             return False
         if reservation.losses:
@@ -150,9 +151,9 @@ class Consumer:
         given_up = outcomes.too_often_lost(delivery, self._executor.policy)
         tube = (destination and destination.tube) or reservation.tube
         if tube != reservation.tube or (reservation.losses and not given_up):
-            # The delivery belongs into the tube whose limits are its handler's; or a loss is written down first. A pool
-            # that is killed as a whole hands the job from child to child: they are one loss, which the first one that
-            # lives finds and writes down before it tries again.
+            # The delivery belongs into its handler's tube, which has the limits; or there is a loss to record before
+            # the next attempt. When a whole pool is killed, each child may get the job and die before it starts: the
+            # first child that survives records all of that as one loss.
             self._settlement.put_anew(reservation, delivery, tube)
             if reservation.losses:
                 log.warning("an attempt was lost %s", fields(job=reservation.ref, lost=delivery.lost))
@@ -163,10 +164,10 @@ class Consumer:
         return attempt.outcome.slow_down
 
     def _crashes(self, reservation: Reservation, delivery: Delivery) -> list[Evidence]:
-        """Evidence of the attempts at this job that died with their process, as far as this pool knows."""
+        """Evidence of attempts at this job that died with their process, as far as this pool has recorded them."""
         deadline = time.monotonic() + CRASH_REPORT_WAIT
         while self._slot.claimed_elsewhere(reservation.ref) and time.monotonic() < deadline:
-            time.sleep(0.02)
+            time.sleep(CRASH_POLL)
         return [
             outcomes.evidence_of_crash(delivery, crash.how, crash.why, crash.at, crash.duration)
             for crash in self._slot.crashes.of(reservation.ref, delivery.id)
@@ -174,7 +175,7 @@ class Consumer:
 
 
 def _pause(ceiling: float, stopping: Callable[[], bool], at_least: float = 0.0) -> None:
-    """Sleeps for a random time from `at_least` to `ceiling` seconds, or less when a stop is asked for."""
+    """Sleeps for a random time from `at_least` to `ceiling` seconds, or until a stop."""
     deadline = time.monotonic() + backoff.between(at_least, ceiling)
     while not stopping() and (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(left, 0.1))
+        time.sleep(min(left, STOP_POLL))

@@ -1,13 +1,14 @@
-"""Whether a delivery needs to be worked at all: on a route that says so, not when an equal one was worked instead.
+"""Finds duplicates: deliveries that need no work because an equal one was worked instead.
 
-Two rules, and never a bare time window:
+A route can ask for two rules. Neither is a bare time window:
 
-coalesce        an identical ping's handler started after this one was received, and succeeded. It has seen whatever
-                this ping tells of. Only the start counts: a handler that began earlier may have read the old state.
-dedupe_window   the same event of the source (its id is in the label `event_id`) was done less than that ago. Not where
-                an operator had the delivery replayed: that is asked for explicitly.
+coalesce        The handler of an identical ping started after this one was received, and succeeded. So it has seen the
+                change that this ping reports. Only the start counts: a handler that started earlier may have read the
+                old state.
+dedupe_window   The same event of the source (its id is in the label `event_id`) was done within this time. This does
+                not apply to a delivery that an operator replays, because the operator asks for the work.
 
-Both believe only what the ledger has written; where that is behind or cannot be read, the handler runs.
+Both rules rely on the ledger. If the ledger is late or cannot be read, the handler runs.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ if TYPE_CHECKING:
     from glassq.ledger import Ledger
     from glassq.settings import Route
 
-# The label in which a source gives its own id of an event.
+# The label with the source's own id of an event.
 EVENT = "event_id"
-# The label of a delivery that was put again from the ledger: the id of the one it repeats.
+# The label of a replayed delivery: the id of the delivery that it repeats.
 REPLAY_OF = "replay_of"
 
 
 def fingerprint(delivery: Delivery, route: Route) -> str:
-    """What identical pings have in common, in hex; "" on a route that does not coalesce."""
-    # a route is part of it: what another handler has seen is nothing to this one
+    """A hash that is the same for identical pings, in hex; "" if the route does not coalesce."""
+    # the handler is part of it: another handler's work does not count for this one
     return _digest(route.handler, delivery.source, delivery.body) if route.coalesce else ""
 
 
 def event(delivery: Delivery, route: Route) -> str:
-    """What pings of one event have in common, in hex; "" where the source names none, or the route does not ask."""
+    """A hash that is the same for pings of one event, in hex; "" without an event id, or without `dedupe_window`."""
     name = delivery.labels.get(EVENT)
     return _digest(route.handler, delivery.source, name.encode()) if name and route.dedupe_window is not None else ""
 
 
 def replaced_by(delivery: Delivery, route: Route, ledger: Ledger, skew: float) -> str:
-    """Why the delivery need not be worked, in words; "" where it must be. `skew` between clocks is in seconds."""
+    """Why the delivery is a duplicate; "" if it must be worked. `skew` between clocks is in seconds."""
     if route.coalesce:
         after = delivery.received + timedelta(seconds=skew)
         if other := ledger.done_since(fingerprint(delivery, route), after, but=delivery.id):
@@ -53,5 +54,5 @@ def replaced_by(delivery: Delivery, route: Route, ledger: Ledger, skew: float) -
 
 
 def _digest(handler: str, source: str, rest: bytes) -> str:
-    # neither name holds a NUL, so no two of them run into each other
+    # names contain no NUL, so the parts cannot be confused
     return hashlib.sha256(b"\0".join((handler.encode(), source.encode(), rest))).hexdigest()

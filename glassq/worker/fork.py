@@ -1,4 +1,4 @@
-"""How the pool's parent makes processes."""
+"""Forks processes for the pool's parent."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ log = logger("glassq.worker")
 
 
 def fork(main: Callable[[], int]) -> int:
-    """A process that runs `main` and ends with the exit code it returns; its pid. Raises OSError.
+    """Forks a process that runs `main` and exits with the code that it returns. Returns its pid; raises OSError.
 
-    It begins with the default handling of signals, but for those of a terminal and SIGUSR2, which it ignores until it
-    is up.
+    The process starts with the default handling of signals, except that it ignores SIGUSR2 and those of a terminal.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    # A signal between the fork and the new process's own handlers must wait: ours would swallow it.
+    # A signal that comes before the new process has its own handlers must wait: ours would swallow it.
     signal.pthread_sigmask(signal.SIG_BLOCK, PARENT)
     try:
         pid = os.fork()
@@ -38,8 +37,8 @@ def fork(main: Callable[[], int]) -> int:
     code = 1
     try:
         Signals.restore()
-        # Until it is up: a hang-up of the terminal is the parent's, and there are no stacks worth a life. In a process
-        # group of its own it would be stopped when it writes to the terminal, or reads from it.
+        # Until `main` has handlers of its own. SIGHUP is for the parent, and a request for stacks must not kill. The
+        # terminal stops a process in a group of its own that reads from it or writes to it.
         for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
@@ -50,5 +49,5 @@ def fork(main: Callable[[], int]) -> int:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
-        # not sys.exit: the parent's own cleanup is none of the child's business
+        # not sys.exit: that would run the parent's cleanup in the child
         os._exit(code)

@@ -1,7 +1,7 @@
-"""A pool that has nothing to work yet: it waits for a reload that names a handler.
+"""A pool without routes: it waits for a reload that adds one.
 
-So a machine can be started before its handlers are there. Pings are taken and wait in the queue, and systemd does not
-start the pool again and again.
+So a machine can be started before its handlers are installed. The intake accepts pings, which wait in the queue, and
+systemd does not restart the pool again and again.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# How often it looks whether systemd is to hear that it lives, in seconds.
+# How often it checks whether a watchdog message is due, in seconds.
 TICK = 0.5
 
 
 def wait_for_work(nothing_to_work: Callable[[], str], notify: Notifier, watchdog: float | None = None) -> bool:
-    """Returns once there is something to work; False where the process is asked to stop before.
+    """Waits until there is something to work; False if the process is asked to stop before.
 
-    `nothing_to_work()` reads the settings and says why there is nothing ("": there is); it is asked now, where it may
-    raise SettingsError, and at each HUP. `watchdog` is systemd's WatchdogSec, in seconds.
+    `nothing_to_work()` reads the settings and returns why there is nothing to work ("" if there is something). It is
+    called now, and again at each HUP. Raises SettingsError if the first call does. `watchdog` is systemd's WatchdogSec,
+    in seconds.
     """
     why = nothing_to_work()
     if not why:
         return True
     with Signals() as signals:
-        _tell(why, notify)
+        _announce(why, notify)
         pinged = time.monotonic()
         while why:
             for number in signals.wait(TICK):
@@ -43,24 +44,24 @@ def wait_for_work(nothing_to_work: Callable[[], str], notify: Notifier, watchdog
                     notify(STOPPING=1, STATUS="stopping")
                     return False
                 if number == signal.SIGHUP:
-                    why = _again(nothing_to_work, notify, why)
+                    why = _reread(nothing_to_work, notify, why)
             if watchdog and time.monotonic() - pinged > watchdog / 2:
                 pinged = time.monotonic()
                 notify(WATCHDOG=1)
     return True
 
 
-def _again(nothing_to_work: Callable[[], str], notify: Notifier, before: str) -> str:
+def _reread(nothing_to_work: Callable[[], str], notify: Notifier, before: str) -> str:
     try:
         why = nothing_to_work()
     except SettingsError as error:
         log.error("not reloaded %s", fields(why=error))
         return before
     if why:
-        _tell(why, notify)
+        _announce(why, notify)
     return why
 
 
-def _tell(why: str, notify: Notifier) -> None:
+def _announce(why: str, notify: Notifier) -> None:
     log.warning("no handler configured: pings wait in the queue. Add [[routes]] and reload %s", fields(why=why))
     notify(READY=1, STATUS=f"no handler configured, pings wait in the queue: {why}")

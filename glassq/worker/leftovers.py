@@ -1,10 +1,10 @@
-"""Ends what a handler has started, where its attempt is cut off or its process dies: programs, and their own ones.
+"""Ends the processes that a handler has started, with their descendants, if the attempt is interrupted or crashes.
 
-A handler that comes to its end may leave processes behind. The owner of a process is found in four ways, as each of
-them can be lost: by its ancestors; by its process group, of which each child of the pool has one; by a variable in its
-environment, which outlives setsid and double forks; and by its title, which a fork without a new program keeps.
-The pool's parent adopts orphans, so that it can find and reap them: no handler waits for these, and we reap no process
-that a handler may wait for.
+Processes of a handler that returned may go on. The owner of a process is found in four ways, because each one can be
+lost: by its ancestors; by its process group, because each child of the pool has its own; by a variable in its
+environment, which survives setsid and double forks; and by its title, which a fork without exec keeps.
+The pool's parent adopts orphans, so that it can find and reap them. No handler waits for an orphan, so this takes no
+exit code away from a handler.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# The pid of the pool's child, in the environment of all that its handlers start.
+# The variable with the pid of the pool's child, in the environment of all processes that its handlers start.
 VARIABLE = "GLASSQ_CHILD"
 # prctl(2): orphans among our descendants become our children.
 _PR_SET_CHILD_SUBREAPER = 36
-# A process that is killed may have started another one just before. It is looked so often whether that is so.
+# The maximum number of searches: a process may start another one just before it is killed.
 _ROUNDS = 50
 
-# A process, by what tells it from a later one with its pid.
+# Processes by their `identity`.
 _Found = dict[tuple[int, float], "Process"]
 
 
@@ -40,52 +40,53 @@ _TITLE = "glassq-worker: child "
 
 
 def title_of(index: int) -> str:
-    """How ps shows the child in this slot."""
+    """The process title of the child in this slot."""
     return f"{_TITLE}{index + 1}"
 
 
 def mark() -> None:
-    """Called in a child of the pool first of all: marks everything this child starts, so that it can be found later."""
+    """Call first of all in a new child: marks all processes that it starts, so that they can be found later."""
     with suppress(OSError):
         os.setpgid(0, 0)
     os.environ.__setitem__(VARIABLE, str(os.getpid()))
 
 
 def end_own(parent: int, index: int, since: float) -> None:
-    """For a child of the pool: ends what its attempt, begun at `since` (seconds since boot), has started.
+    """For a child of the pool: ends the processes that its attempt has started since `since` (seconds since boot).
 
-    `parent` is the pool's pid, `index` that of the child's slot.
+    `parent` is the pid of the pool's parent, `index` that of the child's slot.
     """
     me = os.getpid()
     _end(lambda table: _started(table, _roots(table, me, parent, index, {me}), since, {me}), me)
 
 
 class Orphans:
-    """What children leave behind, for the pool's parent. Without Linux it knows process groups alone."""
+    """The processes that children leave behind, for the pool's parent. Without /proc it knows only process groups."""
 
     def __init__(self) -> None:
         self._me = os.getpid()
         self._adopts = processes.children() is not None and _adopt()
-        #: those that living children have left; what is added at a child's death, and bears no other one's mark, was
-        #: that child's
+        #: orphans of living children. An orphan that is added at a child's death, and has no mark of another child, is
+        #: that child's.
         self._known: set[int] = set()
 
     def reap(self, ours: Iterable[int]) -> None:
-        """Called often: reaps those that have ended. `ours` are the pids of children that others wait for."""
+        """Reaps the orphans that have ended; call it often. `ours` are the pids that others wait for."""
         self._known = self._adopted(ours) if self._adopts else set()
         for pid in self._known:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
 
     def tree(self, child: int) -> list[Process]:
-        """A child's descendants, recorded before it is killed: afterwards its orphans cannot be attributed."""
+        """A child's descendants. Call it before you kill the child: afterwards its orphans have lost their ancestor."""
         table = processes.table()
-        return list(_started(table, [each for each in table.values() if each.parent == child], 0.0, set()).values())
+        own = [process for process in table.values() if process.parent == child]
+        return list(_started(table, own, 0.0, set()).values())
 
     def end(self, child: int, index: int, since: float, tree: Iterable[Process], ours: Iterable[int]) -> None:
-        """Ends what a child that is dead has started since its attempt began (in seconds since boot).
+        """Ends the processes that a dead child has started since `since` (seconds since boot).
 
-        `tree` is what `tree` has found, if anything; `ours` are the pids of the pool's other processes.
+        `tree` is the result of `tree`, if it was called; `ours` are the pids of the pool's other processes.
         """
         if not processes.table():
             with suppress(OSError):
@@ -111,7 +112,7 @@ class Orphans:
 
 
 def _adopt() -> bool:
-    """Has orphans become children of this process, where the system can (Linux)."""
+    """Makes orphans children of this process (Linux only); whether that worked."""
     try:
         return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
     except (OSError, AttributeError):
@@ -119,7 +120,7 @@ def _adopt() -> bool:
 
 
 def _roots(table: dict[int, Process], child: int, parent: int, index: int, spared: set[int]) -> list[Process]:
-    """What the child has started itself, and orphans that it has left to the pool's `parent`."""
+    """The processes that the child has started itself, and its orphans, which the pool's `parent` has adopted."""
     return [
         process
         for process in table.values()
@@ -133,7 +134,7 @@ def _roots(table: dict[int, Process], child: int, parent: int, index: int, spare
 
 
 def _belongs(process: Process, child: int, index: int, others: set[int]) -> bool | None:
-    """Whether it was started by this child or by one of the `others`, as far as it bears a mark; None without one."""
+    """Whether the process has the mark of this child; False for that of another one, None if it has no mark."""
     if process.group == child or process.group in others:
         return process.group == child
     if owner := processes.variable(process.pid, VARIABLE):
@@ -143,9 +144,9 @@ def _belongs(process: Process, child: int, index: int, others: set[int]) -> bool
 
 
 def _started(table: dict[int, Process], roots: Iterable[Process], since: float, spared: set[int]) -> _Found:
-    """Of `roots` and their descendants those that live and are younger than `since`.
+    """The processes of `roots` and their descendants that live and are younger than `since`.
 
-    The descendants of an older one are its own, whenever they were started.
+    An older process is left out with all its descendants, however young these are.
     """
     children: dict[int, list[Process]] = {}
     for process in table.values():
@@ -162,7 +163,7 @@ def _started(table: dict[int, Process], roots: Iterable[Process], since: float, 
 
 
 def _end(find: Callable[[dict[int, Process]], _Found], child: int) -> None:
-    """Kills what `find` finds, until it finds nothing that is not killed yet."""
+    """Kills the processes that `find` finds, until it finds no new ones."""
     killed: set[tuple[int, float]] = set()
     for _ in range(_ROUNDS):
         found = find(processes.table())

@@ -1,4 +1,4 @@
-"""What ended a child, as its parent can tell."""
+"""The cause of a child's death, as far as its parent can know it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VMSTAT = Path("/proc/vmstat")
 
 
 def how_it_ended(code: int) -> str:
-    """`code` as os.waitstatus_to_exitcode has it, in words: "SIGKILL" or "exit 7"."""
+    """An exit code of os.waitstatus_to_exitcode in words: "SIGKILL" or "exit 7"."""
     if code >= 0:
         return f"exit {code}"
     with suppress(ValueError):
@@ -21,13 +21,13 @@ def how_it_ended(code: int) -> str:
 
 
 class OutOfMemory:
-    """Whether the kernel has killed for want of memory (Linux counts that, for the machine as a whole)."""
+    """Whether the kernel's out-of-memory killer was at work: Linux counts its kills, for the whole machine."""
 
     def __init__(self) -> None:
         self._seen = self._count()
 
     def killed(self) -> bool:
-        """Whether it did so since it was asked last."""
+        """Whether it has killed a process since the last call."""
         before, self._seen = self._seen, self._count()
         return self._seen > before
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# The ledger keeps results, not files.
+# The maximum length of a result in the ledger, in characters.
 MAX_RESULT = 2_000
+# The maximum length of a note on a result, in characters.
 _MAX_NOTE = 200
 
 
@@ -39,22 +40,22 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 
 
 def record(ledger: Ledger, counters: ProcessCounters, reservation: Reservation, attempt: Attempt, holder: str) -> None:
-    """Records a job that was worked; `holder` is the job that holds the delivery from now on ("": none)."""
+    """Records a settled attempt. `holder` is the job that holds the delivery from now on ("": none)."""
     delivery, outcome = attempt.delivery, attempt.outcome
     _count(counters, reservation, attempt, outcome.kind.name.lower())
     result, note = as_recorded(outcome.result)
     level, event, state = _EVENTS[outcome.kind]
     if note:
-        # the result says it at its end
+        # the note is at the end of the result
         level = logging.WARNING
-    said = {"delivery": delivery.id, "attempt": delivery.attempt, "job": reservation.ref, "seconds": attempt.duration}
+    known = _attempt_fields(reservation, attempt)
     if outcome.kind is Kind.RETRY:
-        said["delay"] = outcome.delay
+        known["delay"] = outcome.delay
     if outcome.reason:
-        said["reason"] = outcome.reason
+        known["reason"] = outcome.reason
     if result:
-        said["result"] = result
-    log.log(level, "%s %s", event, fields(**said))
+        known["result"] = result
+    log.log(level, "%s %s", event, fields(**known))
     if outcome.kind is Kind.RETRY and attempt.evidence is not None and attempt.evidence.traceback:
         where = fields(delivery=delivery.id, attempt=delivery.attempt, traceback=attempt.evidence.traceback)
         log.debug("failed here %s", where)
@@ -65,15 +66,20 @@ def record(ledger: Ledger, counters: ProcessCounters, reservation: Reservation, 
 def record_unacknowledged(
     ledger: Ledger, counters: ProcessCounters, reservation: Reservation, attempt: Attempt, error: QueueError
 ) -> None:
-    """Records an attempt that is over while the queue did not take what follows: it may be worked again."""
-    delivery, outcome = attempt.delivery, attempt.outcome
+    """Records an attempt whose outcome the queue did not confirm: the delivery may be worked again."""
+    outcome = attempt.outcome
     _count(counters, reservation, attempt, "unacknowledged")
-    # a queue that refuses is told of once, by the consumer
+    # a refusal is logged once, by Settlement.refused
     level = logging.DEBUG if isinstance(error, QueueRefused) else logging.WARNING
-    said = {"delivery": delivery.id, "attempt": delivery.attempt, "job": reservation.ref, "seconds": attempt.duration}
-    log.log(level, "queue not told %s", fields(**said, outcome=outcome.kind.value, why=error))
+    known = _attempt_fields(reservation, attempt)
+    log.log(level, "outcome not acknowledged %s", fields(**known, outcome=outcome.kind.value, why=error))
     if outcome.kind in (Kind.DONE, Kind.DROPPED):
         ledger.record(_entry(attempt, _EVENTS[outcome.kind][2], reservation.tube, "", as_recorded(outcome.result)[0]))
+
+
+def _attempt_fields(reservation: Reservation, attempt: Attempt) -> dict[str, object]:
+    delivery = attempt.delivery
+    return {"delivery": delivery.id, "attempt": delivery.attempt, "job": reservation.ref, "seconds": attempt.duration}
 
 
 def _count(counters: ProcessCounters, reservation: Reservation, attempt: Attempt, outcome: str) -> None:
@@ -109,9 +115,9 @@ def _entry(attempt: Attempt, state: str, tube: str, holder: str, result: str) ->
 
 
 def as_recorded(result: object) -> tuple[str, str]:
-    """A result as the ledger has it, masked, and what of it the ledger cannot hold; "" where it is whole.
+    """A result as the ledger records it, masked; and a note on what was left out, "" if nothing was.
 
-    The second text stands at the end of the first one, too. Never raises: the work is done, and nothing may undo it.
+    The note is also at the end of the text. Never raises: the work is done, and nothing may undo it.
     """
     if result is None:
         return "", ""
@@ -125,8 +131,8 @@ def as_recorded(result: object) -> tuple[str, str]:
 
 
 def _as_text(result: object) -> tuple[str, str]:
-    """The beginning of its text, one character more than MAX_RESULT at most, and why it is not its JSON."""
-    # not isinstance, which asks the object
+    """The first MAX_RESULT + 1 characters of the result's text, and a note if that is not its JSON."""
+    # not isinstance(), which asks the object
     if issubclass(type(result), str):
         return text_of(result, MAX_RESULT + 1), ""
     try:

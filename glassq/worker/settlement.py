@@ -1,4 +1,4 @@
-"""Acts on what an attempt came to: the one place where an outcome becomes calls of the queue, and is recorded."""
+"""Acts on the outcome of an attempt: the one place that turns it into calls of the queue and records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logger("glassq.worker")
 
 
 class Settlement:
-    """Settles reservations. `refusals` is how often in a row the queue has refused what follows."""
+    """Settles reservations. `refusals` is how many puts in a row the queue has refused."""
 
     def __init__(self, receiver: Receiver, ledger: Ledger, counters: ProcessCounters) -> None:
         self._receiver = receiver
@@ -38,7 +38,7 @@ class Settlement:
         self.refusals = 0
 
     def settle(self, reservation: Reservation, attempt: Attempt) -> None:
-        """Acts on the outcome, and records it. Raises QueueError, with the reservation as it was for JobTooBig."""
+        """Acts on the outcome and records it. Raises QueueError; after JobTooBig, the reservation is unchanged."""
         try:
             holder = self._act(reservation, attempt)
         except JobTooBig:
@@ -49,29 +49,29 @@ class Settlement:
         record(self._ledger, self._counters, reservation, attempt, holder)
 
     def put_anew(self, reservation: Reservation, delivery: Delivery, tube: str) -> None:
-        """Puts the delivery in this form, ready at once, without an attempt. Raises QueueError."""
+        """Puts the delivery in its new form, ready at once, without an attempt. Raises QueueError."""
         self._put(delivery, lambda body: self._receiver.retry(reservation, body, delay=0, tube=tube))
 
     def finish_burial(self, reservation: Reservation) -> None:
-        """Buries a delivery whose consumer died while it buried it."""
+        """Buries a delivery whose last consumer died while it buried it."""
         self._receiver.bury(reservation)
 
     def bury_damaged(self, reservation: Reservation, error: DamagedDelivery) -> None:
-        """Buries bytes that are no delivery, untouched: they are the only evidence there is."""
+        """Buries a body that is not a delivery. The body stays as it is: it is the only evidence."""
         where = fields(job=reservation.ref, tube=reservation.tube, bytes=len(reservation.body), error=error)
         log.error("damaged job buried %s", where)
         self._receiver.bury(reservation)
         self._counters.count(DAMAGED)
 
     def bury_too_big(self, reservation: Reservation, error: JobTooBig) -> None:
-        """Buries the form that we hold: no form that tells the delivery's story fits."""
+        """Buries the delivery as it is, because it does not fit into a job with its story."""
         log.error("job buried as it is %s", fields(job=reservation.ref, error=error))
         self._receiver.bury(reservation)
         self._counters.count(ATTEMPTS, "bury")
 
     def refused(self, reservation: Reservation, error: QueueRefused) -> None:
-        """Gives the job back: the queue cannot keep the delivery's next form, but it still has this one."""
-        # One alarm, not one a job.
+        """Releases the job: the queue refused the delivery's next form, but still has this one."""
+        # One error line, not one for each job.
         level = logging.DEBUG if self.refusals else logging.ERROR
         log.log(level, "queue takes no puts: jobs are given back, and reserving pauses %s", fields(error=error))
         self.refusals += 1
@@ -81,7 +81,7 @@ class Settlement:
             self._receiver.close()
 
     def note_durability(self, reservation: Reservation) -> None:
-        """Logs once that jobs are in memory only, and once that they are on disk again."""
+        """Logs once when jobs are in memory only, and once when they are on disk again."""
         if self._durable == reservation.durable:
             return
         self._durable = reservation.durable
@@ -91,7 +91,7 @@ class Settlement:
             log.error("jobs are in memory only: the queue does not write to disk %s", fields(job=reservation.ref))
 
     def _act(self, reservation: Reservation, attempt: Attempt) -> str:
-        """The job that holds the delivery from now on; "" where none does."""
+        """Carries out the outcome. Returns the job that holds the delivery from now on; "" if none does."""
         kind, delivery, evidence = attempt.outcome.kind, attempt.delivery, attempt.evidence
         if kind in (Kind.DONE, Kind.DROPPED):
             self._receiver.complete(reservation)

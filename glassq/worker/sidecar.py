@@ -1,7 +1,7 @@
-"""A process beside the children that serves the pool's metrics. No work depends on it.
+"""A process beside the children that serves the pool's metrics to Prometheus. No work depends on it.
 
-The pool's parent opens no sockets, so a process of its own answers Prometheus. The parent starts it again when it ends,
-and at a reload.
+It is a process of its own because the pool's parent opens no sockets. The parent restarts it when it ends, and at a
+reload.
 """
 
 from __future__ import annotations
@@ -26,44 +26,44 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# The least time between two starts, except by a reload, and between two tries at an address that is taken, in seconds.
-AGAIN = 5.0
-# The log says so often that the address is taken, in seconds.
-REPEAT = 600.0
-# A stop waits so long for it, in seconds. It has nothing to finish.
-END = 1.0
-# How soon it is gone after a parent that was killed, in seconds.
-ORPHAN = 1.0
+# The minimum time between two starts (a reload does not wait), and between two tries at an address in use; in seconds.
+RETRY_INTERVAL = 5.0
+# An address in use is logged at most once in this time, in seconds.
+LOG_INTERVAL = 600.0
+# How long a stop waits until it kills the process, in seconds. The process has nothing to finish.
+STOP_TIMEOUT = 1.0
+# How often the process checks whether its parent still lives, in seconds.
+PARENT_INTERVAL = 1.0
 
 
 def run(serve: Callable[[], None], address: Address, parent: int) -> int:
-    """What it runs: `serve` begins to answer at `address`, as soon as it can.
+    """The main function of the process. Calls `serve`, which answers at `address`, until that succeeds.
 
-    Returns when `parent` has died; SIGTERM ends it before.
+    Returns when `parent` has died; SIGTERM ends the process before.
     """
     setproctitle("glassq-worker: metrics")
-    # a stop is the parent's to tell, and until it does there is something to be watched
+    # Only the parent stops it: metrics are of interest until the last child has stopped.
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    told = tried = -math.inf
+    logged = tried = -math.inf
     serving = False
     while os.getppid() == parent:
         now = time.monotonic()
-        if not serving and now - tried >= AGAIN:
+        if not serving and now - tried >= RETRY_INTERVAL:
             tried, error = now, _attempt(serve)
             serving = error is None
             if serving:
                 log.info("serving metrics %s", fields(address=address))
-            elif now - told >= REPEAT:
-                told = now
-                todo = f"free the address or change [metrics] pool; it is tried again every {AGAIN:g} s"
+            elif now - logged >= LOG_INTERVAL:
+                logged = now
+                todo = f"free the address or change [metrics] pool; it is tried again every {RETRY_INTERVAL:g} s"
                 log.error("metrics are not served: %s %s", error, fields(address=address, todo=todo))
-        time.sleep(ORPHAN)
+        time.sleep(PARENT_INTERVAL)
     return 0
 
 
 def _attempt(serve: Callable[[], None]) -> str | None:
-    """Why it failed; None where it did not."""
+    """Calls `serve`; returns why it failed, or None."""
     try:
         serve()
     except OSError as error:
@@ -72,44 +72,44 @@ def _attempt(serve: Callable[[], None]) -> str | None:
 
 
 class Sidecar:
-    """Starts it, and starts it again. For the pool's parent."""
+    """Starts and restarts the process, for the pool's parent. `pid` is 0 while it does not run."""
 
     def __init__(self) -> None:
         self.pid = 0
         self._start_at = 0.0
-        self._asked = False
+        self._stopping = False
 
     def tend(self, main: Callable[[], int] | None, now: float) -> None:
-        """Called often: `main` shall run, where there is one; `now` is time.monotonic()."""
-        if self.pid and (how := self._over()):
-            if not self._asked:
+        """Runs `main`, if there is one, in the process; call it often. `now` is time.monotonic()."""
+        if self.pid and (how := self._end()):
+            if not self._stopping:
                 log.error("metrics process died %s", fields(pid=self.pid, how=how))
-            self.pid, self._start_at, self._asked = 0, max(self._start_at, now), False
+            self.pid, self._start_at, self._stopping = 0, max(self._start_at, now), False
         if self.pid or main is None or now < self._start_at:
             return
-        self._start_at = now + AGAIN
+        self._start_at = now + RETRY_INTERVAL
         try:
             self.pid = fork(main)
         except OSError as error:
             log.error("cannot fork %s", fields(error=error))
 
     def restart(self) -> None:
-        """The one that runs ends, and the next one is what `tend` is given then."""
-        self._start_at, self._asked = 0.0, True
+        """Ends the process. `tend` starts the next one at once."""
+        self._start_at, self._stopping = 0.0, True
         self._signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """Ends it for good."""
+        """Ends the process for good."""
         self._signal(signal.SIGTERM)
-        over = time.monotonic() + END
-        while self.pid and not self._over():
-            if time.monotonic() > over:
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while self.pid and not self._end():
+            if time.monotonic() > deadline:
                 self._signal(signal.SIGKILL)
             time.sleep(0.01)
         self.pid = 0
 
-    def _over(self) -> str:
-        """How it ended; "" while it runs."""
+    def _end(self) -> str:
+        """How the process ended; "" while it runs."""
         ended, status = os.waitpid(self.pid, os.WNOHANG)
         return how_it_ended(os.waitstatus_to_exitcode(status)) if ended else ""
 

@@ -1,4 +1,4 @@
-"""Signals as numbers to wait for, for the pool's parent."""
+"""Signals as numbers that the pool's parent waits for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import select
 import signal
 from typing import Self
 
-# What the parent answers to.
+# The signals that the parent answers.
 PARENT = frozenset(
     {
         signal.SIGTERM,
@@ -23,7 +23,7 @@ PARENT = frozenset(
 
 
 class Signals:
-    """The handlers do nothing; the interpreter writes each signal's number into a pipe."""
+    """Waits for signals. Their handlers do nothing: the interpreter writes each signal's number into a pipe."""
 
     def __enter__(self) -> Self:
         self._read, self._write = os.pipe()
@@ -31,7 +31,7 @@ class Signals:
         os.set_blocking(self._write, False)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in PARENT:
-            signal.signal(number, _nothing)
+            signal.signal(number, _ignore)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,18 +40,18 @@ class Signals:
         os.close(self._write)
 
     def wait(self, timeout: float) -> list[int]:
-        """The signals that came within `timeout` seconds, in their order."""
+        """The signals that come within `timeout` seconds, in order."""
         if select.select([self._read], [], [], timeout)[0]:
             return list(os.read(self._read, 512))
         return []
 
     @staticmethod
     def restore() -> None:
-        """Default signal handling again, as a child needs it before it sets its own."""
+        """Restores the default handling, which a child needs until it has handlers of its own."""
         signal.set_wakeup_fd(-1)
         for number in PARENT:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _nothing(_signal: int, _frame: object) -> None:
+def _ignore(_signal: int, _frame: object) -> None:
     pass

@@ -5,7 +5,7 @@ Each limited tube has a token bucket (bucket.py) in shared memory, which the par
 other children without draining the bucket. So no more than `bucket + rate * t` jobs begin within any t seconds, however
 long children wait, and however they end.
 
-What a slot has of a tube is one word of memory, its entry:
+Each slot has an entry in each bucket: one word of memory, with these states:
 
 | slot's state | event                             | next    | effect                                           |
 |--------------|-----------------------------------|---------|--------------------------------------------------|

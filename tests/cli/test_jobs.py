@@ -124,7 +124,7 @@ def test_what_cannot_be_found_while_the_queue_takes_no_jobs_is_said(
         queue.stats()
     beanstalkd.send(signal.SIGUSR1)
     wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
-    monkeypatch.setattr(scan, "MAX_SEARCHED", 40)
+    monkeypatch.setattr(scan, "MAX_SEARCH", 40)
     assert cli_main.main(["--config", str(cli.file), "buried"]) == 0
     assert "1 of 2 jobs were not found" in capfd.readouterr().err
     assert cli_main.main(["--config", str(cli.file), "kick", "--all", "--yes"]) == 1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 
+from glassq.cli import progress
 from glassq.cli.progress import Terminal
 from glassq.cli.signals import defer_signals
 from glassq.errors import Stopped
-from tests.conftest import program
+from tests.conftest import program, wait_for
 
 
 def command(words: str) -> str:
@@ -67,3 +70,23 @@ def test_signals_are_taken_as_before_after_a_block() -> None:
     with defer_signals():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Screen(io.StringIO):
+    """Standard error on a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_takes_long_to_look_at_is_named_until_something_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "BAR_AFTER", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    spinner = progress.Spinner()
+    spinner.advance(0, 2, "looking at: ledger")
+    wait_for(lambda: "looking at: ledger" in screen.getvalue(), "the ledger to be named")
+    spinner.advance(1, 2, "looking at: handlers")
+    wait_for(lambda: "looking at: handlers" in screen.getvalue(), "the handlers to be named")
+    spinner.stop()

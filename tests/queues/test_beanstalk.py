@@ -346,7 +346,7 @@ def test_a_scan_while_no_jobs_are_taken_finds_ids_of_before_a_restart(beanstalkd
 def test_a_scan_that_cannot_find_all_says_how_many_it_found(
     beanstalkd: Beanstalkd, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "MAX_SEARCHED", 200)
+    monkeypatch.setattr(scan, "MAX_SEARCH", 200)
     near = buried(queue)
     for _ in range(300):
         queue.delete(queue.put(b""))
@@ -368,7 +368,7 @@ def test_a_search_ends_when_what_it_looks_for_is_worked_meanwhile(
     jobs = [queue.put(b"1"), queue.put(b"2")]
     drain(beanstalkd, queue)
     going = queue.scan(ALL)
-    assert next(going) == (0, scan.MAX_SEARCHED)
+    assert next(going) == (0, scan.MAX_SEARCH)
     other.delete(jobs[1])
     rest = list(going)
     assert [found.id for found in rest if isinstance(found, JobStats)] == [jobs[0]]

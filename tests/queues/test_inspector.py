@@ -41,7 +41,7 @@ def drain(beanstalkd: Beanstalkd, inspector: BeanstalkInspector) -> None:
 def test_a_search_that_cannot_find_all_yields_what_it_found_and_says_so(
     beanstalkd: Beanstalkd, inspector: BeanstalkInspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "MAX_SEARCHED", 200)
+    monkeypatch.setattr(scan, "MAX_SEARCH", 200)
     near = inspector.insert(b"near", tube="glassq", state="buried")
     for number in range(300):
         inspector.delete(inspector.get(inspector.insert(b"%d" % number, tube="glassq", state="ready")))
@@ -66,7 +66,7 @@ def test_a_mark_is_kept_to_while_the_server_takes_no_jobs(
     beanstalkd: Beanstalkd, inspector: BeanstalkInspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # ids are beyond what a search looks at, as on a server that has run for long
-    monkeypatch.setattr(scan, "MAX_SEARCHED", 20)
+    monkeypatch.setattr(scan, "MAX_SEARCH", 20)
     for _ in range(30):
         inspector.newest()
     inspector.insert(b"old", tube="glassq", state="ready")

@@ -175,9 +175,9 @@ def test_an_attempt_that_the_queue_could_not_be_told_of_is_counted(
         pool.write_settings(more=f'[metrics]\npool = "127.0.0.1:{pool.port}"\n', timeout="1s")
         pool.start().ready()
         delivery = pool.put("x")
-        wait_for(lambda: "queue not told" in pool.log(), f"it to be told\n{pool.log()}")
+        wait_for(lambda: "outcome not acknowledged" in pool.log(), f"it to be told\n{pool.log()}")
         beanstalkd.send(signal.SIGCONT)
-        (line,) = [line for line in pool.log().splitlines() if "queue not told" in line]
+        (line,) = [line for line in pool.log().splitlines() if "outcome not acknowledged" in line]
         assert f"delivery={delivery.id} attempt=1" in line
         pool.waits_for(("glassq_attempts_total", "unacknowledged"), 1)
 

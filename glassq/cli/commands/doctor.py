@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,16 +9,14 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.output import console, line, print_json
-from glassq.cli.progress import BAR_AFTER
+from glassq.cli.progress import Spinner
 from glassq.errors import SettingsError
 from glassq.operations.checks.examine import examine, without_settings
-from glassq.operations.progress import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
-    from rich.status import Status
 
     from glassq.operations.checks.base import Check
 
@@ -40,7 +36,7 @@ def doctor(app: App, as_json: bool) -> int:
     Exit 0: nothing is wrong; 1: something is; 69: the queue cannot be reached; 78: the settings cannot be used.
     """
     checks = []
-    out, shown = console(), _Spinner()
+    out, shown = console(), Spinner()
     try:
         for check in _checks(app, shown):
             shown.stop()
@@ -57,43 +53,12 @@ def doctor(app: App, as_json: bool) -> int:
     return max((check.code for check in wrong), default=0)
 
 
-def _checks(app: App, shown: _Spinner) -> Iterator[Check]:
+def _checks(app: App, shown: Spinner) -> Iterator[Check]:
     try:
         operations = app.operations
     except SettingsError as error:
         return without_settings(app.settings_file, error)
     return examine(operations, shown)
-
-
-class _Spinner(Silent):
-    """On a terminal, standard error says what is looked at once that takes a while."""
-
-    def __init__(self) -> None:
-        self._words = ""
-        self._timer: threading.Timer | None = None
-        self._status: Status | None = None
-
-    def advance(self, done: int, total: int, words: str) -> None:
-        """Something else is looked at, where the words are others."""
-        if words == self._words or not sys.stderr.isatty():
-            return
-        from rich.console import Console
-
-        self.stop()
-        self._words = words
-        self._status = Console(stderr=True).status(words)
-        self._timer = threading.Timer(BAR_AFTER, self._status.start)
-        self._timer.start()
-
-    def stop(self) -> None:
-        """Nothing is said any more until something else is looked at."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer.join()
-            self._timer = None
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
 
 
 def _print(app: App, out: Console, check: Check) -> None:

@@ -1,8 +1,8 @@
 """One connection to beanstalkd, through greenstalk.
 
-greenstalk has no timeouts, checks no names and numbers (a bad one makes the server execute the body as commands), and
-gets out of step with the server when a reply is cut off. So here every call has a timeout, every argument is checked,
-and a connection that failed in any way is closed and never used again.
+greenstalk has no timeouts, does not check names and numbers (with a bad one, the server executes the body as commands),
+and gets out of step with the server when a reply is cut off. So here every call has a timeout, every argument is
+checked, and a connection that failed in any way is closed and never used again.
 Protocol: https://github.com/beanstalkd/beanstalkd/blob/master/doc/protocol.txt
 """
 
@@ -38,9 +38,9 @@ T = TypeVar("T")
 _PRIORITY = 1 << 16
 _UINT32 = (1 << 32) - 1
 _UINT64 = (1 << 64) - 1
-# The server answers a reserve when its own timeout ends; the reply may be late by this much, in seconds.
+# The reply to a reserve may come this much later than the reserve's own timeout, in seconds.
 _RESERVE_SLACK = 5.0
-# The tube for probes. No consumer watches it; the delay in seconds is a second line of defence.
+# The tube of probes, which nobody watches. The delay, in seconds, is a second line of defence.
 _PROBE_TUBE = "glassq.probe"
 _PROBE_DELAY = 3600
 IN_MEMORY_ONLY = "beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it"
@@ -48,10 +48,10 @@ WITHOUT_BINLOG = "beanstalkd writes nothing to disk: start it with -b DIRECTORY 
 
 
 class _Client(greenstalk.Client[bytes]):
-    """Reads stats replies that are not ASCII, as greenstalk's own methods cannot: the host name may be any bytes."""
+    """Reads replies of any bytes: greenstalk expects ASCII, but the host's name in a reply may be anything."""
 
     def facts(self, command: bytes) -> dict[str, str]:
-        """The reply of a stats command. Of equal keys the first counts: a host name may hold line ends."""
+        """The reply of a stats command. The first of two equal keys counts: a host's name may contain line ends."""
         found: dict[str, str] = {}
         for line in self._lines(command):
             key, separator, value = line.partition(": ")
@@ -70,7 +70,7 @@ class _Client(greenstalk.Client[bytes]):
         return lines
 
 
-# DEADLINE_SOON comes in the last second of a lease of ours: the caller must be able to extend its other leases.
+# The second one comes if a lease of ours ends in less than a second, so that we can extend it.
 _NOTHING_COMES = (greenstalk.TimedOutError, greenstalk.DeadlineSoonError)
 _REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
 _REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
@@ -83,15 +83,15 @@ _PEEKS: dict[WaitingState, Callable[[_Client], greenstalk.Job[bytes]]] = {
     "delayed": _Client.peek_delayed,
     "buried": _Client.peek_buried,
 }
-# greenstalk raises these for a cut or garbled reply, beside the errors of the socket.
+# The errors by which greenstalk shows a broken connection, or a cut or garbled reply.
 _BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
 
 
 class BeanstalkConnection:
-    """One connection to beanstalkd, for one thread of one process; each method is a command of its protocol.
+    """One connection to beanstalkd, for one thread of one process. Each method is a command of the protocol.
 
-    Every call may raise QueueUnavailable; the next call connects again. After a QueueUnavailable all reservations are
-    lost, and a put may have happened or not.
+    Every call may raise QueueUnavailable; the next call connects again. After that error our reservations are lost, and
+    nobody knows whether a put took effect.
     """
 
     def __init__(
@@ -112,21 +112,21 @@ class BeanstalkConnection:
         self._client: _Client | None = None
         self._using = ""
         self._watching: set[str] = set()
-        # the jobs reserved on this connection; on the next one the same id may be another job's
+        # ids of jobs reserved on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
 
     def set_deadline(self, deadline: float) -> None:
-        """Later calls end by `deadline` (time.monotonic()): they raise QueueUnavailable then."""
+        """From now on a call that is not done at `deadline` (time.monotonic()) raises QueueUnavailable."""
         self._deadline = deadline
 
     def connect(self) -> None:
-        """Connects now instead of at the first command. Raises QueueError."""
+        """Connects now, not at the first command. Raises QueueError."""
         self._call(lambda client: None)
 
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
         """Puts a job and returns its id. `delay` is in whole seconds.
 
-        Raises JobTooBig, or QueueRefused if beanstalkd does not keep the job, or in memory only.
+        Raises JobTooBig, or QueueRefused if the job would not be durable.
         """
         tube = _checked_tube(tube or self.tube)
         delay = _checked_int("delay", delay, 0)
@@ -138,9 +138,9 @@ class BeanstalkConnection:
         return self._call(command)
 
     def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> JobBody | None:
-        """Reserves the oldest ready job of these tubes; None if none is ready within `timeout` whole seconds.
+        """Reserves the oldest ready job of these tubes (none: of `tube`), for its ttr.
 
-        Without `tubes`, of the connection's own tube.
+        None if there is no job for `timeout` whole seconds.
         """
         timeout = _checked_int("timeout", timeout, 0)
         wanted = {_checked_tube(name) for name in tubes} or {self.tube}
@@ -164,27 +164,27 @@ class BeanstalkConnection:
         return JobBody(job.id, job.body)
 
     def touch(self, job_id: int) -> None:
-        """Renews our lease of a reserved job. Raises JobNotFound if it is no longer ours."""
+        """Extends the lease of a job that we have reserved. Raises JobNotFound if it is no longer ours."""
         self.check_held(job_id)
         self._call(lambda client: client.touch(_handle(job_id)))
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
-        """Gives a reserved job back, ready after `delay` seconds. Raises JobNotFound."""
+        """Releases a reserved job, ready after `delay` seconds. Raises JobNotFound."""
         delay = _checked_int("delay", delay, 0)
         self.check_held(job_id)
         self._call(lambda client: client.release(_handle(job_id), _PRIORITY, delay))
         self._held.discard(job_id)
 
     def bury(self, job_id: int) -> None:
-        """Puts a reserved job aside until an operator decides. Raises JobNotFound."""
+        """Buries a reserved job until an operator decides. Raises JobNotFound."""
         self.check_held(job_id)
         self._call(lambda client: client.bury(_handle(job_id), _PRIORITY))
         self._held.discard(job_id)
 
     def delete(self, job_id: int, *, held: bool = False) -> None:
-        """Removes a job that is ours, ready, delayed or buried. Raises JobNotFound.
+        """Deletes a job that is ready, delayed, buried, or reserved by us. Raises JobNotFound.
 
-        With `held`, only a job that we reserved on this connection: after a break the same id may be another job's.
+        With `held` it must be reserved on this connection: after a reconnect the same id may be another job's.
         """
         _check_id(job_id)
         if held:
@@ -198,7 +198,7 @@ class BeanstalkConnection:
         self._call(lambda client: client.kick_job(job_id))
 
     def peek(self, job_id: int) -> JobBody:
-        """A job's body, without reserving it. Raises JobNotFound."""
+        """A job's body. Changes nothing. Raises JobNotFound."""
         _check_id(job_id)
         job = self._call(lambda client: client.peek(job_id))
         return JobBody(job.id, job.body)
@@ -209,10 +209,9 @@ class BeanstalkConnection:
         return self._call(lambda client: _job_stats(client.facts(b"stats-job %d" % job_id)))
 
     def peek_first(self, state: WaitingState, tube: str | None = None) -> JobBody | None:
-        """The tube's first job in this state, without reserving it; None if there is none.
+        """The tube's first job in this state: the oldest ready, the next delayed, or the first buried one.
 
-        Of ready jobs it is the oldest, as all our jobs have one priority; of delayed jobs the next to be ready; of
-        buried jobs the one buried first.
+        None if there is none. Changes nothing.
         """
         name = _checked_tube(tube or self.tube)
 
@@ -227,10 +226,9 @@ class BeanstalkConnection:
         return JobBody(job.id, job.body)
 
     def pause(self, seconds: int, tube: str | None = None) -> bool:
-        """Pauses the tube for so many whole seconds: none of its jobs is reserved; 0 resumes it.
+        """Pauses the tube for this number of whole seconds; 0 ends the pause. False if the tube does not exist now.
 
-        The pause ends with the server, and with the tube, which ends when it has no job and no consumer. Returns False
-        if the tube does not exist.
+        The server forgets the pause when it restarts, and when the tube ends, without jobs and watchers.
         """
         name = _checked_tube(tube or self.tube)
         seconds = _checked_int("seconds", seconds, 0)
@@ -241,7 +239,7 @@ class BeanstalkConnection:
         return True
 
     def stats_tube(self, tube: str | None = None) -> TubeStats:
-        """A tube's counts; all zero if the tube does not exist."""
+        """A tube's counts; all are 0 if the tube does not exist now."""
         name = _checked_tube(tube or self.tube)
         try:
             return self._call(lambda client: _tube_stats(name, client.facts(b"stats-tube %b" % name.encode())))
@@ -249,7 +247,7 @@ class BeanstalkConnection:
             return TubeStats(name, ready=0, reserved=0, delayed=0, buried=0, waiting=0, paused_for=0)
 
     def stats(self) -> ServerStats:
-        """The server as a whole."""
+        """The statistics of the server."""
         return self._call(lambda client: _server_stats(client.facts(b"stats")))
 
     def tubes(self) -> list[str]:
@@ -257,46 +255,50 @@ class BeanstalkConnection:
         return self._call(lambda client: [name for name in client.names(b"list-tubes") if _is_tube(name)])
 
     def probe_durability(self) -> JobStats:
-        """Puts and deletes an empty job in a tube that no consumer watches; returns its stats. Raises like `put`."""
-        # A probe that was answered BURIED is not deleted: beanstalkd has it in two lists, and would free it in one.
+        """Puts an empty job into a tube that nobody watches, and deletes it again; returns its statistics.
+
+        Raises QueueRefused like `put`.
+        """
+        # A probe that is answered BURIED is not deleted: beanstalkd has it in two lists, and would free it in only one.
         probe = self.put(b"", delay=_PROBE_DELAY, tube=_PROBE_TUBE)
         found = self.stats_job(probe)
         self.delete(probe)
         return found
 
     def max_job_id(self) -> int:
-        """The highest job id given so far. Raises like `put`: the protocol has no command that tells it."""
+        """The highest job id so far. Raises QueueRefused like `put`."""
+        # no command of the protocol tells it
         return self.probe_durability().id - 1
 
     def close(self) -> None:
-        """Closes the connection. The jobs it holds become ready at once."""
+        """Closes the connection. Jobs that we have reserved become ready at once."""
         client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
         self._held.clear()
         if client is not None:
             with suppress(OSError):
                 client.close()
-        # not sock.close(): after half a greeting a reader that greenstalk made would keep the descriptor open
+        # not sock.close(): if connecting failed half-way, greenstalk's reader would keep the descriptor open
         if sock is not None and (descriptor := sock.detach()) >= 0:
             os.close(descriptor)
 
     def close_inherited(self) -> None:
         """Call in a forked child: closes its copy of the socket, so that the parent's reservations end with it."""
-        # not close(): a thread that held the reader's lock at the fork does not exist here, so the lock stays taken
+        # not close(): a thread of the parent may have had the reader's lock at the fork, and does not exist here
         if self._sock is not None and (descriptor := self._sock.detach()) >= 0:
             os.close(descriptor)
 
     def check_held(self, job_id: int) -> None:
-        """Raises JobNotFound for a job that was not reserved on this very connection."""
+        """Raises JobNotFound unless the job was reserved on this connection."""
         _check_id(job_id)
         if job_id not in self._held:
             raise JobNotFound("not reserved on this connection")
 
     def _call(self, command: Callable[[_Client], T], *, wait: float = 0.0) -> T:
-        """Runs one command; `wait` is how much longer than usual its reply may take, in seconds."""
+        """Runs one command. Its reply may take `wait` seconds longer than usual."""
         seconds = self._timeout + wait
         try:
             if self._client is None:
-                # the greetings come out of the same limit as the command that follows
+                # the commands of connecting have one limit together with the command itself
                 client = self._connect(seconds)
             else:
                 client = self._client
@@ -319,7 +321,7 @@ class BeanstalkConnection:
             self.close()
             raise QueueError(f"beanstalkd answered {type(error).__name__}") from error
         except BaseException:
-            # the reply to the command that was cut short may still come: this connection is out of step
+            # The reply may still come, so this connection is out of step.
             self.close()
             raise
 
@@ -329,7 +331,7 @@ class BeanstalkConnection:
             self._using = tube
 
     def _watch(self, client: _Client, wanted: set[str]) -> None:
-        # first the new tubes: a connection must watch at least one
+        # the new ones first: a connection must watch at least one tube
         for name in wanted - self._watching:
             client.watch(name)
             self._watching.add(name)
@@ -346,7 +348,7 @@ class BeanstalkConnection:
             if self._require_durable and int(client.facts(b"stats")["binlog-current-index"]) == 0:
                 raise NotDurable(WITHOUT_BINLOG)
         except BaseException:
-            # half a greeting is no connection
+            # a connection that is half set up is not used
             self.close()
             raise
         return client
@@ -368,7 +370,7 @@ class BeanstalkConnection:
         self._sock.limit(min(seconds, self._left()))
 
     def _left(self) -> float:
-        """Seconds until the deadline of `set_deadline`, more than 0. Raises TimeoutError."""
+        """Seconds until the deadline of `set_deadline`, more than 0. Raises TimeoutError after it."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -382,7 +384,7 @@ class BeanstalkConnection:
 
 
 def _handle(job_id: int) -> greenstalk.Job[bytes]:
-    """greenstalk wants its own job object for some commands, and uses only its id."""
+    """greenstalk needs its own job object for some commands, but uses only its id."""
     return greenstalk.Job(job_id, b"")
 
 
@@ -417,7 +419,7 @@ def _tube_stats(name: str, found: Mapping[str, str]) -> TubeStats:
 
 
 def _server_stats(found: Mapping[str, str]) -> ServerStats:
-    # without -b there is no binlog, and its files are numbered from 1
+    # The files are numbered from 1. Without -b there is no binlog.
     newest = int(found["binlog-current-index"])
     return ServerStats(
         id=found["id"],
@@ -443,7 +445,7 @@ def _unquoted(value: str) -> str:
 
 
 def _is_tube(name: str) -> bool:
-    """Whether the protocol allows this name: a server may list tubes with other ones."""
+    """Whether we can ask about it: other servers may have tubes with names that the protocol does not allow."""
     try:
         return bool(Tube(name))
     except ValueError:
@@ -458,7 +460,7 @@ def _checked_tube(name: str) -> str:
 
 
 def whole_seconds(seconds: float) -> int:
-    """The seconds rounded up, so that no job is ready too early. Raises QueueError for infinity and NaN."""
+    """Rounds up, because beanstalkd takes whole seconds. Raises QueueError for infinity and NaN."""
     if not math.isfinite(seconds):
         raise QueueError(f"bad number of seconds {seconds!r}: expected a finite one")
     return math.ceil(seconds)

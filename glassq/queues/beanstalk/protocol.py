@@ -1,4 +1,4 @@
-"""The values that beanstalkd's protocol answers with. The words are its own."""
+"""The values in the replies of beanstalkd's protocol. Their names are the protocol's."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from glassq.queues.base import State
 
-# The longest delay or pause that the protocol allows, in seconds: 136 years.
+# The maximum delay or pause of the protocol, in seconds: 136 years.
 MAX_SECONDS = (1 << 32) - 1
 
+# The error text for a server that takes no jobs any more.
 DRAINING = "beanstalkd is draining: it takes no jobs until it is restarted"
 
-# How far a scan is: (ids looked at, ids in all).
+# The progress of a scan: (examined ids, all ids).
 ScanProgress = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class ScanShort:
-    """The final item of an incomplete scan: it found `found` of `promised` jobs among `looked` ids."""
+    """The final item of an incomplete scan: `found` of `promised` jobs, among `looked` ids."""
 
     found: int
     promised: int
@@ -28,7 +29,7 @@ class ScanShort:
 
 @dataclass(frozen=True, slots=True)
 class JobBody:
-    """A job's id and body. The server gives ids again after a restart without its binlog."""
+    """A job's id and body. The server reuses ids after a restart without its binlog."""
 
     id: int
     body: bytes
@@ -36,9 +37,9 @@ class JobBody:
 
 @dataclass(frozen=True, slots=True)
 class JobStats:
-    """One job's state ("ready", "reserved", "delayed", "buried"), times in seconds, and its counters.
+    """One job's state ("ready", "reserved", "delayed", "buried"), its times in seconds, and its counters.
 
-    `file` is the binlog file that keeps it; 0: none does.
+    `file` is the number of the binlog file that contains it; 0: none does.
     """
 
     id: int
@@ -57,22 +58,22 @@ class JobStats:
 
     @property
     def lost(self) -> int:
-        """Attempts at this job that ended with their process, read by the consumer that has just reserved it.
+        """The number of attempts at this job that died with their process. Valid for a job that we have just reserved.
 
-        Every reservation ends in a release, a bury, or the one that runs now; a closed connection adds to no
-        counter, so what is missing was lost.
+        Each earlier reservation ended in a release, a bury, or a loss. A closed connection increments no counter, so
+        the difference is the number of losses.
         """
         return max(0, self.reserves - 1 - self.releases - self.buries)
 
     @property
     def lost_before(self) -> int:
-        """The same for a job that no consumer has reserved now."""
+        """The same number for a job that nobody has reserved."""
         return max(0, self.reserves - self.releases - self.buries)
 
 
 @dataclass(frozen=True, slots=True)
 class TubeStats:
-    """How many jobs of a tube are in each state; `paused_for` is in seconds, 0 when it is not paused."""
+    """The number of jobs of a tube in each state. `paused_for` is in seconds, 0 if the tube is not paused."""
 
     name: str
     ready: int
@@ -85,14 +86,13 @@ class TubeStats:
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """The server as a whole. `id` changes with each start; `uptime` is in seconds.
+    """The server as a whole. `id` is new at each start; `uptime` is in seconds.
 
-    `durable` says whether it was started to write to disk. `puts` and `records` count puts and binlog records since it
-    started: if the first grows and the second stands still, the server has stopped writing. `files` is how many binlog
-    files there are, `newest_file` the number of the last one (0: it has none). `pid` is the server's process on its
-    machine. `reserved` is how many jobs are reserved now, in all tubes. `workers` are the open connections that have
-    reserved a job at least once; each of ours holds one job at a time. `max_job` is the largest job it takes, in
-    bytes; `jobs` is how many it has taken since it started.
+    `durable`: the server was started with a binlog. `puts` and `records` count puts and binlog records since the start:
+    if only `puts` grows, the server has stopped writing. `files` is the number of binlog files, `newest_file` the
+    number of the last one (0: there is none). `pid` is the server's process on its machine. `reserved` is the number of
+    reserved jobs in all tubes. `workers` is the number of open connections that have reserved a job; each of ours holds
+    one at a time. `max_job` is the maximum size of a job in bytes, `jobs` the number of jobs taken since the start.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Finds jobs by looking at one id after the other: the protocol has no command that lists them. Changes nothing."""
+"""Finds jobs by examining one id after the other, because no protocol command lists them. It changes nothing."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from glassq.queues.beanstalk.connection import BeanstalkConnection
 
 PROGRESS_EVERY = 2_000
-# A scan that does not know the highest id looks at this many at most, which takes about 20 s.
-MAX_SEARCHED = 1_000_000
-# The states whose first job one command shows.
+# The maximum number of ids that a scan examines if it does not know the newest one; it takes about 20 s.
+MAX_SEARCH = 1_000_000
+# The states whose first job in a tube can be seen by one command.
 HEADS: tuple[WaitingState, ...] = get_args(WaitingState)
 
 
 class Scan:
-    """The jobs of these tubes in these states, with a ScanProgress now and then, newest first.
+    """Finds the jobs of these tubes in these states, newest first, and yields a ScanProgress now and then.
 
-    It ends once it has found as many as the tubes' counts promised when it began. Ids up to `since` are left out. While
-    the queue takes no job, its highest id is unknown: the scan then looks around the ids that it can see, and may end
-    with a ScanShort.
+    The scan ends when it has found as many jobs as the tubes' counts promised at its start. It leaves out ids up to
+    `since`. If the queue takes no jobs now, the newest id is unknown: then the scan examines the ids around those that
+    can be seen, and may end with a ScanShort.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class Scan:
         self._since = since
 
     def run(self, hints: Sequence[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """The jobs above `since`; `hints` are ids that are looked at first."""
+        """The jobs above `since`. It examines the ids of `hints` first."""
         for seen in self._run(hints):
             if not isinstance(seen, JobStats) or seen.id > self._since:
                 yield seen
 
     def _run(self, hints: Sequence[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        # the counts include older jobs, which are no part of the answer
+        # The counts include jobs up to `since`, so these are searched too, but `run` drops them.
         promised = self._promised()
         guesses = sorted(set(hints), reverse=True)
         enough = len(guesses) >= promised
@@ -52,26 +52,26 @@ class Scan:
         for job_id in guesses:
             if len(found) == promised:
                 break
-            if each := self._among(job_id):
-                found[job_id] = each
+            if job := self._matching(job_id):
+                found[job_id] = job
                 if enough:
-                    yield each
-        told = set(found) if enough else set()
+                    yield job
+        yielded = set(found) if enough else set()
         if len(found) < promised:
             for seen in self._descend(promised, found):
                 if not isinstance(seen, JobStats):
                     yield seen
-                elif seen.id not in told:
-                    told.add(seen.id)
+                elif seen.id not in yielded:
+                    yielded.add(seen.id)
                     yield seen
-        yield from (found[job_id] for job_id in sorted(found, reverse=True) if job_id not in told)
+        yield from (found[job_id] for job_id in sorted(found, reverse=True) if job_id not in yielded)
 
     def _descend(self, promised: int, found: dict[int, JobStats]) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """Looks at one id after the other, from the newest on, until as many are `found` as are promised."""
+        """Examines one id after the other, from the newest down, until all promised jobs are `found`."""
         for job_id in self._heads(self._names, self._states) - found.keys():
-            # a job that was buried long ago, below very many newer ids, is seen without a search
-            if each := self._among(job_id):
-                found[job_id] = each
+            # an old buried job, with very many newer ids, is found without a search
+            if job := self._matching(job_id):
+                found[job_id] = job
         try:
             newest = self._connection.max_job_id() if len(found) < promised else 0
         except QueueRefused:
@@ -82,37 +82,37 @@ class Scan:
                 return
             if (newest - job_id) % PROGRESS_EVERY == 0:
                 yield newest - job_id, newest
-            each = found.get(job_id) or self._among(job_id)
-            if each:
-                found[job_id] = each
-                yield each
+            job = found.get(job_id) or self._matching(job_id)
+            if job:
+                found[job_id] = job
+                yield job
 
     def _search(self, known: Iterable[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """A scan without a probe: outwards from ids that are known or seen, until all that is promised is found."""
+        """Scans without a probe: outwards from ids that are known or seen, until all promised jobs are found."""
         found: dict[int, JobStats] = {}
         looked = promised = 0
-        for looked, job_id in enumerate(islice(_outwards({*self._seen(), *known}), MAX_SEARCHED)):
+        for looked, job_id in enumerate(islice(_outwards({*self._seen(), *known}), MAX_SEARCH)):
             if looked % PROGRESS_EVERY == 0:
-                yield looked, MAX_SEARCHED
+                yield looked, MAX_SEARCH
                 promised = self._promised()
             if len(found) >= promised:
-                # jobs that were worked meanwhile are no longer promised
-                found = {each.id: each for each in (self._among(old) for old in found) if each}
+                # jobs that were worked meanwhile no longer count
+                found = {job.id: job for job in (self._matching(old) for old in found) if job}
                 if len(found) >= promised:
                     break
-            each = self._among(job_id)
-            if each:
-                found[job_id] = each
+            job = self._matching(job_id)
+            if job:
+                found[job_id] = job
         yield from (found[job_id] for job_id in sorted(found, reverse=True))
         if len(found) < promised:
             yield ScanShort(len(found), promised, looked + 1)
 
     def _promised(self) -> int:
         counts = [self._connection.stats_tube(name) for name in self._names]
-        return sum(getattr(each, state) for each in counts for state in self._states)
+        return sum(getattr(tube, state) for tube in counts for state in self._states)
 
-    def _among(self, job_id: int) -> JobStats | None:
-        """The job, if it exists in one of these tubes and one of these states."""
+    def _matching(self, job_id: int) -> JobStats | None:
+        """The job with this id, if it exists and is in one of these tubes and states."""
         try:
             found = self._connection.stats_job(job_id)
         except JobNotFound:
@@ -120,17 +120,17 @@ class Scan:
         return found if found.tube in self._names and found.state in self._states else None
 
     def _heads(self, names: Iterable[str], states: frozenset[str]) -> set[int]:
-        """The ids of the first jobs of these tubes in these states, if there are any."""
+        """The ids of the first jobs of these tubes in these states."""
         seen = (self._connection.peek_first(state, name) for name in names for state in HEADS if state in states)
         return {job.id for job in seen if job is not None}
 
     def _seen(self) -> set[int]:
-        """Ids that are known without a put, at least one: the first jobs of every tube, and how many were ever put."""
+        """Ids that are known without a put, at least one: the first jobs of all tubes, and the number of all puts."""
         return {max(1, self._connection.stats().jobs), *self._heads(self._connection.tubes(), frozenset(HEADS))}
 
 
 def _outwards(seen: Iterable[int]) -> Iterator[int]:
-    """Every id from 1 on, each once, in turns outwards from the `seen` ones (at least one): near ids come first."""
+    """Yields every id from 1 once, those near one of `seen` first. `seen` has at least one id, all from 1."""
     edges = sorted(seen)
     middles = [(lower + upper) // 2 for lower, upper in pairwise(edges)]
     ways: list[Iterator[int]] = []
