@@ -131,8 +131,9 @@ class EngineStatus:
     """The engine as a whole.
 
     `uptime` is in seconds, `max_job` is the maximum size of a job in bytes. `durable`: the engine writes new jobs to
-    disk, as far as that is known without a put. `accepting`: it takes jobs. `consumers` is the number of open
-    connections that have reserved a job. `details` are facts that only this engine has, for machines.
+    disk, as far as that is known without a put. `intact`: what it has written is still there, as far as is known.
+    `accepting`: it takes jobs. `consumers` is the number of open connections that have reserved a job. `details` are
+    facts that only this engine has, for machines: no code of ours reads them.
     """
 
     engine: str
@@ -142,6 +143,7 @@ class EngineStatus:
     accepting: bool
     consumers: int
     max_job: int
+    intact: bool = True
     details: Mapping[str, object] = field(default_factory=dict)
     gauges: tuple[EngineGauge, ...] = ()
 

@@ -61,7 +61,7 @@ class BeanstalkInspector:
         self._connection.set_deadline(deadline)
 
     def status(self) -> EngineStatus:
-        now = self._connection.stats()
+        now, missing = self._connection.stats(), missing_files(self._connection, self._url)
         return EngineStatus(
             engine=self.engine,
             version=now.version,
@@ -70,6 +70,7 @@ class BeanstalkInspector:
             accepting=not now.draining,
             consumers=now.workers,
             max_job=now.max_job,
+            intact=not missing,
             details={
                 "id": now.id,
                 "connections": now.connections,
@@ -80,7 +81,7 @@ class BeanstalkInspector:
                 "jobs": now.jobs,
                 "pid": now.pid,
                 "reserved": now.reserved,
-                "files_missing": missing_files(self._connection, self._url),
+                "files_missing": missing,
             },
             gauges=(
                 EngineGauge("glassq_binlog_files", _FILES_HELP, now.files),
