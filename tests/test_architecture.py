@@ -52,6 +52,7 @@ EVERYTHING = frozenset(
         "ledger",
         "metrics",
         "startcheck",
+        "stop_signals",
         "systemd",
     }
     | {"operations", "cli", "dev", "programs"}
@@ -60,6 +61,7 @@ EVERYTHING = frozenset(
 MAY_KNOW: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "backoff": frozenset(),
+    "stop_signals": frozenset(),
     "database": frozenset({"backoff", "errors", "log", "values"}),
     "excerpts": frozenset(),
     "edited": frozenset({"errors"}),
