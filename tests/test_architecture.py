@@ -109,7 +109,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     | {"ledger", "lifecycle"},
     "dev": EVERYTHING - {"cli", "operations", "programs"},
     "operations": EVERYTHING - {"cli", "dev", "programs"},
-    "cli": EVERYTHING - {"programs"},
+    # operations mask what faces show
+    "cli": EVERYTHING - {"programs", "mask"},
     "programs": EVERYTHING - {"cli", "dev", "operations"},
     # glassq/__init__.py: what the author of a handler imports
     "": frozenset({"errors", "headers", "delivery", "push"}),
