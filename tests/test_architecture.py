@@ -52,6 +52,7 @@ EVERYTHING = frozenset(
         "ledger",
         "metrics",
         "startcheck",
+        "stop_signals",
         "systemd",
     }
     | {"operations", "cli", "dev", "programs"}
@@ -60,6 +61,7 @@ EVERYTHING = frozenset(
 MAY_KNOW: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "backoff": frozenset(),
+    "stop_signals": frozenset(),
     "database": frozenset({"backoff", "errors", "log", "values"}),
     "excerpts": frozenset(),
     "edited": frozenset({"errors"}),
@@ -107,7 +109,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     | {"ledger", "lifecycle"},
     "dev": EVERYTHING - {"cli", "operations", "programs"},
     "operations": EVERYTHING - {"cli", "dev", "programs"},
-    "cli": EVERYTHING - {"programs"},
+    # operations mask what faces show
+    "cli": EVERYTHING - {"programs", "mask"},
     "programs": EVERYTHING - {"cli", "dev", "operations"},
     # glassq/__init__.py: what the author of a handler imports
     "": frozenset({"errors", "headers", "delivery", "push"}),
@@ -153,8 +156,8 @@ _FACES = frozenset({"signal", "getpass", "curses", "readline", "pty", "termios",
 _STREAMS = frozenset({"sys.stdin", "sys.stdout", "sys.stderr"})
 # Commands and counters of beanstalkd's protocol.
 _ENGINE_WORDS = frozenset(
-    {"bury_job", "kick_job", "newest_job", "oldest_ready", "peek_buried", "peek_delayed", "peek_ready", "reserve_job"}
-    | {"stats_job", "stats_tube"}
+    {"bury_job", "kick_job", "max_job_id", "peek_first", "peek_buried", "peek_delayed", "peek_ready"}
+    | {"probe_durability", "reserve_job", "stats_job", "stats_tube"}
 )
 # push/taskqueue.py is called by programs that are not glassq's: for them it is the root.
 READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py")

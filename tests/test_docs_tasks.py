@@ -104,7 +104,7 @@ def put(beanstalkd: Beanstalkd) -> list[tuple[str, bytes]]:
     queue = beanstalkd.queue()
     found = []
     for state in ("ready", "delayed"):
-        while (job := queue.head(state, TUBE)) is not None:
+        while (job := queue.peek_first(state, TUBE)) is not None:
             queue.delete(job.id)
             delivery = decode(job.body)
             found.append((delivery.labels["url"], delivery.body))

@@ -23,9 +23,9 @@ from glassq.operations.words import reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# Whoever presses TAB waits no longer than this for ledger or queue, in seconds.
-PATIENCE = 0.3
-# So many ids fit on a screen; of the buried ones, those buried last are looked at for a beginning that was typed.
+# How long a completion waits for the ledger or the queue, in seconds.
+COMPLETE_WITHIN = 0.3
+# How many ids are offered, as many as fit on a screen; and how many of the jobs buried last are searched for a prefix.
 OFFERED, LOOKED_AT = 50, 1000
 # Descriptions stand beside an id.
 _WORDS = 60
@@ -74,7 +74,7 @@ def tubes(context: click.Context, _: click.Parameter, incomplete: str) -> list[C
         from glassq.operations.find import our_tubes
 
         with app.operations.queue() as queue:
-            queue.set_deadline(time.monotonic() + PATIENCE)
+            queue.set_deadline(time.monotonic() + COMPLETE_WITHIN)
             return [CompletionItem(name) for name in our_tubes(app.operations, queue) if name.startswith(incomplete)]
 
     return _in_time(context, look)
@@ -111,7 +111,7 @@ def sources(context: click.Context, _: click.Parameter, incomplete: str) -> list
 
 
 def _in_time(context: click.Context, look: Callable[[App], Iterable[CompletionItem]]) -> list[CompletionItem]:
-    """What `look` finds, or nothing: after PATIENCE, and where it fails in whatever way."""
+    """What `look` finds within COMPLETE_WITHIN; nothing if it fails, whatever the error."""
     app = replace(context.find_object(App) or App(None, {}), config=context.find_root().params.get("config"))
     found: list[CompletionItem] = []
 
@@ -122,5 +122,5 @@ def _in_time(context: click.Context, look: Callable[[App], Iterable[CompletionIt
     logging.disable()
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(COMPLETE_WITHIN)
     return list(found)

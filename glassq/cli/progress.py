@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from glassq.cli.output import line
-from glassq.cli.signals import defer_signals
 from glassq.errors import Stopped
 from glassq.operations.progress import Silent
+from glassq.stop_signals import defer_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Self
@@ -22,6 +21,7 @@ from glassq import daemons
 from glassq.dev.door import Door
 from glassq.errors import StackError
 from glassq.settings import load, parse, toml_value
+from glassq.stop_signals import defer_signals
 from glassq.values import MAX_SOCKET_PATH, url_path
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ START = 30.0
 STOP, STOP_COLD = 30.0, 10.0
 # places of beanstalkd that PATH may lack
 ELSEWHERE = ("/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin")
-# signals that ask this process to end
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # beanstalkd's exit code if another one uses its directory
 _DIRECTORY_IN_USE = 10
 
@@ -100,7 +98,7 @@ class Stack:
         # as systemd would make it: `glassq status` reads the settings in effect there
         place = self.directory / "run" / f"glassq-{name}"
         place.mkdir(parents=True, exist_ok=True)
-        with _signals_deferred():
+        with defer_signals():
             self._running[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -244,23 +242,6 @@ def _end(process: subprocess.Popen[bytes], number: signal.Signals, patience: flo
     with suppress(subprocess.TimeoutExpired):
         process.wait(patience)
     return process.poll() is not None
-
-
-@contextmanager
-def _signals_deferred() -> Iterator[None]:
-    """Defers stop signals: in the middle of a start they would leave a process behind."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for ending, handler in before.items():
-            signal.signal(ending, handler)
-    for number in came:
-        signal.raise_signal(number)
 
 
 @contextmanager

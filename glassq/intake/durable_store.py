@@ -160,9 +160,9 @@ class DurableStore:
             with suppress(ValueError):
                 self._unproven.remove(proven)
 
-    def _put_proven(self, body: bytes) -> None:
+    def _put_proven(self, delivery_id: str, body: bytes) -> None:
         """Puts what comes out of the spool, which keeps its copy until this returns. Raises QueueError."""
-        (answer,) = self._producer.put([NewJob("", body, self._tube)], within=BUDGET, again=True)
+        (answer,) = self._producer.put([NewJob(delivery_id, body, self._tube)], within=BUDGET, again=True)
         if isinstance(answer, Refusal):
             raise answer.error
         self._producer.confirm([answer], within=BUDGET)

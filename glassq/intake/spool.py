@@ -121,11 +121,12 @@ class Spool:
             damaged = sum(1 for _ in (self.directory / "damaged").iterdir())
         return Spooled(count, size, oldest, damaged)
 
-    def drain(self, put: Callable[[bytes], object], *, seconds: float = math.inf) -> int:
+    def drain(self, put: Callable[[str, bytes], object], *, seconds: float = math.inf) -> int:
         """Puts the deliveries, oldest first, and returns how many; 0 also while another process drains.
 
-        It ends after `seconds`, or with the exception that `put` raises; the delivery then stays. After JobTooBig it
-        sets that delivery aside and goes on. Raises SpoolError if the directory cannot be read.
+        `put` gets a delivery's id and the bytes of its job. The drain ends after `seconds`, or with the exception that
+        `put` raises; the delivery then stays. After JobTooBig it sets that delivery aside and goes on. Raises
+        SpoolError if the directory cannot be read.
         """
         deadline = time.monotonic() + seconds
         done = 0
@@ -138,10 +139,10 @@ class Spool:
                 self._remove_stale()
         return done
 
-    def _drain_one(self, path: Path, put: Callable[[bytes], object]) -> bool:
+    def _drain_one(self, path: Path, put: Callable[[str, bytes], object]) -> bool:
         try:
             job = path.read_bytes()
-            envelope.decode(job)
+            delivery = envelope.decode(job)
         except DamagedDelivery as error:
             self._set_aside(path, "damaged delivery", error)
             return False
@@ -149,7 +150,7 @@ class Spool:
             log.error("file in the spool cannot be read %s", fields(delivery=path.stem, file=path, why=error.strerror))
             return False
         try:
-            put(job)
+            put(delivery.id, job)
         except JobTooBig as error:
             self._set_aside(path, "too big a delivery", error)
             return False

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glassq.delivery import decode
 from glassq.errors import GlassqError, SettingsError
 from glassq.intake.spool import Spool
 from glassq.queues.base import NewJob, Refusal
@@ -87,9 +86,9 @@ class Drainer:
     def drain(self, spool: Spool, producer: Producer) -> None:
         """Raises Stopped, QueueError and SpoolError; what was put until then is put."""
 
-        def put(body: bytes) -> None:
+        def put(delivery_id: str, body: bytes) -> None:
             self.progress.advance(self.drained, self.total, "put into the queue so far")
-            [answer] = producer.put([NewJob(decode(body).id, body, self.operations.tube)], within=math.inf)
+            [answer] = producer.put([NewJob(delivery_id, body, self.operations.tube)], within=math.inf)
             if isinstance(answer, Refusal):
                 raise answer.error
             producer.confirm([answer], within=math.inf)

@@ -47,8 +47,7 @@ class QueueStatus:
     @property
     def on_disk(self) -> bool:
         """Whether jobs are written to disk, and what was written is still there, as far as is known."""
-        kept = self.oldest is None or self.oldest.durable
-        return self.engine.durable and kept and not self.engine.details.get("files_missing")
+        return self.engine.durable and self.engine.intact and (self.oldest is None or self.oldest.durable)
 
     def document(self) -> dict[str, Any]:
         """The status of the queue for JSON; what only this engine has is beside the rest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,18 +24,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What queue and ledger know of one delivery; `note` says why the ledger knows nothing."""
+    """What queue and ledger know of one delivery; `note` says why the ledger knows nothing.
+
+    `found` is as it lies in the queue. Show of it what the properties here and the functions below return: masked text.
+    `entry` is masked.
+    """
 
     found: Found | None
     entry: Entry | None
     note: str
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Why its attempts failed, masked; none if it is not in the queue."""
+        delivery = self.found.delivery if self.found else None
+        return tuple(map(_masked, delivery.evidence)) if delivery else ()
+
+    @property
+    def body(self) -> object:
+        """Its body, masked: JSON, or text that is not. None if it is not in the queue."""
+        delivery = self.found.delivery if self.found else None
+        return masked_body(delivery.body) if delivery else None
 
     def document(self) -> dict[str, Any]:
         """The story for JSON: stable keys; what is not known is null."""
         found = self.found
         delivery = found.delivery if found else None
         return {
-            "delivery": _delivery(delivery) if delivery else None,
+            "delivery": self._delivery(delivery) if delivery else None,
             "job": _job(found) if found else None,
             "in_queue": found is not None,
             "route": _route(found) if found else None,
@@ -44,6 +60,15 @@ class Story:
             "ledger": _recorded_fields(self.entry) if self.entry else None,
             "ledger_note": self.note,
         }
+
+    def _delivery(self, delivery: Delivery) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            name: getattr(delivery, name) for name in delivery.__struct_fields__ if name not in ("body", "evidence")
+        }
+        fields["buried"] = reason(fields["buried"])
+        fields["labels"] = labels_of(delivery)
+        evidence = [msgspec.structs.asdict(failure) for failure in self.evidence]
+        return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": self.body}
 
 
 def tell(operations: Operations, queue: Inspector, text: str, progress: Progress) -> Story:
@@ -58,7 +83,7 @@ def tell(operations: Operations, queue: Inspector, text: str, progress: Progress
     entry, note = _recorded(operations, queue, text, found)
     if missing is not None and entry is None:
         raise NotFound(f"{missing}; {note or 'the ledger does not know it either'}")
-    return Story(found, entry, note)
+    return Story(found, _masked_entry(entry) if entry else None, note)
 
 
 def _find(finder: Finder, text: str) -> Found:
@@ -113,29 +138,25 @@ def _route(found: Found) -> dict[str, str] | None:
 
 
 def _recorded_fields(entry: Entry) -> dict[str, Any]:
-    fields = {
-        **asdict(entry),
-        "job": ref_of(entry),
-        "result": masked_text(entry.result),
-        "reason": reason(entry.reason),
-    }
+    fields = {**asdict(entry), "job": ref_of(entry)}
     return {name: value for name, value in fields.items() if name not in ("body", "labels")}
 
 
-def _delivery(delivery: Delivery) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        name: getattr(delivery, name) for name in delivery.__struct_fields__ if name not in ("body", "evidence")
-    }
-    fields["buried"] = reason(fields["buried"])
-    fields["labels"] = labels_of(delivery)
-    evidence = [_evidence(each) for each in delivery.evidence]
-    return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": masked_body(delivery.body)}
+# -- masked ------------------------------------------------------------------------------------------------------------
 
 
-def _evidence(evidence: Evidence) -> dict[str, Any]:
-    fields = msgspec.structs.asdict(evidence)
-    masked = {name: masked_text(fields[name]) for name in ("message", "traceback")}
-    return {**fields, **masked, "detail": masked_body(json.dumps(fields["detail"]).encode())}
+def _masked(evidence: Evidence) -> Evidence:
+    detail = masked_body(json.dumps(evidence.detail).encode())
+    return msgspec.structs.replace(
+        evidence,
+        message=masked_text(evidence.message),
+        traceback=masked_text(evidence.traceback),
+        detail=detail if isinstance(detail, dict) else {"detail": detail},
+    )
+
+
+def _masked_entry(entry: Entry) -> Entry:
+    return replace(entry, result=masked_text(entry.result), reason=reason(entry.reason))
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------

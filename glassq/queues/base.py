@@ -131,8 +131,9 @@ class EngineStatus:
     """The engine as a whole.
 
     `uptime` is in seconds, `max_job` is the maximum size of a job in bytes. `durable`: the engine writes new jobs to
-    disk, as far as that is known without a put. `accepting`: it takes jobs. `consumers` is the number of open
-    connections that have reserved a job. `details` are facts that only this engine has, for machines.
+    disk, as far as that is known without a put. `intact`: what it has written is still there, as far as is known.
+    `accepting`: it takes jobs. `consumers` is the number of open connections that have reserved a job. `details` are
+    facts that only this engine has, for machines: no code of ours reads them.
     """
 
     engine: str
@@ -142,6 +143,7 @@ class EngineStatus:
     accepting: bool
     consumers: int
     max_job: int
+    intact: bool = True
     details: Mapping[str, object] = field(default_factory=dict)
     gauges: tuple[EngineGauge, ...] = ()
 
@@ -223,7 +225,7 @@ class Producer(Protocol):
         """
 
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
-        """Returns once these deliveries are proven durable. Raises NotDurable, or QueueError."""
+        """Returns once these deliveries, in any order, are proven durable. Raises NotDurable, or QueueError."""
 
     def check(self, *, within: float, thorough: bool = False) -> None:
         """Raises QueueError if a put would not be durable now. Asks one cheap question.
@@ -266,7 +268,10 @@ class Receiver(Protocol):
         """
 
     def bury(self, reservation: Reservation, body: bytes | None = None) -> str:
-        """Buries the delivery (dead-letters it) in this form (None: as it is); raises as `retry` does."""
+        """Buries the delivery (dead-letters it) in this form (None: as it is); raises as `retry` does.
+
+        Raises JobNotFound also if an operator took the new form before it was buried; the new form then stays.
+        """
 
     def release(self, reservation: Reservation) -> None:
         """Releases the job as it is, ready at once. No loss is counted."""

@@ -52,7 +52,7 @@ def test_who_is_behind_sudo_is_said(queue: Queue, cli: Cli) -> None:
     told = a_delivery()
     put(queue, told)
     assert run(cli, told.id, SUDO_USER="ada") == 0
-    job = queue.head("buried")
+    job = queue.peek_first("buried")
     assert job is not None
     assert decode(job.body).buried == f"put aside by ada (as {ME})"
 

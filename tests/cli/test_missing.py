@@ -109,7 +109,7 @@ def test_a_queue_that_lost_its_jobs_is_told_and_what_it_lost_is_put_again(beanst
     said = cli("replay", "--state", "lost", "--yes")
     assert (said.code, "3 deliveries replayed" in said.out) == (0, True)
     queue = beanstalkd.queue()
-    seen = [decode(queue.peek(job).body) for job in range(1, queue.newest_job() + 1) if there(queue, job)]
+    seen = [decode(queue.peek(job).body) for job in range(1, queue.max_job_id() + 1) if there(queue, job)]
     assert [each.labels["replay_of"] for each in seen] == [each.id for each in told]
     queue.close()
     assert lost(cli).ok is True

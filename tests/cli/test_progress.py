@@ -12,8 +12,8 @@ import pytest
 
 from glassq.cli import progress
 from glassq.cli.progress import Terminal
-from glassq.cli.signals import defer_signals
 from glassq.errors import Stopped
+from glassq.stop_signals import defer_signals
 from tests.conftest import program, wait_for
 
 
@@ -55,7 +55,7 @@ def test_warnings_name_commands_as_they_are_typed(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_what_ends_a_command_by_default_does_so_only_after_the_block(number: signal.Signals) -> None:
     code = (
-        "import os, signal; from glassq.cli.signals import defer_signals\n"
+        "import os, signal; from glassq.stop_signals import defer_signals\n"
         # under nohup it is ignored from the start
         f"signal.signal({int(number)}, signal.SIG_DFL)\n"
         f"with defer_signals():\n    os.kill(os.getpid(), {int(number)}); print('whole', flush=True)\n"

@@ -35,7 +35,7 @@ def mirror(cli: Cli) -> Cli:
 
 
 def only(queue: Queue, tube: str | None = None) -> tuple[Job, Delivery]:
-    job = queue.head("ready", tube) or queue.head("delayed", tube)
+    job = queue.peek_first("ready", tube) or queue.peek_first("delayed", tube)
     assert job is not None
     return job, decode(job.body)
 

@@ -274,11 +274,11 @@ def test_a_server_that_comes_back_is_used_by_the_very_next_put(
 
 def test_what_a_probe_shows_is_that_it_is_on_disk_and_nothing_stays_of_it(beanstalkd: Beanstalkd) -> None:
     queue = beanstalkd.queue()
-    assert queue.probe().file > 0
+    assert queue.probe_durability().file > 0
     beanstalkd.stop()
     beanstalkd.start(durable=False)
     queue.close()
-    assert queue.probe().file == 0
+    assert queue.probe_durability().file == 0
     queue.close()
     look = beanstalkd.queue()
     wait_for(lambda: look.tubes() == ["default", "glassq"], "the probe's tube to be gone")

@@ -114,7 +114,7 @@ class Tasks(PoolRun):
 
     def first(self, state: Waiting, queue: str) -> Delivery | None:
         looks = self.server.queue()
-        job = looks.head(state, f"glassq.push.{queue}")
+        job = looks.peek_first(state, f"glassq.push.{queue}")
         looks.close()
         return None if job is None else envelope.decode(job.body)
 

@@ -143,7 +143,7 @@ def test_what_consumers_took_at_once_does_not_hide_what_still_lies_in_memory_onl
     volatile_for_us(failing_disk)
     taken = [kept.keep()[1] for _ in range(SAMPLE)]
     consumer = failing_disk.queue()
-    newest = consumer.newest_job()
+    newest = consumer.max_job_id()
     for job_id in range(newest, newest - 3, -1):
         consumer.delete(job_id)
     consumer.close()

@@ -27,7 +27,8 @@ class Sink:
         self.jobs: list[bytes] = []
         self.fails: dict[int, Exception] = {}
 
-    def put(self, job: bytes) -> None:
+    def put(self, delivery_id: str, job: bytes) -> None:
+        assert envelope.decode(job).id == delivery_id
         error = self.fails.pop(len(self.jobs), None)
         if error is not None:
             raise error
@@ -81,7 +82,7 @@ def test_a_delivery_is_one_file_that_holds_the_job_as_it_will_be_put(spool: Spoo
 
 def test_nobody_else_may_read_what_lies_in_the_spool(spool: Spool, directory: Path) -> None:
     name = write(spool)
-    spool.drain(lambda job: None)
+    spool.drain(lambda _id, job: None)
     write(spool)
     assert directory.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o077 for path in directory.rglob("*")} == {0}
@@ -197,7 +198,7 @@ def test_a_directory_that_cannot_be_made_is_said_with_its_name(tmp_path: Path) -
 
 def test_a_directory_that_vanished_is_an_error_in_words_and_not_a_bug(spool: Spool, directory: Path) -> None:
     shutil.rmtree(directory)
-    for act in (lambda: write(spool), spool.empty, spool.look, lambda: spool.drain(lambda job: None)):
+    for act in (lambda: write(spool), spool.empty, spool.look, lambda: spool.drain(lambda _id, job: None)):
         with pytest.raises(SpoolError, match="No such file or directory"):
             act()
 
@@ -317,7 +318,7 @@ def test_a_process_killed_between_put_and_remove_makes_a_duplicate_and_never_a_l
     put = tmp_path / "put"
     dying = child(
         directory,
-        "def put(job):",
+        "def put(_id, job):",
         f"    with open({str(put)!r}, 'ab') as file: file.write(job[:0] + b'put ')",
         f"    if os.path.getsize({str(put)!r}) == 8: os.kill(os.getpid(), 9)",
         "spool.drain(put)",
@@ -347,7 +348,7 @@ def test_a_process_killed_while_it_writes_leaves_only_whole_deliveries(directory
 
 def test_a_process_that_dies_with_the_lock_hinders_nobody(spool: Spool, directory: Path, sink: Sink) -> None:
     write(spool)
-    holding = child(directory, "spool.drain(lambda job: (print('held', flush=True), time.sleep(600)))")
+    holding = child(directory, "spool.drain(lambda _id, job: (print('held', flush=True), time.sleep(600)))")
     assert holding.stdout is not None
     assert holding.stdout.readline() == b"held\n"
     assert spool.drain(sink.put) == 0
@@ -361,9 +362,8 @@ def test_two_processes_that_drain_at_once_put_nothing_twice(directory: Path, tmp
     ids = sorted(write(spool) for _ in range(300))
     put = tmp_path / "put"
     lines = [
-        "from glassq import delivery",
         f"out = open({str(put)!r}, 'a', buffering=1)",
-        "def put(job): out.write(delivery.decode(job).id + '\\n')",
+        "def put(delivery_id, job): out.write(delivery_id + '\\n')",
         "while not spool.empty(): spool.drain(put)",
     ]
     both = [child(directory, *lines) for _ in range(2)]

@@ -210,7 +210,7 @@ def test_a_deferred_call_is_a_task_with_app_engines_options(config: Path, beanst
     )  # fmt: skip
     assert (task.was_enqueued, task.name, task.queue_name) == (True, "resize-a", "photos")
     queue = beanstalkd.queue()
-    job = queue.head("delayed", "glassq.push.photos")
+    job = queue.peek_first("delayed", "glassq.push.photos")
     queue.close()
     assert job is not None
     delivery = decode(job.body)

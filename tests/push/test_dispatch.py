@@ -750,7 +750,7 @@ def test_https_wants_a_certificate_that_the_system_trusts_for_this_host(
 # -- rules, names, pings ------------------------------------------------------------------------------------------
 
 
-def test_a_task_is_retry_policy_its_own_rule_else_its_queues_else_the_defaults(context: Context) -> None:
+def test_a_task_is_retried_by_its_own_rule_else_its_queues_else_the_defaults(context: Context) -> None:
     own = RetryParameters(task_retry_limit=1)
     assert rule(task(queue="mail", retry=own), context) == own
     assert rule(task(queue="mail"), context) == RetryParameters(task_retry_limit=3, min_backoff_seconds=2)

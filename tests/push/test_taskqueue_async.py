@@ -210,7 +210,7 @@ def test_the_oldest_eta_is_the_one_that_its_task_was_given(config: Path, beansta
     task = Queue().add(Task(countdown=-60))
     assert Queue().fetch_statistics().oldest_eta_usec == round(task.eta_posix * 1e6)
     queue = beanstalkd.queue()
-    job = queue.head("ready", TUBE)
+    job = queue.peek_first("ready", TUBE)
     assert job is not None
     assert decode(job.body).labels["task"] == task.name
     queue.put(b"damaged", tube="glassq.push.mail")

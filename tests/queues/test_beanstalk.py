@@ -178,12 +178,11 @@ def test_a_job_for_another_tube_does_not_move_the_next_ones(both: Queue) -> None
 
 
 def test_the_oldest_ready_job_is_the_one_reserved_next(both: Queue) -> None:
-    assert both.oldest_ready() is None
+    assert both.peek_first("ready") is None
     first, _ = both.put(b"1"), both.put(b"2")
-    found = both.oldest_ready()
-    assert found is not None
-    assert (found.id, found.state) == (first, "ready")
-    assert both.oldest_ready("else") is None
+    assert both.peek_first("ready") == JobBody(first, b"1")
+    assert both.stats_job(first).state == "ready"
+    assert both.peek_first("ready", "else") is None
     assert both.reserve(0) == JobBody(first, b"1")
 
 
@@ -201,9 +200,9 @@ def test_the_server_tells_whether_it_writes_to_disk(server: Beanstalkd, both: Qu
 
 
 def test_the_newest_job_is_known_and_asking_leaves_nothing(both: Queue) -> None:
-    assert both.newest_job() == 0
+    assert both.max_job_id() == 0
     put = both.put(b"ping")
-    assert both.newest_job() >= put
+    assert both.max_job_id() >= put
     assert scanned(both) == [put]
     assert both.stats_tube("glassq.probe").delayed == 0
 
@@ -230,7 +229,7 @@ def test_a_scan_ends_as_soon_as_it_has_found_what_the_counts_promised(queue: Que
         queue.delete(job_id)
     new = [queue.put(b"new", delay=100) for _ in range(3)][::-1]
     looked = list(queue.scan(frozenset({"delayed"})))
-    newest = queue.newest_job() - 1
+    newest = queue.max_job_id() - 1
     assert [found.id for found in looked if isinstance(found, JobStats)] == new
     assert [found for found in looked if not isinstance(found, JobStats)] == [(0, newest)]
     assert scanned(queue, frozenset({"ready"})) == [old[0]]
@@ -324,7 +323,7 @@ def test_a_scan_finds_the_same_while_the_server_takes_no_jobs(beanstalkd: Beanst
     assert scanned(queue, frozenset({"buried"})) == [last, first]
     assert not [found for found in queue.scan(ALL) if isinstance(found, ScanShort)]
     with pytest.raises(QueueRefused):
-        queue.newest_job()
+        queue.max_job_id()
 
 
 def test_a_scan_while_no_jobs_are_taken_finds_ids_of_before_a_restart(beanstalkd: Beanstalkd, queue: Queue) -> None:
@@ -396,11 +395,11 @@ def test_the_server_counts_who_works_and_what_it_takes(queue: Queue, other: Queu
 
 def test_a_probe_tells_that_the_binlog_has_failed(failing_binlog: Beanstalkd) -> None:
     queue = failing_binlog.queue()
-    assert queue.probe().file > 0
+    assert queue.probe_durability().file > 0
     break_binlog(failing_binlog)
     with pytest.raises(NotDurable, match="its binlog failed"):
-        queue.probe()
-    assert queue.probe().file == 0
+        queue.probe_durability()
+    assert queue.probe_durability().file == 0
     queue.close()
 
 
@@ -477,7 +476,7 @@ def test_a_bad_tube_name_is_refused_before_anything_is_sent(name: str) -> None:
         for act in (
             lambda: queue.put(b"x", tube=name),
             lambda: queue.stats_tube(name),
-            lambda: queue.oldest_ready(name),
+            lambda: queue.peek_first("ready", name),
             lambda: list(queue.scan(ALL, name)),
         ):
             with pytest.raises(QueueError, match="bad tube name"):

@@ -150,15 +150,15 @@ def test_the_first_job_is_the_next_one_where_a_worker_takes_it_between_two_looks
 ) -> None:
     taken, left = (inspector.insert(b"ping", tube="glassq", state="ready") for _ in range(2))
     worker = beanstalkd.queue()
-    head = BeanstalkConnection.head
+    peek_first = BeanstalkConnection.peek_first
 
     def and_then_it_is_taken(self: BeanstalkConnection, *arguments: Any) -> Any:
-        found = head(self, *arguments)
+        found = peek_first(self, *arguments)
         if found is not None and str(found.id) == taken:
             worker.delete(found.id)
         return found
 
-    monkeypatch.setattr(BeanstalkConnection, "head", and_then_it_is_taken)
+    monkeypatch.setattr(BeanstalkConnection, "peek_first", and_then_it_is_taken)
     job = inspector.first("ready", "glassq")
     worker.close()
     assert job is not None

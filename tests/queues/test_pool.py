@@ -139,7 +139,7 @@ def test_one_that_broke_while_it_lay_idle_is_mended_before_it_is_lent(
 
 def test_one_that_was_used_a_moment_ago_is_not_asked_first(pool: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[BeanstalkConnection] = []
-    monkeypatch.setattr(pool_module, "_try_out", asked.append)
+    monkeypatch.setattr(pool_module, "_test", asked.append)
     monkeypatch.setattr(pool_module, "IDLE", 1000.0)
     for _ in range(3):
         with pool.lend(soon()):

@@ -58,7 +58,7 @@ def test_a_bad_name_is_refused_before_anything_is_sent(queue: Queue) -> None:
     with pytest.raises(QueueError, match="bad tube name"):
         queue.reserve(0, ["a\r\ndelete 1"])
     with pytest.raises(QueueError, match="bad tube name"):
-        queue.head("ready", "a\r\ndelete 1")
+        queue.peek_first("ready", "a\r\ndelete 1")
     with pytest.raises(QueueError, match="bad tube name"):
         queue.pause(1, "a 1\r\ndelete 1\r\n")
 
@@ -68,7 +68,7 @@ def test_the_first_job_in_each_state_is_seen_and_stays_as_it_is(queue: Queue) ->
         queue.put(body, delay=delay, tube="a")
     for body in (b"buried first", b"buried next"):
         queue.bury(queue.reserve_job(queue.put(body, tube="a")).id)
-    heads = {state: queue.head(state, "a") for state in STATES}
+    heads = {state: queue.peek_first(state, "a") for state in STATES}
     assert {state: job and job.body for state, job in heads.items()} == {
         "ready": b"ready first",
         "delayed": b"sooner",
@@ -80,9 +80,9 @@ def test_the_first_job_in_each_state_is_seen_and_stays_as_it_is(queue: Queue) ->
 
 def test_a_tube_without_such_a_job_has_no_first_one(queue: Queue) -> None:
     queue.put(b"other", tube="other")
-    assert [queue.head(state) for state in STATES] == [None, None, None]
-    assert [queue.head(state, "nobody") for state in STATES] == [None, None, None]
-    assert queue.head("ready", "other") is not None
+    assert [queue.peek_first(state) for state in STATES] == [None, None, None]
+    assert [queue.peek_first(state, "nobody") for state in STATES] == [None, None, None]
+    assert queue.peek_first("ready", "other") is not None
 
 
 def test_nothing_is_reserved_from_a_paused_tube_until_it_goes_on(queue: Queue, beanstalkd: Beanstalkd) -> None:

@@ -65,7 +65,7 @@ def put(
     else:
         click.echo(plan.delivery.id if receipt else line(_preview(plan)))
     if not durable:
-        more = f"beanstalkd does not write to disk ({app.command('doctor')} says more)"
+        more = f"the queue does not write to disk ({app.command('doctor')} says more)"
         click.echo(f"glassq: it is in the queue, but in memory only: {more}", err=True)
     return int(not durable)
 

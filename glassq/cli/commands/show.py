@@ -12,11 +12,10 @@ from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.completion import buried_ids
 from glassq.cli.output import console, facts, line, print_json
 from glassq.log import escape
-from glassq.mask import masked_body, masked_text
 from glassq.operations import story as operation
 from glassq.operations.find import OPEN, ledger_state
 from glassq.operations.story import attempt_words, detail_words, labels_of, route_words
-from glassq.operations.words import attempts, moment, reason, span
+from glassq.operations.words import attempts, moment, span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,24 +51,24 @@ def _print(app: App, out: Console, told: Story) -> None:
         state = line(app.adapt(ledger_state(entry)))
         out.print(f"The queue does not hold it: {state}.", style=None if entry.state not in OPEN else "yellow")
     if found is not None:
-        _print_found(out, found)
+        _print_found(out, told, found)
     if entry is not None:
         _section(out, f"ledger: {line(entry.delivery)}", _entry(entry))
     else:
         out.print(f"\nledger: {line(told.note) or 'nothing recorded'}", style="dim")
 
 
-def _print_found(out: Console, found: Found) -> None:
+def _print_found(out: Console, told: Story, found: Found) -> None:
     delivery = found.delivery
     if delivery is not None:
         _section(out, f"delivery {delivery.id}", _header(found))
     _section(out, f"job {found.ref}", _job(found))
     if delivery is None:
         return
-    for evidence in delivery.evidence:
+    for evidence in told.evidence:
         _print_evidence(out, evidence)
     out.print("\nbody", style="bold")
-    body = masked_body(delivery.body)
+    body = told.body
     out.print(escape(body if isinstance(body, str) else json.dumps(body, indent=2, ensure_ascii=False)))
 
 
@@ -116,20 +115,20 @@ def _print_evidence(out: Console, evidence: Evidence) -> None:
     rows: Rows = [
         ("at", f"{moment(evidence.at)} on {evidence.host}, after {span(evidence.duration)}"),
         ("error", f"signal {evidence.signal}" if evidence.signal else evidence.error),
-        ("message", masked_text(evidence.message)),
+        ("message", evidence.message),
     ]
     rows += [(name, detail_words(value)) for name, value in evidence.detail.items() if value != ""]
     _section(out, f"attempt {evidence.attempt}: {evidence.outcome}", rows)
     if evidence.traceback:
-        out.print(indent(escape(masked_text(evidence.traceback.rstrip())), "  | "), style="dim")
+        out.print(indent(escape(evidence.traceback.rstrip()), "  | "), style="dim")
 
 
 def _entry(entry: Entry) -> Rows:
     rows = [
         ("state", f"{entry.state} at {moment(entry.updated)}, after {attempts(entry.attempts)}"),
         ("took", span(entry.duration) if entry.duration else ""),
-        ("result", masked_text(entry.result)),
-        ("file" if entry.state == "archived" else "reason", reason(entry.reason)),
+        ("result", entry.result),
+        ("file" if entry.state == "archived" else "reason", entry.reason),
         ("replayed as", entry.replayed),
     ]
     return [(name, value) for name, value in rows if value]

@@ -13,9 +13,8 @@ from rich.text import Text
 from glassq.cli.app import App, examples, pass_app
 from glassq.cli.output import console, line, print_json_line
 from glassq.cli.selection import filters
-from glassq.mask import masked_text
 from glassq.operations import follow
-from glassq.operations.words import attempts, reason, span
+from glassq.operations.words import attempts, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +78,8 @@ def _printer(out: Console) -> Callable[[Entry], None]:
     def show(entry: Entry) -> None:
         # To the millisecond, so that columns stay columns.
         at = entry.updated.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-        said = reason(entry.reason) or masked_text(entry.result)
+        masked = follow.recorded(entry)
+        said = masked.reason or masked.result
         tried = f"{attempts(entry.attempts):>11}"
         words = f"{entry.delivery}  {entry.source:6}  {tried}  {span(entry.duration):>6}  {said}"
         state = (f"{entry.state:8}", _STYLES.get(entry.state, ""))

@@ -1,4 +1,4 @@
-"""The queue on beanstalkd, through greenstalk.
+"""One connection to beanstalkd, through greenstalk.
 
 greenstalk has no timeouts, does not check names and numbers (with a bad one, the server executes the body as commands),
 and gets out of step with the server when a reply is cut off. So here every call has a timeout, every argument is
@@ -208,16 +208,7 @@ class BeanstalkConnection:
         _check_id(job_id)
         return self._call(lambda client: _job_stats(client.facts(b"stats-job %d" % job_id)))
 
-    def oldest_ready(self, tube: str | None = None) -> JobStats | None:
-        """The tube's oldest ready job, which is reserved next; None if none is ready."""
-        # All our jobs have the same priority, so the next one is the oldest. A consumer may take it in between.
-        try:
-            job = self.head("ready", tube)
-            return self.stats_job(job.id) if job else None
-        except JobNotFound:
-            return None
-
-    def head(self, state: WaitingState, tube: str | None = None) -> JobBody | None:
+    def peek_first(self, state: WaitingState, tube: str | None = None) -> JobBody | None:
         """The tube's first job in this state: the oldest ready, the next delayed, or the first buried one.
 
         None if there is none. Changes nothing.
@@ -260,10 +251,10 @@ class BeanstalkConnection:
         return self._call(lambda client: _server_stats(client.facts(b"stats")))
 
     def tubes(self) -> list[str]:
-        """The names of all tubes that exist now."""
+        """The names of all tubes that exist."""
         return self._call(lambda client: [name for name in client.names(b"list-tubes") if _is_tube(name)])
 
-    def probe(self) -> JobStats:
+    def probe_durability(self) -> JobStats:
         """Puts an empty job into a tube that nobody watches, and deletes it again; returns its statistics.
 
         Raises QueueRefused like `put`.
@@ -274,10 +265,10 @@ class BeanstalkConnection:
         self.delete(probe)
         return found
 
-    def newest_job(self) -> int:
+    def max_job_id(self) -> int:
         """The highest job id so far. Raises QueueRefused like `put`."""
         # no command of the protocol tells it
-        return self.probe().id - 1
+        return self.probe_durability().id - 1
 
     def close(self) -> None:
         """Closes the connection. Jobs that we have reserved become ready at once."""

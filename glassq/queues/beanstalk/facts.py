@@ -99,7 +99,7 @@ def _durability(connection: BeanstalkConnection, server: ServerStats) -> Iterato
         return
     try:
         before = connection.stats()
-        probe = connection.probe()
+        probe = connection.probe_durability()
     except NotDurable as error:
         yield Fact("durability", False, str(error), _MEND_DISK)
     except QueueRefused as error:

@@ -63,7 +63,7 @@ class BeanstalkInspector:
         self._connection.set_deadline(deadline)
 
     def status(self) -> EngineStatus:
-        now = self._connection.stats()
+        now, missing = self._connection.stats(), missing_files(self._connection, self._url)
         return EngineStatus(
             engine=self.engine,
             version=now.version,
@@ -72,6 +72,7 @@ class BeanstalkInspector:
             accepting=not now.draining,
             consumers=now.workers,
             max_job=now.max_job,
+            intact=not missing,
             details={
                 "id": now.id,
                 "connections": now.connections,
@@ -82,7 +83,7 @@ class BeanstalkInspector:
                 "jobs": now.jobs,
                 "pid": now.pid,
                 "reserved": now.reserved,
-                "files_missing": missing_files(self._connection, self._url),
+                "files_missing": missing,
             },
             gauges=(
                 EngineGauge("glassq_binlog_files", _FILES_HELP, now.files),
@@ -99,15 +100,15 @@ class BeanstalkInspector:
         return facts.explained(error, self._url)
 
     def check(self) -> None:
-        self._connection.probe()
+        self._connection.probe_durability()
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
         names = self._connection.tubes() if tubes is None else tubes
         return [_counts(self._connection.stats_tube(name)) for name in names]
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
-        while (job := self._connection.head(state, tube)) is not None:
-            # Where a worker took it between the two commands, another one is the first.
+        while (job := self._connection.peek_first(state, tube)) is not None:
+            # If a consumer took it between the two commands, another job is the first.
             with suppress(JobNotFound):
                 return _job(self._connection.stats_job(job.id), job.body)
         return None
@@ -133,7 +134,7 @@ class BeanstalkInspector:
                 progress(*seen)
 
     def newest(self) -> str:
-        return str(self._connection.newest_job())
+        return str(self._connection.max_job_id())
 
     def is_ref(self, text: str) -> bool:
         return bool(_REF.fullmatch(text))
@@ -177,9 +178,9 @@ class BeanstalkInspector:
         self._connection.close()
 
     def _replace(self, old: int, job: Job, body: bytes, tube: str, state: WaitingState, delay: float) -> int:
-        """First the put, as ever: dying between two steps leaves two jobs, never none.
+        """Puts the new job before it deletes the old one: a crash in between leaves two jobs, never none.
 
-        The new job is delayed until the old one is ours, so that nobody works both.
+        The new job is delayed until the old one is ours, so that no consumer works both.
         """
         new = self._connection.put(body, delay=whole_seconds(delay) if state == "delayed" else BURY_DELAY, tube=tube)
         try:
@@ -192,7 +193,7 @@ class BeanstalkInspector:
             self._bury(new)
         self._connection.delete(old, held=True)
         if state == "ready":
-            # Where that took so long that somebody works it by now, there is nothing to free.
+            # Its delay may have ended meanwhile, and a consumer works it: then there is nothing to release.
             with suppress(JobNotFound):
                 self._connection.reserve_job(new)
                 self._connection.release(new)
@@ -207,7 +208,7 @@ class BeanstalkInspector:
             raise JobNotFound("this job id now belongs to another delivery")
 
     def _still_writes(self, now: ServerStats) -> bool:
-        """Whether jobs that were put since the last look were written: what failed once is believed when it writes."""
+        """Whether the server wrote the jobs put since the last look. After a failure, only new records prove it."""
         before, self._last = self._last, now
         if before is None or before.id != now.id:
             self._writes = True
@@ -231,7 +232,7 @@ def _job(stats: JobStats, body: bytes) -> Job:
         body=body,
         age=stats.age,
         time_left=stats.time_left,
-        # A job's age counts from its put, so its delay is no part of it. Nobody tells since when a kicked one is ready.
+        # A job's age counts from its put, so its delay is subtracted. Nothing tells when a kicked job became ready.
         ready_for=max(0, stats.age - stats.delay) if known else None,
         losses=stats.lost if at_work else stats.lost_before,
         kicked=stats.kicks > 0,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from glassq.queues.beanstalk.connection import BeanstalkConnection
 
-# A connection that lay idle for longer than this, in seconds, is tried before it is lent: when a put breaks a
-# connection, nobody can say whether the put happened.
+# A connection that was idle for longer than this, in seconds, is tested before it is lent: if it broke meanwhile, a put
+# would fail in doubt.
 IDLE = 1.0
 
 
@@ -26,7 +26,7 @@ class ConnectionPool:
     def __init__(self, connect: Callable[[], BeanstalkConnection]) -> None:
         """`connect` makes an unconnected connection."""
         self._connect = connect
-        # The one used last is the likeliest to live. Beside each stands when that was, on time.monotonic().
+        # (time.monotonic() of its last use, connection). The last one used is lent first: it most likely still works.
         self._idle: deque[tuple[float, BeanstalkConnection]] = deque()
         self._pid = os.getpid()
 
@@ -40,7 +40,7 @@ class ConnectionPool:
             if idle is None:
                 connection.connect()
             elif time.monotonic() - idle[0] > IDLE:
-                _try_out(connection)
+                _test(connection)
             yield connection
         except (JobNotFound, JobTooBig):
             self._give_back(connection)
@@ -51,7 +51,7 @@ class ConnectionPool:
         self._give_back(connection)
 
     def close(self) -> None:
-        """Closes the connections that nobody uses now; more are made where they are needed."""
+        """Closes the idle connections. A later call opens new ones."""
         while (idle := self._take()) is not None:
             idle[1].close()
 
@@ -69,9 +69,9 @@ class ConnectionPool:
             return None
 
 
-def _try_out(connection: BeanstalkConnection) -> None:
+def _test(connection: BeanstalkConnection) -> None:
     try:
         connection.stats_tube()
     except QueueUnavailable:
-        # It broke while it lay idle.
+        # It broke while it was idle.
         connection.connect()

@@ -1,8 +1,8 @@
 """Puts deliveries into beanstalkd, and proves that they are in its binlog.
 
 After one failed write beanstalkd goes on without its binlog until it is restarted, and answers INSERTED as before. So
-an answer proves nothing: a job is durable once stats-job shows it in a binlog file. beanstalkd never begins to write
-again by itself, so the newest job that is still there speaks for those before it.
+an answer proves nothing: a job is durable once stats-job shows it in a binlog file. beanstalkd never resumes writing by
+itself, so a proof of the newest job that still exists holds for all jobs before it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.protocol import ServerStats
 
-# Of the jobs put last so many are looked for, until there is one that no consumer has finished yet.
+# A proof looks for this many of the newest jobs at most, until it finds one that no consumer has finished.
 SAMPLE = 8
 
 
@@ -37,7 +38,7 @@ class BeanstalkProducer:
         self._pool = ConnectionPool(connect)
         self._require_durable = require_durable
         self._last: ServerStats | None = None
-        # whether something has failed since a put was last seen in the binlog
+        # whether a call has failed since a put was last seen in the binlog
         self._doubtful = False
 
     def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
@@ -49,7 +50,7 @@ class BeanstalkProducer:
             if isinstance(answer, Refusal) and isinstance(answer.error, QueueUnavailable)
         ]
         if again and broken:
-            # the other idle connections broke with this one
+            # most likely the other idle connections broke with this one
             self._pool.close()
             repeated = self._attempt([jobs[index] for index in broken], deadline)
             for index, answer in zip(broken, repeated, strict=True):
@@ -103,10 +104,10 @@ class BeanstalkProducer:
         return answers
 
     def _check_that_it_writes(self, connection: BeanstalkConnection, now: ServerStats) -> None:
-        # Counters alone prove nothing: puts that were refused count too, and a restarted server begins at 0.
+        # Counters alone prove nothing: they include refused puts, and start at 0 with the server.
         before, self._last = self._last, now
         stands_still = before is not None and now.puts > before.puts and now.records == before.records
-        if (self._doubtful or stands_still) and connection.probe().file == 0 and self._require_durable:
+        if (self._doubtful or stands_still) and connection.probe_durability().file == 0 and self._require_durable:
             raise NotDurable(IN_MEMORY_ONLY)
         self._doubtful = False
 
@@ -120,7 +121,7 @@ class BeanstalkProducer:
 
 
 def _put(connection: BeanstalkConnection, job: NewJob) -> Receipt | Refusal:
-    """Raises QueueUnavailable or QueueRefused: no other job fares better then."""
+    """Raises QueueUnavailable or QueueRefused, which hold for all other jobs too."""
     try:
         return Receipt(job.key, str(connection.put(job.body, delay=whole_seconds(job.delay), tube=job.tube)))
     except (QueueUnavailable, QueueRefused):
@@ -130,15 +131,16 @@ def _put(connection: BeanstalkConnection, job: NewJob) -> Receipt | Refusal:
 
 
 def _both(first: Receipt | Refusal, second: Receipt | Refusal) -> Receipt | Refusal:
-    """What is known of a job after two attempts: what the first may have put stays in doubt."""
+    """The answer for a job after two attempts: if the first may have put it, it stays in doubt."""
     if isinstance(second, Refusal) and isinstance(first, Refusal) and first.in_doubt:
         return replace(second, in_doubt=True)
     return second
 
 
 def _in_binlog(connection: BeanstalkConnection, receipts: Sequence[Receipt]) -> bool:
-    """Whether the newest of these that is still there is in the binlog; where consumers have finished all, a probe."""
-    for receipt in reversed(receipts[-SAMPLE:]):
+    """Whether the newest of these that still exists is in the binlog; a probe, where consumers have finished all."""
+    # By id, which is the order of the puts: threads may hand over their receipts in another one.
+    for job_id in nlargest(SAMPLE, (int(receipt.ref) for receipt in receipts)):
         with suppress(JobNotFound):
-            return connection.stats_job(int(receipt.ref)).file > 0
-    return connection.probe().file > 0
+            return connection.stats_job(job_id).file > 0
+    return connection.probe_durability().file > 0

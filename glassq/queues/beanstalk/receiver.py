@@ -1,10 +1,10 @@
-"""Reserves jobs of beanstalkd, and turns what became of them into its commands.
+"""Reserves jobs of beanstalkd and settles them with its commands.
 
-beanstalkd changes no job's body. So a delivery's next form is a new job: it is put first and the old job is deleted
-then, never the other way round. A crash between the two makes a duplicate, never a loss.
+beanstalkd cannot change a job's body. So a delivery's next form is a new job: the new job is put first, then the old
+one is deleted, never the other way round. A crash between the two makes a duplicate, never a loss.
 
-A lease is no safety net for a connection that holds several jobs: beanstalkd 1.12 often leaves a job reserved long
-after its lease where the same connection has reserved another one since. The end of the connection frees all at once.
+Leases do not protect a connection that holds several jobs: beanstalkd 1.12 often leaves a job reserved long after its
+lease has ended if the same connection has reserved another job since. Closing the connection frees all of them at once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from glassq.queues.beanstalk.connection import BeanstalkConnection
 
-# A delivery being buried is put with this delay, in seconds, until it is really buried. Should we die in between, it
-# comes back ready, still marked as buried, and is buried then.
+# The form to be buried is put with this delay, in seconds, and then buried. After a crash in between, it becomes ready,
+# still marked as buried, and the next consumer buries it.
 BURY_DELAY = 60
 
 
@@ -67,7 +67,7 @@ class BeanstalkReceiver:
             self._connection.bury(int(reservation.ref))
             return reservation.ref
         self._connection.check_held(int(reservation.ref))
-        # The new job is delayed until it is buried, so that nobody works it meanwhile.
+        # The new job is delayed until it is buried, so that no consumer works it meanwhile.
         following = self._connection.put(body, delay=BURY_DELAY, tube=reservation.tube)
         self._connection.reserve_job(following)
         self._connection.bury(following)
@@ -75,7 +75,7 @@ class BeanstalkReceiver:
         return str(following)
 
     def release(self, reservation: Reservation) -> None:
-        # Without a delay: a full disk has no room to write one down, and beanstalkd would lose hold of the job.
+        # Without a delay: a full disk has no room to record one, and beanstalkd would lose track of the job.
         self._connection.release(int(reservation.ref))
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class BeanstalkReceiver:
         self._connection.close_inherited()
 
     def _hand_over(self, reservation: Reservation, following: int) -> None:
-        """Ends the old job. Where somebody else has it by now, that attempt goes on alone, without the new one."""
+        """Deletes the old job. If another consumer has it by now, its attempt counts, and the new job is deleted."""
         try:
             self.complete(reservation)
         except JobNotFound:

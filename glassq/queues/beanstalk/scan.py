@@ -30,9 +30,9 @@ class Scan:
     """
 
     def __init__(
-        self, queue: BeanstalkConnection, states: frozenset[str], names: frozenset[str], since: int = 0
+        self, connection: BeanstalkConnection, states: frozenset[str], names: frozenset[str], since: int = 0
     ) -> None:
-        self._queue = queue
+        self._connection = connection
         self._states = states
         self._names = names
         self._since = since
@@ -73,7 +73,7 @@ class Scan:
             if job := self._matching(job_id):
                 found[job_id] = job
         try:
-            newest = self._queue.newest_job() if len(found) < promised else 0
+            newest = self._connection.max_job_id() if len(found) < promised else 0
         except QueueRefused:
             yield from self._search(found)
             return
@@ -108,25 +108,25 @@ class Scan:
             yield ScanShort(len(found), promised, looked + 1)
 
     def _promised(self) -> int:
-        counts = [self._queue.stats_tube(name) for name in self._names]
+        counts = [self._connection.stats_tube(name) for name in self._names]
         return sum(getattr(tube, state) for tube in counts for state in self._states)
 
     def _matching(self, job_id: int) -> JobStats | None:
         """The job with this id, if it exists and is in one of these tubes and states."""
         try:
-            found = self._queue.stats_job(job_id)
+            found = self._connection.stats_job(job_id)
         except JobNotFound:
             return None
         return found if found.tube in self._names and found.state in self._states else None
 
     def _heads(self, names: Iterable[str], states: frozenset[str]) -> set[int]:
         """The ids of the first jobs of these tubes in these states."""
-        seen = (self._queue.head(state, name) for name in names for state in HEADS if state in states)
+        seen = (self._connection.peek_first(state, name) for name in names for state in HEADS if state in states)
         return {job.id for job in seen if job is not None}
 
     def _seen(self) -> set[int]:
         """Ids that are known without a put, at least one: the first jobs of all tubes, and the number of all puts."""
-        return {max(1, self._queue.stats().jobs), *self._heads(self._queue.tubes(), frozenset(HEADS))}
+        return {max(1, self._connection.stats().jobs), *self._heads(self._connection.tubes(), frozenset(HEADS))}
 
 
 def _outwards(seen: Iterable[int]) -> Iterator[int]:
