@@ -191,10 +191,11 @@ class Capabilities:
 
     `lists`: the states whose jobs can be found. `oldest`: the next job of a tube can be seen. `exact_counts`: counts
     are up to date. `by_key`: a delivery can be found by its id without a search. `pause`: a tube can be paused.
-    `max_delay`, `max_lease` in seconds. `frees_at_once`: the jobs of a dead consumer are ready at once. `fenced`: a
-    consumer that has lost a lease cannot settle the job. `many_held`: one receiver can hold several reservations.
-    `exact_losses`: losses are counted, not guessed. `atomic`: the end of a reservation and the delivery's next form
-    happen together or not at all. `keeps_for`: how long the engine keeps a job, in seconds; None: for ever.
+    `max_delay`, `max_lease` in seconds. `expires`: a lease that nobody extends ends by itself; else perhaps only with
+    its connection, or at that connection's next call. `frees_at_once`: the jobs of a dead consumer are ready at once.
+    `fenced`: a consumer that has lost a lease cannot settle the job. `many_held`: one receiver can hold several
+    reservations. `exact_losses`: losses are counted, not guessed. `atomic`: the end of a reservation and the delivery's
+    next form happen together or not at all. `keeps_for`: how long the engine keeps a job, in seconds; None: for ever.
     """
 
     lists: frozenset[State]
@@ -204,6 +205,7 @@ class Capabilities:
     pause: bool
     max_delay: float
     max_lease: float
+    expires: bool
     frees_at_once: bool
     fenced: bool
     many_held: bool

@@ -126,6 +126,6 @@ def test_status_and_doctor_count_all_tubes_of_ours(queue: Queue, cli: Cli) -> No
     put(queue, a_delivery(), "buried")
     bury(queue, a_delivery(), MAIL)
     bury(queue, a_delivery(), "elsewhere")
-    assert any(hint.startswith("2 buried") for hint in cli("status", "--json").json["hints"])
+    assert any(hint.startswith("2 deliveries are buried") for hint in cli("status", "--json").json["hints"])
     checks = cli("doctor", "--json").json["checks"]
     assert [each["said"] for each in checks if each["name"] == "buried"] == ["2 wait for a decision"]

@@ -11,7 +11,7 @@ import signal
 import socket
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.queues import Inspector, Producer, Receiver
+    from glassq.queues.base import Reservation
 
 # How long a job is ours where a test says nothing else, in seconds.
 LEASE = 60
@@ -81,6 +82,10 @@ class Engine(ABC):
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector: ...
 
     @abstractmethod
+    def end_lease(self, receiver: Receiver, held: Reservation) -> None:
+        """Returns when the lease has ended, by itself where the engine says that it does."""
+
+    @abstractmethod
     def refusing(self) -> AbstractContextManager[None]:
         """Within it the engine takes no jobs, and gives those it has."""
 
@@ -130,6 +135,16 @@ class BeanstalkdEngine(Engine):
 
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
         return BeanstalkInspector(self._connection(lease, port, timeout), self._url(port))
+
+    def end_lease(self, receiver: Receiver, held: Reservation) -> None:
+        connection = cast("BeanstalkReceiver", receiver)._connection
+
+        def ended() -> bool:
+            # A command of the connection that held it ends a lease which the timer has missed.
+            connection.stats()
+            return connection.stats_job(int(held.ref)).state == "ready"
+
+        wait_for(ended, "the lease to end")
 
     @contextmanager
     def refusing(self) -> Iterator[None]:

@@ -268,7 +268,8 @@ def test_an_extended_lease_begins_anew_from_any_thread(roles: Roles) -> None:
 def test_a_job_whose_lease_has_ended_is_ready_again_with_a_loss(roles: Roles, engine: Engine) -> None:
     lease = engine.shortest_lease
     ref = roles.put(b"ping", lease=lease)
-    roles.take(roles.receiver(lease=lease))
+    late = roles.receiver(lease=lease)
+    engine.end_lease(late, roles.take(late))
     again = roles.take(roles.receiver(lease=lease), b"ping")
     assert again.ref == ref
     if roles.able.exact_losses:
@@ -282,6 +283,7 @@ def overtaken(roles: Roles, engine: Engine) -> tuple[Receiver, Reservation, Rece
     roles.put(b"ping", lease=lease)
     late, next_one = roles.receiver(lease=lease), roles.receiver(lease=lease)
     lost = roles.take(late)
+    engine.end_lease(late, lost)
     held = roles.take(next_one, b"ping")
     next_one.extend(held)
     return late, lost, next_one, held
