@@ -141,7 +141,7 @@ class Executor:
 
     def _decide(self, error: BaseException, delivery: Delivery, destination: Destination | None, age: float) -> Outcome:
         try:
-            policy = (destination and destination.rule(delivery, self._context)) or self.policy
+            policy = (destination and destination.retry_policy(delivery, self._context)) or self.policy
             return outcomes.decide(error, delivery, policy, age)
         except self._passing:
             raise
