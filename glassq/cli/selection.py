@@ -14,12 +14,12 @@ from glassq.operations.filters import Filter, Selection, duration, parse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_GROUP = "Only of this cause: an id that `glassq buried --by reason` shows."
 _FILTERS = (
     click.option("--tube", metavar="TUBE", shell_complete=tubes, help="Only in this tube."),
     click.option("--older-than", metavar="DURATION", help='Only those that came in longer ago than this: "2d".'),
     click.option("--newer-than", metavar="DURATION", help='Only those that came in less long ago than this: "2h".'),
     click.option("--source", metavar="SOURCE", shell_complete=sources, help='Only from this source: "mirror".'),
-    click.option("--group", metavar="ID", help="Only of this cause: an id that `glassq buried --by reason` shows."),
     click.option(
         "--where",
         "conditions",
@@ -32,15 +32,20 @@ _FILTERS = (
 
 
 def selection(
-    *, ids: bool = True, everything: str = "", limit: int | None = None, order: str = "newest"
+    *,
+    ids: bool = True,
+    everything: str = "",
+    limit: int | None = None,
+    order: str = "newest",
+    recorded: bool = False,
 ) -> Callable[[Any], Any]:
     """Gives a command the options, and their values as one Selection, named `selection`.
 
     `everything` is the help of --all ("": the command has none), `limit` the default of --limit, and `order` says of
-    those that fit which come first. A command with `ids` calls `Selection.check`. One that is not about buried
-    deliveries has an argument named ids of its own instead.
+    those that fit which come first. `recorded`: the ledger is searched, which knows no causes. A command with `ids`
+    calls `Selection.check`. One that is not about buried deliveries has an argument named ids of its own instead.
     """
-    options: list[Callable[[Any], Any]] = [*_FILTERS]
+    options: list[Callable[[Any], Any]] = [*_FILTERS, _group(recorded)]
     if everything:
         options.append(click.option("--all", "everything", is_flag=True, help=everything))
     if ids:
@@ -67,16 +72,21 @@ def selection(
 
 
 def filters(command: Any) -> Any:
-    """Gives a command the options of a filter alone, and their values as one Filter, named `filter_`."""
+    """Gives a command on the ledger the options of a filter alone, and their values as one Filter, named `filter_`."""
 
     @functools.wraps(command)
     def gathered(*args: Any, **values: Any) -> Any:
         return command(*args, filter_=_take_filter(values), **values)
 
     made: Any = gathered
-    for option in _FILTERS:
+    for option in (*_FILTERS, _group(recorded=True)):
         made = option(made)
     return made
+
+
+def _group(recorded: bool) -> Callable[[Any], Any]:
+    # Where the ledger is searched the option is taken, and refused in words, but not offered.
+    return click.option("--group", metavar="ID", hidden=recorded, help=_GROUP)
 
 
 def _take_filter(values: dict[str, Any]) -> Filter:

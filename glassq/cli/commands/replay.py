@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     type=click.Choice((*STATES, LOST)),
     help="Those in this state (with other filters: done); lost: neither over nor in the queue.",
 )
-@selection(ids=False, order="oldest")
+@selection(ids=False, order="oldest", recorded=True)
 @click.option("--rate", metavar="N/s", help='Not faster than this: "10/s", "30/m", "5/h".')
 @click.option("--again", is_flag=True, help="Also those that were replayed before.")
 @dry_run
