@@ -142,7 +142,15 @@ def lives(pid: int) -> bool:
 
 def workers(run: PoolRun) -> list[int]:
     """The children of the pool, without orphans that it has adopted."""
-    return [pid for pid in run.children() if os.getpgid(pid) == pid and title(pid).startswith("glassq-worker: child")]
+    return [pid for pid in run.children() if _leads(pid) and title(pid).startswith("glassq-worker: child")]
+
+
+def _leads(pid: int) -> bool:
+    """Whether it leads a process group; one that has just ended does not."""
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 def started(run: PoolRun, name: str, do: str) -> list[int]:

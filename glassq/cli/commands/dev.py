@@ -93,10 +93,12 @@ def dev(directory: Path, bind: Bind | None) -> None:
     settings = load(str(file), {})
     if bind and bind != settings.intake.bind:
         raise click.UsageError(f'{file} has [intake] bind = "{settings.intake.bind}": change it there')
+    # Before the programs read the files: no change after that may be missed.
+    watch = Watch(file)
     with Stack(directory, logs=False) as stack:
         _say_ready(stack, settings)
         try:
-            _watch(stack, settings)
+            _watch(stack, settings, watch)
         except KeyboardInterrupt:
             click.echo("stopping: what is being worked is finished first (Ctrl-C again: at once)", err=True)
     click.echo("stopped", err=True)
@@ -146,9 +148,8 @@ def stop_as_by_ctrl_c() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-def _watch(stack: Stack, settings: Settings) -> None:
+def _watch(stack: Stack, settings: Settings, watch: Watch) -> None:
     """Until Ctrl-C. Raises StackError where one of the processes has ended."""
-    watch = Watch(stack.config)
     # what has changed and is not in effect
     held: list[Path] = []
     while True:
