@@ -27,7 +27,7 @@ GlassqError
 +-- CredentialsError        a user's credentials cannot be stored or read
 |   +-- UserUnknown         there are no credentials for this user
 |   +-- UserRevoked         the user revoked the consent
-+-- LedgerError             the ledger exists but cannot be read, or cannot be written (exit 74)
++-- LedgerError             the ledger cannot be read or written, or is needed and absent (exit 74)
 +-- NamesUnavailable        the database of task names cannot be used now
 +-- taskqueue.Error         exceptions of App Engine's taskqueue API (push/task_errors.py)
 +-- deferred.Error          exceptions of its deferred library (push/deferred.py)
@@ -217,7 +217,7 @@ class UserRevoked(CredentialsError):
 
 
 class LedgerError(GlassqError):
-    """The ledger's database exists but cannot be read, or it cannot be written. The message holds its URL and why."""
+    """The ledger's database cannot be read or written, or is needed and absent. The message says where, and why."""
 
 
 class NamesUnavailable(GlassqError):

@@ -74,7 +74,8 @@ class Story:
 def tell(operations: Operations, queue: Inspector, text: str, progress: Progress) -> Story:
     """The story of a delivery's id, the beginning of one, a job's reference, or the name of a task in the queue.
 
-    Raises NotFound, Ambiguous, and InvalidRequest for what can be none of these.
+    Raises NotFound, Ambiguous, and InvalidRequest for what can be none of these. Of a delivery that is not in the queue
+    it raises LedgerError and SettingsError where the ledger cannot be read.
     """
     try:
         found, missing = _find(Finder(operations, queue, progress), text), None
@@ -102,7 +103,10 @@ def _find(finder: Finder, text: str) -> Found:
 
 
 def _recorded(operations: Operations, queue: Inspector, text: str, found: Found | None) -> tuple[Entry | None, str]:
-    """What the ledger holds of it, and why that is nothing. Raises Ambiguous."""
+    """What the ledger holds of it, and why that is nothing.
+
+    Raises Ambiguous; and where it is not in the queue, LedgerError and SettingsError.
+    """
     if found is None and queue.is_ref(text):
         return None, "job ids are given again over time: ask for the delivery's id"
     if found is not None and not found.name:
@@ -113,6 +117,9 @@ def _recorded(operations: Operations, queue: Inspector, text: str, found: Found 
         with operations.ledger() as ledger:
             entries, note = {entry.delivery: entry for entry in ledger.find(wanted)}, ledger.absent
     except (LedgerError, SettingsError) as error:
+        if found is None:
+            # nobody knows then whether there was such a delivery
+            raise
         return None, str(error)
     names = {*entries, *([found.name] if found else [])}
     if len(names) > 1 and wanted not in names:

@@ -175,6 +175,14 @@ def test_what_nobody_knows_is_exit_1_and_says_where_was_looked(cli: Cli) -> None
     assert cli("show", "4711").code == 1
 
 
+def test_of_what_is_not_in_the_queue_an_unreadable_ledger_is_no_answer(queue: Queue, cli: Cli) -> None:
+    (cli.directory / "ledger.db").write_text("no database")
+    said = cli("show", ID)
+    assert (said.code, said.out) == (74, "")
+    assert "ledger.db" in said.err
+    assert cli("show", str(put(queue, a_delivery(), "buried"))).code == 0
+
+
 def test_nothing_a_sender_wrote_reaches_the_terminal_as_a_command(queue: Queue, cli: Cli) -> None:
     told = a_delivery(
         json.dumps({NASTY: NASTY}, ensure_ascii=False).encode(),
