@@ -41,7 +41,7 @@ class Follower:
         self, operations: Operations, filter_: Filter, state: str | None, progress: Progress, *, once: bool = False
     ) -> None:
         """With `once` only `before` is called. Raises InvalidRequest where the filter asks what the ledger lacks."""
-        filter_.only(CONDITIONS, "the ledger")
+        filter_.only(CONDITIONS, "tail")
         columns = {"state": state, "source": filter_.source, "tube": filter_.tube}
         self._operations = operations
         self._filter = filter_

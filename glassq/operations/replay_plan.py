@@ -70,7 +70,7 @@ class ReplayFilter:
             )
         if selection.ids and selection.limit:
             raise InvalidRequest("--limit goes with filters, not with ids")
-        selection.filter.only(CONDITIONS, "deliveries that are over or lost")
+        selection.filter.only(CONDITIONS, "replay")
 
     def nothing_found_text(self) -> str:
         """What to say where there is no such delivery."""
