@@ -15,6 +15,7 @@ GlassqError
 +-- OperationError          an operation was not done as it was asked for
 |   +-- InvalidRequest      the request is wrong (exit 2, HTTP 400)
 |   +-- NotFound            what it names is not there (exit 1, HTTP 404)
+|   |   +-- NotInOurTubes   it may be in a tube of other programs
 |   +-- Ambiguous           it names several things (exit 2, HTTP 409)
 |   +-- Conflict            things changed meanwhile, or it is not possible now (exit 1, HTTP 409)
 |   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
@@ -130,6 +131,10 @@ class InvalidRequest(OperationError):
 
 class NotFound(OperationError):
     """Neither the queue nor the ledger has what the request names."""
+
+
+class NotInOurTubes(NotFound):
+    """What the request names is not in our tubes, but others hold jobs. The message says what to do."""
 
 
 class Ambiguous(OperationError):
