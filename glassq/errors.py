@@ -15,6 +15,7 @@ GlassqError
 +-- OperationError          an operation was not done as it was asked for
 |   +-- InvalidRequest      the request is wrong (exit 2, HTTP 400)
 |   +-- NotFound            what it names is not there (exit 1, HTTP 404)
+|   |   +-- NotInOurTubes   it may be in a tube of other programs
 |   +-- Ambiguous           it names several things (exit 2, HTTP 409)
 |   +-- Conflict            things changed meanwhile, or it is not possible now (exit 1, HTTP 409)
 |   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
@@ -27,7 +28,7 @@ GlassqError
 +-- CredentialsError        a user's credentials cannot be stored or read
 |   +-- UserUnknown         there are no credentials for this user
 |   +-- UserRevoked         the user revoked the consent
-+-- LedgerError             the ledger exists but cannot be read, or cannot be written (exit 74)
++-- LedgerError             the ledger cannot be read or written, or is needed and absent (exit 74)
 +-- NamesUnavailable        the database of task names cannot be used now
 +-- taskqueue.Error         exceptions of App Engine's taskqueue API (push/task_errors.py)
 +-- deferred.Error          exceptions of its deferred library (push/deferred.py)
@@ -132,6 +133,10 @@ class NotFound(OperationError):
     """Neither the queue nor the ledger has what the request names."""
 
 
+class NotInOurTubes(NotFound):
+    """What the request names is not in our tubes, but others hold jobs. The message says what to do."""
+
+
 class Ambiguous(OperationError):
     """The request names several things; `candidates` are some of them, a line each."""
 
@@ -217,7 +222,7 @@ class UserRevoked(CredentialsError):
 
 
 class LedgerError(GlassqError):
-    """The ledger's database exists but cannot be read, or it cannot be written. The message holds its URL and why."""
+    """The ledger's database cannot be read or written, or is needed and absent. The message says where, and why."""
 
 
 class NamesUnavailable(GlassqError):

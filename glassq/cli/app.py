@@ -6,6 +6,7 @@ import os
 import pwd
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,6 +124,15 @@ pass_app = click.make_pass_decorator(App)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document (durations in seconds).")
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 yes = click.option("--yes", is_flag=True, help="Don't ask.")
+
+
+def as_directory(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """A callback for an option that names a directory, which may be missing. click itself takes devices for one."""
+    # what cannot be looked at is told by whoever uses it
+    with suppress(OSError):
+        if path is not None and path.exists() and not path.is_dir():
+            raise click.BadParameter(f"{str(path)!r} is not a directory")
+    return path
 
 
 def examples(*told: tuple[str, str]) -> str:

@@ -20,15 +20,21 @@ _FILTERS = (
     click.option("--older-than", metavar="DURATION", help='Only those that came in longer ago than this: "2d".'),
     click.option("--newer-than", metavar="DURATION", help='Only those that came in less long ago than this: "2h".'),
     click.option("--source", metavar="SOURCE", shell_complete=sources, help='Only from this source: "mirror".'),
-    click.option(
-        "--where",
-        "conditions",
-        multiple=True,
-        metavar="CONDITION",
-        help="Only where this holds: error~REGEX, result~REGEX, source=NAME, label.NAME=VALUE, handler=NAME, cause=ID, "
-        "tube=TUBE, newer-than=TIME, older-than=TIME. Of several, each.",
-    ),
 )
+_CONDITIONS = {
+    "error": "error~REGEX",
+    "result": "result~REGEX",
+    "source": "source=NAME",
+    "label": "label.NAME=VALUE",
+    "handler": "handler=NAME",
+    "cause": "cause=ID",
+    "tube": "tube=TUBE",
+    "newer-than": "newer-than=TIME",
+    "older-than": "older-than=TIME",
+}
+# What the ledger does not keep; and beside it, what `glassq tail` does not read of it.
+_NOT_RECORDED = frozenset({"cause"})
+_NOT_TOLD = frozenset({"cause", "label", "handler"})
 
 
 def selection(
@@ -45,7 +51,11 @@ def selection(
     those that fit which come first. `recorded`: the ledger is searched, which knows no causes. A command with `ids`
     calls `Selection.check`. One that is not about buried deliveries has an argument named ids of its own instead.
     """
-    options: list[Callable[[Any], Any]] = [*_FILTERS, _group(recorded)]
+    options: list[Callable[[Any], Any]] = [
+        *_FILTERS,
+        _where(_NOT_RECORDED if recorded else frozenset()),
+        _group(recorded),
+    ]
     if everything:
         options.append(click.option("--all", "everything", is_flag=True, help=everything))
     if ids:
@@ -79,9 +89,15 @@ def filters(command: Any) -> Any:
         return command(*args, filter_=_take_filter(values), **values)
 
     made: Any = gathered
-    for option in (*_FILTERS, _group(recorded=True)):
+    for option in (*_FILTERS, _where(_NOT_TOLD), _group(recorded=True)):
         made = option(made)
     return made
+
+
+def _where(without: frozenset[str] = frozenset()) -> Callable[[Any], Any]:
+    offered = ", ".join(words for name, words in _CONDITIONS.items() if name not in without)
+    help_ = f"Only where this holds: {offered}. Of several, each."
+    return click.option("--where", "conditions", multiple=True, metavar="CONDITION", help=help_)
 
 
 def _group(recorded: bool) -> Callable[[Any], Any]:

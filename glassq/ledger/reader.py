@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from glassq.database.plain import file_of, stamp
+from glassq.errors import LedgerError
 from glassq.ledger.entry import Entry
 from glassq.ledger.version import JOBS_ARE_TEXT, VERSION, check, missing, unreadable
 
@@ -147,6 +148,11 @@ class LedgerReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def require(self) -> None:
+        """Raises LedgerError if there is no ledger: for questions that an absent one must not answer with "nothing"."""
+        if self.absent:
+            raise LedgerError(self.absent)
 
     def get(self, delivery: str) -> Entry | None:
         """The entry whose id is `delivery`, or the only one whose id begins so; else None."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORMAT, VERSION = "glassq-archive", 1
-# The longest line that is read, in bytes. Engines take smaller jobs: beanstalkd 128 KiB by default.
+# The longest line that is read, in bytes. Engines take smaller jobs: beanstalkd up to its -z (by default 65,535).
 MAX_LINE = 1 << 26
 
 

@@ -121,10 +121,12 @@ class Filter:
             and (self.cause is None or subject.cause.id == self.cause)
         )
 
-    def only(self, possible: Collection[str], where: str) -> None:
-        """Raises InvalidRequest where a condition is given that cannot be told `where` it is asked, in words."""
+    def only(self, possible: Collection[str], command: str) -> None:
+        """Raises InvalidRequest where a condition is given that a command on the ledger cannot filter by."""
         for name in sorted(self.conditions - frozenset(possible)):
-            raise InvalidRequest(f"{name} cannot be asked of {where}: expected {', '.join(sorted(possible))}")
+            why = ": the ledger does not keep it" if name == "cause" else ""
+            able = ", ".join(sorted(possible))
+            raise InvalidRequest(f"`glassq {command}` cannot filter by {name}{why}; it can by: {able}")
 
 
 def parse(conditions: Sequence[str], base: Filter | None = None) -> Filter:

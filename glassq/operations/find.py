@@ -8,6 +8,7 @@ answer, a search of the queue can.
 from __future__ import annotations
 
 import re
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,6 +22,7 @@ from glassq.errors import (
     JobNotFound,
     LedgerError,
     NotFound,
+    NotInOurTubes,
     SearchIncomplete,
     SettingsError,
     Unsupported,
@@ -332,7 +334,7 @@ class Finder:
         if prefix in names:
             names = [prefix]
         if not names:
-            raise NotFound(f"the queue holds no delivery {text}{self._fate(prefix)}")
+            raise self._not_found(text, prefix)
         if len(names) > 1:
             raise ambiguous(text, names)
         return self._look(self._index()[names[0]])
@@ -355,10 +357,29 @@ class Finder:
         except JobNotFound as error:
             raise NotFound(str(error)) from None
 
-    def _fate(self, prefix: str) -> str:
-        """What became of the one delivery that the ledger knows by this prefix, in words; "" where it does not tell."""
+    def _not_found(self, text: str, prefix: str) -> NotFound:
+        """The error that says what the ledger knows of it, or that it may be in a tube that is not ours."""
         entries = self._entries(prefix)
-        return f": {ledger_state(entries[0])}" if len(entries) == 1 else ""
+        settled = any(entry.state not in OPEN or entry.replayed for entry in entries)
+        if settled or not (elsewhere := self._elsewhere()):
+            fate = f": {ledger_state(entries[0])}" if len(entries) == 1 else ""
+            return NotFound(f"the queue holds no delivery {text}{fate}")
+        lost = f"; if it is in none, `glassq replay {entries[0].delivery}` puts it again" if len(entries) == 1 else ""
+        return NotInOurTubes(f"{text} is not in our tubes; {elsewhere}{lost}")
+
+    def _elsewhere(self) -> str:
+        """How many jobs are in tubes of other programs, or were moved there, in words; "" for none."""
+        main = self.operations.tube
+        tubes = {counts.name: counts.jobs for counts in self.queue.counts() if not is_ours(main, counts.name)}
+        names, total = sorted(name for name, jobs in tubes.items() if jobs), sum(tubes.values())
+        if not total:
+            return ""
+        jobs = "1 job is" if total == 1 else f"{total} jobs are"
+        named = ", ".join(names[:MAX_CANDIDATES]) + (", ..." if len(names) > MAX_CANDIDATES else "")
+        return (
+            f"{jobs} in tubes that no pool of these settings works ({named}): "
+            f"`glassq move --from {shlex.quote(names[0])} --to {main}` brings back what is in one"
+        )
 
     def _entries(self, prefix: str) -> list[Entry]:
         try:

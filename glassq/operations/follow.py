@@ -37,13 +37,16 @@ _MAX_READ = 10_000
 class Follower:
     """What is new in the ledger since the last look. Its database may be absent, or be moved and begun anew."""
 
-    def __init__(self, operations: Operations, filter_: Filter, state: str | None, progress: Progress) -> None:
-        """Raises InvalidRequest where the filter asks what the ledger does not hold."""
-        filter_.only(CONDITIONS, "the ledger")
+    def __init__(
+        self, operations: Operations, filter_: Filter, state: str | None, progress: Progress, *, once: bool = False
+    ) -> None:
+        """With `once` only `before` is called. Raises InvalidRequest where the filter asks what the ledger lacks."""
+        filter_.only(CONDITIONS, "tail")
         columns = {"state": state, "source": filter_.source, "tube": filter_.tube}
         self._operations = operations
         self._filter = filter_
         self._progress = progress
+        self._once = once
         self._columns = {name: value for name, value in columns.items() if value is not None}
         self._latest = datetime.fromtimestamp(0, UTC)
         # When the deliveries of the last seconds were updated, as it was shown.
@@ -99,7 +102,8 @@ class Follower:
 
     def _warn(self, trouble: str) -> None:
         if trouble != self._trouble:
-            self._progress.warn(f"{trouble}: waiting" if trouble else "the ledger can be read now")
+            waiting = trouble if self._once else f"{trouble}: waiting"
+            self._progress.warn(waiting if trouble else "the ledger can be read now")
         self._trouble = trouble
 
 

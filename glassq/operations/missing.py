@@ -93,8 +93,11 @@ def find_missing(operations: Operations, queue: Inspector, seconds: float, progr
 def surely_missing(operations: Operations, queue: Inspector, progress: Progress) -> tuple[Open, ...]:
     """All that the queue has lost, however long the search takes.
 
-    Raises what `find_missing` raises, Unsupported, and Conflict where not all jobs can be looked at.
+    Raises what `find_missing` raises, LedgerError where there is no ledger, Unsupported, and Conflict where not all
+    jobs can be looked at.
     """
+    with operations.ledger() as ledger:
+        ledger.require()
     require_lists(queue, ALL_STATES)
     found = find_missing(operations, queue, math.inf, progress)
     if found.deliveries and not found.sure:

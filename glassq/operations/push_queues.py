@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from glassq.errors import InvalidRequest, JobNotFound, LedgerError, SettingsError
+from glassq.errors import Conflict, InvalidRequest, JobNotFound, LedgerError, SettingsError
 from glassq.operations.find import ref_of
 from glassq.operations.hints import Hint
 from glassq.push.queue_yaml import load
@@ -108,10 +108,10 @@ class PushQueueList:
 
 
 def settings_of(operations: Operations) -> PushSettings:
-    """The section [push]. Raises SettingsError where there are no push queues."""
+    """The section [push]. Raises Conflict where there is none: right settings, which have no push queues."""
     push = operations.settings.push
     if push is None:
-        raise SettingsError(
+        raise Conflict(
             f"{operations.settings.file}: there are no push queues without a section [push]: add it, with queue_yaml = "
             '"/etc/glassq/queue.yaml", and [push.targets] with default = "http://127.0.0.1:8082"; then restart '
             "glassq-worker"
@@ -120,7 +120,7 @@ def settings_of(operations: Operations) -> PushSettings:
 
 
 def planned(operations: Operations) -> PlannedQueues:
-    """The queues of queue.yaml, or what is wrong with it. Raises SettingsError where there are no push queues."""
+    """The queues of queue.yaml, or what is wrong with it. Raises Conflict where there are no push queues."""
     push = settings_of(operations)
     try:
         return PlannedQueues(load(push.queue_yaml, push.targets))
@@ -163,7 +163,7 @@ def chosen(operations: Operations, queue: Inspector, plan: PlannedQueues, names:
 
 
 def snapshot(operations: Operations, queue: Inspector, plan: PlannedQueues) -> PushQueueList:
-    """What the queues of the plan, and the others that there are, hold now. Raises SettingsError and QueueError."""
+    """What the queues of the plan, and the others that there are, hold now. Raises Conflict (no [push]), QueueError."""
     tubes = tubes_of(operations, queue, plan)
     retrying, note = _retrying(operations, queue, tubes.values())
     # What glassq-worker allows a queue without max_concurrent_requests: one child is left for the others.
@@ -226,7 +226,7 @@ def _is_delayed(queue: Inspector, entry: Entry) -> bool:
 
 
 def hints(operations: Operations, queue: Inspector, plan: PlannedQueues) -> list[Hint]:
-    """What an operator should know or do about single queues. Raises SettingsError and QueueError."""
+    """What an operator should know or do about single queues. Raises Conflict without push queues, and QueueError."""
     tubes = tubes_of(operations, queue, plan)
     return list(_single_hints(operations, queue, plan, tubes, queue.status().consumers))
 

@@ -70,7 +70,7 @@ class ReplayFilter:
             )
         if selection.ids and selection.limit:
             raise InvalidRequest("--limit goes with filters, not with ids")
-        selection.filter.only(CONDITIONS, "deliveries that are over or lost")
+        selection.filter.only(CONDITIONS, "replay")
 
     def nothing_found_text(self) -> str:
         """What to say where there is no such delivery."""
@@ -118,10 +118,12 @@ class ReplayPlanner:
         return self._plan()
 
     def by_filter(self, asked: ReplayFilter) -> ReplayPlan:
-        """Those that fit, the oldest first. How many have no body is told in one line."""
-        if self.ledger.absent:
-            self._results.append(not_done("ledger", self.ledger.absent))
-        elif not self.ledger.keeps_bodies:
+        """Those that fit, the oldest first. How many have no body is told in one line.
+
+        Raises LedgerError where there is no ledger.
+        """
+        self.ledger.require()
+        if not self.ledger.keeps_bodies:
             self._results.append(not_done("ledger", self._no_body()))
         without_body = 0
         for found in self._matching(asked):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from glassq.errors import InvalidRequest, LedgerError, NotFound, SettingsError
+from glassq.errors import InvalidRequest, LedgerError, NotFound, NotInOurTubes, SettingsError
 from glassq.mask import masked_body, masked_text
 from glassq.operations.find import Finder, ambiguous, checked_prefix, ref_of
 from glassq.operations.words import attempts, reason
@@ -16,6 +16,7 @@ from glassq.operations.words import attempts, reason
 if TYPE_CHECKING:
     from glassq.delivery import Delivery, Evidence
     from glassq.ledger import Entry
+    from glassq.ledger.reader import StoredBody
     from glassq.operations import Operations
     from glassq.operations.find import Found
     from glassq.operations.progress import Progress
@@ -27,12 +28,13 @@ class Story:
     """What queue and ledger know of one delivery; `note` says why the ledger knows nothing.
 
     `found` is as it lies in the queue. Show of it what the properties here and the functions below return: masked text.
-    `entry` is masked.
+    `entry` is masked. `stored` is what the ledger kept of a delivery that is not in the queue, as it is; None: nothing.
     """
 
     found: Found | None
     entry: Entry | None
     note: str
+    stored: StoredBody | None = None
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -42,16 +44,22 @@ class Story:
 
     @property
     def body(self) -> object:
-        """Its body, masked: JSON, or text that is not. None if it is not in the queue."""
-        delivery = self.found.delivery if self.found else None
-        return masked_body(delivery.body) if delivery else None
+        """Its body, masked: JSON, or text that is not. None if neither the queue nor the ledger has it."""
+        holder = self.found.delivery if self.found else self.stored
+        return masked_body(holder.body) if holder else None
+
+    @property
+    def labels(self) -> dict[str, str] | None:
+        """Its labels, masked: a task's URL and headers are among them. None as for the body."""
+        holder = self.found.delivery if self.found else self.stored
+        return {name: masked_text(value) for name, value in holder.labels.items()} if holder else None
 
     def document(self) -> dict[str, Any]:
         """The story for JSON: stable keys; what is not known is null."""
         found = self.found
         delivery = found.delivery if found else None
         return {
-            "delivery": self._delivery(delivery) if delivery else None,
+            "delivery": self._delivery(delivery) if delivery else self._left_delivery(),
             "job": _job(found) if found else None,
             "in_queue": found is not None,
             "route": _route(found) if found else None,
@@ -66,24 +74,35 @@ class Story:
             name: getattr(delivery, name) for name in delivery.__struct_fields__ if name not in ("body", "evidence")
         }
         fields["buried"] = reason(fields["buried"])
-        fields["labels"] = labels_of(delivery)
+        fields["labels"] = self.labels
         evidence = [msgspec.structs.asdict(failure) for failure in self.evidence]
         return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": self.body}
+
+    def _left_delivery(self) -> dict[str, Any] | None:
+        """Of one that is not in the queue, what the ledger tells; its history went with its job."""
+        entry = self.entry
+        if self.found is not None or entry is None:
+            return None
+        known = {"id": entry.delivery, "source": entry.source, "received": entry.received}
+        return {**known, "labels": self.labels, "body": self.body}
 
 
 def tell(operations: Operations, queue: Inspector, text: str, progress: Progress) -> Story:
     """The story of a delivery's id, the beginning of one, a job's reference, or the name of a task in the queue.
 
-    Raises NotFound, Ambiguous, and InvalidRequest for what can be none of these.
+    Raises NotFound, Ambiguous, and InvalidRequest for what can be none of these. Of a delivery that is not in the queue
+    it raises LedgerError and SettingsError where the ledger cannot be read.
     """
     try:
         found, missing = _find(Finder(operations, queue, progress), text), None
     except NotFound as error:
         found, missing = None, error
-    entry, note = _recorded(operations, queue, text, found)
+    entry, stored, note = _recorded(operations, queue, text, found)
     if missing is not None and entry is None:
+        if isinstance(missing, NotInOurTubes):
+            raise missing
         raise NotFound(f"{missing}; {note or 'the ledger does not know it either'}")
-    return Story(found, _masked_entry(entry) if entry else None, note)
+    return Story(found, _masked_entry(entry) if entry else None, note, stored)
 
 
 def _find(finder: Finder, text: str) -> Found:
@@ -92,6 +111,8 @@ def _find(finder: Finder, text: str) -> Found:
         return finder.find(text, glance=True)
     except NotFound as error:
         found = finder.task(text)
+        if found is None and isinstance(error, NotInOurTubes):
+            raise
         if found is None:
             raise NotFound(f"{error}, and no task of this name") from None
     except InvalidRequest as error:
@@ -101,23 +122,34 @@ def _find(finder: Finder, text: str) -> Found:
     return found
 
 
-def _recorded(operations: Operations, queue: Inspector, text: str, found: Found | None) -> tuple[Entry | None, str]:
-    """What the ledger holds of it, and why that is nothing. Raises Ambiguous."""
+def _recorded(
+    operations: Operations, queue: Inspector, text: str, found: Found | None
+) -> tuple[Entry | None, StoredBody | None, str]:
+    """What the ledger holds of it, its body if it is not in the queue, and why that is nothing.
+
+    Raises Ambiguous; and where it is not in the queue, LedgerError and SettingsError.
+    """
     if found is None and queue.is_ref(text):
-        return None, "job ids are given again over time: ask for the delivery's id"
+        return None, None, "job ids are given again over time: ask for the delivery's id"
     if found is not None and not found.name:
-        return None, "damaged: nobody knows which delivery it was"
+        return None, None, "damaged: nobody knows which delivery it was"
     begins = found is None or (not queue.is_ref(text) and found.name.startswith(text.strip().lower()))
     wanted = checked_prefix(text) if begins or found is None else found.name
     try:
         with operations.ledger() as ledger:
-            entries, note = {entry.delivery: entry for entry in ledger.find(wanted)}, ledger.absent
+            entries = {entry.delivery: entry for entry in ledger.find(wanted)}
+            name = found.name if found else next(iter(entries), "")
+            stored = None if found else ledger.stored_body(name)
+            note = ledger.absent
     except (LedgerError, SettingsError) as error:
-        return None, str(error)
+        if found is None:
+            # nobody knows then whether there was such a delivery
+            raise
+        return None, None, str(error)
     names = {*entries, *([found.name] if found else [])}
     if len(names) > 1 and wanted not in names:
         raise ambiguous(text, list(names))
-    return entries.get(found.name if found else next(iter(names), "")), note
+    return entries.get(name), stored, note
 
 
 # -- as JSON -----------------------------------------------------------------------------------------------------------
@@ -160,11 +192,6 @@ def _masked_entry(entry: Entry) -> Entry:
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------
-
-
-def labels_of(delivery: Delivery) -> dict[str, str]:
-    """The labels, masked: a task's URL and headers are among them."""
-    return {name: masked_text(value) for name, value in delivery.labels.items()}
 
 
 def detail_words(value: object) -> str:

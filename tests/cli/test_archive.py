@@ -200,6 +200,9 @@ def test_a_ledger_that_is_no_file_needs_a_directory(queue: Queue, cli: Cli) -> N
     assert (said.code, len(lying(queue))) == (2, 1)
     assert "--to: expected a directory" in said.err
     assert cli("archive", "--all", "--yes", "--to", str(cli.directory / "nowhere")).code == 2
+    for how in ("--yes", "--dry-run"):
+        said = cli("archive", "--all", how, "--to", "/dev/null")
+        assert (said.code, said.out, "'/dev/null' is not a directory" in said.err) == (2, "", True)
     said = cli("archive", "--all", "--yes", "--json", "--to", str(cli.directory))
     assert said.code == 0
     assert Path(said.json["file"]).parent == cli.directory
@@ -318,6 +321,7 @@ def test_a_full_disk_leaves_the_queue_as_it_was(
     done = subprocess.run([*limit, *arguments], capture_output=True, text=True)
     assert done.returncode == 1
     assert "cannot be written: File too large; nothing was archived, the queue is as it was" in done.stderr
+    assert "nothing was archived" not in done.stdout
     assert "Traceback" not in done.stderr
     assert (len(lying(queue)), files(cli)) == (len(told) + 3, [])
 

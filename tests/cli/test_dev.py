@@ -146,6 +146,14 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, f"glassq: {tmp_path}/file/var: Not a directory\n")
 
 
+@pytest.mark.parametrize("command", ["dev", "demo"])
+def test_a_directory_that_is_none_is_told(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+    for path in (str(tmp_path / "file"), "/dev/null"):
+        done = subprocess.run([*program("glassq"), command, "--dir", path], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, f"'{path}' is not a directory" in done.stderr) == (2, True)
+
+
 def test_a_change_is_reloaded_and_one_that_is_wrong_is_explained(tmp_path: Path) -> None:
     with dev(tmp_path, "--bind", f"127.0.0.1:{free_port()}") as process:
         ping, home = printed(process)[0], tmp_path / "var"

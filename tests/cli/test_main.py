@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,11 +18,12 @@ from glassq import __version__, errors
 from glassq.cli import main as cli_main
 from glassq.delivery import encode
 from glassq.intake.spool import Spool
-from tests.cli.conftest import a_delivery, put
+from tests.cli.conftest import Cli, a_delivery, put
 from tests.conftest import program, wait_for
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Cli
+    from pathlib import Path
+
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
 
@@ -227,3 +230,19 @@ def test_every_exception_of_ours_has_an_exit_code() -> None:
     assert codes["LedgerError"] == 74
     assert codes["QueueRefused"] == codes["Retry"] == 75
     assert codes["JobNotFound"] == codes["UserUnknown"] == codes["Bury"] == codes["DamagedDelivery"] == 1
+
+
+def test_a_queue_url_that_leads_to_a_web_server_is_asked_about(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        cli = Cli(tmp_path, f"beanstalk://127.0.0.1:{server.server_port}")
+        cli.configure()
+        said = cli("buried")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert (said.code, said.out) == (69, "")
+    assert "the connection broke inside a reply (is that beanstalkd?)" in said.err

@@ -160,6 +160,12 @@ def test_what_is_lost_for_good_can_be_given_up(queue: Queue, cli: Cli) -> None:
     assert "the queue has lost nothing" in cli("delete", "--lost").out
 
 
+def test_no_ledger_is_not_no_loss(cli: Cli) -> None:
+    said = cli("delete", "--lost", "--yes")
+    assert (said.code, said.out) == (74, "")
+    assert said.err == f"glassq: no ledger at {cli.directory}/ledger.db yet\n"
+
+
 def test_every_command_says_the_same_of_where_a_delivery_is(queue: Queue, cli: Cli) -> None:
     told, job = known(queue, cli)
     held = cli("replay", told.id).out

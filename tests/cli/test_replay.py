@@ -213,9 +213,10 @@ def test_a_ledger_of_an_older_version_is_said(queue: Queue, cli: Cli) -> None:
 
 
 def test_no_ledger_is_said(cli: Cli) -> None:
-    said = cli("replay", "--state", "done")
-    assert said.code == 1
-    assert "no ledger at" in said.out
+    for state in ("done", "lost"):
+        said = cli("replay", "--state", state)
+        assert (said.code, said.out) == (74, "")
+        assert said.err == f"glassq: no ledger at {cli.directory}/ledger.db yet\n"
 
 
 def test_an_operator_is_asked_and_nobody_to_ask_is_a_refusal(queue: Queue, cli: Cli) -> None:

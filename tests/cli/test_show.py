@@ -84,8 +84,33 @@ def test_a_delivery_that_left_the_queue_is_still_in_the_ledger(cli: Cli) -> None
     cli.record(a_delivery(id=ID), "done", result="file:///photos/a.jpg")
     for name in (ID, ID[:10]):
         found = cli("show", name, "--json").json
-        assert (found["delivery"], found["job"], found["ledger"]["state"]) == (None, None, "done")
-    assert "file:///photos/a.jpg" in cli("show", ID).out
+        assert (found["in_queue"], found["job"], found["ledger"]["state"]) == (False, None, "done")
+        kept = found["delivery"]
+        assert (kept["id"], kept["source"], kept["labels"], kept["body"]) == (ID, "mirror", None, None)
+    said = cli("show", ID).out
+    assert "file:///photos/a.jpg" in said
+    assert "not kept, nor its labels" in said
+
+
+def test_of_a_delivery_that_left_the_queue_the_ledger_shows_what_it_was_masked(cli: Cli) -> None:
+    told = a_delivery(id=ID)
+    cli.record(
+        told,
+        "dropped",
+        reason="no route",
+        body=b'{"itemId": "visible", "verifyToken": "s3cret-1"}',
+        labels={"collection": "timeline", "url": "/hook?token=s3cret-2"},
+    )
+    kept = cli("show", ID, "--json").json["delivery"]
+    assert kept["body"] == {"itemId": "visible", "verifyToken": "***"}
+    assert kept["labels"]["collection"] == "timeline"
+    assert kept["received"] == told.received.isoformat().replace("+00:00", "Z")
+    said = cli("show", ID).out
+    assert "visible" in said
+    assert "collection=timeline" in said
+    assert f"{told.received.isoformat().replace('+00:00', 'Z')}" in said
+    for printed in (said, cli("show", ID, "--json").out):
+        assert "s3cret" not in printed
 
 
 def test_a_prefix_of_several_deliveries_is_ambiguous(queue: Queue, cli: Cli) -> None:
@@ -173,6 +198,14 @@ def test_what_nobody_knows_is_exit_1_and_says_where_was_looked(cli: Cli) -> None
     assert ID in said.err
     assert "no ledger at" in said.err
     assert cli("show", "4711").code == 1
+
+
+def test_of_what_is_not_in_the_queue_an_unreadable_ledger_is_no_answer(queue: Queue, cli: Cli) -> None:
+    (cli.directory / "ledger.db").write_text("no database")
+    said = cli("show", ID)
+    assert (said.code, said.out) == (74, "")
+    assert "ledger.db" in said.err
+    assert cli("show", str(put(queue, a_delivery(), "buried"))).code == 0
 
 
 def test_nothing_a_sender_wrote_reaches_the_terminal_as_a_command(queue: Queue, cli: Cli) -> None:

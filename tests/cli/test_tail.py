@@ -186,6 +186,11 @@ def test_a_ledger_that_is_not_there_yet_is_waited_for(offline: Cli) -> None:
     assert offline("tail", "--once").code == 0
 
 
+def test_who_looks_once_does_not_wait_for_a_ledger(offline: Cli) -> None:
+    said = offline("tail", "--once")
+    assert (said.code, said.out, said.err) == (0, "", f"glassq: no ledger at {offline.directory}/ledger.db yet\n")
+
+
 def test_a_ledger_that_is_moved_and_begun_anew_is_followed(offline: Cli) -> None:
     record(offline, entry(1))
     with Tail(offline) as tail:

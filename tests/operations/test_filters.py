@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from dataclasses import dataclass, field
 
 import pytest
 
 from glassq.errors import InvalidRequest
+from glassq.operations import follow, replay_plan
 from glassq.operations.filters import Filter, Selection, parse
 from glassq.operations.groups import Cause
 
@@ -110,9 +113,18 @@ def test_conditions_are_added_to_options() -> None:
 
 def test_what_cannot_be_told_somewhere_is_refused_there() -> None:
     made = parse(["cause=000000000000", "source=mirror"])
-    made.only({"cause", "source"}, "the queue")
-    with pytest.raises(InvalidRequest, match="cause cannot be asked of the ledger: expected error, source"):
-        made.only({"error", "source"}, "the ledger")
+    made.only({"cause", "source"}, "buried")
+    says = "`glassq tail` cannot filter by cause: the ledger does not keep it; it can by: error, source"
+    with pytest.raises(InvalidRequest, match=says):
+        made.only({"error", "source"}, "tail")
+
+
+@pytest.mark.parametrize(("command", "conditions"), [("tail", follow.CONDITIONS), ("replay", replay_plan.CONDITIONS)])
+def test_the_help_of_a_command_on_the_ledger_offers_what_it_takes(command: str, conditions: frozenset[str]) -> None:
+    made = importlib.import_module(f"glassq.cli.commands.{command}")
+    (where,) = (option for option in getattr(made, command).params if option.name == "conditions")
+    offered = re.findall(r"([a-z-]+)(?:\.NAME)?[~=][A-Z]+", where.help)
+    assert frozenset(offered) == conditions
 
 
 @pytest.mark.parametrize(

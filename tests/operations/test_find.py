@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from glassq.delivery import encode
 from glassq.errors import Ambiguous, InvalidRequest, NotFound, Unsupported
-from glassq.operations import kick, listing, move, pause
+from glassq.operations import kick, listing, move, pause, story
 from glassq.operations.filters import Filter, Selection
 from glassq.operations.find import Finder, look, our_tubes, tubes_of, unworked
 from glassq.operations.hints import Hint, adapt
@@ -47,6 +48,22 @@ def test_what_cannot_be_found_is_told_apart(operations: Operations, inspector: I
     with pytest.raises(Ambiguous, match="the beginning of 2 deliveries") as caught:
         finder.find(FIRST[:8])
     assert caught.value.candidates == (FIRST, SECOND)
+
+
+def test_what_may_be_in_a_tube_that_is_not_ours_is_no_loss(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    queue.put(encode(a_delivery(id=FIRST)), tube="aside;x")
+    words = (
+        f"{FIRST} is not in our tubes; 1 job is in tubes that no pool of these settings works (aside;x): "
+        "`glassq move --from 'aside;x' --to glassq` brings back what is in one"
+    )
+    with pytest.raises(NotFound) as caught:
+        Finder(operations, inspector, Silent()).find(FIRST)
+    assert str(caught.value) == words
+    with pytest.raises(NotFound) as caught:
+        story.tell(operations, inspector, FIRST, Silent())
+    assert str(caught.value) == words
 
 
 def test_tubes_of_push_queues_are_ours_and_no_others(

@@ -8,7 +8,7 @@ import pytest
 
 from glassq import settings
 from glassq.delivery import encode
-from glassq.errors import InvalidRequest, QueueUnavailable, SettingsError, Stopped
+from glassq.errors import Conflict, InvalidRequest, QueueUnavailable, Stopped
 from glassq.operations import Operations, purge, push_queues
 from glassq.operations.progress import Silent
 from tests.cli.conftest import a_delivery
@@ -98,7 +98,7 @@ def test_a_file_with_a_mistake_warns_and_shows_the_tubes_that_exist(
 def test_without_push_queues_it_is_said_how_to_have_some(operations: Operations, tmp_path: Path) -> None:
     file = tmp_path / "glassq.toml"
     file.write_text(file.read_text().partition("[push]")[0])
-    with pytest.raises(SettingsError, match="there are no push queues without a section"):
+    with pytest.raises(Conflict, match="there are no push queues without a section"):
         push_queues.planned(Operations(settings.load(str(file), {}), actor="ada"))
 
 

@@ -124,7 +124,9 @@ def test_every_word_of_the_filter_that_the_ledger_can_answer_is_taken(
     assert chosen("handler=app:store") == chosen("error~at last") == chosen("reason~last$") == {ping.id}
     assert chosen("result~b$", "source=mirror", "newer-than=1h") == {other.id}
     assert chosen("older-than=1h") == set()
-    with pytest.raises(InvalidRequest, match="cause cannot be asked of deliveries that are over or lost"):
+    with pytest.raises(
+        InvalidRequest, match="`glassq replay` cannot filter by cause: the ledger does not keep it; it can by: error"
+    ):
         chosen("cause=0123456789ab")
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.app import App, as_json, dry_run, examples, pass_app, yes
+from glassq.cli.app import App, as_directory, as_json, dry_run, examples, pass_app, yes
 from glassq.cli.output import confirm
 from glassq.cli.report import tell
 from glassq.cli.selection import selection
+from glassq.errors import Conflict
 from glassq.operations import archive as operation
 from glassq.operations.filters import nothing_found_text
 from glassq.operations.result import Did
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     "--to",
     "directory",
     metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(exists=True, writable=True, path_type=Path),
+    callback=as_directory,
     help="Where the file is made (else in archive/ beside the ledger's file).",
 )
 @dry_run
@@ -58,12 +60,13 @@ def archive(app: App, selection: Selection, directory: Path | None, dry_run: boo
         confirm(f"archive {count} into a file in {directory}?", needed=bool(plan.chosen and selection.bulk and not yes))
         with app.progress(stoppable=True) as progress:
             report = operation.carry_out(app.operations, queue, plan, progress, directory)
-    summary = _summary(report) if plan.chosen else empty
+    summaries = _summary(report) if plan.chosen else [empty]
     file = str(report.file) if report.file else None
-    return tell(app, report, summary, as_json=as_json, every=bool(selection.ids), file=file)
+    return tell(app, report, *summaries, as_json=as_json, every=bool(selection.ids), file=file)
 
 
-def _summary(report: ArchiveReport) -> str:
+def _summary(report: ArchiveReport) -> list[str]:
     if report.file is None:
-        return "nothing was archived"
-    return f"{deliveries(report.count(Did.ARCHIVED))} archived in {report.file}"
+        # a Conflict says so itself
+        return [] if isinstance(report.error, Conflict) else ["nothing was archived"]
+    return [f"{deliveries(report.count(Did.ARCHIVED))} archived in {report.file}"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from glassq.cli.app import as_directory
 from glassq.cli.commands.dev import glassq_called, glassq_for, stop_as_by_ctrl_c
 from glassq.cli.output import console, line
 from glassq.dev.stack import Stack, require_beanstalkd
@@ -82,6 +83,7 @@ FATES: dict[Fate, str] = {
     default="var/demo",
     show_default=True,
     type=click.Path(path_type=Path),
+    callback=as_directory,
     help="Where all state lies.",
 )
 @click.option("--keep", is_flag=True, help="Keep everything running afterwards, to look around, until Ctrl-C.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.app import App
+from glassq.cli.app import App, as_directory
 from glassq.cli.output import line
 from glassq.dev.door import Door
 from glassq.dev.stack import Stack, check_name, handlers_env, require_beanstalkd, write_new, write_settings
@@ -64,6 +64,7 @@ def _as_bind(_context: click.Context, _parameter: click.Parameter, text: str | N
     default="var",
     show_default=True,
     type=click.Path(path_type=Path),
+    callback=as_directory,
     help="Where all state lies.",
 )
 @click.option(

@@ -14,7 +14,7 @@ from glassq.cli.output import console, facts, line, print_json
 from glassq.log import escape
 from glassq.operations import story as operation
 from glassq.operations.find import OPEN, ledger_state
-from glassq.operations.story import attempt_words, detail_words, labels_of, route_words
+from glassq.operations.story import attempt_words, detail_words, route_words
 from glassq.operations.words import attempts, moment, span
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ def _print(app: App, out: Console, told: Story) -> None:
         out.print(f"The queue does not hold it: {state}.", style=None if entry.state not in OPEN else "yellow")
     if found is not None:
         _print_found(out, told, found)
+    elif entry is not None:
+        _section(out, f"delivery {line(entry.delivery)}", _left(told, entry))
+        if told.stored is not None:
+            _print_body(out, told.body)
     if entry is not None:
         _section(out, f"ledger: {line(entry.delivery)}", _entry(entry))
     else:
@@ -61,14 +65,17 @@ def _print(app: App, out: Console, told: Story) -> None:
 def _print_found(out: Console, told: Story, found: Found) -> None:
     delivery = found.delivery
     if delivery is not None:
-        _section(out, f"delivery {delivery.id}", _header(found))
+        _section(out, f"delivery {delivery.id}", _header(told, found))
     _section(out, f"job {found.ref}", _job(found))
     if delivery is None:
         return
     for evidence in told.evidence:
         _print_evidence(out, evidence)
+    _print_body(out, told.body)
+
+
+def _print_body(out: Console, body: object) -> None:
     out.print("\nbody", style="bold")
-    body = told.body
     out.print(escape(body if isinstance(body, str) else json.dumps(body, indent=2, ensure_ascii=False)))
 
 
@@ -77,19 +84,30 @@ def _section(out: Console, title: str, rows: Rows) -> None:
     out.print(facts(rows))
 
 
-def _header(found: Found) -> Rows:
+def _header(told: Story, found: Found) -> Rows:
     delivery = found.delivery
     if delivery is None:
         return []
-    labels = " ".join(f"{name}={value}" for name, value in labels_of(delivery).items())
     rows: Rows = [
         ("source", delivery.source),
         ("received", f"{moment(delivery.received)} ({span(delivery.age())} ago)"),
-        ("labels", labels or "none"),
+        ("labels", _labels(told)),
         ("handler", route_words(found)),
         ("attempt", attempt_words(found)),
     ]
     return [*rows, ("waits", delivery.waits)] if delivery.waits else rows
+
+
+def _left(told: Story, entry: Entry) -> Rows:
+    """Of a delivery that is not in the queue, what the ledger kept."""
+    rows: Rows = [("source", entry.source), ("received", moment(entry.received))]
+    if told.stored is None:
+        return [*rows, ("body", "not kept, nor its labels")]
+    return [*rows, ("labels", _labels(told))]
+
+
+def _labels(told: Story) -> str:
+    return " ".join(f"{name}={value}" for name, value in (told.labels or {}).items()) or "none"
 
 
 def _job(found: Found) -> Rows:

@@ -46,7 +46,7 @@ _STYLES = {"done": "green", "dropped": "dim", "retrying": "yellow", "buried": "b
 )
 @click.option("--state", type=click.Choice(follow.STATES), help="Only what came to this.")
 @filters
-@click.option("--once", is_flag=True, help="End when what was before is shown.")
+@click.option("--once", is_flag=True, help="End when what was before is shown: nothing where there is no ledger yet.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line (durations in seconds).")
 @pass_app
 def tail(app: App, lines: int, state: str | None, filter_: Filter, once: bool, as_json: bool) -> None:
@@ -55,7 +55,7 @@ def tail(app: App, lines: int, state: str | None, filter_: Filter, once: bool, a
     A delivery that comes to several things between two looks, half a second apart, is shown once, with the last.
     """
     with app.progress() as progress:
-        follower = follow.Follower(app.operations, filter_, state, progress)
+        follower = follow.Follower(app.operations, filter_, state, progress, once=once)
         show: Callable[[Entry], None] = _print_json if as_json else _printer(console())
         for entry in follower.before(lines):
             show(entry)

@@ -491,4 +491,4 @@ def _words(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
-    return "the connection broke inside a reply"
+    return "the connection broke inside a reply (is that beanstalkd?)"
