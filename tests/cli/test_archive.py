@@ -156,10 +156,19 @@ def test_what_is_not_buried_or_not_there_stays_and_is_said(queue: Queue, cli: Cl
     ready, buried = put(queue, told), put(queue, a_delivery(), "buried")
     said = cli("archive", str(ready), str(buried), "4711")
     assert said.code == 1
-    assert f"delivery {told.id}: nothing: it is ready, not buried" in said.out
-    assert "4711: nothing: there is no job 4711" in said.out
+    assert f"delivery {told.id}: not done: it is ready, not buried" in said.out
+    assert "4711: not done: there is no job 4711" in said.out
     assert "1 delivery archived in" in said.out
     assert queue.stats_job(ready).state == "ready"
+
+
+@pytest.mark.parametrize("more", ["--yes", "--dry-run"])
+def test_an_id_that_is_not_there_does_not_mean_that_nothing_is_buried(queue: Queue, cli: Cli, more: str) -> None:
+    a_few(queue)
+    said = cli("archive", "4711", more)
+    assert (said.code, files(cli)) == (1, [])
+    assert said.out.startswith("4711: not done: there is no job 4711")
+    assert "nothing" not in said.out
 
 
 def test_nothing_to_archive_makes_no_file(cli: Cli) -> None:

@@ -100,8 +100,16 @@ def test_nobody_who_works_is_no_success(queue: Queue, cli: Cli) -> None:
     a_heap(queue, 2)
     said = cli("kick", "--all", "--canary", "--wait", "300ms", "--yes")
     assert said.code == 1
-    assert "1 came to no outcome within 0.3 s (is glassq-worker running?)" in said.out
+    assert "1 had no outcome within 0.3 s (is glassq-worker running?)" in said.out
     assert queue.stats_tube().buried == 1
+
+
+def test_what_comes_to_nothing_in_time_is_no_success_for_who_follows_either(queue: Queue, cli: Cli) -> None:
+    a_heap(queue, 2)
+    said = cli("kick", "--all", "--follow", "--wait", "300ms", "--yes")
+    assert (said.code, queue.stats_tube().ready) == (1, 2)
+    assert "--follow: 2 had no outcome within 0.3 s (`glassq " in said.out
+    assert "outcomes: 2 without outcome after " in said.out
 
 
 def test_a_rate_is_kept_and_all_are_kicked(queue: Queue, cli: Cli) -> None:

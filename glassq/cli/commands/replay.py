@@ -73,6 +73,6 @@ def replay(
 
 def _summary(asked: ReplayFilter, report: Report, would_be: str = "") -> str:
     count = report.count(Did.REPLAYED)
-    if count or asked.selection.ids or report.error:
+    if count or asked.selection.ids or not report.complete:
         return f"{deliveries(count)} {would_be}replayed"
     return asked.nothing_found_text()
