@@ -1,16 +1,17 @@
 """Which deliveries an operator means: one filter language for every command and page.
 
-| condition         | selects deliveries                                                          |
-|-------------------|-----------------------------------------------------------------------------|
-| error~REGEX       | whose reason has a match of the regular expression (reason~ is the same)     |
-| result~REGEX      | whose handler returned something that has a match                           |
-| source=NAME       | from this source                                                            |
-| label.NAME=VALUE  | with this label                                                             |
-| handler=NAME      | that a pool with these settings gives to this handler                       |
-| cause=ID          | that failed for this cause (see groups.py)                                  |
-| tube=TUBE         | in this tube                                                                |
-| newer-than=TIME   | received less long ago than this: "2h"                                      |
-| older-than=TIME   | received longer ago than this: "2d"                                         |
+| condition            | selects deliveries                                                       |
+|----------------------|--------------------------------------------------------------------------|
+| error~REGEX          | whose reason has a match of the regular expression                       |
+| reason~REGEX         | the same                                                                 |
+| result~REGEX         | whose handler returned something that has a match                        |
+| source=NAME          | from this source                                                         |
+| label.NAME=VALUE     | with this label                                                          |
+| handler=NAME         | that a pool with these settings gives to this handler                    |
+| cause=ID             | that failed for this cause (see groups.py)                               |
+| tube=TUBE            | in this tube                                                             |
+| newer-than=DURATION  | received within this time: "2h"                                          |
+| older-than=DURATION  | received longer ago than this: "2d"                                      |
 
 A delivery has to meet all conditions that are given.
 """
@@ -29,10 +30,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
 _CONDITION = re.compile(r"\s*([a-z][a-z-]*)(?:\.([^~=]+?))?\s*([~=])(.+)", re.DOTALL)
-_EXPECTED = (
-    "expected error~REGEX, result~REGEX, source=NAME, label.NAME=VALUE, handler=NAME, cause=ID, tube=TUBE, "
-    "newer-than=DURATION or older-than=DURATION"
+# The forms of a condition, as help and errors name them.
+FORMS = (
+    "error~REGEX (or reason~REGEX)",
+    "result~REGEX",
+    "source=NAME",
+    "label.NAME=VALUE",
+    "handler=NAME",
+    "cause=ID",
+    "tube=TUBE",
+    "newer-than=DURATION",
+    "older-than=DURATION",
 )
+_EXPECTED = f"expected {', '.join(FORMS[:-1])} or {FORMS[-1]}"
 
 
 class Subject(Protocol):

@@ -26,7 +26,7 @@ from glassq.errors import (
     Unsupported,
 )
 from glassq.mask import masked_text
-from glassq.operations.groups import cause_of
+from glassq.operations.groups import cause_of, is_cause_id
 from glassq.operations.words import moment, reason
 from glassq.push.request import tube_of
 from glassq.queues.base import ALL_STATES, WAITING_STATES
@@ -332,7 +332,7 @@ class Finder:
         if prefix in names:
             names = [prefix]
         if not names:
-            raise NotFound(f"the queue holds no delivery {text}{self._fate(prefix)}")
+            raise NotFound(f"the queue holds no delivery {text}{self._fate(prefix) or _cause_hint(prefix)}")
         if len(names) > 1:
             raise ambiguous(text, names)
         return self._look(self._index()[names[0]])
@@ -403,6 +403,11 @@ class Finder:
 def ref_of(entry: Entry) -> str | None:
     """The job that holds the entry's delivery by the ledger, if any does."""
     return entry.job or None
+
+
+def _cause_hint(text: str) -> str:
+    """Where to look for a text that can be a cause's id, and no delivery's; "" for any other."""
+    return f" (if it is the id of a cause: `glassq buried --group {text}`)" if is_cause_id(text) else ""
 
 
 def ledger_state(entry: Entry) -> str:
