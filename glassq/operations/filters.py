@@ -213,10 +213,10 @@ class Selection:
         """Whether the deliveries are not named one by one."""
         return self.everything or bool(self.filter)
 
-    def check(self, which: str = "buried ones") -> None:
-        """Raises InvalidRequest unless it has either ids, or says otherwise `which` deliveries are meant."""
+    def check(self) -> None:
+        """Raises InvalidRequest unless it has either ids, or says otherwise which deliveries are meant."""
         if self.bulk == bool(self.ids):
-            raise InvalidRequest(f"expected either ids, or which {which} are meant (--help tells how)")
+            raise InvalidRequest("expected either ids, or filters that select buried deliveries (see --help)")
         if self.ids and self.limit:
             raise InvalidRequest("--limit goes with filters, not with ids")
 

@@ -442,4 +442,4 @@ def ambiguous(text: str, names: Sequence[str]) -> Ambiguous:
     """The error where a prefix fits several deliveries."""
     # the ledger is not asked for all of them
     many = f"more than {MAX_CANDIDATES}" if len(names) > MAX_CANDIDATES else len(names)
-    return Ambiguous(f"{text} is the beginning of {many} deliveries; say more of it", sorted(names)[:MAX_CANDIDATES])
+    return Ambiguous(f"{text} is the beginning of {many} deliveries; type more of it", sorted(names)[:MAX_CANDIDATES])

@@ -104,7 +104,7 @@ def _find(finder: Finder, text: str) -> Found:
 def _recorded(operations: Operations, queue: Inspector, text: str, found: Found | None) -> tuple[Entry | None, str]:
     """What the ledger holds of it, and why that is nothing. Raises Ambiguous."""
     if found is None and queue.is_ref(text):
-        return None, "job ids are given again over time: ask for the delivery's id"
+        return None, "the queue may use a job's id again: ask by the delivery's id"
     if found is not None and not found.name:
         return None, "damaged: nobody knows which delivery it was"
     begins = found is None or (not queue.is_ref(text) and found.name.startswith(text.strip().lower()))

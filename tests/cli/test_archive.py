@@ -268,12 +268,12 @@ def _flip(text: bytes) -> bytes:
 
 DAMAGE = {
     "a bit": (_flip, "line 3: its sha256 is not that of its"),
-    "cut off": (lambda text: text[:-20], "line 5: is no line of ours"),
+    "cut off": (lambda text: text[:-20], "line 5: is not a line of an archive"),
     "the end is missing": (lambda text: text[: text.rindex(b'{"jobs"')], "line 5: is missing: the file is cut off"),
     "a line is missing": (lambda text: b"".join(text.splitlines(keepends=True)[::2]), "says that there are 3 jobs"),
     "a reason": (lambda text: text.replace(b"404 from", b"405 from"), "not that of the lines before it"),
     "a line more": (lambda text: text + b"{}\n", "line 6: stands after the last line"),
-    "another file": (lambda _: b"\x00\xff\n" * 50, "line 1: is no line of ours"),
+    "another file": (lambda _: b"\x00\xff\n" * 50, "line 1: is not a line of an archive"),
     "a later version": (lambda text: text.replace(b'"version":1', b'"version":9'), "is of version 9"),
     "a tube's name": (lambda text: text.replace(MAIL.encode(), b"a\\nput"), "its tube: expected a tube name"),
     "another encoding": (lambda text: text.decode().encode("utf-16"), "is not UTF-8 text but UTF-16: save it as UTF-8"),
