@@ -6,6 +6,7 @@ directory, which has to be synced as well (fsync(2)).
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
@@ -85,8 +86,13 @@ def opened_directory(directory: Path) -> Iterator[int]:
 
 
 def make_directory(directory: Path, mode: int = 0o700) -> None:
-    """Makes the directory, and those above it, if they are missing; durably. Raises OSError."""
+    """Makes the directory, and those above it, if they are missing; durably.
+
+    Raises OSError, NotADirectoryError among them: something else has the name.
+    """
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(mode=mode, exist_ok=True)
         sync_directory(path.parent)
+    if not directory.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))

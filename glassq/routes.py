@@ -147,7 +147,7 @@ class Destination:
         """Calls the handler; returns its result. Raises what it raises, and Bury if it returned unfinished work."""
         return finished(self.handler(_copy(delivery), context))
 
-    def rule(self, delivery: Delivery, context: Context) -> RetryPolicy | None:
+    def retry_policy(self, delivery: Delivery, context: Context) -> RetryPolicy | None:
         """The handler's own retry policy for this delivery; None: the pool's counts."""
         policy = marks_of(self.handler).retry_policy
         return None if policy is None else policy(_copy(delivery), context)

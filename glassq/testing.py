@@ -172,7 +172,7 @@ class _Child:
             delay=outcome.delay,
             evidence=attempt.evidence,
             error=attempt.error,
-            delivery=_following(attempt),
+            delivery=_stored(attempt),
             _work=self.work,
         )
 
@@ -211,16 +211,10 @@ class _NoLedger:
     def close(self) -> None: ...
 
 
-def _following(attempt: Attempt) -> Delivery:
-    """The delivery as it lies in the queue from now on."""
-    delivery, outcome, evidence = attempt.delivery, attempt.outcome, attempt.evidence
-    if outcome.kind is Kind.RETRY and evidence is not None:
-        delivery = lifecycle.after_retry(delivery, evidence, counts=outcome.counts, started=attempt.started)
-    elif outcome.kind is Kind.BURY:
-        delivery = lifecycle.after_bury(delivery, outcome.reason, evidence)
-    else:
-        return delivery
-    return envelope.decode(envelope.encode(delivery))
+def _stored(attempt: Attempt) -> Delivery:
+    """The delivery as the queue stores it from now on; of a finished one, as the handler got it."""
+    following = attempt.following
+    return following if following is attempt.delivery else envelope.decode(envelope.encode(following))
 
 
 def _settings(given: Settings | str | Path | None) -> Settings:

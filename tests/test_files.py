@@ -87,4 +87,7 @@ def test_a_temporary_name_that_is_taken_stays_as_it_is(tmp_path: Path) -> None:
 def test_a_directory_is_made_with_those_above_it_for_its_owner_alone(tmp_path: Path) -> None:
     make_directory(tmp_path / "a" / "b")
     make_directory(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        make_directory(tmp_path / "file")
     assert [(tmp_path / path).stat().st_mode & 0o777 for path in ("a", "a/b")] == [0o700, 0o700]

@@ -213,7 +213,7 @@ def test_what_a_handler_of_one_argument_is_marked_with_stays(home: Path) -> None
     loaded = load(settings_of(home, route("one")))
     found = loaded.match(envelope.new("mirror", b"{}", {}))
     assert found is not None
-    assert found.rule(envelope.new("mirror", b"{}", {}), Context(Settings())) == 7
+    assert found.retry_policy(envelope.new("mirror", b"{}", {}), Context(Settings())) == 7
     # what a handler needs and cannot be made yet is tried again with its first delivery
     loaded.prepare(Context(Settings()))
 
@@ -241,7 +241,7 @@ def test_the_old_names_of_the_handlers_api_work_for_one_more_release(home: Path)
     assert found is not None
     context = Context(Settings())
     assert marks_of(found.handler).requires is importlib.import_module("handlers_here").client
-    assert found.rule(envelope.new("mirror", b"{}", {}), context) == 7
+    assert found.retry_policy(envelope.new("mirror", b"{}", {}), context) == 7
     assert found.work(envelope.new("mirror", b"{}", {}), context) == {"same": True}
     context.keep(len, 5)
     assert (context.once(len), context.resource(len)) == (5, 5)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, JobTooBig, SpoolError
-from glassq.files import write_durably
+from glassq.files import make_directory, write_durably
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ class Spool:
         self._counted = (0, float("-inf"))
         self._counting = threading.Lock()
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (directory / "damaged").mkdir(mode=0o700, exist_ok=True)
+            # durably: a file that is synced in a directory that is not can be lost with it
+            make_directory(directory)
+            make_directory(directory / "damaged")
         except OSError as error:
             raise SpoolError(f"spool {directory}: cannot be made: {error.strerror}") from None
         self._remove_stale()

@@ -253,7 +253,7 @@ def _can_open_spool(settings: Settings) -> None:
     if nearest == damaged:
         return
     if not nearest.is_dir():
-        code = errno.EEXIST if nearest == path else errno.ENOTDIR
+        code = errno.ENOTDIR
     elif not os.access(nearest, os.W_OK | os.X_OK):
         code = errno.EACCES
     else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.database.plain import file_of
 from glassq.errors import Conflict, GlassqError, InvalidRequest, JobNotFound
+from glassq.files import sync_directory
 from glassq.ledger import Entry
 from glassq.operations import archive_file
 from glassq.operations.archive_file import FileItem
@@ -119,6 +120,7 @@ class Archiver:
         try:
             if self.file.parent.name == DIRECTORY:
                 self.file.parent.mkdir(mode=0o700, exist_ok=True)
+                sync_directory(self.file.parent.parent)
             archive_file.write(self.file, self.operations.tube, self._items(plan, progress))
             if self.written:
                 self._read_back()

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from glassq import lifecycle
 from glassq.errors import Drop
 from glassq.log import fields, logger
 from glassq.worker import duplicates
 from glassq.worker import outcome as outcomes
+from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery, Evidence
@@ -57,6 +59,17 @@ class Attempt:
     error: BaseException | None = None
     fingerprint: str = ""
     event: str = ""
+
+    @property
+    def following(self) -> Delivery:
+        """The delivery in its next form, after a retry or a bury; after another outcome as it is."""
+        outcome = self.outcome
+        if outcome.kind is Kind.RETRY:
+            assert self.evidence is not None
+            return lifecycle.after_retry(self.delivery, self.evidence, counts=outcome.counts, started=self.started)
+        if outcome.kind is Kind.BURY:
+            return lifecycle.after_bury(self.delivery, outcome.reason, self.evidence)
+        return self.delivery
 
 
 class Executor:
@@ -128,7 +141,7 @@ class Executor:
 
     def _decide(self, error: BaseException, delivery: Delivery, destination: Destination | None, age: float) -> Outcome:
         try:
-            policy = (destination and destination.rule(delivery, self._context)) or self.policy
+            policy = (destination and destination.retry_policy(delivery, self._context)) or self.policy
             return outcomes.decide(error, delivery, policy, age)
         except self._passing:
             raise

@@ -92,19 +92,14 @@ class Settlement:
 
     def _act(self, reservation: Reservation, attempt: Attempt) -> str:
         """Carries out the outcome. Returns the job that holds the delivery from now on; "" if none does."""
-        kind, delivery, evidence = attempt.outcome.kind, attempt.delivery, attempt.evidence
+        kind = attempt.outcome.kind
         if kind in (Kind.DONE, Kind.DROPPED):
             self._receiver.complete(reservation)
         elif kind is Kind.RETRY:
-            assert evidence is not None
-            following = lifecycle.after_retry(
-                delivery, evidence, counts=attempt.outcome.counts, started=attempt.started
-            )
-            delay, tube = attempt.outcome.delay, reservation.tube
-            return self._put(following, lambda body: self._receiver.retry(reservation, body, delay=delay, tube=tube))
+            delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry
+            return self._put(attempt.following, lambda body: retry(reservation, body, delay=delay, tube=tube))
         elif kind is Kind.BURY:
-            following = lifecycle.after_bury(delivery, attempt.outcome.reason, evidence)
-            return self._put(following, lambda body: self._receiver.bury(reservation, body))
+            return self._put(attempt.following, lambda body: self._receiver.bury(reservation, body))
         elif kind is Kind.INTERRUPTED:
             self._receiver.release(reservation)
         return ""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,6 @@ from tests.conftest import ROOT, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 class Sink:
@@ -87,6 +87,20 @@ def test_nobody_else_may_read_what_lies_in_the_spool(spool: Spool, directory: Pa
     assert directory.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o077 for path in directory.rglob("*")} == {0}
     assert name not in str(files(directory))
+
+
+def test_the_names_of_its_directories_are_on_disk_before_it_takes_anything(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = [], os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    made(directory)
+    assert synced == [tmp_path, tmp_path / "deep", directory]
 
 
 def test_names_sort_by_the_time_the_pings_came_in(spool: Spool, directory: Path) -> None:

@@ -879,7 +879,7 @@ def test_a_task_whose_route_is_a_url_stays_in_its_queue_under_its_own_rule(targe
     assert (asked.url, asked.headers["x-appengine-queuename"], asked.headers["x-appengine-taskname"]) == (
         "/hook", "mail", "named",
     )  # fmt: skip
-    assert (found.tube, found.rule(sent, context).task_retry_limit) == ("", 3)
+    assert (found.tube, found.retry_policy(sent, context).task_retry_limit) == ("", 3)
 
 
 @pytest.mark.parametrize("handler", ["http://127.0.0.1:1/hook", "json:loads"])
