@@ -9,8 +9,8 @@ import click
 from glassq.errors import InvalidRequest
 
 
-class Group(click.Group):
-    """See click.Group."""
+class CommandGroup(click.Group):
+    """A command with subcommands, such as `glassq spool`."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

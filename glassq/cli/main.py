@@ -240,7 +240,8 @@ def _run(arguments: list[str] | None) -> int:
 
 def _show(error: click.ClickException) -> None:
     """Says what is wrong with the command line as every other error is said, and which command's help to read."""
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+    # older releases of click print the help themselves
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
         error.show()
         return
     context = error.ctx if isinstance(error, click.UsageError) else None

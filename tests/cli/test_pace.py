@@ -72,7 +72,7 @@ def test_when_the_first_one_fails_again_the_rest_is_left_alone(
     assert said.code == 1
     assert len(worked) == 1
     assert queue.stats_tube().buried == 4
-    assert "stopped: of 1 kicked, 1 failed again" in said.out
+    assert "--canary: stopped: of 1 kicked, 1 failed again" in said.out
     assert f"{worked[0]}: 503 again" in said.out
     assert "4 were left buried" in said.out
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.group import Group
+from glassq.cli.group import CommandGroup
 from glassq.cli.output import console, line, print_json, print_table, table
 from glassq.errors import CredentialsError, SettingsError
 from glassq.operations.words import moment
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from glassq.glass.credentials import CredentialStore
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def users() -> None:
     """List, add and remove users who have given consent."""
 
