@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from glassq import lifecycle
+from glassq.cli import main as cli_main
 from glassq.delivery import decode, encode
+from glassq.operations.outcomes import OutcomeTracker
 from glassq.operations.pace import Pace, per_second
 from tests.cli.conftest import a_delivery, evidence, put
 
@@ -110,6 +113,23 @@ def test_what_comes_to_nothing_in_time_is_no_success_for_who_follows_either(queu
     assert (said.code, queue.stats_tube().ready) == (1, 2)
     assert "--follow: 2 had no outcome within 0.3 s (`glassq " in said.out
     assert "outcomes: 2 without outcome after " in said.out
+
+
+def test_ctrl_c_while_following_is_exit_130_and_leaves_the_work_going(
+    queue: Queue, cli: Cli, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    a_heap(queue, 2)
+
+    def interrupted(*_: object) -> dict[str, tuple[str, str]]:
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    monkeypatch.setattr(OutcomeTracker, "_outcomes", interrupted)
+    assert cli_main.main(["--config", str(cli.file), "kick", "--all", "--follow", "--yes"]) == 130
+    said = capfd.readouterr()
+    assert "2 kicked\n" in said.out
+    assert "2 without outcome, when you stopped following: they are worked all the same" in said.err
+    assert queue.stats_tube().ready == 2
 
 
 def test_a_rate_is_kept_and_all_are_kicked(queue: Queue, cli: Cli) -> None:
