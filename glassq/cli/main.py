@@ -50,10 +50,10 @@ COMMANDS = {
     "delete": ("glassq.cli.commands.delete:delete", "Remove deliveries for good."),
     "bury": ("glassq.cli.commands.bury:bury", "Put ready or delayed deliveries aside."),
     "move": ("glassq.cli.commands.move:move", "Put deliveries into another tube, as they are."),
-    "pause": ("glassq.cli.commands.pause:pause", "Have nothing worked for a while; pings are taken all the while."),
+    "pause": ("glassq.cli.commands.pause:pause", "Stop the work for a while; pings are still accepted."),
     "resume": ("glassq.cli.commands.pause:resume", "Let paused tubes go on."),
     "put": ("glassq.cli.commands.put:put", "Put a file, or standard input, as a delivery."),
-    "tail": ("glassq.cli.commands.tail:tail", "What deliveries come to, as it happens."),
+    "tail": ("glassq.cli.commands.tail:tail", "Outcomes of deliveries, as they happen."),
     "archive": ("glassq.cli.commands.archive:archive", "Take buried deliveries out of the queue, into a file."),
     "restore": ("glassq.cli.commands.restore:restore", "Put archived deliveries back, buried as they were."),
     "replay": ("glassq.cli.commands.replay:replay", "Put deliveries again that are done or dropped."),
@@ -231,11 +231,22 @@ def _run(arguments: list[str] | None) -> int:
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except errors.GlassqError as error:
         return _failed(app, error)
     return result if isinstance(result, int) else 0
+
+
+def _show(error: click.ClickException) -> None:
+    """Says what is wrong with the command line as every other error is said, and which command's help to read."""
+    # older releases of click print the help themselves
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()
+        return
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f" (see `{context.command_path} --help`)" if context else ""
+    click.echo(f"glassq: {log.escape(error.format_message().removesuffix('.'))}{hint}", err=True)
 
 
 def _failed(app: App, error: errors.GlassqError) -> int:

@@ -108,7 +108,9 @@ def confirm(question: str, *, needed: bool) -> None:
     if not needed:
         return
     if not sys.stdin.isatty():
-        raise InvalidRequest(f"{question} Nobody is there to answer: say --yes, or --dry-run to see what would be done")
+        raise InvalidRequest(
+            f"{question} There is no terminal to ask at: pass --yes, or --dry-run to see what would be done"
+        )
     if not click.confirm(question, err=True):
         raise click.ClickException("nothing was done")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glassq.cli.output import line, print_json
-from glassq.operations.result import Did, documents
+from glassq.operations.result import Did, documents, in_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,15 +28,15 @@ def tell(
     """Prints the report; returns the exit code. Raises what ended the operation early, once the report is out.
 
     With `every` each result has a line of its own, else only what was not done; None: where there are few. `empty` is
-    said where there is no result. JSON has all of them, and `more` before. The lines of `summary` stand instead of the
-    sums.
+    said where a search found nothing: there is no result, and no error. JSON has all results, and `more` before. The
+    lines of `summary` stand instead of the sums.
     """
     if as_json:
         outcomes = {"outcomes": dict(report.outcomes)} if report.outcomes else {}
         print_json({**more, "results": documents(report.results), "sums": report.sums(), **outcomes})
     else:
         _print(app, report, len(report.results) <= MAX_LINES if every is None else every, summary)
-        if not report.results and empty:
+        if empty and not report.results and report.error is None:
             click.echo(line(app.adapt(empty)))
     if report.error is not None:
         for words in report.words:
@@ -62,8 +62,10 @@ def _print(app: App, report: Report, every: bool, summary: Sequence[str]) -> Non
 
 
 def _line(result: Result) -> str:
+    if result.general:
+        return f"{result.id}: {result.why}"
     if result.job:
         what = f"job {result.job}, delivery {result.delivery or '(damaged)'}"
     else:
         what = f"delivery {result.delivery}" if result.delivery else result.id
-    return f"{what}: {result.words}" + (f": {result.why}" if result.why else "")
+    return f"{what}: {in_sentence(result.words)}" + (f": {result.why}" if result.why else "")

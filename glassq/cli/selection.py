@@ -9,29 +9,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glassq.cli.completion import buried_ids, sources, tubes
-from glassq.operations.filters import Filter, Selection, duration, parse
+from glassq.errors import InvalidRequest
+from glassq.operations.filters import FORMS, Filter, Selection, duration, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _GROUP = "Only of this cause: an id that `glassq buried --by reason` shows."
+
+
+def _only(_: click.Context, option: click.Parameter, values: tuple[Any, ...]) -> Any:
+    if len(values) > 1:
+        raise InvalidRequest(f"{option.opts[0]} is given {len(values)} times: expected it once")
+    return values[0] if values else None
+
+
+def once(*names: str, **attributes: Any) -> Callable[[Any], Any]:
+    """An option that decides which deliveries are meant: given twice it is refused, where click takes the last."""
+    return click.option(*names, multiple=True, callback=_only, **attributes)
+
+
 _FILTERS = (
-    click.option("--tube", metavar="TUBE", shell_complete=tubes, help="Only in this tube."),
-    click.option("--older-than", metavar="DURATION", help='Only those that came in longer ago than this: "2d".'),
-    click.option("--newer-than", metavar="DURATION", help='Only those that came in less long ago than this: "2h".'),
-    click.option("--source", metavar="SOURCE", shell_complete=sources, help='Only from this source: "mirror".'),
+    once("--tube", metavar="TUBE", shell_complete=tubes, help="Only in this tube."),
+    once("--older-than", metavar="DURATION", help='Only those received longer ago than this: "2d".'),
+    once("--newer-than", metavar="DURATION", help='Only those received within this time: "2h".'),
+    once("--source", metavar="SOURCE", shell_complete=sources, help='Only from this source: "mirror".'),
 )
-_CONDITIONS = {
-    "error": "error~REGEX",
-    "result": "result~REGEX",
-    "source": "source=NAME",
-    "label": "label.NAME=VALUE",
-    "handler": "handler=NAME",
-    "cause": "cause=ID",
-    "tube": "tube=TUBE",
-    "newer-than": "newer-than=TIME",
-    "older-than": "older-than=TIME",
-}
 # What the ledger does not keep; and beside it, what `glassq tail` does not read of it.
 _NOT_RECORDED = frozenset({"cause"})
 _NOT_TOLD = frozenset({"cause", "label", "handler"})
@@ -41,15 +44,14 @@ def selection(
     *,
     ids: bool = True,
     everything: str = "",
-    limit: int | None = None,
     order: str = "newest",
     recorded: bool = False,
 ) -> Callable[[Any], Any]:
     """Gives a command the options, and their values as one Selection, named `selection`.
 
-    `everything` is the help of --all ("": the command has none), `limit` the default of --limit, and `order` says of
-    those that fit which come first. `recorded`: the ledger is searched, which knows no causes. A command with `ids`
-    calls `Selection.check`. One that is not about buried deliveries has an argument named ids of its own instead.
+    `everything` is the help of --all ("": the command has none), and `order` says which of those that fit come first.
+    `recorded`: the ledger is searched, which knows no causes. A command with `ids` calls `Selection.check`. One that is
+    not about buried deliveries has an argument named ids of its own instead.
     """
     options: list[Callable[[Any], Any]] = [
         *_FILTERS,
@@ -61,10 +63,8 @@ def selection(
     if ids:
         options.append(click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=buried_ids))
     bounds = click.IntRange(1, 1_000_000)
-    help_ = f"At most so many of those that fit, the {order}."
-    options.insert(
-        0, click.option("--limit", metavar="N", type=bounds, default=limit, show_default=limit is not None, help=help_)
-    )
+    help_ = f"At most N of those that fit, the {order} first."
+    options.insert(0, once("--limit", metavar="N", type=bounds, help=help_))
 
     def add(command: Any) -> Any:
         @functools.wraps(command)
@@ -95,14 +95,14 @@ def filters(command: Any) -> Any:
 
 
 def _where(without: frozenset[str] = frozenset()) -> Callable[[Any], Any]:
-    offered = ", ".join(words for name, words in _CONDITIONS.items() if name not in without)
-    help_ = f"Only where this holds: {offered}. Of several, each."
+    offered = ", ".join(form for name, form in FORMS.items() if name not in without)
+    help_ = f"Only where this holds: {offered}. Given several times, all must hold."
     return click.option("--where", "conditions", multiple=True, metavar="CONDITION", help=help_)
 
 
 def _group(recorded: bool) -> Callable[[Any], Any]:
     # Where the ledger is searched the option is taken, and refused in words, but not offered.
-    return click.option("--group", metavar="ID", hidden=recorded, help=_GROUP)
+    return once("--group", metavar="ID", hidden=recorded, help=_GROUP)
 
 
 def _take_filter(values: dict[str, Any]) -> Filter:

@@ -150,7 +150,7 @@ def _as_written(number: int, text: bytes) -> bytes:
         try:
             text = decode(text).encode()
         except UnreadableText as error:
-            raise ValueError(f"is no line of ours: the file {error}") from None
+            raise ValueError(f"is not a line of an archive: the file {error}") from None
     return text.removesuffix(b"\r\n") + b"\n" if text.endswith(b"\r\n") else text
 
 
@@ -208,4 +208,4 @@ def _decoded(text: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"is no line of ours: {error}") from None
+        raise ValueError(f"is not a line of an archive: {error}") from None

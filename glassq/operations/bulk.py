@@ -165,7 +165,7 @@ def end_early(report: Report, plan: Plan, error: GlassqError, in_doubt: str = ""
     report.error = error
     done = f"{report.count(plan.did)} of {len(plan.chosen)}"
     if isinstance(error, Stopped):
-        report.results.append(remark("the rest", f"interrupted: {done} are {plan.did}"))
+        report.results.append(remark("interrupted", f"{done} were {plan.did}"))
         return
     doubt = "" if isinstance(error, QueueRefused) or not in_doubt else f"; {in_doubt}"
     report.words.append(f"until then {done} were {plan.did}{doubt}")

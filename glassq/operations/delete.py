@@ -53,7 +53,7 @@ def plan(
         raise InvalidRequest("--lost goes without filters and --limit")
     if lost:
         if selection.ids:
-            raise InvalidRequest("expected either ids, or which buried ones are meant (--help tells how)")
+            raise InvalidRequest("--lost goes without ids")
         missing = _missing(operations, queue, progress)
         return DeletePlan(Did.DELETED, (), (), tuple((name, name) for name in missing))
     selection.check()

@@ -1,16 +1,17 @@
 """Which deliveries an operator means: one filter language for every command and page.
 
-| condition         | selects deliveries                                                          |
-|-------------------|-----------------------------------------------------------------------------|
-| error~REGEX       | whose reason has a match of the regular expression (reason~ is the same)     |
-| result~REGEX      | whose handler returned something that has a match                           |
-| source=NAME       | from this source                                                            |
-| label.NAME=VALUE  | with this label                                                             |
-| handler=NAME      | that a pool with these settings gives to this handler                       |
-| cause=ID          | that failed for this cause (see groups.py)                                  |
-| tube=TUBE         | in this tube                                                                |
-| newer-than=TIME   | received less long ago than this: "2h"                                      |
-| older-than=TIME   | received longer ago than this: "2d"                                         |
+| condition            | selects deliveries                                                       |
+|----------------------|--------------------------------------------------------------------------|
+| error~REGEX          | whose reason has a match of the regular expression                       |
+| reason~REGEX         | the same                                                                 |
+| result~REGEX         | whose handler returned something that has a match                        |
+| source=NAME          | from this source                                                         |
+| label.NAME=VALUE     | with this label                                                          |
+| handler=NAME         | that a pool with these settings gives to this handler                    |
+| cause=ID             | that failed for this cause (see groups.py)                               |
+| tube=TUBE            | in this tube                                                             |
+| newer-than=DURATION  | received within this time: "2h"                                          |
+| older-than=DURATION  | received longer ago than this: "2d"                                      |
 
 A delivery has to meet all conditions that are given.
 """
@@ -29,10 +30,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
 _CONDITION = re.compile(r"\s*([a-z][a-z-]*)(?:\.([^~=]+?))?\s*([~=])(.+)", re.DOTALL)
-_EXPECTED = (
-    "expected error~REGEX, result~REGEX, source=NAME, label.NAME=VALUE, handler=NAME, cause=ID, tube=TUBE, "
-    "newer-than=DURATION or older-than=DURATION"
-)
+# The forms of a condition, as help and errors name them.
+FORMS = {
+    "error": "error~REGEX (or reason~REGEX)",
+    "result": "result~REGEX",
+    "source": "source=NAME",
+    "label": "label.NAME=VALUE",
+    "handler": "handler=NAME",
+    "cause": "cause=ID",
+    "tube": "tube=TUBE",
+    "newer-than": "newer-than=DURATION",
+    "older-than": "older-than=DURATION",
+}
+_EXPECTED = "expected " + " or ".join(", ".join(FORMS.values()).rsplit(", ", 1))
 
 
 class Subject(Protocol):
@@ -205,10 +215,10 @@ class Selection:
         """Whether the deliveries are not named one by one."""
         return self.everything or bool(self.filter)
 
-    def check(self, which: str = "buried ones") -> None:
-        """Raises InvalidRequest unless it has either ids, or says otherwise `which` deliveries are meant."""
+    def check(self) -> None:
+        """Raises InvalidRequest unless it has either ids, or says otherwise which deliveries are meant."""
         if self.bulk == bool(self.ids):
-            raise InvalidRequest(f"expected either ids, or which {which} are meant (--help tells how)")
+            raise InvalidRequest("expected either ids, or filters that select buried deliveries (see --help)")
         if self.ids and self.limit:
             raise InvalidRequest("--limit goes with filters, not with ids")
 

@@ -28,7 +28,7 @@ from glassq.errors import (
     Unsupported,
 )
 from glassq.mask import masked_text
-from glassq.operations.groups import cause_of
+from glassq.operations.groups import cause_of, is_cause_id
 from glassq.operations.words import moment, reason
 from glassq.push.request import tube_of
 from glassq.queues.base import ALL_STATES, WAITING_STATES
@@ -363,9 +363,9 @@ class Finder:
         settled = any(entry.state not in OPEN or entry.replayed for entry in entries)
         if settled or not (elsewhere := self._elsewhere()):
             fate = f": {ledger_state(entries[0])}" if len(entries) == 1 else ""
-            return NotFound(f"the queue holds no delivery {text}{fate}")
+            return NotFound(f"the queue holds no delivery {text}{fate or _cause_hint(prefix)}")
         lost = f"; if it is in none, `glassq replay {entries[0].delivery}` puts it again" if len(entries) == 1 else ""
-        return NotInOurTubes(f"{text} is not in our tubes; {elsewhere}{lost}")
+        return NotInOurTubes(f"{text} is not in our tubes; {elsewhere}{lost}{_cause_hint(prefix)}")
 
     def _elsewhere(self) -> str:
         """How many jobs are in tubes of other programs, or were moved there, in words; "" for none."""
@@ -426,6 +426,11 @@ def ref_of(entry: Entry) -> str | None:
     return entry.job or None
 
 
+def _cause_hint(text: str) -> str:
+    """Where to look for a text that can be a cause's id, and no delivery's; "" for any other."""
+    return f" (if it is the id of a cause: `glassq buried --group {text}`)" if is_cause_id(text) else ""
+
+
 def ledger_state(entry: Entry) -> str:
     """What became of a delivery that is not in the queue, by the ledger."""
     if entry.state == "archived":
@@ -458,4 +463,4 @@ def ambiguous(text: str, names: Sequence[str]) -> Ambiguous:
     """The error where a prefix fits several deliveries."""
     # the ledger is not asked for all of them
     many = f"more than {MAX_CANDIDATES}" if len(names) > MAX_CANDIDATES else len(names)
-    return Ambiguous(f"{text} is the beginning of {many} deliveries; say more of it", sorted(names)[:MAX_CANDIDATES])
+    return Ambiguous(f"{text} is the beginning of {many} deliveries; type more of it", sorted(names)[:MAX_CANDIDATES])

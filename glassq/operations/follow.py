@@ -1,4 +1,4 @@
-"""What deliveries come to, as it happens.
+"""The outcomes of deliveries, as they happen.
 
 The ledger holds one line for each delivery: what it came to last. Several processes write it, each a batch at a time,
 so a line may come after ones that are younger.

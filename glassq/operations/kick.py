@@ -101,23 +101,26 @@ def _went_well(
     left = len(plan.chosen) - (len(report.results) - len(plan.results))
     words = f"stopped: of {so_far} kicked, {len(told.failed)} failed again"
     if told.unknown:
-        words += f", {told.unknown} came to no outcome within {pace.patience:g} s (is glassq-worker running?)"
+        words += f", {told.unknown} had no outcome within {pace.patience:g} s (is glassq-worker running?)"
     todo = "mend the cause, and go on with the same command"
     report.results.append(remark("--canary", f"{words}{told.failures()}; {left} were left buried: {todo}"))
     return False
 
 
 def _follow(report: Report, tracker: OutcomeTracker, kicked: Mapping[str, str], pace: Pace, progress: Progress) -> None:
-    """Waits for the outcomes. Whoever stops this leaves the work going."""
+    """Waits for the outcomes; the report has what ended that. Whoever stops it leaves the work going."""
     told = Outcomes()
     try:
         tracker.wait(kicked, pace.patience, progress, told)
-        left = f"after {span(pace.patience)} (`glassq tail` goes on; is glassq-worker running?)"
-    except Stopped:
-        left = "when you stopped following: they are worked all the same"
+        more = f" after {span(told.seconds)}"
+    except Stopped as error:
+        report.error = error
+        more = ", when you stopped following: they are worked all the same"
     report.outcomes.update(told.counts())
     if told.failed:
         report.results.append(remark("--follow", f"{len(told.failed)} failed again{told.failures()}"))
-    more = f", {left}" if told.unknown else f" after {span(told.seconds)}"
+    if told.unknown and report.error is None:
+        why = f"{told.unknown} had no outcome within {pace.patience:g} s"
+        report.results.append(remark("--follow", f"{why} (`glassq tail` goes on; is glassq-worker running?)"))
     if kicked:
         report.words.append(f"outcomes: {told.words()}{more}")

@@ -45,6 +45,7 @@ class BuriedRow:
 class BuriedList:
     """The buried jobs that fit: `total` is how many are buried in these tubes, whether they fit or not.
 
+    `fit` is how many fit; None where nobody knows: the limit ended the search, or it is `short`.
     `tube` is the one that is meant where a row does not say another. `short` says why these may not be all ("": they
     are).
     """
@@ -53,11 +54,13 @@ class BuriedList:
     tubes: tuple[str, ...]
     total: int
     rows: tuple[BuriedRow, ...]
+    fit: int | None
     short: str = ""
 
     def document(self) -> dict[str, Any]:
         """The list for JSON."""
-        return {"tube": self.tube, "total": self.total, "jobs": [asdict(row) for row in self.rows]}
+        rows = [asdict(row) for row in self.rows]
+        return {"tube": self.tube, "total": self.total, "fit": self.fit, "jobs": rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,10 @@ def buried(operations: Operations, queue: Inspector, selection: Selection, progr
     tubes, total = _counted(operations, queue, selection)
     search = Search(buried_matching(operations, queue, selection.filter, progress), selection.limit)
     rows = tuple(_row(found) for found in search)
-    return BuriedList(selection.filter.tube or operations.tube, tuple(tubes), total, rows, search.short)
+    fit: int | None = len(rows)
+    if search.short or (len(rows) == selection.limit and total > len(rows)):
+        fit = None if selection.filter or search.short else total
+    return BuriedList(selection.filter.tube or operations.tube, tuple(tubes), total, rows, fit, search.short)
 
 
 def buried_groups(

@@ -45,7 +45,7 @@ class Move:
             if selection.everything or selection.filter.tube is not None:
                 raise InvalidRequest("--from means all that waits in a tube: expected it without --all and --tube")
         if bool(selection.ids) == (selection.bulk or self.origin is not None):
-            raise InvalidRequest("expected either ids, or which deliveries are meant (--help tells how)")
+            raise InvalidRequest("expected either ids, or --all, --from or filters (see --help)")
         if selection.ids and selection.limit:
             raise InvalidRequest("--limit goes with --all, --from or filters, not with ids")
 

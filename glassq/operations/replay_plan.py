@@ -65,9 +65,7 @@ class ReplayFilter:
         """Raises InvalidRequest."""
         selection = self.selection
         if bool(selection.ids) == bool(selection.filter or self.state):
-            raise InvalidRequest(
-                "expected either ids, or which ones that are over or lost are meant (--help tells how)"
-            )
+            raise InvalidRequest("expected either ids, or --state or filters (see --help)")
         if selection.ids and selection.limit:
             raise InvalidRequest("--limit goes with filters, not with ids")
         selection.filter.only(CONDITIONS, "replay")
@@ -170,7 +168,7 @@ class ReplayPlanner:
     def _named(self, text: str) -> tuple[str | None, str]:
         """The delivery of an id or prefix, and why it cannot be replayed ("": it can)."""
         if self.queue.is_ref(text):
-            return None, "a job's id, and those are given again over time: name the delivery"
+            return None, "a job's id, which the queue may use again: name the delivery by its own"
         entries = self.ledger.find(checked_prefix(text))
         if not entries:
             kept = self.operations.settings.ledger.retention

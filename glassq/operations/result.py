@@ -27,9 +27,6 @@ class Did(enum.StrEnum):
     NOTHING = "nothing"
 
 
-_SUMS = {"nothing": "not done"}
-
-
 @dataclass(frozen=True, slots=True)
 class Result:
     """What became of one delivery, or of a part of the request. Nothing was done yet where it is `planned`.
@@ -81,12 +78,17 @@ class Report:
 
     def sum_words(self) -> str:
         """The sums in words: "198 kicked, 2 not done"."""
-        return ", ".join(f"{count} {_SUMS.get(what, what)}" for what, count in self.sums().items())
+        return ", ".join(f"{count} {in_sentence(what)}" for what, count in self.sums().items())
 
     @property
     def complete(self) -> bool:
         """Whether all of the request was done."""
         return self.error is None and not self.count(Did.NOTHING)
+
+
+def in_sentence(words: str) -> str:
+    """A result's words as people read them; JSON says "nothing" where something was not done."""
+    return "not done" if words == Did.NOTHING else words
 
 
 def not_done(id_: str, why: str, *, job: str | None = None, delivery: str | None = None) -> Result:
@@ -95,7 +97,7 @@ def not_done(id_: str, why: str, *, job: str | None = None, delivery: str | None
 
 
 def remark(about: str, why: str) -> Result:
-    """The result where a part of the request was not done, whichever deliveries that concerns."""
+    """The result where a part of the request was not done, whichever deliveries that concerns: printed "ABOUT: WHY"."""
     return Result(about, None, None, Did.NOTHING, why, general=True)
 
 

@@ -130,7 +130,7 @@ def _recorded(
     Raises Ambiguous; and where it is not in the queue, LedgerError and SettingsError.
     """
     if found is None and queue.is_ref(text):
-        return None, None, "job ids are given again over time: ask for the delivery's id"
+        return None, None, "the queue may use a job's id again: ask by the delivery's id"
     if found is not None and not found.name:
         return None, None, "damaged: nobody knows which delivery it was"
     begins = found is None or (not queue.is_ref(text) and found.name.startswith(text.strip().lower()))

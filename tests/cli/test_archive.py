@@ -156,10 +156,19 @@ def test_what_is_not_buried_or_not_there_stays_and_is_said(queue: Queue, cli: Cl
     ready, buried = put(queue, told), put(queue, a_delivery(), "buried")
     said = cli("archive", str(ready), str(buried), "4711")
     assert said.code == 1
-    assert f"delivery {told.id}: nothing: it is ready, not buried" in said.out
-    assert "4711: nothing: there is no job 4711" in said.out
+    assert f"delivery {told.id}: not done: it is ready, not buried" in said.out
+    assert "4711: not done: there is no job 4711" in said.out
     assert "1 delivery archived in" in said.out
     assert queue.stats_job(ready).state == "ready"
+
+
+@pytest.mark.parametrize("more", ["--yes", "--dry-run"])
+def test_an_id_that_is_not_there_does_not_mean_that_nothing_is_buried(queue: Queue, cli: Cli, more: str) -> None:
+    a_few(queue)
+    said = cli("archive", "4711", more)
+    assert (said.code, files(cli)) == (1, [])
+    assert said.out.startswith("4711: not done: there is no job 4711")
+    assert "nothing" not in said.out
 
 
 def test_nothing_to_archive_makes_no_file(cli: Cli) -> None:
@@ -262,12 +271,12 @@ def _flip(text: bytes) -> bytes:
 
 DAMAGE = {
     "a bit": (_flip, "line 3: its sha256 is not that of its"),
-    "cut off": (lambda text: text[:-20], "line 5: is no line of ours"),
+    "cut off": (lambda text: text[:-20], "line 5: is not a line of an archive"),
     "the end is missing": (lambda text: text[: text.rindex(b'{"jobs"')], "line 5: is missing: the file is cut off"),
     "a line is missing": (lambda text: b"".join(text.splitlines(keepends=True)[::2]), "says that there are 3 jobs"),
     "a reason": (lambda text: text.replace(b"404 from", b"405 from"), "not that of the lines before it"),
     "a line more": (lambda text: text + b"{}\n", "line 6: stands after the last line"),
-    "another file": (lambda _: b"\x00\xff\n" * 50, "line 1: is no line of ours"),
+    "another file": (lambda _: b"\x00\xff\n" * 50, "line 1: is not a line of an archive"),
     "a later version": (lambda text: text.replace(b'"version":1', b'"version":9'), "is of version 9"),
     "a tube's name": (lambda text: text.replace(MAIL.encode(), b"a\\nput"), "its tube: expected a tube name"),
     "another encoding": (lambda text: text.decode().encode("utf-16"), "is not UTF-8 text but UTF-16: save it as UTF-8"),

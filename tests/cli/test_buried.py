@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def test_an_empty_list_is_said_in_words(cli: Cli) -> None:
     assert cli("buried").out == "nothing is buried in tube glassq\n"
-    assert cli("buried", "--json").json == {"tube": "glassq", "total": 0, "jobs": []}
+    assert cli("buried", "--json").json == {"tube": "glassq", "total": 0, "fit": 0, "jobs": []}
 
 
 def test_buried_deliveries_come_newest_first_with_their_reason(queue: Queue, cli: Cli) -> None:
@@ -66,6 +66,23 @@ def test_a_limit_shows_the_newest_and_says_how_many_more(queue: Queue, cli: Cli)
     jobs = [put(queue, a_delivery(), "buried") for _ in range(5)]
     assert [int(row["job"]) for row in cli("buried", "--json", "--limit", "2").json["jobs"]] == [jobs[4], jobs[3]]
     assert "3 more: --limit 5 shows all" in cli("buried", "--limit", "2").out
+
+
+def test_a_limit_among_those_that_fit_does_not_say_how_many_fit(queue: Queue, cli: Cli) -> None:
+    for reason in ("503", "503", "404"):
+        put(queue, a_delivery(buried=reason), "buried")
+    asked = ("buried", "--where", "error~503", "--limit")
+    assert "the newest 1 of those that fit; 3 are buried in all (--limit 3 shows all that fit)" in cli(*asked, "1").out
+    assert "2 of 3 buried\n" in cli(*asked, "3").out
+    assert [cli(*asked, limit, "--json").json["fit"] for limit in ("1", "3")] == [None, 2]
+    assert cli("buried", "--limit", "1", "--json").json["fit"] == 3
+
+
+def test_a_group_of_many_reasons_shows_one_for_example(queue: Queue, cli: Cli) -> None:
+    put(queue, a_delivery(buried="503"), "buried")
+    for by, column in (("reason", "reason"), ("source", "for example"), ("handler", "for example")):
+        header = cli("buried", "--by", by).out.splitlines()[0]
+        assert " ".join(header.split()).endswith(f" last example {column}")
 
 
 def test_nothing_a_sender_wrote_reaches_the_terminal_as_a_command(queue: Queue, cli: Cli) -> None:

@@ -35,7 +35,7 @@ def test_a_delivery_is_put_aside_with_who_and_why(
 ) -> None:
     told = a_delivery(lost=1)
     job = put(queue, told, where)
-    assert run(cli, told.id, "--reason", "the API is down", "--json") == 0
+    assert run(cli, told.id, "--reason", "the API is down", "--yes", "--json") == 0
     [done] = json.loads(capsys.readouterr().out)["results"]
     assert (done["did"], done["delivery"]) == ("buried", told.id)
     assert queue.stats_job(int(done["job"])).state == "buried"

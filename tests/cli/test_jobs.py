@@ -128,7 +128,7 @@ def test_what_cannot_be_found_while_the_queue_takes_no_jobs_is_said(
     assert cli_main.main(["--config", str(cli.file), "buried"]) == 0
     assert "1 of 2 jobs were not found" in capfd.readouterr().err
     assert cli_main.main(["--config", str(cli.file), "kick", "--all", "--yes"]) == 1
-    assert "--all: nothing: 1 of 2 jobs were not found" in capfd.readouterr().out
+    assert "--all: 1 of 2 jobs were not found" in capfd.readouterr().out
     assert (state(queue, near), state(queue, far)) == ("ready", "buried")
 
 
@@ -161,6 +161,35 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(queue: Queue, cli: C
     said = cli(*(each.format(job=job) for each in arguments), "--dry-run")
     assert (said.code, state(queue, job)) == (0, "buried")
     assert "would be" in said.out
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--group", ("3f2a9c81d0e4", "a" * 12)),
+        ("--tube", ("glassq", "glassq.push.mail")),
+        ("--source", ("mirror", "cron")),
+        ("--older-than", ("1h", "1m")),
+        ("--newer-than", ("1h", "1m")),
+        ("--limit", ("1", "2")),
+    ],
+)
+def test_an_option_that_chooses_is_not_given_twice(
+    queue: Queue, cli: Cli, option: str, values: tuple[str, str]
+) -> None:
+    job = put(queue, a_delivery(), "buried")
+    for command in ("kick", "delete"):
+        said = cli(command, option, values[0], option, values[1], "--yes")
+        assert (said.code, state(queue, job)) == (2, "buried")
+        assert f"glassq: {option} is given 2 times: expected it once" in said.err
+
+
+@pytest.mark.parametrize("command", ["kick", "show"])
+def test_the_id_of_a_cause_is_no_delivery_and_the_answer_says_where_to_look(cli: Cli, command: str) -> None:
+    said = cli(command, "3f2a9c81d0e4")
+    assert said.code == 1
+    assert "(if it is the id of a cause: `glassq " in said.out + said.err
+    assert "buried --group 3f2a9c81d0e4`)" in said.out + said.err
 
 
 @pytest.mark.parametrize("arguments", [["kick"], ["kick", "--all", "7"], ["delete"], ["kick", "short"]])

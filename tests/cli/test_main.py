@@ -109,6 +109,29 @@ def test_a_wrong_command_suggests_the_nearest_in_one_line(offline: Cli, typed: s
     assert said.err == f"glassq: there is no command {typed}; {says}\n"
 
 
+def test_a_wrong_option_is_an_error_as_any_other_and_names_the_help(offline: Cli) -> None:
+    said = offline("kick", "--xyz")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert (said.err.startswith("glassq: "), "--xyz" in said.err) == (True, True)
+    assert said.err.endswith(" (see `glassq kick --help`)\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (("spool", "drian"), "spool has no command drian; did you mean `glassq {config}spool drain`?"),
+        (("queues", "paus"), "queues has no command paus; did you mean `glassq {config}queues pause`?"),
+        (("config", "chek"), "config has no command chek; did you mean `glassq {config}config check`?"),
+        (("config", "relaod"), "config has no command relaod; `glassq {config}config --help` lists them"),
+    ],
+)
+def test_what_is_mistyped_behind_a_command_is_one_line_of_the_same_kind(
+    offline: Cli, typed: tuple[str, ...], says: str
+) -> None:
+    said = offline(*typed)
+    assert (said.code, said.err) == (2, f"glassq: {says.format(config=f'--config {offline.file} ')}\n")
+
+
 @pytest.mark.parametrize("word", list(cli_main.SUGGESTED))
 def test_a_suggested_word_is_no_command_and_its_suggestion_is_one(word: str) -> None:
     assert word not in cli_main.COMMANDS

@@ -147,6 +147,17 @@ def test_a_poisoned_kind_goes_aside_by_its_reason(queue: Queue, cli: Cli) -> Non
     assert cli("move", "--where", "error~codec", "--to", ASIDE, "--yes").out == "no buried delivery fits\n"
 
 
+def test_a_queue_that_takes_no_jobs_ends_a_move_and_does_not_say_that_nothing_waits(
+    queue: Queue, cli: Cli, beanstalkd: Beanstalkd
+) -> None:
+    put(queue, a_delivery(), "ready")
+    beanstalkd.send(signal.SIGUSR1)
+    wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
+    said = cli("move", "--from", "glassq", "--to", ASIDE, "--yes")
+    assert (said.code, said.out) == (75, "")
+    assert "glassq: until then 0 of 1 were moved" in said.err
+
+
 def test_all_that_waits_in_a_tube_of_an_old_name_comes_in_its_order(queue: Queue, cli: Cli) -> None:
     sent = [a_delivery() for _ in range(4)]
     ready = [queue.put(encode(each), tube="old") for each in sent]

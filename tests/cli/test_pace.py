@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from glassq import lifecycle
+from glassq.cli import main as cli_main
 from glassq.delivery import decode, encode
+from glassq.operations.outcomes import OutcomeTracker
 from glassq.operations.pace import Pace, per_second
 from tests.cli.conftest import a_delivery, evidence, put
 
@@ -72,7 +75,7 @@ def test_when_the_first_one_fails_again_the_rest_is_left_alone(
     assert said.code == 1
     assert len(worked) == 1
     assert queue.stats_tube().buried == 4
-    assert "stopped: of 1 kicked, 1 failed again" in said.out
+    assert "--canary: stopped: of 1 kicked, 1 failed again" in said.out
     assert f"{worked[0]}: 503 again" in said.out
     assert "4 were left buried" in said.out
 
@@ -100,8 +103,33 @@ def test_nobody_who_works_is_no_success(queue: Queue, cli: Cli) -> None:
     a_heap(queue, 2)
     said = cli("kick", "--all", "--canary", "--wait", "300ms", "--yes")
     assert said.code == 1
-    assert "1 came to no outcome within 0.3 s (is glassq-worker running?)" in said.out
+    assert "1 had no outcome within 0.3 s (is glassq-worker running?)" in said.out
     assert queue.stats_tube().buried == 1
+
+
+def test_what_comes_to_nothing_in_time_is_no_success_for_who_follows_either(queue: Queue, cli: Cli) -> None:
+    a_heap(queue, 2)
+    said = cli("kick", "--all", "--follow", "--wait", "300ms", "--yes")
+    assert (said.code, queue.stats_tube().ready) == (1, 2)
+    assert "--follow: 2 had no outcome within 0.3 s (`glassq " in said.out
+    assert "outcomes: 2 without outcome after " in said.out
+
+
+def test_ctrl_c_while_following_is_exit_130_and_leaves_the_work_going(
+    queue: Queue, cli: Cli, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    a_heap(queue, 2)
+
+    def interrupted(*_: object) -> dict[str, tuple[str, str]]:
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    monkeypatch.setattr(OutcomeTracker, "_outcomes", interrupted)
+    assert cli_main.main(["--config", str(cli.file), "kick", "--all", "--follow", "--yes"]) == 130
+    said = capfd.readouterr()
+    assert "2 kicked\n" in said.out
+    assert "2 without outcome, when you stopped following: they are worked all the same" in said.err
+    assert queue.stats_tube().ready == 2
 
 
 def test_a_rate_is_kept_and_all_are_kicked(queue: Queue, cli: Cli) -> None:

@@ -37,7 +37,7 @@ def test_all_tubes_of_ours_are_paused_and_no_other_until_they_are_resumed(queue:
     ]
     assert "the queue forgets it when it is restarted" in said.out
     assert "systemctl stop glassq-worker" in said.out
-    assert f"pings are taken all the while; `glassq --config {cli.file} resume`" in said.out
+    assert f"pings are still accepted; `glassq --config {cli.file} resume`" in said.out
     *ours, foreign = paused_for(queue, "glassq", MAIL, "elsewhere")
     assert min(ours) > 100 * 365 * 86_400
     assert foreign == 0

@@ -148,13 +148,13 @@ def test_a_closed_standard_input_is_said(cli: Cli) -> None:
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (1, "Error: standard input is closed: name a file\n")
+    assert (done.returncode, done.stderr) == (1, "glassq: standard input is closed: name a file\n")
 
 
 def test_at_a_terminal_it_says_that_it_waits_for_what_is_typed(queue: Queue, cli: Cli) -> None:
     said = cli.at_terminal("put", "--source", "cron", answer="typed\n\x04")
     assert (said.code, only(queue)[1].body) == (0, b"typed\n")
-    assert "the body is what you type now, up to Ctrl-D" in said.err
+    assert "type the body, then press Ctrl-D" in said.err
 
 
 @pytest.mark.parametrize(

@@ -178,12 +178,12 @@ def test_some_that_cannot_be_replayed_are_said_and_the_others_are_replayed(queue
     over(cli, whole)
     said = cli("replay", bare.id, whole.id, "01990000-0000", "4711")
     assert (said.code, repeated(queue)) == (1, [whole.id])
-    assert f"delivery {bare.id}: nothing: its body was not kept: " in said.out
-    assert "01990000-0000: nothing: the ledger does not know it; it keeps entries for 30d" in said.out
-    assert "4711: nothing: a job's id" in said.out
+    assert f"delivery {bare.id}: not done: its body was not kept: " in said.out
+    assert "01990000-0000: not done: the ledger does not know it; it keeps entries for 30d" in said.out
+    assert "4711: not done: a job's id" in said.out
     said = cli("replay", "--state", "done", "--yes")
     assert said.code == 1
-    assert "1 delivery: nothing: its body was not kept" in said.out
+    assert "1 delivery: not done: its body was not kept" in said.out
 
 
 def test_bodies_that_are_not_to_be_kept_are_not(queue: Queue, cli: Cli) -> None:

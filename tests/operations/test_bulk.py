@@ -152,7 +152,7 @@ def test_a_stop_waits_for_the_delivery_at_hand_and_tells_how_far_it_was() -> Non
     report, plan = Report(), planned("1", "2", "3")
     bulk.run(report, plan, plan.chosen, lambda each: each.result(Did.MOVED), StopsAt(2))
     assert [result.words for result in report.results] == ["moved", "moved", "nothing"]
-    assert report.results[-1].why == "interrupted: 2 of 3 are moved"
+    assert (report.results[-1].id, report.results[-1].why) == ("interrupted", "2 of 3 were moved")
     assert isinstance(report.error, Stopped)
 
 

@@ -83,7 +83,7 @@ def test_all_conditions_have_to_hold() -> None:
 @pytest.mark.parametrize(
     ("conditions", "says"),
     [
-        (["503"], "condition 503: expected error~REGEX, result~REGEX"),
+        (["503"], "condition 503: expected error~REGEX (or reason~REGEX), result~REGEX"),
         (["error~"], "expected error~REGEX"),
         (["error=x"], "expected error~REGEX"),
         (["source~x"], "expected error~REGEX"),

@@ -96,7 +96,8 @@ def test_who_stops_following_leaves_the_work_going(operations: Operations, inspe
     jobs = [put(queue, a_delivery(buried="503"), "buried") for _ in range(3)]
     report = carried_out(operations, inspector, Pace(follow=True, patience=60), StopsWaiting())
     assert {queue.stats_job(job).state for job in jobs} == {"ready"}
-    assert (report.complete, report.error) == (True, None)
+    assert isinstance(report.error, Stopped)
+    assert [result.did for result in report.results] == [Did.KICKED] * 3
     assert report.words == ["outcomes: 3 without outcome, when you stopped following: they are worked all the same"]
 
 
@@ -105,7 +106,7 @@ def test_who_stops_a_canary_leaves_the_rest_buried(operations: Operations, inspe
         put(queue, a_delivery(buried="503"), "buried")
     report = carried_out(operations, inspector, Pace(canary=True, patience=60), StopsWaiting())
     assert isinstance(report.error, Stopped)
-    assert report.results[-1].why == "interrupted: 1 of 3 are kicked"
+    assert (report.results[-1].id, report.results[-1].why) == ("interrupted", "1 of 3 were kicked")
     assert queue.stats_tube().buried == 2
 
 

@@ -55,14 +55,14 @@ def archive(app: App, selection: Selection, directory: Path | None, dry_run: boo
             plan = operation.plan(app.operations, queue, selection, progress)
         count = deliveries(len(plan.chosen))
         if dry_run:
-            summary = f"{count} would go into a file in {directory}" if plan.chosen else empty
-            return tell(app, plan.preview(), summary, as_json=as_json, every=True, file=None)
+            summary = [f"{count} would go into a file in {directory}"] if plan.chosen else []
+            return tell(app, plan.preview(), *summary, as_json=as_json, every=True, empty=empty, file=None)
         confirm(f"archive {count} into a file in {directory}?", needed=bool(plan.chosen and selection.bulk and not yes))
         with app.progress(stoppable=True) as progress:
             report = operation.carry_out(app.operations, queue, plan, progress, directory)
-    summaries = _summary(report) if plan.chosen else [empty]
+    summaries = _summary(report) if plan.chosen else []
     file = str(report.file) if report.file else None
-    return tell(app, report, *summaries, as_json=as_json, every=bool(selection.ids), file=file)
+    return tell(app, report, *summaries, as_json=as_json, every=bool(selection.ids), empty=empty, file=file)
 
 
 def _summary(report: ArchiveReport) -> list[str]:

@@ -73,9 +73,11 @@ def _print(app: App, out: Console, found: BuriedList, selection: Selection) -> N
     if named := any(row.tube != found.tube for row in rows):
         columns.insert(2, "tube")
     print_table(out, table("", columns, [_cells(row, named=named) for row in rows], wraps="reason"))
-    if selection.filter and total > len(rows):
-        cut = f" (--limit {total} shows all that fit)" if len(rows) == selection.limit else ""
-        out.print(f"{len(rows)} of {total} buried{cut}", style="dim")
+    if selection.filter and found.fit is None and not found.short:
+        cut = f"the newest {len(rows)} of those that fit; {total} are buried in all"
+        out.print(f"{cut} (--limit {total} shows all that fit)", style="dim")
+    elif selection.filter and total > len(rows):
+        out.print(f"{len(rows)} of {total} buried", style="dim")
     elif total > len(rows):
         causes = app.command("buried --by reason")
         out.print(f"{total - len(rows)} more: --limit {total} shows all, {causes} their causes", style="dim")
@@ -96,12 +98,14 @@ def _print_groups(app: App, out: Console, found: BuriedGroups) -> None:
         out.print(f"none of {found.total} fits" if found.total else "nothing is buried")
         return
     name = "cause" if found.by == "reason" else found.by
-    columns = (name, "count", "first", "last", "example", "reason")
+    # those of one handler or source may have failed for many reasons: it is that of the example
+    words = "reason" if found.by == "reason" else "for example"
+    columns = (name, "count", "first", "last", "example", words)
     rows = [
         (group.id or "none", group.count, _short(group.first), _short(group.last), group.example, group.words)
         for group in found.groups
     ]
-    print_table(out, table("", columns, rows, wraps="reason"))
+    print_table(out, table("", columns, rows, wraps=words))
     causes = f"{len(rows)} {name}{'s'[: len(rows) > 1]}"
     out.print(f"{counted} of {found.total} buried: {causes}", style="dim")
     condition = line(found.groups[0].condition)

@@ -13,6 +13,7 @@ from glassq.operations import bury as operation
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--reason", default="", metavar="WORDS", help="Why; whoever looks at it later reads it.")
 @dry_run
+@click.option("--yes", is_flag=True, expose_value=False, help="As for other commands; bury never asks.")
 @as_json
 @pass_app
 def bury(app: App, ids: tuple[str, ...], reason: str, dry_run: bool, as_json: bool) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.group import CommandGroup
 from glassq.cli.output import line, print_json
 from glassq.daemons import problems_of
 from glassq.errors import SettingsError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 PROGRAMS = click.Choice(["web", "worker"])
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def config() -> None:
     """The settings: are they right?"""
 

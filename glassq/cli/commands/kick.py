@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @selection(everything="Every buried delivery, those of push queues too.")
 @click.option("--rate", metavar="N/s", help='Not faster than this: "10/s", "30/m", "5/h".')
 @click.option("--canary", is_flag=True, help="First one, then ten, then the rest; stop when they fail again.")
-@click.option("--follow", is_flag=True, help="Wait for what they come to. Ctrl-C leaves the work going.")
+@click.option("--follow", is_flag=True, help="Wait for the outcomes. Ctrl-C ends the waiting, not the work.")
 @click.option(
     "--wait",
     metavar="DURATION",

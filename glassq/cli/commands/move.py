@@ -10,7 +10,7 @@ from glassq.cli import completion
 from glassq.cli.app import App, as_json, dry_run, examples, pass_app, yes
 from glassq.cli.output import confirm, line
 from glassq.cli.report import tell
-from glassq.cli.selection import selection
+from glassq.cli.selection import once, selection
 from glassq.operations import move as operation
 from glassq.operations.filters import nothing_found_text
 from glassq.operations.find import unworked
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         ("a poisoned kind, aside for a pool of its own", "glassq move --where 'error~MemoryError' --to glassq-large"),
     )
 )
-@click.option(
+@once(
     "--to",
     "target",
     required=True,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     shell_complete=completion.tubes,
     help="Where they go; the tube need not be there yet.",
 )
-@click.option(
+@once(
     "--from",
     "origin",
     metavar="TUBE",

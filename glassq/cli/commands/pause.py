@@ -23,9 +23,9 @@ _LASTING = "what lasts is to stop glassq-worker (systemctl stop glassq-worker)"
 @as_json
 @pass_app
 def pause(app: App, tubes: tuple[str, ...], period: str | None, as_json: bool) -> int:
-    """Have nothing worked of these tubes, or of all of ours, until they are resumed or the queue is restarted.
+    """Stop the work on these tubes, or on all of ours, until they are resumed or the queue is restarted.
 
-    What runs goes on. Pings are taken all the while, and wait.
+    What runs goes on. Pings are still accepted, and wait.
     """
     with app.operations.queue() as queue:
         longest = queue.capabilities.max_delay
@@ -34,7 +34,7 @@ def pause(app: App, tubes: tuple[str, ...], period: str | None, as_json: bool) -
         paused = operation.pause(queue, {name: name for name in chosen}, length or longest)
     code = tell_paused("tube", "job", paused, _LASTING, as_json, length)
     if any(paused.values()) and not as_json:
-        click.echo(f"pings are taken all the while; {app.command('resume')} lets all tubes go on")
+        click.echo(f"pings are still accepted; {app.command('resume')} lets all tubes go on")
     return code
 
 

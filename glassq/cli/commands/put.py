@@ -79,7 +79,7 @@ def _read(file: str, most: int) -> bytes:
         if sys.stdin is None:
             raise click.ClickException("standard input is closed: name a file")
         if sys.stdin.isatty():
-            click.echo("glassq: the body is what you type now, up to Ctrl-D", err=True)
+            click.echo("glassq: type the body, then press Ctrl-D", err=True)
         return sys.stdin.buffer.read(most)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error

@@ -10,6 +10,7 @@ import click
 
 from glassq.cli.app import App, as_json, dry_run, pass_app, yes
 from glassq.cli.completion import push_queues as push_queue_names
+from glassq.cli.group import CommandGroup
 from glassq.cli.output import confirm, console, line, print_hints, print_json, print_table, table
 from glassq.cli.pause import tell_paused, tell_resumed
 from glassq.operations import pause as pausing
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from glassq.push.purge import Purged
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @as_json
 @click.pass_context
 def queues(context: click.Context, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import click
 from glassq.cli.app import App, as_json, dry_run, examples, pass_app, yes
 from glassq.cli.output import confirm
 from glassq.cli.report import tell
-from glassq.cli.selection import selection
+from glassq.cli.selection import once, selection
 from glassq.operations import replay as operation
 from glassq.operations.pace import Pace, per_second
 from glassq.operations.replay_plan import LOST, STATES, ReplayFilter
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option(
+@once(
     "--state",
     type=click.Choice((*STATES, LOST)),
     help="Those in this state (with other filters: done); lost: neither over nor in the queue.",
@@ -73,6 +73,6 @@ def replay(
 
 def _summary(asked: ReplayFilter, report: Report, would_be: str = "") -> str:
     count = report.count(Did.REPLAYED)
-    if count or asked.selection.ids or report.error:
+    if count or asked.selection.ids or not report.complete:
         return f"{deliveries(count)} {would_be}replayed"
     return asked.nothing_found_text()

@@ -8,12 +8,13 @@ from dataclasses import asdict
 import click
 
 from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.group import CommandGroup
 from glassq.cli.output import console, facts, print_json
 from glassq.operations import spool as operation
 from glassq.operations.words import span
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @as_json
 @click.pass_context
 def spool(context: click.Context, as_json: bool) -> None:

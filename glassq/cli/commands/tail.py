@@ -1,4 +1,4 @@
-"""`glassq tail`: what deliveries come to, as it happens."""
+"""`glassq tail`: the outcomes of deliveries, as they happen."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ _STYLES = {"done": "green", "dropped": "dim", "retrying": "yellow", "buried": "b
     type=click.IntRange(0),
     default=10,
     show_default=True,
-    help="First so many of what was before.",
+    help="How many of the latest outcomes to show first.",
 )
-@click.option("--state", type=click.Choice(follow.STATES), help="Only what came to this.")
+@click.option("--state", type=click.Choice(follow.STATES), help="Only deliveries with this outcome.")
 @filters
-@click.option("--once", is_flag=True, help="End when what was before is shown: nothing where there is no ledger yet.")
+@click.option("--once", is_flag=True, help="End when those are shown; without a ledger yet, at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line (durations in seconds).")
 @pass_app
 def tail(app: App, lines: int, state: str | None, filter_: Filter, once: bool, as_json: bool) -> None:
-    """What deliveries come to, as it happens, until Ctrl-C: time, state, delivery, source, attempts, duration, why.
+    """Outcomes of deliveries, as they happen, until Ctrl-C: time, state, delivery, source, attempts, duration, why.
 
-    A delivery that comes to several things between two looks, half a second apart, is shown once, with the last.
+    A delivery with several outcomes between two looks, half a second apart, is shown once, with the last.
     """
     with app.progress() as progress:
         follower = follow.Follower(app.operations, filter_, state, progress, once=once)

@@ -1,4 +1,4 @@
-"""`glassq users` and `glassq subscribe`: whose consent we have, and asking Google to send pings for them."""
+"""`glassq users` and `glassq subscribe`: users who have given consent, and asking Google to send pings for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.group import CommandGroup
 from glassq.cli.output import console, line, print_json, print_table, table
 from glassq.errors import CredentialsError, SettingsError
 from glassq.operations.words import moment
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from glassq.glass.credentials import CredentialStore
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def users() -> None:
-    """Whose consent we have."""
+    """List, add and remove users who have given consent."""
 
 
 @users.command()
