@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,8 +178,22 @@ def _in_mode(url: URL, file: Path, mode: str) -> URL:
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     # Python's sqlite3 would begin transactions by itself, and only for writing statements
     connection.isolation_level = None
-    for pragma in (f"busy_timeout = {int(BUSY * 1000)}", "journal_mode = WAL", "synchronous = NORMAL"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}").close()
+    _use_wal(connection)
+    connection.execute("PRAGMA synchronous = NORMAL").close()
+
+
+def _use_wal(connection: Any) -> None:
+    """SQLite does not wait where several connections make a new file's first switch at once: one of them succeeds."""
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
-from glassq.database.engine import write_problem
+from glassq.database.engine import open_engine, write_problem
 from glassq.errors import SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy.engine import URL
 
 KEY = "[ledger] url"
 
@@ -35,3 +40,24 @@ def test_a_file_that_is_missing_is_a_problem_and_is_not_created(tmp_path: Path) 
 def test_a_url_that_cannot_be_used_is_a_mistake_in_the_settings() -> None:
     with pytest.raises(SettingsError, match=r"\[ledger\] url"):
         write_problem("nosuch://x", KEY)
+
+
+def test_threads_that_make_a_new_database_at_once_all_get_it(tmp_path: Path) -> None:
+    failed: list[BaseException] = []
+
+    def make(url: URL, together: threading.Barrier) -> None:
+        together.wait()
+        try:
+            open_engine(url, lambda connection, url: None).dispose()
+        except SQLAlchemyError as error:
+            failed.append(error)
+
+    # each file is made once; which rounds are close enough to conflict is chance
+    for number in range(25):
+        url, together = sa.make_url(f"sqlite:///{tmp_path}/{number}.db"), threading.Barrier(8)
+        threads = [threading.Thread(target=make, args=(url, together)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failed == []
