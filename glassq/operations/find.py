@@ -28,11 +28,9 @@ from glassq.errors import (
     Unsupported,
 )
 from glassq.mask import masked_text
-from glassq.operations.groups import cause_of, is_cause_id
 from glassq.operations.words import moment, reason
 from glassq.push.request import tube_of
 from glassq.queues.base import ALL_STATES, WAITING_STATES
-from glassq.routes import all_routes
 from glassq.values import Tube
 
 if TYPE_CHECKING:
@@ -148,11 +146,17 @@ class Found:
     @property
     def cause(self) -> Cause:
         """Why it failed last."""
+        # its many patterns take a while to compile
+        from glassq.operations.groups import cause_of
+
         return cause_of(self.delivery, self.damage)
 
 
 def found_in(operations: Operations, job: Job) -> Found:
     """The job with what can be read in it."""
+    # what most views do not ask
+    from glassq.routes import all_routes
+
     routes = all_routes(operations.settings)
     try:
         return Found(job, decode(job.body), "", routes)
@@ -428,6 +432,8 @@ def ref_of(entry: Entry) -> str | None:
 
 def _cause_hint(text: str) -> str:
     """Where to look for a text that can be a cause's id, and no delivery's; "" for any other."""
+    from glassq.operations.groups import is_cause_id
+
     return f" (if it is the id of a cause: `glassq buried --group {text}`)" if is_cause_id(text) else ""
 
 

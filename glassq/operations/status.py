@@ -7,10 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from glassq.errors import GlassqError, LedgerError, NotDurable, SettingsError
 from glassq.operations.checks.in_effect import not_in_effect
 from glassq.operations.find import is_ours, unworked
-from glassq.operations.groups import summary
 from glassq.operations.hints import Hint
 from glassq.operations.missing import Missing, find_missing, may_be_missing
 from glassq.operations.spool import open_spool
@@ -62,7 +63,7 @@ class QueueStatus:
             "workers": engine.consumers,
             "max_job": engine.max_job,
             **engine.details,
-            "tubes": [asdict(tube) for tube in (*self.tubes, *self.foreign)],
+            "tubes": [msgspec.structs.asdict(tube) for tube in (*self.tubes, *self.foreign)],
             "oldest_ready": {"job": self.oldest.ref, "age": self.oldest.age} if self.oldest else None,
         }
 
@@ -173,6 +174,9 @@ def _settings_hints(operations: Operations) -> Iterator[Hint]:
 def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact]) -> Iterator[Hint]:
     buried = sum(tube.buried for tube in seen.tubes)
     if buried:
+        # its many patterns take a while to compile
+        from glassq.operations.groups import summary
+
         yield summary(buried) or Hint("1 delivery is buried", "buried")
     yield from (Hint(str(fact)) for fact in facts)
     for tube in seen.tubes:

@@ -145,6 +145,8 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     """The plan of the pool according to the settings. Raises SettingsError."""
     for mistake in settings.ignored:
         log.logger("glassq.worker").warning("settings of another program are wrong %s", fields(why=mistake))
+    # The engine is imported here, in the parent: the children share its memory. This one is never used.
+    open_receiver(settings)
     worker, queue = settings.worker, settings.queue
     # The keeper does not beat while it extends a lease, and may have to connect for that.
     silence = SILENCE + queue.connect_timeout + 2 * queue.timeout

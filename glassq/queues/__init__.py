@@ -1,17 +1,16 @@
-"""Where deliveries wait. This is the one place that knows which URL means which engine."""
+"""Where deliveries wait. This is the one place that knows which URL means which engine.
+
+An engine's modules are imported where they are opened: nobody pays for an engine, or a role of one, that is not used.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
-from glassq.queues.beanstalk.connection import BeanstalkConnection
-from glassq.queues.beanstalk.inspector import BeanstalkInspector
-from glassq.queues.beanstalk.local import LocalBeanstalkd
-from glassq.queues.beanstalk.producer import BeanstalkProducer
-from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 
 if TYPE_CHECKING:
+    from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.settings import Settings
 
 __all__ = ["Inspector", "LocalEngine", "Producer", "Receiver"]
@@ -20,27 +19,37 @@ __all__ += ["local_engine", "open_inspector", "open_producer", "open_receiver"]
 
 def open_producer(settings: Settings) -> Producer:
     """A producer for all threads of a process, before and after a fork. It connects when it is used."""
+    from glassq.queues.beanstalk.producer import BeanstalkProducer
+
     durable = settings.intake.require_durable
     return BeanstalkProducer(lambda: _connection(settings, require_durable=durable), require_durable=durable)
 
 
 def open_receiver(settings: Settings) -> Receiver:
     """A receiver: one connection for one thread. It connects at its first call, and again after it broke."""
+    from glassq.queues.beanstalk.receiver import BeanstalkReceiver
+
     return BeanstalkReceiver(_connection(settings))
 
 
 def open_inspector(settings: Settings) -> Inspector:
     """An inspector: one connection for one thread. It connects like a receiver."""
+    from glassq.queues.beanstalk.inspector import BeanstalkInspector
+
     # Not our tube: to use a tube creates it, and an operator must see that a tube does not exist.
     return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url)
 
 
 def local_engine(settings: Settings) -> LocalEngine:
     """The parts of the engine on this machine. Connects to nothing."""
+    from glassq.queues.beanstalk.local import LocalBeanstalkd
+
     return LocalBeanstalkd(settings.queue.url)
 
 
 def _connection(settings: Settings, *, tube: str = "", require_durable: bool = False) -> BeanstalkConnection:
+    from glassq.queues.beanstalk.connection import BeanstalkConnection
+
     return BeanstalkConnection(
         settings.queue.url,
         tube or settings.queue.tube,

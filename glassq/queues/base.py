@@ -10,8 +10,9 @@ nobody knows whether the call took effect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,8 +27,7 @@ WAITING_STATES: frozenset[WaitingState] = frozenset({"ready", "delayed", "buried
 ALL_STATES: frozenset[State] = frozenset({"ready", "reserved", "delayed", "buried"})
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(msgspec.Struct, frozen=True):
     """A delivery to put: its id, its encoded form, the tube, and the delay until it is ready, in seconds."""
 
     key: str
@@ -36,16 +36,14 @@ class NewJob:
     delay: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """The engine has taken this delivery. It is durable once `Producer.confirm` has returned for it."""
 
     key: str
     ref: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """The engine has not taken this delivery, because of `error`.
 
     With `in_doubt` the connection broke before the answer came: the engine may have taken it all the same.
@@ -56,8 +54,7 @@ class Refusal:
     in_doubt: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True):
     """A job that is ours until its lease, which is in seconds, ends. The lease can be extended.
 
     `losses` is the number of attempts at this job that died with their process. `kicked`: an operator has asked for
@@ -74,8 +71,7 @@ class Reservation:
     durable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """A job in the queue. Times are in seconds.
 
     `age` is the time since the put, and `time_left` the time until a delayed job is ready, or until a lease ends.
@@ -93,11 +89,10 @@ class Job:
     losses: int = 0
     kicked: bool = False
     durable: bool = True
-    counters: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class TubeCounts:
+class TubeCounts(msgspec.Struct, frozen=True):
     """The number of jobs of a tube in each state, and of consumers that wait for one; all 0 if there is no such tube.
 
     `paused_for` is the time until the tube goes on, in seconds; 0 if it is not paused.
@@ -117,8 +112,7 @@ class TubeCounts:
         return self.ready + self.reserved + self.delayed + self.buried
 
 
-@dataclass(frozen=True, slots=True)
-class EngineGauge:
+class EngineGauge(msgspec.Struct, frozen=True):
     """A metric that only this engine has."""
 
     name: str
@@ -126,8 +120,7 @@ class EngineGauge:
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStatus:
+class EngineStatus(msgspec.Struct, frozen=True):
     """The engine as a whole.
 
     `uptime` is in seconds, `max_job` is the maximum size of a job in bytes. `durable`: the engine writes new jobs to
@@ -144,12 +137,11 @@ class EngineStatus:
     consumers: int
     max_job: int
     intact: bool = True
-    details: Mapping[str, object] = field(default_factory=dict)
+    details: Mapping[str, object] = {}
     gauges: tuple[EngineGauge, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(msgspec.Struct, frozen=True):
     """A fact about an engine: good (`ok`), bad, or neither (None). `todo` is what to do about it.
 
     Commands of ours appear in `todo` in backquotes: `glassq ...`.
@@ -185,8 +177,7 @@ class LocalEngine(Protocol):
         """Facts about `other_unit`, which has this ActiveState (`active`) and UnitFileState (`boots`)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine can do. An operation that needs more names the missing capability and does nothing.
 
     `lists`: the states whose jobs can be found. `oldest`: the next job of a tube can be seen. `exact_counts`: counts

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from heapq import nlargest
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import Receipt, Refusal
