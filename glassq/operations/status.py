@@ -37,6 +37,7 @@ class QueueStatus:
     """The queue at `url`. `tubes` are ours, the main one first.
 
     The others of ours, and the `foreign` ones of other programs, hold jobs. `oldest` is the oldest ready job of ours.
+    `files_missing` says which of the engine's files are no longer there ("": none, as far as is known).
     """
 
     url: str
@@ -44,11 +45,12 @@ class QueueStatus:
     tubes: tuple[TubeCounts, ...]
     foreign: tuple[TubeCounts, ...]
     oldest: Job | None
+    files_missing: str
 
     @property
     def on_disk(self) -> bool:
         """Whether jobs are written to disk, and what was written is still there, as far as is known."""
-        return self.engine.durable and self.engine.intact and (self.oldest is None or self.oldest.durable)
+        return self.engine.durable and not self.files_missing and (self.oldest is None or self.oldest.durable)
 
     def document(self) -> dict[str, Any]:
         """The status of the queue for JSON; what only this engine has is beside the rest."""
@@ -63,6 +65,7 @@ class QueueStatus:
             "workers": engine.consumers,
             "max_job": engine.max_job,
             **engine.details,
+            "files_missing": self.files_missing,
             "tubes": [msgspec.structs.asdict(tube) for tube in (*self.tubes, *self.foreign)],
             "oldest_ready": {"job": self.oldest.ref, "age": self.oldest.age} if self.oldest else None,
         }
@@ -112,8 +115,7 @@ def spool_state(operations: Operations) -> tuple[Spooled | None, str]:
 
 def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> SystemStatus:
     """The system as it is now. Raises QueueError, and Stopped."""
-    seen = _queue(operations, queue)
-    facts = [*queue.facts([tube.name for tube in seen.tubes]), *_in_memory(queue, seen)]
+    seen, facts = _queue(operations, queue)
     missing = _missing(operations, queue, seen, progress)
     spooled, words = spool_state(operations)
     since = operations.clock() - RECENT
@@ -126,13 +128,18 @@ def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> Sy
     return SystemStatus(seen, spooled, words, states, since, note, missing, hints)
 
 
-def _queue(operations: Operations, queue: Inspector) -> QueueStatus:
+def _queue(operations: Operations, queue: Inspector) -> tuple[QueueStatus, list[Fact]]:
+    """The queue, and what is wrong with its engine."""
     (main,) = queue.counts([operations.tube])
     others = [counts for counts in queue.counts() if counts.jobs and counts.name != main.name]
     others.sort(key=lambda counts: counts.name)
     ours = (main, *(counts for counts in others if is_ours(main.name, counts.name)))
     foreign = tuple(counts for counts in others if not is_ours(main.name, counts.name))
-    return QueueStatus(operations.settings.queue.url, queue.status(), ours, foreign, _oldest(queue, ours))
+    facts = list(queue.facts([counts.name for counts in ours]))
+    files_missing = next((fact.said for fact in facts if fact.files_lost), "")
+    url, oldest = operations.settings.queue.url, _oldest(queue, ours)
+    seen = QueueStatus(url, queue.status(), ours, foreign, oldest, files_missing)
+    return seen, [*facts, *_in_memory(queue, seen)]
 
 
 def _oldest(queue: Inspector, tubes: Iterable[TubeCounts]) -> Job | None:

@@ -124,9 +124,9 @@ class EngineStatus(msgspec.Struct, frozen=True):
     """The engine as a whole.
 
     `uptime` is in seconds, `max_job` is the maximum size of a job in bytes. `durable`: the engine writes new jobs to
-    disk, as far as that is known without a put. `intact`: what it has written is still there, as far as is known.
-    `accepting`: it takes jobs. `consumers` is the number of open connections that have reserved a job. `details` are
-    facts that only this engine has, for machines: no code of ours reads them.
+    disk, as far as that is known without a put. `accepting`: it takes jobs. `consumers` is the number of open
+    connections that have reserved a job. `details` are facts that only this engine has, for machines: no code of ours
+    reads them.
     """
 
     engine: str
@@ -136,7 +136,6 @@ class EngineStatus(msgspec.Struct, frozen=True):
     accepting: bool
     consumers: int
     max_job: int
-    intact: bool = True
     details: Mapping[str, object] = {}
     gauges: tuple[EngineGauge, ...] = ()
 
@@ -144,13 +143,15 @@ class EngineStatus(msgspec.Struct, frozen=True):
 class Fact(msgspec.Struct, frozen=True):
     """A fact about an engine: good (`ok`), bad, or neither (None). `todo` is what to do about it.
 
-    Commands of ours appear in `todo` in backquotes: `glassq ...`.
+    `files_lost`: files that the engine has written are no longer there. Commands of ours appear in `todo` in
+    backquotes: `glassq ...`.
     """
 
     name: str
     ok: bool | None
     said: str
     todo: str = ""
+    files_lost: bool = False
 
     def __str__(self) -> str:
         return f"{self.said}: {self.todo}" if self.todo else self.said

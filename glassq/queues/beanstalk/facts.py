@@ -152,4 +152,4 @@ def _binlog_files(connection: BeanstalkConnection, url: QueueUrl) -> Iterator[Fa
             "do not restart it, its jobs may be in memory only: let the pool work what waits, archive what lies buried "
             "(`glassq archive --all`), then restart it and put that back (`glassq restore FILE`)"
         )
-        yield Fact("binlog", False, problem, todo)
+        yield Fact("binlog", False, problem, todo, files_lost=True)

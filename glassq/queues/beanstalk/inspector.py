@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from glassq.errors import JobNotFound, SearchIncomplete
 from glassq.queues.base import ALL_STATES, Capabilities, EngineGauge, EngineStatus, Job, TubeCounts
 from glassq.queues.beanstalk import facts
-from glassq.queues.beanstalk.binlog import missing_files
 from glassq.queues.beanstalk.connection import whole_seconds
 from glassq.queues.beanstalk.protocol import MAX_SECONDS, JobStats, ScanShort
 from glassq.queues.beanstalk.receiver import BURY_DELAY
@@ -63,7 +62,7 @@ class BeanstalkInspector:
         self._connection.set_deadline(deadline)
 
     def status(self) -> EngineStatus:
-        now, missing = self._connection.stats(), missing_files(self._connection, self._url)
+        now = self._connection.stats()
         return EngineStatus(
             engine=self.engine,
             version=now.version,
@@ -72,7 +71,6 @@ class BeanstalkInspector:
             accepting=not now.draining,
             consumers=now.workers,
             max_job=now.max_job,
-            intact=not missing,
             details={
                 "id": now.id,
                 "connections": now.connections,
@@ -83,7 +81,6 @@ class BeanstalkInspector:
                 "jobs": now.jobs,
                 "pid": now.pid,
                 "reserved": now.reserved,
-                "files_missing": missing,
             },
             gauges=(
                 EngineGauge("glassq_binlog_files", _FILES_HELP, now.files),
