@@ -45,11 +45,10 @@ class BeanstalkProducer:
     def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
         deadline = time.monotonic() + within
         answers = self._attempt(jobs, deadline)
-        broken = [
-            index
-            for index, answer in enumerate(answers)
-            if isinstance(answer, Refusal) and isinstance(answer.error, QueueUnavailable)
-        ]
+        refused = {index: answer.error for index, answer in enumerate(answers) if isinstance(answer, Refusal)}
+        if not refused:
+            return answers
+        broken = [index for index, error in refused.items() if isinstance(error, QueueUnavailable)]
         if again and broken:
             # most likely the other idle connections broke with this one
             self._pool.close()
