@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.app import as_directory
-from glassq.cli.commands.dev import glassq_called, glassq_for, stop_as_by_ctrl_c
+from glassq.cli.commands.dev import glassq_called, glassq_for, home_directory, stop_as_by_ctrl_c
 from glassq.cli.output import console, line
 from glassq.dev.stack import Stack, require_beanstalkd
 from glassq.operations.words import span
@@ -76,16 +75,7 @@ FATES: dict[Fate, str] = {
 @click.option(
     "--seed", metavar="N", default=1, show_default=True, help="Decides who shares what, and what is awkward about it."
 )
-@click.option(
-    "--dir",
-    "directory",
-    metavar="DIR",
-    default="var/demo",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    callback=as_directory,
-    help="Where all state lies.",
-)
+@home_directory("var/demo")
 @click.option("--keep", is_flag=True, help="Keep everything running afterwards, to look around, until Ctrl-C.")
 def demo(pings: int, rate: float, users: int, seed: int, directory: Path, keep: bool) -> int:
     """Watch simulated Glass users share photos and glassq store them.

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,8 @@ from glassq.settings import load
 from glassq.values import Bind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from glassq.settings import Settings
 
 DEV_BIND = Bind("127.0.0.1:8080")
@@ -56,17 +58,22 @@ def _as_bind(_context: click.Context, _parameter: click.Parameter, text: str | N
         raise click.BadParameter(str(error)) from None
 
 
+def home_directory(default: str) -> Callable[[Any], Any]:
+    """The option that says where everything of a trial is kept."""
+    return click.option(
+        "--dir",
+        "directory",
+        metavar="DIR",
+        default=default,
+        show_default=True,
+        type=click.Path(path_type=Path),
+        callback=as_directory,
+        help="Where all state lies.",
+    )
+
+
 @click.command()
-@click.option(
-    "--dir",
-    "directory",
-    metavar="DIR",
-    default="var",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    callback=as_directory,
-    help="Where all state lies.",
-)
+@home_directory("var")
 @click.option(
     "--bind",
     metavar="ADDRESS",
