@@ -348,8 +348,8 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
     def custom(kind: type, value: Any) -> Any:
         if kind is SecretFile:
             return _secret_file(value, credentials_directory)
-        # in the file, only a text can have the unit that a number needs
-        return kind(value if isinstance(value, str) else "")
+        # in the file, only a text can have the unit that a number needs; no kind accepts a NUL
+        return kind(value if isinstance(value, str) else "\0")
 
     try:
         settings = msgspec.convert(document, Settings, dec_hook=custom)
