@@ -21,6 +21,7 @@ GlassqError
 |   +-- Conflict            things changed meanwhile, or it is not possible now (exit 1, HTTP 409)
 |   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
 +-- Stopped                 an operator stopped an operation between two of its steps (exit 130)
++-- JournalError            the intake journal cannot keep a delivery: full, no disk, not writable
 +-- SpoolError              the spool cannot keep a delivery: full, no disk, not writable
 +-- Verdict                 a handler raises one of these to decide the outcome of its attempt
 |   +-- Drop                nothing to do: spoofed, gone, stale
@@ -163,6 +164,10 @@ class Stopped(GlassqError):
 
     def __init__(self) -> None:
         super().__init__("stopped")
+
+
+class JournalError(GlassqError):
+    """The intake journal cannot keep a delivery, or cannot be read. The message names its directory and why."""
 
 
 class SpoolError(GlassqError):
