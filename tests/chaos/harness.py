@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from glassq.queues.beanstalk.protocol import TubeStats
-    from tests.powercut.recording import Recorder
+    from tests.powercut.recording import Control, Recorder
 
 ROOT = Path(__file__).parent.parent.parent
 WEB_WORKERS, POOL_CHILDREN = 3, 4
 # The time from the end of a process to its restart, in seconds (RestartSec=); the syncer is restarted at once.
 RESTART_DELAY = 0.2
+# No delivery of the torture is delayed for longer, in seconds.
+MAX_DELAY = 60
 # The supervisor's interval, in seconds.
 INTERVAL = 0.02
 # Small files: beanstalkd often needs a new one, so that it notices a full disk.
@@ -214,11 +216,22 @@ class Machine:
         """The number of deliveries in the spool, with damaged ones, of which there should be none."""
         return sum(1 for _ in self.spool.rglob("*.job"))
 
+    def control(self, service: str) -> Control:
+        """Orders faults of a service; there must be a recorder."""
+        assert self._recorder is not None
+        return self._recorder.control(service)
+
+    def step(self, seconds: float) -> None:
+        """The wall clock of all services is off by so much from now on; there must be a recorder."""
+        for service in self.services:
+            self.control(service.name).step(seconds)
+
     def settle(self, deadline: float) -> bool:
         """Waits until there is nothing left to do; False if there still is after `deadline` seconds."""
         over = time.monotonic() + deadline
         while time.monotonic() < over:
             with contextlib.suppress(Exception):
+                self._kick_late_ones()
                 tube = self.tube()
                 if not (self.spooled() or tube.ready or tube.reserved or tube.delayed):
                     return True
@@ -229,6 +242,15 @@ class Machine:
         """Living processes that no longer belong to any service."""
         owned = {process for service in self.services for process in [*service.children(), service.main()]}
         return [process for process in list(self.seen) if process not in owned and process.lives()]
+
+    def _kick_late_ones(self) -> None:
+        """Kicks, as an operator does, what is delayed for longer than any delay: the clock was an hour on then."""
+        queue = open_queue(QueueSettings(url=QueueUrl(f"beanstalk://127.0.0.1:{self.queue_port}")))
+        try:
+            while (job := queue.peek_first("delayed")) and queue.stats_job(job.id).time_left > MAX_DELAY:
+                queue.kick(job.id)
+        finally:
+            queue.close()
 
     def _prepare(self) -> None:
         self.binlog.mkdir(parents=True, exist_ok=True)
