@@ -57,7 +57,11 @@ class Client:
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(START)
-        self._socket.connect(path)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
         self._file = self._socket.makefile("rb")
 
     def send(self, *commands: bytes) -> None:
@@ -103,7 +107,7 @@ def read_intake(spool: Path, found: Found) -> None:
 def prepare(binlog: Path) -> str:
     """What --prepare says that it did; raises RuntimeError if it failed."""
     done = subprocess.run(
-        [sys.executable, "-S", str(SYNCER), "--binlog", str(binlog), "--prepare"], capture_output=True, text=True
+        [sys.executable, str(SYNCER), "--binlog", str(binlog), "--prepare"], capture_output=True, text=True
     )
     if done.returncode:
         raise RuntimeError(f"--prepare failed: {done.stdout}{done.stderr}")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO
 
 from glassq import delivery as envelope
 from tests.chaos.harness import SYNCER
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # How long a server may take to start or to answer, in seconds.
 PATIENCE = 30.0
+# How long a client asks for a proof, in seconds; a "no" ends that.
+PROOF = 10.0
 
 
 class Rig:
@@ -46,16 +48,19 @@ class Rig:
         self._path = str(directory / "s")
         self._port = free_port()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._proofs: socket.socket | None = None
-        self.client: Client
+        self._proofs: tuple[socket.socket, BinaryIO] | None = None
+        self._client: Client | None = None
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Ends everything."""
         self.kill()
         self.recorder.close()
+
+    @property
+    def client(self) -> Client:
+        """The connection to beanstalkd, since its start."""
+        assert self._client is not None
+        return self._client
 
     def start(self) -> None:
         """Starts both, as the units do."""
@@ -63,7 +68,7 @@ class Rig:
         program = shutil.which("beanstalkd")
         assert program
         self._run("beanstalkd", [program, "-l", f"unix:{self._path}", "-b", str(self.binlog), *self._options])
-        self.client = _connected(self._path)
+        self._client = _connected(self._path)
         self.client.send(b"stats\r\n")
         match = re.search(rb"^id: (\S+)", self.client.bodied()[1], re.MULTILINE)
         assert match
@@ -87,23 +92,27 @@ class Rig:
             process.wait()
         self._running.clear()
         self._forget()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
-    def put(self, *names: str, delay: int = 0) -> bool:
+    def put(self, *names: str, delay: int = 0, within: float = PROOF) -> bool:
         """Puts jobs; whether all of them were put and proven. Raises OSError where beanstalkd is gone."""
         bodies = [envelope.encode(envelope.new("mirror", b'{"itemId": "%b"}' % name.encode(), {})) for name in names]
         self.client.send(*(b"put 1 %d 60 %d\r\n%b\r\n" % (delay, len(body), body) for body in bodies))
         answers = [self._line() for _ in names]
-        if all(answer.startswith(b"INSERTED") for answer in answers) and self.prove():
+        if all(answer.startswith(b"INSERTED") for answer in answers) and self.prove(within):
             self.kept.update(names)
             return True
         return False
 
-    def work(self, ping: str) -> None:
-        """Puts a job and deletes it: churn that makes beanstalkd copy old jobs and remove files."""
-        self.client.send(b"put 0 0 60 400\r\n%b\r\n" % ping.encode().ljust(400, b"."))
-        answer = self._line().split()
-        if answer[0] == b"INSERTED":
-            self.client.send(b"delete %b\r\n" % answer[1])
+    def churn(self, number: int) -> None:
+        """Puts so many jobs and deletes them: beanstalkd copies old jobs, and removes files."""
+        self.client.send(*[b"put 0 0 60 400\r\n%b\r\n" % b"".ljust(400, b".")] * number)
+        answers = [self._line().split() for _ in range(number)]
+        put = [answer[1] for answer in answers if answer[0] == b"INSERTED"]
+        self.client.send(*(b"delete %b\r\n" % job for job in put))
+        for _ in put:
             self._line()
 
     def bury(self, name: str) -> bool:
@@ -122,16 +131,17 @@ class Rig:
             return True
         return False
 
-    def prove(self, within: float = 5.0) -> bool:
+    def prove(self, within: float = PROOF) -> bool:
         """Whether the syncer proves, for this run of beanstalkd."""
         over = time.monotonic() + within
         while time.monotonic() < over:
             with suppress(OSError):
                 if self._proofs is None:
-                    self._proofs = socket.create_connection(("127.0.0.1", self._port), within)
-                self._proofs.settimeout(max(0.1, over - time.monotonic()))
-                self._proofs.sendall(b"prove\n")
-                if answer := self._proofs.makefile("r").readline().split():
+                    connection = socket.create_connection(("127.0.0.1", self._port), within)
+                    self._proofs = connection, connection.makefile("rb")
+                self._proofs[0].settimeout(max(0.1, over - time.monotonic()))
+                self._proofs[0].sendall(b"prove\n")
+                if answer := self._proofs[1].readline().decode().split():
                     return answer[:2] == ["yes", self.id]
             self._forget()
             if "syncer" not in self._running or self._running["syncer"].poll() is not None:
@@ -170,7 +180,8 @@ class Rig:
 
     def _forget(self) -> None:
         if self._proofs is not None:
-            self._proofs.close()
+            for each in reversed(self._proofs):
+                each.close()
             self._proofs = None
 
 
