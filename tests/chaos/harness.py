@@ -43,8 +43,8 @@ ttr = "15s"
 [intake]
 bind = "127.0.0.1:{web}"
 workers = {web_workers}
-spool = "{directory}/spool"
-spool_min_free = "1MiB"
+journal = "{directory}/spool"
+journal_min_free = "1MiB"
 [sources.mirror]
 verify_tokens_file = "{directory}/tokens"
 [worker]
