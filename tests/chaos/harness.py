@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from glassq.journal.segment import segments
+from glassq.journal.survey import survey
 from glassq.settings import QueueSettings, QueueUrl
 from tests.chaos.processes import Handle, children, handle
 from tests.ports import free_port
@@ -53,7 +55,7 @@ syncer = "{syncer}"
 [intake]
 bind = "127.0.0.1:{web}"
 workers = {web_workers}
-journal = "{spool}"
+journal = "{journal}"
 journal_min_free = "1MiB"
 [sources.mirror]
 verify_tokens_file = "{directory}/tokens"
@@ -157,11 +159,11 @@ class Machine:
     def __init__(
         self, directory: Path, *, disk: Path | None = None, plan: Plan | None = None, recorder: Recorder | None = None
     ) -> None:
-        """`disk` is where binlog and spool are, if not in `directory`; a recorder must have it as its root."""
+        """`disk` is where binlog and journal are, if not in `directory`; a recorder must have it as its root."""
         self.directory = directory.resolve()
         self.disk = disk or self.directory / "disk"
         # each in a directory that may be a disk of its own
-        self.binlog, self.spool = self.disk / "queue" / "binlog", self.disk / "intake" / "spool"
+        self.binlog, self.journal = self.disk / "queue" / "binlog", self.disk / "intake" / "journal"
         self.plan = plan or Plan()
         self._recorder = recorder
         self.seen: set[Handle] = set()
@@ -212,9 +214,11 @@ class Machine:
         finally:
             queue.close()
 
-    def spooled(self) -> int:
-        """The number of deliveries in the spool, with damaged ones, of which there should be none."""
-        return sum(1 for _ in self.spool.rglob("*.job"))
+    def journaled(self) -> int:
+        """How many deliveries lie in intake's journal, with damaged ones, of which there should be none."""
+        spooled = sum(1 for _ in self.journal.rglob("*.job"))
+        place = self.journal / "segments"
+        return spooled + sum(survey(segment).left for segment in (segments(place) if place.is_dir() else ()))
 
     def control(self, service: str) -> Control:
         """Orders faults of a service; there must be a recorder."""
@@ -233,7 +237,7 @@ class Machine:
             with contextlib.suppress(Exception):
                 self._kick_late_ones()
                 tube = self.tube()
-                if not (self.spooled() or tube.ready or tube.reserved or tube.delayed):
+                if not (self.journaled() or tube.ready or tube.reserved or tube.delayed):
                     return True
             time.sleep(0.1)
         return False
@@ -254,7 +258,7 @@ class Machine:
 
     def _prepare(self) -> None:
         self.binlog.mkdir(parents=True, exist_ok=True)
-        self.spool.parent.mkdir(exist_ok=True)
+        self.journal.parent.mkdir(exist_ok=True)
         self.token = secrets.token_urlsafe(12)
         (self.directory / "tokens").write_text(f"{self.token}\n")
         shutil.copy(self.plan.handler, self.directory / "torture_handler.py")
@@ -263,7 +267,7 @@ class Machine:
             syncer=f"127.0.0.1:{self.syncer_port}" if SYNCER.exists() else "none",
             web=self.web_port,
             directory=self.directory,
-            spool=self.spool,
+            journal=self.journal,
             web_workers=self.plan.web_workers,
             children=self.plan.children,
         )

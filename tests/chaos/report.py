@@ -127,7 +127,7 @@ def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
 
     A child of the pool has one job between handler and delete. Intake has one request of each client between put and
     200; a queue that does not answer may have taken it twice (the put, and another one on a new connection) before it
-    goes to the spool. While the spool drains, one delivery is between put and unlink. A clock that jumps ends the
+    goes to the journal. While that is moved on, one delivery is between put and unlink. A clock that jumps ends the
     leases of all children.
     """
     if kind in (kinds.KILL_CHILD, kinds.FREEZE_CHILD):
@@ -232,7 +232,7 @@ def _totals(report: Report) -> list[tuple[str, str, str]]:
         outage = report.outage
         rows += [
             ("queue away for", f"{outage['seconds']:g} s", f"{outage['rate']:g} pings/s"),
-            ("  sent, not 200", f"{outage['sent']:.0f}, {outage['refused']:.0f}", "all through the spool"),
+            ("  sent, not 200", f"{outage['sent']:.0f}, {outage['refused']:.0f}", "all through the journal"),
             ("  acknowledged p50", f"{outage['p50'] * 1e3:.1f} ms", ""),
             ("  acknowledged p99", f"{outage['p99'] * 1e3:.1f} ms", ""),
             ("  all of it handled in", f"{outage['drained']:.1f} s", "from the queue's return"),

@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
-from glassq.errors import DamagedDelivery
-from glassq.intake.spool import Spool
+from glassq.errors import DamagedDelivery, GlassqError
+from glassq.journal import Journal
 from tests.chaos.harness import SYNCER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from glassq.errors import QueueError
+    from glassq.journal import JournalRecord
 
 # The ids of pings in a body.
 _PING = re.compile(rb'"itemId": ?"([^"]+)"')
@@ -33,6 +37,8 @@ class Found:
     pings: dict[str, set[str]] = field(default_factory=dict)
     jobs: dict[str, list[int]] = field(default_factory=dict)
     damaged: list[int] = field(default_factory=list)
+    #: segments of the journal that are damaged
+    set_aside: int = 0
     trouble: str = ""
 
     def add(self, body: bytes, state: str, job: int = 0) -> None:
@@ -98,10 +104,19 @@ def read_queue(client: Client, found: Found) -> None:
                 found.add(body, state[1].decode() if state else "gone", job)
 
 
-def read_intake(spool: Path, found: Found) -> None:
-    """What intake holds, by its own code."""
-    if spool.is_dir():
-        Spool(spool, max_size=1 << 40, min_free=0).drain(lambda _, body: found.add(body, "journal"))
+def read_journal(journal: Path, found: Found) -> None:
+    """What intake's journal holds, by its own code, as if the queue took all of it."""
+    if not journal.is_dir():
+        return
+
+    def put(records: Sequence[JournalRecord]) -> dict[str, QueueError]:
+        for record in records:
+            found.add(record.body, "journal")
+        return {}
+
+    opened = Journal(journal, max_size=1 << 40, min_free=0)
+    opened.move_on(put)
+    found.set_aside = opened.look().damaged
 
 
 def prepare(binlog: Path) -> str:
@@ -114,7 +129,7 @@ def prepare(binlog: Path) -> str:
     return done.stdout
 
 
-def look(binlog: Path, spool: Path, *, prepares: bool = True) -> Found:
+def look(binlog: Path, journal: Path, *, prepares: bool = True) -> Found:
     """Starts a beanstalkd on a disk, reads all, and ends it. `trouble` is why that was not possible."""
     found = Found()
     program = shutil.which("beanstalkd")
@@ -133,8 +148,8 @@ def look(binlog: Path, spool: Path, *, prepares: bool = True) -> Found:
         client = _connected(server, str(path))
         read_queue(client, found)
         client.close()
-        read_intake(spool, found)
-    except (OSError, ValueError, IndexError) as error:
+        read_journal(journal, found)
+    except (OSError, ValueError, IndexError, GlassqError) as error:
         found.trouble = f"{type(error).__name__}: {error}"
     finally:
         server.kill()

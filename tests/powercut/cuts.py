@@ -41,6 +41,7 @@ class Cut:
     lost: list[str] = field(default_factory=list)
     back: Counter[str] = field(default_factory=Counter)
     damaged: int = 0
+    set_aside: int = 0
     trouble: str = ""
     place: str = ""
 
@@ -106,23 +107,23 @@ class Cutter:
             raise ValueError("nothing was promised")
         wanted: dict[int, list[str]] = {}
         for index, event in enumerate(events):
-            if index > said[0] and event.kind == recording.UNLINK and not event.path.endswith((".new", ".job")):
+            if index > said[0] and event.kind == recording.UNLINK and event.path.startswith("queue/"):
                 wanted.setdefault(index, []).append("unlink")
         for _ in range(number):
             wanted.setdefault(chance.randrange(said[0], len(events)), []).append("chance")
         return wanted
 
     def _judge(self, cut: Cut, place: Path, kept: set[str], done: set[str]) -> Cut:
-        binlog, spool = place / "queue" / "binlog", place / "intake" / "spool"
+        binlog, journal = place / "queue" / "binlog", place / "intake" / "journal"
         evidence = place.with_name(place.name + "-as-cut")
         shutil.copytree(place, evidence)
         self.before_start(binlog)
-        found = look(binlog, spool, prepares=self.prepares)
+        found = look(binlog, journal, prepares=self.prepares)
         deleted = deleted_jobs(evidence / "queue" / "binlog")
         cut.promised = len(kept - done)
         cut.lost = sorted(kept - done - set(found.pings))
         cut.trouble = found.trouble
-        cut.damaged = len(found.damaged)
+        cut.damaged, cut.set_aside = len(found.damaged), found.set_aside
         for ping in done & set(found.pings):
             cut.back[_why_back(deleted, ping, found)] += 1
         shutil.rmtree(place)
@@ -171,6 +172,7 @@ def summary(cuts: Sequence[Cut]) -> list[tuple[str, str]]:
         ("changes that may be there or not", f"{sum(cut.unsynced for cut in cuts) / max(1, len(cuts)):.0f} a cut"),
         ("lost", f"{len({ping for cut in cuts for ping in cut.lost})} pings in {len(bad)} cuts"),
         ("no start", str(sum(bool(cut.trouble) for cut in cuts))),
+        ("segments of the journal damaged", str(sum(cut.set_aside for cut in cuts))),
         ("jobs damaged", str(sum(cut.damaged for cut in cuts))),
     ]
     return rows + [(f"done and there again: {why}", str(count)) for why, count in sorted(back.items())]
