@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 _PING = re.compile(rb'"itemId": ?"([^"]+)"')
 # How long a beanstalkd may take to start, in seconds.
 START = 30.0
-STATES = ("ready", "delayed", "buried", "reserved")
+# A job's record in beanstalkd 1.12's binlog, and where in it the state is, in bytes.
+RECORD, STATE = 80, 76
 
 
 @dataclass
@@ -37,6 +39,9 @@ class Found:
     pings: dict[str, set[str]] = field(default_factory=dict)
     jobs: dict[str, list[int]] = field(default_factory=dict)
     damaged: list[int] = field(default_factory=list)
+    #: jobs of which the files have a delete, and what --prepare told
+    deleted: set[int] = field(default_factory=set)
+    told: str = ""
     #: segments of the journal that are damaged
     set_aside: int = 0
     trouble: str = ""
@@ -119,6 +124,25 @@ def read_journal(journal: Path, found: Found) -> None:
     found.set_aside = opened.look().damaged
 
 
+def deleted_jobs(binlog: Path) -> set[int]:
+    """The jobs of which beanstalkd 1.12 would read a delete. It leaves a file at the first record that is none."""
+    found: set[int] = set()
+    for file in binlog.glob("binlog.*"):
+        content, at = file.read_bytes(), 4
+        while at + 4 + RECORD <= len(content):
+            (name,) = struct.unpack_from("<i", content, at)
+            record = at + 4 + name
+            if not 0 <= name <= 200 or record + RECORD > len(content):
+                break
+            job, size = struct.unpack_from("<Q", content, record)[0], struct.unpack_from("<i", content, record + 32)[0]
+            if not job:
+                break
+            if not name and content[record + STATE] == 0:
+                found.add(job)
+            at = record + RECORD + (size if name else 0)
+    return found
+
+
 def prepare(binlog: Path) -> str:
     """What --prepare says that it did; raises RuntimeError if it failed."""
     done = subprocess.run(
@@ -137,10 +161,11 @@ def look(binlog: Path, journal: Path, *, prepares: bool = True) -> Found:
     path = binlog.parent / "s"
     try:
         if prepares and SYNCER.exists():
-            prepare(binlog)
+            found.told = prepare(binlog)
     except RuntimeError as error:
         found.trouble = str(error)
         return found
+    found.deleted = deleted_jobs(binlog)
     server = subprocess.Popen(
         [program, "-l", f"unix:{path}", "-b", str(binlog), "-f60000", "-s", "65536"], stderr=subprocess.PIPE
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import struct
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,8 +23,7 @@ MANNERS = (
     (Kept.CHANCE, Kept.OLDER), (Kept.NONE, Kept.ALL), (Kept.OLDER, Kept.OLDER), (Kept.CHANCE, Kept.NONE),
 )  # fmt: skip
 THREADS = 4
-# A job's record in beanstalkd 1.12's binlog, and where in it the state is, in bytes.
-RECORD, STATE = 80, 76
+UNEXPLAINED = "unexplained"
 
 
 @dataclass
@@ -47,7 +45,7 @@ class Cut:
 
     @property
     def ok(self) -> bool:
-        return not self.lost and not self.trouble
+        return not self.lost and not self.trouble and not self.back[UNEXPLAINED]
 
 
 @dataclass
@@ -119,47 +117,27 @@ class Cutter:
         shutil.copytree(place, evidence)
         self.before_start(binlog)
         found = look(binlog, journal, prepares=self.prepares)
-        deleted = deleted_jobs(evidence / "queue" / "binlog")
         cut.promised = len(kept - done)
         cut.lost = sorted(kept - done - set(found.pings))
         cut.trouble = found.trouble
         cut.damaged, cut.set_aside = len(found.damaged), found.set_aside
         for ping in done & set(found.pings):
-            cut.back[_why_back(deleted, ping, found)] += 1
+            cut.back[_why_back(ping, found)] += 1
         shutil.rmtree(place)
-        if cut.ok:
+        if cut.ok and not found.damaged:
             shutil.rmtree(evidence)
         else:
-            (evidence / "lost").write_text("\n".join([*cut.lost, cut.trouble, ""]))
+            (evidence / "what").write_text(f"lost {cut.lost}\n{cut.trouble}\ndamaged {found.damaged}\n{found.told}")
             cut.place = str(evidence)
         return cut
 
 
-def _why_back(deleted: set[int], ping: str, found: Found) -> str:
+def _why_back(ping: str, found: Found) -> str:
     """Why a ping that was done is there again."""
     jobs = found.jobs[ping]
     if 0 in jobs:
         return "in intake's files, not yet removed"
-    return "unexplained" if deleted.intersection(jobs) else "its delete was not on the disk"
-
-
-def deleted_jobs(binlog: Path) -> set[int]:
-    """The jobs of which beanstalkd 1.12 would read a delete. It leaves a file at the first record that is none."""
-    found: set[int] = set()
-    for file in binlog.glob("binlog.*"):
-        content, at = file.read_bytes(), 4
-        while at + 4 + RECORD <= len(content):
-            (name,) = struct.unpack_from("<i", content, at)
-            record = at + 4 + name
-            if not 0 <= name <= 200 or record + RECORD > len(content):
-                break
-            job, size = struct.unpack_from("<Q", content, record)[0], struct.unpack_from("<i", content, record + 32)[0]
-            if not job:
-                break
-            if not name and content[record + STATE] == 0:
-                found.add(job)
-            at = record + RECORD + (size if name else 0)
-    return found
+    return UNEXPLAINED if found.deleted.intersection(jobs) else "its delete was not on the disk"
 
 
 def summary(cuts: Sequence[Cut]) -> list[tuple[str, str]]:

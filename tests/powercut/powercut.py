@@ -158,10 +158,10 @@ def _print(console: Console, cuts: list[Cut]) -> None:
     for row in summary(cuts):
         table.add_row(*row)
     console.print(table)
-    for cut in [cut for cut in cuts if not cut.ok][:10]:
+    for cut in [cut for cut in cuts if not cut.ok or cut.damaged][:10]:
         what = f"at {cut.index} ({cut.why}; names {cut.names.value}, data {cut.data.value})"
         lost = f"lost {len(cut.lost)}: {' '.join(cut.lost[:4])}"
-        console.print(f"{what}: {lost} {cut.trouble}; {cut.place}", soft_wrap=True)
+        console.print(f"{what}: {lost} {cut.trouble} {dict(cut.back)}; {cut.place}", soft_wrap=True)
 
 
 if __name__ == "__main__":
