@@ -7,6 +7,7 @@ GlassqError
 +-- PingRefused             a ping is not accepted: bad shape, wrong token, too big
 +-- QueueError              a queue command failed
 |   +-- QueueUnavailable    no connection, or it broke; the last command may have happened or not
+|   |   +-- NoProof         the queue answered, but nobody knows in time whether that is on disk
 |   +-- QueueRefused        the queue accepts no job now: draining, out of memory or disk
 |   |   +-- NotDurable      the queue keeps jobs in memory only, perhaps also those of a moment ago
 |   +-- SearchIncomplete    a search could not find all jobs
@@ -90,6 +91,10 @@ class QueueError(GlassqError):
 
 class QueueUnavailable(QueueError):
     """There is no connection, or it broke. The last command may have happened or not."""
+
+
+class NoProof(QueueUnavailable):
+    """The queue has answered, but whether that is on disk nobody could say in time. It may be, or not."""
 
 
 class QueueRefused(QueueError):
