@@ -5,7 +5,7 @@ Raises greenstalk's errors; `refusal_of` and `BROKEN` say what they mean.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 import greenstalk
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from glassq.errors import QueueError
     from glassq.queues.base import State
-    from glassq.queues.beanstalk.commands import Command
-
-T = TypeVar("T")
 
 # The answers of a reserve without a job. The second one comes if a lease of ours ends in less than a second, so that we
 # can extend it.
@@ -48,10 +45,6 @@ class Client(greenstalk.Client[bytes]):
     def send(self, data: bytes) -> None:
         """Sends commands whose replies are read later, in order."""
         self._sock.sendall(data)
-
-    def reply(self, command: Command[T]) -> T:
-        """Reads the reply to a command that was sent."""
-        return command.read(self, self.expect(command.expects))
 
     def expect(self, word: bytes) -> list[bytes]:
         """Reads the first line of a reply; the values after this word."""

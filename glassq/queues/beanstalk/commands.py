@@ -17,16 +17,16 @@ from glassq.values import Tube
 if TYPE_CHECKING:
     from glassq.queues.beanstalk.client import Client
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 # How a reply is read: its first line's values come in, and what the command is worth to its caller goes out.
-Read = Callable[["Client", list[bytes]], T]
+Read = Callable[["Client", list[bytes]], T_co]
 
 PRIORITY = 1 << 16
 _UINT32 = (1 << 32) - 1
 _UINT64 = (1 << 64) - 1
 
 
-class Command(msgspec.Struct, Generic[T], frozen=True):
+class Command(msgspec.Struct, Generic[T_co], frozen=True):
     """One command: its bytes with the line's end, the first word of a good reply, and how that reply is read.
 
     `tube` is the tube that must be used ("": any does). `frees` is the id of a job that it ends our reservation of, and
@@ -35,7 +35,7 @@ class Command(msgspec.Struct, Generic[T], frozen=True):
 
     text: bytes
     expects: bytes
-    read: Read[T]
+    read: Read[T_co]
     tube: str = ""
     frees: int = -1
     holds: bool = False
@@ -65,6 +65,11 @@ def bury(job_id: int) -> Command[None]:
 def release(job_id: int) -> Command[None]:
     """Releases a job that this connection has reserved; it is ready at once."""
     return Command(b"release %d %d 0\r\n" % (checked_id(job_id), PRIORITY), b"RELEASED", _nothing, frees=job_id)
+
+
+def touch(job_id: int) -> Command[None]:
+    """Extends the lease of a job that this connection has reserved."""
+    return Command(b"touch %d\r\n" % checked_id(job_id), b"TOUCHED", _nothing)
 
 
 def delete(job_id: int) -> Command[None]:

@@ -13,15 +13,16 @@ import os
 import socket
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import greenstalk
 
 from glassq.errors import JobNotFound, NotDurable, QueueError, QueueUnavailable
+from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.client import BROKEN, NOTHING_COMES, Client, refusal_of
 from glassq.queues.beanstalk.commands import PRIORITY, checked_id, checked_int, checked_tube
 from glassq.queues.beanstalk.limited import LimitedSocket
-from glassq.queues.beanstalk.protocol import JobBody
+from glassq.queues.beanstalk.protocol import JobBody, JobStats, TubeStats
 from glassq.values import QueueUrl, Tube
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from glassq.queues.base import WaitingState
     from glassq.queues.beanstalk.commands import Command
-    from glassq.queues.beanstalk.protocol import JobStats, ServerStats, TubeStats
+    from glassq.queues.beanstalk.protocol import ServerStats
 
 T = TypeVar("T")
 
@@ -179,10 +180,29 @@ class BeanstalkConnection:
         self._held.add(job.id)
         return JobBody(job.id, job.body)
 
-    def touch(self, job_id: int) -> None:
-        """Extends the lease of a job that we have reserved. Raises JobNotFound if it is no longer ours."""
+    def touch(self, job_id: int) -> int:
+        """Extends the lease of a job that we have reserved; returns it. Raises JobNotFound if it is not ours now."""
         self.check_held(job_id)
-        self._call(lambda client: client.touch(_handle(job_id)))
+        packet: list[Command[object]] = [commands.touch(job_id), commands.stats_job(job_id)]
+        touched, stats = self.pipeline(packet)
+        for answer in (touched, stats):
+            if isinstance(answer, QueueError):
+                raise answer
+        assert isinstance(stats, JobStats)
+        return stats.ttr
+
+    def delete_and_reserve(self, job_id: int, tubes: Sequence[str]) -> tuple[QueueError | None, JobBody | None]:
+        """Deletes a job and reserves the oldest ready one of these tubes, in one packet, without waiting.
+
+        Returns the error of the delete, and the job that was reserved; both may be None. A connection that broke
+        between the two replies is found out by the next call.
+        """
+        wanted = {checked_tube(name) for name in tubes}
+        if wanted != self._watching:
+            self._call(lambda client: self._watch(client, wanted))
+        packet: list[Command[object]] = [commands.delete(job_id), commands.reserve()]
+        deleted, job = self.pipeline(packet)
+        return deleted if isinstance(deleted, QueueError) else None, job if isinstance(job, JobBody) else None
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
         """Releases a reserved job, ready after `delay` seconds. Raises JobNotFound."""
@@ -350,11 +370,15 @@ class BeanstalkConnection:
             if command.tube not in ("", self._using):
                 client.expect(b"USING")
                 self._using = command.tube
-            packet.results.append(self._reply(client, command))
+            reply: T | QueueError = self._reply(client, command)
+            packet.results.append(reply)
 
     def _reply(self, client: Client, command: Command[T]) -> T | QueueError:
         try:
-            reply = client.reply(command)
+            reply = command.read(client, client.expect(command.expects))
+        except NOTHING_COMES:
+            # so only a reserve is answered
+            return cast("T", None)
         except greenstalk.BeanstalkdError as error:
             if (refusal := refusal_of(error)) is None:
                 raise

@@ -1,8 +1,9 @@
 """Proves that jobs which were put on a connection are on disk.
 
 With a syncer, by its own sync (prover.py). Without one beanstalkd must run with -f0, and its answer counts, unless its
-binlog has failed: then it answers INSERTED as before, until it is restarted. A job is in the binlog once stats-job shows
-its file. beanstalkd never resumes writing by itself, so the newest job that still exists speaks for all before it.
+binlog has failed: then it answers INSERTED as before, until it is restarted. A job is in the binlog once stats-job
+shows its file. beanstalkd never resumes writing by itself, so the newest job that still exists speaks for all before
+it.
 """
 
 from __future__ import annotations
