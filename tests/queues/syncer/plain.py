@@ -38,8 +38,10 @@ def plain_beanstalkd(binlog: Path, *, size: int = 8192) -> Iterator[tuple[Proces
             client = greenstalk.Client(sock, encoding=None)
             # it listens before it has its lock and has read its files
             client.stats()
-            yield process, client
-            client.close()
+            try:
+                yield process, client
+            finally:
+                client.close()
     finally:
         process.end(signal.SIGKILL)
 
