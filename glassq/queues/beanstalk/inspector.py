@@ -191,6 +191,8 @@ class BeanstalkInspector:
 
     def close(self) -> None:
         self._connection.close()
+        if self._prover is not None:
+            self._prover.close()
 
     def _still_writes(self, now: ServerStats) -> bool:
         """Whether the server wrote the jobs put since the last look. After a failure, only new records prove it."""
