@@ -23,7 +23,7 @@ from glassq.push.rule import RetryParameters
 from glassq.push.taskqueue import Queue, Task, TaskRetryOptions
 from glassq.queues.beanstalk.connection import BeanstalkConnection, Unanswered
 from glassq.queues.beanstalk.producer import BeanstalkProducer
-from glassq.settings import IntakeSettings, PushSettings, QueueSettings, Settings
+from glassq.settings import PushSettings, QueueSettings, Settings
 from glassq.values import TargetUrl
 from tests.conftest import Beanstalkd, wait_for
 
@@ -242,10 +242,6 @@ def test_a_server_that_keeps_nothing_on_disk_confirms_nothing(
     with pytest.raises(taskqueue.TransientError, match="disk"):
         default.add(Task(name="a"))
     assert count(server) == 0
-    careless = Client(msgspec.structs.replace(settings, intake=IntakeSettings(require_durable=False)))
-    Queue("default", client=careless).add(Task(name="a"))
-    careless.close()
-    assert count(server) == 1
 
 
 def test_a_connection_that_broke_while_it_lay_idle_costs_no_add(server: Beanstalkd, default: Queue) -> None:
