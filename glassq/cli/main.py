@@ -115,6 +115,7 @@ EXITS: list[tuple[type[Exception], int, str]] = [
     (errors.UserRevoked, 1, ""),
     (errors.CredentialsError, 78, ""),
     (errors.LedgerError, EX_IOERR, ""),
+    (errors.NoProof, 69, "; without its proof nothing is done: is glassq-syncer running? ({check})"),
     (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? ({check})"),
     (errors.QueueRefused, 75, "; try again when that is mended"),
     (errors.Retry, 75, "; try again later"),

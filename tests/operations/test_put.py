@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq.delivery import encode
-from glassq.errors import InvalidRequest, NotDurable, OperationError, QueueUnavailable
+from glassq.errors import InvalidRequest, NoProof, NotDurable, OperationError, QueueUnavailable
 from glassq.operations import Operations, put
 from glassq.operations.progress import Silent
 from glassq.operations.put import PutRequest
@@ -44,6 +44,11 @@ class Unsure:
             raise self._unproven
         self._producer.confirm(receipts, within=within)
 
+    def withdraw(self, receipt: Receipt, *, within: float) -> bool:
+        if isinstance(self._unproven, NoProof):
+            raise QueueUnavailable("gone")
+        return self._producer.withdraw(receipt, within=within)
+
     def close(self) -> None:
         self._producer.close()
 
@@ -64,9 +69,9 @@ def test_a_plan_puts_nothing_and_its_document_has_the_keys_of_what_is_put(
     plan = put.plan(operations, CRON, b"body", Silent())
     planned = plan.document(None)
     assert (waiting(inspector), planned["dry_run"], planned["job"]) == (0, True, None)
-    receipt, durable = put.carry_out(operations, plan, Silent())
+    receipt = put.carry_out(operations, plan, Silent())
     done = plan.document(receipt)
-    assert (list(done), done["delivery"], done["job"], durable) == (list(planned), plan.delivery.id, receipt.ref, True)
+    assert (list(done), done["delivery"], done["job"]) == (list(planned), plan.delivery.id, receipt.ref)
     assert inspector.get(receipt.ref).body == encode(plan.delivery)
 
 
@@ -78,18 +83,19 @@ def test_what_may_have_been_put_all_the_same_is_warned_of(operations: Operations
     assert heard.warnings == [f"perhaps it was put all the same: {show} tells, once the queue is back"]
 
 
-def test_what_is_put_and_cannot_be_proven_is_named(operations: Operations, inspector: Inspector) -> None:
+def test_what_can_be_neither_proven_nor_withdrawn_is_named(operations: Operations, inspector: Inspector) -> None:
     plan, heard = put.plan(operations, CRON, b"body", Silent()), Heard()
-    with pytest.raises(QueueUnavailable):
-        put.carry_out(producing(operations, sure=1, unproven=QueueUnavailable("gone")), plan, heard)
+    with pytest.raises(NoProof):
+        put.carry_out(producing(operations, sure=1, unproven=NoProof("gone")), plan, heard)
     assert (len(heard.warnings), waiting(inspector)) == (1, 1)
     assert f"delivery {plan.delivery.id} is in the queue" in heard.warnings[0]
 
 
-def test_what_is_kept_in_memory_only_is_put_and_said(operations: Operations, inspector: Inspector) -> None:
-    plan = put.plan(operations, CRON, b"body", Silent())
-    receipt, durable = put.carry_out(producing(operations, sure=1, unproven=NotDurable("in memory")), plan, Silent())
-    assert (durable, inspector.get(receipt.ref).state) == (False, "ready")
+def test_what_is_kept_in_memory_only_is_withdrawn(operations: Operations, inspector: Inspector) -> None:
+    plan, heard = put.plan(operations, CRON, b"body", Silent()), Heard()
+    with pytest.raises(NotDurable):
+        put.carry_out(producing(operations, sure=1, unproven=NotDurable("in memory")), plan, heard)
+    assert (waiting(inspector), heard.warnings) == (0, [])
 
 
 def test_what_nobody_works_is_warned_of(operations: Operations) -> None:
