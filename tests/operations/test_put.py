@@ -1,4 +1,4 @@
-"""One body as a delivery, and what waits in the spool: both through a producer, which may say that it is not sure."""
+"""One body as a delivery, through a producer, which may say that it is not sure."""
 
 from __future__ import annotations
 
@@ -6,25 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from glassq import settings
 from glassq.delivery import encode
-from glassq.errors import InvalidRequest, NoProof, NotDurable, OperationError, QueueUnavailable, Stopped
-from glassq.intake.spool import Spool
-from glassq.operations import Operations, put, spool
+from glassq.errors import InvalidRequest, NoProof, NotDurable, OperationError, QueueUnavailable
+from glassq.operations import Operations, put
 from glassq.operations.progress import Silent
 from glassq.operations.put import PutRequest
 from glassq.queues import open_producer
 from glassq.queues.base import Receipt, Refusal
-from tests.cli.conftest import a_delivery
-from tests.operations.conftest import Blind, Heard, StopsAt
+from tests.operations.conftest import Blind, Heard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, NewJob, Producer
-    from tests.conftest import Beanstalkd
 
 CRON = PutRequest(source="cron", labels={})
 
@@ -128,38 +123,3 @@ def test_the_longest_delay_is_that_of_the_engine(operations: Operations, inspect
     put.plan(operations, request, b"body", Silent())
     with pytest.raises(InvalidRequest, match="--delay: expected at most"):
         put.plan(other, request, b"body", Silent())
-
-
-# -- the spool -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def spooled(beanstalkd: Beanstalkd, tmp_path: Path) -> Operations:
-    """Operations with three deliveries in the spool."""
-    file = tmp_path / "glassq.toml"
-    file.write_text(f'[queue]\nurl = "{beanstalkd.url}"\n[intake]\njournal = "{tmp_path}/spool"\n')
-    made = Spool(tmp_path / "spool", max_size=1 << 30, min_free=0)
-    for delivery in (a_delivery() for _ in range(3)):
-        made.write(delivery.id, encode(delivery))
-    return Operations(settings.load(str(file), {}), actor="ada")
-
-
-def test_draining_is_stopped_between_two_deliveries_with_a_report(spooled: Operations) -> None:
-    came_to = spool.drain(spooled, StopsAt(1))
-    assert isinstance(came_to.error, Stopped)
-    assert (came_to.before, came_to.document()) == (3, {"drained": 1, "left": 2, "damaged": 0})
-    assert spool.drain(spooled, Silent()).document() == {"drained": 2, "left": 0, "damaged": 0}
-    with spooled.queue() as queue:
-        assert waiting(queue) == 3
-
-
-def test_a_delivery_that_is_not_proven_durable_stays_in_the_spool(spooled: Operations) -> None:
-    came_to = spool.drain(producing(spooled, sure=3, unproven=NotDurable("in memory")), Silent())
-    assert isinstance(came_to.error, NotDurable)
-    assert (came_to.drained, came_to.left) == (0, 3)
-
-
-def test_a_queue_that_goes_away_keeps_what_it_has_not_taken(spooled: Operations) -> None:
-    came_to = spool.drain(producing(spooled, sure=2), Silent())
-    assert isinstance(came_to.error, QueueUnavailable)
-    assert (came_to.drained, came_to.left) == (2, 1)
