@@ -67,10 +67,11 @@ class Syncer:
         self._log = socket.with_suffix(".log")
         self.pid = 0
         _ADDRESSES[str(url)] = self.address
-        self.start()
 
     def start(self) -> None:
-        """Starts it, and waits until it listens."""
+        """Starts it, unless it runs, and waits until it listens."""
+        if self.running():
+            return
         self.pid = _forking(os.getpid()).start(**self._what, log=str(self._log))
         end = time.monotonic() + PATIENCE
         while not Path(self.address).is_socket():
@@ -83,8 +84,9 @@ class Syncer:
 
     def running(self) -> bool:
         with suppress(ProcessLookupError):
-            os.kill(self.pid, 0)
-            return True
+            if self.pid:
+                os.kill(self.pid, 0)
+                return True
         return False
 
     def send(self, number: signal.Signals) -> None:
@@ -92,6 +94,8 @@ class Syncer:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends it. It can be started again."""
+        if not self.running():
+            return
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGCONT)
             os.kill(self.pid, number)
@@ -116,7 +120,8 @@ def beside(url: str) -> str:
 
 def queue_section(url: str) -> str:
     """The section [queue] of a glassq.toml."""
-    return f'[queue]\nurl = "{url}"\nsyncer = "{beside(url)}"\n'
+    syncer = f'syncer = "{beside(url)}"\n' if beside(url) else ""
+    return f'[queue]\nurl = "{url}"\n{syncer}'
 
 
 def _fork_syncers(lifeline: int) -> None:
