@@ -15,6 +15,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from glassq.errors import PrepareError
 from glassq.queues.beanstalk.syncer.files import BinlogFiles
 from glassq.queues.beanstalk.syncer.refusal import InUseError, RefusalFile
 from glassq.queues.beanstalk.syncer.rounds import OVERLAP, Rounds
@@ -54,7 +55,7 @@ def main() -> int:
         return run(given.binlog, given.queue, given.listen)
     except ValueError as error:
         return _fail(str(error), EX_USAGE)
-    except InUseError as error:
+    except (InUseError, PrepareError) as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
@@ -79,7 +80,7 @@ def run(directory: Path, queue: str | None, listen: str | None) -> int:
     files = BinlogFiles(directory, OVERLAP)
     rounds = Rounds(url.address, files, refusal, say)
     with _listener(listen, url) as listener:
-        server = Server(listener, rounds, rounds.status, MAX_CLIENTS)
+        server = Server(listener, rounds, MAX_CLIENTS)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _stop)
         rounds.start()

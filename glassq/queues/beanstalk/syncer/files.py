@@ -18,6 +18,7 @@ from contextlib import suppress
 from time import time_ns
 from typing import TYPE_CHECKING
 
+from glassq.files import sync_directory
 from glassq.queues.beanstalk.syncer.errors import RoundFailed, SyncFailed
 
 if TYPE_CHECKING:
@@ -184,21 +185,20 @@ class BinlogFiles:
             made = self._names
             if made == self._durable_names:
                 return
-        try:
-            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise SyncFailed(f"{self.directory} could not be synced: {error.strerror}", []) from error
+        self._sync_directory()
         with self._lock:
             self._durable_names = max(self._durable_names, made)
+
+    def _sync_directory(self) -> None:
+        try:
+            sync_directory(self.directory)
+        except OSError as error:
+            raise SyncFailed(f"{self.directory} could not be synced: {error.strerror}", []) from error
 
     def remove_spare(self, oldest: int) -> None:
         """A round has succeeded, before which beanstalkd had unlinked all files older than `oldest`.
 
-        Removes their second names, the oldest first.
+        Removes their second names, the oldest first, and each durably before the next. Raises SyncFailed and OSError.
         """
         if not self._removing.acquire(blocking=False):
             return
@@ -210,6 +210,7 @@ class BinlogFiles:
                     self._path(_KEPT, number).unlink()
                 with self._lock:
                     self._kept.discard(number)
+                self._sync_directory()
         finally:
             self._removing.release()
 

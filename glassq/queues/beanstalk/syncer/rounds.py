@@ -122,6 +122,16 @@ class Rounds:
         if trouble != before:
             self._say("error" if trouble else "info", f"no proof: {trouble}" if trouble else "proofs are given")
 
+    def tidy(self, answer: Answer) -> None:
+        """After a round that has proven: removes the second names that are not needed any more."""
+        try:
+            if self._refusal.server != answer.after.server:
+                self.files.remove_spare(answer.before.oldest)
+        except SyncFailed as error:
+            self._refuse(answer.after.server, error)
+        except OSError as error:
+            self._say("error", f"{error.filename}: {error.strerror}")
+
     def status(self) -> dict[str, object]:
         """What people and metrics want to know."""
         return {
@@ -194,7 +204,7 @@ class _Rounder:
                 rounds.answer(asked, f"no {reason}", began, reason)
             else:
                 rounds.answer(asked, f"yes {answer.after.server}", began)
-                files.remove_spare(answer.before.oldest)
+                rounds.tidy(answer)
             finally:
                 files.end(self._sight)
 

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 from glassq.queues.beanstalk.syncer.client import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from glassq.queues.beanstalk.syncer.rounds import Rounds
 
 # The longest line of a client, in bytes, and how many questions it may ask ahead.
@@ -32,23 +30,15 @@ _READ = 4096
 class Server:
     """Takes questions, and hands them to the rounds. It waits for nothing but questions."""
 
-    def __init__(
-        self, listener: socket.socket, rounds: Rounds, status: Callable[[], dict[str, object]], max_clients: int
-    ) -> None:
+    def __init__(self, listener: socket.socket, rounds: Rounds, max_clients: int) -> None:
         self._listener = listener
         self._rounds = rounds
-        self._status = status
         self._max_clients = max_clients
         # the one that was silent for longest comes first
         self._clients: OrderedDict[int, Client] = OrderedDict()
         self._selector = selectors.DefaultSelector()
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
-
-    @property
-    def clients(self) -> int:
-        """How many connections there are."""
-        return len(self._clients)
 
     def serve(self) -> None:
         """Serves until a signal's handler raises an exception."""
@@ -96,7 +86,7 @@ class Server:
             if line == b"prove":
                 client.asked += 1
             elif line == b"status" and client.asked == client.answered:
-                client.send(json.dumps(self._status()).encode() + b"\n")
+                client.send(json.dumps({**self._rounds.status(), "clients": len(self._clients)}).encode() + b"\n")
             else:
                 client.cut_off()
                 break
