@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
 from tests.intake.wire import HEALTH, MARKER, TOKEN, Wire
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +103,7 @@ def toml(queue_url: str, intake: dict[str, Any], tokens: Path, queue: str) -> st
     )
     mirror = f'[sources.mirror]\nverify_tokens_file = "{tokens}"\n'
     # debug: a line for each ping that is taken, too
-    return f'[queue]\nurl = "{queue_url}"\n{queue}\n[intake]\n{keys}{mirror}[log]\nlevel = "debug"\n'
+    return f'{queue_section(queue_url)}{queue}\n[intake]\n{keys}{mirror}[log]\nlevel = "debug"\n'
 
 
 def assert_clean(log: str) -> None:
