@@ -21,6 +21,7 @@ from glassq.http.listen import open_listener
 from glassq.in_effect import InEffect
 from glassq.intake.app import create_app
 from glassq.intake.durable_store import DurableStore
+from glassq.intake.keeper import PingKeeper
 from glassq.intake.listen import AbsentListener, addresses, check_move, missing
 from glassq.intake.metrics import (
     ROWS,
@@ -32,6 +33,7 @@ from glassq.intake.metrics import (
     shared_counters,
 )
 from glassq.intake.spool import Spool
+from glassq.intake.spool_journal import SpoolJournal
 from glassq.log import fields
 from glassq.queues import open_producer
 from glassq.settings import INTAKE, installed_file, load
@@ -40,10 +42,11 @@ from glassq.startcheck import Finding, found
 from glassq.values import Bind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import falcon
 
+    from glassq.intake.keeper import Ping
     from glassq.metrics import SharedCounters
     from glassq.settings import Settings
     from glassq.sources import Source
@@ -68,6 +71,8 @@ class IntakeServer(Application):  # type: ignore[misc]
     """The application in gunicorn's parent process: reads settings and secrets, and passes both to the workers."""
 
     cfg: Any
+    #: these ask the queue, or look at the journal's disk
+    aside = frozenset({"/metrics", "/readyz"})
 
     def __init__(self, file: str | None) -> None:
         """`file` is the settings file; if None, `glassq.settings.load` finds it. Raises SettingsError."""
@@ -163,7 +168,8 @@ class IntakeServer(Application):  # type: ignore[misc]
         log.setup(self.settings.log.level, form=self.settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
         #: for the worker too, which refuses what never becomes a request
         self.counters = IntakeCounters(self._shared.row(self._row))
-        return get_app(self.settings, self._sources, self._shared, self.counters)
+        app, self.keep = get_app(self.settings, self._sources, self._shared, self.counters)
+        return app
 
     def reload(self) -> None:
         """Reads everything again at SIGHUP. If there is a mistake, the log names it, and the old settings stay."""
@@ -219,21 +225,17 @@ def check(file: str | None) -> Iterator[Finding]:
 
 def get_app(
     settings: Settings, sources: list[Source], shared: SharedCounters, counters: IntakeCounters
-) -> falcon.App[Any, Any]:
-    """The app for these settings, in one process; called after the fork."""
-    spool = open_spool(settings)
-    store = DurableStore(
-        open_producer(settings),
-        spool,
-        tube=settings.queue.tube,
-        require_durable=settings.intake.require_durable,
-        spooling=counters.spooling,
-    )
+) -> tuple[falcon.App[Any, Any], Callable[[Sequence[Ping]], Sequence[bool]]]:
+    """The app for these settings, and what keeps its pings, in one process; called after the fork."""
+    journal = SpoolJournal(open_spool(settings))
+    store = DurableStore(open_producer(settings), journal, tube=settings.queue.tube, journaling=counters.journaling)
     store.start()
+    keeper = PingKeeper(store, counters)
     address = settings.metrics.intake
-    metrics = MetricsResource(shared, store, spool) if address else None
+    metrics = MetricsResource(shared, store, journal) if address else None
     listener_filter = MetricsListenerFilter(address) if address and len(addresses(settings)) > 1 else None
-    return create_app(sources, store, counters, metrics, listener_filter, max_body=settings.intake.max_body)
+    app = create_app(sources, store, keeper, counters, metrics, listener_filter, max_body=settings.intake.max_body)
+    return app, keeper.keep
 
 
 def open_spool(settings: Settings) -> Spool:
