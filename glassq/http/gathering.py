@@ -70,6 +70,9 @@ class BufferedApplication(Protocol):
         It may take long.
         """
 
+    def close(self) -> None:
+        """The worker ends, after its last answer."""
+
 
 class GatheringWorker(ThreadWorker):  # type: ignore[misc]
     """The half of the worker that has the connections. What is whole waits in `_ready`."""

@@ -87,6 +87,7 @@ class BufferingWorker(GatheringWorker):
         self._keeper.start()
         super().run()
         self._keeper.stop(self.cfg.graceful_timeout)
+        self.app.close()
 
     def notify(self) -> None:
         """Tells gunicorn's parent that the loop runs; once a second is enough."""

@@ -23,9 +23,10 @@ from glassq.log import fields, logger
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from glassq.intake.durable_store import DurableStore
     from glassq.intake.keeper import PingKeeper
     from glassq.intake.metrics import IntakeCounters, MetricsListenerFilter, MetricsResource
+    from glassq.intake.state import IntakeState
+    from glassq.intake.watcher import Watcher
     from glassq.sources import Source
 
 log = logger("glassq.intake")
@@ -36,15 +37,15 @@ _JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*
 
 def create_app(
     sources: Iterable[Source],
-    store: DurableStore,
     keeper: PingKeeper,
+    readiness: ReadinessResource,
     counters: IntakeCounters,
     metrics: MetricsResource | None = None,
     listener_filter: MetricsListenerFilter | None = None,
     *,
     max_body: int,
 ) -> falcon.App[Any, Any]:
-    """The app for these sources. `keeper` has their pings kept in `store`; `max_body` is in bytes.
+    """The app for these sources. `keeper` has their pings kept; `max_body` is in bytes.
 
     With `metrics` it serves /metrics; `listener_filter` limits that to the metrics listener.
     """
@@ -58,7 +59,7 @@ def create_app(
     for path, hook in hooks.items():
         app.add_route(path, hook)
     app.add_route("/healthz", LivenessResource())
-    app.add_route("/readyz", ReadinessResource(store))
+    app.add_route("/readyz", readiness)
     if metrics is not None:
         app.add_route("/metrics", metrics)
     return app
@@ -109,20 +110,24 @@ class LivenessResource:
 class ReadinessResource:
     """GET /readyz: would a ping be accepted now?"""
 
-    def __init__(self, store: DurableStore) -> None:
-        self._store = store
+    def __init__(self, state: IntakeState, watcher: Watcher) -> None:
+        self._state = state
+        self._watcher = watcher
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answers 200 if a ping would be stored durably, in the queue or in the journal; else 503, and logs why."""
-        found = self._store.readiness()
-        if not found.ready:
-            raise QueueRefused(f"{found.trouble}; {found.journal}" if found.trouble else found.journal)
+        self._watcher.ask()
+        state = self._state
+        if not state.ready:
+            raise QueueRefused(f"{state.queue_trouble}; {state.journal_trouble}")
         resp.content_type = falcon.MEDIA_TEXT
-        if found.trouble:
-            why = "does not write to disk" if found.volatile else "takes nothing now"
+        if state.queue_trouble:
+            why = "does not write to disk" if state.volatile else "takes nothing now"
             resp.text = f"ready, by the journal: the queue {why}\n"
+        elif state.journal_trouble:
+            resp.text = "ready, by the queue alone: the journal takes nothing now\n"
         else:
-            resp.text = "ready, by the queue alone: the journal takes nothing now\n" if found.journal else "ready\n"
+            resp.text = "ready\n"
 
 
 class _Counted:

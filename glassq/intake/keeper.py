@@ -34,8 +34,10 @@ class Ping(msgspec.Struct, frozen=True, gc=False):
 class PingKeeper:
     """Keeps the pings of one process, and counts them."""
 
-    def __init__(self, store: DurableStore, counters: IntakeCounters) -> None:
+    def __init__(self, store: DurableStore, counters: IntakeCounters, *, tube: str) -> None:
+        """`tube` is where pings go."""
         self._store = store
+        self._tube = tube
         self._counters = counters
         self._limiter = LogLimiter()
 
@@ -44,7 +46,7 @@ class PingKeeper:
 
         Another WSGI server has no turns: there it is kept on return. Raises QueueError if it is kept nowhere.
         """
-        new = NewJob(delivery.id, job, self._store.tube)
+        new = NewJob(delivery.id, job, self._tube)
         ping = Ping(new, delivery.source, environ.get("glassq.arrived") or time.monotonic())
         turn = environ.get("glassq.turn")
         if turn is not None:
@@ -64,7 +66,7 @@ class PingKeeper:
             log.error("not acknowledged %s", fields(status=503, pings=len(refused), why=refused[0], **left_out))
         return [not isinstance(place, QueueError) for place in places]
 
-    def _keep(self, pings: Sequence[Ping]) -> list[Place | QueueError]:
+    def _keep(self, pings: Sequence[Ping]) -> Sequence[Place | QueueError]:
         began = time.monotonic()
         places = self._store.store([ping.job for ping in pings])
         now = time.monotonic()

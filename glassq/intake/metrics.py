@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import falcon
 
 from glassq import __version__
-from glassq.errors import SpoolError
+from glassq.errors import JournalError
 from glassq.http.listen import socket_names
 from glassq.metrics import Counter, Gauge, Histogram, SharedCounters, SharedGauge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from glassq.intake.durable_store import DurableStore
-    from glassq.intake.spool_journal import SpoolJournal
+    from glassq.intake.state import IntakeState
+    from glassq.intake.watcher import Watcher
+    from glassq.journal import Journal
     from glassq.metrics import ProcessCounters
     from glassq.values import Address
 
@@ -121,9 +122,10 @@ class IntakeCounters:
 class MetricsResource:
     """GET /metrics: the counters of all workers, and the intake's state now."""
 
-    def __init__(self, shared: SharedCounters, store: DurableStore, journal: SpoolJournal) -> None:
+    def __init__(self, shared: SharedCounters, state: IntakeState, watcher: Watcher, journal: Journal) -> None:
         self._shared = shared
-        self._store = store
+        self._state = state
+        self._watcher = watcher
         self._journal = journal
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -135,16 +137,16 @@ class MetricsResource:
 
     def _gauges(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
         # no request to the queue: the watcher asks it each second, and a frozen queue must not delay this answer
-        readiness = self._store.readiness(ask=False)
+        self._watcher.look_at_journal()
         (spooling,) = self._shared.total(SPOOLING)
-        numbers: dict[Gauge, float] = {_READY: readiness.ready, _USABLE: not spooling}
+        numbers: dict[Gauge, float] = {_READY: self._state.ready, _USABLE: not spooling}
         try:
-            spool = self._journal.look()
-        except SpoolError:
+            found = self._journal.look()
+        except JournalError:
             # where it matters, `ready` says so
             pass
         else:
-            numbers |= {_SPOOLED: spool.count, _BYTES: spool.size, _OLDEST: spool.oldest, _DAMAGED: spool.damaged}
+            numbers |= {_SPOOLED: found.count, _BYTES: found.size, _OLDEST: found.oldest, _DAMAGED: found.damaged}
         return {gauge: {(): float(number)} for gauge, number in numbers.items()}
 
 

@@ -14,12 +14,12 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
 from glassq import log
-from glassq.errors import SettingsError, SpoolError
+from glassq.errors import JournalError, SettingsError
 from glassq.http.gunicorn_conf import apply_conf
 from glassq.http.gunicorn_log import GunicornLog
 from glassq.http.listen import open_listener
 from glassq.in_effect import InEffect
-from glassq.intake.app import create_app
+from glassq.intake.app import ReadinessResource, create_app
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.keeper import PingKeeper
 from glassq.intake.listen import AbsentListener, addresses, check_move, missing
@@ -32,8 +32,9 @@ from glassq.intake.metrics import (
     MetricsResource,
     shared_counters,
 )
-from glassq.intake.spool import Spool
-from glassq.intake.spool_journal import SpoolJournal
+from glassq.intake.state import IntakeState
+from glassq.intake.watcher import Watcher
+from glassq.journal import Journal
 from glassq.log import fields
 from glassq.queues import open_producer
 from glassq.settings import INTAKE, installed_file, load
@@ -42,11 +43,10 @@ from glassq.startcheck import Finding, found
 from glassq.values import Bind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     import falcon
 
-    from glassq.intake.keeper import Ping
     from glassq.metrics import SharedCounters
     from glassq.settings import Settings
     from glassq.sources import Source
@@ -168,8 +168,10 @@ class IntakeServer(Application):  # type: ignore[misc]
         log.setup(self.settings.log.level, form=self.settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
         #: for the worker too, which refuses what never becomes a request
         self.counters = IntakeCounters(self._shared.row(self._row))
-        app, self.keep = get_app(self.settings, self._sources, self._shared, self.counters)
-        return app
+        process = IntakeProcess(self.settings, self.counters)
+        process.start()
+        self.keep, self.close = process.keeper.keep, process.close
+        return get_app(self.settings, self._sources, self._shared, self.counters, process)
 
     def reload(self) -> None:
         """Reads everything again at SIGHUP. If there is a mistake, the log names it, and the old settings stay."""
@@ -194,7 +196,7 @@ def read(file: str | None) -> tuple[Settings, list[Source]]:
     """The settings and their sources, of which there must be at least one. Raises SettingsError."""
     settings = load(file, os.environ, INTAKE)
     sources = named_sources(settings)
-    open_spool(settings)
+    open_journal(settings)
     return settings, sources
 
 
@@ -223,27 +225,52 @@ def check(file: str | None) -> Iterator[Finding]:
     yield found("gunicorn", lambda: apply_conf(installed_file("gunicorn.conf.py", settings), Config()))
 
 
+class IntakeProcess:
+    """What takes pings in one process; made after the fork."""
+
+    def __init__(self, settings: Settings, counters: IntakeCounters) -> None:
+        producer, tube = open_producer(settings), settings.queue.tube
+        self.journal = open_journal(settings)
+        self.state = IntakeState(counters.journaling)
+        self.watcher = Watcher(producer, self.journal, self.state, tube=tube)
+        store = DurableStore(producer, self.journal, self.state, self.watcher)
+        self.keeper = PingKeeper(store, counters, tube=tube)
+
+    def start(self) -> None:
+        """Starts its threads."""
+        self.journal.start()
+        self.watcher.start()
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self.watcher.stop()
+        self.journal.close()
+
+
 def get_app(
-    settings: Settings, sources: list[Source], shared: SharedCounters, counters: IntakeCounters
-) -> tuple[falcon.App[Any, Any], Callable[[Sequence[Ping]], Sequence[bool]]]:
-    """The app for these settings, and what keeps its pings, in one process; called after the fork."""
-    journal = SpoolJournal(open_spool(settings))
-    store = DurableStore(open_producer(settings), journal, tube=settings.queue.tube, journaling=counters.journaling)
-    store.start()
-    keeper = PingKeeper(store, counters)
+    settings: Settings,
+    sources: list[Source],
+    shared: SharedCounters,
+    counters: IntakeCounters,
+    process: IntakeProcess,
+) -> falcon.App[Any, Any]:
+    """The app for these settings, in one process; called after the fork."""
     address = settings.metrics.intake
-    metrics = MetricsResource(shared, store, journal) if address else None
+    state, watcher = process.state, process.watcher
+    metrics = MetricsResource(shared, state, watcher, process.journal) if address else None
     listener_filter = MetricsListenerFilter(address) if address and len(addresses(settings)) > 1 else None
-    app = create_app(sources, store, keeper, counters, metrics, listener_filter, max_body=settings.intake.max_body)
-    return app, keeper.keep
+    readiness = ReadinessResource(state, watcher)
+    return create_app(
+        sources, process.keeper, readiness, counters, metrics, listener_filter, max_body=settings.intake.max_body
+    )
 
 
-def open_spool(settings: Settings) -> Spool:
-    """The spool of the settings; its directory is made if it is missing. Raises SettingsError where that fails."""
+def open_journal(settings: Settings) -> Journal:
+    """The journal of the settings; its directory is made if it is missing. Raises SettingsError where that fails."""
     intake = settings.intake
     try:
-        return Spool(Path(intake.spool), max_size=intake.spool_max, min_free=intake.spool_min_free)
-    except SpoolError as error:
+        return Journal(Path(intake.spool), max_size=intake.spool_max, min_free=intake.spool_min_free)
+    except JournalError as error:
         raise _no_spool(settings, str(error)) from None
 
 
