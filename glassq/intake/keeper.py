@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logger("glassq.intake")
 
 
-class Ping(msgspec.Struct, frozen=True, gc=False):
+class CheckedPing(msgspec.Struct, frozen=True, gc=False):
     """A checked ping, ready to be kept. `arrived` is when its request had arrived, on time.monotonic()."""
 
     job: NewJob
@@ -47,7 +47,7 @@ class PingKeeper:
         Another WSGI server has no turns: there it is kept on return. Raises QueueError if it is kept nowhere.
         """
         new = NewJob(delivery.id, job, self._tube)
-        ping = Ping(new, delivery.source, environ.get("glassq.arrived") or time.monotonic())
+        ping = CheckedPing(new, delivery.source, environ.get("glassq.arrived") or time.monotonic())
         turn = environ.get("glassq.turn")
         if turn is not None:
             turn.append(ping)
@@ -56,7 +56,7 @@ class PingKeeper:
         if isinstance(place, QueueError):
             raise place
 
-    def keep(self, pings: Sequence[Ping]) -> list[bool]:
+    def keep(self, pings: Sequence[CheckedPing]) -> list[bool]:
         """Keeps a batch; whether each of its pings is kept. Called in one thread of the worker."""
         places = self._keep(pings)
         refused = [place for place in places if isinstance(place, QueueError)]
@@ -66,7 +66,7 @@ class PingKeeper:
             log.error("not acknowledged %s", fields(status=503, pings=len(refused), why=refused[0], **left_out))
         return [not isinstance(place, QueueError) for place in places]
 
-    def _keep(self, pings: Sequence[Ping]) -> Sequence[Place | QueueError]:
+    def _keep(self, pings: Sequence[CheckedPing]) -> Sequence[Place | QueueError]:
         began = time.monotonic()
         places = self._store.store([ping.job for ping in pings])
         now = time.monotonic()
