@@ -37,14 +37,16 @@ class Forwarder:
         self._batches: SimpleQueue[Sequence[NewJob] | None] = SimpleQueue()
         self._counting = threading.Lock()
         self._waiting = self._size = 0
+        self._thread = threading.Thread(target=self._run, name="forwarder", daemon=True)
 
     def start(self) -> None:
         """Starts the thread. Call it after the fork."""
-        threading.Thread(target=self._run, name="forwarder", daemon=True).start()
+        self._thread.start()
 
-    def stop(self) -> None:
-        """Ends the thread after what it has."""
+    def stop(self, wait: float) -> None:
+        """Ends the thread after what it has; waits for that, up to this number of seconds."""
         self._batches.put(None)
+        self._thread.join(wait)
 
     def has_room(self, batch: Sequence[NewJob]) -> bool:
         """Whether it can take these."""

@@ -21,6 +21,7 @@ from glassq.http.listen import open_listener
 from glassq.in_effect import InEffect
 from glassq.intake.app import ReadinessResource, create_app
 from glassq.intake.durable_store import DurableStore
+from glassq.intake.forwarder import Forwarder
 from glassq.intake.keeper import PingKeeper
 from glassq.intake.listen import AbsentListener, addresses, check_move, missing
 from glassq.intake.metrics import (
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
 
 _log = log.logger("glassq.intake")
 
+# A stopping process waits so long, in seconds, for what the journal has and the queue has not. The rest is moved on
+# later, by whoever comes.
+FORWARD_WAIT = 2.0
 # The name in the last release's gunicorn.conf.py; to be removed after one release.
 Lines = GunicornLog
 
@@ -111,6 +115,8 @@ class IntakeServer(Application):  # type: ignore[misc]
     def _warn(self) -> None:
         for mistake in self.settings.ignored:
             _log.warning("settings of another program are wrong %s", fields(why=mistake))
+        for remark in self.settings.outdated:
+            _log.warning("settings are outdated %s", fields(why=remark))
 
     def _before_fork(self, arbiter: Any, worker: Any) -> None:
         taken = {other.row for other in arbiter.WORKERS.values()}
@@ -231,19 +237,25 @@ class IntakeProcess:
     def __init__(self, settings: Settings, counters: IntakeCounters) -> None:
         producer, tube = open_producer(settings), settings.queue.tube
         self.journal = open_journal(settings)
-        self.state = IntakeState(counters.journaling)
+        journal_first = settings.intake.acknowledge == "journal"
+        self.state = IntakeState(counters.journaling, journal_first=journal_first)
         self.watcher = Watcher(producer, self.journal, self.state, tube=tube)
-        store = DurableStore(producer, self.journal, self.state, self.watcher)
+        self.forwarder = Forwarder(producer, self.journal, self.state) if journal_first else None
+        store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
         self.keeper = PingKeeper(store, counters, tube=tube)
 
     def start(self) -> None:
         """Starts its threads."""
         self.journal.start()
         self.watcher.start()
+        if self.forwarder is not None:
+            self.forwarder.start()
 
     def close(self) -> None:
         """Nothing more comes."""
         self.watcher.stop()
+        if self.forwarder is not None:
+            self.forwarder.stop(FORWARD_WAIT)
         self.journal.close()
 
 
@@ -269,14 +281,14 @@ def open_journal(settings: Settings) -> Journal:
     """The journal of the settings; its directory is made if it is missing. Raises SettingsError where that fails."""
     intake = settings.intake
     try:
-        return Journal(Path(intake.spool), max_size=intake.spool_max, min_free=intake.spool_min_free)
+        return Journal(Path(intake.journal), max_size=intake.journal_max, min_free=intake.journal_min_free)
     except JournalError as error:
         raise _no_spool(settings, str(error)) from None
 
 
 def _can_open_spool(settings: Settings) -> None:
     """Raises SettingsError where `open_spool` would, as far as one can see without creating anything."""
-    path = Path(settings.intake.spool)
+    path = Path(settings.intake.journal)
     damaged = path / "damaged"
     nearest = next(place for place in (damaged, path, *path.absolute().parents) if os.access(place, os.F_OK))
     if nearest == damaged:
@@ -291,4 +303,4 @@ def _can_open_spool(settings: Settings) -> None:
 
 
 def _no_spool(settings: Settings, why: str) -> SettingsError:
-    return SettingsError(f'{settings.file}: [intake] spool = "{settings.intake.spool}": {why}')
+    return SettingsError(f'{settings.file}: [intake] journal = "{settings.intake.journal}": {why}')

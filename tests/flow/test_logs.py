@@ -14,6 +14,7 @@ import pytest
 from glassq.dev.demo import prepare
 from glassq.dev.simulator.glass import SimulatedGlass
 from glassq.glass.credentials import CredentialStore
+from glassq.journal import Journal
 from glassq.settings import load
 from tests.conftest import Beanstalkd, Process, program, wait_for
 from tests.intake.wire import Wire, body, request
@@ -317,8 +318,8 @@ def test_everything_that_was_to_be_said_was_said(run: Run) -> None:
     """Else the tests below would hold for an empty log."""
     for event in (
         "acknowledged", "refused", "done", "retrying", "failed here", "dropped", "buried", "child died",
-        "it says so again", "this cannot be logged", "lease lost with the connection", "queue trouble", "moved on from the journal",
-        "the queue takes no deliveries",
+        "it says so again", "this cannot be logged", "lease lost with the connection", "queue trouble",
+        "the queue takes no deliveries", "moved on from the journal",
     ):  # fmt: skip
         assert run.all(event), event
     assert {400, 403, 404, 415, 200} <= set(run.statuses)

@@ -68,7 +68,7 @@ class Kept:
 
     def close(self) -> None:
         if self.forwarder:
-            self.forwarder.stop()
+            self.forwarder.stop(10)
         self.producer.close()
         self.journal.close()
 
