@@ -74,6 +74,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `tried`    when the first attempt began, or the first after a kick; None before it
     `lost`     attempts that died with their process, in jobs before this one
     `buried`   the reason, while the delivery lies buried
+    `tube`     the tube that this form of it was put into; "" in jobs of release 0.2
+    `due`      when it was to be worked first, if it was put with a delay
     """
 
     id: str
@@ -86,6 +88,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tried: Moment | None = None
     lost: int = 0
     buried: str = ""
+    tube: str = ""
+    due: Moment | None = None
     evidence: tuple[Evidence, ...] = ()
 
     def age(self, now: datetime | None = None) -> float:
@@ -168,7 +172,8 @@ def decode(data: bytes) -> Delivery:
 
 def _header(delivery: Delivery, evidence: tuple[Evidence, ...]) -> bytes:
     values = {name: getattr(delivery, name) for name in _FIELDS}
-    values |= {"evidence": evidence, "buried": as_valid_utf8(delivery.buried[:MAX_MESSAGE])}
+    # str(): a setting's tube is of a subclass, which msgspec does not encode
+    values |= {"evidence": evidence, "buried": as_valid_utf8(delivery.buried[:MAX_MESSAGE]), "tube": str(delivery.tube)}
     return _encode_header(Header(**values))
 
 
