@@ -72,9 +72,8 @@ KINDS = (
     KILL_SYNCER, FREEZE_SYNCER, RESTART_SYNCER,
     QUEUE_WRITE, QUEUE_SYNC, SYNCER_SYNC, INTAKE_WRITE, INTAKE_SYNC, CLOCK_BACK, CLOCK_ON,
 )  # fmt: skip
-# What needs a disk that can be filled, a syncer, and a recorder that makes calls fail.
+# What needs a disk that can be filled, and a recorder that makes calls fail.
 NEED_DISK = (FILL_DISK, FILL_BOTH)
-NEED_SYNCER = (KILL_SYNCER, FREEZE_SYNCER, RESTART_SYNCER, SYNCER_SYNC)
 #: service, call, part of the path, whether all calls fail for as long as it lasts (else the next one)
 BROKEN: dict[Kind, tuple[str, Call, str, bool]] = {
     QUEUE_WRITE: ("beanstalkd", Call.WRITE, "queue/", False),
@@ -171,7 +170,7 @@ class Saboteur:
         elif kind is CUT:
             fault.began = fault.ended = time.monotonic()
             machine.proxy.reset()
-        elif kind in (KILL_SYNCER, FREEZE_SYNCER, RESTART_SYNCER) and machine.syncer:
+        elif kind in (KILL_SYNCER, FREEZE_SYNCER, RESTART_SYNCER):
             self._on_main(fault, machine.syncer)
         elif kind in NEED_DISK:
             self._fill(fault, self._fillers[: 1 if kind is FILL_DISK else None])

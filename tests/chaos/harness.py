@@ -191,7 +191,7 @@ class Machine:
     @property
     def services(self) -> list[Service]:
         """All services, each after those it needs."""
-        return [self.beanstalkd, *([self.syncer] if self.syncer else []), self.web, self.pool]
+        return [self.beanstalkd, self.syncer, self.web, self.pool]
 
     def watch(self, watch: Callable[[float], None]) -> None:
         """From now on the supervisor calls `watch(now)` at each interval."""
@@ -264,7 +264,7 @@ class Machine:
         shutil.copy(self.plan.handler, self.directory / "torture_handler.py")
         text = SETTINGS.format(
             queue=self.proxy.port,
-            syncer=f"127.0.0.1:{self.syncer_port}" if SYNCER.exists() else "none",
+            syncer=f"127.0.0.1:{self.syncer_port}",
             web=self.web_port,
             directory=self.directory,
             journal=self.journal,
@@ -283,13 +283,11 @@ class Machine:
         self.beanstalkd = self._service(
             "beanstalkd", [program, "-l", "127.0.0.1", "-p", str(port), *binlog], lambda: _listens(port)
         )
-        self.syncer = None
-        if SYNCER.exists():
-            command = [python, str(SYNCER), "--binlog", str(self.binlog)]
-            self.beanstalkd.before = [*command, "--prepare"]
-            where = ["--queue", f"beanstalk://127.0.0.1:{port}", "--listen", f"127.0.0.1:{self.syncer_port}"]
-            self.syncer = self._service("syncer", [*command, *where], lambda: _listens(self.syncer_port))
-            self.syncer.delay = 0.0
+        command = [python, str(SYNCER), "--binlog", str(self.binlog)]
+        self.beanstalkd.before = [*command, "--prepare"]
+        where = ["--queue", f"beanstalk://127.0.0.1:{port}", "--listen", f"127.0.0.1:{self.syncer_port}"]
+        self.syncer = self._service("syncer", [*command, *where], lambda: _listens(self.syncer_port))
+        self.syncer.delay = 0.0
         self.web = self._service(
             "web", [python, str(ROOT / "bin/glassq-web"), *config], lambda: _listens(self.web_port)
         )

@@ -31,7 +31,7 @@ pytestmark = [
 
 # Some faults are left to `make torture`: the pool takes 20 s to notice a frozen child, only root can fill a disk, and
 # tests/powercut has failing calls and stepping clocks one by one.
-LEFT_OUT = {faults.FREEZE_CHILD, *faults.NEED_DISK, *faults.NEED_RECORDER, *faults.NEED_SYNCER}
+LEFT_OUT = {faults.FREEZE_CHILD, *faults.NEED_DISK, *faults.NEED_RECORDER}
 SHORT = tuple(kind for kind in faults.KINDS if kind not in LEFT_OUT)
 
 

@@ -21,7 +21,7 @@ from tests.chaos import faults as kinds
 from tests.chaos import report as reports
 from tests.chaos.disk import small_disks
 from tests.chaos.faults import KINDS, Saboteur, plan
-from tests.chaos.harness import ROOT, SYNCER, Machine
+from tests.chaos.harness import ROOT, Machine
 from tests.chaos.load import Load
 from tests.chaos.report import Report
 from tests.powercut.recording import Recorder, build, compiler
@@ -155,8 +155,6 @@ def _impossible(console: Console, disk: Path | None) -> list[Kind]:
     if compiler() is None:
         console.print("no write fails and no clock steps: that needs a C compiler (cc)")
         missing += kinds.NEED_RECORDER
-    if not SYNCER.exists():
-        missing += kinds.NEED_SYNCER
     return missing
 
 

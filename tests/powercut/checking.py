@@ -160,7 +160,7 @@ def look(binlog: Path, journal: Path, *, prepares: bool = True) -> Found:
     assert program
     path = binlog.parent / "s"
     try:
-        if prepares and SYNCER.exists():
+        if prepares:
             found.told = prepare(binlog)
     except RuntimeError as error:
         found.trouble = str(error)

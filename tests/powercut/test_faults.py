@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.harness import SYNCER
 from tests.powercut.recording import Action, Call, build, compiler
 from tests.powercut.rig import Rig
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.skipif(compiler() is None, reason="no C compiler (cc)"),
     pytest.mark.skipif(shutil.which("beanstalkd") is None, reason="beanstalkd is missing: make setup"),
-    pytest.mark.skipif(not SYNCER.exists(), reason="no syncer yet"),
 ]
 
 CHURN = 10
