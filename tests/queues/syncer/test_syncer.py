@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,15 @@ from tests.queues.syncer.conftest import Asking, injected, numbers, prove, serve
 
 def churn(server: Beanstalkd, jobs: int, size: int = 300) -> None:
     """Puts and deletes jobs, one by one, so that files come and go."""
-    queue = server.queue()
-    for _ in range(jobs):
-        queue.delete(queue.put(b"x" * size))
-    queue.close()
+    with closing(server.queue()) as queue:
+        for _ in range(jobs):
+            queue.delete(queue.put(b"x" * size))
 
 
 def put(server: Beanstalkd, jobs: int, size: int = 300) -> None:
-    queue = server.queue()
-    for _ in range(jobs):
-        queue.put(b"x" * size)
-    queue.close()
+    with closing(server.queue()) as queue:
+        for _ in range(jobs):
+            queue.put(b"x" * size)
 
 
 # -- what it proves -----------------------------------------------------------------------------------------------
