@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from glassq.journal import Journal
 from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
 from tests.intake.wire import HEALTH, MARKER, TOKEN, Wire
 from tests.syncers import queue_section
@@ -85,6 +86,10 @@ class Web:
 
     def log(self) -> str:
         return self.process.output()
+
+    def journaled(self) -> int:
+        """How many pings lie in its journal."""
+        return Journal(self.spool, max_size=1 << 30, min_free=0).look().count
 
     def workers(self) -> list[int]:
         """The process ids of gunicorn's workers."""
