@@ -7,6 +7,7 @@ GlassqError
 +-- PingRefused             a ping is not accepted: bad shape, wrong token, too big
 +-- QueueError              a queue command failed
 |   +-- QueueUnavailable    no connection, or it broke; the last command may have happened or not
+|   |   +-- NoProof         the queue answered, but nobody knows in time whether that is on disk
 |   +-- QueueRefused        the queue accepts no job now: draining, out of memory or disk
 |   |   +-- NotDurable      the queue keeps jobs in memory only, perhaps also those of a moment ago
 |   +-- SearchIncomplete    a search could not find all jobs
@@ -20,6 +21,7 @@ GlassqError
 |   +-- Conflict            things changed meanwhile, or it is not possible now (exit 1, HTTP 409)
 |   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
 +-- Stopped                 an operator stopped an operation between two of its steps (exit 130)
++-- JournalError            the intake journal cannot keep a delivery: full, no disk, not writable
 +-- SpoolError              the spool cannot keep a delivery: full, no disk, not writable
 +-- Verdict                 a handler raises one of these to decide the outcome of its attempt
 |   +-- Drop                nothing to do: spoofed, gone, stale
@@ -33,6 +35,7 @@ GlassqError
 +-- taskqueue.Error         exceptions of App Engine's taskqueue API (push/task_errors.py)
 +-- deferred.Error          exceptions of its deferred library (push/deferred.py)
 +-- StackError              `glassq dev` or `demo`: a server did not start, or died
++-- PrepareError            the queue's files cannot be made ready for its start (exit 1)
 
 Interrupt (a BaseException, so that a handler's `except Exception` cannot swallow it)
 +-- DeadlineExceeded        the handler overran its soft deadline
@@ -90,6 +93,10 @@ class QueueError(GlassqError):
 
 class QueueUnavailable(QueueError):
     """There is no connection, or it broke. The last command may have happened or not."""
+
+
+class NoProof(QueueUnavailable):
+    """The queue has answered, but whether that is on disk nobody could say in time. It may be, or not."""
 
 
 class QueueRefused(QueueError):
@@ -160,6 +167,10 @@ class Stopped(GlassqError):
         super().__init__("stopped")
 
 
+class JournalError(GlassqError):
+    """The intake journal cannot keep a delivery, or cannot be read. The message names its directory and why."""
+
+
 class SpoolError(GlassqError):
     """The spool cannot keep a delivery. The message names its directory and why."""
 
@@ -227,6 +238,10 @@ class LedgerError(GlassqError):
 
 class NamesUnavailable(GlassqError):
     """The database of task names cannot be used now, or other programs keep adding the same name."""
+
+
+class PrepareError(GlassqError):
+    """The queue's files cannot be made ready: the queue must not be started on them as they are."""
 
 
 class StackError(GlassqError):

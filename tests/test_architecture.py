@@ -26,6 +26,7 @@ EVERYTHING = frozenset(
         "database",
         "delivery",
         "errors",
+        "envelope",
         "edited",
         "excerpts",
         "files",
@@ -35,6 +36,7 @@ EVERYTHING = frozenset(
         "log",
         "mask",
         "mistakes",
+        "outdated",
         "settings",
         "values",
         "host",
@@ -46,6 +48,7 @@ EVERYTHING = frozenset(
         "sources",
         "http",
         "intake",
+        "journal",
         "lifecycle",
         "worker",
         "glass",
@@ -77,20 +80,23 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "final_response": frozenset(),
     "local_http": frozenset({"final_response"}),
     "daemons": frozenset({"settings", "startcheck"}),
-    "delivery": frozenset({"errors"}),
+    "delivery": frozenset({"envelope", "errors"}),
+    "envelope": frozenset(),
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),
-    "settings": frozenset({"edited", "errors", "mistakes", "values"}),
+    "outdated": frozenset({"errors", "mistakes"}),
+    "settings": frozenset({"edited", "errors", "mistakes", "outdated", "values"}),
     "in_effect": frozenset({"log", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
-    "queues": frozenset({"errors", "host", "settings", "values"}),
+    "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset({"errors", "settings"}),
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
+    "journal": frozenset({"delivery", "errors", "files", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
-        | {"files", "http", "startcheck"}
+        | {"files", "http", "journal", "startcheck"}
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
