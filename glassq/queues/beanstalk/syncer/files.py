@@ -180,6 +180,7 @@ class BinlogFiles:
         with self._lock:
             self._check(sight)
             self._proven = max(self._proven, current)
+            self._gaps = [gap for gap in self._gaps if gap.stop > self._proven]
             for each in self.sights:
                 each.drop(self._proven)
 
@@ -229,7 +230,7 @@ class BinlogFiles:
                     self._see(number)
             self._check(sight)
             missing = [number for number in numbers if number not in sight.descriptors]
-            if missing or not self._is_there(current, sight.descriptors[current]):
+            if missing or not self._is_there(current, sight.descriptors.get(current, -1)):
                 self._stumble(f"binlog.{(missing or [current])[0]} is missing, and beanstalkd believes that it has it")
                 self._check(sight)
             return {number: each for number, each in sight.descriptors.items() if number <= current}
