@@ -16,6 +16,7 @@ from tests.cli.conftest import a_delivery
 from tests.journal.conftest import files, fill_journal
 from tests.operations.conftest import StopsAt
 from tests.operations.test_put import producing, waiting
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from tests.conftest import Beanstalkd
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def filled(beanstalkd: Beanstalkd, tmp_path: Path) -> Operations:
     """Operations with a packet and three deliveries in the journal."""
     file = tmp_path / "glassq.toml"
-    file.write_text(f'[queue]\nurl = "{beanstalkd.url}"\n[intake]\njournal = "{tmp_path}/journal"\n')
+    file.write_text(f'{queue_section(beanstalkd.url)}[intake]\njournal = "{tmp_path}/journal"\n')
     fill_journal(tmp_path / "journal", [a_delivery() for _ in range(PACKET + 3)])
     return Operations(settings.load(str(file), {}), actor="ada")
 

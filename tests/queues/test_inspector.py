@@ -16,7 +16,7 @@ from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.local import LocalBeanstalkd
 from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
-from glassq.settings import QueueSettings, QueueUrl, Settings
+from glassq.settings import QueueUrl, Settings
 from tests.cli.conftest import put_bytes
 from tests.conftest import wait_for
 
@@ -147,7 +147,7 @@ def test_an_error_is_explained_in_beanstalkds_own_terms(
 
 
 def test_a_url_of_beanstalkds_opens_beanstalkds_roles(beanstalkd: Beanstalkd) -> None:
-    settings = Settings(queue=QueueSettings(url=QueueUrl(beanstalkd.url)))
+    settings = Settings(queue=beanstalkd.settings)
     opened = (open_producer(settings), open_receiver(settings), open_inspector(settings))
     assert [type(role) for role in opened] == [BeanstalkProducer, BeanstalkReceiver, BeanstalkInspector]
     for role in opened:
