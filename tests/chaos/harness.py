@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from glassq.journal import Journal
 from glassq.settings import QueueSettings, QueueUrl
 from tests.chaos.processes import Handle, children, handle
 from tests.ports import free_port
@@ -211,8 +212,9 @@ class Machine:
             queue.close()
 
     def spooled(self) -> int:
-        """The number of deliveries in the spool, with damaged ones, of which there should be none."""
-        return sum(1 for _ in self.spool.rglob("*.job"))
+        """The number of deliveries in the journal, with damaged files, of which there should be none."""
+        found = Journal(self.spool, max_size=1 << 40, min_free=0).look()
+        return found.count + found.damaged
 
     def settle(self, deadline: float) -> bool:
         """Waits until there is nothing left to do; False if there still is after `deadline` seconds."""

@@ -80,7 +80,7 @@ class Torture:
         return Load(machine.web_port, machine.token, log, name=name, clients=clients, rate=rate)
 
     def _without_queue(self, machine: Machine, report: Report) -> Load:
-        """Sends pings while beanstalkd is down. The spool must take all of them, and each must be acknowledged."""
+        """Sends pings while beanstalkd is down. The journal must take all of them, and each must be acknowledged."""
         machine.beanstalkd.down_until = float("inf")
         main = machine.beanstalkd.main()
         if main is not None:

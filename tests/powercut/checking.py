@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery
-from glassq.intake.spool import Spool
+from glassq.journal import Journal
 from tests.chaos.harness import SYNCER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from glassq.errors import QueueError
+    from glassq.journal import JournalRecord
 
 # The ids of pings in a body.
 _PING = re.compile(rb'"itemId": ?"([^"]+)"')
@@ -94,10 +98,16 @@ def read_queue(client: Client, found: Found) -> None:
                 found.add(body, state[1].decode() if state else "gone", job)
 
 
-def read_intake(spool: Path, found: Found) -> None:
+def read_intake(journal: Path, found: Found) -> None:
     """What intake holds, by its own code."""
-    if spool.is_dir():
-        Spool(spool, max_size=1 << 40, min_free=0).drain(lambda _, body: found.add(body, "journal"))
+
+    def put(packet: Sequence[JournalRecord]) -> dict[str, QueueError]:
+        for record in packet:
+            found.add(record.body, "journal")
+        return {}
+
+    if journal.is_dir():
+        Journal(journal, max_size=1 << 40, min_free=0).move_on(put)
 
 
 def prepare(binlog: Path) -> str:
