@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 WEB = (kinds.KILL_WEB_WORKER, kinds.FREEZE_WEB_WORKER, kinds.KILL_WEB_PARENT, kinds.RESTART_WEB, kinds.RELOAD_WEB)
 NEW_CHILD = (kinds.KILL_CHILD, kinds.KILL_POOL, kinds.RESTART_POOL)
 QUEUE_DOWN = (kinds.KILL_QUEUE, kinds.RESTART_QUEUE)
-QUEUE = (*QUEUE_DOWN, kinds.FREEZE_QUEUE, kinds.CUT, kinds.FILL_DISK)
+QUEUE = (*QUEUE_DOWN, kinds.FREEZE_QUEUE, kinds.CUT, *kinds.NEED_DISK, *kinds.BROKEN)
+SYNCER = (kinds.KILL_SYNCER, kinds.FREEZE_SYNCER, kinds.RESTART_SYNCER)
 # Faults that stop nobody else: they disturb no other measurement.
 QUIET = (kinds.FREEZE_CHILD, kinds.RELOAD_WEB, kinds.RELOAD_POOL)
 
@@ -127,7 +128,8 @@ def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
 
     A child of the pool has one job between handler and delete. Intake has one request of each client between put and
     200; a queue that does not answer may have taken it twice (the put, and another one on a new connection) before it
-    goes to the journal. While that is moved on, one packet is between put and note.
+    goes to the journal. While that is moved on, one packet is between put and note. A clock that jumps ends the
+    leases of all children.
     """
     if kind in (kinds.KILL_CHILD, kinds.FREEZE_CHILD):
         return 1
@@ -135,10 +137,12 @@ def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
         return POOL_CHILDREN
     if kind in (kinds.RESTART_POOL, kinds.RELOAD_POOL):
         return 0
+    if kind in kinds.STEPS:
+        return POOL_CHILDREN
     if kind in WEB:
         return clients + PACKET
     # if the binlog fails, everything since the last check, at most 2 s ago, is spooled as well
-    unproven = int(2 * rate) if kind is kinds.FILL_DISK else 0
+    unproven = int(2 * rate) if kind in (*kinds.NEED_DISK, kinds.QUEUE_WRITE) else 0
     return POOL_CHILDREN + 2 * clients + PACKET + unproven
 
 
