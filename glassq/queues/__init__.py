@@ -5,16 +5,23 @@ An engine's modules are imported where they are opened: nobody pays for an engin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.settings import Settings
 
 __all__ = ["Inspector", "LocalEngine", "Producer", "Receiver"]
 __all__ += ["local_engine", "open_inspector", "open_producer", "open_receiver"]
+
+
+def __getattr__(name: str) -> Any:
+    # the roles' names are for types; the syncer, which is small, never needs them
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("glassq.queues.base"), name)
 
 
 def open_producer(settings: Settings) -> Producer:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from glassq import delivery as envelope
 from tests.conftest import PATIENCE, Process, program, wait_for
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
@@ -151,7 +152,7 @@ class PoolRun:
         """Writes glassq.toml. `queue` and `route` are lines for these sections, `more` is appended."""
         worker = {"processes": 1, **self.worker}
         lines = [
-            f'[queue]\nurl = "{self._url}"\ntimeout = "{timeout}"\n{queue}',
+            f'{queue_section(self._url)}timeout = "{timeout}"\n{queue}',
             f'[ledger]\nurl = "sqlite:///{self.dir}/ledger.db"',
             f'[[routes]]\nsource = "mirror"\nhandler = "{handler}"\n{route}',
             "[worker]",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from glassq.queues.base import State
 
+# The highest id that a job can have.
+MAX_ID = (1 << 64) - 1
 # The maximum delay or pause of the protocol, in seconds: 136 years.
 MAX_SECONDS = (1 << 32) - 1
 
