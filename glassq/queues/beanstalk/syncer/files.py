@@ -79,6 +79,8 @@ class BinlogFiles:
         self._proven = 0
         # the highest number seen, and the numbers of those seen and not proven
         self._newest = 0
+        # numbers that were told to be missing: beanstalkd does without files that it does not find when it starts
+        self._gaps: list[range] = []
         self._kept: set[int] = set()
         self._present: set[int] = set()
         # (names made, of these surely durable)
@@ -104,6 +106,7 @@ class BinlogFiles:
             if server == self.server:
                 return
             self.server, self._proven, self._newest = server, 0, 0
+            self._gaps.clear()
             for sight in self.sights:
                 sight.drop()
         self.look(afresh=True)
@@ -218,7 +221,8 @@ class BinlogFiles:
         """The descriptors to sync."""
         with self._lock:
             self._check(sight)
-            numbers = range(self._proven or oldest, current + 1)
+            wanted = range(self._proven or oldest, current + 1)
+            numbers = [number for number in wanted if not any(number in gap for gap in self._gaps)]
             for number in numbers:
                 self._see(number)
             self._check(sight)
@@ -248,6 +252,7 @@ class BinlogFiles:
         if number < self._proven or all(number in sight.descriptors for sight in self.sights):
             return
         if self._newest and number > self._newest + 1:
+            self._gaps.append(range(self._newest + 1, number))
             self._stumble(f"binlog.{self._newest + 1} came and went unseen")
         self._newest = max(self._newest, number)
         path, kept = self._path(_LOG, number), self._path(_KEPT, number)
