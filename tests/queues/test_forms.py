@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from contextlib import closing
 from itertools import product
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
@@ -42,11 +42,8 @@ class Watched:
         self._before()
         self._prover.prove(server, deadline=deadline)
 
-    def close(self) -> None:
-        self._prover.close()
-
-    def close_inherited(self) -> None:
-        self._prover.close_inherited()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._prover, name)
 
 
 def inspecting(server: Beanstalkd, before: Callable[[], object] = lambda: None) -> BeanstalkInspector:
