@@ -29,14 +29,14 @@ def open_producer(settings: Settings) -> Producer:
     """A producer for all threads of a process, before and after a fork. It connects when it is used."""
     from glassq.queues.beanstalk.producer import BeanstalkProducer
 
-    return BeanstalkProducer(lambda: _connection(settings, require_durable=True), _prover(settings))
+    return BeanstalkProducer(lambda: _connection(settings, require_durable=True), prover=_prover(settings))
 
 
 def open_receiver(settings: Settings) -> Receiver:
     """A receiver: one connection for one thread. It connects at its first call, and again after it broke."""
     from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 
-    return BeanstalkReceiver(_connection(settings), _prover(settings))
+    return BeanstalkReceiver(_connection(settings), prover=_prover(settings))
 
 
 def open_inspector(settings: Settings) -> Inspector:
@@ -44,7 +44,7 @@ def open_inspector(settings: Settings) -> Inspector:
     from glassq.queues.beanstalk.inspector import BeanstalkInspector
 
     # Not our tube: to use a tube creates it, and an operator must see that a tube does not exist.
-    return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url, _prover(settings))
+    return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url, prover=_prover(settings))
 
 
 def local_engine(settings: Settings) -> LocalEngine:
@@ -55,12 +55,11 @@ def local_engine(settings: Settings) -> LocalEngine:
 
 
 def _prover(settings: Settings) -> Prover | None:
-    """Asks the syncer; None: there is none, and beanstalkd's answers are proof enough."""
-    if (address := settings.queue.syncer_address) is None:
-        return None
+    """Who proves what beanstalkd answered; None where there is no syncer."""
     from glassq.queues.beanstalk.prover import SyncerProver
 
-    return SyncerProver(address, connect_timeout=settings.queue.connect_timeout)
+    address = settings.queue.syncer_address
+    return None if address is None else SyncerProver(address, connect_timeout=settings.queue.connect_timeout)
 
 
 def _connection(settings: Settings, *, tube: str = "", require_durable: bool = False) -> BeanstalkConnection:
