@@ -7,7 +7,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, GlassqError
 from glassq.journal import Journal
-from tests.chaos.harness import SYNCER
+from glassq.queues.beanstalk.syncer.prepare import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,28 +142,19 @@ def deleted_jobs(binlog: Path) -> set[int]:
     return found
 
 
-def prepare(binlog: Path) -> str:
-    """What --prepare says that it did; raises RuntimeError if it failed."""
-    done = subprocess.run(
-        [sys.executable, str(SYNCER), "--binlog", str(binlog), "--prepare"], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"--prepare failed: {done.stdout}{done.stderr}")
-    return done.stdout
-
-
 def look(binlog: Path, journal: Path, *, prepares: bool = True) -> Found:
     """Starts a beanstalkd on a disk, reads all, and ends it. `trouble` is why that was not possible."""
     found = Found()
     program = shutil.which("beanstalkd")
     assert program
     path = binlog.parent / "s"
-    try:
-        if prepares:
-            found.told = prepare(binlog)
-    except RuntimeError as error:
-        found.trouble = str(error)
-        return found
+    if prepares:
+        # as glassq-syncer --prepare does; a process for each disk would take more time than all the rest
+        try:
+            found.told = "\n".join(prepare(binlog))
+        except GlassqError as error:
+            found.trouble = f"--prepare: {error}"
+            return found
     found.deleted = deleted_jobs(binlog)
     server = subprocess.Popen(
         [program, "-l", f"unix:{path}", "-b", str(binlog), "-f60000", "-s", "65536"], stderr=subprocess.PIPE

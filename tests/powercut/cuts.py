@@ -71,10 +71,13 @@ class Cutter:
     before_start: Callable[[Path], None] = lambda _: None
     prepares: bool = True
 
-    def run(self, number: int, tell: Callable[[Cut], None] = lambda _: None) -> list[Cut]:
-        """`number` cuts at moments by chance, and one at each unlink of a file, in the order of time."""
+    def run(self, number: int, *, unlinks: bool = True, until_lost: bool = False) -> list[Cut]:
+        """`number` cuts at moments by chance, and with `unlinks` one at each unlink of a file, in the order of time.
+
+        With `until_lost` it ends soon after the first loss.
+        """
         chance = random.Random(self.seed)
-        wanted = self._moments(chance, number)
+        wanted = self._moments(chance, number, unlinks=unlinks)
         cuts: list[Cut] = []
         promises = Promises()
         going: list[Future[Cut]] = []
@@ -92,12 +95,14 @@ class Cutter:
                     going.append(threads.submit(self._judge, cut, place, set(promises.kept), set(promises.done)))
                     # no more disks at once than are looked at
                     if len(going) > 2 * THREADS:
-                        tell(going.pop(0).result())
+                        going.pop(0).result()
+                if until_lost and any(cut.lost for cut in cuts):
+                    break
             for one in going:
-                tell(one.result())
+                one.result()
         return cuts
 
-    def _moments(self, chance: random.Random, number: int) -> dict[int, list[str]]:
+    def _moments(self, chance: random.Random, number: int, *, unlinks: bool) -> dict[int, list[str]]:
         """Where to cut. The load's time counts, not the start: the first promise is the beginning."""
         events = list(recording.read(self.log))
         said = [index for index, event in enumerate(events) if event.kind == recording.SAID]
@@ -105,7 +110,7 @@ class Cutter:
             raise ValueError("nothing was promised")
         wanted: dict[int, list[str]] = {}
         for index, event in enumerate(events):
-            if index > said[0] and event.kind == recording.UNLINK and event.path.startswith("queue/"):
+            if unlinks and index > said[0] and event.kind == recording.UNLINK and event.path.startswith("queue/"):
                 wanted.setdefault(index, []).append("unlink")
         for _ in range(number):
             wanted.setdefault(chance.randrange(said[0], len(events)), []).append("chance")
