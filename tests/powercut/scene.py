@@ -6,6 +6,7 @@ that was added, and "done PING" by the handler, before it returns.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
@@ -99,11 +100,13 @@ class Scene:
         client.close()
 
     def _kicks(self, machine: Machine, _: Recorder, over: threading.Event) -> None:
-        """Kicks buried jobs, oldest first, as an operator does."""
+        """Kicks buried and delayed jobs, as an operator does."""
         queue = open_queue(QueueSettings(url=QueueUrl(f"beanstalk://127.0.0.1:{machine.queue_port}")))
-        while not over.wait(0.15):
+        for state in itertools.cycle(("buried", "delayed")):
+            if over.wait(0.05):
+                break
             with suppress(GlassqError):
-                job = queue.peek_first("buried")
+                job = queue.peek_first(state)
                 if job is not None:
                     queue.kick(job.id)
         queue.close()
