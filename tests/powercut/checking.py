@@ -29,6 +29,8 @@ _PING = re.compile(rb'"itemId": ?"([^"]+)"')
 START = 30.0
 # A job's record in beanstalkd 1.12's binlog, and where in it the state is, in bytes.
 RECORD, STATE = 80, 76
+# A job that is no delivery, and only makes beanstalkd begin files.
+CHURNED = b"churned".ljust(900, b".")
 
 
 @dataclass
@@ -49,7 +51,8 @@ class Found:
         try:
             held = ping_of(envelope.decode(body).body)
         except DamagedDelivery:
-            self.damaged.append(job)
+            if body != CHURNED:
+                self.damaged.append(job)
             return
         self.pings.setdefault(held, set()).add(state)
         self.jobs.setdefault(held, []).append(job)

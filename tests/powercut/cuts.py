@@ -150,7 +150,7 @@ class Cutter:
         for ping in done & set(found.pings):
             cut.back[_why_back(ping, found)] += 1
         shutil.rmtree(place)
-        if cut.ok and not found.damaged:
+        if cut.ok:
             shutil.rmtree(evidence)
         else:
             (evidence / "what").write_text(f"lost {cut.lost}\n{cut.trouble}\ndamaged {found.damaged}\n{found.told}")
