@@ -225,18 +225,20 @@ def cut(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("window", [1, 2])
 def test_a_connection_that_breaks_between_puts_leaves_only_what_nobody_knows_of(
-    server: Beanstalkd, monkeypatch: pytest.MonkeyPatch
+    server: Beanstalkd, monkeypatch: pytest.MonkeyPatch, window: int
 ) -> None:
     with closing(inspecting(server)) as inspector:
         jobs = lie(inspector, *["buried"] * (3 * WINDOW))
         # three windows for the look at the old jobs, then those of the puts
-        with cut(monkeypatch, 5):
+        with cut(monkeypatch, 4 + window):
             answers = inspector.change_all([Change(job, "ready", job.body + b"!", ASIDE) for job in jobs])
     assert all(isinstance(answer, QueueUnavailable) for answer in answers)
     found = there(server)
     assert [body for tube, _, body in found if tube == HERE] == sorted(job.body for job in jobs)
-    assert {body for tube, _, body in found if tube == ASIDE} == {job.body + b"!" for job in jobs[WINDOW : 2 * WINDOW]}
+    unknown = jobs[window * WINDOW : (window + 1) * WINDOW]
+    assert {body for tube, _, body in found if tube == ASIDE} == {job.body + b"!" for job in unknown}
 
 
 @pytest.mark.parametrize(("step", "state"), [*product(range(1, 8), WAITING)])
