@@ -88,12 +88,12 @@ def run(directory: Path, queue: str | None, listen: str | None) -> int:
         server = Server(listener, rounds, MAX_CLIENTS)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _stop)
-        rounds.start()
+        rounds.start(server.listen)
         Notifier(os.environ.get("NOTIFY_SOCKET"))(READY=1)
         if refusal.reason:
             say("error", f"nothing is proven until beanstalkd has been restarted: {refusal.reason}")
         with suppress(SystemExit):
-            server.serve()
+            rounds.watch()
         if "LISTEN_FDS" not in os.environ and isinstance(place := listener.getsockname(), str):
             with suppress(OSError):
                 Path(place).unlink()
