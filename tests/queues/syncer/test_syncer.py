@@ -56,6 +56,18 @@ def test_clients_are_answered_by_the_same_rounds(server: Beanstalkd) -> None:
     assert status(server)["rounds"] < 20
 
 
+@pytest.mark.parametrize("interval", ["-f0", "-f50", "-F"])
+def test_a_proof_does_not_need_beanstalkds_own_syncs(tmp_path: Path, interval: str) -> None:
+    server = Beanstalkd(tmp_path, options=(interval, "-s", "8192"))
+    try:
+        for _ in range(10):
+            put(server, 10)
+            assert prove(server) == f"yes {server_id(server)}"
+        assert len(numbers(server, "kept")) > 3
+    finally:
+        server.stop()
+
+
 def test_a_restart_of_beanstalkd_is_noticed(server: Beanstalkd, asking: Asking) -> None:
     first = asking.prove()
     server.stop(signal.SIGKILL, syncer=False)
