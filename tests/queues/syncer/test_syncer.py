@@ -82,8 +82,10 @@ def test_a_question_that_beanstalkd_died_under_is_answered(server: Beanstalkd, a
     server.send(signal.SIGSTOP)
     asking.send(b"prove\n")
     assert asking.is_silent()
-    server.stop(signal.SIGKILL, syncer=False)
+    # it must not answer before it dies
+    server.send(signal.SIGKILL)
     assert asking.line().startswith("no ")
+    server.stop(syncer=False)
 
 
 def test_a_syncer_that_was_killed_goes_on_where_it_was(server: Beanstalkd) -> None:
@@ -102,13 +104,15 @@ def test_a_syncer_that_was_killed_goes_on_where_it_was(server: Beanstalkd) -> No
 
 def test_a_probe_that_somebody_deleted_is_put_anew(server: Beanstalkd, asking: Asking) -> None:
     asking.prove()
-    queue = server.queue()
-    while (probe := queue.peek_first("delayed", "glassq.syncer")) is not None:
-        queue.delete(probe.id)
-    queue.close()
-    wait_for(lambda: "does not take the probe (NOT_FOUND)" in asking.prove(), "its thread to have the turn")
-    assert asking.prove().startswith("yes ")
-    assert asking.prove().startswith("yes ")
+    with closing(server.queue()) as queue:
+
+        def is_missed() -> bool:
+            while (probe := queue.peek_first("delayed", "glassq.syncer")) is not None:
+                queue.delete(probe.id)
+            return "does not take the probe (NOT_FOUND)" in asking.prove()
+
+        wait_for(is_missed, "a round whose probe was deleted")
+        wait_for(lambda: asking.prove().startswith("yes "), "a new probe")
 
 
 # -- what it does not prove ---------------------------------------------------------------------------------------
