@@ -382,3 +382,13 @@ def test_it_loads_no_library() -> None:
     code = "import sys; import glassq.programs.syncer; print(*sorted(sys.modules))"
     done = subprocess.run([*program("glassq-syncer")[:1], "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert not {"greenstalk", "msgspec", "logging", "falcon"} & set(done.stdout.split())
+
+
+def test_a_thread_that_fails_ends_the_process() -> None:
+    code = (
+        "import threading\nfrom glassq.programs import syncer\nthreading.excepthook = syncer._end_with_thread\n"
+        "thread = threading.Thread(target=lambda: 1 / 0)\nthread.start()\nthread.join()\n"
+    )
+    done = subprocess.run([*program("glassq-syncer")[:1], "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert done.stderr.endswith("ZeroDivisionError: division by zero: the syncer ends\n")

@@ -132,7 +132,7 @@ class Rounds:
             "spare": self.files.spare,
             "gaps": self.files.troubles,
             "trouble": self.trouble,
-            "refusing": bool(self._refusal.server) and self._refusal.server == self.files.server,
+            "refusing": bool(self._refusal.server) and self.files.server in ("", self._refusal.server),
             "reason": self._refusal.reason,
         }
 
@@ -140,11 +140,12 @@ class Rounds:
         """Nothing of this run of beanstalkd is proven any more."""
         if self._refusal.server == server:
             return
-        self._say("error", f"{error}: nothing is proven until beanstalkd has been restarted")
         try:
+            # first of all: a syncer that is killed now would not know it
             self._refusal.refuse(server, self._pid, str(error), error.files)
         except OSError as failed:
-            self._say("error", f"this could not be written down: {failed.strerror}; restart beanstalkd")
+            self._say("error", f"what follows could not be written down, restart beanstalkd: {failed.strerror}")
+        self._say("error", f"{error}: nothing is proven until beanstalkd has been restarted")
 
     def _work(self, listen: Callable[[float], dict[Client, int]]) -> None:
         """One of the threads: one listens at a time, and runs the round itself when somebody asks.
