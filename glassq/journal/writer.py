@@ -36,10 +36,10 @@ MAX_BYTES = 64 << 20
 class _Waiting:
     """Records of one call of `write`; the outcome once they are `done`. `turn` is released then, or to have it lead."""
 
-    __slots__ = ("done", "error", "held", "records", "size", "turn")
+    __slots__ = ("done", "error", "held", "mine", "size", "turn")
 
     def __init__(self, records: Sequence[JournalRecord], *, held: bool) -> None:
-        self.records = records
+        self.mine = records
         self.held = held
         self.size = sum(len(record.body) for record in records)
         self.done = False
@@ -89,7 +89,7 @@ class JournalWriter:
     def _check_waiting(self, more: _Waiting) -> None:
         if self._closed:
             raise self._error("is closed")
-        number = sum(len(waiting.records) for waiting in self._waiting) + len(more.records)
+        number = sum(len(waiting.mine) for waiting in self._waiting) + len(more.mine)
         size = sum(waiting.size for waiting in self._waiting) + more.size
         if self._waiting and (number > MAX_RECORDS or size > MAX_BYTES):
             raise self._error("too many deliveries wait to be written")
@@ -100,7 +100,7 @@ class JournalWriter:
         error: JournalError | None = self._error("is not written, because of a bug")
         try:
             self._rescue()
-            self._store([(record, each.held) for each in waiting for record in each.records])
+            self._store([(record, each.held) for each in waiting for record in each.mine])
             error = None
         except JournalError as raised:
             error = raised
