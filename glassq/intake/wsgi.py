@@ -25,8 +25,8 @@ from glassq.intake.forwarder import Forwarder
 from glassq.intake.keeper import PingKeeper
 from glassq.intake.listen import AbsentListener, addresses, check_move, missing
 from glassq.intake.metrics import (
+    JOURNALING,
     ROWS,
-    SPOOLING,
     WORKERS,
     IntakeCounters,
     MetricsListenerFilter,
@@ -166,7 +166,7 @@ class IntakeServer(Application):  # type: ignore[misc]
         arbiter.manage_workers()
 
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
-        self._shared.row(worker.row).set(SPOOLING, 0)
+        self._shared.row(worker.row).set(JOURNALING, 0)
         self._shared.row(0).set(WORKERS, len(arbiter.WORKERS))
 
     def load(self) -> falcon.App[Any, Any]:
@@ -217,7 +217,7 @@ def named_sources(settings: Settings) -> list[Source]:
 def check(file: str | None) -> Iterator[Finding]:
     """What `IntakeServer` would refuse, without its addresses: the unit decides who may listen there.
 
-    Nothing is created: the spool's directory would belong to the user who asks.
+    Nothing is created: the journal's directory would belong to the user who asks.
     """
     try:
         settings = load(file, os.environ, INTAKE)
@@ -225,7 +225,7 @@ def check(file: str | None) -> Iterator[Finding]:
         yield Finding("settings", problem=str(error))
         return
     yield found("sources", lambda: named_sources(settings))
-    yield found("spool", lambda: _can_open_spool(settings))
+    yield found("journal", lambda: _can_open_journal(settings))
     # gunicorn.conf.py reads the same file
     os.environ["GLASSQ_CONFIG"] = settings.file
     yield found("gunicorn", lambda: apply_conf(installed_file("gunicorn.conf.py", settings), Config()))
@@ -283,11 +283,11 @@ def open_journal(settings: Settings) -> Journal:
     try:
         return Journal(Path(intake.journal), max_size=intake.journal_max, min_free=intake.journal_min_free)
     except JournalError as error:
-        raise _no_spool(settings, str(error)) from None
+        raise _no_journal(settings, str(error)) from None
 
 
-def _can_open_spool(settings: Settings) -> None:
-    """Raises SettingsError where `open_spool` would, as far as one can see without creating anything."""
+def _can_open_journal(settings: Settings) -> None:
+    """Raises SettingsError where `open_journal` would, as far as one can see without creating anything."""
     path = Path(settings.intake.journal)
     damaged = path / "damaged"
     nearest = next(place for place in (damaged, path, *path.absolute().parents) if os.access(place, os.F_OK))
@@ -299,8 +299,8 @@ def _can_open_spool(settings: Settings) -> None:
         code = errno.EACCES
     else:
         return
-    raise _no_spool(settings, f"spool {path}: cannot be made: {os.strerror(code)}")
+    raise _no_journal(settings, f"journal {path}: cannot be made: {os.strerror(code)}")
 
 
-def _no_spool(settings: Settings, why: str) -> SettingsError:
+def _no_journal(settings: Settings, why: str) -> SettingsError:
     return SettingsError(f'{settings.file}: [intake] journal = "{settings.intake.journal}": {why}')

@@ -27,8 +27,11 @@ def __getattr__(name: str) -> Any:
 def open_producer(settings: Settings) -> Producer:
     """A producer for all threads of a process, before and after a fork. It connects when it is used."""
     from glassq.queues.beanstalk.producer import BeanstalkProducer
+    from glassq.queues.beanstalk.prover import SyncerProver
 
-    return BeanstalkProducer(lambda: _connection(settings, require_durable=True))
+    address = settings.queue.syncer_address
+    prover = SyncerProver(address, connect_timeout=settings.queue.connect_timeout) if address else None
+    return BeanstalkProducer(lambda: _connection(settings, require_durable=True), prover)
 
 
 def open_receiver(settings: Settings) -> Receiver:
