@@ -35,7 +35,7 @@ from glassq.intake.metrics import (
 )
 from glassq.intake.state import IntakeState
 from glassq.intake.watcher import Watcher
-from glassq.journal import Journal
+from glassq.journal import DIRECTORIES, Journal
 from glassq.log import fields
 from glassq.queues import open_producer
 from glassq.settings import INTAKE, installed_file, load
@@ -289,10 +289,9 @@ def open_journal(settings: Settings) -> Journal:
 def _can_open_journal(settings: Settings) -> None:
     """Raises SettingsError where `open_journal` would, as far as one can see without creating anything."""
     path = Path(settings.intake.journal)
-    damaged = path / "damaged"
-    nearest = next(place for place in (damaged, path, *path.absolute().parents) if os.access(place, os.F_OK))
-    if nearest == damaged:
+    if all(os.access(path / name, os.F_OK) for name in DIRECTORIES):
         return
+    nearest = next(place for place in (path, *path.absolute().parents) if os.access(place, os.F_OK))
     if not nearest.is_dir():
         code = errno.ENOTDIR
     elif not os.access(nearest, os.W_OK | os.X_OK):

@@ -35,13 +35,16 @@ _STATUS_TIMEOUT = 5.0
 
 
 def main() -> int:
-    """Runs the syncer until a stop signal, prepares beanstalkd's start, or shows how a syncer does."""
+    """Runs the syncer until a stop signal; or what its options say instead."""
     parser = argparse.ArgumentParser(prog="glassq-syncer", description=__doc__)
     parser.add_argument("--binlog", metavar="DIRECTORY", type=Path, help="beanstalkd's option -b")
     parser.add_argument("--queue", metavar="URL", help="beanstalk://HOST:PORT or beanstalk:///PATH")
     parser.add_argument("--listen", metavar="ADDRESS", help="unix:/PATH or HOST:PORT; not needed under systemd")
     parser.add_argument("--prepare", action="store_true", help="before each start of beanstalkd: put kept files back")
-    parser.add_argument("--boot", metavar="ID", help="with --prepare: the machine's boot id (systemd's %%b)")
+    parser.add_argument(
+        "--seal", action="store_true", help="after its end: sync its files, for a quick start after a boot"
+    )
+    parser.add_argument("--boot", metavar="ID", help="with these two: the machine's boot id (systemd's %%b)")
     parser.add_argument("--status", metavar="ADDRESS", help="show how the syncer at this address does")
     parser.add_argument("--json", action="store_true", help="with --status: as one line of JSON")
     given = parser.parse_args()
@@ -52,6 +55,8 @@ def main() -> int:
             return _fail("--binlog is missing: the directory of beanstalkd's option -b", EX_USAGE)
         if given.prepare:
             return _prepare(given.binlog, given.boot)
+        if given.seal:
+            return _seal(given.binlog, given.boot)
         return run(given.binlog, given.queue, given.listen)
     except ValueError as error:
         return _fail(str(error), EX_USAGE)
@@ -108,6 +113,13 @@ def _prepare(directory: Path, boot: str | None) -> int:
     return 0
 
 
+def _seal(directory: Path, boot: str | None) -> int:
+    from glassq.queues.beanstalk.syncer.prepare import seal
+
+    seal(directory, boot)
+    return 0
+
+
 def _listener(listen: str | None, url: QueueUrl) -> socket.socket:
     """The socket that systemd hands over, or a new one."""
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
@@ -123,13 +135,13 @@ def _listener(listen: str | None, url: QueueUrl) -> socket.socket:
         path.unlink()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
+    listener.listen(1024)
     with suppress(OSError):
         if isinstance(queue, str):
             # who may ask beanstalkd may ask for proofs
             like = Path(queue).stat()
             os.chown(path, -1, like.st_gid)
             path.chmod(like.st_mode & 0o777)
-    listener.listen(1024)
     return listener
 
 

@@ -21,8 +21,7 @@ from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import free_port, wait_for
 from tests.metrics.test_counters import samples
 from tests.worker.conftest import jobs
-from tests.worker.pools import PoolRun, processes
-from tests.worker.test_pool import title
+from tests.worker.pools import PoolRun, processes, title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +69,7 @@ class Watched(PoolRun):
         wait_for(lambda: self.samples().get(name) == number, f"{name} to be {number}\n{self.log()}")
 
     def teller(self) -> int:
-        return next((pid for pid in self.children() if title(pid) == "glassq-worker: metrics"), 0)
+        return next((pid for pid in self.forked() if title(pid) == "glassq-worker: metrics"), 0)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from glassq.errors import LedgerError, SettingsError
 from glassq.operations.checks.access import barrier, belongs, directory, exists, me, mount, nearest
 from glassq.operations.checks.base import Check
 from glassq.operations.checks.configuration import check_secret, secrets_in_use, takes_pings, works_glass
-from glassq.operations.checks.in_effect import not_in_effect
+from glassq.operations.checks.in_effect import not_in_effect, not_shared
 from glassq.operations.status import journal_state
 from glassq.settings import StorageSettings
 
@@ -37,6 +37,10 @@ def settings(operations: Operations) -> Iterator[Check]:
 
 def in_effect(operations: Operations) -> Iterator[Check]:
     yield from not_in_effect(Path(operations.settings.file))
+
+
+def shared_memory(operations: Operations) -> Iterator[Check]:
+    yield from not_shared(Path(operations.settings.file))
 
 
 def clock(operations: Operations) -> Iterator[Check]:
@@ -158,6 +162,7 @@ def _database(name: str, url: str, key: str, meanwhile: str) -> Check:
 MACHINE: list[Callable[[Operations], Iterator[Check]]] = [
     settings,
     in_effect,
+    shared_memory,
     clock,
     secret_files,
     journal,

@@ -18,6 +18,7 @@ import os
 import re
 import time
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,8 +148,8 @@ def _put_back(directory: Path) -> Iterator[str]:
     if not gone:
         return
     everything = sorted({*gone, *there})
-    missing = sorted(set(range(everything[0], everything[-1])) - set(everything))
-    for number in _of_other_jobs(gone, there) if foreign or missing or numbered(directory, "foreign") else ():
+    gaps = [(first + 1, last - 1) for first, last in pairwise(everything) if last > first + 1]
+    for number in _of_other_jobs(gone, there) if foreign or gaps or numbered(directory, "foreign") else ():
         yield f"{gone.pop(number)} is not put back: it has jobs of another queue, whose ids are in use again"
     back = []
     # The newest first: a syncer that still runs removes proven ones, oldest first. So none is put back whose jobs are
@@ -160,8 +161,9 @@ def _put_back(directory: Path) -> Iterator[str]:
     sync_directory(directory)
     if back:
         yield f"put back: {_names(back)}"
-    if missing:
-        yield f"missing: {_names(missing)}. Jobs that only these say are done are worked again"
+    for first, last in gaps:
+        what = f"binlog.{first} is" if first == last else f"binlog.{first} to binlog.{last} are"
+        yield f"{what} missing: jobs of older files that are done may be worked again"
 
 
 def _are_different(kept: Path, there: Path) -> bool:
