@@ -25,8 +25,8 @@ BufferingWorker.request_timeout = float(_intake.request_timeout)
 BufferingWorker.max_body = int(_intake.max_body)
 worker_class = BufferingWorker
 # Maximum number of connections in one worker; each costs a descriptor and, while its request arrives, some KiB.
-# Some descriptors are reserved for the queue and the log (ulimit -Hn, LimitNOFILE). When there are more connections, the
-# worker closes the one that has been without a whole request for longest: slow clients cannot keep others out.
+# Some descriptors are reserved for the queue and the log (ulimit -Hn, LimitNOFILE). When there are more connections,
+# the worker closes the one that has been without a whole request for longest: slow clients cannot keep others out.
 worker_connections = max(threads + 1, min(4000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - threads - 50))
 # Connections that wait to be accepted; the kernel keeps at most net.core.somaxconn. If the backlog is full, a client's
 # kernel tries again after a second.

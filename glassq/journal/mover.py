@@ -62,6 +62,9 @@ class JournalMover:
             if ours:
                 moved += self._move_older(put, deadline)
                 for path in self._in_order(own):
+                    # To read a segment takes long enough to keep senders waiting.
+                    if time.monotonic() > deadline:
+                        break
                     moved += self._segment(path, put, deadline)
         return moved
 
