@@ -300,7 +300,7 @@ def test_what_was_acknowledged_just_before_the_disk_was_found_failing_is_kept_to
         other.put(b"", tube="other")
     other.close()
     assert [web.ask(PING).status for _ in range(5)] == [200] * 5
-    wait_for(lambda: "its binlog failed" in web.log(), "the failure to be found out")
+    wait_for(lambda: "they go to the journal" in web.log(), "the failure to be found out")
     failing_disk.stop(signal.SIGKILL)
     failing_disk.start()
     wait_for_jobs(web, failing_disk, 6)
