@@ -39,7 +39,7 @@ class Web:
         conf: str = "",
         queue: str = "",
         under: tuple[str, ...] = (),
-        budget: float = PATIENCE / 10,
+        budget: float = PATIENCE / 20,
         **settings: Any,
     ) -> None:
         """`at` is where to reach it, when `bind` is among the settings; `parser` is gunicorn's http_parser.

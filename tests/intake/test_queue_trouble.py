@@ -237,7 +237,8 @@ def test_pings_to_a_queue_whose_disk_is_full_are_journaled(tmp_path: Path, start
         # it cannot make its next file, as on a full disk
         server.dir.rename(tmp_path / "elsewhere")
         assert [web.ask(PING).status for _ in range(60)] == [200] * 60
-        assert "its disk is full" in web.log()
+        # the queue says so, or the syncer that it can prove nothing
+        assert "they go to the journal" in web.log()
         journaled = web.journaled()
         assert 0 < journaled < 60
         (tmp_path / "elsewhere").rename(server.dir)

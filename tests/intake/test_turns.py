@@ -197,7 +197,7 @@ def test_one_who_reads_nothing_does_not_hold_up_the_answers_of_his_turn(
 def test_a_syncer_that_does_not_answer_sends_pings_to_the_journal_and_nothing_is_lost(
     beanstalkd: Beanstalkd, start_web: Callable[..., Web], number: signal.Signals
 ) -> None:
-    web = start_web(beanstalkd.url, workers=2)
+    web = start_web(beanstalkd.url, workers=2, budget=0.5)
     with Load(web, clients=6) as load:
         if number is signal.SIGSTOP:
             beanstalkd.syncer.send(number)
