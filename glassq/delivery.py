@@ -167,7 +167,7 @@ def decode(data: bytes) -> Delivery:
         raise DamagedDelivery("header: is not UTF-8") from None
     except RecursionError:
         raise DamagedDelivery("header: is nested too deep") from None
-    return Delivery(body=body, **{name: getattr(fields, name) for name in _FIELDS})
+    return Delivery(body=body, **msgspec.structs.asdict(fields))
 
 
 def _header(delivery: Delivery, evidence: tuple[Evidence, ...]) -> bytes:

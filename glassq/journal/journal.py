@@ -76,7 +76,7 @@ class Journal:
         except OSError as error:
             raise JournalError(f"journal {directory}: cannot be made: {error.strerror}") from None
         if self._aside.owner:
-            os.chown(self._segments, *self._aside.owner)
+            os.chown(self._segments, *self._aside.owner, follow_symlinks=False)
         self._older = OlderSpool(directory, self._aside)
         self._room = JournalRoom(directory, self._older, max_size=max_size, min_free=min_free)
         self._writer = JournalWriter(self._segments, self._room, max_size)

@@ -284,8 +284,10 @@ class JournalWriter:
     def _anchor(self) -> None:
         """Syncs the names above the segments: whoever made those directories may have been killed before. Once."""
         if not self._anchored:
-            for place in (self._directory.parent, self._directory.parent.parent):
-                sync_directory(place)
+            sync_directory(self._directory.parent)
+            # whoever may not open that one has not made the journal's directory in it
+            with suppress(PermissionError):
+                sync_directory(self._directory.parent.parent)
             self._anchored = True
 
     def prepare_ahead(self) -> None:

@@ -231,9 +231,11 @@ def test_a_file_that_came_and_went_unseen_is_told_once(server: Beanstalkd, askin
     churn(server, 300)
     assert numbers(server, "binlog")[0] > 3
     server.syncer.send(signal.SIGCONT)
-    assert "came and went unseen" in asking.prove()
+    # the round that says no may be one that nobody asked for
+    first = asking.prove()
+    assert first.startswith("yes ") or "came and went unseen" in first
     assert asking.prove() == f"yes {server_id(server)}"
-    assert "came and went unseen" in server.syncer.log()
+    assert server.syncer.log().count("came and went unseen") == 1
 
 
 def test_a_second_name_of_another_file_is_put_aside_and_told(server: Beanstalkd, asking: Asking) -> None:
