@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 INTERVAL = "-f1000"
 # What shows that losses would be found is short: a part that is missing loses pings soon.
-BLIND_SECONDS, BLIND_CUTS = 6.0, 150
+BLIND_SECONDS, BLIND_CUTS = 6.0, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Blind:
     unsynced: tuple[tuple[str, str], ...] = ()
     before_start: Callable[[Path], None] = lambda _: None
     prepares: bool = True
+    #: it shows where files are removed, and not at moments by chance
+    unlinks: bool = False
 
 
 def _no_links(binlog: Path) -> None:
@@ -58,7 +60,7 @@ def _links_alone(binlog: Path) -> None:
 
 
 BLIND = (
-    Blind("no kept file is put back", before_start=_no_links),
+    Blind("no kept file is put back", before_start=_no_links, unlinks=True),
     Blind("torn ends are left as they are", before_start=_links_alone, prepares=False),
     Blind("the syncer syncs no file", (("syncer", "queue/binlog/"),)),
     Blind("the syncer syncs no directory", (("syncer", "queue/binlog$"),)),
@@ -117,7 +119,9 @@ class Record:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         cutter = Cutter(self.before, self.log, work, self.scene.seed, blind.before_start, blind.prepares)
-        return cutter.run(number, unlinks=not shows, until_lost=shows)
+        if blind.unlinks:
+            number = 0
+        return cutter.run(number, unlinks=blind.unlinks or not shows, until_lost=shows)
 
 
 def record_scene(scene: Scene, directory: Path) -> Record:

@@ -1,4 +1,4 @@
-"""What is recorded: all of glassq under load, with old jobs, retries, tasks, kicks, and a syncer frozen at times.
+"""What is recorded: all of glassq under load, with old jobs, retries, tasks, kicks, and faults.
 
 What somebody was promised is said into the recorder's log as soon as he has it: "kept PING" for a 200 and for a task
 that was added, and "done PING" by the handler, before it returns.
@@ -38,6 +38,8 @@ OLD = 150
 
 # Jobs that are put and deleted at once: a new file about ten times a second.
 CHURN, CHURN_EVERY = 8, 0.1
+# How long the syncer or beanstalkd is frozen, in seconds: longer than intake waits for a proof.
+FREEZE = 1.0
 
 SETTINGS = """
 [push]
@@ -65,7 +67,8 @@ class Scene:
     rate: float = RATE
     interval: str = "-f1000"
     file_size: int = FILE_SIZE
-    freezes: bool = True
+    #: old pings, before the load
+    old: int = OLD
     unsynced: tuple[tuple[str, str], ...] = ()
 
     def record(self, directory: Path, recorder: Recorder) -> None:
@@ -81,9 +84,9 @@ class Scene:
             settings=SETTINGS.format(directory),
         )
         with Machine(directory, plan=plan, recorder=recorder) as machine:
-            _load(machine, recorder, "old", OLD / 1.5, OLD)
+            _load(machine, recorder, "old", self.old / 1.5, self.old)
             with ExitStack() as acts:
-                for act in (self._tasks, self._kicks, self._churns, self._freezes):
+                for act in (self._tasks, self._kicks, self._churns, self._troubles):
                     acts.enter_context(_beside(act, machine, recorder))
                 _load(machine, recorder, "ping", self.rate, self.rate * self.seconds)
 
@@ -124,14 +127,19 @@ class Scene:
                     queue.delete(job)
         queue.close()
 
-    def _freezes(self, machine: Machine, _: Recorder, over: threading.Event) -> None:
-        """Freezes the syncer, or beanstalkd, now and then: pings go to intake's own files."""
+    def _troubles(self, machine: Machine, _: Recorder, over: threading.Event) -> None:
+        """Freezes syncer or beanstalkd, so that pings go into the journal; beanstalkd dies as it removes a file."""
         chance = random.Random(self.seed)
-        while self.freezes and not over.wait(chance.uniform(2.0, 5.0)):
-            main = chance.choice((machine.syncer, machine.syncer, machine.beanstalkd)).main()
+        for trouble in itertools.cycle(("syncer", "unlink", "beanstalkd")):
+            if over.wait(chance.uniform(0.5, 1.5)):
+                return
+            if trouble == "unlink":
+                machine.control("beanstalkd").order(Call.UNLINK, last=0, action=Action.DIE_AFTER)
+                continue
+            main = (machine.syncer if trouble == "syncer" else machine.beanstalkd).main()
             if main is not None:
                 main.send(signal.SIGSTOP)
-                over.wait(1.5)
+                over.wait(FREEZE)
                 main.send(signal.SIGCONT)
 
 
