@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.harness import ROOT
-from tests.powercut.cuts import Cut, Cutter, summary
+from tests.powercut.cuts import STARTS, Cut, Cutter, summary
 from tests.powercut.disk import Kept, replay
 from tests.powercut.recording import Recorder, build, compiler
 from tests.powercut.scene import Scene
@@ -112,13 +112,15 @@ class Record:
         """The disk before the scene."""
         return self.directory / "before"
 
-    def cut(self, number: int, blind: Blind | None = None) -> list[Cut]:
+    def cut(self, number: int, blind: Blind | None = None, *, starts: int = STARTS) -> list[Cut]:
         """Makes `number` cuts by chance, and one at each unlink; if something is left out, until a ping is lost."""
         shows, blind = blind is not None, blind or Blind("nothing")
         work = self.directory / ("cuts-blind" if shows else "cuts")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        cutter = Cutter(self.before, self.log, work, self.scene.seed, blind.before_start, blind.prepares)
+        library = self.log.with_name("recorder.so")
+        start = None if shows else (lambda disk, place: self.scene.start_on(disk, place, library))
+        cutter = Cutter(self.before, self.log, work, self.scene.seed, blind.before_start, blind.prepares, start, starts)
         if blind.unlinks:
             number = 0
         return cutter.run(number, unlinks=blind.unlinks or not shows, until_lost=shows)

@@ -24,7 +24,7 @@ from glassq.settings import QueueSettings, QueueUrl, load
 from tests.chaos.harness import Machine, Plan
 from tests.chaos.load import Load, Try
 from tests.powercut.checking import CHURNED
-from tests.powercut.recording import Action, Call, Recorder
+from tests.powercut.recording import SAID, Action, Call, Recorder, read
 from tests.queues.raw import open_queue
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ OLD = 150
 CHURN, CHURN_EVERY = 8, 0.1
 # How long the syncer or beanstalkd is frozen, in seconds: longer than intake waits for a proof.
 FREEZE = 1.0
+# How long the pool may take to work what a power cut has left, in seconds.
+SETTLE = 120.0
 
 SETTINGS = """
 [push]
@@ -75,20 +77,36 @@ class Scene:
         """Runs it; returns when it is over, with all processes ended."""
         for service, match in self.unsynced:
             recorder.control(service).order(Call.SYNC, action=Action.SKIP, match=match)
+        with Machine(directory, plan=self.plan(directory), recorder=recorder) as machine:
+            _load(machine, recorder, "old", self.old / 1.5, self.old)
+            with ExitStack() as acts:
+                for act in (self._tasks, self._kicks, self._churns, self._troubles):
+                    acts.enter_context(_beside(act, machine, recorder))
+                _load(machine, recorder, "ping", self.rate, self.rate * self.seconds)
+
+    def plan(self, directory: Path) -> Plan:
+        """The plan of a machine that works what the scene leaves."""
         (directory / "queue.yaml").write_text(QUEUE_YAML)
-        plan = Plan(
+        return Plan(
             Path(__file__).with_name("handler.py"),
             (self.interval, "-s", str(self.file_size)),
             web_workers=2,
             children=2,
             settings=SETTINGS.format(directory),
         )
-        with Machine(directory, plan=plan, recorder=recorder) as machine:
-            _load(machine, recorder, "old", self.old / 1.5, self.old)
-            with ExitStack() as acts:
-                for act in (self._tasks, self._kicks, self._churns, self._troubles):
-                    acts.enter_context(_beside(act, machine, recorder))
-                _load(machine, recorder, "ping", self.rate, self.rate * self.seconds)
+
+    def start_on(self, disk: Path, directory: Path, library: Path) -> set[str]:
+        """Starts all on a disk as it was cut, and waits until the pool has nothing to do; the pings that were done."""
+        place = directory / "record"
+        place.mkdir(parents=True)
+        recorder = Recorder(library, root=disk, place=place)
+        with Machine(directory, disk=disk, plan=self.plan(directory), recorder=recorder) as machine:
+            settled = machine.settle(SETTLE)
+        recorder.close()
+        if not settled:
+            raise TimeoutError(f"not settled: {directory}")
+        said = [event.data.decode().split() for event in read(recorder.log) if event.kind == SAID]
+        return {ping for words in said for ping in words[1:]}
 
     def _tasks(self, machine: Machine, recorder: Recorder, over: threading.Event) -> None:
         """Adds tasks, some of them for later, one or a few at a time."""
