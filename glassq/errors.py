@@ -7,6 +7,7 @@ GlassqError
 +-- PingRefused             a ping is not accepted: bad shape, wrong token, too big
 +-- QueueError              a queue command failed
 |   +-- QueueUnavailable    no connection, or it broke; the last command may have happened or not
+|   |   +-- NoProof         the queue answered, but nobody knows in time whether that is on disk
 |   +-- QueueRefused        the queue accepts no job now: draining, out of memory or disk
 |   |   +-- NotDurable      the queue keeps jobs in memory only, perhaps also those of a moment ago
 |   +-- SearchIncomplete    a search could not find all jobs
@@ -20,6 +21,7 @@ GlassqError
 |   +-- Conflict            things changed meanwhile, or it is not possible now (exit 1, HTTP 409)
 |   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
 +-- Stopped                 an operator stopped an operation between two of its steps (exit 130)
++-- JournalError            the intake journal cannot keep a delivery: full, no disk, not writable
 +-- SpoolError              the spool cannot keep a delivery: full, no disk, not writable
 +-- Verdict                 a handler raises one of these to decide the outcome of its attempt
 |   +-- Drop                nothing to do: spoofed, gone, stale
@@ -92,6 +94,10 @@ class QueueUnavailable(QueueError):
     """There is no connection, or it broke. The last command may have happened or not."""
 
 
+class NoProof(QueueUnavailable):
+    """The queue has answered, but whether that is on disk nobody could say in time. It may be, or not."""
+
+
 class QueueRefused(QueueError):
     """The queue answers, but accepts no job now: it drains, or is out of memory or disk."""
 
@@ -158,6 +164,10 @@ class Stopped(GlassqError):
 
     def __init__(self) -> None:
         super().__init__("stopped")
+
+
+class JournalError(GlassqError):
+    """The intake journal cannot keep a delivery, or cannot be read. The message names its directory and why."""
 
 
 class SpoolError(GlassqError):

@@ -31,6 +31,7 @@ from glassq.values import (
     SecretFile,
     Size,
     StorageUrl,
+    SyncerAddress,
     TargetUrl,
     Tube,
     UrlPattern,
@@ -75,6 +76,12 @@ class QueueSettings(_Section, frozen=True):
     ttr: Duration = Duration("2m")
     connect_timeout: Duration = Duration("1s")
     timeout: Duration = Duration("2s")
+    syncer: SyncerAddress = SyncerAddress("")
+
+    @property
+    def syncer_address(self) -> tuple[str, int] | str | None:
+        """Where to ask for proofs: host and port, or the path of a unix socket. None: beanstalkd has no syncer."""
+        return self.syncer.beside(self.url)
 
 
 class IntakeSettings(_Section, frozen=True):
@@ -341,8 +348,8 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
     def custom(kind: type, value: Any) -> Any:
         if kind is SecretFile:
             return _secret_file(value, credentials_directory)
-        # in the file, only a text can have the unit that a number needs
-        return kind(value if isinstance(value, str) else "")
+        # in the file, only a text can have the unit that a number needs; no kind accepts a NUL
+        return kind(value if isinstance(value, str) else "\0")
 
     try:
         settings = msgspec.convert(document, Settings, dec_hook=custom)

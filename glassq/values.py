@@ -128,6 +128,41 @@ class QueueUrl(str):
         return (parts.hostname, parts.port) if parts.hostname and parts.port else path_of(parts.path)
 
 
+class SyncerAddress(str):
+    """Where the syncer listens: unix:/PATH or /PATH, HOST:PORT, "" for the default place, or "none"."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if not isinstance(text, str) or "\0" in text:
+            raise ValueError(_EXPECTED_SYNCER)
+        path = text.removeprefix("unix:")
+        if not path.startswith("/") and text not in ("", "none"):
+            try:
+                Address(text)
+            except ValueError:
+                raise ValueError(_EXPECTED_SYNCER) from None
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            raise ValueError(f"expected a socket whose path has at most {MAX_SOCKET_PATH} bytes")
+        return super().__new__(cls, text)
+
+    def beside(self, queue: QueueUrl) -> tuple[str, int] | str | None:
+        """The syncer's place: host and port, or a path. None: there is no syncer.
+
+        The default place is beside beanstalkd's unix socket; beside a TCP address there is none.
+        """
+        if self == "":
+            place = queue.address
+            return str(Path(place).with_name("syncer.sock")) if isinstance(place, str) else None
+        if self == "none":
+            return None
+        path = self.removeprefix("unix:")
+        return path if path.startswith("/") else _host_and_port(self)
+
+
+_EXPECTED_SYNCER = 'expected "unix:/path/of/a.sock", "HOST:PORT", "none", or "" for syncer.sock beside the queue\'s'
+
+
 class HttpUrl(str):
     """An http or https URL; for requests that carry secrets, https except on loopback."""
 

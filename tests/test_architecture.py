@@ -46,6 +46,7 @@ EVERYTHING = frozenset(
         "sources",
         "http",
         "intake",
+        "journal",
         "lifecycle",
         "worker",
         "glass",
@@ -88,9 +89,10 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
+    "journal": frozenset({"delivery", "errors", "files", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
-        | {"files", "http", "startcheck"}
+        | {"files", "http", "journal", "startcheck"}
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}

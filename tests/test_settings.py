@@ -93,6 +93,13 @@ MISTAKES = [
     (at("queue", 'url = "beanstalk:///"'), 'expected "beanstalk://HOST:PORT" or'),
     (at("queue", 'url = "redis://h:1"'), 'expected "beanstalk://HOST:PORT" or'),
     (at("queue", "url = 11300"), '[queue] url = 11300: expected "beanstalk://HOST:PORT" or'),
+    (at("queue", 'syncer = "h"'), '[queue] syncer = "h": expected "unix:/path/of/a.sock", "HOST:PORT", "none"'),
+    (at("queue", 'syncer = "h:0"'), '[queue] syncer = "h:0": expected "unix:/path/of/a.sock", "HOST:PORT", "none"'),
+    (at("queue", 'syncer = "fd://3"'), '[queue] syncer = "fd://3": expected "unix:/path/of/a.sock", "HOST:PORT"'),
+    (at("queue", 'syncer = "unix:a.sock"'), 'expected "unix:/path/of/a.sock", "HOST:PORT", "none"'),
+    (at("queue", 'syncer = "/a\\u0000"'), 'expected "unix:/path/of/a.sock", "HOST:PORT", "none"'),
+    (at("queue", "syncer = 1"), 'expected "unix:/path/of/a.sock", "HOST:PORT", "none"'),
+    (at("queue", f'syncer = "/{"x" * 120}"'), "expected a socket whose path has at most 10"),
     (at("queue", 'tube = "a b"'), '[queue] tube = "a b": expected a tube name: 1 to 200 of'),
     (at("queue", 'tube = "-a"'), '[queue] tube = "-a": expected a tube name'),
     (at("queue", 'tube = ""'), '[queue] tube = "": expected a tube name'),
@@ -478,6 +485,24 @@ def test_a_value_is_written_as_toml_reads_it(value: object) -> None:
 
 
 # -- files of conf/ -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "syncer", "place"),
+    [
+        ("beanstalk:///run/q/bs.sock", "", "/run/q/syncer.sock"),
+        ("beanstalk:///run/q%25/bs.sock", "", "/run/q%/syncer.sock"),
+        ("beanstalk://127.0.0.1:11300", "", None),
+        ("beanstalk:///run/q/bs.sock", "none", None),
+        ("beanstalk://127.0.0.1:11300", "127.0.0.1:11301", ("127.0.0.1", 11301)),
+        ("beanstalk://127.0.0.1:11300", "[::1]:11301", ("::1", 11301)),
+        ("beanstalk://127.0.0.1:11300", "unix:/run/s", "/run/s"),
+        ("beanstalk:///run/q/bs.sock", "/run/s", "/run/s"),
+    ],
+)
+def test_the_syncer_is_beside_the_queues_socket_unless_it_is_named(url: str, syncer: str, place: object) -> None:
+    settings = parse(at("queue", f'url = "{url}"\nsyncer = "{syncer}"'), "my.toml")
+    assert settings.queue.syncer_address == place
 
 
 def test_a_file_beside_the_settings_wins_over_the_one_of_the_source_tree(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Saboteur:
     def __init__(self, machine: Machine, planned: Sequence[Fault]) -> None:
         self.faults = list(planned)
         self._machine = machine
-        self._filler = Filler(machine.disk)
+        self._filler = Filler(machine.disk / "queue")
         self._undo: list[tuple[float, int, Undo]] = []
         self._order = itertools.count()
         self._frozen: list[tuple[Fault, Handle]] = []

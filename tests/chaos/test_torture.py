@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.chaos import faults, report
-from tests.chaos.disk import Filler, small_disk
+from tests.chaos.disk import Filler, small_disks
 from tests.chaos.harness import Machine
 from tests.chaos.load import Load, Try
 from tests.chaos.processes import handle
@@ -93,10 +93,10 @@ def test_a_pid_that_somebody_else_has_by_now_gets_no_signal() -> None:
 
 
 def test_a_full_disk_takes_nothing_until_it_is_freed() -> None:
-    with small_disk() as disk:
-        if disk is None:
+    with small_disks() as disks:
+        if disks is None:
             pytest.skip("only root can mount a tmpfs")
-        disk.mkdir()
+        disk = disks / "queue"
         filler = Filler(disk)
         filler.fill()
         with pytest.raises(OSError, match="No space left"):

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from tests.chaos import faults as kinds
 from tests.chaos import report as reports
-from tests.chaos.disk import small_disk
+from tests.chaos.disk import small_disks
 from tests.chaos.faults import KINDS, Saboteur, plan
 from tests.chaos.harness import ROOT, Machine
 from tests.chaos.load import Load
@@ -133,7 +133,7 @@ def main() -> int:
     directory = arguments.dir or ROOT / "var" / "torture" / time.strftime("%Y%m%d-%H%M%S")
     directory.mkdir(parents=True)
     console.print(f"seed {arguments.seed}, {arguments.seconds:g} s of faults; everything is kept in {directory}")
-    with small_disk() as disk:
+    with small_disks() as disk:
         chosen = [kind for kind in KINDS if disk or kind is not kinds.FILL_DISK]
         if disk is None:
             console.print("no disk is filled: only root can mount a tmpfs for that")

@@ -1,0 +1,145 @@
+"""Asks the syncer for proofs: its process stands beside beanstalkd and syncs beanstalkd's files for everybody at once.
+
+The protocol is one line each way (syncer/protocol.py has the other end):
+
+    prove        ->  yes SERVER-ID   |   no REASON
+
+"yes SERVER-ID" says that all that this server (its `id` in `stats`, new at each of its starts) had answered before the
+question is on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Protocol
+
+from glassq.errors import NoProof, NotDurable
+from glassq.queues.beanstalk.limited import LimitedSocket
+
+# A syncer that died is started again at once. A client waits this long for it, in seconds, if its deadline allows.
+RESTART = 1.0
+# Between two attempts to connect meanwhile, in seconds.
+_PAUSE = 0.02
+# No answer is longer than this, in bytes.
+_MAX_ANSWER = 4096
+
+
+class Prover(Protocol):
+    """Proves that what beanstalkd answered is on disk. For all threads of a process, before and after a fork."""
+
+    def prove(self, server: str, *, deadline: float) -> None:
+        """Returns once all that beanstalkd `server` answered before this call is on disk.
+
+        `server` is the `id` of its stats, as the connection that got the answers saw it; `deadline` is a
+        time.monotonic(). Raises NotDurable if it is not on disk and will not be: put again. Raises NoProof if nobody
+        knows: there is no syncer, or it was too slow.
+        """
+
+    def close(self) -> None:
+        """Closes the connections that are not in use. A later call opens new ones."""
+
+    def close_inherited(self) -> None:
+        """Call in a forked child: closes its copies of the parent's connections."""
+
+
+class SyncerProver:
+    """Asks the syncer at `address`. Each connection is lent to one thread at a time, in the process that made it."""
+
+    def __init__(self, address: str | tuple[str, int], *, connect_timeout: float) -> None:
+        """`address` is the path of a unix socket, or host and port. `connect_timeout` is in seconds."""
+        self._address = address
+        self._connect_timeout = connect_timeout
+        self._idle: deque[LimitedSocket] = deque()
+        self._pid = os.getpid()
+
+    def prove(self, server: str, *, deadline: float) -> None:
+        """See Prover."""
+        answer = self._ask(deadline)
+        word, _, rest = answer.partition(" ")
+        if word == "yes" and rest == server:
+            return
+        if word == "yes":
+            raise NotDurable("beanstalkd was restarted before what it answered was proven to be on disk")
+        raise NotDurable(f"the syncer gives no proof: {rest}" if word == "no" else "the syncer's answer is not clear")
+
+    def close(self) -> None:
+        """See Prover."""
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+    def close_inherited(self) -> None:
+        """See Prover."""
+        self._pid = os.getpid()
+        self.close()
+
+    def _ask(self, deadline: float) -> str:
+        """The answer to one question. It is asked anew where a connection broke: to ask twice does no harm."""
+        give_up = min(deadline, time.monotonic() + RESTART)
+        why = "no answer in time"
+        while True:
+            used = self._take()
+            try:
+                return self._ask_on(used or self._connect(deadline), deadline)
+            except TimeoutError:
+                break
+            except OSError as error:
+                why = error.strerror or str(error)
+            if time.monotonic() > give_up:
+                break
+            # one that was used before may have broken long ago
+            if used is None:
+                time.sleep(_PAUSE)
+        raise NoProof(f"the syncer at {self._where()}: {why}")
+
+    def _take(self) -> LimitedSocket | None:
+        if self._pid != os.getpid():
+            self.close_inherited()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _ask_on(self, sock: LimitedSocket, deadline: float) -> str:
+        """Raises OSError, and closes the connection: its answer may still come."""
+        try:
+            sock.limit(max(0.0, deadline - time.monotonic()))
+            sock.sendall(b"prove\n")
+            answer = bytearray()
+            while not answer.endswith(b"\n"):
+                buffer = bytearray(_MAX_ANSWER)
+                got = sock.recv_into(buffer)
+                if not got:
+                    raise ConnectionError("it closed the connection")
+                answer += buffer[:got]
+                if len(answer) > _MAX_ANSWER:
+                    raise ConnectionError("it answers without an end")
+        except BaseException:
+            sock.close()
+            raise
+        self._idle.append(sock)
+        return answer.decode("ascii", "backslashreplace").rstrip("\n")
+
+    def _connect(self, deadline: float) -> LimitedSocket:
+        seconds = min(self._connect_timeout, deadline - time.monotonic())
+        if seconds <= 0:
+            raise TimeoutError
+        if isinstance(self._address, str):
+            plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            plain.settimeout(seconds)
+            try:
+                plain.connect(self._address)
+            except BaseException:
+                plain.close()
+                raise
+        else:
+            plain = socket.create_connection(self._address, seconds)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return LimitedSocket(plain)
+
+    def _where(self) -> str:
+        return self._address if isinstance(self._address, str) else "{}:{}".format(*self._address)
