@@ -45,6 +45,16 @@ DAEMONS = {
             ],
         },
     ),
+    "glassq-syncer": (
+        "syncs the queue's files for everybody at once, and proves it",
+        {
+            "Signals": [("TERM, INT", "Stop.")],
+            "Exit status": [
+                ("0", "It was told to stop; with --prepare: beanstalkd can start."),
+                ("1", "With --prepare: beanstalkd must not start; standard error says why."),
+            ],
+        },
+    ),
     "glassq-worker": (
         "the pool of glassq: works deliveries",
         {
@@ -162,7 +172,7 @@ def _overview(root: click.Context, names: list[str]) -> Page:
     page.items(ENVIRONMENT)
     page.section("Files")
     page.items(FILES)
-    return _see(page, *(f"glassq-{name}(1)" for name in names), "glassq-web(8)", "glassq-worker(8)", "glassq.toml(5)")
+    return _see(page, *(f"glassq-{name}(1)" for name in names), "glassq-web(8)", "glassq-syncer(8)", "glassq-worker(8)", "glassq.toml(5)")
 
 
 def _command(root: click.Context, name: str, command: click.Command) -> Page:
@@ -243,7 +253,7 @@ def _settings() -> Page:
             remarks.append(line)
             continue
         remarks = []
-    return _see(page, "glassq(1)", "glassq-web(8)", "glassq-worker(8)")
+    return _see(page, "glassq(1)", "glassq-web(8)", "glassq-syncer(8)", "glassq-worker(8)")
 
 
 def _uncommented(lines: Iterable[str]) -> str:
