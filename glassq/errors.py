@@ -35,6 +35,7 @@ GlassqError
 +-- taskqueue.Error         exceptions of App Engine's taskqueue API (push/task_errors.py)
 +-- deferred.Error          exceptions of its deferred library (push/deferred.py)
 +-- StackError              `glassq dev` or `demo`: a server did not start, or died
++-- PrepareError            the queue's files cannot be made ready for its start (exit 1)
 
 Interrupt (a BaseException, so that a handler's `except Exception` cannot swallow it)
 +-- DeadlineExceeded        the handler overran its soft deadline
@@ -237,6 +238,10 @@ class LedgerError(GlassqError):
 
 class NamesUnavailable(GlassqError):
     """The database of task names cannot be used now, or other programs keep adding the same name."""
+
+
+class PrepareError(GlassqError):
+    """The queue's files cannot be made ready: the queue must not be started on them as they are."""
 
 
 class StackError(GlassqError):

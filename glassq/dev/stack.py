@@ -174,7 +174,7 @@ def _settings_text(directory: Path, sections: Mapping[str, Mapping[str, object]]
     fits = len(os.fsencode(socket_path)) <= MAX_SOCKET_PATH
     common: dict[str, dict[str, object]] = {
         "queue": {"url": f"beanstalk://{url_path(socket_path)}" if fits else f"beanstalk://127.0.0.1:{free_port()}"},
-        "intake": {"spool": directory / "spool"},
+        "intake": {"journal": directory / "spool"},
         "sources.mirror": {"verify_tokens_file": directory / "mirror-verify-tokens"},
         "storage": {"url": f"file://{place}/photos"},
         "ledger": {"url": f"sqlite:///{place}/ledger.db"},

@@ -106,6 +106,8 @@ class IntakeServer(Application):  # type: ignore[misc]
     def _warn(self) -> None:
         for mistake in self.settings.ignored:
             _log.warning("settings of another program are wrong %s", fields(why=mistake))
+        for remark in self.settings.outdated:
+            _log.warning("settings are outdated %s", fields(why=remark))
 
     def _before_fork(self, arbiter: Any, worker: Any) -> None:
         taken = {other.row for other in arbiter.WORKERS.values()}
@@ -226,7 +228,7 @@ def get_app(
         open_producer(settings),
         spool,
         tube=settings.queue.tube,
-        require_durable=settings.intake.require_durable,
+        require_durable=True,
         spooling=counters.spooling,
     )
     store.start()
@@ -240,14 +242,14 @@ def open_spool(settings: Settings) -> Spool:
     """The spool of the settings; its directory is made if it is missing. Raises SettingsError where that fails."""
     intake = settings.intake
     try:
-        return Spool(Path(intake.spool), max_size=intake.spool_max, min_free=intake.spool_min_free)
+        return Spool(Path(intake.journal), max_size=intake.journal_max, min_free=intake.journal_min_free)
     except SpoolError as error:
         raise _no_spool(settings, str(error)) from None
 
 
 def _can_open_spool(settings: Settings) -> None:
     """Raises SettingsError where `open_spool` would, as far as one can see without creating anything."""
-    path = Path(settings.intake.spool)
+    path = Path(settings.intake.journal)
     damaged = path / "damaged"
     nearest = next(place for place in (damaged, path, *path.absolute().parents) if os.access(place, os.F_OK))
     if nearest == damaged:
@@ -262,4 +264,4 @@ def _can_open_spool(settings: Settings) -> None:
 
 
 def _no_spool(settings: Settings, why: str) -> SettingsError:
-    return SettingsError(f'{settings.file}: [intake] spool = "{settings.intake.spool}": {why}')
+    return SettingsError(f'{settings.file}: [intake] journal = "{settings.intake.journal}": {why}')

@@ -21,8 +21,7 @@ def open_producer(settings: Settings) -> Producer:
     """A producer for all threads of a process, before and after a fork. It connects when it is used."""
     from glassq.queues.beanstalk.producer import BeanstalkProducer
 
-    durable = settings.intake.require_durable
-    return BeanstalkProducer(lambda: _connection(settings, require_durable=durable), require_durable=durable)
+    return BeanstalkProducer(lambda: _connection(settings, require_durable=True))
 
 
 def open_receiver(settings: Settings) -> Receiver:

@@ -51,8 +51,8 @@ syncer = "{syncer}"
 [intake]
 bind = "127.0.0.1:{web}"
 workers = {web_workers}
-spool = "{spool}"
-spool_min_free = "1MiB"
+journal = "{spool}"
+journal_min_free = "1MiB"
 [sources.mirror]
 verify_tokens_file = "{directory}/tokens"
 [worker]

@@ -49,7 +49,7 @@ def configure(cli: Cli, *, intake: str = "", more: str = ROUTE) -> None:
     tokens.write_text("a-token\n")
     tokens.chmod(0o600)
     cli.configure(
-        f'[intake]\nspool = "{cli.directory}/spool"\n{intake}\n'
+        f'[intake]\njournal = "{cli.directory}/spool"\n{intake}\n'
         f'[sources.mirror]\nverify_tokens_file = "{tokens}"\n{more}'
     )
 
@@ -97,7 +97,7 @@ def consumer(server: Beanstalkd) -> Iterator[None]:
 
 
 def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cli: Cli) -> None:
-    configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\nspool_min_free = "1MiB"')
+    configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\njournal_min_free = "1MiB"')
     web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
     try:
         wait_for(lambda: next(programs.intake(operations(cli))).ok, "the intake to answer", 30)
@@ -121,7 +121,7 @@ def test_whether_metrics_are_told_is_told(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         ours, theirs = free_port(), stranger.getsockname()[1]
         metrics = f'[metrics]\nintake = "127.0.0.1:{ours}"\npool = "127.0.0.1:{theirs}"\n'
-        configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\nspool_min_free = "1MiB"', more=metrics + ROUTE)
+        configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\njournal_min_free = "1MiB"', more=metrics + ROUTE)
         web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
         try:
             wait_for(lambda: next(programs.intake(operations(cli))).ok, "the intake to answer", 30)
@@ -454,7 +454,7 @@ def test_a_spool_that_cannot_be_is_wrong(offline: Cli) -> None:
 
 
 def test_a_disk_without_room_for_the_spool_is_wrong(offline: Cli) -> None:
-    configure(offline, intake='spool_min_free = "900000GiB"')
+    configure(offline, intake='journal_min_free = "900000GiB"')
     (found,) = told(offline)["spool"]
     assert found["ok"] is False
     assert "make room there" in found["todo"]
@@ -550,7 +550,7 @@ def test_what_intake_answers_is_told(offline: Cli, answer: bytes, ok: bool, says
 
 
 def test_where_nobody_sends_pings_no_intake_and_no_spool_is_missed(offline: Cli) -> None:
-    intake = f'[intake]\nspool = "{offline.directory}/spool"\nbind = "127.0.0.1:{free_port()}"\n'
+    intake = f'[intake]\njournal = "{offline.directory}/spool"\nbind = "127.0.0.1:{free_port()}"\n'
     with_push(offline, intake)
     found = told(offline)
     assert "spool" not in found

@@ -165,7 +165,7 @@ def test_a_hint_names_the_command_for_these_settings(offline: Cli) -> None:
 
 def test_a_queue_that_takes_nothing_is_exit_75(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
     told, directory = a_delivery(), cli.directory / "spool"
-    cli.configure(f'[intake]\nspool = "{directory}"\n')
+    cli.configure(f'[intake]\njournal = "{directory}"\n')
     Spool(directory, max_size=1 << 20, min_free=0).write(told.id, encode(told))
     beanstalkd.send(signal.SIGUSR1)
     wait_for(lambda: queue.stats().draining, "beanstalkd to drain")

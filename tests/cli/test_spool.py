@@ -27,7 +27,7 @@ def spool(cli: Cli) -> Spool:
 
 def name_spool(cli: Cli) -> Spool:
     directory = cli.directory / "spool"
-    cli.configure(f'[intake]\nspool = "{directory}"\n')
+    cli.configure(f'[intake]\njournal = "{directory}"\n')
     return Spool(directory, max_size=1 << 30, min_free=0)
 
 
@@ -56,7 +56,7 @@ def test_what_lies_in_the_spool_is_counted_and_the_oldest_named(cli: Cli, spool:
 
 
 def test_a_spool_that_was_never_used_is_said_and_not_made(cli: Cli) -> None:
-    cli.configure(f'[intake]\nspool = "{cli.directory}/never"\n')
+    cli.configure(f'[intake]\njournal = "{cli.directory}/never"\n')
     said = cli("spool")
     assert (said.code, "nothing was ever kept there" in said.out) == (0, True)
     assert cli("spool", "--json").json["exists"] is False

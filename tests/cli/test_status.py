@@ -145,7 +145,7 @@ def test_a_ledger_that_cannot_be_read_does_not_hide_the_queue(cli: Cli, content:
 
 def test_what_waits_in_the_spool_is_told_queue_or_no_queue(beanstalkd: Beanstalkd, cli: Cli) -> None:
     directory = cli.directory / "spool"
-    cli.configure(f'[intake]\nspool = "{directory}"\n')
+    cli.configure(f'[intake]\njournal = "{directory}"\n')
     assert cli("status", "--json").json["spool"] is None
     told = a_delivery()
     Spool(directory, max_size=1 << 20, min_free=0).write(told.id, encode(told))

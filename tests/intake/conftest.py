@@ -54,7 +54,12 @@ class Web:
         self.address = at or ("127.0.0.1", free_port())
         self.file = directory / "glassq.toml"
         self.spool = directory / "spool"
-        keys = {"bind": f"127.0.0.1:{self.address[1]}", "workers": 1, "threads": 4, "spool": str(self.spool)} | settings
+        keys = {
+            "bind": f"127.0.0.1:{self.address[1]}",
+            "workers": 1,
+            "threads": 4,
+            "journal": str(self.spool),
+        } | settings
         self.file.write_text(toml(queue_url, keys, self.tokens, queue))
         self.process = Process([*under, *program("glassq-web"), "--config", str(self.file)], directory / "web.log")
 

@@ -12,7 +12,8 @@ from glassq import delivery as envelope
 from glassq.errors import JobTooBig, NotDurable, QueueRefused
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.spool import Spool
-from glassq.queues.beanstalk.producer import SAMPLE, BeanstalkProducer
+from glassq.queues.beanstalk.producer import BeanstalkProducer
+from glassq.queues.beanstalk.proof import SAMPLE
 from tests.conftest import Beanstalkd, wait_for
 from tests.intake.conftest import empty
 from tests.intake.test_queue_trouble import FailingDisk, failing_disk
@@ -200,7 +201,9 @@ def test_where_durability_is_not_asked_for_a_queue_in_memory_is_good_enough_afte
     assert spooled[1] in ids(beanstalkd)
 
 
-def test_after_a_restart_of_the_queue_nothing_is_put_twice(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
+def test_after_a_restart_of_the_queue_what_was_not_proven_is_put_again(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd
+) -> None:
     kept = on(beanstalkd)
     taken = [kept.keep()[1] for _ in range(5)]
     beanstalkd.stop(signal.SIGKILL)
@@ -208,7 +211,9 @@ def test_after_a_restart_of_the_queue_nothing_is_put_twice(on: Callable[..., Kep
     beanstalkd.start()
     kept.store.look()
     kept.store.look()
-    assert ids(beanstalkd) == taken
+    found = ids(beanstalkd)
+    # nobody knows whether the server that died had written them
+    assert (set(found), len(found)) == (set(taken), 2 * len(taken))
     assert kept.spooled() == []
 
 
@@ -276,7 +281,8 @@ def test_the_watcher_finds_trouble_and_its_end_by_itself(on: Callable[..., Kept]
     finally:
         kept.store.stop()
         wait_for(lambda: "watcher" not in {thread.name for thread in threading.enumerate()}, "the watcher to end")
-    assert ids(beanstalkd) == [before, name]
+    found = ids(beanstalkd)
+    assert (set(found), found.count(name)) == ({before, name}, 1)
 
 
 def test_neither_queue_nor_spool_is_said_and_nothing_is_promised(

@@ -30,7 +30,7 @@ READY = HEALTH.replace(b"healthz", b"readyz")
 PROMISED = 10.0
 
 # No disk has so much to spare: with it the spool takes nothing.
-NO_SPOOL = {"spool_min_free": "1000000GiB"}
+NO_SPOOL = {"journal_min_free": "1000000GiB"}
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_dead_queue_and_a_full_spool_are_503_until_either_is_back(
 
 
 def test_a_spool_takes_no_more_than_it_may(beanstalkd: Beanstalkd, start_web: Callable[..., Web]) -> None:
-    web = start_web(beanstalkd.url, spool_max="1KiB")
+    web = start_web(beanstalkd.url, journal_max="1KiB")
     beanstalkd.stop()
     statuses = [web.ask(PING).status for _ in range(8)]
     taken = statuses.count(200)
@@ -238,14 +238,6 @@ def test_a_queue_that_writes_nothing_to_disk_is_not_used_and_the_log_says_what_t
     assert web.ask(READY).body == b"ready, by the spool: the queue does not write to disk\n"
     assert "start it with -b DIRECTORY -f0" in web.log()
     assert empty(beanstalkd) == []
-
-
-def test_a_queue_without_a_disk_is_taken_where_the_settings_say_so(
-    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
-) -> None:
-    beanstalkd.stop()
-    beanstalkd.start(durable=False)
-    assert_taken(start_web(beanstalkd.url, require_durable=False))
 
 
 def test_pings_to_a_queue_whose_disk_is_full_are_spooled(tmp_path: Path, start_web: Callable[..., Web]) -> None:

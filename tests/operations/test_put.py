@@ -131,7 +131,7 @@ def test_the_longest_delay_is_that_of_the_engine(operations: Operations, inspect
 def spooled(beanstalkd: Beanstalkd, tmp_path: Path) -> Operations:
     """Operations with three deliveries in the spool."""
     file = tmp_path / "glassq.toml"
-    file.write_text(f'[queue]\nurl = "{beanstalkd.url}"\n[intake]\nspool = "{tmp_path}/spool"\n')
+    file.write_text(f'[queue]\nurl = "{beanstalkd.url}"\n[intake]\njournal = "{tmp_path}/spool"\n')
     made = Spool(tmp_path / "spool", max_size=1 << 30, min_free=0)
     for delivery in (a_delivery() for _ in range(3)):
         made.write(delivery.id, encode(delivery))

@@ -84,7 +84,7 @@ def test_damaged_deliveries_in_the_spool_are_a_hint(
     spool = Spool(tmp_path / "spool", max_size=1 << 20, min_free=0)
     (spool.directory / "damaged" / "one").write_text("?")
     file = tmp_path / "glassq.toml"
-    file.write_text(f'{file.read_text()}[intake]\nspool = "{spool.directory}"\n')
+    file.write_text(f'{file.read_text()}[intake]\njournal = "{spool.directory}"\n')
     told = Operations(settings.load(str(file), {}), actor="ada")
     [hint] = status.snapshot(told, inspector, Silent()).hints
     assert (hint.words, hint.command) == ("1 damaged in the spool", "spool")

@@ -53,11 +53,11 @@ ADDER = textwrap.dedent(
             sys.stdin.readline()
 
     class Stopping(BeanstalkConnection):
-        def put(self, body, **more):
+        def pipeline(self, commands):
             stop("before")
-            job = super().put(body, **more)
+            results = super().pipeline(commands)
             stop("after")
-            return job
+            return results
 
     push = PushSettings(names=names, targets={"default": TargetUrl("http://127.0.0.1:8080")})
     client = Client(

@@ -24,7 +24,7 @@ def spool(context: click.Context, as_json: bool) -> None:
 
 
 def _list(app: App, as_json: bool) -> None:
-    directory = app.settings.intake.spool
+    directory = app.settings.intake.journal
     opened = operation.open_spool(app.operations)
     found = opened.look() if opened else None
     if as_json:
@@ -37,7 +37,7 @@ def _list(app: App, as_json: bool) -> None:
     rows: list[tuple[str, object]] = [
         ("spool", directory),
         ("deliveries", found.count),
-        ("size", f"{found.size} bytes of at most {app.settings.intake.spool_max}"),
+        ("size", f"{found.size} bytes of at most {app.settings.intake.journal_max}"),
         ("oldest", f"received {span(found.oldest)} ago" if found.count else "none"),
         ("damaged", found.damaged),
     ]

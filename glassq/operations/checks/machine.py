@@ -31,6 +31,8 @@ YEARS = range(2024, 2100)
 
 def settings(operations: Operations) -> Iterator[Check]:
     yield Check("settings", True, f"{operations.settings.file}, read as {me()}")
+    for remark in operations.settings.outdated:
+        yield Check("settings", None, remark, "write it as conf/glassq.toml of this version has it")
 
 
 def in_effect(operations: Operations) -> Iterator[Check]:
@@ -67,7 +69,7 @@ def secret_files(operations: Operations) -> Iterator[Check]:
 
 def spool(operations: Operations) -> Iterator[Check]:
     intake = operations.settings.intake
-    path = Path(intake.spool).absolute()
+    path = Path(intake.journal).absolute()
     if not takes_pings(operations.settings) and not exists(path):
         return
     found = directory("spool", path)
@@ -76,8 +78,8 @@ def spool(operations: Operations) -> Iterator[Check]:
     where = f"on the disk at {mount(nearest(path))}, which has {free >> 20} MiB free"
     if not found.ok:
         yield found
-    elif free < intake.spool_min_free or (disk.f_files and not disk.f_favail):
-        said = f"{path}: {where}, of which [intake] spool_min_free keeps {intake.spool_min_free}"
+    elif free < intake.journal_min_free or (disk.f_files and not disk.f_favail):
+        said = f"{path}: {where}, of which [intake] journal_min_free keeps {intake.journal_min_free}"
         yield Check("spool", False, said, "make room there; until then nothing is spooled while the queue is down")
     else:
         yield Check("spool", True, f"{found.said}, {where}")
@@ -88,7 +90,7 @@ def spooled(operations: Operations) -> Iterator[Check]:
     if found is None:
         return
     if found.damaged:
-        todo = f"look at them in {operations.settings.intake.spool}/damaged, and move them back once mended"
+        todo = f"look at them in {operations.settings.intake.journal}/damaged, and move them back once mended"
         yield Check("spooled", False, f"{found.damaged} deliveries were damaged and set aside", todo)
     if found.count:
         todo = "glassq-web puts them in when the queue takes them; `glassq spool drain` tries now"
