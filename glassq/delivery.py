@@ -172,7 +172,8 @@ def decode(data: bytes) -> Delivery:
 
 def _header(delivery: Delivery, evidence: tuple[Evidence, ...]) -> bytes:
     values = {name: getattr(delivery, name) for name in _FIELDS}
-    values |= {"evidence": evidence, "buried": as_valid_utf8(delivery.buried[:MAX_MESSAGE])}
+    # str(): a setting's tube is of a subclass, which msgspec does not encode
+    values |= {"evidence": evidence, "buried": as_valid_utf8(delivery.buried[:MAX_MESSAGE]), "tube": str(delivery.tube)}
     return _encode_header(Header(**values))
 
 

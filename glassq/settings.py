@@ -124,6 +124,7 @@ class WorkerSettings(_Section, frozen=True):
     max_jobs: AtLeastOne = 10_000
     max_rss: Size = Size("512MiB")
     clock_skew: Duration = Duration("1s")
+    preload: bool = True
 
     @property
     def most_of_a_queue(self) -> int:

@@ -128,6 +128,7 @@ LEAVES = {
     "worker/metrics.py": frozenset({"metrics"}),
     "metrics/counters.py": frozenset(),
     "queues/base.py": frozenset({"errors"}),
+    "programs/syncer.py": frozenset({"errors", "queues", "systemd", "values"}),
     "push/rule.py": frozenset(),
     "push/request.py": frozenset({"push"}),
     "ledger/entry.py": frozenset(),
@@ -286,7 +287,7 @@ def _faces(place: str, tree: ast.Module) -> Iterator[str]:
 
 def _engines(place: str, tree: ast.Module) -> Iterator[str]:
     """An engine's package is known to queues/__init__.py alone, and its words to nobody else."""
-    if place.startswith(("queues/beanstalk/", "dev/")):
+    if place.startswith(("queues/beanstalk/", "dev/", "programs/syncer.py")):
         return
     if place != "queues/__init__.py" and any(
         name.startswith("glassq.queues.beanstalk") for name in imported(place, tree)
@@ -385,7 +386,7 @@ def test_neither_daemon_loads_the_rooms_of_the_other(program: str, stranger: str
     assert stranger not in rooms
 
 
-@pytest.mark.parametrize("name", ["glassq", "glassq-web", "glassq-worker"])
+@pytest.mark.parametrize("name", ["glassq", "glassq-syncer", "glassq-web", "glassq-worker"])
 def test_a_script_of_bin_runs_what_the_installed_command_runs(name: str) -> None:
     (command,) = re.findall(rf'"{name} = (.+):main"', (ROOT / "setup.py").read_text())
     tree = ast.parse((ROOT / "bin" / name).read_text())

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import JournalError
 from glassq.files import make_directory
-from glassq.journal.aside import SetAside
+from glassq.journal.aside import DAMAGED, REFUSED, SetAside
+from glassq.journal.examine import ExaminedFile, examine
 from glassq.journal.mover import JournalMover, packets
 from glassq.journal.older import OlderSpool
 from glassq.journal.room import JournalRoom
@@ -27,7 +28,7 @@ from glassq.journal.writer import JournalWriter
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from glassq.errors import QueueError
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 log = logger("glassq.intake")
 
 SEGMENTS = "segments"
+# The directories in a journal's directory.
+DIRECTORIES = (SEGMENTS, DAMAGED, REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,9 @@ class Journal:
     ) -> int:
         """Puts the records into the queue, oldest first, and returns how many; 0 also while another process does it.
 
-        `put` gets a packet, which is durable in the queue on return. It returns those that the queue refuses for good,
-        with the reason: they are set aside. It ends after `seconds`, or with the exception that `put` raises; what was
-        not put then stays. Raises JournalError if the directory cannot be read.
+        `put` gets a packet, and proves what it has put. It returns the keys of the others with the reason: those that
+        are too big (JobTooBig) are set aside. It ends after `seconds`, with any other such reason, or with the
+        exception that `put` raises; what was not put then stays. Raises JournalError if the directory cannot be read.
         """
         deadline = time.monotonic() + seconds
         try:
@@ -123,9 +126,11 @@ class Journal:
     def _move_unrescued(self, put: Callable[[Sequence[JournalRecord]], Mapping[str, QueueError]]) -> int:
         moved = 0
         for packet in packets(self._writer.unrescued()):
-            settled = self._mover.settle(packet, put)
-            self._writer.retire([record.key for record in settled])
+            settled, stop = self._mover.settle(packet, put)
+            self._writer.retire(settled)
             moved += len(settled)
+            if stop:
+                raise stop
         return moved
 
     def look(self) -> Journaled:
@@ -140,6 +145,13 @@ class Journal:
         first = min((key for key in (older.first, *(each.first for each in found)) if key), default="")
         count = older.number + sum(each.left for each in found)
         return Journaled(count, size, _age(first), damaged, refused)
+
+    def examine(self) -> Iterator[ExaminedFile]:
+        """What is in each file; it reads all of them, and changes nothing. Raises JournalError."""
+        try:
+            yield from examine(self.directory, self._segments, self._aside.damaged)
+        except OSError as error:
+            raise self._unreadable(error) from None
 
     def close(self) -> None:
         """Ends writing: what is needed is left to other processes, and what is not is removed."""

@@ -13,9 +13,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from glassq.errors import JobTooBig
 from glassq.journal.notes import SegmentNotes, ranges, read_notes
 from glassq.journal.older import remove_stale
-from glassq.journal.record import JournalRecord, PlacedRecord, is_damaged, records
+from glassq.journal.record import JournalRecord, PlacedRecord, damage_at, records
 from glassq.journal.segment import claimed, notes_path, read_whole, remove, segment_id, segments
 from glassq.journal.survey import survey
 from glassq.log import fields, logger
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from glassq.journal.aside import SetAside
     from glassq.journal.older import OlderSpool
 
-    # Puts records into the queue and proves them; returns those that it refuses for good. Raises QueueError.
+    # Puts records into the queue and proves them; returns those that it has not taken, with the reason. A JobTooBig is
+    # for good. Raises QueueError where nobody knows of any.
     Put = Callable[[Sequence[JournalRecord]], Mapping[str, QueueError]]
 
 log = logger("glassq.intake")
@@ -73,16 +75,22 @@ class JournalMover:
         for directory in (self._directory, self._segments):
             remove_stale(directory)
 
-    def settle(self, packet: Sequence[JournalRecord], put: Put) -> list[JournalRecord]:
-        """Puts a packet, and sets aside what is refused for good. Returns those that are needed no longer."""
-        stays = {
-            key
-            for key, error in put(packet).items()
-            if not self._set_aside(next(record for record in packet if record.key == key), error)
-        }
-        return [record for record in packet if record.key not in stays] if stays else list(packet)
+    def settle(self, packet: Sequence[JournalRecord], put: Put) -> tuple[set[str], QueueError | None]:
+        """Puts a packet, and sets aside what is refused for good.
 
-    def _set_aside(self, record: JournalRecord, why: QueueError) -> bool:
+        Returns the keys of those that are needed no longer, and why the queue has not taken another one now.
+        """
+        settled = {record.key for record in packet}
+        stop: QueueError | None = None
+        for key, error in put(packet).items():
+            if not isinstance(error, JobTooBig):
+                stop = stop or error
+                settled.discard(key)
+            elif not self._set_aside(next(record for record in packet if record.key == key), error):
+                settled.discard(key)
+        return settled, stop
+
+    def _set_aside(self, record: JournalRecord, why: JobTooBig) -> bool:
         try:
             self._aside.refused_delivery(record, why)
         except OSError as error:
@@ -95,9 +103,12 @@ class JournalMover:
         found = packets(self._older.deliveries())
         try:
             while time.monotonic() <= deadline and (packet := next(found, None)):
-                for record in self.settle(packet, put):
-                    self._older.remove(record.key)
-                    moved += 1
+                settled, stop = self.settle(packet, put)
+                for key in settled:
+                    self._older.remove(key)
+                moved += len(settled)
+                if stop:
+                    raise stop
         except BaseException:
             self._older.start_again()
             raise
@@ -128,13 +139,15 @@ class JournalMover:
             for packet in packets(left):
                 if time.monotonic() > deadline:
                     return moved
-                settled = {record.key for record in self.settle([record.bare for record in packet], put)}
+                settled, stop = self.settle([record.bare for record in packet], put)
                 notes.done(ranges((each.begin, each.end) for each in packet if each.key in settled))
                 moved += len(settled)
+                if stop:
+                    raise stop
         if moved < len(left):
             return moved
-        if is_damaged(found):
-            self._aside.damaged_file(path, "a record before its last one is damaged")
+        if (at := damage_at(found)) is not None:
+            self._aside.damaged_file(path, f"no good record at {at}, though there are later ones")
         remove(path)
         return moved
 

@@ -78,7 +78,7 @@ class OlderSpool:
         Raises OSError.
         """
         if self._left is None:
-            self._left = _sorted(self._names())
+            self._left = names(self._directory)
         for name in self._left:
             path = self._directory / name
             try:
@@ -106,22 +106,13 @@ class OlderSpool:
     def _count(self) -> OlderFiles:
         number = size = 0
         first = ""
-        for entry in self._entries():
+        for entry in _entries(self._directory):
             # without making a Path, and another process may move it on
             with suppress(FileNotFoundError):
                 size += entry.stat().st_blocks * _BLOCK
                 number += 1
                 first = min(first or entry.name, entry.name)
         return OlderFiles(number, size, first.removesuffix(SUFFIX))
-
-    def _names(self) -> Iterator[str]:
-        return (entry.name for entry in self._entries())
-
-    def _entries(self) -> Iterator[os.DirEntry[str]]:
-        with os.scandir(self._directory) as entries:
-            for entry in entries:
-                if entry.name.endswith(SUFFIX) and entry.name[0] != ".":
-                    yield entry
 
 
 def remove_stale(directory: Path) -> None:
@@ -132,8 +123,17 @@ def remove_stale(directory: Path) -> None:
                 path.unlink()
 
 
-def _sorted(names: Iterator[str]) -> Iterator[str]:
+def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(SUFFIX) and entry.name[0] != ".":
+                yield entry
+
+
+def names(directory: Path) -> Iterator[str]:
+    """The names of the deliveries' files in a directory, oldest first. Raises OSError."""
+    found = (entry.name for entry in _entries(directory))
     parts = []
-    while part := sorted(islice(names, SORTED)):
+    while part := sorted(islice(found, SORTED)):
         parts.append(part)
     return heapq.merge(*parts)

@@ -101,8 +101,8 @@ def _good_at(data: bytes, at: int, segment_id: bytes) -> PlacedRecord | None:
     return PlacedRecord(at, end, commit, key, data[begin + len(key) : end])
 
 
-def is_damaged(found: Iterable[PlacedRecord]) -> bool:
-    """Whether a record that was promised is missing among those found: there is a gap before a later commit.
+def damage_at(found: Iterable[PlacedRecord]) -> int | None:
+    """Where a record that was promised is missing among those found: a gap before a later commit. None: nowhere.
 
     A commit begins when the one before has ended. So a gap after which all is of the commit that the gap is in was
     promised to nobody: the power went before that commit's end, and the disk had taken its parts in another order.
@@ -112,6 +112,6 @@ def is_damaged(found: Iterable[PlacedRecord]) -> bool:
         if gap is None and record.begin != expected:
             gap = expected
         if gap is not None and record.commit > gap:
-            return True
+            return gap
         expected = record.end
-    return False
+    return None

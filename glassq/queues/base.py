@@ -95,6 +95,25 @@ class Job(msgspec.Struct, frozen=True):
     counters: Mapping[str, int] = {}
 
 
+class NewForm(msgspec.Struct, frozen=True):
+    """A job that an operator puts: its body, its tube, its state, and for a delayed job its delay in seconds."""
+
+    body: bytes
+    tube: str
+    state: WaitingState
+    delay: float = 0.0
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What becomes of a waiting job: another state, and a new body or tube if given. `delay` is as in NewForm."""
+
+    job: Job
+    state: WaitingState
+    body: bytes | None = None
+    tube: str = ""
+    delay: float = 0.0
+
+
 class TubeCounts(msgspec.Struct, frozen=True):
     """The number of jobs of a tube in each state, and of consumers that wait for one; all 0 if there is no such tube.
 
@@ -353,13 +372,23 @@ class Inspector(Protocol):
     def get(self, ref: str) -> Job:
         """The job with this reference. Raises JobNotFound."""
 
+    def get_all(self, refs: Sequence[str]) -> list[Job | QueueError]:
+        """The jobs with these references: for each the job, or why it cannot be seen. Never raises."""
+
     def peek(self, ref: str) -> bytes:
         """A job's body, at the least cost. Raises JobNotFound."""
 
     def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
         """Puts a job in this state; returns its reference. `delay` is in seconds, for a delayed job.
 
-        Raises JobTooBig, QueueRefused, or JobNotFound if a consumer reserved the job before it was buried.
+        On return it is durable. Raises JobTooBig, QueueRefused, NoProof, or JobNotFound if a consumer reserved the job
+        before it was buried.
+        """
+
+    def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
+        """Puts these jobs in order, with one proof for all of them: for each its reference, or why it is not there.
+
+        An error that holds for all that are left stands at each of them. Never raises.
         """
 
     def change(
@@ -370,8 +399,18 @@ class Inspector(Protocol):
         The new form is durable before the old one is deleted. Raises JobNotFound if `job` is no longer as it was seen.
         """
 
+    def change_all(self, changes: Sequence[Change]) -> list[str | QueueError]:
+        """Changes these jobs: puts all new forms, has them proven once, and only then deletes the old ones.
+
+        For each job its new reference, or why it is as it was, as `insert_all`. After QueueUnavailable both forms of a
+        job may be there, or the new one alone. A change that makes no new form needs no proof.
+        """
+
     def delete(self, job: Job) -> None:
         """Deletes a job that nobody has reserved. Raises JobNotFound."""
+
+    def delete_all(self, jobs: Sequence[Job]) -> list[QueueError | None]:
+        """Deletes these jobs: for each None, or why it is still there; `insert_all` says more."""
 
     def pause(self, tube: str, seconds: float) -> bool:
         """Pauses the tube for this time; 0 ends the pause. False if the tube does not exist now."""

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from glassq.journal.segment import segments
+from glassq.journal.survey import survey
 from glassq.settings import QueueSettings, QueueUrl
 from tests.chaos.processes import Handle, children, handle
 from tests.ports import free_port
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from glassq.queues.beanstalk.protocol import TubeStats
-    from tests.powercut.recording import Recorder
+    from tests.powercut.recording import Control, Recorder
 
 ROOT = Path(__file__).parent.parent.parent
 WEB_WORKERS, POOL_CHILDREN = 3, 4
 # The time from the end of a process to its restart, in seconds (RestartSec=); the syncer is restarted at once.
 RESTART_DELAY = 0.2
+# No delivery of the torture is delayed for longer, in seconds.
+MAX_DELAY = 60
 # The supervisor's interval, in seconds.
 INTERVAL = 0.02
 # Small files: beanstalkd often needs a new one, so that it notices a full disk.
@@ -51,7 +55,7 @@ syncer = "{syncer}"
 [intake]
 bind = "127.0.0.1:{web}"
 workers = {web_workers}
-journal = "{spool}"
+journal = "{journal}"
 journal_min_free = "1MiB"
 [sources.mirror]
 verify_tokens_file = "{directory}/tokens"
@@ -155,11 +159,11 @@ class Machine:
     def __init__(
         self, directory: Path, *, disk: Path | None = None, plan: Plan | None = None, recorder: Recorder | None = None
     ) -> None:
-        """`disk` is where binlog and spool are, if not in `directory`; a recorder must have it as its root."""
+        """`disk` is where binlog and journal are, if not in `directory`; a recorder must have it as its root."""
         self.directory = directory.resolve()
         self.disk = disk or self.directory / "disk"
         # each in a directory that may be a disk of its own
-        self.binlog, self.spool = self.disk / "queue" / "binlog", self.disk / "intake" / "spool"
+        self.binlog, self.journal = self.disk / "queue" / "binlog", self.disk / "intake" / "journal"
         self.plan = plan or Plan()
         self._recorder = recorder
         self.seen: set[Handle] = set()
@@ -187,7 +191,7 @@ class Machine:
     @property
     def services(self) -> list[Service]:
         """All services, each after those it needs."""
-        return [self.beanstalkd, *([self.syncer] if self.syncer else []), self.web, self.pool]
+        return [self.beanstalkd, self.syncer, self.web, self.pool]
 
     def watch(self, watch: Callable[[float], None]) -> None:
         """From now on the supervisor calls `watch(now)` at each interval."""
@@ -210,17 +214,30 @@ class Machine:
         finally:
             queue.close()
 
-    def spooled(self) -> int:
-        """The number of deliveries in the spool, with damaged ones, of which there should be none."""
-        return sum(1 for _ in self.spool.rglob("*.job"))
+    def journaled(self) -> int:
+        """How many deliveries lie in intake's journal, with damaged ones, of which there should be none."""
+        spooled = sum(1 for _ in self.journal.rglob("*.job"))
+        place = self.journal / "segments"
+        return spooled + sum(survey(segment).left for segment in (segments(place) if place.is_dir() else ()))
+
+    def control(self, service: str) -> Control:
+        """Orders faults of a service; there must be a recorder."""
+        assert self._recorder is not None
+        return self._recorder.control(service)
+
+    def step(self, seconds: float) -> None:
+        """The wall clock of all services is off by so much from now on; there must be a recorder."""
+        for service in self.services:
+            self.control(service.name).step(seconds)
 
     def settle(self, deadline: float) -> bool:
         """Waits until there is nothing left to do; False if there still is after `deadline` seconds."""
         over = time.monotonic() + deadline
         while time.monotonic() < over:
             with contextlib.suppress(Exception):
+                self._kick_late_ones()
                 tube = self.tube()
-                if not (self.spooled() or tube.ready or tube.reserved or tube.delayed):
+                if not (self.journaled() or tube.ready or tube.reserved or tube.delayed):
                     return True
             time.sleep(0.1)
         return False
@@ -230,18 +247,27 @@ class Machine:
         owned = {process for service in self.services for process in [*service.children(), service.main()]}
         return [process for process in list(self.seen) if process not in owned and process.lives()]
 
+    def _kick_late_ones(self) -> None:
+        """Kicks, as an operator does, what is delayed for longer than any delay: the clock was an hour on then."""
+        queue = open_queue(QueueSettings(url=QueueUrl(f"beanstalk://127.0.0.1:{self.queue_port}")))
+        try:
+            while (job := queue.peek_first("delayed")) and queue.stats_job(job.id).time_left > MAX_DELAY:
+                queue.kick(job.id)
+        finally:
+            queue.close()
+
     def _prepare(self) -> None:
         self.binlog.mkdir(parents=True, exist_ok=True)
-        self.spool.parent.mkdir(exist_ok=True)
+        self.journal.parent.mkdir(exist_ok=True)
         self.token = secrets.token_urlsafe(12)
         (self.directory / "tokens").write_text(f"{self.token}\n")
         shutil.copy(self.plan.handler, self.directory / "torture_handler.py")
         text = SETTINGS.format(
             queue=self.proxy.port,
-            syncer=f"127.0.0.1:{self.syncer_port}" if SYNCER.exists() else "none",
+            syncer=f"127.0.0.1:{self.syncer_port}",
             web=self.web_port,
             directory=self.directory,
-            spool=self.spool,
+            journal=self.journal,
             web_workers=self.plan.web_workers,
             children=self.plan.children,
         )
@@ -257,13 +283,11 @@ class Machine:
         self.beanstalkd = self._service(
             "beanstalkd", [program, "-l", "127.0.0.1", "-p", str(port), *binlog], lambda: _listens(port)
         )
-        self.syncer = None
-        if SYNCER.exists():
-            command = [python, str(SYNCER), "--binlog", str(self.binlog)]
-            self.beanstalkd.before = [*command, "--prepare"]
-            where = ["--queue", f"beanstalk://127.0.0.1:{port}", "--listen", f"127.0.0.1:{self.syncer_port}"]
-            self.syncer = self._service("syncer", [*command, *where], lambda: _listens(self.syncer_port))
-            self.syncer.delay = 0.0
+        command = [python, str(SYNCER), "--binlog", str(self.binlog)]
+        self.beanstalkd.before = [*command, "--prepare"]
+        where = ["--queue", f"beanstalk://127.0.0.1:{port}", "--listen", f"127.0.0.1:{self.syncer_port}"]
+        self.syncer = self._service("syncer", [*command, *where], lambda: _listens(self.syncer_port))
+        self.syncer.delay = 0.0
         self.web = self._service(
             "web", [python, str(ROOT / "bin/glassq-web"), *config], lambda: _listens(self.web_port)
         )

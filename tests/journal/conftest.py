@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from glassq.delivery import Delivery
     from glassq.errors import QueueError
 
 
@@ -48,13 +49,22 @@ def some(number: int, body: bytes = b"{}") -> list[JournalRecord]:
     return [JournalRecord(key, b"%d %b" % (index, body)) for index, key in enumerate(keys)]
 
 
+def fill_journal(directory: Path, deliveries: Sequence[Delivery]) -> Path:
+    """The directory of a journal in which a process that is gone has left these deliveries."""
+    journal = opened(directory)
+    journal.write([JournalRecord(delivery.id, envelope.encode(delivery)) for delivery in deliveries])
+    journal.close()
+    return directory
+
+
 def opened(directory: Path, max_size: int = 1 << 30, min_free: int = 0) -> Journal:
     return Journal(directory, max_size=max_size, min_free=min_free)
 
 
 def files(directory: Path) -> list[str]:
-    """All files but the lock and notes, those below included."""
+    """All files but the lock, notes, and segments that are being made; those below included."""
     found = (path for path in directory.rglob("*") if path.is_file() and path.suffix not in (".notes", ""))
+    found = (path for path in found if not path.name.endswith(".segment.new"))
     return sorted(str(path.relative_to(directory)) for path in found)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -12,18 +13,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
-from glassq.errors import DamagedDelivery
-from glassq.intake.spool import Spool
+from glassq.errors import DamagedDelivery, GlassqError
+from glassq.journal import Journal
 from tests.chaos.harness import SYNCER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from glassq.errors import QueueError
+    from glassq.journal import JournalRecord
 
 # The ids of pings in a body.
 _PING = re.compile(rb'"itemId": ?"([^"]+)"')
 # How long a beanstalkd may take to start, in seconds.
 START = 30.0
-STATES = ("ready", "delayed", "buried", "reserved")
+# A job's record in beanstalkd 1.12's binlog, and where in it the state is, in bytes.
+RECORD, STATE = 80, 76
 
 
 @dataclass
@@ -33,6 +39,11 @@ class Found:
     pings: dict[str, set[str]] = field(default_factory=dict)
     jobs: dict[str, list[int]] = field(default_factory=dict)
     damaged: list[int] = field(default_factory=list)
+    #: jobs of which the files have a delete, and what --prepare told
+    deleted: set[int] = field(default_factory=set)
+    told: str = ""
+    #: segments of the journal that are damaged
+    set_aside: int = 0
     trouble: str = ""
 
     def add(self, body: bytes, state: str, job: int = 0) -> None:
@@ -57,7 +68,11 @@ class Client:
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(START)
-        self._socket.connect(path)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
         self._file = self._socket.makefile("rb")
 
     def send(self, *commands: bytes) -> None:
@@ -94,34 +109,63 @@ def read_queue(client: Client, found: Found) -> None:
                 found.add(body, state[1].decode() if state else "gone", job)
 
 
-def read_intake(spool: Path, found: Found) -> None:
-    """What intake holds, by its own code."""
-    if spool.is_dir():
-        Spool(spool, max_size=1 << 40, min_free=0).drain(lambda _, body: found.add(body, "journal"))
+def read_journal(journal: Path, found: Found) -> None:
+    """What intake's journal holds, by its own code, as if the queue took all of it."""
+    if not journal.is_dir():
+        return
+
+    def put(records: Sequence[JournalRecord]) -> dict[str, QueueError]:
+        for record in records:
+            found.add(record.body, "journal")
+        return {}
+
+    opened = Journal(journal, max_size=1 << 40, min_free=0)
+    opened.move_on(put)
+    found.set_aside = opened.look().damaged
+
+
+def deleted_jobs(binlog: Path) -> set[int]:
+    """The jobs of which beanstalkd 1.12 would read a delete. It leaves a file at the first record that is none."""
+    found: set[int] = set()
+    for file in binlog.glob("binlog.*"):
+        content, at = file.read_bytes(), 4
+        while at + 4 + RECORD <= len(content):
+            (name,) = struct.unpack_from("<i", content, at)
+            record = at + 4 + name
+            if not 0 <= name <= 200 or record + RECORD > len(content):
+                break
+            job, size = struct.unpack_from("<Q", content, record)[0], struct.unpack_from("<i", content, record + 32)[0]
+            if not job:
+                break
+            if not name and content[record + STATE] == 0:
+                found.add(job)
+            at = record + RECORD + (size if name else 0)
+    return found
 
 
 def prepare(binlog: Path) -> str:
     """What --prepare says that it did; raises RuntimeError if it failed."""
     done = subprocess.run(
-        [sys.executable, "-S", str(SYNCER), "--binlog", str(binlog), "--prepare"], capture_output=True, text=True
+        [sys.executable, str(SYNCER), "--binlog", str(binlog), "--prepare"], capture_output=True, text=True
     )
     if done.returncode:
         raise RuntimeError(f"--prepare failed: {done.stdout}{done.stderr}")
     return done.stdout
 
 
-def look(binlog: Path, spool: Path, *, prepares: bool = True) -> Found:
+def look(binlog: Path, journal: Path, *, prepares: bool = True) -> Found:
     """Starts a beanstalkd on a disk, reads all, and ends it. `trouble` is why that was not possible."""
     found = Found()
     program = shutil.which("beanstalkd")
     assert program
     path = binlog.parent / "s"
     try:
-        if prepares and SYNCER.exists():
-            prepare(binlog)
+        if prepares:
+            found.told = prepare(binlog)
     except RuntimeError as error:
         found.trouble = str(error)
         return found
+    found.deleted = deleted_jobs(binlog)
     server = subprocess.Popen(
         [program, "-l", f"unix:{path}", "-b", str(binlog), "-f60000", "-s", "65536"], stderr=subprocess.PIPE
     )
@@ -129,8 +173,8 @@ def look(binlog: Path, spool: Path, *, prepares: bool = True) -> Found:
         client = _connected(server, str(path))
         read_queue(client, found)
         client.close()
-        read_intake(spool, found)
-    except (OSError, ValueError, IndexError) as error:
+        read_journal(journal, found)
+    except (OSError, ValueError, IndexError, GlassqError) as error:
         found.trouble = f"{type(error).__name__}: {error}"
     finally:
         server.kill()

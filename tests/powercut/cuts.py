@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import struct
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,8 +23,7 @@ MANNERS = (
     (Kept.CHANCE, Kept.OLDER), (Kept.NONE, Kept.ALL), (Kept.OLDER, Kept.OLDER), (Kept.CHANCE, Kept.NONE),
 )  # fmt: skip
 THREADS = 4
-# A job's record in beanstalkd 1.12's binlog, and where in it the state is, in bytes.
-RECORD, STATE = 80, 76
+UNEXPLAINED = "unexplained"
 
 
 @dataclass
@@ -41,12 +39,13 @@ class Cut:
     lost: list[str] = field(default_factory=list)
     back: Counter[str] = field(default_factory=Counter)
     damaged: int = 0
+    set_aside: int = 0
     trouble: str = ""
     place: str = ""
 
     @property
     def ok(self) -> bool:
-        return not self.lost and not self.trouble
+        return not self.lost and not self.trouble and not self.back[UNEXPLAINED]
 
 
 @dataclass
@@ -106,59 +105,39 @@ class Cutter:
             raise ValueError("nothing was promised")
         wanted: dict[int, list[str]] = {}
         for index, event in enumerate(events):
-            if index > said[0] and event.kind == recording.UNLINK and not event.path.endswith((".new", ".job")):
+            if index > said[0] and event.kind == recording.UNLINK and event.path.startswith("queue/"):
                 wanted.setdefault(index, []).append("unlink")
         for _ in range(number):
             wanted.setdefault(chance.randrange(said[0], len(events)), []).append("chance")
         return wanted
 
     def _judge(self, cut: Cut, place: Path, kept: set[str], done: set[str]) -> Cut:
-        binlog, spool = place / "queue" / "binlog", place / "intake" / "spool"
+        binlog, journal = place / "queue" / "binlog", place / "intake" / "journal"
         evidence = place.with_name(place.name + "-as-cut")
         shutil.copytree(place, evidence)
         self.before_start(binlog)
-        found = look(binlog, spool, prepares=self.prepares)
-        deleted = deleted_jobs(evidence / "queue" / "binlog")
+        found = look(binlog, journal, prepares=self.prepares)
         cut.promised = len(kept - done)
         cut.lost = sorted(kept - done - set(found.pings))
         cut.trouble = found.trouble
-        cut.damaged = len(found.damaged)
+        cut.damaged, cut.set_aside = len(found.damaged), found.set_aside
         for ping in done & set(found.pings):
-            cut.back[_why_back(deleted, ping, found)] += 1
+            cut.back[_why_back(ping, found)] += 1
         shutil.rmtree(place)
-        if cut.ok:
+        if cut.ok and not found.damaged:
             shutil.rmtree(evidence)
         else:
-            (evidence / "lost").write_text("\n".join([*cut.lost, cut.trouble, ""]))
+            (evidence / "what").write_text(f"lost {cut.lost}\n{cut.trouble}\ndamaged {found.damaged}\n{found.told}")
             cut.place = str(evidence)
         return cut
 
 
-def _why_back(deleted: set[int], ping: str, found: Found) -> str:
+def _why_back(ping: str, found: Found) -> str:
     """Why a ping that was done is there again."""
     jobs = found.jobs[ping]
     if 0 in jobs:
         return "in intake's files, not yet removed"
-    return "unexplained" if deleted.intersection(jobs) else "its delete was not on the disk"
-
-
-def deleted_jobs(binlog: Path) -> set[int]:
-    """The jobs of which beanstalkd 1.12 would read a delete. It leaves a file at the first record that is none."""
-    found: set[int] = set()
-    for file in binlog.glob("binlog.*"):
-        content, at = file.read_bytes(), 4
-        while at + 4 + RECORD <= len(content):
-            (name,) = struct.unpack_from("<i", content, at)
-            record = at + 4 + name
-            if not 0 <= name <= 200 or record + RECORD > len(content):
-                break
-            job, size = struct.unpack_from("<Q", content, record)[0], struct.unpack_from("<i", content, record + 32)[0]
-            if not job:
-                break
-            if not name and content[record + STATE] == 0:
-                found.add(job)
-            at = record + RECORD + (size if name else 0)
-    return found
+    return UNEXPLAINED if found.deleted.intersection(jobs) else "its delete was not on the disk"
 
 
 def summary(cuts: Sequence[Cut]) -> list[tuple[str, str]]:
@@ -171,6 +150,7 @@ def summary(cuts: Sequence[Cut]) -> list[tuple[str, str]]:
         ("changes that may be there or not", f"{sum(cut.unsynced for cut in cuts) / max(1, len(cuts)):.0f} a cut"),
         ("lost", f"{len({ping for cut in cuts for ping in cut.lost})} pings in {len(bad)} cuts"),
         ("no start", str(sum(bool(cut.trouble) for cut in cuts))),
+        ("segments of the journal damaged", str(sum(cut.set_aside for cut in cuts))),
         ("jobs damaged", str(sum(cut.damaged for cut in cuts))),
     ]
     return rows + [(f"done and there again: {why}", str(count)) for why, count in sorted(back.items())]

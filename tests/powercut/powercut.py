@@ -30,7 +30,7 @@ from tests.powercut.scene import Scene
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INTERVAL = "-f0"
+INTERVAL = "-f1000"
 # What shows that losses would be found is short: a part that is missing loses pings soon.
 BLIND_SECONDS, BLIND_CUTS = 6.0, 60
 
@@ -92,7 +92,7 @@ def main() -> int:
         console.print(f"LOST: seed {arguments.seed}; the disks as they were cut are kept in {directory}/all/cuts")
     if not arguments.no_blind:
         well &= _show_sight(console, scene, record, directory)
-    if well:
+    if well and not any(cut.damaged for cut in cuts):
         shutil.rmtree(directory)
     return 0 if well else 1
 
@@ -158,10 +158,10 @@ def _print(console: Console, cuts: list[Cut]) -> None:
     for row in summary(cuts):
         table.add_row(*row)
     console.print(table)
-    for cut in [cut for cut in cuts if not cut.ok][:10]:
+    for cut in [cut for cut in cuts if not cut.ok or cut.damaged][:10]:
         what = f"at {cut.index} ({cut.why}; names {cut.names.value}, data {cut.data.value})"
         lost = f"lost {len(cut.lost)}: {' '.join(cut.lost[:4])}"
-        console.print(f"{what}: {lost} {cut.trouble}; {cut.place}", soft_wrap=True)
+        console.print(f"{what}: {lost} {cut.trouble} {dict(cut.back)}; {cut.place}", soft_wrap=True)
 
 
 if __name__ == "__main__":

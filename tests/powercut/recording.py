@@ -95,11 +95,15 @@ def build(directory: Path) -> Path:
 class Recorder:
     """One log for all processes, and a control of each service."""
 
-    def __init__(self, library: Path, *, root: Path, place: Path) -> None:
-        """`root` is what is recorded; log and controls are in `place`, which must not lie below it."""
+    def __init__(self, library: Path, *, root: Path, place: Path, records: bool = True) -> None:
+        """`root` is what is recorded; log and controls are in `place`, which must not lie below it.
+
+        Without `records` there is no log: for faults alone.
+        """
         self.root = root.resolve()
         self.log = place / "record"
         self._library = library
+        self._records = records
         self._place = place
         self._lock = place / "record.lock"
         self._lock.write_bytes(bytes(4096))
@@ -111,7 +115,7 @@ class Recorder:
         return {
             "LD_PRELOAD": str(self._library),
             "RECORDER_ROOT": str(self.root),
-            "RECORDER_LOG": str(self.log),
+            **({"RECORDER_LOG": str(self.log)} if self._records else {}),
             "RECORDER_LOCK": str(self._lock),
             "RECORDER_CONTROL": str(self._control(service)),
         }

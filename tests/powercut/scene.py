@@ -58,7 +58,7 @@ class Scene:
     seconds: float
     seed: int
     rate: float = RATE
-    interval: str = "-f0"
+    interval: str = "-f1000"
     file_size: int = FILE_SIZE
     freezes: bool = True
     unsynced: tuple[tuple[str, str], ...] = ()
@@ -111,13 +111,11 @@ class Scene:
     def _freezes(self, machine: Machine, _: Recorder, over: threading.Event) -> None:
         """Freezes the syncer, or beanstalkd, now and then: pings go to intake's own files."""
         chance = random.Random(self.seed)
-        victim = machine.syncer or machine.beanstalkd
-        seconds = 1.5 if machine.syncer else 5.0
         while self.freezes and not over.wait(chance.uniform(2.0, 5.0)):
-            main = victim.main()
+            main = chance.choice((machine.syncer, machine.syncer, machine.beanstalkd)).main()
             if main is not None:
                 main.send(signal.SIGSTOP)
-                over.wait(seconds)
+                over.wait(1.5)
                 main.send(signal.SIGCONT)
 
 

@@ -23,9 +23,10 @@ from glassq.push.rule import RetryParameters
 from glassq.push.taskqueue import Queue, Task, TaskRetryOptions
 from glassq.queues.beanstalk.connection import BeanstalkConnection, Unanswered
 from glassq.queues.beanstalk.producer import BeanstalkProducer
-from glassq.settings import PushSettings, QueueSettings, Settings
+from glassq.settings import PushSettings, Settings
 from glassq.values import TargetUrl
 from tests.conftest import Beanstalkd, wait_for
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ def yaml(tmp_path: Path) -> Path:
 def settings(server: Beanstalkd, tmp_path: Path, yaml: Path) -> Settings:
     targets = {"default": TargetUrl("http://127.0.0.1:8080"), "backend": TargetUrl("http://127.0.0.1:8081")}
     push = PushSettings(queue_yaml=str(yaml), names=f"sqlite:///{tmp_path / 'names.db'}", targets=targets)
-    return Settings(file="glassq.toml", queue=QueueSettings(url=server.url), push=push)
+    return Settings(file="glassq.toml", queue=server.settings, push=push)
 
 
 @pytest.fixture
@@ -262,7 +263,7 @@ def test_a_large_task_needs_a_server_that_takes_it(tmp_path: Path, settings: Set
     home = tmp_path / "small"
     home.mkdir()
     small = Beanstalkd(home)
-    client = Client(msgspec.structs.replace(settings, queue=QueueSettings(url=small.url)))
+    client = Client(msgspec.structs.replace(settings, queue=small.settings))
     tasks = [Task(name="x"), Task(large, url="/work", name="y"), Task(name="z")]
     with pytest.raises(taskqueue.TaskTooLargeError, match=r"its option -z\).*131072 bytes"):
         Queue("default", client=client).add(tasks)
@@ -472,7 +473,7 @@ def test_after_a_fork_the_child_has_a_connection_of_its_own_and_keeps_none_of_it
 ) -> None:
     def connections(expected: int) -> bool:
         queue = server.queue()
-        found = queue.stats().connections
+        found = queue.stats().connections - queue.stats_tube("glassq.syncer").using
         queue.close()
         # beside those of the client the one that looks
         return found == expected + 1
@@ -512,7 +513,7 @@ def test_module_functions_use_the_settings_file_that_was_named(
 ) -> None:
     file = tmp_path / "glassq.toml"
     file.write_text(
-        f'[queue]\nurl = "{server.url}"\n[push]\nnames = "sqlite:///{tmp_path}/names.db"\n'
+        f'{queue_section(server.url)}[push]\nnames = "sqlite:///{tmp_path}/names.db"\n'
         '[push.targets]\ndefault = "http://127.0.0.1:8080"\n'
     )
     try:

@@ -56,7 +56,7 @@ def engine(operations: Operations, queue: Inspector, progress: Progress) -> Iter
         if fact.name == "queue" and fact.ok:
             said += f", up {span(now.uptime)}"
         if fact.name == "durability" and not now.durable:
-            said += ", so intake keeps pings in its spool"
+            said += ", so intake keeps pings in its journal"
         yield Check(fact.name, fact.ok, said, fact.todo)
 
 

@@ -92,6 +92,9 @@ class BeanstalkProducer:
     def withdraw(self, receipt: Receipt, *, within: float) -> bool:
         try:
             with self._pool.lend(time.monotonic() + within) as connection:
+                if receipt.server != connection.server_id():
+                    # Since the server's restart the id may be another job's.
+                    return False
                 connection.delete(int(receipt.ref))
         except JobNotFound:
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import pytest
 from glassq.errors import PrepareError
 from glassq.queues.beanstalk.syncer.prepare import numbered, prepare, seal
 from glassq.queues.beanstalk.syncer.records import State, records
+from tests.conftest import program
 from tests.queues.syncer.made import BORN, LAYOUT, fields, file_with, full, short
 from tests.queues.syncer.plain import jobs_on, ping, plain_beanstalkd
 
@@ -159,7 +161,7 @@ def kept(directory: Path, number: int, *jobs: int, born: int = BORN) -> None:
 def test_a_gap_is_told_and_what_stands_before_it_put_back(tmp_path: Path) -> None:
     kept(tmp_path, 3, 1, 2)
     (tmp_path / "binlog.6").write_bytes(LAYOUT.length.pack(7) + short(fields(2, State.DELETED, len(BODY))))
-    told = "missing: binlog.4, binlog.5. Jobs that only these say are done are worked again"
+    told = "binlog.4 to binlog.5 are missing: jobs of older files that are done may be worked again"
     assert list(prepare(tmp_path, "boot")) == ["put back: binlog.3", told]
     assert jobs_on(tmp_path).keys() == {1}
 
@@ -178,3 +180,24 @@ def test_a_file_of_another_queue_is_not_put_back(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(PrepareError, match="missing/lock: No such file or directory"):
         list(prepare(tmp_path / "missing", "boot"))
+
+
+def syncer(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*program("glassq-syncer"), *options], capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_says_what_it_did_and_refuses_where_beanstalkd_runs(tmp_path: Path) -> None:
+    binlog = tmp_path / "binlog"
+    binlog.mkdir()
+    path = torn(binlog)
+    done = syncer("--prepare", "--binlog", str(binlog), "--boot", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{path}: the power failed while a record was written; cut off at byte ")
+    sealed = syncer("--seal", "--binlog", str(binlog), "--boot", "1")
+    assert (sealed.returncode, sealed.stdout + sealed.stderr) == (0, "")
+    assert (binlog / "syncer.seal").exists()
+    with plain_beanstalkd(binlog):
+        for option in ("--prepare", "--seal"):
+            done = syncer(option, "--binlog", str(binlog))
+            assert done.returncode == 1
+            assert done.stderr == f"glassq-syncer: {binlog}: beanstalkd is running on it; stop it first\n"

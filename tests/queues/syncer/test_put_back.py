@@ -140,3 +140,23 @@ def test_a_running_beanstalkd_is_left_alone(tmp_path: Path) -> None:
         assert sorted(path.name for path in binlog.iterdir()) == sorted([*before, "kept.7"])
     (binlog / "kept.7").unlink()
     assert list(prepare(binlog, "boot")) == []
+
+
+def remove(files: list[Path]) -> None:
+    for path in files:
+        path.unlink()
+
+
+def test_a_syncer_that_removes_proven_files_meanwhile_leaves_no_gap(tmp_path: Path) -> None:
+    """A gap brings done jobs back: the files that say so are missing."""
+    for turn in range(30):
+        directory = tmp_path / str(turn)
+        directory.mkdir()
+        kept = [file(directory, f"kept.{number}", str(number)) for number in range(1, 40)]
+        syncer = Thread(target=remove, args=(kept[: 5 + turn],))
+        syncer.start()
+        list(prepare(directory, "boot"))
+        syncer.join()
+        back = list(numbered(directory, "binlog"))
+        assert back == list(range(40 - len(back), 40))
+        assert len(back) >= 34 - turn

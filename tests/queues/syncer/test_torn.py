@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glassq.queues.beanstalk.syncer.prepare import prepare
-from glassq.queues.beanstalk.syncer.records import State
+from glassq.queues.beanstalk.syncer.records import LAYOUTS, State
 from glassq.queues.beanstalk.syncer.torn import SECTOR, History, find_ends
 from tests.queues.syncer.made import BORN, LAYOUT, SECOND, SHORT, Made, fields, file_with, full, replayed, short
 from tests.queues.syncer.plain import jobs_on, ping
@@ -280,3 +280,31 @@ def test_garbage_never_ends_it_and_what_stands_before_stays(
     (left,) = cut(damaged)
     assert damaged.startswith(left)
     assert len(left) >= min(before, len(damaged)) or damaged[len(left) : before] in server.written
+
+
+def test_files_of_beanstalkds_older_format_are_read_as_well(tmp_path: Path) -> None:
+    """Version 5: a longer length of the name, times in microseconds, nothing behind the state."""
+    layout = LAYOUTS[5]
+
+    def facts(job: int, state: State, size: int, **changes: int) -> bytes:
+        made = fields(job, state, size, created=BORN // 1000 + job, ttr=60 * 10**6, deadline=BORN // 1000)
+        return layout.fields.pack(*made._replace(**changes))
+
+    head = LAYOUT.length.pack(5)
+    name = layout.length.pack(6) + b"mirror"
+    content = b"".join(name + facts(job, State.READY, len(BODY)) + BODY for job in (1, 2))
+    whole = head + content + layout.length.pack(0) + facts(2, State.DELETED, len(BODY))
+    assert cut(whole) == [whole]
+    length = layout.length.size + layout.fields.size
+    for place in range(20, length):
+        # so that 512 new bytes begin so many bytes behind the beginning of the bury
+        spare = b"s" * (4 * SECTOR - place - len(head + content + name) - layout.fields.size - 2) + b"\r\n"
+        before = head + content + name + facts(3, State.READY, len(spare)) + spare
+        bury = layout.length.pack(0) + facts(1, State.BURIED, len(BODY), buries=1)
+        assert (len(before) + place) % SECTOR == 0
+        disk = before + bury[:place] + bytes(SECTOR)
+        assert 1 not in replayed(disk)
+        assert cut(disk) == [before]
+    (tmp_path / "binlog").mkdir()
+    (tmp_path / "binlog" / "binlog.1").write_bytes(whole)
+    assert jobs_on(tmp_path / "binlog") == {1: ("mirror", "ready", BODY[:-2])}

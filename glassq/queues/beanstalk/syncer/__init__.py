@@ -3,7 +3,7 @@
 beanstalkd's answer proves nothing: it may not have synced yet, a failed sync is only a line in its log, and it unlinks
 a file before the last copy out of it is written. So whoever needs a proof asks here (`prover.py` has the client):
 
-    server.py    the socket where clients ask: lines, in order; a client that misbehaves is cut off
+    server.py    the socket where clients ask: lines, in order; a client that misbehaves is cut off (client.py)
     rounds.py    a round answers all who asked before it began: is the log on?, then fdatasync; two may overlap
     probe.py     what a round asks beanstalkd, in one packet
     files.py     beanstalkd's files: second names (kept.N) and descriptors from their first sight on, gaps, syncs

@@ -18,6 +18,7 @@ import os
 import re
 import time
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,22 +142,35 @@ def _put_back(directory: Path) -> Iterator[str]:
     """Gives each kept file whose binlog is gone its name again; it stays kept."""
     kept, there = numbered(directory, "kept"), numbered(directory, "binlog")
     gone = {number: path for number, path in kept.items() if number not in there}
-    foreign = [number for number in kept if number in there and not kept[number].samefile(there[number])]
+    foreign = [number for number in kept if number in there and _are_different(kept[number], there[number])]
     for number in foreign:
         yield f"{kept[number]} is not {there[number].name}: beanstalkd ran without --prepare. Left alone"
     if not gone:
         return
     everything = sorted({*gone, *there})
-    missing = sorted(set(range(everything[0], everything[-1])) - set(everything))
-    for number in _of_other_jobs(gone, there) if foreign or missing or numbered(directory, "foreign") else ():
+    gaps = [(first + 1, last - 1) for first, last in pairwise(everything) if last > first + 1]
+    for number in _of_other_jobs(gone, there) if foreign or gaps or numbered(directory, "foreign") else ():
         yield f"{gone.pop(number)} is not put back: it has jobs of another queue, whose ids are in use again"
-    for number, path in gone.items():
-        os.link(path, directory / f"binlog.{number}")
+    back = []
+    # The newest first: a syncer that still runs removes proven ones, oldest first. So none is put back whose jobs are
+    # done by one that is not.
+    with suppress(FileNotFoundError):
+        for number, path in reversed(gone.items()):
+            os.link(path, directory / f"binlog.{number}")
+            back.append(number)
     sync_directory(directory)
-    if gone:
-        yield f"put back: {_names(gone)}"
-    if missing:
-        yield f"missing: {_names(missing)}. Jobs that only these say are done are worked again"
+    if back:
+        yield f"put back: {_names(back)}"
+    for first, last in gaps:
+        what = f"binlog.{first} is" if first == last else f"binlog.{first} to binlog.{last} are"
+        yield f"{what} missing: jobs of older files that are done may be worked again"
+
+
+def _are_different(kept: Path, there: Path) -> bool:
+    # a syncer that still runs may remove it
+    with suppress(FileNotFoundError):
+        return not kept.samefile(there)
+    return False
 
 
 def _of_other_jobs(gone: Mapping[int, Path], there: Mapping[int, Path]) -> list[int]:
@@ -173,7 +187,7 @@ def _of_other_jobs(gone: Mapping[int, Path], there: Mapping[int, Path]) -> list[
 
 def _made(path: Path) -> dict[int, int]:
     """When the jobs were made that a file holds, by id."""
-    data = path.read_bytes()
+    data = _read(path) or b""
     layout = layout_of(data)
     full = (record for record in records(data, layout) if record.end > record.body) if layout else ()
     return {record.fields[0]: record.named().created for record in full}
@@ -201,8 +215,9 @@ def _listing(directory: Path) -> bytes:
     lines = []
     for kind in ("binlog", "kept"):
         for path in numbered(directory, kind).values():
-            stat = path.stat()
-            lines.append(f"{path.name} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}\n")
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                lines.append(f"{path.name} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}\n")
     return "".join(lines).encode() or b"nothing\n"
 
 
