@@ -82,7 +82,7 @@ FILES = [
     ("/etc/glassq/secrets/", "Secrets, one file each."),
     ("/var/lib/glassq/ledger.db", "The ledger: what happened to each delivery."),
     ("/var/lib/glassq-beanstalkd/", "The queue."),
-    ("/var/spool/glassq/", "The spool: pings that the queue could not take yet."),
+    ("/var/spool/glassq/", "The journal: pings that the queue could not prove to keep."),
 ]
 ENVIRONMENT = [("GLASSQ_CONFIG", "The settings file, unless --config names one.")]
 
