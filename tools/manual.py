@@ -172,7 +172,8 @@ def _overview(root: click.Context, names: list[str]) -> Page:
     page.items(ENVIRONMENT)
     page.section("Files")
     page.items(FILES)
-    return _see(page, *(f"glassq-{name}(1)" for name in names), "glassq-web(8)", "glassq-syncer(8)", "glassq-worker(8)", "glassq.toml(5)")
+    daemons = (f"{name}(8)" for name in DAEMONS)
+    return _see(page, *(f"glassq-{name}(1)" for name in names), *daemons, "glassq.toml(5)")
 
 
 def _command(root: click.Context, name: str, command: click.Command) -> Page:
