@@ -17,7 +17,9 @@ WATCHDOG = "[Service]\nWatchdogSec=6\n"
 WATCHDOG_FILE = "etc/systemd/system/glassq-worker.service.d/watchdog.conf"
 
 
-@pytest.mark.parametrize("unit", [*(f"{name}.service" for name in SERVICES), "glassq-beanstalkd.socket", "glassq-syncer.socket"])
+@pytest.mark.parametrize(
+    "unit", [*(f"{name}.service" for name in SERVICES), "glassq-beanstalkd.socket", "glassq-syncer.socket"]
+)
 def test_a_restart_costs_no_ping(glassq: Machine, unit: str) -> None:
     with Load(glassq, f"restart-{unit}") as load:
         for _ in range(2):
