@@ -19,8 +19,9 @@ import msgspec
 from glassq import backoff
 from glassq.errors import EX_CONFIG
 from glassq.log import fields, logger
+from glassq.worker import processes
 from glassq.worker.fork import OWN_DESCRIPTORS, fork
-from glassq.worker.health import Health
+from glassq.worker.health import STOPPED, Health
 from glassq.worker.postmortem import how_it_ended
 from glassq.worker.scoreboard import State, WorkerStatus
 from glassq.worker.template import REQUEST, Born, Message, NotBorn, TemplateProcess, Unusable
@@ -78,7 +79,7 @@ class Template:
         finally:
             os.close(requests)
             os.close(messages)
-        self._waits_since = now
+        self._waits_since = self._stopped_since = now
         self._health = Health(self.pid)
 
     @property
@@ -121,13 +122,22 @@ class Template:
 
     def verdict(self, now: float, silence: float, max_silence: float) -> str:
         """Why it must be killed; "" if it may live. While it loads or forks, it is judged as a child that starts."""
-        if self._ended or (self.loaded and not self.asked and not self.retired):
+        if self._ended:
             return ""
+        if self.loaded and not self.asked and not self.retired:
+            return STOPPED if self._is_stopped(now, silence) else ""
         since = self._waits_since
         if self.retired:
             return "it does not end" if now - since > END_TIMEOUT else ""
         status = WorkerStatus(State.STARTING, 0, "", since, since, 0.0, 0, "", 0.0, "")
         return self._health.verdict(status, now, silence, max_silence)
+
+    def _is_stopped(self, now: float, silence: float) -> bool:
+        """Whether a signal has stopped it for `silence` seconds: it would fork nothing."""
+        process = processes.stat(self.pid)
+        if process is None or not process.stopped:
+            self._stopped_since = now
+        return now - self._stopped_since > silence
 
     def retire(self, now: float) -> None:
         """Has it end, after the births that it has been asked for. While it loads it would not notice: it is killed."""
