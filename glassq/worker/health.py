@@ -46,6 +46,8 @@ class Health:
     #: when the CPU time was last sampled, and what it was then
     _sampled: float = 0.0
     _cpu: float = 0.0
+    #: whether its CPU time was measured since its last heartbeat, as far as that can be
+    _measured: bool = False
     #: when the process was last busy, and the CPU time it has used since its last heartbeat
     _busy: float = 0.0
     _used: float = 0.0
@@ -63,6 +65,7 @@ class Health:
         silent_for = now - status.beat
         if silent_for <= RECENT:
             self._stopped = self._sampled = self._used = 0.0
+            self._measured = False
             return ""
         self._sample(processes.stat(self.pid), status, now)
         if self._stopped and now - self._stopped > silence:
@@ -72,12 +75,15 @@ class Health:
                 self._logged = status.started
                 self._log_silence(status, now)
             return ""
+        if not self._measured:
+            return ""
         limit = max(STARTUP_TIMEOUT, silence) if status.state is State.STARTING else silence
         alive = max(status.beat, self._busy)
         return SILENT if now - alive > limit or silent_for > max(max_silence, limit) else ""
 
     def _sample(self, process: Process | None, status: WorkerStatus, now: float) -> None:
         if process is None:
+            self._measured = True
             return
         first = not self._sampled
         if not process.stopped:
@@ -92,6 +98,7 @@ class Health:
             if used >= BUSY_SHARE * (now - self._sampled):
                 self._busy = now
             self._sampled, self._cpu, self._used = now, process.cpu, self._used + used
+            self._measured = True
 
     def _log_silence(self, status: WorkerStatus, now: float) -> None:
         attempt = {"delivery": status.delivery, "attempt": status.attempt, "job": status.job, "pid": self.pid}
