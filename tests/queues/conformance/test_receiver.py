@@ -405,7 +405,8 @@ def test_a_wait_that_is_interrupted_ends_and_no_later_one_waits(roles: Roles, in
     assert receiver.reserve([roles.tube], 1000) is None
     assert receiver.reserve([roles.tube], 1000) is None
     roles.put(b"ping")
-    receiver.complete(roles.take(roles.receiver(), b"ping"))
+    other = roles.receiver()
+    other.complete(roles.take(other, b"ping"))
 
 
 def test_a_job_that_comes_as_the_wait_is_interrupted_goes_back(
