@@ -22,7 +22,6 @@ GlassqError
 |   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
 +-- Stopped                 an operator stopped an operation between two of its steps (exit 130)
 +-- JournalError            the intake journal cannot keep a delivery: full, no disk, not writable
-+-- SpoolError              the spool cannot keep a delivery: full, no disk, not writable
 +-- Verdict                 a handler raises one of these to decide the outcome of its attempt
 |   +-- Drop                nothing to do: spoofed, gone, stale
 |   +-- Retry               an expected failure: retry later
@@ -169,10 +168,6 @@ class Stopped(GlassqError):
 
 class JournalError(GlassqError):
     """The intake journal cannot keep a delivery, or cannot be read. The message names its directory and why."""
-
-
-class SpoolError(GlassqError):
-    """The spool cannot keep a delivery. The message names its directory and why."""
 
 
 class Verdict(GlassqError):

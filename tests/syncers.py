@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -61,10 +62,10 @@ def _forking(_pid: int) -> _Forking:
 class Syncer:
     """The syncer of one beanstalkd."""
 
-    def __init__(self, url: QueueUrl, binlog: Path, socket: Path) -> None:
-        self.address = str(socket)
-        self._what = {"queue": str(url), "binlog": str(binlog), "listen": f"unix:{socket}"}
-        self._log = socket.with_suffix(".log")
+    def __init__(self, url: QueueUrl, binlog: Path, place: Path) -> None:
+        self.address = str(place)
+        self._what = {"queue": str(url), "binlog": str(binlog), "listen": f"unix:{place}"}
+        self._log = place.with_suffix(".log")
         self.pid = 0
         _ADDRESSES[str(url)] = self.address
 
@@ -74,10 +75,16 @@ class Syncer:
             return
         self.pid = _forking(os.getpid()).start(**self._what, log=str(self._log))
         end = time.monotonic() + PATIENCE
-        while not Path(self.address).is_socket():
+        while not self._listens():
             assert self.running(), f"the syncer has not started: {self.log()}"
             assert time.monotonic() < end, f"the syncer does not listen: {self.log()}"
             time.sleep(0.002)
+
+    def _listens(self) -> bool:
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(self.address)
+            return True
+        return False
 
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""

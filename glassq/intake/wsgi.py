@@ -35,7 +35,7 @@ from glassq.intake.metrics import (
 )
 from glassq.intake.state import IntakeState
 from glassq.intake.watcher import Watcher
-from glassq.journal import Journal
+from glassq.journal import DIRECTORIES, Journal
 from glassq.log import fields
 from glassq.queues import open_producer
 from glassq.settings import INTAKE, installed_file, load
@@ -217,7 +217,7 @@ def named_sources(settings: Settings) -> list[Source]:
 def check(file: str | None) -> Iterator[Finding]:
     """What `IntakeServer` would refuse, without its addresses: the unit decides who may listen there.
 
-    Nothing is created: the spool's directory would belong to the user who asks.
+    Nothing is created: the journal's directory would belong to the user who asks.
     """
     try:
         settings = load(file, os.environ, INTAKE)
@@ -225,7 +225,7 @@ def check(file: str | None) -> Iterator[Finding]:
         yield Finding("settings", problem=str(error))
         return
     yield found("sources", lambda: named_sources(settings))
-    yield found("spool", lambda: _can_open_spool(settings))
+    yield found("journal", lambda: _can_open_journal(settings))
     # gunicorn.conf.py reads the same file
     os.environ["GLASSQ_CONFIG"] = settings.file
     yield found("gunicorn", lambda: apply_conf(installed_file("gunicorn.conf.py", settings), Config()))
@@ -283,24 +283,23 @@ def open_journal(settings: Settings) -> Journal:
     try:
         return Journal(Path(intake.journal), max_size=intake.journal_max, min_free=intake.journal_min_free)
     except JournalError as error:
-        raise _no_spool(settings, str(error)) from None
+        raise _no_journal(settings, str(error)) from None
 
 
-def _can_open_spool(settings: Settings) -> None:
-    """Raises SettingsError where `open_spool` would, as far as one can see without creating anything."""
+def _can_open_journal(settings: Settings) -> None:
+    """Raises SettingsError where `open_journal` would, as far as one can see without creating anything."""
     path = Path(settings.intake.journal)
-    damaged = path / "damaged"
-    nearest = next(place for place in (damaged, path, *path.absolute().parents) if os.access(place, os.F_OK))
-    if nearest == damaged:
+    if all(os.access(path / name, os.F_OK) for name in DIRECTORIES):
         return
+    nearest = next(place for place in (path, *path.absolute().parents) if os.access(place, os.F_OK))
     if not nearest.is_dir():
         code = errno.ENOTDIR
     elif not os.access(nearest, os.W_OK | os.X_OK):
         code = errno.EACCES
     else:
         return
-    raise _no_spool(settings, f"spool {path}: cannot be made: {os.strerror(code)}")
+    raise _no_journal(settings, f"journal {path}: cannot be made: {os.strerror(code)}")
 
 
-def _no_spool(settings: Settings, why: str) -> SettingsError:
+def _no_journal(settings: Settings, why: str) -> SettingsError:
     return SettingsError(f'{settings.file}: [intake] journal = "{settings.intake.journal}": {why}')

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import JournalError
 from glassq.files import make_directory
-from glassq.journal.aside import SetAside
+from glassq.journal.aside import DAMAGED, REFUSED, SetAside
 from glassq.journal.examine import ExaminedFile, examine
 from glassq.journal.mover import JournalMover, packets
 from glassq.journal.older import OlderSpool
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = logger("glassq.intake")
 
 SEGMENTS = "segments"
+# The directories in a journal's directory.
+DIRECTORIES = (SEGMENTS, DAMAGED, REFUSED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,10 +157,10 @@ def notes_path(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Removes a segment and its notes. Whoever calls it holds the segment's lock."""
-    for file in (path, notes_path(path)):
-        with suppress(OSError):
-            file.unlink()
+    """Removes a segment and its notes, which stay as long as it does. Whoever calls it holds the segment's lock."""
+    with suppress(OSError):
+        for file in (path, notes_path(path)):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """Takes records to disk: all that wait at a moment with one write and one fdatasync.
 
-The threads that call `write` queue for the turn to commit. Whoever gets it commits for all that wait; the others find
-theirs done. A segment that could not be written or synced is given up: the kernel may have dropped what it failed to
-write, and would call the next sync a success. What was acknowledged from it is in memory still, and goes into a new
-segment before anything else.
+Of the threads that call `write`, one leads: it commits for all that wait, then wakes them, and the first of those that
+came meanwhile leads next. A single thread waits for nobody.
+
+A segment that could not be written or synced is given up: the kernel may have dropped what it failed to write, and
+would call the next sync a success. What was acknowledged from it is in memory still, and goes into a new segment
+before anything else.
 """
 
 from __future__ import annotations
@@ -42,9 +44,9 @@ PAUSE = 0.5
 
 
 class _Waiting:
-    """Records of one call of `write`; the outcome once they are `done`."""
+    """Records of one call of `write`; the outcome once they are `done`. `turn` is released then, or to have it lead."""
 
-    __slots__ = ("done", "error", "held", "records", "size")
+    __slots__ = ("done", "error", "held", "records", "size", "turn")
 
     def __init__(self, records: Sequence[JournalRecord], *, held: bool) -> None:
         self.records = records
@@ -52,6 +54,8 @@ class _Waiting:
         self.size = sum(len(record.body) for record in records)
         self.done = False
         self.error: JournalError | None = None
+        self.turn = threading.Lock()
+        self.turn.acquire()
 
 
 class JournalWriter:
@@ -69,6 +73,8 @@ class JournalWriter:
         #: given up, with acknowledged records that no other segment has
         self._given_up: list[OwnSegment] = []
         self._waiting: list[_Waiting] = []
+        #: whether a thread leads: it commits, or was woken to
+        self._led = False
         self._turn = threading.Lock()
         #: for the segments' records and the lists of segments; never held while something is written or synced
         self._state = threading.Lock()
@@ -89,8 +95,11 @@ class JournalWriter:
         with self._state:
             self._check_waiting(mine)
             self._waiting.append(mine)
-        with self._turn:
-            if not mine.done:
+            leads, self._led = not self._led, True
+        if not leads:
+            mine.turn.acquire()
+        if not mine.done:
+            with self._turn:
                 self._commit()
         if mine.error is not None:
             raise mine.error
@@ -106,18 +115,28 @@ class JournalWriter:
     def _commit(self) -> None:
         with self._state:
             waiting, self._waiting = self._waiting, []
-        error: JournalError | None = None
+        error: JournalError | None = self._error("is not written, because of a bug")
         try:
             self._rescue()
             self._store([(record, each.held) for each in waiting for record in each.records])
+            error = None
         except JournalError as raised:
             error = raised
             # What was acknowledged must not hang on the next ping.
             with suppress(JournalError):
                 self._rescue()
-        for each in waiting:
-            each.error = error
-            each.done = True
+        finally:
+            for each in waiting:
+                each.error = error
+                each.done = True
+            self._wake(waiting)
+
+    def _wake(self, done: Sequence[_Waiting]) -> None:
+        with self._state:
+            following = self._waiting[:1]
+            self._led = bool(following)
+        for each in (*following, *done):
+            each.turn.release()
 
     def _store(self, records: Sequence[tuple[JournalRecord, bool]]) -> None:
         """Writes the records into as few segments as hold them. Raises JournalError."""
@@ -161,7 +180,10 @@ class JournalWriter:
         )
         with self._state:
             self._current = None
-            self._given_up.append(segment)
+            if segment.kept:
+                self._given_up.append(segment)
+                return
+        segment.remove()
 
     def _rescue(self) -> None:
         """Writes into a new segment what was acknowledged from those that were given up. Raises JournalError."""

@@ -135,13 +135,13 @@ def _listener(listen: str | None, url: QueueUrl) -> socket.socket:
         path.unlink()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
+    listener.listen(1024)
     with suppress(OSError):
         if isinstance(queue, str):
             # who may ask beanstalkd may ask for proofs
             like = Path(queue).stat()
             os.chown(path, -1, like.st_gid)
             path.chmod(like.st_mode & 0o777)
-    listener.listen(1024)
     return listener
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
     from glassq.queues.beanstalk.connection import BeanstalkConnection
+    from glassq.queues.beanstalk.prover import Prover
     from glassq.settings import Settings
 
 __all__ = ["Inspector", "LocalEngine", "Producer", "Receiver"]
@@ -28,14 +29,14 @@ def open_producer(settings: Settings) -> Producer:
     """A producer for all threads of a process, before and after a fork. It connects when it is used."""
     from glassq.queues.beanstalk.producer import BeanstalkProducer
 
-    return BeanstalkProducer(lambda: _connection(settings, require_durable=True))
+    return BeanstalkProducer(lambda: _connection(settings, require_durable=True), prover=_prover(settings))
 
 
 def open_receiver(settings: Settings) -> Receiver:
     """A receiver: one connection for one thread. It connects at its first call, and again after it broke."""
     from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 
-    return BeanstalkReceiver(_connection(settings))
+    return BeanstalkReceiver(_connection(settings), prover=_prover(settings))
 
 
 def open_inspector(settings: Settings) -> Inspector:
@@ -43,7 +44,7 @@ def open_inspector(settings: Settings) -> Inspector:
     from glassq.queues.beanstalk.inspector import BeanstalkInspector
 
     # Not our tube: to use a tube creates it, and an operator must see that a tube does not exist.
-    return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url)
+    return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url, prover=_prover(settings))
 
 
 def local_engine(settings: Settings) -> LocalEngine:
@@ -51,6 +52,14 @@ def local_engine(settings: Settings) -> LocalEngine:
     from glassq.queues.beanstalk.local import LocalBeanstalkd
 
     return LocalBeanstalkd(settings.queue.url)
+
+
+def _prover(settings: Settings) -> Prover | None:
+    """Who proves what beanstalkd answered; None where there is no syncer."""
+    from glassq.queues.beanstalk.prover import SyncerProver
+
+    address = settings.queue.syncer_address
+    return None if address is None else SyncerProver(address, connect_timeout=settings.queue.connect_timeout)
 
 
 def _connection(settings: Settings, *, tube: str = "", require_durable: bool = False) -> BeanstalkConnection:

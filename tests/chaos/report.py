@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from glassq.journal.mover import PACKET
 from tests.chaos import faults as kinds
 from tests.chaos.harness import POOL_CHILDREN
 
@@ -127,7 +128,7 @@ def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
 
     A child of the pool has one job between handler and delete. Intake has one request of each client between put and
     200; a queue that does not answer may have taken it twice (the put, and another one on a new connection) before it
-    goes to the journal. While that is moved on, one delivery is between put and unlink. A clock that jumps ends the
+    goes to the journal. While that is moved on, one packet is between put and note. A clock that jumps ends the
     leases of all children.
     """
     if kind in (kinds.KILL_CHILD, kinds.FREEZE_CHILD):
@@ -139,10 +140,10 @@ def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
     if kind in kinds.STEPS:
         return POOL_CHILDREN
     if kind in WEB:
-        return clients + 1
+        return clients + PACKET
     # if the binlog fails, everything since the last check, at most 2 s ago, is spooled as well
     unproven = int(2 * rate) if kind in (*kinds.NEED_DISK, kinds.QUEUE_WRITE) else 0
-    return POOL_CHILDREN + 2 * clients + 1 + unproven
+    return POOL_CHILDREN + 2 * clients + PACKET + unproven
 
 
 def recoveries(report: Report, done: Sequence[Fault], load: Load, handled: Sequence[Handled]) -> None:

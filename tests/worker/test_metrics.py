@@ -14,7 +14,7 @@ from urllib.error import HTTPError, URLError
 import pytest
 
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
-from glassq.queues.beanstalk.protocol import ServerStats
+from glassq.queues.beanstalk.protocol import ServerStats, TubeStats
 from glassq.values import QueueUrl
 from glassq.worker.collector import PoolCollector
 from glassq.worker.scoreboard import Scoreboard
@@ -265,6 +265,9 @@ class Asked:
 
     def stats(self) -> ServerStats:
         return self.now
+
+    def stats_tube(self, tube: str) -> TubeStats:
+        return TubeStats(tube, ready=0, reserved=0, delayed=0, buried=0, waiting=0, paused_for=0)
 
 
 def test_a_server_whose_binlog_stands_still_while_it_takes_jobs_is_not_durable() -> None:

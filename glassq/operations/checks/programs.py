@@ -103,7 +103,7 @@ def _refused_by_web(operations: Operations) -> list[Check]:
     """What glassq-web refuses at its start, where no other check says it."""
     # A source's secret that cannot be read is a line of its own.
     sources = any(key.startswith("sources.") for key in secrets_in_use(operations.settings))
-    elsewhere = {"journal", "spool", "sources"} if sources else {"journal", "spool"}
+    elsewhere = {"journal", "sources"} if sources else {"journal"}
     asked = check_web(operations.settings)
     problems = [finding.problem for finding in asked if finding.problem and finding.what not in elsewhere]
     return [Check("intake", False, problem, "mend it; until then glassq-web does not start") for problem in problems]

@@ -122,6 +122,7 @@ def _tube_stats(name: str, found: Mapping[str, str]) -> TubeStats:
         buried=int(found["current-jobs-buried"]),
         waiting=int(found["current-waiting"]),
         paused_for=int(found["pause-time-left"]),
+        using=int(found["current-using"]),
     )
 
 

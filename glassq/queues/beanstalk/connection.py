@@ -22,7 +22,7 @@ from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.client import BROKEN, NOTHING_COMES, Client, refusal_of
 from glassq.queues.beanstalk.commands import PRIORITY, checked_id, checked_int, checked_tube
 from glassq.queues.beanstalk.limited import LimitedSocket
-from glassq.queues.beanstalk.protocol import JobBody, JobStats, TubeStats
+from glassq.queues.beanstalk.protocol import PROBE_TUBE, JobBody, JobStats, TubeStats
 from glassq.values import QueueUrl, Tube
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ T = TypeVar("T")
 
 # The reply to a reserve may come this much later than the reserve's own timeout, in seconds.
 _RESERVE_SLACK = 5.0
-# The tube of probes, which nobody watches. The delay, in seconds, is a second line of defence.
-_PROBE_TUBE = "glassq.probe"
+# Nobody watches the tube of probes. The delay, in seconds, is a second line of defence.
 _PROBE_DELAY = 3600
 IN_MEMORY_ONLY = "beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it"
 WITHOUT_BINLOG = "beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0"
@@ -322,7 +321,7 @@ class BeanstalkConnection:
         Raises QueueRefused like `put`.
         """
         # A probe that is answered BURIED is not deleted: beanstalkd has it in two lists, and would free it in only one.
-        probe = self.put(b"", delay=_PROBE_DELAY, tube=_PROBE_TUBE)
+        probe = self.put(b"", delay=_PROBE_DELAY, tube=PROBE_TUBE)
         found = self.stats_job(probe)
         self.delete(probe)
         return found

@@ -17,11 +17,11 @@ from glassq.queues.base import (
     NewForm,
     TubeCounts,
 )
-from glassq.queues.beanstalk import commands, facts
+from glassq.queues.beanstalk import commands, facts, syncer_facts
 from glassq.queues.beanstalk.connection import whole_seconds
 from glassq.queues.beanstalk.forms import PROOF_WITHIN, FormItem, FormWriter
 from glassq.queues.beanstalk.proof import prove
-from glassq.queues.beanstalk.protocol import MAX_ID, MAX_SECONDS, JobStats, ScanShort
+from glassq.queues.beanstalk.protocol import MAX_ID, MAX_SECONDS, PROBE_TUBE, SYNCER_TUBE, JobStats, ScanShort
 from glassq.queues.beanstalk.scan import Scan
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class BeanstalkInspector:
             uptime=now.uptime,
             durable=now.durable and self._still_writes(now),
             accepting=not now.draining,
-            consumers=now.workers,
+            consumers=facts.consumers(self._connection, now),
             max_job=now.max_job,
             details={
                 "id": now.id,
@@ -100,13 +100,16 @@ class BeanstalkInspector:
             gauges=(
                 EngineGauge("glassq_binlog_files", _FILES_HELP, now.files),
                 EngineGauge("glassq_queue_connections", _CONNECTIONS_HELP, now.connections),
+                *syncer_facts.gauges(self._prover),
             ),
         )
 
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
         if thorough:
-            return facts.all_facts(self._connection, self._url, tubes, job_size)
-        return facts.wrong(self._connection, self._url)
+            yield from facts.all_facts(self._connection, self._url, tubes, job_size)
+        else:
+            yield from facts.wrong(self._connection, self._url)
+        yield from syncer_facts.facts(self._connection, self._prover, self._url, thorough=thorough)
 
     def explain(self, error: QueueError) -> Fact:
         return facts.explained(error, self._url)
@@ -116,7 +119,9 @@ class BeanstalkInspector:
         prove(self._connection, [probe.id], self._prover, within=PROOF_WITHIN)
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
-        names = self._connection.tubes() if tubes is None else tubes
+        names = tubes or ()
+        if tubes is None:
+            names = [name for name in self._connection.tubes() if name not in (PROBE_TUBE, SYNCER_TUBE)]
         return [_counts(self._connection.stats_tube(name)) for name in names]
 
     def first(self, state: WaitingState, tube: str) -> Job | None:

@@ -65,6 +65,7 @@ class BinlogFiles:
     def __init__(self, directory: Path, sights: int) -> None:
         """`sights` is the number of rounds that may overlap. Raises OSError if the directory cannot be read."""
         self.directory = directory
+        self._start = str(directory / _LOG)
         self._lock = threading.Lock()
         self._removing = threading.Lock()
         self.sights = [Sight() for _ in range(sights)]
@@ -179,6 +180,7 @@ class BinlogFiles:
         with self._lock:
             self._check(sight)
             self._proven = max(self._proven, current)
+            self._gaps = [gap for gap in self._gaps if gap.stop > self._proven]
             for each in self.sights:
                 each.drop(self._proven)
 
@@ -224,21 +226,21 @@ class BinlogFiles:
             wanted = range(self._proven or oldest, current + 1)
             numbers = [number for number in wanted if not any(number in gap for gap in self._gaps)]
             for number in numbers:
-                self._see(number)
+                if number not in sight.descriptors:
+                    self._see(number)
             self._check(sight)
             missing = [number for number in numbers if number not in sight.descriptors]
-            if missing or not self._is_there(current):
+            if missing or not self._is_there(current, sight.descriptors.get(current, -1)):
                 self._stumble(f"binlog.{(missing or [current])[0]} is missing, and beanstalkd believes that it has it")
                 self._check(sight)
             return {number: each for number, each in sight.descriptors.items() if number <= current}
 
-    def _is_there(self, number: int) -> bool:
+    def _is_there(self, number: int, descriptor: int) -> bool:
         """Whether the file still has its name; beanstalkd never looks."""
-        with suppress(OSError):
-            status = self._path(_LOG, number).stat()
-            opened = os.fstat(self.sights[0].descriptors[number])
-            return (status.st_dev, status.st_ino) == (opened.st_dev, opened.st_ino)
-        return False
+        try:
+            return os.stat(f"{self._start}{number}").st_ino == os.fstat(descriptor).st_ino  # noqa: PTH116 - each round
+        except OSError:
+            return False
 
     def _check(self, sight: Sight) -> None:
         if sight.server != self.server:

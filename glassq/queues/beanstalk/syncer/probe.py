@@ -24,20 +24,26 @@ _DELAY = 3600
 TIMEOUT = 10.0
 # The host's name, which may hold anything, comes after all of these.
 _STATS = re.compile(
-    rb"\npid: (\d+)\n.*?\nbinlog-oldest-index: (\d+)\nbinlog-current-index: (\d+)\n"
-    rb".*?\nbinlog-records-written: (\d+)\n.*?\nid: ([0-9a-f]+)\n",
-    re.DOTALL,
+    rb"\nbinlog-oldest-index: (\d+)\nbinlog-current-index: (\d+)\n(?:[^\n]+\n)*?binlog-records-written: (\d+)\n"
+    rb"(?:[^\n]+\n)*?id: ([0-9a-f]+)\n"
 )
+_PID = re.compile(rb"\npid: (\d+)\n")
 
 
 class Stats(NamedTuple):
-    """Of beanstalkd's `stats`: its process id, its oldest and current file, records written, and id of this run."""
+    """Of beanstalkd's `stats`: its oldest and current file, records written, id of this run, and the whole text."""
 
-    pid: int
     oldest: int
     current: int
     written: int
     server: str
+    text: bytes
+
+    @property
+    def pid(self) -> int:
+        """beanstalkd's process id."""
+        found = _PID.search(self.text)
+        return int(found[1]) if found else 0
 
 
 class Answer(NamedTuple):
@@ -143,8 +149,8 @@ class ProbeConnection:
         head = self._line().split()
         if head[:1] != [b"OK"]:
             raise ConnectionError("beanstalkd does not answer to stats")
-        found = _STATS.search(self._replies.read(int(head[1]) + 2))
+        text = self._replies.read(int(head[1]) + 2)
+        found = _STATS.search(text)
         if found is None:
-            raise ConnectionError("beanstalkd's stats lack its log")
-        pid, oldest, current, written = map(int, found.groups()[:4])
-        return Stats(pid, oldest, current, written, found[5].decode())
+            raise ConnectionError("beanstalkd's stats lack its files")
+        return Stats(int(found[1]), int(found[2]), int(found[3]), found[4].decode(), text)
