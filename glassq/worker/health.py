@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 log = logger("glassq.worker")
 
 # A child is examined if its last heartbeat is older than this, in seconds. There are four heartbeats a second, or one
-# every two seconds while it waits for a job.
-RECENT = 2.5
+# every 3.5 seconds while it waits for a job.
+RECENT = 4.0
 # A starting child has no heartbeat yet. It may take this long to load the modules of its handlers, in seconds.
 STARTUP_TIMEOUT = 60.0
 # A process that uses at least this share of one CPU is busy. A thread that waits for the interpreter lock polls it, and

@@ -36,7 +36,7 @@ _CALLERS = frozenset({"glassq.routes", "glassq.handler"})
 # The keeper's interval, in seconds. A deadline or a stop is noticed at most this late.
 BEAT = 0.25
 # Its interval while nothing runs, and after how many beats without an attempt: hundreds of children wait for jobs.
-IDLE_BEAT, IDLE_AFTER = 2.0, 8
+IDLE_BEAT, IDLE_AFTER = 3.5, 8
 # How long an end of the keeper may take, in seconds.
 KEEPER_TIMEOUT = 5.0
 

@@ -304,5 +304,5 @@ class Pool:
         if self._stop_deadline is not None:
             self._reporter.draining(statuses)
         else:
-            well = not any(child.kill_reason for child in self._children)
+            well = bool(statuses or self._templates) and not any(child.kill_reason for child in self._children)
             self._reporter.tick(statuses, now, target=self._target, well=well)
