@@ -115,7 +115,7 @@ EXITS: list[tuple[type[Exception], int, str]] = [
     (errors.UserRevoked, 1, ""),
     (errors.CredentialsError, 78, ""),
     (errors.LedgerError, EX_IOERR, ""),
-    (errors.NoProof, 69, "; without its proof nothing is done: is glassq-syncer running? ({check})"),
+    (errors.NoProof, 69, "; without its proof nothing is done: is glassq-syncer running? ({doctor})"),
     (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? ({check})"),
     (errors.QueueRefused, 75, "; try again when that is mended"),
     (errors.Retry, 75, "; try again later"),
@@ -261,7 +261,7 @@ def _failed(app: App, error: errors.GlassqError) -> int:
     if isinstance(error, errors.Stopped):
         # the operator knows, and what was done has been told
         return code
-    hint = hint.format(check=app.command("config check"))
+    hint = hint.format(check=app.command("config check"), doctor=app.command("doctor"))
     click.echo(f"glassq: {log.escape(app.adapt(str(error)))}{hint}", err=True)
     for candidate in error.candidates if isinstance(error, errors.Ambiguous) else ():
         click.echo(f"  {log.escape(candidate)}", err=True)

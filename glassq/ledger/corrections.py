@@ -16,6 +16,8 @@ from glassq.ledger.schema import deliveries, open_for_writing, parse_url
 from glassq.ledger.version import unwritable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from sqlalchemy.engine import Engine
 
     from glassq.settings import LedgerSettings
@@ -55,27 +57,30 @@ class Corrections:
         if self._engine is not None:
             self._engine.dispose()
 
-    def deleted(self, delivery: str, why: str) -> None:
-        """An open delivery was removed for good; `why` names the operator."""
-        self._change(_DELETED, which=delivery, now=datetime.now(UTC), why=why)
+    def deleted(self, deliveries: Iterable[tuple[str, str]]) -> None:
+        """These open deliveries (id, why) were removed for good; `why` names the operator."""
+        now = datetime.now(UTC)
+        self._change(_DELETED, [{"which": delivery, "now": now, "why": why} for delivery, why in deliveries])
 
-    def held(self, delivery: str, job: str, tube: str) -> None:
-        """An open delivery is in another job from now on."""
-        self._change(_HELD, which=delivery, holder=job, where=tube)
+    def held(self, deliveries: Iterable[tuple[str, str, str]]) -> None:
+        """These open deliveries (id, job, tube) are in other jobs from now on."""
+        self._change(_HELD, [{"which": name, "holder": job, "where": tube} for name, job, tube in deliveries])
 
-    def replayed(self, delivery: str, again: str, before: str) -> bool:
-        """The delivery was put again under the id `again`.
+    def replayed(self, deliveries: Iterable[tuple[str, str, str]]) -> list[bool]:
+        """These deliveries (id, again, before) were put again, under the ids `again`.
 
-        `before` is the id that the ledger held when the caller looked ("": none). False if it holds another one now,
-        because somebody else has replayed the delivery meanwhile: then nothing is changed.
+        `before` is the id that the ledger held when the caller looked ("": none). For each, False if it holds another
+        one now, because somebody else has replayed the delivery meanwhile: then nothing is changed.
         """
-        return self._change(_REPLAYED, old=delivery, again=again, before=before)
+        return self._change(
+            _REPLAYED, [{"old": old, "again": again, "before": before} for old, again, before in deliveries]
+        )
 
-    def _change(self, statement: sa.Update, **values: object) -> bool:
-        """Whether the statement found a row to change."""
+    def _change(self, statement: sa.Update, rows: Sequence[Mapping[str, object]]) -> list[bool]:
+        """In one transaction, for each row of values whether the statement found something to change."""
         try:
             self._engine = self._engine or open_for_writing(self._url)
             with self._engine.begin() as connection:
-                return connection.execute(statement, values).rowcount > 0
+                return [connection.execute(statement, values).rowcount > 0 for values in rows]
         except (SQLAlchemyError, OSError) as error:
             raise unwritable(self._url, reason_of(error)) from None

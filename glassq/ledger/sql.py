@@ -104,6 +104,11 @@ class SqlLedger:
     def event_done(self, event: str, since: datetime, *, but: str) -> str:
         return self._duplicates.by_event(event, since, but)
 
+    def catch_up(self, behind: int, *, within: float) -> None:
+        """Returns once at most so many entries are unwritten, or writing fails, or after this number of seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) + self._in_hand <= behind or self._failing, within)
+
     def settle(self, patience: float) -> None:
         if self._owed:
             with self._changed:

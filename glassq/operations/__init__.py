@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from glassq.settings import LedgerSettings, Settings
 
 
+# So many entries of an operation wait for the ledger at most, and so long it waits for them, in seconds.
+MAX_BEHIND, LEDGER_PATIENCE = 1_000, 30.0
+
+
 def _connect(settings: Settings) -> Inspector:
     from glassq.queues import open_inspector
 
@@ -113,7 +117,11 @@ class Operations:
             yield Corrector(None, progress)
             return
         with Corrections(self.settings.ledger) as corrections:
-            yield Corrector(corrections, progress)
+            corrector = Corrector(corrections, progress)
+            try:
+                yield corrector
+            finally:
+                corrector.write()
 
     @contextmanager
     def recorder(self, progress: Progress) -> Iterator[Callable[[Entry], None]]:
@@ -133,7 +141,14 @@ class Operations:
             yield lambda _: None
             return
         ledger = open_ledger(self.settings.ledger)
+
+        def record(entry: Entry) -> None:
+            # The ledger forgets what it cannot write in time, as the pool must go on; an operator can wait.
+            ledger.catch_up(MAX_BEHIND, within=LEDGER_PATIENCE)
+            ledger.record(entry)
+
         try:
-            yield ledger.record
+            yield record
+            ledger.catch_up(0, within=LEDGER_PATIENCE)
         finally:
             ledger.close()

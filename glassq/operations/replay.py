@@ -112,7 +112,7 @@ class Replayer:
             each.ref = ref
             if isinstance(ref, str):
                 put.append((each, ref))
-                each.ours = self._mark(each.id, each.new.id, each.before)
+        self._mark([each for each, _ in put])
         self._end_delays(put)
         return packet_results(looked, _told, lambda each, error: _told_of(each.id, Did.NOTHING, str(error)))
 
@@ -154,17 +154,18 @@ class Replayer:
             self._unworked[tube] = unworked(self.operations, tube)
         return self._unworked[tube]
 
-    def _mark(self, old: str, new: str, before: str) -> bool:
-        """Whether the new delivery is the one that stands for the old one; also where nobody can know."""
-        if self.unmarked:
-            return True
+    def _mark(self, put: Sequence[_Again]) -> None:
+        """Finds out which of the new deliveries are the ones that stand for the old ones: all, where nobody knows."""
+        ours = [True] * len(put)
         try:
-            return self.corrections.replayed(old, new, before)
+            if put and not self.unmarked:
+                ours = self.corrections.replayed([(each.id, each.new.id, each.before) for each in put])
         except (LedgerError, SettingsError) as error:
             self.unmarked = True
             words = "what is replayed cannot be marked, so the same command would replay it again"
             self.progress.warn(f"{words}: {error}")
-            return True
+        for each, is_ours in zip(put, ours, strict=True):
+            each.ours = is_ours
 
 
 def _told(each: _Again | Replayed) -> Replayed:

@@ -16,6 +16,7 @@ from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, NoProof, Queu
 from glassq.log import bind_context, fields, logger
 from glassq.worker import outcome as outcomes
 from glassq.worker.executor import Attempt
+from glassq.worker.losses import LossWatch
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Consumer:
         self._executor = executor
         self._settlement = settlement
         self._slot = slot
+        self._losses = LossWatch(slot)
         # the tubes that the last reserve was allowed
         self._tubes: Sequence[str] = ()
         # outside of `run` no job is reserved ahead
@@ -174,14 +176,12 @@ class Consumer:
         return attempt.outcome.slow_down
 
     def _examined(self, reservation: Reservation, delivery: Delivery) -> Reservation:
-        """The reservation with its tube, and with all facts where they can matter: a look costs a round trip.
-
-        Losses matter only if a slot said that an attempt at this job was begun.
-        """
+        """The reservation with its tube, and with all facts where they can matter: a look costs a round trip."""
         if not reservation.tube and delivery.tube in self._tubes:
             reservation = replace(reservation, tube=delivery.tube)
-        if delivery.buried or not reservation.tube or self._slot.may_be_lost(reservation.ref):
-            return self._receiver.examine(reservation)
+        if delivery.buried or not reservation.tube or self._losses.suspects(reservation):
+            reservation = self._receiver.examine(reservation)
+            self._losses.saw(reservation)
         return reservation
 
     def _then(self) -> Sequence[str]:

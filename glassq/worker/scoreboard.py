@@ -35,9 +35,6 @@ _SIZE = _PROBLEM + _PROBLEM_SIZE
 
 # Beside the slots, one number for each: the job that its child works, hashed (0: none), for a quick search.
 _CLAIM = 8
-# A job may come back from a pool that died as a whole, whose crashes nobody has recorded: for so long after our own
-# start, in seconds, every job is looked at.
-YOUNG = 60.0
 
 # The number of crashes in the ring. A job is buried after a few, so this is enough for dozens of jobs at once.
 MAX_CRASHES = 64
@@ -122,7 +119,10 @@ class CrashLog:
 
 
 class Slot:
-    """One child's slot, for writing. `parent` is the pid of the process that made it, `counters` are the child's."""
+    """One child's slot, for writing.
+
+    `parent` is the pid of the process that made it, `born` is when (time.monotonic()). `counters` are the child's.
+    """
 
     def __init__(
         self, memory: mmap.mmap, claims: mmap.mmap, index: int, crashes: CrashLog, counters: ProcessCounters
@@ -136,7 +136,7 @@ class Slot:
         self._at = index * _SIZE
         self._worked = 0
         self._state = State.EMPTY
-        self._young_until = time.monotonic() + YOUNG
+        self.born = time.monotonic()
 
     def reset(self) -> None:
         """Called by the parent before it forks a child into this slot."""
@@ -185,11 +185,9 @@ class Slot:
     def may_be_lost(self, job: str) -> bool:
         """Whether an attempt at this job, which this child has just reserved, may have ended with its process.
 
-        Quick. Never wrongly False for an attempt that a slot of this pool said was begun, or for one of another pool
-        that died shortly before this one started.
+        Quick; sometimes wrongly True, never wrongly False for an attempt that a slot of this pool said was begun.
         """
-        packed = _INT.pack(_hashed(job))
-        return self._claims.find(packed) >= 0 or self.crashes.may_name(job) or time.monotonic() < self._young_until
+        return self._claims.find(_INT.pack(_hashed(job))) >= 0 or self.crashes.may_name(job)
 
     def claimed_elsewhere(self, job: str) -> bool:
         """Whether the slot of another child names this job, which this child has reserved.

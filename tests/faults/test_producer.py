@@ -40,8 +40,7 @@ class Enqueue:
         self.producer = BeanstalkProducer(
             lambda: BeanstalkConnection(
                 url, "glassq", ttr=120, connect_timeout=seconds, timeout=seconds, require_durable=durable
-            ),
-            require_durable=durable,
+            )
         )
 
     def put(self, body: bytes) -> int:
@@ -158,7 +157,7 @@ def test_a_greeting_cut_at_any_byte_is_no_connection(proxy: Proxy, beanstalkd: B
 
 def test_an_empty_or_short_reply_is_a_broken_connection_and_the_next_one_takes_the_job() -> None:
     for reply in (b"\r\n", b"\n", b"I", b"INSERTED\r\n", b""):
-        with Scripted(reply, b"INSERTED 7\r\n") as server:
+        with Scripted(reply, b"INSERTED 7\r\n", named=True) as server:
             enqueue = Enqueue(server.url, durable=False)
             assert enqueue.put(b"ping") == 7
             enqueue.close()

@@ -136,10 +136,9 @@ def test_what_was_put_again_is_marked(settings: LedgerSettings) -> None:
     ledger.record(Entry("0199-0", "mirror", NOW, "done", 1, NOW, 0.5, body=b"x"))
     ledger.close()
     with Corrections(settings) as replays:
-        assert replays.replayed("0199-0", "019a-0", "")
-        assert not replays.replayed("nobody", "019a-1", "")
+        assert replays.replayed([("0199-0", "019a-0", ""), ("nobody", "019a-1", "")]) == [True, False]
         # somebody else was first
-        assert not replays.replayed("0199-0", "019a-2", "")
+        assert replays.replayed([("0199-0", "019a-2", "")]) == [False]
     # a twin that is done later changes nothing about that
     ledger = open_ledger(settings)
     ledger.record(Entry("0199-0", "mirror", NOW, "done", 1, NOW + timedelta(seconds=1), 0.5, body=b"x"))
@@ -155,7 +154,7 @@ def test_a_mark_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
     settings = LedgerSettings(url=f"sqlite:///{tmp_path}/ledger.db")
     with Corrections(settings) as replays, pytest.raises(LedgerError, match="cannot be written: unable to open"):
-        replays.replayed("0199-0", "019a-0", "")
+        replays.replayed([("0199-0", "019a-0", "")])
 
 
 def test_reading_needs_no_sql_library(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from glassq.errors import JobNotFound, NotDurable, QueueRefused, QueueUnavailable, SearchIncomplete
+from glassq.errors import JobNotFound, NoProof, NotDurable, QueueRefused, QueueUnavailable, SearchIncomplete
 from glassq.queues import open_inspector, open_producer, open_receiver
 from glassq.queues.base import ALL_STATES
 from glassq.queues.beanstalk import scan
@@ -137,6 +137,7 @@ def test_an_id_that_a_new_server_gave_to_another_delivery_is_left_alone(
         (NotDurable("lazy"), "durability", "restart it"),
         (QueueRefused("full"), "queue", "make room on its disk"),
         (QueueUnavailable("gone"), "queue", "systemctl start glassq-beanstalkd"),
+        (NoProof("frozen"), "syncer", "systemctl status glassq-syncer"),
     ],
 )
 def test_an_error_is_explained_in_beanstalkds_own_terms(

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from glassq import host
-from glassq.errors import JobTooBig, NotDurable, QueueRefused, QueueUnavailable
+from glassq.errors import JobTooBig, NoProof, NotDurable, QueueRefused, QueueUnavailable
 from glassq.queues.base import Fact
 from glassq.queues.beanstalk.binlog import missing_files
 from glassq.queues.beanstalk.connection import WITHOUT_BINLOG
@@ -71,6 +71,8 @@ def explained(error: QueueError, url: QueueUrl) -> Fact:
     if isinstance(error, QueueRefused):
         todo = "restart it" if str(error) == DRAINING else "make room on its disk: it then takes jobs again by itself"
         return Fact("queue", False, str(error), todo)
+    if isinstance(error, NoProof):
+        return Fact("syncer", False, str(error), "start it, or look at its log (systemctl status glassq-syncer)")
     if isinstance(error, JobTooBig):
         return Fact("job size", False, str(error), "start it with a larger -z")
     if not isinstance(error, QueueUnavailable):

@@ -136,7 +136,11 @@ class FormWriter:
         """Deletes forms that are not wanted, as far as that is possible now."""
         if not items:
             return
-        there = self._connection.pipeline([commands.peek(item.new) for item in items])
+        looks = [commands.peek(item.new) for item in items]
+        there = self._connection.pipeline(looks)
+        if any(isinstance(job, Unanswered) for job in there):
+            # The connection may have broken with a server that is back by now.
+            there = self._connection.pipeline(looks)
         # After a restart an id may be another job's.
         ours = [
             item.new

@@ -36,16 +36,13 @@ class BeanstalkProducer:
         self,
         connect: Callable[[], BeanstalkConnection],
         prover: Prover | None = None,
-        *,
-        require_durable: bool = True,
     ) -> None:
-        """`connect` makes an unconnected connection. Without `require_durable` nothing is proven.
+        """`connect` makes an unconnected connection.
 
         `prover` asks the syncer; None: there is no syncer, and beanstalkd's answers are proof enough.
         """
         self._pool = ConnectionPool(connect)
         self._prover = prover
-        self._require_durable = require_durable
         self._last: ServerStats | None = None
         # whether a call has failed since a put was last seen in the binlog
         self._doubtful = False
@@ -68,8 +65,6 @@ class BeanstalkProducer:
         return answers
 
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
-        if not (self._require_durable and receipts):
-            return
         deadline = time.monotonic() + within
         with self._doubting_failures():
             for server in {receipt.server for receipt in receipts}:
@@ -84,7 +79,7 @@ class BeanstalkProducer:
             now = connection.stats()
             if now.draining:
                 raise QueueRefused(DRAINING)
-            if self._require_durable and not now.durable:
+            if not now.durable:
                 raise NotDurable(WITHOUT_BINLOG)
             if thorough:
                 self._check_that_it_writes(connection, now, deadline)
@@ -112,7 +107,7 @@ class BeanstalkProducer:
         try:
             with self._pool.lend(deadline) as connection:
                 # asked before anything is put, so that a failure leaves no doubt
-                server = connection.server_id() if self._require_durable else ""
+                server = connection.server_id()
                 answers = _put(connection, jobs, server)
                 if any(isinstance(each, Refusal) and isinstance(each.error, QueueRefused) for each in answers):
                     # it ends, or will be restarted
@@ -131,9 +126,9 @@ class BeanstalkProducer:
         # Counters alone prove nothing: they include refused puts, and start at 0 with the server.
         before, self._last = self._last, now
         stands_still = before is not None and now.puts > before.puts and now.records == before.records
-        if (self._doubtful or stands_still) and connection.probe_durability().file == 0 and self._require_durable:
+        if (self._doubtful or stands_still) and connection.probe_durability().file == 0:
             raise NotDurable(IN_MEMORY_ONLY)
-        if self._require_durable and self._prover is not None:
+        if self._prover is not None:
             self._prover.prove(now.id, deadline=deadline)
         self._doubtful = False
 

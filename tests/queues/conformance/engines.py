@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.producer import BeanstalkProducer
+from glassq.queues.beanstalk.prover import SyncerProver
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.values import QueueUrl
 from tests.conftest import Beanstalkd, wait_for
@@ -42,6 +43,8 @@ class Engine(ABC):
     """
 
     name: str
+    # as the engine itself says it
+    kind: str
     # the shortest lease that it can give, in seconds
     shortest_lease: int
 
@@ -99,10 +102,11 @@ class Engine(ABC):
 
 
 class BeanstalkdEngine(Engine):
-    """beanstalkd. Its lease is given to a job with its put."""
+    """beanstalkd with a syncer. Its lease is given to a job with its put."""
 
-    name = "beanstalkd"
+    name = kind = "beanstalkd"
     shortest_lease = 1
+    has_syncer = True
 
     def __init__(self, directory: Path, *, careless: bool = False) -> None:
         super().__init__(directory, careless=careless)
@@ -128,13 +132,15 @@ class BeanstalkdEngine(Engine):
         self._server.stop(signal.SIGKILL)
 
     def producer(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Producer:
-        return BeanstalkProducer(lambda: self._connection(lease, port, timeout, require_durable=True))
+        return BeanstalkProducer(
+            lambda: self._connection(lease, port, timeout, require_durable=True), self._prover(timeout)
+        )
 
     def receiver(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Receiver:
-        return BeanstalkReceiver(self._connection(lease, port, timeout))
+        return BeanstalkReceiver(self._connection(lease, port, timeout), self._prover(timeout))
 
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
-        return BeanstalkInspector(self._connection(lease, port, timeout), self._url(port))
+        return BeanstalkInspector(self._connection(lease, port, timeout), self._url(port), self._prover(timeout))
 
     def end_lease(self, receiver: Receiver, held: Reservation) -> None:
         connection = cast("BeanstalkReceiver", receiver)._connection
@@ -180,6 +186,9 @@ class BeanstalkdEngine(Engine):
                     assert all(replies.readline().startswith(b"INSERTED") for _ in range(batch))
                     left -= batch
 
+    def _prover(self, timeout: float) -> SyncerProver | None:
+        return SyncerProver(self._server.syncer.address, connect_timeout=timeout) if self.has_syncer else None
+
     def _url(self, port: int) -> QueueUrl:
         return QueueUrl(f"beanstalk://127.0.0.1:{port or self.port}")
 
@@ -196,8 +205,15 @@ class BeanstalkdEngine(Engine):
         )
 
 
+class LoneBeanstalkdEngine(BeanstalkdEngine):
+    """beanstalkd with -f0 and no syncer: its answers are the proof."""
+
+    name = "lone-beanstalkd"
+    has_syncer = False
+
+
 # By the name that `make conformance ENGINE=` takes.
-ENGINES: dict[str, type[Engine]] = {"beanstalkd": BeanstalkdEngine}
+ENGINES: dict[str, type[Engine]] = {"beanstalkd": BeanstalkdEngine, "lone-beanstalkd": LoneBeanstalkdEngine}
 # What the design has besides, and why it is not tried.
 NOT_THERE = {
     "postgres": "no such engine yet",

@@ -41,7 +41,7 @@ def one_in_each_state(roles: Roles, tube: str = "") -> dict[str, Job]:
 
 
 def test_an_engine_says_what_it_can_do(roles: Roles, engine: Engine) -> None:
-    assert roles.inspector.engine == engine.name
+    assert roles.inspector.engine == engine.kind
     assert isinstance(roles.able, Capabilities)
     assert roles.able.lists <= ALL_STATES
     assert roles.able.max_lease >= engine.shortest_lease
@@ -348,7 +348,7 @@ def test_a_tube_that_does_not_exist_cannot_be_paused(roles: Roles) -> None:
 
 def test_the_status_is_that_of_a_healthy_engine(roles: Roles, engine: Engine) -> None:
     before = roles.inspector.status()
-    assert (before.engine, before.durable, before.accepting) == (engine.name, True, True)
+    assert (before.engine, before.durable, before.accepting) == (engine.kind, True, True)
     assert before.version
     assert before.max_job >= 60_000
     assert before.uptime >= 0

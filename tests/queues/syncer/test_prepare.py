@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -201,3 +202,39 @@ def test_the_command_says_what_it_did_and_refuses_where_beanstalkd_runs(tmp_path
             done = syncer(option, "--binlog", str(binlog))
             assert done.returncode == 1
             assert done.stderr == f"glassq-syncer: {binlog}: beanstalkd is running on it; stop it first\n"
+
+
+def everything_to_do(directory: Path) -> None:
+    """A torn file, one that is only kept, and one whose sync failed."""
+    directory.mkdir()
+    torn(directory)
+    for number in (3, 4):
+        content = LAYOUT.length.pack(7) + full(fields(number), BODY)
+        (directory / f"kept.{number}").write_bytes(content)
+    os.link(directory / "kept.4", directory / "binlog.4")
+    (directory / "syncer.state").write_text('{"files": [4]}')
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is missing")
+@pytest.mark.parametrize("calls", ["link,linkat", "rename,renameat", "ftruncate", "fsync", "chmod,fchmodat"])
+def test_killed_at_any_step_it_does_the_rest_the_next_time(tmp_path: Path, calls: str) -> None:
+    everything_to_do(tmp_path / "at once")
+    list(prepare(tmp_path / "at once", "boot"))
+    expected = content(tmp_path / "at once")
+    for step in range(1, 20):
+        directory = tmp_path / str(step)
+        everything_to_do(directory)
+        kill = ["-e", f"trace={calls}", "-e", f"inject={calls}:signal=KILL:when={step}"]
+        options = ["--prepare", "--binlog", str(directory), "--boot", "boot"]
+        command = ["strace", "-qq", "-o", "/dev/null", *kill, *program("glassq-syncer"), *options]
+        done = subprocess.run(command, capture_output=True, timeout=60)
+        again = syncer(*options)
+        assert again.returncode == 0, again.stderr
+        assert content(directory) == expected, step
+        for number in (3, 4):
+            assert (directory / f"kept.{number}").samefile(directory / f"binlog.{number}"), step
+        if done.returncode == 0:
+            break
+    else:
+        pytest.fail("it was killed each time")
+    assert step > 1, "it was never killed"
