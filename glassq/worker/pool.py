@@ -124,7 +124,7 @@ class Pool:
                 self._in_effect.start(self._plan.made_of)
             while self._stop_deadline is None or self._children or self._templates:
                 self._tick()
-                for number in signals.wait(TICK, [template.descriptor for template in self._templates]):
+                for number in signals.wait(TICK, [end for template in self._templates for end in template.descriptors]):
                     self._on_signal(number)
             self._sidecar.stop()
         if self._failure:

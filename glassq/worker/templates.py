@@ -59,7 +59,7 @@ class Template:
         self._open: set[int] = set()
         self._unread = b""
         self._at_end = False
-        #: since when we wait for it: for its loading, the oldest birth, or its end
+        #: since when we wait for it: for its loading, the next birth, or its end
         self._waits_since = 0.0
         #: when its process ended; 0.0: not yet
         self._ended = 0.0
@@ -83,9 +83,9 @@ class Template:
         self._health = Health(self.pid)
 
     @property
-    def descriptor(self) -> int:
+    def descriptors(self) -> tuple[int, ...]:
         """What becomes readable when there is something to `read`."""
-        return self._messages
+        return () if self._at_end else (self._messages,)
 
     def ask(self, slots: Sequence[Slot], now: float) -> None:
         """Asks for a child in each of these slots."""
@@ -106,7 +106,18 @@ class Template:
                 return
             self._at_end = not data
             *lines, self._unread = (self._unread + data).split(b"\n")
-            yield from map(_message, lines)
+            for line in lines:
+                # what a handler's module may have written into a descriptor that is not its own
+                with suppress(msgspec.DecodeError):
+                    yield _message(line)
+
+    def born(self, number: int, now: float) -> Slot | None:
+        """The slot of a child that was born; None if it was given up."""
+        slot = self.asked.pop(number, None)
+        if slot is not None:
+            self.borne += 1
+            self._waits_since = now
+        return slot
 
     def reap(self, now: float) -> int | None:
         """How the process ended (as os.waitstatus_to_exitcode has it), once all births have ended that it had begun."""
@@ -285,13 +296,12 @@ class Templates:
     ) -> Iterator[Birth | Refusal | Finding]:
         for message in template.read():
             if isinstance(message, Born):
-                slot = template.asked.pop(message.number, None)
+                slot = template.born(message.number, now)
                 if slot is None:
-                    # we were told that it was not born
+                    # it was given up
                     os.kill(message.pid, signal.SIGKILL)
                     continue
                 known.failures = 0
-                template.borne += 1
                 yield Birth(number, message.pid, slot)
             elif isinstance(message, NotBorn):
                 if slot := template.asked.pop(message.number, None):
