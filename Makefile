@@ -12,7 +12,7 @@ export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test conformance coverage test-system torture powercut soak check format bench install uninstall deb docs man lock clean
+.PHONY: help setup demo example test conformance coverage test-system torture powercut soak check format bench bench-journal install uninstall deb docs man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ check: $(DEV) ## check format, lint and types: the one gate
 format: $(DEV) ## format the code as `make check` expects it
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench-journal: $(DEV) ## an intake journal with 1,000,000 records: start, look, moving on, and pings beside (RECORDS=n)
+	@$(BIN)/python -m bench.journal $(RECORDS)
 
 bench: $(DEV) ## measure speed and memory, as ratios to plain programs in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)

@@ -72,7 +72,7 @@ FILES = [
     ("/etc/glassq/secrets/", "Secrets, one file each."),
     ("/var/lib/glassq/ledger.db", "The ledger: what happened to each delivery."),
     ("/var/lib/glassq-beanstalkd/", "The queue."),
-    ("/var/spool/glassq/", "The spool: pings that the queue could not take yet."),
+    ("/var/spool/glassq/", "The intake journal: pings that the queue could not take yet."),
 ]
 ENVIRONMENT = [("GLASSQ_CONFIG", "The settings file, unless --config names one.")]
 

@@ -62,6 +62,8 @@ class JournalMover:
             if ours:
                 moved += self._move_older(put, deadline)
                 for path in self._in_order(own):
+                    if time.monotonic() > deadline:
+                        break
                     moved += self._segment(path, put, deadline)
         return moved
 
@@ -70,8 +72,7 @@ class JournalMover:
         for path in segments(self._segments):
             found = survey(path)
             if path.name not in own and (not found.left or found.uncounted):
-                # The deadline is over: what is in it after all stays there.
-                self._segment(path, _refuse_all, 0.0)
+                self._segment(path, None, 0.0)
         for directory in (self._directory, self._segments):
             remove_stale(directory)
 
@@ -119,7 +120,8 @@ class JournalMover:
         found = [(survey(path).first, path) for path in segments(self._segments) if path.name not in own]
         return [path for _, path in sorted(found)]
 
-    def _segment(self, path: Path, put: Put, deadline: float) -> int:
+    def _segment(self, path: Path, put: Put | None, deadline: float) -> int:
+        """Moves on a segment until the deadline, at least a packet. Without `put` what is in it stays."""
         try:
             with claimed(path) as file:
                 return 0 if file is None else self._claimed(path, read_whole(file), put, deadline)
@@ -128,7 +130,7 @@ class JournalMover:
             log.error("journal segment cannot be moved on %s", fields(file=path, why=error.strerror))
             return 0
 
-    def _claimed(self, path: Path, data: bytes, put: Put, deadline: float) -> int:
+    def _claimed(self, path: Path, data: bytes, put: Put | None, deadline: float) -> int:
         own_id = segment_id(path)
         found, noted = list(records(data, own_id)), read_notes(notes_path(path), own_id)
         left = [record for record in found if not noted.is_done(record.begin)]
@@ -137,7 +139,7 @@ class JournalMover:
             if found and noted.number != len(found):
                 notes.written(len(found), found[-1].end)
             for packet in packets(left):
-                if time.monotonic() > deadline:
+                if put is None or (moved and time.monotonic() > deadline):
                     return moved
                 settled, stop = self.settle([record.bare for record in packet], put)
                 notes.done(ranges((each.begin, each.end) for each in packet if each.key in settled))
@@ -181,7 +183,3 @@ def packets(found: Iterable[_AnyRecord]) -> Iterator[list[_AnyRecord]]:
             packet, size = [], 0
     if packet:
         yield packet
-
-
-def _refuse_all(packet: Sequence[JournalRecord]) -> Mapping[str, QueueError]:
-    raise AssertionError(f"{len(packet)} records are not to be put")

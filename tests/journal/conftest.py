@@ -57,6 +57,14 @@ def fill_journal(directory: Path, deliveries: Sequence[Delivery]) -> Path:
     return directory
 
 
+def fill(directory: Path, number: int) -> list[str]:
+    """So many records that a process that is gone has left; their keys, oldest first."""
+    journal, records = opened(directory), some(number)
+    journal.write(records)
+    journal.close()
+    return [record.key for record in records]
+
+
 def opened(directory: Path, max_size: int = 1 << 30, min_free: int = 0) -> Journal:
     return Journal(directory, max_size=max_size, min_free=min_free)
 

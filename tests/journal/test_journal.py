@@ -458,3 +458,32 @@ def test_half_written_files_of_dead_processes_are_removed_and_those_of_living_on
     journal.start()
     wait_for(lambda: files(directory / "segments")[0] == ".new.new", "the old ones to be removed")
     assert files(directory)[0] == ".new.new"
+
+
+# -- many -------------------------------------------------------------------------------------------------------------
+
+
+def test_of_many_records_all_are_moved_on_while_others_are_written(directory: Path, sink: Sink) -> None:
+    """`make bench-journal` measures a million."""
+    journal = opened(directory)
+    keys = []
+    for _ in range(20):
+        records = some(500)
+        journal.write(records)
+        keys += [record.key for record in records]
+    for notes in (directory / "segments").glob("*.notes"):
+        notes.unlink()
+    other = opened(directory)
+    assert (journal.look().count, other.look().count) == (10_000, 10_000)
+    moved = 0
+    while moved < len(keys):
+        if len(keys) < 10_003:
+            records = some(1)
+            journal.write(records)
+            keys += [record.key for record in records]
+        moved += journal.move_on(sink.put, seconds=0.1)
+    assert sink.keys()[:10_000] == keys[:10_000], "oldest first"
+    assert sorted(sink.keys()) == sorted(keys)
+    assert other.look().count == 0
+    for opened_one in (journal, other):
+        opened_one.close()

@@ -1,4 +1,7 @@
-"""An installation of the last release upgrades and loses nothing: settings, queue, spool, ledger, names, users."""
+"""An installation of the last release upgrades and loses nothing: settings, queue, spool, ledger, names, users.
+
+Its spool is today's intake journal.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +113,12 @@ def installed(request: pytest.FixtureRequest, tmp_path: Path, target: Target) ->
 
 
 def test_what_lay_in_the_queue_the_ledger_and_the_users_directory_is_there_still(installed: Installation) -> None:
-    assert installed.glassq("config", "check").returncode == 0
+    checked = installed.glassq("config", "check")
+    assert checked.returncode == 0
+    for old, new in {"spool": "journal", "spool_max": "journal_max", "spool_min_free": "journal_min_free"}.items():
+        assert f"[intake] {old} is called {new} now" in checked.stderr
+    assert "[intake] require_durable is not needed any more" in checked.stderr
+    assert installed.said("journal")["count"] == installed.expected["spooled"]
     buried = {item for item, job in installed.jobs.items() if job["state"] == "buried"}
     assert installed.buried() == installed.ids(*buried)
     for item, job in installed.jobs.items():
@@ -131,6 +139,7 @@ def test_all_that_waited_is_worked_and_what_was_buried_after_a_kick(installed: I
     installed.start_ours("glassq-web")
     installed.start_ours("glassq-worker")
     wait_for(lambda: waiting | spooled <= set(installed.worked()), "what waited to be worked")
+    assert list((installed.dir / "spool").glob("*.job")) == []
     wait_for(lambda: len(target.asked) == 2, "the tasks to reach their target")
     assert {request.body for request in target.asked} == {b"ready task", b"named task"}
 
