@@ -20,14 +20,14 @@ bind = [str(address) for address in addresses(_settings)]
 workers = _intake.workers
 threads = _intake.threads
 
-# A request reaches a thread only after all of it has arrived.
+# A request is worked only after all of it has arrived.
 BufferingWorker.request_timeout = float(_intake.request_timeout)
 BufferingWorker.max_body = int(_intake.max_body)
 worker_class = BufferingWorker
 # Maximum number of connections in one worker; each costs a descriptor and, while its request arrives, some KiB.
-# Some descriptors are reserved for the queue and the log (ulimit -n, LimitNOFILE). When there are more connections, the
-# worker closes the one that has been without a whole request for longest: slow clients cannot keep others out.
-worker_connections = max(threads + 1, min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - threads - 50))
+# Some descriptors are reserved for the queue and the log (ulimit -Hn, LimitNOFILE). When there are more connections,
+# the worker closes the one that has been without a whole request for longest: slow clients cannot keep others out.
+worker_connections = max(threads + 1, min(4000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - threads - 50))
 # Connections that wait to be accepted; the kernel keeps at most net.core.somaxconn. If the backlog is full, a client's
 # kernel tries again after a second.
 backlog = 4096
@@ -36,7 +36,7 @@ http_parser = "auto"
 
 # Idle connections are closed after this many seconds.
 keepalive = 5
-# Graceful shutdown: time to finish running requests (each takes 5 s at most, see glassq/intake/enqueue.py), in seconds.
+# Graceful shutdown: time to finish running requests, in seconds. Each takes half a second, and a write to the journal.
 graceful_timeout = 10
 # A worker whose main loop gives no heartbeat for this many seconds is killed; the loop never blocks.
 timeout = 30

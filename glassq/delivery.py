@@ -108,9 +108,9 @@ _decode_header = msgspec.json.Decoder(Header).decode
 _FIELDS = Header.__struct_fields__
 
 
-def new(source: str, body: bytes, labels: dict[str, str]) -> Delivery:
-    """A delivery for a ping that has just arrived."""
-    return Delivery(id=new_id(), source=source, received=datetime.now(UTC), body=body, labels=labels)
+def new(source: str, body: bytes, labels: dict[str, str], *, tube: str = "") -> Delivery:
+    """A delivery for a ping that has just arrived; `tube` is where it is to be put."""
+    return Delivery(id=new_id(), source=source, received=datetime.now(UTC), body=body, labels=labels, tube=tube)
 
 
 def new_id() -> str:
@@ -167,7 +167,7 @@ def decode(data: bytes) -> Delivery:
         raise DamagedDelivery("header: is not UTF-8") from None
     except RecursionError:
         raise DamagedDelivery("header: is nested too deep") from None
-    return Delivery(body=body, **{name: getattr(fields, name) for name in _FIELDS})
+    return Delivery(body=body, **msgspec.structs.asdict(fields))
 
 
 def _header(delivery: Delivery, evidence: tuple[Evidence, ...]) -> bytes:

@@ -11,6 +11,8 @@ VERSION = 1
 MAGIC = b"glassq/%d " % VERSION
 # "glassq/1 " + 8 hex digits + "\n"
 PREFIX = len(MAGIC) + 9
+# of a line of JSON
+HEADER_END = b"}\n"
 
 
 def checksum(rest: bytes) -> bytes:

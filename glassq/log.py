@@ -59,13 +59,15 @@ def fields(**values: object) -> Pairs:
     return pairs
 
 
+_NO_FIELDS = fields()
 # The bound context of this thread: fields for lines that do not have them.
-_context: ContextVar[Pairs | None] = ContextVar("context", default=None)
+_context: ContextVar[dict[str, object] | None] = ContextVar("context", default=None)
 
 
 def bind_context(**values: object) -> None:
     """Adds these fields to every later log line of this thread, from any logger. Without arguments, removes them."""
-    _context.set(fields(**values) if values else None)
+    # as text only in the lines that need it: most have these fields themselves
+    _context.set(values or None)
 
 
 def _line_fields(record: logging.LogRecord) -> list[Pairs]:
@@ -77,9 +79,9 @@ def _context_fields(record: logging.LogRecord) -> Pairs:
     """The bound context, without the fields that the line has itself."""
     context = _context.get()
     if context is None:
-        return fields()
+        return _NO_FIELDS
     own = {key for pairs in _line_fields(record) for key in pairs.fields}
-    return fields(**{key: value for key, value in context.fields.items() if key not in own})
+    return fields(**{key: value for key, value in context.items() if key not in own})
 
 
 def _level(record: logging.LogRecord) -> str:
@@ -90,10 +92,10 @@ def _level(record: logging.LogRecord) -> str:
 def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = str(value).replace("\n", "\\n").replace("\t", "\\t")
+    text = str(value)
     if _PLAIN.fullmatch(text):
         return text
-    return '"' + text.replace('"', "'") + '"'
+    return '"' + text.replace("\n", "\\n").replace("\t", "\\t").replace('"', "'") + '"'
 
 
 class _Output:

@@ -90,7 +90,7 @@ class IntakeSettings(_Section, frozen=True):
 
     bind: Bind = Bind("127.0.0.1:8080")
     workers: AtLeastOne = 2
-    threads: AtLeastOne = 8
+    threads: AtLeastOne = 2
     max_body: Size = Size("16KiB")
     request_timeout: Duration = Duration("10s")
     journal: str = "/var/spool/glassq"

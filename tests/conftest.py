@@ -171,7 +171,7 @@ class Beanstalkd:
         list(prepare(self.dir, None))
         self.syncer.start()
         where = ["-l", "127.0.0.1", "-p", str(self.port)] if self.port else ["-l", f"unix:{self.socket}"]
-        binlog = ["-b", str(self.dir), "-f0", "-s", "1000000"] if durable else []
+        binlog = ["-b", str(self.dir), "-f1000", "-s", "1048576"] if durable else []
         program = shutil.which(self._program)
         if program is None:
             if os.environ.get("CI"):

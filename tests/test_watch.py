@@ -35,7 +35,7 @@ BOARD = json.loads((CONF / "grafana-glassq.json").read_text("utf-8"))
 PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 
 # Every metric with the labels it has and, where they are known, their values.
-KEPT = ("queue", "spool")
+KEPT = ("queue", "journal")
 REASONS = ("malformed", "token", "path", "method", "slow", "length", "too_large", "media_type", "head", "expectation")
 OUTCOMES = ("done", "dropped", "retry", "bury", "interrupted", "lease_lost", "unacknowledged")
 STATES = ("ready", "reserved", "delayed", "buried")
@@ -47,14 +47,21 @@ METRICS: dict[str, dict[str, tuple[str, ...]]] = {
     "glassq_ping_seconds_bucket": {"le": ()},
     "glassq_ping_seconds_count": {},
     "glassq_ping_seconds_sum": {},
+    "glassq_intake_batch_pings_bucket": {"le": ()},
+    "glassq_intake_batch_pings_count": {},
+    "glassq_intake_batch_pings_sum": {},
+    "glassq_intake_keep_seconds_bucket": {"le": ()},
+    "glassq_intake_keep_seconds_count": {},
+    "glassq_intake_keep_seconds_sum": {},
     "glassq_queue_usable": {},
-    "glassq_spool_deliveries": {},
-    "glassq_spool_bytes": {},
-    "glassq_spool_damaged": {},
-    "glassq_spool_oldest_seconds": {},
+    "glassq_journal_deliveries": {},
+    "glassq_journal_bytes": {},
+    "glassq_journal_damaged": {},
+    "glassq_journal_refused": {},
+    "glassq_journal_oldest_seconds": {},
     "glassq_intake_ready": {},
     "glassq_intake_workers": {},
-    "glassq_intake_workers_spooling": {},
+    "glassq_intake_workers_journaling": {},
     "glassq_attempts_total": {"outcome": OUTCOMES},
     "glassq_attempts_lost_total": {},
     "glassq_jobs_damaged_total": {},
@@ -126,7 +133,9 @@ def test_every_metric_is_shown_or_watched() -> None:
     unused = {re.sub("_(bucket|count|sum)$", "", name) for name in METRICS if name.startswith("glassq_")}
     unused = {name for name in unused if name not in every}
     # one process more or less says little: whether a ping is taken, and by the queue, is watched
-    assert unused == {"glassq_intake_workers", "glassq_intake_workers_spooling"}
+    says_little = {"glassq_intake_workers", "glassq_intake_workers_journaling"}
+    # where glassq_ping_seconds come from: for who looks into that
+    assert unused == says_little | {"glassq_intake_batch_pings", "glassq_intake_keep_seconds"}
 
 
 def test_glassq_tells_what_alerts_and_dashboard_ask_for(tmp_path: Path, beanstalkd: Beanstalkd) -> None:

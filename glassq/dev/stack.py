@@ -266,8 +266,11 @@ def _beanstalkd(settings: Settings, directory: Path) -> list[str]:
         listen = ["-l", f"unix:{address}"]
     else:
         listen = ["-l", address[0], "-p", str(address[1])]
-    # -f0 syncs each put before its answer; -z allows App Engine's tasks of 100 KB
-    return [require_beanstalkd(), *listen, "-b", str(directory / "binlog"), "-f0", "-z", "131072"]
+    # The syncer syncs for everybody, so beanstalkd's own interval is for clients that do not ask; its files are small,
+    # because each new one is zeros that the next sync must write. Without a syncer each command is synced by itself.
+    syncs = ["-f1000", "-s", "1048576"] if settings.queue.syncer_address else ["-f0"]
+    # -z allows App Engine's tasks of 100 KB
+    return [require_beanstalkd(), *listen, "-b", str(directory / "binlog"), *syncs, "-z", "131072"]
 
 
 def _prepare(directory: Path) -> None:

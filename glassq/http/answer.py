@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-class Answer:
+class WsgiAnswer:
     """Collects one answer of a WSGI app."""
 
     __slots__ = ("_body", "_head")

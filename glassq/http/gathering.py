@@ -38,7 +38,7 @@ ACCEPTED_AT_ONCE = 256
 CROWDED_EVERY = 60.0
 
 # The connection is closed right after such an answer; with this the kernel sends both in one packet (Linux only).
-MORE = getattr(socket, "MSGMORE", 0)
+MORE = getattr(socket, "MSG_MORE", 0)
 
 # The client is gone, or the kernel is out of memory: leave the other connections in the backlog.
 _NOT_NOW = (errno.EAGAIN, errno.ECONNABORTED, errno.ENOBUFS, errno.ENOMEM)

@@ -17,8 +17,8 @@ tests/http/test_gunicorn_internals.py compares this list with the installed guni
       murder_keepalived  our connections know whether the loop looks for bytes on them
       _cap_keepalive     a stopping worker limits the wait for the rest of a request, too
     ThreadWorker, used
-      app, cfg, wsgi, alive, poller, nr_conns, worker_connections, max_keepalived, keepalived_conns, pending_conns,
-      tpool, method_queue.defer; the main loop calls poller's callbacks with the socket
+      app, cfg, wsgi, alive, poller, nr_conns, worker_connections, keepalived_conns, pending_conns, tpool;
+      the main loop calls poller's callbacks with the socket
     STOP_KEEPALIVE_LINGER
     Request              parses from an unreader; _peer_trusted_for_forwarded overridden; unreader.take_buffered,
                          should_close, method, path, query, uri, version, headers used
@@ -29,6 +29,7 @@ tests/http/test_gunicorn_internals.py compares this list with the installed guni
 
 from __future__ import annotations
 
+import selectors
 import sys
 import time
 from collections import deque
@@ -37,9 +38,10 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.http import errors
 
-from glassq.http.answer import Answer
+from glassq.http.answer import WsgiAnswer
 from glassq.http.batch import BatchThread, Held, Turn
 from glassq.http.gathering import MORE, GatheringWorker, send
+from glassq.http.loop_calls import LoopCalls
 from glassq.http.problem import refusal
 from glassq.http.request import Environ, WholeRequest, plain
 from glassq.log import fields
@@ -83,7 +85,9 @@ class BufferingWorker(GatheringWorker):
     def run(self) -> None:
         """gunicorn calls it in the worker, once the app is loaded."""
         sys.setswitchinterval(SWITCH_INTERVAL)
-        self._keeper = BatchThread(self.app.keep, partial(self.method_queue.defer, self._answer_turns))
+        self._calls = LoopCalls()
+        self.poller.register(self._calls.fileno(), selectors.EVENT_READ, self._calls.run)
+        self._keeper = BatchThread(self.app.keep, partial(self._calls.defer, self._answer_turns))
         self._keeper.start()
         super().run()
         self._keeper.stop(self.cfg.graceful_timeout)
@@ -116,6 +120,8 @@ class BufferingWorker(GatheringWorker):
             try:
                 self._work_one(conn, turn)
             except Exception as error:
+                # whatever the app has handed over for it, the answer is another one
+                del turn.items[len(turn.held) :]
                 self._on_error(conn, error)
         if turn.held:
             self._held_turns.append(turn)
@@ -144,7 +150,7 @@ class BufferingWorker(GatheringWorker):
             self._held_size += conn.size
 
     def _ask_app(self, environ: dict[str, Any], closes: bool) -> bytes:
-        answer = Answer()
+        answer = WsgiAnswer()
         return answer.encode(self.wsgi(environ, answer.start), closes=closes)
 
     def _work_aside(self, conn: Connection, environ: dict[str, Any], closes: bool) -> None:
@@ -152,9 +158,9 @@ class BufferingWorker(GatheringWorker):
         try:
             answer = self._ask_app(environ, closes)
         except Exception as error:
-            self.method_queue.defer(self._on_error, conn, error)
+            self._calls.defer(self._on_error, conn, error)
         else:
-            self.method_queue.defer(self._send_answer, conn, answer, closes)
+            self._calls.defer(self._send_answer, conn, answer, closes)
 
     # -- hold answers until they are kept -----------------------------------------------------------------------
 

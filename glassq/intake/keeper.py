@@ -37,7 +37,7 @@ class PingKeeper:
     def __init__(self, store: DurableStore, counters: IntakeCounters, *, tube: str) -> None:
         """`tube` is where pings go."""
         self._store = store
-        self._tube = tube
+        self.tube = tube
         self._counters = counters
         self._limiter = LogLimiter()
 
@@ -46,7 +46,7 @@ class PingKeeper:
 
         Another WSGI server has no turns: there it is kept on return. Raises QueueError if it is kept nowhere.
         """
-        new = NewJob(delivery.id, job, self._tube)
+        new = NewJob(delivery.id, job, self.tube)
         ping = CheckedPing(new, delivery.source, environ.get("glassq.arrived") or time.monotonic())
         turn = environ.get("glassq.turn")
         if turn is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import SettingsError
@@ -19,6 +20,8 @@ log = logger("glassq.intake")
 
 # Seconds between tries to listen on a metrics address that is not free, and between the log lines about it.
 RETRY, REPEAT = 5.0, 600.0
+# As many descriptors as a process needs for the connections that conf/gunicorn.conf.py allows.
+MAX_DESCRIPTORS = 4096
 
 
 class AbsentListener:
@@ -53,6 +56,14 @@ class AbsentListener:
         else:
             todo += f"it is tried again every {RETRY:g} s"
         log.error("metrics are not served: %s %s", self._why, fields(address=self.bind, todo=todo))
+
+
+def raise_descriptors() -> None:
+    """Lets this process open as many connections as the hard limit allows; nothing here uses select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MAX_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def addresses(settings: Settings) -> list[Bind]:

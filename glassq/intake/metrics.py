@@ -71,14 +71,19 @@ KEEPING = Histogram(
 )
 WORKERS = SharedGauge("glassq_intake_workers", "Worker processes.")
 # Each worker finds out for itself whether the queue works, so the one that answers /metrics reports for all of them.
-SPOOLING = SharedGauge("glassq_intake_workers_spooling", "Worker processes that put pings into the spool now.")
+JOURNALING = SharedGauge(
+    "glassq_intake_workers_journaling",
+    "Worker processes that put pings into the journal now, because the queue takes none.",
+)
 
-_READY = Gauge("glassq_intake_ready", "1 if a ping would be stored now, in the queue or in the spool.")
-_USABLE = Gauge("glassq_queue_usable", "1 if pings go into the queue now; 0: some go into the spool.")
-_SPOOLED = Gauge("glassq_spool_deliveries", "Deliveries in the spool.")
-_BYTES = Gauge("glassq_spool_bytes", "Size of the deliveries in the spool, in bytes.")
-_OLDEST = Gauge("glassq_spool_oldest_seconds", "Age of the oldest delivery in the spool; 0 for none.")
-_DAMAGED = Gauge("glassq_spool_damaged", "Damaged deliveries in the spool that were set aside.")
+_READY = Gauge("glassq_intake_ready", "1 if a ping would be stored now, in the queue or in the journal.")
+_USABLE = Gauge("glassq_queue_usable", "1 if pings go into the queue now; 0: some go into the journal.")
+_JOURNALED = Gauge("glassq_journal_deliveries", "Deliveries in the journal.")
+_BYTES = Gauge("glassq_journal_bytes", "Blocks of the journal on disk, in bytes, with what is allocated ahead.")
+_OLDEST = Gauge("glassq_journal_oldest_seconds", "Age of the oldest delivery in the journal; 0 for none.")
+_DAMAGED = Gauge("glassq_journal_damaged", "Damaged deliveries and segments in the journal that were set aside.")
+
+_REFUSED = Gauge("glassq_journal_refused", "Deliveries that were set aside because the queue refuses them for good.")
 
 # Row 0 is the parent's. If there are more workers than rows, those beyond share the last one.
 ROWS = 257
@@ -86,7 +91,7 @@ ROWS = 257
 
 def shared_counters() -> SharedCounters:
     """The counters of the parent and its workers; made before the fork."""
-    return SharedCounters((ACKNOWLEDGED, REFUSED, SECONDS, BATCH, KEEPING, WORKERS, SPOOLING), ROWS)
+    return SharedCounters((ACKNOWLEDGED, REFUSED, SECONDS, BATCH, KEEPING, WORKERS, JOURNALING), ROWS)
 
 
 class IntakeCounters:
@@ -116,7 +121,7 @@ class IntakeCounters:
 
     def journaling(self, journaling: bool) -> None:
         """Whether this worker puts pings into the journal now, because the queue takes none."""
-        self._counters.set(SPOOLING, journaling)
+        self._counters.set(JOURNALING, journaling)
 
 
 class MetricsResource:
@@ -138,15 +143,16 @@ class MetricsResource:
     def _gauges(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
         # no request to the queue: the watcher asks it each second, and a frozen queue must not delay this answer
         self._watcher.look_at_journal()
-        (spooling,) = self._shared.total(SPOOLING)
-        numbers: dict[Gauge, float] = {_READY: self._state.ready, _USABLE: not spooling}
+        (journaling,) = self._shared.total(JOURNALING)
+        numbers: dict[Gauge, float] = {_READY: self._state.ready, _USABLE: not journaling}
         try:
             found = self._journal.look()
         except JournalError:
             # where it matters, `ready` says so
             pass
         else:
-            numbers |= {_SPOOLED: found.count, _BYTES: found.size, _OLDEST: found.oldest, _DAMAGED: found.damaged}
+            numbers |= {_JOURNALED: found.count, _BYTES: found.size, _OLDEST: found.oldest, _DAMAGED: found.damaged}
+            numbers[_REFUSED] = found.refused
         return {gauge: {(): float(number)} for gauge, number in numbers.items()}
 
 

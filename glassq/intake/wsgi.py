@@ -23,10 +23,10 @@ from glassq.intake.app import ReadinessResource, create_app
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.forwarder import Forwarder
 from glassq.intake.keeper import PingKeeper
-from glassq.intake.listen import AbsentListener, addresses, check_move, missing
+from glassq.intake.listen import AbsentListener, addresses, check_move, missing, raise_descriptors
 from glassq.intake.metrics import (
+    JOURNALING,
     ROWS,
-    SPOOLING,
     WORKERS,
     IntakeCounters,
     MetricsListenerFilter,
@@ -98,6 +98,8 @@ class IntakeServer(Application):  # type: ignore[misc]
         # gunicorn.conf.py reads the same file
         os.environ["GLASSQ_CONFIG"] = self.settings.file
         self._in_effect = InEffect("glassq-web", INTAKE, os.environ.get("RUNTIME_DIRECTORY"))
+        # gunicorn.conf.py asks how many there are
+        raise_descriptors()
         super().__init__(prog="glassq-web")
 
     def do_load_config(self) -> None:
@@ -166,7 +168,7 @@ class IntakeServer(Application):  # type: ignore[misc]
         arbiter.manage_workers()
 
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
-        self._shared.row(worker.row).set(SPOOLING, 0)
+        self._shared.row(worker.row).set(JOURNALING, 0)
         self._shared.row(0).set(WORKERS, len(arbiter.WORKERS))
 
     def load(self) -> falcon.App[Any, Any]:

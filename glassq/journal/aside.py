@@ -39,7 +39,7 @@ class SetAside:
         self.owner = (owner.st_uid, owner.st_gid) if os.geteuid() == 0 and owner.st_uid else None
         if self.owner:
             for place in (self.damaged, self.refused):
-                os.chown(place, *self.owner)
+                os.chown(place, *self.owner, follow_symlinks=False)
 
     def damaged_file(self, path: Path, why: str) -> None:
         """Moves a damaged segment or delivery, as it is. Raises OSError."""
@@ -57,7 +57,7 @@ class SetAside:
         aside.unlink(missing_ok=True)
         write_durably(place, record.body, aside=aside)
         if self.owner:
-            os.chown(place, *self.owner)
+            os.chown(place, *self.owner, follow_symlinks=False)
 
     def counts(self) -> tuple[int, int]:
         """How many files are damaged, and how many were refused."""

@@ -23,6 +23,7 @@ from glassq.journal.mover import JournalMover, packets
 from glassq.journal.older import OlderSpool
 from glassq.journal.room import JournalRoom
 from glassq.journal.segment import segments
+from glassq.journal.supply import SegmentSupply
 from glassq.journal.survey import survey
 from glassq.journal.writer import JournalWriter
 from glassq.log import fields, logger
@@ -76,10 +77,11 @@ class Journal:
         except OSError as error:
             raise JournalError(f"journal {directory}: cannot be made: {error.strerror}") from None
         if self._aside.owner:
-            os.chown(self._segments, *self._aside.owner)
+            os.chown(self._segments, *self._aside.owner, follow_symlinks=False)
         self._older = OlderSpool(directory, self._aside)
         self._room = JournalRoom(directory, self._older, max_size=max_size, min_free=min_free)
-        self._writer = JournalWriter(self._segments, self._room, max_size)
+        self._supply = SegmentSupply(self._segments, self._room, max_size)
+        self._writer = JournalWriter(self._segments, self._supply)
         self._mover = JournalMover(directory, self._segments, self._older, self._aside)
 
     def start(self) -> None:
@@ -162,7 +164,7 @@ class Journal:
             self._mover.sweep(self._writer.names())
         except OSError as error:
             log.error("journal cannot be swept %s", fields(directory=self.directory, why=error.strerror))
-        self._writer.prepare_ahead()
+        self._supply.keep_ready()
 
     def _unreadable(self, error: OSError) -> JournalError:
         return JournalError(f"journal {self.directory}: cannot be read: {error.strerror}")

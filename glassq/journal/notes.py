@@ -54,7 +54,7 @@ class SegmentNotes:
         self._seed = zlib.crc32(segment_id)
         self._file: int | None = None
         with suppress(OSError):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             if owner is not None:
                 os.fchown(self._file, *owner)
         self._slots = max(1, -(-_size(self._file) // _ENTRY))

@@ -167,7 +167,7 @@ def remove(path: Path) -> None:
 def claimed(path: Path) -> Iterator[int | None]:
     """A segment's file, while we hold its lock; None if another process has it, or it is gone. Raises OSError."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         yield None
         return

@@ -11,14 +11,11 @@ before anything else.
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glassq.errors import JournalError
-from glassq.files import sync_directory
-from glassq.journal.segment import make_segment
+from glassq.journal.record import size_of
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -26,30 +23,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.journal.record import JournalRecord
-    from glassq.journal.room import JournalRoom
     from glassq.journal.segment import KeptRecord, OwnSegment
+    from glassq.journal.supply import SegmentSupply
 
 log = logger("glassq.intake")
 
 # What one process has in memory: of a segment's records, and of those that wait to be written; in records and bytes.
 MAX_RECORDS = 4_096
 MAX_BYTES = 64 << 20
-# The size of a segment, in bytes: that of MAX_RECORDS pings. A journal that may be small has smaller ones.
-MAX_SEGMENT = 4 << 20
-MIN_SEGMENT = 256 << 10
-SHARE = 16
-_PAGE = 4_096
-# After a segment could not be made, nobody tries again for so long, in seconds.
-PAUSE = 0.5
 
 
 class _Waiting:
     """Records of one call of `write`; the outcome once they are `done`. `turn` is released then, or to have it lead."""
 
-    __slots__ = ("done", "error", "held", "records", "size", "turn")
+    __slots__ = ("done", "error", "held", "mine", "size", "turn")
 
     def __init__(self, records: Sequence[JournalRecord], *, held: bool) -> None:
-        self.records = records
+        self.mine = records
         self.held = held
         self.size = sum(len(record.body) for record in records)
         self.done = False
@@ -61,13 +51,10 @@ class _Waiting:
 class JournalWriter:
     """Writes this process's segments; for all its threads."""
 
-    def __init__(self, directory: Path, room: JournalRoom, max_size: int) -> None:
+    def __init__(self, directory: Path, supply: SegmentSupply) -> None:
         self._directory = directory
-        self._room = room
-        self._size = min(MAX_SEGMENT, max(MIN_SEGMENT, max_size // SHARE)) // _PAGE * _PAGE
+        self._supply = supply
         self._current: OwnSegment | None = None
-        #: the next one, made ahead
-        self._ready: deque[OwnSegment] = deque()
         #: full ones, with records that are held
         self._full: list[OwnSegment] = []
         #: given up, with acknowledged records that no other segment has
@@ -78,11 +65,6 @@ class JournalWriter:
         self._turn = threading.Lock()
         #: for the segments' records and the lists of segments; never held while something is written or synced
         self._state = threading.Lock()
-        self._making = threading.Lock()
-        #: why no segment can be made, and until when nobody tries
-        self._broken: tuple[str, float] = ("", 0.0)
-        self._wanted = threading.Event()
-        self._anchored = False
         self._closed = False
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -107,7 +89,7 @@ class JournalWriter:
     def _check_waiting(self, more: _Waiting) -> None:
         if self._closed:
             raise self._error("is closed")
-        number = sum(len(waiting.records) for waiting in self._waiting) + len(more.records)
+        number = sum(len(waiting.mine) for waiting in self._waiting) + len(more.mine)
         size = sum(waiting.size for waiting in self._waiting) + more.size
         if self._waiting and (number > MAX_RECORDS or size > MAX_BYTES):
             raise self._error("too many deliveries wait to be written")
@@ -118,7 +100,7 @@ class JournalWriter:
         error: JournalError | None = self._error("is not written, because of a bug")
         try:
             self._rescue()
-            self._store([(record, each.held) for each in waiting for record in each.records])
+            self._store([(record, each.held) for each in waiting for record in each.mine])
             error = None
         except JournalError as raised:
             error = raised
@@ -155,21 +137,8 @@ class JournalWriter:
         if self._current is not None and not self._current.fitting(records[:1], MAX_RECORDS):
             self._seal(even_held=True)
         if self._current is None:
-            self._current = self._next(records[0])
+            self._current = self._supply.take(size_of(records[0]))
         return self._current
-
-    def _next(self, record: JournalRecord) -> OwnSegment:
-        if not self._ready:
-            self.prepare()
-        with self._state:
-            segment = self._ready.popleft()
-        self._wanted.set()
-        if segment.fitting([record], 1):
-            return segment
-        with self._state:
-            self._ready.append(segment)
-        # A job larger than a segment gets one of its own.
-        return self._make(-(-(len(record.body) + 2 * _PAGE) // _PAGE) * _PAGE)
 
     # -- failures ------------------------------------------------------------------------------------------------------
 
@@ -256,76 +225,24 @@ class JournalWriter:
                 return
         _finish(segment)
 
-    # -- segments made ahead -------------------------------------------------------------------------------------------
-
-    def prepare(self) -> None:
-        """Makes the next segment, unless there is one. Raises JournalError."""
-        with self._making:
-            if self._closed:
-                raise self._error("is closed")
-            if not self._ready:
-                self._ready.append(self._make(self._size))
-
-    def _make(self, size: int) -> OwnSegment:
-        why, until = self._broken
-        if time.monotonic() < until:
-            raise JournalError(why)
-        try:
-            self._room.check(size)
-            self._anchor()
-            segment = make_segment(self._directory, size)
-        except (OSError, JournalError) as error:
-            raised = error if isinstance(error, JournalError) else self._error(f"cannot be written: {error.strerror}")
-            self._broken = (str(raised), time.monotonic() + PAUSE)
-            raise raised from None
-        self._broken = ("", 0.0)
-        return segment
-
-    def _anchor(self) -> None:
-        """Syncs the names above the segments: whoever made those directories may have been killed before. Once."""
-        if not self._anchored:
-            for place in (self._directory.parent, self._directory.parent.parent):
-                sync_directory(place)
-            self._anchored = True
-
-    def prepare_ahead(self) -> None:
-        """Keeps one segment ready until the writer is closed."""
-        failing = False
-        while not self._closed:
-            self._wanted.clear()
-            try:
-                self.prepare()
-                failing = False
-            except JournalError as error:
-                if not (failing or self._closed):
-                    log.error("no journal segment can be made %s", fields(why=error))
-                failing = True
-            self._wanted.wait(2 * PAUSE if failing else None)
-
     def check_room(self, more: int) -> None:
         """Raises JournalError if `more` bytes do not fit."""
-        with self._state:
-            segments = [*([self._current] if self._current else []), *self._ready]
-        if all(segment.size - segment.end < more for segment in segments):
-            why, until = self._broken
-            if time.monotonic() < until:
-                raise JournalError(why)
-            self._room.check(max(more, self._size))
+        current = self._current
+        if current is None or current.size - current.end < more:
+            self._supply.check(more)
 
     def names(self) -> set[str]:
         """The names of the segments that this process has open."""
         with self._state:
-            return {segment.path.name for segment in (*self._open(), *self._ready)}
+            return {segment.path.name for segment in self._open()} | self._supply.names()
 
     def close(self) -> None:
         """Leaves what is needed to others, and removes what is not."""
-        with self._turn, self._making, self._state:
+        with self._turn, self._state:
             self._closed = True
-            segments = [*self._open(), *self._ready]
-            self._current = None
-            for held in (self._ready, self._full, self._given_up):
-                held.clear()
-        self._wanted.set()
+            segments = self._open()
+            self._current, self._full, self._given_up = None, [], []
+        self._supply.close()
         for segment in segments:
             _finish(segment)
 

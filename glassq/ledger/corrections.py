@@ -6,7 +6,7 @@ Without it a deleted delivery would look lost, and a replay could put a delivery
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,13 +16,16 @@ from glassq.ledger.schema import deliveries, open_for_writing, parse_url
 from glassq.ledger.version import unwritable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable
 
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Connection, Engine
 
     from glassq.settings import LedgerSettings
 
-_OPEN = deliveries.c.state.in_(["buried", "retrying"])
+T = TypeVar("T")
+
+# Without in_(), whose list SQLAlchemy renders anew for each row.
+_OPEN = (deliveries.c.state == "buried") | (deliveries.c.state == "retrying")
 _ONE = (deliveries.c.delivery == sa.bindparam("which"), _OPEN)
 # The body goes as well: the delivery was removed for good.
 _DELETED = (
@@ -60,11 +63,13 @@ class Corrections:
     def deleted(self, deliveries: Iterable[tuple[str, str]]) -> None:
         """These open deliveries (id, why) were removed for good; `why` names the operator."""
         now = datetime.now(UTC)
-        self._change(_DELETED, [{"which": delivery, "now": now, "why": why} for delivery, why in deliveries])
+        rows = [{"which": delivery, "now": now, "why": why} for delivery, why in deliveries]
+        self._transact(lambda connection: connection.execute(_DELETED, rows))
 
     def held(self, deliveries: Iterable[tuple[str, str, str]]) -> None:
         """These open deliveries (id, job, tube) are in other jobs from now on."""
-        self._change(_HELD, [{"which": name, "holder": job, "where": tube} for name, job, tube in deliveries])
+        rows = [{"which": name, "holder": job, "where": tube} for name, job, tube in deliveries]
+        self._transact(lambda connection: connection.execute(_HELD, rows))
 
     def replayed(self, deliveries: Iterable[tuple[str, str, str]]) -> list[bool]:
         """These deliveries (id, again, before) were put again, under the ids `again`.
@@ -72,15 +77,14 @@ class Corrections:
         `before` is the id that the ledger held when the caller looked ("": none). For each, False if it holds another
         one now, because somebody else has replayed the delivery meanwhile: then nothing is changed.
         """
-        return self._change(
-            _REPLAYED, [{"old": old, "again": again, "before": before} for old, again, before in deliveries]
-        )
+        rows = [{"old": old, "again": again, "before": before} for old, again, before in deliveries]
+        return self._transact(lambda connection: [connection.execute(_REPLAYED, row).rowcount > 0 for row in rows])
 
-    def _change(self, statement: sa.Update, rows: Sequence[Mapping[str, object]]) -> list[bool]:
-        """In one transaction, for each row of values whether the statement found something to change."""
+    def _transact(self, step: Callable[[Connection], T]) -> T:
+        """Runs the step in a transaction."""
         try:
             self._engine = self._engine or open_for_writing(self._url)
             with self._engine.begin() as connection:
-                return [connection.execute(statement, values).rowcount > 0 for values in rows]
+                return step(connection)
         except (SQLAlchemyError, OSError) as error:
             raise unwritable(self._url, reason_of(error)) from None

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 log = logger("glassq.ledger")
 
-# A transaction takes at most BATCH entries, or those of LINGER seconds.
-BATCH, LINGER = 200, 0.2
+# A transaction takes at most BATCH entries, or those of LINGER seconds; of SOON seconds, if a delivery of one of them
+# is still in the queue: a process that its handler kills takes the entries that wait with it.
+BATCH, LINGER, SOON = 200, 0.2, 0.02
 # Maximum number of entries that wait in memory (about 1 KiB each without their bodies).
 MAX_WAITING = 10_000
 # Maximum bytes of bodies and labels that wait in memory. Entries beyond it are recorded without theirs: a record of all
@@ -94,7 +95,9 @@ class SqlLedger:
             self._waiting.append(self._fitting(entry))
             self._owed += entry.state in _OPEN
             self._trim()
-            self._changed.notify()
+            # the thread waits for the first one, for a full batch, or for the first that is soon to be written
+            if len(self._waiting) in (1, BATCH) or (entry.state in _OPEN and self._owed == 1):
+                self._changed.notify_all()
             if self._thread is None:
                 self._start()
 
@@ -180,6 +183,7 @@ class SqlLedger:
             self._changed.wait_for(
                 lambda: len(self._waiting) >= BATCH or self._owed or self._close_at is not None, LINGER
             )
+            self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._close_at is not None, SOON)
             return bool(self._waiting) or self._close_at is None
 
     def _take(self) -> list[Entry]:

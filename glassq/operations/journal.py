@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.errors import GlassqError, SettingsError
 from glassq.journal import Journal
+from glassq.operations.put import PROOF_WITHIN
 from glassq.queues.base import NewJob, Receipt, Refusal
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class _Mover:
             jobs = [NewJob(record.key, record.body, self.operations.tube) for record in packet]
             answers = producer.put(jobs, within=math.inf)
             receipts = [answer for answer in answers if isinstance(answer, Receipt)]
-            producer.confirm(receipts, within=math.inf)
+            producer.confirm(receipts, within=PROOF_WITHIN)
             self.moved += len(receipts)
             return {answer.key: answer.error for answer in answers if isinstance(answer, Refusal)}
 

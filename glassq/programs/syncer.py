@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,19 +87,26 @@ def run(directory: Path, queue: str | None, listen: str | None) -> int:
     rounds = Rounds(url.address, files, refusal, say)
     with _listener(listen, url) as listener:
         server = Server(listener, rounds, MAX_CLIENTS)
+        threading.excepthook = _end_with_thread
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _stop)
-        rounds.start()
+        rounds.start(server.listen)
         Notifier(os.environ.get("NOTIFY_SOCKET"))(READY=1)
         if refusal.reason:
             say("error", f"nothing is proven until beanstalkd has been restarted: {refusal.reason}")
         with suppress(SystemExit):
-            server.serve()
+            rounds.watch()
         if "LISTEN_FDS" not in os.environ and isinstance(place := listener.getsockname(), str):
             with suppress(OSError):
                 Path(place).unlink()
         # not by way of the interpreter's end: a thread may wait for a disk
         os._exit(0)
+
+
+def _end_with_thread(error: threading.ExceptHookArgs) -> None:
+    """A syncer that lacks a thread is worse than one that is started again."""
+    say("error", f"{error.exc_type.__name__}: {error.exc_value}: the syncer ends")
+    os._exit(1)
 
 
 def _stop(*_: object) -> None:

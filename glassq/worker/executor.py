@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from glassq import lifecycle
 from glassq.errors import Drop
 from glassq.log import fields, logger
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# How long an attempt waits until the ledger has written earlier retries and burials, in seconds.
+# How long an attempt that may end its process, as an earlier one did, waits until the ledger has written what it knows
+# of other deliveries' retries and burials, in seconds.
 LEDGER_WAIT = 0.5
 
 
@@ -42,8 +45,7 @@ class Deadlines:
     hard: float
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """A finished attempt.
 
     `duration` is in seconds. `started` is the time just before the handler was called (None: it was not called).
@@ -104,8 +106,8 @@ class Executor:
 
     def run(self, reservation: Reservation, delivery: Delivery, destination: Destination | None) -> Attempt:
         """Runs the handler; whatever it raises becomes an outcome."""
-        # The handler may kill this process, and with it entries of other deliveries that are not written yet.
-        self._ledger.settle(LEDGER_WAIT)
+        if delivery.lost:
+            self._ledger.settle(LEDGER_WAIT)
         started, at = time.monotonic(), datetime.now(UTC)
         self._context.deadline = started + self._deadlines.soft
         keys = _keys(delivery, destination)

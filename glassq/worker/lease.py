@@ -39,6 +39,11 @@ BEAT = 0.25
 IDLE_BEAT, IDLE_AFTER = 3.5, 8
 # How long an end of the keeper may take, in seconds.
 KEEPER_TIMEOUT = 5.0
+# The functions in C under those of `signal`, which make enums of their results: that takes longer than all else that an
+# attempt's start does.
+_set_handler = getattr(signal.signal, "__wrapped__", signal.signal)
+_set_mask = getattr(signal.pthread_sigmask, "__wrapped__", signal.pthread_sigmask)
+_ALARM = (signal.SIGALRM,)
 
 
 class Lease:
@@ -100,8 +105,8 @@ class Lease:
             self._context = copy_context()
         if self._thread is not None:
             # An earlier handler may have replaced the signal's handler, or blocked the signal.
-            signal.signal(signal.SIGALRM, self._raise)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+            _set_handler(signal.SIGALRM, self._raise)
+            _set_mask(signal.SIG_UNBLOCK, _ALARM)
         self._armed = True
         if self._dozes:
             self._wake.set()

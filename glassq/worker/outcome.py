@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from glassq import host
 from glassq.backoff import between, ceiling
 from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence, as_valid_utf8
@@ -54,8 +56,7 @@ class Kind(enum.StrEnum):
     LEASE_LOST = "lease lost"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """The outcome of one attempt.
 
     `delay` is in seconds. If `counts` is false, the attempt costs nothing of the budget. `slow_down` asks to work the

@@ -15,6 +15,7 @@ import os
 import struct
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from glassq.worker.metrics import new_counters
@@ -238,6 +239,7 @@ def _status(memory: mmap.mmap, index: int) -> WorkerStatus:
     )
 
 
+@lru_cache(4)
 def _hashed(job: str) -> int:
     """A job's reference as a number that one store can write; never 0."""
     return int.from_bytes(hashlib.blake2b(job.encode(), digest_size=8).digest()) >> 1 | 1

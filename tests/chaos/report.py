@@ -123,14 +123,15 @@ def quantile(tries: Sequence[Try], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
-def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
+def duplicates_of(kind: Kind, *, clients: int, rate: float, seconds: float) -> int:
     """The maximum number of pings that are worked twice because of one fault: those that are between two steps then.
 
     A child of the pool has one job between handler and delete. Intake has one request of each client between put and
     200; a queue that does not answer may have taken it twice (the put, and another one on a new connection) before it
-    goes to the journal. While that is moved on, one packet is between put and note. A clock that jumps ends the
-    leases of all children.
+    goes to the journal. While that is moved on, one packet is between put and note: it has no more than came while the
+    fault lasted, for `seconds`. A clock that jumps ends the leases of all children.
     """
+    packet = min(PACKET, clients + int(rate * seconds))
     if kind in (kinds.KILL_CHILD, kinds.FREEZE_CHILD):
         return 1
     if kind is kinds.KILL_POOL:
@@ -140,10 +141,8 @@ def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
     if kind in kinds.STEPS:
         return POOL_CHILDREN
     if kind in WEB:
-        return clients + PACKET
-    # if the binlog fails, everything since the last check, at most 2 s ago, is spooled as well
-    unproven = int(2 * rate) if kind in (*kinds.NEED_DISK, kinds.QUEUE_WRITE) else 0
-    return POOL_CHILDREN + 2 * clients + PACKET + unproven
+        return clients + packet
+    return POOL_CHILDREN + 2 * clients + packet
 
 
 def recoveries(report: Report, done: Sequence[Fault], load: Load, handled: Sequence[Handled]) -> None:
@@ -183,7 +182,7 @@ def _recovered(fault: Fault, load: Load, handled: Sequence[Handled]) -> float | 
     """When (on time.monotonic()) the work went on that the fault had stopped; None if that is not known."""
     if fault.kind is kinds.FREEZE_CHILD:
         return fault.gone or None
-    if fault.kind in WEB:
+    if fault.kind in (*WEB, *SYNCER):
         answered = [made.sent + made.seconds for made in load.acknowledged if made.sent > fault.began]
         return min(answered, default=None)
     if fault.kind in NEW_CHILD:

@@ -113,7 +113,10 @@ class Torture:
         reports.count(report, loads, handled)
         reports.acknowledgements(report, loads[0])
         reports.recoveries(report, done, loads[0], handled)
-        report.bound = sum(reports.duplicates_of(fault.kind, clients=CLIENTS, rate=self.rate) for fault in done)
+        report.bound = sum(
+            reports.duplicates_of(fault.kind, clients=CLIENTS, rate=self.rate, seconds=fault.ended - fault.began)
+            for fault in done
+        )
         report.buried = machine.tube().buried
         report.stragglers = len(machine.stragglers())
         report.write(machine.directory / "report.json")

@@ -19,7 +19,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from gunicorn.http.wsgi import base_environ
 from gunicorn.workers import gthread
-from gunicorn.workers.gthread import PollableMethodQueue, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from glassq.http import gunicorn_worker
 from glassq.http.gathering import GatheringWorker
@@ -60,7 +60,6 @@ OVERRIDDEN = {
 }
 # What we call, with at least these parameters.
 CALLED: list[tuple[Callable[..., Any], list[str]]] = [
-    (PollableMethodQueue.defer, ["callback", "args"]),
     (Request.__init__, ["cfg", "unreader", "peer_addr"]),
     (Request.should_close, []),
     (IterUnreader.__init__, ["iterable"]),
@@ -106,7 +105,7 @@ def test_the_main_loop_knows_connections_by_these_names() -> None:
     """Attributes of instances, as the source of gunicorn's thread worker sets and reads them."""
     source = inspect.getsource(gthread)
     for owner, names in {
-        "self": "poller nr_conns worker_connections keepalived_conns pending_conns alive cfg tpool method_queue",
+        "self": "poller nr_conns worker_connections keepalived_conns pending_conns alive cfg tpool",
         "conn": "timeout",
     }.items():
         for name in names.split():

@@ -11,7 +11,7 @@ import pytest
 
 from glassq.journal import Journal
 from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
-from tests.intake.wire import HEALTH, MARKER, TOKEN, Wire
+from tests.intake.wire import HEALTH, MARKER, PATIENCE, TOKEN, Wire
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
@@ -39,17 +39,21 @@ class Web:
         conf: str = "",
         queue: str = "",
         under: tuple[str, ...] = (),
+        budget: float = PATIENCE / 20,
         **settings: Any,
     ) -> None:
         """`at` is where to reach it, when `bind` is among the settings; `parser` is gunicorn's http_parser.
 
         `conf` is what gunicorn.conf.py has besides, `queue` are more lines of [queue].
 
-        `under` is a command that starts it.
+        `under` is a command that starts it. `budget` is the time of the queue for a batch, in seconds: by default a
+        busy test machine would use the journal now and then.
         """
         directory.mkdir(exist_ok=True)
         ours = (ROOT / "conf" / "gunicorn.conf.py").read_text()
-        (directory / "gunicorn.conf.py").write_text(f'{ours}\nhttp_parser = "{parser}"\n{conf}\n')
+        budgets = f"from glassq.intake import durable_store, watcher\ndurable_store.BUDGET = {budget}\n"
+        budgets += f"watcher.PROBE_BUDGET = {budget}\n"
+        (directory / "gunicorn.conf.py").write_text(f'{ours}\nhttp_parser = "{parser}"\n{budgets}{conf}\n')
         self.dir = directory
         self.tokens = directory / "tokens"
         self.tokens.write_text(tokens + "\n")

@@ -116,7 +116,7 @@ def test_at_the_address_for_pings_only_by_the_same_address(
     assert samples(web.ask(ASK).body)["glassq_pings_acknowledged_total", "queue"] == 1
 
 
-def test_the_spool_and_the_queues_trouble_are_told(watched: Watched, beanstalkd: Beanstalkd) -> None:
+def test_the_journal_and_the_queues_trouble_are_told(watched: Watched, beanstalkd: Beanstalkd) -> None:
     beanstalkd.stop()
     for _ in range(3):
         assert watched.web.ask(PING).status == 200
@@ -124,19 +124,19 @@ def test_the_spool_and_the_queues_trouble_are_told(watched: Watched, beanstalkd:
     assert found["glassq_pings_acknowledged_total", "journal"] == 3
     assert found[("glassq_queue_usable",)] == 0
     assert found[("glassq_intake_ready",)] == 1
-    assert found[("glassq_spool_deliveries",)] == 3
-    assert found[("glassq_spool_bytes",)] > 3 * len(body())
-    assert found[("glassq_spool_oldest_seconds",)] > 0
-    assert found[("glassq_spool_damaged",)] == 0
+    assert found[("glassq_journal_deliveries",)] == 3
+    assert found[("glassq_journal_bytes",)] > 3 * len(body())
+    assert found[("glassq_journal_oldest_seconds",)] > 0
+    assert found[("glassq_journal_damaged",)] == 0
     beanstalkd.start()
-    wait_for(lambda: watched.samples()[("glassq_spool_deliveries",)] == 0, "the spool to be drained")
+    wait_for(lambda: watched.samples()[("glassq_journal_deliveries",)] == 0, "the journal to be empty")
     wait_for(lambda: watched.samples()[("glassq_queue_usable",)] == 1, "the queue to be used again")
 
 
-def test_a_worker_that_is_gone_spools_no_more(watched: Watched, beanstalkd: Beanstalkd) -> None:
+def test_a_worker_that_is_gone_journals_no_more(watched: Watched, beanstalkd: Beanstalkd) -> None:
     web = watched.web
     beanstalkd.stop()
-    wait_for(lambda: watched.samples()[("glassq_intake_workers_spooling",)] == 2, "both to know")
+    wait_for(lambda: watched.samples()[("glassq_intake_workers_journaling",)] == 2, "both to know")
     web.file.write_text(web.file.read_text().replace("workers = 2", "workers = 1"))
     before = set(web.workers())
     web.process.send(signal.SIGHUP)

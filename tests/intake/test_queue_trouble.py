@@ -237,9 +237,10 @@ def test_pings_to_a_queue_whose_disk_is_full_are_journaled(tmp_path: Path, start
         # it cannot make its next file, as on a full disk
         server.dir.rename(tmp_path / "elsewhere")
         assert [web.ask(PING).status for _ in range(60)] == [200] * 60
-        assert "its disk is full" in web.log()
+        # the queue says so, or the syncer that it can prove nothing
+        assert "they go to the journal" in web.log()
         journaled = web.journaled()
-        assert 0 < journaled < 60
+        assert 0 < journaled <= 60
         (tmp_path / "elsewhere").rename(server.dir)
         came = wait_for_jobs(web, server, 61)
         assert len(came) >= 61
@@ -300,7 +301,7 @@ def test_what_was_acknowledged_just_before_the_disk_was_found_failing_is_kept_to
         other.put(b"", tube="other")
     other.close()
     assert [web.ask(PING).status for _ in range(5)] == [200] * 5
-    wait_for(lambda: "its binlog failed" in web.log(), "the failure to be found out")
+    wait_for(lambda: "they go to the journal" in web.log(), "the failure to be found out")
     failing_disk.stop(signal.SIGKILL)
     failing_disk.start()
     wait_for_jobs(web, failing_disk, 6)

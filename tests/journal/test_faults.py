@@ -13,7 +13,7 @@ import pytest
 
 from glassq.errors import JournalError
 from glassq.journal import JournalRecord, mover
-from glassq.journal.writer import MIN_SEGMENT
+from glassq.journal.supply import MIN_SEGMENT
 from tests.journal.conftest import Sink, child, files, opened, some
 from tests.journal.faults import EIO, EIO_FOR_EVER, ENOSPC, KINDS, Forked
 

@@ -16,7 +16,8 @@ from glassq import delivery as envelope
 from glassq.errors import JobTooBig, JournalError, QueueUnavailable
 from glassq.journal import JournalRecord
 from glassq.journal.mover import PACKET
-from glassq.journal.writer import MAX_RECORDS, MIN_SEGMENT
+from glassq.journal.supply import MIN_SEGMENT
+from glassq.journal.writer import MAX_RECORDS
 from tests.conftest import wait_for
 from tests.journal.conftest import files, opened, some
 

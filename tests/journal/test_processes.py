@@ -148,4 +148,4 @@ def test_a_descriptor_of_a_segment_is_not_handed_to_what_the_process_starts(jour
     journal.write([])
     journal.start()
     wait_for(lambda: journal._writer.names(), "a segment to be made ahead")  # type: ignore[arg-type,return-value]
-    assert not any(os.get_inheritable(segment.file) for segment in journal._writer._ready)
+    assert not any(os.get_inheritable(segment.file) for segment in journal._supply._ready)

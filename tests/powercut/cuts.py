@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 from collections import Counter
@@ -10,18 +11,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.powercut import recording
-from tests.powercut.checking import Found, look
-from tests.powercut.disk import Kept, replay
+from tests.powercut.checking import RECORD, STATE, Found, look
+from tests.powercut.disk import SECTOR, Kept, replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from tests.powercut.recording import Event
 
 # What a disk may have of names and of contents. The first ones are those that find most: so they come often.
 MANNERS = (
     (Kept.ALL, Kept.NONE), (Kept.NONE, Kept.NONE), (Kept.CHANCE, Kept.CHANCE), (Kept.ALL, Kept.CHANCE),
     (Kept.CHANCE, Kept.OLDER), (Kept.NONE, Kept.ALL), (Kept.OLDER, Kept.OLDER), (Kept.CHANCE, Kept.NONE),
 )  # fmt: skip
+# Of a record that crosses a border of 512 bytes each half may be there: several tries at a part of the moments.
+MANNER_TORN = (Kept.ALL, Kept.CHANCE)
+TORN, TORN_SHARE, TORN_TRIES = "a torn record", 4, 3
 THREADS = 4
 UNEXPLAINED = "unexplained"
 
@@ -71,10 +77,13 @@ class Cutter:
     before_start: Callable[[Path], None] = lambda _: None
     prepares: bool = True
 
-    def run(self, number: int, tell: Callable[[Cut], None] = lambda _: None) -> list[Cut]:
-        """`number` cuts at moments by chance, and one at each unlink of a file, in the order of time."""
+    def run(self, number: int, *, unlinks: bool = True, until_lost: bool = False) -> list[Cut]:
+        """`number` cuts at moments by chance, and with `unlinks` one at each unlink of a file, in the order of time.
+
+        With `until_lost` it ends soon after the first loss.
+        """
         chance = random.Random(self.seed)
-        wanted = self._moments(chance, number)
+        wanted = self._moments(chance, number, unlinks=unlinks)
         cuts: list[Cut] = []
         promises = Promises()
         going: list[Future[Cut]] = []
@@ -83,7 +92,7 @@ class Cutter:
                 if event.kind == recording.SAID:
                     promises.hear(event.data.decode())
                 for why in wanted.get(index, ()):
-                    cut = Cut(index, why, *chance.choice(MANNERS))
+                    cut = Cut(index, why, *(MANNER_TORN if why == TORN else chance.choice(MANNERS)))
                     place = self.work / f"cut-{len(cuts)}"
                     cut.place = str(place)
                     cut.unsynced = disk.unsynced()
@@ -92,12 +101,14 @@ class Cutter:
                     going.append(threads.submit(self._judge, cut, place, set(promises.kept), set(promises.done)))
                     # no more disks at once than are looked at
                     if len(going) > 2 * THREADS:
-                        tell(going.pop(0).result())
+                        going.pop(0).result()
+                if until_lost and any(cut.lost for cut in cuts):
+                    break
             for one in going:
-                tell(one.result())
+                one.result()
         return cuts
 
-    def _moments(self, chance: random.Random, number: int) -> dict[int, list[str]]:
+    def _moments(self, chance: random.Random, number: int, *, unlinks: bool) -> dict[int, list[str]]:
         """Where to cut. The load's time counts, not the start: the first promise is the beginning."""
         events = list(recording.read(self.log))
         said = [index for index, event in enumerate(events) if event.kind == recording.SAID]
@@ -105,11 +116,26 @@ class Cutter:
             raise ValueError("nothing was promised")
         wanted: dict[int, list[str]] = {}
         for index, event in enumerate(events):
-            if index > said[0] and event.kind == recording.UNLINK and event.path.startswith("queue/"):
+            if unlinks and index > said[0] and event.kind == recording.UNLINK and event.path.startswith("queue/"):
                 wanted.setdefault(index, []).append("unlink")
+        for index in self._tearable(events)[: number // TORN_SHARE]:
+            wanted.setdefault(index, []).extend([TORN] * TORN_TRIES)
         for _ in range(number):
             wanted.setdefault(chance.randrange(said[0], len(events)), []).append("chance")
         return wanted
+
+    def _tearable(self, events: Sequence[Event]) -> list[int]:
+        """Where a job's record that is its only news was written over a border of 512 bytes: a kick, mostly."""
+        return [
+            index
+            for index, (before, event) in enumerate(itertools.pairwise(events), 1)
+            if event.kind == recording.WRITE
+            and event.length == RECORD
+            and event.offset % SECTOR > SECTOR - RECORD
+            and event.data[STATE]
+            and (before.kind, before.length, before.pid) == (recording.ZEROS, 4, event.pid)
+            and event.path.startswith("queue/")
+        ]
 
     def _judge(self, cut: Cut, place: Path, kept: set[str], done: set[str]) -> Cut:
         binlog, journal = place / "queue" / "binlog", place / "intake" / "journal"
@@ -124,7 +150,7 @@ class Cutter:
         for ping in done & set(found.pings):
             cut.back[_why_back(ping, found)] += 1
         shutil.rmtree(place)
-        if cut.ok and not found.damaged:
+        if cut.ok:
             shutil.rmtree(evidence)
         else:
             (evidence / "what").write_text(f"lost {cut.lost}\n{cut.trouble}\ndamaged {found.damaged}\n{found.told}")
@@ -143,14 +169,15 @@ def _why_back(ping: str, found: Found) -> str:
 def summary(cuts: Sequence[Cut]) -> list[tuple[str, str]]:
     """What came of them, for a table."""
     back: Counter[str] = sum((cut.back for cut in cuts), Counter())
+    whys = Counter(cut.why for cut in cuts)
     bad = [cut for cut in cuts if not cut.ok]
     rows = [
-        ("power cuts", f"{len(cuts)} ({sum(cut.why == 'unlink' for cut in cuts)} at an unlink)"),
+        ("power cuts", f"{len(cuts)} ({whys['unlink']} at an unlink, {whys[TORN]} at {TORN})"),
         ("promised, not yet done", f"{sum(cut.promised for cut in cuts)} in all cuts"),
         ("changes that may be there or not", f"{sum(cut.unsynced for cut in cuts) / max(1, len(cuts)):.0f} a cut"),
         ("lost", f"{len({ping for cut in cuts for ping in cut.lost})} pings in {len(bad)} cuts"),
         ("no start", str(sum(bool(cut.trouble) for cut in cuts))),
         ("segments of the journal damaged", str(sum(cut.set_aside for cut in cuts))),
-        ("jobs damaged", str(sum(cut.damaged for cut in cuts))),
+        ("unproven jobs of which a part is there", str(sum(cut.damaged for cut in cuts))),
     ]
     return rows + [(f"done and there again: {why}", str(count)) for why, count in sorted(back.items())]

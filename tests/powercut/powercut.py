@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 INTERVAL = "-f1000"
 # What shows that losses would be found is short: a part that is missing loses pings soon.
-BLIND_SECONDS, BLIND_CUTS = 6.0, 60
+BLIND_SECONDS, BLIND_CUTS = 6.0, 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def main() -> int:
         console.print(f"LOST: seed {arguments.seed}; the disks as they were cut are kept in {directory}/all/cuts")
     if not arguments.no_blind:
         well &= _show_sight(console, scene, record, directory)
-    if well and not any(cut.damaged for cut in cuts):
+    if well:
         shutil.rmtree(directory)
     return 0 if well else 1
 
@@ -111,12 +111,13 @@ class Record:
         return self.directory / "before"
 
     def cut(self, number: int, blind: Blind | None = None) -> list[Cut]:
-        """Makes `number` cuts by chance, and one at each unlink."""
-        blind = blind or Blind("nothing")
-        work = self.directory / f"cuts{'-blind' if blind.name != 'nothing' else ''}"
+        """Makes `number` cuts by chance, and one at each unlink; if something is left out, until a ping is lost."""
+        shows, blind = blind is not None, blind or Blind("nothing")
+        work = self.directory / ("cuts-blind" if shows else "cuts")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        return Cutter(self.before, self.log, work, self.scene.seed, blind.before_start, blind.prepares).run(number)
+        cutter = Cutter(self.before, self.log, work, self.scene.seed, blind.before_start, blind.prepares)
+        return cutter.run(number, unlinks=not shows, until_lost=shows)
 
 
 def record_scene(scene: Scene, directory: Path) -> Record:
@@ -146,9 +147,9 @@ def _show_sight(console: Console, scene: Scene, whole: Record, directory: Path) 
             short = replace(scene, seconds=min(scene.seconds, BLIND_SECONDS), unsynced=blind.unsynced)
             record = record_scene(short, directory / f"blind-{number}")
         cuts = record.cut(BLIND_CUTS, blind)
-        lost = sum(not cut.ok for cut in cuts)
-        well &= lost > 0
-        table.add_row(blind.name, str(len(cuts)), f"in {lost} cuts" if lost else "NOTHING: the search is blind")
+        well &= any(cut.lost for cut in cuts)
+        first = next((number for number, cut in enumerate(cuts, 1) if cut.lost), 0)
+        table.add_row(blind.name, str(len(cuts)), f"at cut {first}" if first else "NOTHING: the search is blind")
     console.print(table)
     return well
 
@@ -158,7 +159,7 @@ def _print(console: Console, cuts: list[Cut]) -> None:
     for row in summary(cuts):
         table.add_row(*row)
     console.print(table)
-    for cut in [cut for cut in cuts if not cut.ok or cut.damaged][:10]:
+    for cut in [cut for cut in cuts if not cut.ok][:10]:
         what = f"at {cut.index} ({cut.why}; names {cut.names.value}, data {cut.data.value})"
         lost = f"lost {len(cut.lost)}: {' '.join(cut.lost[:4])}"
         console.print(f"{what}: {lost} {cut.trouble} {dict(cut.back)}; {cut.place}", soft_wrap=True)

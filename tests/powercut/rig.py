@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from glassq import delivery as envelope
 from tests.chaos.harness import SYNCER
 from tests.ports import free_port
-from tests.powercut.checking import Client, Found, look, prepare
+from tests.powercut.checking import Client, Found, look
 from tests.powercut.disk import Kept, replay
 from tests.powercut.recording import Recorder
 
@@ -64,7 +64,8 @@ class Rig:
 
     def start(self) -> None:
         """Starts both, as the units do."""
-        prepare(self.binlog)
+        self._run("prepare", [sys.executable, str(SYNCER), "--binlog", str(self.binlog), "--prepare"])
+        assert self._running.pop("prepare").wait(PATIENCE) == 0
         program = shutil.which("beanstalkd")
         assert program
         self._run("beanstalkd", [program, "-l", f"unix:{self._path}", "-b", str(self.binlog), *self._options])

@@ -6,6 +6,7 @@ that was added, and "done PING" by the handler, before it returns.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
@@ -22,6 +23,7 @@ from glassq.push.client import Client
 from glassq.settings import QueueSettings, QueueUrl, load
 from tests.chaos.harness import Machine, Plan
 from tests.chaos.load import Load, Try
+from tests.powercut.checking import CHURNED
 from tests.powercut.recording import Action, Call, Recorder
 from tests.queues.raw import open_queue
 
@@ -33,6 +35,9 @@ FILE_SIZE = 8192
 RATE, CLIENTS = 150.0, 8
 # Old jobs that lie buried or delayed before the load begins, in pings of which one in five is either.
 OLD = 150
+
+# Jobs that are put and deleted at once: a new file about ten times a second.
+CHURN, CHURN_EVERY = 8, 0.1
 
 SETTINGS = """
 [push]
@@ -78,7 +83,7 @@ class Scene:
         with Machine(directory, plan=plan, recorder=recorder) as machine:
             _load(machine, recorder, "old", OLD / 1.5, OLD)
             with ExitStack() as acts:
-                for act in (self._tasks, self._kicks, self._freezes):
+                for act in (self._tasks, self._kicks, self._churns, self._freezes):
                     acts.enter_context(_beside(act, machine, recorder))
                 _load(machine, recorder, "ping", self.rate, self.rate * self.seconds)
 
@@ -91,7 +96,7 @@ class Scene:
         while not over.wait(chance.uniform(0.02, 0.2)):
             ids = [f"task-{number + more}" for more in range(chance.choice((1, 1, 5)))]
             number += len(ids)
-            wait = chance.choice((0, 0, 3600))
+            wait = chance.choice((0, 0, 0, 0, 3600))
             tasks = [taskqueue.Task(json.dumps({"itemId": each}), url="/work", countdown=wait) for each in ids]
             with suppress(taskqueue.Error, GlassqError):
                 queue.add(tasks)
@@ -99,13 +104,24 @@ class Scene:
         client.close()
 
     def _kicks(self, machine: Machine, _: Recorder, over: threading.Event) -> None:
-        """Kicks buried jobs, oldest first, as an operator does."""
+        """Kicks buried and delayed jobs, as an operator does."""
         queue = open_queue(QueueSettings(url=QueueUrl(f"beanstalk://127.0.0.1:{machine.queue_port}")))
-        while not over.wait(0.15):
+        for state in itertools.cycle(("buried", "delayed")):
+            if over.wait(0.05):
+                break
             with suppress(GlassqError):
-                job = queue.peek_first("buried")
+                job = queue.peek_first(state)
                 if job is not None:
                     queue.kick(job.id)
+        queue.close()
+
+    def _churns(self, machine: Machine, _: Recorder, over: threading.Event) -> None:
+        """Puts jobs and deletes them: beanstalkd begins files, copies old jobs and removes files."""
+        queue = open_queue(QueueSettings(url=QueueUrl(f"beanstalk://127.0.0.1:{machine.queue_port}")))
+        while not over.wait(CHURN_EVERY):
+            with suppress(GlassqError):
+                for job in [queue.put(CHURNED, tube="powercut.churn") for _ in range(CHURN)]:
+                    queue.delete(job)
         queue.close()
 
     def _freezes(self, machine: Machine, _: Recorder, over: threading.Event) -> None:

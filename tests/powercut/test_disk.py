@@ -15,27 +15,13 @@ import pytest
 
 from tests.powercut import recording
 from tests.powercut.disk import Disk, Kept
-from tests.powercut.recording import Action, Call, Event, Recorder, build, compiler
+from tests.powercut.recording import Action, Call, Event, Recorder, compiler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler (cc)")
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("recorder"))
-
-
-@pytest.fixture
-def recorder(tmp_path: Path, library: Path) -> Iterable[Recorder]:
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "place").mkdir()
-    made = Recorder(library, root=tmp_path / "disk", place=tmp_path / "place")
-    yield made
-    made.close()
 
 
 def run(recorder: Recorder, program: str) -> int:

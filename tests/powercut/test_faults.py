@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.powercut.recording import Action, Call, build, compiler
+from tests.powercut.recording import Action, Call, compiler
 from tests.powercut.rig import Rig
 
 if TYPE_CHECKING:
@@ -26,11 +26,6 @@ pytestmark = [
 ]
 
 CHURN = 10
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("recorder"))
 
 
 @pytest.fixture

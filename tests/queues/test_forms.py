@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import signal
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError
+from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueUnavailable
 from glassq.queues.base import ALL_STATES, Change, NewForm, WaitingState
 from glassq.queues.beanstalk import forms
-from glassq.queues.beanstalk.connection import BeanstalkConnection
+from glassq.queues.beanstalk.connection import WINDOW, BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.prover import SyncerProver
 from tests.queues.binlog import break_binlog, failing
@@ -206,6 +206,41 @@ def test_each_job_of_a_packet_has_its_own_error(server: Beanstalkd, inspector: B
     )
 
 
+@contextmanager
+def cut(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[None]:
+    """The connection breaks when the nth window was sent, before its answers are read."""
+    calls: list[int] = []
+    exchange = BeanstalkConnection._exchange
+
+    def broken(self: BeanstalkConnection, client: Any, packet: Any) -> None:
+        calls.append(1)
+        known = len(packet.results)
+        exchange(self, client, packet)
+        if len(calls) == step:
+            del packet.results[known:]
+            raise ConnectionResetError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BeanstalkConnection, "_exchange", broken)
+        yield
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_connection_that_breaks_between_puts_leaves_only_what_nobody_knows_of(
+    server: Beanstalkd, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    with closing(inspecting(server)) as inspector:
+        jobs = lie(inspector, *["buried"] * (3 * WINDOW))
+        # three windows for the look at the old jobs, then those of the puts
+        with cut(monkeypatch, 4 + window):
+            answers = inspector.change_all([Change(job, "ready", job.body + b"!", ASIDE) for job in jobs])
+    assert all(isinstance(answer, QueueUnavailable) for answer in answers)
+    found = there(server)
+    assert [body for tube, _, body in found if tube == HERE] == sorted(job.body for job in jobs)
+    unknown = jobs[window * WINDOW : (window + 1) * WINDOW]
+    assert {body for tube, _, body in found if tube == ASIDE} == {job.body + b"!" for job in unknown}
+
+
 @pytest.mark.parametrize(("step", "state"), [*product(range(1, 8), WAITING)])
 def test_a_connection_that_breaks_at_any_step_loses_nothing(
     server: Beanstalkd, monkeypatch: pytest.MonkeyPatch, step: int, state: WaitingState
@@ -214,21 +249,8 @@ def test_a_connection_that_breaks_at_any_step_loses_nothing(
     with closing(inspecting(server)) as inspector:
         jobs = lie(inspector, *["buried"] * 4)
         changes = [Change(job, state, job.body + b"!", ASIDE, 3600) for job in jobs]
-        calls: list[int] = []
-        exchange = BeanstalkConnection._exchange
-
-        def cut(self: BeanstalkConnection, client: object, packet: object) -> None:
-            calls.append(1)
-            if len(calls) == step:
-                # it is sent, and nobody reads the answer
-                exchange(self, client, packet)  # type: ignore[arg-type]
-                packet.results.clear()  # type: ignore[attr-defined]
-                raise ConnectionResetError
-            exchange(self, client, packet)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(BeanstalkConnection, "_exchange", cut)
-        answers = inspector.change_all(changes)
-        monkeypatch.undo()
+        with cut(monkeypatch, step):
+            answers = inspector.change_all(changes)
     found = {body for _, _, body in there(server)}
     for job, answer in zip(jobs, answers, strict=True):
         assert job.body in found or job.body + b"!" in found

@@ -100,6 +100,9 @@ def shouts(name):
     for _ in range(1024):
         sys.stdout.write("x" * (1 << 20))
 
+def dozes(name):
+    time.sleep(0.2)
+
 LEAK = []
 def leaks(name):
     LEAK.append(bytearray(os.urandom(1 << 20) * 300))
@@ -204,6 +207,32 @@ def test_what_a_pool_was_at_when_all_of_it_was_killed_is_worked_by_the_next(make
     run.let_go()
     run.start().ready()
     wait_for(lambda: not jobs(look), f"it to be worked\n{run.log()}")
+
+
+def test_poison_is_found_and_nothing_else_taken_for_it_though_the_pool_is_killed_whole(make: Make, look: Queue) -> None:
+    """Twice, amid 40 deliveries and one that kills its child.
+
+    Of a pool that dies whole nobody lives to say which jobs were begun: each such death may count as one attempt.
+    """
+    run = make(processes=8, max_lost=3).start().ready()
+    for number in range(40):
+        run.put(f"good-{number}", "dozes")
+        if number == 12:
+            run.put("deadly", "die")
+    for worked in (6, 18):
+        wait_for(lambda least=worked: len(run.story("end")) >= least, f"some to be worked\n{run.log()}")  # type: ignore[misc]
+        children = run.children()
+        run.send(signal.SIGKILL)
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+        run.ended()
+        wait_for(lambda: look.stats_tube().reserved == 0, "the jobs to be free")
+        run.start().ready()
+    wait_for(lambda: len(jobs(look)) == 1 and look.stats_tube().buried == 1, f"all to be worked\n{run.log()}")
+    stats, poison = only(look)
+    assert (stats.state, json.loads(poison.body)["name"], poison.lost) == ("buried", "deadly", 3)
+    assert 1 <= [name for name, _, _ in run.story("start")].count("deadly") <= 3
+    assert {name for name, _, _ in run.story("end")} == {f"good-{number}" for number in range(40)}
 
 
 def test_the_parent_says_why_it_killed(make: Make, look: Queue) -> None:

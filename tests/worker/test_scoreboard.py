@@ -114,3 +114,18 @@ def test_only_the_latest_deaths_are_remembered() -> None:
         board.crashes.add(str(number + 1), "0199", "SIGKILL", "", 0.0)
     known = [number for number in range(1, MAX_CRASHES + 11) if board.crashes.of(str(number), "0199")]
     assert known == list(range(11, MAX_CRASHES + 11))
+
+
+def test_an_attempt_may_be_lost_only_if_a_slot_or_the_crash_log_names_its_job() -> None:
+    board = Scoreboard(3)
+    ours, other = board.slots[:2]
+    assert not ours.may_be_lost("7")
+    other.begin("7", "id", 1, 1.0)
+    assert (ours.may_be_lost("7"), ours.may_be_lost("70")) == (True, False)
+    other.end()
+    assert not ours.may_be_lost("7")
+    other.begin("8", "id", 1, 1.0)
+    # as the parent does it when the child has died
+    board.crashes.add("8", "id", "SIGKILL", "", 0.5)
+    other.clear()
+    assert (ours.may_be_lost("8"), ours.may_be_lost("7")) == (True, False)

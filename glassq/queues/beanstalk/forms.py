@@ -128,8 +128,9 @@ class FormWriter:
                 item.error = error
 
     def _delete_old(self, items: Sequence[FormItem]) -> None:
-        self._each(items, lambda item: [commands.delete(item.old)])
-        for item in items:
+        left = self._left(items)
+        self._each(left, lambda item: [commands.delete(item.old)])
+        for item in left:
             item.doubtful = isinstance(item.error, Unanswered) and item.error.sent
 
     def _withdraw(self, items: Sequence[FormItem]) -> None:

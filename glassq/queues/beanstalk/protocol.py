@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from glassq.queues.base import State
 
@@ -32,8 +34,7 @@ class ScanShort:
     looked: int
 
 
-@dataclass(frozen=True, slots=True)
-class JobBody:
+class JobBody(msgspec.Struct, frozen=True):
     """A job's id and body. The server reuses ids after a restart without its binlog."""
 
     id: int

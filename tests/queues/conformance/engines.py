@@ -111,8 +111,9 @@ class BeanstalkdEngine(Engine):
     def __init__(self, directory: Path, *, careless: bool = False) -> None:
         super().__init__(directory, careless=careless)
         program = breakable_program(directory / "bin")
-        # the later option wins: never to sync
-        self._server = Beanstalkd(directory, program=str(program), options=("-F",) if careless else ())
+        # the later option wins: never to sync, or at each command
+        interval = ("-F",) if careless else () if self.has_syncer else ("-f0",)
+        self._server = Beanstalkd(directory, program=str(program), options=interval)
 
     @staticmethod
     def missing() -> str:

@@ -10,7 +10,17 @@ import pytest
 from msgspec.structs import replace
 
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
-from glassq.queues.base import ALL_STATES, Capabilities, Fact, NewJob, TubeCounts, WaitingState
+from glassq.queues.base import (
+    ALL_STATES,
+    Capabilities,
+    Change,
+    Fact,
+    Job,
+    NewForm,
+    NewJob,
+    TubeCounts,
+    WaitingState,
+)
 from tests.conftest import wait_for
 from tests.proxy import FREEZE
 from tests.queues.conformance.engines import TIMEOUT
@@ -19,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from glassq.queues import Inspector
-    from glassq.queues.base import Job
     from tests.proxy import Proxy
     from tests.queues.conformance.engines import Engine
     from tests.queues.conformance.roles import Roles
@@ -236,6 +245,31 @@ def test_a_job_gets_another_state_form_and_tube(roles: Roles, old: WaitingState,
         held = held and receiver.examine(held)
         assert (held and (held.body, held.losses)) == ((changed.body, 0) if new == "ready" else None)
         roles.inspector.delete(changed) if held is None else receiver.complete(held)
+
+
+def test_many_jobs_are_put_seen_changed_and_deleted_together_each_with_its_own_error(roles: Roles) -> None:
+    inspector = roles.inspector
+    too_big = b"x" * (inspector.status().max_job + 1)
+    forms = [NewForm(b"%d" % number, roles.tube, state, 1800) for number, state in enumerate(WAITING * 2)]
+    forms.append(NewForm(too_big, roles.tube, "ready"))
+    *refs, error = inspector.insert_all(forms)
+    assert isinstance(error, JobTooBig)
+    jobs = inspector.get_all([str(ref) for ref in refs])
+    assert [(job.state, job.body) for job in jobs if isinstance(job, Job)] == [
+        (form.state, form.body) for form in forms[:-1]
+    ]
+    assert isinstance(inspector.get_all(["no reference"])[0], JobNotFound)
+    [gone, *there] = [job for job in jobs if isinstance(job, Job)]
+    inspector.delete(gone)
+    changes = [Change(job, "buried", job.body + b"!", roles.other) for job in (gone, *there)]
+    error, *changed = inspector.change_all(changes)
+    assert isinstance(error, JobNotFound)
+    assert roles.there() == [("buried", job.body + b"!") for job in there]
+    left = [job for job in inspector.get_all([str(ref) for ref in changed]) if isinstance(job, Job)]
+    answers = inspector.delete_all([*left, gone])
+    assert [type(answer) for answer in answers] == [*[type(None)] * 5, JobNotFound]
+    assert roles.there() == []
+    assert (inspector.insert_all([]), inspector.change_all([]), inspector.get_all([])) == ([], [], [])
 
 
 def in_vain(roles: Roles, job: Job) -> None:

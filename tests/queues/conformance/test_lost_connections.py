@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from glassq.errors import QueueUnavailable
-from glassq.queues.base import WaitingState
+from glassq.queues.base import Change, WaitingState
 from tests.queues.conformance.cutter import cut_at_each_message
 from tests.queues.conformance.test_receiver import SETTLE
 
@@ -118,6 +118,24 @@ def test_a_job_that_an_operator_changes_is_never_lost(
             if done:
                 assert [(each.state, each.body, each.tube) for each in roles.find()] == [(new, body, tube)]
             clear(roles)
+
+
+@pytest.mark.parametrize("new", WAITING)
+def test_jobs_that_an_operator_changes_together_are_never_lost(roles: Roles, new: WaitingState) -> None:
+    for cutter in cut_at_each_message(roles.engine):
+        jobs = [roles.lie(old, b"%d" % number) for number, old in enumerate(WAITING)]
+        inspector = roles.new_inspector(port=cutter.port)
+        inspector.counts([roles.tube])
+        with cutter:
+            changes = [Change(job, new, job.body + b"!", roles.other, 1800) for job in jobs]
+            answers = inspector.change_all(changes)
+        assert cutter.fired == any(isinstance(answer, QueueUnavailable) for answer in answers)
+        inspector.close()
+        found = settled(roles)
+        for job, answer in zip(jobs, answers, strict=True):
+            assert {job.body, job.body + b"!"} & set(found)
+            assert isinstance(answer, QueueUnavailable) or job.body not in found
+        clear(roles)
 
 
 def test_a_job_that_an_operator_deletes_is_gone_or_there(roles: Roles) -> None:

@@ -65,7 +65,7 @@ class BinlogFiles:
     def __init__(self, directory: Path, sights: int) -> None:
         """`sights` is the number of rounds that may overlap. Raises OSError if the directory cannot be read."""
         self.directory = directory
-        self._start = str(directory / _LOG)
+        self._start = str(directory / _KEPT)
         self._lock = threading.Lock()
         self._removing = threading.Lock()
         self.sights = [Sight() for _ in range(sights)]
@@ -230,13 +230,16 @@ class BinlogFiles:
                     self._see(number)
             self._check(sight)
             missing = [number for number in numbers if number not in sight.descriptors]
-            if missing or not self._is_there(current, sight.descriptors.get(current, -1)):
+            if missing or not (current < self._proven or self._is_there(current, sight.descriptors.get(current, -1))):
                 self._stumble(f"binlog.{(missing or [current])[0]} is missing, and beanstalkd believes that it has it")
                 self._check(sight)
             return {number: each for number, each in sight.descriptors.items() if number <= current}
 
     def _is_there(self, number: int, descriptor: int) -> bool:
-        """Whether the file still has its name; beanstalkd never looks."""
+        """Whether the file still has its second name: beanstalkd never notices that its directory was removed.
+
+        The first one may be gone since it was asked, as its jobs may.
+        """
         try:
             return os.stat(f"{self._start}{number}").st_ino == os.fstat(descriptor).st_ino  # noqa: PTH116 - each round
         except OSError:
@@ -260,6 +263,9 @@ class BinlogFiles:
         path, kept = self._path(_LOG, number), self._path(_KEPT, number)
         try:
             self._link(path, kept)
+        except FileNotFoundError:
+            self._stumble(f"binlog.{number} came and went unseen")
+            return
         except OSError as error:
             self._stumble(f"binlog.{number} gets no second name: {error.strerror}")
             return

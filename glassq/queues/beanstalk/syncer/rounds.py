@@ -27,7 +27,7 @@ _SPARE = 1.0
 
 
 class Rounds:
-    """Runs rounds in threads of their own, and looks at the directory in another one."""
+    """Runs rounds in threads of their own, and looks at the directory."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Rounds:
         self.address = address
         self.files = files
         self.connecting = threading.Lock()
-        #: the probes of the threads
+        #: the probes of the rounds that may overlap
         self.probes = [b""] * OVERLAP
         self.counts = {"rounds": 0, "failed": 0, "asked": 0, "proven": 0}
         self.seconds, self.slowest = 0.0, 0.0
@@ -48,39 +48,27 @@ class Rounds:
         self.trouble = ""
         self._refusal = refusal
         self._say = say
-        self._asked = threading.Condition()
-        # who waits for a round to begin, and up to which of its questions
+        self._listening = threading.Lock()
+        self._state = threading.Lock()
+        # who waits for a round to begin, and up to which of its questions; and whether we want one ourselves
         self._waiting: dict[Client, int] = {}
         self._wanted = False
+        # those that run no round
+        self._free = [_Rounder(self, number) for number in range(OVERLAP)]
         self._answering = threading.Lock()
         self._pid = 0
 
-    def start(self) -> None:
-        """Starts the threads. They end with the process."""
-        for number in range(OVERLAP):
-            threading.Thread(target=_Rounder(self, number).run, daemon=True).start()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def ask(self, clients: dict[Client, int]) -> None:
-        """These clients have asked, up to these numbers of their questions."""
-        with self._asked:
-            self._waiting.update(clients)
-            self._asked.notify()
+    def start(self, listen: Callable[[float], dict[Client, int]]) -> None:
+        """Starts the threads. They end with the process. `listen(timeout)` says who asks (Server.listen)."""
+        for _ in range(OVERLAP + 1):
+            threading.Thread(target=self._work, args=(listen,), daemon=True).start()
 
     def forget(self, client: Client) -> None:
         """Closes a client. Not while a round answers it: its descriptor may be another client's next."""
-        with self._asked:
+        with self._state:
             self._waiting.pop(client, None)
         with self._answering:
             client.close()
-
-    def take(self) -> dict[Client, int]:
-        """Waits until somebody has asked; all who did are the caller's to answer."""
-        with self._asked:
-            while not (self._waiting or self._wanted):
-                self._asked.wait()
-            asked, self._waiting, self._wanted = self._waiting, {}, False
-            return asked
 
     def entered(self, stats: Stats) -> None:
         """A connection to beanstalkd was made. Raises RoundFailed if it writes elsewhere, or OSError."""
@@ -144,7 +132,7 @@ class Rounds:
             "spare": self.files.spare,
             "gaps": self.files.troubles,
             "trouble": self.trouble,
-            "refusing": bool(self._refusal.server) and self._refusal.server == self.files.server,
+            "refusing": bool(self._refusal.server) and self.files.server in ("", self._refusal.server),
             "reason": self._refusal.reason,
         }
 
@@ -152,15 +140,48 @@ class Rounds:
         """Nothing of this run of beanstalkd is proven any more."""
         if self._refusal.server == server:
             return
-        self._say("error", f"{error}: nothing is proven until beanstalkd has been restarted")
         try:
+            # first of all: a syncer that is killed now would not know it
             self._refusal.refuse(server, self._pid, str(error), error.files)
         except OSError as failed:
-            self._say("error", f"this could not be written down: {failed.strerror}; restart beanstalkd")
+            self._say("error", f"what follows could not be written down, restart beanstalkd: {failed.strerror}")
+        self._say("error", f"{error}: nothing is proven until beanstalkd has been restarted")
 
-    def _watch(self) -> None:
-        """Looks at the directory, and has a round where second names could go."""
-        last, asked = "", time.monotonic()
+    def _work(self, listen: Callable[[float], dict[Client, int]]) -> None:
+        """One of the threads: one listens at a time, and runs the round itself when somebody asks.
+
+        No question is handed from one thread to another, unless all rounds that may overlap are running.
+        """
+        while True:
+            rounder, asked = self._take_turn(listen)
+            while asked is not None:
+                rounder.run(asked)
+                asked = self._next(rounder)
+
+    def _take_turn(self, listen: Callable[[float], dict[Client, int]]) -> tuple[_Rounder, dict[Client, int] | None]:
+        with self._listening:
+            while True:
+                asking = listen(_SPARE)
+                with self._state:
+                    self._waiting.update(asking)
+                    if self._free and (self._waiting or self._wanted):
+                        return self._free.pop(), self._take()
+
+    def _next(self, rounder: _Rounder) -> dict[Client, int] | None:
+        """Who asked while all rounds were running; None: nobody, and the rounder is free."""
+        with self._state:
+            if self._waiting:
+                return self._take()
+            self._free.append(rounder)
+            return None
+
+    def _take(self) -> dict[Client, int]:
+        asked, self._waiting, self._wanted = self._waiting, {}, False
+        return asked
+
+    def watch(self) -> None:
+        """Looks at the directory, for ever, and has a round where second names could go."""
+        last = ""
         while True:
             time.sleep(LOOK)
             why = ""
@@ -174,15 +195,11 @@ class Rounds:
             if why and why != last:
                 self._say("error", why)
             last = why
-            if time.monotonic() - asked > _SPARE and self.files.spare:
-                asked = time.monotonic()
-                with self._asked:
-                    self._wanted = True
-                    self._asked.notify()
+            self._wanted = self.files.spare > 0
 
 
 class _Rounder:
-    """One of the threads that run rounds, with a connection, a probe and descriptors of its own."""
+    """Runs one round at a time, with a connection, a probe and descriptors of its own."""
 
     def __init__(self, rounds: Rounds, number: int) -> None:
         self._rounds = rounds
@@ -190,23 +207,21 @@ class _Rounder:
         self._sight = rounds.files.sights[number]
         self._connection: ProbeConnection | None = None
 
-    def run(self) -> None:
-        rounds, files = self._rounds, self._rounds.files
-        while True:
-            asked = rounds.take()
-            began = time.monotonic()
-            files.begin(self._sight)
-            try:
-                answer = self._probe()
-                rounds.judge(answer, self._number)
-            except Exception as error:
-                reason = _words(error)
-                rounds.answer(asked, f"no {reason}", began, reason)
-            else:
-                rounds.answer(asked, f"yes {answer.after.server}", began)
-                rounds.tidy(answer)
-            finally:
-                files.end(self._sight)
+    def run(self, asked: dict[Client, int]) -> None:
+        """A round: answers all who asked before it."""
+        rounds, files, began = self._rounds, self._rounds.files, time.monotonic()
+        files.begin(self._sight)
+        try:
+            answer = self._probe()
+            rounds.judge(answer, self._number)
+        except Exception as error:
+            reason = _words(error)
+            rounds.answer(asked, f"no {reason}", began, reason)
+        else:
+            rounds.answer(asked, f"yes {answer.after.server}", began)
+            rounds.tidy(answer)
+        finally:
+            files.end(self._sight)
 
     def _probe(self) -> Answer:
         """Asks beanstalkd; on a new connection where the old one broke, as it does when beanstalkd is restarted."""

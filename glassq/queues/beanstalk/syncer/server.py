@@ -28,7 +28,7 @@ _READ = 4096
 
 
 class Server:
-    """Takes questions, and hands them to the rounds. It waits for nothing but questions."""
+    """Takes questions. It waits for nothing but questions."""
 
     def __init__(self, listener: socket.socket, rounds: Rounds, max_clients: int) -> None:
         self._listener = listener
@@ -40,17 +40,15 @@ class Server:
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
 
-    def serve(self) -> None:
-        """Serves until a signal's handler raises an exception."""
-        while True:
-            asking: dict[Client, int] = {}
-            for key, _ in self._selector.select():
-                if key.data is None:
-                    self._accept()
-                elif self._read(key.data):
-                    asking[key.data] = key.data.asked
-            if asking:
-                self._rounds.ask(asking)
+    def listen(self, timeout: float) -> dict[Client, int]:
+        """Who asks now, and up to which of its questions; waits up to `timeout` seconds. One thread at a time."""
+        asking: dict[Client, int] = {}
+        for key, _ in self._selector.select(timeout):
+            if key.data is None:
+                self._accept()
+            elif self._read(key.data):
+                asking[key.data] = key.data.asked
+        return asking
 
     def _accept(self) -> None:
         try:

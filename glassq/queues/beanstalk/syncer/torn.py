@@ -16,7 +16,7 @@ import zlib
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from glassq.envelope import is_intact
+from glassq.envelope import HEADER_END, is_intact
 from glassq.queues.beanstalk.syncer.records import State, layout_of, records
 
 if TYPE_CHECKING:
@@ -173,7 +173,12 @@ def _look_at_full(data: bytes, record: Record, layout: Layout) -> Question | boo
         return True
     if at % SECTOR > SECTOR - _ID and _is_empty(data, at, _next(at)):
         return Question.IS_OTHER
-    return Question.DIFFERS if intact is None else False
+    if intact:
+        return False
+    # What marks a job as ours may be lost, and the end of its header not. In doubt it is not cut: if it is a whole body
+    # of another program, that costs what stands behind it; if it is a torn put, that was never proven.
+    border = _next(body)
+    return (_is_empty(data, body, border) and HEADER_END in data[border:end]) or Question.DIFFERS
 
 
 def _is_plausible(fields: Fields, layout: Layout) -> bool:

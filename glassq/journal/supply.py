@@ -1,0 +1,129 @@
+"""Makes segments ahead, so that no ping waits for one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from glassq.errors import JournalError
+from glassq.files import sync_directory
+from glassq.journal.segment import make_segment
+from glassq.log import fields, logger
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from glassq.journal.room import JournalRoom
+    from glassq.journal.segment import OwnSegment
+
+log = logger("glassq.intake")
+
+# The size of a segment, in bytes: that of as many pings as one may have. A journal that may be small has smaller ones.
+MAX_SEGMENT = 4 << 20
+MIN_SEGMENT = 256 << 10
+SHARE = 16
+_PAGE = 4_096
+# After a segment could not be made, nobody tries again for so long, in seconds.
+PAUSE = 0.5
+
+
+class SegmentSupply:
+    """The segments that this process has ready, for all its threads."""
+
+    def __init__(self, directory: Path, room: JournalRoom, max_size: int) -> None:
+        """`max_size` is that of the journal, in bytes."""
+        self._directory = directory
+        self._room = room
+        self._size = min(MAX_SEGMENT, max(MIN_SEGMENT, max_size // SHARE)) // _PAGE * _PAGE
+        self._ready: deque[OwnSegment] = deque()
+        self._making = threading.Lock()
+        #: why no segment can be made, and until when nobody tries
+        self._broken: tuple[str, float] = ("", 0.0)
+        self._wanted = threading.Event()
+        self._anchored = False
+        self._closed = False
+
+    def take(self, least: int) -> OwnSegment:
+        """A segment of at least this size, in bytes. Raises JournalError."""
+        with self._making:
+            if self._closed:
+                raise self._error("is closed")
+            if least > self._size:
+                # A job larger than a segment gets one of its own.
+                return self._make(-(-least // _PAGE) * _PAGE)
+            segment = self._ready.popleft() if self._ready else self._make(self._size)
+        self._wanted.set()
+        return segment
+
+    def keep_ready(self) -> None:
+        """Keeps one segment ready until `close`."""
+        failing = False
+        while not self._closed:
+            self._wanted.clear()
+            try:
+                self._prepare()
+                failing = False
+            except JournalError as error:
+                if not failing:
+                    log.error("no journal segment can be made %s", fields(why=error))
+                failing = True
+            self._wanted.wait(2 * PAUSE if failing else None)
+
+    def check(self, more: int) -> None:
+        """Raises JournalError if neither what is ready nor a new segment has room for `more` bytes."""
+        if any(segment.size >= more for segment in tuple(self._ready)):
+            return
+        self._check_broken()
+        self._room.check(max(more, self._size))
+
+    def names(self) -> set[str]:
+        """The names of the segments that are ready."""
+        return {segment.path.name for segment in tuple(self._ready)}
+
+    def close(self) -> None:
+        """Removes what is ready."""
+        with self._making:
+            self._closed = True
+            segments = tuple(self._ready)
+            self._ready.clear()
+        self._wanted.set()
+        for segment in segments:
+            segment.remove()
+
+    def _prepare(self) -> None:
+        with self._making:
+            if not (self._ready or self._closed):
+                self._ready.append(self._make(self._size))
+
+    def _make(self, size: int) -> OwnSegment:
+        self._check_broken()
+        try:
+            self._room.check(size)
+            self._anchor()
+            segment = make_segment(self._directory, size)
+        except (OSError, JournalError) as error:
+            raised = error if isinstance(error, JournalError) else self._error(f"cannot be written: {error.strerror}")
+            self._broken = (str(raised), time.monotonic() + PAUSE)
+            raise raised from None
+        self._broken = ("", 0.0)
+        return segment
+
+    def _check_broken(self) -> None:
+        why, until = self._broken
+        if time.monotonic() < until:
+            raise JournalError(why)
+
+    def _anchor(self) -> None:
+        """Syncs the names above the segments: whoever made those directories may have been killed before. Once."""
+        if not self._anchored:
+            sync_directory(self._directory.parent)
+            # whoever may not open that one has not made the journal's directory in it
+            with suppress(PermissionError):
+                sync_directory(self._directory.parent.parent)
+            self._anchored = True
+
+    def _error(self, why: str) -> JournalError:
+        return JournalError(f"journal {self._directory}: {why}")

@@ -1,0 +1,115 @@
+"""The worker with an app that is not the intake's: it knows no pings, only what an app hands over to be kept."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import ROOT, Process, free_port, wait_for
+from tests.intake.wire import Wire, request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SERVER = """
+import logging, sys, time
+from gunicorn.app.base import BaseApplication
+from glassq.http.gunicorn_worker import BufferingWorker
+
+class Counters:
+    def refused(self, status): pass
+    def crowded(self): pass
+
+class Server(BaseApplication):
+    aside = {"/aside"}
+    counters = Counters()
+    request_log = logging.getLogger("test")
+
+    def load_config(self):
+        self.cfg.set("bind", f"127.0.0.1:{sys.argv[1]}")
+        self.cfg.set("worker_class", BufferingWorker)
+        self.cfg.set("control_socket_disable", True)
+
+    def load(self):
+        return app
+
+    def keep(self, items):
+        if "/raises" in items:
+            raise RuntimeError("the batch")
+        return [not item.startswith("/lost") for item in items]
+
+    def close(self):
+        print("closed", flush=True)
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/aside":
+        assert "glassq.turn" not in environ
+    elif path != "/":
+        environ["glassq.turn"].append(path)
+    if path.startswith("/bug"):
+        raise RuntimeError("the app")
+    body = path.encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+
+Server().run()
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[Process, tuple[str, int]]]:
+    address = ("127.0.0.1", free_port())
+    process = Process([sys.executable, "-c", SERVER, str(address[1])], tmp_path / "log", {"PYTHONPATH": str(ROOT)})
+
+    def answers() -> bool:
+        try:
+            with Wire(address) as wire:
+                return wire.ask(get("/")).status == 200
+        except OSError:
+            return False
+
+    wait_for(answers, "the server to answer")
+    yield process, address
+    process.end()
+
+
+def get(path: str) -> bytes:
+    return request(b"", line=f"GET {path} HTTP/1.1")
+
+
+def test_each_answer_goes_with_what_its_own_request_handed_over(server: tuple[Process, tuple[str, int]]) -> None:
+    process, address = server
+    paths = ["/kept1", "/bug", "/lost1", "/", "/kept2", "/bug", "/lost2", "/aside", "/kept3"]
+    expected = [200, 500, 503, 200, 200, 500, 503, 200, 200]
+    for _ in range(10):
+        # a crowd of connections whose requests come at once: they share turns
+        wires = [Wire(address) for _ in paths]
+        for wire, path in zip(wires, paths, strict=True):
+            wire.send(get(path))
+        answers = [wire.answer() for wire in wires]
+        assert [answer.status for answer in answers] == expected
+        for answer, path in zip(answers, paths, strict=True):
+            assert answer.status != 200 or answer.body.decode() == path
+            assert answer.closing == (answer.status == 500)
+        for wire in wires:
+            wire.sock.close()
+    assert process.output().count("RuntimeError: the app") == 20
+
+
+def test_a_batch_that_cannot_be_kept_is_told_and_the_next_one_is(server: tuple[Process, tuple[str, int]]) -> None:
+    process, address = server
+    with Wire(address) as wire:
+        assert [wire.ask(get(path)).status for path in ("/raises", "/kept", "/raises", "/kept")] == [503, 200, 503, 200]
+    assert process.output().count("RuntimeError: the batch") == 2
+
+
+def test_a_stop_tells_the_app_after_the_last_answer(server: tuple[Process, tuple[str, int]]) -> None:
+    process, address = server
+    with Wire(address) as wire:
+        assert wire.ask(get("/kept")).status == 200
+    assert process.end() == 0
+    assert process.output().count("closed") == 1
