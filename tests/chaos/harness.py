@@ -146,7 +146,7 @@ class Plan:
     """How a machine is set up. `handler` is copied as torture_handler.py; `beanstalkd` are options of it."""
 
     handler: Path = HANDLER
-    beanstalkd: tuple[str, ...] = ("-f0", "-s", str(BINLOG_FILE))
+    beanstalkd: tuple[str, ...] = ("-f1000", "-s", str(BINLOG_FILE))
     web_workers: int = WEB_WORKERS
     children: int = POOL_CHILDREN
     #: more of glassq.toml

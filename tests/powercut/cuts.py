@@ -28,6 +28,8 @@ MANNERS = (
 # Of a record that crosses a border of 512 bytes each half may be there: several tries at a part of the moments.
 MANNER_TORN = (Kept.ALL, Kept.CHANCE)
 TORN, TORN_SHARE, TORN_TRIES = "a torn record", 4, 3
+# Of some disks all is started, the pool with its handler too; the others are read by beanstalkd alone.
+START, STARTS = "start", 3
 THREADS = 4
 UNEXPLAINED = "unexplained"
 
@@ -76,6 +78,9 @@ class Cutter:
     seed: int
     before_start: Callable[[Path], None] = lambda _: None
     prepares: bool = True
+    #: starts all on a disk, and returns the pings that were done then
+    start_all: Callable[[Path, Path], set[str]] | None = None
+    starts: int = STARTS
 
     def run(self, number: int, *, unlinks: bool = True, until_lost: bool = False) -> list[Cut]:
         """`number` cuts at moments by chance, and with `unlinks` one at each unlink of a file, in the order of time.
@@ -120,6 +125,8 @@ class Cutter:
                 wanted.setdefault(index, []).append("unlink")
         for index in self._tearable(events)[: number // TORN_SHARE]:
             wanted.setdefault(index, []).extend([TORN] * TORN_TRIES)
+        for _ in range(self.starts if self.start_all else 0):
+            wanted.setdefault(chance.randrange(said[0], len(events)), []).append(START)
         for _ in range(number):
             wanted.setdefault(chance.randrange(said[0], len(events)), []).append("chance")
         return wanted
@@ -142,10 +149,15 @@ class Cutter:
         evidence = place.with_name(place.name + "-as-cut")
         shutil.copytree(place, evidence)
         self.before_start(binlog)
+        if cut.why == START and self.start_all:
+            try:
+                done = done | self.start_all(place, place.with_name(f"{place.name}-start"))
+            except (OSError, ValueError) as error:
+                cut.trouble = f"{type(error).__name__}: {error}"
         found = look(binlog, journal, prepares=self.prepares)
         cut.promised = len(kept - done)
         cut.lost = sorted(kept - done - set(found.pings))
-        cut.trouble = found.trouble
+        cut.trouble += found.trouble
         cut.damaged, cut.set_aside = len(found.damaged), found.set_aside
         for ping in done & set(found.pings):
             cut.back[_why_back(ping, found)] += 1
@@ -173,6 +185,7 @@ def summary(cuts: Sequence[Cut]) -> list[tuple[str, str]]:
     bad = [cut for cut in cuts if not cut.ok]
     rows = [
         ("power cuts", f"{len(cuts)} ({whys['unlink']} at an unlink, {whys[TORN]} at {TORN})"),
+        ("  on which all was started, and worked", str(whys[START])),
         ("promised, not yet done", f"{sum(cut.promised for cut in cuts)} in all cuts"),
         ("changes that may be there or not", f"{sum(cut.unsynced for cut in cuts) / max(1, len(cuts)):.0f} a cut"),
         ("lost", f"{len({ping for cut in cuts for ping in cut.lost})} pings in {len(bad)} cuts"),

@@ -6,6 +6,7 @@ delayed for hours.
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import zlib
@@ -23,7 +24,7 @@ _log = os.open(os.environ["RECORDER_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CLOE
 
 def handle(delivery: Delivery) -> None:
     """Says that the ping is done, before it returns."""
-    ping = delivery.labels.get("itemId", "") or delivery.body.decode().partition('"itemId": "')[2].partition('"')[0]
+    ping = json.loads(delivery.body)["itemId"]
     fate = zlib.crc32(ping.encode()) % 10
     if fate in (0, 1) and delivery.attempt == 1:
         raise Retry("the first attempt fails", delay=1)

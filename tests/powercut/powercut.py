@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.harness import ROOT
-from tests.powercut.cuts import Cut, Cutter, summary
+from tests.powercut.cuts import STARTS, Cut, Cutter, summary
 from tests.powercut.disk import Kept, replay
 from tests.powercut.recording import Recorder, build, compiler
 from tests.powercut.scene import Scene
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 INTERVAL = "-f1000"
 # What shows that losses would be found is short: a part that is missing loses pings soon.
-BLIND_SECONDS, BLIND_CUTS = 6.0, 150
+BLIND_SECONDS, BLIND_CUTS = 6.0, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Blind:
     unsynced: tuple[tuple[str, str], ...] = ()
     before_start: Callable[[Path], None] = lambda _: None
     prepares: bool = True
+    #: it shows where files are removed, and not at moments by chance
+    unlinks: bool = False
 
 
 def _no_links(binlog: Path) -> None:
@@ -58,7 +60,7 @@ def _links_alone(binlog: Path) -> None:
 
 
 BLIND = (
-    Blind("no kept file is put back", before_start=_no_links),
+    Blind("no kept file is put back", before_start=_no_links, unlinks=True),
     Blind("torn ends are left as they are", before_start=_links_alone, prepares=False),
     Blind("the syncer syncs no file", (("syncer", "queue/binlog/"),)),
     Blind("the syncer syncs no directory", (("syncer", "queue/binlog$"),)),
@@ -110,14 +112,18 @@ class Record:
         """The disk before the scene."""
         return self.directory / "before"
 
-    def cut(self, number: int, blind: Blind | None = None) -> list[Cut]:
+    def cut(self, number: int, blind: Blind | None = None, *, starts: int = STARTS) -> list[Cut]:
         """Makes `number` cuts by chance, and one at each unlink; if something is left out, until a ping is lost."""
         shows, blind = blind is not None, blind or Blind("nothing")
         work = self.directory / ("cuts-blind" if shows else "cuts")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        cutter = Cutter(self.before, self.log, work, self.scene.seed, blind.before_start, blind.prepares)
-        return cutter.run(number, unlinks=not shows, until_lost=shows)
+        library = self.log.with_name("recorder.so")
+        start = None if shows else (lambda disk, place: self.scene.start_on(disk, place, library))
+        cutter = Cutter(self.before, self.log, work, self.scene.seed, blind.before_start, blind.prepares, start, starts)
+        if blind.unlinks:
+            number = 0
+        return cutter.run(number, unlinks=blind.unlinks or not shows, until_lost=shows)
 
 
 def record_scene(scene: Scene, directory: Path) -> Record:

@@ -1,4 +1,4 @@
-"""What is recorded: all of glassq under load, with old jobs, retries, tasks, kicks, and a syncer frozen at times.
+"""What is recorded: all of glassq under load, with old jobs, retries, tasks, kicks, and faults.
 
 What somebody was promised is said into the recorder's log as soon as he has it: "kept PING" for a 200 and for a task
 that was added, and "done PING" by the handler, before it returns.
@@ -24,7 +24,7 @@ from glassq.settings import QueueSettings, QueueUrl, load
 from tests.chaos.harness import Machine, Plan
 from tests.chaos.load import Load, Try
 from tests.powercut.checking import CHURNED
-from tests.powercut.recording import Action, Call, Recorder
+from tests.powercut.recording import SAID, Action, Call, Recorder, read
 from tests.queues.raw import open_queue
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ OLD = 150
 
 # Jobs that are put and deleted at once: a new file about ten times a second.
 CHURN, CHURN_EVERY = 8, 0.1
+# How long the syncer or beanstalkd is frozen, in seconds: longer than intake waits for a proof.
+FREEZE = 1.0
+# How long the pool may take to work what a power cut has left, in seconds.
+SETTLE = 120.0
 
 SETTINGS = """
 [push]
@@ -65,27 +69,44 @@ class Scene:
     rate: float = RATE
     interval: str = "-f1000"
     file_size: int = FILE_SIZE
-    freezes: bool = True
+    #: old pings, before the load
+    old: int = OLD
     unsynced: tuple[tuple[str, str], ...] = ()
 
     def record(self, directory: Path, recorder: Recorder) -> None:
         """Runs it; returns when it is over, with all processes ended."""
         for service, match in self.unsynced:
             recorder.control(service).order(Call.SYNC, action=Action.SKIP, match=match)
+        with Machine(directory, plan=self.plan(directory), recorder=recorder) as machine:
+            _load(machine, recorder, "old", self.old / 1.5, self.old)
+            with ExitStack() as acts:
+                for act in (self._tasks, self._kicks, self._churns, self._troubles):
+                    acts.enter_context(_beside(act, machine, recorder))
+                _load(machine, recorder, "ping", self.rate, self.rate * self.seconds)
+
+    def plan(self, directory: Path) -> Plan:
+        """The plan of a machine that works what the scene leaves."""
         (directory / "queue.yaml").write_text(QUEUE_YAML)
-        plan = Plan(
+        return Plan(
             Path(__file__).with_name("handler.py"),
             (self.interval, "-s", str(self.file_size)),
             web_workers=2,
             children=2,
             settings=SETTINGS.format(directory),
         )
-        with Machine(directory, plan=plan, recorder=recorder) as machine:
-            _load(machine, recorder, "old", OLD / 1.5, OLD)
-            with ExitStack() as acts:
-                for act in (self._tasks, self._kicks, self._churns, self._freezes):
-                    acts.enter_context(_beside(act, machine, recorder))
-                _load(machine, recorder, "ping", self.rate, self.rate * self.seconds)
+
+    def start_on(self, disk: Path, directory: Path, library: Path) -> set[str]:
+        """Starts all on a disk as it was cut, and waits until the pool has nothing to do; the pings that were done."""
+        place = directory / "record"
+        place.mkdir(parents=True)
+        recorder = Recorder(library, root=disk, place=place)
+        with Machine(directory, disk=disk, plan=self.plan(directory), recorder=recorder) as machine:
+            settled = machine.settle(SETTLE)
+        recorder.close()
+        if not settled:
+            raise TimeoutError(f"not settled: {directory}")
+        said = [event.data.decode().split() for event in read(recorder.log) if event.kind == SAID]
+        return {ping for words in said for ping in words[1:]}
 
     def _tasks(self, machine: Machine, recorder: Recorder, over: threading.Event) -> None:
         """Adds tasks, some of them for later, one or a few at a time."""
@@ -124,14 +145,19 @@ class Scene:
                     queue.delete(job)
         queue.close()
 
-    def _freezes(self, machine: Machine, _: Recorder, over: threading.Event) -> None:
-        """Freezes the syncer, or beanstalkd, now and then: pings go to intake's own files."""
+    def _troubles(self, machine: Machine, _: Recorder, over: threading.Event) -> None:
+        """Freezes syncer or beanstalkd, so that pings go into the journal; beanstalkd dies as it removes a file."""
         chance = random.Random(self.seed)
-        while self.freezes and not over.wait(chance.uniform(2.0, 5.0)):
-            main = chance.choice((machine.syncer, machine.syncer, machine.beanstalkd)).main()
+        for trouble in itertools.cycle(("syncer", "unlink", "beanstalkd")):
+            if over.wait(chance.uniform(0.5, 1.5)):
+                return
+            if trouble == "unlink":
+                machine.control("beanstalkd").order(Call.UNLINK, last=0, action=Action.DIE_AFTER)
+                continue
+            main = (machine.syncer if trouble == "syncer" else machine.beanstalkd).main()
             if main is not None:
                 main.send(signal.SIGSTOP)
-                over.wait(1.5)
+                over.wait(FREEZE)
                 main.send(signal.SIGCONT)
 
 
