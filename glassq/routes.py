@@ -98,6 +98,7 @@ class HandlerMarks:
     """What decorators have said about a handler. `for_tasks`: see `push.dispatch.of_tasks`."""
 
     requires: Callable[[Settings], Any] | None = None
+    preload: Callable[[Settings], object] | None = None
     retry_policy: Callable[[Delivery, Context], RetryPolicy] | None = None
     for_tasks: bool = False
 
@@ -118,12 +119,15 @@ def mark(handler: Handler, **changes: Any) -> Handler:
     return handler
 
 
-def requires(make: Callable[[Settings], Any]) -> Callable[[Handler], Handler]:
+def requires(
+    make: Callable[[Settings], Any], *, preload: Callable[[Settings], object] | None = None
+) -> Callable[[Handler], Handler]:
     """Decorates a handler that uses `context.resource(make)`: the pool makes it before it takes the first delivery.
 
-    If `make` raises SettingsError, the pool does not start.
+    If `make` raises SettingsError, the pool does not start. `preload(settings)` imports what `make` will need; it is
+    called once, in the process that the pool's children are forked from, and must open nothing.
     """
-    return lambda handler: mark(handler, requires=make)
+    return lambda handler: mark(handler, requires=make, preload=preload)
 
 
 def retry_policy(policy: Callable[[Delivery, Context], RetryPolicy]) -> Callable[[Handler], Handler]:
@@ -207,7 +211,9 @@ def load(
         raise SettingsError(problem)
     destinations = []
     for route, make in _makers(settings, endpoint, tasks):
-        destinations.append(make())
+        destination = make()
+        _preload(destination.handler, settings)
+        destinations.append(destination)
         loaded(route.handler)
     return Routes(destinations)
 
@@ -252,6 +258,20 @@ def _makers(
 
 def _destination(made: Callable[[Route, Handler], Destination], route: Route, index: int, file: str) -> Destination:
     return made(route, _load(route.handler, index, file))
+
+
+def _preload(handler: Handler, settings: Settings) -> None:
+    """Imports what the handler's resource will need."""
+    preload = marks_of(handler).preload
+    if preload is None:
+        return
+    try:
+        preload(settings)
+    except SettingsError:
+        raise
+    except Exception as error:
+        # making the resource will fail the same way, and say so where somebody sees it
+        log.debug("not preloaded %s", fields(why=words_of(error, MAX_MESSAGE)))
 
 
 def _prepare(handler: Handler, context: Context) -> None:

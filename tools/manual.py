@@ -45,6 +45,16 @@ DAEMONS = {
             ],
         },
     ),
+    "glassq-syncer": (
+        "syncs the queue's files for everybody at once, and proves it",
+        {
+            "Signals": [("TERM, INT", "Stop.")],
+            "Exit status": [
+                ("0", "It was told to stop; with --prepare: beanstalkd can start."),
+                ("1", "With --prepare: beanstalkd must not start; standard error says why."),
+            ],
+        },
+    ),
     "glassq-worker": (
         "the pool of glassq: works deliveries",
         {
@@ -72,7 +82,7 @@ FILES = [
     ("/etc/glassq/secrets/", "Secrets, one file each."),
     ("/var/lib/glassq/ledger.db", "The ledger: what happened to each delivery."),
     ("/var/lib/glassq-beanstalkd/", "The queue."),
-    ("/var/spool/glassq/", "The intake journal: pings that the queue could not take yet."),
+    ("/var/spool/glassq/", "The journal: pings that the queue could not prove to keep."),
 ]
 ENVIRONMENT = [("GLASSQ_CONFIG", "The settings file, unless --config names one.")]
 
@@ -162,7 +172,8 @@ def _overview(root: click.Context, names: list[str]) -> Page:
     page.items(ENVIRONMENT)
     page.section("Files")
     page.items(FILES)
-    return _see(page, *(f"glassq-{name}(1)" for name in names), "glassq-web(8)", "glassq-worker(8)", "glassq.toml(5)")
+    daemons = (f"{name}(8)" for name in DAEMONS)
+    return _see(page, *(f"glassq-{name}(1)" for name in names), *daemons, "glassq.toml(5)")
 
 
 def _command(root: click.Context, name: str, command: click.Command) -> Page:
@@ -243,7 +254,7 @@ def _settings() -> Page:
             remarks.append(line)
             continue
         remarks = []
-    return _see(page, "glassq(1)", "glassq-web(8)", "glassq-worker(8)")
+    return _see(page, "glassq(1)", "glassq-web(8)", "glassq-syncer(8)", "glassq-worker(8)")
 
 
 def _uncommented(lines: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from glassq.errors import Bury, Drop, Retry
 from glassq.glass import names
 from glassq.glass.api import MirrorApi
 from glassq.glass.credentials import CredentialStore
-from glassq.glass.storage import open_storage
+from glassq.glass.storage import open_storage, preload_storage
 from glassq.routes import requires
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Photo:
     ready: bool
 
 
-@requires(GlassServices.open)
+@requires(GlassServices.open, preload=lambda settings: preload_storage(settings.storage.url))
 def store(delivery: Delivery, context: Context) -> dict[str, Any]:
     """Stores what the user shared; the result is {"urls": [...], "bytes": total}.
 

@@ -138,7 +138,7 @@ def _imported(settings: Settings) -> dict[str, ModuleType]:
 
 
 @of_tasks
-@requires(_imported)
+@requires(_imported, preload=_imported)
 def handle(delivery: Delivery, context: Context) -> Result:
     """The handler of deferred calls. Your own routes may name it: "glassq.push.deferred:handle".
 

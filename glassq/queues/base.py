@@ -268,9 +268,15 @@ class Receiver(Protocol):
     """
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
-        """Reserves the oldest ready job of these tubes; None if there was none for `wait` seconds.
+        """Reserves the oldest ready job of these tubes; None if none came for `wait` seconds, or after `interrupt`.
 
         It may return None earlier, so that the leases of our other reservations can be extended in time.
+        """
+
+    def interrupt(self) -> None:
+        """Ends a `reserve` that waits, if the engine can; no later one waits. For a signal handler of that thread.
+
+        A job that comes at that moment goes back, as at `close`.
         """
 
     def examine(self, reservation: Reservation) -> Reservation:

@@ -2,10 +2,14 @@
 
 `glassq-worker` is one parent and N children, the worker processes. The parent (pool.py) opens no sockets, threads or
 clients: it forks, reaps and kills children (children.py), forwards signals, and watches a scoreboard in shared memory,
-in which every child publishes its status. A child holds one queue connection and works one job at a time in its main
-thread; its keeper thread (lease.py) extends the lease and beats the heartbeat. A handler that holds the interpreter
-lock stops the keeper. So silence alone is no reason to kill a child during an attempt: the parent examines it in /proc
-(health.py), and every lease outlasts the deadline (`Settings.lease`).
+in which every child publishes its status. Children share the memory of their handlers: a template process has loaded
+them, and forks children when the parent asks (template.py, templates.py); the parent adopts them. Where handlers start
+threads or open sockets when they are imported, each child loads them itself.
+
+A child holds one queue connection and works one job at a time in its main thread; its keeper thread (lease.py) extends
+the lease and beats the heartbeat. A handler that holds the interpreter lock stops the keeper. So silence alone is no
+reason to kill a child during an attempt: the parent examines it in /proc (health.py), and every lease outlasts the
+deadline (`Settings.lease`).
 
 | what ends                                            | who ends it | how                                       |
 |------------------------------------------------------|-------------|-------------------------------------------|
@@ -16,6 +20,9 @@ lock stops the keeper. So silence alone is no reason to kill a child during an a
 | a child without heartbeat outside of an attempt, for | parent      | SIGKILL                                   |
 | 20 s without CPU (60 s while it starts), or for      |             |                                           |
 | `deadline + grace` even with CPU                     |             |                                           |
+| a template that hangs as a child may not, with what  | parent      | SIGKILL to its process group              |
+| it is about to fork                                  |             |                                           |
+| a template that is not needed any more               | itself      | its pipe is closed; SIGKILL after 5 s     |
 | what a handler started, when its attempt is cut off  | child       | SIGKILL (leftovers.py)                    |
 | the same, when its child died                        | parent      | SIGKILL; it adopts and reaps orphans      |
 
@@ -23,8 +30,9 @@ lock stops the keeper. So silence alone is no reason to kill a child during an a
 |------------|-------------------------------------------------------------------------------------------------|
 | TERM, INT  | graceful shutdown: children finish what runs; a second one is like QUIT                         |
 | QUIT       | cold stop: children give their jobs back, then they are killed                                  |
-| HUP        | reload: for each new child that is up, with new settings and handlers, an old one ends. If one  |
-|            | cannot start, the reload is taken back. `systemctl reload` waits for the outcome (in_effect.py) |
+| HUP        | reload: a new template loads; for each new child that is up, with new settings and handlers, an |
+|            | old one ends. If one cannot start, the reload is taken back. `systemctl reload` waits for the   |
+|            | outcome (in_effect.py)                                                                          |
 | TTIN, TTOU | one child more, one less                                                                        |
 | USR2       | writes the stacks of all processes to the log                                                   |
 

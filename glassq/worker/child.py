@@ -9,6 +9,7 @@ import random
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from glassq.worker.leftovers import title_of
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from glassq.ledger import Ledger
     from glassq.queues import Receiver
     from glassq.worker.consumer import Consumer
@@ -37,11 +40,14 @@ _PAGE = resource.getpagesize()
 
 
 class Stop:
-    """Whether this process shall stop, and how. The signal handlers only set flags."""
+    """Whether this process shall stop, and how. The signal handlers set flags, and end the wait for a job."""
 
-    def __init__(self) -> None:
+    def __init__(self, interrupt: Callable[[], None]) -> None:
+        """`interrupt` ends the wait for a job."""
         self.draining = False
         self.cold = False
+        self._interrupt = interrupt
+        self._thread = threading.get_ident()
         self.listen()
 
     def listen(self) -> None:
@@ -55,21 +61,25 @@ class Stop:
             signal.signal(number, signal.SIG_IGN)
 
     def drain(self) -> None:
-        """Asks for a stop after the current attempt."""
-        self.draining = True
+        """Asks for a stop after the current attempt. For another thread."""
+        if not self.draining:
+            self.draining = True
+            signal.pthread_kill(self._thread, signal.SIGTERM)
 
     def _drain(self, _signal: int, _frame: object) -> None:
         self.draining = True
+        self._interrupt()
 
     def _stop_cold(self, _signal: int, _frame: object) -> None:
         self.draining = self.cold = True
+        self._interrupt()
 
 
 def run(
     consumer: Consumer, receiver: Receiver, lease: Lease, ledger: Ledger, slot: Slot, *, max_jobs: int, max_rss: int
 ) -> int:
     """Works until a stop, `max_jobs` jobs, or more than `max_rss` bytes of memory; returns exit code 0."""
-    stop = Stop()
+    stop = Stop(receiver.interrupt)
     setproctitle(title_of(slot.index))
     if sys.__stderr__ is not None:
         faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)

@@ -23,7 +23,7 @@ from glassq.worker.scoreboard import State
 from glassq.worker.template import work_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from glassq.worker.processes import Process
     from glassq.worker.scoreboard import Scoreboard, Slot, WorkerStatus
@@ -136,9 +136,17 @@ class Children:
         child.tree = self._orphans.tree(child.pid)
         _kill(child.pid, signal.SIGKILL)
 
-    def kill_hung(self, now: float, silence: float, max_silence: float) -> None:
+    def statuses(self) -> dict[int, WorkerStatus]:
+        """The last words of all children, by pid."""
+        return {child.pid: self.status(child) for child in self}
+
+    def kill_hung(self, statuses: Mapping[int, WorkerStatus], now: float, silence: float, max_silence: float) -> None:
         """Kills the children that overran their hard deadline or do not live; see `Health.verdict`."""
         for child in self:
+            status = statuses.get(child.pid)
+            if status is None or not child.health.verdict(status, now, silence, max_silence):
+                continue
+            # It may have begun another attempt since: the parent forks meanwhile.
             status = self.status(child)
             reason = child.health.verdict(status, now, silence, max_silence)
             if reason and not child.kill_reason:
@@ -148,6 +156,8 @@ class Children:
 
     def reap(self) -> Iterator[tuple[Child, int]]:
         """The children that have ended, with their exit codes (as os.waitstatus_to_exitcode has them)."""
+        if not (self._by_pid and os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
+            return
         for pid in list(self._by_pid):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# How long one reserve waits, in whole seconds. A stop is noticed only between two of them.
-POLL = 1
+# How long one reserve waits, in whole seconds; a stop interrupts it.
+POLL = 10
+# The same right after a job, because its handler may have replaced our signal handlers; and while tubes have limits,
+# because the token for another tube may come meanwhile.
+SHORT_POLL = 1
 # Reconnecting: full jitter from the first to the second, in seconds.
 RECONNECT, RECONNECT_CAP = 0.1, 5.0
 # Reserving pauses while the queue takes no puts (disk full, draining): a failed delivery could not be put again, and
@@ -75,8 +78,8 @@ class Consumer:
                 self._slot.state(State.CONNECTING)
                 _pause(backoff.ceiling(failures, RECONNECT, RECONNECT_CAP), stopping)
             try:
-                self.work_one(poll)
-                failures, poll = 0, POLL
+                busy = self.work_one(poll)
+                failures, poll = 0, SHORT_POLL if busy or not self._limiter.unlimited else POLL
             except (QueueRefused, NoProof):
                 self._slot.state(State.WAITING)
                 ceiling = backoff.ceiling(self._settlement.refusals, REFUSED, REFUSED_CAP)
@@ -88,7 +91,7 @@ class Consumer:
                 self._slot.problem(str(error))
                 log.debug("queue not reached, trying again %s", fields(failures=failures, error=error))
 
-    def work_one(self, poll: int = POLL) -> bool:
+    def work_one(self, poll: int = SHORT_POLL) -> bool:
         """Waits up to `poll` seconds for a job and works it; False if there was none. Raises QueueError."""
         slow_down = False
         try:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# A child is examined if its last heartbeat is older than this, in seconds. There are four heartbeats a second.
-RECENT = 1.0
+# A child is examined if its last heartbeat is older than this, in seconds. There are four heartbeats a second, or one
+# every 3.5 seconds while it waits for a job.
+RECENT = 4.0
 # A starting child has no heartbeat yet. It may take this long to load the modules of its handlers, in seconds.
 STARTUP_TIMEOUT = 60.0
 # A process that uses at least this share of one CPU is busy. A thread that waits for the interpreter lock polls it, and
@@ -45,6 +46,8 @@ class Health:
     #: when the CPU time was last sampled, and what it was then
     _sampled: float = 0.0
     _cpu: float = 0.0
+    #: whether its CPU time was measured since its last heartbeat, as far as that can be
+    _measured: bool = False
     #: when the process was last busy, and the CPU time it has used since its last heartbeat
     _busy: float = 0.0
     _used: float = 0.0
@@ -62,6 +65,7 @@ class Health:
         silent_for = now - status.beat
         if silent_for <= RECENT:
             self._stopped = self._sampled = self._used = 0.0
+            self._measured = False
             return ""
         self._sample(processes.stat(self.pid), status, now)
         if self._stopped and now - self._stopped > silence:
@@ -71,12 +75,15 @@ class Health:
                 self._logged = status.started
                 self._log_silence(status, now)
             return ""
+        if not self._measured:
+            return ""
         limit = max(STARTUP_TIMEOUT, silence) if status.state is State.STARTING else silence
         alive = max(status.beat, self._busy)
         return SILENT if now - alive > limit or silent_for > max(max_silence, limit) else ""
 
     def _sample(self, process: Process | None, status: WorkerStatus, now: float) -> None:
         if process is None:
+            self._measured = True
             return
         first = not self._sampled
         if not process.stopped:
@@ -91,6 +98,7 @@ class Health:
             if used >= BUSY_SHARE * (now - self._sampled):
                 self._busy = now
             self._sampled, self._cpu, self._used = now, process.cpu, self._used + used
+            self._measured = True
 
     def _log_silence(self, status: WorkerStatus, now: float) -> None:
         attempt = {"delivery": status.delivery, "attempt": status.attempt, "job": status.job, "pid": self.pid}

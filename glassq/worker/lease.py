@@ -35,6 +35,8 @@ log = logger("glassq.worker")
 _CALLERS = frozenset({"glassq.routes", "glassq.handler"})
 # The keeper's interval, in seconds. A deadline or a stop is noticed at most this late.
 BEAT = 0.25
+# Its interval while nothing runs, and after how many beats without an attempt: hundreds of children wait for jobs.
+IDLE_BEAT, IDLE_AFTER = 3.5, 8
 # How long an end of the keeper may take, in seconds.
 KEEPER_TIMEOUT = 5.0
 # The functions in C under those of `signal`, which make enums of their results: that takes longer than all else that an
@@ -67,7 +69,10 @@ class Lease:
         self.interrupted = False
         self._context = copy_context()
         self._main = threading.main_thread().ident
-        self._stopped = threading.Event()
+        self._stopped = False
+        # ends the keeper's pause; and whether that is a long one
+        self._wake = threading.Event()
+        self._dozes = False
         self._thread: threading.Thread | None = None
 
     def start_keeper(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:
@@ -78,7 +83,8 @@ class Lease:
 
     def stop_keeper(self) -> None:
         """Ends the keeper."""
-        self._stopped.set()
+        self._stopped = True
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(KEEPER_TIMEOUT)
 
@@ -102,6 +108,8 @@ class Lease:
             _set_handler(signal.SIGALRM, self._raise)
             _set_mask(signal.SIG_UNBLOCK, _ALARM)
         self._armed = True
+        if self._dozes:
+            self._wake.set()
 
     def forbid_interrupts(self) -> None:
         """The handler has ended: no interrupt from now on."""
@@ -119,7 +127,9 @@ class Lease:
             leftovers.end_own(self._slot.parent, self._slot.index, self._begun)
 
     def _run_keeper(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:
-        while not self._stopped.wait(BEAT):
+        idle = 0
+        while not self._stopped:
+            idle = self._pause(idle)
             self._slot.beat()
             # not the parent at the keeper's start: it may have died while the handlers were loaded
             if os.getppid() != self._slot.parent:
@@ -130,6 +140,17 @@ class Lease:
                     self._interrupt = interrupt
             if self._interrupt is not None and self._armed and self._main is not None:
                 signal.pthread_kill(self._main, signal.SIGALRM)
+
+    def _pause(self, idle: int) -> int:
+        """Waits for the next beat, after `idle` of them without an attempt; returns their number now."""
+        # It is set before the look for an attempt: one that starts in between finds it set.
+        self._dozes = idle >= IDLE_AFTER
+        if self._reservation is not None:
+            idle, self._dozes = 0, False
+        if self._wake.wait(IDLE_BEAT if self._dozes else BEAT):
+            self._wake.clear()
+        self._dozes = False
+        return idle + 1
 
     def _check(self, reservation: Reservation, cold: bool) -> type[Interrupt] | None:
         """Extends the lease if it is time. Returns the reason to interrupt the attempt, if there is one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import faulthandler
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from glassq.systemd import Notifier
     from glassq.worker.bucket import Limit
     from glassq.worker.children import Child
+    from glassq.worker.scoreboard import WorkerStatus
     from glassq.worker.template import Load
 
 log = logger("glassq.worker")
@@ -123,7 +124,7 @@ class Pool:
                 self._in_effect.start(self._plan.made_of)
             while self._stop_deadline is None or self._children or self._templates:
                 self._tick()
-                for number in signals.wait(TICK, [template.descriptor for template in self._templates]):
+                for number in signals.wait(TICK, [end for template in self._templates for end in template.descriptors]):
                     self._on_signal(number)
             self._sidecar.stop()
         if self._failure:
@@ -140,8 +141,9 @@ class Pool:
         self._tend_templates(now)
         for child, code in self._children.reap():
             self._on_end(child, code)
+        statuses = self._children.statuses()
         if self._stop_deadline is None:
-            self._replace_one()
+            self._replace_one(statuses)
             self._reach_target(now)
             self._tend_sidecar(now)
         elif now > self._stop_deadline:
@@ -149,9 +151,9 @@ class Pool:
         self._children.reap_orphans()
         self._children.remind()
         if now >= self._judge_after:
-            self._children.kill_hung(now, self._plan.silence, self._plan.drain)
+            self._children.kill_hung(statuses, now, self._plan.silence, self._plan.drain)
             self._templates.kill_hung(now, self._plan.silence, self._plan.drain)
-        self._report(now)
+        self._report(list(statuses.values()), now)
 
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
@@ -256,13 +258,13 @@ class Pool:
         log.error("not reloaded: the children that run stay as they are")
         self._in_effect.refuse(why or "new children cannot use what they read")
 
-    def _replace_one(self) -> None:
+    def _replace_one(self, statuses: Mapping[int, WorkerStatus]) -> None:
         """Stops one child of another generation if a new one is up in its place; one that waits for a job first.
 
         The new child comes first: if it cannot start, nothing is lost. The old one finishes its attempt. So a long
         handler delays nobody, and there are never more than twice as many processes as wanted.
         """
-        states = {child.pid: self._children.status(child).state for child in self._children}
+        states = {pid: status.state for pid, status in statuses.items()}
         staying = [child for child in self._children if not child.stopping]
         self._confirm(child for child in staying if states[child.pid] is not State.STARTING)
         up = all(states[child.pid] not in (State.STARTING, State.CONNECTING) for child in staying)
@@ -298,10 +300,9 @@ class Pool:
         for template in self._templates:
             template.kill()
 
-    def _report(self, now: float) -> None:
-        statuses = [self._children.status(child) for child in self._children]
+    def _report(self, statuses: Sequence[WorkerStatus], now: float) -> None:
         if self._stop_deadline is not None:
             self._reporter.draining(statuses)
         else:
-            well = not any(child.kill_reason for child in self._children)
+            well = bool(statuses or self._templates) and not any(child.kill_reason for child in self._children)
             self._reporter.tick(statuses, now, target=self._target, well=well)

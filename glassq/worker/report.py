@@ -43,14 +43,14 @@ class StatusReporter:
         self._logged: float | None = None
 
     def tick(self, statuses: Sequence[WorkerStatus], now: float, *, target: int, well: bool) -> None:
-        """`target` is the wanted number of children; `well` is false while one is to be killed."""
+        """`target` is the wanted number of children; `well` is false while one is to be killed, or none is to come."""
         self._watch_queue(statuses, now)
         if not self.ready:
             self._start(statuses, now, target)
         if not self.ready:
             return
         self._show(self._summary(statuses, now))
-        if self._ping_every and now - self._pinged > self._ping_every and statuses and well:
+        if self._ping_every and now - self._pinged > self._ping_every and well:
             self._pinged = now
             self._notify(WATCHDOG=1)
 

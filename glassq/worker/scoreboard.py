@@ -23,8 +23,8 @@ from glassq.worker.metrics import new_counters
 if TYPE_CHECKING:
     from glassq.metrics import ProcessCounters
 
-# More children than one machine would run; the memory for them is 56 KiB.
-MAX_SLOTS = 128
+# More children than one machine would run; the memory for them is 224 KiB.
+MAX_SLOTS = 512
 
 # state, jobs worked, beat, started, deadline (0: none), attempt, delivery id, begun, job
 _SLOT = struct.Struct("@qqdddq40sd48s")

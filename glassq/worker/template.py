@@ -154,14 +154,17 @@ class TemplateProcess:
         except OSError as error:
             why = str(error)
         if why:
-            # for those that were born the parent has heard that before
+            # of those that were born the parent has heard before
             for number, _ in asked:
                 self._say(NotBorn(number, why))
 
     def _fork_each(self, asked: list[tuple[int, int]], main: ChildMain) -> int:
         forker = os.getpid()
         for number, index in asked:
-            fork(lambda number=number, index=index: self._begin(forker, number, index, main))  # type: ignore[misc]
+            try:
+                fork(lambda number=number, index=index: self._begin(forker, number, index, main))  # type: ignore[misc]
+            except OSError as error:
+                self._say(NotBorn(number, str(error)))
         return 0
 
     def _begin(self, forker: int, number: int, index: int, main: ChildMain) -> int:

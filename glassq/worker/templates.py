@@ -19,8 +19,9 @@ import msgspec
 from glassq import backoff
 from glassq.errors import EX_CONFIG
 from glassq.log import fields, logger
+from glassq.worker import processes
 from glassq.worker.fork import OWN_DESCRIPTORS, fork
-from glassq.worker.health import Health
+from glassq.worker.health import STOPPED, Health
 from glassq.worker.postmortem import how_it_ended
 from glassq.worker.scoreboard import State, WorkerStatus
 from glassq.worker.template import REQUEST, Born, Message, NotBorn, TemplateProcess, Unusable
@@ -58,7 +59,7 @@ class Template:
         self._open: set[int] = set()
         self._unread = b""
         self._at_end = False
-        #: since when we wait for it: for its loading, the oldest birth, or its end
+        #: since when we wait for it: for its loading, the next birth, or its end
         self._waits_since = 0.0
         #: when its process ended; 0.0: not yet
         self._ended = 0.0
@@ -78,13 +79,13 @@ class Template:
         finally:
             os.close(requests)
             os.close(messages)
-        self._waits_since = now
+        self._waits_since = self._stopped_since = now
         self._health = Health(self.pid)
 
     @property
-    def descriptor(self) -> int:
+    def descriptors(self) -> tuple[int, ...]:
         """What becomes readable when there is something to `read`."""
-        return self._messages
+        return () if self._at_end else (self._messages,)
 
     def ask(self, slots: Sequence[Slot], now: float) -> None:
         """Asks for a child in each of these slots."""
@@ -105,7 +106,18 @@ class Template:
                 return
             self._at_end = not data
             *lines, self._unread = (self._unread + data).split(b"\n")
-            yield from map(_message, lines)
+            for line in lines:
+                # what a handler's module may have written into a descriptor that is not its own
+                with suppress(msgspec.DecodeError):
+                    yield _message(line)
+
+    def born(self, number: int, now: float) -> Slot | None:
+        """The slot of a child that was born; None if it was given up."""
+        slot = self.asked.pop(number, None)
+        if slot is not None:
+            self.borne += 1
+            self._waits_since = now
+        return slot
 
     def reap(self, now: float) -> int | None:
         """How the process ended (as os.waitstatus_to_exitcode has it), once all births have ended that it had begun."""
@@ -121,13 +133,22 @@ class Template:
 
     def verdict(self, now: float, silence: float, max_silence: float) -> str:
         """Why it must be killed; "" if it may live. While it loads or forks, it is judged as a child that starts."""
-        if self._ended or (self.loaded and not self.asked and not self.retired):
+        if self._ended:
             return ""
+        if self.loaded and not self.asked and not self.retired:
+            return STOPPED if self._is_stopped(now, silence) else ""
         since = self._waits_since
         if self.retired:
             return "it does not end" if now - since > END_TIMEOUT else ""
         status = WorkerStatus(State.STARTING, 0, "", since, since, 0.0, 0, "", 0.0, "")
         return self._health.verdict(status, now, silence, max_silence)
+
+    def _is_stopped(self, now: float, silence: float) -> bool:
+        """Whether a signal has stopped it for `silence` seconds: it would fork nothing."""
+        process = processes.stat(self.pid)
+        if process is None or not process.stopped:
+            self._stopped_since = now
+        return now - self._stopped_since > silence
 
     def retire(self, now: float) -> None:
         """Has it end, after the births that it has been asked for. While it loads it would not notice: it is killed."""
@@ -275,13 +296,12 @@ class Templates:
     ) -> Iterator[Birth | Refusal | Finding]:
         for message in template.read():
             if isinstance(message, Born):
-                slot = template.asked.pop(message.number, None)
+                slot = template.born(message.number, now)
                 if slot is None:
-                    # we were told that it was not born
+                    # it was given up
                     os.kill(message.pid, signal.SIGKILL)
                     continue
                 known.failures = 0
-                template.borne += 1
                 yield Birth(number, message.pid, slot)
             elif isinstance(message, NotBorn):
                 if slot := template.asked.pop(message.number, None):

@@ -75,7 +75,9 @@ def test_the_overview_names_every_command_exit_status_and_page(manual: Path) -> 
     for status in ("69 the queue cannot be reached", "78 the configuration is wrong"):
         assert status in page
     others = {path.name for path in manual.iterdir()} - {"glassq.1"}
-    assert others == {"glassq-web.8", "glassq-worker.8", "glassq.toml.5"} | {f"glassq-{each}.1" for each in COMMANDS}
+    assert others == {"glassq-web.8", "glassq-syncer.8", "glassq-worker.8", "glassq.toml.5"} | {
+        f"glassq-{each}.1" for each in COMMANDS
+    }
 
 
 @pytest.mark.parametrize("name", ["glassq-web", "glassq-worker"])

@@ -141,7 +141,7 @@ def files_before(bare: Machine) -> set[str]:
     """What is on the machine's disk before glassq is."""
     bare.write("usr/local/share/ping.py", PING)
     bare.write("usr/local/share/add.py", ADD)
-    for unit in ("glassq-web", "glassq-worker", "glassq-beanstalkd"):
+    for unit in ("glassq-web", "glassq-worker", "glassq-beanstalkd", "glassq-syncer"):
         bare.write(f"etc/systemd/system/{unit}.service.d/short.conf", SHORT)
     # its own unit, without a binlog, has the port that a later test needs
     bare.run("useradd app; systemctl disable --now beanstalkd")

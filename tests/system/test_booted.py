@@ -199,11 +199,13 @@ def test_a_queue_of_the_distributions_beside_ours_is_told(glassq: Machine) -> No
 
 @pytest.mark.parametrize("unit", ["glassq-worker", "glassq-web"])
 def test_a_service_that_is_started_alone_comes_up_with_its_queue(glassq: Machine, unit: str) -> None:
-    queue = "glassq-beanstalkd.socket glassq-beanstalkd.service"
+    queue = "glassq-syncer.socket glassq-syncer.service glassq-beanstalkd.socket glassq-beanstalkd.service"
     glassq.run(f"systemctl stop glassq.target glassq-web.socket glassq-web.service glassq-worker {queue}")
     glassq.run(f"systemctl start {unit}")
     glassq.wait_active(unit)
-    assert glassq.active("glassq-beanstalkd.socket")
+    for queue_socket in ("glassq-beanstalkd.socket", "glassq-syncer.socket"):
+        assert glassq.active(queue_socket)
+    wait_for(lambda: glassq.active("glassq-syncer"), "the syncer to run beside the queue")
     glassq.run("systemctl start glassq.target")
     glassq.wait_active("glassq-web", "glassq-worker")
 

@@ -11,13 +11,15 @@ from tests.conftest import wait_for
 from tests.system.load import Load, worked
 from tests.system.machine import SETTINGS, Machine
 
-SERVICES = ("glassq-web", "glassq-worker", "glassq-beanstalkd")
+SERVICES = ("glassq-web", "glassq-worker", "glassq-beanstalkd", "glassq-syncer")
 # Short, so that nobody need wait for long; the unit's own is two minutes.
 WATCHDOG = "[Service]\nWatchdogSec=6\n"
 WATCHDOG_FILE = "etc/systemd/system/glassq-worker.service.d/watchdog.conf"
 
 
-@pytest.mark.parametrize("unit", [*(f"{name}.service" for name in SERVICES), "glassq-beanstalkd.socket"])
+@pytest.mark.parametrize(
+    "unit", [*(f"{name}.service" for name in SERVICES), "glassq-beanstalkd.socket", "glassq-syncer.socket"]
+)
 def test_a_restart_costs_no_ping(glassq: Machine, unit: str) -> None:
     with Load(glassq, f"restart-{unit}") as load:
         for _ in range(2):
@@ -62,7 +64,7 @@ def consumers(machine: Machine) -> int:
     return int(json.loads(machine.run("glassq status --json"))["queue"]["workers"])
 
 
-@pytest.mark.parametrize("unit", ["glassq-worker", "glassq-beanstalkd"])
+@pytest.mark.parametrize("unit", ["glassq-worker", "glassq-beanstalkd", "glassq-syncer"])
 def test_a_kill_of_what_is_behind_the_intake_costs_no_ping(glassq: Machine, unit: str) -> None:
     with Load(glassq, f"kill-{unit}") as load:
         before = glassq.pid(unit)

@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 
 UNITS = sorted(path for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".socket", ".target"))
 SERVICES = [path.name for path in UNITS if path.suffix == ".service"]
-PROGRAMS = ["glassq-beanstalkd.service", "glassq-web.service", "glassq-worker.service"]
+PROGRAMS = ["glassq-beanstalkd.service", "glassq-syncer.service", "glassq-web.service", "glassq-worker.service"]
 SOCKETS = [path.name for path in UNITS if path.suffix == ".socket"]
 GENERATOR = ROOT / "systemd" / "glassq-generator"
 # `systemd-analyze security`, times ten: 92 is a unit that says nothing, 0 one that may do nothing.
-EXPOSURE = {"glassq-beanstalkd.service": 2, "glassq-web.service": 6, "glassq-worker.service": 11}
+EXPOSURE = {
+    "glassq-beanstalkd.service": 2,
+    "glassq-syncer.service": 2,
+    "glassq-web.service": 6,
+    "glassq-worker.service": 11,
+}
 # of those that only ask systemd
 LEAST = 5
 
@@ -138,7 +143,7 @@ def test_the_intake_gets_a_network_when_the_queue_needs_one(queue: str, tmp_path
 
 
 OURS = 'url = "beanstalk:///run/glassq/beanstalkd.sock"'
-WANTS = "[Unit]\nWants=glassq-beanstalkd.socket\n"
+WANTS = "[Unit]\nWants=glassq-beanstalkd.socket glassq-syncer.socket\n"
 BOTH = {"glassq-web.service", "glassq-worker.service"}
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq.worker.health import SILENT
+from glassq.worker.scoreboard import Scoreboard
+from glassq.worker.templates import Template
+from glassq.worker.throttle import Throttle
 from tests.cli.conftest import Cli
 from tests.conftest import wait_for
 from tests.worker.conftest import jobs
@@ -239,6 +244,21 @@ def test_a_template_that_is_stopped_by_a_signal_is_killed_with_what_it_was_to_fo
     wait_for(lambda: len(run.children()) == 2, f"the child to be replaced\n{run.log()}")
     assert second in run.children()
     assert run.template() != template
+
+
+def test_a_template_that_hangs_while_it_loads_is_found_silent() -> None:
+    template = Template()
+    now = time.monotonic()
+    template.start(lambda loaded: time.sleep(1000), Scoreboard(1).slots, Throttle(1), now)  # type: ignore[func-returns-value]
+    try:
+        assert template.verdict(now, silence=20, max_silence=600) == ""
+        assert template.verdict(now + 30, silence=20, max_silence=600) == ""
+        assert template.verdict(now + 59, silence=20, max_silence=600) == ""
+        assert template.verdict(now + 62, silence=20, max_silence=600) == SILENT
+    finally:
+        template.kill()
+        wait_for(lambda: template.reap(time.monotonic()) is not None, "it to end")
+        template.close()
 
 
 def test_a_reload_reads_code_afresh_and_ends_the_old_template(make: Make) -> None:

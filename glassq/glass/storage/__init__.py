@@ -15,7 +15,13 @@ from glassq.glass.storage.directory import DirectoryStorage
 if TYPE_CHECKING:
     from glassq.values import StorageUrl
 
-__all__ = ["MAX_NAME", "DirectoryStorage", "PhotoStorage", "Stored", "open_storage"]
+__all__ = ["MAX_NAME", "DirectoryStorage", "PhotoStorage", "Stored", "open_storage", "preload_storage"]
+
+
+def preload_storage(url: StorageUrl) -> None:
+    """Imports what `open_storage` will need."""
+    if url.directory is None:
+        from glassq.glass.storage import bucket  # noqa: F401
 
 
 def open_storage(url: StorageUrl, *, endpoint: str | None = None) -> PhotoStorage:

@@ -107,6 +107,8 @@ class BeanstalkConnection:
         self._watching: set[str] = set()
         # ids of jobs reserved on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
+        # whether a reserve waits, whether none shall wait any more, and whether we can only read
+        self._waits = self._interrupted = self._half_closed = False
 
     def set_deadline(self, deadline: float) -> None:
         """From now on a call that is not done at `deadline` (time.monotonic()) raises QueueUnavailable."""
@@ -156,7 +158,7 @@ class BeanstalkConnection:
     def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> JobBody | None:
         """Reserves the oldest ready job of these tubes (none: of `tube`), for its ttr.
 
-        None if there is no job for `timeout` whole seconds.
+        None if there is no job for `timeout` whole seconds, or after `interrupt`.
         """
         timeout = checked_int("timeout", timeout, 0)
         wanted = {checked_tube(name) for name in tubes} or {self.tube}
@@ -165,12 +167,36 @@ class BeanstalkConnection:
             self._watch(client, wanted)
             return client.reserve(timeout)
 
+        # before the look at _interrupted: a signal may come in between
+        self._waits = True
         try:
+            if self._interrupted:
+                timeout = 0
             job = self._call(command, wait=timeout + _RESERVE_SLACK)
         except NOTHING_COMES:
             return None
+        finally:
+            self._waits = False
+            if self._half_closed:
+                self._half_closed = False
+                self.close()
+        if self._client is None:
+            # with the connection the job went back
+            return None
         self._held.add(job.id)
         return JobBody(job.id, job.body)
+
+    def interrupt(self) -> None:
+        """Ends a `reserve` that waits, and lets no later one wait. For a signal handler in this connection's thread.
+
+        beanstalkd answers a waiting client that closes its half of the connection with TIMED_OUT (prot.c, STATE_WAIT).
+        A job that came at that moment goes back with the connection.
+        """
+        self._interrupted = True
+        if self._waits and self._sock is not None:
+            self._half_closed = True
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
 
     def reserve_job(self, job_id: int) -> JobBody:
         """Reserves this job, whether it is ready, delayed or buried. Raises JobNotFound."""

@@ -54,6 +54,9 @@ class BeanstalkReceiver:
         job = self._connection.reserve(whole_seconds(wait), tubes)
         return None if job is None else _reservation(job, tubes)
 
+    def interrupt(self) -> None:
+        self._connection.interrupt()
+
     def examine(self, reservation: Reservation) -> Reservation:
         stats = self._connection.stats_job(int(reservation.ref))
         return Reservation(

@@ -11,11 +11,11 @@ import pytest
 from glassq.errors import JobNotFound, JobTooBig, QueueRefused, QueueUnavailable
 from glassq.queues.base import NewJob
 from tests.conftest import wait_for
-from tests.proxy import FREEZE, PASS
+from tests.proxy import BACK, FREEZE, PASS, Fault
 from tests.queues.conformance.engines import TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from glassq.queues import Receiver
     from glassq.queues.base import Reservation
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.queues.conformance.roles import Roles
 
     Settle = Callable[[Roles, Receiver, Reservation], object]
+    Interrupter = Callable[..., None]
 
 # What a consumer can say of a reservation. None of it may be lost, doubled, or believed too late.
 SETTLE: dict[str, Settle] = {
@@ -393,6 +394,58 @@ def test_what_is_settled_cannot_be_settled_again(roles: Roles, settle: Settle) -
         assert roles.there() == ([] if state == "gone" else [(state, b"ping")])
         for job in roles.find():
             roles.inspector.delete(job)
+
+
+# -- interrupts -----------------------------------------------------------------------------------------------------
+
+
+def test_a_wait_that_is_interrupted_ends_and_no_later_one_waits(roles: Roles, interrupter: Interrupter) -> None:
+    receiver = roles.receiver(timeout=1000)
+    interrupter(receiver, lambda: roles.counts().waiting == 1)
+    assert receiver.reserve([roles.tube], 1000) is None
+    assert receiver.reserve([roles.tube], 1000) is None
+    roles.put(b"ping")
+    other = roles.receiver()
+    other.complete(roles.take(other, b"ping"))
+
+
+def test_a_job_that_comes_as_the_wait_is_interrupted_goes_back(
+    roles: Roles, proxy: Proxy, interrupter: Interrupter
+) -> None:
+    receiver = roles.receiver(port=proxy.port, timeout=1000)
+    assert receiver.reserve([roles.tube], 0) is None
+
+    def job_is_on_its_way() -> bool:
+        if roles.counts().waiting:
+            proxy.set(Fault(freeze=True, ways=BACK))
+            roles.put(b"ping")
+            wait_for(lambda: roles.there() == [("reserved", b"ping")], "it to be reserved")
+            return True
+        return False
+
+    interrupter(receiver, job_is_on_its_way, then=lambda: proxy.set(PASS))
+    assert receiver.reserve([roles.tube], 1000) is None
+    roles.wait_until_free()
+    assert roles.there() == [("ready", b"ping")]
+
+
+@pytest.fixture
+def interrupter() -> Iterator[Interrupter]:
+    """Interrupts a receiver from another thread, once this is so; and does something then."""
+    threads: list[threading.Thread] = []
+
+    def interrupt(receiver: Receiver, when: Callable[[], bool], then: Callable[[], object] = bool) -> None:
+        def run() -> None:
+            wait_for(when, "it to wait")
+            receiver.interrupt()
+            then()
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+
+    yield interrupt
+    for thread in threads:
+        thread.join()
 
 
 # -- connections ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        #: its descriptor while it is open
+        self.number = sock.fileno()
         self.buffer = b""
         self.asked = 0
         self.answered = 0

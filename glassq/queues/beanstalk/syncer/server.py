@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # The longest line of a client, in bytes, and how many questions it may ask ahead.
 _MAX_LINE = 64
 _MAX_AHEAD = 1000
+_PROVE = b"prove\n"
 # What is read at once. Others wait no longer than for this.
 _READ = 4096
 
@@ -63,7 +64,8 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self._clients) >= self._max_clients:
             self._close(next(iter(self._clients.values())))
-        client = self._clients[sock.fileno()] = Client(sock)
+        client = Client(sock)
+        self._clients[client.number] = client
         self._selector.register(sock, selectors.EVENT_READ, client)
 
     def _read(self, client: Client) -> bool:
@@ -77,7 +79,14 @@ class Server:
         if not data:
             self._close(client)
             return False
-        self._clients.move_to_end(client.sock.fileno())
+        self._clients.move_to_end(client.number)
+        if data == _PROVE and not client.buffer and client.asked - client.answered < _MAX_AHEAD:
+            # nearly always
+            client.asked += 1
+            return True
+        return self._read_lines(client, data)
+
+    def _read_lines(self, client: Client, data: bytes) -> bool:
         before = client.asked
         *lines, client.buffer = (client.buffer + data).split(b"\n")
         for line in lines:
@@ -93,6 +102,6 @@ class Server:
         return client.asked > before
 
     def _close(self, client: Client) -> None:
-        del self._clients[client.sock.fileno()]
+        del self._clients[client.number]
         self._selector.unregister(client.sock)
         self._rounds.forget(client)
