@@ -123,12 +123,15 @@ class Cutter:
         for index, event in enumerate(events):
             if unlinks and index > said[0] and event.kind == recording.UNLINK and event.path.startswith("queue/"):
                 wanted.setdefault(index, []).append("unlink")
-        for index in self._tearable(events)[: number // TORN_SHARE]:
+        tearable = self._tearable(events)
+        for index in chance.sample(tearable, min(len(tearable), number // TORN_SHARE)):
             wanted.setdefault(index, []).extend([TORN] * TORN_TRIES)
         for _ in range(self.starts if self.start_all else 0):
             wanted.setdefault(chance.randrange(said[0], len(events)), []).append(START)
         for _ in range(number):
-            wanted.setdefault(chance.randrange(said[0], len(events)), []).append("chance")
+            # half of them right after a promise: while beanstalkd is frozen little else happens
+            index = chance.choice((chance.choice(said), chance.randrange(said[0], len(events))))
+            wanted.setdefault(index, []).append("chance")
         return wanted
 
     def _tearable(self, events: Sequence[Event]) -> list[int]:

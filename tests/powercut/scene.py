@@ -30,6 +30,8 @@ from tests.queues.raw import open_queue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from glassq.queues.base import WaitingState
+
 # The smallest file that holds our jobs: a new one every few dozen commands.
 FILE_SIZE = 8192
 RATE, CLIENTS = 150.0, 8
@@ -127,7 +129,8 @@ class Scene:
     def _kicks(self, machine: Machine, _: Recorder, over: threading.Event) -> None:
         """Kicks buried and delayed jobs, as an operator does."""
         queue = open_queue(QueueSettings(url=QueueUrl(f"beanstalk://127.0.0.1:{machine.queue_port}")))
-        for state in itertools.cycle(("buried", "delayed")):
+        states: tuple[WaitingState, ...] = ("buried", "delayed")
+        for state in itertools.cycle(states):
             if over.wait(0.05):
                 break
             with suppress(GlassqError):
