@@ -12,7 +12,8 @@ export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test conformance coverage test-system torture soak check format bench bench-peers install uninstall deb docs man lock clean
+.PHONY: help setup demo example test conformance coverage test-system torture powercut soak check format bench bench-peers \
+	install uninstall deb docs man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +77,10 @@ torture: $(DEV) ## kill, freeze, cut and fill up everything under load, then cou
 	@$(BIN)/python -m tests.chaos.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(OUTAGE),--outage $(OUTAGE)) $(TORTURE_ARGS)
 
+powercut: $(DEV) ## cut the power at 200 moments of a recorded run, and look for every acknowledged ping (SECONDS=20 SEED=n; needs cc)
+	@$(BIN)/python -m tests.powercut.powercut $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(POWERCUT_ARGS)
+
 soak: $(DEV) ## run a steady load; fail if a process keeps growing (MINUTES=10)
 	@$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(SOAK_ARGS)
 
@@ -116,4 +121,4 @@ lock: $(DEV) ## pin every dependency again, with hashes (needs uv)
 	@tools/lock
 
 clean: ## remove the files of setup, tests and trials; keeps the var/ of `glassq dev`
-	rm -rf $(VENV) var/demo var/example var/torture var/soak dist build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) var/demo var/example var/torture var/powercut var/soak dist build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -57,6 +57,7 @@ setup(
     entry_points={
         "console_scripts": [
             "glassq = glassq.cli.main:main",
+            "glassq-syncer = glassq.programs.syncer:main",
             "glassq-web = glassq.programs.web:main",
             "glassq-worker = glassq.programs.worker:main",
         ]

@@ -121,7 +121,7 @@ syncer = "127.0.0.1:{queue.syncer}"
 bind = "127.0.0.1:{web_port}"
 workers = {WEB_WORKERS}
 threads = {WEB_THREADS}
-spool = "{directory}/spool"
+journal = "{directory}/spool"
 [sources.mirror]
 verify_tokens_file = "{directory}/tokens"
 [worker]

@@ -16,13 +16,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from glassq.delivery import Delivery
-from glassq.errors import Bury, Drop, Retry
-from glassq.headers import retry_after
-
 if TYPE_CHECKING:
     import glassq.push.deferred as deferred
     import glassq.push.taskqueue as taskqueue
+    from glassq.delivery import Delivery
+    from glassq.errors import Bury, Drop, Retry
+    from glassq.headers import retry_after
     from glassq.push.received import task
 
 __all__ = ["Bury", "Delivery", "Drop", "Retry", "__version__", "deferred", "retry_after", "task", "taskqueue"]
@@ -30,10 +29,16 @@ __all__ = ["Bury", "Delivery", "Drop", "Retry", "__version__", "deferred", "retr
 __version__ = "0.2.0"
 
 
+# What a name is taken from, and when: not before it is used, as the syncer and most handlers need little of it.
+_MODULES = {"deferred": "glassq.push", "taskqueue": "glassq.push", "task": "glassq.push.received"}
+_MODULES |= {"Delivery": "glassq.delivery", "retry_after": "glassq.headers"}
+_MODULES |= dict.fromkeys(("Bury", "Drop", "Retry"), "glassq.errors")
+
+
 def __getattr__(name: str) -> Any:
-    # lazily, because they load a database library, which intake and most handlers do not need
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("deferred", "taskqueue"):
         return importlib.import_module(f"glassq.push.{name}")
-    if name == "task":
-        return importlib.import_module("glassq.push.received").task
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return found

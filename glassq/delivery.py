@@ -8,23 +8,20 @@ A job's bytes have three parts, readable for anybody who can peek a job:
 
 beanstalkd has no checksum of its own: it would serve a flipped bit on disk as a normal job.
 When you add a field to Header, give it a default (older jobs lack it). When you change or remove a field, raise VERSION
-and teach `decode` both forms: jobs of the old version may lie buried for months.
+(envelope.py) and teach `decode` both forms: jobs of the old version may lie buried for months.
 """
 
 from __future__ import annotations
 
 import random
 import time
-import zlib
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
 
+from glassq.envelope import MAGIC, PREFIX, checksum
 from glassq.errors import DamagedDelivery
-
-VERSION = 1
-MAGIC = b"glassq/%d " % VERSION
 
 # beanstalkd's default limit for a job, in bytes (-z).
 MAX_JOB = 65_535
@@ -77,6 +74,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `tried`    when the first attempt began, or the first after a kick; None before it
     `lost`     attempts that died with their process, in jobs before this one
     `buried`   the reason, while the delivery lies buried
+    `tube`     the tube that this form of it was put into; "" in jobs of release 0.2
+    `due`      when it was to be worked first, if it was put with a delay
     """
 
     id: str
@@ -89,6 +88,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tried: Moment | None = None
     lost: int = 0
     buried: str = ""
+    tube: str = ""
+    due: Moment | None = None
     evidence: tuple[Evidence, ...] = ()
 
     def age(self, now: datetime | None = None) -> float:
@@ -105,8 +106,6 @@ class Delivery(Header, frozen=True, kw_only=True):
 _encode_header = msgspec.json.Encoder().encode
 _decode_header = msgspec.json.Decoder(Header).decode
 _FIELDS = Header.__struct_fields__
-# "glassq/1 " + 8 hex digits + "\n"
-_PREFIX = len(MAGIC) + 9
 
 
 def new(source: str, body: bytes, labels: dict[str, str]) -> Delivery:
@@ -134,7 +133,7 @@ def encode(delivery: Delivery) -> bytes:
 
     If the body alone nearly fills MAX_JOB, BIG_JOB is the limit.
     """
-    taken = _PREFIX + 1 + len(delivery.body)
+    taken = PREFIX + 1 + len(delivery.body)
     room = (MAX_JOB if MAX_JOB - taken >= MIN_ROOM else BIG_JOB) - taken
     evidence = _bounded(delivery.evidence)
     header = _header(delivery, evidence)
@@ -144,7 +143,7 @@ def encode(delivery: Delivery) -> bytes:
         evidence = shorten(evidence)
         header = _header(delivery, evidence)
     rest = b"%b\n%b" % (header, delivery.body)
-    return b"%b%08x\n%b" % (MAGIC, zlib.crc32(rest), rest)
+    return b"%b%b%b" % (MAGIC, checksum(rest), rest)
 
 
 def decode(data: bytes) -> Delivery:
@@ -154,8 +153,8 @@ def decode(data: bytes) -> Delivery:
     """
     if not data.startswith(MAGIC):
         raise DamagedDelivery(f"does not start with {MAGIC.decode()!r}: not put by glassq, or by another version")
-    rest = data[_PREFIX:]
-    if data[len(MAGIC) : _PREFIX] != b"%08x\n" % zlib.crc32(rest):
+    rest = data[PREFIX:]
+    if data[len(MAGIC) : PREFIX] != checksum(rest):
         raise DamagedDelivery(f"checksum is wrong: {len(data)} bytes, changed since they were put")
     header, newline, body = rest.partition(b"\n")
     if not newline:
@@ -173,7 +172,8 @@ def decode(data: bytes) -> Delivery:
 
 def _header(delivery: Delivery, evidence: tuple[Evidence, ...]) -> bytes:
     values = {name: getattr(delivery, name) for name in _FIELDS}
-    values |= {"evidence": evidence, "buried": as_valid_utf8(delivery.buried[:MAX_MESSAGE])}
+    # str(): a setting's tube is of a subclass, which msgspec does not encode
+    values |= {"evidence": evidence, "buried": as_valid_utf8(delivery.buried[:MAX_MESSAGE]), "tube": str(delivery.tube)}
     return _encode_header(Header(**values))
 
 

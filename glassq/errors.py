@@ -21,7 +21,7 @@ GlassqError
 |   +-- Conflict            things changed meanwhile, or it is not possible now (exit 1, HTTP 409)
 |   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
 +-- Stopped                 an operator stopped an operation between two of its steps (exit 130)
-+-- SpoolError              the spool cannot keep a delivery: full, no disk, not writable
++-- JournalError            the intake journal cannot keep a delivery: full, no disk, not writable
 +-- Verdict                 a handler raises one of these to decide the outcome of its attempt
 |   +-- Drop                nothing to do: spoofed, gone, stale
 |   +-- Retry               an expected failure: retry later
@@ -34,6 +34,7 @@ GlassqError
 +-- taskqueue.Error         exceptions of App Engine's taskqueue API (push/task_errors.py)
 +-- deferred.Error          exceptions of its deferred library (push/deferred.py)
 +-- StackError              `glassq dev` or `demo`: a server did not start, or died
++-- PrepareError            the queue's files cannot be made ready for its start (exit 1)
 
 Interrupt (a BaseException, so that a handler's `except Exception` cannot swallow it)
 +-- DeadlineExceeded        the handler overran its soft deadline
@@ -165,8 +166,8 @@ class Stopped(GlassqError):
         super().__init__("stopped")
 
 
-class SpoolError(GlassqError):
-    """The spool cannot keep a delivery. The message names its directory and why."""
+class JournalError(GlassqError):
+    """The intake journal cannot keep a delivery, or cannot be read. The message names its directory and why."""
 
 
 class Verdict(GlassqError):
@@ -232,6 +233,10 @@ class LedgerError(GlassqError):
 
 class NamesUnavailable(GlassqError):
     """The database of task names cannot be used now, or other programs keep adding the same name."""
+
+
+class PrepareError(GlassqError):
+    """The queue's files cannot be made ready: the queue must not be started on them as they are."""
 
 
 class StackError(GlassqError):

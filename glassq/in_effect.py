@@ -36,6 +36,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     `parts` maps each file that the process read to a fingerprint; of `file`, the settings, only the sections in `uses`
     count. `since` is in seconds since 1970. `reloads` counts finished reloads, `error` is why the last one failed.
+    `not_shared` is what the pool's children cannot share with each other, so that each loads its handlers itself.
     """
 
     program: str
@@ -46,6 +47,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     parts: dict[str, str]
     reloads: int = 0
     error: str = ""
+    not_shared: str = ""
 
     def changed(self) -> list[Path]:
         """The files that changed since this process read them; files that cannot be read now are left out."""
@@ -83,14 +85,18 @@ class InEffect:
         """Writes the record of a process that starts with these settings."""
         self._write(msgspec.structs.replace(read, pid=os.getpid(), since=time.time()))
 
-    def accept(self, read: Record) -> None:
+    def accept(self, read: Record, not_shared: str = "") -> None:
         """Writes the record after a reload that brought these settings into effect."""
-        reloads = self._record.reloads + 1
-        self._write(msgspec.structs.replace(read, pid=os.getpid(), since=time.time(), reloads=reloads))
+        new = {"since": time.time(), "reloads": self._record.reloads + 1, "not_shared": not_shared}
+        self._write(msgspec.structs.replace(read, pid=os.getpid(), **new))
 
     def refuse(self, why: str) -> None:
         """Writes down that a reload failed; the settings in effect stay."""
         self._write(msgspec.structs.replace(self._record, reloads=self._record.reloads + 1, error=why))
+
+    def note(self, not_shared: str) -> None:
+        """Writes down what the children of the pool cannot share."""
+        self._write(msgspec.structs.replace(self._record, not_shared=not_shared))
 
     def _write(self, record: Record) -> None:
         self._record = record

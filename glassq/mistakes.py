@@ -198,8 +198,8 @@ def _odd(line: str) -> str:
 
 
 def _did_you_mean(unknown: str, fields: dict[str, Any]) -> str:
-    # these two are not keys of the file
-    known = [name for name in fields if name not in ("file", "ignored")]
+    # these are not keys of the file
+    known = [name for name in fields if name not in ("file", "ignored", "outdated")]
     return _close(unknown, known) or (f"; expected one of: {', '.join(known)}" if known else "")
 
 

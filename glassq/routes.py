@@ -195,15 +195,21 @@ def load(
     settings: Settings,
     endpoint: Callable[[Route], Destination],
     tasks: Callable[[Route, Handler], Destination] = Destination,
+    loaded: Callable[[str], None] = lambda handler: None,
 ) -> Routes:
     """Imports the handlers of all routes. Modules are found on sys.path and beside the settings file.
 
     `endpoint` makes the destination of a route whose handler is a URL, `tasks` that of a route of tasks whose handler
-    is a function. Raises SettingsError if there is no route, or if a handler cannot be imported or called.
+    is a function. `loaded` is called with the name of each handler once it is loaded. Raises SettingsError if there is
+    no route, or if a handler cannot be imported or called.
     """
     if problem := without_routes(settings):
         raise SettingsError(problem)
-    return Routes([make() for _, make in _makers(settings, endpoint, tasks)])
+    destinations = []
+    for route, make in _makers(settings, endpoint, tasks):
+        destinations.append(make())
+        loaded(route.handler)
+    return Routes(destinations)
 
 
 def without_routes(settings: Settings) -> str:

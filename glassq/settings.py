@@ -20,6 +20,7 @@ from glassq import mistakes
 from glassq.edited import read_text, secret_lines
 from glassq.errors import SettingsError, UnreadableText
 from glassq.mistakes import place
+from glassq.outdated import as_written, remarks, renewed
 from glassq.values import (
     Address,
     Bind,
@@ -45,7 +46,7 @@ DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 # The sections that each program reads. Mistakes in other sections must not stop it.
 INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
 POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
-TASKS = frozenset({"queue", "push", "intake"})
+TASKS = frozenset({"queue", "push"})
 # Keys that every program needs, whatever section they are in: whoever puts a job sets its lease (`Settings.lease`).
 _SHARED = {"worker": ("deadline",)}
 
@@ -92,10 +93,10 @@ class IntakeSettings(_Section, frozen=True):
     threads: AtLeastOne = 8
     max_body: Size = Size("16KiB")
     request_timeout: Duration = Duration("10s")
-    spool: str = "/var/spool/glassq"
-    spool_max: Size = Size("1GiB")
-    spool_min_free: Size = Size("256MiB")
-    require_durable: bool = True
+    journal: str = "/var/spool/glassq"
+    journal_max: Size = Size("1GiB")
+    journal_min_free: Size = Size("256MiB")
+    acknowledge: Literal["queue", "journal"] = "queue"
 
 
 class MirrorSettings(_Section, frozen=True):
@@ -123,6 +124,7 @@ class WorkerSettings(_Section, frozen=True):
     max_jobs: AtLeastOne = 10_000
     max_rss: Size = Size("512MiB")
     clock_skew: Duration = Duration("1s")
+    preload: bool = True
 
     @property
     def most_of_a_queue(self) -> int:
@@ -218,10 +220,12 @@ class Settings(_Section, frozen=True):
     """All of glassq.toml. `file` is its path.
 
     `ignored` are the mistakes in sections that this program does not read; those sections hold their defaults.
+    `outdated` are remarks about keys of the last release, which are taken for one more.
     """
 
     file: str = ""
     ignored: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
     queue: QueueSettings = QueueSettings()
     intake: IntakeSettings = IntakeSettings()
     sources: SourcesSettings = SourcesSettings()
@@ -280,7 +284,8 @@ class Settings(_Section, frozen=True):
         return str(value)
 
 
-_SECTIONS = frozenset(Settings.__struct_fields__) - {"file", "ignored"}
+_NO_KEYS = ("file", "ignored", "outdated")
+_SECTIONS = frozenset(Settings.__struct_fields__) - frozenset(_NO_KEYS)
 
 
 def file_of(path: str | None, environ: Mapping[str, str]) -> Path:
@@ -312,9 +317,10 @@ def parse(
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: {mistakes.syntax(error, text, Settings)}") from None
-    for name in ("file", "ignored"):
+    for name in _NO_KEYS:
         if name in document:
             raise SettingsError(f"{file}: unknown key {name}{mistakes.located(text, [name])}")
+    outdated = tuple(remarks(document, text, file))
     ignored = []
     for name in sorted(_SECTIONS & document.keys() - set(_SECTIONS if uses is None else uses)):
         try:
@@ -330,7 +336,7 @@ def parse(
         ignored.append(mistake)
         kept = _convert(_usable(document, section, text, file), text, file, credentials_directory)
         settings = msgspec.structs.replace(settings, **{section: getattr(kept, section)})
-    return msgspec.structs.replace(settings, ignored=tuple(ignored))
+    return msgspec.structs.replace(settings, ignored=tuple(ignored), outdated=outdated)
 
 
 def _usable(document: dict[str, Any], section: str, text: str, file: str) -> dict[str, Any]:
@@ -351,10 +357,12 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
         # in the file, only a text can have the unit that a number needs; no kind accepts a NUL
         return kind(value if isinstance(value, str) else "\0")
 
+    today = renewed(document, text, file)
     try:
-        settings = msgspec.convert(document, Settings, dec_hook=custom)
+        settings = msgspec.convert(today, Settings, dec_hook=custom)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{file}: {mistakes.value(error, text, document, Settings)}") from None
+        said = as_written(mistakes.value(error, text, today, Settings), document, text)
+        raise SettingsError(f"{file}: {said}") from None
     return msgspec.structs.replace(settings, file=file)
 
 

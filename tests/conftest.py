@@ -12,13 +12,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from glassq import log
-from glassq.settings import QueueSettings, QueueUrl
+from glassq.queues.beanstalk.syncer.prepare import prepare
+from glassq.settings import QueueSettings
+from glassq.values import Duration, QueueUrl, SyncerAddress
 from tests.ports import free_port, give_back
 from tests.queues.conformance.summary import write_conformance
 from tests.queues.raw import open_queue
+from tests.syncers import Syncer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,7 +144,7 @@ class Process:
 
 
 class Beanstalkd:
-    """A beanstalkd for one test, with its binlog in `directory`."""
+    """A beanstalkd for one test, with its binlog in `directory`, and a syncer beside it."""
 
     def __init__(
         self, directory: Path, *, unix: bool = False, options: tuple[str, ...] = (), program: str = "beanstalkd"
@@ -154,9 +158,18 @@ class Beanstalkd:
         self.port = 0 if unix else free_port()
         self.url = QueueUrl(f"beanstalk://{self.socket}" if unix else f"beanstalk://127.0.0.1:{self.port}")
         self._process: Process | None = None
+        self.syncer = Syncer(self.url, self.dir, directory / "syncer.sock")
         self.start()
 
+    @property
+    def settings(self) -> QueueSettings:
+        """The settings of a client."""
+        return QueueSettings(url=self.url, syncer=SyncerAddress(self.syncer.address))
+
     def start(self, *, durable: bool = True) -> None:
+        """Starts it as the unit does; the syncer too, unless it runs."""
+        list(prepare(self.dir, None))
+        self.syncer.start()
         where = ["-l", "127.0.0.1", "-p", str(self.port)] if self.port else ["-l", f"unix:{self.socket}"]
         binlog = ["-b", str(self.dir), "-f0", "-s", "1000000"] if durable else []
         program = shutil.which(self._program)
@@ -181,7 +194,7 @@ class Beanstalkd:
             queue.close()
 
     def queue(self, *, require_durable: bool = False, timeout: float = 20.0) -> Queue:
-        settings = QueueSettings(url=self.url, timeout=type(QueueSettings().timeout)(timeout))
+        settings = msgspec.structs.replace(self.settings, timeout=Duration(timeout))
         return open_queue(settings, require_durable=require_durable)
 
     @property
@@ -193,11 +206,14 @@ class Beanstalkd:
         assert self._process is not None
         self._process.send(number)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, syncer: bool = True) -> None:
+        """Ends it, and the syncer unless that is to stay."""
         if self._process is not None:
             self._process.send(signal.SIGCONT)
             self._process.end(number)
             self._process = None
+        if syncer:
+            self.syncer.stop()
 
 
 @pytest.fixture

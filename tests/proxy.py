@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
+from tests import syncers
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -163,6 +165,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"beanstalk://127.0.0.1:{self.port}"
+        syncers.share(self.url, of=f"beanstalk://127.0.0.1:{port}")
         self.links: list[Link] = []
         self.times: list[float] = []
         self._fault = PASS

@@ -26,6 +26,7 @@ EVERYTHING = frozenset(
         "database",
         "delivery",
         "errors",
+        "envelope",
         "edited",
         "excerpts",
         "files",
@@ -35,6 +36,7 @@ EVERYTHING = frozenset(
         "log",
         "mask",
         "mistakes",
+        "outdated",
         "settings",
         "values",
         "host",
@@ -46,6 +48,7 @@ EVERYTHING = frozenset(
         "sources",
         "http",
         "intake",
+        "journal",
         "lifecycle",
         "worker",
         "glass",
@@ -77,20 +80,23 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "final_response": frozenset(),
     "local_http": frozenset({"final_response"}),
     "daemons": frozenset({"settings", "startcheck"}),
-    "delivery": frozenset({"errors"}),
+    "delivery": frozenset({"envelope", "errors"}),
+    "envelope": frozenset(),
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),
-    "settings": frozenset({"edited", "errors", "mistakes", "values"}),
+    "outdated": frozenset({"errors", "mistakes"}),
+    "settings": frozenset({"edited", "errors", "mistakes", "outdated", "values"}),
     "in_effect": frozenset({"log", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
-    "queues": frozenset({"errors", "host", "settings", "values"}),
+    "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset({"errors", "settings"}),
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
+    "journal": frozenset({"delivery", "errors", "files", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
-        | {"files", "http", "startcheck"}
+        | {"files", "http", "journal", "startcheck"}
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
@@ -122,6 +128,7 @@ LEAVES = {
     "worker/metrics.py": frozenset({"metrics"}),
     "metrics/counters.py": frozenset(),
     "queues/base.py": frozenset({"errors"}),
+    "programs/syncer.py": frozenset({"errors", "queues", "systemd", "values"}),
     "push/rule.py": frozenset(),
     "push/request.py": frozenset({"push"}),
     "ledger/entry.py": frozenset(),
@@ -280,7 +287,7 @@ def _faces(place: str, tree: ast.Module) -> Iterator[str]:
 
 def _engines(place: str, tree: ast.Module) -> Iterator[str]:
     """An engine's package is known to queues/__init__.py alone, and its words to nobody else."""
-    if place.startswith(("queues/beanstalk/", "dev/")):
+    if place.startswith(("queues/beanstalk/", "dev/", "programs/syncer.py")):
         return
     if place != "queues/__init__.py" and any(
         name.startswith("glassq.queues.beanstalk") for name in imported(place, tree)
@@ -379,7 +386,7 @@ def test_neither_daemon_loads_the_rooms_of_the_other(program: str, stranger: str
     assert stranger not in rooms
 
 
-@pytest.mark.parametrize("name", ["glassq", "glassq-web", "glassq-worker"])
+@pytest.mark.parametrize("name", ["glassq", "glassq-syncer", "glassq-web", "glassq-worker"])
 def test_a_script_of_bin_runs_what_the_installed_command_runs(name: str) -> None:
     (command,) = re.findall(rf'"{name} = (.+):main"', (ROOT / "setup.py").read_text())
     tree = ast.parse((ROOT / "bin" / name).read_text())

@@ -23,6 +23,7 @@ from glassq.routes import Context
 from glassq.settings import Settings
 from glassq.testing import work
 from tests.conftest import PATIENCE, ROOT
+from tests.syncers import queue_section
 from tests.test_docs import files
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def here(tmp_path: Path, beanstalkd: Beanstalkd) -> Iterator[Path]:
     names = f'[push]\nnames = "sqlite:///{tmp_path}/names.db"'
     routes = '[[routes]]\nsource = "push"\nurl = "/orders"\nhandler = "handlers:archive"\n'
     text = config.read_text().replace("[push]", names)
-    config.write_text(f'[queue]\nurl = "{beanstalkd.url}"\n{text}{routes}')
+    config.write_text(f"{queue_section(beanstalkd.url)}{text}{routes}")
     taskqueue.configure(str(config))
     yield tmp_path
     taskqueue.configure(None)

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import msgspec
 import pytest
 from hypothesis import given
@@ -72,10 +73,10 @@ MISTAKES = [
     (at("worker", "processes = 4.5"), "[worker] processes = 4.5: expected a whole number, found the number 4.5"),
     (at("worker", "processes = [4]"), "[worker] processes = [4]: expected a whole number, found a list"),
     (
-        at("intake", 'require_durable = "yes"'),
-        '[intake] require_durable = "yes": expected true or false, found the text "yes"',
+        at("ledger", 'keep_bodies = "yes"'),
+        '[ledger] keep_bodies = "yes": expected true or false, found the text "yes"',
     ),
-    (at("intake", 'require_durable = "true"'), 'found the text "true"; write it without quotes'),
+    (at("ledger", 'keep_bodies = "true"'), 'found the text "true"; write it without quotes'),
     (at("glass", "client_id = 7"), "[glass] client_id = 7: expected a text in quotes, found the number 7"),
     (at("log", 'level = "loud"'), '[log] level = "loud": expected one of: debug, info, warning, error'),
     (at("log", 'level = "Debug"'), "expected one of: debug, info, warning, error; did you mean debug?"),
@@ -222,6 +223,47 @@ def test_whoever_puts_jobs_gives_them_the_lease_of_the_pool_whatever_else_is_wro
     text = at("worker", 'deadline = "3h"\nproceses = 4')
     for uses in (INTAKE, TASKS):
         assert parse(text, "my.toml", uses=uses).lease == 3 * 3600 + 30
+
+
+def test_keys_of_the_last_release_are_taken_and_said_with_their_new_names() -> None:
+    old = parse(
+        at("intake", 'spool = "/s"\nspool_max = "2MiB"\nspool_min_free = "1B"\nrequire_durable = true'), "my.toml"
+    )
+    new = parse(at("intake", 'journal = "/s"\njournal_max = "2MiB"\njournal_min_free = "1B"'), "my.toml")
+    assert old.intake == new.intake
+    assert new.outdated == ()
+    assert old.outdated == (
+        "my.toml: [intake] spool is called journal now; the old name is taken until the next release (line 2)",
+        "my.toml: [intake] spool_max is called journal_max now; the old name is taken until the next release (line 3)",
+        "my.toml: [intake] spool_min_free is called journal_min_free now; the old name is taken until the next release"
+        " (line 4)",
+        "my.toml: [intake] require_durable is not needed any more, remove it: a ping is acknowledged only once it is"
+        " proven to be on disk (line 5)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (
+            'journal_max = "1GiB"\nspool_max = "1GiB"',
+            "[intake] spool_max is the old name of journal_max: expected only one of them (line 3)",
+        ),
+        (
+            "require_durable = false",
+            "[intake] require_durable: expected no such key: "
+            "a ping is acknowledged only once it is proven to be on disk (line 2)",
+        ),
+        ('require_durable = "no"', "[intake] require_durable: expected no such key"),
+        ('spool_max = "1"', '[intake] spool_max = "1": expected a size such as'),
+        ("spool = 7", "[intake] spool = 7: expected a text in quotes, found the number 7 (line 2)"),
+        ('acknowledge = "disk"', '[intake] acknowledge = "disk": expected one of: queue, journal (line 2)'),
+    ],
+)
+def test_what_of_them_is_not_possible_is_refused_by_the_name_that_is_written(lines: str, says: str) -> None:
+    assert says in refused(at("intake", lines))
+    (why,) = parse(at("intake", lines), "my.toml", uses=POOL).ignored
+    assert why == refused(at("intake", lines))
 
 
 @pytest.mark.parametrize("text", [at("quee", "x = 1"), "[queue\n", 'ignored = ["x"]\n', 'file = "x"\n'])
@@ -389,17 +431,18 @@ def test_a_size_keeps_the_form_it_is_written_in(text: str) -> None:
     assert str(Size(text)) == text
 
 
+@hypothesis.settings(deadline=None)
 @given(
     client=words,
     credentials=words,
     collection=st.none() | st.sampled_from(["timeline", "locations", "settings"]),
     processing=durations,
     attachment=sizes,
-    durable=st.booleans(),
+    bodies=st.booleans(),
     jobs=st.integers(1, 10**9),
 )
 def test_the_effective_settings_parse_back_to_the_same(
-    client: str, credentials: str, collection: str | None, processing: str, attachment: str, durable: bool, jobs: int
+    client: str, credentials: str, collection: str | None, processing: str, attachment: str, bodies: bool, jobs: int
 ) -> None:
     document: dict[str, Any] = {
         "glass": {
@@ -408,7 +451,8 @@ def test_the_effective_settings_parse_back_to_the_same(
             "processing_patience": processing,
             "max_attachment": attachment,
         },
-        "intake": {"require_durable": durable, "bind": "[::1]:8080"},
+        "intake": {"bind": "[::1]:8080"},
+        "ledger": {"keep_bodies": bodies},
         "worker": {"max_jobs": jobs},
         "routes": [
             {"source": "mirror", "handler": "a.b:c"} | ({} if collection is None else {"collection": collection}),
@@ -440,7 +484,7 @@ def test_the_defaults_are_shown_with_every_key() -> None:
     shown = tomllib.loads(as_toml(Settings()))
     assert shown["queue"]["ttr"] == "2m"
     assert shown["worker"]["max_rss"] == "512MiB"
-    assert shown["intake"]["require_durable"] is True
+    assert shown["ledger"]["keep_bodies"] is True
     assert "sources" not in shown
 
 

@@ -10,7 +10,7 @@ from glassq.errors import InvalidRequest
 
 
 class CommandGroup(click.Group):
-    """A command with subcommands, such as `glassq spool`."""
+    """A command with subcommands, such as `glassq journal`."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -57,7 +57,10 @@ COMMANDS = {
     "archive": ("glassq.cli.commands.archive:archive", "Take buried deliveries out of the queue, into a file."),
     "restore": ("glassq.cli.commands.restore:restore", "Put archived deliveries back, buried as they were."),
     "replay": ("glassq.cli.commands.replay:replay", "Put deliveries again that are done or dropped."),
-    "spool": ("glassq.cli.commands.spool:spool", "What intake keeps on disk while the queue cannot take it."),
+    "journal": (
+        "glassq.cli.commands.journal:journal",
+        "The intake journal: what intake keeps on disk while the queue cannot take it.",
+    ),
     "users": ("glassq.cli.commands.users:users", "Users who have given consent."),
     "subscribe": ("glassq.cli.commands.users:subscribe", "Ask Google to send pings for a user."),
     "config": ("glassq.cli.commands.config:config", "The settings: are they right?"),
@@ -68,7 +71,7 @@ COMMANDS = {
 
 # In which order and under which headings `glassq --help` and glassq(1) list them.
 SECTIONS = {
-    "Look": ("status", "doctor", "buried", "show", "tail", "queues", "spool"),
+    "Look": ("status", "doctor", "buried", "show", "tail", "queues", "journal"),
     "Decide on what failed": ("kick", "delete", "archive", "restore", "replay"),
     "Steer": ("pause", "resume", "put", "bury", "move"),
     "Set up": ("config", "users", "subscribe", "completion"),
@@ -85,6 +88,8 @@ SYNONYMS = {
     "dlq": "buried",
     "failed": "buried",
     "logs": "tail",
+    # its name up to the last release
+    "spool": "journal",
 }
 # Words that may mean something else: they are not obeyed, but answered with the command that may be meant.
 SUGGESTED = {
@@ -110,6 +115,7 @@ EXITS: list[tuple[type[Exception], int, str]] = [
     (errors.UserRevoked, 1, ""),
     (errors.CredentialsError, 78, ""),
     (errors.LedgerError, EX_IOERR, ""),
+    (errors.NoProof, 69, "; without its proof nothing is done: is glassq-syncer running? ({check})"),
     (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? ({check})"),
     (errors.QueueRefused, 75, "; try again when that is mended"),
     (errors.Retry, 75, "; try again later"),

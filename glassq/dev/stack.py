@@ -1,4 +1,4 @@
-"""A private beanstalkd, the intake and the pool on this machine, as real processes.
+"""A private beanstalkd with its syncer, the intake and the pool on this machine, as real processes.
 
 All state is in one directory, including the settings. `glassq dev` writes them once; from then on they are the user's.
 """
@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Self
@@ -34,14 +35,17 @@ if TYPE_CHECKING:
 START = 30.0
 # Deadlines for a graceful shutdown and for an immediate one, in seconds; in the latter the pool gives children 5 s.
 STOP, STOP_COLD = 30.0, 10.0
+# A process that lives shorter than this is not started again at once; in seconds.
+RESTART_PAUSE = 1.0
 # places of beanstalkd that PATH may lack
 ELSEWHERE = ("/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin")
+_SYNCER = (sys.executable, "-P", "-m", "glassq.programs.syncer")
 # beanstalkd's exit code if another one uses its directory
 _DIRECTORY_IN_USE = 10
 
 
 class Stack:
-    """The three servers of `directory`, which has a glassq.toml. A context manager: the servers run inside it.
+    """The servers of `directory`, which has a glassq.toml. A context manager: the servers run inside it.
 
     With `logs` each server logs to directory/log/NAME.log, otherwise to the terminal.
     """
@@ -54,6 +58,8 @@ class Stack:
         self.door: Door
         self._cleanup = ExitStack()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        # a process that was stopped is not started again
+        self._stopping = threading.Lock()
 
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
@@ -61,7 +67,10 @@ class Stack:
             settings = load(str(self.config), {})
             self.door = Door(settings.intake.bind)
             self.door.check_free()
+            _prepare(self.directory)
             self._start("beanstalkd", _beanstalkd(settings, self.directory))
+            if syncer := _syncer(settings, self.directory):
+                self._start("syncer", syncer)
             with _notify_socket() as (path, notifications):
                 self._start("worker", daemons.command("worker", self.config), {"NOTIFY_SOCKET": path})
                 self._start("web", daemons.command("web", self.config), descriptors=self.door.descriptors)
@@ -75,9 +84,9 @@ class Stack:
 
     def check(self) -> None:
         """Raises StackError if one of the processes has ended."""
-        for name, process in self._running.items():
+        for name, process in list(self._running.items()):
             code = process.poll()
-            if code is None:
+            if code is None or name == "syncer":
                 continue
             if name == "beanstalkd" and code == _DIRECTORY_IN_USE:
                 raise StackError(f"another beanstalkd uses {self.directory}: end it, or choose another --dir")
@@ -98,21 +107,41 @@ class Stack:
         # as systemd would make it: `glassq status` reads the settings in effect there
         place = self.directory / "run" / f"glassq-{name}"
         place.mkdir(parents=True, exist_ok=True)
-        with defer_signals():
+        environment = {**handlers_env(), "RUNTIME_DIRECTORY": str(place), **(env or {})}
+
+        def spawn() -> None:
             self._running[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**handlers_env(), "RUNTIME_DIRECTORY": str(place), **(env or {})},
+                env=environment,
                 pass_fds=descriptors,
                 # keeps a Ctrl-C from the servers: this process stops them in order
                 start_new_session=True,
             )
+
+        with defer_signals():
+            spawn()
             self._cleanup.callback(self._stop, name)
+        if name == "syncer":
+            threading.Thread(target=self._restart, args=(name, spawn), daemon=True).start()
+
+    def _restart(self, name: str, spawn: Callable[[], None]) -> None:
+        """Starts a process again whenever it ends, until the stack stops it."""
+        while (process := self._running.get(name)) is not None:
+            began = time.monotonic()
+            process.wait()
+            # one that cannot start is not started without a pause
+            if time.monotonic() - began < RESTART_PAUSE:
+                time.sleep(RESTART_PAUSE)
+            with self._stopping:
+                if self._running.get(name) is process:
+                    spawn()
 
     def _stop(self, name: str) -> None:
-        process = self._running.pop(name)
+        with self._stopping:
+            process = self._running.pop(name)
         try:
             _end(process, signal.SIGTERM, STOP)
         finally:
@@ -173,8 +202,8 @@ def _settings_text(directory: Path, sections: Mapping[str, Mapping[str, object]]
     socket_path = directory / "beanstalkd.sock"
     fits = len(os.fsencode(socket_path)) <= MAX_SOCKET_PATH
     common: dict[str, dict[str, object]] = {
-        "queue": {"url": f"beanstalk://{url_path(socket_path)}" if fits else f"beanstalk://127.0.0.1:{free_port()}"},
-        "intake": {"spool": directory / "spool"},
+        "queue": {"url": f"beanstalk://{url_path(socket_path)}"} if fits else _tcp_queue(),
+        "intake": {"journal": directory / "spool"},
         "sources.mirror": {"verify_tokens_file": directory / "mirror-verify-tokens"},
         "storage": {"url": f"file://{place}/photos"},
         "ledger": {"url": f"sqlite:///{place}/ledger.db"},
@@ -185,6 +214,10 @@ def _settings_text(directory: Path, sections: Mapping[str, Mapping[str, object]]
         lines += ["", f"[{section}]", *(f"{key} = {toml_value(value)}" for key, value in values.items())]
     lines += ["", "[[routes]]", 'source = "mirror"', f"handler = {toml_value(route)}", ""]
     return "\n".join(lines)
+
+
+def _tcp_queue() -> dict[str, object]:
+    return {"url": f"beanstalk://127.0.0.1:{free_port()}", "syncer": f"127.0.0.1:{free_port()}"}
 
 
 def free_port() -> int:
@@ -235,6 +268,24 @@ def _beanstalkd(settings: Settings, directory: Path) -> list[str]:
         listen = ["-l", address[0], "-p", str(address[1])]
     # -f0 syncs each put before its answer; -z allows App Engine's tasks of 100 KB
     return [require_beanstalkd(), *listen, "-b", str(directory / "binlog"), "-f0", "-z", "131072"]
+
+
+def _prepare(directory: Path) -> None:
+    """What has to be done before each start of beanstalkd. Raises StackError."""
+    command = [*_SYNCER, "--binlog", str(directory / "binlog"), "--prepare"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        raise StackError(done.stderr.strip())
+
+
+def _syncer(settings: Settings, directory: Path) -> list[str]:
+    """The syncer's command; [] if the settings say that there is none."""
+    address = settings.queue.syncer_address
+    if address is None:
+        return []
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    listen = f"unix:{address}" if isinstance(address, str) else f"{host}:{address[1]}"
+    return [*_SYNCER, "--binlog", str(directory / "binlog"), "--queue", settings.queue.url, "--listen", listen]
 
 
 def _end(process: subprocess.Popen[bytes], number: signal.Signals, patience: float) -> bool:

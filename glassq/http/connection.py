@@ -1,64 +1,101 @@
-"""A client's connection, with the bytes that have arrived on it."""
+"""A client's connection, with the bytes that have arrived on it; and the order in which connections wait."""
 
 from __future__ import annotations
 
-import select
 import socket
-import struct
-from typing import Any
+from collections import OrderedDict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from gunicorn.http import get_parser
-from gunicorn.workers.gthread import TConn
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-# Maximum time that a thread waits while it sends, if it ever has to: struct timeval of seconds and microseconds.
-_SEND_TIMEOUT = struct.pack("@ll", 1, 0)
 # Maximum number of bytes that a client may leave unread: some hundred answers.
 _SEND_BUFFER = 64 << 10
-# This many answers fill a small part of the send buffer, so it is enough to check that often whether the client reads.
-CHECK_EVERY = 32
 
 
-class BufferedConnection(TConn):  # type: ignore[misc]
-    """A client's connection and what has arrived on it since its last request."""
+class Connection:
+    """A client's connection. Nothing ever waits for its socket, so that one client cannot hold up another."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.parser: Any = None
+    __slots__ = (
+        "arrived",
+        "buffer",
+        "client",
+        "continued",
+        "gone",
+        "queue",
+        "server",
+        "since",
+        "size",
+        "sock",
+        "timeout",
+        "watched",
+        "whole",
+    )
+
+    def __init__(self, sock: Any, client: Any, server: Any) -> None:
+        """`client` and `server` are the addresses of both ends."""
+        self.sock = sock
+        self.client = client
+        self.server = server
         self.buffer = bytearray()
-        self.whole = False
-        #: kept alive, and no byte of a next request is here
-        self.idle = False
-        #: since when we wait for a whole request, on time.monotonic()
-        self.since = 0.0
-        #: the main loop waits for bytes of a request
-        self.waiting = False
+        #: where it waits for a request; None while a request of it is worked
+        self.queue: ConnectionQueue | None = None
+        #: the loop looks for bytes on it
+        self.watched = False
+        #: it is closed, or only waits for the client to close
+        self.gone = False
+        #: since when it waits, and until when, on time.monotonic()
+        self.since = self.timeout = 0.0
         #: "100 Continue" has been sent for the request that arrives now
         self.continued = False
-        #: how many requests have arrived
-        self.requests = 0
-        #: when the request that waits for a thread had arrived, on time.monotonic()
-        self.arrived = 0.0
-        # the stock worker would wait for data in a thread
-        self.data_ready = True
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        #: when the request that is worked had arrived, on time.monotonic(); whether its body is here; its size
+        self.arrived, self.whole, self.size = 0.0, False, 0
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
-    def parse_buffer(self) -> None:
-        """Gives the buffer to the parser, which never gets the socket: so a thread cannot wait for bytes."""
-        if self.parser is None:
-            # made for the first whole request: in a crowd most connections never send one
-            self.parser = get_parser(self.cfg, iter(()), self.client)
-        self.parser.unreader.unread(bytes(self.buffer))
-        self.buffer.clear()
+    def take(self) -> bytes:
+        """The bytes of the request that is to be worked. What follows them stays in the buffer."""
+        size = self.size if self.whole else len(self.buffer)
+        data = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        return data
 
-    def reads_answers(self) -> bool:
-        """Whether the socket has room for answers, so that no thread waits for a client that never reads.
+    def close(self) -> None:
+        """Closes the socket."""
+        self.gone = True
+        with suppress(OSError):
+            self.sock.close()
 
-        The socket is checked once in CHECK_EVERY requests; there is room for the answers in between.
-        """
-        self.requests += 1
-        if self.requests % CHECK_EVERY:
-            return True
-        poll = select.poll()
-        poll.register(self.sock, select.POLLOUT)
-        return bool(poll.poll(0))
+
+class ConnectionQueue:
+    """Connections that wait for a request, by the time since when they do. gunicorn's own loop uses it as a deque."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[Connection, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._waiting)
+
+    def __getitem__(self, index: int) -> Connection:
+        # only the first one is ever asked for
+        return next(iter(self._waiting))
+
+    def append(self, conn: Connection) -> None:
+        """It waits from now on, as the last one."""
+        self._waiting[conn] = None
+        conn.queue = self
+
+    def remove(self, conn: Connection) -> None:
+        """It waits no longer."""
+        del self._waiting[conn]
+        conn.queue = None
+
+    def popleft(self) -> Connection:
+        """Removes and returns the one that has waited longest."""
+        conn, _ = self._waiting.popitem(last=False)
+        conn.queue = None
+        return conn

@@ -7,7 +7,7 @@ gunicorn's parser and the app, which then read no body (`whole` is false).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Maximum size of a request's head, in bytes. gunicorn's own limits (per line, per field) are below it.
 MAX_HEAD = 32 << 10
@@ -20,23 +20,22 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*(\d{1,9})[ \t]*(?=\r\n)", re.
 _EXPECT = re.compile(rb"HTTP/1\.1\r\n(?:[^\n]*\n)*?expect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """`arrived`: parse it now. `whole`: all of its body is here, so another request may follow on the connection.
 
     `refuse` is the HTTP status for bytes that can never become a request (0: none). `expects`: the client waits for
-    "100 Continue" before it sends the body.
+    "100 Continue" before it sends the body. `size` is that of a whole request, in bytes.
     """
 
     arrived: bool = False
     whole: bool = False
     refuse: int = 0
     expects: bool = False
+    size: int = 0
 
 
 WAIT = Arrival()
 EXPECTS = Arrival(expects=True)
-WHOLE = Arrival(arrived=True, whole=True)
 HEAD_ONLY = Arrival(arrived=True)
 
 
@@ -53,13 +52,18 @@ def classify(data: bytes | bytearray, max_body: int) -> Arrival:
         return HEAD_ONLY
     if b"\r\ncontent-length" not in lowered:
         # after one of these methods the next bytes may be an unannounced body instead of a request
-        return HEAD_ONLY if head.startswith((b"POST ", b"PUT ", b"PATCH ")) else WHOLE
+        return HEAD_ONLY if head.startswith((b"POST ", b"PUT ", b"PATCH ")) else _whole(end + 4)
     lengths = _LENGTH.findall(head)
     if len(lengths) != 1 or lowered.count(b"\r\ncontent-length") != 1 or int(lengths[0]) > max_body:
         return HEAD_ONLY
-    if len(data) >= end + 4 + int(lengths[0]):
-        return WHOLE
+    size = end + 4 + int(lengths[0])
+    if len(data) >= size:
+        return _whole(size)
     return EXPECTS if _EXPECT.search(head) else WAIT
+
+
+def _whole(size: int) -> Arrival:
+    return Arrival(arrived=True, whole=True, size=size)
 
 
 def _incomplete_head(data: bytes | bytearray) -> Arrival:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from functools import lru_cache
 from http import HTTPStatus
 
-from gunicorn.util import http_date
+from glassq.http.answer import encoded
 
 PROBLEM_JSON = "application/problem+json"
 # Retry-After of a 503, in seconds.
@@ -20,18 +19,18 @@ def problem(status: int, title: str, detail: str = "") -> bytes:
     return json.dumps(members).encode() + b"\n"
 
 
-def last_answer(status: int) -> bytes:
-    """A whole error answer, head and body, after which the connection is closed."""
-    return _last_answer(status, int(time.time()))
+def refusal(status: int, detail: str = "", *, closes: bool = True) -> bytes:
+    """A whole error answer, head and body; `closes`: the connection ends with it."""
+    head, body = _refusal(status, detail)
+    return encoded(head, body, closes=closes)
 
 
-# A crowd gets thousands of them in a second, and within a second all are the same.
-@lru_cache(maxsize=16)
-def _last_answer(status: int, second: int) -> bytes:
+# A crowd gets thousands of them in a second.
+@lru_cache(maxsize=32)
+def _refusal(status: int, detail: str) -> tuple[tuple[str, ...], bytes]:
     title = HTTPStatus(status).phrase
-    body = problem(status, title)
-    head = [f"HTTP/1.1 {status} {title}", f"Date: {http_date(second)}", "Connection: close"]
-    head += [f"Content-Type: {PROBLEM_JSON}", f"Content-Length: {len(body)}"]
+    body = problem(status, title, detail)
+    head = [f"{status} {title}", f"Content-Type: {PROBLEM_JSON}\r\n", f"Content-Length: {len(body)}\r\n"]
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        head.append(f"Retry-After: {RETRY_AFTER}")
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+        head.append(f"Retry-After: {RETRY_AFTER}\r\n")
+    return tuple(head), body

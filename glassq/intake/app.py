@@ -6,7 +6,6 @@ A body is read only if its length is known and small.
 
 from __future__ import annotations
 
-import logging
 import re
 from functools import partial
 from http import HTTPStatus
@@ -24,8 +23,10 @@ from glassq.log import fields, logger
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from glassq.intake.durable_store import DurableStore
+    from glassq.intake.keeper import PingKeeper
     from glassq.intake.metrics import IntakeCounters, MetricsListenerFilter, MetricsResource
+    from glassq.intake.state import IntakeState
+    from glassq.intake.watcher import Watcher
     from glassq.sources import Source
 
 log = logger("glassq.intake")
@@ -36,14 +37,15 @@ _JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*
 
 def create_app(
     sources: Iterable[Source],
-    store: DurableStore,
+    keeper: PingKeeper,
+    readiness: ReadinessResource,
     counters: IntakeCounters,
     metrics: MetricsResource | None = None,
     listener_filter: MetricsListenerFilter | None = None,
     *,
     max_body: int,
 ) -> falcon.App[Any, Any]:
-    """The app for these sources. `store` makes their pings durable; `max_body` is in bytes.
+    """The app for these sources. `keeper` has their pings kept; `max_body` is in bytes.
 
     With `metrics` it serves /metrics; `listener_filter` limits that to the metrics listener.
     """
@@ -52,12 +54,12 @@ def create_app(
     app.add_error_handler(PingRefused, partial(_on_refused, LogLimiter()))
     app.add_error_handler(QueueError, _on_queue_error)
     app.add_error_handler(Exception, _on_bug)
-    hooks = {f"/hooks/{source.name}": HookResource(source, store, counters, max_body) for source in sources}
+    hooks = {f"/hooks/{source.name}": HookResource(source, keeper, max_body) for source in sources}
     app.add_error_handler(falcon.HTTPError, partial(_on_http_error, MissLog(hooks)))
     for path, hook in hooks.items():
         app.add_route(path, hook)
     app.add_route("/healthz", LivenessResource())
-    app.add_route("/readyz", ReadinessResource(store))
+    app.add_route("/readyz", readiness)
     if metrics is not None:
         app.add_route("/metrics", metrics)
     return app
@@ -66,23 +68,18 @@ def create_app(
 class HookResource:
     """POST /hooks/NAME: takes one source's pings."""
 
-    def __init__(self, source: Source, store: DurableStore, counters: IntakeCounters, max_body: int) -> None:
+    def __init__(self, source: Source, keeper: PingKeeper, max_body: int) -> None:
         self._source = source
-        self._store = store
-        self._counters = counters
+        self._keeper = keeper
         self._max_body = max_body
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answers 200 once the ping is stored durably, and never before."""
+        """Answers 200. The answer goes out once the ping is stored durably, and never before."""
         body = self._body(req)
         labels = self._source.check(body)
         delivery = envelope.new(self._source.name, body, labels)
-        kept = self._store.store(delivery.id, envelope.encode(delivery))
-        self._counters.acknowledged(kept, req.env["glassq.arrived"])
-        # a log line takes a fifth of a ping's time, so it is written at debug level only
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("acknowledged %s", fields(delivery=delivery.id, source=delivery.source, kept=kept))
         resp.content_type = falcon.MEDIA_TEXT
+        self._keeper.take(delivery, envelope.encode(delivery), req.env)
 
     def _body(self, req: falcon.Request) -> bytes:
         if req.get_header("Content-Encoding", default="identity").lower() != "identity":
@@ -113,17 +110,24 @@ class LivenessResource:
 class ReadinessResource:
     """GET /readyz: would a ping be accepted now?"""
 
-    def __init__(self, store: DurableStore) -> None:
-        self._store = store
+    def __init__(self, state: IntakeState, watcher: Watcher) -> None:
+        self._state = state
+        self._watcher = watcher
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answers 200 if a ping would be stored durably, in the queue or in the spool; else 503, and logs why."""
-        found = self._store.readiness()
-        if not found.ready:
-            raise QueueRefused(found.trouble)
+        """Answers 200 if a ping would be stored durably, in the queue or in the journal; else 503, and logs why."""
+        self._watcher.ask()
+        state = self._state
+        if not state.ready:
+            raise QueueRefused(f"{state.queue_trouble}; {state.journal_trouble}")
         resp.content_type = falcon.MEDIA_TEXT
-        why = "does not write to disk" if found.volatile else "takes nothing now"
-        resp.text = f"ready, by the spool: the queue {why}\n" if found.trouble else "ready\n"
+        if state.queue_trouble:
+            why = "does not write to disk" if state.volatile else "takes nothing now"
+            resp.text = f"ready, by the journal: the queue {why}\n"
+        elif state.journal_trouble:
+            resp.text = "ready, by the queue alone: the journal takes nothing now\n"
+        else:
+            resp.text = "ready\n"
 
 
 class _Counted:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter as Counts
 from typing import TYPE_CHECKING, Any
 
 import falcon
 
 from glassq import __version__
-from glassq.errors import SpoolError
+from glassq.errors import JournalError
 from glassq.http.listen import socket_names
 from glassq.metrics import Counter, Gauge, Histogram, SharedCounters, SharedGauge
 
 if TYPE_CHECKING:
-    from glassq.intake.durable_store import DurableStore
-    from glassq.intake.spool import Spool
+    from collections.abc import Iterable, Sequence
+
+    from glassq.intake.state import IntakeState
+    from glassq.intake.watcher import Watcher
+    from glassq.journal import Journal
     from glassq.metrics import ProcessCounters
     from glassq.values import Address
 
@@ -39,7 +42,10 @@ _CROWDED = "connections"
 _OTHER = "other"
 
 ACKNOWLEDGED = Counter(
-    "glassq_pings_acknowledged_total", "Pings answered with 200, by where they were stored.", "kept", ("queue", "spool")
+    "glassq_pings_acknowledged_total",
+    "Pings answered with 200, by where they were stored.",
+    "kept",
+    ("queue", "journal"),
 )
 REFUSED = Counter(
     "glassq_requests_refused_total",
@@ -52,6 +58,16 @@ SECONDS = Histogram(
     "glassq_ping_seconds",
     "Time from a ping's arrival to its acknowledgement.",
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+BATCH = Histogram(
+    "glassq_intake_batch_pings",
+    "Pings that were kept together, with one proof.",
+    (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+)
+KEEPING = Histogram(
+    "glassq_intake_keep_seconds",
+    "Time until a batch of pings was kept: put into the queue and proven, or written into the journal.",
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 WORKERS = SharedGauge("glassq_intake_workers", "Worker processes.")
 # Each worker finds out for itself whether the queue works, so the one that answers /metrics reports for all of them.
@@ -70,7 +86,7 @@ ROWS = 257
 
 def shared_counters() -> SharedCounters:
     """The counters of the parent and its workers; made before the fork."""
-    return SharedCounters((ACKNOWLEDGED, REFUSED, SECONDS, WORKERS, SPOOLING), ROWS)
+    return SharedCounters((ACKNOWLEDGED, REFUSED, SECONDS, BATCH, KEEPING, WORKERS, SPOOLING), ROWS)
 
 
 class IntakeCounters:
@@ -79,10 +95,16 @@ class IntakeCounters:
     def __init__(self, counters: ProcessCounters) -> None:
         self._counters = counters
 
-    def acknowledged(self, kept: str, arrived: float) -> None:
-        """A ping that arrived at `arrived` (time.monotonic()) is stored; `kept` says where: "queue" or "spool"."""
-        self._counters.count(ACKNOWLEDGED, kept)
-        self._counters.observe(SECONDS, time.monotonic() - arrived)
+    def acknowledged(self, places: Sequence[str], seconds: Iterable[float]) -> None:
+        """Pings are kept at these places, "queue" or "journal", so many seconds after they arrived."""
+        for place, many in Counts(places).items():
+            self._counters.count(ACKNOWLEDGED, place, many)
+        self._counters.observe_all(SECONDS, seconds)
+
+    def batch(self, size: int, seconds: float) -> None:
+        """So many pings have been kept together, or refused, within so many seconds."""
+        self._counters.observe(BATCH, size)
+        self._counters.observe(KEEPING, seconds)
 
     def refused(self, status: int) -> None:
         """A request was answered with this status, 400 or above."""
@@ -92,18 +114,19 @@ class IntakeCounters:
         """A connection was closed to make room for others, before a whole request had arrived on it."""
         self._counters.count(REFUSED, _CROWDED)
 
-    def spooling(self, spooling: bool) -> None:
-        """Whether this worker puts pings into the spool now."""
-        self._counters.set(SPOOLING, spooling)
+    def journaling(self, journaling: bool) -> None:
+        """Whether this worker puts pings into the journal now, because the queue takes none."""
+        self._counters.set(SPOOLING, journaling)
 
 
 class MetricsResource:
     """GET /metrics: the counters of all workers, and the intake's state now."""
 
-    def __init__(self, shared: SharedCounters, store: DurableStore, spool: Spool) -> None:
+    def __init__(self, shared: SharedCounters, state: IntakeState, watcher: Watcher, journal: Journal) -> None:
         self._shared = shared
-        self._store = store
-        self._spool = spool
+        self._state = state
+        self._watcher = watcher
+        self._journal = journal
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answers 200, also while the queue is down."""
@@ -114,16 +137,16 @@ class MetricsResource:
 
     def _gauges(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
         # no request to the queue: the watcher asks it each second, and a frozen queue must not delay this answer
-        readiness = self._store.readiness(ask=False)
+        self._watcher.look_at_journal()
         (spooling,) = self._shared.total(SPOOLING)
-        numbers: dict[Gauge, float] = {_READY: readiness.ready, _USABLE: not spooling}
+        numbers: dict[Gauge, float] = {_READY: self._state.ready, _USABLE: not spooling}
         try:
-            spool = self._spool.look()
-        except SpoolError:
+            found = self._journal.look()
+        except JournalError:
             # where it matters, `ready` says so
             pass
         else:
-            numbers |= {_SPOOLED: spool.count, _BYTES: spool.size, _OLDEST: spool.oldest, _DAMAGED: spool.damaged}
+            numbers |= {_SPOOLED: found.count, _BYTES: found.size, _OLDEST: found.oldest, _DAMAGED: found.damaged}
         return {gauge: {(): float(number)} for gauge, number in numbers.items()}
 
 

@@ -14,13 +14,15 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
 from glassq import log
-from glassq.errors import SettingsError, SpoolError
+from glassq.errors import JournalError, SettingsError
 from glassq.http.gunicorn_conf import apply_conf
 from glassq.http.gunicorn_log import GunicornLog
 from glassq.http.listen import open_listener
 from glassq.in_effect import InEffect
-from glassq.intake.app import create_app
+from glassq.intake.app import ReadinessResource, create_app
 from glassq.intake.durable_store import DurableStore
+from glassq.intake.forwarder import Forwarder
+from glassq.intake.keeper import PingKeeper
 from glassq.intake.listen import AbsentListener, addresses, check_move, missing
 from glassq.intake.metrics import (
     ROWS,
@@ -31,7 +33,9 @@ from glassq.intake.metrics import (
     MetricsResource,
     shared_counters,
 )
-from glassq.intake.spool import Spool
+from glassq.intake.state import IntakeState
+from glassq.intake.watcher import Watcher
+from glassq.journal import DIRECTORIES, Journal
 from glassq.log import fields
 from glassq.queues import open_producer
 from glassq.settings import INTAKE, installed_file, load
@@ -51,6 +55,9 @@ if TYPE_CHECKING:
 
 _log = log.logger("glassq.intake")
 
+# A stopping process waits so long, in seconds, for what the journal has and the queue has not. The rest is moved on
+# later, by whoever comes.
+FORWARD_WAIT = 2.0
 # The name in the last release's gunicorn.conf.py; to be removed after one release.
 Lines = GunicornLog
 
@@ -68,6 +75,8 @@ class IntakeServer(Application):  # type: ignore[misc]
     """The application in gunicorn's parent process: reads settings and secrets, and passes both to the workers."""
 
     cfg: Any
+    #: these ask the queue, or look at the journal's disk
+    aside = frozenset({"/metrics", "/readyz"})
 
     def __init__(self, file: str | None) -> None:
         """`file` is the settings file; if None, `glassq.settings.load` finds it. Raises SettingsError."""
@@ -106,6 +115,8 @@ class IntakeServer(Application):  # type: ignore[misc]
     def _warn(self) -> None:
         for mistake in self.settings.ignored:
             _log.warning("settings of another program are wrong %s", fields(why=mistake))
+        for remark in self.settings.outdated:
+            _log.warning("settings are outdated %s", fields(why=remark))
 
     def _before_fork(self, arbiter: Any, worker: Any) -> None:
         taken = {other.row for other in arbiter.WORKERS.values()}
@@ -163,7 +174,10 @@ class IntakeServer(Application):  # type: ignore[misc]
         log.setup(self.settings.log.level, form=self.settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
         #: for the worker too, which refuses what never becomes a request
         self.counters = IntakeCounters(self._shared.row(self._row))
-        return get_app(self.settings, self._sources, self._shared, self.counters)
+        process = IntakeProcess(self.settings, self.counters)
+        process.start()
+        self.keep, self.close = process.keeper.keep, process.close
+        return get_app(self.settings, self._sources, self._shared, self.counters, process)
 
     def reload(self) -> None:
         """Reads everything again at SIGHUP. If there is a mistake, the log names it, and the old settings stay."""
@@ -188,7 +202,7 @@ def read(file: str | None) -> tuple[Settings, list[Source]]:
     """The settings and their sources, of which there must be at least one. Raises SettingsError."""
     settings = load(file, os.environ, INTAKE)
     sources = named_sources(settings)
-    open_spool(settings)
+    open_journal(settings)
     return settings, sources
 
 
@@ -203,7 +217,7 @@ def named_sources(settings: Settings) -> list[Source]:
 def check(file: str | None) -> Iterator[Finding]:
     """What `IntakeServer` would refuse, without its addresses: the unit decides who may listen there.
 
-    Nothing is created: the spool's directory would belong to the user who asks.
+    Nothing is created: the journal's directory would belong to the user who asks.
     """
     try:
         settings = load(file, os.environ, INTAKE)
@@ -211,55 +225,81 @@ def check(file: str | None) -> Iterator[Finding]:
         yield Finding("settings", problem=str(error))
         return
     yield found("sources", lambda: named_sources(settings))
-    yield found("spool", lambda: _can_open_spool(settings))
+    yield found("journal", lambda: _can_open_journal(settings))
     # gunicorn.conf.py reads the same file
     os.environ["GLASSQ_CONFIG"] = settings.file
     yield found("gunicorn", lambda: apply_conf(installed_file("gunicorn.conf.py", settings), Config()))
 
 
+class IntakeProcess:
+    """What takes pings in one process; made after the fork."""
+
+    def __init__(self, settings: Settings, counters: IntakeCounters) -> None:
+        producer, tube = open_producer(settings), settings.queue.tube
+        self.journal = open_journal(settings)
+        journal_first = settings.intake.acknowledge == "journal"
+        self.state = IntakeState(counters.journaling, journal_first=journal_first)
+        self.watcher = Watcher(producer, self.journal, self.state, tube=tube)
+        self.forwarder = Forwarder(producer, self.journal, self.state) if journal_first else None
+        store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
+        self.keeper = PingKeeper(store, counters, tube=tube)
+
+    def start(self) -> None:
+        """Starts its threads."""
+        self.journal.start()
+        self.watcher.start()
+        if self.forwarder is not None:
+            self.forwarder.start()
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self.watcher.stop()
+        if self.forwarder is not None:
+            self.forwarder.stop(FORWARD_WAIT)
+        self.journal.close()
+
+
 def get_app(
-    settings: Settings, sources: list[Source], shared: SharedCounters, counters: IntakeCounters
+    settings: Settings,
+    sources: list[Source],
+    shared: SharedCounters,
+    counters: IntakeCounters,
+    process: IntakeProcess,
 ) -> falcon.App[Any, Any]:
     """The app for these settings, in one process; called after the fork."""
-    spool = open_spool(settings)
-    store = DurableStore(
-        open_producer(settings),
-        spool,
-        tube=settings.queue.tube,
-        require_durable=settings.intake.require_durable,
-        spooling=counters.spooling,
-    )
-    store.start()
     address = settings.metrics.intake
-    metrics = MetricsResource(shared, store, spool) if address else None
+    state, watcher = process.state, process.watcher
+    metrics = MetricsResource(shared, state, watcher, process.journal) if address else None
     listener_filter = MetricsListenerFilter(address) if address and len(addresses(settings)) > 1 else None
-    return create_app(sources, store, counters, metrics, listener_filter, max_body=settings.intake.max_body)
+    readiness = ReadinessResource(state, watcher)
+    return create_app(
+        sources, process.keeper, readiness, counters, metrics, listener_filter, max_body=settings.intake.max_body
+    )
 
 
-def open_spool(settings: Settings) -> Spool:
-    """The spool of the settings; its directory is made if it is missing. Raises SettingsError where that fails."""
+def open_journal(settings: Settings) -> Journal:
+    """The journal of the settings; its directory is made if it is missing. Raises SettingsError where that fails."""
     intake = settings.intake
     try:
-        return Spool(Path(intake.spool), max_size=intake.spool_max, min_free=intake.spool_min_free)
-    except SpoolError as error:
-        raise _no_spool(settings, str(error)) from None
+        return Journal(Path(intake.journal), max_size=intake.journal_max, min_free=intake.journal_min_free)
+    except JournalError as error:
+        raise _no_journal(settings, str(error)) from None
 
 
-def _can_open_spool(settings: Settings) -> None:
-    """Raises SettingsError where `open_spool` would, as far as one can see without creating anything."""
-    path = Path(settings.intake.spool)
-    damaged = path / "damaged"
-    nearest = next(place for place in (damaged, path, *path.absolute().parents) if os.access(place, os.F_OK))
-    if nearest == damaged:
+def _can_open_journal(settings: Settings) -> None:
+    """Raises SettingsError where `open_journal` would, as far as one can see without creating anything."""
+    path = Path(settings.intake.journal)
+    if all(os.access(path / name, os.F_OK) for name in DIRECTORIES):
         return
+    nearest = next(place for place in (path, *path.absolute().parents) if os.access(place, os.F_OK))
     if not nearest.is_dir():
         code = errno.ENOTDIR
     elif not os.access(nearest, os.W_OK | os.X_OK):
         code = errno.EACCES
     else:
         return
-    raise _no_spool(settings, f"spool {path}: cannot be made: {os.strerror(code)}")
+    raise _no_journal(settings, f"journal {path}: cannot be made: {os.strerror(code)}")
 
 
-def _no_spool(settings: Settings, why: str) -> SettingsError:
-    return SettingsError(f'{settings.file}: [intake] spool = "{settings.intake.spool}": {why}')
+def _no_journal(settings: Settings, why: str) -> SettingsError:
+    return SettingsError(f'{settings.file}: [intake] journal = "{settings.intake.journal}": {why}')

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _CELL = 8
 
@@ -36,7 +36,7 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Durations in seconds; `buckets` are the upper bounds of its buckets, ascending."""
+    """Durations in seconds, or other sizes; `buckets` are the upper bounds of its buckets, ascending."""
 
     name: str
     help: str
@@ -86,12 +86,17 @@ class ProcessCounters:
 
     def observe(self, histogram: Histogram, seconds: float) -> None:
         """Records a duration."""
+        self.observe_all(histogram, (seconds,))
+
+    def observe_all(self, histogram: Histogram, seconds: Iterable[float]) -> None:
+        """Records several durations at once."""
         first = self._at[histogram.name]
-        bucket = first + bisect_left(histogram.buckets, seconds)
         total = first + len(histogram.buckets) + 1
+        buckets = histogram.buckets
         with self._adding:
-            self._cells[bucket] += 1.0
-            self._cells[total] += seconds
+            for each in seconds:
+                self._cells[first + bisect_left(buckets, each)] += 1.0
+                self._cells[total] += each
 
     def set(self, gauge: SharedGauge, number: float) -> None:
         """Sets this process's part of the gauge."""

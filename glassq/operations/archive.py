@@ -19,6 +19,7 @@ from glassq.operations import archive_file
 from glassq.operations.archive_file import FileItem
 from glassq.operations.bulk import (
     Plan,
+    act_on_packet,
     digest_of,
     ended_by,
     look_again,
@@ -28,13 +29,15 @@ from glassq.operations.bulk import (
     state_words,
     step_by_step,
 )
+from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report, not_done
 from glassq.operations.words import deliveries, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from glassq.errors import QueueError
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
     from glassq.operations.filters import Selection
@@ -136,18 +139,18 @@ class Archiver:
     def delete(self, record: Callable[[Entry], None], progress: Progress) -> None:
         """Deletes each job that is in the file, if it is still the same and buried. Raises Stopped and QueueError."""
 
-        def delete_one(job: Chosen) -> Result:
-            try:
-                found = look_again(self.operations, self.queue, job)
-                self.queue.delete(found.job)
-            except JobNotFound as error:
-                return job.result(Did.NOTHING, f"{error}; a copy of it is in the file")
+        def act(packet: Sequence[Chosen]) -> Iterator[Result]:
+            for result in act_on_packet(self.operations, self.queue, packet, self._delete, deleted):
+                lost = result.did is Did.NOTHING
+                yield replace(result, why=f"{result.why}; a copy of it is in the file") if lost else result
+
+        def deleted(job: Chosen, found: Found, _answer: None) -> Result:
             if found.delivery is not None:
                 record(self._entry(found))
             return job.result(Did.ARCHIVED)
 
-        start, total = len(self.report.results), len(self.written)
-        step_by_step(self.report, self.written, delete_one, progress, "archived so far", total, start=start)
+        start, packets = len(self.report.results), packets_of(self.written)
+        step_by_step(self.report, packets, act, progress, "archived so far", len(self.written), start=start)
 
     def tell_left(self, error: GlassqError) -> None:
         """Adds to the report what an error has left undone."""
@@ -158,15 +161,19 @@ class Archiver:
             self.report.results.append(not_done(str(self.file), words))
 
     def _items(self, plan: Plan, progress: Progress) -> Iterator[FileItem]:
-        for done, job in enumerate(plan.chosen):
+        done = 0
+        for packet in packets_of(plan.chosen):
             progress.advance(done, len(plan.chosen), "written so far")
-            try:
-                found = look_again(self.operations, self.queue, job)
-            except JobNotFound as error:
-                self.report.results.append(job.result(Did.NOTHING, str(error)))
-                continue
-            self.written.append(job)
-            yield FileItem(found.tube, found.job.body, _told(found))
+            done += len(packet)
+            for job, found in look_again(self.operations, self.queue, packet):
+                if isinstance(found, JobNotFound):
+                    self.report.results.append(job.result(Did.NOTHING, str(found)))
+                    continue
+                self.written.append(job)
+                yield FileItem(found.tube, found.job.body, _told(found))
+
+    def _delete(self, found: Sequence[Found]) -> list[QueueError | None]:
+        return self.queue.delete_all([each.job for each in found])
 
     def _read_back(self) -> None:
         """Raises OSError where the file does not hold what was written."""

@@ -1,4 +1,7 @@
-"""What operations on chosen jobs share: a plan is a fixed list; each job is looked at again before it is touched."""
+"""What operations on chosen jobs share: a plan is a fixed list; each job is looked at again before it is touched.
+
+Jobs are changed in packets, whose new forms share one proof. A signal is obeyed between two packets.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,29 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from glassq.errors import Ambiguous, GlassqError, JobNotFound, JobTooBig, NotFound, QueueRefused, Stopped
-from glassq.operations.find import Finder, Search, buried_matching, is_ours, look
+from glassq.errors import (
+    Ambiguous,
+    GlassqError,
+    JobNotFound,
+    JobTooBig,
+    NoProof,
+    NotFound,
+    QueueError,
+    QueueRefused,
+    Stopped,
+)
+from glassq.operations.find import Finder, Search, buried_matching, found_in, is_ours
 from glassq.operations.result import Did, Report, Result, not_done, remark
 from glassq.operations.words import span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from glassq.operations import Operations
     from glassq.operations.filters import Selection
     from glassq.operations.find import Found
     from glassq.operations.progress import Progress
-    from glassq.queues.base import Inspector, Job
+    from glassq.queues.base import Change, Inspector, Job
 
 T = TypeVar("T")
 
@@ -117,45 +130,110 @@ def not_ours(operations: Operations, found: Found) -> str:
     return "" if is_ours(operations.tube, found.tube) else f"it is in tube {found.tube}, which is not ours"
 
 
-def look_again(operations: Operations, queue: Inspector, each: Chosen) -> Found:
-    """The job, if it is still as it was chosen. Raises JobNotFound, in words for its result."""
-    try:
-        found = look(operations, queue, each.ref)
-    except JobNotFound:
-        raise JobNotFound("it was worked or removed meanwhile") from None
-    if digest_of(found.job.body) != each.digest:
-        raise JobNotFound("this job id now belongs to another delivery")
-    if found.job.state == "reserved":
-        raise JobNotFound(AT_WORK)
+def look_again(
+    operations: Operations, queue: Inspector, packet: Sequence[Chosen]
+) -> list[tuple[Chosen, Found | JobNotFound]]:
+    """Each job, if it is still as it was chosen; else why not, in words for its result. Raises QueueError."""
+    seen = queue.get_all([each.ref for each in packet])
+    return [(each, _as_chosen(operations, each, job)) for each, job in zip(packet, seen, strict=True)]
+
+
+def _as_chosen(operations: Operations, each: Chosen, job: Job | QueueError) -> Found | JobNotFound:
+    if isinstance(job, JobNotFound):
+        return JobNotFound("it was worked or removed meanwhile")
+    if isinstance(job, QueueError):
+        raise job
+    if digest_of(job.body) != each.digest:
+        return JobNotFound("this job id now belongs to another delivery")
+    if job.state == "reserved":
+        return JobNotFound(AT_WORK)
+    found = found_in(operations, job)
     if found.is_buried != (each.state == "buried") or found.tube != each.tube:
-        raise JobNotFound(f"it is {state_words(found.job)} by now")
+        return JobNotFound(f"it is {state_words(job)} by now")
     return found
 
 
-def one(operations: Operations, queue: Inspector, each: Chosen, act: Callable[[Chosen, Found], Result]) -> Result:
-    """What becomes of one job: nothing where it is not as it was planned any more, or its new form is too big."""
-    try:
-        return act(each, look_again(operations, queue, each))
-    except (JobNotFound, JobTooBig) as error:
-        return each.result(Did.NOTHING, str(error))
+def change_packet(
+    operations: Operations,
+    queue: Inspector,
+    packet: Sequence[Chosen],
+    change: Callable[[Found], Change],
+    done: Callable[[Chosen, Found, str], Result],
+) -> Iterator[Result]:
+    """What becomes of these jobs, which are changed together: nothing where one is not as it was planned any more.
+
+    `done` makes the result of a job that was changed; it gets the job's new reference. Raises QueueError after the last
+    result.
+    """
+
+    def act(found: Sequence[Found]) -> list[str | QueueError]:
+        return queue.change_all([change(each) for each in found])
+
+    return act_on_packet(operations, queue, packet, act, done)
+
+
+def act_on_packet(
+    operations: Operations,
+    queue: Inspector,
+    packet: Sequence[Chosen],
+    act: Callable[[Sequence[Found]], Sequence[T | QueueError]],
+    done: Callable[[Chosen, Found, T], Result],
+) -> Iterator[Result]:
+    """The same for any act on the jobs that are still as they were planned."""
+    looked = look_again(operations, queue, packet)
+    acted = iter(act([found for _, found in looked if not isinstance(found, JobNotFound)]))
+    answers = [(each, found, found if isinstance(found, JobNotFound) else next(acted)) for each, found in looked]
+    return packet_results(
+        answers,
+        lambda answer: done(answer[0], succeeded(answer[1]), succeeded(answer[2])),
+        lambda answer, error: answer[0].result(Did.NOTHING, str(error)),
+    )
+
+
+def packet_results(
+    answers: Iterable[T], done: Callable[[T], Result], refused: Callable[[T, QueueError], Result]
+) -> Iterator[Result]:
+    """The results of a packet, by the queue's answers: `done` makes one, or raises the error in the answer.
+
+    `refused` makes the result where that error is about one job alone. Any other error is raised after the last result.
+    """
+    fatal: QueueError | None = None
+    for answer in answers:
+        try:
+            result = done(answer)
+        except (JobNotFound, JobTooBig) as error:
+            result = refused(answer, error)
+        except QueueError as error:
+            fatal = fatal or error
+            continue
+        yield result
+    if fatal is not None:
+        raise fatal
+
+
+def succeeded(answer: T | QueueError) -> T:
+    """What the queue answered for one job of a packet. Raises it where it is an error."""
+    if isinstance(answer, QueueError):
+        raise answer
+    return answer
 
 
 def run(
     report: Report,
     plan: Plan,
-    jobs: Iterable[Chosen],
-    act: Callable[[Chosen], Result],
+    packets: Iterable[Sequence[Chosen]],
+    act: Callable[[Sequence[Chosen]], Iterable[Result]],
     progress: Progress,
     *,
     in_doubt: str = "",
 ) -> None:
-    """Acts on these jobs of the plan, one after the other, and adds the results to the report.
+    """Acts on these jobs of the plan, packet by packet, and adds the results to the report.
 
-    What ends it early is in the report as well. `in_doubt` says what may be with the job at which the queue failed.
+    What ends it early is in the report as well. `in_doubt` says what may be with the packet at which the queue failed.
     """
     total = len(plan.chosen)
     try:
-        step_by_step(report, jobs, act, progress, f"{plan.did} so far", total, start=len(plan.results))
+        step_by_step(report, packets, act, progress, f"{plan.did} so far", total, start=len(plan.results))
     except GlassqError as error:
         end_early(report, plan, error, in_doubt)
 
@@ -167,29 +245,30 @@ def end_early(report: Report, plan: Plan, error: GlassqError, in_doubt: str = ""
     if isinstance(error, Stopped):
         report.results.append(remark("interrupted", f"{done} were {plan.did}"))
         return
-    doubt = "" if isinstance(error, QueueRefused) or not in_doubt else f"; {in_doubt}"
+    doubt = "" if isinstance(error, QueueRefused | NoProof) or not in_doubt else f"; {in_doubt}"
     report.words.append(f"until then {done} were {plan.did}{doubt}")
 
 
 def step_by_step(
     report: Report,
-    steps: Iterable[T],
-    act: Callable[[T], Result],
+    packets: Iterable[Sequence[T]],
+    act: Callable[[Sequence[T]], Iterable[Result]],
     progress: Progress,
     words: str,
     total: int,
     *,
     start: int,
 ) -> None:
-    """Takes one step after the other, each whole before a signal is obeyed, and adds the results to the report.
+    """Takes one packet after the other, each whole before a signal is obeyed, and adds the results to the report.
 
     `words` say what is counted of `total`, and `start` is how many results there were before the first step. Raises
-    Stopped, and what `act` raises.
+    Stopped, and what `act` raises after its last result.
     """
-    for step in steps:
+    for packet in packets:
         progress.advance(len(report.results) - start, total, words)
         with progress.defer_signals():
-            report.results.append(act(step))
+            for result in act(packet):
+                report.results.append(result)
 
 
 def ended_by(error: GlassqError) -> str:

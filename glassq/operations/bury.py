@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from glassq import host
 from glassq.delivery import Evidence, encode
 from glassq.lifecycle import after_bury, after_loss
-from glassq.operations.bulk import AT_WORK, Plan, not_ours, one, plan_named, run
+from glassq.operations.bulk import AT_WORK, Plan, change_packet, not_ours, plan_named, run
+from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report
+from glassq.queues.base import Change
 from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from glassq.delivery import Delivery
     from glassq.operations import Operations
@@ -39,16 +43,18 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
     words = f"put aside by {operations.actor}" + (f": {reason}" if reason else "")
     with operations.corrector(progress) as ledger:
 
-        def act(each: Chosen) -> Result:
-            return one(operations, queue, each, bury_one)
+        def act(packet: Sequence[Chosen]) -> Iterator[Result]:
+            return change_packet(operations, queue, packet, aside, buried)
 
-        def bury_one(each: Chosen, found: Found) -> Result:
+        def aside(found: Found) -> Change:
             body = None if found.delivery is None else encode(_aside(operations, found.delivery, found, words))
-            holder = queue.change(found.job, state="buried", body=body)
+            return Change(found.job, "buried", body)
+
+        def buried(each: Chosen, found: Found, holder: str) -> Result:
             ledger.held(found.delivery, holder, found.tube)
             return each.result(Did.BURIED, job=holder)
 
-        run(report, plan, plan.chosen, act, progress)
+        run(report, plan, packets_of(plan.chosen), act, progress)
     return report
 
 
@@ -63,4 +69,4 @@ def _aside(operations: Operations, delivery: Delivery, found: Found, words: str)
         host=host.name(),
     )
     told = after_loss(delivery) if found.job.losses else delivery
-    return after_bury(told, words, evidence)
+    return msgspec.structs.replace(after_bury(told, words, evidence), tube=found.tube)

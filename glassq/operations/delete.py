@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassq.errors import InvalidRequest, LedgerError, SettingsError
-from glassq.operations.bulk import AT_WORK, Plan, not_ours, one, plan_buried, plan_named, run
+from glassq.operations.bulk import AT_WORK, Plan, act_on_packet, not_ours, plan_buried, plan_named, run
 from glassq.operations.missing import surely_missing
+from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from glassq.errors import QueueError
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
     from glassq.operations.corrector import Corrector
@@ -93,15 +95,17 @@ def carry_out(operations: Operations, queue: Inspector, plan: DeletePlan, progre
     by = f"by {operations.actor}"
     with operations.corrector(progress) as ledger:
 
-        def act(each: Chosen) -> Result:
-            return one(operations, queue, each, delete_one)
+        def act(packet: Sequence[Chosen]) -> Iterator[Result]:
+            return act_on_packet(operations, queue, packet, delete, deleted)
 
-        def delete_one(each: Chosen, found: Found) -> Result:
-            queue.delete(found.job)
+        def delete(found: Sequence[Found]) -> list[QueueError | None]:
+            return queue.delete_all([each.job for each in found])
+
+        def deleted(each: Chosen, found: Found, _answer: None) -> Result:
             ledger.deleted(found.delivery, by)
             return each.result(Did.DELETED)
 
-        run(report, plan, plan.chosen, act, progress)
+        run(report, plan, packets_of(plan.chosen), act, progress)
         if report.error is None:
             report.results += [_forget(ledger, text, name, by) for text, name in plan.lost]
     return report

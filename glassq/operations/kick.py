@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glassq.errors import Conflict, GlassqError, InvalidRequest, Stopped
-from glassq.operations.bulk import Plan, end_early, not_ours, one, plan_buried, plan_named, run, state_words
+from glassq.operations.bulk import Plan, change_packet, end_early, not_ours, plan_buried, plan_named, run, state_words
 from glassq.operations.outcomes import Outcomes, OutcomeTracker
 from glassq.operations.pace import AT_ONCE
 from glassq.operations.result import Did, Report, remark
 from glassq.operations.words import span
+from glassq.queues.base import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
@@ -63,18 +64,18 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
     report = Report(list(plan.results))
     kicked: dict[str, str] = {}
 
-    def act(each: Chosen) -> Result:
-        return one(operations, queue, each, kick_one)
+    def act(packet: Sequence[Chosen]) -> Iterator[Result]:
+        return change_packet(operations, queue, packet, lambda found: Change(found.job, "ready"), made_ready)
 
-    def kick_one(each: Chosen, found: Found) -> Result:
-        kicked[each.ref] = queue.change(found.job, state="ready")
-        return each.result(Did.KICKED, job=kicked[each.ref])
+    def made_ready(each: Chosen, _found: Found, ref: str) -> Result:
+        kicked[each.ref] = ref
+        return each.result(Did.KICKED, job=ref)
 
     try:
         for lot, decides in pace.lots(plan.chosen):
             tracker = OutcomeTracker(operations, queue, lot) if decides or pace.follow else None
             kicked.clear()
-            run(report, plan, pace.paced(lot, progress), act, progress)
+            run(report, plan, pace.packets(lot, progress), act, progress)
             if report.error is not None:
                 return report
             if decides and tracker and not _went_well(report, plan, tracker, kicked, pace, progress):

@@ -10,11 +10,15 @@ import msgspec
 from glassq.delivery import encode
 from glassq.errors import InvalidRequest
 from glassq.lifecycle import after_kick, after_loss
-from glassq.operations.bulk import AT_WORK, Plan, one, plan_found, plan_named, run, state_words
+from glassq.operations.bulk import AT_WORK, Plan, change_packet, plan_found, plan_named, run, state_words
 from glassq.operations.find import Search, buried_matching, checked_tube, is_ours, waiting_matching
+from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report
+from glassq.queues.base import Change
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
     from glassq.operations.filters import Selection
@@ -84,24 +88,21 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
     report = Report(list(plan.results))
     with operations.corrector(progress) as ledger:
 
-        def act(each: Chosen) -> Result:
-            return one(operations, queue, each, move_one)
+        def act(packet: Sequence[Chosen]) -> Iterator[Result]:
+            return change_packet(operations, queue, packet, lambda found: moved(found, target), moved_to)
 
-        def move_one(each: Chosen, found: Found) -> Result:
+        def moved_to(each: Chosen, found: Found, holder: str) -> Result:
             told = f"it was job {found.ref} of tube {found.tube}, {state_words(found.job)}"
-            holder = move_job(queue, found, target)
             ledger.held(found.delivery, holder, target)
             return each.result(Did.MOVED, told, job=holder)
 
-        run(report, plan, plan.chosen, act, progress, in_doubt="the one after them may be in both tubes")
+        in_doubt = "some of those after them may be in both tubes"
+        run(report, plan, packets_of(plan.chosen), act, progress, in_doubt=in_doubt)
     return report
 
 
-def move_job(queue: Inspector, found: Found, target: str) -> str:
-    """Moves one job that nobody works; returns the reference of the one that holds the delivery from then on.
-
-    Raises JobNotFound where somebody else took it meanwhile, and JobTooBig.
-    """
+def moved(found: Found, target: str) -> Change:
+    """What becomes of a job that nobody works: the same delivery in the same state, in the tube `target`."""
     state: WaitingState = "ready"
     if _counts_as_buried(found):
         state = "buried"
@@ -109,7 +110,7 @@ def move_job(queue: Inspector, found: Found, target: str) -> str:
         state = "delayed"
     # An engine may cut the time that is left to whole seconds; nothing is ready before its time.
     delay = found.job.time_left + 1 if state == "delayed" else 0.0
-    return queue.change(found.job, state=state, body=_carried(found), tube=target, delay=delay)
+    return Change(found.job, state, _carried(found, target), target, delay)
 
 
 def _counts_as_buried(found: Found) -> bool:
@@ -118,8 +119,8 @@ def _counts_as_buried(found: Found) -> bool:
     return found.is_buried or (marked and not found.job.kicked)
 
 
-def _carried(found: Found) -> bytes:
-    """The same delivery for a job whose counters begin at 0; to the byte the same where they have nothing to tell."""
+def _carried(found: Found, target: str) -> bytes:
+    """The same delivery for a job in another tube, whose counters begin at 0; where it is damaged, its bytes."""
     delivery = found.delivery
     if delivery is None:
         return found.job.body
@@ -129,6 +130,6 @@ def _carried(found: Found) -> bytes:
     elif _counts_as_buried(found) and not delivery.buried:
         # So that a pool buries it where we die in between.
         delivery = msgspec.structs.replace(delivery, buried=found.reason)
-    elif not found.job.losses:
-        return found.job.body
-    return encode(after_loss(delivery) if found.job.losses else delivery)
+    if found.job.losses:
+        delivery = after_loss(delivery)
+    return encode(msgspec.structs.replace(delivery, tube=target))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from glassq import delivery as envelope
-from glassq.errors import InvalidRequest, NotDurable, OperationError, PingRefused, QueueError
+from glassq.errors import InvalidRequest, OperationError, PingRefused, QueueError
 from glassq.operations.find import checked_tube, unworked
 from glassq.push.request import SOURCE as PUSH
 from glassq.queues.base import NewJob, Refusal
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 # Labels are for routes to match, not for contents, in characters.
 MAX_LABEL = 512
+# How long a proof may take, in seconds.
+PROOF_WITHIN = 5.0
 # A source's name is a word in logs, tables, the ledger and URLs.
 _SOURCE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
@@ -116,12 +121,16 @@ def plan(operations: Operations, request: PutRequest, body: bytes, progress: Pro
     if not body:
         raise OperationError("the body is empty")
     labels = _labels(operations, request.source, body) if request.is_checked(operations) else dict(request.labels)
-    made = PutPlan(
-        envelope.new(request.source, body, labels), request.tube or operations.tube, math.ceil(request.delay)
-    )
+    made = _planned(envelope.new(request.source, body, labels), request.tube or operations.tube, request.delay)
     if why := _unworked(operations, made):
         progress.warn(why)
     return made
+
+
+def _planned(delivery: Delivery, tube: str, seconds: float) -> PutPlan:
+    delay = math.ceil(seconds)
+    due = delivery.received + timedelta(seconds=delay) if delay else None
+    return PutPlan(msgspec.structs.replace(delivery, tube=tube, due=due), tube, delay)
 
 
 def _labels(operations: Operations, source: str, body: bytes) -> dict[str, str]:
@@ -142,10 +151,10 @@ def _unworked(operations: Operations, plan: PutPlan) -> str:
     return f"no route takes it: glassq-worker drops it ([[routes]] in {settings.file})"
 
 
-def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> tuple[Receipt, bool]:
-    """Puts the delivery; its receipt, and whether it is durable as far as the settings ask for that.
+def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Receipt:
+    """Puts the delivery; its receipt, once it is durable.
 
-    Raises QueueError, after a warning where the delivery is in the queue, or may be there, all the same.
+    Raises QueueError. Then the delivery is not in the queue; where it may be there all the same, this warns of it.
     """
     delivery = plan.delivery
     job = NewJob(delivery.id, envelope.encode(delivery), plan.tube, plan.delay)
@@ -157,15 +166,17 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> tupl
                 progress.warn(f"perhaps it was put all the same: {show}")
             raise answer.error
         try:
-            return answer, _is_durable(producer, answer)
+            producer.confirm([answer], within=PROOF_WITHIN)
         except QueueError:
-            progress.warn(f"delivery {delivery.id} is in the queue; nobody knows whether it is on disk")
+            if not _withdrawn(producer, answer):
+                progress.warn(f"delivery {delivery.id} is in the queue; nobody knows whether it is on disk")
             raise
+        return answer
 
 
-def _is_durable(producer: Producer, receipt: Receipt) -> bool:
+def _withdrawn(producer: Producer, receipt: Receipt) -> bool:
+    """Whether it could be deleted again: a consumer may have it, or the queue does not answer."""
     try:
-        producer.confirm([receipt], within=math.inf)
-    except NotDurable:
+        return producer.withdraw(receipt, within=PROOF_WITHIN)
+    except QueueError:
         return False
-    return True

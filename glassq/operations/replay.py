@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from glassq import delivery as envelope
-from glassq.errors import GlassqError, JobNotFound, JobTooBig, LedgerError, SettingsError
-from glassq.operations.bulk import ended_by, step_by_step
+from glassq.errors import GlassqError, JobNotFound, LedgerError, QueueError, SettingsError
+from glassq.operations.bulk import ended_by, packet_results, step_by_step, succeeded
 from glassq.operations.find import unworked
 from glassq.operations.pace import AT_ONCE
 from glassq.operations.replay_plan import Replayed, ReplayPlan, ReplayPlanner
-from glassq.operations.result import Did, Report, Result, not_done
+from glassq.operations.result import Did, Report, not_done
 from glassq.push.request import SOURCE as PUSH
 from glassq.push.request import tube_of
+from glassq.queues.base import Change, NewForm
 from glassq.worker.duplicates import REPLAY_OF
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from glassq.delivery import Delivery
     from glassq.ledger.corrections import Corrections
     from glassq.ledger.reader import LedgerReader, StoredBody
     from glassq.operations import Operations
     from glassq.operations.pace import Pace
     from glassq.operations.progress import Progress
     from glassq.operations.replay_plan import ReplayFilter
+    from glassq.operations.result import Result
     from glassq.queues.base import Inspector
 
 # A new delivery is ready after so many seconds at the latest, should we die before it is marked in the ledger.
@@ -52,8 +58,8 @@ def carry_out(
         replayer = Replayer(operations, ledger, queue, corrections, progress, plan.again)
         start = len(report.results)
         try:
-            chosen = pace.paced(plan.chosen, progress)
-            step_by_step(report, chosen, replayer.replay, progress, "replayed so far", total, start=start)
+            packets = pace.packets(plan.chosen, progress)
+            step_by_step(report, packets, replayer.replay, progress, "replayed so far", total, start=start)
         except GlassqError as error:
             report.error = error
             marked = not (plan.again or replayer.unmarked)
@@ -61,6 +67,20 @@ def carry_out(
             looked = f"{len(report.results) - start} of {total} were looked at"
             report.results.append(not_done("the rest", f"{ended_by(error)}: {looked}; the same command {again}"))
     return report
+
+
+@dataclass(slots=True)
+class _Again:
+    """The delivery `new` that stands for the one with this `id`; `before` did so until now. `ref` is its job, or an
+    error. Not `ours`: somebody else replayed the old one meanwhile.
+    """
+
+    id: str
+    new: Delivery
+    tube: str
+    before: str
+    ref: str | QueueError = ""
+    ours: bool = False
 
 
 @dataclass(slots=True)
@@ -79,33 +99,50 @@ class Replayer:
     unmarked: bool = False
     _unworked: dict[str, str] = field(default_factory=dict)
 
-    def replay(self, old: str) -> Result:
-        """First the put, then the mark: dying between the two makes a duplicate, never a loss. Raises QueueError."""
+    def replay(self, packet: Sequence[str]) -> Iterator[Result]:
+        """What became of these deliveries. First all are put and proven, then marked: dying between the two makes
+        duplicates, never a loss. Raises QueueError after the last result.
+        """
+        looked = [self._look(old) for old in packet]
+        again = [each for each in looked if isinstance(each, _Again)]
+        # Delayed until they are marked as ours: two operators may replay the same delivery at once.
+        forms = [NewForm(envelope.encode(each.new), each.tube, "delayed", MARK_WITHIN) for each in again]
+        put = []
+        for each, ref in zip(again, self.queue.insert_all(forms), strict=True):
+            each.ref = ref
+            if isinstance(ref, str):
+                put.append((each, ref))
+                each.ours = self._mark(each.id, each.new.id, each.before)
+        self._end_delays(put)
+        return packet_results(looked, _told, lambda each, error: _told_of(each.id, Did.NOTHING, str(error)))
+
+    def _look(self, old: str) -> _Again | Replayed:
+        """The delivery that stands for an old one from now on, or why there is none."""
         stored = self.ledger.stored_body(old)
         if stored is None:
-            return Replayed(old, None, old, Did.NOTHING, "its entry went meanwhile")
+            return _told_of(old, Did.NOTHING, "its entry went meanwhile")
         if stored.replayed and not self.again:
-            return Replayed(old, None, old, Did.LEFT_OUT, _TWICE, replayed_as=stored.replayed)
+            return _told_of(old, Did.LEFT_OUT, _TWICE, stored.replayed)
         tube = self._tube(stored)
         if why := self._nobodys(tube):
-            return Replayed(old, None, old, Did.NOTHING, why)
+            return _told_of(old, Did.NOTHING, why)
         new = envelope.new(stored.source, stored.body, {**stored.labels, REPLAY_OF: old})
-        try:
-            # Delayed until it is marked as ours: two operators may replay the same delivery at once.
-            ref = self.queue.insert(envelope.encode(new), tube=tube, state="delayed", delay=MARK_WITHIN)
-        except JobTooBig as error:
-            return Replayed(old, None, old, Did.NOTHING, str(error))
-        ours = self._mark(old, new.id, stored.replayed)
-        # Where that took so long that it is ready by itself, there is nothing to do.
-        with suppress(JobNotFound):
-            job = self.queue.get(ref)
-            if not ours:
-                self.queue.delete(job)
-            elif job.state == "delayed":
-                self.queue.change(job, state="ready")
-        if not ours:
-            return Replayed(old, None, old, Did.LEFT_OUT, _TWICE)
-        return Replayed(old, ref, old, Did.REPLAYED, f"as {new.id}, job {ref}", replayed_as=new.id)
+        return _Again(old, msgspec.structs.replace(new, tube=tube), tube, stored.replayed)
+
+    def _end_delays(self, put: Sequence[tuple[_Again, str]]) -> None:
+        """Makes ready what is ours, and deletes the rest. What is ready by itself already may be at work."""
+        seen = [(each, job) for (each, _), job in zip(put, self.queue.get_all([ref for _, ref in put]), strict=True)]
+        jobs = [(each, job) for each, job in seen if not isinstance(job, QueueError)]
+        ours = [(each, job) for each, job in jobs if each.ours and job.state == "delayed"]
+        others = [(each, job) for each, job in jobs if not each.ours]
+        ready = self.queue.change_all([Change(job, "ready") for _, job in ours])
+        gone = self.queue.delete_all([job for _, job in others])
+        answers: list[tuple[_Again, object]] = [*seen]
+        answers += [(each, answer) for (each, _), answer in zip(ours, ready, strict=True)]
+        answers += [(each, answer) for (each, _), answer in zip(others, gone, strict=True)]
+        for each, answer in answers:
+            if isinstance(answer, QueueError) and not isinstance(answer, JobNotFound):
+                each.ref = answer
 
     def _tube(self, stored: StoredBody) -> str:
         """A task goes into the tube of its push queue; a ping into the main one, like all pings."""
@@ -128,3 +165,17 @@ class Replayer:
             words = "what is replayed cannot be marked, so the same command would replay it again"
             self.progress.warn(f"{words}: {error}")
             return True
+
+
+def _told(each: _Again | Replayed) -> Replayed:
+    """Raises the error of one that could not be put."""
+    if isinstance(each, Replayed):
+        return each
+    ref = succeeded(each.ref)
+    if not each.ours:
+        return _told_of(each.id, Did.LEFT_OUT, _TWICE)
+    return Replayed(each.id, ref, each.id, Did.REPLAYED, f"as {each.new.id}, job {ref}", replayed_as=each.new.id)
+
+
+def _told_of(old: str, did: Did, why: str, replayed_as: str | None = None) -> Replayed:
+    return Replayed(old, None, old, did, why, replayed_as=replayed_as)

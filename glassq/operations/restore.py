@@ -16,17 +16,17 @@ from glassq.errors import (
     GlassqError,
     InvalidRequest,
     JobNotFound,
-    JobTooBig,
     LedgerError,
     SearchIncomplete,
     SettingsError,
 )
 from glassq.ledger import Entry
 from glassq.operations import archive_file
-from glassq.operations.bulk import digest_of, ended_by, step_by_step
+from glassq.operations.bulk import digest_of, ended_by, packet_results, step_by_step, succeeded
 from glassq.operations.find import unworked, walk
+from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report, Result, not_done
-from glassq.queues.base import ALL_STATES
+from glassq.queues.base import ALL_STATES, NewForm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.delivery import Delivery
+    from glassq.errors import QueueError
     from glassq.operations import Operations
     from glassq.operations.archive_file import FileItem
     from glassq.operations.progress import Progress
@@ -220,13 +221,10 @@ def carry_out(operations: Operations, queue: Inspector, plan: RestorePlan, progr
     with operations.recorder(progress) as record:
         restorer = Restorer(queue, record, operations.clock)
 
-        def restore(step: tuple[Path, FileItem]) -> Result:
-            file, item = step
-            return restorer.restore(wanted.pop((file, item.line)), item)
-
         try:
-            steps = ((file, item) for file, item in items if (file, item.line) in wanted)
-            step_by_step(report, steps, restore, progress, "restored so far", total, start=len(plan.results))
+            steps = ((job, item) for file, item in items if (job := wanted.pop((file, item.line), None)))
+            packets = packets_of(steps)
+            step_by_step(report, packets, restorer.restore, progress, "restored so far", total, start=len(plan.results))
             report.results += [job.result(Did.NOTHING, _CHANGED) for job in wanted.values()]
         except GlassqError as error:
             report.error = error
@@ -252,24 +250,40 @@ class Restorer:
     record: Callable[[Entry], None]
     clock: Callable[[], datetime]
 
-    def restore(self, job: ArchivedJob, item: FileItem) -> Result:
-        """What became of the job whose bytes are in `item`. Raises QueueError."""
-        if digest_of(item.data) != job.digest:
-            return job.result(Did.NOTHING, _CHANGED)
-        delivery, body = _delivery(item), item.data
-        if delivery is not None and not delivery.buried:
-            # Should we die before the job is buried, the pool buries it: the delivery itself says so.
-            delivery = msgspec.structs.replace(delivery, buried=NO_REASON)
-            body = encode(delivery)
-        try:
-            ref = self.queue.insert(body, tube=item.tube, state="buried")
-        except JobTooBig as error:
-            return job.result(Did.NOTHING, str(error))
-        except JobNotFound:
-            return job.result(Did.NOTHING, "it is in the queue, but not buried: a consumer took it meanwhile")
-        if delivery is not None:
-            self.record(_entry(delivery, ref, item.tube, self.clock()))
-        return job.result(Did.RESTORED, job=ref)
+    def restore(self, packet: Sequence[tuple[ArchivedJob, FileItem]]) -> Iterator[Result]:
+        """What became of these jobs, whose bytes are in their items. Raises QueueError after the last result."""
+        left = []
+        for job, item in packet:
+            if digest_of(item.data) == job.digest:
+                left.append((job, item, _restored(item)))
+            else:
+                yield job.result(Did.NOTHING, _CHANGED)
+        refs = self.queue.insert_all([NewForm(body, item.tube, "buried") for _, item, (_, body) in left])
+
+        def done(answer: tuple[ArchivedJob, FileItem, Delivery | None, str | QueueError]) -> Result:
+            job, item, delivery, ref = answer
+            ref = succeeded(ref)
+            if delivery is not None:
+                self.record(_entry(delivery, ref, item.tube, self.clock()))
+            return job.result(Did.RESTORED, job=ref)
+
+        answers = [(job, item, delivery, ref) for (job, item, (delivery, _)), ref in zip(left, refs, strict=True)]
+        yield from packet_results(answers, done, lambda answer, error: answer[0].result(Did.NOTHING, _why(error)))
+
+
+def _restored(item: FileItem) -> tuple[Delivery | None, bytes]:
+    """The delivery of an item, if it is whole, and the bytes of its job; where possible those of the file."""
+    delivery = _delivery(item)
+    if delivery is None or (delivery.buried and delivery.tube in ("", item.tube)):
+        return delivery, item.data
+    # Should we die before the job is buried, the pool buries it: the delivery itself says so.
+    delivery = msgspec.structs.replace(delivery, buried=delivery.buried or NO_REASON, tube=item.tube)
+    return delivery, encode(delivery)
+
+
+def _why(error: QueueError) -> str:
+    taken = "it is in the queue, but not buried: a consumer took it meanwhile"
+    return taken if isinstance(error, JobNotFound) else str(error)
 
 
 def _entry(delivery: Delivery, ref: str, tube: str, now: datetime) -> Entry:

@@ -13,15 +13,15 @@ from glassq.errors import GlassqError, LedgerError, NotDurable, SettingsError
 from glassq.operations.checks.in_effect import not_in_effect
 from glassq.operations.find import is_ours, unworked
 from glassq.operations.hints import Hint
+from glassq.operations.journal import open_journal
 from glassq.operations.missing import Missing, find_missing, may_be_missing
-from glassq.operations.spool import open_spool
 from glassq.operations.words import span, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-    from glassq.intake.spool import Spooled
+    from glassq.journal import Journaled
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.queues.base import EngineStatus, Fact, Inspector, Job, TubeCounts
@@ -73,15 +73,15 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class SystemStatus:
-    """Queue, spool and ledger at one moment.
+    """Queue, journal and ledger at one moment.
 
     `states` counts the deliveries of the last RECENT (since `since`) by their state; `note` says why there are none to
     count. `missing` is what the queue has lost; None where nobody can say.
     """
 
     queue: QueueStatus
-    spooled: Spooled | None
-    spool_words: str
+    journaled: Journaled | None
+    journal_words: str
     states: dict[str, int] | None
     since: datetime
     note: str
@@ -91,19 +91,22 @@ class SystemStatus:
     def document(self) -> dict[str, Any]:
         """The status for JSON."""
         missing = self.missing
+        journaled = asdict(self.journaled) if self.journaled else None
         return {
             "queue": self.queue.document(),
             "ledger": {"states": self.states, "since": self.since, "note": self.note},
             "hints": [str(hint) for hint in self.hints],
             "missing": {"count": len(missing.deliveries), "sure": missing.sure} if missing else None,
-            "spool": asdict(self.spooled) if self.spooled else None,
+            "journal": journaled,
+            # the name of the last release, for one more
+            "spool": journaled,
         }
 
 
-def spool_state(operations: Operations) -> tuple[Spooled | None, str]:
-    """What lies in the spool, and that in words."""
+def journal_state(operations: Operations) -> tuple[Journaled | None, str]:
+    """What is in the intake journal, and that in words."""
     try:
-        opened = open_spool(operations)
+        opened = open_journal(operations)
         found = opened.look() if opened else None
     except GlassqError as error:
         return None, str(error)
@@ -117,15 +120,15 @@ def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> Sy
     """The system as it is now. Raises QueueError, and Stopped."""
     seen, facts = _queue(operations, queue)
     missing = _missing(operations, queue, seen, progress)
-    spooled, words = spool_state(operations)
+    journaled, words = journal_state(operations)
     since = operations.clock() - RECENT
     states, note = _states(operations, since)
     hints = (
         *_settings_hints(operations),
         *_queue_hints(operations, seen, facts),
-        *_loss_hints(spooled, missing),
+        *_loss_hints(journaled, missing),
     )
-    return SystemStatus(seen, spooled, words, states, since, note, missing, hints)
+    return SystemStatus(seen, journaled, words, states, since, note, missing, hints)
 
 
 def _queue(operations: Operations, queue: Inspector) -> tuple[QueueStatus, list[Fact]]:
@@ -196,9 +199,11 @@ def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact
         yield Hint(f"jobs are ready and nobody takes them: {_why_nobody(seen)}")
 
 
-def _loss_hints(spooled: Spooled | None, missing: Missing | None) -> Iterator[Hint]:
-    if spooled is not None and spooled.damaged:
-        yield Hint(f"{spooled.damaged} damaged in the spool", "spool")
+def _loss_hints(journaled: Journaled | None, missing: Missing | None) -> Iterator[Hint]:
+    if journaled is not None and journaled.damaged:
+        yield Hint(f"{journaled.damaged} damaged in the journal", "journal check")
+    if journaled is not None and journaled.refused:
+        yield Hint(f"{journaled.refused} in the journal are too big for the queue", "journal")
     if missing is not None and missing.deliveries:
         yield Hint(f"{missing.words()}: `glassq doctor` says what to do")
 

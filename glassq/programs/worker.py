@@ -31,29 +31,38 @@ from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
 from glassq.worker.pool import SILENCE, Pool, PoolPlan
 from glassq.worker.settlement import Settlement
+from glassq.worker.template import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from glassq.push.queue_yaml import PushQueue
     from glassq.settings import Settings
     from glassq.values import Address
     from glassq.worker.scoreboard import Scoreboard, Slot
+    from glassq.worker.template import ChildMain
     from glassq.worker.throttle import Throttle
 
 
-def consume(settings: Settings, queues: Mapping[str, PushQueue], slot: Slot, throttle: Throttle) -> int:
+def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: Callable[[str], None]) -> ChildMain:
+    """Loads what all children share; calls `loaded` after each handler. Raises SettingsError. See `template.Load`."""
+    found = routes.load(settings, endpoints(settings, queues), task_handlers(settings, queues), loaded)
+    # Imports the database's driver. This one is never used: each child opens its own.
+    open_ledger(settings.ledger)
+    return lambda slot, throttle: consume(settings, queues, found, slot, throttle)
+
+
+def consume(
+    settings: Settings, queues: Mapping[str, PushQueue], loaded: routes.Routes, slot: Slot, throttle: Throttle
+) -> int:
     """The main function of a child. Makes everything that the child needs, because it runs after the fork."""
     worker = settings.worker
     try:
         context = context_of(settings, queues)
-        loaded = routes.load(settings, endpoints(settings, queues), task_handlers(settings, queues))
         loaded.prepare(context)
         ledger = open_ledger(settings.ledger)
     except SettingsError as error:
-        log.logger("glassq.worker").error("cannot work %s", fields(why=error))
-        slot.problem(str(error))
-        return EX_CONFIG
+        return refuse(error, slot)
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot)
     limiter = throttle.limiter(
@@ -159,9 +168,10 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     tubes = [queue.tube, *(tube_of(queue.tube, name) for name in queues)]
     pool = settings.metrics.pool
     return PoolPlan(
-        lambda slot, throttle: consume(settings, queues, slot, throttle),
+        lambda loaded: load_handlers(settings, queues, loaded),
         processes=worker.processes,
         drain=worker.deadline + worker.grace,
+        preload=worker.preload,
         silence=silence,
         limits=tuple(limits),
         sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,

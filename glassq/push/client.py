@@ -14,7 +14,6 @@ from glassq.errors import (
     JobNotFound,
     JobTooBig,
     NamesUnavailable,
-    NotDurable,
     QueueError,
     QueueRefused,
     QueueUnavailable,
@@ -183,12 +182,14 @@ class Client:
         return queue
 
     def _item(self, queue: PushQueue, task: TaskSpec) -> _Item:
-        own = new_id()
+        own, now = new_id(), datetime.now(UTC)
         request = task.request(queue.name, own)
         labels = request.labels()
         self._check_target(task.target, queue, labels)
         body = task.payload or b""
-        delivery = Delivery(id=own, source=SOURCE, received=datetime.now(UTC), labels=labels, body=body)
+        tube = tube_of(self._base, queue.name)
+        due = task.eta if task.has_eta and task.eta > now else None
+        delivery = Delivery(id=own, source=SOURCE, received=now, labels=labels, tube=tube, due=due, body=body)
         encoded = encode(delivery)
         if len(encoded) > BIG_JOB:
             raise TaskTooLargeError(
@@ -243,11 +244,10 @@ class Client:
         try:
             # Nothing is put any more: this may end later than the claim of the names.
             self._producer.confirm([item.receipt for item in put if item.receipt], within=PUT_WITHIN)
-        except NotDurable as error:
+        except QueueError as error:
+            # The task may be worked, or lost with the power. So its name stays claimed, until the claim runs out.
             for item in put:
                 item.put_state = "unknown"
-            return [_task_error(error)]
-        except QueueError as error:
             return [_task_error(error)]
         return []
 

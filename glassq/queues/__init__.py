@@ -5,31 +5,38 @@ An engine's modules are imported where they are opened: nobody pays for an engin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
     from glassq.queues.beanstalk.connection import BeanstalkConnection
+    from glassq.queues.beanstalk.prover import Prover
     from glassq.settings import Settings
 
 __all__ = ["Inspector", "LocalEngine", "Producer", "Receiver"]
 __all__ += ["local_engine", "open_inspector", "open_producer", "open_receiver"]
 
 
+def __getattr__(name: str) -> Any:
+    # the roles' names are for types; the syncer, which is small, never needs them
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("glassq.queues.base"), name)
+
+
 def open_producer(settings: Settings) -> Producer:
     """A producer for all threads of a process, before and after a fork. It connects when it is used."""
     from glassq.queues.beanstalk.producer import BeanstalkProducer
 
-    durable = settings.intake.require_durable
-    return BeanstalkProducer(lambda: _connection(settings, require_durable=durable), require_durable=durable)
+    return BeanstalkProducer(lambda: _connection(settings, require_durable=True), prover=_prover(settings))
 
 
 def open_receiver(settings: Settings) -> Receiver:
     """A receiver: one connection for one thread. It connects at its first call, and again after it broke."""
     from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 
-    return BeanstalkReceiver(_connection(settings))
+    return BeanstalkReceiver(_connection(settings), prover=_prover(settings))
 
 
 def open_inspector(settings: Settings) -> Inspector:
@@ -37,7 +44,7 @@ def open_inspector(settings: Settings) -> Inspector:
     from glassq.queues.beanstalk.inspector import BeanstalkInspector
 
     # Not our tube: to use a tube creates it, and an operator must see that a tube does not exist.
-    return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url)
+    return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url, prover=_prover(settings))
 
 
 def local_engine(settings: Settings) -> LocalEngine:
@@ -45,6 +52,14 @@ def local_engine(settings: Settings) -> LocalEngine:
     from glassq.queues.beanstalk.local import LocalBeanstalkd
 
     return LocalBeanstalkd(settings.queue.url)
+
+
+def _prover(settings: Settings) -> Prover | None:
+    """Who proves what beanstalkd answered; None where there is no syncer."""
+    from glassq.queues.beanstalk.prover import SyncerProver
+
+    address = settings.queue.syncer_address
+    return None if address is None else SyncerProver(address, connect_timeout=settings.queue.connect_timeout)
 
 
 def _connection(settings: Settings, *, tube: str = "", require_durable: bool = False) -> BeanstalkConnection:

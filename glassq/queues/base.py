@@ -37,10 +37,14 @@ class NewJob(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """The engine has taken this delivery. It is durable once `Producer.confirm` has returned for it."""
+    """The engine has taken this delivery. It is durable once `Producer.confirm` has returned for it.
+
+    `server` says which run of the engine took it ("": the engine needs no such mark).
+    """
 
     key: str
     ref: str
+    server: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -55,28 +59,27 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """A job that is ours until its lease, which is in seconds, ends. The lease can be extended.
+    """A job that is ours until its lease ends, which is in `lease` seconds at the earliest. It can be extended.
 
-    `losses` is the number of attempts at this job that died with their process. `kicked`: an operator has asked for
-    another attempt since the put. `undelayed`: it was ready from the start. Not `durable`: it is in memory only.
+    `tube` is "" where the engine did not say which of several it was. `losses` is the number of attempts at this job
+    that died with their process, None if nobody has looked. `kicked`: an operator has asked for another attempt since
+    the put, as far as somebody has looked. `Receiver.examine` looks.
     """
 
     ref: str
     tube: str
     body: bytes
     lease: float
-    losses: int = 0
+    losses: int | None = None
     kicked: bool = False
-    undelayed: bool = True
-    durable: bool = True
 
 
 class Job(msgspec.Struct, frozen=True):
     """A job in the queue. Times are in seconds.
 
     `age` is the time since the put, and `time_left` the time until a delayed job is ready, or until a lease ends.
-    `ready_for` is how long a ready job has been ready, None if the engine cannot tell. `losses`, `kicked` and `durable`
-    are as in Reservation. `counters` are the engine's counters of the job, for people.
+    `ready_for` is how long a ready job has been ready, None if the engine cannot tell. `losses` and `kicked` are as in
+    Reservation. Not `durable`: it is in memory only. `counters` are the engine's counters of the job, for people.
     """
 
     ref: str
@@ -90,6 +93,25 @@ class Job(msgspec.Struct, frozen=True):
     kicked: bool = False
     durable: bool = True
     counters: Mapping[str, int] = {}
+
+
+class NewForm(msgspec.Struct, frozen=True):
+    """A job that an operator puts: its body, its tube, its state, and for a delayed job its delay in seconds."""
+
+    body: bytes
+    tube: str
+    state: WaitingState
+    delay: float = 0.0
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What becomes of a waiting job: another state, and a new body or tube if given. `delay` is as in NewForm."""
+
+    job: Job
+    state: WaitingState
+    body: bytes | None = None
+    tube: str = ""
+    delay: float = 0.0
 
 
 class TubeCounts(msgspec.Struct, frozen=True):
@@ -210,14 +232,18 @@ class Producer(Protocol):
     """Puts deliveries. One serves all threads of a process; it may be made before a fork and used after it."""
 
     def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
-        """Puts the jobs in order, within this number of seconds. Returns a result for each of them.
+        """Puts the jobs in order, in as few packets as it can, within this number of seconds. A result for each.
 
-        A bad job is refused alone. After the connection broke, all further jobs are refused. With `again` a job that is
-        in doubt is put once more on a new connection: it may be worked twice rather than not at all.
+        A bad job is refused alone. After the connection broke, all jobs without an answer are refused; those that had
+        been sent are in doubt. With `again` they are put once more on a new connection: a job that is in doubt may be
+        worked twice rather than not at all.
         """
 
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
-        """Returns once these deliveries, in any order, are proven durable. Raises NotDurable, or QueueError."""
+        """Returns once these deliveries, in any order, are proven durable: one proof for all of them.
+
+        Raises NotDurable if they are not (put them again), NoProof if nobody knows in time, or QueueError.
+        """
 
     def check(self, *, within: float, thorough: bool = False) -> None:
         """Raises QueueError if a put would not be durable now. Asks one cheap question.
@@ -235,31 +261,38 @@ class Producer(Protocol):
 class Receiver(Protocol):
     """Reserves and settles jobs: one connection for one thread of one process, made after a fork.
 
-    The delivery's next form is durable before its reservation ends: after a crash in between, the delivery is worked
-    twice rather than not at all. `complete`, `retry`, `bury` and `release` raise JobNotFound if the job is no longer
-    ours.
+    The delivery's next form is proven durable before its reservation ends: after a crash in between, the delivery is
+    worked twice rather than not at all. `complete`, `retry`, `bury` and `release` raise JobNotFound if the job is no
+    longer ours. The first three take `then`: the tubes to reserve the next job from in the same round trip, if the
+    engine can. The next `reserve` returns that job.
     """
 
-    def reserve(self, tubes: Sequence[str], wait: float, finished: Reservation | None = None) -> Reservation | None:
+    def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         """Reserves the oldest ready job of these tubes; None if there was none for `wait` seconds.
 
-        It may return None earlier, so that the leases of our other reservations can be extended in time. It completes
-        `finished` first, as `complete` does, in the same round trip if the engine can.
+        It may return None earlier, so that the leases of our other reservations can be extended in time.
         """
 
-    def extend(self, reservation: Reservation) -> None:
-        """Restarts its lease. Another thread may call it while no other call runs. Raises JobNotFound."""
+    def examine(self, reservation: Reservation) -> Reservation:
+        """The reservation with all facts, at the price of a round trip. Raises JobNotFound."""
 
-    def complete(self, reservation: Reservation) -> None:
+    def extend(self, reservation: Reservation) -> float:
+        """Restarts its lease, and returns it in seconds. Another thread may call it while no other call runs.
+
+        Raises JobNotFound.
+        """
+
+    def complete(self, reservation: Reservation, *, then: Sequence[str] = ()) -> None:
         """Deletes the job, because its work is done."""
 
-    def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str) -> str:
+    def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str, then: Sequence[str] = ()) -> str:
         """Replaces the job by the delivery's next form, ready after `delay` seconds; returns the new reference.
 
-        After JobTooBig or QueueRefused the reservation is unchanged. After JobNotFound there is no next form either.
+        After JobTooBig, QueueRefused or NoProof the reservation is unchanged, and the next form is withdrawn, unless
+        another consumer has it. After JobNotFound there is no next form either.
         """
 
-    def bury(self, reservation: Reservation, body: bytes | None = None) -> str:
+    def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         """Buries the delivery (dead-letters it) in this form (None: as it is); raises as `retry` does.
 
         Raises JobNotFound also if an operator took the new form before it was buried; the new form then stays.
@@ -269,7 +302,10 @@ class Receiver(Protocol):
         """Releases the job as it is, ready at once. No loss is counted."""
 
     def close(self) -> None:
-        """Closes the connection. Reserved jobs become ready at once if the engine can do that."""
+        """Closes the connection. Reserved jobs become ready at once if the engine can do that.
+
+        A job that no `reserve` has returned yet is released: no loss is counted.
+        """
 
     def close_inherited(self) -> None:
         """Call in a forked child: closes its copy of the socket, so that the parent's reservations end with it."""
@@ -336,13 +372,23 @@ class Inspector(Protocol):
     def get(self, ref: str) -> Job:
         """The job with this reference. Raises JobNotFound."""
 
+    def get_all(self, refs: Sequence[str]) -> list[Job | QueueError]:
+        """The jobs with these references: for each the job, or why it cannot be seen. Never raises."""
+
     def peek(self, ref: str) -> bytes:
         """A job's body, at the least cost. Raises JobNotFound."""
 
     def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
         """Puts a job in this state; returns its reference. `delay` is in seconds, for a delayed job.
 
-        Raises JobTooBig, QueueRefused, or JobNotFound if a consumer reserved the job before it was buried.
+        On return it is durable. Raises JobTooBig, QueueRefused, NoProof, or JobNotFound if a consumer reserved the job
+        before it was buried.
+        """
+
+    def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
+        """Puts these jobs in order, with one proof for all of them: for each its reference, or why it is not there.
+
+        An error that holds for all that are left stands at each of them. Never raises.
         """
 
     def change(
@@ -353,8 +399,18 @@ class Inspector(Protocol):
         The new form is durable before the old one is deleted. Raises JobNotFound if `job` is no longer as it was seen.
         """
 
+    def change_all(self, changes: Sequence[Change]) -> list[str | QueueError]:
+        """Changes these jobs: puts all new forms, has them proven once, and only then deletes the old ones.
+
+        For each job its new reference, or why it is as it was, as `insert_all`. After QueueUnavailable both forms of a
+        job may be there, or the new one alone. A change that makes no new form needs no proof.
+        """
+
     def delete(self, job: Job) -> None:
         """Deletes a job that nobody has reserved. Raises JobNotFound."""
+
+    def delete_all(self, jobs: Sequence[Job]) -> list[QueueError | None]:
+        """Deletes these jobs: for each None, or why it is still there; `insert_all` says more."""
 
     def pause(self, tube: str, seconds: float) -> bool:
         """Pauses the tube for this time; 0 ends the pause. False if the tube does not exist now."""

@@ -77,18 +77,19 @@ def run(
     gc.freeze()
     limit = max_jobs + random.randrange(int(max_jobs * RECYCLE_JITTER) + 1)  # noqa: S311 - jitter, no secret
 
-    checked = 0.0
+    checked, too_big = 0.0, False
 
     def stopping() -> bool:
-        nonlocal checked
-        if stop.draining or consumer.worked >= limit:
+        nonlocal checked, too_big
+        if stop.draining or too_big or consumer.worked >= limit:
             return True
         if time.monotonic() - checked < CHECK_INTERVAL:
             return False
         checked = time.monotonic()
         stop.listen()
         # At least one job: a limit below the size of the handlers' modules must not cause a storm of forks.
-        return stop.draining or (consumer.worked > 0 and resident() > max_rss)
+        too_big = consumer.worked > 0 and resident() > max_rss
+        return stop.draining or too_big
 
     _watch_forks(receiver)
     slot.state(State.CONNECTING)

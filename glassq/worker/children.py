@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,24 +19,24 @@ from glassq.worker.fork import fork
 from glassq.worker.health import Health
 from glassq.worker.metrics import LOST
 from glassq.worker.postmortem import OutOfMemory, how_it_ended
-from glassq.worker.scoreboard import Slot, State
-from glassq.worker.throttle import Throttle
+from glassq.worker.scoreboard import State
+from glassq.worker.template import work_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from glassq.worker.processes import Process
-    from glassq.worker.scoreboard import Scoreboard, WorkerStatus
+    from glassq.worker.scoreboard import Scoreboard, Slot, WorkerStatus
     from glassq.worker.sidecar import Sidecar
+    from glassq.worker.template import Load
+    from glassq.worker.templates import Birth, Templates
+    from glassq.worker.throttle import Throttle
 
 log = logger("glassq.worker")
 
 # A child that dies within SHORT_LIFE seconds and has worked no job is replaced with backoff, from RESPAWN to
 # RESPAWN_CAP seconds. A child that has worked is replaced at once: a delivery killed it, or something outside.
 SHORT_LIFE, RESPAWN, RESPAWN_CAP = 5.0, 0.1, 30.0
-
-# What a child runs, given its slot and the limits of the whole pool; returns the exit code.
-ChildMain = Callable[[Slot, Throttle], int]
 
 
 @dataclass(slots=True)
@@ -61,16 +60,19 @@ class Child:
 class Children:
     """All children of the pool that have not been reaped."""
 
-    def __init__(self, scoreboard: Scoreboard, throttle: Throttle, sidecar: Sidecar) -> None:
-        """`sidecar` is the one other process of the pool."""
+    def __init__(self, scoreboard: Scoreboard, throttle: Throttle, templates: Templates, sidecar: Sidecar) -> None:
+        """`templates` and `sidecar` are the other processes of the pool."""
         self._scoreboard = scoreboard
         self._throttle = throttle
+        self._templates = templates
         self._sidecar = sidecar
         self._by_pid: dict[int, Child] = {}
         self._orphans = leftovers.Orphans()
         self._out_of_memory = OutOfMemory()
         self._short_lives = 0
         self._fork_after = 0.0
+        #: what a child gets that is born while all stop; 0: they do not
+        self._stop_signal = 0
 
     def __iter__(self) -> Iterator[Child]:
         return iter(self._by_pid.values())
@@ -82,14 +84,29 @@ class Children:
         """The child's own last words on the scoreboard."""
         return self._scoreboard.status(child.slot.index)
 
-    def fork(self, count: int, generation: int, main: ChildMain, now: float) -> None:
-        """Forks `count` children, as far as there are free slots; none while short lives make it back off."""
+    @property
+    def adopts(self) -> bool:
+        """Whether the parent adopts orphans: only then can a template fork its children."""
+        return self._orphans.adopts
+
+    def fork(self, count: int, generation: int, load: Load, now: float) -> None:
+        """Forks `count` children, as far as there are free slots; none while short lives make it back off.
+
+        Those that come from a template are added once they are born (`add`).
+        """
         if now < self._fork_after:
             return
-        taken = {child.slot.index for child in self}
-        free = (slot for slot in self._scoreboard.slots if slot.index not in taken)
-        for slot, _ in zip(free, range(count), strict=False):
-            self._fork(slot, generation, main)
+        taken = {child.slot.index for child in self} | self._templates.asked()
+        slots = [slot for slot in self._scoreboard.slots if slot.index not in taken][:count]
+        if self._templates.serve(generation):
+            self._templates.ask(generation, slots, now)
+            return
+        for slot in slots:
+            self._fork(slot, generation, load)
+
+    def add(self, birth: Birth) -> None:
+        """Adds a child that a template has forked."""
+        self._add(birth.pid, birth.slot, birth.generation)
 
     def stop(self, child: Child) -> None:
         """Asks the child to finish its attempt and stop."""
@@ -98,9 +115,10 @@ class Children:
 
     def stop_all(self, *, cold: bool) -> None:
         """Asks all children to stop: after their attempts, or `cold`, at once."""
+        self._stop_signal = signal.SIGQUIT if cold else signal.SIGTERM
         for child in self:
             child.stopping = True
-        self.signal_all(signal.SIGQUIT if cold else signal.SIGTERM)
+        self.signal_all(self._stop_signal)
 
     def signal_all(self, number: int) -> None:
         """Sends the signal to all children."""
@@ -142,7 +160,9 @@ class Children:
 
     def reap_orphans(self) -> None:
         """Reaps the orphans that the parent has adopted."""
-        self._orphans.reap(self._pids())
+        if not self._templates.asked():
+            # else one of them may be a child that we do not know yet
+            self._orphans.reap(self._pids())
 
     def record_end(self, child: Child, code: int) -> None:
         """Ends what the handler of a dead child had started; records the death, unless it was an orderly stop."""
@@ -173,23 +193,26 @@ class Children:
             self._scoreboard.crashes.add(status.job, status.delivery, how, why, now - status.started)
         log.error("child died %s", fields(**known, **_attempt_fields(status)))
 
-    def _fork(self, slot: Slot, generation: int, main: ChildMain) -> None:
-        def run() -> int:
-            leftovers.mark()
-            return main(slot, self._throttle)
-
+    def _fork(self, slot: Slot, generation: int, load: Load) -> None:
         slot.reset()
         try:
-            pid = fork(run)
+            pid = fork(lambda: work_alone(load, slot, self._throttle))
         except OSError as error:
             slot.clear()
             log.error("cannot fork %s", fields(error=error))
             self._back_off(time.monotonic())
             return
-        self._by_pid[pid] = Child(pid, slot, time.monotonic(), generation, Health(pid))
+        self._add(pid, slot, generation)
+
+    def _add(self, pid: int, slot: Slot, generation: int) -> None:
+        child = Child(pid, slot, time.monotonic(), generation, Health(pid))
+        self._by_pid[pid] = child
+        if self._stop_signal:
+            child.stopping = True
+            _kill(pid, self._stop_signal)
 
     def _pids(self) -> set[int]:
-        return {*self._by_pid, self._sidecar.pid}
+        return {*self._by_pid, *(template.pid for template in self._templates), self._sidecar.pid}
 
     def _back_off(self, now: float) -> None:
         self._fork_after = now + backoff.ceiling(self._short_lives, RESPAWN, RESPAWN_CAP)

@@ -8,16 +8,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from glassq import backoff, lifecycle
 from glassq import delivery as envelope
-from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, QueueError, QueueRefused
+from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, NoProof, QueueError, QueueRefused
 from glassq.log import bind_context, fields, logger
 from glassq.worker import outcome as outcomes
 from glassq.worker.executor import Attempt
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from glassq.delivery import Delivery, Evidence
     from glassq.queues import Receiver
@@ -55,11 +57,15 @@ class Consumer:
         self._executor = executor
         self._settlement = settlement
         self._slot = slot
+        # the tubes that the last reserve was allowed
+        self._tubes: Sequence[str] = ()
+        # outside of `run` no job is reserved ahead
+        self._stopping: Callable[[], bool] = lambda: True
         self.worked = 0
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Works until `stopping()`. Reconnects while the queue cannot be reached."""
-        failures = 0
+        failures, self._stopping = 0, stopping
         # The first reserve does not wait: its answer shows that we are connected.
         poll = 0
         while not stopping():
@@ -69,7 +75,7 @@ class Consumer:
             try:
                 self.work_one(poll)
                 failures, poll = 0, POLL
-            except QueueRefused:
+            except (QueueRefused, NoProof):
                 self._slot.state(State.WAITING)
                 ceiling = backoff.ceiling(self._settlement.refusals, REFUSED, REFUSED_CAP)
                 _pause(ceiling, stopping, at_least=ceiling / 2)
@@ -95,6 +101,7 @@ class Consumer:
     def _reserve(self, poll: int) -> Reservation | None:
         admission = self._limiter.admit()
         reservation = None
+        self._tubes = admission.tubes
         if admission.tubes:
             reservation = self._receiver.reserve(admission.tubes, poll if admission.wait is None else 0)
         self._slot.state(State.WAITING)
@@ -106,9 +113,10 @@ class Consumer:
 
     def _work_job(self, reservation: Reservation) -> bool:
         """Works a reserved job; returns whether its tube shall be worked more slowly."""
+        self.worked += 1
         try:
             return self._work(reservation)
-        except QueueRefused as error:
+        except (QueueRefused, NoProof) as error:
             self._settlement.refused(reservation, error)
             raise
         except JobTooBig as error:
@@ -124,17 +132,16 @@ class Consumer:
             raise
         finally:
             bind_context()
-            self.worked += 1
             self._slot.end()
         return False
 
     def _work(self, reservation: Reservation) -> bool:
-        self._settlement.note_durability(reservation)
         try:
             delivery = envelope.decode(reservation.body)
         except DamagedDelivery as error:
             self._settlement.bury_damaged(reservation, error)
             return False
+        reservation = self._examined(reservation, delivery)
         if delivery.buried and reservation.kicked:
             delivery = lifecycle.after_kick(delivery)
         bind_context(delivery=delivery.id, attempt=delivery.attempt)
@@ -160,8 +167,23 @@ class Consumer:
             return False
         self._limiter.start(reservation.tube)
         attempt = Attempt(delivery, given_up) if given_up else self._executor.run(reservation, delivery, destination)
-        self._settlement.settle(reservation, attempt)
+        self._settlement.settle(reservation, attempt, self._then())
         return attempt.outcome.slow_down
+
+    def _examined(self, reservation: Reservation, delivery: Delivery) -> Reservation:
+        """The reservation with its tube, and with all facts where they can matter: a look costs a round trip.
+
+        Losses matter only if a slot said that an attempt at this job was begun.
+        """
+        if not reservation.tube and delivery.tube in self._tubes:
+            reservation = replace(reservation, tube=delivery.tube)
+        if delivery.buried or not reservation.tube or self._slot.may_be_lost(reservation.ref):
+            return self._receiver.examine(reservation)
+        return reservation
+
+    def _then(self) -> Sequence[str]:
+        """The tubes for the next job, which is reserved in the packet that ends this one; none if it shall not be."""
+        return () if self._stopping() else self._limiter.unlimited
 
     def _crashes(self, reservation: Reservation, delivery: Delivery) -> list[Evidence]:
         """Evidence of attempts at this job that died with their process, as far as this pool has recorded them."""

@@ -1,8 +1,9 @@
-"""Forks processes for the pool's parent."""
+"""Forks processes for the pool's parent, and for its templates."""
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logger("glassq.worker")
+
+#: Descriptors of this process that are closed in whatever it forks: a copy of a pipe's end keeps the pipe open.
+OWN_DESCRIPTORS: set[int] = set()
 
 
 def fork(main: Callable[[], int]) -> int:
@@ -37,11 +41,15 @@ def fork(main: Callable[[], int]) -> int:
     code = 1
     try:
         Signals.restore()
+        # else it could not be registered again
+        faulthandler.unregister(signal.SIGUSR2)
         # Until `main` has handlers of its own. SIGHUP is for the parent, and a request for stacks must not kill. The
         # terminal stops a process in a group of its own that reads from it or writes to it.
         for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)
+        while OWN_DESCRIPTORS:
+            os.close(OWN_DESCRIPTORS.pop())
         code = main()
     except BaseException:
         log.exception("child failed")

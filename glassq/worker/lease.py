@@ -85,7 +85,7 @@ class Lease:
         self._begun = seconds_since_boot()
         self._slot.begin(reservation.ref, delivery.id, delivery.attempt, hard, self._begun)
         with self._lock:
-            # an older job may have a shorter lease than new ones
+            # an older job may have a shorter lease than new ones; the first extension tells
             self._extend_every = min(self._ttr, reservation.lease) / 3
             self.interrupted = False
             self._extended, self._deadline, self._interrupt = time.monotonic(), deadline, None
@@ -137,7 +137,7 @@ class Lease:
             return None
         self._extended = now
         try:
-            self._receiver.extend(reservation)
+            self._extend_every = min(self._ttr, self._receiver.extend(reservation)) / 3
         except JobNotFound:
             self._context.run(log.warning, "lease lost %s", fields(job=reservation.ref))
             return LeaseLost

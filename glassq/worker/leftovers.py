@@ -65,14 +65,15 @@ class Orphans:
 
     def __init__(self) -> None:
         self._me = os.getpid()
-        self._adopts = processes.children() is not None and _adopt()
+        #: whether orphans become children of this process, and it can tell which ones it has
+        self.adopts = processes.children() is not None and _adopt()
         #: orphans of living children. An orphan that is added at a child's death, and has no mark of another child, is
         #: that child's.
         self._known: set[int] = set()
 
     def reap(self, ours: Iterable[int]) -> None:
         """Reaps the orphans that have ended; call it often. `ours` are the pids that others wait for."""
-        self._known = self._adopted(ours) if self._adopts else set()
+        self._known = self._adopted(ours) if self.adopts else set()
         for pid in self._known:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
@@ -94,7 +95,7 @@ class Orphans:
             return
         spared = {self._me, *ours}
         before = {process.identity for process in tree}
-        orphaned = self._adopted(spared) - self._known if self._adopts else set()
+        orphaned = self._adopted(spared) - self._known if self.adopts else set()
 
         def find(table: dict[int, Process]) -> _Found:
             left = [

@@ -24,13 +24,15 @@ from glassq.worker.report import StatusReporter
 from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
 from glassq.worker.sidecar import Sidecar
 from glassq.worker.signals import Signals
+from glassq.worker.templates import Birth, Refusal, Templates
 from glassq.worker.throttle import Throttle
 
 if TYPE_CHECKING:
     from glassq.in_effect import Record
     from glassq.systemd import Notifier
     from glassq.worker.bucket import Limit
-    from glassq.worker.children import Child, ChildMain
+    from glassq.worker.children import Child
+    from glassq.worker.template import Load
 
 log = logger("glassq.worker")
 
@@ -51,16 +53,18 @@ SidecarMain = Callable[[Scoreboard], int]
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """The pool according to the settings: what a child runs, how many there are, and which tubes have limits.
+    """The pool according to the settings: what children run, how many there are, and which tubes have limits.
 
-    `drain` is how long a stop waits for handlers, and `silence` how long a child may live without a heartbeat; in
-    seconds. `sidecar` serves the metrics (None: nobody does). `queue` is the queue's address, for people. `made_of` is
-    the record of the settings that the plan was made of.
+    `load` loads what a child runs. `preload`: children are forked from a process that has called it, where that is
+    possible; else each calls it. `drain` is how long a stop waits for handlers, and `silence` how long a child may live
+    without a heartbeat; in seconds. `sidecar` serves the metrics (None: nobody does). `queue` is the queue's address,
+    for people. `made_of` is the record of the settings that the plan was made of.
     """
 
-    main: ChildMain
+    load: Load
     processes: int
     drain: float
+    preload: bool = True
     silence: float = SILENCE
     limits: tuple[Limit, ...] = ()
     sidecar: SidecarMain | None = None
@@ -91,7 +95,8 @@ class Pool:
         # twice as many, for those that reloads add
         self._throttle = Throttle(tubes=max(MIN_TUBES, 2 * len(self._plan.limits)))
         self._throttle.set(self._plan.limits)
-        self._children = Children(self._scoreboard, self._throttle, self._sidecar)
+        self._templates = Templates(self._scoreboard.slots, self._throttle)
+        self._children = Children(self._scoreboard, self._throttle, self._templates, self._sidecar)
         self._target = min(self._plan.processes, MAX_SLOTS)
         #: the number of the plan in force, and that of the latest plan
         self._generation = self._generations = 0
@@ -99,6 +104,8 @@ class Pool:
         self._proven: tuple[PoolPlan, int] | None = None
         self._in_effect = in_effect or InEffect()
         self._unconfirmed = False
+        #: by generation, what its children cannot share
+        self._not_shared: dict[int, str] = {}
         #: when the stop gets harder, on time.monotonic(); None: the pool does not stop
         self._stop_deadline: float | None = None
         self._cold = False
@@ -114,9 +121,9 @@ class Pool:
             log.info("pool starts %s", fields(processes=self._target))
             if self._plan.made_of:
                 self._in_effect.start(self._plan.made_of)
-            while self._stop_deadline is None or self._children:
+            while self._stop_deadline is None or self._children or self._templates:
                 self._tick()
-                for number in signals.wait(TICK):
+                for number in signals.wait(TICK, [template.descriptor for template in self._templates]):
                     self._on_signal(number)
             self._sidecar.stop()
         if self._failure:
@@ -130,6 +137,7 @@ class Pool:
         if self._ticked and now - self._ticked > self._plan.silence / 2:
             self._judge_after = now + min(RESUME_GRACE, self._plan.silence / 2)
         self._ticked = now
+        self._tend_templates(now)
         for child, code in self._children.reap():
             self._on_end(child, code)
         if self._stop_deadline is None:
@@ -142,6 +150,7 @@ class Pool:
         self._children.remind()
         if now >= self._judge_after:
             self._children.kill_hung(now, self._plan.silence, self._plan.drain)
+            self._templates.kill_hung(now, self._plan.silence, self._plan.drain)
         self._report(now)
 
     def _on_signal(self, number: int) -> None:
@@ -158,17 +167,38 @@ class Pool:
         elif number == signal.SIGUSR2:
             faulthandler.dump_traceback(all_threads=True)
             self._children.signal_all(signal.SIGUSR2)
+            self._templates.signal_all(signal.SIGUSR2)
 
     def _reach_target(self, now: float) -> None:
         """Forks the children that are missing, and stops the youngest of those that are too many."""
         staying = [child for child in self._children if not child.stopping]
         # while children are replaced there is one more of them
         replacing = any(child.generation != self._generation for child in staying)
-        surplus = len(staying) - self._target - replacing
+        surplus = len(staying) + len(self._templates.asked()) - self._target - replacing
         for child in sorted(staying, key=lambda child: child.born, reverse=True)[: max(0, surplus)]:
             self._children.stop(child)
         if surplus < 0 and len(self._children) < 2 * self._target:
-            self._children.fork(-surplus, self._generation, self._plan.main, now)
+            self._children.fork(-surplus, self._generation, self._plan.load, now)
+
+    def _tend_templates(self, now: float) -> None:
+        for news in self._templates.tend(self._loads(), now):
+            if isinstance(news, Birth):
+                self._children.add(news)
+            elif isinstance(news, Refusal):
+                self._on_refusal(news.generation, news.why)
+            else:
+                found = "; ".join(news.found)
+                log.warning("children share no memory: each loads its handlers itself %s", fields(found=found))
+                self._not_shared[news.generation] = found
+                if not self._unconfirmed:
+                    self._in_effect.note(found)
+
+    def _loads(self) -> dict[int, Load]:
+        """What templates load, by generation: that of the plan in force, and that of the last one that had a child."""
+        if self._stop_deadline is not None or not self._children.adopts:
+            return {}
+        plans = [(self._plan, self._generation), *([self._proven] if self._proven else [])]
+        return {generation: plan.load for plan, generation in plans if plan.preload}
 
     def _tend_sidecar(self, now: float) -> None:
         self._scoreboard.counters.set(WANTED, self._target)
@@ -177,14 +207,20 @@ class Pool:
 
     def _on_end(self, child: Child, code: int) -> None:
         problem = self._children.status(child).problem
-        if code == EX_CONFIG and self._stop_deadline is None and not self._reporter.ready:
+        if code != EX_CONFIG or not self._on_refusal(child.generation, problem):
+            self._children.record_end(child, code)
+
+    def _on_refusal(self, generation: int, why: str) -> bool:
+        """Ends a start, or takes back a reload, whose settings or handlers cannot be used; whether it was one."""
+        if self._stop_deadline is None and not self._reporter.ready:
             self._exit_code = EX_CONFIG
             self._stop(cold=False)
-            self._failure = problem
-        elif code == EX_CONFIG and self._proven is not None and child.generation == self._generation:
-            self._take_back_reload(*self._proven, problem)
-        else:
-            self._children.record_end(child, code)
+            self._failure = why
+            return True
+        if self._proven is None or generation != self._generation:
+            return False
+        self._take_back_reload(*self._proven, why)
+        return True
 
     # -- reload and stop ----------------------------------------------------------------------------------------
 
@@ -240,7 +276,7 @@ class Pool:
         if self._unconfirmed and any(child.generation == self._generation for child in loaded):
             self._unconfirmed = False
             if self._plan.made_of:
-                self._in_effect.accept(self._plan.made_of)
+                self._in_effect.accept(self._plan.made_of, self._not_shared.get(self._generation, ""))
 
     def _stop(self, *, cold: bool) -> None:
         now = time.monotonic()
@@ -259,6 +295,8 @@ class Pool:
         self._stop_deadline = now + COLD_STOP_TIMEOUT
         for child in self._children:
             self._children.kill(child)
+        for template in self._templates:
+            template.kill()
 
     def _report(self, now: float) -> None:
         statuses = [self._children.status(child) for child in self._children]

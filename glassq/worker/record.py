@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
-from glassq.errors import QueueError, QueueRefused
+from glassq.errors import NoProof, QueueRefused
 from glassq.excerpts import json_of, text_of
 from glassq.ledger import Entry
 from glassq.log import fields, logger
@@ -16,6 +16,7 @@ from glassq.worker.metrics import ATTEMPTS, SECONDS, WAIT
 from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
+    from glassq.errors import QueueError
     from glassq.ledger import Ledger
     from glassq.metrics import ProcessCounters
     from glassq.queues.base import Reservation
@@ -42,7 +43,7 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 def record(ledger: Ledger, counters: ProcessCounters, reservation: Reservation, attempt: Attempt, holder: str) -> None:
     """Records a settled attempt. `holder` is the job that holds the delivery from now on ("": none)."""
     delivery, outcome = attempt.delivery, attempt.outcome
-    _count(counters, reservation, attempt, outcome.kind.name.lower())
+    _count(counters, attempt, outcome.kind.name.lower())
     result, note = as_recorded(outcome.result)
     level, event, state = _EVENTS[outcome.kind]
     if note:
@@ -68,9 +69,9 @@ def record_unacknowledged(
 ) -> None:
     """Records an attempt whose outcome the queue did not confirm: the delivery may be worked again."""
     outcome = attempt.outcome
-    _count(counters, reservation, attempt, "unacknowledged")
+    _count(counters, attempt, "unacknowledged")
     # a refusal is logged once, by Settlement.refused
-    level = logging.DEBUG if isinstance(error, QueueRefused) else logging.WARNING
+    level = logging.DEBUG if isinstance(error, QueueRefused | NoProof) else logging.WARNING
     known = _attempt_fields(reservation, attempt)
     log.log(level, "outcome not acknowledged %s", fields(**known, outcome=outcome.kind.value, why=error))
     if outcome.kind in (Kind.DONE, Kind.DROPPED):
@@ -82,13 +83,13 @@ def _attempt_fields(reservation: Reservation, attempt: Attempt) -> dict[str, obj
     return {"delivery": delivery.id, "attempt": delivery.attempt, "job": reservation.ref, "seconds": attempt.duration}
 
 
-def _count(counters: ProcessCounters, reservation: Reservation, attempt: Attempt, outcome: str) -> None:
+def _count(counters: ProcessCounters, attempt: Attempt, outcome: str) -> None:
     delivery, started = attempt.delivery, attempt.started
     counters.count(ATTEMPTS, outcome)
     if started is None:
         return
     counters.observe(SECONDS, attempt.duration)
-    if delivery.attempt == 1 and reservation.undelayed and not delivery.lost:
+    if delivery.attempt == 1 and delivery.due is None and not delivery.lost:
         counters.observe(WAIT, delivery.age(started))
 
 

@@ -33,6 +33,12 @@ _STATE, _BEAT = 0, 16
 _PROBLEM, _PROBLEM_SIZE = 192, 256
 _SIZE = _PROBLEM + _PROBLEM_SIZE
 
+# Beside the slots, one number for each: the job that its child works, hashed (0: none), for a quick search.
+_CLAIM = 8
+# A job may come back from a pool that died as a whole, whose crashes nobody has recorded: for so long after our own
+# start, in seconds, every job is looked at.
+YOUNG = 60.0
+
 # The number of crashes in the ring. A job is buried after a few, so this is enough for dozens of jobs at once.
 MAX_CRASHES = 64
 # job (hashed), when (seconds since 1970, for people), seconds into the attempt, delivery id, how, why
@@ -101,6 +107,10 @@ class CrashLog:
         self._memory[start : start + 8] = packed[:8]
         self._next = (self._next + 1) % MAX_CRASHES
 
+    def may_name(self, job: str) -> bool:
+        """Whether there may be a crash out of this job. Quick; sometimes wrongly True, never wrongly False."""
+        return self._memory.find(_INT.pack(_hashed(job))) >= 0
+
     def of(self, job: str, delivery: str) -> list[Crash]:
         """The crashes of this delivery out of this very job, oldest first."""
         found = []
@@ -114,24 +124,33 @@ class CrashLog:
 class Slot:
     """One child's slot, for writing. `parent` is the pid of the process that made it, `counters` are the child's."""
 
-    def __init__(self, memory: mmap.mmap, index: int, crashes: CrashLog, counters: ProcessCounters) -> None:
+    def __init__(
+        self, memory: mmap.mmap, claims: mmap.mmap, index: int, crashes: CrashLog, counters: ProcessCounters
+    ) -> None:
         self.index = index
         self.crashes = crashes
         self.counters = counters
         self.parent = os.getpid()
         self._memory = memory
+        self._claims = claims
         self._at = index * _SIZE
         self._worked = 0
+        self._state = State.EMPTY
+        self._young_until = time.monotonic() + YOUNG
 
     def reset(self) -> None:
         """Called by the parent before it forks a child into this slot."""
         now = time.monotonic()
         self._write(_SLOT.pack(State.STARTING, 0, now, now, 0.0, 0, b"", 0.0, b""))
+        self._state = State.STARTING
+        self._claim(0)
         self.problem("")
 
     def clear(self) -> None:
         """Called by the parent when the child has died and its death is recorded."""
         self._write(_SLOT.pack(State.EMPTY, 0, 0.0, 0.0, 0.0, 0, b"", 0.0, b""))
+        self._state = State.EMPTY
+        self._claim(0)
 
     def beat(self) -> None:
         """Records a heartbeat. Called by the child's keeper thread."""
@@ -139,7 +158,9 @@ class Slot:
 
     def state(self, state: State) -> None:
         """Sets what the child is doing from now on."""
-        self._write(_INT.pack(state), _STATE)
+        if state is not self._state:
+            self._state = state
+            self._write(_INT.pack(state), _STATE)
 
     def problem(self, text: str) -> None:
         """Sets what keeps the child from working, for the parent to report. A long text is cut off."""
@@ -149,13 +170,26 @@ class Slot:
         """An attempt starts, at `begun` (seconds since boot). At `deadline` (monotonic) the parent kills the child."""
         now = time.monotonic()
         fields = (State.WORKING, self._worked, now, now, deadline, attempt, _text(delivery, 40), begun, _text(job, 48))
+        self._claim(_hashed(job))
         self._write(_SLOT.pack(*fields))
+        self._state = State.WORKING
 
     def end(self) -> None:
         """The attempt is over and settled."""
         self._worked += 1
         now = time.monotonic()
         self._write(_SLOT.pack(State.WAITING, self._worked, now, now, 0.0, 0, b"", 0.0, b""))
+        self._state = State.WAITING
+        self._claim(0)
+
+    def may_be_lost(self, job: str) -> bool:
+        """Whether an attempt at this job, which this child has just reserved, may have ended with its process.
+
+        Quick. Never wrongly False for an attempt that a slot of this pool said was begun, or for one of another pool
+        that died shortly before this one started.
+        """
+        packed = _INT.pack(_hashed(job))
+        return self._claims.find(packed) >= 0 or self.crashes.may_name(job) or time.monotonic() < self._young_until
 
     def claimed_elsewhere(self, job: str) -> bool:
         """Whether the slot of another child names this job, which this child has reserved.
@@ -164,6 +198,10 @@ class Slot:
         """
         others = set(range(len(self._memory) // _SIZE)) - {self.index}
         return any(_status(self._memory, index).job == job[:48] for index in others)
+
+    def _claim(self, hashed: int) -> None:
+        start = self.index * _CLAIM
+        self._claims[start : start + _CLAIM] = _INT.pack(hashed)
 
     def _write(self, packed: bytes, field: int = 0) -> None:
         # Not pack_into: it writes zeros first, and the parent kills a child whose heartbeat reads as 0.
@@ -179,12 +217,13 @@ class Scoreboard:
 
     def __init__(self, slots: int = MAX_SLOTS) -> None:
         self._memory = mmap.mmap(-1, slots * _SIZE)
+        claims = mmap.mmap(-1, slots * _CLAIM)
         self.crashes = CrashLog(mmap.mmap(-1, MAX_CRASHES * _CRASH_SIZE))
         self.parent = os.getpid()
         self.shared_counters = new_counters(slots + 1)
         self.counters = self.shared_counters.row(slots)
         self.slots = [
-            Slot(self._memory, index, self.crashes, self.shared_counters.row(index)) for index in range(slots)
+            Slot(self._memory, claims, index, self.crashes, self.shared_counters.row(index)) for index in range(slots)
         ]
 
     def status(self, index: int) -> WorkerStatus:

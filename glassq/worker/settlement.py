@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from glassq import delivery as envelope
 from glassq import lifecycle
 from glassq.errors import JobNotFound, JobTooBig, QueueError
@@ -14,10 +16,10 @@ from glassq.worker.outcome import Kind
 from glassq.worker.record import record, record_unacknowledged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from glassq.delivery import Delivery
-    from glassq.errors import DamagedDelivery, QueueRefused
+    from glassq.errors import DamagedDelivery, NoProof, QueueRefused
     from glassq.ledger import Ledger
     from glassq.metrics import ProcessCounters
     from glassq.queues import Receiver
@@ -34,13 +36,15 @@ class Settlement:
         self._receiver = receiver
         self._ledger = ledger
         self._counters = counters
-        self._durable = True
         self.refusals = 0
 
-    def settle(self, reservation: Reservation, attempt: Attempt) -> None:
-        """Acts on the outcome and records it. Raises QueueError; after JobTooBig, the reservation is unchanged."""
+    def settle(self, reservation: Reservation, attempt: Attempt, then: Sequence[str] = ()) -> None:
+        """Acts on the outcome and records it. Raises QueueError; after JobTooBig, the reservation is unchanged.
+
+        `then` are the tubes from which to reserve the next job meanwhile.
+        """
         try:
-            holder = self._act(reservation, attempt)
+            holder = self._act(reservation, attempt, then)
         except JobTooBig:
             raise
         except QueueError as error:
@@ -50,7 +54,7 @@ class Settlement:
 
     def put_anew(self, reservation: Reservation, delivery: Delivery, tube: str) -> None:
         """Puts the delivery in its new form, ready at once, without an attempt. Raises QueueError."""
-        self._put(delivery, lambda body: self._receiver.retry(reservation, body, delay=0, tube=tube))
+        self._put(delivery, tube, lambda body: self._receiver.retry(reservation, body, delay=0, tube=tube))
 
     def finish_burial(self, reservation: Reservation) -> None:
         """Buries a delivery whose last consumer died while it buried it."""
@@ -69,8 +73,8 @@ class Settlement:
         self._receiver.bury(reservation)
         self._counters.count(ATTEMPTS, "bury")
 
-    def refused(self, reservation: Reservation, error: QueueRefused) -> None:
-        """Releases the job: the queue refused the delivery's next form, but still has this one."""
+    def refused(self, reservation: Reservation, error: QueueRefused | NoProof) -> None:
+        """Releases the job: the delivery's next form was refused or not proven, but the queue still has this one."""
         # One error line, not one for each job.
         level = logging.DEBUG if self.refusals else logging.ERROR
         log.log(level, "queue takes no puts: jobs are given back, and reserving pauses %s", fields(error=error))
@@ -80,31 +84,25 @@ class Settlement:
         except JobNotFound:
             self._receiver.close()
 
-    def note_durability(self, reservation: Reservation) -> None:
-        """Logs once when jobs are in memory only, and once when they are on disk again."""
-        if self._durable == reservation.durable:
-            return
-        self._durable = reservation.durable
-        if self._durable:
-            log.warning("jobs are on disk again %s", fields(job=reservation.ref))
-        else:
-            log.error("jobs are in memory only: the queue does not write to disk %s", fields(job=reservation.ref))
-
-    def _act(self, reservation: Reservation, attempt: Attempt) -> str:
+    def _act(self, reservation: Reservation, attempt: Attempt, then: Sequence[str]) -> str:
         """Carries out the outcome. Returns the job that holds the delivery from now on; "" if none does."""
         kind = attempt.outcome.kind
         if kind in (Kind.DONE, Kind.DROPPED):
-            self._receiver.complete(reservation)
+            self._receiver.complete(reservation, then=then)
         elif kind is Kind.RETRY:
             delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry
-            return self._put(attempt.following, lambda body: retry(reservation, body, delay=delay, tube=tube))
+            return self._put(
+                attempt.following, tube, lambda body: retry(reservation, body, delay=delay, tube=tube, then=then)
+            )
         elif kind is Kind.BURY:
-            return self._put(attempt.following, lambda body: self._receiver.bury(reservation, body))
+            bury = self._receiver.bury
+            return self._put(attempt.following, reservation.tube, lambda body: bury(reservation, body, then=then))
         elif kind is Kind.INTERRUPTED:
             self._receiver.release(reservation)
         return ""
 
-    def _put(self, following: Delivery, put: Callable[[bytes], str]) -> str:
+    def _put(self, following: Delivery, tube: str, put: Callable[[bytes], str]) -> str:
+        following = msgspec.structs.replace(following, tube=tube)
         try:
             holder = put(envelope.encode(following))
         except JobTooBig:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 # The signals that the parent answers.
 PARENT = frozenset(
@@ -39,9 +42,9 @@ class Signals:
         os.close(self._read)
         os.close(self._write)
 
-    def wait(self, timeout: float) -> list[int]:
-        """The signals that come within `timeout` seconds, in order."""
-        if select.select([self._read], [], [], timeout)[0]:
+    def wait(self, timeout: float, also: Collection[int] = ()) -> list[int]:
+        """The signals that come within `timeout` seconds, in order. Returns early if one of `also` can be read."""
+        if self._read in select.select([self._read, *also], [], [], timeout)[0]:
             return list(os.read(self._read, 512))
         return []
 

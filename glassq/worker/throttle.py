@@ -147,6 +147,11 @@ class TubeLimiter:
         # calls of `admit` in a row at which other children had what we want
         self._contended = 0
 
+    @property
+    def unlimited(self) -> Sequence[str]:
+        """All tubes, if none has a limit; else none."""
+        return () if self._buckets else self._free
+
     def admit(self) -> Admission:
         """Claims the tokens that are there now. Never blocks for long."""
         if not self._buckets:

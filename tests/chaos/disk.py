@@ -1,4 +1,4 @@
-"""A small disk for beanstalkd's binlog that a test can fill: a tmpfs, which only root can mount."""
+"""Small disks for the queue and for intake that a test can fill: each a tmpfs, which only root can mount."""
 
 from __future__ import annotations
 
@@ -18,28 +18,35 @@ if TYPE_CHECKING:
 SIZE = "48m"
 
 
+# Each may be filled by itself.
+PLACES = ("queue", "intake")
+
+
 @contextmanager
-def small_disk() -> Iterator[Path | None]:
-    """Yields the binlog's directory on it; None if this user or this machine cannot mount a tmpfs."""
+def small_disks() -> Iterator[Path | None]:
+    """Yields a directory with two of them: queue/ and intake/; None if this user or machine cannot mount a tmpfs."""
     place = Path(tempfile.mkdtemp(prefix="glassq-disk-"))
-    mounted = False
+    mounted: list[Path] = []
     try:
         if os.geteuid() == 0 and (program := shutil.which("mount")):
-            command = [program, "-t", "tmpfs", "-o", f"size={SIZE},mode=0700", "glassq", str(place)]
-            mounted = subprocess.run(command, capture_output=True).returncode == 0
-        yield place / "binlog" if mounted else None
+            for directory in (place / name for name in PLACES):
+                directory.mkdir()
+                command = [program, "-t", "tmpfs", "-o", f"size={SIZE},mode=0700", "glassq", str(directory)]
+                if subprocess.run(command, capture_output=True).returncode == 0:
+                    mounted.append(directory)
+        yield place if len(mounted) == len(PLACES) else None
     finally:
-        if mounted:
+        for directory in mounted:
             # lazily: processes that still have it open are about to end
-            subprocess.run(["umount", "-l", str(place)], check=False)
-        place.rmdir()
+            subprocess.run(["umount", "-l", str(directory)], check=False)
+        shutil.rmtree(place)
 
 
 class Filler:
-    """Fills the disk of `directory` with one file, and removes that file again."""
+    """Fills the disk that is mounted at `directory` with one file, and removes that file again."""
 
     def __init__(self, directory: Path) -> None:
-        self._file = directory.parent / "filler"
+        self._file = directory / "filler"
 
     def fill(self) -> None:
         """Fills the disk completely."""

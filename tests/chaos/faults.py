@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import itertools
 import random
@@ -10,7 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.chaos.disk import Filler
+from tests.chaos.disk import PLACES, Filler
+from tests.powercut.recording import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,12 +52,38 @@ RESTART_QUEUE = Kind("restart beanstalkd (TERM)", (0.0, 2.5))
 FREEZE_QUEUE = Kind("freeze beanstalkd", (0.3, 5.0))
 CUT = Kind("cut all connections", often=2)
 FILL_DISK = Kind("fill beanstalkd's disk", (1.0, 4.0))
+FILL_BOTH = Kind("fill both disks", (1.0, 4.0))
+KILL_SYNCER = Kind("kill syncer", (0.0, 1.0))
+FREEZE_SYNCER = Kind("freeze syncer", (0.3, 5.0))
+RESTART_SYNCER = Kind("restart syncer (TERM)", (0.0, 1.0))
+# Of these beanstalkd is killed and started again: until then nothing is proven.
+QUEUE_WRITE = Kind("beanstalkd's write fails", (0.0, 2.0))
+QUEUE_SYNC = Kind("beanstalkd's sync fails", (0.0, 2.0))
+SYNCER_SYNC = Kind("syncer's sync fails", (0.0, 2.0))
+INTAKE_WRITE = Kind("intake's writes fail, queue away", (0.5, 2.0))
+INTAKE_SYNC = Kind("intake's syncs fail, queue away", (0.5, 2.0))
+CLOCK_BACK = Kind("clock an hour back", (0.5, 4.0))
+CLOCK_ON = Kind("clock an hour on", (0.5, 4.0))
 
 KINDS = (
     KILL_WEB_WORKER, FREEZE_WEB_WORKER, KILL_WEB_PARENT, RESTART_WEB, RELOAD_WEB,
     KILL_CHILD, FREEZE_CHILD, KILL_POOL, RESTART_POOL, RELOAD_POOL,
-    KILL_QUEUE, RESTART_QUEUE, FREEZE_QUEUE, CUT, FILL_DISK,
+    KILL_QUEUE, RESTART_QUEUE, FREEZE_QUEUE, CUT, FILL_DISK, FILL_BOTH,
+    KILL_SYNCER, FREEZE_SYNCER, RESTART_SYNCER,
+    QUEUE_WRITE, QUEUE_SYNC, SYNCER_SYNC, INTAKE_WRITE, INTAKE_SYNC, CLOCK_BACK, CLOCK_ON,
 )  # fmt: skip
+# What needs a disk that can be filled, and a recorder that makes calls fail.
+NEED_DISK = (FILL_DISK, FILL_BOTH)
+#: service, call, part of the path, whether all calls fail for as long as it lasts (else the next one)
+BROKEN: dict[Kind, tuple[str, Call, str, bool]] = {
+    QUEUE_WRITE: ("beanstalkd", Call.WRITE, "queue/", False),
+    QUEUE_SYNC: ("beanstalkd", Call.SYNC, "queue/", False),
+    SYNCER_SYNC: ("syncer", Call.SYNC, "queue/", False),
+    INTAKE_WRITE: ("web", Call.WRITE, "intake/", True),
+    INTAKE_SYNC: ("web", Call.SYNC, "intake/", True),
+}
+STEPS = {CLOCK_BACK: -3600.0, CLOCK_ON: 3600.0}
+NEED_RECORDER = (*BROKEN, *STEPS)
 
 
 @dataclass(slots=True)
@@ -96,7 +124,7 @@ class Saboteur:
     def __init__(self, machine: Machine, planned: Sequence[Fault]) -> None:
         self.faults = list(planned)
         self._machine = machine
-        self._filler = Filler(machine.disk)
+        self._fillers = [Filler(machine.disk / name) for name in PLACES]
         self._undo: list[tuple[float, int, Undo]] = []
         self._order = itertools.count()
         self._frozen: list[tuple[Fault, Handle]] = []
@@ -142,10 +170,46 @@ class Saboteur:
         elif kind is CUT:
             fault.began = fault.ended = time.monotonic()
             machine.proxy.reset()
-        elif kind is FILL_DISK:
+        elif kind in (KILL_SYNCER, FREEZE_SYNCER, RESTART_SYNCER):
+            self._on_main(fault, machine.syncer)
+        elif kind in NEED_DISK:
+            self._fill(fault, self._fillers[: 1 if kind is FILL_DISK else None])
+        elif kind in BROKEN:
+            self._break(fault)
+        elif kind in STEPS:
             fault.began = time.monotonic()
-            self._filler.fill()
-            self._later(fault, self._filler.free)
+            machine.step(STEPS[kind])
+            self._later(fault, lambda: machine.step(0.0))
+
+    def _fill(self, fault: Fault, fillers: Sequence[Filler]) -> None:
+        """Fills disks for as long as the fault lasts."""
+
+        def free() -> None:
+            for filler in fillers:
+                filler.free()
+
+        fault.began = time.monotonic()
+        for filler in fillers:
+            filler.fill()
+        self._later(fault, free)
+
+    def _break(self, fault: Fault) -> None:
+        """Makes calls of a service fail. Intake's are needed only while the queue is away: it is frozen meanwhile."""
+        service, call, match, all_calls = BROKEN[fault.kind]
+        control, queue = self._machine.control(service), self._machine.beanstalkd
+        found = self._victims(lambda: [main for main in [queue.main()] if main is not None and queue.up])
+        if not found:
+            return
+        fault.began = time.monotonic()
+        control.order(call, last=1 << 60 if all_calls else 0, error=errno.EIO, match=match)
+        if all_calls:
+            found[0].send(STOP)
+
+        def mend() -> None:
+            control.clear()
+            found[0].send(CONT if all_calls else KILL)
+
+        self._later(fault, mend)
 
     def _on_one(self, fault: Fault, service: Service) -> None:
         """Kills or freezes one child of the service."""
@@ -170,7 +234,7 @@ class Saboteur:
             return
         victim, kind = found[0], fault.kind
         fault.began = fault.ended = time.monotonic()
-        if kind is FREEZE_QUEUE:
+        if kind in (FREEZE_QUEUE, FREEZE_SYNCER):
             victim.send(STOP)
             self._later(fault, lambda: victim.send(CONT))
             return
@@ -179,7 +243,7 @@ class Saboteur:
             return
         service.down_until = fault.began + fault.lasts
         orphans = service.children()
-        victim.send(KILL if kind in (KILL_WEB_PARENT, KILL_POOL, KILL_QUEUE) else TERM)
+        victim.send(KILL if kind in (KILL_WEB_PARENT, KILL_POOL, KILL_QUEUE, KILL_SYNCER) else TERM)
         if kind is KILL_POOL:
             # systemd sends CONT with a unit's TERM: a frozen process could not end otherwise
             for orphan in orphans:

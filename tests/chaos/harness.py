@@ -1,8 +1,12 @@
-"""One machine with beanstalkd, intake and pool. A supervisor restarts each one when it ends, as systemd would."""
+"""One machine with beanstalkd, its syncer, intake and pool. A supervisor restarts each when it ends, as systemd would.
+
+With a recorder (tests/powercut) all that they do to the disk is recorded, and faults can be ordered.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -16,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from glassq.journal.segment import segments
+from glassq.journal.survey import survey
 from glassq.settings import QueueSettings, QueueUrl
 from tests.chaos.processes import Handle, children, handle
 from tests.ports import free_port
@@ -26,25 +32,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from glassq.queues.beanstalk.protocol import TubeStats
+    from tests.powercut.recording import Control, Recorder
 
 ROOT = Path(__file__).parent.parent.parent
 WEB_WORKERS, POOL_CHILDREN = 3, 4
-# The time from the end of a process to its restart, in seconds (RestartSec=).
+# The time from the end of a process to its restart, in seconds (RestartSec=); the syncer is restarted at once.
 RESTART_DELAY = 0.2
+# No delivery of the torture is delayed for longer, in seconds.
+MAX_DELAY = 60
 # The supervisor's interval, in seconds.
 INTERVAL = 0.02
 # Small files: beanstalkd often needs a new one, so that it notices a full disk.
 BINLOG_FILE = 100_000
+SYNCER = ROOT / "bin" / "glassq-syncer"
+HANDLER = Path(__file__).with_name("handler.py")
 
 SETTINGS = """\
 [queue]
 url = "beanstalk://127.0.0.1:{queue}"
 ttr = "15s"
+syncer = "{syncer}"
 [intake]
 bind = "127.0.0.1:{web}"
 workers = {web_workers}
-spool = "{directory}/spool"
-spool_min_free = "1MiB"
+journal = "{journal}"
+journal_min_free = "1MiB"
 [sources.mirror]
 verify_tokens_file = "{directory}/tokens"
 [worker]
@@ -74,6 +86,11 @@ class Service:
     command: list[str]
     log: Path
     answers: Callable[[], bool]
+    environment: dict[str, str] = field(default_factory=dict)
+    #: is run before each start, and must succeed
+    before: list[str] = field(default_factory=list)
+    #: from its end to its restart, in seconds
+    delay: float = RESTART_DELAY
     down_until: float = 0.0
     ups: list[float] = field(default_factory=list)
     up: bool = False
@@ -92,7 +109,7 @@ class Service:
         """Starts the service if it does not run and may run; notes when it answers."""
         if self._popen is not None and self._popen.poll() is not None:
             self._popen, self._ended, self.up = None, now, False
-        if self._popen is None and now >= max(self.down_until, self._ended + RESTART_DELAY):
+        if self._popen is None and now >= max(self.down_until, self._ended + self.delay):
             self._start()
         if self._popen is not None and not self.up and self.answers():
             self.up = True
@@ -114,17 +131,41 @@ class Service:
         self._popen = None
 
     def _start(self) -> None:
+        environment = {**os.environ, **self.environment}
         with self.log.open("ab") as output:
-            self._popen = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            if self.before and subprocess.run(self.before, stdout=output, stderr=output, env=environment).returncode:
+                self._ended = time.monotonic()
+                return
+            self._popen = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a machine is set up. `handler` is copied as torture_handler.py; `beanstalkd` are options of it."""
+
+    handler: Path = HANDLER
+    beanstalkd: tuple[str, ...] = ("-f0", "-s", str(BINLOG_FILE))
+    web_workers: int = WEB_WORKERS
+    children: int = POOL_CHILDREN
+    #: more of glassq.toml
+    settings: str = ""
 
 
 class Machine:
     """All services, with their files in one directory. They run while the context lasts."""
 
-    def __init__(self, directory: Path, *, disk: Path | None = None) -> None:
-        """`disk` is where beanstalkd keeps its binlog, if not in `directory`."""
+    def __init__(
+        self, directory: Path, *, disk: Path | None = None, plan: Plan | None = None, recorder: Recorder | None = None
+    ) -> None:
+        """`disk` is where binlog and journal are, if not in `directory`; a recorder must have it as its root."""
         self.directory = directory.resolve()
-        self.disk = disk or self.directory / "binlog"
+        self.disk = disk or self.directory / "disk"
+        # each in a directory that may be a disk of its own
+        self.binlog, self.journal = self.disk / "queue" / "binlog", self.disk / "intake" / "journal"
+        self.plan = plan or Plan()
+        self._recorder = recorder
         self.seen: set[Handle] = set()
         self._cleanup = ExitStack()
         self._stopped = threading.Event()
@@ -132,7 +173,7 @@ class Machine:
 
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
-            queue, self.web_port = free_port(), free_port()
+            queue, self.web_port, self.syncer_port = free_port(), free_port(), free_port()
             self.queue_port = queue
             self.proxy = cleanup.enter_context(Proxy(queue))
             self._prepare()
@@ -148,9 +189,9 @@ class Machine:
         self._cleanup.close()
 
     @property
-    def services(self) -> tuple[Service, Service, Service]:
+    def services(self) -> list[Service]:
         """All services, each after those it needs."""
-        return self.beanstalkd, self.web, self.pool
+        return [self.beanstalkd, self.syncer, self.web, self.pool]
 
     def watch(self, watch: Callable[[float], None]) -> None:
         """From now on the supervisor calls `watch(now)` at each interval."""
@@ -173,17 +214,30 @@ class Machine:
         finally:
             queue.close()
 
-    def spooled(self) -> int:
-        """The number of deliveries in the spool, with damaged ones, of which there should be none."""
-        return sum(1 for _ in (self.directory / "spool").rglob("*.job"))
+    def journaled(self) -> int:
+        """How many deliveries lie in intake's journal, with damaged ones, of which there should be none."""
+        spooled = sum(1 for _ in self.journal.rglob("*.job"))
+        place = self.journal / "segments"
+        return spooled + sum(survey(segment).left for segment in (segments(place) if place.is_dir() else ()))
+
+    def control(self, service: str) -> Control:
+        """Orders faults of a service; there must be a recorder."""
+        assert self._recorder is not None
+        return self._recorder.control(service)
+
+    def step(self, seconds: float) -> None:
+        """The wall clock of all services is off by so much from now on; there must be a recorder."""
+        for service in self.services:
+            self.control(service.name).step(seconds)
 
     def settle(self, deadline: float) -> bool:
         """Waits until there is nothing left to do; False if there still is after `deadline` seconds."""
         over = time.monotonic() + deadline
         while time.monotonic() < over:
             with contextlib.suppress(Exception):
+                self._kick_late_ones()
                 tube = self.tube()
-                if not (self.spooled() or tube.ready or tube.reserved or tube.delayed):
+                if not (self.journaled() or tube.ready or tube.reserved or tube.delayed):
                     return True
             time.sleep(0.1)
         return False
@@ -193,40 +247,59 @@ class Machine:
         owned = {process for service in self.services for process in [*service.children(), service.main()]}
         return [process for process in list(self.seen) if process not in owned and process.lives()]
 
+    def _kick_late_ones(self) -> None:
+        """Kicks, as an operator does, what is delayed for longer than any delay: the clock was an hour on then."""
+        queue = open_queue(QueueSettings(url=QueueUrl(f"beanstalk://127.0.0.1:{self.queue_port}")))
+        try:
+            while (job := queue.peek_first("delayed")) and queue.stats_job(job.id).time_left > MAX_DELAY:
+                queue.kick(job.id)
+        finally:
+            queue.close()
+
     def _prepare(self) -> None:
-        self.disk.mkdir(parents=True, exist_ok=True)
+        self.binlog.mkdir(parents=True, exist_ok=True)
+        self.journal.parent.mkdir(exist_ok=True)
         self.token = secrets.token_urlsafe(12)
         (self.directory / "tokens").write_text(f"{self.token}\n")
-        shutil.copy(Path(__file__).with_name("handler.py"), self.directory / "torture_handler.py")
+        shutil.copy(self.plan.handler, self.directory / "torture_handler.py")
         text = SETTINGS.format(
             queue=self.proxy.port,
+            syncer=f"127.0.0.1:{self.syncer_port}",
             web=self.web_port,
             directory=self.directory,
-            web_workers=WEB_WORKERS,
-            children=POOL_CHILDREN,
+            journal=self.journal,
+            web_workers=self.plan.web_workers,
+            children=self.plan.children,
         )
-        (self.directory / "glassq.toml").write_text(text)
+        self.config = self.directory / "glassq.toml"
+        self.config.write_text(text + self.plan.settings)
 
     def _make_services(self, port: int) -> None:
         program = shutil.which("beanstalkd")
         if program is None:
             raise FileNotFoundError("beanstalkd is missing: make setup")
-        config = ["--config", str(self.directory / "glassq.toml")]
-        binlog = ["-b", str(self.disk), "-f0", "-s", str(BINLOG_FILE)]
+        python, config = sys.executable, ["--config", str(self.config)]
+        binlog = ["-b", str(self.binlog), *self.plan.beanstalkd]
         self.beanstalkd = self._service(
             "beanstalkd", [program, "-l", "127.0.0.1", "-p", str(port), *binlog], lambda: _listens(port)
         )
+        command = [python, str(SYNCER), "--binlog", str(self.binlog)]
+        self.beanstalkd.before = [*command, "--prepare"]
+        where = ["--queue", f"beanstalk://127.0.0.1:{port}", "--listen", f"127.0.0.1:{self.syncer_port}"]
+        self.syncer = self._service("syncer", [*command, *where], lambda: _listens(self.syncer_port))
+        self.syncer.delay = 0.0
         self.web = self._service(
-            "web", [sys.executable, str(ROOT / "bin/glassq-web"), *config], lambda: _listens(self.web_port)
+            "web", [python, str(ROOT / "bin/glassq-web"), *config], lambda: _listens(self.web_port)
         )
         self.pool = self._service(
             "pool",
-            [sys.executable, str(ROOT / "bin/glassq-worker"), *config],
-            lambda: len(self.pool.children()) >= POOL_CHILDREN,
+            [python, str(ROOT / "bin/glassq-worker"), *config],
+            lambda: len(self.pool.children()) >= self.plan.children,
         )
 
     def _service(self, name: str, command: list[str], answers: Callable[[], bool]) -> Service:
-        return Service(name, command, self.directory / f"{name}.log", answers)
+        environment = self._recorder.environment(name) if self._recorder else {}
+        return Service(name, command, self.directory / f"{name}.log", answers, environment)
 
     def _supervise(self) -> None:
         while not self._stopped.wait(INTERVAL):

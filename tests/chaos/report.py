@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from glassq.journal.mover import PACKET
 from tests.chaos import faults as kinds
 from tests.chaos.harness import POOL_CHILDREN
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 WEB = (kinds.KILL_WEB_WORKER, kinds.FREEZE_WEB_WORKER, kinds.KILL_WEB_PARENT, kinds.RESTART_WEB, kinds.RELOAD_WEB)
 NEW_CHILD = (kinds.KILL_CHILD, kinds.KILL_POOL, kinds.RESTART_POOL)
 QUEUE_DOWN = (kinds.KILL_QUEUE, kinds.RESTART_QUEUE)
-QUEUE = (*QUEUE_DOWN, kinds.FREEZE_QUEUE, kinds.CUT, kinds.FILL_DISK)
+QUEUE = (*QUEUE_DOWN, kinds.FREEZE_QUEUE, kinds.CUT, *kinds.NEED_DISK, *kinds.BROKEN)
+SYNCER = (kinds.KILL_SYNCER, kinds.FREEZE_SYNCER, kinds.RESTART_SYNCER)
 # Faults that stop nobody else: they disturb no other measurement.
 QUIET = (kinds.FREEZE_CHILD, kinds.RELOAD_WEB, kinds.RELOAD_POOL)
 
@@ -126,7 +128,8 @@ def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
 
     A child of the pool has one job between handler and delete. Intake has one request of each client between put and
     200; a queue that does not answer may have taken it twice (the put, and another one on a new connection) before it
-    goes to the spool. While the spool drains, one delivery is between put and unlink.
+    goes to the journal. While that is moved on, one packet is between put and note. A clock that jumps ends the
+    leases of all children.
     """
     if kind in (kinds.KILL_CHILD, kinds.FREEZE_CHILD):
         return 1
@@ -134,11 +137,13 @@ def duplicates_of(kind: Kind, *, clients: int, rate: float) -> int:
         return POOL_CHILDREN
     if kind in (kinds.RESTART_POOL, kinds.RELOAD_POOL):
         return 0
+    if kind in kinds.STEPS:
+        return POOL_CHILDREN
     if kind in WEB:
-        return clients + 1
+        return clients + PACKET
     # if the binlog fails, everything since the last check, at most 2 s ago, is spooled as well
-    unproven = int(2 * rate) if kind is kinds.FILL_DISK else 0
-    return POOL_CHILDREN + 2 * clients + 1 + unproven
+    unproven = int(2 * rate) if kind in (*kinds.NEED_DISK, kinds.QUEUE_WRITE) else 0
+    return POOL_CHILDREN + 2 * clients + PACKET + unproven
 
 
 def recoveries(report: Report, done: Sequence[Fault], load: Load, handled: Sequence[Handled]) -> None:
@@ -228,7 +233,7 @@ def _totals(report: Report) -> list[tuple[str, str, str]]:
         outage = report.outage
         rows += [
             ("queue away for", f"{outage['seconds']:g} s", f"{outage['rate']:g} pings/s"),
-            ("  sent, not 200", f"{outage['sent']:.0f}, {outage['refused']:.0f}", "all through the spool"),
+            ("  sent, not 200", f"{outage['sent']:.0f}, {outage['refused']:.0f}", "all through the journal"),
             ("  acknowledged p50", f"{outage['p50'] * 1e3:.1f} ms", ""),
             ("  acknowledged p99", f"{outage['p99'] * 1e3:.1f} ms", ""),
             ("  all of it handled in", f"{outage['drained']:.1f} s", "from the queue's return"),

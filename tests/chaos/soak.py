@@ -89,7 +89,7 @@ class Recorder:
                 amounts = (used.descriptors, used.threads, zombies(pid), used.rss)
                 for what, amount in zip(COLUMNS, amounts, strict=True):
                     self._points[who, what].append((at, amount))
-        self._points["beanstalkd's files", "MiB"].append((at, _size(self._machine.disk)))
+        self._points["beanstalkd's files", "MiB"].append((at, _size(self._machine.binlog)))
 
     def series(self) -> list[Series]:
         """All series. A child that was replaced has one of its own, and so has its successor."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.chaos import faults, report
-from tests.chaos.disk import Filler, small_disk
+from tests.chaos.disk import Filler, small_disks
 from tests.chaos.harness import Machine
 from tests.chaos.load import Load, Try
 from tests.chaos.processes import handle
@@ -29,8 +29,10 @@ pytestmark = [
     ),
 ]
 
-# Two faults are left to `make torture`: the pool takes 20 s to notice a frozen child, and only root can fill a disk.
-SHORT = tuple(kind for kind in faults.KINDS if kind not in (faults.FREEZE_CHILD, faults.FILL_DISK))
+# Some faults are left to `make torture`: the pool takes 20 s to notice a frozen child, only root can fill a disk, and
+# tests/powercut has failing calls and stepping clocks one by one.
+LEFT_OUT = {faults.FREEZE_CHILD, *faults.NEED_DISK, *faults.NEED_RECORDER}
+SHORT = tuple(kind for kind in faults.KINDS if kind not in LEFT_OUT)
 
 
 def test_no_acknowledged_ping_is_lost_whatever_is_killed_frozen_restarted_or_cut(tmp_path: Path) -> None:
@@ -93,10 +95,10 @@ def test_a_pid_that_somebody_else_has_by_now_gets_no_signal() -> None:
 
 
 def test_a_full_disk_takes_nothing_until_it_is_freed() -> None:
-    with small_disk() as disk:
-        if disk is None:
+    with small_disks() as disks:
+        if disks is None:
             pytest.skip("only root can mount a tmpfs")
-        disk.mkdir()
+        disk = disks / "queue"
         filler = Filler(disk)
         filler.fill()
         with pytest.raises(OSError, match="No space left"):

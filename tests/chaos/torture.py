@@ -19,11 +19,12 @@ from rich.console import Console
 
 from tests.chaos import faults as kinds
 from tests.chaos import report as reports
-from tests.chaos.disk import small_disk
+from tests.chaos.disk import small_disks
 from tests.chaos.faults import KINDS, Saboteur, plan
 from tests.chaos.harness import ROOT, Machine
 from tests.chaos.load import Load
 from tests.chaos.report import Report
+from tests.powercut.recording import Recorder, build, compiler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,7 @@ class Torture:
         return Load(machine.web_port, machine.token, log, name=name, clients=clients, rate=rate)
 
     def _without_queue(self, machine: Machine, report: Report) -> Load:
-        """Sends pings while beanstalkd is down. The spool must take all of them, and each must be acknowledged."""
+        """Sends pings while beanstalkd is down. The journal must take all of them, and each must be acknowledged."""
         machine.beanstalkd.down_until = float("inf")
         main = machine.beanstalkd.main()
         if main is not None:
@@ -133,17 +134,36 @@ def main() -> int:
     directory = arguments.dir or ROOT / "var" / "torture" / time.strftime("%Y%m%d-%H%M%S")
     directory.mkdir(parents=True)
     console.print(f"seed {arguments.seed}, {arguments.seconds:g} s of faults; everything is kept in {directory}")
-    with small_disk() as disk:
-        chosen = [kind for kind in KINDS if disk or kind is not kinds.FILL_DISK]
-        if disk is None:
-            console.print("no disk is filled: only root can mount a tmpfs for that")
+    with small_disks() as disk:
+        chosen = [kind for kind in KINDS if kind not in _impossible(console, disk)]
         torture = Torture(
             arguments.seconds, arguments.seed, arguments.gap, arguments.outage, arguments.rate, tuple(chosen)
         )
-        with Machine(directory, disk=disk) as machine:
+        disk = disk or directory / "disk"
+        with Machine(directory, disk=disk, recorder=_recorder(directory, disk)) as machine:
             report = torture.run(machine)
     console.print(reports.table(report))
     return 0 if report.ok else 1
+
+
+def _impossible(console: Console, disk: Path | None) -> list[Kind]:
+    """The faults that cannot be made here; says why."""
+    missing: list[Kind] = []
+    if disk is None:
+        console.print("no disk is filled: only root can mount a tmpfs for that")
+        missing += kinds.NEED_DISK
+    if compiler() is None:
+        console.print("no write fails and no clock steps: that needs a C compiler (cc)")
+        missing += kinds.NEED_RECORDER
+    return missing
+
+
+def _recorder(directory: Path, disk: Path) -> Recorder | None:
+    if compiler() is None:
+        return None
+    place = directory / "faults"
+    place.mkdir()
+    return Recorder(build(place), root=disk, place=place, records=False)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from glassq.ledger import Entry, open_ledger
 from glassq.settings import LedgerSettings
 from tests import forked
 from tests.conftest import program
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ class Cli:
 
     def configure(self, more: str = "") -> None:
         self.file.write_text(
-            f'[queue]\nurl = "{self.url}"\n[ledger]\nurl = "{self.ledger.url}"\n'
+            f'{queue_section(self.url)}[ledger]\nurl = "{self.ledger.url}"\n'
             f'[storage]\nurl = "file://{self.directory}/photos"\n{more}'
         )
 

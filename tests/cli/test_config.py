@@ -15,7 +15,7 @@ ROUTES = '[[routes]]\nsource = "mirror"\nhandler = "mine:handle"\n'
 
 def spool(cli: Cli) -> str:
     """Where whoever runs the tests may have one."""
-    return f'[intake]\nspool = "{cli.directory}/spool"\n'
+    return f'[intake]\njournal = "{cli.directory}/spool"\n'
 
 
 @pytest.fixture
@@ -33,6 +33,16 @@ def test_right_settings_are_printed_whole_and_without_secrets(right: Cli) -> Non
     assert effective["sources"]["mirror"]["verify_tokens_file"] == f"{right.directory}/tokens"
     assert effective["worker"]["max_attempts"] == 8
     assert "s3cret" not in said.out
+
+
+def test_keys_of_the_last_release_are_said_with_their_new_names(right: Cli) -> None:
+    right.file.write_text(right.file.read_text().replace("journal = ", "spool = "))
+    said = right("config", "check")
+    assert said.code == 0
+    assert "[intake] spool is called journal now; the old name is taken until the next release" in said.err
+    assert tomllib.loads(said.out)["intake"]["journal"] == f"{right.directory}/spool"
+    (remark,) = right("config", "check", "--json").json["outdated"]
+    assert remark in said.err
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ import glassq
 from glassq import taskqueue
 from glassq.delivery import encode
 from glassq.errors import QueueUnavailable
-from glassq.intake.spool import Spool
 from glassq.operations import Operations
 from glassq.operations.checks import access, machine, programs, system
 from glassq.operations.checks import queue as queue_checks
@@ -32,6 +31,7 @@ from glassq.settings import QueueSettings, Settings, load
 from glassq.values import QueueUrl
 from tests.cli.conftest import Cli, a_delivery, put
 from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
+from tests.journal.conftest import fill_journal
 from tests.queues.binlog import break_binlog, failing
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def configure(cli: Cli, *, intake: str = "", more: str = ROUTE) -> None:
     tokens.write_text("a-token\n")
     tokens.chmod(0o600)
     cli.configure(
-        f'[intake]\nspool = "{cli.directory}/spool"\n{intake}\n'
+        f'[intake]\njournal = "{cli.directory}/spool"\n{intake}\n'
         f'[sources.mirror]\nverify_tokens_file = "{tokens}"\n{more}'
     )
 
@@ -97,7 +97,7 @@ def consumer(server: Beanstalkd) -> Iterator[None]:
 
 
 def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cli: Cli) -> None:
-    configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\nspool_min_free = "1MiB"')
+    configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\njournal_min_free = "1MiB"')
     web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
     try:
         wait_for(lambda: next(programs.intake(operations(cli))).ok, "the intake to answer", 30)
@@ -110,8 +110,8 @@ def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cl
             found = cli("doctor", "--json").json
             assert found["ok"] is True
             noted = {check["name"] for check in found["checks"] if check["ok"] is None}
-            assert noted <= {"units", "clock"}
-            names = {"settings", "spool", "durability", "handler", "intake", "consumers", "versions", "disk"}
+            assert noted <= {"units", "clock", "syncer"}
+            names = {"settings", "journal", "durability", "handler", "intake", "consumers", "versions", "disk"}
             assert names <= {check["name"] for check in found["checks"]}
     finally:
         web.end()
@@ -121,7 +121,7 @@ def test_whether_metrics_are_told_is_told(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         ours, theirs = free_port(), stranger.getsockname()[1]
         metrics = f'[metrics]\nintake = "127.0.0.1:{ours}"\npool = "127.0.0.1:{theirs}"\n'
-        configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\nspool_min_free = "1MiB"', more=metrics + ROUTE)
+        configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\njournal_min_free = "1MiB"', more=metrics + ROUTE)
         web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
         try:
             wait_for(lambda: next(programs.intake(operations(cli))).ok, "the intake to answer", 30)
@@ -444,31 +444,31 @@ def test_two_routes_to_one_url_are_two_lines(offline: Cli) -> None:
     assert (only["ok"], only["said"]) == (True, "ours:handle")
 
 
-def test_a_spool_that_cannot_be_is_wrong(offline: Cli) -> None:
+def test_a_journal_that_cannot_be_is_wrong(offline: Cli) -> None:
     (offline.directory / "file").write_text("")
     configure(offline)
-    assert "is made when it is needed, on the disk at /" in told(offline)["spool"][0]["said"]
+    assert "is made when it is needed, on the disk at /" in told(offline)["journal"][0]["said"]
     offline.file.write_text(offline.file.read_text().replace("/spool", "/file/spool"))
-    (found,) = told(offline)["spool"]
+    (found,) = told(offline)["journal"]
     assert (found["ok"], f"{offline.directory}/file is no directory" in found["said"]) == (False, True)
 
 
-def test_a_disk_without_room_for_the_spool_is_wrong(offline: Cli) -> None:
-    configure(offline, intake='spool_min_free = "900000GiB"')
-    (found,) = told(offline)["spool"]
+def test_a_disk_without_room_for_the_journal_is_wrong(offline: Cli) -> None:
+    configure(offline, intake='journal_min_free = "900000GiB"')
+    (found,) = told(offline)["journal"]
     assert found["ok"] is False
     assert "make room there" in found["todo"]
 
 
-def test_what_lies_in_the_spool_is_told(offline: Cli) -> None:
+def test_what_is_in_the_journal_is_told(offline: Cli) -> None:
     configure(offline)
-    spool = Spool(offline.directory / "spool", max_size=1 << 20, min_free=0)
-    assert told(offline)["spooled"][0]["ok"] is True
-    delivery = a_delivery()
-    spool.write(delivery.id, encode(delivery))
-    (spool.directory / "damaged" / "one").write_text("?")
-    damaged, waiting = told(offline)["spooled"]
-    assert (damaged["ok"], waiting["ok"]) == (False, None)
+    directory = fill_journal(offline.directory / "spool", [])
+    assert told(offline)["journaled"][0]["ok"] is True
+    fill_journal(directory, [a_delivery()])
+    (directory / "damaged" / "one").write_text("?")
+    (directory / "refused" / "one.job").write_text("?")
+    damaged, refused, waiting = told(offline)["journaled"]
+    assert (damaged["ok"], refused["ok"], waiting["ok"]) == (False, False, None)
     assert "1 delivery waits for the queue" in waiting["said"]
 
 
@@ -519,7 +519,7 @@ SPOOLING = b"ready, by the spool: the queue takes nothing now\n"
     ("answer", "ok", "says"),
     [
         (READY % (6, b"ready\n"), True, "says: ready"),
-        (READY % (len(SPOOLING), SPOOLING), False, "pings are safe in the spool"),
+        (READY % (len(SPOOLING), SPOOLING), False, "pings are safe in the journal"),
         (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", False, "pings are not taken"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", False, "answers 404: that is not glassq-web"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", False, "nobody answers"),
@@ -549,15 +549,15 @@ def test_what_intake_answers_is_told(offline: Cli, answer: bytes, ok: bool, says
     assert says in f"{found.said}: {found.todo}"
 
 
-def test_where_nobody_sends_pings_no_intake_and_no_spool_is_missed(offline: Cli) -> None:
-    intake = f'[intake]\nspool = "{offline.directory}/spool"\nbind = "127.0.0.1:{free_port()}"\n'
+def test_where_nobody_sends_pings_no_intake_and_no_journal_is_missed(offline: Cli) -> None:
+    intake = f'[intake]\njournal = "{offline.directory}/spool"\nbind = "127.0.0.1:{free_port()}"\n'
     with_push(offline, intake)
     found = told(offline)
-    assert "spool" not in found
+    assert "journal" not in found
     assert [check["ok"] for check in found["intake"]] == [True]
     with_push(offline, intake + ROUTE)
     found = told(offline)
-    assert "spool" in found
+    assert "journal" in found
     assert [check["ok"] for check in found["intake"]] == [False]
 
 

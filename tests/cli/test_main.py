@@ -16,10 +16,9 @@ import pytest
 
 from glassq import __version__, errors
 from glassq.cli import main as cli_main
-from glassq.delivery import encode
-from glassq.intake.spool import Spool
 from tests.cli.conftest import Cli, a_delivery, put
 from tests.conftest import program, wait_for
+from tests.journal.conftest import fill_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +118,7 @@ def test_a_wrong_option_is_an_error_as_any_other_and_names_the_help(offline: Cli
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        (("spool", "drian"), "spool has no command drian; did you mean `glassq {config}spool drain`?"),
+        (("journal", "chekc"), "journal has no command chekc; did you mean `glassq {config}journal check`?"),
         (("queues", "paus"), "queues has no command paus; did you mean `glassq {config}queues pause`?"),
         (("config", "chek"), "config has no command chek; did you mean `glassq {config}config check`?"),
         (("config", "relaod"), "config has no command relaod; `glassq {config}config --help` lists them"),
@@ -164,12 +163,12 @@ def test_a_hint_names_the_command_for_these_settings(offline: Cli) -> None:
 
 
 def test_a_queue_that_takes_nothing_is_exit_75(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:
-    told, directory = a_delivery(), cli.directory / "spool"
-    cli.configure(f'[intake]\nspool = "{directory}"\n')
-    Spool(directory, max_size=1 << 20, min_free=0).write(told.id, encode(told))
+    told, directory = a_delivery(), cli.directory / "journal"
+    cli.configure(f'[intake]\njournal = "{directory}"\n')
+    fill_journal(directory, [told])
     beanstalkd.send(signal.SIGUSR1)
     wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
-    said = cli("spool", "drain")
+    said = cli("journal", "move-on")
     assert said.code == 75
     assert "draining" in said.err
 

@@ -182,16 +182,12 @@ def test_what_makes_no_sense_is_a_usage_error(offline: Cli, arguments: list[str]
     assert "\x1b" not in said.err
 
 
-def test_a_queue_that_writes_nothing_to_disk_is_refused_unless_that_is_allowed(
-    beanstalkd: Beanstalkd, cli: Cli
-) -> None:
+def test_a_queue_that_writes_nothing_to_disk_is_refused(beanstalkd: Beanstalkd, cli: Cli) -> None:
     beanstalkd.stop()
     beanstalkd.start(durable=False)
     said = cli("put", "--source", "cron", answer="x")
     assert (said.code, said.out) == (75, "")
     assert "writes nothing to disk" in said.err
-    cli.configure("[intake]\nrequire_durable = false\n")
-    assert cli("put", "--source", "cron", answer="x").code == 0
 
 
 def test_a_draining_queue_is_exit_75_and_an_absent_one_exit_69(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:

@@ -19,14 +19,19 @@ from glassq.cli import main as cli_main
 from glassq.delivery import decode
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
+from glassq.operations import pace
 from glassq.push.request import TaskRequest
-from glassq.queues.beanstalk.connection import BeanstalkConnection
+from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.protocol import JobStats
 from tests.cli.conftest import NASTY, a_delivery, put
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from glassq.delivery import Delivery
+    from glassq.errors import QueueError
+    from glassq.queues.base import NewForm
     from tests.cli.conftest import Cli
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
@@ -255,18 +260,19 @@ def test_an_interrupt_says_how_far_it_was_and_the_same_command_goes_on(
 ) -> None:
     told = [ago(60 - number) for number in range(5)]
     over(cli, *told)
-    real, puts = BeanstalkConnection.put, []
+    real, puts = BeanstalkInspector.insert_all, []
 
-    def interrupted(*arguments: Any, **named: Any) -> int:
+    def interrupted(inspector: BeanstalkInspector, forms: Sequence[NewForm]) -> list[str | QueueError]:
         puts.append(1)
         if len(puts) == 2:
-            # The delivery at hand is replayed before the signal is obeyed.
+            # The packet at hand is replayed before the signal is obeyed.
             signal.raise_signal(signal.SIGINT)
-        return real(*arguments, **named)
+        return real(inspector, forms)
 
     command = ["--config", str(cli.file), "replay", "--state", "done", "--yes"]
     with monkeypatch.context() as patched:
-        patched.setattr(BeanstalkConnection, "put", interrupted)
+        patched.setattr(pace, "PACKET", 1)
+        patched.setattr(BeanstalkInspector, "insert_all", interrupted)
         assert cli_main.main(command) == 130
     assert "interrupted: 2 of 5 were looked at; the same command goes on with the rest" in capfd.readouterr().out
     assert cli_main.main(command) == 0

@@ -33,7 +33,7 @@ def settings(cli: Cli, more: str, *, sources: str | None = None, intake: str = "
     mirror = f'[sources.mirror]\nverify_tokens_file = "{cli.directory}/tokens"\n'
     bind = intake or f'bind = "127.0.0.1:{free_port()}"'
     cli.configure(
-        f'[intake]\nspool = "{cli.directory}/spool"\n{bind}\n{mirror if sources is None else sources}'
+        f'[intake]\njournal = "{cli.directory}/spool"\n{bind}\n{mirror if sources is None else sources}'
         f"{more.format(dir=cli.directory)}"
     )
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.delivery import encode
-from glassq.intake.spool import Spool
 from tests.cli.conftest import a_delivery, put
 from tests.conftest import wait_for
+from tests.journal.conftest import fill_journal
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
@@ -143,14 +143,17 @@ def test_a_ledger_that_cannot_be_read_does_not_hide_the_queue(cli: Cli, content:
     assert said.json["ledger"]["states"] is None
 
 
-def test_what_waits_in_the_spool_is_told_queue_or_no_queue(beanstalkd: Beanstalkd, cli: Cli) -> None:
-    directory = cli.directory / "spool"
-    cli.configure(f'[intake]\nspool = "{directory}"\n')
-    assert cli("status", "--json").json["spool"] is None
+def test_what_waits_in_the_journal_is_told_queue_or_no_queue(beanstalkd: Beanstalkd, cli: Cli) -> None:
+    directory = cli.directory / "journal"
+    cli.configure(f'[intake]\njournal = "{directory}"\n')
+    assert cli("status", "--json").json["journal"] is None
     told = a_delivery()
-    Spool(directory, max_size=1 << 20, min_free=0).write(told.id, encode(told))
+    fill_journal(directory, [told])
     assert "1 delivery waits for the queue" in cli("status").out
+    assert cli("status", "--json").json["journal"]["count"] == 1
+    # the name of the last release, for one more
+    assert cli("status", "--json").json["spool"]["count"] == 1
     beanstalkd.stop()
     down = cli("status")
     assert down.code == 69
-    assert "spool: 1 delivery waits for the queue" in down.err
+    assert "journal: 1 delivery waits for the queue" in down.err

@@ -40,14 +40,18 @@ class Enqueue:
         self.producer = BeanstalkProducer(
             lambda: BeanstalkConnection(
                 url, "glassq", ttr=120, connect_timeout=seconds, timeout=seconds, require_durable=durable
-            )
+            ),
+            require_durable=durable,
         )
 
     def put(self, body: bytes) -> int:
+        return int(self.receipt(body).ref)
+
+    def receipt(self, body: bytes) -> Receipt:
         (answer,) = self.producer.put([NewJob("", body, "glassq")], within=BUDGET, again=True)
         if isinstance(answer, Refusal):
             raise answer.error
-        return int(answer.ref)
+        return answer
 
     def close(self) -> None:
         self.producer.close()
@@ -227,9 +231,9 @@ def test_when_one_connection_is_found_dead_the_idle_ones_are_not_tried_either(pa
 
 def test_all_goes_well_one_byte_at_a_time(enqueue: Enqueue, proxy: Proxy, beanstalkd: Beanstalkd) -> None:
     proxy.set(Fault(drip=0.0))
-    ids = [enqueue.put(b"ping %d" % number) for number in range(5)]
-    assert len(set(ids)) == 5
-    enqueue.producer.confirm([Receipt("", str(ids[-1]))], within=BUDGET)
+    receipts = [enqueue.receipt(b"ping %d" % number) for number in range(5)]
+    assert len({receipt.ref for receipt in receipts}) == 5
+    enqueue.producer.confirm(receipts[-1:], within=BUDGET)
     proxy.set(PASS)
     assert bodies(beanstalkd) == [b"ping %d" % number for number in range(5)]
 

@@ -24,7 +24,7 @@ READY = HEALTH.replace(b"healthz", b"readyz")
 
 
 def well_again(web: Web) -> bool:
-    return web.ask(READY).body == b"ready\n" and not list(web.spool.glob("*.job"))
+    return web.ask(READY).body == b"ready\n" and not web.journaled()
 
 
 FAULTS = {
@@ -52,7 +52,7 @@ def test_whatever_the_line_does_each_ping_is_taken_in_time_and_arrives(
     # those who come later do not wait for what is known to be broken
     answers += at_once(web, 8)
     proxy.set(PASS)
-    wait_for(lambda: well_again(web), "the spool to be drained")
+    wait_for(lambda: well_again(web), "the journal to be empty")
     answers += at_once(web, 4)
     assert [answer.status for answer in answers] == [200] * 20
     # a put that was given up may have happened: that one came twice
@@ -69,7 +69,7 @@ def test_resets_again_and_again_cost_nobody_his_ping(
     for _ in range(15):
         statuses += [answer.status for answer in at_once(web, 4)]
         proxy.reset()
-    wait_for(lambda: well_again(web), "the spool to be drained")
+    wait_for(lambda: well_again(web), "the journal to be empty")
     assert statuses == [200] * 60
     assert len({envelope.decode(job).id for job in empty(beanstalkd)}) == 60
 

@@ -14,6 +14,7 @@ import pytest
 from glassq.dev.demo import prepare
 from glassq.dev.simulator.glass import SimulatedGlass
 from glassq.glass.credentials import CredentialStore
+from glassq.journal import Journal
 from glassq.settings import load
 from tests.conftest import Beanstalkd, Process, program, wait_for
 from tests.intake.wire import Wire, body, request
@@ -231,7 +232,7 @@ class Stand:
                 self.script(do, words)
 
     def trouble(self) -> None:
-        """The queue goes away under an attempt, pings go to the spool, and it comes again."""
+        """The queue goes away under an attempt, pings go to the journal, and it comes again."""
         let_go = self.directory / "let-go"
         self.script("hold", str(let_go))
         self.saw("holds")
@@ -240,7 +241,7 @@ class Stand:
         self.saw("lease lost with the connection")
         self.beanstalkd.start()
         let_go.touch()
-        self.saw("spool drained")
+        self.saw("moved on from the journal")
 
     def settle(self) -> None:
         wait_for(self._settled, f"all of it to be worked\n{self.worker.output()}")
@@ -251,8 +252,8 @@ class Stand:
             tube = queue.stats_tube()
         finally:
             queue.close()
-        spool = [path for path in (self.directory / "spool").iterdir() if path.is_file() and path.name[0] != "."]
-        return not (tube.ready or tube.reserved or tube.delayed or spool)
+        journaled = Journal(self.directory / "spool", max_size=1 << 30, min_free=0).look().count
+        return not (tube.ready or tube.reserved or tube.delayed or journaled)
 
     def secrets(self) -> list[str]:
         return [
@@ -317,8 +318,8 @@ def test_everything_that_was_to_be_said_was_said(run: Run) -> None:
     """Else the tests below would hold for an empty log."""
     for event in (
         "acknowledged", "refused", "done", "retrying", "failed here", "dropped", "buried", "child died",
-        "it says so again", "this cannot be logged", "lease lost with the connection", "queue trouble", "spool drained",
-        "the queue takes no deliveries",
+        "it says so again", "this cannot be logged", "lease lost with the connection", "queue trouble",
+        "the queue takes no deliveries", "moved on from the journal",
     ):  # fmt: skip
         assert run.all(event), event
     assert {400, 403, 404, 415, 200} <= set(run.statuses)
@@ -354,7 +355,7 @@ def test_every_line_about_a_delivery_names_it_and_the_attempt(run: Run) -> None:
 
 
 def test_no_line_names_a_delivery_that_it_is_not_about(run: Run) -> None:
-    for event in ("queue trouble", "pool is ready", "child ends", "spool drained"):
+    for event in ("queue trouble", "pool is ready", "child ends", "moved on from the journal"):
         assert [line for line in run.all(event) if line.fields.keys() & {"delivery", "attempt"}] == []
 
 

@@ -9,10 +9,11 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassq.http.framing import EXPECTS, HEAD_ONLY, MAX_HEAD, WAIT, WHOLE, Arrival, classify
+from glassq.http.framing import EXPECTS, HEAD_ONLY, MAX_HEAD, WAIT, Arrival, classify
 from tests.intake.conftest import PARSERS
 
 MAX_BODY = 1000
+WHOLE = Arrival(arrived=True, whole=True)
 LINE = b"POST /hooks/mirror HTTP/1.1\r\n"
 GET = b"GET /healthz HTTP/1.1\r\n"
 
@@ -65,7 +66,13 @@ def post(*headers: bytes, body: bytes = b"") -> bytes:
     ],
 )
 def test_what_has_arrived_is_told_from_the_bytes_alone(data: bytes, found: Arrival) -> None:
-    assert classify(data, MAX_BODY) == found
+    assert classify(data, MAX_BODY)._replace(size=0) == found
+
+
+def test_the_size_of_a_whole_request_leaves_out_what_follows_it() -> None:
+    data = post(b"Content-Length: 3", body=b"abc")
+    assert classify(data + b"GET", MAX_BODY).size == len(data)
+    assert classify(GET + b"\r\nGET", MAX_BODY).size == len(GET) + 2
 
 
 # What smugglers are made of, and a little noise.
@@ -93,7 +100,8 @@ REQUESTS = st.tuples(LINES, st.lists(HEADER, max_size=4).map(b"".join), TAILS).m
 @settings(deadline=None)
 @given(data=REQUESTS | st.binary(max_size=200))
 def test_gunicorn_never_needs_a_byte_more_than_has_arrived(parser: str, data: bytes) -> None:
-    if not classify(data, MAX_BODY).whole:
+    found = classify(data, MAX_BODY)
+    if not found.whole:
         return
     config = Config()
     config.set("http_parser", parser)
@@ -106,3 +114,5 @@ def test_gunicorn_never_needs_a_byte_more_than_has_arrived(parser: str, data: by
     length = sum(int(value) for name, value in message.headers if name == "CONTENT-LENGTH")
     assert not any(name == "TRANSFER-ENCODING" for name, _ in message.headers)
     assert len(message.body.read()) == length
+    # and what it leaves begins where we say that the next request does
+    assert message.unreader.take_buffered() == data[found.size :]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,34 +15,39 @@ from gunicorn.app.base import Application
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
-from gunicorn.http import get_parser, wsgi
+from gunicorn.http.message import Request
+from gunicorn.http.unreader import IterUnreader
+from gunicorn.http.wsgi import base_environ
 from gunicorn.workers import gthread
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import PollableMethodQueue, ThreadWorker
 
 from glassq.http import gunicorn_worker
-from glassq.http.connection import BufferedConnection
+from glassq.http.gathering import GatheringWorker
 from glassq.http.gunicorn_log import GunicornLog
-from glassq.http.gunicorn_worker import BufferingWorker, CachedDateResponse
+from glassq.http.gunicorn_worker import BufferingWorker
+from glassq.http.request import WholeRequest, plain
 from glassq.intake.wsgi import IntakeArbiter, IntakeServer
 from tests.conftest import ROOT
+from tests.intake.conftest import PARSERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 # What we override, and how gunicorn calls it.
 OVERRIDDEN = {
-    (BufferingWorker, ThreadWorker): {
+    (GatheringWorker, ThreadWorker): {
+        "run": ["self"],
         "accept": ["self", "listener"],
         "murder_pending": ["self"],
+        "murder_keepalived": ["self", "force"],
         "_cap_keepalive": ["self", "deadline"],
-        "handle": ["self", "conn"],
-        "handle_request": ["self", "req", "conn"],
-        "handle_error": ["self", "req", "client", "addr", "exc"],
-        "_keepalive_after": ["self", "conn", "keepalive"],
-        "finish_request": ["self", "conn", "fs"],
     },
-    (BufferedConnection, TConn): {},
-    (CachedDateResponse, wsgi.Response): {"default_headers": ["self"]},
+    (BufferingWorker, ThreadWorker): {
+        "run": ["self"],
+        "notify": ["self"],
+        "wait_for_and_dispatch_events": ["self", "timeout"],
+    },
+    (WholeRequest, Request): {"_peer_trusted_for_forwarded": ["self"]},
     (IntakeArbiter, Arbiter): {"murder_workers": ["self"]},
     (GunicornLog, Logger): {"setup": ["self", "cfg"]},
     (IntakeServer, Application): {
@@ -56,17 +60,12 @@ OVERRIDDEN = {
 }
 # What we call, with at least these parameters.
 CALLED: list[tuple[Callable[..., Any], list[str]]] = [
-    (ThreadWorker.enqueue_req, ["conn"]),
-    (ThreadWorker.murder_keepalived, []),
-    (TConn.__init__, ["cfg", "sock", "client", "server"]),
-    (TConn.close, []),
-    (wsgi.create, ["req", "sock", "client", "server", "cfg", "response_class"]),
-    (wsgi.Response.start_response, ["status", "headers"]),
-    (wsgi.Response.write, ["arg"]),
-    (wsgi.Response.close, []),
-    (wsgi.Response.force_close, []),
-    (wsgi.Response.should_close, []),
-    (get_parser, ["cfg", "source", "source_addr"]),
+    (PollableMethodQueue.defer, ["callback", "args"]),
+    (Request.__init__, ["cfg", "unreader", "peer_addr"]),
+    (Request.should_close, []),
+    (IterUnreader.__init__, ["iterable"]),
+    (IterUnreader.take_buffered, []),
+    (base_environ, ["cfg"]),
     (Arbiter.spawn_worker, []),
     (Arbiter.manage_workers, []),
 ]
@@ -107,11 +106,16 @@ def test_the_main_loop_knows_connections_by_these_names() -> None:
     """Attributes of instances, as the source of gunicorn's thread worker sets and reads them."""
     source = inspect.getsource(gthread)
     for owner, names in {
-        "self": "poller nr_conns worker_connections max_keepalived keepalived_conns pending_conns alive cfg wsgi",
-        "conn": "timeout parser data_ready sock client server",
+        "self": "poller nr_conns worker_connections keepalived_conns pending_conns alive cfg tpool method_queue",
+        "conn": "timeout",
     }.items():
         for name in names.split():
             assert re.search(rf"\b{owner}\.{name}\b", source), f"gunicorn {installed}: {owner}.{name}"
+
+
+def test_the_loop_asks_no_more_of_its_connections_than_our_queue_can() -> None:
+    source = inspect.getsource(ThreadWorker.run)
+    assert re.findall(r"self\.(?:keepalived|pending)_conns(\S*)", source) == [":", "[0].timeout"]
 
 
 def test_the_loop_calls_what_the_poller_has_with_the_socket() -> None:
@@ -120,23 +124,26 @@ def test_the_loop_calls_what_the_poller_has_with_the_socket() -> None:
     assert "callback(key.fileobj)" in source
 
 
-def test_a_parser_reads_a_request_that_was_put_back_and_gives_the_rest_away() -> None:
-    parser = get_parser(Config(), iter(()), ("127.0.0.1", 1))
-    parser.unreader.unread(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next")
-    request = next(parser)
-    assert request._expected_100_continue is False
-    assert parser.finish_body()
-    assert parser.unreader.take_buffered() == b"GET /next"
+@pytest.mark.parametrize("parser", PARSERS)
+def test_a_request_is_parsed_from_its_bytes_and_leaves_the_rest(parser: str) -> None:
+    config = Config()
+    config.set("http_parser", parser)
+    data = b"POST /a%20b?c HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+    for cfg in (config, plain(config)):
+        request = WholeRequest(cfg, data, ("127.0.0.1", 1))
+        assert (request.method, request.path, request.query, request.uri) == ("POST", "/a%20b", "c", "/a%20b?c")
+        assert (request.version, request.headers) == ((1, 1), [("HOST", "a"), ("CONTENT-LENGTH", "3")])
+        assert request.rest() == b"abc"
 
 
-def test_a_connection_that_has_its_parser_gets_no_other_one() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        conn = BufferedConnection(Config(), ours, ("127.0.0.1", 1), ("127.0.0.1", 2))
-        conn.parse_buffer()
-        parser = conn.parser
-        conn.init()
-        assert conn.parser is parser
+def test_our_plain_settings_are_gunicorns() -> None:
+    config = Config()
+    config.set("limit_request_line", 77)
+    # a few are properties that no parser asks for
+    names = [name for name in config.settings if not hasattr(Config, name)]
+    assert len(names) > 50
+    assert [name for name in names if getattr(plain(config), name) != getattr(config, name)] == []
+    assert plain(config).is_ssl is config.is_ssl
 
 
 def test_setup_allows_no_major_version_that_was_not_tried() -> None:

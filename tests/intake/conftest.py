@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from glassq.journal import Journal
 from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
 from tests.intake.wire import HEALTH, MARKER, TOKEN, Wire
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +56,12 @@ class Web:
         self.address = at or ("127.0.0.1", free_port())
         self.file = directory / "glassq.toml"
         self.spool = directory / "spool"
-        keys = {"bind": f"127.0.0.1:{self.address[1]}", "workers": 1, "threads": 4, "spool": str(self.spool)} | settings
+        keys = {
+            "bind": f"127.0.0.1:{self.address[1]}",
+            "workers": 1,
+            "threads": 4,
+            "journal": str(self.spool),
+        } | settings
         self.file.write_text(toml(queue_url, keys, self.tokens, queue))
         self.process = Process([*under, *program("glassq-web"), "--config", str(self.file)], directory / "web.log")
 
@@ -80,6 +87,10 @@ class Web:
     def log(self) -> str:
         return self.process.output()
 
+    def journaled(self) -> int:
+        """How many pings lie in its journal."""
+        return Journal(self.spool, max_size=1 << 30, min_free=0).look().count
+
     def workers(self) -> list[int]:
         """The process ids of gunicorn's workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -97,7 +108,7 @@ def toml(queue_url: str, intake: dict[str, Any], tokens: Path, queue: str) -> st
     )
     mirror = f'[sources.mirror]\nverify_tokens_file = "{tokens}"\n'
     # debug: a line for each ping that is taken, too
-    return f'[queue]\nurl = "{queue_url}"\n{queue}\n[intake]\n{keys}{mirror}[log]\nlevel = "debug"\n'
+    return f'{queue_section(queue_url)}{queue}\n[intake]\n{keys}{mirror}[log]\nlevel = "debug"\n'
 
 
 def assert_clean(log: str) -> None:

@@ -1,24 +1,30 @@
+"""What becomes of a batch: on a real queue that is well, gone, frozen or without a disk, and with a journal or none."""
+
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from glassq import delivery as envelope
-from glassq.errors import JobTooBig, NotDurable, QueueRefused
+from glassq.errors import JobTooBig, JournalError, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.intake.durable_store import DurableStore
-from glassq.intake.spool import Spool
-from glassq.queues.beanstalk.producer import SAMPLE, BeanstalkProducer
+from glassq.intake.forwarder import Forwarder
+from glassq.intake.state import IntakeState
+from glassq.intake.watcher import Watcher
+from glassq.journal import Journal, JournalRecord
+from glassq.queues.base import NewJob, Receipt
+from glassq.queues.beanstalk.producer import BeanstalkProducer
 from tests.conftest import Beanstalkd, wait_for
 from tests.intake.conftest import empty
 from tests.intake.test_queue_trouble import FailingDisk, failing_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tests.queues.raw import Queue
@@ -26,29 +32,45 @@ if TYPE_CHECKING:
 __all__ = ["failing_disk"]
 
 
-class Kept:
-    """A store with a spool of its own, looked at when the test says so and not once a second."""
+class BrokenJournal(Journal):
+    """Its writes fail when it is told to."""
 
-    def __init__(
-        self, producer: BeanstalkProducer, directory: Path, *, durable: bool = True, min_free: int = 0
-    ) -> None:
-        self.spool = Spool(directory / "spool", max_size=1 << 30, min_free=min_free)
+    fails = False
+
+    def write(self, records: Sequence[JournalRecord], *, hold: bool = False) -> None:
+        if self.fails:
+            raise JournalError("journal: cannot be written: I/O error")
+        super().write(records, hold=hold)
+
+
+class Kept:
+    """A store with a journal of its own, looked at when the test says so and not once a second."""
+
+    def __init__(self, producer: Any, directory: Path, *, journal_first: bool = False, min_free: int = 0) -> None:
+        self.journal = BrokenJournal(directory / "spool", max_size=1 << 30, min_free=min_free)
         self.producer = producer
         self.told: list[bool] = []
-        self.store = DurableStore(
-            producer, self.spool, tube="glassq", require_durable=durable, spooling=self.told.append
-        )
+        self.state = IntakeState(self.told.append, journal_first=journal_first)
+        self.watcher = Watcher(producer, self.journal, self.state, tube="glassq")
+        self.forwarder = Forwarder(producer, self.journal, self.state) if journal_first else None
+        if self.forwarder:
+            self.forwarder.start()
+        self.store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
 
-    def keep(self, body: bytes = b"{}") -> tuple[str, str]:
-        """Where a new delivery lies, and its id."""
-        made = envelope.new("mirror", body, {})
-        return self.store.store(made.id, envelope.encode(made)), made.id
+    def keep(self, *bodies: bytes) -> tuple[list[str | QueueError], list[str]]:
+        """Where new deliveries with these bodies lie, and their ids."""
+        made = [envelope.new("mirror", body, {}) for body in bodies or (b"{}",)]
+        jobs = [NewJob(delivery.id, envelope.encode(delivery), "glassq") for delivery in made]
+        return list(self.store.store(jobs)), [delivery.id for delivery in made]
 
-    def spooled(self) -> list[str]:
-        return sorted(path.stem for path in self.spool.directory.glob("*.job"))
+    def count(self) -> int:
+        return self.journal.look().count
 
-    def trouble(self) -> str:
-        return self.store.readiness().trouble
+    def close(self) -> None:
+        if self.forwarder:
+            self.forwarder.stop(10)
+        self.producer.close()
+        self.journal.close()
 
 
 @pytest.fixture
@@ -56,14 +78,13 @@ def on(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
     """A store on a real server."""
     made: list[Kept] = []
 
-    def make(server: Beanstalkd, *, durable: bool = True, min_free: int = 0) -> Kept:
-        producer = BeanstalkProducer(lambda: server.queue(require_durable=durable), require_durable=durable)
-        made.append(Kept(producer, tmp_path, durable=durable, min_free=min_free))
+    def make(server: Beanstalkd, *, producer: type[BeanstalkProducer] = BeanstalkProducer, **options: Any) -> Kept:
+        made.append(Kept(producer(lambda: server.queue(require_durable=True)), tmp_path, **options))
         return made[-1]
 
     yield make
     for kept in made:
-        kept.producer.close()
+        kept.close()
 
 
 def ids(server: Beanstalkd) -> list[str]:
@@ -71,259 +92,303 @@ def ids(server: Beanstalkd) -> list[str]:
     return [envelope.decode(job).id for job in empty(server)]
 
 
-def volatile_for_us(server: FailingDisk) -> None:
-    """Its binlog fails, and somebody else has been told so: to us it says INSERTED."""
-    server.fail()
-    other = server.queue()
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# -- the queue first --------------------------------------------------------------------------------------------------
+
+
+def test_a_queue_that_is_well_gets_everything_in_order_and_the_journal_nothing(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd
+) -> None:
+    kept = on(beanstalkd)
+    put = []
+    for _ in range(3):
+        places, names = kept.keep(b"1", b"2", b"3")
+        assert places == ["queue"] * 3
+        put += names
+        kept.watcher.look()
+    assert (kept.state.ready, kept.state.queue_trouble, kept.state.journal_trouble) == (True, "", "")
+    assert (ids(beanstalkd), kept.count(), kept.told) == (put, 0, [False] * 3)
+
+
+def test_a_dead_queues_pings_are_journaled_and_moved_on_when_it_is_back(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = on(beanstalkd)
+    beanstalkd.stop()
+    places, first = kept.keep(b"1", b"2")
+    more, second = kept.keep(b"3")
+    assert (places + more, kept.count()) == (["journal"] * 3, 3)
+    for _ in range(2):
+        kept.watcher.look()
+        assert "Connection refused" in kept.state.queue_trouble
+    beanstalkd.start()
+    kept.watcher.look()
+    assert (kept.state.queue_trouble, kept.count(), ids(beanstalkd)) == ("", 0, first + second)
+    assert caplog.text.count("they go to the journal") == 1
+    assert caplog.text.count("the queue takes deliveries again") == 1
+
+
+def test_a_frozen_queue_holds_a_batch_for_the_budget_once(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
+    kept = on(beanstalkd)
+    assert kept.keep()[0] == ["queue"]
+    beanstalkd.send(signal.SIGSTOP)
+    try:
+        assert kept.keep(b"1", b"2")[0] == ["journal"] * 2
+        assert "no answer in time" in kept.state.queue_trouble
+        # nobody asks the queue any more: a thread that did would be seen to wait
+        asked = len(kept.told)
+        assert kept.keep()[0] == ["journal"]
+        assert len(kept.told) == asked
+    finally:
+        beanstalkd.send(signal.SIGCONT)
+    kept.watcher.look()
+    assert (kept.state.queue_trouble, kept.count()) == ("", 0)
+
+
+def test_a_queue_that_went_volatile_gets_nothing_of_the_journal_until_it_is_restarted(
+    on: Callable[..., Kept], failing_disk: FailingDisk
+) -> None:
+    kept = on(failing_disk)
+    (before,) = kept.keep()[1]
+    failing_disk.fail()
+    names = []
+    for _ in range(3):
+        places, name = kept.keep()
+        assert places == ["journal"]
+        names += name
+    for _ in range(5):
+        # it answers as if nothing had happened, and says that it has a binlog
+        kept.watcher.look()
+        assert (kept.state.ready, kept.state.volatile, kept.count()) == (True, True, 3)
+    failing_disk.stop(signal.SIGKILL)
+    failing_disk.start()
+    kept.watcher.look()
+    assert (kept.state.queue_trouble, kept.count()) == ("", 0)
+    assert ids(failing_disk) == [before, *names]
+
+
+def test_what_the_queue_took_into_memory_only_is_not_acknowledged_for_that(
+    on: Callable[..., Kept], failing_disk: FailingDisk
+) -> None:
+    kept = on(failing_disk)
+    failing_disk.fail()
+    other = failing_disk.queue()
+    # somebody else hears of it, and we are told INSERTED
     with pytest.raises(NotDurable):
         other.put(b"", tube="other")
     other.close()
+    assert kept.keep(b"1", b"2")[0] == ["journal"] * 2
+    assert kept.state.volatile
 
 
-# -- with a real server ---------------------------------------------------------------------------------------------
+class LateProof(BeanstalkProducer):
+    """Puts as ever, and proves only when it is told to."""
+
+    late: QueueError | None = QueueUnavailable("no answer in time")
+
+    def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
+        if self.late is not None:
+            raise self.late
 
 
-def test_a_queue_that_is_well_gets_everything_and_the_spool_nothing(
-    on: Callable[..., Kept], beanstalkd: Beanstalkd
-) -> None:
-    kept = on(beanstalkd)
-    for _ in range(3):
-        assert kept.keep()[0] == "queue"
-        kept.store.look()
-    found = kept.store.readiness()
-    assert (found.ready, found.trouble, found.volatile) == (True, "", False)
-    assert (len(ids(beanstalkd)), kept.spooled()) == (3, [])
+@pytest.fixture
+def late(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> Kept:
+    return on(beanstalkd, producer=LateProof)
 
 
-def test_a_queue_that_went_volatile_gets_nothing_of_the_spool_until_it_is_restarted(
-    on: Callable[..., Kept], failing_disk: FailingDisk
-) -> None:
-    kept = on(failing_disk)
-    before = kept.keep()[1]
-    kept.store.look()
-    failing_disk.fail()
-    spooled = [kept.keep() for _ in range(3)]
-    assert [where for where, _ in spooled] == ["spool"] * 3
-    for _ in range(5):
-        # it answers as if nothing had happened, and says that it has a binlog
-        kept.store.look()
-        found = kept.store.readiness()
-        assert (found.ready, found.volatile) == (True, True)
-        assert "in memory only" in found.trouble
-        assert len(kept.spooled()) == 3
-    failing_disk.stop(signal.SIGKILL)
-    failing_disk.start()
-    kept.store.look()
-    assert (kept.trouble(), kept.spooled()) == ("", [])
-    assert ids(failing_disk) == [before, *sorted(name for _, name in spooled)]
+def test_a_ping_whose_proof_was_late_is_retired_by_it_and_not_put_again(late: Kept, beanstalkd: Beanstalkd) -> None:
+    places, names = late.keep(b"1", b"2")
+    assert (places, late.count()) == (["journal"] * 2, 2)
+    late.watcher.look()
+    assert (late.count(), late.state.queue_trouble) == (2, "no answer in time")
+    late.producer.late = None
+    late.watcher.look()
+    assert (late.count(), late.state.queue_trouble) == (0, "")
+    assert ids(beanstalkd) == names
 
 
-def test_what_the_queue_took_into_memory_only_is_spooled_as_well(
-    on: Callable[..., Kept], failing_disk: FailingDisk
-) -> None:
-    kept = on(failing_disk)
-    kept.keep()
-    kept.store.look()
-    volatile_for_us(failing_disk)
-    taken = [kept.keep() for _ in range(3)]
-    assert [where for where, _ in taken] == ["queue"] * 3
-    kept.store.look()
-    assert kept.spooled() == sorted(name for _, name in taken)
-    assert kept.keep()[0] == "spool"
+def test_a_ping_that_will_not_be_proven_is_put_again(late: Kept, beanstalkd: Beanstalkd) -> None:
+    names = late.keep()[1]
+    late.producer.late = NotDurable("restarted meanwhile")
+    late.watcher.look()
+    assert late.count() == 1
+    late.producer.late = None
+    late.watcher.look()
+    assert late.count() == 0
+    # the queue had kept it each time
+    assert set(ids(beanstalkd)) == set(names)
 
 
-def test_what_consumers_took_at_once_does_not_hide_what_still_lies_in_memory_only(
-    on: Callable[..., Kept], failing_disk: FailingDisk
-) -> None:
-    kept = on(failing_disk)
-    kept.keep()
-    kept.store.look()
-    # records move in this second, too: counters alone would show nothing
-    kept.keep()
-    volatile_for_us(failing_disk)
-    taken = [kept.keep()[1] for _ in range(SAMPLE)]
-    consumer = failing_disk.queue()
-    newest = consumer.max_job_id()
-    for job_id in range(newest, newest - 3, -1):
-        consumer.delete(job_id)
-    consumer.close()
-    kept.store.look()
-    assert set(taken) <= set(kept.spooled())
+def test_a_delivery_that_is_too_big_for_the_queue_stops_no_other(on: Callable[..., Kept], tmp_path: Path) -> None:
+    server = Beanstalkd(tmp_path, options=("-z", "1000"))
+    try:
+        kept = on(server)
+        places, (first, _, last) = kept.keep(b"1", b"x" * 2000, b"3")
+        assert places == ["queue", "journal", "queue"]
+        assert kept.state.queue_trouble == ""
+        kept.watcher.look()
+        assert (kept.state.queue_trouble, kept.count(), ids(server)) == ("", 0, [first, last])
+        assert kept.journal.look().refused == 1
+    finally:
+        server.stop()
 
 
-class Turning(BeanstalkProducer):
-    """On a server whose disk fails just after it was asked how it is."""
-
-    def __init__(self, server: FailingDisk) -> None:
-        super().__init__(lambda: server.queue(require_durable=True))
-        self._server = server
-
-    def check(self, *, within: float, thorough: bool = False) -> None:
-        super().check(within=within, thorough=thorough)
-        volatile_for_us(self._server)
-
-
-def test_a_drain_into_a_queue_that_turns_volatile_leaves_every_delivery_in_the_spool(
-    failing_disk: FailingDisk, tmp_path: Path
-) -> None:
-    kept = Kept(Turning(failing_disk), tmp_path)
-    made = [envelope.new("mirror", b"{}", {}) for _ in range(3)]
-    for delivery in made:
-        kept.spool.write(delivery.id, envelope.encode(delivery))
-    kept.store.look()
-    assert kept.spooled() == sorted(delivery.id for delivery in made)
-    assert "in memory only" in kept.trouble()
-    kept.producer.close()
-
-
-def test_without_a_disk_it_is_spooled_and_readiness_says_why(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
-    beanstalkd.stop()
-    beanstalkd.start(durable=False)
-    kept = on(beanstalkd)
-    assert kept.keep()[0] == "spool"
-    kept.store.look()
-    found = kept.store.readiness()
-    assert (found.ready, found.volatile) == (True, True)
-    assert found.trouble == "beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0"
-
-
-def test_where_durability_is_not_asked_for_a_queue_in_memory_is_good_enough_after_trouble_too(
-    on: Callable[..., Kept], beanstalkd: Beanstalkd
-) -> None:
-    beanstalkd.stop()
-    kept = on(beanstalkd, durable=False)
-    spooled = kept.keep()
-    assert spooled[0] == "spool"
-    beanstalkd.start(durable=False)
-    kept.store.look()
-    assert (kept.trouble(), kept.keep()[0]) == ("", "queue")
-    assert spooled[1] in ids(beanstalkd)
-
-
-def test_after_a_restart_of_the_queue_nothing_is_put_twice(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
-    kept = on(beanstalkd)
-    taken = [kept.keep()[1] for _ in range(5)]
-    beanstalkd.stop(signal.SIGKILL)
-    kept.store.look()
-    beanstalkd.start()
-    kept.store.look()
-    kept.store.look()
-    assert ids(beanstalkd) == taken
-    assert kept.spooled() == []
+def test_a_batch_of_which_the_queue_takes_a_part_is_kept_whole(on: Callable[..., Kept], tmp_path: Path) -> None:
+    server = Beanstalkd(tmp_path, options=("-s", "20000"))
+    try:
+        kept = on(server)
+        assert kept.keep()[0] == ["queue"]
+        # it cannot make its next file, as on a full disk
+        server.dir.rename(tmp_path / "elsewhere")
+        places, names = kept.keep(*[b"x" * 3000] * 12)
+        assert set(places) <= {"queue", "journal"}
+        assert "journal" in places
+        assert "its disk is full" in kept.state.queue_trouble
+        (tmp_path / "elsewhere").rename(server.dir)
+        came = ids(server)
+        kept.watcher.look()
+        kept.watcher.look()
+        assert set(names) <= set(came + ids(server))
+        assert (kept.state.queue_trouble, kept.count()) == ("", 0)
+    finally:
+        server.stop()
 
 
 def test_puts_that_were_refused_are_no_sign_of_a_failing_disk(
     on: Callable[..., Kept], beanstalkd: Beanstalkd, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = on(beanstalkd)
-    kept.store.look()
+    kept.watcher.look()
     with pytest.raises(JobTooBig):
         queue.put(b"x" * 70_000)
-    kept.store.look()
-    assert kept.trouble() == ""
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    kept.watcher.look()
+    assert (kept.state.queue_trouble, errors(caplog)) == ("", [])
 
 
-def test_a_queue_that_refuses_puts_and_answers_all_else_is_not_taken_for_well_each_second(
-    on: Callable[..., Kept], tmp_path: Path, caplog: pytest.LogCaptureFixture
+# -- without a journal ------------------------------------------------------------------------------------------------
+
+
+def test_a_queue_that_is_well_is_enough_and_it_is_said(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Beanstalkd(tmp_path, options=("-s", "20000"))
-    try:
-        kept = on(server)
-        # it cannot make its next file, as on a full disk
-        server.dir.rename(tmp_path / "elsewhere")
-        wait_for(lambda: kept.keep(b"x" * 5000)[0] == "spool", "the disk to be full")
-        for number in range(2, 6):
-            # a small probe may still fit
-            kept.store.look()
-            assert kept.keep(b"x" * 5000)[0] == "spool"
-            assert len(kept.spooled()) == number
-        assert caplog.text.count("they go to the spool") == 1
-        (tmp_path / "elsewhere").rename(server.dir)
-        empty(server)
-        kept.store.look()
-        kept.store.look()
-        assert (kept.trouble(), kept.spooled()) == ("", [])
-    finally:
-        server.stop()
+    kept = on(beanstalkd, min_free=1 << 60)
+    for _ in range(3):
+        kept.watcher.look()
+        assert kept.keep()[0] == ["queue"]
+    assert (kept.state.ready, "almost full" in kept.state.journal_trouble) == (True, True)
+    assert caplog.text.count("pings are kept by the queue alone") == 1
 
 
-def test_one_delivery_that_is_too_big_for_the_queue_stops_no_other(on: Callable[..., Kept], tmp_path: Path) -> None:
-    server = Beanstalkd(tmp_path, options=("-z", "1000"))
+def test_neither_queue_nor_journal_is_said_and_nothing_is_promised(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd
+) -> None:
+    kept = on(beanstalkd, min_free=1 << 60)
+    beanstalkd.stop()
+    places, _ = kept.keep(b"1", b"2")
+    assert [type(place) for place in places] == [QueueRefused] * 2
+    assert "almost full" in str(places[0])
+    assert (kept.state.ready, kept.count()) == (False, 0)
+    assert "Connection refused" in kept.state.queue_trouble
+    beanstalkd.start()
+    kept.watcher.look()
+    assert (kept.state.ready, kept.keep()[0]) == (True, ["queue"])
+
+
+def test_who_waited_for_a_journal_that_failed_is_refused_and_the_queue_is_used_when_it_proves_again(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd
+) -> None:
+    kept = on(beanstalkd)
+    beanstalkd.stop()
+    kept.journal.fails = True
+    assert [str(place) for place in kept.keep()[0]] == ["journal: cannot be written: I/O error"]
+    kept.journal.fails = False
+    assert kept.keep()[0] == ["journal"]
+    beanstalkd.start()
+    kept.watcher.look()
+    assert (kept.state.journal_trouble, kept.keep()[0]) == ("", ["queue"])
+
+
+# -- the journal first ------------------------------------------------------------------------------------------------
+
+
+def test_with_the_journal_first_its_sync_is_enough_and_the_queue_follows(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd
+) -> None:
+    kept = on(beanstalkd, journal_first=True)
+    places, names = kept.keep(b"1", b"2", b"3")
+    assert places == ["journal"] * 3
+    wait_for(lambda: kept.count() == 0, "the journal to be empty")
+    kept.watcher.look()
+    assert ids(beanstalkd) == names
+
+
+def test_with_the_journal_first_a_frozen_queue_is_waited_for_by_nobody(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = on(beanstalkd, journal_first=True)
+    beanstalkd.send(signal.SIGSTOP)
     try:
-        kept = on(server)
-        where, big = kept.keep(b"x" * 2000)
-        assert where == "spool"
-        where, small = kept.keep()
-        assert (where, kept.trouble()) == ("queue", "")
-        kept.store.look()
-        assert (kept.trouble(), kept.spooled(), ids(server)) == ("", [], [small])
-        assert (kept.spool.directory / "damaged" / f"{big}.job").exists()
+        names = [name for _ in range(3) for name in kept.keep()[1]]
+        assert kept.count() == 3
+        wait_for(lambda: kept.state.queue_trouble, "the forwarder to give up")
+        names += kept.keep()[1]
     finally:
-        server.stop()
+        beanstalkd.send(signal.SIGCONT)
+    wait_for(lambda: kept.watcher.look() or kept.count() == 0, "the journal to be empty")
+    # what was put and not answered came twice
+    assert set(ids(beanstalkd)) == set(names)
+    assert caplog.text.count("they stay in the journal") == 1
+
+
+def test_with_the_journal_first_and_a_journal_that_fails_the_queue_is_used(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd
+) -> None:
+    kept = on(beanstalkd, journal_first=True)
+    kept.journal.fails = True
+    (place,) = kept.keep()[0]
+    assert isinstance(place, QueueRefused)
+    assert kept.keep()[0] == ["queue"]
+    kept.journal.fails = False
+    kept.watcher.look()
+    assert kept.keep()[0] == ["journal"]
+
+
+# -- the watcher's thread ---------------------------------------------------------------------------------------------
 
 
 def test_the_watcher_finds_trouble_and_its_end_by_itself(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
     kept = on(beanstalkd)
     before = kept.keep()[1]
-    kept.store.start()
+    kept.watcher.start()
     try:
         beanstalkd.stop()
-        name = kept.keep()[1]
-        assert kept.spooled() == [name]
+        wait_for(lambda: kept.state.queue_trouble, "the watcher to find the trouble")
+        after = kept.keep()[1]
+        assert kept.count() == 1
         beanstalkd.start()
-        wait_for(lambda: not kept.spooled(), "the spool to be drained")
+        wait_for(lambda: not kept.count(), "the journal to be empty")
     finally:
-        kept.store.stop()
+        kept.watcher.stop()
         wait_for(lambda: "watcher" not in {thread.name for thread in threading.enumerate()}, "the watcher to end")
-    assert ids(beanstalkd) == [before, name]
+    assert ids(beanstalkd) == before + after
 
 
-def test_neither_queue_nor_spool_is_said_and_nothing_is_promised(
-    on: Callable[..., Kept], beanstalkd: Beanstalkd, caplog: pytest.LogCaptureFixture
-) -> None:
-    kept = on(beanstalkd, min_free=1 << 60)
-    beanstalkd.stop()
-    with pytest.raises(QueueRefused, match="its disk is almost full"):
-        kept.keep()
-    assert kept.store.readiness().ready is False
-    assert "Connection refused" in caplog.text
-    assert kept.spooled() == []
-
-
-def test_what_can_be_kept_nowhere_else_is_named_in_the_log(
-    on: Callable[..., Kept], failing_disk: FailingDisk, caplog: pytest.LogCaptureFixture
-) -> None:
-    kept = on(failing_disk, min_free=1 << 60)
-    volatile_for_us(failing_disk)
-    where, name = kept.keep()
-    assert where == "queue"
-    kept.store.look()
-    (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
-    assert said.startswith(f"acknowledged, and perhaps in memory only delivery={name}")
-    assert kept.store.readiness().ready is False
-
-
-def test_a_failure_that_only_others_have_met_is_seen_in_the_counters(
-    on: Callable[..., Kept], failing_disk: FailingDisk
-) -> None:
-    kept = on(failing_disk)
-    volatile_for_us(failing_disk)
-    kept.store.look()
-    # nothing of ours is in the queue: only somebody else puts, and is told INSERTED
-    other = failing_disk.queue()
-    other.put(b"", tube="other")
-    other.close()
-    kept.store.look()
-    assert kept.keep()[0] == "spool"
-    assert kept.store.readiness().volatile is True
-
-
-def test_a_spool_that_vanished_is_said_and_the_queue_is_used_all_the_same(
-    on: Callable[..., Kept], beanstalkd: Beanstalkd, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_batch_waits_for_a_move_of_many(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
+    """The watcher and the store share nothing that either could wait for: both go on at the same time."""
     kept = on(beanstalkd)
-    shutil.rmtree(kept.spool.directory)
-    kept.store.look()
-    assert "spool not drained" in caplog.text
-    assert (kept.keep()[0], kept.store.readiness().ready) == ("queue", True)
+    made = [envelope.new("mirror", b"x" * 500, {}) for _ in range(20_000)]
+    for first in range(0, len(made), 2000):
+        part = made[first : first + 2000]
+        kept.journal.write([JournalRecord(each.id, envelope.encode(each)) for each in part])
+    mover = threading.Thread(target=kept.watcher.look)
+    mover.start()
+    during = 0
+    until = time.monotonic() + 60
+    while mover.is_alive() and time.monotonic() < until:
+        assert kept.keep()[0] == ["queue"]
+        during += mover.is_alive()
+    mover.join()
+    assert during > 0

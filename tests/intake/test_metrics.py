@@ -49,7 +49,7 @@ def test_pings_are_counted_whichever_process_answered_them(watched: Watched) -> 
         assert watched.web.ask(PING).status == 200
     found = watched.samples()
     assert found["glassq_pings_acknowledged_total", "queue"] == 20
-    assert found["glassq_pings_acknowledged_total", "spool"] == 0
+    assert found["glassq_pings_acknowledged_total", "journal"] == 0
     assert found[("glassq_ping_seconds_count",)] == 20
     assert 0 < found[("glassq_ping_seconds_sum",)] < 20 * 60
     assert found[("glassq_intake_ready",)] == found[("glassq_queue_usable",)] == 1
@@ -121,7 +121,7 @@ def test_the_spool_and_the_queues_trouble_are_told(watched: Watched, beanstalkd:
     for _ in range(3):
         assert watched.web.ask(PING).status == 200
     found = watched.samples()
-    assert found["glassq_pings_acknowledged_total", "spool"] == 3
+    assert found["glassq_pings_acknowledged_total", "journal"] == 3
     assert found[("glassq_queue_usable",)] == 0
     assert found[("glassq_intake_ready",)] == 1
     assert found[("glassq_spool_deliveries",)] == 3

@@ -32,7 +32,7 @@ def start(
         (directory / "tokens").write_text(tokens)
     if text is not None:
         # where all else is right, the spool is made
-        text = text.replace("[intake]\n", '[intake]\nspool = "{dir}/spool"\n')
+        text = text.replace("[intake]\n", '[intake]\njournal = "{dir}/spool"\n')
         file.write_text(text.replace("{tokens}", str(directory / "tokens")).replace("{dir}", str(directory)))
     process = Process([*program("glassq-web"), "--config", str(file)], directory / "web.log", env)
     try:

@@ -12,6 +12,7 @@ from glassq.errors import Stopped
 from glassq.operations import Operations
 from glassq.operations.progress import Silent
 from glassq.queues.beanstalk.inspector import CAPABILITIES
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ class Heard(Silent):
 def operations(beanstalkd: Beanstalkd, tmp_path: Path) -> Operations:
     file = tmp_path / "glassq.toml"
     file.write_text(
-        f'[queue]\nurl = "{beanstalkd.url}"\n[ledger]\nurl = "sqlite:///{tmp_path}/ledger.db"\n'
+        f'{queue_section(beanstalkd.url)}[ledger]\nurl = "sqlite:///{tmp_path}/ledger.db"\n'
         '[[routes]]\nsource = "mirror"\nhandler = "app:store"\ncollection = "timeline"\n'
     )
     return Operations(settings.load(str(file), {}), actor="ada")

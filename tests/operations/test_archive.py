@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.errors import Conflict, InvalidRequest, QueueUnavailable, Stopped, Unsupported
-from glassq.operations import archive, archive_file, restore
+from glassq.operations import archive, archive_file, pace, restore
 from glassq.operations.filters import Filter, Selection
 from glassq.operations.progress import Silent
 from glassq.operations.result import Did
@@ -16,12 +16,14 @@ from tests.cli.conftest import a_delivery, put, put_bytes
 from tests.operations.conftest import Blind, Heard, StopsAt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from glassq.errors import QueueError
     from glassq.operations import Operations
     from glassq.operations.archive import ArchiveReport
     from glassq.queues import Queue
-    from glassq.queues.base import Inspector
+    from glassq.queues.base import Inspector, Job
 
 ALL = Selection(everything=True)
 
@@ -75,8 +77,9 @@ def test_of_those_that_fit_the_oldest_are_archived_first(
 
 
 def test_a_stop_while_the_file_is_written_leaves_no_file_and_the_queue_as_it_was(
-    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
+    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pace, "PACKET", 1)
     for _ in range(3):
         put(queue, a_delivery(buried="busy"), "buried")
     plan = archive.plan(operations, inspector, ALL, Silent())
@@ -86,9 +89,10 @@ def test_a_stop_while_the_file_is_written_leaves_no_file_and_the_queue_as_it_was
     assert [path.name for path in tmp_path.iterdir() if "jsonl" in path.name] == []
 
 
-def test_a_stop_between_two_deletes_keeps_the_report_and_names_the_file(
-    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
+def test_a_stop_between_two_packets_keeps_the_report_and_names_the_file(
+    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pace, "PACKET", 1)
     for _ in range(3):
         put(queue, a_delivery(buried="busy"), "buried")
     plan = archive.plan(operations, inspector, ALL, Silent())
@@ -106,11 +110,9 @@ def test_a_queue_that_goes_away_between_two_deletes_keeps_the_report(
         capabilities = inspector.capabilities
         left = 1
 
-        def delete(self, job: object) -> None:
-            if not self.left:
-                raise QueueUnavailable("gone")
-            self.left -= 1
-            self._inspector.delete(job)  # type: ignore[arg-type]
+        def delete_all(self, jobs: Sequence[Job]) -> list[QueueError | None]:
+            answers = self._inspector.delete_all(jobs[: self.left])
+            return [*answers, *(QueueUnavailable("gone") for _ in jobs[self.left :])]
 
     for _ in range(3):
         put(queue, a_delivery(buried="busy"), "buried")
@@ -153,8 +155,9 @@ def test_an_engine_that_does_not_show_all_jobs_restores_nothing(
 
 
 def test_a_restore_that_is_stopped_keeps_the_report_and_goes_on_later(
-    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
+    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pace, "PACKET", 1)
     for number in range(3):
         put(queue, a_delivery(b"%d" % number, buried="busy"), "buried")
     before = buried(inspector)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from glassq.errors import JobNotFound, QueueRefused, QueueUnavailable, Stopped
+from glassq.errors import JobNotFound, NoProof, QueueRefused, QueueUnavailable, Stopped
 from glassq.operations import bulk, kick
 from glassq.operations.bulk import Plan
 from glassq.operations.filters import Selection
 from glassq.operations.find import look
-from glassq.operations.move import move_job
+from glassq.operations.move import moved
 from glassq.operations.progress import Silent
 from glassq.operations.result import Did, Report, Result, remark
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
@@ -21,9 +21,12 @@ from tests.conftest import wait_for
 from tests.operations.conftest import StopsAt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
     from glassq.queues.base import Inspector, State
+    from glassq.queues.beanstalk.commands import Command
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
 
@@ -31,28 +34,31 @@ ASIDE = "glassq.push.aside"
 STATES: frozenset[State] = frozenset({"ready", "reserved", "delayed", "buried"})
 
 
-class Dying:
-    """The real queue, which stops at the nth command of a kind that changes something, before or after it."""
+class Died(BaseException):
+    """What ends a process."""
 
-    def __init__(self, queue: Queue, step: int, error: BaseException) -> None:
+
+class Dying:
+    """The real queue, which dies before the nth command that changes something."""
+
+    def __init__(self, queue: Queue, step: int) -> None:
         self._queue = queue
         self._left = step
-        self._error = error
 
     def __getattr__(self, name: str) -> Any:
-        command = getattr(self._queue, name)
-        if name not in ("put", "reserve_job", "bury", "release", "delete"):
-            return command
+        return getattr(self._queue, name)
 
-        def counted(*arguments: Any, **more: Any) -> Any:
-            if not self._left:
-                # what dies has its connection closed
-                self._queue.close()
-                raise self._error
-            self._left -= 1
-            return command(*arguments, **more)
-
-        return counted
+    def pipeline(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        answers = []
+        for command in commands:
+            if not command.text.startswith((b"peek", b"stats")):
+                if not self._left:
+                    # what dies has its connection closed
+                    self._queue.close()
+                    raise Died
+                self._left -= 1
+            answers += self._queue.pipeline([command])
+        return answers
 
 
 def held(inspector: Inspector, *tubes: str) -> list[str]:
@@ -67,9 +73,9 @@ def test_whoever_dies_between_two_steps_of_a_move_leaves_the_delivery_at_least_o
     told = a_delivery()
     found = look(operations, inspector, str(put(queue, told, state)))
     connection = beanstalkd.queue()
-    dying = Dying(connection, step, QueueUnavailable("gone"))
-    with suppress(QueueUnavailable):
-        move_job(BeanstalkInspector(dying, operations.settings.queue.url), found, ASIDE)  # type: ignore[arg-type]
+    dying = Dying(connection, step)
+    with suppress(Died):
+        BeanstalkInspector(dying, operations.settings.queue.url).change_all([moved(found, ASIDE)])  # type: ignore[arg-type]
     connection.close()
     wait_for(lambda: "reserved" not in held(inspector, "glassq", ASIDE), "the connection to be gone")
     jobs = list(inspector.find(STATES, ["glassq", ASIDE]))
@@ -83,8 +89,8 @@ def test_a_delivery_that_a_consumer_takes_meanwhile_is_left_to_it_alone(
     job = put(queue, a_delivery())
     found, consumer = look(operations, inspector, str(job)), beanstalkd.queue()
     consumer.reserve_job(job)
-    with pytest.raises(JobNotFound):
-        move_job(inspector, found, ASIDE)
+    [answer] = inspector.change_all([moved(found, ASIDE)])
+    assert isinstance(answer, JobNotFound)
     assert held(inspector, ASIDE) == []
     assert queue.stats_job(job).state == "reserved"
     consumer.close()
@@ -133,30 +139,36 @@ def planned(*refs: str) -> Plan:
     [
         (QueueUnavailable("gone"), "until then 2 of 4 were moved; it may be in both tubes"),
         (QueueRefused("draining"), "until then 2 of 4 were moved"),
+        (NoProof("no syncer"), "until then 2 of 4 were moved"),
     ],
 )
 def test_what_was_done_before_the_queue_went_away_is_told(error: Exception, words: str) -> None:
     report, plan = Report(), planned("1", "2", "3", "4")
 
-    def fails_at_the_third(each: Chosen) -> Result:
-        if each.ref == "3":
-            raise error
-        return each.result(Did.MOVED)
+    def fails_at_the_third(packet: Sequence[Chosen]) -> Iterator[Result]:
+        for each in packet:
+            if each.ref == "3":
+                raise error
+            yield each.result(Did.MOVED)
 
-    bulk.run(report, plan, plan.chosen, fails_at_the_third, Silent(), in_doubt="it may be in both tubes")
+    bulk.run(report, plan, [plan.chosen], fails_at_the_third, Silent(), in_doubt="it may be in both tubes")
     assert [result.did for result in report.results] == [Did.MOVED, Did.MOVED]
     assert (report.error, report.words) == (error, [words])
 
 
-def test_a_stop_waits_for_the_delivery_at_hand_and_tells_how_far_it_was() -> None:
+def all_moved(packet: Sequence[Chosen]) -> list[Result]:
+    return [each.result(Did.MOVED) for each in packet]
+
+
+def test_a_stop_waits_for_the_packet_at_hand_and_tells_how_far_it_was() -> None:
     report, plan = Report(), planned("1", "2", "3")
-    bulk.run(report, plan, plan.chosen, lambda each: each.result(Did.MOVED), StopsAt(2))
+    bulk.run(report, plan, [plan.chosen[:2], plan.chosen[2:]], all_moved, StopsAt(2))
     assert [result.words for result in report.results] == ["moved", "moved", "nothing"]
     assert (report.results[-1].id, report.results[-1].why) == ("interrupted", "2 of 3 were moved")
     assert isinstance(report.error, Stopped)
 
 
-def test_each_job_is_whole_before_a_signal_is_taken() -> None:
+def test_each_packet_is_whole_before_a_signal_is_taken() -> None:
     inside: list[bool] = []
 
     class Deferring(Silent):
@@ -164,8 +176,8 @@ def test_each_job_is_whole_before_a_signal_is_taken() -> None:
             inside.append(True)
             return nullcontext()
 
-    report, plan = Report(), planned("1", "2")
-    bulk.run(report, plan, plan.chosen, lambda each: each.result(Did.MOVED), Deferring())
+    report, plan = Report(), planned("1", "2", "3")
+    bulk.run(report, plan, [plan.chosen[:2], plan.chosen[2:]], all_moved, Deferring())
     assert len(inside) == 2
 
 

@@ -101,10 +101,10 @@ def test_without_settings_little_can_be_said(tmp_path: Path) -> None:
     assert [check.name for check in without_settings(None, SettingsError("none"))] == ["settings", "clock"]
 
 
-def test_a_queue_without_disk_has_intake_keep_pings_in_its_spool(
+def test_a_queue_without_disk_has_intake_keep_pings_in_its_journal(
     operations: Operations, inspector: Inspector, beanstalkd: Beanstalkd
 ) -> None:
     beanstalkd.stop()
     beanstalkd.start(durable=False)
     [found] = [check for check in queue_checks.engine(operations, inspector, Silent()) if check.name == "durability"]
-    assert (found.ok, found.said.endswith(", so intake keeps pings in its spool")) == (False, True)
+    assert (found.ok, found.said.endswith(", so intake keeps pings in its journal")) == (False, True)

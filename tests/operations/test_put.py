@@ -1,4 +1,4 @@
-"""One body as a delivery, and what waits in the spool: both through a producer, which may say that it is not sure."""
+"""One body as a delivery, through a producer, which may say that it is not sure."""
 
 from __future__ import annotations
 
@@ -6,25 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from glassq import settings
 from glassq.delivery import encode
-from glassq.errors import InvalidRequest, NotDurable, OperationError, QueueUnavailable, Stopped
-from glassq.intake.spool import Spool
-from glassq.operations import Operations, put, spool
+from glassq.errors import InvalidRequest, NoProof, NotDurable, OperationError, QueueUnavailable
+from glassq.operations import Operations, put
 from glassq.operations.progress import Silent
 from glassq.operations.put import PutRequest
 from glassq.queues import open_producer
 from glassq.queues.base import Receipt, Refusal
-from tests.cli.conftest import a_delivery
-from tests.operations.conftest import Blind, Heard, StopsAt
+from tests.operations.conftest import Blind, Heard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, NewJob, Producer
-    from tests.conftest import Beanstalkd
 
 CRON = PutRequest(source="cron", labels={})
 
@@ -49,6 +44,11 @@ class Unsure:
             raise self._unproven
         self._producer.confirm(receipts, within=within)
 
+    def withdraw(self, receipt: Receipt, *, within: float) -> bool:
+        if isinstance(self._unproven, NoProof):
+            raise QueueUnavailable("gone")
+        return self._producer.withdraw(receipt, within=within)
+
     def close(self) -> None:
         self._producer.close()
 
@@ -69,9 +69,9 @@ def test_a_plan_puts_nothing_and_its_document_has_the_keys_of_what_is_put(
     plan = put.plan(operations, CRON, b"body", Silent())
     planned = plan.document(None)
     assert (waiting(inspector), planned["dry_run"], planned["job"]) == (0, True, None)
-    receipt, durable = put.carry_out(operations, plan, Silent())
+    receipt = put.carry_out(operations, plan, Silent())
     done = plan.document(receipt)
-    assert (list(done), done["delivery"], done["job"], durable) == (list(planned), plan.delivery.id, receipt.ref, True)
+    assert (list(done), done["delivery"], done["job"]) == (list(planned), plan.delivery.id, receipt.ref)
     assert inspector.get(receipt.ref).body == encode(plan.delivery)
 
 
@@ -83,18 +83,19 @@ def test_what_may_have_been_put_all_the_same_is_warned_of(operations: Operations
     assert heard.warnings == [f"perhaps it was put all the same: {show} tells, once the queue is back"]
 
 
-def test_what_is_put_and_cannot_be_proven_is_named(operations: Operations, inspector: Inspector) -> None:
+def test_what_can_be_neither_proven_nor_withdrawn_is_named(operations: Operations, inspector: Inspector) -> None:
     plan, heard = put.plan(operations, CRON, b"body", Silent()), Heard()
-    with pytest.raises(QueueUnavailable):
-        put.carry_out(producing(operations, sure=1, unproven=QueueUnavailable("gone")), plan, heard)
+    with pytest.raises(NoProof):
+        put.carry_out(producing(operations, sure=1, unproven=NoProof("gone")), plan, heard)
     assert (len(heard.warnings), waiting(inspector)) == (1, 1)
     assert f"delivery {plan.delivery.id} is in the queue" in heard.warnings[0]
 
 
-def test_what_is_kept_in_memory_only_is_put_and_said(operations: Operations, inspector: Inspector) -> None:
-    plan = put.plan(operations, CRON, b"body", Silent())
-    receipt, durable = put.carry_out(producing(operations, sure=1, unproven=NotDurable("in memory")), plan, Silent())
-    assert (durable, inspector.get(receipt.ref).state) == (False, "ready")
+def test_what_is_kept_in_memory_only_is_withdrawn(operations: Operations, inspector: Inspector) -> None:
+    plan, heard = put.plan(operations, CRON, b"body", Silent()), Heard()
+    with pytest.raises(NotDurable):
+        put.carry_out(producing(operations, sure=1, unproven=NotDurable("in memory")), plan, heard)
+    assert (waiting(inspector), heard.warnings) == (0, [])
 
 
 def test_what_nobody_works_is_warned_of(operations: Operations) -> None:
@@ -122,38 +123,3 @@ def test_the_longest_delay_is_that_of_the_engine(operations: Operations, inspect
     put.plan(operations, request, b"body", Silent())
     with pytest.raises(InvalidRequest, match="--delay: expected at most"):
         put.plan(other, request, b"body", Silent())
-
-
-# -- the spool -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def spooled(beanstalkd: Beanstalkd, tmp_path: Path) -> Operations:
-    """Operations with three deliveries in the spool."""
-    file = tmp_path / "glassq.toml"
-    file.write_text(f'[queue]\nurl = "{beanstalkd.url}"\n[intake]\nspool = "{tmp_path}/spool"\n')
-    made = Spool(tmp_path / "spool", max_size=1 << 30, min_free=0)
-    for delivery in (a_delivery() for _ in range(3)):
-        made.write(delivery.id, encode(delivery))
-    return Operations(settings.load(str(file), {}), actor="ada")
-
-
-def test_draining_is_stopped_between_two_deliveries_with_a_report(spooled: Operations) -> None:
-    came_to = spool.drain(spooled, StopsAt(1))
-    assert isinstance(came_to.error, Stopped)
-    assert (came_to.before, came_to.document()) == (3, {"drained": 1, "left": 2, "damaged": 0})
-    assert spool.drain(spooled, Silent()).document() == {"drained": 2, "left": 0, "damaged": 0}
-    with spooled.queue() as queue:
-        assert waiting(queue) == 3
-
-
-def test_a_delivery_that_is_not_proven_durable_stays_in_the_spool(spooled: Operations) -> None:
-    came_to = spool.drain(producing(spooled, sure=3, unproven=NotDurable("in memory")), Silent())
-    assert isinstance(came_to.error, NotDurable)
-    assert (came_to.drained, came_to.left) == (0, 3)
-
-
-def test_a_queue_that_goes_away_keeps_what_it_has_not_taken(spooled: Operations) -> None:
-    came_to = spool.drain(producing(spooled, sure=2), Silent())
-    assert isinstance(came_to.error, QueueUnavailable)
-    assert (came_to.drained, came_to.left) == (2, 1)

@@ -11,7 +11,7 @@ import pytest
 from glassq.delivery import decode
 from glassq.errors import Conflict, InvalidRequest, QueueUnavailable, SearchIncomplete, Stopped, Unsupported
 from glassq.ledger import Entry, open_ledger
-from glassq.operations import replay
+from glassq.operations import pace, replay
 from glassq.operations.filters import Selection, parse
 from glassq.operations.progress import Silent
 from glassq.operations.replay_plan import LOST, ReplayFilter
@@ -21,10 +21,13 @@ from tests.cli.conftest import a_delivery, put
 from tests.operations.conftest import Blind, StopsAt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from glassq.delivery import Delivery
+    from glassq.errors import QueueError
     from glassq.operations import Operations
     from glassq.queues import Queue
-    from glassq.queues.base import Inspector
+    from glassq.queues.base import Inspector, NewForm
 
 DONE = ReplayFilter(selection=Selection(), state="done")
 
@@ -66,7 +69,10 @@ def test_a_plan_changes_nothing_and_its_preview_has_the_keys_of_the_report(
     assert inspector.get(done[0]["job"]).state == "ready"
 
 
-def test_a_stop_keeps_the_report_and_the_same_request_goes_on(operations: Operations, inspector: Inspector) -> None:
+def test_a_stop_keeps_the_report_and_the_same_request_goes_on(
+    operations: Operations, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "PACKET", 1)
     told = some(3)
     record(operations, *told)
     plan = replay.plan(operations, inspector, DONE, Silent())
@@ -99,9 +105,9 @@ def test_somebody_who_marks_it_between_the_put_and_our_mark_leaves_one_job(
     plan = replay.plan(operations, inspector, DONE, Silent())
 
     class Slow(Blind):
-        def insert(self, *arguments: Any, **named: Any) -> str:
+        def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
             assert replay.carry_out(operations, inspector, plan, Silent()).count(Did.REPLAYED) == 1
-            return inspector.insert(*arguments, **named)
+            return inspector.insert_all(forms)
 
     slow: Inspector = Slow(inspector)  # type: ignore[assignment]
     [result] = replay.carry_out(operations, slow, plan, Silent()).results
@@ -161,8 +167,8 @@ def test_a_queue_that_goes_away_keeps_the_report(operations: Operations, inspect
     plan = replay.plan(operations, inspector, DONE, Silent())
 
     class Gone(Blind):
-        def insert(self, *_: Any, **__: Any) -> str:
-            raise QueueUnavailable("gone")
+        def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
+            return [QueueUnavailable("gone") for _ in forms]
 
     gone: Inspector = Gone(inspector)  # type: ignore[assignment]
     report = replay.carry_out(operations, gone, plan, Silent())

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from glassq import settings
 from glassq.delivery import encode
-from glassq.intake.spool import Spool
 from glassq.operations import Operations, status
 from glassq.operations.progress import Silent
 from tests.cli.conftest import a_delivery
+from tests.journal.conftest import fill_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def test_the_document_is_whole_and_has_what_only_the_engine_tells(operations: Op
     assert (queue["engine"], queue["draining"], queue["workers"]) == ("beanstalkd", False, 0)
     assert (queue["reserved"], queue["files_missing"], queue["files"]) == (0, "", 1)
     assert document["missing"] == {"count": 0, "sure": True}
-    assert document["spool"] is None
+    assert (document["journal"], document["spool"]) == (None, None)
     json.dumps({**document, "ledger": {**document["ledger"], "since": ""}})
 
 
@@ -78,16 +78,19 @@ def test_what_is_in_memory_only_is_told_though_the_engine_says_that_it_writes(
     assert any("the oldest ready job is in memory only" in hint.words for hint in found.hints)
 
 
-def test_damaged_deliveries_in_the_spool_are_a_hint(
-    operations: Operations, inspector: Inspector, tmp_path: Path
-) -> None:
-    spool = Spool(tmp_path / "spool", max_size=1 << 20, min_free=0)
-    (spool.directory / "damaged" / "one").write_text("?")
+def test_what_the_journal_has_set_aside_is_a_hint(operations: Operations, inspector: Inspector, tmp_path: Path) -> None:
+    journal = fill_journal(tmp_path / "journal", [])
+    (journal / "damaged" / "one").write_text("?")
     file = tmp_path / "glassq.toml"
-    file.write_text(f'{file.read_text()}[intake]\nspool = "{spool.directory}"\n')
+    file.write_text(f'{file.read_text()}[intake]\njournal = "{journal}"\n')
     told = Operations(settings.load(str(file), {}), actor="ada")
     [hint] = status.snapshot(told, inspector, Silent()).hints
-    assert (hint.words, hint.command) == ("1 damaged in the spool", "spool")
+    assert (hint.words, hint.command) == ("1 damaged in the journal", "journal check")
+    (journal / "refused" / "one.job").write_text("?")
+    assert [hint.words for hint in status.snapshot(told, inspector, Silent()).hints] == [
+        "1 damaged in the journal",
+        "1 in the journal are too big for the queue",
+    ]
 
 
 def test_ready_jobs_that_nobody_takes_are_told(operations: Operations, inspector: Inspector) -> None:

@@ -23,6 +23,7 @@ from glassq.settings import PushSettings, Settings
 from glassq.testing import work
 from glassq.values import ModuleName
 from tests.push import calls
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,7 +195,7 @@ def config(tmp_path: Path, beanstalkd: Beanstalkd) -> Iterator[Path]:
     (tmp_path / "queue.yaml").write_text("queue:\n- name: photos\n  rate: 1/s\n")
     file = tmp_path / "glassq.toml"
     file.write_text(
-        f'[queue]\nurl = "{beanstalkd.url}"\n[push]\nqueue_yaml = "{tmp_path}/queue.yaml"\n'
+        f'{queue_section(beanstalkd.url)}[push]\nqueue_yaml = "{tmp_path}/queue.yaml"\n'
         f'names = "sqlite:///{tmp_path}/names.db"\ndeferred = ["{MODULE}"]\n'
     )
     taskqueue.configure(str(file))

@@ -20,6 +20,7 @@ from glassq.push.pending import Pending, Threads
 from glassq.push.taskqueue import Queue, QueueStatistics, Task
 from glassq.settings import load
 from tests.conftest import PATIENCE, wait_for
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ def config(tmp_path: Path, beanstalkd: Beanstalkd) -> Iterator[Path]:
     (tmp_path / "queue.yaml").write_text("queue:\n- name: default\n  rate: 30/m\n- name: mail\n  rate: 1/s\n")
     file = tmp_path / "glassq.toml"
     file.write_text(
-        f'[queue]\nurl = "{beanstalkd.url}"\n[push]\nqueue_yaml = "{tmp_path}/queue.yaml"\n'
+        f'{queue_section(beanstalkd.url)}[push]\nqueue_yaml = "{tmp_path}/queue.yaml"\n'
         f'names = "sqlite:///{tmp_path}/names.db"\n[push.targets]\ndefault = "http://127.0.0.1:8080"\n'
     )
     taskqueue.configure(str(file))

@@ -19,7 +19,7 @@ from glassq.push import taskqueue
 from glassq.push.client import Client
 from glassq.push.names import Names
 from glassq.push.taskqueue import Queue, Task
-from glassq.settings import PushSettings, QueueSettings, Settings
+from glassq.settings import PushSettings, Settings
 from glassq.values import TargetUrl
 from tests.conftest import ROOT, Beanstalkd, wait_for
 
@@ -53,11 +53,11 @@ ADDER = textwrap.dedent(
             sys.stdin.readline()
 
     class Stopping(BeanstalkConnection):
-        def put(self, body, **more):
+        def pipeline(self, commands):
             stop("before")
-            job = super().put(body, **more)
+            results = super().pipeline(commands)
             stop("after")
-            return job
+            return results
 
     push = PushSettings(names=names, targets={"default": TargetUrl("http://127.0.0.1:8080")})
     client = Client(
@@ -127,7 +127,7 @@ def adder(beanstalkd: Beanstalkd, url: str) -> Iterator[Callable[[str], Adder]]:
 @pytest.fixture
 def default(beanstalkd: Beanstalkd, url: str) -> Iterator[Queue]:
     push = PushSettings(names=url, targets={"default": TargetUrl("http://127.0.0.1:8080")})
-    settings = Settings(queue=QueueSettings(url=beanstalkd.url), push=push)
+    settings = Settings(queue=beanstalkd.settings, push=push)
     client = Client(settings, names=Names(parse_url(url, "[push] names"), confirm=CONFIRM))
     yield Queue("default", client=client)
     client.close()
@@ -236,7 +236,7 @@ def test_without_its_database_a_named_task_is_refused_for_now_and_an_unnamed_one
     push = PushSettings(
         names=f"sqlite:///{tmp_path}/file/names.db", targets={"default": TargetUrl("http://127.0.0.1:8080")}
     )
-    client = Client(Settings(queue=QueueSettings(url=beanstalkd.url), push=push))
+    client = Client(Settings(queue=beanstalkd.settings, push=push))
     queue = Queue("default", client=client)
     with pytest.raises(taskqueue.TransientError, match="task names"):
         queue.add([Task(name="a"), Task()])

@@ -16,13 +16,15 @@ from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.local import LocalBeanstalkd
 from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
-from glassq.settings import QueueSettings, QueueUrl, Settings
+from glassq.settings import QueueUrl, Settings
+from tests.cli.conftest import put_bytes
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
 
 
 @pytest.fixture
@@ -88,29 +90,36 @@ def test_the_servers_own_figures_are_told(inspector: BeanstalkInspector) -> None
     assert (job.counters["reserves"], job.counters["ttr"]) == (0, 60)
 
 
-def test_a_server_without_a_binlog_is_told_with_what_to_do(
-    beanstalkd: Beanstalkd, inspector: BeanstalkInspector
+def test_a_server_without_a_binlog_is_told_with_what_to_do_and_gets_no_job(
+    beanstalkd: Beanstalkd, inspector: BeanstalkInspector, queue: Queue
 ) -> None:
+    queue.close()
     beanstalkd.stop()
     beanstalkd.start(durable=False)
     assert not inspector.status().durable
     for thorough in (False, True):
         [wrong] = [fact for fact in inspector.facts(["glassq"], thorough=thorough) if fact.ok is False]
         assert (wrong.name, "-b DIRECTORY" in wrong.todo) == ("durability", True)
-    inspector.insert(b"ping", tube="glassq", state="ready")
+    with pytest.raises(NotDurable):
+        inspector.insert(b"ping", tube="glassq", state="ready")
+    assert list(inspector.find(ALL_STATES, ["glassq"])) == []
+    queue.put(b"ping")
     assert not inspector.find(ALL_STATES, ["glassq"]).__next__().durable
 
 
 def test_an_id_that_a_new_server_gave_to_another_delivery_is_left_alone(
-    beanstalkd: Beanstalkd, inspector: BeanstalkInspector
+    beanstalkd: Beanstalkd, inspector: BeanstalkInspector, queue: Queue
 ) -> None:
-    beanstalkd.stop()
-    beanstalkd.start(durable=False)
-    seen = inspector.get(inspector.insert(b"ours", tube="glassq", state="buried"))
-    beanstalkd.stop()
-    beanstalkd.start(durable=False)
-    inspector.close()
-    assert inspector.insert(b"another's", tube="glassq", state="buried") == seen.ref
+    def restarted() -> None:
+        for connection in (inspector, queue):
+            connection.close()
+        beanstalkd.stop()
+        beanstalkd.start(durable=False)
+
+    restarted()
+    seen = inspector.get(str(put_bytes(queue, b"ours", "buried")))
+    restarted()
+    assert str(put_bytes(queue, b"another's", "buried")) == seen.ref
     for call in (
         lambda: inspector.delete(seen),
         lambda: inspector.change(seen, state="ready"),
@@ -138,7 +147,7 @@ def test_an_error_is_explained_in_beanstalkds_own_terms(
 
 
 def test_a_url_of_beanstalkds_opens_beanstalkds_roles(beanstalkd: Beanstalkd) -> None:
-    settings = Settings(queue=QueueSettings(url=QueueUrl(beanstalkd.url)))
+    settings = Settings(queue=beanstalkd.settings)
     opened = (open_producer(settings), open_receiver(settings), open_inspector(settings))
     assert [type(role) for role in opened] == [BeanstalkProducer, BeanstalkReceiver, BeanstalkInspector]
     for role in opened:

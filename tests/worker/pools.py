@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Self
 
 from glassq import delivery as envelope
 from tests.conftest import PATIENCE, Process, program, wait_for
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
+
+# The titles of the pool's processes that are no children; one that was forked just now has its parent's.
+POOL, TEMPLATE = "glassq-worker: pool", "glassq-worker: template"
+OTHERS = (POOL, TEMPLATE, "glassq-worker: metrics")
 
 # Each attempt writes "start NAME PID VERSION" into the file `story`, and "end NAME PID VERSION" when it returns.
 HANDLERS = """
@@ -151,7 +156,7 @@ class PoolRun:
         """Writes glassq.toml. `queue` and `route` are lines for these sections, `more` is appended."""
         worker = {"processes": 1, **self.worker}
         lines = [
-            f'[queue]\nurl = "{self._url}"\ntimeout = "{timeout}"\n{queue}',
+            f'{queue_section(self._url)}timeout = "{timeout}"\n{queue}',
             f'[ledger]\nurl = "sqlite:///{self.dir}/ledger.db"',
             f'[[routes]]\nsource = "mirror"\nhandler = "{handler}"\n{route}',
             "[worker]",
@@ -196,11 +201,30 @@ class PoolRun:
     # -- its state -------------------------------------------------------------------------------------
 
     def children(self) -> list[int]:
-        """Pids of the living children, oldest first."""
+        """Pids of the living children, oldest first. The orphans that the pool has adopted are among them."""
+        return sorted(pid for pid in self.forked() if title(pid) not in OTHERS)
+
+    def templates(self) -> list[int]:
+        """Pids of the living templates, oldest first."""
+        return sorted(pid for pid in self.forked() if title(pid) == TEMPLATE)
+
+    def template(self) -> int:
+        """The pid of the pool's only template; waits for it."""
+        found: list[int] = []
+
+        def only_one() -> bool:
+            found[:] = self.templates()
+            return len(found) == 1
+
+        wait_for(only_one, f"one template\n{self.log()}")
+        return found[0]
+
+    def forked(self) -> list[int]:
+        """Pids of all living processes that are the pool's."""
         assert self.process is not None
         found = [pid for pid, (parent, state) in processes().items() if parent == self.process.pid and state != "Z"]
         self._children |= set(found)
-        return sorted(found)
+        return found
 
     def statuses(self) -> list[str]:
         """The status texts that systemd got, in order."""
@@ -254,6 +278,13 @@ class PoolRun:
         """Waits for the end of the pool; returns its exit code."""
         assert self.process is not None
         return self.process.wait(deadline)
+
+
+def title(pid: int) -> str:
+    """How it is shown in ps; "" if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
+    return ""
 
 
 def processes() -> dict[int, tuple[int, str]]:

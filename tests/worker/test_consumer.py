@@ -12,7 +12,7 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.delivery import MAX_MESSAGE, Delivery
-from glassq.errors import QueueRefused, QueueUnavailable
+from glassq.errors import NotDurable, QueueRefused, QueueUnavailable
 from glassq.queues.beanstalk.receiver import BURY_DELAY
 from glassq.routes import Context, retry_policy
 from glassq.worker.record import MAX_RESULT
@@ -353,7 +353,10 @@ def test_a_job_given_back_is_not_a_lost_attempt(bench: Bench, look: Queue) -> No
 
 
 class Failing:
-    """A queue whose user dies at one of its changing commands: just before it, or just after it was done."""
+    """A queue whose user dies at one of its changing commands: just before it, or just after it was done.
+
+    A packet is cut after each of its commands.
+    """
 
     def __init__(self, queue: Queue, step: int, *, after: bool) -> None:
         self._queue = queue
@@ -362,6 +365,8 @@ class Failing:
         self.died = False
 
     def __getattr__(self, name: str) -> Any:
+        if name == "pipeline":
+            return lambda commands: [self._run(self._queue.pipeline, ([each],), {})[0] for each in commands]
         command = getattr(self._queue, name)
         if name not in ("put", "reserve_job", "bury", "delete", "release"):
             return command
@@ -627,18 +632,24 @@ class Refusing:
         return self._queue.put(body, delay=delay, tube=tube)
 
 
-def test_a_queue_in_memory_only_is_told_once(
+def test_a_queue_in_memory_only_keeps_the_old_form_and_says_why(
     beanstalkd: Beanstalkd, bench: Bench, look: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     beanstalkd.stop()
     beanstalkd.start(durable=False)
     with contextlib.suppress(QueueUnavailable):
         look.stats()
-    for _ in range(3):
-        put(look, made("done"))
     with contextlib.suppress(QueueUnavailable):
         bench.consumer.work_one(0)
-    while bench.consumer.work_one(0):
-        pass
-    assert len(bench.seen) == 3
-    assert caplog.text.count("jobs are in memory only") == 1
+    put(look, made("done"))
+    assert bench.consumer.work_one(0)
+    for do in ("retry", "bury"):
+        job_id = put(look, made(do))
+        for _ in range(2):
+            with pytest.raises(NotDurable):
+                bench.consumer.work_one(0)
+        (stats,) = jobs(look)
+        assert (stats.id, stats.state, stats.releases, stats.lost) == (job_id, "ready", 2, 0)
+        look.delete(job_id)
+    assert caplog.text.count("queue takes no puts") == 1
+    assert "keeps jobs in memory only" in caplog.text

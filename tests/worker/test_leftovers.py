@@ -13,8 +13,7 @@ import pytest
 
 from tests.conftest import wait_for
 from tests.worker.conftest import jobs
-from tests.worker.pools import HANDLERS, PoolRun, processes
-from tests.worker.test_pool import title
+from tests.worker.pools import HANDLERS, PoolRun, processes, title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

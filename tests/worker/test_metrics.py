@@ -14,15 +14,14 @@ from urllib.error import HTTPError, URLError
 import pytest
 
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
-from glassq.queues.beanstalk.protocol import ServerStats
+from glassq.queues.beanstalk.protocol import ServerStats, TubeStats
 from glassq.values import QueueUrl
 from glassq.worker.collector import PoolCollector
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import free_port, wait_for
 from tests.metrics.test_counters import samples
 from tests.worker.conftest import jobs
-from tests.worker.pools import PoolRun, processes
-from tests.worker.test_pool import title
+from tests.worker.pools import PoolRun, processes, title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +69,7 @@ class Watched(PoolRun):
         wait_for(lambda: self.samples().get(name) == number, f"{name} to be {number}\n{self.log()}")
 
     def teller(self) -> int:
-        return next((pid for pid in self.children() if title(pid) == "glassq-worker: metrics"), 0)
+        return next((pid for pid in self.forked() if title(pid) == "glassq-worker: metrics"), 0)
 
 
 @pytest.fixture
@@ -266,6 +265,9 @@ class Asked:
 
     def stats(self) -> ServerStats:
         return self.now
+
+    def stats_tube(self, tube: str) -> TubeStats:
+        return TubeStats(tube, ready=0, reserved=0, delayed=0, buried=0, waiting=0, paused_for=0)
 
 
 def test_a_server_whose_binlog_stands_still_while_it_takes_jobs_is_not_durable() -> None:

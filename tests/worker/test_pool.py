@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import pytest
 
 from tests.conftest import wait_for
 from tests.worker.conftest import jobs, only
-from tests.worker.pools import HANDLERS, PoolRun, processes
+from tests.worker.pools import HANDLERS, PoolRun, processes, title
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,13 +37,6 @@ def make(tmp_path: Path, beanstalkd: Beanstalkd, look: Queue) -> Iterator[Make]:
     yield make
     for run in made:
         run.__exit__()
-
-
-def title(pid: int) -> str:
-    """How it is shown in ps; "" where it has ended."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
-    return ""
 
 
 def status(pid: int, name: str) -> str:
@@ -206,25 +198,30 @@ def test_when_the_parent_is_killed_its_children_stop_by_themselves(make: Make) -
     assert [name for name, _, _ in run.story("end")] == ["held"]
 
 
-def test_when_the_parent_is_killed_a_child_that_still_starts_stops_too(make: Make) -> None:
-    run = make()
-    run.write_handlers("while not (__import__('pathlib').Path(__file__).parent / 'let-go').exists(): pass\n" + HANDLERS)
+@pytest.mark.parametrize("preload", [True, False], ids=["template", "child"])
+def test_when_the_parent_is_killed_what_still_loads_stops_too(make: Make, preload: bool) -> None:
+    run = make(preload=preload)
+    run.write_handlers(
+        "HERE = __import__('pathlib').Path(__file__).parent\n"
+        "(HERE / 'loads').touch()\nwhile not (HERE / 'let-go').exists(): pass\n" + HANDLERS
+    )
     run.start()
-    wait_for(run.children, "a child")
-    (child,) = run.children()
+    wait_for((run.dir / "loads").exists, "it to load")
+    (loading,) = run.forked()
+    assert loading in (run.templates() if preload else run.children())
     run.send(signal.SIGKILL)
     run.ended()
     run.let_go()
-    wait_for(lambda: processes().get(child, (0, "Z"))[1] == "Z", "the child to stop by itself")
+    wait_for(lambda: processes().get(loading, (0, "Z"))[1] == "Z", "it to stop by itself")
 
 
 def test_a_stop_reaches_a_child_that_was_forked_just_then(make: Make) -> None:
-    run = make()
+    run = make(preload=False)
     held = run.dir / "hold-births"
     held.touch()
     run.start_impatient()
-    wait_for(run.children, "a child")
-    (child,) = run.children()
+    wait_for(run.forked, "a child")
+    (child,) = run.forked()
     run.send(signal.SIGTERM)
     wait_for(lambda: int(status(child, "ShdPnd"), 16) >> (signal.SIGTERM - 1) & 1, "the signal to wait for the child")
     held.unlink()

@@ -40,7 +40,8 @@ def check(app: App, program: str | None, as_json: bool) -> int:
     """Print the effective settings.
 
     What is wrong with them is said on standard error, and the exit code is 78: all that glassq-worker or glassq-web
-    would refuse at its start. Handlers are imported for that, in a process of their own.
+    would refuse at its start. Handlers are imported for that, in a process of their own. Keys by the names of an older
+    version are said there, too, with their new names.
     """
     settings: Settings | None = None
     if program:
@@ -51,10 +52,12 @@ def check(app: App, program: str | None, as_json: bool) -> int:
             problems = configuration.problems(settings)
         except SettingsError as error:
             problems = [str(error)]
-    _say(problems)
+    outdated = settings.outdated if settings else ()
+    _say([*problems, *outdated])
     if as_json:
         document = configuration.document(settings) if settings else None
-        print_json({"ok": not problems, "problems": problems, **({} if program else {"settings": document})})
+        more = {} if program else {"outdated": outdated, "settings": document}
+        print_json({"ok": not problems, "problems": problems, **more})
     elif settings:
         click.echo(without_password(as_toml(settings)), nl=False)
     return 78 if problems else 0

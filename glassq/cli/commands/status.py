@@ -41,9 +41,9 @@ def status(app: App, as_json: bool) -> None:
             found = operation.snapshot(operations, queue, progress)
     except QueueUnavailable:
         # What intake has kept meanwhile is the first thing to know.
-        spooled, words = operation.spool_state(operations)
-        if spooled and spooled.count:
-            click.echo(f"spool: {words}", err=True)
+        journaled, words = operation.journal_state(operations)
+        if journaled and journaled.count:
+            click.echo(f"journal: {words}", err=True)
         raise
     if as_json:
         print_json(app.adapt_hints(found.document()))
@@ -68,7 +68,7 @@ def _print(app: App, found: SystemStatus) -> None:
                 ("on disk", "yes: jobs are written to it" if seen.on_disk else "NO"),
                 ("last 24 h", found.note or states),
                 ("server", f"{engine.engine} {engine.version} at {seen.url}, up {span(engine.uptime)}"),
-                ("spool", found.spool_words),
+                ("journal", found.journal_words),
             ]
         )
     )

@@ -76,7 +76,7 @@ def check_push(settings: Settings) -> None:
 def document(settings: Settings) -> Any:
     """The settings as plain values: durations in seconds, sizes in bytes, secrets as the paths of their files."""
     plain = msgspec.to_builtins(settings, enc_hook=_plain)
-    del plain["ignored"]
+    del plain["ignored"], plain["outdated"]
     plain["ledger"]["url"] = without_password(settings.ledger.url)
     return plain
 

@@ -1,4 +1,7 @@
-"""Settings on disk that a running program has not read yet, or could not use: for status and doctor."""
+"""What running programs have recorded of themselves, for status and doctor.
+
+Settings on disk that they have not read yet or could not use, and memory that the pool's children cannot share.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,18 @@ def not_in_effect(file: Path | None) -> Iterator[Check]:
         if record.error:
             said += f"; its last reload failed: {without_password(record.error)}"
         yield Check("in effect", None, said, f"`glassq config check`, then {_reload(record, is_unit=is_unit)}")
+
+
+def not_shared(file: Path) -> Iterator[Check]:
+    """A note for a pool whose children each load their handlers themselves, though the settings would have it else."""
+    for record, is_unit in records(file):
+        if record.not_shared:
+            said = f"the children of {record.program} share no memory, because {record.not_shared}"
+            todo = (
+                "start it at the first delivery (context.resource), or write [worker] preload = false; then "
+                f"{_reload(record, is_unit=is_unit)}"
+            )
+            yield Check("shared memory", None, said, todo)
 
 
 def _with_time(path: Path) -> str:

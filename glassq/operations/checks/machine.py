@@ -1,4 +1,4 @@
-"""What glassq has on this machine: settings, secrets, spool, files and databases.
+"""What glassq has on this machine: settings, secrets, journal, files and databases.
 
 A new check is a function of the Operations that yields what it saw, and a line in MACHINE.
 """
@@ -16,8 +16,8 @@ from glassq.errors import LedgerError, SettingsError
 from glassq.operations.checks.access import barrier, belongs, directory, exists, me, mount, nearest
 from glassq.operations.checks.base import Check
 from glassq.operations.checks.configuration import check_secret, secrets_in_use, takes_pings, works_glass
-from glassq.operations.checks.in_effect import not_in_effect
-from glassq.operations.status import spool_state
+from glassq.operations.checks.in_effect import not_in_effect, not_shared
+from glassq.operations.status import journal_state
 from glassq.settings import StorageSettings
 
 if TYPE_CHECKING:
@@ -31,10 +31,16 @@ YEARS = range(2024, 2100)
 
 def settings(operations: Operations) -> Iterator[Check]:
     yield Check("settings", True, f"{operations.settings.file}, read as {me()}")
+    for remark in operations.settings.outdated:
+        yield Check("settings", None, remark, "write it as conf/glassq.toml of this version has it")
 
 
 def in_effect(operations: Operations) -> Iterator[Check]:
     yield from not_in_effect(Path(operations.settings.file))
+
+
+def shared_memory(operations: Operations) -> Iterator[Check]:
+    yield from not_shared(Path(operations.settings.file))
 
 
 def clock(operations: Operations) -> Iterator[Check]:
@@ -65,36 +71,40 @@ def secret_files(operations: Operations) -> Iterator[Check]:
             yield Check("secret file", True, str(path))
 
 
-def spool(operations: Operations) -> Iterator[Check]:
+def journal(operations: Operations) -> Iterator[Check]:
     intake = operations.settings.intake
-    path = Path(intake.spool).absolute()
+    path = Path(intake.journal).absolute()
     if not takes_pings(operations.settings) and not exists(path):
         return
-    found = directory("spool", path)
+    found = directory("journal", path)
     disk = os.statvfs(nearest(path))
     free = disk.f_bavail * disk.f_frsize
     where = f"on the disk at {mount(nearest(path))}, which has {free >> 20} MiB free"
     if not found.ok:
         yield found
-    elif free < intake.spool_min_free or (disk.f_files and not disk.f_favail):
-        said = f"{path}: {where}, of which [intake] spool_min_free keeps {intake.spool_min_free}"
-        yield Check("spool", False, said, "make room there; until then nothing is spooled while the queue is down")
+    elif free < intake.journal_min_free or (disk.f_files and not disk.f_favail):
+        said = f"{path}: {where}, of which [intake] journal_min_free keeps {intake.journal_min_free}"
+        yield Check("journal", False, said, "make room there; until then pings get 503 while the queue is down")
     else:
-        yield Check("spool", True, f"{found.said}, {where}")
+        yield Check("journal", True, f"{found.said}, {where}")
 
 
-def spooled(operations: Operations) -> Iterator[Check]:
-    found, words = spool_state(operations)
+def journaled(operations: Operations) -> Iterator[Check]:
+    found, words = journal_state(operations)
     if found is None:
         return
     if found.damaged:
-        todo = f"look at them in {operations.settings.intake.spool}/damaged, and move them back once mended"
-        yield Check("spooled", False, f"{found.damaged} deliveries were damaged and set aside", todo)
+        todo = f"`glassq journal check` says what is in them, {operations.settings.intake.journal}/damaged"
+        yield Check("journaled", False, f"{found.damaged} files were damaged and set aside", todo)
+    if found.refused:
+        place = operations.settings.intake.journal
+        todo = f"look at them in {place}/refused; once the queue takes such jobs, move them back into {place}"
+        yield Check("journaled", False, f"{found.refused} deliveries are too big for the queue and set aside", todo)
     if found.count:
-        todo = "glassq-web puts them in when the queue takes them; `glassq spool drain` tries now"
-        yield Check("spooled", None, words, todo)
-    elif not found.damaged:
-        yield Check("spooled", True, "nothing waits in the spool")
+        todo = "glassq-web puts them in when the queue takes them; `glassq journal move-on` tries now"
+        yield Check("journaled", None, words, todo)
+    elif not (found.damaged or found.refused):
+        yield Check("journaled", True, "nothing waits in the journal")
 
 
 def photos(operations: Operations) -> Iterator[Check]:
@@ -152,10 +162,11 @@ def _database(name: str, url: str, key: str, meanwhile: str) -> Check:
 MACHINE: list[Callable[[Operations], Iterator[Check]]] = [
     settings,
     in_effect,
+    shared_memory,
     clock,
     secret_files,
-    spool,
-    spooled,
+    journal,
+    journaled,
     photos,
     credentials,
     ledger,

@@ -72,9 +72,9 @@ def _readiness(bind: Bind, place: tuple[str, int] | str) -> Check:
     if status == 200 and said == "ready":
         return Check("intake", True, f"{bind} says: {said}")
     if status == 200 and said.startswith("ready"):
-        return Check("intake", False, f"{bind} says: {said}", "pings are safe in the spool; mend the queue")
+        return Check("intake", False, f"{bind} says: {said}", "pings are safe in the journal; mend the queue")
     if status == 503:
-        todo = "pings are not taken: mend queue and spool; its log says what is wrong"
+        todo = "pings are not taken: mend queue and journal; its log says what is wrong"
         return Check("intake", False, f"{bind} says that it is not ready", todo)
     return Check("intake", False, f"{bind} answers {status}: that is not glassq-web", "end what listens there")
 
@@ -103,7 +103,7 @@ def _refused_by_web(operations: Operations) -> list[Check]:
     """What glassq-web refuses at its start, where no other check says it."""
     # A source's secret that cannot be read is a line of its own.
     sources = any(key.startswith("sources.") for key in secrets_in_use(operations.settings))
-    elsewhere = {"spool", "sources"} if sources else {"spool"}
+    elsewhere = {"journal", "sources"} if sources else {"journal"}
     asked = check_web(operations.settings)
     problems = [finding.problem for finding in asked if finding.problem and finding.what not in elsewhere]
     return [Check("intake", False, problem, "mend it; until then glassq-web does not start") for problem in problems]

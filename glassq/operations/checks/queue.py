@@ -55,8 +55,8 @@ def engine(operations: Operations, queue: Inspector, progress: Progress) -> Iter
         said = fact.said
         if fact.name == "queue" and fact.ok:
             said += f", up {span(now.uptime)}"
-        if fact.name == "durability" and not now.durable and operations.settings.intake.require_durable:
-            said += ", so intake keeps pings in its spool"
+        if fact.name == "durability" and not now.durable:
+            said += ", so intake keeps pings in its journal"
         yield Check(fact.name, fact.ok, said, fact.todo)
 
 

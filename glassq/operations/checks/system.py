@@ -183,7 +183,7 @@ def another_queue(operations: Operations) -> Iterator[Check]:
 
 
 def disks(operations: Operations) -> Iterator[Check]:
-    """Of the spool's disk the check of the spool says how full it is."""
+    """Of the journal's disk the check of the journal says how full it is."""
     on: dict[Path, set[str]] = {}
     for what, path in _places(operations.settings):
         on.setdefault(mount(nearest(path.resolve())), set()).add(what)

@@ -13,78 +13,70 @@ import os
 import socket
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import greenstalk
 
-from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import JobNotFound, NotDurable, QueueError, QueueUnavailable
+from glassq.queues.beanstalk import commands
+from glassq.queues.beanstalk.client import BROKEN, NOTHING_COMES, Client, refusal_of
+from glassq.queues.beanstalk.commands import PRIORITY, checked_id, checked_int, checked_tube
 from glassq.queues.beanstalk.limited import LimitedSocket
-from glassq.queues.beanstalk.protocol import (
-    DRAINING,
-    JobBody,
-    JobStats,
-    ServerStats,
-    TubeStats,
-)
+from glassq.queues.beanstalk.protocol import PROBE_TUBE, JobBody, JobStats, TubeStats
 from glassq.values import QueueUrl, Tube
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from glassq.queues.base import State, WaitingState
+    from glassq.queues.base import WaitingState
+    from glassq.queues.beanstalk.commands import Command
+    from glassq.queues.beanstalk.protocol import ServerStats
 
 T = TypeVar("T")
 
-_PRIORITY = 1 << 16
-_UINT32 = (1 << 32) - 1
-_UINT64 = (1 << 64) - 1
 # The reply to a reserve may come this much later than the reserve's own timeout, in seconds.
 _RESERVE_SLACK = 5.0
-# The tube of probes, which nobody watches. The delay, in seconds, is a second line of defence.
-_PROBE_TUBE = "glassq.probe"
+# Nobody watches the tube of probes. The delay, in seconds, is a second line of defence.
 _PROBE_DELAY = 3600
 IN_MEMORY_ONLY = "beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it"
 WITHOUT_BINLOG = "beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0"
 
 
-class _Client(greenstalk.Client[bytes]):
-    """Reads replies of any bytes: greenstalk expects ASCII, but the host's name in a reply may be anything."""
+class Unanswered(QueueUnavailable):
+    """The connection broke before the reply to a command of a packet came. Not `sent`: the server has not got it."""
 
-    def facts(self, command: bytes) -> dict[str, str]:
-        """The reply of a stats command. The first of two equal keys counts: a host's name may contain line ends."""
-        found: dict[str, str] = {}
-        for line in self._lines(command):
-            key, separator, value = line.partition(": ")
-            if separator:
-                found.setdefault(key, _unquoted(value))
-        return found
-
-    def names(self, command: bytes) -> list[str]:
-        """The reply of a list command."""
-        return [_unquoted(line.removeprefix("- ")) for line in self._lines(command) if line]
-
-    def _lines(self, command: bytes) -> list[str]:
-        head, *lines = self._read_chunk(self._int_cmd(command, b"OK")).decode("utf-8", "backslashreplace").split("\n")
-        if head != "---":
-            raise ValueError("expected a YAML document")
-        return lines
+    def __init__(self, words: str, *, sent: bool) -> None:
+        super().__init__(words)
+        self.sent = sent
 
 
-# The second one comes if a lease of ours ends in less than a second, so that we can extend it.
-_NOTHING_COMES = (greenstalk.TimedOutError, greenstalk.DeadlineSoonError)
-_REFUSED = (greenstalk.DrainingError, greenstalk.OutOfMemoryError, greenstalk.InternalError)
-_REFUSALS: dict[type[greenstalk.BeanstalkdError], str] = {
-    greenstalk.DrainingError: DRAINING,
-    greenstalk.OutOfMemoryError: "beanstalkd is out of memory, or its disk is full",
-    greenstalk.InternalError: "beanstalkd has an internal error; its disk may be full",
+class _Packet(Generic[T]):
+    """The commands of a pipeline: the `results` so far, and how many commands were sent, or begun to be."""
+
+    def __init__(self, commands: Sequence[Command[T]]) -> None:
+        self._commands = commands
+        self.results: list[T | QueueError] = []
+        self.begun = 0
+
+    def next_window(self) -> Sequence[Command[T]]:
+        """The commands that are sent next: they count as begun."""
+        first, size = self.begun, 0
+        while self.begun < min(first + WINDOW, len(self._commands)):
+            size += len(self._commands[self.begun].text)
+            if size > WINDOW_BYTES and self.begun > first:
+                break
+            self.begun += 1
+        return self._commands[first : self.begun]
+
+
+# A packet is sent in windows of at most so many commands and bytes, or of one command: these fit into the buffers of
+# any socket, so neither side ever waits for the other to read.
+WINDOW, WINDOW_BYTES = 128, 65_536
+_PEEKS: dict[WaitingState, Callable[[Client], greenstalk.Job[bytes]]] = {
+    "ready": Client.peek_ready,
+    "delayed": Client.peek_delayed,
+    "buried": Client.peek_buried,
 }
-_PEEKS: dict[WaitingState, Callable[[_Client], greenstalk.Job[bytes]]] = {
-    "ready": _Client.peek_ready,
-    "delayed": _Client.peek_delayed,
-    "buried": _Client.peek_buried,
-}
-# The errors by which greenstalk shows a broken connection, or a cut or garbled reply.
-_BROKEN = (OSError, AssertionError, ValueError, KeyError, greenstalk.UnknownResponseError)
 
 
 class BeanstalkConnection:
@@ -102,15 +94,16 @@ class BeanstalkConnection:
         A call takes at most `timeout`, and `connect_timeout` more if it has to connect.
         """
         self._address = QueueUrl(url).address
-        self.tube = _checked_tube(tube)
-        self._ttr = _checked_int("ttr", ttr, 1)
+        self.tube = checked_tube(tube)
+        #: the lease of the jobs that we put, in whole seconds
+        self.ttr = checked_int("ttr", ttr, 1)
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._require_durable = require_durable
         self._deadline = math.inf
         self._sock: LimitedSocket | None = None
-        self._client: _Client | None = None
-        self._using = ""
+        self._client: Client | None = None
+        self._using = self._server = ""
         self._watching: set[str] = set()
         # ids of jobs reserved on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
@@ -123,17 +116,40 @@ class BeanstalkConnection:
         """Connects now, not at the first command. Raises QueueError."""
         self._call(lambda client: None)
 
+    def server_id(self) -> str:
+        """The `id` of the server that this connection leads to, new at each of its starts."""
+        # One connection leads to one process for as long as it lasts, so the server is asked once.
+        if self._client is None or not self._server:
+            self._server = self.stats().id
+        return self._server
+
+    def pipeline(self, commands: Sequence[Command[T]]) -> list[T | QueueError]:
+        """Sends all commands before it reads their replies; a result for each, in order. Never raises QueueError.
+
+        A command that fails does not hold up the next ones. After the connection broke, the result is Unanswered.
+        """
+        packet = _Packet(commands)
+        try:
+            while packet.begun < len(commands):
+                self._call(lambda client: self._exchange(client, packet))
+        except QueueError as error:
+            for number in range(len(packet.results), len(commands)):
+                sent = number < packet.begun
+                broken = sent or isinstance(error, QueueUnavailable)
+                packet.results.append(Unanswered(str(error), sent=sent) if broken else error)
+        return packet.results
+
     def put(self, body: bytes, *, delay: int = 0, tube: str | None = None) -> int:
         """Puts a job and returns its id. `delay` is in whole seconds.
 
         Raises JobTooBig, or QueueRefused if the job would not be durable.
         """
-        tube = _checked_tube(tube or self.tube)
-        delay = _checked_int("delay", delay, 0)
+        tube = checked_tube(tube or self.tube)
+        delay = checked_int("delay", delay, 0)
 
-        def command(client: _Client) -> int:
+        def command(client: Client) -> int:
             self._use(client, tube)
-            return client.put(body, _PRIORITY, delay, self._ttr)
+            return client.put(body, PRIORITY, delay, self.ttr)
 
         return self._call(command)
 
@@ -142,43 +158,62 @@ class BeanstalkConnection:
 
         None if there is no job for `timeout` whole seconds.
         """
-        timeout = _checked_int("timeout", timeout, 0)
-        wanted = {_checked_tube(name) for name in tubes} or {self.tube}
+        timeout = checked_int("timeout", timeout, 0)
+        wanted = {checked_tube(name) for name in tubes} or {self.tube}
 
-        def command(client: _Client) -> greenstalk.Job[bytes]:
+        def command(client: Client) -> greenstalk.Job[bytes]:
             self._watch(client, wanted)
             return client.reserve(timeout)
 
         try:
             job = self._call(command, wait=timeout + _RESERVE_SLACK)
-        except _NOTHING_COMES:
+        except NOTHING_COMES:
             return None
         self._held.add(job.id)
         return JobBody(job.id, job.body)
 
     def reserve_job(self, job_id: int) -> JobBody:
         """Reserves this job, whether it is ready, delayed or buried. Raises JobNotFound."""
-        _check_id(job_id)
+        checked_id(job_id)
         job = self._call(lambda client: client.reserve_job(job_id))
         self._held.add(job.id)
         return JobBody(job.id, job.body)
 
-    def touch(self, job_id: int) -> None:
-        """Extends the lease of a job that we have reserved. Raises JobNotFound if it is no longer ours."""
+    def touch(self, job_id: int) -> int:
+        """Extends the lease of a job that we have reserved; returns it. Raises JobNotFound if it is not ours now."""
         self.check_held(job_id)
-        self._call(lambda client: client.touch(_handle(job_id)))
+        packet: list[Command[object]] = [commands.touch(job_id), commands.stats_job(job_id)]
+        touched, stats = self.pipeline(packet)
+        for answer in (touched, stats):
+            if isinstance(answer, QueueError):
+                raise answer
+        assert isinstance(stats, JobStats)
+        return stats.ttr
+
+    def delete_and_reserve(self, job_id: int, tubes: Sequence[str]) -> tuple[QueueError | None, JobBody | None]:
+        """Deletes a job and reserves the oldest ready one of these tubes, in one packet, without waiting.
+
+        Returns the error of the delete, and the job that was reserved; both may be None. A connection that broke
+        between the two replies is found out by the next call.
+        """
+        wanted = {checked_tube(name) for name in tubes}
+        if wanted != self._watching:
+            self._call(lambda client: self._watch(client, wanted))
+        packet: list[Command[object]] = [commands.delete(job_id), commands.reserve()]
+        deleted, job = self.pipeline(packet)
+        return deleted if isinstance(deleted, QueueError) else None, job if isinstance(job, JobBody) else None
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
         """Releases a reserved job, ready after `delay` seconds. Raises JobNotFound."""
-        delay = _checked_int("delay", delay, 0)
+        delay = checked_int("delay", delay, 0)
         self.check_held(job_id)
-        self._call(lambda client: client.release(_handle(job_id), _PRIORITY, delay))
+        self._call(lambda client: client.release(_handle(job_id), PRIORITY, delay))
         self._held.discard(job_id)
 
     def bury(self, job_id: int) -> None:
         """Buries a reserved job until an operator decides. Raises JobNotFound."""
         self.check_held(job_id)
-        self._call(lambda client: client.bury(_handle(job_id), _PRIORITY))
+        self._call(lambda client: client.bury(_handle(job_id), PRIORITY))
         self._held.discard(job_id)
 
     def delete(self, job_id: int, *, held: bool = False) -> None:
@@ -186,7 +221,7 @@ class BeanstalkConnection:
 
         With `held` it must be reserved on this connection: after a reconnect the same id may be another job's.
         """
-        _check_id(job_id)
+        checked_id(job_id)
         if held:
             self.check_held(job_id)
         self._call(lambda client: client.delete(job_id))
@@ -194,28 +229,28 @@ class BeanstalkConnection:
 
     def kick(self, job_id: int) -> None:
         """Makes a buried or delayed job ready. Raises JobNotFound."""
-        _check_id(job_id)
+        checked_id(job_id)
         self._call(lambda client: client.kick_job(job_id))
 
     def peek(self, job_id: int) -> JobBody:
         """A job's body. Changes nothing. Raises JobNotFound."""
-        _check_id(job_id)
+        checked_id(job_id)
         job = self._call(lambda client: client.peek(job_id))
         return JobBody(job.id, job.body)
 
     def stats_job(self, job_id: int) -> JobStats:
         """A job's state and counters. Raises JobNotFound."""
-        _check_id(job_id)
-        return self._call(lambda client: _job_stats(client.facts(b"stats-job %d" % job_id)))
+        checked_id(job_id)
+        return self._call(lambda client: client.job_stats(job_id))
 
     def peek_first(self, state: WaitingState, tube: str | None = None) -> JobBody | None:
         """The tube's first job in this state: the oldest ready, the next delayed, or the first buried one.
 
         None if there is none. Changes nothing.
         """
-        name = _checked_tube(tube or self.tube)
+        name = checked_tube(tube or self.tube)
 
-        def command(client: _Client) -> greenstalk.Job[bytes]:
+        def command(client: Client) -> greenstalk.Job[bytes]:
             self._use(client, name)
             return _PEEKS[state](client)
 
@@ -230,8 +265,8 @@ class BeanstalkConnection:
 
         The server forgets the pause when it restarts, and when the tube ends, without jobs and watchers.
         """
-        name = _checked_tube(tube or self.tube)
-        seconds = _checked_int("seconds", seconds, 0)
+        name = checked_tube(tube or self.tube)
+        seconds = checked_int("seconds", seconds, 0)
         try:
             self._call(lambda client: client.pause_tube(name, seconds))
         except JobNotFound:
@@ -240,19 +275,19 @@ class BeanstalkConnection:
 
     def stats_tube(self, tube: str | None = None) -> TubeStats:
         """A tube's counts; all are 0 if the tube does not exist now."""
-        name = _checked_tube(tube or self.tube)
+        name = checked_tube(tube or self.tube)
         try:
-            return self._call(lambda client: _tube_stats(name, client.facts(b"stats-tube %b" % name.encode())))
+            return self._call(lambda client: client.tube_stats(name))
         except JobNotFound:
             return TubeStats(name, ready=0, reserved=0, delayed=0, buried=0, waiting=0, paused_for=0)
 
     def stats(self) -> ServerStats:
         """The statistics of the server."""
-        return self._call(lambda client: _server_stats(client.facts(b"stats")))
+        return self._call(Client.server_stats)
 
     def tubes(self) -> list[str]:
         """The names of all tubes that exist."""
-        return self._call(lambda client: [name for name in client.names(b"list-tubes") if _is_tube(name)])
+        return self._call(lambda client: [name for name in client.tube_names() if _is_tube(name)])
 
     def probe_durability(self) -> JobStats:
         """Puts an empty job into a tube that nobody watches, and deletes it again; returns its statistics.
@@ -260,7 +295,7 @@ class BeanstalkConnection:
         Raises QueueRefused like `put`.
         """
         # A probe that is answered BURIED is not deleted: beanstalkd has it in two lists, and would free it in only one.
-        probe = self.put(b"", delay=_PROBE_DELAY, tube=_PROBE_TUBE)
+        probe = self.put(b"", delay=_PROBE_DELAY, tube=PROBE_TUBE)
         found = self.stats_job(probe)
         self.delete(probe)
         return found
@@ -272,7 +307,8 @@ class BeanstalkConnection:
 
     def close(self) -> None:
         """Closes the connection. Jobs that we have reserved become ready at once."""
-        client, sock, self._client, self._sock, self._using = self._client, self._sock, None, None, ""
+        client, sock, self._client, self._sock = self._client, self._sock, None, None
+        self._using = self._server = ""
         self._held.clear()
         if client is not None:
             with suppress(OSError):
@@ -289,11 +325,11 @@ class BeanstalkConnection:
 
     def check_held(self, job_id: int) -> None:
         """Raises JobNotFound unless the job was reserved on this connection."""
-        _check_id(job_id)
+        checked_id(job_id)
         if job_id not in self._held:
             raise JobNotFound("not reserved on this connection")
 
-    def _call(self, command: Callable[[_Client], T], *, wait: float = 0.0) -> T:
+    def _call(self, command: Callable[[Client], T], *, wait: float = 0.0) -> T:
         """Runs one command. Its reply may take `wait` seconds longer than usual."""
         seconds = self._timeout + wait
         try:
@@ -304,20 +340,14 @@ class BeanstalkConnection:
                 client = self._client
                 self._limit(seconds)
             return command(client)
-        except _NOTHING_COMES:
+        except NOTHING_COMES:
             raise
-        except greenstalk.NotFoundError:
-            raise JobNotFound("no such job, or not ours") from None
-        except greenstalk.JobTooBigError:
-            raise JobTooBig("the job is larger than beanstalkd takes (its option -z)") from None
-        except _REFUSED as error:
-            raise QueueRefused(_REFUSALS[type(error)]) from None
-        except greenstalk.BuriedError:
-            raise NotDurable("beanstalkd kept the job in memory only: its binlog failed") from None
-        except _BROKEN as error:
+        except BROKEN as error:
             self.close()
             raise QueueUnavailable(f"beanstalkd at {self._where()}: {_words(error)}") from error
         except greenstalk.BeanstalkdError as error:
+            if refusal := refusal_of(error):
+                raise refusal from None
             self.close()
             raise QueueError(f"beanstalkd answered {type(error).__name__}") from error
         except BaseException:
@@ -325,12 +355,44 @@ class BeanstalkConnection:
             self.close()
             raise
 
-    def _use(self, client: _Client, tube: str) -> None:
+    def _exchange(self, client: Client, packet: _Packet[T]) -> None:
+        """Sends the packet's next window, and reads the replies."""
+        window = packet.next_window()
+        using, lines = self._using, []
+        for command in window:
+            if command.tube not in ("", using):
+                using = command.tube
+                lines.append(b"use %b\r\n" % using.encode())
+            lines.append(command.text)
+        client.send(b"".join(lines))
+        for command in window:
+            if command.tube not in ("", self._using):
+                client.expect(b"USING")
+                self._using = command.tube
+            reply: T | QueueError = self._reply(client, command)
+            packet.results.append(reply)
+
+    def _reply(self, client: Client, command: Command[T]) -> T | QueueError:
+        try:
+            reply = command.read(client, client.expect(command.expects))
+        except NOTHING_COMES:
+            # so only a reserve is answered
+            return cast("T", None)
+        except greenstalk.BeanstalkdError as error:
+            if (refusal := refusal_of(error)) is None:
+                raise
+            return refusal
+        if command.holds and isinstance(reply, JobBody):
+            self._held.add(reply.id)
+        self._held.discard(command.frees)
+        return reply
+
+    def _use(self, client: Client, tube: str) -> None:
         if self._using != tube:
             client.use(tube)
             self._using = tube
 
-    def _watch(self, client: _Client, wanted: set[str]) -> None:
+    def _watch(self, client: Client, wanted: set[str]) -> None:
         # the new ones first: a connection must watch at least one tube
         for name in wanted - self._watching:
             client.watch(name)
@@ -339,14 +401,17 @@ class BeanstalkConnection:
             client.ignore(name)
             self._watching.discard(name)
 
-    def _connect(self, seconds: float) -> _Client:
+    def _connect(self, seconds: float) -> Client:
         self._sock = LimitedSocket(self._reach())
         try:
             self._limit(seconds)
-            client = _Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
+            client = Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
             self._client, self._using, self._watching = client, self.tube, {self.tube}
-            if self._require_durable and int(client.facts(b"stats")["binlog-current-index"]) == 0:
-                raise NotDurable(WITHOUT_BINLOG)
+            if self._require_durable:
+                stats = client.server_stats()
+                self._server = stats.id
+                if not stats.durable:
+                    raise NotDurable(WITHOUT_BINLOG)
         except BaseException:
             # a connection that is half set up is not used
             self.close()
@@ -388,62 +453,6 @@ def _handle(job_id: int) -> greenstalk.Job[bytes]:
     return greenstalk.Job(job_id, b"")
 
 
-def _job_stats(found: Mapping[str, str]) -> JobStats:
-    return JobStats(
-        id=int(found["id"]),
-        tube=found["tube"],
-        state=cast("State", found["state"]),
-        age=int(found["age"]),
-        delay=int(found["delay"]),
-        ttr=int(found["ttr"]),
-        time_left=int(found["time-left"]),
-        file=int(found["file"]),
-        reserves=int(found["reserves"]),
-        timeouts=int(found["timeouts"]),
-        releases=int(found["releases"]),
-        buries=int(found["buries"]),
-        kicks=int(found["kicks"]),
-    )
-
-
-def _tube_stats(name: str, found: Mapping[str, str]) -> TubeStats:
-    return TubeStats(
-        name,
-        ready=int(found["current-jobs-ready"]),
-        reserved=int(found["current-jobs-reserved"]),
-        delayed=int(found["current-jobs-delayed"]),
-        buried=int(found["current-jobs-buried"]),
-        waiting=int(found["current-waiting"]),
-        paused_for=int(found["pause-time-left"]),
-    )
-
-
-def _server_stats(found: Mapping[str, str]) -> ServerStats:
-    # The files are numbered from 1. Without -b there is no binlog.
-    newest = int(found["binlog-current-index"])
-    return ServerStats(
-        id=found["id"],
-        version=found["version"],
-        durable=newest > 0,
-        draining=found["draining"] == "true",
-        connections=int(found["current-connections"]),
-        uptime=int(found["uptime"]),
-        puts=int(found["cmd-put"]),
-        records=int(found["binlog-records-written"]),
-        files=newest - int(found["binlog-oldest-index"]) + 1 if newest else 0,
-        newest_file=newest,
-        pid=int(found["pid"]),
-        reserved=int(found["current-jobs-reserved"]),
-        workers=int(found["current-workers"]),
-        max_job=int(found["max-job-size"]),
-        jobs=int(found["total-jobs"]),
-    )
-
-
-def _unquoted(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
-
-
 def _is_tube(name: str) -> bool:
     """Whether we can ask about it: other servers may have tubes with names that the protocol does not allow."""
     try:
@@ -452,29 +461,11 @@ def _is_tube(name: str) -> bool:
         return False
 
 
-def _checked_tube(name: str) -> str:
-    try:
-        return Tube(name)
-    except ValueError as error:
-        raise QueueError(f"bad tube name {name!r}: {error}") from None
-
-
 def whole_seconds(seconds: float) -> int:
     """Rounds up, because beanstalkd takes whole seconds. Raises QueueError for infinity and NaN."""
     if not math.isfinite(seconds):
         raise QueueError(f"bad number of seconds {seconds!r}: expected a finite one")
     return math.ceil(seconds)
-
-
-def _checked_int(name: str, value: int, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _UINT32:
-        raise QueueError(f"bad {name} {value!r}: expected a whole number of seconds from {least} to {_UINT32}")
-    return value
-
-
-def _check_id(job_id: int) -> None:
-    if not isinstance(job_id, int) or isinstance(job_id, bool) or not 0 <= job_id <= _UINT64:
-        raise QueueError(f"bad job id {job_id!r}: expected a whole number from 0 to {_UINT64}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from glassq.errors import JobTooBig, NotDurable, QueueRefused, QueueUnavailable
 from glassq.queues.base import Fact
 from glassq.queues.beanstalk.binlog import missing_files
 from glassq.queues.beanstalk.connection import WITHOUT_BINLOG
-from glassq.queues.beanstalk.protocol import DRAINING
+from glassq.queues.beanstalk.protocol import DRAINING, SYNCER_TUBE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,8 +35,8 @@ def wrong(connection: BeanstalkConnection, url: QueueUrl) -> Iterator[Fact]:
         yield Fact("durability", False, "beanstalkd writes nothing to disk: a crash loses all jobs", _START_WITH_BINLOG)
     if server.draining:
         yield Fact("draining", False, DRAINING)
-    if server.reserved > server.workers:
-        yield _stuck(server.reserved, server.workers)
+    if server.reserved > (workers := consumers(connection, server)):
+        yield _stuck(server.reserved, workers)
     yield from _binlog_files(connection, url)
 
 
@@ -51,12 +51,17 @@ def all_facts(connection: BeanstalkConnection, url: QueueUrl, tubes: Sequence[st
     yield _job_size(server, job_size)
     # A connection may have come since the server was asked first.
     again = connection.stats()
-    if again.reserved > again.workers:
-        yield _stuck(again.reserved, again.workers)
+    if again.reserved > (workers := consumers(connection, again)):
+        yield _stuck(again.reserved, workers)
     else:
-        yield Fact("reserved", True, f"{again.reserved} reserved, connections that work: {again.workers}")
+        yield Fact("reserved", True, f"{again.reserved} reserved, connections that work: {workers}")
     yield from _binlog_size(connection, server, tubes)
     yield from _binlog_files(connection, url)
+
+
+def consumers(connection: BeanstalkConnection, server: ServerStats) -> int:
+    """The number of connections that have reserved a job, without those of the syncer, which reserves its probes."""
+    return max(0, server.workers - connection.stats_tube(SYNCER_TUBE).using)
 
 
 def explained(error: QueueError, url: QueueUrl) -> Fact:

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from glassq.errors import JobNotFound, SearchIncomplete
-from glassq.queues.base import ALL_STATES, Capabilities, EngineGauge, EngineStatus, Job, TubeCounts
-from glassq.queues.beanstalk import facts
+from glassq.errors import JobNotFound, QueueError, SearchIncomplete
+from glassq.queues.base import (
+    ALL_STATES,
+    Capabilities,
+    Change,
+    EngineGauge,
+    EngineStatus,
+    Job,
+    NewForm,
+    TubeCounts,
+)
+from glassq.queues.beanstalk import commands, facts, syncer_facts
 from glassq.queues.beanstalk.connection import whole_seconds
-from glassq.queues.beanstalk.protocol import MAX_SECONDS, JobStats, ScanShort
-from glassq.queues.beanstalk.receiver import BURY_DELAY
+from glassq.queues.beanstalk.forms import PROOF_WITHIN, FormItem, FormWriter
+from glassq.queues.beanstalk.proof import prove
+from glassq.queues.beanstalk.protocol import MAX_ID, MAX_SECONDS, PROBE_TUBE, SYNCER_TUBE, JobStats, ScanShort
 from glassq.queues.beanstalk.scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from glassq.errors import QueueError
     from glassq.queues.base import Fact, State, WaitingState
+    from glassq.queues.beanstalk.commands import Command
     from glassq.queues.beanstalk.connection import BeanstalkConnection
-    from glassq.queues.beanstalk.protocol import ServerStats, TubeStats
+    from glassq.queues.beanstalk.protocol import JobBody, ServerStats, TubeStats
+    from glassq.queues.beanstalk.prover import Prover
     from glassq.values import QueueUrl
+
+T = TypeVar("T")
 
 # beanstalkd's ids have no leading zero; our delivery ids will have one for some centuries.
 _REF = re.compile(r"[1-9]\d{0,19}")
@@ -52,9 +65,11 @@ class BeanstalkInspector:
     engine = "beanstalkd"
     capabilities = CAPABILITIES
 
-    def __init__(self, connection: BeanstalkConnection, url: QueueUrl) -> None:
+    def __init__(self, connection: BeanstalkConnection, url: QueueUrl, prover: Prover | None = None) -> None:
+        """Without a prover, beanstalkd's own answers are the proof (see `proof.prove`)."""
         self._connection = connection
         self._url = url
+        self._prover = prover
         self._last: ServerStats | None = None
         self._writes = True
 
@@ -69,7 +84,7 @@ class BeanstalkInspector:
             uptime=now.uptime,
             durable=now.durable and self._still_writes(now),
             accepting=not now.draining,
-            consumers=now.workers,
+            consumers=facts.consumers(self._connection, now),
             max_job=now.max_job,
             details={
                 "id": now.id,
@@ -85,22 +100,28 @@ class BeanstalkInspector:
             gauges=(
                 EngineGauge("glassq_binlog_files", _FILES_HELP, now.files),
                 EngineGauge("glassq_queue_connections", _CONNECTIONS_HELP, now.connections),
+                *syncer_facts.gauges(self._prover),
             ),
         )
 
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
         if thorough:
-            return facts.all_facts(self._connection, self._url, tubes, job_size)
-        return facts.wrong(self._connection, self._url)
+            yield from facts.all_facts(self._connection, self._url, tubes, job_size)
+        else:
+            yield from facts.wrong(self._connection, self._url)
+        yield from syncer_facts.facts(self._connection, self._prover, self._url, thorough=thorough)
 
     def explain(self, error: QueueError) -> Fact:
         return facts.explained(error, self._url)
 
     def check(self) -> None:
-        self._connection.probe_durability()
+        probe = self._connection.probe_durability()
+        prove(self._connection, [probe.id], self._prover, within=PROOF_WITHIN)
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
-        names = self._connection.tubes() if tubes is None else tubes
+        names = tubes or ()
+        if tubes is None:
+            names = [name for name in self._connection.tubes() if name not in (PROBE_TUBE, SYNCER_TUBE)]
         return [_counts(self._connection.stats_tube(name)) for name in names]
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
@@ -137,72 +158,46 @@ class BeanstalkInspector:
         return bool(_REF.fullmatch(text))
 
     def get(self, ref: str) -> Job:
-        job = self._connection.peek(self._id(ref))
-        return _job(self._connection.stats_job(job.id), job.body)
+        return _raised(*self.get_all([ref]))
+
+    def get_all(self, refs: Sequence[str]) -> list[Job | QueueError]:
+        numbers = [self._number(ref) for ref in refs]
+        pairs: list[tuple[Command[Any], ...]] = [(commands.peek(one), commands.stats_job(one)) for one in numbers]
+        replies = self._connection.pipeline([command for pair in pairs for command in pair])
+        return [_seen(body, stats) for body, stats in zip(replies[::2], replies[1::2], strict=True)]
 
     def peek(self, ref: str) -> bytes:
-        return self._connection.peek(self._id(ref)).body
+        return self._connection.peek(self._number(ref)).body
 
     def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
-        wait = BURY_DELAY if state == "buried" else whole_seconds(delay) if state == "delayed" else 0
-        job = self._connection.put(body, delay=wait, tube=tube)
-        if state == "buried":
-            self._bury(job)
-        return str(job)
+        return _raised(*self.insert_all([NewForm(body, tube, state, delay)]))
+
+    def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
+        return FormWriter(self._connection, self._prover).write([FormItem(form) for form in forms])
 
     def change(
         self, job: Job, *, state: WaitingState, body: bytes | None = None, tube: str = "", delay: float = 0.0
     ) -> str:
-        old, body, tube = self._id(job.ref), job.body if body is None else body, tube or job.tube
-        if (body, tube) != (job.body, job.tube) or state == "delayed":
-            return str(self._replace(old, job, body, tube, state, delay))
-        self._check_seen(old, job)
-        if state == "buried":
-            self._bury(old)
-        elif job.state != "ready":
-            self._connection.kick(old)
-        return job.ref
+        return _raised(*self.change_all([Change(job, state, body, tube, delay)]))
+
+    def change_all(self, changes: Sequence[Change]) -> list[str | QueueError]:
+        items = [FormItem.of(change, self._number(change.job.ref)) for change in changes]
+        return FormWriter(self._connection, self._prover).write(items)
 
     def delete(self, job: Job) -> None:
-        old = self._id(job.ref)
-        self._check_seen(old, job)
-        self._connection.delete(old)
+        _raised(*self.delete_all([job]))
+
+    def delete_all(self, jobs: Sequence[Job]) -> list[QueueError | None]:
+        items = [FormItem.of(Change(job, "buried"), self._number(job.ref)) for job in jobs]
+        return FormWriter(self._connection, self._prover).delete(items)
 
     def pause(self, tube: str, seconds: float) -> bool:
         return self._connection.pause(whole_seconds(seconds), tube)
 
     def close(self) -> None:
         self._connection.close()
-
-    def _replace(self, old: int, job: Job, body: bytes, tube: str, state: WaitingState, delay: float) -> int:
-        """Puts the new job before it deletes the old one: a crash in between leaves two jobs, never none.
-
-        The new job is delayed until the old one is ours, so that no consumer works both.
-        """
-        new = self._connection.put(body, delay=whole_seconds(delay) if state == "delayed" else BURY_DELAY, tube=tube)
-        try:
-            self._check_seen(old, job)
-            self._connection.reserve_job(old)
-        except JobNotFound:
-            self._connection.delete(new)
-            raise
-        if state == "buried":
-            self._bury(new)
-        self._connection.delete(old, held=True)
-        if state == "ready":
-            # Its delay may have ended meanwhile, and a consumer works it: then there is nothing to release.
-            with suppress(JobNotFound):
-                self._connection.reserve_job(new)
-                self._connection.release(new)
-        return new
-
-    def _bury(self, job: int) -> None:
-        self._connection.reserve_job(job)
-        self._connection.bury(job)
-
-    def _check_seen(self, job_id: int, job: Job) -> None:
-        if self._connection.peek(job_id).body != job.body:
-            raise JobNotFound("this job id now belongs to another delivery")
+        if self._prover is not None:
+            self._prover.close()
 
     def _still_writes(self, now: ServerStats) -> bool:
         """Whether the server wrote the jobs put since the last look. After a failure, only new records prove it."""
@@ -213,10 +208,22 @@ class BeanstalkInspector:
             self._writes = now.records > before.records or (self._writes and now.jobs == before.jobs)
         return self._writes
 
-    def _id(self, ref: str) -> int:
-        if not self.is_ref(ref):
-            raise JobNotFound(f"there is no job {ref}")
-        return int(ref)
+    def _number(self, ref: str) -> int:
+        """The id; 0, which no job has, for what is no reference."""
+        number = int(ref) if self.is_ref(ref) else 0
+        return number if number <= MAX_ID else 0
+
+
+def _raised(result: T | QueueError) -> T:
+    if isinstance(result, QueueError):
+        raise result
+    return result
+
+
+def _seen(body: JobBody | QueueError, stats: JobStats | QueueError) -> Job | QueueError:
+    if isinstance(body, QueueError):
+        return body
+    return stats if isinstance(stats, QueueError) else _job(stats, body.body)
 
 
 def _job(stats: JobStats, body: bytes) -> Job:

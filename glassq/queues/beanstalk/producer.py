@@ -1,42 +1,50 @@
-"""Puts deliveries into beanstalkd, and proves that they are in its binlog.
-
-After one failed write beanstalkd goes on without its binlog until it is restarted, and answers INSERTED as before. So
-an answer proves nothing: a job is durable once stats-job shows it in a binlog file. beanstalkd never resumes writing by
-itself, so a proof of the newest job that still exists holds for all jobs before it.
-"""
+"""Puts deliveries into beanstalkd, in packets, and proves that they are on disk (proof.py)."""
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
-from heapq import nlargest
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import Receipt, Refusal
-from glassq.queues.beanstalk.connection import IN_MEMORY_ONLY, WITHOUT_BINLOG, whole_seconds
+from glassq.queues.beanstalk import commands
+from glassq.queues.beanstalk.connection import IN_MEMORY_ONLY, WITHOUT_BINLOG, Unanswered, whole_seconds
 from glassq.queues.beanstalk.pool import ConnectionPool
+from glassq.queues.beanstalk.proof import prove_by_answer
 from glassq.queues.beanstalk.protocol import DRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from glassq.queues.base import NewJob
+    from glassq.queues.beanstalk.commands import Command
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.protocol import ServerStats
+    from glassq.queues.beanstalk.prover import Prover
 
-# A proof looks for this many of the newest jobs at most, until it finds one that no consumer has finished.
-SAMPLE = 8
+# The error of a proof for what another run of the server has answered.
+RESTARTED = "beanstalkd was restarted before what it answered was proven to be on disk"
 
 
 class BeanstalkProducer:
     """See `glassq.queues.base.Producer`."""
 
-    def __init__(self, connect: Callable[[], BeanstalkConnection], *, require_durable: bool = True) -> None:
-        """`connect` makes an unconnected connection. Without `require_durable` nothing is proven."""
+    def __init__(
+        self,
+        connect: Callable[[], BeanstalkConnection],
+        prover: Prover | None = None,
+        *,
+        require_durable: bool = True,
+    ) -> None:
+        """`connect` makes an unconnected connection. Without `require_durable` nothing is proven.
+
+        `prover` asks the syncer; None: there is no syncer, and beanstalkd's answers are proof enough.
+        """
         self._pool = ConnectionPool(connect)
+        self._prover = prover
         self._require_durable = require_durable
         self._last: ServerStats | None = None
         # whether a call has failed since a put was last seen in the binlog
@@ -62,23 +70,31 @@ class BeanstalkProducer:
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
         if not (self._require_durable and receipts):
             return
-        with self._doubting_failures(), self._pool.lend(time.monotonic() + within) as connection:
-            if not _in_binlog(connection, receipts):
-                raise NotDurable(IN_MEMORY_ONLY)
+        deadline = time.monotonic() + within
+        with self._doubting_failures():
+            for server in {receipt.server for receipt in receipts}:
+                if self._prover is not None:
+                    self._prover.prove(server, deadline=deadline)
+                else:
+                    self._prove_by_answer([each for each in receipts if each.server == server], server, deadline)
 
     def check(self, *, within: float, thorough: bool = False) -> None:
-        with self._doubting_failures(), self._pool.lend(time.monotonic() + within) as connection:
+        deadline = time.monotonic() + within
+        with self._doubting_failures(), self._pool.lend(deadline) as connection:
             now = connection.stats()
             if now.draining:
                 raise QueueRefused(DRAINING)
             if self._require_durable and not now.durable:
                 raise NotDurable(WITHOUT_BINLOG)
             if thorough:
-                self._check_that_it_writes(connection, now)
+                self._check_that_it_writes(connection, now, deadline)
 
     def withdraw(self, receipt: Receipt, *, within: float) -> bool:
         try:
             with self._pool.lend(time.monotonic() + within) as connection:
+                if receipt.server != connection.server_id():
+                    # Since the server's restart the id may be another job's.
+                    return False
                 connection.delete(int(receipt.ref))
         except JobNotFound:
             return False
@@ -86,29 +102,39 @@ class BeanstalkProducer:
 
     def close(self) -> None:
         self._pool.close()
+        if self._prover is not None:
+            self._prover.close()
 
     def _attempt(self, jobs: Sequence[NewJob], deadline: float) -> list[Receipt | Refusal]:
         """One answer for each job, in order."""
-        answers: list[Receipt | Refusal] = []
-        sending = False
+        if not jobs:
+            return []
         try:
             with self._pool.lend(deadline) as connection:
-                for job in jobs:
-                    sending = True
-                    answers.append(_put(connection, job))
-                    sending = False
+                # asked before anything is put, so that a failure leaves no doubt
+                server = connection.server_id() if self._require_durable else ""
+                answers = _put(connection, jobs, server)
+                if any(isinstance(each, Refusal) and isinstance(each.error, QueueRefused) for each in answers):
+                    # it ends, or will be restarted
+                    connection.close()
+                return answers
         except QueueError as error:
-            for job in jobs[len(answers) :]:
-                answers.append(Refusal(job.key, error, in_doubt=sending and isinstance(error, QueueUnavailable)))
-                sending = False
-        return answers
+            return [Refusal(job.key, error) for job in jobs]
 
-    def _check_that_it_writes(self, connection: BeanstalkConnection, now: ServerStats) -> None:
+    def _prove_by_answer(self, receipts: Sequence[Receipt], server: str, deadline: float) -> None:
+        with self._pool.lend(deadline) as connection:
+            if connection.server_id() != server:
+                raise NotDurable(RESTARTED)
+            prove_by_answer(connection, [int(receipt.ref) for receipt in receipts])
+
+    def _check_that_it_writes(self, connection: BeanstalkConnection, now: ServerStats, deadline: float) -> None:
         # Counters alone prove nothing: they include refused puts, and start at 0 with the server.
         before, self._last = self._last, now
         stands_still = before is not None and now.puts > before.puts and now.records == before.records
         if (self._doubtful or stands_still) and connection.probe_durability().file == 0 and self._require_durable:
             raise NotDurable(IN_MEMORY_ONLY)
+        if self._require_durable and self._prover is not None:
+            self._prover.prove(now.id, deadline=deadline)
         self._doubtful = False
 
     @contextmanager
@@ -120,14 +146,27 @@ class BeanstalkProducer:
             raise
 
 
-def _put(connection: BeanstalkConnection, job: NewJob) -> Receipt | Refusal:
-    """Raises QueueUnavailable or QueueRefused, which hold for all other jobs too."""
+def _put(connection: BeanstalkConnection, jobs: Sequence[NewJob], server: str) -> list[Receipt | Refusal]:
+    """One answer for each job, in order. Never raises QueueError."""
+    made = [_command(job, connection.ttr) for job in jobs]
+    sent: list[Command[int]] = [each for each in made if not isinstance(each, QueueError)]
+    replies = iter(connection.pipeline(sent))
+    answers: list[Receipt | Refusal] = []
+    for job, command in zip(jobs, made, strict=True):
+        reply = command if isinstance(command, QueueError) else next(replies)
+        if isinstance(reply, QueueError):
+            answers.append(Refusal(job.key, reply, in_doubt=isinstance(reply, Unanswered) and reply.sent))
+        else:
+            answers.append(Receipt(job.key, str(reply), server))
+    return answers
+
+
+def _command(job: NewJob, ttr: int) -> Command[int] | QueueError:
+    """The command that puts the job; its error if the server could not understand it."""
     try:
-        return Receipt(job.key, str(connection.put(job.body, delay=whole_seconds(job.delay), tube=job.tube)))
-    except (QueueUnavailable, QueueRefused):
-        raise
+        return commands.put(job.body, tube=job.tube, ttr=ttr, delay=whole_seconds(job.delay))
     except QueueError as error:
-        return Refusal(job.key, error)
+        return error
 
 
 def _both(first: Receipt | Refusal, second: Receipt | Refusal) -> Receipt | Refusal:
@@ -135,12 +174,3 @@ def _both(first: Receipt | Refusal, second: Receipt | Refusal) -> Receipt | Refu
     if isinstance(second, Refusal) and isinstance(first, Refusal) and first.in_doubt:
         return replace(second, in_doubt=True)
     return second
-
-
-def _in_binlog(connection: BeanstalkConnection, receipts: Sequence[Receipt]) -> bool:
-    """Whether the newest of these that still exists is in the binlog; a probe, where consumers have finished all."""
-    # By id, which is the order of the puts: threads may hand over their receipts in another one.
-    for job_id in nlargest(SAMPLE, (int(receipt.ref) for receipt in receipts)):
-        with suppress(JobNotFound):
-            return connection.stats_job(job_id).file > 0
-    return connection.probe_durability().file > 0

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from glassq.queues.base import State
 
+# The highest id that a job can have.
+MAX_ID = (1 << 64) - 1
 # The maximum delay or pause of the protocol, in seconds: 136 years.
 MAX_SECONDS = (1 << 32) - 1
+
+# Tubes that hold nothing but probes: empty jobs by which we, and the syncer, try whether the server writes.
+PROBE_TUBE, SYNCER_TUBE = "glassq.probe", "glassq.syncer"
 
 # The error text for a server that takes no jobs any more.
 DRAINING = "beanstalkd is draining: it takes no jobs until it is restarted"
@@ -73,7 +78,10 @@ class JobStats:
 
 @dataclass(frozen=True, slots=True)
 class TubeStats:
-    """The number of jobs of a tube in each state. `paused_for` is in seconds, 0 if the tube is not paused."""
+    """The number of jobs of a tube in each state. `paused_for` is in seconds, 0 if the tube is not paused.
+
+    `using` is the number of connections that put into it.
+    """
 
     name: str
     ready: int
@@ -82,6 +90,7 @@ class TubeStats:
     buried: int
     waiting: int
     paused_for: int
+    using: int = 0
 
 
 @dataclass(frozen=True, slots=True)

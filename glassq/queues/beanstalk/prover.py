@@ -10,20 +10,26 @@ question is on disk.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from glassq.errors import NoProof, NotDurable
 from glassq.queues.beanstalk.limited import LimitedSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # A syncer that died is started again at once. A client waits this long for it, in seconds, if its deadline allows.
 RESTART = 1.0
 # Between two attempts to connect meanwhile, in seconds.
 _PAUSE = 0.02
+# No answer takes longer than this, in seconds: the syncer itself gives up earlier.
+_LONGEST = 60.0
 # No answer is longer than this, in bytes.
 _MAX_ANSWER = 4096
 
@@ -38,6 +44,9 @@ class Prover(Protocol):
         time.monotonic(). Raises NotDurable if it is not on disk and will not be: put again. Raises NoProof if nobody
         knows: there is no syncer, or it was too slow.
         """
+
+    def status(self, *, deadline: float) -> Mapping[str, object]:
+        """What the syncer tells of itself (`glassq-syncer --status` prints the same). Raises NoProof."""
 
     def close(self) -> None:
         """Closes the connections that are not in use. A later call opens new ones."""
@@ -58,13 +67,24 @@ class SyncerProver:
 
     def prove(self, server: str, *, deadline: float) -> None:
         """See Prover."""
-        answer = self._ask(deadline)
+        answer = self._ask(b"prove\n", deadline)
         word, _, rest = answer.partition(" ")
         if word == "yes" and rest == server:
             return
         if word == "yes":
             raise NotDurable("beanstalkd was restarted before what it answered was proven to be on disk")
         raise NotDurable(f"the syncer gives no proof: {rest}" if word == "no" else "the syncer's answer is not clear")
+
+    def status(self, *, deadline: float) -> Mapping[str, object]:
+        """See Prover."""
+        answer = self._ask(b"status\n", deadline)
+        try:
+            status = json.loads(answer)
+        except ValueError:
+            status = None
+        if not isinstance(status, dict):
+            raise NoProof(f"the syncer at {self._where()}: it does not tell its status")
+        return status
 
     def close(self) -> None:
         """See Prover."""
@@ -77,14 +97,14 @@ class SyncerProver:
         self._pid = os.getpid()
         self.close()
 
-    def _ask(self, deadline: float) -> str:
+    def _ask(self, question: bytes, deadline: float) -> str:
         """The answer to one question. It is asked anew where a connection broke: to ask twice does no harm."""
         give_up = min(deadline, time.monotonic() + RESTART)
         why = "no answer in time"
         while True:
             used = self._take()
             try:
-                return self._ask_on(used or self._connect(deadline), deadline)
+                return self._ask_on(used or self._connect(deadline), question, deadline)
             except TimeoutError:
                 break
             except OSError as error:
@@ -104,11 +124,11 @@ class SyncerProver:
         except IndexError:
             return None
 
-    def _ask_on(self, sock: LimitedSocket, deadline: float) -> str:
+    def _ask_on(self, sock: LimitedSocket, question: bytes, deadline: float) -> str:
         """Raises OSError, and closes the connection: its answer may still come."""
         try:
-            sock.limit(max(0.0, deadline - time.monotonic()))
-            sock.sendall(b"prove\n")
+            sock.limit(min(_LONGEST, max(0.0, deadline - time.monotonic())))
+            sock.sendall(question)
             answer = bytearray()
             while not answer.endswith(b"\n"):
                 buffer = bytearray(_MAX_ANSWER)

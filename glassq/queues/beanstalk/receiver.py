@@ -1,7 +1,7 @@
 """Reserves jobs of beanstalkd and settles them with its commands.
 
-beanstalkd cannot change a job's body. So a delivery's next form is a new job: the new job is put first, then the old
-one is deleted, never the other way round. A crash between the two makes a duplicate, never a loss.
+beanstalkd cannot change a job's body. So a delivery's next form is a new job: the new job is put and proven first, then
+the old one is deleted, never the other way round. A crash between the two makes a duplicate, never a loss.
 
 Leases do not protect a connection that holds several jobs: beanstalkd 1.12 often leaves a job reserved long after its
 lease has ended if the same connection has reserved another job since. Closing the connection frees all of them at once.
@@ -12,66 +12,93 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound
+from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError
 from glassq.queues.base import Reservation
+from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.connection import whole_seconds
+from glassq.queues.beanstalk.proof import prove
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from glassq.queues.beanstalk.commands import Command
     from glassq.queues.beanstalk.connection import BeanstalkConnection
+    from glassq.queues.beanstalk.protocol import JobBody
+    from glassq.queues.beanstalk.prover import Prover
 
 # The form to be buried is put with this delay, in seconds, and then buried. After a crash in between, it becomes ready,
 # still marked as buried, and the next consumer buries it.
 BURY_DELAY = 60
+# How long a proof may take, in seconds.
+PROOF = 5.0
+# The shortest lease that the settings allow, in seconds. Only stats-job tells the lease of a job that was put earlier.
+SHORTEST_LEASE = 5.0
 
 
 class BeanstalkReceiver:
     """See `glassq.queues.base.Receiver`."""
 
-    def __init__(self, connection: BeanstalkConnection) -> None:
+    def __init__(self, connection: BeanstalkConnection, prover: Prover | None = None) -> None:
+        """`prover` asks the syncer; None: there is no syncer, and beanstalkd's answers are proof enough."""
         self._connection = connection
+        self._prover = prover
+        # came with the end of another job
+        self._next: Reservation | None = None
 
-    def reserve(self, tubes: Sequence[str], wait: float, finished: Reservation | None = None) -> Reservation | None:
-        if finished is not None:
-            self.complete(finished)
+    def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
+        if self._next is not None:
+            held, self._next = self._next, None
+            with suppress(JobNotFound):
+                self._connection.check_held(int(held.ref))
+                return held
         job = self._connection.reserve(whole_seconds(wait), tubes)
-        if job is None:
-            return None
-        stats = self._connection.stats_job(job.id)
+        return None if job is None else _reservation(job, tubes)
+
+    def examine(self, reservation: Reservation) -> Reservation:
+        stats = self._connection.stats_job(int(reservation.ref))
         return Reservation(
-            ref=str(job.id),
+            ref=reservation.ref,
             tube=stats.tube,
-            body=job.body,
+            body=reservation.body,
             lease=float(stats.ttr),
             losses=stats.lost,
             kicked=stats.kicks > 0,
-            undelayed=not (stats.delay or stats.kicks),
-            durable=stats.file > 0,
         )
 
-    def extend(self, reservation: Reservation) -> None:
-        self._connection.touch(int(reservation.ref))
+    def extend(self, reservation: Reservation) -> float:
+        return float(self._connection.touch(int(reservation.ref)))
 
-    def complete(self, reservation: Reservation) -> None:
-        self._connection.delete(int(reservation.ref), held=True)
+    def complete(self, reservation: Reservation, *, then: Sequence[str] = ()) -> None:
+        old = int(reservation.ref)
+        if not then or self._next is not None:
+            self._connection.delete(old, held=True)
+            return
+        self._connection.check_held(old)
+        deleted, job = self._connection.delete_and_reserve(old, then)
+        if job is not None:
+            self._next = _reservation(job, then)
+        if deleted is not None:
+            raise deleted
 
-    def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str) -> str:
+    def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str, then: Sequence[str] = ()) -> str:
         self._connection.check_held(int(reservation.ref))
         following = self._connection.put(body, delay=whole_seconds(delay), tube=tube)
-        self._hand_over(reservation, following)
+        self._hand_over(reservation, following, then)
         return str(following)
 
-    def bury(self, reservation: Reservation, body: bytes | None = None) -> str:
+    def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         if body is None:
             self._connection.bury(int(reservation.ref))
             return reservation.ref
         self._connection.check_held(int(reservation.ref))
         # The new job is delayed until it is buried, so that no consumer works it meanwhile.
         following = self._connection.put(body, delay=BURY_DELAY, tube=reservation.tube)
-        self._connection.reserve_job(following)
-        self._connection.bury(following)
-        self._hand_over(reservation, following)
+        packet: list[Command[object]] = [commands.reserve_job(following), commands.bury(following)]
+        for answer in self._connection.pipeline(packet):
+            if isinstance(answer, QueueError):
+                raise answer
+        # one proof for both records, of the put and of the bury
+        self._hand_over(reservation, following, then)
         return str(following)
 
     def release(self, reservation: Reservation) -> None:
@@ -79,16 +106,33 @@ class BeanstalkReceiver:
         self._connection.release(int(reservation.ref))
 
     def close(self) -> None:
+        held, self._next = self._next, None
+        if held is not None:
+            with suppress(QueueError):
+                self.release(held)
         self._connection.close()
+        if self._prover is not None:
+            self._prover.close()
 
     def close_inherited(self) -> None:
         self._connection.close_inherited()
+        if self._prover is not None:
+            self._prover.close_inherited()
 
-    def _hand_over(self, reservation: Reservation, following: int) -> None:
-        """Deletes the old job. If another consumer has it by now, its attempt counts, and the new job is deleted."""
+    def _hand_over(self, reservation: Reservation, following: int, then: Sequence[str]) -> None:
+        """Proves the new job, then deletes the old one. The new one is deleted where that fails.
+
+        If another consumer has the old job by now, its attempt counts.
+        """
         try:
-            self.complete(reservation)
-        except JobNotFound:
-            with suppress(JobNotFound):
+            prove(self._connection, [following], self._prover, within=PROOF)
+            self.complete(reservation, then=then)
+        except (NotDurable, NoProof, JobNotFound):
+            # the connection is in step, unless it broke meanwhile
+            with suppress(QueueError):
                 self._connection.delete(following)
             raise
+
+
+def _reservation(job: JobBody, tubes: Sequence[str]) -> Reservation:
+    return Reservation(str(job.id), tubes[0] if len(tubes) == 1 else "", job.body, SHORTEST_LEASE)

@@ -61,11 +61,11 @@ class Roles:
         return answer.ref
 
     def take(self, receiver: Receiver, body: bytes | None = None, *, tube: str = "") -> Reservation:
-        """Reserves the job that must be there."""
+        """Reserves the job that must be there, and looks at all its facts."""
         reservation = receiver.reserve([tube or self.tube], TIMEOUT)
         assert reservation is not None
         assert body in (None, reservation.body)
-        return reservation
+        return receiver.examine(reservation)
 
     def counts(self, tube: str = "") -> TubeCounts:
         [found] = self.inspector.counts([tube or self.tube])

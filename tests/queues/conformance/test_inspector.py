@@ -233,6 +233,7 @@ def test_a_job_gets_another_state_form_and_tube(roles: Roles, old: WaitingState,
         # nobody but an operator frees what is buried, and all may work what is ready
         receiver = roles.receiver()
         held = receiver.reserve(roles.tubes, 0)
+        held = held and receiver.examine(held)
         assert (held and (held.body, held.losses)) == ((changed.body, 0) if new == "ready" else None)
         roles.inspector.delete(changed) if held is None else receiver.complete(held)
 

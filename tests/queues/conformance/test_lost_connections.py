@@ -27,7 +27,9 @@ AFTER: dict[str, bytes | None] = {
     "bury": b"put aside",
     "bury as it is": b"ping",
     "release": b"ping",
-    "reserve the next": None,
+    "complete, then the next": None,
+    "retry, then the next": b"again",
+    "bury, then the next": b"put aside",
 }
 
 
@@ -61,9 +63,10 @@ def test_a_delivery_that_is_settled_is_never_lost(roles: Roles, name: str) -> No
                 SETTLE[name](roles, receiver, held)
             except QueueUnavailable:
                 broke = True
-        assert broke == cutter.fired
+        # the end of the job may have been answered, and only then the connection broke
+        assert broke == cutter.fired or (cutter.fired and "then" in name)
         receiver.close()
-        check(roles, b"ping", AFTER[name], cut=cutter.fired)
+        check(roles, b"ping", AFTER[name], cut=broke)
         clear(roles)
 
 

@@ -34,7 +34,11 @@ SETTLE: dict[str, Settle] = {
     "bury": lambda _, receiver, held: receiver.bury(held, b"put aside"),
     "bury as it is": lambda _, receiver, held: receiver.bury(held),
     "release": lambda _, receiver, held: receiver.release(held),
-    "reserve the next": lambda roles, receiver, held: receiver.reserve([roles.other], 0, held),
+    "complete, then the next": lambda roles, receiver, held: receiver.complete(held, then=[roles.other]),
+    "retry, then the next": lambda roles, receiver, held: receiver.retry(
+        held, b"again", delay=3600, tube=roles.tube, then=[roles.other]
+    ),
+    "bury, then the next": lambda roles, receiver, held: receiver.bury(held, b"put aside", then=[roles.other]),
 }
 settles = pytest.mark.parametrize("settle", SETTLE.values(), ids=SETTLE)
 
@@ -46,12 +50,7 @@ def test_a_job_is_ours_for_its_lease(roles: Roles) -> None:
     ref = roles.put(b"ping", lease=17)
     reservation = roles.take(roles.receiver(lease=17), b"ping")
     assert (reservation.ref, reservation.tube, reservation.lease) == (ref, roles.tube, 17)
-    assert (reservation.losses, reservation.kicked, reservation.undelayed, reservation.durable) == (
-        0,
-        False,
-        True,
-        True,
-    )
+    assert (reservation.losses, reservation.kicked) == (0, False)
     assert roles.receiver().reserve([roles.tube], 0) is None
     assert roles.there() == [("reserved", b"ping")]
     assert 0 < roles.inspector.get(ref).time_left <= 17
@@ -63,8 +62,7 @@ def test_a_job_comes_out_of_any_tube_that_is_named_and_of_no_other(roles: Roles)
     receiver = roles.receiver()
     found = [receiver.reserve([roles.tube, roles.other], 0) for _ in range(3)]
     assert sorted(each.body for each in found if each) == [roles.tube.encode(), roles.other.encode()]
-    last = receiver.reserve([roles.third], 0)
-    assert (last and last.tube) == roles.third
+    assert roles.take(receiver, tube=roles.third).tube == roles.third
 
 
 def test_the_oldest_job_of_all_these_tubes_is_the_next(roles: Roles) -> None:
@@ -101,9 +99,9 @@ def test_two_consumers_never_have_the_same_job(roles: Roles) -> None:
     worked: list[bytes] = []
 
     def work(receiver: Receiver) -> None:
-        finished = None
-        while (finished := receiver.reserve([roles.tube], 0, finished)) is not None:
-            worked.append(finished.body)
+        while (held := receiver.reserve([roles.tube], 0)) is not None:
+            worked.append(held.body)
+            receiver.complete(held, then=[roles.tube])
 
     threads = [threading.Thread(target=work, args=(roles.receiver(),)) for _ in range(2)]
     for thread in threads:
@@ -114,16 +112,91 @@ def test_two_consumers_never_have_the_same_job(roles: Roles) -> None:
     assert roles.find() == []
 
 
-def test_one_is_completed_and_the_next_reserved_in_one_call(roles: Roles) -> None:
+# How a job ends whose end reserves the next one.
+ENDS: dict[str, Settle] = {
+    "complete": lambda roles, receiver, held: receiver.complete(held, then=[roles.tube]),
+    "retry": lambda roles, receiver, held: receiver.retry(
+        held, b"again", delay=3600, tube=roles.other, then=[roles.tube]
+    ),
+    "bury": lambda roles, receiver, held: receiver.bury(held, b"put aside", then=[roles.tube]),
+}
+ends = pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+
+
+@ends
+def test_the_end_of_one_can_reserve_the_next(roles: Roles, end: Settle) -> None:
     first, second = roles.put(b"1"), roles.put(b"2")
     receiver = roles.receiver()
-    held = receiver.reserve([roles.tube], 0, None)
+    held = receiver.reserve([roles.tube], 0)
     assert held is not None
-    following = receiver.reserve([roles.tube], 0, held)
-    assert (held.ref, following and following.ref) == (first, second)
-    assert roles.there() == [("reserved", b"2")]
-    assert receiver.reserve([roles.tube], 0, following) is None
+    end(roles, receiver, held)
+    # what an engine reserves ahead nobody else gets; one that cannot leaves it to the next reserve
+    following = receiver.reserve([roles.tube], 0)
+    assert (held.ref, following and following.ref, following and following.body) == (first, second, b"2")
+    assert following is not None
+    end(roles, receiver, following)
+    assert receiver.reserve([roles.tube], 0) is None
+    assert not roles.there("ready", "reserved")
+
+
+@ends
+def test_the_next_one_is_there_though_the_end_came_too_late(roles: Roles, engine: Engine, end: Settle) -> None:
+    if not roles.able.fenced:
+        return
+    lease = engine.shortest_lease
+    roles.put(b"1", lease=lease)
+    late, next_one = roles.receiver(lease=lease), roles.receiver(lease=lease)
+    lost = roles.take(late)
+    engine.end_lease(late, lost)
+    held = roles.take(next_one, b"1")
+    roles.put(b"2")
+    next_one.extend(held)
+    with pytest.raises(JobNotFound):
+        end(roles, late, lost)
+    roles.take(late, b"2")
+    assert roles.there() == [("reserved", b"1"), ("reserved", b"2")]
+    next_one.complete(held)
+
+
+def test_one_that_was_reserved_ahead_and_never_given_out_is_no_lost_attempt(roles: Roles) -> None:
+    for body in (b"1", b"2"):
+        roles.put(body)
+    receiver = roles.receiver()
+    receiver.complete(roles.take(receiver, b"1"), then=[roles.tube])
+    receiver.close()
+    if roles.able.frees_at_once:
+        roles.wait_until_free()
+    assert roles.take(roles.receiver(), b"2").losses == 0
+
+
+def test_one_that_was_reserved_ahead_is_not_given_out_after_its_connection_broke(roles: Roles, proxy: Proxy) -> None:
+    for body in (b"1", b"2"):
+        roles.put(body)
+    receiver = roles.receiver(port=proxy.port)
+    receiver.complete(roles.take(receiver, b"1"), then=[roles.tube])
+    proxy.reset()
+    with pytest.raises(QueueUnavailable):
+        receiver.extend(roles.take(receiver, b"2"))
+    if roles.able.frees_at_once:
+        roles.wait_until_free()
+    receiver.complete(roles.take(receiver, b"2"))
     assert roles.find() == []
+
+
+def test_a_look_tells_what_the_reservation_does_not(roles: Roles) -> None:
+    ref = roles.put(b"ping", lease=17)
+    receiver = roles.receiver(lease=17)
+    held = receiver.reserve(roles.tubes, 0)
+    assert held is not None
+    assert 0 < held.lease <= 17
+    assert (held.tube in ("", roles.tube), held.losses in (None, 0)) == (True, True)
+    seen = receiver.examine(held)
+    assert (seen.ref, seen.tube, seen.body, seen.lease) == (ref, roles.tube, b"ping", 17)
+    assert (seen.losses, seen.kicked) == (0, False)
+    assert receiver.extend(held) == 17
+    receiver.complete(held)
+    with pytest.raises(JobNotFound):
+        receiver.examine(held)
 
 
 def test_several_are_held_at_once_and_end_in_any_order(roles: Roles) -> None:

@@ -134,7 +134,12 @@ class RolesMachine(RuleBasedStateMachine):
         held = self.held_by(name)
         done = held[pick % len(held)] if held and (finishing or not self.able.many_held) else ""
         finished = self.jobs.pop(done).held if done else None
-        reservation = self.consumers[name].receiver.reserve(tubes, 0, finished)
+        receiver = self.consumers[name].receiver
+        if finished is not None:
+            receiver.complete(finished, then=tubes)
+        reservation = receiver.reserve(tubes, 0)
+        if reservation is not None:
+            reservation = receiver.examine(reservation)
         if finished is not None:
             self.consumers[name].stale.append(finished)
             self.agree_gone(done)

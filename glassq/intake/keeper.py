@@ -1,0 +1,80 @@
+"""Between the app and the store: hands pings over, and answers for what became of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from glassq.errors import QueueError
+from glassq.http.log_limiter import LogLimiter
+from glassq.log import fields, logger
+from glassq.queues.base import NewJob
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from glassq.delivery import Delivery
+    from glassq.intake.durable_store import DurableStore, Place
+    from glassq.intake.metrics import IntakeCounters
+
+log = logger("glassq.intake")
+
+
+class CheckedPing(msgspec.Struct, frozen=True, gc=False):
+    """A checked ping, ready to be kept. `arrived` is when its request had arrived, on time.monotonic()."""
+
+    job: NewJob
+    source: str
+    arrived: float
+
+
+class PingKeeper:
+    """Keeps the pings of one process, and counts them."""
+
+    def __init__(self, store: DurableStore, counters: IntakeCounters, *, tube: str) -> None:
+        """`tube` is where pings go."""
+        self._store = store
+        self._tube = tube
+        self._counters = counters
+        self._limiter = LogLimiter()
+
+    def take(self, delivery: Delivery, job: bytes, environ: Mapping[str, Any]) -> None:
+        """Hands a delivery to the turn of our own worker's loop, which holds the answer until it is kept.
+
+        Another WSGI server has no turns: there it is kept on return. Raises QueueError if it is kept nowhere.
+        """
+        new = NewJob(delivery.id, job, self._tube)
+        ping = CheckedPing(new, delivery.source, environ.get("glassq.arrived") or time.monotonic())
+        turn = environ.get("glassq.turn")
+        if turn is not None:
+            turn.append(ping)
+            return
+        (place,) = self._keep([ping])
+        if isinstance(place, QueueError):
+            raise place
+
+    def keep(self, pings: Sequence[CheckedPing]) -> list[bool]:
+        """Keeps a batch; whether each of its pings is kept. Called in one thread of the worker."""
+        places = self._keep(pings)
+        refused = [place for place in places if isinstance(place, QueueError)]
+        for _ in refused:
+            self._counters.refused(503)
+        if refused and (left_out := self._limiter.admit()) is not None:
+            log.error("not acknowledged %s", fields(status=503, pings=len(refused), why=refused[0], **left_out))
+        return [not isinstance(place, QueueError) for place in places]
+
+    def _keep(self, pings: Sequence[CheckedPing]) -> Sequence[Place | QueueError]:
+        began = time.monotonic()
+        places = self._store.store([ping.job for ping in pings])
+        now = time.monotonic()
+        self._counters.batch(len(pings), now - began)
+        taken = [(ping, place) for ping, place in zip(pings, places, strict=True) if not isinstance(place, QueueError)]
+        self._counters.acknowledged([place for _, place in taken], [now - ping.arrived for ping, _ in taken])
+        # a log line takes a fifth of a ping's time, so it is written at debug level only
+        if log.isEnabledFor(logging.DEBUG):
+            for ping, place in taken:
+                log.debug("acknowledged %s", fields(delivery=ping.job.key, source=ping.source, kept=place))
+        return places

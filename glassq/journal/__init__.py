@@ -1,0 +1,7 @@
+"""The intake journal: what intake keeps on disk itself, synced, until the queue has proven to keep it."""
+
+from glassq.journal.examine import ExaminedFile
+from glassq.journal.journal import DIRECTORIES, Journal, Journaled
+from glassq.journal.record import JournalRecord
+
+__all__ = ["DIRECTORIES", "ExaminedFile", "Journal", "JournalRecord", "Journaled"]

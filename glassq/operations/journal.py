@@ -1,0 +1,123 @@
+"""What the intake journal keeps on disk until the queue has it: a look, moving it on now, and a check of its files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glassq.errors import GlassqError, SettingsError
+from glassq.journal import Journal
+from glassq.queues.base import NewJob, Receipt, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from glassq.errors import QueueError
+    from glassq.journal import ExaminedFile, JournalRecord
+    from glassq.operations import Operations
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import Producer
+
+
+@dataclass(frozen=True, slots=True)
+class MovedOn:
+    """What moving on came to: the numbers of deliveries `before`, that were put, that are left, and set aside.
+
+    `error` is what ended it early, if anything did.
+    """
+
+    before: int
+    moved: int
+    left: int
+    damaged: int
+    refused: int
+    error: GlassqError | None = None
+
+    def document(self) -> dict[str, int]:
+        """The counts for JSON; `drained` is the name of `moved` in the last release, for one more."""
+        counts = {"moved": self.moved, "left": self.left, "damaged": self.damaged, "refused": self.refused}
+        return {**counts, "drained": self.moved}
+
+
+@dataclass(frozen=True, slots=True)
+class JournalCheck:
+    """What is in each file of the journal."""
+
+    files: tuple[ExaminedFile, ...]
+
+    @property
+    def damaged(self) -> int:
+        """How many files are damaged."""
+        return sum(1 for file in self.files if file.damage)
+
+    def document(self) -> dict[str, Any]:
+        """The files for JSON."""
+        return {"damaged": self.damaged, "files": [asdict(file) for file in self.files]}
+
+
+def open_journal(operations: Operations) -> Journal | None:
+    """The journal of the settings; None where there is none, as operators do not make it. Raises SettingsError."""
+    settings = operations.settings
+    directory = Path(settings.intake.journal)
+    try:
+        directory.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SettingsError(
+            f'{settings.file}: [intake] journal = "{directory}": cannot be read: {error.strerror}'
+        ) from None
+    return Journal(directory, max_size=settings.intake.journal_max, min_free=settings.intake.journal_min_free)
+
+
+def move_on(operations: Operations, progress: Progress) -> MovedOn:
+    """Puts what is in the journal into the queue, oldest first. It goes from the journal once that has proven it.
+
+    Raises SettingsError, and JournalError where the journal cannot be read.
+    """
+    journal = open_journal(operations)
+    if journal is None:
+        return MovedOn(0, 0, 0, 0, 0)
+    before = journal.look()
+    if not before.count:
+        return MovedOn(0, 0, 0, before.damaged, before.refused)
+    mover, error = _Mover(operations, progress, before.count), None
+    with operations.producer() as producer:
+        try:
+            mover.move_on(journal, producer)
+        except GlassqError as raised:
+            error = raised
+    after = journal.look()
+    return MovedOn(before.count, mover.moved, after.count, after.damaged, after.refused, error)
+
+
+def check(operations: Operations) -> JournalCheck:
+    """Reads each file of the journal, and changes nothing. Raises SettingsError and JournalError."""
+    journal = open_journal(operations)
+    return JournalCheck(tuple(journal.examine()) if journal else ())
+
+
+@dataclass(slots=True)
+class _Mover:
+    """Puts packets; so far `moved` of `total` deliveries."""
+
+    operations: Operations
+    progress: Progress
+    total: int
+    moved: int = 0
+
+    def move_on(self, journal: Journal, producer: Producer) -> None:
+        """Raises Stopped, QueueError and JournalError; what was put until then is put."""
+
+        def put(packet: Sequence[JournalRecord]) -> Mapping[str, QueueError]:
+            self.progress.advance(self.moved, self.total, "put into the queue so far")
+            jobs = [NewJob(record.key, record.body, self.operations.tube) for record in packet]
+            answers = producer.put(jobs, within=math.inf)
+            receipts = [answer for answer in answers if isinstance(answer, Receipt)]
+            producer.confirm(receipts, within=math.inf)
+            self.moved += len(receipts)
+            return {answer.key: answer.error for answer in answers if isinstance(answer, Refusal)}
+
+        journal.move_on(put)

@@ -1,0 +1,100 @@
+"""The socket where clients ask. One line each way, ASCII; the answers to a connection come in order.
+
+    prove    ->  yes SERVER-ID   |   no REASON
+    status   ->  one line of JSON
+
+A client that says anything else, does not read its answers, or asks too much ahead, is cut off. Where there are too
+many connections, the one that has been silent for longest goes; its client makes a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from glassq.queues.beanstalk.syncer.client import Client
+
+if TYPE_CHECKING:
+    from glassq.queues.beanstalk.syncer.rounds import Rounds
+
+# The longest line of a client, in bytes, and how many questions it may ask ahead.
+_MAX_LINE = 64
+_MAX_AHEAD = 1000
+# What is read at once. Others wait no longer than for this.
+_READ = 4096
+
+
+class Server:
+    """Takes questions, and hands them to the rounds. It waits for nothing but questions."""
+
+    def __init__(self, listener: socket.socket, rounds: Rounds, max_clients: int) -> None:
+        self._listener = listener
+        self._rounds = rounds
+        self._max_clients = max_clients
+        # the one that was silent for longest comes first
+        self._clients: OrderedDict[int, Client] = OrderedDict()
+        self._selector = selectors.DefaultSelector()
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        """Serves until a signal's handler raises an exception."""
+        while True:
+            asking: dict[Client, int] = {}
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    self._accept()
+                elif self._read(key.data):
+                    asking[key.data] = key.data.asked
+            if asking:
+                self._rounds.ask(asking)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            # gone again, or no descriptor is left
+            if self._clients:
+                self._close(next(iter(self._clients.values())))
+            return
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if len(self._clients) >= self._max_clients:
+            self._close(next(iter(self._clients.values())))
+        client = self._clients[sock.fileno()] = Client(sock)
+        self._selector.register(sock, selectors.EVENT_READ, client)
+
+    def _read(self, client: Client) -> bool:
+        """Reads what a client says. True if it asked for a proof."""
+        try:
+            data = client.sock.recv(_READ)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._close(client)
+            return False
+        self._clients.move_to_end(client.sock.fileno())
+        before = client.asked
+        *lines, client.buffer = (client.buffer + data).split(b"\n")
+        for line in lines:
+            if line == b"prove":
+                client.asked += 1
+            elif line == b"status" and client.asked == client.answered:
+                client.send(json.dumps({**self._rounds.status(), "clients": len(self._clients)}).encode() + b"\n")
+            else:
+                client.cut_off()
+                break
+        if len(client.buffer) > _MAX_LINE or client.asked - client.answered > _MAX_AHEAD:
+            client.cut_off()
+        return client.asked > before
+
+    def _close(self, client: Client) -> None:
+        del self._clients[client.sock.fileno()]
+        self._selector.unregister(client.sock)
+        self._rounds.forget(client)

@@ -1,0 +1,121 @@
+"""What the syncer tells of itself, what of it is wrong, and what to do about it: for status, doctor and the metrics."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glassq import host
+from glassq.errors import QueueError
+from glassq.queues.base import EngineGauge, Fact
+from glassq.queues.beanstalk.binlog import options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from glassq.queues.beanstalk.connection import BeanstalkConnection
+    from glassq.queues.beanstalk.prover import Prover
+    from glassq.values import QueueUrl
+
+# The syncer tells its status at once, in seconds.
+_WITHIN = 1.0
+# beanstalkd's own interval without -f, in milliseconds.
+_DEFAULT_INTERVAL = 50
+# Its key in the syncer's status, and what it means. All count since the syncer's start.
+_GAUGES = {
+    "rounds": "Rounds of the syncer; each answers all who asked before it began.",
+    "failed": "Rounds of the syncer that proved nothing.",
+    "asked": "Questions that the syncer has answered.",
+    "seconds": "The time that all rounds of the syncer took, in seconds.",
+    "kept": "Links by which the syncer keeps binlog files until their copies are on disk.",
+    "spare": "Links whose file beanstalkd has removed already.",
+    "gaps": "Binlog files that came and went unseen, or that are not beanstalkd's.",
+    "refusing": "1 if the syncer proves nothing until beanstalkd is restarted, because a write or sync has failed.",
+}
+_START = "start it (systemctl start glassq-syncer, and look at its log)"
+_WITHOUT = 'or, where beanstalkd runs with -f0 and without one, [queue] syncer = "none"'
+_RESTART = (
+    "make room on its disk, or replace it, then restart beanstalkd: what was acknowledged is on disk or in the journal"
+)
+
+
+def gauges(prover: Prover | None) -> Iterator[EngineGauge]:
+    """The syncer's own metrics; none where there is no syncer."""
+    if prover is None:
+        return
+    status = _status(prover)
+    yield EngineGauge("glassq_syncer_up", "1 if the syncer answers.", 0.0 if isinstance(status, QueueError) else 1.0)
+    if not isinstance(status, QueueError):
+        for key, help_ in _GAUGES.items():
+            yield EngineGauge(f"glassq_syncer_{key}", help_, _number(status, key))
+
+
+def facts(connection: BeanstalkConnection, prover: Prover | None, url: QueueUrl, *, thorough: bool) -> Iterator[Fact]:
+    """The syncer's troubles; with `thorough` also how it does, or that there is none."""
+    interval = _interval(connection, url)
+    if prover is None:
+        yield from _no_syncer(interval, thorough=thorough)
+        return
+    status = _status(prover)
+    if isinstance(status, QueueError):
+        said = f"{status}: nothing is proven, pings go to the journal, and the pool waits"
+        yield Fact("syncer", False, said, f"{_START}; {_WITHOUT}")
+    elif status.get("refusing"):
+        yield Fact(
+            "syncer", False, f"it proves nothing until beanstalkd is restarted: {status.get('reason')}", _RESTART
+        )
+    elif trouble := status.get("trouble"):
+        yield Fact("syncer", False, f"it proves nothing now: {trouble}", "look at beanstalkd's log and at its disk")
+    elif thorough:
+        yield Fact("syncer", True, _how_it_does(status))
+        if interval == 0:
+            said = "beanstalkd syncs each command by itself (-f0), although the syncer does it for all at once"
+            yield Fact("syncer", None, said, "for speed start it with -f1000, as glassq-beanstalkd.service does")
+
+
+def _no_syncer(interval: int | None, *, thorough: bool) -> Iterator[Fact]:
+    if interval:
+        said = f"beanstalkd syncs only once in {interval} ms, and no syncer proves what is on disk"
+        todo = "start it with -f0, or run glassq-syncer beside it and name that in [queue] syncer"
+        yield Fact("syncer", False, said, todo)
+    elif thorough:
+        said = "there is none: beanstalkd must run with -f0, and cannot see some faults of its disk"
+        yield Fact("syncer", None, said, "docs/installing.md says which; on its own machine glassq-syncer sees them")
+
+
+def _interval(connection: BeanstalkConnection, url: QueueUrl) -> int | None:
+    """The sync interval of a beanstalkd on this machine, in milliseconds; None where it cannot be seen."""
+    name = url.address[0] if isinstance(url.address, tuple) else ""
+    if name and not host.is_own(name):
+        return None
+    server = connection.stats()
+    options = options_of(Path("/proc", str(server.pid))) if server.durable else {}
+    if not options or "-F" in options:
+        # Never by itself.
+        return 1 << 31 if options else None
+    given = options.get("-f", "")
+    return int(given) if given.isdecimal() else _DEFAULT_INTERVAL
+
+
+def _how_it_does(status: Mapping[str, object]) -> str:
+    rounds, asked = _number(status, "rounds"), _number(status, "asked")
+    said = f"it proves what is on disk: {rounds:.0f} rounds"
+    if rounds:
+        said += f" of {_number(status, 'seconds') / rounds * 1000:.1f} ms, {asked / rounds:.1f} questions in each"
+    said += f"; {_number(status, 'kept'):.0f} files have a link"
+    if gaps := _number(status, "gaps"):
+        said += f"; {gaps:.0f} came and went unseen, or are not beanstalkd's"
+    return said
+
+
+def _status(prover: Prover) -> Mapping[str, object] | QueueError:
+    try:
+        return prover.status(deadline=time.monotonic() + _WITHIN)
+    except QueueError as error:
+        return error
+
+
+def _number(status: Mapping[str, object], key: str) -> float:
+    value = status.get(key)
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,122 @@
+"""Journals, a queue that remembers what was put, and other processes with the same journal."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq import delivery as envelope
+from glassq.journal import Journal, JournalRecord
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from glassq.delivery import Delivery
+    from glassq.errors import QueueError
+
+
+class Sink:
+    """A queue that remembers what was put; it refuses for good the bodies in `refuses`, and raises `fails` once."""
+
+    def __init__(self) -> None:
+        self.packets: list[list[JournalRecord]] = []
+        self.refuses: dict[bytes, QueueError] = {}
+        self.fails: list[QueueError] = []
+
+    def put(self, packet: Sequence[JournalRecord]) -> Mapping[str, QueueError]:
+        if self.fails:
+            raise self.fails.pop()
+        refused = {record.key: self.refuses[record.body] for record in packet if record.body in self.refuses}
+        self.packets.append([record for record in packet if record.key not in refused])
+        return refused
+
+    def keys(self) -> list[str]:
+        return [record.key for packet in self.packets for record in packet]
+
+    def bodies(self) -> list[bytes]:
+        return [record.body for packet in self.packets for record in packet]
+
+
+def some(number: int, body: bytes = b"{}") -> list[JournalRecord]:
+    """So many records, oldest first; each body is unlike the others."""
+    keys = sorted(envelope.new_id() for _ in range(number))
+    return [JournalRecord(key, b"%d %b" % (index, body)) for index, key in enumerate(keys)]
+
+
+def fill_journal(directory: Path, deliveries: Sequence[Delivery]) -> Path:
+    """The directory of a journal in which a process that is gone has left these deliveries."""
+    journal = opened(directory)
+    journal.write([JournalRecord(delivery.id, envelope.encode(delivery)) for delivery in deliveries])
+    journal.close()
+    return directory
+
+
+def opened(directory: Path, max_size: int = 1 << 30, min_free: int = 0) -> Journal:
+    return Journal(directory, max_size=max_size, min_free=min_free)
+
+
+def files(directory: Path) -> list[str]:
+    """All files but the lock, notes, and segments that are being made; those below included."""
+    found = (path for path in directory.rglob("*") if path.is_file() and path.suffix not in (".notes", ""))
+    found = (path for path in found if not path.name.endswith(".segment.new"))
+    return sorted(str(path.relative_to(directory)) for path in found)
+
+
+def child(directory: Path, *lines: str, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Another process with the same journal, perhaps under another command, such as strace."""
+    start = [
+        "import os, sys, time",
+        "from pathlib import Path",
+        "from glassq.journal import JournalRecord",
+        "from tests.journal.conftest import Sink, opened, some",
+        f"directory = Path({str(directory)!r})",
+    ]
+    return subprocess.Popen(
+        [*under, sys.executable, "-c", "\n".join([*start, *lines])],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+
+
+def kill(process: subprocess.Popen[bytes]) -> bytes:
+    """Kills it; what it had said."""
+    process.send_signal(signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    return said
+
+
+@pytest.fixture
+def sink() -> Sink:
+    return Sink()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "journal"
+
+
+@pytest.fixture
+def journals(directory: Path) -> Iterator[Callable[..., Journal]]:
+    """Opens journals in `directory`, closed at the end."""
+    made: list[Journal] = []
+
+    def make(**bounds: int) -> Journal:
+        made.append(opened(directory, **bounds))
+        return made[-1]
+
+    yield make
+    for journal in made:
+        journal.close()
+
+
+@pytest.fixture
+def journal(journals: Callable[..., Journal]) -> Journal:
+    return journals()

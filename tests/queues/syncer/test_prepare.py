@@ -1,0 +1,203 @@
+"""What is done before each start of beanstalkd, and when."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.errors import PrepareError
+from glassq.queues.beanstalk.syncer.prepare import numbered, prepare, seal
+from glassq.queues.beanstalk.syncer.records import State, records
+from tests.conftest import program
+from tests.queues.syncer.made import BORN, LAYOUT, fields, file_with, full, short
+from tests.queues.syncer.plain import jobs_on, ping, plain_beanstalkd
+
+if TYPE_CHECKING:
+    import greenstalk
+
+BODY = ping(1) + b"\r\n"
+RELEASES = sorted((Path(__file__).parents[2] / "upgrade").glob("*.tar.xz"))
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(directory.glob("*.[0-9]*"))}
+
+
+def torn(directory: Path) -> Path:
+    """A job, and a file with its bury, of which the end is lost."""
+    (directory / "binlog.1").write_bytes(LAYOUT.length.pack(7) + full(fields(1), BODY))
+    bury = file_with(short(fields(1, State.BURIED, len(BODY), buries=1)), 40, 100)
+    path = directory / "binlog.2"
+    path.write_bytes(bury.torn(bury.holes()[-1]))
+    # as beanstalkd makes them
+    path.chmod(0o400)
+    return path
+
+
+def live(client: greenstalk.Client, number: int, dice: random.Random) -> None:
+    client.put(ping(number, dice.randrange(20, 1500)), delay=dice.choice((0, 0, 3600)))
+    if dice.random() < 0.7:
+        client.put(ping(number))
+        job = client.reserve(timeout=5)
+        end = dice.choice((client.delete, client.delete, client.bury, lambda job: client.release(job, delay=3600)))
+        end(job)
+    if dice.random() < 0.1:
+        client.kick(1)
+
+
+def test_files_of_a_healthy_server_are_never_changed(tmp_path: Path) -> None:
+    binlog = tmp_path / "binlog"
+    binlog.mkdir()
+    dice = random.Random(7)
+    for _ in range(3):
+        with plain_beanstalkd(binlog, size=16384) as (_, client):
+            for number in range(300):
+                live(client, number, dice)
+    before, jobs = content(binlog), jobs_on(binlog)
+    assert len(before) > 5
+    list(prepare(binlog, "boot"))
+    after = content(binlog)
+    assert after.keys() == before.keys()
+    for name, data in after.items():
+        if data != before[name]:
+            # where a file ends with a delete, its last bytes may be the lost end of a bury
+            last = list(records(before[name], LAYOUT))[-1]
+            assert len(data) == last.start
+            assert last.named().state == State.DELETED
+    assert jobs.items() <= jobs_on(binlog).items()
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_the_files_of_the_last_release_are_left_as_they_are(tmp_path: Path, release: Path) -> None:
+    with tarfile.open(release) as archive:
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    binlog = tmp_path / "binlog"
+    before = content(binlog)
+    assert before
+    assert list(prepare(binlog, "boot")) == []
+    assert content(binlog) == before
+
+
+def test_torn_ends_are_looked_for_once_a_boot(tmp_path: Path) -> None:
+    path = torn(tmp_path)
+    whole = path.read_bytes()
+    assert [line for line in prepare(tmp_path, "first") if f"{path}: " in line]
+    cut = path.read_bytes()
+    assert len(cut) < len(whole)
+    assert path.stat().st_mode & 0o777 == 0o400
+    path.chmod(0o600)
+    path.write_bytes(whole)
+    assert list(prepare(tmp_path, "first")) == []
+    assert path.read_bytes() == whole
+    # systemd writes it without hyphens
+    assert list(prepare(tmp_path, "fi-rst")) == []
+    assert list(prepare(tmp_path, "second"))
+    assert path.read_bytes() == cut
+
+
+def test_a_copy_of_the_directory_is_looked_at_again(tmp_path: Path) -> None:
+    there, restored = tmp_path / "there", tmp_path / "restored"
+    there.mkdir()
+    assert list(prepare(there, "boot")) == []
+    there.rename(tmp_path / "away")
+    restored.mkdir()
+    torn(restored)
+    (restored / "syncer.boot").write_bytes((tmp_path / "away" / "syncer.boot").read_bytes())
+    assert list(prepare(restored, "boot"))
+
+
+def test_sealed_files_need_no_look_after_a_boot(tmp_path: Path) -> None:
+    path = torn(tmp_path)
+    whole = path.read_bytes()
+    # not prepared in this boot: whatever is there may be torn
+    seal(tmp_path, "first")
+    assert list(prepare(tmp_path, "first"))
+    path.chmod(0o600)
+    path.write_bytes(whole)
+    seal(tmp_path, "first")
+    assert list(prepare(tmp_path, "second")) == []
+    assert path.read_bytes() == whole
+    # beanstalkd has been there since, and nobody sealed what it wrote
+    (tmp_path / "binlog.3").write_bytes(LAYOUT.length.pack(7))
+    assert list(prepare(tmp_path, "third"))
+
+
+def test_a_file_whose_sync_failed_is_written_anew(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"binlog.{number}").write_bytes(LAYOUT.length.pack(7) + full(fields(number), BODY))
+        os.link(tmp_path / f"binlog.{number}", tmp_path / f"kept.{number}")
+    (tmp_path / "binlog.1").unlink()
+    before = {number: path.stat().st_ino for number, path in numbered(tmp_path, "kept").items()}
+    text = content(tmp_path)
+    (tmp_path / "syncer.state").write_text(json.dumps({"server": "x", "reason": "y", "files": [1, 2, 99]}))
+    lines = list(prepare(tmp_path, "boot"))
+    assert lines == ["written anew, as they could not be synced: binlog.1, binlog.2", "put back: binlog.1"]
+    after = {number: path.stat().st_ino for number, path in numbered(tmp_path, "kept").items()}
+    assert [number for number in before if before[number] != after[number]] == [1, 2]
+    assert content(tmp_path) == {"binlog.1": text["kept.1"], **text}
+    for number in (1, 2, 3):
+        assert (tmp_path / f"kept.{number}").samefile(tmp_path / f"binlog.{number}")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b'{"files": 3}', b'{"files": ["1", null]}'])
+def test_a_damaged_state_is_none(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "binlog.1").write_bytes(LAYOUT.length.pack(7) + full(fields(1), BODY))
+    (tmp_path / "syncer.state").write_bytes(text)
+    assert list(prepare(tmp_path, "boot")) == []
+
+
+def kept(directory: Path, number: int, *jobs: int, born: int = BORN) -> None:
+    puts = b"".join(full(fields(job, created=born + job), BODY) for job in jobs)
+    (directory / f"kept.{number}").write_bytes(LAYOUT.length.pack(7) + puts)
+
+
+def test_a_gap_is_told_and_what_stands_before_it_put_back(tmp_path: Path) -> None:
+    kept(tmp_path, 3, 1, 2)
+    (tmp_path / "binlog.6").write_bytes(LAYOUT.length.pack(7) + short(fields(2, State.DELETED, len(BODY))))
+    told = "binlog.4 to binlog.5 are missing: jobs of older files that are done may be worked again"
+    assert list(prepare(tmp_path, "boot")) == ["put back: binlog.3", told]
+    assert jobs_on(tmp_path).keys() == {1}
+
+
+def test_a_file_of_another_queue_is_not_put_back(tmp_path: Path) -> None:
+    # somebody has moved the files away, and beanstalkd began anew
+    kept(tmp_path, 1, 1, born=BORN - 10**12)
+    kept(tmp_path, 2, 2, born=BORN - 10**12)
+    (tmp_path / "binlog.1").write_bytes(LAYOUT.length.pack(7) + full(fields(1), BODY) + full(fields(2), BODY))
+    first, second = prepare(tmp_path, "boot")
+    assert first.endswith("kept.1 is not binlog.1: beanstalkd ran without --prepare. Left alone")
+    assert second.endswith("kept.2 is not put back: it has jobs of another queue, whose ids are in use again")
+    assert numbered(tmp_path, "binlog").keys() == {1}
+
+
+def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PrepareError, match="missing/lock: No such file or directory"):
+        list(prepare(tmp_path / "missing", "boot"))
+
+
+def syncer(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*program("glassq-syncer"), *options], capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_says_what_it_did_and_refuses_where_beanstalkd_runs(tmp_path: Path) -> None:
+    binlog = tmp_path / "binlog"
+    binlog.mkdir()
+    path = torn(binlog)
+    done = syncer("--prepare", "--binlog", str(binlog), "--boot", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{path}: the power failed while a record was written; cut off at byte ")
+    sealed = syncer("--seal", "--binlog", str(binlog), "--boot", "1")
+    assert (sealed.returncode, sealed.stdout + sealed.stderr) == (0, "")
+    assert (binlog / "syncer.seal").exists()
+    with plain_beanstalkd(binlog):
+        for option in ("--prepare", "--seal"):
+            done = syncer(option, "--binlog", str(binlog))
+            assert done.returncode == 1
+            assert done.stderr == f"glassq-syncer: {binlog}: beanstalkd is running on it; stop it first\n"
