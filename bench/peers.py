@@ -40,7 +40,7 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "comparison.md"
 CONNECTIONS = 32
 # threads of each of the two gunicorn processes of the others' endpoints
 THREADS = 16
-# No drain takes longer than this, in seconds: RQ forks a process for each job.
+# No drain is watched for longer than this, in seconds: some need minutes on a slow disk.
 DRAIN_LIMIT = 20.0
 out = Console(highlight=False)
 
