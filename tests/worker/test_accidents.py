@@ -223,10 +223,12 @@ def test_what_a_pool_was_at_when_all_of_it_was_killed_is_worked_by_the_next(make
 
 
 def kill_whole(run: PoolRun, look: Queue) -> Counter[str]:
-    """Kills the pool one by one, as systemd does; returns how often its children had begun each delivery in the queue.
+    """Kills the pool of 8, and returns how often its children had begun each delivery that is in the queue.
 
-    Whoever is not dead yet may get the job of one who is.
+    One by one, as systemd does it: whoever is not dead yet may get the job of one who is.
     """
+    # nobody is about to be born, who would live on
+    wait_for(lambda: len(run.children()) == 8, f"all children\n{run.log()}")
     children = run.children()
     run.send(signal.SIGKILL)
     for pid in children:
