@@ -12,10 +12,11 @@ export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test conformance coverage test-system torture powercut soak check format bench bench-journal install uninstall deb docs man lock clean
+.PHONY: help setup demo example test conformance coverage test-system torture powercut soak check format bench bench-journal \
+	bench-peers install uninstall deb docs man lock clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(DEV) ## install the virtual environment, the locked dependencies and beanstalkd under .venv/
 
@@ -98,6 +99,10 @@ bench-journal: $(DEV) ## an intake journal with 1,000,000 records: start, look, 
 
 bench: $(DEV) ## measure speed and memory, as ratios to plain programs in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+bench-peers: $(DEV) ## the same work by other job queues (Huey, Celery, BullMQ ...) in turn; writes docs/comparison.md
+	@tools/setup-peers $(VENV) $(VENV)/peers
+	@$(BIN)/python bench/peers.py $(VENV)/peers $(BENCH_ARGS)
 
 install: ## install /opt/glassq, units, /etc/glassq (PREFIX, DESTDIR, LIBDIR, BINDIR, SHAREDIR); see docs/installing.md
 	@PYTHON="$(PYTHON)" tools/install

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from glassq import Delivery
+from glassq import Delivery, Retry
 
 
 def noop(delivery: Delivery) -> None:
@@ -17,3 +17,8 @@ def stamp(delivery: Delivery) -> None:
     late = time.time() - json.loads(delivery.body)["sent"]
     with (Path(__file__).parent / f"late.{os.getpid()}").open("a") as file:
         file.write(f"{late}\n")
+
+
+def fail(delivery: Delivery) -> None:
+    """Fails each time."""
+    raise Retry("as the bench wants it")

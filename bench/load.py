@@ -29,6 +29,10 @@ class Load:
     def quantile(self, share: float) -> float:
         return quantile(self.times, share)
 
+    def summary(self) -> dict[str, float]:
+        """What is worth writing down."""
+        return {"per_second": self.rate, "p50_ms": self.quantile(0.5) * 1000, "p99_ms": self.quantile(0.99) * 1000}
+
 
 def quantile(values: list[float], share: float) -> float:
     ordered = sorted(values)

@@ -26,7 +26,7 @@ WARM_UP = 0.5
 
 
 def dispatch(place: Path, rounds: int, jobs: int, seconds: float, processes: int) -> dict[str, float]:
-    """(e) tasks/s of the pool, beside processes that do less: a plain worker, and requests.Session alone.
+    """(g) tasks/s of the pool, beside processes that do less: a plain worker, and requests.Session alone.
 
     A load on the target from raw sockets shows that the target is not the bottleneck.
     """
@@ -50,9 +50,9 @@ def dispatch(place: Path, rounds: int, jobs: int, seconds: float, processes: int
 def of_pool(directory: Path, port: int, record: Path, jobs: int, processes: int) -> float:
     """The rate of glassq's pool, with tasks from taskqueue.add."""
     with (
-        servers.beanstalkd(directory) as queue_port,
-        servers.client(queue_port, TUBE) as client,
-        servers.pool(directory, queue_port, processes, push=settings(directory, port, UNLIMITED)),
+        servers.queue(directory) as queue,
+        servers.client(queue.port, TUBE) as client,
+        servers.pool(directory, queue, processes, push=settings(directory, port, UNLIMITED)),
     ):
         client.pause_tube(TUBE, PAUSE)
         add(directory, jobs)
@@ -64,7 +64,7 @@ def of_pool(directory: Path, port: int, record: Path, jobs: int, processes: int)
 def of_naive(directory: Path, port: int, record: Path, jobs: int, processes: int) -> float:
     """The rate of a worker without glassq: reserve, requests.Session.post, delete."""
     with (
-        servers.beanstalkd(directory) as queue_port,
+        servers.plain_queue(directory) as queue_port,
         servers.client(queue_port, TUBE) as client,
         side_by_side(processes, naive_loop, queue_port, port),
     ):
@@ -112,6 +112,22 @@ names = "sqlite:///{directory}/names.db"
 [push.targets]
 default = "http://127.0.0.1:{port}"
 """
+
+
+def adding(directory: Path, queue: servers.Queue, tasks: int) -> list[float]:
+    """The seconds of each of so many calls of taskqueue.add, by one program that does nothing else."""
+    servers.settings(
+        directory, queue, servers.free_port(), handler="handlers:noop", processes=1,
+        push=settings(directory, servers.free_port(), UNLIMITED),
+    )  # fmt: skip
+    taskqueue.configure(str(directory / "glassq.toml"))
+    times = []
+    for _ in range(tasks):
+        started = time.perf_counter()
+        taskqueue.add(PAYLOAD, url="/work")
+        times.append(time.perf_counter() - started)
+    taskqueue.configure(None)
+    return times
 
 
 def add(directory: Path, jobs: int) -> None:

@@ -37,15 +37,15 @@ PROBE_INTERVAL = 0.02
 def measure(
     place: Path, *, rate: float = 50, bucket: int = 10, seconds: float = 30, processes: int = 4
 ) -> dict[str, float]:
-    """(f) tasks delivered at `rate` per second, beside the bound; by how much the worst window exceeds its own."""
+    """(h) tasks delivered at `rate` per second, beside the bound; by how much the worst window exceeds its own."""
     place.mkdir(parents=True)
     yaml = f"queue:\n- name: default\n  rate: {rate:g}/s\n  bucket_size: {bucket}\n"
     bound = bucket + rate * seconds
     with (
         target(place) as (port, record),
-        servers.beanstalkd(place) as queue_port,
-        servers.client(queue_port, push.TUBE) as client,
-        servers.pool(place, queue_port, processes, push=push.settings(place, port, yaml)),
+        servers.queue(place) as queue,
+        servers.client(queue.port, push.TUBE) as client,
+        servers.pool(place, queue, processes, push=push.settings(place, port, yaml)),
     ):
         client.pause_tube(push.TUBE, PAUSE)
         push.add(place, math.ceil(bound * 1.2))

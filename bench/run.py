@@ -1,7 +1,7 @@
 """`make bench`: measures glassq beside plain programs that do less, in one run on one machine.
 
 Compare the ratios: absolute numbers depend on the machine. Each number is the median of several rounds. The rounds of
-the programs alternate, so that a noisy minute affects all of them.
+the programs alternate, so that a noisy minute affects all of them. All that concerns the disk is measured on two.
 """
 
 from __future__ import annotations
@@ -16,76 +16,86 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import load
 import push
 import rate
 import servers
-from measure import PAUSE, median, rate_of_drain, say, side_by_side
+from disk import Disk, disks
+from measure import PAUSE, rate_of_drain, say, side_by_side
 from rich.console import Console
 from rich.table import Table
 
 from glassq import delivery as envelope
 
-CHILDREN = 4
-CONNECTIONS = 16
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import greenstalk
+
+CHILDREN = (2, 4)
+CONNECTIONS = 32
+# pings per second of the measurement of latency
+SPEED = 500
 RESULTS = Path(__file__).parent / "results.json"
 out = Console(highlight=False)
 
 
-def acknowledge(place: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def acknowledge(place: Path, disk: Disk, rounds: int, seconds: float) -> dict[str, list[load.Load]]:
     """(a) acknowledged pings/s of the intake, of a bare app and of a naive one."""
-    kinds = {"glassq": servers.intake, "naive": None, "bare": None}
-    found: dict[str, list[load.Load]] = {name: [] for name in kinds}
+    found: dict[str, list[load.Load]] = {}
     with ExitStack() as stack:
-        ports = {}
-        for name in kinds:
-            directory = place / name
-            directory.mkdir()
-            server = servers.intake(directory) if name == "glassq" else servers.plain_app(directory, name)
-            ports[name], _ = stack.enter_context(server)
-        for name in kinds:
-            load.full_speed(ports[name], connections=CONNECTIONS, seconds=1)
+        ports = {"glassq": stack.enter_context(servers.intake(place / "glassq", disk))[0]}
+        for name in ("naive", "bare"):
+            ports[name] = stack.enter_context(servers.plain_app(place / name, name, disk))
+        for port in ports.values():
+            load.full_speed(port, connections=CONNECTIONS, seconds=1)
         for number in range(rounds):
-            for name in kinds:
-                say(f"acknowledge: round {number + 1} of {rounds}, {name}")
-                found[name].append(load.full_speed(ports[name], connections=CONNECTIONS, seconds=seconds))
+            for name, port in ports.items():
+                say(f"{disk.name}: acknowledge: round {number + 1} of {rounds}, {name}")
+                found.setdefault(name, []).append(load.full_speed(port, connections=CONNECTIONS, seconds=seconds))
     failed = sum(result.failed for results in found.values() for result in results)
     if failed:
         sys.exit(f"bench: {failed} pings were not acknowledged")
-    return {
-        name: {
-            "per_second": median(result.rate for result in results),
-            "p50_ms": median(result.quantile(0.5) for result in results) * 1000,
-            "p99_ms": median(result.quantile(0.99) for result in results) * 1000,
-        }
-        for name, results in found.items()
-    }
+    return found
 
 
-def drain(place: Path, rounds: int, jobs: int) -> dict[str, float]:
-    """(b) no-op deliveries/s of the pool, beside a bare loop of reserve, stats-job, delete."""
-    found: dict[str, list[float]] = {"pool": [], "loop": []}
-    ping = load.request(0).partition(b"\r\n\r\n")[2]
-    body = envelope.encode(envelope.new("mirror", ping, {"collection": "timeline", "operation": "INSERT"}))
+def drain(place: Path, disk: Disk, rounds: int, jobs: int) -> dict[str, list[float]]:
+    """(b) no-op deliveries/s of pools of 2 and 4 children, beside bare loops of reserve, stats-job, delete."""
+    found: dict[str, list[float]] = {}
     for number in range(rounds):
-        for name in found:
-            say(f"drain: round {number + 1} of {rounds}, {name}")
-            directory = place / f"{name}{number}"
-            directory.mkdir()
-            with servers.beanstalkd(directory) as port, ExitStack() as stack:
-                client = stack.enter_context(servers.client(port))
-                if name == "pool":
-                    stack.enter_context(servers.pool(directory, port, CHILDREN, "handlers:noop"))
-                else:
-                    stack.enter_context(side_by_side(CHILDREN, bare_loop, port))
-                client.pause_tube("glassq", PAUSE)
-                for _ in range(jobs):
-                    client.put(body)
-                client.pause_tube("glassq", 0)
-                found[name].append(rate_of_drain(client, "glassq", jobs))
-    return {name: median(rates) for name, rates in found.items()}
+        for children in CHILDREN:
+            for kind in ("pool", "loop"):
+                say(f"{disk.name}: drain: round {number + 1} of {rounds}, {kind} of {children}")
+                directory = place / f"{kind}{children}.{number}"
+                worked = drain_once(directory, disk, jobs, children, bare=kind == "loop")
+                found.setdefault(f"{kind}{children}", []).append(worked)
+    return found
+
+
+def drain_once(place: Path, disk: Disk, jobs: int, children: int, *, bare: bool) -> float:
+    with ExitStack() as stack:
+        if bare:
+            port = stack.enter_context(servers.plain_queue(place, disk))
+            stack.enter_context(side_by_side(children, bare_loop, port))
+        else:
+            queue = stack.enter_context(servers.queue(place, disk))
+            stack.enter_context(servers.pool(place, queue, children, "handlers:noop"))
+            port = queue.port
+        client = stack.enter_context(servers.client(port))
+        fill(client, jobs)
+        return rate_of_drain(client, "glassq", jobs)
+
+
+def fill(client: greenstalk.Client[bytes], jobs: int) -> None:
+    """Puts so many deliveries while the tube is paused."""
+    client.pause_tube("glassq", PAUSE)
+    ping = load.request(0).partition(b"\r\n\r\n")[2]
+    labels = {"collection": "timeline", "operation": "INSERT"}
+    for _ in range(jobs):
+        client.put(envelope.encode(envelope.new("mirror", ping, labels)))
+    client.pause_tube("glassq", 0)
 
 
 def bare_loop(port: int) -> None:
@@ -96,34 +106,61 @@ def bare_loop(port: int) -> None:
         client.delete(job)
 
 
-def latency(place: Path, seconds: float, speed: float) -> dict[str, float]:
-    """(c) the time from the sending of a ping to the start of its handler, at a steady rate."""
-    place.mkdir()
-    with servers.intake(place) as (port, queue_port), servers.pool(place, queue_port, CHILDREN, "handlers:stamp"):
+def retries(place: Path, disk: Disk, rounds: int, jobs: int) -> list[float]:
+    """(c) retries/s of a pool of 2 children whose every attempt fails."""
+    found = []
+    for number in range(rounds):
+        say(f"{disk.name}: retries: round {number + 1} of {rounds}")
+        directory = place / str(number)
+        with (
+            servers.queue(directory, disk) as queue,
+            servers.pool(directory, queue, 2, "handlers:fail"),
+            servers.client(queue.port) as client,
+        ):
+            fill(client, jobs)
+            found.append(rate_of_drain(client, "glassq", jobs))
+    return found
+
+
+def latency(place: Path, disk: Disk, seconds: float, speed: float) -> dict[str, float]:
+    """(d) the time from the sending of a ping to the start of its handler, at a steady rate."""
+    with servers.intake(place, disk) as (port, queue), servers.pool(place, queue, 4, "handlers:stamp"):
         load.steady(port, rate=speed, seconds=1)
         for file in place.glob("late.*"):
             file.write_text("")
-        say(f"latency: {speed:g} pings/s for {seconds:g} s")
+        say(f"{disk.name}: latency: {speed:g} pings/s for {seconds:g} s")
         sent = load.steady(port, rate=speed, seconds=seconds)
-        with servers.client(queue_port) as client:
+        with servers.client(queue.port) as client:
             rate_of_drain(client, "glassq", 1)
         late = [float(line) for file in place.glob("late.*") for line in file.read_text().splitlines()]
     if len(late) < len(sent.times) or sent.failed:
         sys.exit(f"bench: {len(sent.times)} pings sent, {len(late)} handled, {sent.failed} not acknowledged")
-    return {"p50_ms": load.quantile(late, 0.5) * 1000, "p99_ms": load.quantile(late, 0.99) * 1000, "pings": len(late)}
+    return {"p50": load.quantile(late, 0.5) * 1000, "p99": load.quantile(late, 0.99) * 1000}
+
+
+def adding(place: Path, disk: Disk, tasks: int) -> dict[str, float]:
+    """(e) the time of one taskqueue.add, by one program, one after the other."""
+    with servers.queue(place, disk) as queue:
+        say(f"{disk.name}: taskqueue.add: {tasks} tasks")
+        times = push.adding(place, queue, tasks)
+    return {"p50": load.quantile(times, 0.5) * 1000, "p99": load.quantile(times, 0.99) * 1000}
 
 
 def rest(place: Path, seconds: float) -> dict[str, float]:
-    """(d) the memory of an idle pool (PSS: each process counts its part of shared pages), and its CPU time."""
-    place.mkdir()
-    with servers.beanstalkd(place) as port, servers.pool(place, port, CHILDREN, "glassq.glass.photos:store") as parent:
+    """(f) the memory of an idle pool (PSS: each process counts its part of shared pages), and its CPU time."""
+    with servers.queue(place) as queue, servers.pool(place, queue, 4, "glassq.glass.photos:store") as parent:
         pids = [parent.pid, *children(parent.pid)]
         say(f"rest: {seconds:g} s")
         before, started = sum(map(cpu_seconds, pids)), time.perf_counter()
         time.sleep(seconds)
         used = (sum(map(cpu_seconds, pids)) - before) / (time.perf_counter() - started)
-        sizes = [pss(pid) for pid in pids]
-    return {"parent_mib": sizes[0], "child_mib": statistics.mean(sizes[1:]), "idle_cpu_percent": used * 100}
+        shared, own = [smaps(pid, "Pss") for pid in pids], [smaps(pid, "Private_Dirty") for pid in pids]
+    return {
+        "parent_mib": shared[0],
+        "child_mib": statistics.mean(shared[1:]),
+        "child_own_mib": statistics.mean(own[1:]),
+        "idle_cpu_percent": used * 100,
+    }
 
 
 def children(pid: int) -> list[int]:
@@ -135,48 +172,54 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def pss(pid: int) -> float:
-    """The process's proportional set size in MiB."""
+def smaps(pid: int, name: str) -> float:
+    """A sum over the process's memory in MiB: "Pss", its proportional set size; "Private_Dirty", its own."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
     return float("nan")
 
 
+def compared(mine: list[float], theirs: list[float]) -> tuple[str, str, str]:
+    """Both medians, and the median of the rounds' ratios with the least and the greatest."""
+    ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
+    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return f"{statistics.median(mine):,.0f}", f"{statistics.median(theirs):,.0f}", ratio
+
+
+def rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The rows of one disk."""
+    ack = found["acknowledge"]
+    mine = [result.rate for result in ack["glassq"]]
+    for name, words in (("naive", "naive app: json.loads, put"), ("bare", "bare app: queues nothing")):
+        own, theirs, ratio = compared(mine, [result.rate for result in ack[name]])
+        yield "acknowledged pings/s", own, theirs, words, ratio
+    for share, label in ((0.5, "p50"), (0.99, "p99")):
+        own, theirs, ratio = compared(
+            *([result.quantile(share) * 1e6 for result in ack[name]] for name in ("glassq", "naive"))
+        )
+        yield f"  {label}, {CONNECTIONS} senders, microseconds", own, theirs, "naive app", ratio
+    for children in CHILDREN:
+        own, theirs, ratio = compared(found["drain"][f"pool{children}"], found["drain"][f"loop{children}"])
+        words = "bare loops: reserve, stats-job, delete"
+        yield f"no-op deliveries/s, {children} children", own, theirs, words, ratio
+    yield "retries/s, 2 children", f"{statistics.median(found['retries']):,.0f}", "", "", ""
+    for name, words in (("latency", f"ping to handler, {SPEED}/s, ms"), ("adding", "taskqueue.add alone, ms")):
+        yield f"{words}: p50, p99", f"{found[name]['p50']:.2f}, {found[name]['p99']:.2f}", "", "", ""
+
+
 def report(results: dict[str, Any]) -> None:
-    ack, drained, late, idle = (results[name] for name in ("acknowledge", "drain", "latency", "rest"))
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("what", "glassq", "beside", "", "ratio", "reach"):
-        table.add_column(column, justify="left" if column in ("what", "") else "right")
-    for name, words, reach in (
-        ("naive", "naive app: json.loads, put", "0.9"),
-        ("bare", "bare app: queues nothing", ""),
-    ):
-        table.add_row(
-            "acknowledged pings/s",
-            f"{ack['glassq']['per_second']:.0f}",
-            f"{ack[name]['per_second']:.0f}",
-            words,
-            f"{ack['glassq']['per_second'] / ack[name]['per_second']:.2f}",
-            reach,
-        )
-    for share in ("p50", "p99"):
-        mine, naive = ack["glassq"][f"{share}_ms"], ack["naive"][f"{share}_ms"]
-        table.add_row(
-            f"  {share}, {CONNECTIONS} senders, ms", f"{mine:.1f}", f"{naive:.1f}", "naive app", f"{mine / naive:.2f}"
-        )
-    pool, loop = drained["pool"], drained["loop"]
-    table.add_row(
-        f"no-op deliveries/s, {CHILDREN} children", f"{pool:.0f}", f"{loop:.0f}",
-        "bare loop: reserve, stats-job, delete", f"{pool / loop:.2f}", "0.6",
-    )  # fmt: skip
-    table.add_row("ping to handler p50, ms, 200/s", f"{late['p50_ms']:.2f}", "", "", "", "5")
-    table.add_row("ping to handler p99, ms, 200/s", f"{late['p99_ms']:.2f}")
-    table.add_row("memory of a child, MiB PSS", f"{idle['child_mib']:.1f}", f"{idle['parent_mib']:.1f}", "the parent")
-    table.add_row(
-        f"idle CPU of the pool, % of a core, {CHILDREN} children", f"{idle['idle_cpu_percent']:.2f}", "", "", "", "1"
-    )
-    for row in (*push.rows(results["dispatch"], CHILDREN), *rate.rows(results["rate"])):
+    table = Table("what", "glassq", "beside", "", "ratio", "reach", box=None, padding=(0, 2, 0, 0))
+    for name, found in results["disks"].items():
+        table.add_row(f"[bold]{name}")
+        for row in rows(found):
+            table.add_row(*row)
+    table.add_row("[bold]either disk")
+    idle = results["rest"]
+    own = f"{idle['child_own_mib']:.1f} own, {idle['child_mib']:.1f}"
+    table.add_row("memory of an idle child, MiB: own, PSS", own, f"{idle['parent_mib']:.1f}", "the parent")
+    table.add_row("idle CPU of the pool, % of a core, 4 children", f"{idle['idle_cpu_percent']:.2f}")
+    for row in (*push.rows(results["dispatch"], 4), *rate.rows(results["rate"])):
         table.add_row(*row)
     out.print(table)
 
@@ -184,25 +227,32 @@ def report(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of one round of (a), of (c), and of (d) twice")
-    parser.add_argument("--jobs", type=int, default=6000, help="of one round of (b), and of (e)")
-    parser.add_argument("--rate-seconds", type=float, default=30.0, help="of (f)")
-    arguments = parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=4.0, help="of one round of (a), of (d), and of (f) twice")
+    parser.add_argument("--jobs", type=int, default=6000, help="of one round of (b), of (c), and of (g)")
+    parser.add_argument("--rate-seconds", type=float, default=30.0, help="of (h)")
+    given = parser.parse_args()
+    results: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "disks": {},
+    }
     with tempfile.TemporaryDirectory(prefix="glassq-bench-", dir=os.environ.get("BENCH_DIR")) as name:
         place = Path(name)
-        results = {
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-            "acknowledge": acknowledge(place, arguments.rounds, arguments.seconds),
-            "drain": drain(place, arguments.rounds, arguments.jobs),
-            "latency": latency(place / "latency", arguments.seconds * 2, 200),
-            "rest": rest(place / "rest", arguments.seconds * 3),
-            "dispatch": push.dispatch(
-                place / "dispatch", arguments.rounds, arguments.jobs, arguments.seconds / 2, CHILDREN
-            ),
-            "rate": rate.measure(place / "rate", seconds=arguments.rate_seconds, processes=CHILDREN),
+        for number, disk in enumerate(disks(place)):
+            here = place / f"disk{number}"
+            results["disks"][disk.name] = {
+                "acknowledge": acknowledge(here / "web", disk, given.rounds, given.seconds),
+                "drain": drain(here / "drain", disk, given.rounds, given.jobs),
+                "retries": retries(here / "retries", disk, given.rounds, given.jobs),
+                "latency": latency(here / "latency", disk, given.seconds * 2, SPEED),
+                "adding": adding(here / "adding", disk, given.jobs // 10),
+            }
+        results |= {
+            "rest": rest(place / "rest", given.seconds * 3),
+            "dispatch": push.dispatch(place / "dispatch", given.rounds, given.jobs, given.seconds / 2, 4),
+            "rate": rate.measure(place / "rate", seconds=given.rate_seconds, processes=4),
         }
     report(results)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=2, default=lambda value: value.summary()) + "\n")
     out.print(f"written to {RESULTS}")
 
 
