@@ -371,6 +371,16 @@ def test_what_they_began_is_a_loss_however_many_jobs_they_may_have_held(
     assert bench.slot.excuse(), "it was not excused"
 
 
+def test_each_death_that_was_seen_is_a_loss(beanstalkd: Beanstalkd, bench: Bench, look: Queue) -> None:
+    delivery = made("done")
+    job = put(look, delivery)
+    lose(beanstalkd, look, 3)
+    for _ in range(2):
+        bench.board.crashes.add(str(job), delivery.id, "with its pool", "", 0.5)
+    bench.consumer.work_one(0)
+    assert (only(look)[1].lost, len(only(look)[1].evidence)) == (2, 2)
+
+
 def test_a_job_given_back_is_not_a_lost_attempt(bench: Bench, look: Queue) -> None:
     put(look, made("interrupted"))
     for _ in range(10):
