@@ -78,8 +78,15 @@ def on(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
     """A store on a real server."""
     made: list[Kept] = []
 
-    def make(server: Beanstalkd, *, producer: type[BeanstalkProducer] = BeanstalkProducer, **options: Any) -> Kept:
-        made.append(Kept(producer(lambda: server.queue(require_durable=True)), tmp_path, **options))
+    def make(
+        server: Beanstalkd,
+        *,
+        producer: type[BeanstalkProducer] = BeanstalkProducer,
+        syncer: bool = True,
+        **options: Any,
+    ) -> Kept:
+        prover = server.syncer.prover if syncer else None
+        made.append(Kept(producer(lambda: server.queue(require_durable=True), prover), tmp_path, **options))
         return made[-1]
 
     yield make
@@ -237,9 +244,10 @@ def test_a_delivery_that_is_too_big_for_the_queue_stops_no_other(on: Callable[..
 
 
 def test_a_batch_of_which_the_queue_takes_a_part_is_kept_whole(on: Callable[..., Kept], tmp_path: Path) -> None:
-    server = Beanstalkd(tmp_path, options=("-s", "20000"))
+    server = Beanstalkd(tmp_path, options=("-s", "20000", "-f0"))
     try:
-        kept = on(server)
+        # a syncer would see that the directory is gone
+        kept = on(server, syncer=False)
         assert kept.keep()[0] == ["queue"]
         # it cannot make its next file, as on a full disk
         server.dir.rename(tmp_path / "elsewhere")
