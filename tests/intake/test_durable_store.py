@@ -229,6 +229,28 @@ def test_a_ping_that_will_not_be_proven_is_put_again(late: Kept, beanstalkd: Bea
     assert set(ids(beanstalkd)) == set(names)
 
 
+def test_what_the_syncer_cannot_prove_at_this_moment_is_not_put_twice(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd, queue: Queue
+) -> None:
+    kept = on(beanstalkd)
+    places, names = kept.keep()
+
+    def is_late() -> bool:
+        # its next round has no probe, and makes a new one for the one after
+        while (probe := queue.peek_first("delayed", "glassq.syncer")) is not None:
+            queue.delete(probe.id)
+        more, name = kept.keep()
+        names.extend(name)
+        return more == ["journal"]
+
+    wait_for(is_late, "a round whose probe was deleted")
+    assert "NOT_FOUND" in kept.state.queue_trouble
+    assert not kept.state.volatile
+    wait_for(lambda: kept.watcher.look() or not kept.state.queue_trouble, "the next proof")  # type: ignore[func-returns-value]
+    assert (places, kept.count()) == (["queue"], 0)
+    assert ids(beanstalkd) == names
+
+
 def test_a_delivery_that_is_too_big_for_the_queue_stops_no_other(on: Callable[..., Kept], tmp_path: Path) -> None:
     server = Beanstalkd(tmp_path, options=("-z", "1000"))
     try:

@@ -1,8 +1,7 @@
-"""What a look at beanstalkd's own process shows (proc(5)), where it runs on this machine and this user may look.
+"""Whether the files that beanstalkd writes are still where it believes them to be.
 
-- Whether the files that it writes are still where it believes them to be. It never looks: while its directory is
-  removed it answers INSERTED as before, and everything is gone at its next restart.
-- How often it syncs them: no command of its protocol tells.
+beanstalkd never looks: while its directory is removed it answers INSERTED as before, and everything is gone at its next
+restart. So this looks at the process itself (proc(5)), where it runs on this machine and this user may.
 """
 
 from __future__ import annotations
@@ -13,19 +12,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from glassq import host
+from glassq.queues.beanstalk.process import options_of
 
 if TYPE_CHECKING:
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.protocol import ServerStats
-    from glassq.values import QueueUrl
 
 # To the names of files that are removed the kernel adds this.
 _REMOVED = " (deleted)"
-# beanstalkd's own sync interval without -f, in milliseconds; and the one of a beanstalkd that never syncs.
-_DEFAULT_INTERVAL = 50
-_NEVER = 1 << 31
-# What to do about a beanstalkd with an interval and without a syncer.
-WITHOUT_SYNCER = "start it with -f0, or run glassq-syncer beside it and name that in [queue] syncer"
 
 
 def missing_files(connection: BeanstalkConnection, url: str) -> str:
@@ -61,38 +55,6 @@ def _problem(server: ServerStats) -> str:
         return ""
     more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
     return f"beanstalkd needs files that are not in {given}: {', '.join(gone[:3])}{more}"
-
-
-def sync_interval(server: ServerStats, url: QueueUrl) -> int | None:
-    """How often the beanstalkd at `url` syncs, in milliseconds: 0 each command; None if that cannot be seen."""
-    name = url.address[0] if isinstance(url.address, tuple) else ""
-    if not server.durable or (name and not host.is_own(name)):
-        return None
-    if not (options := options_of(Path("/proc", str(server.pid)))):
-        return None
-    if "-F" in options:
-        return _NEVER
-    given = options.get("-f", "")
-    return int(given) if given.isdecimal() else _DEFAULT_INTERVAL
-
-
-def only_sometimes(interval: int) -> str:
-    """What is wrong with this sync interval where there is no syncer."""
-    how_often = (
-        "never syncs its files (-F)" if interval == _NEVER else f"syncs only once in {interval} ms (-f{interval})"
-    )
-    return f"beanstalkd {how_often}, and no syncer proves what is on disk"
-
-
-def options_of(process: Path) -> dict[str, str]:
-    """The options that a beanstalkd was started with, by "-b" and the like; none for any other process of /proc."""
-    try:
-        program, *words = (process / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
-    except OSError:
-        return {}
-    if Path(program).name != "beanstalkd":
-        return {}
-    return {word[:2]: word[2:] or value for word, value in zip(words, [*words[1:], ""], strict=True)}
 
 
 def _as_seen_by(process: Path, directory: str) -> Path:

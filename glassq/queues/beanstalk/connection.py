@@ -19,10 +19,10 @@ import greenstalk
 
 from glassq.errors import JobNotFound, NotDurable, QueueError, QueueUnavailable
 from glassq.queues.beanstalk import commands
-from glassq.queues.beanstalk.binlog import WITHOUT_SYNCER, only_sometimes, sync_interval
 from glassq.queues.beanstalk.client import BROKEN, NOTHING_COMES, Client, refusal_of
 from glassq.queues.beanstalk.commands import PRIORITY, checked_id, checked_int, checked_tube
 from glassq.queues.beanstalk.limited import LimitedSocket
+from glassq.queues.beanstalk.process import WITHOUT_SYNCER, only_sometimes, sync_interval
 from glassq.queues.beanstalk.protocol import PROBE_TUBE, JobBody, JobStats, TubeStats
 from glassq.values import QueueUrl, Tube
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import QueueError
 from glassq.queues.base import EngineGauge, Fact
-from glassq.queues.beanstalk.binlog import WITHOUT_SYNCER, only_sometimes, sync_interval
+from glassq.queues.beanstalk.process import WITHOUT_SYNCER, only_sometimes, sync_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
