@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def after_loss(delivery: Delivery, crashes: Sequence[Evidence] = ()) -> Delivery:
-    """The delivery after an attempt that ended with its process; `crashes` is what is known of it."""
-    return msgspec.structs.replace(delivery, lost=delivery.lost + 1, evidence=(*delivery.evidence, *crashes))
+    """The delivery after attempts that ended with their processes: those of `crashes`, or one that nobody saw."""
+    lost = delivery.lost + max(1, len(crashes))
+    return msgspec.structs.replace(delivery, lost=lost, evidence=(*delivery.evidence, *crashes))
 
 
 def after_retry(

@@ -125,6 +125,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
 LEAVES = {
     "worker/outcome.py": frozenset({"backoff", "errors", "delivery", "excerpts", "host", "mask", "routes"}),
     "worker/scoreboard.py": frozenset({"metrics", "worker"}),
+    "worker/crashes.py": frozenset(),
+    "worker/boardfile.py": frozenset({"log"}),
     "worker/metrics.py": frozenset({"metrics"}),
     "metrics/counters.py": frozenset(),
     "queues/base.py": frozenset({"errors"}),

@@ -90,7 +90,8 @@ class Stack:
                 continue
             if name == "beanstalkd" and code == _DIRECTORY_IN_USE:
                 raise StackError(f"another beanstalkd uses {self.directory}: end it, or choose another --dir")
-            raise StackError(f"{name} ended with exit code {code}{self._log_tail(name)}")
+            how = f"ended with exit code {code}" if code >= 0 else f"was killed ({signal.Signals(-code).name})"
+            raise StackError(f"{name} {how}, so everything was stopped{self._log_tail(name)}")
 
     def reload(self, name: str) -> None:
         """Tells "web" or "worker" to reload its settings."""

@@ -31,6 +31,19 @@ MAX_CLIENTS = 4096
 _LISTEN_FD = 3
 # syslog's numbers, which systemd reads at the start of a line
 _PRIORITIES = {"info": 6, "warning": 4, "error": 3}
+# What --status prints beside the verdict: its key in the JSON, and what it is.
+_SHOWN = {
+    "rounds": "rounds since its start; each answers all who asked before it began",
+    "failed": "of these proved nothing",
+    "asked": "questions answered",
+    "seconds": "seconds that all rounds took",
+    "slowest": "seconds that the slowest took",
+    "clients": "connections",
+    "waiting": "of these wait for an answer",
+    "kept": "files of beanstalkd with a second name",
+    "spare": "of these removed by beanstalkd",
+    "gaps": "files that came and went unseen, or are not beanstalkd's",
+}
 # How long --status waits for an answer, in seconds.
 _STATUS_TIMEOUT = 5.0
 
@@ -157,17 +170,27 @@ def _show(text: str, *, as_json: bool) -> int:
     address = SyncerAddress(text).beside(QueueUrl("beanstalk://127.0.0.1:1"))
     if address is None:
         raise ValueError('expected "unix:/path/of/a.sock" or "HOST:PORT"')
-    with socket.socket(socket.AF_UNIX) if isinstance(address, str) else socket.socket() as sock:
-        sock.settimeout(_STATUS_TIMEOUT)
-        sock.connect(address)
-        sock.sendall(b"status\n")
-        line = sock.makefile().readline()
-    if as_json:
-        print(line, end="")
-        return 0
-    for key, value in json.loads(line).items():
-        print(f"{key:10} {value}")
+    try:
+        with socket.socket(socket.AF_UNIX) if isinstance(address, str) else socket.socket() as sock:
+            sock.settimeout(_STATUS_TIMEOUT)
+            sock.connect(address)
+            sock.sendall(b"status\n")
+            line = sock.makefile().readline()
+    except OSError as error:
+        return _fail(f"the syncer at {text} does not answer: {error.strerror or error}")
+    print(line, end="") if as_json else _print_status(json.loads(line))
     return 0
+
+
+def _print_status(status: dict[str, object]) -> None:
+    if status["refusing"]:
+        print(f"It proves nothing until beanstalkd is restarted: {status['reason']}")
+    elif status["trouble"]:
+        print(f"The last round proved nothing: {status['trouble']}")
+    else:
+        print("It proves what is on disk." if status["rounds"] else "Nobody has asked it yet.")
+    for key, words in _SHOWN.items():
+        print(f"{status.get(key, 0):>12} {words}")
 
 
 def _fail(why: str, code: int = 1) -> int:

@@ -196,11 +196,18 @@ def main() -> int:
     notify = Notifier(os.environ.pop("NOTIFY_SOCKET", None))
     watchdog = os.environ.pop("WATCHDOG_USEC", None)
     seconds = int(watchdog) / 1e6 if watchdog else None
-    in_effect = InEffect("glassq-worker", POOL, os.environ.get("RUNTIME_DIRECTORY"))
+    directory = os.environ.get("RUNTIME_DIRECTORY")
+    in_effect = InEffect("glassq-worker", POOL, directory)
     try:
         if not wait_for_work(lambda: routes.without_routes(read(given.config)), notify, seconds):
             return 0
-        return Pool(lambda: plan(read(given.config), in_effect), notify, watchdog=seconds, in_effect=in_effect).run()
+        return Pool(
+            lambda: plan(read(given.config), in_effect),
+            notify,
+            watchdog=seconds,
+            in_effect=in_effect,
+            directory=directory,
+        ).run()
     except SettingsError as error:
         print(f"glassq-worker: {error}", file=sys.stderr)
         notify(STATUS=masked_line(str(error)))

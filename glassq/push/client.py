@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -56,15 +56,17 @@ if TYPE_CHECKING:
 log = logger("glassq.push")
 
 MAX_TASKS_PER_ADD = 100
-# Maximum time for all puts of one add, in seconds. The claim of named tasks may leave less.
+# Maximum time for all puts of one add and their proof, in seconds. The claim of named tasks may leave less.
 PUT_WITHIN = 4.5
+# Maximum time to take back what was put in vain, in seconds.
+WITHDRAW_WITHIN = 1.0
 # Maximum time to purge a queue, or to search it for names, in seconds.
 SEARCH_WITHIN = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """A task being added. `put_state` is what we know of its put: not sent, perhaps done, or done."""
+    """A task being added. `put_state`: it is not in the queue, perhaps it is, or it is and the queue has proven it."""
 
     task: TaskSpec
     delivery: Delivery
@@ -225,30 +227,36 @@ class Client:
 
     def _put(self, queue_name: str, items: Sequence[_Item], over: float) -> list[Error]:
         tube = tube_of(self._base, queue_name)
-        answers = self._producer.put([item.job(tube) for item in items], within=max(0.0, over - time.monotonic()))
+        jobs = [item.job(tube) for item in items]
+        for item in items:
+            # An interrupt (KeyboardInterrupt, errors.Interrupt) may come at any moment from here on.
+            item.put_state = "unknown"
+        answers = self._producer.put(jobs, within=max(0.0, over - time.monotonic()))
         errors: list[Error] = []
         for item, answer in zip(items, answers, strict=True):
             if isinstance(answer, Receipt):
-                item.put_state, item.receipt = "put", answer
+                item.receipt = answer
             elif isinstance(answer.error, JobTooBig):
+                item.put_state = "unsent"
                 errors.append(TaskTooLargeError(_too_large(item, answer.error)))
             else:
                 item.put_state = "unknown" if answer.in_doubt else "unsent"
         failed = [answer.error for answer in answers if isinstance(answer, Refusal)]
         errors += [_task_error(error) for error in failed if not isinstance(error, JobTooBig)][:1]
-        return [*errors, *self._confirm(items)]
+        return [*errors, *self._confirm(items, over)]
 
-    def _confirm(self, items: Sequence[_Item]) -> list[Error]:
+    def _confirm(self, items: Sequence[_Item], over: float) -> list[Error]:
         """An error where the queue does not prove that it keeps what was put."""
         put = [item for item in items if item.receipt is not None]
+        receipts = [item.receipt for item in put if item.receipt]
         try:
-            # Nothing is put any more: this may end later than the claim of the names.
-            self._producer.confirm([item.receipt for item in put if item.receipt], within=PUT_WITHIN)
+            self._producer.confirm(receipts, within=max(0.0, over - time.monotonic()))
         except QueueError as error:
-            # The task may be worked, or lost with the power. So its name stays claimed, until the claim runs out.
-            for item in put:
-                item.put_state = "unknown"
+            # What stays may be worked, or lost with the power: its name stays claimed, until the claim runs out.
+            self._withdraw(put)
             return [_task_error(error)]
+        for item in put:
+            item.put_state = "put"
         return []
 
     def _settle(self, queue_name: str, named: Sequence[_Item]) -> list[Error]:
@@ -268,18 +276,20 @@ class Client:
 
     def _take_back(self, queue_name: str, item: _Item) -> Error:
         """Deletes our task: this process was stopped for so long that another one has taken over the name."""
-        if self._withdraw(item):
-            item.put_state = "unsent"
-        else:
+        self._withdraw([item])
+        if item.put_state == "put":
             where = fields(delivery=item.delivery.id, queue=queue_name, task=item.task.name)
             log.warning("task is put twice: its name was taken over %s", where)
         return TaskAlreadyExistsError(f"task {item.task.name!r} of queue {queue_name!r} was just added by another")
 
-    def _withdraw(self, item: _Item) -> bool:
-        try:
-            return item.receipt is not None and self._producer.withdraw(item.receipt, within=PUT_WITHIN)
-        except QueueError:
-            return False
+    def _withdraw(self, items: Sequence[_Item]) -> None:
+        """Deletes what nobody has begun to work, as far as the queue answers at once."""
+        over = time.monotonic() + WITHDRAW_WITHIN
+        with suppress(QueueError):
+            for item in items:
+                left = max(0.0, over - time.monotonic())
+                if item.receipt is not None and self._producer.withdraw(item.receipt, within=left):
+                    item.put_state = "unsent"
 
     @contextmanager
     def _inspector(self, within: float) -> Iterator[Inspector]:

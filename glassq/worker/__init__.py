@@ -37,9 +37,10 @@ deadline (`Settings.lease`).
 | USR2       | writes the stacks of all processes to the log                                                   |
 
 - Crashes. When a child dies at work, the parent records which job, how and why, in a small ring of shared memory
-  (scoreboard.py, postmortem.py). The next consumer of that job adds it to the delivery as evidence, and puts the
-  delivery anew before it tries again. It records one loss, even if several children died: when a whole pool is killed,
-  each child may be handed the job and die before starting. Losses have a budget of their own (`max_lost`).
+  (crashes.py, postmortem.py). The next consumer of that job adds it to the delivery as evidence, and puts the delivery
+  anew before it tries again. What a pool worked that was killed as a whole, the next one reads in the file that the
+  memory is (boardfile.py); a job that was held and not begun has lost nothing. Where nobody has seen how attempts
+  ended, they are one loss, even if several children died. Losses have a budget of their own (`max_lost`).
 - State. Only the parent reports the pool as a whole to systemd and the log (report.py). The pool is ready when all
   children reserve, or when all are up and have waited 10 seconds for the queue. A queue that cannot be reached is one
   log line a minute.

@@ -155,7 +155,12 @@ class Consumer:
             self._settlement.finish_burial(reservation)
             return False
         if reservation.losses:
-            delivery = lifecycle.after_loss(delivery, self._crashes(reservation, delivery))
+            crashes = self._crashes(reservation, delivery)
+            if not crashes and not self._slot.claimed_elsewhere(reservation.ref) and self._slot.excuse():
+                # a child held it when it died, but had not begun it
+                reservation = replace(reservation, losses=0)
+            else:
+                delivery = lifecycle.after_loss(delivery, crashes)
         return self._attempt(reservation, delivery)
 
     def _attempt(self, reservation: Reservation, delivery: Delivery) -> bool:

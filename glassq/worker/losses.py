@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from glassq.queues.base import Reservation
     from glassq.worker.scoreboard import Slot
 
-# Nobody has recorded what an earlier pool worked when it was killed as a whole. Those jobs are ready at once, and are
-# the first that the next pool gets. So a tube's jobs are looked at in the first YOUNG seconds of the pool, until QUIET
-# of them in a row have lost no attempt.
+# Of pools on other hosts, and of one without a runtime directory, nobody here knows what they worked when they were
+# killed as a whole. Those jobs are ready at once, and are the first that the next pool gets. So a tube's jobs are
+# looked at in the first YOUNG seconds of the pool, until QUIET of them in a row have lost no attempt.
 YOUNG, QUIET = 60.0, 100
 
 

@@ -19,7 +19,7 @@ from glassq.errors import EX_CONFIG
 from glassq.in_effect import InEffect
 from glassq.log import fields, logger
 from glassq.worker.children import Children
-from glassq.worker.metrics import WANTED
+from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.report import StatusReporter
 from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
 from glassq.worker.sidecar import Sidecar
@@ -83,15 +83,17 @@ class Pool:
         *,
         watchdog: float | None = None,
         in_effect: InEffect | None = None,
+        directory: str | None = None,
     ) -> None:
         """Calls `load()` at the start and on SIGHUP. If it raises on SIGHUP, nothing changes.
 
         `watchdog` is systemd's WatchdogSec, in seconds. `in_effect` is where the outcome of each reload is written.
+        `directory` is the pool's runtime directory, which tells it what the last pool worked (None: nothing does).
         """
         self._load = load
-        self._scoreboard = Scoreboard()
-        self._sidecar = Sidecar()
         self._plan = load()
+        self._scoreboard = Scoreboard(directory=directory)
+        self._sidecar = Sidecar()
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads add
         self._throttle = Throttle(tubes=max(MIN_TUBES, 2 * len(self._plan.limits)))
@@ -120,6 +122,9 @@ class Pool:
         setproctitle("glassq-worker: pool")
         with Signals() as signals:
             log.info("pool starts %s", fields(processes=self._target))
+            if attempts := self._scoreboard.inherited:
+                log.warning("the last pool was killed at work %s", fields(attempts=attempts))
+                self._scoreboard.counters.count(LOST, by=attempts)
             if self._plan.made_of:
                 self._in_effect.start(self._plan.made_of)
             while self._stop_deadline is None or self._children or self._templates:

@@ -2,25 +2,42 @@
 
 Each child has a slot of fixed fields on 8-byte boundaries, and each field has one writer. So there are no locks, and a
 child that is killed at any moment blocks no other. Times are time.monotonic(), which is the same for all processes of a
-machine. Beside the slots is a ring of the latest crashes: only the parent knows what ended a child, and the child that
-gets the job next puts that into the delivery as evidence.
+machine. Beside the slots is the log of the latest crashes (crashes.py).
+
+Where the pool has a runtime directory, the memory is a file there (boardfile.py). It outlives a pool that is killed as
+a whole, and tells the next one what was worked: those attempts are in its crash log from the start. Without it nobody
+knows that, and what the queue shows as lost counts as lost (losses.py).
 """
 
 from __future__ import annotations
 
 import enum
-import hashlib
+import math
 import mmap
 import os
 import struct
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from glassq.worker.boardfile import BoardFile, boot
+from glassq.worker.crashes import (
+    MARK,
+    MARKS_SIZE,
+    MAX_CRASHES,
+    RECORD,
+    RECORDS_SIZE,
+    Crash,
+    CrashLog,
+    hashed,
+    packed,
+    shown,
+)
 from glassq.worker.metrics import new_counters
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from glassq.metrics import ProcessCounters
 
 # More children than one machine would run; the memory for them is 224 KiB.
@@ -34,14 +51,13 @@ _STATE, _BEAT = 0, 16
 _PROBLEM, _PROBLEM_SIZE = 192, 256
 _SIZE = _PROBLEM + _PROBLEM_SIZE
 
-# Beside the slots, one number for each: the job that its child works, hashed (0: none), for a quick search.
-_CLAIM = 8
-
-# The number of crashes in the ring. A job is buried after a few, so this is enough for dozens of jobs at once.
-MAX_CRASHES = 64
-# job (hashed), when (seconds since 1970, for people), seconds into the attempt, delivery id, how, why
-_CRASH = struct.Struct("@qdd40s16s48s")
-_CRASH_SIZE = 128
+# The memory begins with: what it is, its layout (hashed), and the start of the machine. Then comes a number that every
+# process writes: see `Slot.excuse`.
+_HEAD = struct.Struct("@8sq40s")
+_UNBEGUN = _HEAD.size
+# Then one number for each slot: the job that its child works, hashed (0: none). The marks of the crash log follow, so
+# that one quick search finds both. Then come the slots, and the records of the crash log.
+_CLAIMS = _UNBEGUN + _INT.size
 
 
 class State(enum.IntEnum):
@@ -76,47 +92,37 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Crash:
-    """The death of a child in an attempt: `how` ("SIGKILL", "exit 7"), and `why` if the parent knows the cause.
+class _Layout:
+    """Where everything is in the memory of a scoreboard."""
 
-    `at` is in seconds since 1970, `duration` of the attempt in seconds.
-    """
+    count: int
 
-    how: str
-    why: str
-    at: float
-    duration: float
+    @property
+    def crash_marks(self) -> int:
+        return _CLAIMS + self.count * MARK.size
 
+    @property
+    def slots(self) -> int:
+        return self.crash_marks + MARKS_SIZE
 
-class CrashLog:
-    """The latest crashes. The parent adds them, the children read them."""
+    @property
+    def crash_records(self) -> int:
+        return self.slots + self.count * _SIZE
 
-    def __init__(self, memory: mmap.mmap) -> None:
-        self._memory = memory
-        self._next = 0
+    @property
+    def size(self) -> int:
+        return self.crash_records + RECORDS_SIZE
 
-    def add(self, job: str, delivery: str, how: str, why: str, duration: float) -> None:
-        """Adds the death of a child that worked this delivery, out of this job."""
-        start = self._next * _CRASH_SIZE
-        packed = _CRASH.pack(_hashed(job), time.time(), duration, _text(delivery, 40), _text(how, 16), _text(why, 48))
-        # the job last: a reader that looks for it never finds half a record
-        self._memory[start : start + 8] = bytes(8)
-        self._memory[start + 8 : start + len(packed)] = packed[8:]
-        self._memory[start : start + 8] = packed[:8]
-        self._next = (self._next + 1) % MAX_CRASHES
+    def slot(self, index: int) -> int:
+        return self.slots + index * _SIZE
 
-    def may_name(self, job: str) -> bool:
-        """Whether there may be a crash out of this job. Quick; sometimes wrongly True, never wrongly False."""
-        return self._memory.find(_INT.pack(_hashed(job))) >= 0
+    def head(self) -> bytes:
+        """What the memory begins with. Another release may have another layout."""
+        form = f"{_SLOT.format} {_PROBLEM} {_SIZE} {RECORD.format} {MAX_CRASHES} {self.count} {list(State)}"
+        return _HEAD.pack(b"glassq 1", hashed(form), packed(boot(), 40))
 
-    def of(self, job: str, delivery: str) -> list[Crash]:
-        """The crashes of this delivery out of this very job, oldest first."""
-        found = []
-        for index in range(MAX_CRASHES):
-            record = _CRASH.unpack_from(self._memory, index * _CRASH_SIZE)
-            if record[0] == _hashed(job) and _shown(record[3]) == delivery:
-                found.append(Crash(_shown(record[4]), _shown(record[5]), record[1], record[2]))
-        return sorted(found, key=lambda crash: crash.at)
+    def crashes(self, memory: mmap.mmap | bytes) -> CrashLog:
+        return CrashLog(memory, self.crash_marks, self.crash_records)
 
 
 class Slot:
@@ -126,15 +132,16 @@ class Slot:
     """
 
     def __init__(
-        self, memory: mmap.mmap, claims: mmap.mmap, index: int, crashes: CrashLog, counters: ProcessCounters
+        self, memory: mmap.mmap, layout: _Layout, index: int, crashes: CrashLog, counters: ProcessCounters
     ) -> None:
         self.index = index
         self.crashes = crashes
         self.counters = counters
         self.parent = os.getpid()
         self._memory = memory
-        self._claims = claims
-        self._at = index * _SIZE
+        self._layout = layout
+        self._at = layout.slot(index)
+        self._end_of_marks = layout.slots
         self._worked = 0
         self._state = State.EMPTY
         self.born = time.monotonic()
@@ -165,13 +172,23 @@ class Slot:
 
     def problem(self, text: str) -> None:
         """Sets what keeps the child from working, for the parent to report. A long text is cut off."""
-        self._write(_text(text, _PROBLEM_SIZE).ljust(_PROBLEM_SIZE, b"\0"), _PROBLEM)
+        self._write(packed(text, _PROBLEM_SIZE).ljust(_PROBLEM_SIZE, b"\0"), _PROBLEM)
 
     def begin(self, job: str, delivery: str, attempt: int, deadline: float, begun: float = 0.0) -> None:
         """An attempt starts, at `begun` (seconds since boot). At `deadline` (monotonic) the parent kills the child."""
         now = time.monotonic()
-        fields = (State.WORKING, self._worked, now, now, deadline, attempt, _text(delivery, 40), begun, _text(job, 48))
-        self._claim(_hashed(job))
+        fields = (
+            State.WORKING,
+            self._worked,
+            now,
+            now,
+            deadline,
+            attempt,
+            packed(delivery, 40),
+            begun,
+            packed(job, 48),
+        )
+        self._claim(hashed(job))
         self._write(_SLOT.pack(*fields))
         self._state = State.WORKING
 
@@ -188,66 +205,122 @@ class Slot:
 
         Quick; sometimes wrongly True, never wrongly False for an attempt that a slot of this pool said was begun.
         """
-        return self._claims.find(_INT.pack(_hashed(job))) >= 0 or self.crashes.may_name(job)
+        return self._memory.find(MARK.pack(hashed(job)), _CLAIMS, self._end_of_marks) >= 0
 
     def claimed_elsewhere(self, job: str) -> bool:
         """Whether the slot of another child names this job, which this child has reserved.
 
         That child has died, or does not know yet that it has lost the job.
         """
-        others = set(range(len(self._memory) // _SIZE)) - {self.index}
-        return any(_status(self._memory, index).job == job[:48] for index in others)
+        others = set(range(self._layout.count)) - {self.index}
+        return any(_status(self._memory, self._layout.slot(index)).job == job[:48] for index in others)
 
-    def _claim(self, hashed: int) -> None:
-        start = self.index * _CLAIM
-        self._claims[start : start + _CLAIM] = _INT.pack(hashed)
+    def excuse(self) -> bool:
+        """Whether a job that the queue shows as lost, and nobody names, may be one that a dead child held unbegun.
 
-    def _write(self, packed: bytes, field: int = 0) -> None:
+        Each child that dies may hold one, so there are no more such jobs than deaths. Two children that ask at once may
+        both take the last one.
+        """
+        left = int(_INT.unpack_from(self._memory, _UNBEGUN)[0])
+        if left > 0:
+            self._memory[_UNBEGUN : _UNBEGUN + _INT.size] = _INT.pack(left - 1)
+        return left > 0
+
+    def _claim(self, mark: int) -> None:
+        start = _CLAIMS + self.index * MARK.size
+        self._memory[start : start + MARK.size] = MARK.pack(mark)
+
+    def _write(self, data: bytes, field: int = 0) -> None:
         # Not pack_into: it writes zeros first, and the parent kills a child whose heartbeat reads as 0.
         start = self._at + field
-        self._memory[start : start + len(packed)] = packed
+        self._memory[start : start + len(data)] = data
 
 
 class Scoreboard:
     """All slots. Made by the parent before it forks.
 
     `shared_counters` are those of all processes of the pool, `counters` the parent's own. `parent` is its pid.
+    `inherited` is the number of attempts that ended with the last pool.
     """
 
-    def __init__(self, slots: int = MAX_SLOTS) -> None:
-        self._memory = mmap.mmap(-1, slots * _SIZE)
-        claims = mmap.mmap(-1, slots * _CLAIM)
-        self.crashes = CrashLog(mmap.mmap(-1, MAX_CRASHES * _CRASH_SIZE))
+    def __init__(self, slots: int = MAX_SLOTS, directory: str | None = None) -> None:
+        """`directory` is the pool's runtime directory (None: it has none)."""
+        self._layout = _Layout(slots)
         self.parent = os.getpid()
         self.shared_counters = new_counters(slots + 1)
         self.counters = self.shared_counters.row(slots)
+        self._make(BoardFile(directory))
         self.slots = [
-            Slot(self._memory, claims, index, self.crashes, self.shared_counters.row(index)) for index in range(slots)
+            Slot(self._memory, self._layout, index, self.crashes, self.shared_counters.row(index))
+            for index in range(slots)
         ]
 
     def status(self, index: int) -> WorkerStatus:
         """The status that the child in this slot last wrote."""
-        return _status(self._memory, index)
+        return _status(self._memory, self._layout.slot(index))
+
+    def died(self) -> None:
+        """Called by the parent when a child has died, which may have held a job that it had not begun."""
+        self._expect_unbegun(1)
+
+    def _make(self, file: BoardFile) -> None:
+        try:
+            self._use(file.make(self._layout.size) or mmap.mmap(-1, self._layout.size))
+            self._inherit(file.left(self._layout.size))
+            file.publish()
+        except OSError as error:
+            file.give_up(error)
+            # Nothing is inherited: if this pool's work cannot be told to the next one, nor could the last one's.
+            self._use(mmap.mmap(-1, self._layout.size))
+
+    def _use(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self.crashes = self._layout.crashes(memory)
+        self.inherited = 0
+        head = self._layout.head()
+        memory[: len(head)] = head
+
+    def _inherit(self, old: bytes) -> None:
+        """Takes over the crashes that the last pool knew of, and those of the attempts that ended with it."""
+        if not old.startswith(self._layout.head()):
+            return
+        before = self._layout.crashes(old)
+        self.crashes.take_over(before)
+        for mark, delivery, crash in self._ended_with(old):
+            # its parent may have recorded this death, and not cleared the slot yet
+            if not before.names(mark, delivery):
+                self.crashes.add_marked(mark, delivery, crash)
+                self.inherited += 1
+        states = [_INT.unpack_from(old, self._layout.slot(index))[0] for index in range(self._layout.count)]
+        if living := sum(state not in (State.EMPTY, State.STARTING) for state in states):
+            # nor had the last pool seen all that the one before it left
+            left = _INT.unpack_from(old, _UNBEGUN)[0]
+            self._expect_unbegun(living + max(0, left))
+
+    def _ended_with(self, old: bytes) -> Iterator[tuple[int, str, Crash]]:
+        """The attempts that were begun in the memory of another pool: mark of the job, delivery id, and the crash."""
+        now = time.monotonic()
+        for index in range(self._layout.count):
+            (mark,) = MARK.unpack_from(old, _CLAIMS + index * MARK.size)
+            state, _, beat, started, _, _, delivery, _, job = _SLOT.unpack_from(old, self._layout.slot(index))
+            # a kill in the middle of `begin` leaves no job, or the beginning of its name
+            whole = job[-1:] != b"\0" or hashed(shown(job)) == mark
+            if state != State.WORKING or not whole:
+                continue
+            last, lasted = now - beat, beat - started
+            if not (math.isfinite(last) and math.isfinite(lasted)):
+                continue
+            crash = Crash("with its pool", "", time.time() - min(max(0.0, last), now), min(max(0.0, lasted), now))
+            yield mark, shown(delivery), crash
+
+    def _expect_unbegun(self, more: int) -> None:
+        (known,) = _INT.unpack_from(self._memory, _UNBEGUN)
+        self._memory[_UNBEGUN : _UNBEGUN + _INT.size] = _INT.pack(min(known + more, MAX_SLOTS))
 
 
-def _status(memory: mmap.mmap, index: int) -> WorkerStatus:
-    at = index * _SIZE
+def _status(memory: mmap.mmap, at: int) -> WorkerStatus:
     state, worked, beat, started, deadline, attempt, delivery, begun, job = _SLOT.unpack_from(memory, at)
-    problem = _shown(memory[at + _PROBLEM : at + _SIZE], "utf-8")
+    problem = shown(memory[at + _PROBLEM : at + _SIZE], "utf-8")
     return WorkerStatus(
-        State(state), worked, _shown(job), beat, started, deadline, attempt, _shown(delivery), begun, problem
+        State(state), worked, shown(job), beat, started, deadline, attempt, shown(delivery), begun, problem
     )
-
-
-@lru_cache(4)
-def _hashed(job: str) -> int:
-    """A job's reference as a number that one store can write; never 0."""
-    return int.from_bytes(hashlib.blake2b(job.encode(), digest_size=8).digest()) >> 1 | 1
-
-
-def _text(text: str, size: int) -> bytes:
-    return text.encode("utf-8", "replace")[:size]
-
-
-def _shown(packed: bytes, encoding: str = "ascii") -> str:
-    return packed.rstrip(b"\0").decode(encoding, "replace")

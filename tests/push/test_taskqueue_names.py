@@ -31,7 +31,8 @@ TUBE = "glassq.push.default"
 # Seconds after which a claim is taken over in these tests.
 CONFIRM = 1.5
 
-# Adds a task named "a". Before and after its put it says so, and where it is told to, waits for a line.
+# Adds a task named "a". Before and after its put, and after its proof, it says so, and where it is told to, waits for a
+# line.
 ADDER = textwrap.dedent(
     """
     import sys
@@ -41,7 +42,10 @@ ADDER = textwrap.dedent(
     from glassq.push.client import Client
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.producer import BeanstalkProducer
+<<<<<<< HEAD
     from glassq.queues.beanstalk.prover import SyncerProver
+=======
+>>>>>>> main
     from glassq.settings import PushSettings, Settings
     from glassq.values import TargetUrl
 
@@ -59,13 +63,22 @@ ADDER = textwrap.dedent(
             stop("after")
             return results
 
+    class Proving(BeanstalkProducer):
+        def confirm(self, receipts, *, within):
+            super().confirm(receipts, within=within)
+            stop("proven")
+
     push = PushSettings(names=names, targets={"default": TargetUrl("http://127.0.0.1:8080")})
     client = Client(
         Settings(push=push),
+<<<<<<< HEAD
         producer=BeanstalkProducer(
             lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2),
             SyncerProver(syncer, connect_timeout=5),
         ),
+=======
+        producer=Proving(lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2)),
+>>>>>>> main
         names=Names(parse_url(names, "[push] names"), confirm=float(confirm)),
     )
     stop("begin")
@@ -221,15 +234,18 @@ def test_an_adder_that_stood_still_before_its_put_does_not_put_any_more(
         default.add(Task(name="a"))
 
 
+@pytest.mark.parametrize(("stage", "said"), [("after", "TransientError"), ("proven", "TaskAlreadyExistsError")])
 def test_an_adder_that_stood_still_after_its_put_takes_it_back(
-    beanstalkd: Beanstalkd, adder: Callable[[str], Adder], default: Queue
+    beanstalkd: Beanstalkd, adder: Callable[[str], Adder], default: Queue, stage: str, said: str
 ) -> None:
-    first = adder("after")
-    first.heard("after")
+    first = adder(stage)
+    first.heard(stage)
     assert default.add(Task(name="a")).was_enqueued
     first.go_on()
-    assert first.result() == "TaskAlreadyExistsError"
+    assert first.result() == said
     wait_for(lambda: ready(beanstalkd) == 1, "one of two jobs to be taken back")
+    with pytest.raises(taskqueue.TaskAlreadyExistsError):
+        default.add(Task(name="a"))
 
 
 def test_without_its_database_a_named_task_is_refused_for_now_and_an_unnamed_one_is_added(

@@ -1,16 +1,19 @@
-"""Tasks whose proof does not come: nobody is told that they were added, and their names run out by themselves."""
+"""Tasks whose proof does not come: nobody is told that they were added, and they are taken back where they can be."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from glassq.database.engine import parse_url
 from glassq.delivery import decode
+from glassq.errors import DeadlineExceeded
 from glassq.push import client as adding
 from glassq.push import taskqueue
 from glassq.push.client import Client
@@ -61,7 +64,7 @@ def watched(server: Beanstalkd, before: Callable[[], object]) -> BeanstalkProduc
 
 def tasks_in(server: Beanstalkd) -> list[str]:
     with contextlib.closing(inspecting(server)) as looking:
-        return sorted(decode(job.body).labels["task"] for job in looking.find(ALL_STATES, [TUBE]))
+        return sorted(decode(job.body).labels.get("task", "") for job in looking.find(ALL_STATES, [TUBE]))
 
 
 def names_in(tmp_path: Path) -> dict[str, str]:
@@ -70,7 +73,7 @@ def names_in(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("trouble", [frozen, killed, refusing])
-def test_without_a_proof_no_task_is_added_as_far_as_its_program_knows(
+def test_without_a_proof_no_task_is_added_and_what_was_put_is_taken_back(
     server: Beanstalkd, tmp_path: Path, trouble: Callable[[Beanstalkd], None]
 ) -> None:
     with contextlib.closing(adder(server, tmp_path)) as client:
@@ -81,14 +84,70 @@ def test_without_a_proof_no_task_is_added_as_far_as_its_program_knows(
         with pytest.raises(taskqueue.TransientError, match="syncer"):
             queue.add(tasks)
         assert [task.was_enqueued for task in tasks] == [False] * 3
-        assert names_in(tmp_path) == {"before": "put", "a": "claimed", "b": "claimed"}
+        # Else who adds the third one again has it worked twice.
+        assert tasks_in(server) == ["before"]
+        assert names_in(tmp_path) == {"before": "put"}
         if trouble is refusing:
             return
-        # The claim runs out, and the name can be added again.
         server.syncer.stop()
         server.syncer.start()
         assert queue.add(Task(name="a")).was_enqueued
-        assert names_in(tmp_path) == {"before": "put", "a": "put", "b": "claimed"}
+        assert names_in(tmp_path) == {"before": "put", "a": "put"}
+
+
+def test_without_a_proof_the_name_of_a_task_that_is_at_work_runs_out(server: Beanstalkd, tmp_path: Path) -> None:
+    with contextlib.closing(server.queue()) as worker:
+
+        def begin() -> None:
+            assert worker.reserve(20, [TUBE]) is not None
+            server.syncer.stop(signal.SIGKILL)
+
+        with contextlib.closing(adder(server, tmp_path, producer=watched(server, begin))) as client:
+            queue = Queue("default", client=client)
+            with pytest.raises(taskqueue.TransientError, match="syncer"):
+                queue.add([Task(name="a"), Task(name="b")])
+        assert (tasks_in(server), names_in(tmp_path)) == (["a"], {"a": "claimed"})
+        # The claim runs out, and the name can be added again.
+        server.syncer.start()
+        with contextlib.closing(adder(server, tmp_path)) as client:
+            assert Queue("default", client=client).add(Task(name="a")).was_enqueued
+    assert names_in(tmp_path) == {"a": "put"}
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, DeadlineExceeded])
+@pytest.mark.parametrize("step", ["put", "confirm"])
+def test_what_is_interrupted_before_its_proof_confirms_and_frees_no_name(
+    server: Beanstalkd, tmp_path: Path, step: str, interrupt: type[BaseException]
+) -> None:
+    producer = watched(server, lambda: None)
+    act = getattr(producer, step)
+
+    def interrupted(jobs: Any, **how: Any) -> None:
+        if step == "put":
+            act(jobs, **how)
+        raise interrupt
+
+    setattr(producer, step, interrupted)
+    with contextlib.closing(adder(server, tmp_path, producer=producer)) as client, pytest.raises(interrupt):
+        Queue("default", client=client).add(Task(name="a"))
+    assert (tasks_in(server), names_in(tmp_path)) == (["a"], {"a": "claimed"})
+
+
+def test_what_the_put_has_taken_the_proof_has_less(server: Beanstalkd, tmp_path: Path) -> None:
+    producer, given, taken = watched(server, lambda: None), [], []
+
+    def timed(act: Callable[..., Any], *args: Any, within: float) -> Any:
+        begun = time.monotonic()
+        given.append(within)
+        answer = act(*args, within=within)
+        taken.append(time.monotonic() - begun)
+        return answer
+
+    for step in ("put", "confirm"):
+        setattr(producer, step, functools.partial(timed, getattr(producer, step)))
+    with contextlib.closing(adder(server, tmp_path, producer=producer)) as client:
+        Queue("default", client=client).add(Task())
+    assert given[1] <= given[0] - taken[0]
 
 
 def test_many_tasks_share_one_proof_and_are_confirmed_after_it(server: Beanstalkd, tmp_path: Path) -> None:

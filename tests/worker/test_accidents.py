@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq import delivery as envelope
 from glassq.errors import QueueRefused
+from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import Beanstalkd, program, wait_for
 from tests.worker.conftest import jobs, only
 from tests.worker.pools import HANDLERS, PoolRun, processes
@@ -31,7 +37,7 @@ Make = "Callable[..., PoolRun]"
 HAVOC = (
     HANDLERS
     + """
-import ctypes, multiprocessing, signal, sys
+import ctypes, multiprocessing, random, signal, sys
 from glassq import Retry
 
 def once(name, act):
@@ -100,8 +106,15 @@ def shouts(name):
     for _ in range(1024):
         sys.stdout.write("x" * (1 << 20))
 
-def dozes(name):
-    time.sleep(0.2)
+def naps(name):
+    time.sleep(random.uniform(0, 0.3))
+
+def stays_once(name):
+    once(name, lambda: hold(name))
+
+def kills_then_stays(name):
+    once(name, lambda: os._exit(7))
+    hold(name)
 
 LEAK = []
 def leaks(name):
@@ -209,30 +222,89 @@ def test_what_a_pool_was_at_when_all_of_it_was_killed_is_worked_by_the_next(make
     wait_for(lambda: not jobs(look), f"it to be worked\n{run.log()}")
 
 
-def test_poison_is_found_and_nothing_else_taken_for_it_though_the_pool_is_killed_whole(make: Make, look: Queue) -> None:
-    """Twice, amid 40 deliveries and one that kills its child.
+def kill_whole(run: PoolRun, look: Queue) -> Counter[str]:
+    """Kills the pool of 8, and returns how often its children had begun each delivery that is in the queue.
 
-    Of a pool that dies whole nobody lives to say which jobs were begun: each such death may count as one attempt.
+    One by one, as systemd does it: whoever is not dead yet may get the job of one who is.
     """
-    run = make(processes=8, max_lost=3).start().ready()
-    for number in range(40):
-        run.put(f"good-{number}", "dozes")
-        if number == 12:
-            run.put("deadly", "die")
-    for worked in (6, 18):
-        wait_for(lambda least=worked: len(run.story("end")) >= least, f"some to be worked\n{run.log()}")  # type: ignore[misc]
-        children = run.children()
-        run.send(signal.SIGKILL)
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
-        run.ended()
-        wait_for(lambda: look.stats_tube().reserved == 0, "the jobs to be free")
-        run.start().ready()
+    # nobody is about to be born, who would live on
+    wait_for(lambda: len(run.children()) == 8, f"all children\n{run.log()}")
+    children = run.children()
+    run.send(signal.SIGKILL)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    run.ended()
+    wait_for(lambda: look.stats_tube().reserved == 0, "the jobs to be free")
+    with TemporaryDirectory() as copy:
+        shutil.copy(run.dir / "run" / "scoreboard", copy)
+        crashes = Scoreboard(directory=copy).crashes
+    begun: Counter[str] = Counter()
+    for stats in jobs(look):
+        delivery = envelope.decode(look.peek(stats.id).body)
+        begun[delivery.id] += len(crashes.of(str(stats.id), delivery.id))
+    return begun
+
+
+def test_poison_is_found_and_nothing_else_taken_for_it_though_the_pool_is_killed_whole(make: Make, look: Queue) -> None:
+    """Twice, amid 40 deliveries and one that first kills its child, and is at work at both kills."""
+    run = make(processes=8, max_lost=3)
+    (run.dir / "run").mkdir()
+    run.start(RUNTIME_DIRECTORY=str(run.dir / "run")).ready()
+    good: dict[str, str] = {}
+    begun: Counter[str] = Counter()
+
+    def put_good(count: int) -> None:
+        for number in range(len(good), len(good) + count):
+            good[f"good-{number}"] = run.put(f"good-{number}", "stays_once" if number in (12, 27) else "naps").id
+
+    def stays(name: str, starts: int) -> bool:
+        pids = [pid for each, pid, _ in run.story("start") if each == name]
+        return len(pids) >= starts and pids[-1] in run.children()
+
+    put_good(5)
+    run.put("deadly", "kills_then_stays")
+    put_good(5)
+    for kill in range(2):
+        wait_for(lambda starts=kill + 2: stays("deadly", starts), f"the deadly one to be at work\n{run.log()}")  # type: ignore[misc]
+        worked = len(run.story("end"))
+        put_good(15)
+        wait_for(lambda least=worked + 4: len(run.story("end")) >= least, f"some to be worked\n{run.log()}")  # type: ignore[misc]
+        wait_for(lambda name=f"good-{12 + 15 * kill}": stays(name, 1), f"a good one to stay\n{run.log()}")  # type: ignore[misc]
+        begun += kill_whole(run, look)
+        run.start(RUNTIME_DIRECTORY=str(run.dir / "run")).ready()
     wait_for(lambda: len(jobs(look)) == 1 and look.stats_tube().buried == 1, f"all to be worked\n{run.log()}")
     stats, poison = only(look)
     assert (stats.state, json.loads(poison.body)["name"], poison.lost) == ("buried", "deadly", 3)
-    assert 1 <= [name for name, _, _ in run.story("start")].count("deadly") <= 3
-    assert {name for name, _, _ in run.story("end")} == {f"good-{number}" for number in range(40)}
+    assert [each.error for each in poison.evidence] == ["exit 7", "with its pool", "with its pool"]
+    assert [name for name, _, _ in run.story("start")].count("deadly") == 3
+    assert {name for name, _, _ in run.story("end")} == good.keys()
+    found = re.findall(r"an attempt was lost job=\d+ lost=(\d+) delivery=(\S+)", run.log())
+    told = {delivery: int(lost) for lost, delivery in found}
+    assert [told.get(good[name]) for name in ("good-12", "good-27")] == [1, 1]
+    assert [name for name, delivery in good.items() if told.get(delivery, 0) > begun[delivery]] == []
+
+
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("where", ["nothing may be written", "no room"])
+def test_a_pool_whose_directory_takes_no_scoreboard_works_without_it(make: Make, look: Queue, where: str) -> None:
+    run = make(max_lost=1)
+    command = [*program("glassq-worker"), "--config", str(run.config)]
+    if where == "no room":
+        run.start([sys.executable, "-c", LIMITED, *command], RUNTIME_DIRECTORY=str(run.dir))
+    else:
+        run.start(command, RUNTIME_DIRECTORY="/proc")
+    run.ready()
+    run.put("deadly", "die")
+    wait_for(lambda: look.stats_tube().buried == 1, f"it to be buried\n{run.log()}")
+    works_on(run, "next")
+    assert run.log().count("what this pool works is not kept for the next one") == 1
+    assert not list(run.dir.glob("scoreboard*"))
 
 
 def test_the_parent_says_why_it_killed(make: Make, look: Queue) -> None:

@@ -342,6 +342,45 @@ def test_losses_that_nobody_lived_to_write_down_are_one(beanstalkd: Beanstalkd, 
     assert (len(bench.seen), jobs(look)) == (1, [])
 
 
+def test_what_the_pools_of_this_host_held_and_never_began_has_lost_nothing(
+    beanstalkd: Beanstalkd, bench: Bench, look: Queue
+) -> None:
+    put(look, made("done"))
+    lose(beanstalkd, look, 2)
+    bench.board.died()
+    bench.consumer.work_one(0)
+    assert ([seen.lost for seen in bench.seen], jobs(look)) == ([0], [])
+    # as many as children died, and no more: this one was lost on another host
+    put(look, made("done"))
+    lose(beanstalkd, look, 1)
+    bench.consumer.work_one(0)
+    assert (only(look)[1].lost, len(bench.seen)) == (1, 1)
+
+
+def test_what_they_began_is_a_loss_however_many_jobs_they_may_have_held(
+    beanstalkd: Beanstalkd, bench: Bench, look: Queue
+) -> None:
+    delivery = made("done")
+    job = put(look, delivery)
+    lose(beanstalkd, look, 1)
+    bench.board.died()
+    bench.board.crashes.add(str(job), delivery.id, "with its pool", "", 0.5)
+    bench.consumer.work_one(0)
+    kept = only(look)[1]
+    assert (kept.lost, [each.message for each in kept.evidence]) == (1, ["its process ended: with its pool"])
+    assert bench.slot.excuse(), "it was not excused"
+
+
+def test_each_death_that_was_seen_is_a_loss(beanstalkd: Beanstalkd, bench: Bench, look: Queue) -> None:
+    delivery = made("done")
+    job = put(look, delivery)
+    lose(beanstalkd, look, 3)
+    for _ in range(2):
+        bench.board.crashes.add(str(job), delivery.id, "with its pool", "", 0.5)
+    bench.consumer.work_one(0)
+    assert (only(look)[1].lost, len(only(look)[1].evidence)) == (2, 2)
+
+
 def test_a_job_given_back_is_not_a_lost_attempt(bench: Bench, look: Queue) -> None:
     put(look, made("interrupted"))
     for _ in range(10):

@@ -6,7 +6,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from glassq.systemd import Notifier
-from glassq.worker.scoreboard import MAX_CRASHES, MAX_SLOTS, Scoreboard, State
+from glassq.worker.crashes import MAX_CRASHES
+from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
 from tests.conftest import PATIENCE, wait_for
 
 if TYPE_CHECKING:

@@ -81,7 +81,7 @@ def home_directory(default: str) -> Callable[[Any], Any]:
     help=f"Where intake listens, for new settings: HOST:PORT or unix:/PATH; else {DEV_BIND}.",
 )
 def dev(directory: Path, bind: Bind | None) -> None:
-    """Run beanstalkd, the intake and the pool in the foreground, for trying out.
+    """Run beanstalkd, its syncer, the intake and the pool in the foreground, for trying out.
 
     The settings are DIR/glassq.toml and the handler is in DIR/handlers.py; both are written when they are not there,
     and yours to change. What you change is reloaded at once; if it is wrong, the reason is shown and the previous

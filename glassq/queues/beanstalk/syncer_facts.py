@@ -29,7 +29,7 @@ _GAUGES = {
     "gaps": "Binlog files that came and went unseen, or that are not beanstalkd's.",
     "refusing": "1 if the syncer proves nothing until beanstalkd is restarted, because a write or sync has failed.",
 }
-_START = "start it (systemctl start glassq-syncer, and look at its log)"
+_START = "start it (systemctl restart glassq-syncer; journalctl -u glassq-syncer says why it ended)"
 _WITHOUT = 'or, where beanstalkd runs with -f0 and without one, [queue] syncer = "none"'
 _RESTART = (
     "make room on its disk, or replace it, then restart beanstalkd: what was acknowledged is on disk or in the journal"
@@ -55,7 +55,7 @@ def facts(connection: BeanstalkConnection, prover: Prover | None, url: QueueUrl,
         return
     status = _status(prover)
     if isinstance(status, QueueError):
-        said = f"{status}: nothing is proven, pings go to the journal, and the pool waits"
+        said = f"{status}: nothing is proven, pings go to the journal, and the pool gives back what it would put anew"
         yield Fact("syncer", False, said, f"{_START}; {_WITHOUT}")
     elif status.get("refusing"):
         yield Fact(
