@@ -42,10 +42,7 @@ ADDER = textwrap.dedent(
     from glassq.push.client import Client
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.producer import BeanstalkProducer
-<<<<<<< HEAD
     from glassq.queues.beanstalk.prover import SyncerProver
-=======
->>>>>>> main
     from glassq.settings import PushSettings, Settings
     from glassq.values import TargetUrl
 
@@ -71,14 +68,10 @@ ADDER = textwrap.dedent(
     push = PushSettings(names=names, targets={"default": TargetUrl("http://127.0.0.1:8080")})
     client = Client(
         Settings(push=push),
-<<<<<<< HEAD
-        producer=BeanstalkProducer(
+        producer=Proving(
             lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2),
             SyncerProver(syncer, connect_timeout=5),
         ),
-=======
-        producer=Proving(lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2)),
->>>>>>> main
         names=Names(parse_url(names, "[push] names"), confirm=float(confirm)),
     )
     stop("begin")

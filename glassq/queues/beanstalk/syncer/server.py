@@ -3,16 +3,11 @@
     prove    ->  yes SERVER-ID   |   later REASON   |   no REASON
     status   ->  one line of JSON
 
-<<<<<<< HEAD
 "later" is for what may be over at the next question, "no" for what lasts until beanstalkd is restarted.
 
-A client that says anything else, does not read its answers, or asks too much ahead, is cut off. Where there are too
-many connections, the one that has been silent for longest goes; its client makes a new one.
-=======
 A client that says anything else, does not read its answers, asks too much ahead, or asks for the status twice in one
 packet, is cut off. Where there are too many connections, the one that has been silent for longest goes; its client
 makes a new one.
->>>>>>> main
 """
 
 from __future__ import annotations
