@@ -85,10 +85,9 @@ class SegmentSupply:
             return
         self._check_broken()
         try:
-            self._anchor()
+            self._room_for(max(more, self._size))
         except OSError as error:
             raise self._unwritable(error) from None
-        self._room.check(max(more, self._size))
 
     def names(self) -> set[str]:
         """The names of the segments that are ready."""
@@ -120,15 +119,24 @@ class SegmentSupply:
     def _make(self, size: int) -> OwnSegment:
         self._check_broken()
         try:
-            self._anchor()
-            self._room.check(size)
-            segment = make_segment(self._directory, size)
+            self._room_for(size)
+            try:
+                segment = make_segment(self._directory, size)
+            except FileNotFoundError:
+                # the directory was removed meanwhile
+                self._room_for(size)
+                segment = make_segment(self._directory, size)
         except (OSError, JournalError) as error:
             raised = error if isinstance(error, JournalError) else self._unwritable(error)
             self._broken = (str(raised), time.monotonic() + PAUSE)
             raise raised from None
         self._broken = ("", 0.0)
         return segment
+
+    def _room_for(self, size: int) -> None:
+        """Raises OSError and JournalError."""
+        self._anchor()
+        self._room.check(size)
 
     def _check_broken(self) -> None:
         why, until = self._broken
