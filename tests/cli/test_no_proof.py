@@ -18,7 +18,7 @@ from glassq.queues.beanstalk import forms
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from tests.cli.conftest import Cli, a_delivery, put
-from tests.queues.binlog import failing
+from tests.queues.binlog import failing, fill_disk
 from tests.queues.test_forms import refusing
 
 if TYPE_CHECKING:
@@ -111,6 +111,23 @@ def test_what_cannot_be_proven_is_not_done(
         server.syncer.start()
         assert cli_main.main(["--config", str(cli.file), *arguments]) == 0
         assert there(server) != before
+
+
+def test_a_kick_on_a_full_disk_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with failing(tmp_path, monkeypatch, file_size=8192) as server, closing(server.queue()) as queue:
+        cli = Cli(tmp_path, server.url)
+        cli.configure()
+        for _ in range(5):
+            put(queue, a_delivery(buried="busy"), "buried")
+        fill_disk(server, file_size=8192)
+        before = there(server)
+        assert cli_main.main(["--config", str(cli.file), "kick", "--all", "--yes"]) == 75
+        said = capfd.readouterr()
+        assert said.err.count(forms.NOT_KICKED) == 1
+        assert "no such job" not in said.out + said.err
+        assert there(server) == before
 
 
 @pytest.mark.parametrize("command", ["kick", "delete", "archive"])
