@@ -60,7 +60,7 @@ def killed(server: Beanstalkd) -> None:
     server.syncer.stop(signal.SIGKILL)
 
 
-RUNNING = "without its proof nothing is done: is glassq-syncer running? (`glassq "
+RUNNING = "without its proof nothing is done: do glassq-syncer and beanstalkd work? (`glassq "
 TROUBLE = [
     (frozen, 69, f"syncer.sock: no answer in time; {RUNNING}"),
     (killed, 69, f"syncer.sock: No such file or directory; {RUNNING}"),

@@ -1,10 +1,13 @@
 """The socket where clients ask. One line each way, ASCII; the answers to a connection come in order.
 
-    prove    ->  yes SERVER-ID   |   no REASON
+    prove    ->  yes SERVER-ID   |   later REASON   |   no REASON
     status   ->  one line of JSON
 
-A client that says anything else, does not read its answers, or asks too much ahead, is cut off. Where there are too
-many connections, the one that has been silent for longest goes; its client makes a new one.
+"later" is for what may be over at the next question, "no" for what lasts until beanstalkd is restarted.
+
+A client that says anything else, does not read its answers, asks too much ahead, or asks for the status twice in one
+packet, is cut off. Where there are too many connections, the one that has been silent for longest goes; its client
+makes a new one.
 """
 
 from __future__ import annotations
@@ -38,16 +41,20 @@ class Server:
         # the one that was silent for longest comes first
         self._clients: OrderedDict[int, Client] = OrderedDict()
         self._selector = selectors.DefaultSelector()
+        # the status that who asks in this turn is answered; b"" until one asks
+        self._status = b""
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
 
     def listen(self, timeout: float) -> dict[Client, int]:
         """Who asks now, and up to which of its questions; waits up to `timeout` seconds. One thread at a time."""
         asking: dict[Client, int] = {}
+        self._status = b""
         for key, _ in self._selector.select(timeout):
             if key.data is None:
                 self._accept()
-            elif self._read(key.data):
+            # else _accept has closed it in this turn, to make room
+            elif self._is_open(key.data) and self._read(key.data):
                 asking[key.data] = key.data.asked
         return asking
 
@@ -68,6 +75,9 @@ class Server:
         self._clients[client.number] = client
         self._selector.register(sock, selectors.EVENT_READ, client)
 
+    def _is_open(self, client: Client) -> bool:
+        return self._clients.get(client.number) is client
+
     def _read(self, client: Client) -> bool:
         """Reads what a client says. True if it asked for a proof."""
         try:
@@ -87,19 +97,26 @@ class Server:
         return self._read_lines(client, data)
 
     def _read_lines(self, client: Client, data: bytes) -> bool:
-        before = client.asked
+        before, told = client.asked, False
         *lines, client.buffer = (client.buffer + data).split(b"\n")
         for line in lines:
             if line == b"prove":
                 client.asked += 1
-            elif line == b"status" and client.asked == client.answered:
-                client.send(json.dumps({**self._rounds.status(), "clients": len(self._clients)}).encode() + b"\n")
+            elif line == b"status" and client.asked == client.answered and not told:
+                told = True
+                client.send(self._told())
             else:
                 client.cut_off()
                 break
         if len(client.buffer) > _MAX_LINE or client.asked - client.answered > _MAX_AHEAD:
             client.cut_off()
         return client.asked > before
+
+    def _told(self) -> bytes:
+        """The status: made once a turn, so that who asks for it without end holds up nobody for longer than that."""
+        if not self._status:
+            self._status = json.dumps({**self._rounds.status(), "clients": len(self._clients)}).encode() + b"\n"
+        return self._status
 
     def _close(self, client: Client) -> None:
         del self._clients[client.number]
