@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassq.programs.syncer import run
+from glassq.queues.beanstalk.prover import SyncerProver
 
 if TYPE_CHECKING:
     from glassq.values import QueueUrl
 
 # A syncer that has not ended after this time, in seconds, hangs.
 PATIENCE = 20.0
-# queue's URL -> the syncer's address
-_ADDRESSES: dict[str, str] = {}
+# by the queue's URL
+_SYNCERS: dict[str, Syncer] = {}
 
 
 class _Forking:
@@ -67,7 +68,9 @@ class Syncer:
         self._what = {"queue": str(url), "binlog": str(binlog), "listen": f"unix:{place}"}
         self._log = place.with_suffix(".log")
         self.pid = 0
-        _ADDRESSES[str(url)] = self.address
+        #: asks it; for tests that make their own clients
+        self.prover = SyncerProver(self.address, connect_timeout=PATIENCE)
+        _SYNCERS[str(url)] = self
 
     def start(self) -> None:
         """Starts it, unless it runs, and waits until it listens."""
@@ -101,6 +104,7 @@ class Syncer:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends it. It can be started again."""
+        self.prover.close()
         if not self.running():
             return
         with suppress(ProcessLookupError):
@@ -116,13 +120,18 @@ class Syncer:
 
 def share(url: str, of: str) -> None:
     """The queue at `url` is that at `of`: it has the same syncer."""
-    if of in _ADDRESSES:
-        _ADDRESSES[url] = _ADDRESSES[of]
+    if of in _SYNCERS:
+        _SYNCERS[url] = _SYNCERS[of]
 
 
 def beside(url: str) -> str:
     """The address of the syncer of this queue, for [queue] syncer; "" where the tests have started none."""
-    return _ADDRESSES.get(url, "")
+    return _SYNCERS[url].address if url in _SYNCERS else ""
+
+
+def prover_beside(url: str) -> SyncerProver | None:
+    """Asks the syncer of this queue, until that is stopped; None where the tests have started none."""
+    return _SYNCERS[url].prover if url in _SYNCERS else None
 
 
 def queue_section(url: str) -> str:

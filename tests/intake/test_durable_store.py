@@ -78,8 +78,15 @@ def on(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
     """A store on a real server."""
     made: list[Kept] = []
 
-    def make(server: Beanstalkd, *, producer: type[BeanstalkProducer] = BeanstalkProducer, **options: Any) -> Kept:
-        made.append(Kept(producer(lambda: server.queue(require_durable=True)), tmp_path, **options))
+    def make(
+        server: Beanstalkd,
+        *,
+        producer: type[BeanstalkProducer] = BeanstalkProducer,
+        syncer: bool = True,
+        **options: Any,
+    ) -> Kept:
+        prover = server.syncer.prover if syncer else None
+        made.append(Kept(producer(lambda: server.queue(require_durable=True), prover), tmp_path, **options))
         return made[-1]
 
     yield make
@@ -222,6 +229,28 @@ def test_a_ping_that_will_not_be_proven_is_put_again(late: Kept, beanstalkd: Bea
     assert set(ids(beanstalkd)) == set(names)
 
 
+def test_what_the_syncer_cannot_prove_at_this_moment_is_not_put_twice(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd, queue: Queue
+) -> None:
+    kept = on(beanstalkd)
+    places, names = kept.keep()
+
+    def is_late() -> bool:
+        # its next round has no probe, and makes a new one for the one after
+        while (probe := queue.peek_first("delayed", "glassq.syncer")) is not None:
+            queue.delete(probe.id)
+        more, name = kept.keep()
+        names.extend(name)
+        return more == ["journal"]
+
+    wait_for(is_late, "a round whose probe was deleted")
+    assert "NOT_FOUND" in kept.state.queue_trouble
+    assert not kept.state.volatile
+    wait_for(lambda: kept.watcher.look() or not kept.state.queue_trouble, "the next proof")  # type: ignore[func-returns-value]
+    assert (places, kept.count()) == (["queue"], 0)
+    assert ids(beanstalkd) == names
+
+
 def test_a_delivery_that_is_too_big_for_the_queue_stops_no_other(on: Callable[..., Kept], tmp_path: Path) -> None:
     server = Beanstalkd(tmp_path, options=("-z", "1000"))
     try:
@@ -237,9 +266,10 @@ def test_a_delivery_that_is_too_big_for_the_queue_stops_no_other(on: Callable[..
 
 
 def test_a_batch_of_which_the_queue_takes_a_part_is_kept_whole(on: Callable[..., Kept], tmp_path: Path) -> None:
-    server = Beanstalkd(tmp_path, options=("-s", "20000"))
+    server = Beanstalkd(tmp_path, options=("-s", "20000", "-f0"))
     try:
-        kept = on(server)
+        # a syncer would see that the directory is gone
+        kept = on(server, syncer=False)
         assert kept.keep()[0] == ["queue"]
         # it cannot make its next file, as on a full disk
         server.dir.rename(tmp_path / "elsewhere")

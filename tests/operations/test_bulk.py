@@ -75,7 +75,7 @@ def test_whoever_dies_between_two_steps_of_a_move_leaves_the_delivery_at_least_o
     connection = beanstalkd.queue()
     dying = Dying(connection, step)
     with suppress(Died):
-        BeanstalkInspector(dying, operations.settings.queue.url).change_all([moved(found, ASIDE)])  # type: ignore[arg-type]
+        BeanstalkInspector(dying, beanstalkd.url, beanstalkd.syncer.prover).change_all([moved(found, ASIDE)])  # type: ignore[arg-type]
     connection.close()
     wait_for(lambda: "reserved" not in held(inspector, "glassq", ASIDE), "the connection to be gone")
     jobs = list(inspector.find(STATES, ["glassq", ASIDE]))

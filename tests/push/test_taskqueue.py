@@ -41,7 +41,8 @@ TUBE = "glassq.push.default"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Beanstalkd]:
-    started = Beanstalkd(tmp_path, options=BIG)
+    # some tests make clients without a syncer
+    started = Beanstalkd(tmp_path, options=(*BIG, "-f0"))
     yield started
     started.stop()
 

@@ -42,10 +42,11 @@ ADDER = textwrap.dedent(
     from glassq.push.client import Client
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.producer import BeanstalkProducer
+    from glassq.queues.beanstalk.prover import SyncerProver
     from glassq.settings import PushSettings, Settings
     from glassq.values import TargetUrl
 
-    url, names, confirm, wait = sys.argv[1:]
+    url, syncer, names, confirm, wait = sys.argv[1:]
 
     def stop(word):
         print(word, flush=True)
@@ -67,7 +68,10 @@ ADDER = textwrap.dedent(
     push = PushSettings(names=names, targets={"default": TargetUrl("http://127.0.0.1:8080")})
     client = Client(
         Settings(push=push),
-        producer=Proving(lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2)),
+        producer=Proving(
+            lambda: Stopping(url, "glassq", ttr=60, connect_timeout=1, timeout=2),
+            SyncerProver(syncer, connect_timeout=5),
+        ),
         names=Names(parse_url(names, "[push] names"), confirm=float(confirm)),
     )
     stop("begin")
@@ -85,7 +89,7 @@ class Adder:
     """A process that adds the task, as far as it is let."""
 
     def __init__(self, server: Beanstalkd, names: str, wait: str) -> None:
-        arguments = [sys.executable, "-c", ADDER, server.url, names, str(CONFIRM), wait]
+        arguments = [sys.executable, "-c", ADDER, server.url, server.syncer.address, names, str(CONFIRM), wait]
         self._popen = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, bufsize=1
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import NoProof, NotDurable
+from glassq.errors import NoProof, NotDurable, QueueError
 from glassq.queues.beanstalk.prover import SyncerProver
 
 if TYPE_CHECKING:
@@ -97,22 +97,23 @@ def test_a_yes_of_the_same_server_is_a_proof_and_the_connection_is_used_again(
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "error", "says"),
     [
-        ("yes abd\n", "restarted before what it answered was proven"),
-        ("yes\n", "restarted"),
-        ("yes abc more\n", "restarted"),
-        ("no a sync failed\n", "gives no proof: a sync failed"),
-        ("yesabc\n", "not clear"),
-        ("\n", "not clear"),
-        ("\xff\n", "not clear"),
+        ("yes abd\n", NotDurable, "restarted before what it answered was proven"),
+        ("yes\n", NotDurable, "restarted"),
+        ("yes abc more\n", NotDurable, "restarted"),
+        ("no a sync failed\n", NotDurable, "gives no proof: a sync failed"),
+        ("later its disk is full\n", NoProof, "gives no proof now: its disk is full"),
+        ("yesabc\n", NoProof, "not clear"),
+        ("\n", NoProof, "not clear"),
+        ("\xff\n", NoProof, "not clear"),
     ],
 )
 def test_any_other_answer_is_none(
-    asking: SyncerProver, start: Callable[..., ScriptedSyncer], answer: str, says: str
+    asking: SyncerProver, start: Callable[..., ScriptedSyncer], answer: str, error: type[QueueError], says: str
 ) -> None:
     start(answer)
-    with pytest.raises(NotDurable, match=says):
+    with pytest.raises(error, match=says):
         asking.prove("abc", deadline=soon())
 
 

@@ -23,6 +23,7 @@ from glassq.worker.scoreboard import Scoreboard
 from glassq.worker.settlement import Settlement
 from glassq.worker.throttle import Throttle, TubeLimiter
 from tests.conftest import wait_for
+from tests.syncers import prover_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,7 +148,7 @@ class Bench:
         self.slot.reset()
         self.ledger = MemoryLedger()
         route = Route(source="mirror", handler=HandlerName("scripted:handler"))
-        receiver = BeanstalkReceiver(self.queue)
+        receiver = BeanstalkReceiver(self.queue, prover_beside(self.queue.url))
         executor = Executor(
             Routes([Destination(route, self.handler or self._scripted, self.leads_to)]),
             Context(Settings()),

@@ -691,4 +691,4 @@ def test_a_queue_in_memory_only_keeps_the_old_form_and_says_why(
         assert (stats.id, stats.state, stats.releases, stats.lost) == (job_id, "ready", 2, 0)
         look.delete(job_id)
     assert caplog.text.count("queue takes no puts") == 1
-    assert "keeps jobs in memory only" in caplog.text
+    assert "does not write to its disk any more" in caplog.text

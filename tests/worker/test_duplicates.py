@@ -29,6 +29,7 @@ from glassq.worker.scoreboard import Scoreboard
 from glassq.worker.settlement import Settlement
 from glassq.worker.throttle import Throttle
 from tests.conftest import wait_for
+from tests.syncers import prover_beside
 from tests.worker.conftest import MemoryLedger, jobs
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Shop:
         self.seen: list[Delivery] = []
         self.ledger = open_ledger(self.settings)
         slot = Scoreboard(1).slots[0]
-        receiver = BeanstalkReceiver(self.queue)
+        receiver = BeanstalkReceiver(self.queue, prover_beside(self.queue.url))
         executor = Executor(
             Routes([Destination(self.route, self._handle)]),
             Context(Settings()),

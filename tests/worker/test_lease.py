@@ -19,6 +19,7 @@ from glassq.worker.lease import Lease
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import wait_for
 from tests.queues.raw import open_queue
+from tests.syncers import prover_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ class Held:
         self.queue.reserve(0)
         self.board = Scoreboard(1)
         self.cold = False
-        self.lease = Lease(BeanstalkReceiver(self.queue), TTR, self.board.slots[0])
+        self.lease = Lease(BeanstalkReceiver(self.queue, prover_beside(self.queue.url)), TTR, self.board.slots[0])
         self.lease.start_keeper(cold=lambda: self.cold, orphaned=lambda: None)
 
     def work(self, handler: Callable[[], object], *, within: float = FOREVER, job: int | None = None) -> None:
@@ -221,7 +222,7 @@ def test_after_it_is_given_up_a_job_is_not_renewed(held: Held, look: Queue) -> N
 
 
 def test_without_its_keeper_a_lease_does_nothing(beanstalkd: Beanstalkd, queue: Queue) -> None:
-    lease = Lease(BeanstalkReceiver(queue), TTR, Scoreboard(1).slots[0])
+    lease = Lease(BeanstalkReceiver(queue, prover_beside(queue.url)), TTR, Scoreboard(1).slots[0])
     lease.start(Reservation("1", queue.tube, b"", TTR), DELIVERY, deadline=time.monotonic() - 1, hard=0.0)
     lease.forbid_interrupts()
     lease.end()

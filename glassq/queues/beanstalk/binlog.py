@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from glassq import host
+from glassq.queues.beanstalk.process import options_of
 
 if TYPE_CHECKING:
     from glassq.queues.beanstalk.connection import BeanstalkConnection
@@ -54,17 +55,6 @@ def _problem(server: ServerStats) -> str:
         return ""
     more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
     return f"beanstalkd needs files that are not in {given}: {', '.join(gone[:3])}{more}"
-
-
-def options_of(process: Path) -> dict[str, str]:
-    """The options that a beanstalkd was started with, by "-b" and the like; none for any other process of /proc."""
-    try:
-        program, *words = (process / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
-    except OSError:
-        return {}
-    if Path(program).name != "beanstalkd":
-        return {}
-    return {word[:2]: word[2:] or value for word, value in zip(words, [*words[1:], ""], strict=True)}
 
 
 def _as_seen_by(process: Path, directory: str) -> Path:

@@ -22,6 +22,7 @@ from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.client import BROKEN, NOTHING_COMES, Client, refusal_of
 from glassq.queues.beanstalk.commands import PRIORITY, checked_id, checked_int, checked_tube
 from glassq.queues.beanstalk.limited import LimitedSocket
+from glassq.queues.beanstalk.process import WITHOUT_SYNCER, only_sometimes, sync_interval
 from glassq.queues.beanstalk.protocol import PROBE_TUBE, JobBody, JobStats, TubeStats
 from glassq.values import QueueUrl, Tube
 
@@ -93,7 +94,8 @@ class BeanstalkConnection:
 
         A call takes at most `timeout`, and `connect_timeout` more if it has to connect.
         """
-        self._address = QueueUrl(url).address
+        self.url = QueueUrl(url)
+        self._address = self.url.address
         self.tube = checked_tube(tube)
         #: the lease of the jobs that we put, in whole seconds
         self.ttr = checked_int("ttr", ttr, 1)
@@ -104,6 +106,8 @@ class BeanstalkConnection:
         self._sock: LimitedSocket | None = None
         self._client: Client | None = None
         self._using = self._server = ""
+        # how often the server syncs; 0 also where that cannot be seen, None if nobody has looked
+        self._interval: int | None = None
         self._watching: set[str] = set()
         # ids of jobs reserved on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
@@ -124,6 +128,15 @@ class BeanstalkConnection:
         if self._client is None or not self._server:
             self._server = self.stats().id
         return self._server
+
+    def check_interval(self) -> None:
+        """Raises NotDurable if the server's answers prove nothing, as it is seen to sync only at an interval."""
+        # One connection leads to one process for as long as it lasts, so this looks once.
+        if self._client is None or self._interval is None:
+            stats = self.stats()
+            self._server, self._interval = stats.id, sync_interval(stats, self.url) or 0
+        if self._interval:
+            raise NotDurable(f"{only_sometimes(self._interval)}: {WITHOUT_SYNCER}")
 
     def pipeline(self, commands: Sequence[Command[T]]) -> list[T | QueueError]:
         """Sends all commands before it reads their replies; a result for each, in order. Never raises QueueError.
@@ -335,6 +348,7 @@ class BeanstalkConnection:
         """Closes the connection. Jobs that we have reserved become ready at once."""
         client, sock, self._client, self._sock = self._client, self._sock, None, None
         self._using = self._server = ""
+        self._interval = None
         self._held.clear()
         if client is not None:
             with suppress(OSError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from glassq import host
 from glassq.queues.base import Fact
-from glassq.queues.beanstalk.binlog import options_of
+from glassq.queues.beanstalk.process import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -81,6 +81,8 @@ class BeanstalkProducer:
                 raise QueueRefused(DRAINING)
             if not now.durable:
                 raise NotDurable(WITHOUT_BINLOG)
+            if self._prover is None:
+                connection.check_interval()
             if thorough:
                 self._check_that_it_writes(connection, now, deadline)
 

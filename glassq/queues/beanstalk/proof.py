@@ -1,9 +1,9 @@
 """Proves that jobs which were put on a connection are on disk.
 
-With a syncer, by its own sync (prover.py). Without one beanstalkd must run with -f0, and its answer counts, unless its
-binlog has failed: then it answers INSERTED as before, until it is restarted. A job is in the binlog once stats-job
-shows its file. beanstalkd never resumes writing by itself, so the newest job that still exists speaks for all before
-it.
+With a syncer, by its own sync (prover.py). Without one beanstalkd must run with -f0, and one that is seen to sync only
+at an interval is refused. With -f0 its answer counts, unless its binlog has failed: then it answers INSERTED as before,
+until it is restarted. A job is in the binlog once stats-job shows its file. beanstalkd never resumes writing by itself,
+so the newest job that still exists speaks for all before it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ def prove(connection: BeanstalkConnection, jobs: Collection[int], prover: Prover
 
 
 def prove_by_answer(connection: BeanstalkConnection, jobs: Collection[int]) -> None:
-    """The proof without a syncer: raises NotDurable if the newest of these jobs that is still there is in no file."""
+    """The proof without a syncer. Raises NotDurable if the server syncs only at an interval, or its binlog has failed.
+
+    It has failed if the newest of these jobs that is still there is in no file.
+    """
+    connection.check_interval()
     # By id, which is the order of the puts: threads may hand over their receipts in another one.
     for job_id in nlargest(SAMPLE, jobs):
         with suppress(JobNotFound):

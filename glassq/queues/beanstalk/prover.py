@@ -1,11 +1,12 @@
 """Asks the syncer for proofs: its process stands beside beanstalkd and syncs beanstalkd's files for everybody at once.
 
-The protocol is one line each way (syncer/protocol.py has the other end):
+The protocol is one line each way (syncer/server.py has the other end):
 
-    prove        ->  yes SERVER-ID   |   no REASON
+    prove        ->  yes SERVER-ID   |   later REASON   |   no REASON
 
 "yes SERVER-ID" says that all that this server (its `id` in `stats`, new at each of its starts) had answered before the
-question is on disk.
+question is on disk. After "later" nobody knows, and a later question may prove it. "no" is for as long as this server
+runs: a write or a sync has failed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Prover(Protocol):
 
         `server` is the `id` of its stats, as the connection that got the answers saw it; `deadline` is a
         time.monotonic(). Raises NotDurable if it is not on disk and will not be: put again. Raises NoProof if nobody
-        knows: there is no syncer, or it was too slow.
+        knows: there is no syncer, it was too slow, or it cannot prove anything at this moment.
         """
 
     def status(self, *, deadline: float) -> Mapping[str, object]:
@@ -73,7 +74,11 @@ class SyncerProver:
             return
         if word == "yes":
             raise NotDurable("beanstalkd was restarted before what it answered was proven to be on disk")
-        raise NotDurable(f"the syncer gives no proof: {rest}" if word == "no" else "the syncer's answer is not clear")
+        if word == "no":
+            raise NotDurable(f"the syncer gives no proof: {rest}")
+        raise NoProof(
+            f"the syncer gives no proof now: {rest}" if word == "later" else "the syncer's answer is not clear"
+        )
 
     def status(self, *, deadline: float) -> Mapping[str, object]:
         """See Prover."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glassq import host
 from glassq.errors import QueueError
 from glassq.queues.base import EngineGauge, Fact
-from glassq.queues.beanstalk.binlog import options_of
+from glassq.queues.beanstalk.process import WITHOUT_SYNCER, only_sometimes, sync_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 
 # The syncer tells its status at once, in seconds.
 _WITHIN = 1.0
-# beanstalkd's own interval without -f, in milliseconds.
-_DEFAULT_INTERVAL = 50
 # Its key in the syncer's status, and what it means. All count since the syncer's start.
 _GAUGES = {
     "rounds": "Rounds of the syncer; each answers all who asked before it began.",
@@ -67,7 +63,7 @@ def unproven(status: Told) -> str:
 
 def facts(connection: BeanstalkConnection, prover: Prover | None, url: QueueUrl, *, thorough: bool) -> Iterator[Fact]:
     """The syncer's troubles; with `thorough` also how it does, or that there is none."""
-    interval = _interval(connection, url)
+    interval = sync_interval(connection.stats(), url)
     status = told(connection, prover)
     if status is None:
         yield from _no_syncer(interval, thorough=thorough)
@@ -89,26 +85,10 @@ def facts(connection: BeanstalkConnection, prover: Prover | None, url: QueueUrl,
 
 def _no_syncer(interval: int | None, *, thorough: bool) -> Iterator[Fact]:
     if interval:
-        said = f"beanstalkd syncs only once in {interval} ms, and no syncer proves what is on disk"
-        todo = "start it with -f0, or run glassq-syncer beside it and name that in [queue] syncer"
-        yield Fact("syncer", False, said, todo)
+        yield Fact("syncer", False, only_sometimes(interval), WITHOUT_SYNCER)
     elif thorough:
         said = "there is none: beanstalkd must run with -f0, and cannot see some faults of its disk"
         yield Fact("syncer", None, said, "docs/installing.md says which; on its own machine glassq-syncer sees them")
-
-
-def _interval(connection: BeanstalkConnection, url: QueueUrl) -> int | None:
-    """The sync interval of a beanstalkd on this machine, in milliseconds; None where it cannot be seen."""
-    name = url.address[0] if isinstance(url.address, tuple) else ""
-    if name and not host.is_own(name):
-        return None
-    server = connection.stats()
-    options = options_of(Path("/proc", str(server.pid))) if server.durable else {}
-    if not options or "-F" in options:
-        # Never by itself.
-        return 1 << 31 if options else None
-    given = options.get("-f", "")
-    return int(given) if given.isdecimal() else _DEFAULT_INTERVAL
 
 
 def _how_it_does(status: Mapping[str, object]) -> str:

@@ -6,14 +6,18 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from glassq.queues.beanstalk.syncer.client import Client
+from glassq.queues.beanstalk.syncer.files import BinlogFiles
+from glassq.queues.beanstalk.syncer.refusal import RefusalFile
+from glassq.queues.beanstalk.syncer.rounds import OVERLAP, Rounds
 from tests.conftest import PATIENCE, Beanstalkd, free_port, program, wait_for
-from tests.queues.syncer.conftest import Asking, injected, numbers, prove, server_id, status
+from tests.queues.syncer.conftest import SOON, Asking, injected, numbers, prove, server_id, status
 
 
 def churn(server: Beanstalkd, jobs: int, size: int = 300) -> None:
@@ -71,7 +75,7 @@ def test_a_proof_does_not_need_beanstalkds_own_syncs(tmp_path: Path, interval: s
 def test_a_restart_of_beanstalkd_is_noticed(server: Beanstalkd, asking: Asking) -> None:
     first = asking.prove()
     server.stop(signal.SIGKILL, syncer=False)
-    assert asking.prove().startswith("no beanstalkd cannot be asked: ")
+    assert asking.prove().startswith("later beanstalkd cannot be asked: ")
     server.start()
     assert asking.prove() == f"yes {server_id(server)}"
     assert asking.prove() != first
@@ -84,7 +88,7 @@ def test_a_question_that_beanstalkd_died_under_is_answered(server: Beanstalkd, a
     assert asking.is_silent()
     # it must not answer before it dies
     server.send(signal.SIGKILL)
-    assert asking.line().startswith("no ")
+    assert asking.line().startswith("later ")
     server.stop(syncer=False)
 
 
@@ -109,10 +113,55 @@ def test_a_probe_that_somebody_deleted_is_put_anew(server: Beanstalkd, asking: A
         def is_missed() -> bool:
             while (probe := queue.peek_first("delayed", "glassq.syncer")) is not None:
                 queue.delete(probe.id)
-            return "does not take the probe (NOT_FOUND)" in asking.prove()
+            return asking.prove().startswith("later beanstalkd does not take the probe (NOT_FOUND)")
 
         wait_for(is_missed, "a round whose probe was deleted")
         wait_for(lambda: asking.prove().startswith("yes "), "a new probe")
+
+
+def test_a_beanstalkd_that_takes_no_probe_may_be_proven_later(server: Beanstalkd) -> None:
+    put(server, 1)
+    server.syncer.stop()
+    server.syncer.start()
+    server.send(signal.SIGUSR1)
+    wait_for(lambda: "its disk is full, or it drains" in prove(server), "beanstalkd to drain")
+    assert prove(server).startswith("later ")
+    assert not status(server)["refusing"]
+
+
+def test_a_new_connection_deletes_no_probe_that_is_being_put(server: Beanstalkd) -> None:
+    """The other rounder's new probe is in use from its put on, not only from when that has been answered."""
+    files = BinlogFiles(server.dir, OVERLAP)
+    refusal = RefusalFile(server.dir.parent)
+    rounds = Rounds(("127.0.0.1", server.port), files, refusal, lambda *_: None)
+    first, second = rounds._free
+    server.syncer.stop()
+    try:
+        first._connect()
+        probe = rounds.probes[0]
+        assert first._connection is not None
+        with closing(server.queue()) as queue:
+            queue.delete(int(probe))
+        assert first._ask(first._connection).trouble == "NOT_FOUND"
+        put_probe, connecting = first._connection.put_probe, threading.Thread(target=second._connect)
+
+        def slow() -> bytes:
+            made = put_probe()
+            connecting.start()
+            # it would have deleted the probe by now
+            connecting.join(SOON)
+            return made
+
+        first._connection.put_probe = slow  # type: ignore[method-assign]
+        assert first._ask(first._connection).trouble == ""
+        connecting.join(PATIENCE)
+        assert first._ask(first._connection).trouble == ""
+    finally:
+        for each in (first, second):
+            each._close()
+        for sight in files.sights:
+            sight.drop()
+        refusal.close()
 
 
 # -- what it does not prove ---------------------------------------------------------------------------------------
@@ -136,7 +185,7 @@ def test_another_directory_than_beanstalkds_proves_nothing(server: Beanstalkd, t
         wrong.stop()
         wrong._what["queue"] = str(server.url)
         wrong.start()
-        assert prove(other) == f"no beanstalkd does not write into {other.dir}"
+        assert prove(other) == f"later beanstalkd does not write into {other.dir}"
     finally:
         other.stop()
 
@@ -146,7 +195,7 @@ def test_files_that_were_removed_under_beanstalkd_prove_nothing(server: Beanstal
     assert asking.prove().startswith("yes ")
     shutil.rmtree(server.dir)
     put(server, 1)
-    assert asking.prove().startswith("no ")
+    assert asking.prove().startswith("later ")
     server.dir.mkdir()
     assert "is missing" in asking.prove()
 
@@ -249,7 +298,7 @@ def test_a_file_that_came_and_went_unseen_is_told_once(server: Beanstalkd, askin
     server.syncer.send(signal.SIGCONT)
     # the round that says no may be one that nobody asked for
     first = asking.prove()
-    assert first.startswith("yes ") or "came and went unseen" in first
+    assert first.startswith("yes ") or (first.startswith("later ") and "came and went unseen" in first)
     assert asking.prove() == f"yes {server_id(server)}"
     assert server.syncer.log().count("came and went unseen") == 1
 
@@ -260,6 +309,7 @@ def test_a_second_name_of_another_file_is_put_aside_and_told(server: Beanstalkd,
     (server.dir / f"kept.{ahead}").write_bytes(b"of another queue")
     put(server, 60)
     answers = [asking.prove()]
+    assert answers[0].startswith("later ")
     assert f"kept.{ahead} was another file" in answers[0]
     assert asking.prove().startswith("yes ")
     assert (server.dir / f"foreign.{ahead}").read_bytes() == b"of another queue"

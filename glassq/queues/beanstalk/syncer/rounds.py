@@ -39,7 +39,8 @@ class Rounds:
         """`address` is beanstalkd's; `files` are for OVERLAP rounds; `say(level, text)` tells people."""
         self.address = address
         self.files = files
-        self.connecting = threading.Lock()
+        #: held from a put of a probe until its id stands in `probes`: a new connection deletes all others
+        self.probing = threading.Lock()
         #: the probes of the rounds that may overlap
         self.probes = [b""] * OVERLAP
         self.counts = {"rounds": 0, "failed": 0, "asked": 0, "proven": 0}
@@ -79,12 +80,15 @@ class Rounds:
         if self._refusal.server not in ("", stats.server):
             self._refusal.forget()
             self._say("info", "beanstalkd was restarted: proofs are given again")
-        self.files.enter(stats.server)
+        try:
+            self.files.enter(stats.server)
+        except SyncFailed as error:
+            self._refuse(stats.server, error)
+            raise
 
     def judge(self, answer: Answer, number: int) -> None:
         """Returns if all that beanstalkd had answered before the probe is on disk. Raises RoundFailed."""
-        if answer.after.server == self._refusal.server:
-            raise RoundFailed(self._refusal.reason)
+        self.check_refusal(answer.after.server)
         if answer.trouble:
             raise RoundFailed(f"beanstalkd does not take the probe ({answer.trouble}): its disk may be full")
         try:
@@ -94,6 +98,11 @@ class Rounds:
         except SyncFailed as error:
             self._refuse(answer.after.server, error)
             raise
+
+    def check_refusal(self, server: str) -> None:
+        """Raises SyncFailed if nothing of this run of beanstalkd is proven any more."""
+        if server == self._refusal.server:
+            raise SyncFailed(self._refusal.reason, [])
 
     def answer(self, asked: dict[Client, int], line: str, began: float, trouble: str = "") -> None:
         """Answers all who asked."""
@@ -216,7 +225,8 @@ class _Rounder:
             rounds.judge(answer, self._number)
         except Exception as error:
             reason = _words(error)
-            rounds.answer(asked, f"no {reason}", began, reason)
+            word = "no" if isinstance(error, SyncFailed) else "later"
+            rounds.answer(asked, f"{word} {reason}", began, reason)
         else:
             rounds.answer(asked, f"yes {answer.after.server}", began)
             rounds.tidy(answer)
@@ -238,21 +248,25 @@ class _Rounder:
             raise
 
     def _ask(self, connection: ProbeConnection) -> Answer:
-        probe = connection.probe or connection.put_probe()
-        self._rounds.probes[self._number] = probe
-        if not probe:
+        if not connection.probe:
+            with self._rounds.probing:
+                self._put_probe(connection)
+        if not connection.probe:
+            self._rounds.check_refusal(self._rounds.files.server)
             raise RoundFailed("beanstalkd takes no probe: its disk is full, or it drains")
         return connection.ask()
 
     def _connect(self) -> ProbeConnection:
-        # one at a time: each deletes all probes but that of the other
-        with self._rounds.connecting:
+        with self._rounds.probing:
             connection = self._connection = ProbeConnection(self._rounds.address)
             self._rounds.entered(connection.stats())
             self._rounds.probes[self._number] = b""
             connection.delete_probes(but=frozenset(self._rounds.probes))
-            self._rounds.probes[self._number] = connection.put_probe()
+            self._put_probe(connection)
             return connection
+
+    def _put_probe(self, connection: ProbeConnection) -> None:
+        self._rounds.probes[self._number] = connection.put_probe()
 
     def _close(self) -> None:
         if self._connection is not None:

@@ -1,7 +1,9 @@
 """The socket where clients ask. One line each way, ASCII; the answers to a connection come in order.
 
-    prove    ->  yes SERVER-ID   |   no REASON
+    prove    ->  yes SERVER-ID   |   later REASON   |   no REASON
     status   ->  one line of JSON
+
+"later" is for what may be over at the next question, "no" for what lasts until beanstalkd is restarted.
 
 A client that says anything else, does not read its answers, asks too much ahead, or asks for the status twice in one
 packet, is cut off. Where there are too many connections, the one that has been silent for longest goes; its client
