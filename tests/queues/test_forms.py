@@ -172,6 +172,24 @@ def test_no_consumer_takes_a_new_form_before_its_proof(server: Beanstalkd) -> No
         assert bodies == [b"0", b"1", b"2"]
 
 
+def test_a_delay_does_not_end_before_the_proof_that_it_hides_from(server: Beanstalkd) -> None:
+    left: list[float] = []
+
+    def look() -> None:
+        with closing(inspecting(server)) as looking:
+            left.extend(job.time_left for job in looking.find(frozenset({"delayed"}), [ASIDE]))
+
+    with closing(inspecting(server, look)) as inspector:
+        (job,) = lie(inspector, "ready")
+        inspector.change_all([Change(job, "delayed", job.body, ASIDE, 1)])
+        assert len(left) == 1
+        assert left[0] > forms.PROOF_WITHIN
+        # where there is no old form the delay is as given
+        inspector.insert_all([NewForm(b"new", ASIDE, "delayed", 1)])
+        (other,) = (job for job in inspector.find(frozenset({"delayed", "ready"}), [ASIDE]) if job.body == b"new")
+        assert other.time_left <= 1
+
+
 def test_a_job_that_a_consumer_takes_meanwhile_is_left_and_its_new_form_withdrawn(server: Beanstalkd) -> None:
     consumer = server.queue()
     with closing(inspecting(server)) as inspector:

@@ -1,7 +1,8 @@
 """New forms of jobs, for operators: all are put, one proof covers them, and only then the old forms are deleted.
 
 beanstalkd cannot change a job's body or tube, so its next form is a new job. Until the old job is deleted, the new one
-is delayed or buried: no consumer works it. Nobody reserves the old job, so a crash leaves it as it was.
+is delayed (longer than a proof takes, even if a shorter delay is wanted) or buried: no consumer works it. Nobody
+reserves the old job, so a crash leaves it as it was.
 
 - If a consumer takes the old job meanwhile, our delete does not find it, and the new form is withdrawn.
 - Without a proof no old job is deleted, and the new forms are withdrawn.
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # How long a proof may take, in seconds: less than BURY_DELAY, after which new forms may be worked.
 PROOF_WITHIN = 5.0
 NOT_KICKED = "beanstalkd does not kick jobs that lie there: its disk may be full"
+# The shortest delay of a form that takes the place of an old job, in whole seconds: until the old one is deleted.
+SHORTEST_DELAY = 10
 ANOTHER_DELIVERY = "this job id now belongs to another delivery"
 
 
@@ -66,7 +69,7 @@ class FormItem:
         """The command that puts the form, where no consumer takes it while the old job is there."""
         delay = BURY_DELAY if self.old or self.form.state == "buried" else 0
         if self.form.state == "delayed":
-            delay = whole_seconds(self.form.delay)
+            delay = max(whole_seconds(self.form.delay), SHORTEST_DELAY if self.old else 0)
         return commands.put(self.form.body, tube=self.form.tube, ttr=ttr, delay=delay)
 
 
