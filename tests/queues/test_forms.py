@@ -7,15 +7,16 @@ from contextlib import closing, contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any, get_args
 
+import msgspec
 import pytest
 
-from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueUnavailable
+from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import ALL_STATES, Change, NewForm, WaitingState
 from glassq.queues.beanstalk import forms
 from glassq.queues.beanstalk.connection import WINDOW, BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.prover import SyncerProver
-from tests.queues.binlog import break_binlog, failing
+from tests.queues.binlog import break_binlog, failing, fill_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,6 +96,20 @@ def refusing(server: Beanstalkd) -> None:
     break_binlog(server)
     with closing(server.queue()) as queue, pytest.raises(NotDurable):
         queue.put(b"lost", tube="elsewhere")
+
+
+def test_a_kick_that_the_full_disk_refuses_is_no_job_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with failing(tmp_path, monkeypatch, file_size=8192) as server, closing(inspecting(server)) as inspector:
+        buried, delayed, gone, other = lie(inspector, "buried", "delayed", "buried", "buried")
+        inspector.delete(gone)
+        fill_disk(server, file_size=8192)
+        jobs = [buried, delayed, gone, msgspec.structs.replace(other, body=b"another")]
+        answers = inspector.change_all([Change(job, "ready") for job in jobs])
+        assert [type(answer) for answer in answers] == [QueueRefused, QueueRefused, JobNotFound, JobNotFound]
+        assert str(answers[0]) == forms.NOT_KICKED
+        assert [job.state for job in inspector.get_all([buried.ref, delayed.ref])] == ["buried", "delayed"]
 
 
 TROUBLE = [(frozen, NoProof), (killed, NoProof), (refusing, NotDurable)]
