@@ -175,6 +175,7 @@ class JournalWriter:
             with self._state:
                 kept = list(segment.kept.values())
             if kept:
+                # All of them or none: they fit into one segment, as they did before, and a new one is begun for them.
                 self._store([(each.record, each.held) for each in kept])
                 log.warning("journal segment written anew %s", fields(file=segment.path, deliveries=len(kept)))
             with self._state:
@@ -268,6 +269,7 @@ class JournalWriter:
         with self._turn:
             self._give_up_removed()
             with suppress(JournalError):
+                # The only good copy may be in memory, which ends with this process.
                 self._rescue()
             with self._state:
                 self._closed = True

@@ -52,7 +52,7 @@ class Kept:
         self.told: list[bool] = []
         self.state = IntakeState(self.told.append, journal_first=journal_first)
         self.watcher = Watcher(producer, self.journal, self.state, tube="glassq")
-        self.forwarder = Forwarder(producer, self.journal, self.state) if journal_first else None
+        self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
         if self.forwarder:
             self.forwarder.start()
         self.store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
@@ -214,6 +214,46 @@ def test_a_ping_whose_proof_was_late_is_retired_by_it_and_not_put_again(late: Ke
     late.producer.late = None
     late.watcher.look()
     assert (late.count(), late.state.queue_trouble) == (0, "")
+    assert ids(beanstalkd) == names
+
+
+def test_a_packet_of_the_journal_whose_proof_is_late_is_not_put_again(late: Kept, beanstalkd: Beanstalkd) -> None:
+    beanstalkd.stop()
+    names = late.keep(b"1", b"2")[1]
+    beanstalkd.start()
+    # the check is well, the proof of the packet is late
+    for _ in range(3):
+        late.watcher.look()
+        assert (late.count(), late.state.queue_trouble) == (2, "no answer in time")
+    late.producer.late = None
+    late.watcher.look()
+    assert (late.count(), late.state.queue_trouble) == (0, "")
+    assert ids(beanstalkd) == names
+
+
+def test_with_the_journal_first_a_late_proof_retires_as_well(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
+    kept = on(beanstalkd, producer=LateProof, journal_first=True)
+    places, names = kept.keep(b"1", b"2")
+    assert places == ["journal"] * 2
+    wait_for(lambda: kept.state.queue_trouble, "the forwarder to have no proof")
+    assert kept.forwarder is not None
+    kept.forwarder.stop(10)
+    kept.watcher.look()
+    assert kept.count() == 2
+    kept.producer.late = None
+    kept.watcher.look()
+    assert (kept.count(), kept.state.queue_trouble) == (0, "")
+    assert ids(beanstalkd) == names
+
+
+def test_at_its_end_a_process_asks_once_more_for_late_proofs(late: Kept, beanstalkd: Beanstalkd) -> None:
+    names = late.keep(b"1", b"2")[1]
+    late.watcher.start()
+    late.watcher.stop(10)
+    assert late.count() == 2
+    late.producer.late = None
+    late.watcher.stop(10)
+    assert late.count() == 0
     assert ids(beanstalkd) == names
 
 
@@ -418,7 +458,7 @@ def test_the_watcher_finds_trouble_and_its_end_by_itself(on: Callable[..., Kept]
         beanstalkd.start()
         wait_for(lambda: not kept.count(), "the journal to be empty")
     finally:
-        kept.watcher.stop()
+        kept.watcher.stop(10)
         wait_for(lambda: "watcher" not in {thread.name for thread in threading.enumerate()}, "the watcher to end")
     assert ids(beanstalkd) == before + after
 
