@@ -161,6 +161,7 @@ class JournalWriter:
             with self._state:
                 kept = list(segment.kept.values())
             if kept:
+                # All of them or none: they fit into one segment, as they did before, and a new one is begun for them.
                 self._store([(each.record, each.held) for each in kept])
                 log.warning("journal segment written anew %s", fields(file=segment.path, deliveries=len(kept)))
             with self._state:
@@ -238,10 +239,14 @@ class JournalWriter:
 
     def close(self) -> None:
         """Leaves what is needed to others, and removes what is not."""
-        with self._turn, self._state:
-            self._closed = True
-            segments = self._open()
-            self._current, self._full, self._given_up = None, [], []
+        with self._turn:
+            with suppress(JournalError):
+                # The only good copy may be in memory, which ends with this process.
+                self._rescue()
+            with self._state:
+                self._closed = True
+                segments = self._open()
+                self._current, self._full, self._given_up = None, [], []
         self._supply.close()
         for segment in segments:
             _finish(segment)

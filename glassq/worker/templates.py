@@ -298,8 +298,9 @@ class Templates:
             if isinstance(message, Born):
                 slot = template.born(message.number, now)
                 if slot is None:
-                    # it was given up
-                    os.kill(message.pid, signal.SIGKILL)
+                    # It was given up, and may have ended by itself.
+                    with suppress(ProcessLookupError):
+                        os.kill(message.pid, signal.SIGKILL)
                     continue
                 known.failures = 0
                 yield Birth(number, message.pid, slot)

@@ -211,6 +211,24 @@ def raise_(error: Exception) -> None:
     raise error
 
 
+def test_at_its_end_a_process_writes_anew_what_only_its_memory_has(directory: Path, disk: Disk, sink: Sink) -> None:
+    journal = opened(directory)
+    records = some(3)
+    journal.write(records)
+    (given_up,) = (directory / "segments").glob("*.segment")
+    disk.fails = {"pwrite", "fdatasync"}
+    with pytest.raises(JournalError):
+        journal.write(some(1))
+    disk.fails = set()
+    journal.close()
+    assert not given_up.exists()
+    assert disk.touched_again == []
+    other = opened(directory)
+    other.move_on(sink.put)
+    assert sink.keys() == [record.key for record in records]
+    other.close()
+
+
 def test_on_a_disk_that_stays_broken_it_is_moved_on_out_of_memory(directory: Path, disk: Disk, sink: Sink) -> None:
     journal = opened(directory)
     records = some(3)

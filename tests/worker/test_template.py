@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from glassq.worker.health import SILENT
 from glassq.worker.scoreboard import Scoreboard
-from glassq.worker.templates import Template
+from glassq.worker.template import Born, Loaded
+from glassq.worker.templates import Template, Templates, _Generation
 from glassq.worker.throttle import Throttle
 from tests.cli.conftest import Cli
 from tests.conftest import wait_for
@@ -260,6 +262,15 @@ def test_a_template_that_hangs_while_it_loads_is_found_silent() -> None:
         template.kill()
         wait_for(lambda: template.reap(time.monotonic()) is not None, "it to end")
         template.close()
+
+
+def test_a_newborn_that_was_given_up_and_has_ended_by_itself_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    template, slots = Template(), Scoreboard(1).slots
+    monkeypatch.setattr(template, "read", lambda: iter([Born(1, gone.pid), Loaded()]))
+    assert list(Templates(slots, Throttle(1))._hear(0, _Generation(), template, time.monotonic())) == []
+    assert template.loaded, "what was said after it is heard"
 
 
 def test_a_reload_reads_code_afresh_and_ends_the_old_template(make: Make) -> None:

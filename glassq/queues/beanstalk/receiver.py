@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError
+from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueRefused
 from glassq.queues.base import Reservation
 from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.connection import whole_seconds
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 # The form to be buried is put with this delay, in seconds, and then buried. After a crash in between, it becomes ready,
 # still marked as buried, and the next consumer buries it.
 BURY_DELAY = 60
-# How long a proof may take, in seconds.
-PROOF = 5.0
+# How long a proof may take, in seconds: less than the shortest lease.
+PROOF = 4.5
+# Who works a job extends its lease every third of it. Of a lease from this length on more is left than a proof takes.
+LONG_LEASE = 10
 # The shortest lease that the settings allow, in seconds. Only stats-job tells the lease of a job that was put earlier.
 SHORTEST_LEASE = 5.0
 
@@ -84,7 +86,7 @@ class BeanstalkReceiver:
             raise deleted
 
     def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str, then: Sequence[str] = ()) -> str:
-        self._connection.check_held(int(reservation.ref))
+        self._hold(reservation)
         following = self._connection.put(body, delay=whole_seconds(delay), tube=tube)
         self._hand_over(reservation, following, then)
         return str(following)
@@ -93,11 +95,14 @@ class BeanstalkReceiver:
         if body is None:
             self._connection.bury(int(reservation.ref))
             return reservation.ref
-        self._connection.check_held(int(reservation.ref))
+        self._hold(reservation)
         # The new job is delayed until it is buried, so that no consumer works it meanwhile.
         following = self._connection.put(body, delay=BURY_DELAY, tube=reservation.tube)
         packet: list[Command[object]] = [commands.reserve_job(following), commands.bury(following)]
         for answer in self._connection.pipeline(packet):
+            if isinstance(answer, QueueRefused):
+                # The disk is full. beanstalkd 1.12 has lost track of the job now, and finds it again as it starts.
+                self._withdraw(following)
             if isinstance(answer, QueueError):
                 raise answer
         # one proof for both records, of the put and of the bury
@@ -122,6 +127,12 @@ class BeanstalkReceiver:
         if self._prover is not None:
             self._prover.close_inherited()
 
+    def _hold(self, reservation: Reservation) -> None:
+        """Nobody else gets the old form while the new one is proven. Raises JobNotFound if somebody has it."""
+        self._connection.check_held(int(reservation.ref))
+        if self._connection.ttr < LONG_LEASE:
+            self.extend(reservation)
+
     def _hand_over(self, reservation: Reservation, following: int, then: Sequence[str]) -> None:
         """Proves the new job, then deletes the old one. The new one is deleted where that fails.
 
@@ -131,10 +142,13 @@ class BeanstalkReceiver:
             prove(self._connection, [following], self._prover, within=PROOF)
             self.complete(reservation, then=then)
         except (NotDurable, NoProof, JobNotFound):
-            # the connection is in step, unless it broke meanwhile
-            with suppress(QueueError):
-                self._connection.delete(following)
+            self._withdraw(following)
             raise
+
+    def _withdraw(self, following: int) -> None:
+        # the connection is in step, unless it broke meanwhile
+        with suppress(QueueError):
+            self._connection.delete(following)
 
 
 def _reservation(job: JobBody, tubes: Sequence[str]) -> Reservation:
