@@ -1,9 +1,9 @@
 """gunicorn's worker with a loop of ours: one thread works all requests, and one more keeps what they bring.
 
-The loop gathers bytes (gathering.py; few: a body has at most `max_body`). What is whole in one turn is worked in one
+The loop gathers bytes (gathering.py; few: a body has at most `max_body`). It works all requests that are whole in one
 go, one after the other: parsed, given to the app, and answered at once, or held until the app's batch is kept
-(batch.py). So nobody waits for a slow client, and nobody needs a thread of his own. Only what may take long, by its
-path, goes to a few threads beside.
+(batch.py). So a slow client delays no other, and none needs a thread of its own. A few more threads work the requests
+whose path says that they may take long.
 
 gunicorn documents none of what this builds on, so setup.py pins it below its next major version.
 tests/http/test_gunicorn_internals.py compares this list with the installed gunicorn:
@@ -56,8 +56,8 @@ TURN_REQUESTS, TURN_SIZE, TURN_SECONDS = 256, 1 << 20, 0.02
 # What has been held for longer than this, in seconds, hangs: the app never takes that long to keep anything. Who comes
 # then is told at once, instead of waiting as well.
 MAX_HOLD = 4.0
-# The thread that keeps, and those beside, get the interpreter within this many seconds (Python's default is ten times
-# as long): each of their waits for a disk or a server ends with such a wait.
+# A thread that has waited for a disk or a server gets the interpreter back after at most this many seconds. Python's
+# default is ten times as long, and the thread that keeps pings waits so after each sync.
 SWITCH_INTERVAL = 0.0005
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from glassq.errors import JournalError, QueueError, QueueRefused
-from glassq.intake.packet import put
 from glassq.journal import JournalRecord
 from glassq.log import fields, logger
+from glassq.queues.packets import put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,13 +6,14 @@ import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from glassq.intake.packet import put
 from glassq.log import logger
+from glassq.queues.packets import put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.intake.state import IntakeState
+    from glassq.intake.watcher import Watcher
     from glassq.journal import Journal
     from glassq.queues import Producer
     from glassq.queues.base import NewJob
@@ -30,10 +31,11 @@ FORWARD_BUDGET = 5.0
 class Forwarder:
     """A thread of its own. What it has is held in the journal: it is retired there once the queue has proven it."""
 
-    def __init__(self, producer: Producer, journal: Journal, state: IntakeState) -> None:
+    def __init__(self, producer: Producer, journal: Journal, state: IntakeState, watcher: Watcher) -> None:
         self._producer = producer
         self._journal = journal
         self._state = state
+        self._watcher = watcher
         self._batches: SimpleQueue[Sequence[NewJob] | None] = SimpleQueue()
         self._counting = threading.Lock()
         self._waiting = self._size = 0
@@ -89,8 +91,10 @@ class Forwarder:
         if result.error is not None:
             self._state.queue_fails(result.error)
         self._journal.retire(list(result.proven))
-        # the watcher moves on what is left, and what is too big for the queue is set aside then
-        self._journal.release([job.key for job in jobs if job.key not in result.proven])
+        # the watcher asks for the proof of what was put, and moves on what is left; what is too big is set aside then
+        self._watcher.await_proof(result.late.values())
+        here = result.proven.keys() | result.late.keys()
+        self._journal.release([job.key for job in jobs if job.key not in here])
 
     def _count(self, many: int, size: int) -> None:
         with self._counting:

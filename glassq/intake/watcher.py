@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glassq.errors import JournalError, NotDurable, QueueError
-from glassq.intake.packet import confirm, put
 from glassq.log import fields, logger
 from glassq.queues.base import NewJob
+from glassq.queues.packets import PacketMover, confirm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,15 +46,27 @@ class Watcher:
         self._tube = tube
         #: what the queue has taken and did not prove in time; it is held in the journal
         self._late: deque[Receipt] = deque()
+        #: why the journal could not be moved on; it is logged once
+        self._stuck = ""
         self._over = threading.Event()
+        self._mover = PacketMover(producer, within=MOVE_BUDGET)
+        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
 
     def start(self) -> None:
         """Starts the thread. Call it after the fork."""
-        threading.Thread(target=self._run, name="watcher", daemon=True).start()
+        self._thread.start()
 
-    def stop(self) -> None:
-        """Ends the thread after what it is doing."""
+    def stop(self, wait: float) -> None:
+        """Ends the thread after what it is doing; waits for that, up to this number of seconds.
+
+        What the queue has proven by then is taken out of the journal: nobody else could.
+        """
         self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(wait)
+        if not self._thread.is_alive():
+            with suppress(QueueError):
+                self._settle_late()
 
     def await_proof(self, receipts: Iterable[Receipt]) -> None:
         """The queue has taken these and did not prove them in time; the journal holds them."""
@@ -117,15 +130,15 @@ class Watcher:
         try:
             moved = self._journal.move_on(self._put_packet, seconds=SLICE)
         except JournalError as error:
-            log.error("the journal cannot be moved on %s", fields(why=error))
+            if str(error) != self._stuck:
+                log.error("the journal cannot be moved on %s", fields(why=error))
+            self._stuck = str(error)
             return
+        self._stuck = ""
         if moved:
             log.warning("moved on from the journal into the queue %s", fields(deliveries=moved))
 
     def _put_packet(self, records: Sequence[JournalRecord]) -> Mapping[str, QueueError]:
-        """Puts what comes out of the journal, which keeps it until this returns; what the queue refuses for good."""
+        """Puts what comes out of the journal, which keeps what this returns, or sets that aside."""
         jobs = [NewJob(record.key, record.body, self._tube) for record in records]
-        result = put(self._producer, jobs, within=MOVE_BUDGET)
-        if result.error is not None:
-            raise result.error
-        return result.too_big
+        return self._mover.put(jobs)

@@ -57,7 +57,7 @@ _log = log.logger("glassq.intake")
 
 # A stopping process waits so long, in seconds, for what the journal has and the queue has not. The rest is moved on
 # later, by whoever comes.
-FORWARD_WAIT = 2.0
+STOP_WAIT = 2.0
 # The name in the last release's gunicorn.conf.py; to be removed after one release.
 Lines = GunicornLog
 
@@ -242,7 +242,7 @@ class IntakeProcess:
         journal_first = settings.intake.acknowledge == "journal"
         self.state = IntakeState(counters.journaling, journal_first=journal_first)
         self.watcher = Watcher(producer, self.journal, self.state, tube=tube)
-        self.forwarder = Forwarder(producer, self.journal, self.state) if journal_first else None
+        self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
         store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
         self.keeper = PingKeeper(store, counters, tube=tube)
 
@@ -255,9 +255,9 @@ class IntakeProcess:
 
     def close(self) -> None:
         """Nothing more comes."""
-        self.watcher.stop()
         if self.forwarder is not None:
-            self.forwarder.stop(FORWARD_WAIT)
+            self.forwarder.stop(STOP_WAIT)
+        self.watcher.stop(STOP_WAIT)
         self.journal.close()
 
 

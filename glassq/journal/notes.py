@@ -47,7 +47,7 @@ class Noted(NamedTuple):
 
 
 class SegmentNotes:
-    """The notes of one segment, for the process that holds its lock. Nobody hears of a note that cannot be written."""
+    """The notes of one segment, for the process that holds its lock. A note that cannot be written is left out."""
 
     def __init__(self, path: Path, segment_id: bytes, owner: tuple[int, int] | None = None) -> None:
         """Makes the file if it is missing, for `owner` (user and group) where they are not ours."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from glassq.errors import GlassqError, SettingsError
 from glassq.journal import Journal
 from glassq.operations.put import PROOF_WITHIN
-from glassq.queues.base import NewJob, Receipt, Refusal
+from glassq.queues.base import NewJob
+from glassq.queues.packets import PacketMover
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,10 +116,13 @@ class _Mover:
         def put(packet: Sequence[JournalRecord]) -> Mapping[str, QueueError]:
             self.progress.advance(self.moved, self.total, "put into the queue so far")
             jobs = [NewJob(record.key, record.body, self.operations.tube) for record in packet]
-            answers = producer.put(jobs, within=math.inf)
-            receipts = [answer for answer in answers if isinstance(answer, Receipt)]
-            producer.confirm(receipts, within=PROOF_WITHIN)
-            self.moved += len(receipts)
-            return {answer.key: answer.error for answer in answers if isinstance(answer, Refusal)}
+            left = mover.put(jobs)
+            self.moved += len(jobs) - len(left)
+            return left
 
-        journal.move_on(put)
+        mover = PacketMover(producer, within=math.inf, proof=PROOF_WITHIN)
+        try:
+            journal.move_on(put)
+        finally:
+            # it is still in the journal
+            mover.withdraw()

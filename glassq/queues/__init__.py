@@ -55,7 +55,7 @@ def local_engine(settings: Settings) -> LocalEngine:
 
 
 def _prover(settings: Settings) -> Prover | None:
-    """Who proves what beanstalkd answered; None where there is no syncer."""
+    """The client that asks the syncer of these settings for proofs; None if they name none."""
     from glassq.queues.beanstalk.prover import SyncerProver
 
     address = settings.queue.syncer_address

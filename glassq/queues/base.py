@@ -146,9 +146,9 @@ class EngineStatus(msgspec.Struct, frozen=True):
     """The engine as a whole.
 
     `uptime` is in seconds, `max_job` is the maximum size of a job in bytes. `durable`: the engine writes new jobs to
-    disk, as far as that is known without a put. `accepting`: it takes jobs. `consumers` is the number of open
-    connections that have reserved a job. `details` are facts that only this engine has, for machines: no code of ours
-    reads them.
+    disk, as far as that is known without a put. `unproven` says why nobody can prove that now; not `durable` then.
+    `accepting`: it takes jobs. `consumers` is the number of open connections that have reserved a job. `details` are
+    facts that only this engine has, for machines: no code of ours reads them.
     """
 
     engine: str
@@ -158,6 +158,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     accepting: bool
     consumers: int
     max_job: int
+    unproven: str = ""
     details: Mapping[str, object] = {}
     gauges: tuple[EngineGauge, ...] = ()
 

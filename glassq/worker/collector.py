@@ -26,7 +26,9 @@ _UP = Gauge("glassq_queue_up", "1 if the queue answers; the queue's other metric
 _JOBS = Gauge("glassq_jobs", "Jobs of our tubes, by their state.", ("tube", "state"))
 _OLDEST = Gauge("glassq_oldest_ready_seconds", "How long the next job has been ready; 0 if there is none.", ("tube",))
 _PAUSED = Gauge("glassq_tube_paused", "1 while the tube is paused.", ("tube",))
-_DURABLE = Gauge("glassq_queue_durable", "1 if the queue writes jobs to disk.")
+_DURABLE = Gauge(
+    "glassq_queue_durable", "1 if the queue writes jobs to disk, and nothing stands against a proof of that."
+)
 _DRAINING = Gauge("glassq_queue_draining", "1 if the queue accepts no jobs until it is restarted.")
 
 Numbers = dict[Gauge, dict[tuple[str, ...], float]]

@@ -18,7 +18,8 @@ from glassq.queues.beanstalk import forms
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from tests.cli.conftest import Cli, a_delivery, put
-from tests.queues.binlog import failing
+from tests.queues.binlog import failing, fill_disk
+from tests.queues.syncer.conftest import prove
 from tests.queues.test_forms import refusing
 
 if TYPE_CHECKING:
@@ -111,6 +112,72 @@ def test_what_cannot_be_proven_is_not_done(
         server.syncer.start()
         assert cli_main.main(["--config", str(cli.file), *arguments]) == 0
         assert there(server) != before
+
+
+SMALL = 8192
+
+
+def full(server: Beanstalkd) -> None:
+    """The disk is full, and somebody has seen it."""
+    fill_disk(server, file_size=SMALL)
+    assert not prove(server).startswith("yes ")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [
+        (frozen, "syncer.sock: no answer in time"),
+        (killed, "syncer.sock: No such file or directory"),
+        (refusing, "beanstalkd does not write to its disk any more"),
+        (full, "beanstalkd "),
+    ],
+)
+def test_status_says_on_disk_only_where_that_is_proven(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    trouble: Callable[[Beanstalkd], None],
+    says: str,
+) -> None:
+    with failing(tmp_path, monkeypatch, file_size=SMALL) as server:
+        cli = Cli(tmp_path, server.url)
+        cli.configure()
+        prove(server)
+        keys = cli("status", "--json").json["queue"].keys()
+        assert "yes: jobs are written to it" in cli("status").out
+        trouble(server)
+        if trouble is refusing:
+            assert not prove(server).startswith("yes ")
+        line = next(line for line in cli("status").out.splitlines() if line.startswith("on disk"))
+        assert line.split(maxsplit=2)[2].startswith("not proven: ")
+        assert says in line
+        found = cli("status", "--json").json["queue"]
+        assert (found["durable"], found.keys()) == (False, keys)
+        assert "and a job put now is written to it, so intake" not in cli("doctor").out
+
+
+def test_status_does_not_believe_in_a_trouble_that_is_over(server: Beanstalkd, cli: Cli) -> None:
+    server.stop(signal.SIGKILL, syncer=False)
+    assert not prove(server).startswith("yes ")
+    server.start()
+    assert "yes: jobs are written to it" in cli("status").out
+
+
+def test_a_kick_on_a_full_disk_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with failing(tmp_path, monkeypatch, file_size=SMALL) as server, closing(server.queue()) as queue:
+        cli = Cli(tmp_path, server.url)
+        cli.configure()
+        for _ in range(5):
+            put(queue, a_delivery(buried="busy"), "buried")
+        fill_disk(server, file_size=SMALL)
+        before = there(server)
+        assert cli_main.main(["--config", str(cli.file), "kick", "--all", "--yes"]) == 75
+        said = capfd.readouterr()
+        assert said.err.count(forms.NOT_KICKED) == 1
+        assert "no such job" not in said.out + said.err
+        assert there(server) == before
 
 
 @pytest.mark.parametrize("command", ["kick", "delete", "archive"])

@@ -52,7 +52,7 @@ class Kept:
         self.told: list[bool] = []
         self.state = IntakeState(self.told.append, journal_first=journal_first)
         self.watcher = Watcher(producer, self.journal, self.state, tube="glassq")
-        self.forwarder = Forwarder(producer, self.journal, self.state) if journal_first else None
+        self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
         if self.forwarder:
             self.forwarder.start()
         self.store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
@@ -217,6 +217,46 @@ def test_a_ping_whose_proof_was_late_is_retired_by_it_and_not_put_again(late: Ke
     assert ids(beanstalkd) == names
 
 
+def test_a_packet_of_the_journal_whose_proof_is_late_is_not_put_again(late: Kept, beanstalkd: Beanstalkd) -> None:
+    beanstalkd.stop()
+    names = late.keep(b"1", b"2")[1]
+    beanstalkd.start()
+    # the check is well, the proof of the packet is late
+    for _ in range(3):
+        late.watcher.look()
+        assert (late.count(), late.state.queue_trouble) == (2, "no answer in time")
+    late.producer.late = None
+    late.watcher.look()
+    assert (late.count(), late.state.queue_trouble) == (0, "")
+    assert ids(beanstalkd) == names
+
+
+def test_with_the_journal_first_a_late_proof_retires_as_well(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
+    kept = on(beanstalkd, producer=LateProof, journal_first=True)
+    places, names = kept.keep(b"1", b"2")
+    assert places == ["journal"] * 2
+    wait_for(lambda: kept.state.queue_trouble, "the forwarder to have no proof")
+    assert kept.forwarder is not None
+    kept.forwarder.stop(10)
+    kept.watcher.look()
+    assert kept.count() == 2
+    kept.producer.late = None
+    kept.watcher.look()
+    assert (kept.count(), kept.state.queue_trouble) == (0, "")
+    assert ids(beanstalkd) == names
+
+
+def test_at_its_end_a_process_asks_once_more_for_late_proofs(late: Kept, beanstalkd: Beanstalkd) -> None:
+    names = late.keep(b"1", b"2")[1]
+    late.watcher.start()
+    late.watcher.stop(10)
+    assert late.count() == 2
+    late.producer.late = None
+    late.watcher.stop(10)
+    assert late.count() == 0
+    assert ids(beanstalkd) == names
+
+
 def test_a_ping_that_will_not_be_proven_is_put_again(late: Kept, beanstalkd: Beanstalkd) -> None:
     names = late.keep()[1]
     late.producer.late = NotDurable("restarted meanwhile")
@@ -312,6 +352,23 @@ def test_a_queue_that_is_well_is_enough_and_it_is_said(
     assert caplog.text.count("pings are kept by the queue alone") == 1
 
 
+def test_a_journal_that_cannot_be_moved_on_is_said_once_a_change(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = on(beanstalkd)
+    directory = kept.journal.directory
+    for times in (1, 2):
+        directory.rename(directory.with_name("away"))
+        directory.write_text("in its place")
+        for _ in range(3):
+            kept.watcher.look()
+        assert caplog.text.count("the journal cannot be moved on") == times
+        directory.unlink()
+        directory.with_name("away").rename(directory)
+        kept.watcher.look()
+    assert kept.keep()[0] == ["queue"]
+
+
 def test_neither_queue_nor_journal_is_said_and_nothing_is_promised(
     on: Callable[..., Kept], beanstalkd: Beanstalkd
 ) -> None:
@@ -401,7 +458,7 @@ def test_the_watcher_finds_trouble_and_its_end_by_itself(on: Callable[..., Kept]
         beanstalkd.start()
         wait_for(lambda: not kept.count(), "the journal to be empty")
     finally:
-        kept.watcher.stop()
+        kept.watcher.stop(10)
         wait_for(lambda: "watcher" not in {thread.name for thread in threading.enumerate()}, "the watcher to end")
     assert ids(beanstalkd) == before + after
 

@@ -48,6 +48,14 @@ def test_a_delivery_that_is_not_proven_durable_stays_in_the_journal(filled: Oper
     assert (came_to.moved, came_to.left) == (0, PACKET + 3)
 
 
+def test_what_is_not_proven_in_time_stays_in_the_journal_alone(filled: Operations) -> None:
+    came_to = journal.move_on(producing(filled, sure=PACKET, unproven=QueueUnavailable("too slow")), Silent())
+    assert isinstance(came_to.error, QueueUnavailable)
+    assert (came_to.moved, came_to.left) == (0, PACKET + 3)
+    with filled.queue() as queue:
+        assert waiting(queue) == 0
+
+
 def test_a_queue_that_goes_away_keeps_what_it_has_not_taken(filled: Operations) -> None:
     came_to = journal.move_on(producing(filled, sure=1), Silent())
     assert isinstance(came_to.error, QueueUnavailable)

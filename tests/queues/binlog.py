@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from glassq.errors import JobNotFound, QueueRefused
 from tests.conftest import Beanstalkd
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ def breakable_program(directory: Path) -> Path:
 
 
 @contextmanager
-def failing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beanstalkd]:
+def failing(directory: Path, monkeypatch: pytest.MonkeyPatch, *, file_size: int = 1 << 20) -> Iterator[Beanstalkd]:
     """One that can be broken, found by that name by whatever else starts one meanwhile."""
     program = breakable_program(directory / "bin")
     if program.exists():
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    server = Beanstalkd(directory)
+    server = Beanstalkd(directory, options=("-s", str(file_size)))
     try:
         yield server
     finally:
@@ -44,3 +45,17 @@ def failing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beanst
 def break_binlog(server: Beanstalkd) -> None:
     """From now on no write to its binlog succeeds."""
     resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+
+
+def fill_disk(server: Beanstalkd, *, file_size: int) -> None:
+    """From now on it can make no further binlog file, and the last one has room for no further record."""
+    with closing(server.queue()) as queue:
+        # a kick is a smaller record than a put
+        small = [queue.put(b"", tube="elsewhere", delay=3600) for _ in range(20)]
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (file_size - 1, resource.RLIM_INFINITY))
+        with suppress(QueueRefused):
+            while True:
+                queue.put(b"", tube="elsewhere", delay=3600)
+        with suppress(JobNotFound):
+            while True:
+                queue.kick(small.pop())

@@ -7,15 +7,16 @@ from contextlib import closing, contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any, get_args
 
+import msgspec
 import pytest
 
-from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueUnavailable
+from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import ALL_STATES, Change, NewForm, WaitingState
 from glassq.queues.beanstalk import forms
 from glassq.queues.beanstalk.connection import WINDOW, BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.prover import SyncerProver
-from tests.queues.binlog import break_binlog, failing
+from tests.queues.binlog import break_binlog, failing, fill_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,6 +98,20 @@ def refusing(server: Beanstalkd) -> None:
         queue.put(b"lost", tube="elsewhere")
 
 
+def test_a_kick_that_the_full_disk_refuses_is_no_job_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with failing(tmp_path, monkeypatch, file_size=8192) as server, closing(inspecting(server)) as inspector:
+        buried, delayed, gone, other = lie(inspector, "buried", "delayed", "buried", "buried")
+        inspector.delete(gone)
+        fill_disk(server, file_size=8192)
+        jobs = [buried, delayed, gone, msgspec.structs.replace(other, body=b"another")]
+        answers = inspector.change_all([Change(job, "ready") for job in jobs])
+        assert [type(answer) for answer in answers] == [QueueRefused, QueueRefused, JobNotFound, JobNotFound]
+        assert str(answers[0]) == forms.NOT_KICKED
+        assert [job.state for job in inspector.get_all([buried.ref, delayed.ref])] == ["buried", "delayed"]
+
+
 TROUBLE = [(frozen, NoProof), (killed, NoProof), (refusing, NotDurable)]
 
 
@@ -155,6 +170,24 @@ def test_no_consumer_takes_a_new_form_before_its_proof(server: Beanstalkd) -> No
     with closing(server.queue()) as consumer:
         bodies = [job.body for _ in range(3) if (job := consumer.reserve(0, [ASIDE]))]
         assert bodies == [b"0", b"1", b"2"]
+
+
+def test_a_delay_does_not_end_before_the_proof_that_it_hides_from(server: Beanstalkd) -> None:
+    left: list[float] = []
+
+    def look() -> None:
+        with closing(inspecting(server)) as looking:
+            left.extend(job.time_left for job in looking.find(frozenset({"delayed"}), [ASIDE]))
+
+    with closing(inspecting(server, look)) as inspector:
+        (job,) = lie(inspector, "ready")
+        inspector.change_all([Change(job, "delayed", job.body, ASIDE, 1)])
+        assert len(left) == 1
+        assert left[0] > forms.PROOF_WITHIN
+        # where there is no old form the delay is as given
+        inspector.insert_all([NewForm(b"new", ASIDE, "delayed", 1)])
+        (other,) = (job for job in inspector.find(frozenset({"delayed", "ready"}), [ASIDE]) if job.body == b"new")
+        assert other.time_left <= 1
 
 
 def test_a_job_that_a_consumer_takes_meanwhile_is_left_and_its_new_form_withdrawn(server: Beanstalkd) -> None:

@@ -65,7 +65,7 @@ def _print(app: App, found: SystemStatus) -> None:
         facts(
             [
                 ("oldest ready job", _oldest(seen)),
-                ("on disk", "yes: jobs are written to it" if seen.on_disk else "NO"),
+                ("on disk", _on_disk(seen)),
                 ("last 24 h", found.note or states),
                 ("server", f"{engine.engine} {engine.version} at {seen.url}, up {span(engine.uptime)}"),
                 ("journal", found.journal_words),
@@ -78,6 +78,13 @@ def _print(app: App, found: SystemStatus) -> None:
 def _foreign(tubes: Sequence[TubeCounts]) -> str:
     jobs, many = sum(tube.jobs for tube in tubes), len(tubes)
     return f"and {jobs} job{'s'[: jobs > 1]} of other programs, in {many} tube{'s'[: many > 1]} of theirs"
+
+
+def _on_disk(seen: QueueStatus) -> str:
+    if seen.on_disk:
+        return "yes: jobs are written to it"
+    why = "" if seen.files_missing else seen.engine.unproven
+    return f"not proven: {why}" if why else "NO"
 
 
 def _oldest(seen: QueueStatus) -> str:

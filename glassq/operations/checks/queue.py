@@ -55,7 +55,7 @@ def engine(operations: Operations, queue: Inspector, progress: Progress) -> Iter
         said = fact.said
         if fact.name == "queue" and fact.ok:
             said += f", up {span(now.uptime)}"
-        if fact.name == "durability" and not now.durable:
+        if fact.name == "durability" and not fact.ok and not now.durable:
             said += ", so intake keeps pings in its journal"
         yield Check(fact.name, fact.ok, said, fact.todo)
 

@@ -1,7 +1,8 @@
 """New forms of jobs, for operators: all are put, one proof covers them, and only then the old forms are deleted.
 
 beanstalkd cannot change a job's body or tube, so its next form is a new job. Until the old job is deleted, the new one
-is delayed or buried: no consumer works it. Nobody reserves the old job, so a crash leaves it as it was.
+is delayed (longer than a proof takes, even if a shorter delay is wanted) or buried: no consumer works it. Nobody
+reserves the old job, so a crash leaves it as it was.
 
 - If a consumer takes the old job meanwhile, our delete does not find it, and the new form is withdrawn.
 - Without a proof no old job is deleted, and the new forms are withdrawn.
@@ -14,12 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from glassq.errors import JobNotFound, QueueError, QueueUnavailable
+from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import NewForm
 from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.connection import Unanswered, whole_seconds
 from glassq.queues.beanstalk.proof import prove
-from glassq.queues.beanstalk.protocol import JobBody
+from glassq.queues.beanstalk.protocol import JobBody, JobStats
 from glassq.queues.beanstalk.receiver import BURY_DELAY
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 # How long a proof may take, in seconds: less than BURY_DELAY, after which new forms may be worked.
 PROOF_WITHIN = 5.0
+NOT_KICKED = "beanstalkd does not kick jobs that lie there: its disk may be full"
+# The shortest delay of a form that takes the place of an old job, in whole seconds: until the old one is deleted.
+SHORTEST_DELAY = 10
 ANOTHER_DELIVERY = "this job id now belongs to another delivery"
 
 
@@ -65,7 +69,7 @@ class FormItem:
         """The command that puts the form, where no consumer takes it while the old job is there."""
         delay = BURY_DELAY if self.old or self.form.state == "buried" else 0
         if self.form.state == "delayed":
-            delay = whole_seconds(self.form.delay)
+            delay = max(whole_seconds(self.form.delay), SHORTEST_DELAY if self.old else 0)
         return commands.put(self.form.body, tube=self.form.tube, ttr=ttr, delay=delay)
 
 
@@ -106,8 +110,17 @@ class FormWriter:
         for item in items:
             item.new = item.old
         self._bury(items)
-        kicked = (item for item in items if item.form.state == "ready" and not item.is_so)
-        self._each(kicked, lambda item: [commands.kick(item.old)])
+        self._kick([item for item in items if item.form.state == "ready" and not item.is_so])
+
+    def _kick(self, items: Iterable[FormItem]) -> None:
+        left = self._left(items)
+        self._each(left, lambda item: [commands.kick(item.old)])
+        missed = [item for item in left if isinstance(item.error, JobNotFound)]
+        looks = self._connection.pipeline([commands.stats_job(item.old) for item in missed]) if missed else ()
+        for item, job in zip(missed, looks, strict=True):
+            # that is how beanstalkd answers too where it has no room to note the kick (prot.c, kick_buried_job)
+            if isinstance(job, JobStats) and job.state in ("buried", "delayed"):
+                item.error = QueueRefused(NOT_KICKED)
 
     def _put(self, items: Sequence[FormItem]) -> None:
         for item, [job_id] in self._each(items, lambda item: [item.put(self._connection.ttr)]):

@@ -78,11 +78,14 @@ class BeanstalkInspector:
 
     def status(self) -> EngineStatus:
         now = self._connection.stats()
+        syncer = syncer_facts.told(self._connection, self._prover)
+        unproven = syncer_facts.unproven(syncer) if now.durable else ""
         return EngineStatus(
             engine=self.engine,
             version=now.version,
             uptime=now.uptime,
-            durable=now.durable and self._still_writes(now),
+            durable=now.durable and self._still_writes(now) and not unproven,
+            unproven=unproven,
             accepting=not now.draining,
             consumers=facts.consumers(self._connection, now),
             max_job=now.max_job,
@@ -100,7 +103,7 @@ class BeanstalkInspector:
             gauges=(
                 EngineGauge("glassq_binlog_files", _FILES_HELP, now.files),
                 EngineGauge("glassq_queue_connections", _CONNECTIONS_HELP, now.connections),
-                *syncer_facts.gauges(self._prover),
+                *syncer_facts.gauges(syncer),
             ),
         )
 

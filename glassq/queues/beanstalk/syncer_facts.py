@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glassq.errors import QueueError
@@ -10,7 +12,7 @@ from glassq.queues.base import EngineGauge, Fact
 from glassq.queues.beanstalk.process import WITHOUT_SYNCER, only_sometimes, sync_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.prover import Prover
@@ -36,25 +38,36 @@ _RESTART = (
 )
 
 
-def gauges(prover: Prover | None) -> Iterator[EngineGauge]:
+# The syncer's status, the error by which it does not tell it, or None where there is no syncer.
+Told = Mapping[str, object] | QueueError | None
+
+
+def gauges(status: Told) -> Iterator[EngineGauge]:
     """The syncer's own metrics; none where there is no syncer."""
-    if prover is None:
+    if status is None:
         return
-    status = _status(prover)
     yield EngineGauge("glassq_syncer_up", "1 if the syncer answers.", 0.0 if isinstance(status, QueueError) else 1.0)
     if not isinstance(status, QueueError):
         for key, help_ in _GAUGES.items():
             yield EngineGauge(f"glassq_syncer_{key}", help_, _number(status, key))
 
 
+def unproven(status: Told) -> str:
+    """Why the syncer proves nothing now; "" if it does, or if there is none."""
+    if isinstance(status, QueueError):
+        return str(status)
+    if status and status.get("refusing"):
+        return f"{status.get('reason')}: restart beanstalkd"
+    return str(status.get("trouble", "")) if status else ""
+
+
 def facts(connection: BeanstalkConnection, prover: Prover | None, url: QueueUrl, *, thorough: bool) -> Iterator[Fact]:
     """The syncer's troubles; with `thorough` also how it does, or that there is none."""
     interval = sync_interval(connection.stats(), url)
-    if prover is None:
+    status = told(connection, prover)
+    if status is None:
         yield from _no_syncer(interval, thorough=thorough)
-        return
-    status = _status(prover)
-    if isinstance(status, QueueError):
+    elif isinstance(status, QueueError):
         said = f"{status}: nothing is proven, pings go to the journal, and the pool gives back what it would put anew"
         yield Fact("syncer", False, said, f"{_START}; {_WITHOUT}")
     elif status.get("refusing"):
@@ -89,11 +102,19 @@ def _how_it_does(status: Mapping[str, object]) -> str:
     return said
 
 
-def _status(prover: Prover) -> Mapping[str, object] | QueueError:
+def told(connection: BeanstalkConnection, prover: Prover | None) -> Told:
+    """What the syncer tells. The trouble of its last round may be over: it is then asked for a proof first."""
+    if prover is None:
+        return None
     try:
-        return prover.status(deadline=time.monotonic() + _WITHIN)
+        status = prover.status(deadline=time.monotonic() + _WITHIN)
+        if status.get("trouble") and not status.get("refusing"):
+            with suppress(QueueError):
+                prover.prove(connection.server_id(), deadline=time.monotonic() + _WITHIN)
+            status = prover.status(deadline=time.monotonic() + _WITHIN)
     except QueueError as error:
         return error
+    return status
 
 
 def _number(status: Mapping[str, object], key: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -145,6 +146,28 @@ def test_a_file_whose_sync_failed_is_written_anew(tmp_path: Path) -> None:
     assert content(tmp_path) == {"binlog.1": text["kept.1"], **text}
     for number in (1, 2, 3):
         assert (tmp_path / f"kept.{number}").samefile(tmp_path / f"binlog.{number}")
+
+
+def test_a_file_whose_sync_fails_at_the_end_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"binlog.{number}").write_bytes(LAYOUT.length.pack(7) + full(fields(number), BODY))
+        os.link(tmp_path / f"binlog.{number}", tmp_path / f"kept.{number}")
+    assert list(prepare(tmp_path, "boot")) == []
+    sync = os.fsync
+
+    def fails_once(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == (tmp_path / "binlog.2").stat().st_ino:
+            monkeypatch.setattr(os, "fsync", sync)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    with pytest.raises(PrepareError, match="Input/output error"):
+        seal(tmp_path, "boot")
+    # the kernel has forgotten it, and what was not synced after it may have failed as well
+    seal(tmp_path, "boot")
+    assert list(prepare(tmp_path, "boot")) == ["written anew, as they could not be synced: binlog.2, binlog.3"]
+    assert list(prepare(tmp_path, "boot")) == []
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b'{"files": 3}', b'{"files": ["1", null]}'])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from glassq.queues.beanstalk.syncer.client import Client
+from glassq.queues.beanstalk.syncer.errors import SyncFailed
 from glassq.queues.beanstalk.syncer.files import BinlogFiles
 from glassq.queues.beanstalk.syncer.refusal import RefusalFile
 from glassq.queues.beanstalk.syncer.rounds import OVERLAP, Rounds
@@ -238,6 +239,30 @@ def test_a_sync_that_failed_ends_the_proofs_until_a_restart(server: Beanstalkd) 
         assert prove(server) == "no binlog.1 could not be synced: Input/output error"
     assert '"files": [1]' in (server.dir / "syncer.state").read_text()
     _refuses_until_a_restart(server)
+
+
+def test_the_first_sync_that_fails_is_written_down_before_another_one_begins(
+    server: Beanstalkd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(server, 100)
+    server.syncer.stop()
+    files = BinlogFiles(server.dir, 1)
+    (sight,) = files.sights
+    synced: list[int] = []
+
+    def fails(descriptor: int) -> None:
+        synced.append(descriptor)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("glassq.queues.beanstalk.syncer.files._sync", fails)
+    last = numbers(server, "binlog")[-1]
+    with pytest.raises(SyncFailed) as failed:
+        files.sync(sight, 1, last)
+    sight.drop()
+    assert len(synced) == 1
+    assert last > 1
+    # nobody hears of the errors of the others any more
+    assert failed.value.files == list(range(1, last + 1))
 
 
 def test_a_directory_that_could_not_be_synced_ends_the_proofs(server: Beanstalkd) -> None:

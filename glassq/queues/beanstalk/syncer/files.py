@@ -166,16 +166,15 @@ class BinlogFiles:
         Raises RoundFailed if the files are not what they should be, and SyncFailed.
         """
         descriptors = self._unproven(sight, oldest, current)
-        failed: list[int] = []
-        why = ""
-        for number, descriptor in descriptors.items():
+        for number, descriptor in sorted(descriptors.items()):
             try:
                 _sync(descriptor)
             except OSError as error:
-                failed.append(number)
-                why = error.strerror or str(error)
-        if failed:
-            raise SyncFailed(f"binlog.{failed[0]} could not be synced: {why}", failed)
+                # At once, before another sync may hang: the kernel reports it only this time. With this file go those
+                # that are not synced yet: nobody would hear of their errors any more.
+                left = sorted(each for each in descriptors if each >= number)
+                why = error.strerror or error
+                raise SyncFailed(f"binlog.{number} could not be synced: {why}", left) from error
         self.sync_names()
         with self._lock:
             self._check(sight)

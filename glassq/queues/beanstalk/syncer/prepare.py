@@ -13,7 +13,6 @@ While a beanstalkd uses the directory, nothing is touched.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import time
@@ -25,18 +24,17 @@ from typing import TYPE_CHECKING
 from glassq.errors import PrepareError
 from glassq.files import AsideFile, sync_directory, write_durably
 from glassq.queues.beanstalk.syncer.records import layout_of, records
+from glassq.queues.beanstalk.syncer.refusal import MAX_FILES, NAME, note_files, parse
 from glassq.queues.beanstalk.syncer.torn import History, find_ends
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-# For which boot the files were looked at; and what they were when they were sealed.
+# _BOOT names the boot in which the files were looked at, _SEAL what they were when they were sealed.
 _BOOT, _SEAL = "syncer.boot", "syncer.seal"
 _THIS_BOOT = Path("/proc/sys/kernel/random/boot_id")
-# After so long people are told that it goes on, in seconds.
+# A look that takes longer than this, in seconds, tells people how far it is.
 _PATIENCE = 2.0
-# So many failed files does the syncer write down. Where it did, there may be more.
-_MAX_FAILED = 16
 
 
 def prepare(directory: Path, boot: str | None = None) -> Iterator[str]:
@@ -58,6 +56,8 @@ def prepare(directory: Path, boot: str | None = None) -> Iterator[str]:
         # of a failed file the kernel may already have forgotten a part
         if failed or not (looked or sealed):
             yield from _cut_torn_ends(directory)
+        if failed:
+            note_files(directory, [])
         if mark is not None and not looked:
             try:
                 _note(directory / _BOOT, mark)
@@ -69,15 +69,22 @@ def seal(directory: Path, boot: str | None = None) -> None:
     """Call when beanstalkd has ended: syncs its files, and notes what they are.
 
     After a boot they need no look then: it takes time, and may undo a last delete (`Question.IS_THERE` in torn.py).
-    Seals nothing that was not prepared in this boot, or could not be synced. Raises PrepareError.
+    Seals nothing that was not prepared in this boot, or could not be synced. A file whose sync fails now is written
+    anew before the next start. Raises PrepareError.
     """
     with _ready(directory):
         mark = _mark(directory, boot)
         if mark is None or _read(directory / _BOOT) != mark or _failed(directory):
             return
-        for path in (*numbered(directory, "binlog").values(), *numbered(directory, "kept").values()):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        files = sorted([*numbered(directory, "kept").items(), *numbered(directory, "binlog").items()])
+        for number, path in files:
+            try:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            except OSError:
+                # the kernel reports it only this time
+                note_files(directory, sorted({each for each, _ in files if each >= number}))
+                raise
         sync_directory(directory)
         _note(directory / _SEAL, _listing(directory))
 
@@ -114,13 +121,10 @@ def numbered(directory: Path, name: str) -> dict[int, Path]:
 
 def _failed(directory: Path) -> list[int]:
     """The numbers of the files whose sync failed, as the syncer wrote them down."""
-    found: object = {}
-    with suppress(ValueError):
-        found = json.loads(_read(directory / "syncer.state") or b"{}")
-    files = found.get("files") if isinstance(found, dict) else None
+    files = parse(_read(directory / NAME) or b"").get("files")
     numbers = [number for number in files if isinstance(number, int)] if isinstance(files, list) else []
     there = numbered(directory, "kept").keys() | numbered(directory, "binlog").keys()
-    return sorted(there if len(numbers) >= _MAX_FAILED else there.intersection(numbers))
+    return sorted(there if len(numbers) >= MAX_FILES else there.intersection(numbers))
 
 
 def _write_anew(directory: Path, number: int) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 # One sector: it is written whole or not at all.
 _SIZE = 512
+# So many failed files are written down. Where there are so many, there may be more.
+MAX_FILES = 16
 NAME = "syncer.state"
 
 
@@ -49,7 +51,9 @@ class RefusalFile:
         """
         self.server, self.reason = server, reason
         plain = reason.encode("ascii", "replace").decode()[:200]
-        self._write({"server": server, "pid": pid, "started": _started(pid), "reason": plain, "files": files[:16]})
+        self._write(
+            {"server": server, "pid": pid, "started": _started(pid), "reason": plain, "files": files[:MAX_FILES]}
+        )
 
     def forget(self) -> None:
         """beanstalkd was restarted. Raises OSError."""
@@ -70,6 +74,17 @@ class RefusalFile:
         os.pwrite(self._descriptor, json.dumps(what).encode().ljust(_SIZE - 1) + b"\n", 0)
         os.fsync(self._descriptor)
         self._unwritten = None
+
+
+def note_files(directory: Path, files: list[int]) -> None:
+    """Writes down whose sync failed while no beanstalkd runs; [] once they are written anew. Raises OSError."""
+    descriptor = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        state = {**parse(os.pread(descriptor, _SIZE, 0)), "files": files[:MAX_FILES]}
+        os.pwrite(descriptor, json.dumps(state).encode().ljust(_SIZE - 1) + b"\n", 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def parse(text: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OVERLAP = 2
 # How often the directory is looked at, in seconds.
 LOOK = 0.05
-# Second names that nobody needs any more go at the latest after this time, also where nobody asks; in seconds.
+# While nobody asks, a round of our own removes second names that are no longer needed, so often; in seconds.
 _SPARE = 1.0
 
 
@@ -177,7 +177,7 @@ class Rounds:
                         return self._free.pop(), self._take()
 
     def _next(self, rounder: _Rounder) -> dict[Client, int] | None:
-        """Who asked while all rounds were running; None: nobody, and the rounder is free."""
+        """The clients that asked while all rounds were running. None if there are none: the rounder is free then."""
         with self._state:
             if self._waiting:
                 return self._take()

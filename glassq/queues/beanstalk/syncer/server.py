@@ -47,7 +47,10 @@ class Server:
         self._selector.register(listener, selectors.EVENT_READ)
 
     def listen(self, timeout: float) -> dict[Client, int]:
-        """Who asks now, and up to which of its questions; waits up to `timeout` seconds. One thread at a time."""
+        """Waits up to `timeout` seconds for questions; returns each client that asks, with its number of questions.
+
+        For one thread at a time.
+        """
         asking: dict[Client, int] = {}
         self._status = b""
         for key, _ in self._selector.select(timeout):
