@@ -455,10 +455,10 @@ def test_a_journal_that_cannot_be_is_wrong(offline: Cli) -> None:
 
 
 def test_a_journal_that_is_gone_while_intake_runs_is_wrong(offline: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    configure(offline)
+    configure(offline, intake=f'bind = "127.0.0.1:{free_port()}"')
     monkeypatch.setattr(local_operation, "get", lambda *_, **__: (200, "ready"))
-    (found,) = told(offline)["journal"]
-    assert (found["ok"], found["said"]) == (False, f"the journal's directory {offline.directory}/spool is gone")
+    (found,) = machine.journal(operations(offline))
+    assert (found.ok, found.said) == (False, f"the journal's directory {offline.directory}/spool is gone")
 
 
 def test_a_disk_without_room_for_the_journal_is_wrong(offline: Cli) -> None:
