@@ -46,6 +46,8 @@ class Watcher:
         self._tube = tube
         #: what the queue has taken and did not prove in time; it is held in the journal
         self._late: deque[Receipt] = deque()
+        #: why the journal could not be moved on; it is logged once
+        self._stuck = ""
         self._over = threading.Event()
         self._mover = PacketMover(producer, within=MOVE_BUDGET)
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
@@ -128,8 +130,11 @@ class Watcher:
         try:
             moved = self._journal.move_on(self._put_packet, seconds=SLICE)
         except JournalError as error:
-            log.error("the journal cannot be moved on %s", fields(why=error))
+            if str(error) != self._stuck:
+                log.error("the journal cannot be moved on %s", fields(why=error))
+            self._stuck = str(error)
             return
+        self._stuck = ""
         if moved:
             log.warning("moved on from the journal into the queue %s", fields(deliveries=moved))
 

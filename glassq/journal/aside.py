@@ -44,12 +44,14 @@ class SetAside:
     def damaged_file(self, path: Path, why: str) -> None:
         """Moves a damaged segment or delivery, as it is. Raises OSError."""
         place = self.damaged / path.name
+        make_directory(self.damaged)
         log.error("damaged file in the journal set aside %s", fields(file=place, why=why))
         path.rename(place)
         sync_directory(place.parent)
 
     def refused_delivery(self, record: JournalRecord, why: object) -> None:
         """Writes a delivery that the queue refuses. Raises OSError."""
+        make_directory(self.refused)
         place = self.refused / f"{record.key}.job"
         log.error("the queue refuses a delivery, set aside %s", fields(delivery=record.key, file=place, why=why))
         aside = place.with_name(f".{place.name}.new")

@@ -9,6 +9,7 @@ still under its name, may read it back and remove it: its writer is dead, or don
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -29,6 +30,7 @@ SUFFIX = ".segment"
 _NAME = re.compile(r"[0-9a-f]{12}-[0-9a-f]{16}\.segment")
 # Written at once while a segment is filled with zeros, in bytes.
 ZEROS = 1 << 18
+REMOVED = "somebody has removed it"
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class OwnSegment:
     def commit(self, records: Collection[tuple[JournalRecord, bool]]) -> None:
         """Writes the records, each with whether it is held; on return they are on disk.
 
-        Raises OSError; the segment must then never be written or synced again.
+        Raises OSError, also where the file was removed; the segment must then never be written or synced again.
         """
         begin = self.end
         parts: list[bytes] = []
@@ -78,9 +80,18 @@ class OwnSegment:
             self.end = end
         write_at(self.file, b"".join(parts), begin)
         os.fdatasync(self.file)
+        if self.is_removed():
+            raise FileNotFoundError(errno.ENOENT, REMOVED)
         self.count += len(kept)
         self.kept.update((each.record.key, each) for each in kept)
         self.notes.written(self.count, self.end)
+
+    def is_removed(self) -> bool:
+        """Whether somebody has removed the file: what is in it is lost once this process ends.
+
+        A file that was moved away, with its directory, is not removed.
+        """
+        return os.fstat(self.file).st_nlink == 0
 
     def drop(self, keys: Collection[str]) -> None:
         """These records need not be moved on any more. Keys that it does not have are ignored."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glassq.errors import JournalError
-from glassq.files import sync_directory
+from glassq.files import make_directory, sync_directory
 from glassq.journal.segment import make_segment
 from glassq.log import fields, logger
 
@@ -54,6 +54,7 @@ class SegmentSupply:
             if least > self._size:
                 # A job larger than a segment gets one of its own.
                 return self._make(-(-least // _PAGE) * _PAGE)
+            self._drop_removed()
             segment = self._ready.popleft() if self._ready else self._make(self._size)
         self._wanted.set()
         return segment
@@ -74,10 +75,19 @@ class SegmentSupply:
 
     def check(self, more: int) -> None:
         """Raises JournalError if neither what is ready nor a new segment has room for `more` bytes."""
+        # else somebody makes or takes one at this moment, and looks himself
+        if self._making.acquire(blocking=False):
+            try:
+                self._drop_removed()
+            finally:
+                self._making.release()
         if any(segment.size >= more for segment in tuple(self._ready)):
             return
         self._check_broken()
-        self._room.check(max(more, self._size))
+        try:
+            self._room_for(max(more, self._size))
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def names(self) -> set[str]:
         """The names of the segments that are ready."""
@@ -95,21 +105,38 @@ class SegmentSupply:
 
     def _prepare(self) -> None:
         with self._making:
+            self._drop_removed()
             if not (self._ready or self._closed):
                 self._ready.append(self._make(self._size))
+
+    def _drop_removed(self) -> None:
+        """Forgets what somebody has removed, so that others are made. Whoever calls it holds the lock."""
+        for segment in [segment for segment in self._ready if segment.is_removed()]:
+            self._ready.remove(segment)
+            segment.remove()
+            self._wanted.set()
 
     def _make(self, size: int) -> OwnSegment:
         self._check_broken()
         try:
-            self._room.check(size)
-            self._anchor()
-            segment = make_segment(self._directory, size)
+            self._room_for(size)
+            try:
+                segment = make_segment(self._directory, size)
+            except FileNotFoundError:
+                # the directory was removed meanwhile
+                self._room_for(size)
+                segment = make_segment(self._directory, size)
         except (OSError, JournalError) as error:
-            raised = error if isinstance(error, JournalError) else self._error(f"cannot be written: {error.strerror}")
+            raised = error if isinstance(error, JournalError) else self._unwritable(error)
             self._broken = (str(raised), time.monotonic() + PAUSE)
             raise raised from None
         self._broken = ("", 0.0)
         return segment
+
+    def _room_for(self, size: int) -> None:
+        """Raises OSError and JournalError."""
+        self._anchor()
+        self._room.check(size)
 
     def _check_broken(self) -> None:
         why, until = self._broken
@@ -117,13 +144,20 @@ class SegmentSupply:
             raise JournalError(why)
 
     def _anchor(self) -> None:
-        """Syncs the names above the segments: whoever made those directories may have been killed before. Once."""
-        if not self._anchored:
+        """Makes the directory again if somebody has removed it, and syncs the names above. Raises OSError.
+
+        That once in any case: whoever made those directories may have been killed before.
+        """
+        if not (self._anchored and self._directory.is_dir()):
+            make_directory(self._directory)
             sync_directory(self._directory.parent)
             # whoever may not open that one has not made the journal's directory in it
             with suppress(PermissionError):
                 sync_directory(self._directory.parent.parent)
             self._anchored = True
+
+    def _unwritable(self, error: OSError) -> JournalError:
+        return self._error(f"cannot be written: {error.strerror}")
 
     def _error(self, why: str) -> JournalError:
         return JournalError(f"journal {self._directory}: {why}")

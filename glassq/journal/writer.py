@@ -4,8 +4,8 @@ Of the threads that call `write`, one leads: it commits for all that wait, then 
 came meanwhile leads next. A single thread waits for nobody.
 
 A segment that could not be written or synced is given up: the kernel may have dropped what it failed to write, and
-would call the next sync a success. What was acknowledged from it is in memory still, and goes into a new segment
-before anything else.
+would call the next sync a success. So is one that somebody has removed, though it can be written still. What was
+acknowledged from either is in memory still, and goes into a new segment before anything else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import JournalError
 from glassq.journal.record import size_of
+from glassq.journal.segment import REMOVED
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class JournalWriter:
             waiting, self._waiting = self._waiting, []
         error: JournalError | None = self._error("is not written, because of a bug")
         try:
+            self._give_up_removed()
             self._rescue()
             self._store([(record, each.held) for each in waiting for record in each.mine])
             error = None
@@ -128,7 +130,7 @@ class JournalWriter:
             try:
                 segment.commit(records[:number])
             except OSError as error:
-                self._give_up(segment, error)
+                self._give_up(segment, error.strerror)
                 raise self._error(f"cannot be written: {error.strerror}") from None
             records = records[number:]
 
@@ -142,10 +144,10 @@ class JournalWriter:
 
     # -- failures ------------------------------------------------------------------------------------------------------
 
-    def _give_up(self, segment: OwnSegment, error: OSError) -> None:
+    def _give_up(self, segment: OwnSegment, why: str | None) -> None:
         log.critical(
             "journal segment given up %s",
-            fields(file=segment.path, why=error.strerror, acknowledged=len(segment.kept)),
+            fields(file=segment.path, why=why, acknowledged=len(segment.kept)),
         )
         with self._state:
             self._current = None
@@ -153,6 +155,18 @@ class JournalWriter:
                 self._given_up.append(segment)
                 return
         segment.remove()
+
+    def _give_up_removed(self) -> None:
+        """Gives up what somebody has removed. Whoever calls it has the turn to commit."""
+        if self._current is not None and self._current.is_removed():
+            self._give_up(self._current, REMOVED)
+        with self._state:
+            removed = [segment for segment in self._full if segment.is_removed()]
+            self._full = [segment for segment in self._full if segment not in removed]
+        for segment in removed:
+            # its bodies are not in memory any more
+            log.critical("journal segment is lost %s", fields(file=segment.path, why=REMOVED, left=len(segment.kept)))
+            segment.remove()
 
     def _rescue(self) -> None:
         """Writes into a new segment what was acknowledged from those that were given up. Raises JournalError."""
@@ -209,6 +223,7 @@ class JournalWriter:
     def hand_over(self) -> None:
         """Lets others move on what lies in the current segment, unless some of it is held."""
         with self._turn:
+            self._give_up_removed()
             with suppress(JournalError):
                 self._rescue()
             self._seal(even_held=False)
@@ -227,10 +242,22 @@ class JournalWriter:
         _finish(segment)
 
     def check_room(self, more: int) -> None:
-        """Raises JournalError if `more` bytes do not fit."""
+        """Raises JournalError if `more` bytes do not fit. What somebody has removed is written anew."""
+        # else somebody commits at this moment, and looks himself
+        if self._turn.acquire(blocking=False):
+            try:
+                self._mend_removed()
+            finally:
+                self._turn.release()
         current = self._current
         if current is None or current.size - current.end < more:
             self._supply.check(more)
+
+    def _mend_removed(self) -> None:
+        self._give_up_removed()
+        if any(segment.is_removed() for segment in self._given_up):
+            with suppress(JournalError):
+                self._rescue()
 
     def names(self) -> set[str]:
         """The names of the segments that this process has open."""
@@ -240,13 +267,17 @@ class JournalWriter:
     def close(self) -> None:
         """Leaves what is needed to others, and removes what is not."""
         with self._turn:
+            self._give_up_removed()
             with suppress(JournalError):
                 # The only good copy may be in memory, which ends with this process.
                 self._rescue()
             with self._state:
                 self._closed = True
                 segments = self._open()
+                lost = sum(len(segment.kept) for segment in self._given_up)
                 self._current, self._full, self._given_up = None, [], []
+        if lost:
+            log.critical("acknowledged deliveries may be lost: no segment takes them %s", fields(deliveries=lost))
         self._supply.close()
         for segment in segments:
             _finish(segment)

@@ -352,6 +352,23 @@ def test_a_queue_that_is_well_is_enough_and_it_is_said(
     assert caplog.text.count("pings are kept by the queue alone") == 1
 
 
+def test_a_journal_that_cannot_be_moved_on_is_said_once_a_change(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = on(beanstalkd)
+    directory = kept.journal.directory
+    for times in (1, 2):
+        directory.rename(directory.with_name("away"))
+        directory.write_text("in its place")
+        for _ in range(3):
+            kept.watcher.look()
+        assert caplog.text.count("the journal cannot be moved on") == times
+        directory.unlink()
+        directory.with_name("away").rename(directory)
+        kept.watcher.look()
+    assert kept.keep()[0] == ["queue"]
+
+
 def test_neither_queue_nor_journal_is_said_and_nothing_is_promised(
     on: Callable[..., Kept], beanstalkd: Beanstalkd
 ) -> None:

@@ -153,6 +153,24 @@ def test_a_killed_worker_leaves_its_journal_to_the_next_one(web: Web, beanstalkd
     wait_for_jobs(web, beanstalkd, 3)
 
 
+def test_a_journal_that_is_removed_and_killed_workers_lose_no_acknowledged_ping(
+    beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    web = start_web(beanstalkd.url, workers=2)
+    beanstalkd.stop()
+    assert [answer.status for answer in at_once(web, 12)] == [200] * 12
+    # in its midst a segment that is made may keep the directory, or a ping be refused
+    shutil.rmtree(web.spool, ignore_errors=True)
+    acknowledged = 12 + [answer.status for answer in at_once(web, 12)].count(200)
+    # a worker that got none of the later pings writes its earlier ones anew by itself
+    wait_for(lambda: web.spool.exists() and web.journaled() == acknowledged, "all pings to be in the journal again")
+    for pid in web.workers():
+        os.kill(pid, signal.SIGKILL)
+    beanstalkd.start()
+    wait_for_jobs(web, beanstalkd, acknowledged)
+    assert web.log().count("somebody has removed it") <= 2
+
+
 def test_many_pings_share_few_connections_to_the_queue(web: Web, beanstalkd: Beanstalkd, queue: Queue) -> None:
     for _ in range(5):
         assert [answer.status for answer in at_once(web, 12)] == [200] * 12

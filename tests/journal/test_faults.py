@@ -13,6 +13,8 @@ import pytest
 
 from glassq.errors import JournalError
 from glassq.journal import JournalRecord, mover
+from glassq.journal.record import records as records_in
+from glassq.journal.segment import segment_id, segments
 from glassq.journal.supply import MIN_SEGMENT
 from tests.journal.conftest import Sink, child, files, opened, some
 from tests.journal.faults import EIO, EIO_FOR_EVER, ENOSPC, KINDS, Forked
@@ -262,6 +264,131 @@ def test_what_is_retired_while_its_segment_is_given_up_is_not_moved_on(directory
     journal.release([records[2].key])
     journal.move_on(sink.put)
     assert sink.keys()[:2] == [records[1].key, records[2].key]
+    journal.close()
+
+
+# -- a directory that somebody removes --------------------------------------------------------------------------------
+
+
+def on_disk(directory: Path) -> list[str]:
+    """What another process would move on after this one was killed, as the locks end with it: the keys."""
+    found = [(path, path.read_bytes()) for path in segments(directory / "segments")]
+    return [each.key for path, data in found for each in records_in(data, segment_id(path))]
+
+
+@pytest.mark.parametrize("ready", [True, False], ids=["one is prepared", "none is prepared"])
+def test_a_directory_that_is_removed_is_made_anew_with_what_was_acknowledged(
+    directory: Path, ready: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = opened(directory)
+    first, second = some(3), some(2)
+    journal.write(first)
+    if ready:
+        journal._supply._prepare()
+    shutil.rmtree(directory)
+    journal.write(second)
+    assert on_disk(directory) == [record.key for record in (*first, *second)]
+    journal.write(some(1))
+    (told,) = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert "journal segment given up" in told.getMessage()
+    assert "acknowledged=3" in told.getMessage()
+    journal.close()
+
+
+def test_what_a_removed_segment_had_is_written_anew_without_another_ping(directory: Path) -> None:
+    journal = opened(directory)
+    records = some(3)
+    journal.write(records)
+    shutil.rmtree(directory)
+    journal.check_room(1)
+    assert on_disk(directory) == [record.key for record in records]
+    journal.close()
+
+
+def test_a_removed_segment_is_not_handed_over(directory: Path, sink: Sink) -> None:
+    journal = opened(directory)
+    records = some(3)
+    journal.write(records)
+    shutil.rmtree(directory)
+    assert journal.move_on(sink.put) == 3
+    assert sink.keys() == [record.key for record in records]
+    journal.close()
+
+
+def test_a_ping_whose_segment_is_removed_meanwhile_is_not_acknowledged(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opened(directory)
+    first, lost = some(2), some(1)
+    journal.write(first)
+    sync = os.fdatasync
+
+    def removing(file: int) -> None:
+        monkeypatch.setattr(os, "fdatasync", sync)
+        sync(file)
+        shutil.rmtree(directory)
+
+    monkeypatch.setattr(os, "fdatasync", removing)
+    with pytest.raises(JournalError, match="cannot be written: somebody has removed it"):
+        journal.write(lost)
+    assert on_disk(directory) == [record.key for record in first]
+    journal.close()
+
+
+def test_a_directory_that_is_moved_away_and_back_is_as_before(
+    directory: Path, sink: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = opened(directory)
+    journal._supply._prepare()
+    records = some(3)
+    away = directory.with_name("away")
+    journal.write(records[:1])
+    directory.rename(away)
+    journal.write(records[1:2])
+    journal.check_room(1)
+    away.rename(directory)
+    journal.write(records[2:])
+    assert caplog.text == ""
+    assert on_disk(directory) == [record.key for record in records]
+    journal.move_on(sink.put)
+    assert sink.keys() == [record.key for record in records]
+    journal.close()
+
+
+def test_where_the_directory_cannot_be_made_anew_what_is_lost_is_told_at_the_end(
+    directory: Path, sink: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = opened(directory)
+    records = some(3)
+    journal.write(records, hold=True)
+    shutil.rmtree(directory)
+    directory.write_text("in its place")
+    with pytest.raises(JournalError):
+        journal.write(some(1))
+    with pytest.raises(JournalError):
+        journal.check_room(1)
+    journal.release([records[0].key])
+    with pytest.raises(JournalError):
+        journal.move_on(sink.put)
+    assert sink.keys() == [records[0].key]
+    journal.close()
+    assert "acknowledged deliveries may be lost: no segment takes them deliveries=2" in caplog.text
+
+
+def test_what_is_held_in_a_full_segment_that_is_removed_is_told_once(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = opened(directory, max_size=LIMIT)
+    body = b"x" * (MIN_SEGMENT // 2)
+    for _ in range(2):
+        journal.write(some(1, body), hold=True)
+    assert len(journal._writer._full) == 1
+    shutil.rmtree(directory)
+    for _ in range(2):
+        journal.check_room(1)
+    lost = [record.getMessage() for record in caplog.records if "journal segment is lost" in record.getMessage()]
+    assert len(lost) == 1
+    assert "left=1" in lost[0]
     journal.close()
 
 

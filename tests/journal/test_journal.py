@@ -213,8 +213,12 @@ def test_a_directory_that_vanished_is_an_error_in_words_and_not_a_bug(
     journal: Journal, directory: Path, sink: Sink
 ) -> None:
     shutil.rmtree(directory)
-    for act in (lambda: journal.write(some(1)), journal.look, lambda: journal.move_on(sink.put)):
+    for act in (journal.look, lambda: journal.move_on(sink.put)):
         with pytest.raises(JournalError, match="No such file or directory"):
+            act()
+    directory.write_text("so that it cannot be made anew")
+    for act in (lambda: journal.write(some(1)), journal.look, lambda: journal.move_on(sink.put)):
+        with pytest.raises(JournalError, match="Not a directory"):
             act()
 
 
@@ -263,10 +267,12 @@ def test_what_cannot_be_set_aside_stays_and_the_others_are_not_put_again(
     records = some(3)
     journal.write(records)
     sink.refuses[records[1].body] = JobTooBig("too big")
-    shutil.rmtree(directory / "refused")
+    in_the_way = directory / "refused" / f".{records[1].key}.job.new"
+    in_the_way.mkdir()
     assert journal.move_on(sink.put) == 2
     assert journal.look().count == 1
-    (directory / "refused").mkdir()
+    in_the_way.rmdir()
+    shutil.rmtree(directory / "refused")
     assert journal.move_on(sink.put) == 1
     assert sink.keys() == [records[0].key, records[2].key]
     assert files(directory) == [f"refused/{records[1].key}.job"]

@@ -59,7 +59,8 @@ assert libc.pthread_create(ctypes.byref(thread), None, ctypes.cast(libc.pause, c
     ),
     "process": (
         "import subprocess\nHELPER = subprocess.Popen(['sleep', '1000'])\n",
-        "handlers:handle starts or opens the process sleep",
+        # not its name: it may not have begun to be a sleep
+        "handlers:handle starts or opens the process ",
     ),
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import greenstalk
 import pytest
 
-from glassq.errors import NotDurable
+from glassq.errors import NoProof
 from glassq.queues.beanstalk.prover import SyncerProver
 from glassq.queues.beanstalk.syncer.regular import numbered
 from tests.conftest import Beanstalkd, wait_for
@@ -33,7 +33,7 @@ def test_a_file_that_is_missing_when_beanstalkd_starts_is_told_once(tmp_path: Pa
         with greenstalk.Client(("127.0.0.1", server.port)) as client:
             prover = SyncerProver(server.syncer.address, connect_timeout=5)
             run = str(client.stats()["id"])
-            with pytest.raises(NotDurable, match=rf"binlog\.{second} came and went unseen"):
+            with pytest.raises(NoProof, match=rf"binlog\.{second} came and went unseen"):
                 prover.prove(run, deadline=time.monotonic() + 20)
             for _ in range(3):
                 client.put("y")

@@ -166,13 +166,13 @@ class BinlogFiles:
         Raises RoundFailed if the files are not what they should be, and SyncFailed.
         """
         descriptors = self._unproven(sight, oldest, current)
-        for number, descriptor in descriptors.items():
+        for number, descriptor in sorted(descriptors.items()):
             try:
                 _sync(descriptor)
             except OSError as error:
                 # At once, before another sync may hang: the kernel reports it only this time. With this file go those
                 # that are not synced yet: nobody would hear of their errors any more.
-                left = [each for each in descriptors if each >= number]
+                left = sorted(each for each in descriptors if each >= number)
                 why = error.strerror or error
                 raise SyncFailed(f"binlog.{number} could not be synced: {why}", left) from error
         self.sync_names()

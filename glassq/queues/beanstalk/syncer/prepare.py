@@ -79,14 +79,14 @@ def seal(directory: Path, boot: str | None = None) -> None:
         mark = _mark(directory, boot)
         if mark is None or read(directory / _BOOT) != mark or _failed(directory):
             return
-        files = {**numbered(directory, "kept"), **numbered(directory, "binlog")}
-        for number, path in files.items():
+        files = sorted([*numbered(directory, "kept").items(), *numbered(directory, "binlog").items()])
+        for number, path in files:
             try:
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
             except OSError:
                 # the kernel reports it only this time
-                note_files(directory, [each for each in files if each >= number])
+                note_files(directory, sorted({each for each, _ in files if each >= number}))
                 raise
         sync_directory(directory)
         _note(directory / _SEAL, _listing(directory))
