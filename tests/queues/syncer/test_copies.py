@@ -16,7 +16,7 @@ import pytest
 
 from glassq.errors import NoProof, NotDurable
 from glassq.queues.beanstalk.prover import SyncerProver
-from glassq.queues.beanstalk.syncer.prepare import numbered
+from glassq.queues.beanstalk.syncer.regular import numbered
 from tests.conftest import Beanstalkd, Process, wait_for
 from tests.queues.binlog import break_binlog, breakable_program
 from tests.queues.syncer.plain import jobs_on, ping

@@ -11,7 +11,7 @@ import pytest
 
 from glassq.errors import NoProof
 from glassq.queues.beanstalk.prover import SyncerProver
-from glassq.queues.beanstalk.syncer.prepare import numbered
+from glassq.queues.beanstalk.syncer.regular import numbered
 from tests.conftest import Beanstalkd, wait_for
 
 if TYPE_CHECKING:

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.errors import PrepareError
-from glassq.queues.beanstalk.syncer.prepare import numbered, prepare, seal
+from glassq.queues.beanstalk.syncer.prepare import prepare, seal
 from glassq.queues.beanstalk.syncer.records import State, records
+from glassq.queues.beanstalk.syncer.regular import numbered
 from tests.conftest import program
 from tests.queues.syncer.made import BORN, LAYOUT, fields, file_with, full, short
 from tests.queues.syncer.plain import jobs_on, ping, plain_beanstalkd
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import greenstalk
 
 BODY = ping(1) + b"\r\n"
@@ -170,11 +173,73 @@ def test_a_file_whose_sync_fails_at_the_end_is_written_anew(tmp_path: Path, monk
     assert list(prepare(tmp_path, "boot")) == []
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b'{"files": 3}', b'{"files": ["1", null]}'])
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b"\xff", b'{"files": 3}', b'{"files": ["1", null]}', b"[" * 100_000]
+)
 def test_a_damaged_state_is_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "binlog.1").write_bytes(LAYOUT.length.pack(7) + full(fields(1), BODY))
     (tmp_path / "syncer.state").write_bytes(text)
     assert list(prepare(tmp_path, "boot")) == []
+
+
+def test_of_a_huge_state_no_more_is_read_than_is_the_syncers(tmp_path: Path) -> None:
+    (tmp_path / "binlog.1").write_bytes(LAYOUT.length.pack(7) + full(fields(1), BODY))
+    state = tmp_path / "syncer.state"
+    state.write_bytes(json.dumps({"files": [1]}).encode().ljust(512))
+    os.truncate(state, 20 << 30)
+    assert list(prepare(tmp_path, "boot")) == ["written anew, as they could not be synced: binlog.1"]
+
+
+def a_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def a_link(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(LAYOUT.length.pack(7) + full(fields(1), BODY))
+    path.symlink_to(other)
+
+
+ODD = pytest.mark.parametrize("make", [Path.mkdir, a_fifo, a_dangling_link, a_link])
+
+
+@ODD
+@pytest.mark.parametrize("name", ["binlog.99", "syncer.state", "lock"])
+def test_where_beanstalkd_would_meet_what_is_no_file_it_is_not_started(
+    tmp_path: Path, make: Callable[[Path], None], name: str
+) -> None:
+    make(tmp_path / name)
+    before = sorted(tmp_path.iterdir())
+    done = syncer("--binlog", str(tmp_path), "--prepare", "--boot", "boot")
+    told = f"glassq-syncer: {tmp_path / name} is no regular file: move it away\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@ODD
+def test_a_second_name_that_is_no_file_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    kept(tmp_path, 2, 2)
+    make(tmp_path / "kept.1")
+    done = syncer("--binlog", str(tmp_path), "--prepare", "--boot", "boot")
+    told = f"{tmp_path / 'kept.1'} is no regular file: left alone\nput back: binlog.2\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+    assert numbered(tmp_path, "binlog").keys() == {2}
+    seal(tmp_path, "boot")
+    assert list(prepare(tmp_path, "boot")) == [told.splitlines()[0]]
+
+
+@ODD
+@pytest.mark.parametrize("name", ["syncer.boot", "syncer.seal", "kept.9999999999"])
+def test_what_does_not_matter_hinders_nobody(tmp_path: Path, make: Callable[[Path], None], name: str) -> None:
+    kept(tmp_path, 2, 2)
+    make(tmp_path / name)
+    done = syncer("--binlog", str(tmp_path), "--prepare", "--boot", "boot")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert numbered(tmp_path, "binlog").keys() == {2}
 
 
 def kept(directory: Path, number: int, *jobs: int, born: int = BORN) -> None:
@@ -202,8 +267,11 @@ def test_a_file_of_another_queue_is_not_put_back(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PrepareError, match="missing/lock: No such file or directory"):
-        list(prepare(tmp_path / "missing", "boot"))
+    with pytest.raises(PrepareError, match="/gone is missing"):
+        list(prepare(tmp_path / "gone", "boot"))
+    (tmp_path / "file").touch()
+    with pytest.raises(PrepareError, match="/file is no directory"):
+        list(prepare(tmp_path / "file", "boot"))
 
 
 def syncer(*options: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.errors import PrepareError
-from glassq.queues.beanstalk.syncer.prepare import numbered, prepare
+from glassq.queues.beanstalk.syncer.prepare import prepare
+from glassq.queues.beanstalk.syncer.regular import numbered
 from tests.conftest import Process, wait_for
 from tests.queues.syncer.plain import jobs_on, ping, plain_beanstalkd
 

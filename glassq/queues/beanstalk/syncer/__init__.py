@@ -8,6 +8,7 @@ a file before the last copy out of it is written. So whoever needs a proof asks 
     probe.py     what a round asks beanstalkd, in one packet
     files.py     beanstalkd's files: second names (kept.N) and descriptors from their first sight on, gaps, syncs
     refusal.py   after a failed sync nothing is proven until beanstalkd was restarted: written down beside the files
+    regular.py   the files beside beanstalkd, and what is none
     prepare.py   before each start of beanstalkd: puts kept files back, cuts off torn ends
 
 It imports as little as possible, reads no settings and no secret, and never holds beanstalkd up.

@@ -7,14 +7,14 @@
    file was proven, as a proof syncs the whole file; what the record changed stands before it, or in an older file.
 
 Where beanstalkd had ended and its files were synced before the machine went down (`seal`), nothing is torn.
-While a beanstalkd uses the directory, nothing is touched.
+While a beanstalkd uses the directory, nothing is touched. Only regular files count: whoever may write there may leave
+anything else.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 from glassq.errors import PrepareError
 from glassq.files import AsideFile, sync_directory, write_durably
 from glassq.queues.beanstalk.syncer.records import layout_of, records
-from glassq.queues.beanstalk.syncer.refusal import MAX_FILES, NAME, note_files, parse
+from glassq.queues.beanstalk.syncer.refusal import MAX_FILES, NAME, SIZE, note_files, parse
+from glassq.queues.beanstalk.syncer.regular import is_odd, numbered, odd, read
 from glassq.queues.beanstalk.syncer.torn import History, find_ends
 
 if TYPE_CHECKING:
@@ -44,9 +45,11 @@ def prepare(directory: Path, boot: str | None = None) -> Iterator[str]:
     there either, each start is taken for the first one. Raises PrepareError: beanstalkd must not be started.
     """
     with _ready(directory):
+        for path in odd(directory, "kept"):
+            yield f"{path} is no regular file: left alone"
         mark = _mark(directory, boot)
-        looked = mark is not None and _read(directory / _BOOT) == mark
-        sealed = _read(directory / _SEAL) == _listing(directory)
+        looked = mark is not None and read(directory / _BOOT) == mark
+        sealed = read(directory / _SEAL) == _listing(directory)
         failed = _failed(directory)
         for number in failed:
             _write_anew(directory, number)
@@ -74,7 +77,7 @@ def seal(directory: Path, boot: str | None = None) -> None:
     """
     with _ready(directory):
         mark = _mark(directory, boot)
-        if mark is None or _read(directory / _BOOT) != mark or _failed(directory):
+        if mark is None or read(directory / _BOOT) != mark or _failed(directory):
             return
         files = sorted([*numbered(directory, "kept").items(), *numbered(directory, "binlog").items()])
         for number, path in files:
@@ -92,6 +95,11 @@ def seal(directory: Path, boot: str | None = None) -> None:
 @contextmanager
 def _ready(directory: Path) -> Iterator[None]:
     try:
+        if not directory.is_dir():
+            raise PrepareError(f"{directory} is no directory" if directory.exists() else f"{directory} is missing")
+        alone = [path for name in ("lock", NAME) if is_odd(path := directory / name)]
+        for path in (*alone, *odd(directory, "binlog")):
+            raise PrepareError(f"{path} is no regular file: move it away")
         with _locked(directory):
             yield
     except OSError as error:
@@ -112,16 +120,9 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def numbered(directory: Path, name: str) -> dict[int, Path]:
-    """The files NAME.1, NAME.2 and so on, by number, lowest first. Raises OSError."""
-    pattern = re.compile(rf"{name}\.([1-9][0-9]{{0,9}})")
-    matches = ((pattern.fullmatch(path.name), path) for path in directory.iterdir())
-    return dict(sorted((int(match[1]), path) for match, path in matches if match))
-
-
 def _failed(directory: Path) -> list[int]:
     """The numbers of the files whose sync failed, as the syncer wrote them down."""
-    files = parse(_read(directory / NAME) or b"").get("files")
+    files = parse(read(directory / NAME, SIZE) or b"").get("files")
     numbers = [number for number in files if isinstance(number, int)] if isinstance(files, list) else []
     there = numbered(directory, "kept").keys() | numbered(directory, "binlog").keys()
     return sorted(there if len(numbers) >= MAX_FILES else there.intersection(numbers))
@@ -191,7 +192,7 @@ def _of_other_jobs(gone: Mapping[int, Path], there: Mapping[int, Path]) -> list[
 
 def _made(path: Path) -> dict[int, int]:
     """When the jobs were made that a file holds, by id."""
-    data = _read(path) or b""
+    data = read(path) or b""
     layout = layout_of(data)
     full = (record for record in records(data, layout) if record.end > record.body) if layout else ()
     return {record.fields[0]: record.named().created for record in full}
@@ -208,10 +209,10 @@ def _mark(directory: Path, boot: str | None) -> bytes | None:
 
     A copy of the directory, from a snapshot or a backup, is another one: it may have been made at any moment.
     """
-    boot = boot or (_read(_THIS_BOOT) or b"").decode("ascii", "replace").strip()
-    stat = directory.stat()
+    boot = boot or (read(_THIS_BOOT) or b"").decode("ascii", "replace").strip()
+    facts = directory.stat()
     # systemd's %b has no hyphens
-    return f"{boot.replace('-', '')} {stat.st_dev} {stat.st_ino}\n".encode() if boot else None
+    return f"{boot.replace('-', '')} {facts.st_dev} {facts.st_ino}\n".encode() if boot else None
 
 
 def _listing(directory: Path) -> bytes:
@@ -220,8 +221,8 @@ def _listing(directory: Path) -> bytes:
     for kind in ("binlog", "kept"):
         for path in numbered(directory, kind).values():
             with suppress(FileNotFoundError):
-                stat = path.stat()
-                lines.append(f"{path.name} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}\n")
+                facts = path.stat()
+                lines.append(f"{path.name} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}\n")
     return "".join(lines).encode() or b"nothing\n"
 
 
@@ -229,13 +230,6 @@ def _note(path: Path, text: bytes) -> None:
     aside = path.with_name(f"{path.name}.new")
     aside.unlink(missing_ok=True)
     write_durably(path, text, aside=aside)
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
 
 
 def _cut_torn_ends(directory: Path) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 # One sector: it is written whole or not at all.
-_SIZE = 512
+SIZE = 512
 # So many failed files are written down. Where there are so many, there may be more.
 MAX_FILES = 16
 NAME = "syncer.state"
@@ -32,7 +32,7 @@ class RefusalFile:
         self._descriptor = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(self._descriptor).st_size < _SIZE:
+            if os.fstat(self._descriptor).st_size < SIZE:
                 self._write({})
         except BlockingIOError:
             os.close(self._descriptor)
@@ -40,7 +40,7 @@ class RefusalFile:
         except BaseException:
             os.close(self._descriptor)
             raise
-        found = parse(os.pread(self._descriptor, _SIZE, 0))
+        found = parse(os.pread(self._descriptor, SIZE, 0))
         self.server = str(found.get("server", ""))
         self.reason = str(found.get("reason", ""))
 
@@ -71,7 +71,7 @@ class RefusalFile:
 
     def _write(self, what: dict[str, object]) -> None:
         self._unwritten = what
-        os.pwrite(self._descriptor, json.dumps(what).encode().ljust(_SIZE - 1) + b"\n", 0)
+        os.pwrite(self._descriptor, json.dumps(what).encode().ljust(SIZE - 1) + b"\n", 0)
         os.fsync(self._descriptor)
         self._unwritten = None
 
@@ -80,8 +80,8 @@ def note_files(directory: Path, files: list[int]) -> None:
     """Writes down whose sync failed while no beanstalkd runs; [] once they are written anew. Raises OSError."""
     descriptor = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        state = {**parse(os.pread(descriptor, _SIZE, 0)), "files": files[:MAX_FILES]}
-        os.pwrite(descriptor, json.dumps(state).encode().ljust(_SIZE - 1) + b"\n", 0)
+        state = {**parse(os.pread(descriptor, SIZE, 0)), "files": files[:MAX_FILES]}
+        os.pwrite(descriptor, json.dumps(state).encode().ljust(SIZE - 1) + b"\n", 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -91,7 +91,7 @@ def parse(text: bytes) -> dict[str, Any]:
     """What a syncer.state says; {} if it says nothing."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
