@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import GlassqError, SettingsError
 from glassq.journal import Journal
+from glassq.local_http import get
 from glassq.operations.put import PROOF_WITHIN
 from glassq.queues.base import NewJob
 from glassq.queues.packets import PacketMover
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.queues.base import Producer
+
+# Intake answers within this many seconds, or nobody knows whether it runs.
+TIMEOUT = 2.0
+GONE_TODO = "glassq-web makes it anew once it can: its log says what keeps it from that; if it was moved, move it back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,20 @@ def open_journal(operations: Operations) -> Journal | None:
     return Journal(directory, max_size=settings.intake.journal_max, min_free=settings.intake.journal_min_free)
 
 
+def gone(operations: Operations) -> str:
+    """Says that the journal's directory is missing although intake runs, which makes it at its start; else ""."""
+    directory, bind = Path(operations.settings.intake.journal), operations.settings.intake.bind
+    if directory.exists() or bind.place is None:
+        return ""
+    try:
+        status, said = get(bind.place, "/readyz", timeout=TIMEOUT)
+    except (OSError, HTTPException):
+        return ""
+    # asked, it has looked at its journal, and perhaps made it anew
+    runs = (said.startswith("ready") or status == 503) and not directory.exists()
+    return f"the journal's directory {directory} is gone" if runs else ""
+
+
 def move_on(operations: Operations, progress: Progress) -> MovedOn:
     """Puts what is in the journal into the queue, oldest first. It goes from the journal once that has proven it.
 
@@ -89,6 +109,9 @@ def move_on(operations: Operations, progress: Progress) -> MovedOn:
     with operations.producer() as producer:
         try:
             mover.move_on(journal, producer)
+            if not mover.moved and journal.look().count:
+                # perhaps nothing could be tried, as glassq-web holds it back while the queue takes nothing
+                producer.check(within=PROOF_WITHIN, thorough=True)
         except GlassqError as raised:
             error = raised
     after = journal.look()

@@ -13,7 +13,7 @@ from glassq.errors import GlassqError, LedgerError, NotDurable, SettingsError
 from glassq.operations.checks.in_effect import not_in_effect
 from glassq.operations.find import is_ours, unworked
 from glassq.operations.hints import Hint
-from glassq.operations.journal import open_journal
+from glassq.operations.journal import GONE_TODO, gone, open_journal
 from glassq.operations.missing import Missing, find_missing, may_be_missing
 from glassq.operations.words import span, until
 
@@ -110,6 +110,8 @@ def journal_state(operations: Operations) -> tuple[Journaled | None, str]:
         found = opened.look() if opened else None
     except GlassqError as error:
         return None, str(error)
+    if found is None and (words := gone(operations)):
+        return None, words
     if found is None or not found.count:
         return found, "empty"
     many = "1 delivery waits" if found.count == 1 else f"{found.count} deliveries wait"
@@ -126,7 +128,7 @@ def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> Sy
     hints = (
         *_settings_hints(operations),
         *_queue_hints(operations, seen, facts),
-        *_loss_hints(journaled, missing),
+        *_loss_hints(journaled, words, missing),
     )
     return SystemStatus(seen, journaled, words, states, since, note, missing, hints)
 
@@ -199,7 +201,9 @@ def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact
         yield Hint(f"jobs are ready and nobody takes them: {_why_nobody(seen)}")
 
 
-def _loss_hints(journaled: Journaled | None, missing: Missing | None) -> Iterator[Hint]:
+def _loss_hints(journaled: Journaled | None, words: str, missing: Missing | None) -> Iterator[Hint]:
+    if journaled is None and words.endswith(" is gone"):
+        yield Hint(f"{words}: {GONE_TODO}")
     if journaled is not None and journaled.damaged:
         yield Hint(f"{journaled.damaged} damaged in the journal", "journal check")
     if journaled is not None and journaled.refused:

@@ -24,6 +24,7 @@ from glassq import taskqueue
 from glassq.delivery import encode
 from glassq.errors import QueueUnavailable
 from glassq.operations import Operations
+from glassq.operations import journal as local_operation
 from glassq.operations.checks import access, machine, programs, system
 from glassq.operations.checks import queue as queue_checks
 from glassq.queues import local_engine
@@ -453,6 +454,13 @@ def test_a_journal_that_cannot_be_is_wrong(offline: Cli) -> None:
     assert (found["ok"], f"{offline.directory}/file is no directory" in found["said"]) == (False, True)
 
 
+def test_a_journal_that_is_gone_while_intake_runs_is_wrong(offline: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(offline, intake=f'bind = "127.0.0.1:{free_port()}"')
+    monkeypatch.setattr(local_operation, "get", lambda *_, **__: (200, "ready"))
+    (found,) = machine.journal(operations(offline))
+    assert (found.ok, found.said) == (False, f"the journal's directory {offline.directory}/spool is gone")
+
+
 def test_a_disk_without_room_for_the_journal_is_wrong(offline: Cli) -> None:
     configure(offline, intake='journal_min_free = "900000GiB"')
     (found,) = told(offline)["journal"]
@@ -513,6 +521,7 @@ def test_a_clock_that_is_years_off_is_wrong(year: int, sane: bool) -> None:
 
 READY = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b"
 SPOOLING = b"ready, by the spool: the queue takes nothing now\n"
+UNJOURNALED = b"ready, by the queue alone: the journal takes nothing now\n"
 
 
 @pytest.mark.parametrize(
@@ -520,11 +529,12 @@ SPOOLING = b"ready, by the spool: the queue takes nothing now\n"
     [
         (READY % (6, b"ready\n"), True, "says: ready"),
         (READY % (len(SPOOLING), SPOOLING), False, "pings are safe in the journal"),
+        (READY % (len(UNJOURNALED), UNJOURNALED), False, "the queue keeps pings; mend the journal"),
         (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", False, "pings are not taken"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", False, "answers 404: that is not glassq-web"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", False, "nobody answers"),
     ],
-    ids=["ready", "spooling", "503", "404", "no HTTP"],
+    ids=["ready", "spooling", "queue alone", "503", "404", "no HTTP"],
 )
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
 def test_what_intake_answers_is_told(offline: Cli, answer: bytes, ok: bool, says: str, unix: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,6 +119,53 @@ def test_a_segment_that_is_written_now_is_counted_and_not_checked(cli: Cli, dire
     assert moved.code == 1
     assert "another process moves it on at this moment, or still writes it" in moved.err
     journal.close()
+
+
+def test_what_glassq_web_holds_back_as_the_queue_takes_nothing_is_said_with_the_queues_error(
+    cli: Cli, directory: Path, beanstalkd: Beanstalkd
+) -> None:
+    journal = opened(directory)
+    journal.write([JournalRecord("019a", b"x")])
+    beanstalkd.stop()
+    said = cli("journal", "move-on")
+    assert (said.code, "another process" in said.err) == (69, False)
+    assert "Connection refused" in said.err
+    beanstalkd.start(durable=False)
+    said = cli("journal", "move-on")
+    assert (said.code, "writes nothing to disk" in said.err) == (75, True)
+    journal.close()
+
+
+@pytest.mark.parametrize("answer", ["200 OK", "503 Service Unavailable"])
+def test_a_directory_that_is_missing_while_intake_runs_is_gone(cli: Cli, answer: str) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Ready", (_Ready,), {"answer": answer})) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        bind = f"127.0.0.1:{server.server_address[1]}"
+        cli.configure(f'[intake]\nbind = "{bind}"\njournal = "{cli.directory}/gone"\n')
+        words = f"the journal's directory {cli.directory}/gone is gone"
+        assert words in cli("journal").out.replace("\n", " ")
+        status = cli("status", "--json").json
+        assert any(words in hint for hint in status["hints"])
+        (cli.directory / "gone").mkdir()
+        assert "is gone" not in cli("journal").out
+        server.shutdown()
+        thread.join()
+
+
+class _Ready(BaseHTTPRequestHandler):
+    """A running intake."""
+
+    answer = ""
+
+    def do_GET(self) -> None:
+        status = int(self.answer[:3])
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(b"ready\n" if status == 200 else b"{}")
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
 
 
 def test_without_a_queue_nothing_is_taken_out_of_the_journal(offline: Cli) -> None:

@@ -35,6 +35,9 @@ def _look(app: App, as_json: bool) -> None:
         print_json({"directory": directory, **(asdict(found) if found else {}), "exists": found is not None})
         return
     out = console()
+    if found is None and (words := operation.gone(app.operations)):
+        out.print(f"! {words}: {operation.GONE_TODO}", style="yellow")
+        return
     if found is None:
         out.print(f"no journal at {directory}: nothing was ever kept there")
         return

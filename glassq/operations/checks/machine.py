@@ -17,6 +17,7 @@ from glassq.operations.checks.access import barrier, belongs, directory, exists,
 from glassq.operations.checks.base import Check
 from glassq.operations.checks.configuration import check_secret, secrets_in_use, takes_pings, works_glass
 from glassq.operations.checks.in_effect import not_in_effect, not_shared
+from glassq.operations.journal import GONE_TODO, gone
 from glassq.operations.status import journal_state
 from glassq.settings import StorageSettings
 
@@ -75,6 +76,9 @@ def journal(operations: Operations) -> Iterator[Check]:
     intake = operations.settings.intake
     path = Path(intake.journal).absolute()
     if not takes_pings(operations.settings) and not exists(path):
+        return
+    if not exists(path) and (words := gone(operations)):
+        yield Check("journal", False, words, GONE_TODO)
         return
     found = directory("journal", path)
     disk = os.statvfs(nearest(path))

@@ -71,6 +71,9 @@ def _readiness(bind: Bind, place: tuple[str, int] | str) -> Check:
         return Check("intake", False, f"nobody answers at {bind}: {_words(error)}", todo)
     if status == 200 and said == "ready":
         return Check("intake", True, f"{bind} says: {said}")
+    if status == 200 and said.startswith("ready, by the queue"):
+        todo = "the queue keeps pings; mend the journal: its directory and its disk, and glassq-web's log says why"
+        return Check("intake", False, f"{bind} says: {said}", todo)
     if status == 200 and said.startswith("ready"):
         return Check("intake", False, f"{bind} says: {said}", "pings are safe in the journal; mend the queue")
     if status == 503:
