@@ -58,6 +58,8 @@ class OlderSpool:
         self._counted_until = float("-inf")
         self._counting = threading.Lock()
         self._left: Iterator[str] | None = None
+        #: what could not be read, and why; it is logged once
+        self._unread: dict[Path, str | None] = {}
 
     def look(self) -> OlderFiles:
         """What is there; of many files, what was there a while ago. Raises OSError."""
@@ -90,7 +92,9 @@ class OlderSpool:
             except DamagedDelivery as error:
                 self._aside.damaged_file(path, str(error))
             except OSError as error:
-                log.error("file in the journal cannot be read %s", fields(file=path, why=error.strerror))
+                if self._unread.get(path) != error.strerror:
+                    log.error("file in the journal cannot be read %s", fields(file=path, why=error.strerror))
+                self._unread[path] = error.strerror
             else:
                 yield JournalRecord(path.stem, job)
         self._left = None
@@ -109,6 +113,8 @@ class OlderSpool:
         for entry in _entries(self._directory):
             # without making a Path, and another process may move it on
             with suppress(FileNotFoundError):
+                if entry.is_dir(follow_symlinks=False):
+                    continue
                 size += entry.stat().st_blocks * _BLOCK
                 number += 1
                 first = min(first or entry.name, entry.name)

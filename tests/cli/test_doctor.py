@@ -478,6 +478,10 @@ def test_what_is_in_the_journal_is_told(offline: Cli) -> None:
     damaged, refused, waiting = told(offline)["journaled"]
     assert (damaged["ok"], refused["ok"], waiting["ok"]) == (False, False, None)
     assert "1 delivery waits for the queue" in waiting["said"]
+    (directory / "019a.job").mkdir()
+    wrong, *_, waiting = told(offline)["journaled"]
+    assert (wrong["ok"], f"{directory}/019a.job is a directory" in wrong["said"]) == (False, True)
+    assert "1 delivery waits for the queue" in waiting["said"]
 
 
 def test_a_ledger_that_is_none_is_wrong(offline: Cli) -> None:

@@ -494,3 +494,15 @@ def test_of_many_records_all_are_moved_on_while_others_are_written(directory: Pa
     assert other.look().count == 0
     for opened_one in (journal, other):
         opened_one.close()
+
+
+def test_what_cannot_be_read_is_said_once_and_the_others_move_on(
+    journal: Journal, directory: Path, sink: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    (directory / "019a.job").mkdir()
+    records = some(2)
+    journal.write(records)
+    for _ in range(3):
+        journal.move_on(sink.put)
+    assert sink.keys() == [record.key for record in records]
+    assert caplog.text.count("file in the journal cannot be read") == 1

@@ -97,6 +97,10 @@ def journaled(operations: Operations) -> Iterator[Check]:
     found, words = journal_state(operations)
     if found is None:
         return
+    with os.scandir(operations.settings.intake.journal) as entries:
+        wrong = sorted(entry.path for entry in entries if entry.name.endswith(".job") and entry.is_dir())
+    for path in wrong:
+        yield Check("journaled", False, f"{path} is a directory, no delivery", "move it out of the journal")
     if found.damaged:
         todo = f"`glassq journal check` says what is in them, {operations.settings.intake.journal}/damaged"
         yield Check("journaled", False, f"{found.damaged} files were damaged and set aside", todo)
@@ -107,7 +111,7 @@ def journaled(operations: Operations) -> Iterator[Check]:
     if found.count:
         todo = "glassq-web puts them in when the queue takes them; `glassq journal move-on` tries now"
         yield Check("journaled", None, words, todo)
-    elif not (found.damaged or found.refused):
+    elif not (found.damaged or found.refused or wrong):
         yield Check("journaled", True, "nothing waits in the journal")
 
 
