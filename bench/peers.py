@@ -41,7 +41,7 @@ CONNECTIONS = 32
 # threads of each of the two gunicorn processes of the others' endpoints
 THREADS = 16
 # No drain is watched for longer than this, in seconds: some need minutes on a slow disk.
-DRAIN_LIMIT = 20.0
+DRAIN_LIMIT = 12.0
 out = Console(highlight=False)
 
 
@@ -261,8 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of one round of acknowledging")
-    parser.add_argument("--jobs", type=int, default=20000, help="of one round of a drain")
-    parser.add_argument("--only", default="", help="names of peers, separated by commas")
+    parser.add_argument("--jobs", type=int, default=8000, help="of one round of a drain")
     parser.add_argument("directory", type=Path, help="what tools/setup-peers has made")
     arguments = parser.parse_args()
     peers = Peers(arguments.directory.resolve())
