@@ -22,7 +22,7 @@ from glassq.values import Duration, QueueUrl, SyncerAddress
 from tests.ports import free_port, give_back
 from tests.queues.conformance.summary import write_conformance
 from tests.queues.raw import open_queue
-from tests.syncers import Syncer
+from tests.syncers import Syncer, end_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,6 +79,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_sessionfinish() -> None:
     give_back()
+    end_all()
 
 
 @pytest.fixture(autouse=True)

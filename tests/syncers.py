@@ -54,10 +54,22 @@ class _Forking:
             self._process.stdin.flush()
             return int(self._process.stdout.readline())
 
+    def end(self) -> None:
+        """Ends it, and the syncers with it."""
+        os.close(self._lifeline)
+        with self._process:
+            pass
+
 
 @cache
 def _forking(_pid: int) -> _Forking:
     return _Forking()
+
+
+def end_all() -> None:
+    """Call at the end of the tests' process."""
+    if _forking.cache_info().currsize:
+        _forking(os.getpid()).end()
 
 
 class Syncer:
