@@ -24,7 +24,7 @@ from glassq.worker.report import StatusReporter
 from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
 from glassq.worker.sidecar import Sidecar
 from glassq.worker.signals import Signals
-from glassq.worker.templates import Birth, Refusal, Templates
+from glassq.worker.templates import Birth, LoadRefusal, Templates
 from glassq.worker.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Pool:
         for news in self._templates.tend(self._loads(), now):
             if isinstance(news, Birth):
                 self._children.add(news)
-            elif isinstance(news, Refusal):
+            elif isinstance(news, LoadRefusal):
                 self._on_refusal(news.generation, news.why)
             else:
                 found = "; ".join(news.found)

@@ -207,7 +207,7 @@ class Birth:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LoadRefusal:
     """A template cannot use its settings or handlers."""
 
     generation: int
@@ -215,7 +215,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SharedFinding:
     """The children of a generation load for themselves, because they cannot share this."""
 
     generation: int
@@ -254,7 +254,7 @@ class Templates:
         """The indices of the slots whose children are about to be born."""
         return {slot.index for template in self for slot in template.asked.values()}
 
-    def tend(self, wanted: Mapping[int, Load], now: float) -> Iterator[Birth | Refusal | Finding]:
+    def tend(self, wanted: Mapping[int, Load], now: float) -> Iterator[Birth | LoadRefusal | SharedFinding]:
         """Starts a template for each of these generations, by its number; ends all others. Yields what is new."""
         for number in wanted:
             self._generations.setdefault(number, _Generation())
@@ -293,7 +293,7 @@ class Templates:
 
     def _hear(
         self, number: int, known: _Generation, template: Template, now: float
-    ) -> Iterator[Birth | Refusal | Finding]:
+    ) -> Iterator[Birth | LoadRefusal | SharedFinding]:
         for message in template.read():
             if isinstance(message, Born):
                 slot = template.born(message.number, now)
@@ -310,10 +310,10 @@ class Templates:
                     log.error("cannot fork %s", fields(error=message.why))
                     known.back_off(now)
             elif isinstance(message, Unusable):
-                yield Refusal(number, message.why)
+                yield LoadRefusal(number, message.why)
             elif message.found:
                 known.unfit = True
-                yield Finding(number, message.found)
+                yield SharedFinding(number, message.found)
             else:
                 template.loaded = True
 

@@ -39,7 +39,7 @@ def refusal_of(error: greenstalk.BeanstalkdError) -> QueueError | None:
     return found and found[0](found[1])
 
 
-class Client(greenstalk.Client[bytes]):
+class BeanstalkClient(greenstalk.Client[bytes]):
     """Reads replies of any bytes: greenstalk expects ASCII, but the host's name in a reply may be anything."""
 
     def send(self, data: bytes) -> None:

@@ -15,11 +15,11 @@ from glassq.queues.beanstalk.protocol import JobBody, JobStats
 from glassq.values import Tube
 
 if TYPE_CHECKING:
-    from glassq.queues.beanstalk.client import Client
+    from glassq.queues.beanstalk.client import BeanstalkClient
 
 T_co = TypeVar("T_co", covariant=True)
 # How a reply is read: its first line's values come in, and what the command is worth to its caller goes out.
-Read = Callable[["Client", list[bytes]], T_co]
+Read = Callable[["BeanstalkClient", list[bytes]], T_co]
 
 PRIORITY = 1 << 16
 _UINT32 = (1 << 32) - 1
@@ -114,19 +114,19 @@ def checked_id(job_id: int) -> int:
     return job_id
 
 
-def _nothing(_client: Client, _values: list[bytes]) -> None:
+def _nothing(_client: BeanstalkClient, _values: list[bytes]) -> None:
     return None
 
 
-def _number(_client: Client, values: list[bytes]) -> int:
+def _number(_client: BeanstalkClient, values: list[bytes]) -> int:
     (number,) = values
     return int(number)
 
 
-def _job(client: Client, values: list[bytes]) -> JobBody:
+def _job(client: BeanstalkClient, values: list[bytes]) -> JobBody:
     job_id, size = values
     return JobBody(int(job_id), client.chunk(int(size)))
 
 
-def _job_stats(client: Client, values: list[bytes]) -> JobStats:
+def _job_stats(client: BeanstalkClient, values: list[bytes]) -> JobStats:
     return client.read_job_stats(values)

@@ -19,7 +19,7 @@ import greenstalk
 
 from glassq.errors import JobNotFound, NotDurable, QueueError, QueueUnavailable
 from glassq.queues.beanstalk import commands
-from glassq.queues.beanstalk.client import BROKEN, NOTHING_COMES, Client, refusal_of
+from glassq.queues.beanstalk.client import BROKEN, NOTHING_COMES, BeanstalkClient, refusal_of
 from glassq.queues.beanstalk.commands import PRIORITY, checked_id, checked_int, checked_tube
 from glassq.queues.beanstalk.limited import LimitedSocket
 from glassq.queues.beanstalk.process import WITHOUT_SYNCER, only_sometimes, sync_interval
@@ -73,10 +73,10 @@ class _Packet(Generic[T]):
 # A packet is sent in windows of at most so many commands and bytes, or of one command: these fit into the buffers of
 # any socket, so neither side ever waits for the other to read.
 WINDOW, WINDOW_BYTES = 128, 65_536
-_PEEKS: dict[WaitingState, Callable[[Client], greenstalk.Job[bytes]]] = {
-    "ready": Client.peek_ready,
-    "delayed": Client.peek_delayed,
-    "buried": Client.peek_buried,
+_PEEKS: dict[WaitingState, Callable[[BeanstalkClient], greenstalk.Job[bytes]]] = {
+    "ready": BeanstalkClient.peek_ready,
+    "delayed": BeanstalkClient.peek_delayed,
+    "buried": BeanstalkClient.peek_buried,
 }
 
 
@@ -104,7 +104,7 @@ class BeanstalkConnection:
         self._require_durable = require_durable
         self._deadline = math.inf
         self._sock: LimitedSocket | None = None
-        self._client: Client | None = None
+        self._client: BeanstalkClient | None = None
         self._using = self._server = ""
         # how often the server syncs; 0 also where that cannot be seen, None if nobody has looked
         self._interval: int | None = None
@@ -162,7 +162,7 @@ class BeanstalkConnection:
         tube = checked_tube(tube or self.tube)
         delay = checked_int("delay", delay, 0)
 
-        def command(client: Client) -> int:
+        def command(client: BeanstalkClient) -> int:
             self._use(client, tube)
             return client.put(body, PRIORITY, delay, self.ttr)
 
@@ -176,7 +176,7 @@ class BeanstalkConnection:
         timeout = checked_int("timeout", timeout, 0)
         wanted = {checked_tube(name) for name in tubes} or {self.tube}
 
-        def command(client: Client) -> greenstalk.Job[bytes]:
+        def command(client: BeanstalkClient) -> greenstalk.Job[bytes]:
             self._watch(client, wanted)
             return client.reserve(timeout)
 
@@ -289,7 +289,7 @@ class BeanstalkConnection:
         """
         name = checked_tube(tube or self.tube)
 
-        def command(client: Client) -> greenstalk.Job[bytes]:
+        def command(client: BeanstalkClient) -> greenstalk.Job[bytes]:
             self._use(client, name)
             return _PEEKS[state](client)
 
@@ -322,7 +322,7 @@ class BeanstalkConnection:
 
     def stats(self) -> ServerStats:
         """The statistics of the server."""
-        return self._call(Client.server_stats)
+        return self._call(BeanstalkClient.server_stats)
 
     def tubes(self) -> list[str]:
         """The names of all tubes that exist."""
@@ -369,7 +369,7 @@ class BeanstalkConnection:
         if job_id not in self._held:
             raise JobNotFound("not reserved on this connection")
 
-    def _call(self, command: Callable[[Client], T], *, wait: float = 0.0) -> T:
+    def _call(self, command: Callable[[BeanstalkClient], T], *, wait: float = 0.0) -> T:
         """Runs one command. Its reply may take `wait` seconds longer than usual."""
         seconds = self._timeout + wait
         try:
@@ -395,7 +395,7 @@ class BeanstalkConnection:
             self.close()
             raise
 
-    def _exchange(self, client: Client, packet: _Packet[T]) -> None:
+    def _exchange(self, client: BeanstalkClient, packet: _Packet[T]) -> None:
         """Sends the packet's next window, and reads the replies."""
         window = packet.next_window()
         using, lines = self._using, []
@@ -412,7 +412,7 @@ class BeanstalkConnection:
             reply: T | QueueError = self._reply(client, command)
             packet.results.append(reply)
 
-    def _reply(self, client: Client, command: Command[T]) -> T | QueueError:
+    def _reply(self, client: BeanstalkClient, command: Command[T]) -> T | QueueError:
         try:
             reply = command.read(client, client.expect(command.expects))
         except NOTHING_COMES:
@@ -427,12 +427,12 @@ class BeanstalkConnection:
         self._held.discard(command.frees)
         return reply
 
-    def _use(self, client: Client, tube: str) -> None:
+    def _use(self, client: BeanstalkClient, tube: str) -> None:
         if self._using != tube:
             client.use(tube)
             self._using = tube
 
-    def _watch(self, client: Client, wanted: set[str]) -> None:
+    def _watch(self, client: BeanstalkClient, wanted: set[str]) -> None:
         # the new ones first: a connection must watch at least one tube
         for name in wanted - self._watching:
             client.watch(name)
@@ -441,11 +441,11 @@ class BeanstalkConnection:
             client.ignore(name)
             self._watching.discard(name)
 
-    def _connect(self, seconds: float) -> Client:
+    def _connect(self, seconds: float) -> BeanstalkClient:
         self._sock = LimitedSocket(self._reach())
         try:
             self._limit(seconds)
-            client = Client(self._sock, encoding=None, use=self.tube, watch=self.tube)
+            client = BeanstalkClient(self._sock, encoding=None, use=self.tube, watch=self.tube)
             self._client, self._using, self._watching = client, self.tube, {self.tube}
             if self._require_durable:
                 stats = client.server_stats()

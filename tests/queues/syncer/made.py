@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from glassq.queues.beanstalk.syncer.records import LAYOUTS, Fields, State, layout_of, records
+from glassq.queues.beanstalk.syncer.records import LAYOUTS, Fields, JobState, layout_of, records
 from glassq.queues.beanstalk.syncer.torn import SECTOR
 
 VERSION = 7
@@ -17,7 +17,7 @@ SECOND = 10**9
 BORN = 1_790_000_000 * SECOND
 
 
-def fields(job: int, state: State = State.READY, size: int = 0, **changes: int) -> Fields:
+def fields(job: int, state: JobState = JobState.READY, size: int = 0, **changes: int) -> Fields:
     """A job as its first consumer has it: reserved once."""
     plain = Fields(job, 1, 0, 60 * SECOND, size, BORN + job, BORN + 9 * SECOND, 1, 0, 0, 0, 0, state)
     return plain._replace(**changes)
@@ -82,7 +82,7 @@ def replayed(*files: bytes) -> dict[int, tuple[Fields, bytes]]:
             whole = record.end > record.body
             if facts.job not in jobs and not whole:
                 continue
-            if facts.state == State.DELETED or facts.state > State.DELAYED or record.end > len(data):
+            if facts.state == JobState.DELETED or facts.state > JobState.DELAYED or record.end > len(data):
                 jobs.pop(facts.job, None)
             else:
                 jobs[facts.job] = (facts, data[record.body : record.end] if whole else jobs[facts.job][1])

@@ -16,7 +16,7 @@ import pytest
 
 from glassq.errors import PrepareError
 from glassq.queues.beanstalk.syncer.prepare import prepare, seal
-from glassq.queues.beanstalk.syncer.records import State, records
+from glassq.queues.beanstalk.syncer.records import JobState, records
 from glassq.queues.beanstalk.syncer.regular import numbered
 from tests.conftest import program
 from tests.queues.syncer.made import BORN, LAYOUT, fields, file_with, full, short
@@ -38,7 +38,7 @@ def content(directory: Path) -> dict[str, bytes]:
 def torn(directory: Path) -> Path:
     """A job, and a file with its bury, of which the end is lost."""
     (directory / "binlog.1").write_bytes(LAYOUT.length.pack(7) + full(fields(1), BODY))
-    bury = file_with(short(fields(1, State.BURIED, len(BODY), buries=1)), 40, 100)
+    bury = file_with(short(fields(1, JobState.BURIED, len(BODY), buries=1)), 40, 100)
     path = directory / "binlog.2"
     path.write_bytes(bury.torn(bury.holes()[-1]))
     # as beanstalkd makes them
@@ -75,7 +75,7 @@ def test_files_of_a_healthy_server_are_never_changed(tmp_path: Path) -> None:
             # where a file ends with a delete, its last bytes may be the lost end of a bury
             last = list(records(before[name], LAYOUT))[-1]
             assert len(data) == last.start
-            assert last.named().state == State.DELETED
+            assert last.named().state == JobState.DELETED
     assert jobs.items() <= jobs_on(binlog).items()
 
 
@@ -249,7 +249,7 @@ def kept(directory: Path, number: int, *jobs: int, born: int = BORN) -> None:
 
 def test_a_gap_is_told_and_what_stands_before_it_put_back(tmp_path: Path) -> None:
     kept(tmp_path, 3, 1, 2)
-    (tmp_path / "binlog.6").write_bytes(LAYOUT.length.pack(7) + short(fields(2, State.DELETED, len(BODY))))
+    (tmp_path / "binlog.6").write_bytes(LAYOUT.length.pack(7) + short(fields(2, JobState.DELETED, len(BODY))))
     told = "binlog.4 to binlog.5 are missing: jobs of older files that are done may be worked again"
     assert list(prepare(tmp_path, "boot")) == ["put back: binlog.3", told]
     assert jobs_on(tmp_path).keys() == {1}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from glassq.queues.beanstalk.syncer.client import Client
+    from glassq.queues.beanstalk.syncer.client import Asker
     from glassq.queues.beanstalk.syncer.rounds import Rounds
 
 ROOM = 2
@@ -34,7 +34,7 @@ class CountingRounds:
         self.told += 1
         return {"told": self.told}
 
-    def forget(self, client: Client) -> None:
+    def forget(self, client: Asker) -> None:
         client.close()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from glassq.queues.beanstalk.syncer.client import Client
+from glassq.queues.beanstalk.syncer.client import Asker
 from glassq.queues.beanstalk.syncer.errors import SyncFailed
 from glassq.queues.beanstalk.syncer.files import BinlogFiles
 from glassq.queues.beanstalk.syncer.refusal import RefusalFile
@@ -402,7 +402,7 @@ def test_half_a_line_is_waited_for(server: Beanstalkd, asking: Asking) -> None:
 def test_an_older_round_never_answers_a_newer_question() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        client = Client(ours)
+        client = Asker(ours)
         client.asked = 3
         assert client.answer(2, b"yes b\n") == 2
         assert client.answer(1, b"yes a\n") == 0

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glassq.queues.beanstalk.syncer.prepare import prepare
-from glassq.queues.beanstalk.syncer.records import LAYOUTS, State
+from glassq.queues.beanstalk.syncer.records import LAYOUTS, JobState
 from glassq.queues.beanstalk.syncer.torn import SECTOR, History, find_ends
 from tests.queues.syncer.made import BORN, LAYOUT, SECOND, SHORT, Made, fields, file_with, full, replayed, short
 from tests.queues.syncer.plain import jobs_on, ping
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BODY = ping(1) + b"\r\n"
-BURIED = {"state": State.BURIED, "buries": 1}
-DELAYED = {"state": State.DELAYED, "releases": 1, "delay": 3600 * SECOND, "deadline": BORN + 3600 * SECOND}
-KICKED = {"state": State.READY, "buries": 1, "kicks": 1}
+BURIED = {"state": JobState.BURIED, "buries": 1}
+DELAYED = {"state": JobState.DELAYED, "releases": 1, "delay": 3600 * SECOND, "deadline": BORN + 3600 * SECOND}
+KICKED = {"state": JobState.READY, "buries": 1, "kicks": 1}
 # A job before, and what the record that is torn makes of it.
 CHANGES = {"bury": ({}, BURIED), "kick": (BURIED, KICKED), "delayed release": ({}, DELAYED)}
 
@@ -129,7 +129,7 @@ def test_a_body_of_another_program_is_compared_with_its_older_form() -> None:
 def test_only_a_last_delete_may_be_undone() -> None:
     """Its end may be zeros of its own or the lost end of a bury: the job is worked again, and nothing else is lost."""
     for place in range(1, SHORT):
-        delete = short(fields(1, State.DELETED, len(BODY)))
+        delete = short(fields(1, JobState.DELETED, len(BODY)))
         file = file_with(delete, place, 100)
         whole = file.content
         assert cut(older(1), whole) == [older(1), whole], "a record stands behind it"
@@ -189,7 +189,9 @@ class Server:
             return
         job = alive[number % len(alive)]
         facts, body = self.jobs[job]
-        changes = {"bury": BURIED, "kick": KICKED, "release": DELAYED, "delete": {"state": State.DELETED}}.get(what, {})
+        changes = {"bury": BURIED, "kick": KICKED, "release": DELAYED, "delete": {"state": JobState.DELETED}}.get(
+            what, {}
+        )
         facts = {**facts, **({"reserves": 1, "deadline": BORN} if changes else {}), **changes}
         if what == "copy":
             self.written.append(full(fields(job, **facts), body))
@@ -286,21 +288,21 @@ def test_files_of_beanstalkds_older_format_are_read_as_well(tmp_path: Path) -> N
     """Version 5: a longer length of the name, times in microseconds, nothing behind the state."""
     layout = LAYOUTS[5]
 
-    def facts(job: int, state: State, size: int, **changes: int) -> bytes:
+    def facts(job: int, state: JobState, size: int, **changes: int) -> bytes:
         made = fields(job, state, size, created=BORN // 1000 + job, ttr=60 * 10**6, deadline=BORN // 1000)
         return layout.fields.pack(*made._replace(**changes))
 
     head = LAYOUT.length.pack(5)
     name = layout.length.pack(6) + b"mirror"
-    content = b"".join(name + facts(job, State.READY, len(BODY)) + BODY for job in (1, 2))
-    whole = head + content + layout.length.pack(0) + facts(2, State.DELETED, len(BODY))
+    content = b"".join(name + facts(job, JobState.READY, len(BODY)) + BODY for job in (1, 2))
+    whole = head + content + layout.length.pack(0) + facts(2, JobState.DELETED, len(BODY))
     assert cut(whole) == [whole]
     length = layout.length.size + layout.fields.size
     for place in range(20, length):
         # so that 512 new bytes begin so many bytes behind the beginning of the bury
         spare = b"s" * (4 * SECTOR - place - len(head + content + name) - layout.fields.size - 2) + b"\r\n"
-        before = head + content + name + facts(3, State.READY, len(spare)) + spare
-        bury = layout.length.pack(0) + facts(1, State.BURIED, len(BODY), buries=1)
+        before = head + content + name + facts(3, JobState.READY, len(spare)) + spare
+        bury = layout.length.pack(0) + facts(1, JobState.BURIED, len(BODY), buries=1)
         assert (len(before) + place) % SECTOR == 0
         disk = before + bury[:place] + bytes(SECTOR)
         assert 1 not in replayed(disk)

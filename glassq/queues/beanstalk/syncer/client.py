@@ -6,7 +6,7 @@ import socket
 from contextlib import suppress
 
 
-class Client:
+class Asker:
     """A connection of a client, and its questions by their numbers: so many asked, so many answered."""
 
     def __init__(self, sock: socket.socket) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NAME_LIMIT = 201
 
 
-class State(IntEnum):
+class JobState(IntEnum):
     """A job's state in a record. DELETED is beanstalkd's Invalid; RESERVED is read as READY."""
 
     DELETED = 0
@@ -69,7 +69,7 @@ LAYOUTS = {
 _VERSION = Struct("@i")
 
 
-class Record(NamedTuple):
+class JobRecord(NamedTuple):
     """One record of a file: where its parts begin, and its fields. A short one ends where its body would begin."""
 
     start: int
@@ -87,7 +87,7 @@ def layout_of(data: bytes) -> Layout | None:
     return LAYOUTS.get(_VERSION.unpack_from(data)[0]) if len(data) >= _VERSION.size else None
 
 
-def records(data: bytes, layout: Layout) -> Iterator[Record]:
+def records(data: bytes, layout: Layout) -> Iterator[JobRecord]:
     """The records that beanstalkd would read, in order, up to where it stops.
 
     It stops at zeros, at the file's end, and at what cannot be a record. A last record may have a state that does not
@@ -95,7 +95,7 @@ def records(data: bytes, layout: Layout) -> Iterator[Record]:
     """
     length_at, fields_at = layout.length.unpack_from, layout.fields.unpack_from
     length_size, fields_size = layout.length.size, layout.fields.size
-    size, start, made, last_state = len(data), _VERSION.size, tuple.__new__, int(State.DELAYED)
+    size, start, made, last_state = len(data), _VERSION.size, tuple.__new__, int(JobState.DELAYED)
     try:
         while True:
             name = length_at(data, start)[0]
@@ -108,7 +108,7 @@ def records(data: bytes, layout: Layout) -> Iterator[Record]:
                 return
             if name and fields[12]:
                 end += fields[4]
-            yield made(Record, (start, at, body, end, fields))
+            yield made(JobRecord, (start, at, body, end, fields))
             if end > size or end < body or fields[12] > last_state:
                 return
             start = end

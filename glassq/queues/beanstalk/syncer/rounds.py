@@ -13,7 +13,7 @@ from glassq.queues.beanstalk.syncer.probe import ProbeConnection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from glassq.queues.beanstalk.syncer.client import Client
+    from glassq.queues.beanstalk.syncer.client import Asker
     from glassq.queues.beanstalk.syncer.files import BinlogFiles
     from glassq.queues.beanstalk.syncer.probe import Answer, Stats
     from glassq.queues.beanstalk.syncer.refusal import RefusalFile
@@ -52,19 +52,19 @@ class Rounds:
         self._listening = threading.Lock()
         self._state = threading.Lock()
         # who waits for a round to begin, and up to which of its questions; and whether we want one ourselves
-        self._waiting: dict[Client, int] = {}
+        self._waiting: dict[Asker, int] = {}
         self._wanted = False
         # those that run no round
         self._free = [_Rounder(self, number) for number in range(OVERLAP)]
         self._answering = threading.Lock()
         self._pid = 0
 
-    def start(self, listen: Callable[[float], dict[Client, int]]) -> None:
+    def start(self, listen: Callable[[float], dict[Asker, int]]) -> None:
         """Starts the threads. They end with the process. `listen(timeout)` says who asks (Server.listen)."""
         for _ in range(OVERLAP + 1):
             threading.Thread(target=self._work, args=(listen,), daemon=True).start()
 
-    def forget(self, client: Client) -> None:
+    def forget(self, client: Asker) -> None:
         """Closes a client. Not while a round answers it: its descriptor may be another client's next."""
         with self._state:
             self._waiting.pop(client, None)
@@ -104,7 +104,7 @@ class Rounds:
         if server == self._refusal.server:
             raise SyncFailed(self._refusal.reason, [])
 
-    def answer(self, asked: dict[Client, int], line: str, began: float, trouble: str = "") -> None:
+    def answer(self, asked: dict[Asker, int], line: str, began: float, trouble: str = "") -> None:
         """Answers all who asked."""
         data = line.encode("ascii", "backslashreplace").replace(b"\n", b" ") + b"\n"
         with self._answering:
@@ -156,7 +156,7 @@ class Rounds:
             self._say("error", f"what follows could not be written down, restart beanstalkd: {failed.strerror}")
         self._say("error", f"{error}: nothing is proven until beanstalkd has been restarted")
 
-    def _work(self, listen: Callable[[float], dict[Client, int]]) -> None:
+    def _work(self, listen: Callable[[float], dict[Asker, int]]) -> None:
         """One of the threads: one listens at a time, and runs the round itself when somebody asks.
 
         No question is handed from one thread to another, unless all rounds that may overlap are running.
@@ -167,7 +167,7 @@ class Rounds:
                 rounder.run(asked)
                 asked = self._next(rounder)
 
-    def _take_turn(self, listen: Callable[[float], dict[Client, int]]) -> tuple[_Rounder, dict[Client, int] | None]:
+    def _take_turn(self, listen: Callable[[float], dict[Asker, int]]) -> tuple[_Rounder, dict[Asker, int] | None]:
         with self._listening:
             while True:
                 asking = listen(_SPARE)
@@ -176,7 +176,7 @@ class Rounds:
                     if self._free and (self._waiting or self._wanted):
                         return self._free.pop(), self._take()
 
-    def _next(self, rounder: _Rounder) -> dict[Client, int] | None:
+    def _next(self, rounder: _Rounder) -> dict[Asker, int] | None:
         """The clients that asked while all rounds were running. None if there are none: the rounder is free then."""
         with self._state:
             if self._waiting:
@@ -184,7 +184,7 @@ class Rounds:
             self._free.append(rounder)
             return None
 
-    def _take(self) -> dict[Client, int]:
+    def _take(self) -> dict[Asker, int]:
         asked, self._waiting, self._wanted = self._waiting, {}, False
         return asked
 
@@ -216,7 +216,7 @@ class _Rounder:
         self._sight = rounds.files.sights[number]
         self._connection: ProbeConnection | None = None
 
-    def run(self, asked: dict[Client, int]) -> None:
+    def run(self, asked: dict[Asker, int]) -> None:
         """A round: answers all who asked before it."""
         rounds, files, began = self._rounds, self._rounds.files, time.monotonic()
         files.begin(self._sight)

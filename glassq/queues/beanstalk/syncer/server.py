@@ -18,7 +18,7 @@ import socket
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from glassq.queues.beanstalk.syncer.client import Client
+from glassq.queues.beanstalk.syncer.client import Asker
 
 if TYPE_CHECKING:
     from glassq.queues.beanstalk.syncer.rounds import Rounds
@@ -39,19 +39,19 @@ class Server:
         self._rounds = rounds
         self._max_clients = max_clients
         # the one that was silent for longest comes first
-        self._clients: OrderedDict[int, Client] = OrderedDict()
+        self._clients: OrderedDict[int, Asker] = OrderedDict()
         self._selector = selectors.DefaultSelector()
         # the status that who asks in this turn is answered; b"" until one asks
         self._status = b""
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
 
-    def listen(self, timeout: float) -> dict[Client, int]:
+    def listen(self, timeout: float) -> dict[Asker, int]:
         """Waits up to `timeout` seconds for questions; returns each client that asks, with its number of questions.
 
         For one thread at a time.
         """
-        asking: dict[Client, int] = {}
+        asking: dict[Asker, int] = {}
         self._status = b""
         for key, _ in self._selector.select(timeout):
             if key.data is None:
@@ -74,14 +74,14 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self._clients) >= self._max_clients:
             self._close(next(iter(self._clients.values())))
-        client = Client(sock)
+        client = Asker(sock)
         self._clients[client.number] = client
         self._selector.register(sock, selectors.EVENT_READ, client)
 
-    def _is_open(self, client: Client) -> bool:
+    def _is_open(self, client: Asker) -> bool:
         return self._clients.get(client.number) is client
 
-    def _read(self, client: Client) -> bool:
+    def _read(self, client: Asker) -> bool:
         """Reads what a client says. True if it asked for a proof."""
         try:
             data = client.sock.recv(_READ)
@@ -99,7 +99,7 @@ class Server:
             return True
         return self._read_lines(client, data)
 
-    def _read_lines(self, client: Client, data: bytes) -> bool:
+    def _read_lines(self, client: Asker, data: bytes) -> bool:
         before, told = client.asked, False
         *lines, client.buffer = (client.buffer + data).split(b"\n")
         for line in lines:
@@ -121,7 +121,7 @@ class Server:
             self._status = json.dumps({**self._rounds.status(), "clients": len(self._clients)}).encode() + b"\n"
         return self._status
 
-    def _close(self, client: Client) -> None:
+    def _close(self, client: Asker) -> None:
         del self._clients[client.number]
         self._selector.unregister(client.sock)
         self._rounds.forget(client)

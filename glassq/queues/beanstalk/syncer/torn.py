@@ -17,12 +17,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from glassq.envelope import HEADER_END, is_intact
-from glassq.queues.beanstalk.syncer.records import State, layout_of, records
+from glassq.queues.beanstalk.syncer.records import JobState, layout_of, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from glassq.queues.beanstalk.syncer.records import Fields, Layout, Record
+    from glassq.queues.beanstalk.syncer.records import Fields, JobRecord, Layout
 
 SECTOR = 512
 _NOTHING = bytes(SECTOR)
@@ -118,7 +118,7 @@ class History:
             self._note(data, record)
         return ends.torn
 
-    def _is_torn(self, data: bytes, record: Record, question: Question | None) -> bool:
+    def _is_torn(self, data: bytes, record: JobRecord, question: Question | None) -> bool:
         known = self._known.get(record.fields[0])
         if question is None or known is None:
             return False
@@ -127,19 +127,19 @@ class History:
         same = record.named().created == known.created
         return not same if question is Question.IS_OTHER else same and known.body != _sum(data, record)
 
-    def _note(self, data: bytes, record: Record) -> None:
+    def _note(self, data: bytes, record: JobRecord) -> None:
         fields = record.named()
-        if fields.state == State.DELETED:
+        if fields.state == JobState.DELETED:
             self._known.pop(fields.job, None)
         elif record.end > record.body:
             self._known[fields.job] = Known(fields.created, _sum(data, record))
 
 
-def _sum(data: bytes, record: Record) -> int:
+def _sum(data: bytes, record: JobRecord) -> int:
     return zlib.crc32(data[record.body : record.end])
 
 
-def _look_at_short(data: bytes, record: Record, layout: Layout) -> Question | bool:
+def _look_at_short(data: bytes, record: JobRecord, layout: Layout) -> Question | bool:
     """True: torn; False: whole; or what decides. The next 512 bytes begin within the record."""
     fields = record.named()
     border = _next(record.start)
@@ -157,7 +157,7 @@ def _look_at_short(data: bytes, record: Record, layout: Layout) -> Question | bo
     return False
 
 
-def _look_at_full(data: bytes, record: Record, layout: Layout) -> Question | bool:
+def _look_at_full(data: bytes, record: JobRecord, layout: Layout) -> Question | bool:
     """As `_look_at_short`."""
     start, at, body, end, _ = record
     begins = (start + layout.length.size, at, body)
@@ -165,7 +165,7 @@ def _look_at_full(data: bytes, record: Record, layout: Layout) -> Question | boo
         return False
     name = data[start + layout.length.size : at]
     fields = record.named()
-    possible = State.READY <= fields.state <= State.DELAYED and _is_plausible(fields, layout)
+    possible = JobState.READY <= fields.state <= JobState.DELAYED and _is_plausible(fields, layout)
     if not possible or 0 in name or end > len(data) or not data.endswith(_END, body, end):
         return True
     intact = is_intact(data[body : end - len(_END)])
@@ -185,7 +185,7 @@ def _is_plausible(fields: Fields, layout: Layout) -> bool:
     """Whether beanstalkd can have written these fields."""
     longest = _MAX_SECONDS * layout.second
     return (
-        fields.state <= State.DELAYED
+        fields.state <= JobState.DELAYED
         and fields.body_size >= len(_END)
         and 0 < fields.ttr < longest
         and 0 <= fields.delay < longest
@@ -195,7 +195,7 @@ def _is_plausible(fields: Fields, layout: Layout) -> bool:
     )
 
 
-def _has_hole(data: bytes, record: Record, begins: tuple[int, ...]) -> bool:
+def _has_hole(data: bytes, record: JobRecord, begins: tuple[int, ...]) -> bool:
     """Whether the record has zeros from the beginning of a write, or of 512 bytes, to the end of these or its own."""
     end = min(record.end, len(data))
     if record.end > len(data) and len(data) % SECTOR == 0:
