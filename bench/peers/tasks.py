@@ -10,14 +10,6 @@ import redis
 
 URL = os.environ["BENCH_REDIS"]
 NAME = os.environ["BENCH_PEER"]
-# The Redis list in which each library keeps the jobs that wait.
-LISTS = {
-    "huey": "huey.redis.bench",
-    "dramatiq": "dramatiq:default",
-    "rq": "rq:queue:default",
-    "celery": "celery",
-    "sidekiq": "queue:default",
-}
 
 if NAME == "huey":
     from huey import RedisHuey
@@ -73,5 +65,5 @@ def add_many(count: int, body: str) -> None:
     with client.pipeline(transaction=False) as packet:
         for _ in range(count):
             job = {"class": "Noop", "args": [body], "jid": uuid.uuid4().hex[:24], "queue": "default", "retry": True}
-            packet.lpush(LISTS[NAME], json.dumps({**job, "created_at": 0.0, "enqueued_at": 0.0}))
+            packet.lpush("queue:default", json.dumps({**job, "created_at": 0.0, "enqueued_at": 0.0}))
         packet.execute()
