@@ -61,13 +61,23 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: dict[str, Any] = {}
 
 
+class StoredBody(msgspec.Struct, frozen=True):
+    """The ping's body is in the body store, under the delivery's id. `size` is in bytes, `sha256` in hex."""
+
+    size: int
+    sha256: str
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A delivery without the ping's body: facts about the ping, and its history.
 
     `id`       glassq's own: unique and sortable by time (a UUID of version 7)
     `source`   who sent the ping: "mirror"
     `received` when intake received it (UTC)
-    `labels`   what the source read from the ping, for routes to match, such as {"collection": "timeline"}
+    `labels`   what the source read from the ping, for routes to match, such as {"event": "push"}
+    `content_type` the ping's Content-Type, as it came; "" if it had none, and in jobs of older releases
+    `headers`  the ping's headers that its source keeps, names in lower case; never signatures or tokens
+    `stored`   set if the body is in the body store, not in the job
     `attempt`  the number of the current or next attempt; the first is 1
     `failures` failed attempts that count; a kick resets it to 0
     `waits`    how often in a row a handler raised `Retry(counts=False)`
@@ -82,6 +92,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: str
     received: Moment
     labels: dict[str, str] = {}
+    content_type: str = ""
+    headers: dict[str, str] = {}
+    stored: StoredBody | None = None
     attempt: int = 1
     failures: int = 0
     waits: int = 0
@@ -108,9 +121,28 @@ _decode_header = msgspec.json.Decoder(Header).decode
 _FIELDS = Header.__struct_fields__
 
 
-def new(source: str, body: bytes, labels: dict[str, str], *, tube: str = "") -> Delivery:
-    """A delivery for a ping that has just arrived; `tube` is where it is to be put."""
-    return Delivery(id=new_id(), source=source, received=datetime.now(UTC), body=body, labels=labels, tube=tube)
+def new(
+    source: str,
+    body: bytes,
+    labels: dict[str, str],
+    *,
+    tube: str = "",
+    content_type: str = "",
+    headers: dict[str, str] | None = None,
+    stored: StoredBody | None = None,
+) -> Delivery:
+    """A delivery for a ping that has just arrived; `tube` is where it is to be put. With `stored`, `body` is empty."""
+    return Delivery(
+        id=new_id(),
+        source=source,
+        received=datetime.now(UTC),
+        body=body,
+        labels=labels,
+        tube=tube,
+        content_type=content_type,
+        headers={} if headers is None else headers,
+        stored=stored,
+    )
 
 
 def new_id() -> str:

@@ -497,6 +497,17 @@ def _route_rules(at: str, route: Route, settings: Settings) -> list[_Rule]:
     return rules
 
 
+def queue_tube(base: str, queue: str) -> str:
+    """The tube of a queue of [worker.queues]; `base` is [queue] tube."""
+    return f"{base}.queue.{queue}"
+
+
+def source_tube(settings: Settings, name: str) -> str:
+    """The tube that the pings of this source are put into: that of its `queue`, or else [queue] tube."""
+    queue = getattr(getattr(settings.sources, name, None), "queue", "")
+    return queue_tube(settings.queue.tube, queue) if queue else str(settings.queue.tube)
+
+
 def installed_file(name: str, settings: Settings) -> Path:
     """A file of conf/: beside the settings file, else in the source tree, else as pip installed it.
 

@@ -87,7 +87,7 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredBody:
+class RecordedPing:
     """A delivery's body and labels, from which it can be put again."""
 
     source: str
@@ -244,13 +244,13 @@ class LedgerReader:
                 json.loads(labels or "{}"),
             )
 
-    def stored_body(self, delivery: str) -> StoredBody | None:
+    def stored_body(self, delivery: str) -> RecordedPing | None:
         """Body and labels of the delivery with exactly this id; None if they are not kept."""
         rows = self._rows(_BODY, 1, delivery=delivery)[1] if self.keeps_bodies else []
         if not rows or rows[0][2] is None:
             return None
         source, labels, body, replayed = rows[0]
-        return StoredBody(source, json.loads(labels or "{}"), bytes(body), replayed)
+        return RecordedPing(source, json.loads(labels or "{}"), bytes(body), replayed)
 
     def close(self) -> None:
         """Closes the connection."""
