@@ -26,6 +26,7 @@ GlassqError
 |   +-- Drop                nothing to do: spoofed, gone, stale
 |   +-- Retry               an expected failure: retry later
 |   +-- Bury                no retry can help: keep it for the operator (dead letter)
+|       +-- UnreadableBody  the body is not what the handler asked for: JSON, or a form
 +-- CredentialsError        a user's credentials cannot be stored or read
 |   +-- UserUnknown         there are no credentials for this user
 |   +-- UserRevoked         the user revoked the consent
@@ -213,6 +214,10 @@ class Retry(Verdict):
 
 class Bury(Verdict):
     """No retry can help: the delivery is buried with this reason (a dead letter) until an operator decides."""
+
+
+class UnreadableBody(Bury, ValueError):
+    """The body is not the JSON or the form that a handler asked for. The reason never quotes the body."""
 
 
 class CredentialsError(GlassqError):
