@@ -24,6 +24,7 @@ from glassq.outdated import as_written, remarks, renewed
 from glassq.values import (
     Address,
     Bind,
+    BodiesUrl,
     Duration,
     HandlerName,
     HttpUrl,
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
 # The sections that each program reads. Mistakes in other sections must not stop it.
-INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
-POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
+INTAKE = frozenset({"queue", "intake", "bodies", "sources", "metrics", "log"})
+POOL = frozenset({"queue", "bodies", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
 TASKS = frozenset({"queue", "push"})
 # Keys that every program needs, whatever section they are in: whoever puts a job sets its lease (`Settings.lease`).
 _SHARED = {"worker": ("deadline",)}
@@ -56,6 +57,8 @@ LEASE_MARGIN = 30.0
 MAX_LEASE = (1 << 32) - 1
 # The tube of a push queue is [queue] tube, ".push." and the queue's name (up to 100 characters): at most 200 in all.
 MAX_BASE = 94
+# The largest body of any ping, in bytes: GitHub's limit.
+MAX_BODY = 25 << 20
 # The source of tasks. The sources of pings are the sections of [sources].
 TASK_SOURCE = "push"
 # The collections of sources that have them.
@@ -96,7 +99,17 @@ class IntakeSettings(_Section, frozen=True):
     journal: str = "/var/spool/glassq"
     journal_max: Size = Size("1GiB")
     journal_min_free: Size = Size("256MiB")
+    memory_max: Size = Size("64MiB")
+    spill_max: Size = Size("1GiB")
     acknowledge: Literal["queue", "journal"] = "queue"
+
+
+class BodiesSettings(_Section, frozen=True):
+    """[bodies]"""
+
+    url: BodiesUrl = BodiesUrl("file:///var/lib/glassq/bodies")
+    min_free: Size = Size("256MiB")
+    done_max: Size = Size("1GiB")
 
 
 class MirrorSettings(_Section, frozen=True):
@@ -228,6 +241,7 @@ class Settings(_Section, frozen=True):
     outdated: tuple[str, ...] = ()
     queue: QueueSettings = QueueSettings()
     intake: IntakeSettings = IntakeSettings()
+    bodies: BodiesSettings = BodiesSettings()
     sources: SourcesSettings = SourcesSettings()
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
@@ -369,7 +383,19 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
 def as_toml(settings: Settings) -> str:
     """The effective settings in the form of glassq.toml. Secrets are in files of their own, so it has none."""
     lines = [f"# {settings.file}"]
-    for name in ("queue", "intake", "sources.mirror", "worker", "push", "glass", "storage", "ledger", "metrics", "log"):
+    for name in (
+        "queue",
+        "intake",
+        "bodies",
+        "sources.mirror",
+        "worker",
+        "push",
+        "glass",
+        "storage",
+        "ledger",
+        "metrics",
+        "log",
+    ):
         section: Any = settings
         for part in name.split("."):
             section = getattr(section, part)
@@ -446,10 +472,22 @@ def _rules(settings: Settings) -> list[_Rule]:
         (0 < queue.connect_timeout <= 60, "queue.connect_timeout", queue.connect_timeout, "up to 1m, not 0"),
         (0 < queue.timeout <= 60, "queue.timeout", queue.timeout, "up to 1m, not 0"),
         (
-            0 < settings.intake.max_body <= 32 << 10,
+            0 < settings.intake.max_body <= MAX_BODY,
             "intake.max_body",
             settings.intake.max_body,
-            "1B to 32KiB",
+            "1B to 25MiB",
+        ),
+        (
+            settings.intake.spill_max >= MAX_BODY,
+            "intake.spill_max",
+            settings.intake.spill_max,
+            "at least 25MiB, the largest body",
+        ),
+        (
+            settings.intake.memory_max >= 1 << 20,
+            "intake.memory_max",
+            settings.intake.memory_max,
+            "at least 1MiB",
         ),
         (
             settings.intake.request_timeout >= 1,
