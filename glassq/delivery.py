@@ -130,14 +130,14 @@ def new(
     content_type: str = "",
     headers: dict[str, str] | None = None,
     stored: StoredBody | None = None,
-    id: str = "",
+    key: str = "",
 ) -> Delivery:
     """A delivery for a ping that has just arrived; `tube` is where it is to be put.
 
-    With `stored`, `body` is empty, and `id` is the key of the stored body; else the id is a new one.
+    With `stored`, `body` is empty, and `key` is that of the stored body, and the id; else the id is a new one.
     """
     return Delivery(
-        id=id or new_id(),
+        id=key or new_id(),
         source=source,
         received=datetime.now(UTC),
         body=body,

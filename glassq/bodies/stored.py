@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, BinaryIO
 
-from glassq.bodies.base import BodyStore
 from glassq.delivery import Delivery
 from glassq.errors import BodyDamaged
 
 if TYPE_CHECKING:
+    from glassq.bodies.base import BodyStore
     from glassq.delivery import StoredBody
 
 # One read, in bytes.
@@ -21,8 +21,8 @@ class StoredDelivery(Delivery, frozen=True, kw_only=True):
 
     bodies: BodyStore
 
-    @property
-    def body(self) -> bytes:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def body(self) -> bytes:
         """The whole body. Raises BodyError."""
         with self.open() as file:
             return file.read()

@@ -146,7 +146,7 @@ class Executor:
         return destination.work(self._whole(delivery), self._context)
 
     def _whole(self, delivery: Delivery) -> Delivery:
-        """The delivery with its body. Raises Bury if that will never be whole again, BodyError if it is not there now."""
+        """The delivery with its body. Raises Bury if that is lost or damaged, BodyError if it is not there now."""
         if delivery.stored is None or self._bodies is None:
             return delivery
         try:

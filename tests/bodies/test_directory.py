@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +17,6 @@ from glassq.delivery import StoredBody, new_id
 from glassq.errors import BodyDamaged, BodyError, BodyLost
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from glassq.bodies import BodyStore
 
 BODY = os.urandom(100_000)
@@ -86,7 +85,7 @@ def test_a_body_is_synced_before_it_has_its_name_and_the_name_before_it_counts(
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        place = os.readlink(f"/proc/self/fd/{descriptor}").removeprefix(str(store.directory))
+        place = str(Path(f"/proc/self/fd/{descriptor}").readlink()).removeprefix(str(store.directory))
         calls.append(f"{place.replace(key, 'KEY')} {states(store)[key]}")
         real(descriptor)
 

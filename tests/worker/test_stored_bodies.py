@@ -40,7 +40,7 @@ def stored_bench(queue: Queue, store: DirectoryBodies) -> Bench:
 def put(look: Queue, store: DirectoryBodies, do: str) -> tuple[Delivery, bytes]:
     body = json.dumps({"do": do, "much": "x" * MAX_JOB}).encode()
     key, stored = store_body(store, body)
-    delivery = envelope.new("mirror", b"", {"collection": "timeline"}, stored=stored, id=key)
+    delivery = envelope.new("mirror", b"", {"collection": "timeline"}, stored=stored, key=key)
     look.put(envelope.encode(delivery))
     return delivery, body
 
@@ -151,7 +151,7 @@ def states_of_live(store: DirectoryBodies) -> list[str]:
 
 
 def test_a_job_holds_the_story_of_a_stored_delivery_alone() -> None:
-    delivery = envelope.new("mirror", b"", {}, stored=envelope.StoredBody(25 << 20, "0" * 64), id=new_id())
+    delivery = envelope.new("mirror", b"", {}, stored=envelope.StoredBody(25 << 20, "0" * 64), key=new_id())
     again = envelope.decode(envelope.encode(delivery))
     assert again == msgspec.structs.replace(delivery, received=again.received)
     assert len(envelope.encode(delivery)) < 400
