@@ -23,6 +23,7 @@ EVERYTHING = frozenset(
     {
         "backoff",
         "bodies",
+        "content",
         "daemons",
         "database",
         "delivery",
@@ -81,7 +82,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "final_response": frozenset(),
     "local_http": frozenset({"final_response"}),
     "daemons": frozenset({"settings", "startcheck"}),
-    "delivery": frozenset({"envelope", "errors"}),
+    "content": frozenset({"errors"}),
+    "delivery": frozenset({"content", "envelope", "errors"}),
     "envelope": frozenset(),
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),
