@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq.systemd import credential_name
 from tests.conftest import ROOT
 from tests.system.programs import need, run
 
@@ -140,6 +141,57 @@ def test_metrics_have_a_socket_unit_of_their_own_that_pings_do_not_need(
 )
 def test_the_intake_gets_a_network_when_the_queue_needs_one(queue: str, tmp_path: Path) -> None:
     assert drop_ins(queue, tmp_path)["glassq-web.service"].endswith("[Service]\nPrivateNetwork=no\n")
+
+
+SOURCES = """
+[queue]
+url = "beanstalk:///q"
+[sources.github]
+secrets_file = "/etc/glassq/secrets/github"  # "or another"
+[ sources . shop ]
+kind = "shopify"
+  secrets_file = '/srv/50% off/github'
+path_token_file="/etc/glassq/secrets/shop+path"
+# secrets_file = "/etc/glassq/secrets/old"
+labels = { a_file = "json:/a" }
+[sources.shop2]
+kind = "shopify"
+secrets_file = "/etc/glassq/secrets/github"
+[sources.unit]
+secrets_file = "$CREDENTIALS_DIRECTORY/unit"
+[sources.unit.labels]
+own_file = "json:/b"
+[glass]
+client_secret_file = "/etc/glassq/secrets/client-secret"
+"""
+
+
+def test_the_intake_gets_each_secret_that_a_source_names_and_no_other(tmp_path: Path) -> None:
+    made = drop_ins(SOURCES, tmp_path)
+    assert made.keys() == {"glassq-web.service"}
+    lines = made["glassq-web.service"].splitlines()[1:]
+    secrets = {
+        "etc+glassq+secrets+github": "/etc/glassq/secrets/github",
+        "etc+glassq+secrets+shop++path": "/etc/glassq/secrets/shop+path",
+        "srv+50%% off+github": "/srv/50%% off/github",
+    }
+    wanted = [(f"LoadCredential={name}:{path}", f"SetCredential={name}:# missing") for name, path in secrets.items()]
+    assert lines == ["[Service]", *(line for pair in wanted for line in pair)]
+    for name, path in secrets.items():
+        assert credential_name(path) == name
+
+
+@pytest.mark.parametrize("kind", ["sns", "paypal", "pubsub", "oidc"])
+@pytest.mark.parametrize("text", ["[sources.{}]\n", "[sources.github]\n[sources.a-name]\nkind = '{}'\n[log]\n"])
+def test_the_intake_gets_a_network_where_a_kind_fetches_keys(kind: str, text: str, tmp_path: Path) -> None:
+    made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n{text.format(kind)}', tmp_path)
+    assert made["glassq-web.service"].splitlines()[1:] == ["[Service]", "PrivateNetwork=no"]
+
+
+def test_another_directory_for_large_bodies_can_be_written(tmp_path: Path) -> None:
+    made = drop_ins('[queue]\nurl = "beanstalk:///q"\n[bodies]\nurl = "file:///srv/bodies"\n', tmp_path)
+    assert {text.partition("\n")[2] for text in made.values()} == {"[Service]\nReadWritePaths=-/srv/bodies\n"}
+    assert made.keys() == BOTH
 
 
 OURS = 'url = "beanstalk:///run/glassq/beanstalkd.sock"'
