@@ -48,7 +48,7 @@ DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
 POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
 TASKS = frozenset({"queue", "push"})
-# What is wrong where systemd has no copy of a source's secret for this service, and without one the file is hidden from it.
+# The remedy where systemd has no copy of a source's secret for this service: the file itself is hidden from it.
 _NOT_PASSED_ON = (
     "; systemd passes it on after: systemctl daemon-reload && systemctl restart glassq-web "
     "(if [sources.NAME] and its keys each have a line of their own)"
@@ -268,7 +268,7 @@ class Settings(_Section, frozen=True):
         return secrets
 
     def secret_text(self, key: str) -> str:
-        """The whole text of the secret file that `key` names, or of systemd's copy. Raises SettingsError like `secret`."""
+        """The text of the secret file that `key` names, or of systemd's copy. Raises SettingsError like `secret`."""
         path = self._path(key)
         copied = bool(path.copy) and Path(path.copy).is_file()
         try:

@@ -1,6 +1,7 @@
 """What a service has to do with systemd: it sends its states (sd_notify(3)), and gets its secrets as credentials.
 
-A state is one datagram to the socket in NOTIFY_SOCKET. Credentials are files in CREDENTIALS_DIRECTORY (systemd.exec(5)).
+A state is one datagram to the socket in NOTIFY_SOCKET. A credential (systemd.exec(5)) is a file in
+CREDENTIALS_DIRECTORY.
 """
 
 from __future__ import annotations
@@ -33,6 +34,6 @@ MISSING = "# missing"
 def credential_name(path: str) -> str:
     """The name that systemd/glassq-generator gives the credential that is a copy of this file.
 
-    It is the path, so that files of one name in two directories differ, and a changed setting never finds an old secret.
+    It is made of the path: files of one name in two directories differ, and a changed setting finds no old secret.
     """
     return path.removeprefix("/").replace("+", "++").replace("/", "+")

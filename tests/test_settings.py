@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import os
-import tomllib
 import re
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
