@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import pytest
 
-from glassq.systemd import credential_name
+from glassq.settings import SourceSettings, parse, secret_files
+from glassq.values import SecretFile
 from tests.conftest import ROOT
 from tests.system.programs import need, run
 
@@ -143,6 +144,7 @@ def test_the_intake_gets_a_network_when_the_queue_needs_one(queue: str, tmp_path
     assert drop_ins(queue, tmp_path)["glassq-web.service"].endswith("[Service]\nPrivateNetwork=no\n")
 
 
+SECRETS = [name for name, kind in get_type_hints(SourceSettings).items() if SecretFile in get_args(kind)]
 SOURCES = """
 [queue]
 url = "beanstalk:///q"
@@ -177,8 +179,16 @@ def test_the_intake_gets_each_secret_that_a_source_names_and_no_other(tmp_path: 
     }
     wanted = [(f"LoadCredential={name}:{path}", f"SetCredential={name}:# missing") for name, path in secrets.items()]
     assert lines == ["[Service]", *(line for pair in wanted for line in pair)]
-    for name, path in secrets.items():
-        assert credential_name(path) == name
+    # where the program looks for its secrets
+    settings = parse(SOURCES, "glassq.toml", "/run/credentials", {"queue", "sources"})
+    copies = {settings.secret_path(key).copy for key in secret_files(settings)}
+    assert copies == {f"/run/credentials/{name.replace('%%', '%')}" for name in secrets} | {""}
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_every_key_that_names_a_secret_is_known(key: str, tmp_path: Path) -> None:
+    made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n[sources.a]\n{key} = "/etc/secret"\n', tmp_path)
+    assert "LoadCredential=etc+secret:/etc/secret" in made["glassq-web.service"].splitlines()
 
 
 @pytest.mark.parametrize("kind", ["sns", "paypal", "pubsub", "oidc"])
