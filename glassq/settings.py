@@ -22,6 +22,7 @@ from glassq.edited import read_text, secret_lines
 from glassq.errors import SettingsError, UnreadableText
 from glassq.mistakes import place
 from glassq.outdated import as_written, remarks, renewed
+from glassq.systemd import MISSING, credential_name
 from glassq.values import (
     Address,
     Bind,
@@ -50,6 +51,11 @@ DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 INTAKE = frozenset({"queue", "intake", "bodies", "sources", "metrics", "log"})
 POOL = frozenset({"queue", "bodies", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
 TASKS = frozenset({"queue", "push"})
+# The remedy where systemd has no copy of a source's secret for this service: the file itself is hidden from it.
+_NOT_PASSED_ON = (
+    "; systemd passes it on after: systemctl daemon-reload && systemctl restart glassq-web "
+    "(if [sources.NAME] and its keys each have a line of their own)"
+)
 # Keys that every program needs, whatever section they are in: whoever puts a job sets its lease (`Settings.lease`).
 _SHARED = {"worker": ("deadline",)}
 
@@ -313,18 +319,23 @@ class Settings(_Section, frozen=True):
         return secrets
 
     def secret_text(self, key: str) -> str:
-        """The whole text of the secret file that `key` names. Raises SettingsError like `secret`."""
+        """The text of the secret file that `key` names, or of systemd's copy. Raises SettingsError like `secret`."""
         path = self.secret_path(key)
+        copied = bool(path.copy) and Path(path.copy).is_file()
         try:
-            return read_text(path)
+            text = read_text(path.copy if copied else path)
         except UnreadableText as error:
-            raise self.refused(key, str(error)) from None
+            late = path.copy and not copied and key.startswith("sources.")
+            raise self.refused(key, f"{error}{_NOT_PASSED_ON if late else ''}") from None
+        if text.strip() == MISSING:
+            raise self.refused(key, "is missing")
+        return text
 
     def refused(self, key: str, why: str) -> SettingsError:
         """The error for the file that `key` names. `why` starts with a verb."""
         return SettingsError(f'{self.file}: {place(key.split("."))} = "{self.secret_path(key)}": the file {why}')
 
-    def secret_path(self, key: str) -> str:
+    def secret_path(self, key: str) -> SecretFile:
         """The path of the secret file that `key` names. Raises SettingsError if the settings name none."""
         value: Any = self
         for name in key.split("."):
@@ -335,7 +346,8 @@ class Settings(_Section, frozen=True):
             value = value.get(name) if isinstance(value, dict) else getattr(value, name)
         if value is None:
             raise SettingsError(f"{self.file}: missing key {place(key.split('.'))}: expected the path of a file")
-        return str(value)
+        path: SecretFile = value
+        return path
 
 
 _NO_KEYS = ("file", "ignored", "outdated")
@@ -472,7 +484,8 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("expected the path of a file that holds the secret")
     if not value.startswith("$CREDENTIALS_DIRECTORY/"):
-        return SecretFile(value)
+        copy = credentials_directory and f"{credentials_directory}/{credential_name(value)}"
+        return SecretFile(value, copy or "")
     if not credentials_directory:
         raise ValueError("expected systemd to set CREDENTIALS_DIRECTORY (LoadCredential= in the unit)")
     return SecretFile(value.replace("$CREDENTIALS_DIRECTORY", credentials_directory, 1))

@@ -392,6 +392,15 @@ def _is_plain(url: str) -> bool:
 
 
 class SecretFile(str):
-    """A file that holds a secret. Its path may be printed, its content never."""
+    """A file that holds a secret. Its path may be printed, its content never.
 
-    __slots__ = ()
+    `copy` is where systemd puts this service's copy of it (LoadCredential=), if it does; "" outside of such a service.
+    """
+
+    __slots__ = ("copy",)
+    copy: str
+
+    def __new__(cls, path: str, copy: str = "") -> Self:
+        file = super().__new__(cls, path)
+        file.copy = copy
+        return file

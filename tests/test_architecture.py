@@ -88,7 +88,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),
     "outdated": frozenset({"errors", "mistakes"}),
-    "settings": frozenset({"edited", "errors", "mistakes", "outdated", "values"}),
+    "settings": frozenset({"edited", "errors", "mistakes", "outdated", "systemd", "values"}),
     "in_effect": frozenset({"log", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),

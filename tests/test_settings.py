@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -392,6 +393,23 @@ def test_systemds_credentials_directory_is_filled_in(tmp_path: Path) -> None:
     file.write_text(at("sources.mirror", 'verify_tokens_file = "$CREDENTIALS_DIRECTORY/tokens"'))
     settings = load(str(file), {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert settings.secret(KEY) == ["s3cret"]
+
+
+def test_in_a_service_a_secret_is_read_from_systemds_copy_of_its_file(tmp_path: Path) -> None:
+    hidden, credentials = tmp_path / "more+secrets" / "tokens", tmp_path / "credentials"
+    file = tmp_path / "glassq.toml"
+    file.write_text(at("sources.mirror", f'verify_tokens_file = "{hidden}"'))
+    credentials.mkdir()
+    settings = load(str(file), {"CREDENTIALS_DIRECTORY": str(credentials)})
+    with pytest.raises(SettingsError, match="No such file or directory; systemd passes it on after: systemctl daemon-"):
+        settings.secret(KEY)
+    copy = credentials / str(hidden)[1:].replace("+", "++").replace("/", "+")
+    copy.write_text("s3cret\n")
+    assert settings.secret(KEY) == ["s3cret"]
+    assert f'verify_tokens_file = "{hidden}"' in as_toml(settings)
+    copy.write_text("# missing\n")
+    with pytest.raises(SettingsError, match=f'"{re.escape(str(hidden))}": the file is missing$'):
+        settings.secret(KEY)
 
 
 def test_the_effective_settings_name_secret_files_and_hold_no_secret(tmp_path: Path) -> None:
