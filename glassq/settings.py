@@ -26,6 +26,7 @@ from glassq.systemd import MISSING, credential_name
 from glassq.values import (
     Address,
     Bind,
+    BodiesUrl,
     Duration,
     HandlerName,
     HttpUrl,
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
 # The sections that each program reads. Mistakes in other sections must not stop it.
-INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
-POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
+INTAKE = frozenset({"queue", "intake", "bodies", "sources", "metrics", "log"})
+POOL = frozenset({"queue", "bodies", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
 TASKS = frozenset({"queue", "push"})
 # The remedy where systemd has no copy of a source's secret for this service: the file itself is hidden from it.
 _NOT_PASSED_ON = (
@@ -109,7 +110,17 @@ class IntakeSettings(_Section, frozen=True):
     journal: str = "/var/spool/glassq"
     journal_max: Size = Size("1GiB")
     journal_min_free: Size = Size("256MiB")
+    memory_max: Size = Size("64MiB")
+    spill_max: Size = Size("1GiB")
     acknowledge: Literal["queue", "journal"] = "queue"
+
+
+class BodiesSettings(_Section, frozen=True):
+    """[bodies]"""
+
+    url: BodiesUrl = BodiesUrl("file:///var/lib/glassq/bodies")
+    min_free: Size = Size("256MiB")
+    done_max: Size = Size("1GiB")
 
 
 class SourceSettings(_Section, frozen=True):
@@ -273,6 +284,7 @@ class Settings(_Section, frozen=True):
     outdated: tuple[str, ...] = ()
     queue: QueueSettings = QueueSettings()
     intake: IntakeSettings = IntakeSettings()
+    bodies: BodiesSettings = BodiesSettings()
     sources: dict[str, SourceSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
@@ -423,7 +435,8 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
 def as_toml(settings: Settings) -> str:
     """The effective settings in the form of glassq.toml. Secrets are in files of their own, so it has none."""
     lines = [f"# {settings.file}"]
-    for name in ("queue", "intake", "sources", "worker", "push", "glass", "storage", "ledger", "metrics", "log"):
+    names = ("queue", "intake", "bodies", "sources", "worker", "push", "glass", "storage", "ledger", "metrics", "log")
+    for name in names:
         section: Any = getattr(settings, name)
         if isinstance(section, dict):
             for source, keys in section.items():
@@ -513,10 +526,22 @@ def _rules(settings: Settings) -> list[_Rule]:
         (0 < queue.connect_timeout <= 60, "queue.connect_timeout", queue.connect_timeout, "up to 1m, not 0"),
         (0 < queue.timeout <= 60, "queue.timeout", queue.timeout, "up to 1m, not 0"),
         (
-            0 < settings.intake.max_body <= 32 << 10,
+            0 < settings.intake.max_body <= MAX_BODY,
             "intake.max_body",
             settings.intake.max_body,
-            "1B to 32KiB",
+            "1B to 25MiB",
+        ),
+        (
+            settings.intake.spill_max >= MAX_BODY,
+            "intake.spill_max",
+            settings.intake.spill_max,
+            "at least 25MiB, the largest body",
+        ),
+        (
+            settings.intake.memory_max >= 1 << 20,
+            "intake.memory_max",
+            settings.intake.memory_max,
+            "at least 1MiB",
         ),
         (
             settings.intake.request_timeout >= 1,

@@ -206,6 +206,24 @@ class StorageUrl(str):
         return urlsplit(self).netloc
 
 
+class BodiesUrl(str):
+    """Where large bodies are stored: file:///DIRECTORY. In the path, write % ? and # as %25 %3F and %23."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        expected = 'expected "file:///DIRECTORY"'
+        parts = _split_path(text, expected)
+        if parts.scheme != "file" or parts.netloc or len(parts.path) < 2:
+            raise ValueError(expected)
+        return super().__new__(cls, text)
+
+    @property
+    def directory(self) -> Path:
+        """The directory."""
+        return Path(path_of(urlsplit(self).path))
+
+
 def _split_path(text: object, expected: str) -> Any:
     """The parts of a URL whose path may be one of this machine. It has no query and no fragment."""
     parts = _split(text, expected)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EVERYTHING = frozenset(
     {
         "backoff",
+        "bodies",
         "content",
         "daemons",
         "database",
@@ -95,14 +96,15 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
+    "bodies": frozenset({"delivery", "errors", "files", "log", "queues", "settings"}),
     "journal": frozenset({"delivery", "errors", "files", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
-        | {"files", "http", "journal", "startcheck"}
+        | {"bodies", "files", "http", "journal", "startcheck"}
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
-        | {"queues", "ledger", "metrics", "systemd", "backoff", "lifecycle"}
+        | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "lifecycle"}
     ),
     "glass": frozenset(
         {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
@@ -113,7 +115,9 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"routes", "queues", "backoff", "database"}
     ),
     # for the tests of others; nothing of ours imports it
-    "testing": frozenset({"errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"})
+    "testing": frozenset(
+        {"bodies", "errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"}
+    )
     | {"ledger", "lifecycle"},
     "dev": EVERYTHING - {"cli", "operations", "programs"},
     "operations": EVERYTHING - {"cli", "dev", "programs"},

@@ -184,8 +184,11 @@ MISTAKES = [
     (at("queue", 'ttr = "5500ms"'), '[queue] ttr = "5500ms": expected whole seconds, at least 5s'),
     (at("queue", 'timeout = "0s"'), '[queue] timeout = "0s": expected up to 1m, not 0'),
     (at("queue", 'connect_timeout = "2m"'), '[queue] connect_timeout = "2m": expected up to 1m, not 0'),
-    (at("intake", 'max_body = "0B"'), '[intake] max_body = "0B": expected 1B to 32KiB'),
-    (at("intake", 'max_body = "1MiB"'), '[intake] max_body = "1MiB": expected 1B to 32KiB'),
+    (at("intake", 'max_body = "0B"'), '[intake] max_body = "0B": expected 1B to 25MiB'),
+    (at("intake", 'max_body = "26MiB"'), '[intake] max_body = "26MiB": expected 1B to 25MiB'),
+    (at("intake", 'spill_max = "24MiB"'), '[intake] spill_max = "24MiB": expected at least 25MiB'),
+    (at("intake", 'memory_max = "1023KiB"'), '[intake] memory_max = "1023KiB": expected at least 1MiB'),
+    (at("bodies", 'url = "gs://bucket"'), '[bodies] url = "gs://bucket": expected "file:///DIRECTORY"'),
     (at("intake", 'request_timeout = "900ms"'), '[intake] request_timeout = "900ms": expected at least 1s'),
     # a secret in place of its file's path
     (at("sources.mirror", 'verify_tokens_file = ["s3cret-1", "s3cret-2"]'), 'verify_tokens_file = "***": expected the'),
