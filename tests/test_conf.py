@@ -17,7 +17,7 @@ FILE = ROOT / "conf" / "glassq.toml"
 TEXT = FILE.read_text("utf-8")
 # tables of sections with names of the user's own
 TABLES = {"queues", "targets"}
-SECTIONS = ("queue", "intake", "worker", "glass", "storage", "ledger", "metrics", "log")
+SECTIONS = ("queue", "intake", "bodies", "worker", "glass", "storage", "ledger", "metrics", "log")
 
 
 def test_the_shipped_file_holds_exactly_the_defaults() -> None:
