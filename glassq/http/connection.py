@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from glassq.http.spilling import LargeBody
+
 # Maximum number of bytes that a client may leave unread: some hundred answers.
 _SEND_BUFFER = 64 << 10
 
@@ -20,9 +22,11 @@ class Connection:
     __slots__ = (
         "arrived",
         "buffer",
+        "claim",
         "client",
         "continued",
         "gone",
+        "large",
         "queue",
         "server",
         "since",
@@ -51,6 +55,10 @@ class Connection:
         self.continued = False
         #: when the request that is worked had arrived, on time.monotonic(); whether its body is here; its size
         self.arrived, self.whole, self.size = 0.0, False, 0
+        #: its body, if it is too large for the buffer; the buffer then has the head
+        self.large: LargeBody | None = None
+        #: what it counts for in the budget of memory while it arrives, or of disk while it is large; in bytes
+        self.claim = 0
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
