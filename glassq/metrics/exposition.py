@@ -70,7 +70,9 @@ def _histogram(instrument: Histogram, numbers: list[float]) -> Metric:
 
 
 def _gauge(gauge: Gauge, numbers: Mapping[tuple[str, ...], float]) -> Metric:
-    family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.labels)
+    # Prometheus's rule for names: what ends so is a counter, also where we look it up
+    kind = CounterMetricFamily if gauge.name.endswith("_total") else GaugeMetricFamily
+    family = kind(gauge.name, gauge.help, labels=gauge.labels)
     for labels, number in numbers.items():
         family.add_metric(labels, number)
     return family

@@ -138,11 +138,12 @@ class _Mover:
 
         def put(packet: Sequence[JournalRecord]) -> Mapping[str, QueueError]:
             self.progress.advance(self.moved, self.total, "put into the queue so far")
-            jobs = [NewJob(record.key, record.body, self.operations.tube) for record in packet]
+            jobs = tubes.jobs(packet)
             left = mover.put(jobs)
             self.moved += len(jobs) - len(left)
             return left
 
+        tubes = PingTubes.of(self.operations.settings)
         mover = PacketMover(producer, within=math.inf, proof=PROOF_WITHIN)
         try:
             journal.move_on(put)
