@@ -88,7 +88,7 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self.sockets = [*self.sockets, *self.app.listeners]
+        self.sockets: list[Any] = [*self.sockets, *self.app.listeners]
         self.keepalived_conns = ConnectionQueue()
         self.pending_conns = ConnectionQueue()
         # connections with a whole request that is not worked yet

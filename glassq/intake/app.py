@@ -13,22 +13,18 @@ from typing import TYPE_CHECKING, Any
 import falcon
 
 from glassq.errors import PingRefused, QueueError, QueueRefused
-from glassq.intake.hook import HookResource
 from glassq.intake.misses import MissLog
 from glassq.intake.refusals import AGAIN, RefusalLog, answer_problem, answer_unavailable
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from glassq.intake.keeper import PingKeeper
+    from glassq.intake.hook import HookResource
     from glassq.intake.metrics import IntakeCounters
     from glassq.intake.pages import ListenerFilter
-    from glassq.intake.peers import TrustedProxies
-    from glassq.intake.source_counters import SourceCounters
     from glassq.intake.state import IntakeState
     from glassq.intake.watcher import Watcher
-    from glassq.sources.base import Source
 
 log = logger("glassq.intake")
 

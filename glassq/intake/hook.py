@@ -40,8 +40,12 @@ class HookResource:
         refusals: RefusalLog,
         counters: SourceCounters,
         proxies: TrustedProxies,
+        *,
+        tube: str,
     ) -> None:
+        """`tube` is where its pings go."""
         self._source = source
+        self._tube = tube
         self._keeper = keeper
         self._refusals = refusals
         self._counters = counters
@@ -115,9 +119,9 @@ class HookResource:
             self._counters.unread(len(found.unread))
         delivery = envelope.new(
             source.name,
-            request.body,
+            bytes(request.body),
             found.labels,
-            tube=source.tube,
+            tube=self._tube,
             content_type=found.content_type,
             headers=found.headers,
         )

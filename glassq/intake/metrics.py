@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter as Counts
 from typing import TYPE_CHECKING
 
-import falcon
-
 from glassq import __version__
 from glassq.errors import JournalError
 from glassq.metrics import Counter, Gauge, Histogram, SharedCounters, SharedGauge
@@ -14,11 +12,14 @@ from glassq.metrics import Counter, Gauge, Histogram, SharedCounters, SharedGaug
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import falcon
+
     from glassq.intake.source_counters import SharedSourceCounters
     from glassq.intake.state import IntakeState
     from glassq.intake.watcher import Watcher
     from glassq.journal import Journal
     from glassq.metrics import ProcessCounters
+    from glassq.metrics.exposition import GaugeValues
 
 # Why a request was refused, by the status of its answer.
 REASONS = {
@@ -148,7 +149,7 @@ class MetricsResource:
         resp.content_type = exposition.CONTENT_TYPE
         resp.data = exposition.text(self._shared, self._gauges(), __version__)
 
-    def _gauges(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
+    def _gauges(self) -> GaugeValues:
         # no request to the queue: the watcher asks it each second, and a frozen queue must not delay this answer
         self._watcher.look_at_journal()
         (journaling,) = self._shared.total(JOURNALING)
@@ -161,4 +162,4 @@ class MetricsResource:
         else:
             numbers |= {_JOURNALED: found.count, _BYTES: found.size, _OLDEST: found.oldest, _DAMAGED: found.damaged}
             numbers[_REFUSED] = found.refused
-        return {gauge: {(): float(number)} for gauge, number in numbers.items()} | self._sources.gauges()
+        return self._sources.gauges() | {gauge: {(): float(number)} for gauge, number in numbers.items()}

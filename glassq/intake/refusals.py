@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from glassq.errors import PingRefused
     from glassq.intake.metrics import IntakeCounters
-    from glassq.intake.source_counters import SourceCounters
     from glassq.sources.base import Source
 
 log = logger("glassq.intake")

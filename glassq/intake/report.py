@@ -19,8 +19,8 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `refused` has the reasons that occurred. `skew` is the sender's signed time minus ours at the last genuine ping, in
     seconds, and `max_skew` the one farthest from 0. `refused_skew` is that of the last ping that was refused as too old
-    or too new, which anybody may have sent. `secrets` is the age of each secret's last use since `SourcesReport.loaded`,
-    in the order of their lines.
+    or too new, which anybody may have sent. `secrets` has the age of each secret's last use since
+    `SourcesReport.loaded`, in the order of their lines.
     """
 
     kind: str

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from glassq.metrics import ProcessCounters
+    from glassq.metrics.exposition import GaugeValues
     from glassq.sources.base import Proof, Source
 
 #: why a ping is not taken, beside REASONS: what is ours, and what nobody has named
@@ -135,9 +136,9 @@ class SharedSourceCounters:
             secrets=tuple(_age(at, now) for at in used),
         )
 
-    def gauges(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
+    def gauges(self) -> GaugeValues:
         """The same for Prometheus, with labels that the settings bound: sources, kinds, reasons, lines."""
-        found: dict[Gauge, dict[tuple[str, ...], float]] = {}
+        found: GaugeValues = {}
         for gauge, labels, number in self._numbers():
             found.setdefault(gauge, {})[labels] = number
         return found

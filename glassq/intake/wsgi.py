@@ -44,7 +44,7 @@ from glassq.intake.watcher import Watcher
 from glassq.journal import DIRECTORIES, Journal
 from glassq.log import fields
 from glassq.queues import open_producer
-from glassq.settings import INTAKE, installed_file, load
+from glassq.settings import INTAKE, installed_file, load, source_tube
 from glassq.sources import open_sources
 from glassq.startcheck import Finding, found
 from glassq.values import Bind
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     import falcon
 
     from glassq.intake.source_counters import SourceCounters
-    from glassq.metrics import SharedCounters
     from glassq.settings import Settings
     from glassq.sources.base import Source
 
@@ -204,10 +203,10 @@ class IntakeServer(Application):  # type: ignore[misc]
         self.keep, self.close = process.keeper.keep, process.close
         refusals = RefusalLog(self.counters)
         proxies = TrustedProxies(self.settings.intake.trusted_proxies)
-        hooks = {
-            source.name: HookResource(source, process.keeper, refusals, by_source[source.name], proxies)
-            for source in self._sources
-        }
+        hooks = {}
+        for source in self._sources:
+            tube, counters = source_tube(self.settings, source.name), by_source[source.name]
+            hooks[source.name] = HookResource(source, process.keeper, refusals, counters, proxies, tube=tube)
         return create_app(hooks, self.counters, refusals, self._pages(process), self._listener_filter())
 
     def _pages(self, process: IntakeProcess) -> dict[str, object]:
@@ -280,9 +279,7 @@ def check(file: str | None) -> Iterator[Finding]:
 class IntakeProcess:
     """What takes pings in one process; made after the fork."""
 
-    def __init__(
-        self, settings: Settings, counters: IntakeCounters, sources: Mapping[str, SourceCounters]
-    ) -> None:
+    def __init__(self, settings: Settings, counters: IntakeCounters, sources: Mapping[str, SourceCounters]) -> None:
         """`sources` are the counters of each source, by its name."""
         producer, tubes = open_producer(settings), PingTubes.of(settings)
         self.journal = open_journal(settings)

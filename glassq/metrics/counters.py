@@ -144,7 +144,8 @@ class SharedCounters:
     """All rows of a program. Made by the parent before it forks."""
 
     def __init__(self, instruments: Sequence[Instrument], rows: int) -> None:
-        self.instruments = instruments
+        #: those that Prometheus is shown
+        self.instruments = [each for each in instruments if not isinstance(each, SharedPeak | SharedLatest)]
         self.rows = rows
         self._at: dict[str, int] = {}
         self._width = 0

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import GlassqError, SettingsError
+from glassq.intake.tubes import PingTubes
 from glassq.journal import Journal
 from glassq.local_http import get
 from glassq.operations.put import PROOF_WITHIN
-from glassq.queues.base import NewJob
 from glassq.queues.packets import PacketMover
 
 if TYPE_CHECKING:
