@@ -16,10 +16,12 @@ from __future__ import annotations
 import random
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from io import BytesIO
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
+from glassq import content
 from glassq.envelope import MAGIC, PREFIX, checksum
 from glassq.errors import DamagedDelivery
 
@@ -111,9 +113,28 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Delivery(Header, frozen=True, kw_only=True):
-    """One ping on its way: the header's fields, and `body`, the ping's raw body."""
+    """One ping on its way: the header's fields, and `body`, the ping's raw body.
+
+    `json` and `form` raise UnreadableBody; a handler that does not catch it buries the delivery with that reason.
+    """
 
     body: bytes
+
+    def json(self) -> Any:
+        """The JSON in the body, or in the field `payload` of a form, as GitHub and Slack may send it."""
+        return content.json_value(self.body, self.content_type)
+
+    def form(self) -> dict[str, list[str]]:
+        """The fields of a form (urlencoded or multipart), with all values of each; without uploaded files."""
+        return content.form(self.body, self.content_type)
+
+    def text(self) -> str:
+        """The body in the charset of its type, by default UTF-8; bytes that are no characters become U+FFFD."""
+        return content.text(self.body, self.content_type)
+
+    def open(self) -> BinaryIO:
+        """The body as a file open for reading."""
+        return BytesIO(self.body)
 
 
 _encode_header = msgspec.json.Encoder().encode
@@ -130,10 +151,14 @@ def new(
     content_type: str = "",
     headers: dict[str, str] | None = None,
     stored: StoredBody | None = None,
+    key: str = "",
 ) -> Delivery:
-    """A delivery for a ping that has just arrived; `tube` is where it is to be put. With `stored`, `body` is empty."""
+    """A delivery for a ping that has just arrived; `tube` is where it is to be put.
+
+    With `stored`, `body` is empty, and `key` is that of the stored body, and the id; else the id is a new one.
+    """
     return Delivery(
-        id=new_id(),
+        id=key or new_id(),
         source=source,
         received=datetime.now(UTC),
         body=body,
@@ -165,7 +190,8 @@ def encode(delivery: Delivery) -> bytes:
 
     If the body alone nearly fills MAX_JOB, BIG_JOB is the limit.
     """
-    taken = PREFIX + 1 + len(delivery.body)
+    body = b"" if delivery.stored else delivery.body
+    taken = PREFIX + 1 + len(body)
     room = (MAX_JOB if MAX_JOB - taken >= MIN_ROOM else BIG_JOB) - taken
     evidence = _bounded(delivery.evidence)
     header = _header(delivery, evidence)
@@ -174,7 +200,7 @@ def encode(delivery: Delivery) -> bytes:
             break
         evidence = shorten(evidence)
         header = _header(delivery, evidence)
-    rest = b"%b\n%b" % (header, delivery.body)
+    rest = b"%b\n%b" % (header, body)
     return b"%b%b%b" % (MAGIC, checksum(rest), rest)
 
 

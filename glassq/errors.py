@@ -23,10 +23,14 @@ GlassqError
 |   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
 +-- Stopped                 an operator stopped an operation between two of its steps (exit 130)
 +-- JournalError            the intake journal cannot keep a delivery: full, no disk, not writable
++-- BodyError               the store of large bodies cannot keep or give one now
+|   +-- BodyLost            a body is not in the store
+|   +-- BodyDamaged         a body is not what was stored
 +-- Verdict                 a handler raises one of these to decide the outcome of its attempt
 |   +-- Drop                nothing to do: spoofed, gone, stale
 |   +-- Retry               an expected failure: retry later
 |   +-- Bury                no retry can help: keep it for the operator (dead letter)
+|       +-- UnreadableBody  the body is not what the handler asked for: JSON, or a form
 +-- CredentialsError        a user's credentials cannot be stored or read
 |   +-- UserUnknown         there are no credentials for this user
 |   +-- UserRevoked         the user revoked the consent
@@ -192,6 +196,18 @@ class Stopped(GlassqError):
         super().__init__("stopped")
 
 
+class BodyError(GlassqError):
+    """The store of large bodies cannot keep or give one now: no room, no disk, no permission."""
+
+
+class BodyLost(BodyError):
+    """A body is not in the store: somebody has removed it."""
+
+
+class BodyDamaged(BodyError):
+    """A body is not what was stored: its size or its SHA-256 is another."""
+
+
 class JournalError(GlassqError):
     """The intake journal cannot keep a delivery, or cannot be read. The message names its directory and why."""
 
@@ -239,6 +255,10 @@ class Retry(Verdict):
 
 class Bury(Verdict):
     """No retry can help: the delivery is buried with this reason (a dead letter) until an operator decides."""
+
+
+class UnreadableBody(Bury, ValueError):
+    """The body is not the JSON or the form that a handler asked for. The reason never quotes the body."""
 
 
 class CredentialsError(GlassqError):

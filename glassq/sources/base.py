@@ -35,8 +35,8 @@ class HookRequest(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True):
     """An answer of a source's own: to a challenge, or to a ping that it accepts.
 
-    Without `content_type` the answer has no such header. With `kept` the request is a ping, too: it is kept first,
-    and this answer stands for `accept`.
+    Without `content_type` the answer has no such header. `kept`: the request is an ordinary ping, too: it is kept, and
+    then answered by this in place of `accept`.
     """
 
     status: int = 200
