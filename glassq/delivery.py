@@ -16,10 +16,12 @@ from __future__ import annotations
 import random
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from io import BytesIO
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
+from glassq import content
 from glassq.envelope import MAGIC, PREFIX, checksum
 from glassq.errors import DamagedDelivery
 
@@ -61,13 +63,23 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: dict[str, Any] = {}
 
 
+class StoredBody(msgspec.Struct, frozen=True):
+    """The ping's body is in the body store, under the delivery's id. `size` is in bytes, `sha256` in hex."""
+
+    size: int
+    sha256: str
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A delivery without the ping's body: facts about the ping, and its history.
 
     `id`       glassq's own: unique and sortable by time (a UUID of version 7)
     `source`   who sent the ping: "mirror"
     `received` when intake received it (UTC)
-    `labels`   what the source read from the ping, for routes to match, such as {"collection": "timeline"}
+    `labels`   what the source read from the ping, for routes to match, such as {"event": "push"}
+    `content_type` the ping's Content-Type, as it came; "" if it had none, and in jobs of older releases
+    `headers`  the ping's headers that its source keeps, names in lower case; never signatures or tokens
+    `stored`   set if the body is in the body store, not in the job
     `attempt`  the number of the current or next attempt; the first is 1
     `failures` failed attempts that count; a kick resets it to 0
     `waits`    how often in a row a handler raised `Retry(counts=False)`
@@ -82,6 +94,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: str
     received: Moment
     labels: dict[str, str] = {}
+    content_type: str = ""
+    headers: dict[str, str] = {}
+    stored: StoredBody | None = None
     attempt: int = 1
     failures: int = 0
     waits: int = 0
@@ -98,9 +113,28 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Delivery(Header, frozen=True, kw_only=True):
-    """One ping on its way: the header's fields, and `body`, the ping's raw body."""
+    """One ping on its way: the header's fields, and `body`, the ping's raw body.
+
+    `json` and `form` raise UnreadableBody; a handler that does not catch it buries the delivery with that reason.
+    """
 
     body: bytes
+
+    def json(self) -> Any:
+        """The JSON in the body, or in the field `payload` of a form, as GitHub and Slack may send it."""
+        return content.json_value(self.body, self.content_type)
+
+    def form(self) -> dict[str, list[str]]:
+        """The fields of a form (urlencoded or multipart), with all values of each; without uploaded files."""
+        return content.form(self.body, self.content_type)
+
+    def text(self) -> str:
+        """The body in the charset of its type, by default UTF-8; bytes that are no characters become U+FFFD."""
+        return content.text(self.body, self.content_type)
+
+    def open(self) -> BinaryIO:
+        """The body as a file open for reading."""
+        return BytesIO(self.body)
 
 
 _encode_header = msgspec.json.Encoder().encode
@@ -108,9 +142,28 @@ _decode_header = msgspec.json.Decoder(Header).decode
 _FIELDS = Header.__struct_fields__
 
 
-def new(source: str, body: bytes, labels: dict[str, str], *, tube: str = "") -> Delivery:
-    """A delivery for a ping that has just arrived; `tube` is where it is to be put."""
-    return Delivery(id=new_id(), source=source, received=datetime.now(UTC), body=body, labels=labels, tube=tube)
+def new(
+    source: str,
+    body: bytes,
+    labels: dict[str, str],
+    *,
+    tube: str = "",
+    content_type: str = "",
+    headers: dict[str, str] | None = None,
+    stored: StoredBody | None = None,
+) -> Delivery:
+    """A delivery for a ping that has just arrived; `tube` is where it is to be put. With `stored`, `body` is empty."""
+    return Delivery(
+        id=new_id(),
+        source=source,
+        received=datetime.now(UTC),
+        body=body,
+        labels=labels,
+        tube=tube,
+        content_type=content_type,
+        headers={} if headers is None else headers,
+        stored=stored,
+    )
 
 
 def new_id() -> str:

@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassq import delivery as envelope
-from glassq.delivery import MAX_EVIDENCE, MAX_JOB, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence, decode, encode
+from glassq.delivery import (
+    MAX_EVIDENCE,
+    MAX_JOB,
+    MAX_MESSAGE,
+    MAX_TRACEBACK,
+    Delivery,
+    Evidence,
+    StoredBody,
+    decode,
+    encode,
+)
 from glassq.errors import DamagedDelivery
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -38,6 +48,9 @@ deliveries = st.builds(
     source=texts,
     received=moments,
     labels=st.dictionaries(texts, texts, max_size=4),
+    content_type=texts,
+    headers=st.dictionaries(texts, texts, max_size=4),
+    stored=st.none() | st.builds(StoredBody, size=counts, sha256=texts),
     attempt=counts,
     failures=counts,
     waits=counts,

@@ -48,6 +48,10 @@ COMMANDS = {
     "show": ("glassq.cli.commands.show:show", "One delivery's whole story."),
     "kick": ("glassq.cli.commands.kick:kick", "Have buried deliveries worked again: retry, redrive."),
     "delete": ("glassq.cli.commands.delete:delete", "Remove deliveries for good."),
+    "forget": (
+        "glassq.cli.commands.forget:forget",
+        "Remove all that is kept of the deliveries with some labels.",
+    ),
     "bury": ("glassq.cli.commands.bury:bury", "Put ready or delayed deliveries aside."),
     "move": ("glassq.cli.commands.move:move", "Put deliveries into another tube, as they are."),
     "pause": ("glassq.cli.commands.pause:pause", "Stop the work for a while; pings are still accepted."),
@@ -72,7 +76,7 @@ COMMANDS = {
 # In which order and under which headings `glassq --help` and glassq(1) list them.
 SECTIONS = {
     "Look": ("status", "doctor", "buried", "show", "tail", "queues", "journal"),
-    "Decide on what failed": ("kick", "delete", "archive", "restore", "replay"),
+    "Decide on what failed": ("kick", "delete", "archive", "restore", "replay", "forget"),
     "Steer": ("pause", "resume", "put", "bury", "move"),
     "Set up": ("config", "users", "subscribe", "completion"),
     "Try out": ("dev", "demo"),
@@ -97,6 +101,8 @@ SUGGESTED = {
     "rm": "delete",
     "purge": "delete",
     "discard": "delete",
+    "erase": "forget",
+    "gdpr": "forget",
     "inspect": "show",
     "info": "show",
     "stats": "status",

@@ -61,6 +61,11 @@ class SetAside:
         if self.owner:
             os.chown(place, *self.owner, follow_symlinks=False)
 
+    def remove_refused(self, key: str) -> None:
+        """Removes a refused delivery, durably, if it is still there. Raises OSError."""
+        (self.refused / f"{key}.job").unlink(missing_ok=True)
+        sync_directory(self.refused)
+
     def counts(self) -> tuple[int, int]:
         """How many files are damaged, and how many were refused."""
         return _files(self.damaged), _files(self.refused)

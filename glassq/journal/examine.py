@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery
 from glassq.journal import older
 from glassq.journal.notes import read_notes
-from glassq.journal.record import damage_at, records
+from glassq.journal.record import JournalRecord, damage_at, records
 from glassq.journal.segment import claimed, notes_path, read_whole, segment_id, segments
 from glassq.journal.survey import survey
 
@@ -47,6 +48,24 @@ def examine(directory: Path, segments_directory: Path, damaged: Path) -> Iterato
         yield _segment(path, path.read_bytes(), moved=True)
     for name in older.names(damaged):
         yield _delivery(damaged / name, left=0)
+
+
+def waiting(directory: Path, segments_directory: Path) -> Iterator[JournalRecord]:
+    """All that is to be moved on, also what a process writes now. Raises OSError."""
+    for path in segments(segments_directory):
+        with suppress(FileNotFoundError):
+            own_id = segment_id(path)
+            noted = read_notes(notes_path(path), own_id)
+            found = records(path.read_bytes(), own_id)
+            yield from (record.bare for record in found if not noted.is_done(record.begin))
+    yield from deliveries_in(directory)
+
+
+def deliveries_in(directory: Path) -> Iterator[JournalRecord]:
+    """The deliveries in a directory that have a file each. Raises OSError."""
+    for name in older.names(directory):
+        with suppress(FileNotFoundError):
+            yield JournalRecord(name.removesuffix(older.SUFFIX), (directory / name).read_bytes())
 
 
 def _segment(path: Path, data: bytes, *, moved: bool = False) -> ExaminedFile:

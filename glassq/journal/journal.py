@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from glassq.errors import JournalError
 from glassq.files import make_directory
 from glassq.journal.aside import DAMAGED, REFUSED, SetAside
-from glassq.journal.examine import ExaminedFile, examine
+from glassq.journal.examine import ExaminedFile, deliveries_in, examine, waiting
 from glassq.journal.mover import JournalMover, packets
 from glassq.journal.older import OlderSpool
 from glassq.journal.room import JournalRoom
@@ -152,6 +152,27 @@ class Journal:
         """What is in each file; it reads all of them, and changes nothing. Raises JournalError."""
         try:
             yield from examine(self.directory, self._segments, self._aside.damaged)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def waiting(self) -> Iterator[JournalRecord]:
+        """Each delivery that is to be moved on; it reads all files, and changes nothing. Raises JournalError."""
+        try:
+            yield from waiting(self.directory, self._segments)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def refused(self) -> Iterator[JournalRecord]:
+        """Each delivery that the queue has refused for good. Raises JournalError."""
+        try:
+            yield from deliveries_in(self._aside.refused)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def forget_refused(self, key: str) -> None:
+        """Removes one of them. Raises JournalError."""
+        try:
+            self._aside.remove_refused(key)
         except OSError as error:
             raise self._unreadable(error) from None
 

@@ -5,6 +5,8 @@ Without it a deleted delivery would look lost, and a replay could put a delivery
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -33,6 +35,7 @@ _DELETED = (
     .where(*_ONE)
     .values(state="deleted", job="", updated=sa.bindparam("now"), reason=sa.bindparam("why"), body=None, labels=None)
 )
+_FORGOTTEN = deliveries.delete().where(deliveries.c.delivery == sa.bindparam("which"))
 _HELD = deliveries.update().where(*_ONE).values(job=sa.bindparam("holder"), tube=sa.bindparam("where"))
 _REPLAYED = (
     deliveries.update()
@@ -66,6 +69,19 @@ class Corrections:
         rows = [{"which": delivery, "now": now, "why": why} for delivery, why in deliveries]
         self._transact(lambda connection: connection.execute(_DELETED, rows))
 
+    def forgotten(self, deliveries: Iterable[str]) -> int:
+        """These deliveries are removed, whatever state they are in; returns how many of them there were.
+
+        SQLite overwrites what it held of them.
+        """
+        names = list(deliveries)
+        removed = self._transact(lambda connection: _forget(connection, names)) if names else 0
+        if removed and self._engine is not None and self._engine.dialect.name == "sqlite":
+            # else the pages as they were stay in the -wal file
+            with closing(self._engine.raw_connection()) as connection, suppress(sqlite3.Error):
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return removed
+
     def held(self, deliveries: Iterable[tuple[str, str, str]]) -> None:
         """These open deliveries (id, job, tube) are in other jobs from now on."""
         rows = [{"which": name, "holder": job, "where": tube} for name, job, tube in deliveries]
@@ -88,3 +104,10 @@ class Corrections:
                 return step(connection)
         except (SQLAlchemyError, OSError) as error:
             raise unwritable(self._url, reason_of(error)) from None
+
+
+def _forget(connection: Connection, names: list[str]) -> int:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete = ON").close()
+    # one by one, as not every driver counts the rows of many at once
+    return sum(connection.execute(_FORGOTTEN, {"which": name}).rowcount for name in names)

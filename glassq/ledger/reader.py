@@ -52,6 +52,7 @@ _OLDEST = (
     "SELECT delivery, source, received, result, reason, replayed, body IS NOT NULL, tube, labels FROM deliveries"
     " WHERE state = :state AND received >= :since AND received < :before{originals} ORDER BY received, delivery"
 )
+_LABELLED = "SELECT delivery, source, labels FROM deliveries WHERE labels LIKE :label ESCAPE '/'"
 # Leaves out replays: the delivery that they repeat is listed instead.
 _ORIGINALS = " AND (labels IS NULL OR labels NOT LIKE :replay ESCAPE '/')"
 
@@ -87,7 +88,7 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredBody:
+class RecordedPing:
     """A delivery's body and labels, from which it can be put again."""
 
     source: str
@@ -162,7 +163,7 @@ class LedgerReader:
     def find(self, prefix: str, limit: int = 11) -> list[Entry]:
         """The entries whose ids begin with `prefix`, sorted by id; only that one if an id equals it."""
         exactly = self.exactly(prefix)
-        return [exactly] if exactly else self._entries(_PREFIX, limit, prefix=re.sub("([/%_])", r"/\1", prefix) + "%")
+        return [exactly] if exactly else self._entries(_PREFIX, limit, prefix=_literal(prefix) + "%")
 
     def exactly(self, delivery: str) -> Entry | None:
         """The entry with this id, found by the primary key."""
@@ -244,13 +245,27 @@ class LedgerReader:
                 json.loads(labels or "{}"),
             )
 
-    def stored_body(self, delivery: str) -> StoredBody | None:
+    def stored_body(self, delivery: str) -> RecordedPing | None:
         """Body and labels of the delivery with exactly this id; None if they are not kept."""
         rows = self._rows(_BODY, 1, delivery=delivery)[1] if self.keeps_bodies else []
         if not rows or rows[0][2] is None:
             return None
         source, labels, body, replayed = rows[0]
-        return StoredBody(source, json.loads(labels or "{}"), bytes(body), replayed)
+        return RecordedPing(source, json.loads(labels or "{}"), bytes(body), replayed)
+
+    def labelled(self, labels: Mapping[str, str], source: str | None = None) -> Iterator[str]:
+        """The ids of deliveries that have all these labels, of which there is at least one, and this source.
+
+        A row whose labels were not kept is not found.
+        """
+        if self._database is None or not self.keeps_bodies:
+            return
+        # as sql.py writes them; databases differ in whether LIKE heeds the case
+        name, value = next(iter(labels.items()))
+        written = json.dumps({name: value}, separators=(",", ":"))[1:-1]
+        for delivery, of, found in self._database.iterate(_LABELLED, {"label": f"%{_literal(written)}%"}):
+            if source in (None, of) and labels.items() <= json.loads(found).items():
+                yield delivery
 
     def close(self) -> None:
         """Closes the connection."""
@@ -312,6 +327,11 @@ class _SqliteReader:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _literal(text: str) -> str:
+    """The text as LIKE takes it literally."""
+    return re.sub("([/%_])", r"/\1", text)
 
 
 def _exists(file: Path, url: str) -> bool:

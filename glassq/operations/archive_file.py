@@ -20,6 +20,7 @@ import base64
 import binascii
 import hashlib
 import json
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,12 +31,12 @@ import msgspec
 from glassq.delivery import as_valid_utf8
 from glassq.edited import decode
 from glassq.errors import UnreadableText
-from glassq.files import AsideFile
+from glassq.files import AsideFile, sync_directory
 from glassq.operations.words import moment
 from glassq.values import Tube
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 T = TypeVar("T")
@@ -58,6 +59,8 @@ class FileItem:
 class _First(msgspec.Struct, frozen=True):
     format: str
     version: int
+    made: str = ""
+    tube: str = ""
 
 
 class _Job(msgspec.Struct, frozen=True):
@@ -79,7 +82,7 @@ def write(path: Path, tube: str, items: Iterable[FileItem]) -> int:
     """
     with AsideFile(path.with_name(f".{path.name}.new")) as aside:
         try:
-            count = _write(aside.file, tube, items)
+            count = _write(aside.file, tube, items, moment(datetime.now(UTC).replace(microsecond=0)))
             if count:
                 aside.publish(path)
         except BaseException:
@@ -87,6 +90,29 @@ def write(path: Path, tube: str, items: Iterable[FileItem]) -> int:
                 path.unlink()
             raise
     return count
+
+
+def rewrite(path: Path, keep: Callable[[FileItem], bool]) -> None:
+    """Writes the file anew with the items that are kept; without any it is removed. On return that is on disk.
+
+    Raises ValueError where a line of it is wrong, and OSError; then it is as it was.
+    """
+    mistakes: list[str] = []
+    with path.open("rb") as file:
+        first, found = _decoded(_as_written(1, file.readline(MAX_LINE)), _First), os.fstat(file.fileno())
+    with AsideFile(path.with_name(f".{path.name}.new"), found.st_mode & 0o777) as aside:
+        owner = os.fstat(aside.file.fileno())
+        if (owner.st_uid, owner.st_gid) != (found.st_uid, found.st_gid):
+            # an operator acts as root
+            os.fchown(aside.file.fileno(), found.st_uid, found.st_gid)
+        count = _write(aside.file, first.tube, filter(keep, read(path, mistakes)), first.made)
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        if count:
+            aside.publish(path)
+            return
+    path.unlink()
+    sync_directory(path.parent)
 
 
 def read(path: Path, mistakes: list[str]) -> Iterator[FileItem]:
@@ -154,7 +180,7 @@ def _as_written(number: int, text: bytes) -> bytes:
     return text.removesuffix(b"\r\n") + b"\n" if text.endswith(b"\r\n") else text
 
 
-def _write(file: BinaryIO, tube: str, items: Iterable[FileItem]) -> int:
+def _write(file: BinaryIO, tube: str, items: Iterable[FileItem], made: str) -> int:
     digest, count = hashlib.sha256(), 0
 
     def say(document: dict[str, Any]) -> None:
@@ -162,7 +188,6 @@ def _write(file: BinaryIO, tube: str, items: Iterable[FileItem]) -> int:
         digest.update(text)
         file.write(text)
 
-    made = moment(datetime.now(UTC).replace(microsecond=0))
     say({"format": FORMAT, "version": VERSION, "made": made, "tube": tube})
     for item in items:
         checksum = hashlib.sha256(item.data).hexdigest()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from glassq.delivery import Delivery
     from glassq.ledger.corrections import Corrections
-    from glassq.ledger.reader import LedgerReader, StoredBody
+    from glassq.ledger.reader import LedgerReader, RecordedPing
     from glassq.operations import Operations
     from glassq.operations.pace import Pace
     from glassq.operations.progress import Progress
@@ -144,7 +144,7 @@ class Replayer:
             if isinstance(answer, QueueError) and not isinstance(answer, JobNotFound):
                 each.ref = answer
 
-    def _tube(self, stored: StoredBody) -> str:
+    def _tube(self, stored: RecordedPing) -> str:
         """A task goes into the tube of its push queue; a ping into the main one, like all pings."""
         main = self.operations.tube
         return tube_of(main, stored.labels.get("queue", "")) if stored.source == PUSH else main

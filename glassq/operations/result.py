@@ -23,6 +23,7 @@ class Did(enum.StrEnum):
     ARCHIVED = "archived"
     RESTORED = "restored"
     REPLAYED = "replayed"
+    FORGOTTEN = "forgotten"
     LEFT_OUT = "left out"
     NOTHING = "nothing"
 

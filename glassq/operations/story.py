@@ -16,7 +16,7 @@ from glassq.operations.words import attempts, reason
 if TYPE_CHECKING:
     from glassq.delivery import Delivery, Evidence
     from glassq.ledger import Entry
-    from glassq.ledger.reader import StoredBody
+    from glassq.ledger.reader import RecordedPing
     from glassq.operations import Operations
     from glassq.operations.find import Found
     from glassq.operations.progress import Progress
@@ -34,7 +34,7 @@ class Story:
     found: Found | None
     entry: Entry | None
     note: str
-    stored: StoredBody | None = None
+    stored: RecordedPing | None = None
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -124,7 +124,7 @@ def _find(finder: Finder, text: str) -> Found:
 
 def _recorded(
     operations: Operations, queue: Inspector, text: str, found: Found | None
-) -> tuple[Entry | None, StoredBody | None, str]:
+) -> tuple[Entry | None, RecordedPing | None, str]:
     """What the ledger holds of it, its body if it is not in the queue, and why that is nothing.
 
     Raises Ambiguous; and where it is not in the queue, LedgerError and SettingsError.

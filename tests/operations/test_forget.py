@@ -1,0 +1,213 @@
+"""All that is kept of a person's deliveries goes, from every place, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from glassq import delivery as envelope
+from glassq.errors import InvalidRequest
+from glassq.journal import Journal, JournalRecord
+from glassq.ledger import Entry, open_ledger
+from glassq.operations import archive, archive_file, forget
+from glassq.operations.filters import Selection
+from glassq.operations.progress import Silent
+from glassq.operations.result import Did
+from tests.cli.conftest import put, put_bytes
+from tests.operations.conftest import StopsAt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from glassq.delivery import Delivery
+    from glassq.operations import Operations
+    from glassq.operations.forget import ForgetReport
+    from glassq.queues.base import Inspector
+    from tests.queues.raw import Queue
+
+SECRET = b"a person's own words"
+
+
+def of(customer: str, source: str = "stripe", **more: str) -> Delivery:
+    return envelope.new(source, SECRET + customer.encode(), {"event": "invoice.paid", "customer": customer, **more})
+
+
+def record(operations: Operations, delivery: Delivery, state: str = "done") -> None:
+    ledger = open_ledger(operations.settings.ledger)
+    now = operations.clock()
+    labels = dict(delivery.labels)
+    ledger.record(
+        Entry(delivery.id, delivery.source, now, state, 1, now, 0.1, body=delivery.body, labels=labels),
+    )
+    ledger.close()
+
+
+def forgotten(operations: Operations, queue: Inspector, *conditions: str, extra: tuple[Path, ...] = ()) -> ForgetReport:
+    asked = forget.wanted(conditions, None)
+    plan = forget.plan(operations, queue, asked, Silent(), extra)
+    return forget.carry_out(operations, queue, plan, Silent())
+
+
+def bodies(inspector: Inspector) -> list[bytes]:
+    states = inspector.capabilities.lists
+    return sorted(envelope.decode(job.body).body for job in inspector.find(states, ["glassq"]))
+
+
+def in_ledger(operations: Operations) -> set[str]:
+    with operations.ledger() as ledger:
+        return {entry.delivery for entry in ledger.recent(100)}
+
+
+def test_it_goes_from_the_queue_in_every_state_and_others_stay(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    for state in ("ready", "delayed", "buried"):
+        put(queue, of("ann"), state)
+        put(queue, of("bob"), state)
+    put_bytes(queue, b"damaged", "buried")
+    plan = forget.plan(operations, inspector, forget.wanted(["label.customer=ann"], None), Silent())
+    assert (plan.places.queue, len(bodies_and_damaged(inspector))) == (3, 7)
+    report = forget.carry_out(operations, inspector, plan, Silent())
+    assert (report.complete, report.count(Did.FORGOTTEN), report.places.queue) == (True, 3, 3)
+    assert len(bodies_and_damaged(inspector)) == 4
+
+
+def bodies_and_damaged(inspector: Inspector) -> list[bytes]:
+    return [job.body for job in inspector.find(inspector.capabilities.lists, ["glassq"])]
+
+
+def test_what_is_being_worked_stays_and_is_told(operations: Operations, inspector: Inspector, queue: Queue) -> None:
+    put(queue, of("ann"), "reserved")
+    report = forgotten(operations, inspector, "label.customer=ann")
+    assert (report.complete, report.places.queue) == (False, 0)
+    assert "a consumer works it right now" in report.results[0].why
+    assert len(bodies(inspector)) == 1
+
+
+def test_it_goes_from_the_ledger_and_out_of_its_files(
+    operations: Operations, inspector: Inspector, tmp_path: Path
+) -> None:
+    others = [
+        of("bob"),
+        of("ANN"),
+        of("ann", "shop"),
+        of("an%"),
+        envelope.new("stripe", b"x", {"note": "customer ann"}),
+    ]
+    gone = [of("ann"), of("ann", more="label")]
+    for each in [*others, *gone]:
+        record(operations, each)
+    assert SECRET + b"ann" in files_of(tmp_path)
+    report = forgotten(operations, inspector, "label.customer=ann", "source=stripe")
+    assert (report.complete, report.places.ledger) == (True, 2)
+    assert in_ledger(operations) == {each.id for each in others}
+    record(operations, replace(others[2], labels={"event": "e"}))
+    assert files_of(tmp_path).count(SECRET + b"ann") == 1
+
+
+def files_of(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.glob("ledger.db*"))
+
+
+@pytest.mark.parametrize("value", ['with "quotes" and \\', "100%_/", "ü ☃", "a=b"])
+def test_a_label_may_have_any_value(operations: Operations, inspector: Inspector, value: str) -> None:
+    record(operations, of(value))
+    record(operations, of(value + "x"))
+    assert forgotten(operations, inspector, f"label.customer={value}").places.ledger == 1
+
+
+def test_the_row_of_a_job_goes_with_it_whatever_the_row_knows(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    ann = of("ann")
+    put(queue, ann, "buried")
+    record(operations, replace(ann, labels={}), "buried")
+    assert forgotten(operations, inspector, "label.customer=ann").places.ledger == 1
+    assert in_ledger(operations) == set()
+
+
+def an_archive(operations: Operations, inspector: Inspector, queue: Queue, directory: Path, *jobs: Delivery) -> Path:
+    for each in jobs:
+        put(queue, replace(each, buried="busy"), "buried")
+    plan = archive.plan(operations, inspector, Selection(everything=True), Silent())
+    file = archive.carry_out(operations, inspector, plan, Silent(), directory).file
+    assert file is not None
+    return file.resolve()
+
+
+def test_archives_are_written_anew_without_it(
+    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
+) -> None:
+    directory = archive.default_directory(operations)
+    (ann, bob), elsewhere = (of("ann"), of("bob")), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    mixed = an_archive(operations, inspector, queue, directory, ann, bob)
+    alone = an_archive(operations, inspector, queue, elsewhere, of("ann"))
+    untouched = an_archive(operations, inspector, queue, directory, of("bob"))
+    before, first = untouched.stat(), mixed.read_bytes().splitlines()[0]
+    report = forgotten(operations, inspector, "label.customer=ann", extra=(elsewhere,))
+    assert report.complete
+    assert report.places.archives == {mixed: 1, alone: 1}
+    mistakes: list[str] = []
+    assert [envelope.decode(item.data).id for item in archive_file.read(mixed, mistakes)] == [bob.id]
+    assert (mistakes, mixed.read_bytes().splitlines()[0], mixed.stat().st_mode & 0o777) == ([], first, 0o600)
+    # nothing is left of one that held nothing else
+    assert not alone.exists()
+    assert untouched.stat().st_mtime_ns == before.st_mtime_ns
+    assert not list(directory.glob(".*"))
+    # the ledger had them as archived
+    assert ann.id not in in_ledger(operations)
+
+
+def test_a_damaged_archive_is_left_as_it_is_and_named(
+    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
+) -> None:
+    file = an_archive(operations, inspector, queue, tmp_path, of("ann"), of("bob"))
+    file.write_bytes(file.read_bytes().replace(b'"reason":"busy"', b'"reason":"idle"', 1))
+    before = file.read_bytes()
+    report = forgotten(operations, inspector, "label.customer=ann", extra=(file,))
+    assert (report.complete, file.read_bytes()) == (False, before)
+    assert report.results[0].id == str(file)
+    assert "is left as it is: line 4: its sha256" in report.results[0].why
+
+
+def test_it_goes_from_the_journal_and_what_is_with_it_goes_into_the_queue(
+    operations: Operations, inspector: Inspector, tmp_path: Path
+) -> None:
+    place = tmp_path / "spool"
+    settings = replace(operations.settings, intake=replace(operations.settings.intake, journal=str(place)))
+    operations.settings = settings
+    journal = Journal(place, max_size=1 << 26, min_free=0)
+    journal.write([JournalRecord(each.id, envelope.encode(each)) for each in (of("ann"), of("bob"))])
+    refused = of("ann")
+    (place / "refused" / f"{refused.id}.job").write_bytes(envelope.encode(refused))
+    journal.close()
+    plan = forget.plan(operations, inspector, forget.wanted(["label.customer=ann"], None), Silent())
+    assert plan.places.journal == 2
+    report = forget.carry_out(operations, inspector, plan, Silent())
+    assert report.complete, report.results
+    assert bodies(inspector) == [SECRET + b"bob"]
+    assert not [path for path in place.rglob("*") if path.is_file() and SECRET + b"ann" in path.read_bytes()]
+
+
+def test_a_stop_leaves_what_the_same_command_finds_again(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    ann = of("ann")
+    put(queue, ann, "buried")
+    record(operations, replace(ann, labels={}), "buried")
+    plan = forget.plan(operations, inspector, forget.wanted(["label.customer=ann"], None), Silent())
+    report = forget.carry_out(operations, inspector, plan, StopsAt(0, "forgotten so far"))
+    assert (report.complete, len(bodies(inspector))) == (False, 1)
+    assert forgotten(operations, inspector, "label.customer=ann").complete
+    assert (bodies(inspector), in_ledger(operations)) == ([], set())
+
+
+@pytest.mark.parametrize(
+    "conditions", [(), ("source=stripe",), ("label.a=1", "error~x"), ("label.a=1", "label.a=2"), ("customer=ann",)]
+)
+def test_without_a_label_nothing_is_forgotten(conditions: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidRequest):
+        forget.wanted(conditions, None)
