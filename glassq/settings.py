@@ -22,9 +22,11 @@ from glassq.edited import read_text, secret_lines
 from glassq.errors import SettingsError, UnreadableText
 from glassq.mistakes import place
 from glassq.outdated import as_written, remarks, renewed
+from glassq.systemd import MISSING, credential_name
 from glassq.values import (
     Address,
     Bind,
+    BodiesUrl,
     Duration,
     HandlerName,
     HttpUrl,
@@ -46,9 +48,14 @@ if TYPE_CHECKING:
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
 # The sections that each program reads. Mistakes in other sections must not stop it.
-INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
-POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
+INTAKE = frozenset({"queue", "intake", "bodies", "sources", "metrics", "log"})
+POOL = frozenset({"queue", "bodies", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
 TASKS = frozenset({"queue", "push"})
+# The remedy where systemd has no copy of a source's secret for this service: the file itself is hidden from it.
+_NOT_PASSED_ON = (
+    "; systemd passes it on after: systemctl daemon-reload && systemctl restart glassq-web "
+    "(if [sources.NAME] and its keys each have a line of their own)"
+)
 # Keys that every program needs, whatever section they are in: whoever puts a job sets its lease (`Settings.lease`).
 _SHARED = {"worker": ("deadline",)}
 
@@ -58,6 +65,9 @@ LEASE_MARGIN = 30.0
 MAX_LEASE = (1 << 32) - 1
 # The tube of a push queue is [queue] tube, ".push." and the queue's name (up to 100 characters): at most 200 in all.
 MAX_BASE = 94
+# The longest name of a tube that beanstalkd takes. The queue of [worker.queues] whose tube is [queue] tube.
+MAX_TUBE, MAIN_QUEUE = 200, "default"
+MAX_WEIGHT = 1_000
 # The source of tasks. The sources of pings are the sections of [sources].
 TASK_SOURCE = "push"
 _SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -103,7 +113,17 @@ class IntakeSettings(_Section, frozen=True):
     journal: str = "/var/spool/glassq"
     journal_max: Size = Size("1GiB")
     journal_min_free: Size = Size("256MiB")
+    memory_max: Size = Size("64MiB")
+    spill_max: Size = Size("1GiB")
     acknowledge: Literal["queue", "journal"] = "queue"
+
+
+class BodiesSettings(_Section, frozen=True):
+    """[bodies]"""
+
+    url: BodiesUrl = BodiesUrl("file:///var/lib/glassq/bodies")
+    min_free: Size = Size("256MiB")
+    done_max: Size = Size("1GiB")
 
 
 class SourceSettings(_Section, frozen=True):
@@ -150,6 +170,13 @@ class SourceSettings(_Section, frozen=True):
         return self.kind or name
 
 
+class WorkerQueue(_Section, frozen=True):
+    """[worker.queues.NAME]"""
+
+    weight: AtLeastOne = 1
+    children: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class WorkerSettings(_Section, frozen=True):
     """[worker]"""
 
@@ -164,6 +191,12 @@ class WorkerSettings(_Section, frozen=True):
     max_rss: Size = Size("512MiB")
     clock_skew: Duration = Duration("1s")
     preload: bool = True
+    queues: dict[str, WorkerQueue] = {}
+
+    @property
+    def kept(self) -> int:
+        """How many worker processes are kept for single queues; all queues share the others."""
+        return sum(queue.children for queue in self.queues.values())
 
     @property
     def most_of_a_queue(self) -> int:
@@ -171,7 +204,7 @@ class WorkerSettings(_Section, frozen=True):
 
         One is left for other queues and for pings, because a target that hangs must not occupy all of them.
         """
-        return max(1, self.processes - 1)
+        return max(1, self.processes - self.kept - 1)
 
 
 class Route(_Section, frozen=True):
@@ -179,6 +212,7 @@ class Route(_Section, frozen=True):
 
     source: str
     handler: HandlerName
+    match: dict[str, str | tuple[str, ...]] | None = None
     collection: str | None = None
     operation: str | None = None
     queue: str | None = None
@@ -186,21 +220,30 @@ class Route(_Section, frozen=True):
     coalesce: bool = False
     dedupe_window: Duration | None = None
 
-    def wants(self, source: str, labels: Mapping[str, str]) -> bool:
-        """Whether this route matches a delivery from `source` with these labels."""
-        wanted = {"collection": self.collection, "operation": self.operation, "url": self.url}
+    @property
+    def conditions(self) -> dict[str, str | tuple[str, ...]]:
+        """What each label must be, by its name: a text, one with * at its end for all that begin so, or several."""
+        words = {"collection": self.collection, "operation": self.operation, "url": self.url}
         if self.source == TASK_SOURCE:
             # only tasks are in a queue; the route of a ping names the queue whose limits apply to its handler
-            wanted["queue"] = self.queue
+            words["queue"] = self.queue
+        return {**(self.match or {}), **{name: value for name, value in words.items() if value is not None}}
+
+    def wants(self, source: str, labels: Mapping[str, str]) -> bool:
+        """Whether this route matches a delivery from `source` with these labels."""
         return source == self.source and all(
-            value is None or _fits(value, labels.get(name)) for name, value in wanted.items()
+            label_fits(wanted, labels.get(name)) for name, wanted in self.conditions.items()
         )
 
 
-def _fits(wanted: str, label: str | None) -> bool:
+def label_fits(wanted: str | tuple[str, ...], label: str | None) -> bool:
+    """Whether a label is what a condition of a route wants; None: the delivery has no such label."""
+    if label is None:
+        return False
     if isinstance(wanted, UrlPattern):
-        return label is not None and wanted.fits(label)
-    return label == wanted
+        return wanted.fits(label)
+    several = (wanted,) if isinstance(wanted, str) else wanted
+    return any(label.startswith(text[:-1]) if text.endswith("*") else label == text for text in several)
 
 
 class PushSettings(_Section, frozen=True):
@@ -267,6 +310,7 @@ class Settings(_Section, frozen=True):
     outdated: tuple[str, ...] = ()
     queue: QueueSettings = QueueSettings()
     intake: IntakeSettings = IntakeSettings()
+    bodies: BodiesSettings = BodiesSettings()
     sources: dict[str, SourceSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
@@ -301,18 +345,23 @@ class Settings(_Section, frozen=True):
         return secrets
 
     def secret_text(self, key: str) -> str:
-        """The whole text of the secret file that `key` names. Raises SettingsError like `secret`."""
+        """The text of the secret file that `key` names, or of systemd's copy. Raises SettingsError like `secret`."""
         path = self.secret_path(key)
+        copied = bool(path.copy) and Path(path.copy).is_file()
         try:
-            return read_text(path)
+            text = read_text(path.copy if copied else path)
         except UnreadableText as error:
-            raise self.refused(key, str(error)) from None
+            late = path.copy and not copied and key.startswith("sources.")
+            raise self.refused(key, f"{error}{_NOT_PASSED_ON if late else ''}") from None
+        if text.strip() == MISSING:
+            raise self.refused(key, "is missing")
+        return text
 
     def refused(self, key: str, why: str) -> SettingsError:
         """The error for the file that `key` names. `why` starts with a verb."""
         return SettingsError(f'{self.file}: {place(key.split("."))} = "{self.secret_path(key)}": the file {why}')
 
-    def secret_path(self, key: str) -> str:
+    def secret_path(self, key: str) -> SecretFile:
         """The path of the secret file that `key` names. Raises SettingsError if the settings name none."""
         value: Any = self
         for name in key.split("."):
@@ -323,7 +372,8 @@ class Settings(_Section, frozen=True):
             value = value.get(name) if isinstance(value, dict) else getattr(value, name)
         if value is None:
             raise SettingsError(f"{self.file}: missing key {place(key.split('.'))}: expected the path of a file")
-        return str(value)
+        path: SecretFile = value
+        return path
 
 
 _NO_KEYS = ("file", "ignored", "outdated")
@@ -383,7 +433,7 @@ def parse(
 
 def _usable(document: dict[str, Any], section: str, text: str, file: str) -> dict[str, Any]:
     """Removes a section with a mistake from the document; returns its keys that every program needs."""
-    found = document.pop(section)
+    found = document.pop(section, {})
     usable = {name: found[name] for name in _SHARED.get(section, ()) if isinstance(found, dict) and name in found}
     try:
         _convert({section: usable}, text, file, None)
@@ -411,13 +461,17 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
 def as_toml(settings: Settings) -> str:
     """The effective settings in the form of glassq.toml. Secrets are in files of their own, so it has none."""
     lines = [f"# {settings.file}"]
-    for name in ("queue", "intake", "sources", "worker", "push", "glass", "storage", "ledger", "metrics", "log"):
+    names = ("queue", "intake", "bodies", "sources", "worker", "push", "glass", "storage", "ledger", "metrics", "log")
+    for name in names:
         section: Any = getattr(settings, name)
         if isinstance(section, dict):
             for source, keys in section.items():
                 lines += ["", f"[{name}.{source}]", *_changed_pairs(keys)]
         elif section is not None:
             lines += ["", f"[{name}]", *_pairs(section)]
+        if name == "worker":
+            for queue, keys in settings.worker.queues.items():
+                lines += ["", f"[worker.queues.{queue}]", *_pairs(keys)]
     if settings.push is not None and settings.push.targets:
         lines += [
             "",
@@ -430,8 +484,10 @@ def as_toml(settings: Settings) -> str:
 
 
 def _pairs(section: msgspec.Struct) -> list[str]:
-    values = {name: getattr(section, name) for name in section.__struct_fields__}
-    return [f"{name} = {toml_value(value)}" for name, value in values.items() if not isinstance(value, dict | None)]
+    # a table of sections comes after them
+    tables = ("queues", "targets")
+    values = {name: getattr(section, name) for name in section.__struct_fields__ if name not in tables}
+    return [f"{name} = {toml_value(value)}" for name, value in values.items() if value is not None]
 
 
 def _changed_pairs(section: msgspec.Struct) -> list[str]:
@@ -459,7 +515,8 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("expected the path of a file that holds the secret")
     if not value.startswith("$CREDENTIALS_DIRECTORY/"):
-        return SecretFile(value)
+        copy = credentials_directory and f"{credentials_directory}/{credential_name(value)}"
+        return SecretFile(value, copy or "")
     if not credentials_directory:
         raise ValueError("expected systemd to set CREDENTIALS_DIRECTORY (LoadCredential= in the unit)")
     return SecretFile(value.replace("$CREDENTIALS_DIRECTORY", credentials_directory, 1))
@@ -476,11 +533,14 @@ def _check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
         rules += _source_rules(name, source)
     for index, route in enumerate(settings.routes):
         rules += _route_rules(f"routes.{index}", route, settings)
+    rules += _queue_rules(settings)
     for fits, key, value, expected in rules:
         if not fits:
             names = key.split(".")
             where = mistakes.located(text, names)
             yield key, f'{settings.file}: {place(names)} = "{value}": expected {expected}{where}'
+    for mistake in _unknown_queues(settings, text):
+        yield "worker.queues", mistake
 
 
 def _rules(settings: Settings) -> list[_Rule]:
@@ -500,10 +560,22 @@ def _rules(settings: Settings) -> list[_Rule]:
         (0 < queue.connect_timeout <= 60, "queue.connect_timeout", queue.connect_timeout, "up to 1m, not 0"),
         (0 < queue.timeout <= 60, "queue.timeout", queue.timeout, "up to 1m, not 0"),
         (
-            0 < settings.intake.max_body <= 32 << 10,
+            0 < settings.intake.max_body <= MAX_BODY,
             "intake.max_body",
             settings.intake.max_body,
-            "1B to 32KiB",
+            "1B to 25MiB",
+        ),
+        (
+            settings.intake.spill_max >= MAX_BODY,
+            "intake.spill_max",
+            settings.intake.spill_max,
+            "at least 25MiB, the largest body",
+        ),
+        (
+            settings.intake.memory_max >= 1 << 20,
+            "intake.memory_max",
+            settings.intake.memory_max,
+            "at least 1MiB",
         ),
         (
             settings.intake.request_timeout >= 1,
@@ -554,24 +626,74 @@ def _route_rules(at: str, route: Route, settings: Settings) -> list[_Rule]:
     rules.append((fits, f"{at}.queue", route.queue or "", expected))
     fits, expected = route.url is None or of_tasks, f'none: it is for tasks (source = "{TASK_SOURCE}")'
     rules.append((fits, f"{at}.url", route.url or "", expected))
-    words = COLLECTIONS.get(route.source, ())
-    fits = route.collection is None or not words or route.collection in words
-    rules.append((fits, f"{at}.collection", route.collection or "", f"one of: {', '.join(words)}"))
+    rules += _match_rules(at, route)
     window, kept = route.dedupe_window, settings.ledger.retention
     fits = window is None or 0 < window <= kept
     rules.append((fits, f"{at}.dedupe_window", window or 0, f"up to {kept}, as long as [ledger] retention"))
     return rules
 
 
-def queue_tube(base: str, queue: str) -> str:
-    """The tube of a queue of [worker.queues]; `base` is [queue] tube."""
-    return f"{base}.queue.{queue}"
+def _match_rules(at: str, route: Route) -> list[_Rule]:
+    rules: list[_Rule] = []
+    match, words = route.match or {}, COLLECTIONS.get(route.source, ())
+    named = route.match is None or bool(match)
+    rules.append((named, f"{at}.match", "", 'labels, such as { event = "push" }; without match, a route takes all'))
+    for name, wanted in match.items():
+        several = (wanted,) if isinstance(wanted, str) else wanted
+        right = bool(several) and all(text and "*" not in text[:-1] and text.isprintable() for text in several)
+        expected = 'a text, a text with * at its end for all that begin so, or a list of these: ["opened", "closed"]'
+        rules.append((right, f"{at}.match.{name}", ", ".join(several), expected))
+    for name in ("collection", "operation"):
+        given = getattr(route, name)
+        rules.append(
+            (given is None or name not in match, f"{at}.{name}", given, f"none beside match, which has {name}")
+        )
+    collection = route.conditions.get("collection", "")
+    known = not isinstance(collection, str) or collection in ("", *words) or collection.endswith("*") or not words
+    key = "collection" if route.collection else "match.collection"
+    rules.append((known, f"{at}.{key}", collection, f"one of: {', '.join(words)}"))
+    return rules
+
+
+def _queue_rules(settings: Settings) -> list[_Rule]:
+    worker, rules = settings.worker, list[_Rule]()
+    for name, queue in worker.queues.items():
+        at = f"worker.queues.{name}"
+        fits = bool(_SOURCE_NAME.fullmatch(name)) and len(queue_tube(settings, name)) <= MAX_TUBE
+        rules += [
+            (fits, at, name, f"a name of 1 to 63 of a-z 0-9 and -, not - first; {MAX_TUBE} characters with its tube's"),
+            (queue.weight <= MAX_WEIGHT, f"{at}.weight", queue.weight, f"1 to {MAX_WEIGHT}"),
+        ]
+    enough = worker.kept < worker.processes or not worker.kept
+    expected = f"more than the {worker.kept} that [worker.queues] keep: the others need at least one"
+    return [*rules, (enough, "worker.processes", worker.processes, expected)]
+
+
+def _unknown_queues(settings: Settings, text: str) -> Iterator[str]:
+    """The mistakes of sources that name a queue which is not there: the pool's, as intake needs no [worker.queues]."""
+    known = (MAIN_QUEUE, *settings.worker.queues)
+    for name, source in settings.sources.items():
+        if source.queue and source.queue not in known:
+            key = ["sources", name, "queue"]
+            expected = f"a queue of [worker.queues]: {', '.join(dict.fromkeys(known))}"
+            where = mistakes.located(text, key)
+            yield f'{settings.file}: {place(key)} = "{source.queue}": expected {expected}{where}'
+
+
+def queue_tube(settings: Settings, queue: str) -> str:
+    """The tube of a queue of [worker.queues]: that of "default" is [queue] tube."""
+    base = str(settings.queue.tube)
+    return base if queue in ("", MAIN_QUEUE) else f"{queue_prefix(base)}{queue}"
+
+
+def queue_prefix(base: str) -> str:
+    """How the tubes of queues begin; `base` is [queue] tube."""
+    return f"{base}.queue."
 
 
 def source_tube(settings: Settings, name: str) -> str:
     """The tube that the pings of this source are put into: that of its `queue`, or else [queue] tube."""
-    queue = settings.sources[name].queue if name in settings.sources else ""
-    return queue_tube(settings.queue.tube, queue) if queue else str(settings.queue.tube)
+    return queue_tube(settings, settings.sources[name].queue if name in settings.sources else "")
 
 
 def secret_files(settings: Settings) -> list[str]:
