@@ -66,6 +66,8 @@ class BufferedApplication(Protocol):
     request_log: logging.Logger
     #: paths of requests that may take long: they are worked in threads beside
     aside: Collection[str]
+    #: listening sockets of the app's own, which gunicorn does not know
+    listeners: Sequence[socket.socket]
     #: the largest body that a path takes, in bytes, by its first two parts; others take none beyond `inline`
     body_limits: Mapping[str, int]
     #: larger bodies are not kept in memory
@@ -104,6 +106,7 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        self.sockets: list[Any] = [*self.sockets, *self.app.listeners]
         self.keepalived_conns = ConnectionQueue()
         self.pending_conns = ConnectionQueue()
         # connections with a whole request that is not worked yet

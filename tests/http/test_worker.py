@@ -31,6 +31,7 @@ class Counters:
 
 class Server(BaseApplication):
     aside = {"/aside"}
+    listeners = ()
     counters = Counters()
     request_log = logging.getLogger("test")
     body_limits = {"/in/large": 1 << 20, "/in/small": 1 << 10}
