@@ -5,15 +5,23 @@ from __future__ import annotations
 import socket
 from collections import OrderedDict
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from glassq.http.spilling import LargeBody
-
 # Maximum number of bytes that a client may leave unread: some hundred answers.
 _SEND_BUFFER = 64 << 10
+
+
+class LargeBody(Protocol):
+    """A body that is being received. What it is written to is the app's affair."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends to it. Raises GlassqError if it cannot be stored now."""
+
+    def close(self) -> None:
+        """It is over; what the app has not kept by then is gone. Never raises; may be called twice."""
 
 
 class Connection:
@@ -57,7 +65,7 @@ class Connection:
         self.arrived, self.whole, self.size = 0.0, False, 0
         #: its body, if it is too large for the buffer; the buffer then has the head
         self.large: LargeBody | None = None
-        #: what it counts for in the budget of memory while it arrives, or of disk while it is large; in bytes
+        #: what it counts for in the budget of memory while it arrives, in bytes
         self.claim = 0
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Collection, Mapping, Sequence
 
+    from glassq.http.connection import LargeBody
     from glassq.http.framing import Arrival
-    from glassq.http.spilling import LargeBody
 
 # One read of a socket, in bytes; a usual request fits into one.
 CHUNK = 64 << 10

@@ -51,8 +51,7 @@ from glassq.log import fields
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from glassq.http.connection import Connection
-    from glassq.http.spilling import LargeBody
+    from glassq.http.connection import Connection, LargeBody
 
 # Threads for requests with large bodies: they wait for the disk mostly.
 LARGE_THREADS = 4

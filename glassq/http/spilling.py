@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glassq.errors import GlassqError
 from glassq.http.loop_calls import LoopCalls
@@ -21,7 +21,7 @@ from glassq.log import logger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from glassq.http.connection import Connection
+    from glassq.http.connection import Connection, LargeBody
 
 log = logger("glassq.http")
 
@@ -31,16 +31,6 @@ CHUNK = 256 << 10
 MIN_RATE = 16 << 10
 # How often the slow ones are looked for, in seconds.
 _LOOK = 0.5
-
-
-class LargeBody(Protocol):
-    """A body that is being received. What it is written to is the app's affair."""
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Appends to it. Raises GlassqError if it cannot be stored now."""
-
-    def close(self) -> None:
-        """It is over; what the app has not kept by then is gone. Never raises; may be called twice."""
 
 
 class Ended(NamedTuple):

@@ -81,7 +81,7 @@ class DurableStore:
         return [places[job.key] for job in batch]
 
     def _write_unproven(self, batch: Sequence[NewJob], *, hold: bool = False) -> Place | QueueError:
-        """The same for what the queue was asked to take: where the journal refuses it, it may be in the queue or not."""
+        """The same for what the queue was asked to take: where the journal refuses it, nobody knows about the queue."""
         place = self._write(batch, hold=hold)
         return NoProof(str(place)) if isinstance(place, QueueError) else place
 

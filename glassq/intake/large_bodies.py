@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glassq.bodies import INLINE, ReceivedBody, open_bodies
@@ -18,6 +17,7 @@ from glassq.log import fields, logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from glassq.bodies import BodyStore
     from glassq.delivery import StoredBody
