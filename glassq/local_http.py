@@ -10,7 +10,7 @@ from glassq.final_response import reading_final
 
 # A server that listens on all addresses is reached on loopback.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
-# Of an answer, so much is read, in bytes.
+# Of an answer, so much is read by default, in bytes.
 _ANSWER = 300
 
 
@@ -19,8 +19,8 @@ def reachable(host: str) -> str:
     return _LOOPBACK.get(host, host)
 
 
-def get(place: tuple[str, int] | str, path: str, *, timeout: float) -> tuple[int, str]:
-    """The status of the answer to GET `path`, and the beginning of its body, within `timeout` seconds.
+def get(place: tuple[str, int] | str, path: str, *, timeout: float, most: int = _ANSWER) -> tuple[int, str]:
+    """The status of the answer to GET `path`, and at most `most` bytes of its body, within `timeout` seconds.
 
     `place` is a host and a port, or the path of a unix socket. Raises OSError and HTTPException.
     """
@@ -28,7 +28,7 @@ def get(place: tuple[str, int] | str, path: str, *, timeout: float) -> tuple[int
         connection.sock = _connected(place, timeout)
         connection.request("GET", path, headers={"Connection": "close"})
         answer = connection.getresponse()
-        return answer.status, answer.read(_ANSWER).decode("utf-8", "replace").strip()
+        return answer.status, answer.read(most).decode("utf-8", "replace").strip()
 
 
 def _connected(place: tuple[str, int] | str, timeout: float) -> socket.socket:
