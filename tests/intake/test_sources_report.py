@@ -6,13 +6,14 @@ import signal
 import stat
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
-from glassq.intake.report import SOCKET, SourcesReport
-from glassq.operations.intake_report import read_report
+from glassq.intake.report import PATH, SOCKET, SourcesReport
+from glassq.local_http import fetch
 from tests.conftest import free_port, wait_for
 from tests.intake.conftest import Web
-from tests.intake.wire import TOKEN, Wire, body, request
+from tests.intake.wire import PATIENCE, TOKEN, Wire, body, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,9 +45,7 @@ def web(tmp_path: Path, runtime: Path, beanstalkd: Beanstalkd) -> Iterator[Web]:
 
 
 def told(runtime: Path) -> SourcesReport:
-    report = read_report(runtime)
-    assert report is not None
-    return report
+    return msgspec.json.decode(fetch(str(runtime / SOCKET), PATH, timeout=PATIENCE), type=SourcesReport)
 
 
 def test_it_adds_up_what_all_workers_have_counted_and_a_reload_forgets_only_who_used_which_line(
@@ -91,6 +90,5 @@ def test_a_runtime_directory_that_takes_no_socket_keeps_no_ping_out(tmp_path: Pa
         web.wait_ready()
         assert web.ask(request()).status == 200
         assert f"the counters of sources cannot be read socket={gone / SOCKET}" in web.log()
-        assert read_report(gone) is None
     finally:
         web.stop()
