@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq import delivery as envelope
-from glassq.errors import JobTooBig, JournalError, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import JobTooBig, JournalError, NoProof, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.forwarder import Forwarder
 from glassq.intake.state import IntakeState
