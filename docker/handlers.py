@@ -1,7 +1,11 @@
-"""The handlers of the containers: replace this file by yours (docs/handlers.md)."""
+"""The handlers of the containers: put yours here (docs/handlers.md)."""
+
+import logging
 
 from glassq import Delivery
 
+log = logging.getLogger(__name__)
+
 
 def handle(delivery: Delivery) -> None:
-    print(delivery.id, delivery.labels, len(delivery.body), "bytes", flush=True)
+    log.info("%s %s", delivery.source, delivery.labels)
