@@ -32,6 +32,7 @@ from glassq.values import (
     HttpUrl,
     ModuleName,
     Network,
+    Proxy,
     QueueUrl,
     SecretFile,
     Size,
@@ -116,6 +117,7 @@ class IntakeSettings(_Section, frozen=True):
     memory_max: Size = Size("64MiB")
     spill_max: Size = Size("1GiB")
     acknowledge: Literal["queue", "journal"] = "queue"
+    trusted_proxies: tuple[Proxy, ...] = ()
 
 
 class BodiesSettings(_Section, frozen=True):

@@ -131,7 +131,6 @@ def _admission(settings: Settings, name: str, preset: Preset) -> Admission:
         raise settings.refused(f"sources.{name}.path_token_file", why)
     types = preset.content_types if section.content_types is None else section.content_types
     return Admission(
-        name,
         words=words,
         networks=section.allow,
         content_types=[each.lower() for each in types],
