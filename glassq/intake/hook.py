@@ -73,6 +73,9 @@ class HookResource:
         else:
             _answer(resp, reply)
 
+    # Falcon would answer it itself
+    on_options = on_request
+
     def _work(self, req: falcon.Request) -> Reply:
         source = self._source
         length = self._length(req)

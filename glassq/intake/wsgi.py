@@ -232,13 +232,14 @@ class IntakeServer(Application):  # type: ignore[misc]
             if addresses(settings) != addresses(self.settings):
                 self._absent, self._apart = None, ""
             self.settings, self._sources = settings, sources
-            self._shared_sources.renew(sources)
             super().reload()
         except (SettingsError, OSError) as error:
             self.settings, self._sources, self.cfg, self._absent, self._apart = old
             _log.error("not reloaded, the old settings stay %s", fields(why=error))
             self._in_effect.refuse(str(error))
             return
+        # before the new workers are forked
+        self._shared_sources.renew(sources)
         self._warn()
         self._in_effect.accept(self._in_effect.read(settings))
 
