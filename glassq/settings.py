@@ -154,6 +154,7 @@ class SourceSettings(_Section, frozen=True):
     queue: str = ""
     audience: str | None = None
     account: str | None = None
+    issuer: str | None = None
     webhook_id: str | None = None
     username: str | None = None
     custom: str | None = None
