@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -32,6 +33,7 @@ from glassq.values import (
     HttpUrl,
     ModuleName,
     Network,
+    Proxy,
     QueueUrl,
     SecretFile,
     Size,
@@ -116,6 +118,7 @@ class IntakeSettings(_Section, frozen=True):
     memory_max: Size = Size("64MiB")
     spill_max: Size = Size("1GiB")
     acknowledge: Literal["queue", "journal"] = "queue"
+    trusted_proxies: tuple[Proxy, ...] = ()
 
 
 class BodiesSettings(_Section, frozen=True):
@@ -347,7 +350,7 @@ class Settings(_Section, frozen=True):
     def secret_text(self, key: str) -> str:
         """The text of the secret file that `key` names, or of systemd's copy. Raises SettingsError like `secret`."""
         path = self.secret_path(key)
-        copied = bool(path.copy) and Path(path.copy).is_file()
+        copied = bool(path.copy) and os.access(path.copy, os.R_OK)
         try:
             text = read_text(path.copy if copied else path)
         except UnreadableText as error:

@@ -33,6 +33,7 @@ EVERYTHING = frozenset(
         "excerpts",
         "files",
         "handler",
+        "handlers",
         "headers",
         "local_http",
         "log",
@@ -108,6 +109,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
         | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "lifecycle"}
     ),
+    "handlers": frozenset({"delivery", "errors", "https_get", "routes"}),
     "glass": frozenset(
         {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
         | {"final_response", "routes"}

@@ -296,8 +296,13 @@ class Receiver(Protocol):
         Raises JobNotFound.
         """
 
-    def complete(self, reservation: Reservation, *, then: Sequence[str] = ()) -> None:
-        """Deletes the job, because its work is done."""
+    def complete(
+        self, reservation: Reservation, *, then: Sequence[str] = (), meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        """Deletes the job, because its work is done.
+
+        `meanwhile` is called while the engine works, if it is asked something: the time until its answer is not lost.
+        """
 
     def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str, then: Sequence[str] = ()) -> str:
         """Replaces the job by the delivery's next form, ready after `delay` seconds; returns the new reference.

@@ -54,10 +54,17 @@ class Unanswered(QueueUnavailable):
 class _Packet(Generic[T]):
     """The commands of a pipeline: the `results` so far, and how many commands were sent, or begun to be."""
 
-    def __init__(self, commands: Sequence[Command[T]]) -> None:
+    def __init__(self, commands: Sequence[Command[T]], meanwhile: Callable[[], None] | None) -> None:
         self._commands = commands
+        self._meanwhile = meanwhile
         self.results: list[T | QueueError] = []
         self.begun = 0
+
+    def sent(self) -> None:
+        """The first commands are on their way."""
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
 
     def next_window(self) -> Sequence[Command[T]]:
         """The commands that are sent next: they count as begun."""
@@ -138,12 +145,15 @@ class BeanstalkConnection:
         if self._interval:
             raise NotDurable(f"{only_sometimes(self._interval)}: {WITHOUT_SYNCER}")
 
-    def pipeline(self, commands: Sequence[Command[T]]) -> list[T | QueueError]:
+    def pipeline(
+        self, commands: Sequence[Command[T]], meanwhile: Callable[[], None] | None = None
+    ) -> list[T | QueueError]:
         """Sends all commands before it reads their replies; a result for each, in order. Never raises QueueError.
 
         A command that fails does not hold up the next ones. After the connection broke, the result is Unanswered.
+        `meanwhile` is called while the server works on the first of them.
         """
-        packet = _Packet(commands)
+        packet = _Packet(commands, meanwhile)
         try:
             while packet.begun < len(commands):
                 self._call(lambda client: self._exchange(client, packet))
@@ -234,15 +244,17 @@ class BeanstalkConnection:
         assert isinstance(stats, JobStats)
         return stats.ttr
 
-    def delete_and_reserve(self, job_id: int, tubes: Sequence[str]) -> tuple[QueueError | None, JobBody | None]:
+    def delete_and_reserve(
+        self, job_id: int, tubes: Sequence[str], meanwhile: Callable[[], None] | None = None
+    ) -> tuple[QueueError | None, JobBody | None]:
         """Deletes a job and reserves the oldest ready one of these tubes, in one packet, without waiting.
 
         Returns the error of the delete, and the job that was reserved; both may be None. A connection that broke
-        between the two replies is found out by the next call.
+        between the two replies is found out by the next call. `meanwhile` is called while the server works.
         """
         wanted = {checked_tube(name) for name in tubes}
         packet: list[Command[object]] = [commands.delete(job_id), *self._changes(wanted), commands.reserve()]
-        deleted, *_, job = self.pipeline(packet)
+        deleted, *_, job = self.pipeline(packet, meanwhile)
         self._watching = wanted
         return deleted if isinstance(deleted, QueueError) else None, job if isinstance(job, JobBody) else None
 
@@ -409,6 +421,7 @@ class BeanstalkConnection:
                 lines.append(b"use %b\r\n" % using.encode())
             lines.append(command.text)
         client.send(b"".join(lines))
+        packet.sent()
         for command in window:
             if command.tube not in ("", self._using):
                 client.expect(b"USING")
