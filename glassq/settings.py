@@ -119,6 +119,7 @@ class IntakeSettings(_Section, frozen=True):
     spill_max: Size = Size("1GiB")
     acknowledge: Literal["queue", "journal"] = "queue"
     trusted_proxies: tuple[Proxy, ...] = ()
+    key_cache: str = "/var/cache/glassq"
 
 
 class BodiesSettings(_Section, frozen=True):
@@ -154,6 +155,7 @@ class SourceSettings(_Section, frozen=True):
     queue: str = ""
     audience: str | None = None
     account: str | None = None
+    issuer: str | None = None
     webhook_id: str | None = None
     username: str | None = None
     custom: str | None = None
