@@ -94,7 +94,11 @@ def test_an_archive_is_whole_by_itself_and_a_restore_brings_the_bodies_back(
     ("change", "whole", "says"),
     [
         (lambda lines: lines[:3] + lines[4:], 1, "the body that ends here|the body of the job before it is cut off"),
-        (lambda lines: [*lines[:3], lines[3].replace(b'"base64":"', b'"base64":"AAAA'), *lines[4:]], 1, "is not the one"),
+        (
+            lambda lines: [*lines[:3], lines[3].replace(b'"base64":"', b'"base64":"AAAA'), *lines[4:]],
+            1,
+            "is not the one",
+        ),
         (lambda lines: [*lines[:3], b'{"part":2,"base64":"!"}\n', *lines[4:]], 1, "is no part of a body"),
         (lambda lines: lines[:3], 0, "the body of the last job is cut off"),
     ],
