@@ -16,10 +16,12 @@ from __future__ import annotations
 import random
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from io import BytesIO
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
+from glassq import content
 from glassq.envelope import MAGIC, PREFIX, checksum
 from glassq.errors import DamagedDelivery
 
@@ -111,9 +113,28 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Delivery(Header, frozen=True, kw_only=True):
-    """One ping on its way: the header's fields, and `body`, the ping's raw body."""
+    """One ping on its way: the header's fields, and `body`, the ping's raw body.
+
+    `json` and `form` raise UnreadableBody; a handler that does not catch it buries the delivery with that reason.
+    """
 
     body: bytes
+
+    def json(self) -> Any:
+        """The JSON in the body, or in the field `payload` of a form, as GitHub and Slack may send it."""
+        return content.json_value(self.body, self.content_type)
+
+    def form(self) -> dict[str, list[str]]:
+        """The fields of a form (urlencoded or multipart), with all values of each; without uploaded files."""
+        return content.form(self.body, self.content_type)
+
+    def text(self) -> str:
+        """The body in the charset of its type, by default UTF-8; bytes that are no characters become U+FFFD."""
+        return content.text(self.body, self.content_type)
+
+    def open(self) -> BinaryIO:
+        """The body as a file open for reading."""
+        return BytesIO(self.body)
 
 
 _encode_header = msgspec.json.Encoder().encode

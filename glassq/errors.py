@@ -5,6 +5,7 @@ GlassqError
 +-- UnreadableText          a file that people edit cannot be read, or is not UTF-8 text
 +-- DamagedDelivery         a job's bytes are not a delivery, or its checksum is wrong
 +-- PingRefused             a ping is not accepted: bad shape, wrong token, too big
++-- SourceUnready           whether a ping is genuine cannot be told now: no certificate or key yet
 +-- QueueError              a queue command failed
 |   +-- QueueUnavailable    no connection, or it broke; the last command may have happened or not
 |   |   +-- NoProof         the queue answered, but nobody knows in time whether that is on disk
@@ -26,6 +27,7 @@ GlassqError
 |   +-- Drop                nothing to do: spoofed, gone, stale
 |   +-- Retry               an expected failure: retry later
 |   +-- Bury                no retry can help: keep it for the operator (dead letter)
+|       +-- UnreadableBody  the body is not what the handler asked for: JSON, or a form
 +-- CredentialsError        a user's credentials cannot be stored or read
 |   +-- UserUnknown         there are no credentials for this user
 |   +-- UserRevoked         the user revoked the consent
@@ -49,6 +51,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+# Why a ping is refused, as metrics and logs say it.
+REASONS = (
+    "no signature",
+    "wrong signature",
+    "too old",
+    "too new",
+    "no token",
+    "wrong token",
+    "address",
+    "path token",
+    "method",
+    "length",
+    "size",
+    "content type",
+    "encoding",
+    "malformed",
+    "replayed",
+)
 # sysexits.h: the configuration is wrong, so a restart does not help.
 EX_CONFIG = 78
 
@@ -76,14 +96,21 @@ class PingRefused(GlassqError):
     """A ping is not accepted.
 
     `status` is the HTTP status (4xx), `title` a short fixed phrase, and `detail` a sentence for the author of the
-    sender. Neither text ever quotes the ping.
+    sender. Neither text ever quotes the ping. `reason` is one of REASONS, or "": what metrics count it as. `skew` is
+    the sender's time minus ours, in seconds, where that is why.
     """
 
-    def __init__(self, status: int, title: str, detail: str) -> None:
+    def __init__(self, status: int, title: str, detail: str, reason: str = "", skew: float | None = None) -> None:
         super().__init__(f"{status} {title}: {detail}")
         self.status = status
         self.title = title
         self.detail = detail
+        self.reason = reason
+        self.skew = skew
+
+
+class SourceUnready(GlassqError):
+    """Whether a ping is genuine cannot be told now: a certificate or key is not here yet. Ours to mend, so 503."""
 
 
 class QueueError(GlassqError):
@@ -213,6 +240,10 @@ class Retry(Verdict):
 
 class Bury(Verdict):
     """No retry can help: the delivery is buried with this reason (a dead letter) until an operator decides."""
+
+
+class UnreadableBody(Bury, ValueError):
+    """The body is not the JSON or the form that a handler asked for. The reason never quotes the body."""
 
 
 class CredentialsError(GlassqError):

@@ -17,7 +17,7 @@ from glassq.mask import MASK, masked_body, masked_text
 from glassq.values import SecretFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # Maximum number of characters shown of a line or value; and maximum number of characters examined of a line.
 MAX_SHOWN = 120
@@ -61,10 +61,20 @@ def syntax(error: tomllib.TOMLDecodeError, text: str, root: type) -> str:
     return f"is not TOML: {words}{_odd(line)} (line {number}{column}): {_shown_line(line, root)}"
 
 
-def value(error: msgspec.ValidationError, text: str, document: dict[str, Any], root: type) -> str:
-    """Rewrites msgspec's message ("... - at `$.queue.ttr`") as: key, value, what is expected, line."""
+def value(
+    error: msgspec.ValidationError,
+    text: str,
+    document: dict[str, Any],
+    root: type,
+    hook: Callable[[type, Any], Any],
+) -> str:
+    """Rewrites msgspec's message ("... - at `$.queue.ttr`") as: key, value, what is expected, line.
+
+    `hook` is the dec_hook with which the document was converted to `root`.
+    """
     said, _, path = str(error).partition(" - at `$")
     names = [name or index for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path)]
+    names = _named(document, names, root, hook)
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", said)
     if unknown:
         key, known = [*names, unknown[1]], _fields(_type_at(root, names))
@@ -72,7 +82,6 @@ def value(error: msgspec.ValidationError, text: str, document: dict[str, Any], r
     missing = re.fullmatch(r"Object missing required field `(.*)`", said)
     if missing:
         return f"missing key {place([*names, missing[1]])}{located(text, names)}"
-    names = _named(document, names, root)
     found = _get(document, names)
     expected = _expected(said, found, root, names)
     # a wrong path of a secret file is mostly the secret itself
@@ -130,19 +139,23 @@ def _get(found: Any, names: Sequence[str]) -> Any:
     return found
 
 
-def _named(document: dict[str, Any], names: list[str], root: type) -> list[str]:
+def _named(document: dict[str, Any], names: list[str], root: type, hook: Callable[[type, Any], Any]) -> list[str]:
     """The names, with msgspec's "..." replaced by the wrong key of a table with free names."""
-    if not names or names[-1] != "...":
-        return names
-    table, kind = _get(document, names[:-1]), get_args(_type_at(root, names[:-1]))[-1]
-    return [*names[:-1], *[name for name, each in table.items() if not _fits(kind, each)][:1]]
+    for place_of, name in enumerate(names):
+        if name == "...":
+            before = names[:place_of]
+            table, kind = _get(document, before), get_args(_type_at(root, before))[-1]
+            wrong = next((key for key, each in table.items() if not _fits(kind, each, hook)), name)
+            names = [*before, wrong, *names[place_of + 1 :]]
+    return names
 
 
-def _fits(kind: type, found: object) -> bool:
+def _fits(kind: type, found: object, hook: Callable[[type, Any], Any]) -> bool:
     try:
-        return isinstance(found, str) and bool(kind(found))
-    except ValueError:
+        msgspec.convert(found, kind, dec_hook=hook)
+    except msgspec.ValidationError:
         return False
+    return True
 
 
 def _expected(said: str, found: Any, root: type, names: Sequence[str]) -> str:
@@ -211,8 +224,12 @@ def _close(word: str, known: Sequence[str]) -> str:
 def _type_at(kind: Any, names: Sequence[str]) -> Any:
     """The annotation at these names; None if it is unknown."""
     for name in names:
-        kind = _fields(kind).get(name) if not (name.isdigit() or name == "...") else kind
-    return kind
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[-1]
+        else:
+            kind = _fields(kind).get(name) if not name.isdigit() else kind
+    given = [part for part in get_args(kind) if part is not type(None)]
+    return given[0] if type(None) in get_args(kind) and len(given) == 1 else kind
 
 
 def _fields(kind: Any) -> dict[str, Any]:

@@ -163,7 +163,8 @@ def _copy(delivery: Delivery) -> Delivery:
     details = (msgspec.json.decode(msgspec.json.encode(failure.detail)) for failure in delivery.evidence)
     pairs = zip(delivery.evidence, details, strict=True)
     evidence = tuple(msgspec.structs.replace(failure, detail=detail) for failure, detail in pairs)
-    return msgspec.structs.replace(delivery, labels=dict(delivery.labels), evidence=evidence)
+    labels, headers = dict(delivery.labels), dict(delivery.headers)
+    return msgspec.structs.replace(delivery, labels=labels, headers=headers, evidence=evidence)
 
 
 class Routes:

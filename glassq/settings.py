@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -28,6 +29,7 @@ from glassq.values import (
     HandlerName,
     HttpUrl,
     ModuleName,
+    Network,
     QueueUrl,
     SecretFile,
     Size,
@@ -58,6 +60,11 @@ MAX_LEASE = (1 << 32) - 1
 MAX_BASE = 94
 # The source of tasks. The sources of pings are the sections of [sources].
 TASK_SOURCE = "push"
+_SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# The largest body of a ping: GitHub sends up to 25 MB, Pub/Sub, WhatsApp and e-mail with attachments less.
+MAX_BODY = Size(25 << 20)
+# The keys of a source that name a secret file.
+_SOURCE_FILES = ("secrets_file", "verify_tokens_file", "verify_token_file", "path_token_file")
 # The collections of sources that have them.
 COLLECTIONS = {"mirror": ("timeline", "locations", "settings")}
 
@@ -99,16 +106,48 @@ class IntakeSettings(_Section, frozen=True):
     acknowledge: Literal["queue", "journal"] = "queue"
 
 
-class MirrorSettings(_Section, frozen=True):
-    """[sources.mirror]"""
+class SourceSettings(_Section, frozen=True):
+    """[sources.NAME]
 
-    verify_tokens_file: SecretFile
+    Which keys belong to a kind, and which it needs, `glassq.sources.open_sources` checks.
+    """
 
+    kind: str = ""
+    secrets_file: SecretFile | None = None
+    verify_tokens_file: SecretFile | None = None
+    verify_token_file: SecretFile | None = None
+    path_token_file: SecretFile | None = None
+    allow: tuple[Network, ...] = ()
+    url: TargetUrl | None = None
+    tolerance: Duration | None = None
+    max_body: Size | None = None
+    content_types: tuple[str, ...] | None = None
+    keep: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    event: str | None = None
+    action: str | None = None
+    event_id: str | None = None
+    dedupe: Literal["event_id", "sha256", "none"] | None = None
+    queue: str = ""
+    audience: str | None = None
+    account: str | None = None
+    webhook_id: str | None = None
+    username: str | None = None
+    custom: str | None = None
+    header: str | None = None
+    signed: str | None = None
+    hash: Literal["sha1", "sha256", "sha512"] | None = None
+    encoding: Literal["hex", "base64"] | None = None
+    prefix: str | None = None
+    list: tuple[str, ...] | None = None
+    key: Literal["text", "hex", "base64"] | None = None
+    timestamp: str | None = None
+    unit: Literal["s", "ms", "rfc3339", "http"] | None = None
+    token: str | None = None
 
-class SourcesSettings(_Section, frozen=True):
-    """[sources]"""
-
-    mirror: MirrorSettings | None = None
+    def kind_of(self, name: str) -> str:
+        """The kind of the source that has this name: without `kind`, the name itself."""
+        return self.kind or name
 
 
 class WorkerSettings(_Section, frozen=True):
@@ -228,7 +267,7 @@ class Settings(_Section, frozen=True):
     outdated: tuple[str, ...] = ()
     queue: QueueSettings = QueueSettings()
     intake: IntakeSettings = IntakeSettings()
-    sources: SourcesSettings = SourcesSettings()
+    sources: dict[str, SourceSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
     push: PushSettings | None = None
@@ -263,7 +302,7 @@ class Settings(_Section, frozen=True):
 
     def secret_text(self, key: str) -> str:
         """The whole text of the secret file that `key` names. Raises SettingsError like `secret`."""
-        path = self._path(key)
+        path = self.secret_path(key)
         try:
             return read_text(path)
         except UnreadableText as error:
@@ -271,16 +310,19 @@ class Settings(_Section, frozen=True):
 
     def refused(self, key: str, why: str) -> SettingsError:
         """The error for the file that `key` names. `why` starts with a verb."""
-        return SettingsError(f'{self.file}: {place(key.split("."))} = "{self._path(key)}": the file {why}')
+        return SettingsError(f'{self.file}: {place(key.split("."))} = "{self.secret_path(key)}": the file {why}')
 
-    def _path(self, key: str) -> str:
+    def secret_path(self, key: str) -> str:
+        """The path of the secret file that `key` names. Raises SettingsError if the settings name none."""
         value: Any = self
         for name in key.split("."):
             if value is None:
                 raise SettingsError(
                     f"{self.file}: missing section [{key.rpartition('.')[0]}]: expected it for its {name}"
                 )
-            value = getattr(value, name)
+            value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+        if value is None:
+            raise SettingsError(f"{self.file}: missing key {place(key.split('.'))}: expected the path of a file")
         return str(value)
 
 
@@ -361,7 +403,7 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
     try:
         settings = msgspec.convert(today, Settings, dec_hook=custom)
     except msgspec.ValidationError as error:
-        said = as_written(mistakes.value(error, text, today, Settings), document, text)
+        said = as_written(mistakes.value(error, text, today, Settings, custom), document, text)
         raise SettingsError(f"{file}: {said}") from None
     return msgspec.structs.replace(settings, file=file)
 
@@ -369,11 +411,12 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
 def as_toml(settings: Settings) -> str:
     """The effective settings in the form of glassq.toml. Secrets are in files of their own, so it has none."""
     lines = [f"# {settings.file}"]
-    for name in ("queue", "intake", "sources.mirror", "worker", "push", "glass", "storage", "ledger", "metrics", "log"):
-        section: Any = settings
-        for part in name.split("."):
-            section = getattr(section, part)
-        if section is not None:
+    for name in ("queue", "intake", "sources", "worker", "push", "glass", "storage", "ledger", "metrics", "log"):
+        section: Any = getattr(settings, name)
+        if isinstance(section, dict):
+            for source, keys in section.items():
+                lines += ["", f"[{name}.{source}]", *_changed_pairs(keys)]
+        elif section is not None:
             lines += ["", f"[{name}]", *_pairs(section)]
     if settings.push is not None and settings.push.targets:
         lines += [
@@ -391,8 +434,17 @@ def _pairs(section: msgspec.Struct) -> list[str]:
     return [f"{name} = {toml_value(value)}" for name, value in values.items() if not isinstance(value, dict | None)]
 
 
+def _changed_pairs(section: msgspec.Struct) -> list[str]:
+    """The keys that differ from their defaults: most belong to other kinds of sources."""
+    default = type(section)()
+    values = {name: getattr(section, name) for name in section.__struct_fields__}
+    return [f"{name} = {toml_value(value)}" for name, value in values.items() if value != getattr(default, name)]
+
+
 def toml_value(value: object) -> str:
     """The value as glassq.toml writes it."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{toml_value(name)} = {toml_value(each)}' for name, each in value.items())} }}"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -420,6 +472,8 @@ _Rule = tuple[bool, str, object, str]
 def _check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     """Checks rules about several keys. Yields the key of each mistake, and the message."""
     rules = _rules(settings)
+    for name, source in settings.sources.items():
+        rules += _source_rules(name, source)
     for index, route in enumerate(settings.routes):
         rules += _route_rules(f"routes.{index}", route, settings)
     for fits, key, value, expected in rules:
@@ -473,12 +527,24 @@ def _rules(settings: Settings) -> list[_Rule]:
     ]
 
 
+def _source_rules(name: str, source: SourceSettings) -> list[_Rule]:
+    at, largest = f"sources.{name}", source.max_body
+    fits = bool(_SOURCE_NAME.fullmatch(name)) and name != TASK_SOURCE
+    expected = f"a name of 1 to 63 of a-z 0-9 and -, not - first: it is the word in /hooks/NAME; {TASK_SOURCE} is taken"
+    return [
+        (fits, at, source.kind, expected),
+        (largest is None or 0 < largest <= MAX_BODY, f"{at}.max_body", largest or 0, f"1B to {MAX_BODY}"),
+    ]
+
+
 def _route_rules(at: str, route: Route, settings: Settings) -> list[_Rule]:
     """`at` is the route's key."""
     rules: list[_Rule] = []
-    # a route with an unknown source would match nothing, and its pings would be dropped as "no route"
-    known = (*SourcesSettings.__struct_fields__, TASK_SOURCE)
-    rules.append((route.source in known, f"{at}.source", route.source, f"one of: {', '.join(known)}"))
+    # a route with an unknown source would match nothing, and its pings would be dropped as "no route"; a machine
+    # without intake needs no sections of sources
+    known = (*settings.sources, TASK_SOURCE)
+    elsewhere = not settings.sources and bool(_SOURCE_NAME.fullmatch(route.source))
+    rules.append((route.source in known or elsewhere, f"{at}.source", route.source, f"one of: {', '.join(known)}"))
     to_url = route.handler.is_url
     fits = not to_url or settings.push is not None
     rules.append((fits, f"{at}.handler", route.handler, "a [push] section, which URLs need"))
@@ -504,8 +570,18 @@ def queue_tube(base: str, queue: str) -> str:
 
 def source_tube(settings: Settings, name: str) -> str:
     """The tube that the pings of this source are put into: that of its `queue`, or else [queue] tube."""
-    queue = getattr(getattr(settings.sources, name, None), "queue", "")
+    queue = settings.sources[name].queue if name in settings.sources else ""
     return queue_tube(settings.queue.tube, queue) if queue else str(settings.queue.tube)
+
+
+def secret_files(settings: Settings) -> list[str]:
+    """The keys of the secret files that intake reads, such as "sources.github.secrets_file"."""
+    return [
+        f"sources.{name}.{key}"
+        for name, source in settings.sources.items()
+        for key in _SOURCE_FILES
+        if getattr(source, key) is not None
+    ]
 
 
 def installed_file(name: str, settings: Settings) -> Path:

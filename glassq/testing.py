@@ -114,6 +114,8 @@ def work(
     *,
     source: str = "mirror",
     labels: Mapping[str, str] | None = None,
+    content_type: str = "",
+    headers: Mapping[str, str] | None = None,
     attempt: int = 1,
     settings: Settings | str | Path | None = None,
     context: Context | None = None,
@@ -125,7 +127,8 @@ def work(
     routes of `settings` select. `body` may be a taskqueue.Task: the label "queue" names its queue, by default
     "default"; if the settings have a [push] section, that queue's retry rule applies. With a later `attempt`, all
     attempts before it count as failed. `settings` is the path of a glassq.toml or a Settings value, by default all
-    defaults. Pass a `context` instead to replace, with `provide`, anything that the handler gets by `resource`.
+    defaults. `headers` are those that the source keeps; their names become lower case, as intake makes them. Pass a
+    `context` instead to replace, with `provide`, anything that the handler gets by `resource`.
     `deadline` is the soft deadline in seconds; it interrupts the handler as the pool does: by SIGALRM, in the main
     thread.
 
@@ -136,6 +139,8 @@ def work(
     elif settings is not None:
         raise TypeError("a context has its settings: give one of the two")
     new = _delivery(body, source, dict(labels or {}))
+    kept = {name.lower(): value for name, value in (headers or {}).items()}
+    new = msgspec.structs.replace(new, content_type=content_type, headers=kept)
     loaded = _routes(handler, new.source, context)
     loaded.prepare(context)
     return _Child(loaded, context, deadline).work(msgspec.structs.replace(new, attempt=attempt, failures=attempt - 1))

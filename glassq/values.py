@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from decimal import Decimal
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_network
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
@@ -306,6 +306,19 @@ class TargetUrl(str):
 
 
 _EXPECTED_TARGET = 'expected "http://HOST:PORT" or "https://HOST/PATH"'
+
+
+class Network(str):
+    """Addresses of clients: "192.0.2.7", "192.0.2.0/24", "2001:db8::/32"."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        try:
+            ip_network(text)
+        except ValueError:
+            raise ValueError('expected an address or a network such as "192.0.2.7" or "192.0.2.0/24"') from None
+        return super().__new__(cls, text)
 
 
 class UrlPattern(str):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EVERYTHING = frozenset(
     {
         "backoff",
+        "content",
         "daemons",
         "database",
         "delivery",
@@ -80,7 +81,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "final_response": frozenset(),
     "local_http": frozenset({"final_response"}),
     "daemons": frozenset({"settings", "startcheck"}),
-    "delivery": frozenset({"envelope", "errors"}),
+    "content": frozenset({"errors"}),
+    "delivery": frozenset({"content", "envelope", "errors"}),
     "envelope": frozenset(),
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),

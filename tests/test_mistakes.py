@@ -50,7 +50,10 @@ ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\n'
             '[routes.0] handler = 5: expected "package.module:function" or "http://HOST:PORT/PATH" (line 1)',
         ),
         ("[queue]\n\n[workers]\n", "unknown key workers; did you mean worker? (line 3)"),
-        ("[sources]\n[sources.mirror]\n", "missing key [sources.mirror] verify_tokens_file (line 2)"),
+        (
+            '[sources.a]\n[sources.b]\nsecret_file = "/s"\n',
+            "unknown key [sources.b] secret_file; did you mean secrets_file? (line 3)",
+        ),
         ('[worker]\ndeadline = "1m"\ngrace = "2m"\n', '[worker] grace = "2m": expected shorter than deadline (line 3)'),
     ],
 )

@@ -34,6 +34,7 @@ from tests.conftest import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SOURCE = "[sources.mirror]\n"
 ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\n'
 
 
@@ -118,8 +119,10 @@ MISTAKES = [
     # keys and sections
     (at("queue", 'tubes = "a"'), "unknown key [queue] tubes; did you mean tube?"),
     (at("worker", "colour = 1"), "unknown key [worker] colour; expected one of: processes, deadline"),
-    (at("sources.mirror", 'verify_token_file = "x"'), "unknown key [sources.mirror] verify_token_file; did you mean"),
-    (at("sources.mirro", 'verify_tokens_file = "x"'), "unknown key [sources] mirro; did you mean mirror?"),
+    (
+        at("sources.mirror", 'verify_tokens = "x"'),
+        "unknown key [sources.mirror] verify_tokens; did you mean verify_tok",
+    ),
     ("[workers]\nprocesses = 4\n", "unknown key workers; did you mean worker?"),
     ('file = "x"\n', "unknown key file"),
     ("queue = 5\n", "queue = 5: expected a section in brackets, such as [queue], found the number 5"),
@@ -128,9 +131,14 @@ MISTAKES = [
         at("push.targets", 'default = "http://h"\nmail = "h"'),
         '[push.targets] mail = "h": expected "http://HOST',
     ),
-    ("[sources.mirror]\n", "missing key [sources.mirror] verify_tokens_file"),
+    (at("sources.Mirror", ""), '[sources] Mirror = "": expected a name of 1 to 63 of a-z 0-9 and -'),
+    (at("sources.push", 'kind = "hmac"'), '[sources] push = "hmac": expected a name of'),
+    (at("sources.a", "\n[sources.b]\nhash = 'md5'"), '[sources.b] hash = "md5": expected one of: sha1, sha256, sha512'),
+    (at("sources.a", 'max_body = "26MiB"'), '[sources.a] max_body = "26MiB": expected 1B to 25MiB'),
+    (at("sources.a", 'allow = ["x"]'), '[sources.a.allow] 0 = "x": expected an address or a network such as'),
+    (at("sources.a", "labels = { ref = 5 }"), "[sources.a.labels] ref = 5: expected a text in quotes"),
     ('[[routes]]\nsource = "mirror"\n', "missing key [routes.0] handler"),
-    (ROUTE.replace("mirror", "miror"), '[routes.0] source = "miror": expected one of: mirror'),
+    (SOURCE + ROUTE.replace("mirror", "miror"), '[routes.0] source = "miror": expected one of: mirror'),
     (
         ROUTE + 'collection = "timline"\n',
         '[routes.0] collection = "timline": expected one of: timeline, locations, settings',
@@ -202,7 +210,7 @@ def test_a_mistake_is_named_with_file_key_value_and_what_is_expected(text: str, 
         # what no single key shows
         ("worker", at("worker", 'deadline = "1s"')),
         ("worker", "worker = 4\n"),
-        ("routes", ROUTE.replace("mirror", "nobody")),
+        ("routes", ROUTE.replace("mirror", "no body")),
         ("glass", at("glass", 'on_delete = "maybe"')),
     ],
 )

@@ -105,8 +105,11 @@ def _struct(section: str) -> type[msgspec.Struct] | None:
     """The class of a section; None where its keys are names of the user's own."""
     found: Any = settings.Settings
     for name in section.split("."):
-        hint = typing.get_type_hints(found)[name]
-        found = next((each for each in (hint, *typing.get_args(hint)) if _is_struct(each)), None)
+        # the sections of a table have names of the user's own
+        hint = typing.get_args(found)[1] if typing.get_origin(found) is dict else typing.get_type_hints(found)[name]
+        parts = (hint, *typing.get_args(hint))
+        of_sections = typing.get_origin(hint) is dict and _is_struct(parts[-1])
+        found = hint if of_sections else next((each for each in parts if _is_struct(each)), None)
     return typing.cast("type[msgspec.Struct] | None", found)
 
 
@@ -120,7 +123,7 @@ def _has_default(field: msgspec.structs.FieldInfo) -> bool:
 
 def _literal(value: object) -> str:
     """A value as glassq.toml has it; JSON's are TOML's."""
-    plain = isinstance(value, bool | tuple) or type(value) is int
+    plain = isinstance(value, bool | tuple | dict) or type(value) is int
     return json.dumps(value if plain else str(value), ensure_ascii=False)
 
 
@@ -132,6 +135,8 @@ def _kind(hint: Any, used: set[type]) -> str:
         return " or ".join(f"`{_literal(each)}`" for each in arguments)
     if origin is tuple:
         return f"list of {_kind(arguments[0], used)}"
+    if origin is dict:
+        return f"table of {_kind(arguments[1], used)}"
     if origin is types.UnionType:
         return _kind(arguments[0], used)
     if hint is bool:

@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> Flask:
     """The program. Raises SettingsError if the settings cannot be used."""
     taskqueue.configure(settings.file)
     listener = tasks_listener(settings)
-    if settings.sources.mirror is None:
+    if "mirror" not in settings.sources:
         raise SettingsError(f"{settings.file}: missing section [sources.mirror]: it has the verify tokens of our pings")
     sender = MirrorSource(settings.secret("sources.mirror.verify_tokens_file"))
     glass = GlassServices.open(settings)

@@ -102,9 +102,10 @@ def sources(context: click.Context, _: click.Parameter, incomplete: str) -> list
     """The sources that the settings name."""
 
     def look(app: App) -> Iterable[CompletionItem]:
-        ours, routes = app.settings.sources, app.settings.routes
-        named = {name for name in ours.__struct_fields__ if getattr(ours, name) is not None}
-        named |= {route.source for route in routes} | ({"push"} if app.settings.push else set())
+        settings = app.settings
+        named = {*settings.sources, *(route.source for route in settings.routes)} | (
+            {"push"} if settings.push else set()
+        )
         return [CompletionItem(name) for name in sorted(named) if name.startswith(incomplete)]
 
     return _in_time(context, look)

@@ -7,7 +7,8 @@ A body is read only if its length is known and small.
 from __future__ import annotations
 
 import re
-from functools import lru_cache, partial
+import time
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from glassq.http.log_limiter import LogLimiter
 from glassq.http.problem import PROBLEM_JSON, RETRY_AFTER, problem
 from glassq.intake.misses import MissLog
 from glassq.log import fields, logger
+from glassq.sources.base import HookRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 log = logger("glassq.intake")
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
-_JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*)?", re.ASCII | re.IGNORECASE)
 
 
 def create_app(
@@ -75,16 +76,32 @@ class HookResource:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answers 200. The answer goes out once the ping is stored durably, and never before."""
-        body = self._body(req)
-        labels = self._source.check(body)
-        delivery = envelope.new(self._source.name, body, labels, tube=self._keeper.tube)
+        source, request = self._source, self._request(req)
+        source.admit(request)
+        source.verify(request)
+        told = source.describe(request)
+        delivery = envelope.new(
+            source.name,
+            bytes(request.body),
+            told.labels,
+            tube=source.tube or self._keeper.tube,
+            content_type=told.content_type,
+            headers=told.headers,
+        )
         resp.content_type = falcon.MEDIA_TEXT
         self._keeper.take(delivery, envelope.encode(delivery), req.env)
+
+    def _request(self, req: falcon.Request) -> HookRequest:
+        environ = req.env
+        headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name[:5] == "HTTP_"}
+        if (content_type := environ.get("CONTENT_TYPE")) is not None:
+            headers["content-type"] = content_type
+        peer = str(environ.get("REMOTE_ADDR", ""))
+        return HookRequest(req.method, environ["RAW_URI"], headers, self._body(req), peer, time.time())
 
     def _body(self, req: falcon.Request) -> bytes:
         if req.env.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
             raise PingRefused(415, "Unsupported encoding", "Send the body without Content-Encoding.")
-        _check_content_type(req.env.get("CONTENT_TYPE"))
         length = req.content_length
         if length is None:
             raise PingRefused(411, "Length required", "Send the body with Content-Length.")
@@ -151,19 +168,6 @@ class _Strict:
             return
         if host is None or not _HOST.fullmatch(host):
             raise PingRefused(400, "Malformed request", "The request needs one valid Host header.")
-
-
-# Nearly all pings have one of few types. Who is refused is not remembered.
-@lru_cache(maxsize=16)
-def _check_content_type(content_type: str | None) -> None:
-    """Raises PingRefused unless the type is JSON. It may be missing: the body itself is checked strictly."""
-    if content_type is None:
-        return
-    match = _JSON.fullmatch(content_type.strip())
-    if not match:
-        raise PingRefused(415, "Unsupported media type", "Send the body as application/json.")
-    if (match[2] or "utf-8").lower() not in ("utf-8", "utf8"):
-        raise PingRefused(400, "Malformed ping", "The charset must be UTF-8.")
 
 
 def _answer(resp: falcon.Response, status: int, title: str, detail: str = "") -> None:

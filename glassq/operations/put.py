@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from glassq.errors import InvalidRequest, OperationError, PingRefused, QueueErro
 from glassq.operations.find import checked_tube, unworked
 from glassq.push.request import SOURCE as PUSH
 from glassq.queues.base import NewJob, Refusal
-from glassq.sources import open_sources
+from glassq.sources import HookRequest, open_sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,7 +72,7 @@ class PutRequest:
 
     def is_checked(self, operations: Operations) -> bool:
         """Whether the source checks the body and makes its labels."""
-        return getattr(operations.settings.sources, self.source, None) is not None and not self.unchecked
+        return self.source in operations.settings.sources and not self.unchecked
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,10 @@ def _planned(delivery: Delivery, tube: str, seconds: float) -> PutPlan:
 def _labels(operations: Operations, source: str, body: bytes) -> dict[str, str]:
     """What the source makes of the body. Raises OperationError where it does not take it."""
     try:
-        return next(each for each in open_sources(operations.settings) if each.name == source).check(body)
+        sender = next(each for each in open_sources(operations.settings) if each.name == source)
+        request = HookRequest("POST", f"/hooks/{source}", {}, body, "127.0.0.1", time.time())
+        sender.verify(request)
+        return sender.describe(request).labels
     except PingRefused as error:
         raise OperationError(f"{source} does not take it: {error.detail} (--no-check puts it all the same)") from None
 

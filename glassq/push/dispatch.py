@@ -22,7 +22,7 @@ from glassq.handler import finished
 from glassq.mask import masked_body, masked_text
 from glassq.push import queue_yaml
 from glassq.push.http_client import HttpClient, split
-from glassq.push.http_request import OCTETS, HttpRequest, latest, of_task, task_headers
+from glassq.push.http_request import HttpRequest, latest, of_task, ping_headers, task_headers
 from glassq.push.names import open_names
 from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labels
 from glassq.push.rule import RetryParameters
@@ -171,7 +171,7 @@ def forward(url: str, queue: str = DEFAULT_QUEUE) -> Handler:
     @requires(Dispatcher.open)
     def handler(delivery: Delivery, context: Context) -> Result:
         headers = {
-            "Content-Type": "application/json" if delivery.body.lstrip()[:1] in (b"{", b"[") else OCTETS,
+            **ping_headers(delivery),
             "X-Glassq-Source": delivery.source,
             **_about(delivery, queue),
         }

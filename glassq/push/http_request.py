@@ -121,6 +121,19 @@ def _climbs(path: str) -> bool:
     return False
 
 
+def ping_headers(delivery: Delivery) -> dict[str, str]:
+    """The ping's own headers, as far as its source has kept them and an endpoint may see them; always Content-Type."""
+    kept = {
+        name: value
+        for name, value in delivery.headers.items()
+        if _NAME.fullmatch(name) and _VALUE.fullmatch(value) and not (_of_connection(name) or is_reserved_header(name))
+    }
+    kept.pop("content-type", None)
+    kind = delivery.content_type if _VALUE.fullmatch(delivery.content_type) else ""
+    guessed = "application/json" if delivery.body.lstrip()[:1] in (b"{", b"[") else OCTETS
+    return {**kept, "Content-Type": kind or guessed}
+
+
 def task_headers(delivery: Delivery, queue: str, name: str, eta: float = 0.0) -> dict[str, str]:
     """App Engine's headers about the task. `eta` is in seconds since 1970; 0: due when it was received."""
     headers = {

@@ -8,42 +8,92 @@ the ping's structure is checked, but not which words it uses.
 from __future__ import annotations
 
 import hmac
-from typing import Any
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from glassq.errors import PingRefused
 from glassq.sources import strictjson
+from glassq.sources.base import Description, Proof, Reply
 
-NAME = "mirror"
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from glassq.sources.base import Body, HookRequest
+
+KIND = "mirror"
 # Maximum length of the fields that are checked, in characters. Other fields are not checked.
 MAX_TEXT = 512
+_JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*)?", re.ASCII | re.IGNORECASE)
+_POST = frozenset({"POST"})
+_OK = Reply()
+
+
+class _Labels(msgspec.Struct):
+    collection: str
+    operation: str
+
+
+_decode_labels = msgspec.json.Decoder(_Labels).decode
 
 
 class MirrorSource:
-    """The source "mirror"."""
+    """A source of the kind "mirror"."""
 
-    name = NAME
+    kind = KIND
+    methods = _POST
+    accept = _OK
 
-    def __init__(self, verify_tokens: list[str]) -> None:
+    def __init__(
+        self, verify_tokens: Sequence[str], *, name: str = KIND, max_body: int = 16 << 10, tube: str = ""
+    ) -> None:
         """`verify_tokens` are all current ones: several while they are rotated."""
+        self.name = name
+        self.max_body = max_body
+        self.tube = tube
         self._tokens = [token.encode() for token in verify_tokens]
 
-    def check(self, body: bytes) -> dict[str, str]:
-        """The labels collection and operation of an accepted ping.
+    def admit(self, request: HookRequest) -> None:
+        """Raises PingRefused unless the body is said to be JSON in UTF-8, or nothing is said."""
+        _check_content_type(request.headers.get("content-type"))
+
+    def challenge(self, request: HookRequest) -> Reply | None:
+        """None: the Mirror API asks for no answer."""
+        return None
+
+    def verify(self, request: HookRequest) -> Proof:
+        """See `check`."""
+        return self.check(request.body)
+
+    def check(self, body: Body) -> Proof:
+        """The token that a ping carries.
 
         Raises PingRefused: first 400 for a body that is not a JSON object, then 403 for a token that is missing, not a
         string, or wrong (one answer for all: a sender without the token learns nothing), then 400 for wrong fields.
         """
         try:
-            ping = strictjson.loads(body)
+            ping = strictjson.loads(bytes(body))
         except ValueError as error:
             raise _malformed(f"The body must be one JSON object in UTF-8: {error}.") from None
         if not isinstance(ping, dict):
             raise _malformed("The body must be one JSON object.")
-        if not self._genuine(ping.get("verifyToken")):
-            raise PingRefused(403, "Forbidden", "The verifyToken is not one of this subscription's.")
-        return _labels(ping)
+        proof = self._proof(ping.get("verifyToken"))
+        _check_fields(ping)
+        return proof
 
-    def _genuine(self, token: object) -> bool:
+    def reply(self, request: HookRequest) -> Reply | None:
+        """None: the Mirror API asks for no answer."""
+        return None
+
+    def describe(self, request: HookRequest) -> Description:
+        """The labels collection and operation of a ping that `verify` has accepted."""
+        found = _decode_labels(request.body)
+        labels = {"collection": found.collection, "operation": found.operation}
+        return Description(labels, {}, request.headers.get("content-type", ""))
+
+    def _proof(self, token: object) -> Proof:
         text = token if isinstance(token, str) else ""
         if not text.isprintable():
             # if the token file had a byte order mark when the subscription was made, its pings have it, too
@@ -51,14 +101,30 @@ class MirrorSource:
         given = text.encode()
         # compare with every token, also after a match, so that the time reveals nothing
         matches = [hmac.compare_digest(given, known) for known in self._tokens]
-        return any(matches)
+        if True not in matches:
+            reason = "wrong token" if text else "no token"
+            raise PingRefused(403, "Forbidden", "The verifyToken is not one of this subscription's.", reason)
+        return Proof(matches.index(True))
 
 
 # The old name, for programs that use it; to be removed after one release.
 Mirror = MirrorSource
 
 
-def _labels(ping: dict[str, Any]) -> dict[str, str]:
+# Nearly all pings have one of few types. Who is refused is not remembered.
+@lru_cache(maxsize=16)
+def _check_content_type(content_type: str | None) -> None:
+    """Raises PingRefused unless the type is JSON. It may be missing: the body itself is checked strictly."""
+    if content_type is None:
+        return
+    match = _JSON.fullmatch(content_type.strip())
+    if not match:
+        raise PingRefused(415, "Unsupported media type", "Send the body as application/json.", "content type")
+    if (match[2] or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise _malformed("The charset must be UTF-8.")
+
+
+def _check_fields(ping: dict[str, Any]) -> None:
     for name in ("collection", "itemId", "operation"):
         if not _is_text(ping.get(name)):
             raise _malformed(f"{name} must be a string of 1 to {MAX_TEXT} printable characters.")
@@ -68,11 +134,10 @@ def _labels(ping: dict[str, Any]) -> dict[str, str]:
     actions = ping.get("userActions")
     if actions is not None and not (isinstance(actions, list) and all(isinstance(item, dict) for item in actions)):
         raise _malformed("userActions must be absent, null, or an array of objects.")
-    return {"collection": ping["collection"], "operation": ping["operation"]}
 
 
 def _malformed(detail: str) -> PingRefused:
-    return PingRefused(400, "Malformed ping", detail)
+    return PingRefused(400, "Malformed ping", detail, "malformed")
 
 
 def _is_text(value: object) -> bool:

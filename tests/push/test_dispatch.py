@@ -28,7 +28,7 @@ from glassq.errors import Bury, DeadlineExceeded, Drop, Retry, SettingsError
 from glassq.push.dispatch import Dispatcher, forward, of_tasks, post, rule
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.http_client import AT_ONCE, KEPT, MAX_READ
-from glassq.push.http_request import beneath
+from glassq.push.http_request import beneath, ping_headers
 from glassq.push.names_table import NameRequest
 from glassq.push.request import TaskRequest
 from glassq.push.rule import RetryParameters
@@ -810,6 +810,22 @@ def test_a_ping_is_posted_as_it_came(target: Target, context: Context) -> None:
     assert asked.headers["x-appengine-taskname"] == ping.id
     assert asked.headers["x-appengine-taskretrycount"] == "0"
     assert marks_of(handler).retry_policy(ping, context).task_retry_limit == 3
+
+
+def test_an_endpoint_gets_the_type_and_the_kept_headers_of_a_ping_but_none_that_are_ours(
+    target: Target, context: Context
+) -> None:
+    kept = {"x-github-event": "push", "x-glassq-source": "forged", "host": "elsewhere", "x-odd": "a\r\nb: c"}
+    form = "application/x-www-form-urlencoded"
+    ping = envelope.new("github", b"payload=1", {}, content_type=form, headers={**kept, "content-type": "text/html"})
+    assert forward(f"{target.url}/hook")(ping, context)
+    headers = target.asked[0].headers
+    assert (headers["x-github-event"], headers["x-glassq-source"]) == ("push", "github")
+    assert headers["content-type"] == form
+    assert [name.lower() for name in ping_headers(ping)].count("content-type") == 1
+    assert headers["host"] != "elsewhere"
+    assert "x-odd" not in headers
+    assert "b" not in headers
 
 
 def test_a_ping_that_is_no_json_says_so_and_a_failure_names_the_url_without_its_query(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from glassq.errors import PingRefused
 from glassq.settings import parse
-from glassq.sources import open_sources
+from glassq.sources import HookRequest, open_sources
 from glassq.sources.mirror import MirrorSource
 
 if TYPE_CHECKING:
@@ -39,9 +39,16 @@ def ping(**changes: Any) -> bytes:
     return json.dumps({name: value for name, value in {**SHARE, **changes}.items() if value is not MISSING}).encode()
 
 
+def taken(body: bytes, mirror: Source = MIRROR) -> dict[str, str]:
+    """The labels of a ping that is taken."""
+    request = HookRequest("POST", "/hooks/mirror", {}, body, "192.0.2.7", 0.0)
+    mirror.verify(request)
+    return mirror.describe(request).labels
+
+
 def refusal(body: bytes, mirror: Source = MIRROR) -> PingRefused:
     with pytest.raises(PingRefused) as caught:
-        mirror.check(body)
+        taken(body, mirror)
     return caught.value
 
 
@@ -67,7 +74,7 @@ def refusal(body: bytes, mirror: Source = MIRROR) -> PingRefused:
 def test_a_ping_of_the_right_shape_is_taken_with_its_labels(changes: dict[str, Any]) -> None:
     body = ping(**changes)
     sent = json.loads(body)
-    assert MIRROR.check(body) == {"collection": sent["collection"], "operation": sent["operation"]}
+    assert taken(body) == {"collection": sent["collection"], "operation": sent["operation"]}
 
 
 BAD_TOKENS = [MISSING, None, "", "x", TOKEN + "x", TOKEN[:-1], TOKEN.upper(), TOKEN.encode().decode("latin-1"), 0, True]
@@ -81,7 +88,7 @@ def test_a_ping_without_a_right_token_is_403_in_the_same_words(token: Any) -> No
 
 def test_a_subscription_that_was_made_with_an_invisible_character_in_its_token_is_genuine() -> None:
     for token in (f"\ufeff{TOKEN}", f"{TOKEN[:3]}\u200b{TOKEN[3:]}\u00a0"):
-        assert MIRROR.check(ping(verifyToken=token))
+        assert taken(ping(verifyToken=token))
     for token in (f"\ufeff{TOKEN}x", "\ufeff", f"\ufeff {TOKEN}"):
         assert refusal(ping(verifyToken=token)).status == 403
 
@@ -116,14 +123,35 @@ def test_what_is_no_strict_json_object_is_400(body: bytes) -> None:
     assert refusal(body).status == 400
 
 
+@pytest.mark.parametrize(
+    "type_of", ["application/json", 'Application/JSON; charset="UTF-8"', "application/json;charset=utf8"]
+)
+def test_json_in_utf_8_is_admitted(type_of: str) -> None:
+    MIRROR.admit(HookRequest("POST", "/hooks/mirror", {"content-type": type_of}, b"", "", 0.0))
+
+
+@pytest.mark.parametrize(
+    ("type_of", "status"), [("text/plain", 415), ("", 415), ("application/json; charset=latin-1", 400)]
+)
+def test_another_content_type_is_refused(type_of: str, status: int) -> None:
+    with pytest.raises(PingRefused) as caught:
+        MIRROR.admit(HookRequest("POST", "/hooks/mirror", {"content-type": type_of}, b"", "", 0.0))
+    assert caught.value.status == status
+
+
+def test_the_proof_says_which_token_it_was() -> None:
+    both = MirrorSource(["old", "new"])
+    assert [both.check(ping(verifyToken=token)).secret for token in ("old", "new")] == [0, 1]
+
+
 def test_two_user_tokens_are_400_and_not_the_last_one() -> None:
     assert refusal(ping()[:-1] + b', "userToken": "another"}').status == 400
 
 
 def test_while_tokens_are_rotated_each_current_one_is_taken() -> None:
     both = MirrorSource(["old", "new"])
-    assert both.check(ping(verifyToken="old"))
-    assert both.check(ping(verifyToken="new"))
+    assert taken(ping(verifyToken="old"), both)
+    assert taken(ping(verifyToken="new"), both)
     assert refusal(ping(verifyToken="older"), both).status == 403
     assert refusal(ping(verifyToken="oldnew"), both).status == 403
     assert refusal(ping(verifyToken="old\nnew"), both).status == 403
@@ -135,7 +163,7 @@ def test_the_token_file_has_one_token_a_line_and_comments(tmp_path: Path) -> Non
     found = parse(f'[sources.mirror]\nverify_tokens_file = "{file}"\n', "glassq.toml")
     (mirror,) = open_sources(found)
     for token in ("first token", "second#1"):
-        assert mirror.check(ping(verifyToken=token))
+        assert taken(ping(verifyToken=token), mirror)
     for token in ("# since May", "#gone", "gone", "", "  first token  ", "second"):
         assert refusal(ping(verifyToken=token), mirror).status == 403
 
@@ -160,7 +188,7 @@ WITH_TOKEN = st.dictionaries(st.sampled_from(list(SHARE)), VALUES).map(
 @given(st.binary() | ANY_PING | WITH_TOKEN)
 def test_any_bytes_are_taken_or_refused_and_never_anything_else(body: bytes) -> None:
     with suppress(PingRefused):
-        labels = MIRROR.check(body)
+        labels = taken(body)
         assert set(labels) == {"collection", "operation"}
         assert all(isinstance(value, str) and value.isprintable() for value in labels.values())
 

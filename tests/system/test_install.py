@@ -141,15 +141,15 @@ def test_the_settings_fit_the_units(root: Path) -> None:
     ours = settings(root)
     assert ours.queue.url == QUEUE
     secrets = "/etc/glassq/secrets/"
-    assert ours.sources.mirror is not None
-    assert ours.sources.mirror.verify_tokens_file == f"{secrets}mirror-verify-tokens"
+    assert "mirror" in ours.sources
+    assert ours.sources["mirror"].verify_tokens_file == f"{secrets}mirror-verify-tokens"
     assert ours.glass.client_secret_file == f"{secrets}client-secret"
     assert ours.glass.credentials_key_file == f"{secrets}credentials-key"
     for unit in ("glassq-web.service", "glassq-worker.service"):
         for line in (ROOT / "systemd" / unit).read_text().splitlines():
             if line.startswith("BindReadOnlyPaths="):
                 assert line.rpartition(":")[2] in (
-                    ours.sources.mirror.verify_tokens_file,
+                    ours.sources["mirror"].verify_tokens_file,
                     ours.glass.client_secret_file,
                     ours.glass.credentials_key_file,
                 )

@@ -116,8 +116,9 @@ def _say_ready(stack: Stack, settings: Settings) -> None:
     url = f"{stack.door.url}/hooks/mirror"
     by = f" by the socket {shlex.quote(stack.door.curl[-1])}" if settings.intake.bind.startswith("unix:") else ""
     click.echo(f"ready: POST {url}{by}   settings: {shlex.quote(str(stack.config))}   (Ctrl-C stops)")
-    if settings.sources.mirror is not None:
-        click.echo(f"try:   {_curl(stack.door, url, settings.sources.mirror.verify_tokens_file)}")
+    mirror = settings.sources.get("mirror")
+    if mirror is not None and mirror.verify_tokens_file:
+        click.echo(f"try:   {_curl(stack.door, url, mirror.verify_tokens_file)}")
     click.echo(f"       {glassq_for(stack.config)} status")
 
 

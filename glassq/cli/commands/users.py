@@ -136,7 +136,7 @@ def new_key(app: App) -> None:
 def subscribe(app: App, user: str, collection: str, callback: str, operations: tuple[str, ...], as_json: bool) -> None:
     """Ask Google to send pings about USER."""
     settings = app.settings
-    if settings.sources.mirror is None:
+    if "mirror" not in settings.sources:
         raise SettingsError(f"{settings.file}: no [sources.mirror]: expected it, with verify_tokens_file")
     token = settings.secret("sources.mirror.verify_tokens_file")[0]
     from glassq.glass import subscriptions

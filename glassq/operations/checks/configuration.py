@@ -12,7 +12,7 @@ from glassq.daemons import check_web, check_worker
 from glassq.operations.checks.systemctl import leaves_out_intake, listens_for_intake
 from glassq.operations.words import without_password
 from glassq.push.request import SOURCE
-from glassq.settings import GlassSettings
+from glassq.settings import GlassSettings, secret_files
 from glassq.startcheck import Finding, found
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def problems(settings: Settings) -> list[str]:
 
 def takes_pings(settings: Settings) -> bool:
     """Whether glassq-web has something to do with these settings."""
-    named = any(getattr(settings.sources, name) is not None for name in settings.sources.__struct_fields__)
-    return named or any(route.source != SOURCE for route in settings.routes)
+    return bool(settings.sources) or any(route.source != SOURCE for route in settings.routes)
 
 
 def works_glass(settings: Settings) -> bool:
@@ -44,11 +43,10 @@ def works_glass(settings: Settings) -> bool:
 
 def secrets_in_use(settings: Settings) -> list[str]:
     """The keys of the secret files that are in use: a default counts once something needs it."""
-    keys = ["sources.mirror.verify_tokens_file"] if settings.sources.mirror else []
     needed = bool(settings.glass.client_id) or works_glass(settings)
     names = ("client_secret_file", "credentials_key_file")
     changed = [name for name in names if getattr(settings.glass, name) != getattr(GlassSettings(), name)]
-    return keys + [f"glass.{name}" for name in names if needed or name in changed]
+    return secret_files(settings) + [f"glass.{name}" for name in names if needed or name in changed]
 
 
 def check_secret(settings: Settings, key: str) -> None:

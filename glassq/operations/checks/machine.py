@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from datetime import UTC, datetime
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +55,7 @@ def clock_at(now: datetime) -> Check:
 
 def secret_files(operations: Operations) -> Iterator[Check]:
     for key in secrets_in_use(operations.settings):
-        path = Path(attrgetter(key)(operations.settings))
+        path = Path(operations.settings.secret_path(key))
         try:
             check_secret(operations.settings, key)
         except SettingsError as error:
