@@ -127,6 +127,15 @@ def records(file: Path) -> Iterator[tuple[Record, bool]]:
                 yield record, place == RUN
 
 
+def runtime_directories(program: str, file: Path) -> Iterator[Path]:
+    """The runtime directories of running processes of this program with this settings file."""
+    file = file.resolve()
+    for place in dict.fromkeys([RUN / program, file.parent / "run" / program]):
+        record = read_record(place)
+        if record is not None and record.file == str(file) and record.lives():
+            yield place
+
+
 def _parts(settings: Settings, record: Record) -> Iterator[str]:
     """The files that count: settings, queue.yaml, and the modules of handlers beside the settings."""
     yield record.file

@@ -56,6 +56,8 @@ COMMANDS = {
     "move": ("glassq.cli.commands.move:move", "Put deliveries into another tube, as they are."),
     "pause": ("glassq.cli.commands.pause:pause", "Stop the work for a while; pings are still accepted."),
     "resume": ("glassq.cli.commands.pause:resume", "Let paused tubes go on."),
+    "sources": ("glassq.cli.commands.sources:sources", "Who may send pings, how that goes, and why one is refused."),
+    "ping": ("glassq.cli.commands.ping:ping", "Send a signed sample, as a source's sender would."),
     "put": ("glassq.cli.commands.put:put", "Put a file, or standard input, as a delivery."),
     "tail": ("glassq.cli.commands.tail:tail", "Outcomes of deliveries, as they happen."),
     "archive": ("glassq.cli.commands.archive:archive", "Take buried deliveries out of the queue, into a file."),
@@ -75,11 +77,11 @@ COMMANDS = {
 
 # In which order and under which headings `glassq --help` and glassq(1) list them.
 SECTIONS = {
-    "Look": ("status", "doctor", "buried", "show", "tail", "queues", "journal"),
+    "Look": ("status", "doctor", "buried", "show", "tail", "sources", "queues", "journal"),
     "Decide on what failed": ("kick", "delete", "archive", "restore", "replay", "forget"),
     "Steer": ("pause", "resume", "put", "bury", "move"),
     "Set up": ("config", "users", "subscribe", "completion"),
-    "Try out": ("dev", "demo"),
+    "Try out": ("ping", "dev", "demo"),
 }
 
 # What other systems call our commands. These work too, but are not listed.
@@ -110,6 +112,11 @@ SUGGESTED = {
     "start": "resume",
     "check": "doctor",
     "enqueue": "put",
+    "trigger": "ping",
+    "send": "ping",
+    "webhooks": "sources",
+    "hooks": "sources",
+    "listen": "dev",
 }
 
 EX_IOERR = 74

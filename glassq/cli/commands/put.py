@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, dry_run, pass_app
+from glassq.cli.files import read_input
 from glassq.cli.output import line, print_json
 from glassq.operations import put as operation
 from glassq.operations.filters import duration
@@ -56,7 +55,7 @@ def put(
         delay=duration("--delay", delay) if delay is not None else 0.0,
     )
     request.check(app.operations)
-    body = _read(file, app.settings.intake.max_body + 1)
+    body = read_input(file, app.settings.intake.max_body + 1)
     with app.progress() as progress:
         plan = operation.plan(app.operations, request, body, progress)
         receipt = None if dry_run else operation.carry_out(app.operations, plan, progress)
@@ -65,22 +64,6 @@ def put(
     else:
         click.echo(plan.delivery.id if receipt else line(_preview(plan)))
     return 0
-
-
-def _read(file: str, most: int) -> bytes:
-    """The body, as far as `most` bytes. Raises click.ClickException."""
-    try:
-        if file != "-":
-            with Path(file).open("rb") as opened:
-                return opened.read(most)
-        if sys.stdin is None:
-            raise click.ClickException("standard input is closed: name a file")
-        if sys.stdin.isatty():
-            click.echo("glassq: type the body, then press Ctrl-D", err=True)
-        return sys.stdin.buffer.read(most)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise click.ClickException(f"{line(file)} cannot be read: {why}") from None
 
 
 def _preview(plan: PutPlan) -> str:

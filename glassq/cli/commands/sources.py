@@ -1,0 +1,119 @@
+"""`glassq sources`: who may send pings, how that goes, which kinds there are; why a saved request is refused."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from glassq.cli import completion
+from glassq.cli.app import App, as_json, examples, pass_app
+from glassq.cli.files import read_input
+from glassq.cli.group import CommandGroup
+from glassq.cli.output import console, facts, line, print_hints, print_json, print_table, table
+from glassq.operations import sources as operation
+from glassq.operations.words import span
+
+if TYPE_CHECKING:
+    from glassq.intake.report import SourceReport
+    from glassq.operations.request_test import Verdict
+    from glassq.operations.sources import SourceRow
+
+# The largest request that is read: the largest body and its head.
+MOST = (25 << 20) + (64 << 10)
+
+
+@click.group(cls=CommandGroup, invoke_without_command=True)
+@as_json
+@click.pass_context
+def sources(context: click.Context, as_json: bool) -> None:
+    """Who may send pings: how many came, which were refused and why, which secret is in use."""
+    if context.invoked_subcommand is None:
+        _list(context.find_object(App) or App(None, os.environ), as_json)
+
+
+@sources.command(
+    epilog=examples(
+        ("a request that was saved as it came", "glassq sources test github push.http"),
+        ("an old one, by the clock of its time", "glassq sources test stripe event.http --now 2026-03-01T12:00:00Z"),
+    )
+)
+@click.argument("name", metavar="NAME", shell_complete=completion.sources)
+@click.argument("file", metavar="FILE|-", shell_complete=completion.files)
+@click.option("--now", metavar="TIME", help="Verify it by this time: RFC 3339, or Unix seconds.")
+@as_json
+@pass_app
+def test(app: App, name: str, file: str, now: str | None, as_json: bool) -> int:
+    """Would this request be taken, and if not, why?
+
+    FILE holds a whole request as it came over the wire, head and body, as nc, mitmproxy or a proxy's log saves it.
+    Neither a secret nor a signature that would be right is ever printed. Exit 0: it would be taken; 1: it would not.
+    """
+    from glassq.operations import request_test
+
+    moment = request_test.moment_of(now) if now is not None else app.operations.clock().timestamp()
+    verdict = request_test.examine(app.operations, name, read_input(file, MOST), moment)
+    if as_json:
+        print_json({**verdict.document(), "todo": [app.adapt(words) for words in verdict.todo]})
+    else:
+        _tell(app, verdict)
+    return 0 if verdict.taken else 1
+
+
+# -- as people read it -------------------------------------------------------------------------------------------------
+
+
+def _list(app: App, as_json: bool) -> None:
+    found = operation.snapshot(app.operations)
+    if as_json:
+        print_json(app.adapt_hints(found.document()))
+        return
+    out = console()
+    if not found.rows:
+        out.print("the settings name no source: `glassq sources kinds` lists what can be one")
+        return
+    columns = ("source", "kind", "path", "pings", "last", "refused", "clock", "secrets, last used")
+    print_table(out, table("", columns, map(_cells, found.rows), wraps="refused"))
+    if found.counting is None:
+        out.print(f"nothing is counted: {line(found.note)}", style="dim")
+    else:
+        out.print(f"counted for {span(found.counting)}, since glassq-web was started", style="dim")
+    print_hints(out, map(app.adapt, map(str, found.hints)))
+
+
+def _cells(row: SourceRow) -> tuple[object, ...]:
+    named = (row.name, row.kind, row.path)
+    if row.counted is None:
+        return (*named, "?", "?", row.problem or "?", "?", "?")
+    seen = row.counted
+    refused = ", ".join(f"{count} {reason}" for reason, count in sorted(seen.refused.items(), key=lambda item: -item[1]))
+    return (*named, seen.pings, _ago(seen.last_ping), refused or "-", _clock(seen), _secrets(seen))
+
+
+def _ago(age: float | None) -> str:
+    return "never" if age is None else f"{span(age)} ago"
+
+
+def _clock(seen: SourceReport) -> str:
+    """The last skew, and the worst where it differs."""
+    if seen.skew is None:
+        return "-"
+    worst = seen.max_skew
+    more = f" (at most {worst:+.0f}s)" if worst is not None and round(worst) != round(seen.skew) else ""
+    return f"{seen.skew:+.0f}s{more}"
+
+
+def _secrets(seen: SourceReport) -> str:
+    if len(seen.secrets) == 1:
+        return _ago(seen.secrets[0])
+    return ", ".join(f"{number}: {_ago(age)}" for number, age in enumerate(seen.secrets, 1)) or "-"
+
+
+def _tell(app: App, verdict: Verdict) -> None:
+    out = console()
+    style = "green" if verdict.taken else "bold red"
+    out.print(line(verdict.said), style=style)
+    rows = [(name, value) for name, value in verdict.facts]
+    out.print(facts(rows))
+    print_hints(out, map(app.adapt, verdict.todo))

@@ -1,0 +1,139 @@
+"""The sources of the settings, and what the running intake has counted of each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from glassq.errors import SettingsError
+from glassq.in_effect import runtime_directories
+from glassq.intake.report import PATH, SourceReport, SourcesReport, report_socket
+from glassq.local_http import fetch
+from glassq.operations.hints import Hint
+from glassq.operations.words import span
+from glassq.sources import open_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glassq.operations import Operations
+    from glassq.settings import Settings
+
+# How long the intake may take to answer, in seconds.
+TIMEOUT = 2.0
+# A sender's clock, or ours, that is farther off than this is told, in seconds.
+SKEWED = 60.0
+# A secret beside the one in use that nobody used for so long may be removed, in seconds.
+IDLE = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One source of the settings. `problem` says why it takes no ping ("": it does), `counted` what came so far.
+
+    `max_body` is in bytes; 0 where the source cannot be opened.
+    """
+
+    name: str
+    kind: str
+    path: str
+    tube: str
+    max_body: int
+    problem: str = ""
+    counted: SourceReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesView:
+    """All sources. `counting` is for how long the intake counts, in seconds, None where it does not say.
+
+    `note` says why.
+    """
+
+    rows: tuple[SourceRow, ...]
+    hints: tuple[Hint, ...]
+    counting: float | None = None
+    note: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """The sources for JSON; ages in seconds."""
+        rows = [{**asdict(row), "counted": _plain(row.counted)} for row in self.rows]
+        hints = [str(hint) for hint in self.hints]
+        return {"sources": rows, "counting": self.counting, "note": self.note, "hints": hints}
+
+
+def snapshot(operations: Operations) -> SourcesView:
+    """The sources as they are now; it raises nothing, what cannot be read is told."""
+    settings = operations.settings
+    report, note = read_report(settings)
+    counted = report.sources if report else {}
+    rows = tuple(_row(settings, name, counted.get(name)) for name in settings.sources)
+    now = operations.clock().timestamp()
+    counting = max(0.0, now - report.since) if report else None
+    loaded = max(0.0, now - report.loaded) if report else 0.0
+    return SourcesView(rows, tuple(_hints(rows, loaded)), counting, note)
+
+
+def read_report(settings: Settings) -> tuple[SourcesReport | None, str]:
+    """What the running intake with these settings says, or why it says nothing."""
+    directories = list(runtime_directories("glassq-web", Path(settings.file)))
+    if not directories:
+        return None, "no glassq-web runs with these settings"
+    why = ""
+    for directory in directories:
+        socket = report_socket(str(directory))
+        try:
+            return msgspec.json.decode(fetch(str(socket), PATH, timeout=TIMEOUT), type=SourcesReport), ""
+        except OSError as error:
+            why = f"{socket}: {error.strerror or error}"
+        except msgspec.DecodeError as error:
+            why = f"{socket}: glassq-web is of another version: {error}"
+    return None, why
+
+
+def _row(settings: Settings, name: str, counted: SourceReport | None) -> SourceRow:
+    section = settings.sources[name]
+    # each alone: what is wrong with one hides no other
+    alone = msgspec.structs.replace(settings, sources={name: section})
+    try:
+        (source,) = open_sources(alone)
+    except SettingsError as error:
+        return SourceRow(name, section.kind_of(name), f"/hooks/{name}", "", 0, str(error), counted)
+    path = f"/hooks/{name}" + ("/TOKEN" if section.path_token_file else "")
+    return SourceRow(name, source.kind, path, source.tube, source.max_body, "", counted)
+
+
+def _hints(rows: tuple[SourceRow, ...], loaded: float) -> Iterator[Hint]:
+    """What an operator should know or do; `loaded` is how long the secrets are in use, in seconds."""
+    for row in rows:
+        if row.problem:
+            yield Hint(f"{row.name} takes no pings: {row.problem}")
+        if row.counted is None:
+            continue
+        refused = row.counted.refused
+        if wrong := refused.get("wrong signature", 0) + refused.get("no signature", 0):
+            test = f"sources test {row.name} FILE"
+            yield Hint(f"{row.name} refused {wrong} by their signature; a saved request says why", test)
+        skew = row.counted.refused_skew if refused.get("too old", 0) + refused.get("too new", 0) else row.counted.skew
+        if skew is not None and abs(skew) > SKEWED:
+            where = "behind" if skew < 0 else "ahead of"
+            words = f"{row.name}: the sender's time is {span(abs(skew))} {where} ours; is this machine's clock right"
+            yield Hint(words, "doctor")
+        yield from _idle_secrets(row, row.counted.secrets, loaded)
+
+
+def _idle_secrets(row: SourceRow, used: tuple[float | None, ...], loaded: float) -> Iterator[Hint]:
+    """Lines that can go, once their sender uses another one."""
+    if len(used) < 2 or loaded < IDLE or not any(age is not None and age < IDLE for age in used):
+        return
+    for number, age in enumerate(used, 1):
+        if age is None or age > IDLE:
+            since = span(loaded if age is None else age)
+            yield Hint(f"{row.name}: secret {number} of {len(used)} was not used for {since}; its line may go")
+
+
+def _plain(report: SourceReport | None) -> dict[str, Any] | None:
+    return None if report is None else msgspec.to_builtins(report)
