@@ -151,10 +151,14 @@ def new(
     content_type: str = "",
     headers: dict[str, str] | None = None,
     stored: StoredBody | None = None,
+    key: str = "",
 ) -> Delivery:
-    """A delivery for a ping that has just arrived; `tube` is where it is to be put. With `stored`, `body` is empty."""
+    """A delivery for a ping that has just arrived; `tube` is where it is to be put.
+
+    With `stored`, `body` is empty, and `key` is that of the stored body, and the id; else the id is a new one.
+    """
     return Delivery(
-        id=new_id(),
+        id=key or new_id(),
         source=source,
         received=datetime.now(UTC),
         body=body,
@@ -186,7 +190,8 @@ def encode(delivery: Delivery) -> bytes:
 
     If the body alone nearly fills MAX_JOB, BIG_JOB is the limit.
     """
-    taken = PREFIX + 1 + len(delivery.body)
+    body = b"" if delivery.stored else delivery.body
+    taken = PREFIX + 1 + len(body)
     room = (MAX_JOB if MAX_JOB - taken >= MIN_ROOM else BIG_JOB) - taken
     evidence = _bounded(delivery.evidence)
     header = _header(delivery, evidence)
@@ -195,7 +200,7 @@ def encode(delivery: Delivery) -> bytes:
             break
         evidence = shorten(evidence)
         header = _header(delivery, evidence)
-    rest = b"%b\n%b" % (header, delivery.body)
+    rest = b"%b\n%b" % (header, body)
     return b"%b%b%b" % (MAGIC, checksum(rest), rest)
 
 

@@ -23,6 +23,9 @@ GlassqError
 |   +-- Unsupported         this engine cannot do it (exit 1, HTTP 501)
 +-- Stopped                 an operator stopped an operation between two of its steps (exit 130)
 +-- JournalError            the intake journal cannot keep a delivery: full, no disk, not writable
++-- BodyError               the store of large bodies cannot keep or give one now
+|   +-- BodyLost            a body is not in the store
+|   +-- BodyDamaged         a body is not what was stored
 +-- Verdict                 a handler raises one of these to decide the outcome of its attempt
 |   +-- Drop                nothing to do: spoofed, gone, stale
 |   +-- Retry               an expected failure: retry later
@@ -191,6 +194,18 @@ class Stopped(GlassqError):
 
     def __init__(self) -> None:
         super().__init__("stopped")
+
+
+class BodyError(GlassqError):
+    """The store of large bodies cannot keep or give one now: no room, no disk, no permission."""
+
+
+class BodyLost(BodyError):
+    """A body is not in the store: somebody has removed it."""
+
+
+class BodyDamaged(BodyError):
+    """A body is not what was stored: its size or its SHA-256 is another."""
 
 
 class JournalError(GlassqError):

@@ -22,9 +22,11 @@ from glassq.edited import read_text, secret_lines
 from glassq.errors import SettingsError, UnreadableText
 from glassq.mistakes import place
 from glassq.outdated import as_written, remarks, renewed
+from glassq.systemd import MISSING, credential_name
 from glassq.values import (
     Address,
     Bind,
+    BodiesUrl,
     Duration,
     HandlerName,
     HttpUrl,
@@ -46,9 +48,14 @@ if TYPE_CHECKING:
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
 # The sections that each program reads. Mistakes in other sections must not stop it.
-INTAKE = frozenset({"queue", "intake", "sources", "metrics", "log"})
-POOL = frozenset({"queue", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
+INTAKE = frozenset({"queue", "intake", "bodies", "sources", "metrics", "log"})
+POOL = frozenset({"queue", "bodies", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
 TASKS = frozenset({"queue", "push"})
+# The remedy where systemd has no copy of a source's secret for this service: the file itself is hidden from it.
+_NOT_PASSED_ON = (
+    "; systemd passes it on after: systemctl daemon-reload && systemctl restart glassq-web "
+    "(if [sources.NAME] and its keys each have a line of their own)"
+)
 # Keys that every program needs, whatever section they are in: whoever puts a job sets its lease (`Settings.lease`).
 _SHARED = {"worker": ("deadline",)}
 
@@ -103,7 +110,17 @@ class IntakeSettings(_Section, frozen=True):
     journal: str = "/var/spool/glassq"
     journal_max: Size = Size("1GiB")
     journal_min_free: Size = Size("256MiB")
+    memory_max: Size = Size("64MiB")
+    spill_max: Size = Size("1GiB")
     acknowledge: Literal["queue", "journal"] = "queue"
+
+
+class BodiesSettings(_Section, frozen=True):
+    """[bodies]"""
+
+    url: BodiesUrl = BodiesUrl("file:///var/lib/glassq/bodies")
+    min_free: Size = Size("256MiB")
+    done_max: Size = Size("1GiB")
 
 
 class SourceSettings(_Section, frozen=True):
@@ -267,6 +284,7 @@ class Settings(_Section, frozen=True):
     outdated: tuple[str, ...] = ()
     queue: QueueSettings = QueueSettings()
     intake: IntakeSettings = IntakeSettings()
+    bodies: BodiesSettings = BodiesSettings()
     sources: dict[str, SourceSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
@@ -301,18 +319,23 @@ class Settings(_Section, frozen=True):
         return secrets
 
     def secret_text(self, key: str) -> str:
-        """The whole text of the secret file that `key` names. Raises SettingsError like `secret`."""
+        """The text of the secret file that `key` names, or of systemd's copy. Raises SettingsError like `secret`."""
         path = self.secret_path(key)
+        copied = bool(path.copy) and Path(path.copy).is_file()
         try:
-            return read_text(path)
+            text = read_text(path.copy if copied else path)
         except UnreadableText as error:
-            raise self.refused(key, str(error)) from None
+            late = path.copy and not copied and key.startswith("sources.")
+            raise self.refused(key, f"{error}{_NOT_PASSED_ON if late else ''}") from None
+        if text.strip() == MISSING:
+            raise self.refused(key, "is missing")
+        return text
 
     def refused(self, key: str, why: str) -> SettingsError:
         """The error for the file that `key` names. `why` starts with a verb."""
         return SettingsError(f'{self.file}: {place(key.split("."))} = "{self.secret_path(key)}": the file {why}')
 
-    def secret_path(self, key: str) -> str:
+    def secret_path(self, key: str) -> SecretFile:
         """The path of the secret file that `key` names. Raises SettingsError if the settings name none."""
         value: Any = self
         for name in key.split("."):
@@ -323,7 +346,8 @@ class Settings(_Section, frozen=True):
             value = value.get(name) if isinstance(value, dict) else getattr(value, name)
         if value is None:
             raise SettingsError(f"{self.file}: missing key {place(key.split('.'))}: expected the path of a file")
-        return str(value)
+        path: SecretFile = value
+        return path
 
 
 _NO_KEYS = ("file", "ignored", "outdated")
@@ -411,7 +435,8 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
 def as_toml(settings: Settings) -> str:
     """The effective settings in the form of glassq.toml. Secrets are in files of their own, so it has none."""
     lines = [f"# {settings.file}"]
-    for name in ("queue", "intake", "sources", "worker", "push", "glass", "storage", "ledger", "metrics", "log"):
+    names = ("queue", "intake", "bodies", "sources", "worker", "push", "glass", "storage", "ledger", "metrics", "log")
+    for name in names:
         section: Any = getattr(settings, name)
         if isinstance(section, dict):
             for source, keys in section.items():
@@ -459,7 +484,8 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("expected the path of a file that holds the secret")
     if not value.startswith("$CREDENTIALS_DIRECTORY/"):
-        return SecretFile(value)
+        copy = credentials_directory and f"{credentials_directory}/{credential_name(value)}"
+        return SecretFile(value, copy or "")
     if not credentials_directory:
         raise ValueError("expected systemd to set CREDENTIALS_DIRECTORY (LoadCredential= in the unit)")
     return SecretFile(value.replace("$CREDENTIALS_DIRECTORY", credentials_directory, 1))
@@ -500,10 +526,22 @@ def _rules(settings: Settings) -> list[_Rule]:
         (0 < queue.connect_timeout <= 60, "queue.connect_timeout", queue.connect_timeout, "up to 1m, not 0"),
         (0 < queue.timeout <= 60, "queue.timeout", queue.timeout, "up to 1m, not 0"),
         (
-            0 < settings.intake.max_body <= 32 << 10,
+            0 < settings.intake.max_body <= MAX_BODY,
             "intake.max_body",
             settings.intake.max_body,
-            "1B to 32KiB",
+            "1B to 25MiB",
+        ),
+        (
+            settings.intake.spill_max >= MAX_BODY,
+            "intake.spill_max",
+            settings.intake.spill_max,
+            "at least 25MiB, the largest body",
+        ),
+        (
+            settings.intake.memory_max >= 1 << 20,
+            "intake.memory_max",
+            settings.intake.memory_max,
+            "at least 1MiB",
         ),
         (
             settings.intake.request_timeout >= 1,

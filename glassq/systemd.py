@@ -1,4 +1,8 @@
-"""Sends a service's states to systemd (sd_notify(3)): one datagram per message, to the socket in NOTIFY_SOCKET."""
+"""What a service has to do with systemd: it sends its states (sd_notify(3)), and gets its secrets as credentials.
+
+A state is one datagram to the socket in NOTIFY_SOCKET. A credential (systemd.exec(5)) is a file in
+CREDENTIALS_DIRECTORY.
+"""
 
 from __future__ import annotations
 
@@ -21,3 +25,15 @@ class Notifier:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.connect(self._address)
             sock.sendall(text.encode())
+
+
+# What a unit passes on in place of a secret's file that is missing (SetCredential=).
+MISSING = "# missing"
+
+
+def credential_name(path: str) -> str:
+    """The name that systemd/glassq-generator gives the credential that is a copy of this file.
+
+    It is made of the path: files of one name in two directories differ, and a changed setting finds no old secret.
+    """
+    return path.removeprefix("/").replace("+", "++").replace("/", "+")

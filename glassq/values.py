@@ -206,6 +206,24 @@ class StorageUrl(str):
         return urlsplit(self).netloc
 
 
+class BodiesUrl(str):
+    """Where large bodies are stored: file:///DIRECTORY. In the path, write % ? and # as %25 %3F and %23."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        expected = 'expected "file:///DIRECTORY"'
+        parts = _split_path(text, expected)
+        if parts.scheme != "file" or parts.netloc or len(parts.path) < 2:
+            raise ValueError(expected)
+        return super().__new__(cls, text)
+
+    @property
+    def directory(self) -> Path:
+        """The directory."""
+        return Path(path_of(urlsplit(self).path))
+
+
 def _split_path(text: object, expected: str) -> Any:
     """The parts of a URL whose path may be one of this machine. It has no query and no fragment."""
     parts = _split(text, expected)
@@ -374,6 +392,15 @@ def _is_plain(url: str) -> bool:
 
 
 class SecretFile(str):
-    """A file that holds a secret. Its path may be printed, its content never."""
+    """A file that holds a secret. Its path may be printed, its content never.
 
-    __slots__ = ()
+    `copy` is where systemd puts this service's copy of it (LoadCredential=), if it does; "" outside of such a service.
+    """
+
+    __slots__ = ("copy",)
+    copy: str
+
+    def __new__(cls, path: str, copy: str = "") -> Self:
+        file = super().__new__(cls, path)
+        file.copy = copy
+        return file

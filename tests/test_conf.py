@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 FILE = ROOT / "conf" / "glassq.toml"
 TEXT = FILE.read_text("utf-8")
-SECTIONS = ("queue", "intake", "worker", "glass", "storage", "ledger", "metrics", "log")
+SECTIONS = ("queue", "intake", "bodies", "worker", "glass", "storage", "ledger", "metrics", "log")
 
 
 def test_the_shipped_file_holds_exactly_the_defaults() -> None:

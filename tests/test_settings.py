@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,8 +184,11 @@ MISTAKES = [
     (at("queue", 'ttr = "5500ms"'), '[queue] ttr = "5500ms": expected whole seconds, at least 5s'),
     (at("queue", 'timeout = "0s"'), '[queue] timeout = "0s": expected up to 1m, not 0'),
     (at("queue", 'connect_timeout = "2m"'), '[queue] connect_timeout = "2m": expected up to 1m, not 0'),
-    (at("intake", 'max_body = "0B"'), '[intake] max_body = "0B": expected 1B to 32KiB'),
-    (at("intake", 'max_body = "1MiB"'), '[intake] max_body = "1MiB": expected 1B to 32KiB'),
+    (at("intake", 'max_body = "0B"'), '[intake] max_body = "0B": expected 1B to 25MiB'),
+    (at("intake", 'max_body = "26MiB"'), '[intake] max_body = "26MiB": expected 1B to 25MiB'),
+    (at("intake", 'spill_max = "24MiB"'), '[intake] spill_max = "24MiB": expected at least 25MiB'),
+    (at("intake", 'memory_max = "1023KiB"'), '[intake] memory_max = "1023KiB": expected at least 1MiB'),
+    (at("bodies", 'url = "gs://bucket"'), '[bodies] url = "gs://bucket": expected "file:///DIRECTORY"'),
     (at("intake", 'request_timeout = "900ms"'), '[intake] request_timeout = "900ms": expected at least 1s'),
     # a secret in place of its file's path
     (at("sources.mirror", 'verify_tokens_file = ["s3cret-1", "s3cret-2"]'), 'verify_tokens_file = "***": expected the'),
@@ -389,6 +393,23 @@ def test_systemds_credentials_directory_is_filled_in(tmp_path: Path) -> None:
     file.write_text(at("sources.mirror", 'verify_tokens_file = "$CREDENTIALS_DIRECTORY/tokens"'))
     settings = load(str(file), {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert settings.secret(KEY) == ["s3cret"]
+
+
+def test_in_a_service_a_secret_is_read_from_systemds_copy_of_its_file(tmp_path: Path) -> None:
+    hidden, credentials = tmp_path / "more+secrets" / "tokens", tmp_path / "credentials"
+    file = tmp_path / "glassq.toml"
+    file.write_text(at("sources.mirror", f'verify_tokens_file = "{hidden}"'))
+    credentials.mkdir()
+    settings = load(str(file), {"CREDENTIALS_DIRECTORY": str(credentials)})
+    with pytest.raises(SettingsError, match="No such file or directory; systemd passes it on after: systemctl daemon-"):
+        settings.secret(KEY)
+    copy = credentials / str(hidden)[1:].replace("+", "++").replace("/", "+")
+    copy.write_text("s3cret\n")
+    assert settings.secret(KEY) == ["s3cret"]
+    assert f'verify_tokens_file = "{hidden}"' in as_toml(settings)
+    copy.write_text("# missing\n")
+    with pytest.raises(SettingsError, match=f'"{re.escape(str(hidden))}": the file is missing$'):
+        settings.secret(KEY)
 
 
 def test_the_effective_settings_name_secret_files_and_hold_no_secret(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from glassq import __version__, log, routes
+from glassq.bodies import open_bodies
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
@@ -70,8 +71,10 @@ def consume(
     )
     policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
     deadlines = Deadlines(soft=worker.deadline - worker.grace, hard=worker.deadline)
-    executor = Executor(loaded, context, ledger, lease, policy, deadlines, skew=worker.clock_skew)
-    consumer = Consumer(receiver, limiter, executor, Settlement(receiver, ledger, slot.counters), slot)
+    bodies = open_bodies(settings)
+    executor = Executor(loaded, context, ledger, lease, policy, deadlines, bodies=bodies, skew=worker.clock_skew)
+    settlement = Settlement(receiver, ledger, slot.counters, bodies)
+    consumer = Consumer(receiver, limiter, executor, settlement, slot)
     with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
 

@@ -35,13 +35,15 @@ class HookRequest(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True):
     """An answer of a source's own: to a challenge, or to a ping that it accepts.
 
-    Without `content_type` the answer has no such header.
+    Without `content_type` the answer has no such header. `kept`: the request is an ordinary ping, too: it is kept, and
+    then answered by this in place of `accept`.
     """
 
     status: int = 200
     body: bytes = b""
     content_type: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    kept: bool = False
 
 
 class Proof(msgspec.Struct, frozen=True):

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from glassq import lifecycle
-from glassq.errors import Drop
+from glassq.bodies import with_body
+from glassq.errors import BodyDamaged, BodyLost, Bury, Drop
 from glassq.log import fields, logger
 from glassq.worker import duplicates
 from glassq.worker import outcome as outcomes
 from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
+    from glassq.bodies import BodyStore
     from glassq.delivery import Delivery, Evidence
     from glassq.ledger import Ledger
     from glassq.queues.base import Reservation
@@ -86,10 +88,11 @@ class Executor:
         policy: Policy,
         deadlines: Deadlines,
         *,
+        bodies: BodyStore | None = None,
         skew: float = 0.0,
         passing: tuple[type[BaseException], ...] = (),
     ) -> None:
-        """`skew` is the maximum difference between the clocks of hosts, in seconds.
+        """`bodies` has the stored bodies. `skew` is the maximum difference between the clocks of hosts, in seconds.
 
         Exceptions of the types `passing` are raised again, not turned into outcomes: in a handler's test,
         KeyboardInterrupt.
@@ -100,6 +103,7 @@ class Executor:
         self._ledger = ledger
         self._lease = lease
         self._deadlines = deadlines
+        self._bodies = bodies
         self._skew = skew
         self._passing = passing
         self._pid = os.getpid()
@@ -139,7 +143,16 @@ class Executor:
             raise Drop("no route")
         if why := duplicates.replaced_by(delivery, destination.route, self._ledger, self._skew):
             raise Drop(why)
-        return destination.work(delivery, self._context)
+        return destination.work(self._whole(delivery), self._context)
+
+    def _whole(self, delivery: Delivery) -> Delivery:
+        """The delivery with its body. Raises Bury if that is lost or damaged, BodyError if it is not there now."""
+        if delivery.stored is None or self._bodies is None:
+            return delivery
+        try:
+            return with_body(delivery, self._bodies)
+        except (BodyLost, BodyDamaged) as error:
+            raise Bury(f"its body cannot be used: {error}") from None
 
     def _decide(self, error: BaseException, delivery: Delivery, destination: Destination | None, age: float) -> Outcome:
         try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from glassq import delivery as envelope
 from glassq import lifecycle
-from glassq.errors import JobNotFound, JobTooBig, QueueError
+from glassq.errors import BodyError, JobNotFound, JobTooBig, QueueError
 from glassq.log import fields, logger
 from glassq.worker.metrics import ATTEMPTS, DAMAGED
 from glassq.worker.outcome import Kind
@@ -18,6 +19,7 @@ from glassq.worker.record import record, record_unacknowledged
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
     from glassq.errors import DamagedDelivery, NoProof, QueueRefused
     from glassq.ledger import Ledger
@@ -32,7 +34,10 @@ log = logger("glassq.worker")
 class Settlement:
     """Settles reservations. `refusals` is how many puts in a row the queue has refused."""
 
-    def __init__(self, receiver: Receiver, ledger: Ledger, counters: ProcessCounters) -> None:
+    def __init__(
+        self, receiver: Receiver, ledger: Ledger, counters: ProcessCounters, bodies: BodyStore | None = None
+    ) -> None:
+        self._bodies = bodies
         self._receiver = receiver
         self._ledger = ledger
         self._counters = counters
@@ -89,6 +94,7 @@ class Settlement:
         kind = attempt.outcome.kind
         if kind in (Kind.DONE, Kind.DROPPED):
             self._receiver.complete(reservation, then=then)
+            self._retire(attempt.delivery)
         elif kind is Kind.RETRY:
             delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry
             return self._put(
@@ -103,6 +109,10 @@ class Settlement:
 
     def _put(self, following: Delivery, tube: str, put: Callable[[bytes], str]) -> str:
         following = msgspec.structs.replace(following, tube=tube)
+        if following.stored and self._bodies is not None:
+            # what cannot be touched, no sweep can delete either
+            with suppress(BodyError):
+                self._bodies.touch(following.id)
         try:
             holder = put(envelope.encode(following))
         except JobTooBig:
@@ -111,3 +121,13 @@ class Settlement:
             log.warning("queue takes puts again %s", fields(refused=self.refusals))
             self.refusals = 0
         return holder
+
+    def _retire(self, delivery: Delivery) -> None:
+        """The job is gone: its stored body is needed for a replay at most."""
+        if delivery.stored is None or self._bodies is None:
+            return
+        try:
+            self._bodies.retire(delivery.id)
+        except BodyError as error:
+            # the sweep finds it: no job names it any more
+            log.error("a body stays where it is until it is swept %s", fields(delivery=delivery.id, why=error))

@@ -19,6 +19,7 @@ UPGRADED = ("glassq-web", "glassq-worker")
 NEXT = f"{__version__}.post1"
 STATE = (
     "/etc/glassq", "/var/lib/glassq-beanstalkd", "/var/spool/glassq", "/var/lib/glassq", "/var/lib/glassq-tasks",
+    "/var/cache/glassq",
 )  # fmt: skip
 # What a machine writes by itself, and what these tests have put there.
 THEIRS = re.compile(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import pytest
 
+from glassq.settings import SourceSettings, parse, secret_files
+from glassq.values import SecretFile
 from tests.conftest import ROOT
 from tests.system.programs import need, run
 
@@ -140,6 +142,66 @@ def test_metrics_have_a_socket_unit_of_their_own_that_pings_do_not_need(
 )
 def test_the_intake_gets_a_network_when_the_queue_needs_one(queue: str, tmp_path: Path) -> None:
     assert drop_ins(queue, tmp_path)["glassq-web.service"].endswith("[Service]\nPrivateNetwork=no\n")
+
+
+SECRETS = [name for name, kind in get_type_hints(SourceSettings).items() if SecretFile in get_args(kind)]
+SOURCES = """
+[queue]
+url = "beanstalk:///q"
+[sources.github]
+secrets_file = "/etc/glassq/secrets/github"  # "or another"
+[ sources . shop ]
+kind = "shopify"
+  secrets_file = '/srv/50% off/github'
+path_token_file="/etc/glassq/secrets/shop+path"
+# secrets_file = "/etc/glassq/secrets/old"
+labels = { a_file = "json:/a" }
+[sources.shop2]
+kind = "shopify"
+secrets_file = "/etc/glassq/secrets/github"
+[sources.unit]
+secrets_file = "$CREDENTIALS_DIRECTORY/unit"
+[sources.unit.labels]
+own_file = "json:/b"
+[glass]
+client_secret_file = "/etc/glassq/secrets/client-secret"
+"""
+
+
+def test_the_intake_gets_each_secret_that_a_source_names_and_no_other(tmp_path: Path) -> None:
+    made = drop_ins(SOURCES, tmp_path)
+    assert made.keys() == {"glassq-web.service"}
+    lines = made["glassq-web.service"].splitlines()[1:]
+    secrets = {
+        "etc+glassq+secrets+github": "/etc/glassq/secrets/github",
+        "etc+glassq+secrets+shop++path": "/etc/glassq/secrets/shop+path",
+        "srv+50%% off+github": "/srv/50%% off/github",
+    }
+    wanted = [(f"LoadCredential={name}:{path}", f"SetCredential={name}:# missing") for name, path in secrets.items()]
+    assert lines == ["[Service]", *(line for pair in wanted for line in pair)]
+    # where the program looks for its secrets
+    settings = parse(SOURCES, "glassq.toml", "/run/credentials", {"queue", "sources"})
+    copies = {settings.secret_path(key).copy for key in secret_files(settings)}
+    assert copies == {f"/run/credentials/{name.replace('%%', '%')}" for name in secrets} | {""}
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_every_key_that_names_a_secret_is_known(key: str, tmp_path: Path) -> None:
+    made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n[sources.a]\n{key} = "/etc/secret"\n', tmp_path)
+    assert "LoadCredential=etc+secret:/etc/secret" in made["glassq-web.service"].splitlines()
+
+
+@pytest.mark.parametrize("kind", ["sns", "paypal", "pubsub", "oidc"])
+@pytest.mark.parametrize("text", ["[sources.{}]\n", "[sources.github]\n[sources.a-name]\nkind = '{}'\n[log]\n"])
+def test_the_intake_gets_a_network_where_a_kind_fetches_keys(kind: str, text: str, tmp_path: Path) -> None:
+    made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n{text.format(kind)}', tmp_path)
+    assert made["glassq-web.service"].splitlines()[1:] == ["[Service]", "PrivateNetwork=no"]
+
+
+def test_another_directory_for_large_bodies_can_be_written(tmp_path: Path) -> None:
+    made = drop_ins('[queue]\nurl = "beanstalk:///q"\n[bodies]\nurl = "file:///srv/bodies"\n', tmp_path)
+    assert {text.partition("\n")[2] for text in made.values()} == {"[Service]\nReadWritePaths=-/srv/bodies\n"}
+    assert made.keys() == BOTH
 
 
 OURS = 'url = "beanstalk:///run/glassq/beanstalkd.sock"'

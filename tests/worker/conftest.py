@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
     from glassq.ledger import Entry
     from glassq.routes import Handler, Result
@@ -139,6 +140,7 @@ class Bench:
     #: tubes beside the queue's own, and the one that the route wants its deliveries in
     limits: tuple[Limit, ...] = ()
     leads_to: str = ""
+    bodies: BodyStore | None = None
 
     def __post_init__(self) -> None:
         self.seen: list[Delivery] = []
@@ -156,8 +158,9 @@ class Bench:
             Lease(receiver, 120, self.slot),
             self.policy,
             Deadlines(soft=DEADLINE - GRACE, hard=DEADLINE),
+            bodies=self.bodies,
         )
-        self.settlement = Settlement(receiver, self.ledger, self.slot.counters)
+        self.settlement = Settlement(receiver, self.ledger, self.slot.counters, self.bodies)
         self.consumer = Consumer(receiver, self._limiter(), executor, self.settlement, self.slot)
 
     def _limiter(self) -> TubeLimiter:

@@ -1,0 +1,35 @@
+"""Bodies that are too large for a job: where they are stored, and how they are found again.
+
+Intake writes a large body while it comes (http/spilling.py), the worker opens it for the handler, and whoever ends the
+job retires or deletes it. sweep.py removes what nobody names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glassq.bodies.base import INLINE, BodyInfo, BodyStore, BodyWriter
+from glassq.bodies.directory import DirectoryBodies
+from glassq.bodies.stored import StoredDelivery, attached, check, with_body
+
+if TYPE_CHECKING:
+    from glassq.settings import Settings
+
+__all__ = [
+    "INLINE",
+    "BodyInfo",
+    "BodyStore",
+    "BodyWriter",
+    "DirectoryBodies",
+    "StoredDelivery",
+    "attached",
+    "check",
+    "open_bodies",
+    "with_body",
+]
+
+
+def open_bodies(settings: Settings) -> BodyStore:
+    """The store of the settings. It touches nothing yet."""
+    bodies = settings.bodies
+    return DirectoryBodies(bodies.url.directory, min_free=bodies.min_free)

@@ -1,0 +1,83 @@
+"""What glassq asks of a store of large bodies. The delivery's id is a body's key.
+
+A body is durable in the store before its delivery is put anywhere, and leaves it after the job has: whatever ends in
+between leaves a body that nobody names (an orphan, see sweep.py), never a job without its body.
+
+Every call may raise BodyError; a key that is not there raises BodyLost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Iterator
+
+    from glassq.delivery import StoredBody
+
+# Maximum size of a ping's body in a job, in bytes. With the story of its attempts (24 KiB), it fits into the smallest
+# job that any engine of ours takes (delivery.MAX_JOB).
+INLINE = 32 << 10
+
+# "unfinished": it is being written; "live": a job may name it; "done": its job is over, a replay may want it.
+BodyState = Literal["unfinished", "live", "done"]
+
+
+class BodyInfo(NamedTuple):
+    """A body in the store: `size` in bytes; `touched` is when it was written or touched last (Unix time)."""
+
+    key: str
+    size: int
+    touched: float
+    state: BodyState
+
+
+class BodyWriter(Protocol):
+    """A body that is being written, for one thread at a time. Nobody can open it before `finish`."""
+
+    @property
+    def key(self) -> str: ...
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Appends to the body."""
+
+    def view(self) -> mmap.mmap:
+        """What was written so far, to read; there is at least one byte. The caller closes it."""
+
+    def finish(self) -> StoredBody:
+        """On return the body is durable, and can be opened under its key."""
+
+    def discard(self) -> None:
+        """Removes it, unless it is finished. Never raises; may be called twice."""
+
+
+class BodyStore(Protocol):
+    """A store for all threads and processes. It may be made before a fork and used after it."""
+
+    def prepare(self) -> None:
+        """Makes what is missing, for who writes. Raises BodyError if the store cannot be written."""
+
+    def begin(self, key: str, size: int = 0) -> BodyWriter:
+        """A new body, of `size` bytes if that is known. Raises BodyError if there is no room for it."""
+
+    def open(self, key: str) -> BinaryIO:
+        """The body, live or done, to read. The caller closes it."""
+
+    def touch(self, key: str) -> None:
+        """Who puts a new form of a delivery calls this before the put: its job moves, and no sweep can see it there."""
+
+    def link(self, key: str, new: str) -> None:
+        """Makes the body durable under another key as well. Deleting one of them leaves the other."""
+
+    def retire(self, key: str) -> None:
+        """The job is over: from now on the body is "done". Nothing happens if it is not live."""
+
+    def delete(self, key: str) -> None:
+        """Removes the body in any state, if it is there."""
+
+    def list(self) -> Iterator[BodyInfo]:
+        """All bodies, in no order."""
+
+    def free(self) -> int:
+        """How many bytes more it takes now."""

@@ -1,0 +1,189 @@
+"""Bodies as files of a directory, for the processes of one machine, or of several that share it.
+
+DIR/unfinished/KEY   is being written
+DIR/live/KEY         whole and on disk: a job may name it
+DIR/done/KEY         its job is over; the sweep removes it in time
+
+A file is renamed from one to the next, and keeps its bytes. Its time of modification says when it was touched last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import re
+import shutil
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO
+
+from glassq.bodies.base import BodyInfo, BodyState
+from glassq.delivery import StoredBody
+from glassq.errors import BodyError, BodyLost
+from glassq.files import AsideFile, make_directory, sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+STATES: tuple[BodyState, ...] = ("unfinished", "live", "done")
+# Keys become names of files: nothing else may.
+_KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
+
+
+class DirectoryBodies:
+    """The store of `[bodies] url = "file:///DIRECTORY"`."""
+
+    def __init__(self, directory: Path, *, min_free: int = 0) -> None:
+        """`min_free` is what new bodies leave free on the disk, in bytes. Touches no file."""
+        self.directory = directory
+        self._min_free = min_free
+
+    def prepare(self) -> None:
+        with self._errors("cannot be written"):
+            for state in STATES:
+                make_directory(self.directory / state)
+            # another process may have made them a moment ago, and not synced them yet
+            sync_directory(self.directory)
+            sync_directory(self.directory.parent)
+            if not all(os.access(self.directory / state, os.W_OK | os.X_OK) for state in STATES):
+                raise PermissionError(13, os.strerror(13))
+
+    def begin(self, key: str, size: int = 0) -> DirectoryBodyWriter:
+        with self._errors("cannot be written"):
+            free = self.free()
+            if size > free:
+                raise BodyError(f"bodies {self.directory}: no room: {size} bytes are more than the {free} it may take")
+            return DirectoryBodyWriter(self, key, AsideFile(self._path("unfinished", key)))
+
+    def open(self, key: str) -> BinaryIO:
+        with self._errors("cannot be read"):
+            for state in ("live", "done", "live"):
+                # it may be renamed between two looks
+                with suppress(FileNotFoundError):
+                    return self._path(state, key).open("rb")
+            # a directory that is not there says nothing about its bodies
+            os.stat(self.directory / "live")  # noqa: PTH116 - raises
+            raise self._lost(key)
+
+    def touch(self, key: str) -> None:
+        with self._errors("cannot be written"), suppress(FileNotFoundError):
+            os.utime(self._path("live", key))
+
+    def link(self, key: str, new: str) -> None:
+        target = self._path("live", new)
+        with self._errors("cannot be written"):
+            for state in ("live", "done", "live"):
+                with suppress(FileNotFoundError):
+                    self._link(self._path(state, key), new)
+                    os.utime(target)
+                    sync_directory(target.parent)
+                    return
+            raise self._lost(key)
+
+    def _link(self, path: Path, new: str) -> None:
+        try:
+            os.link(path, self._path("live", new))
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except OSError:
+            # no second name on this kind of file system, or one too many
+            with path.open("rb") as old, AsideFile(self._path("unfinished", new)) as copy:
+                shutil.copyfileobj(old, copy.file, 1 << 20)
+                copy.publish(self._path("live", new))
+
+    def retire(self, key: str) -> None:
+        path = self._path("live", key)
+        with self._errors("cannot be written"), suppress(FileNotFoundError):
+            os.utime(path)
+            path.rename(self._path("done", key))
+
+    def delete(self, key: str) -> None:
+        with self._errors("cannot be written"):
+            for state in STATES:
+                self._path(state, key).unlink(missing_ok=True)
+
+    def list(self) -> Iterator[BodyInfo]:
+        with self._errors("cannot be read"):
+            for state in STATES:
+                yield from self._list(state)
+
+    def _list(self, state: BodyState) -> Iterator[BodyInfo]:
+        try:
+            entries = os.scandir(self.directory / state)
+        except FileNotFoundError:
+            # nobody has written here yet
+            return
+        with entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    if _KEY.fullmatch(entry.name):
+                        yield BodyInfo(entry.name, found.st_size, found.st_mtime, state)
+
+    def free(self) -> int:
+        with self._errors("cannot be read"):
+            disk = os.statvfs(self.directory)
+        return max(0, disk.f_bavail * disk.f_frsize - self._min_free)
+
+    def finish(self, key: str, file: AsideFile) -> None:
+        """The writer's last step."""
+        with self._errors("cannot be written"):
+            file.publish(self._path("live", key))
+
+    def _path(self, state: str, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise BodyError(f"bodies {self.directory}: not a key")
+        return self.directory / state / key
+
+    def _lost(self, key: str) -> BodyLost:
+        return BodyLost(f"body {key} is not in {self.directory}")
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BodyError(f"bodies {self.directory}: {what}: {error.strerror}") from error
+
+
+class DirectoryBodyWriter:
+    """See BodyWriter."""
+
+    def __init__(self, store: DirectoryBodies, key: str, file: AsideFile) -> None:
+        self.key = key
+        self._store = store
+        self._aside = file
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._over = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            self._aside.file.write(data)
+        except OSError as error:
+            raise self._refused(error) from error
+        self._digest.update(data)
+        self._size += len(data)
+
+    def view(self) -> mmap.mmap:
+        try:
+            self._aside.file.flush()
+            with self._aside.path.open("rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def finish(self) -> StoredBody:
+        with self._aside:
+            self._store.finish(self.key, self._aside)
+        self._over = True
+        return StoredBody(self._size, self._digest.hexdigest())
+
+    def discard(self) -> None:
+        if not self._over:
+            self._over = True
+            self._aside.__exit__()
+
+    def _refused(self, error: OSError) -> BodyError:
+        return BodyError(f"bodies {self._store.directory}: cannot be written: {error.strerror}")

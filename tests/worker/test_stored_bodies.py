@@ -1,0 +1,157 @@
+"""Deliveries whose bodies are in the store: what the handler gets, and what each outcome leaves there."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from glassq import delivery as envelope
+from glassq.bodies import DirectoryBodies
+from glassq.delivery import MAX_JOB, new_id
+from glassq.errors import BodyError
+from tests.bodies.test_directory import put as store_body
+from tests.bodies.test_directory import states
+from tests.worker.conftest import Bench, jobs, only
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from glassq.delivery import Delivery
+    from tests.queues.raw import Queue
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryBodies:
+    made = DirectoryBodies(tmp_path / "bodies")
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def stored_bench(queue: Queue, store: DirectoryBodies) -> Bench:
+    return Bench(queue, bodies=store)
+
+
+def put(look: Queue, store: DirectoryBodies, do: str) -> tuple[Delivery, bytes]:
+    body = json.dumps({"do": do, "much": "x" * MAX_JOB}).encode()
+    key, stored = store_body(store, body)
+    delivery = envelope.new("mirror", b"", {"collection": "timeline"}, stored=stored, key=key)
+    look.put(envelope.encode(delivery))
+    return delivery, body
+
+
+@pytest.mark.parametrize(
+    ("do", "left"),
+    [
+        ("done", "done"),
+        ("drop", "done"),
+        ("retry", "live"),
+        ("wait", "live"),
+        ("bury", "live"),
+        ("interrupted", "live"),
+    ],
+)
+def test_the_body_stays_as_long_as_the_job(
+    stored_bench: Bench, look: Queue, store: DirectoryBodies, do: str, left: str
+) -> None:
+    delivery, body = put(look, store, do)
+    stored_bench.consumer.work_one(0)
+    (seen,) = stored_bench.seen
+    assert (seen.id, seen.stored) == (delivery.id, delivery.stored)
+    assert states(store) == {delivery.id: left}
+    if left == "live":
+        assert only(look)[1].stored == delivery.stored
+    assert seen.body == body
+
+
+def test_the_handler_reads_it_in_parts(queue: Queue, look: Queue, store: DirectoryBodies) -> None:
+    parts: list[bytes] = []
+
+    def handle(delivery: Any, _context: object) -> None:
+        with delivery.open() as file:
+            parts.extend(iter(lambda: file.read(10_000), b""))
+
+    bench = Bench(queue, bodies=store, handler=handle)
+    _, body = put(look, store, "done")
+    bench.consumer.work_one(0)
+    assert b"".join(parts) == body
+    assert len(parts) > 5
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda path: path.unlink(), "its body cannot be used: body {id} is not in {dir}"),
+        (damage, "its body cannot be used: body {id} was changed since it was stored: its SHA-256 is another"),
+        (lambda path: os.truncate(path, 5), "its body cannot be used: body {id} has 5 bytes, and had {size}"),
+    ],
+)
+def test_without_its_body_it_is_buried_and_no_handler_sees_it(
+    stored_bench: Bench, look: Queue, store: DirectoryBodies, harm: Callable[[Path], object], says: str
+) -> None:
+    delivery, body = put(look, store, "done")
+    harm(store.directory / "live" / delivery.id)
+    stored_bench.consumer.work_one(0)
+    stats, left = only(look)
+    assert stats.state == "buried"
+    assert left.buried == says.format(id=delivery.id, dir=store.directory, size=len(body))
+    assert stored_bench.seen == []
+
+
+def test_while_the_store_cannot_be_read_it_is_retried(stored_bench: Bench, look: Queue, store: DirectoryBodies) -> None:
+    put(look, store, "done")
+    store.directory.rename(store.directory.with_name("away"))
+    stored_bench.consumer.work_one(0)
+    stats, left = only(look)
+    assert (stats.state, left.failures, left.evidence[0].error) == ("delayed", 1, BodyError.__name__)
+    assert stored_bench.seen == []
+
+
+def test_a_done_body_serves_a_job_that_came_back(stored_bench: Bench, look: Queue, store: DirectoryBodies) -> None:
+    """A power cut may bring back the job of a delivery that was done, as the delete of a job is not proven."""
+    delivery, body = put(look, store, "done")
+    stored_bench.consumer.work_one(0)
+    look.put(envelope.encode(delivery))
+    stored_bench.consumer.work_one(0)
+    assert [seen.body for seen in stored_bench.seen] == [body, body]
+    assert jobs(look) == []
+
+
+def test_a_new_form_is_touched_before_it_is_put(stored_bench: Bench, look: Queue, store: DirectoryBodies) -> None:
+    delivery, _ = put(look, store, "retry")
+    os.utime(store.directory / "live" / delivery.id, (1.0, 1.0))
+    stored_bench.consumer.work_one(0)
+    (info,) = store.list()
+    assert info.touched > 1.0
+
+
+def test_a_body_that_cannot_be_retired_stays_for_the_sweep(
+    stored_bench: Bench, look: Queue, store: DirectoryBodies, caplog: pytest.LogCaptureFixture
+) -> None:
+    delivery, _ = put(look, store, "done")
+    (store.directory / "done").rmdir()
+    (store.directory / "done").write_text("in the way")
+    stored_bench.consumer.work_one(0)
+    assert jobs(look) == []
+    assert states_of_live(store) == [delivery.id]
+    assert "a body stays where it is until it is swept" in caplog.text
+
+
+def states_of_live(store: DirectoryBodies) -> list[str]:
+    return [path.name for path in (store.directory / "live").iterdir()]
+
+
+def test_a_job_holds_the_story_of_a_stored_delivery_alone() -> None:
+    delivery = envelope.new("mirror", b"", {}, stored=envelope.StoredBody(25 << 20, "0" * 64), key=new_id())
+    again = envelope.decode(envelope.encode(delivery))
+    assert again == msgspec.structs.replace(delivery, received=again.received)
+    assert len(envelope.encode(delivery)) < 400
