@@ -1,7 +1,8 @@
 """Removes all that is kept of the deliveries with some labels: from queue, journal, ledger, bodies and archives.
 
 A delivery's row in the ledger goes first, as a row may have no labels: then its job, or its archived line, is what it
-is found by when this is run again. What only waits in the journal is put into the queue, and removed there.
+is found by when this is run again. A stored body goes last, as a job without it would fail. What only waits in the
+journal is put into the queue, and removed there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glassq.bodies import open_bodies
 from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, GlassqError, InvalidRequest, SearchIncomplete
 from glassq.operations import archive, archive_file, journal, restore
@@ -25,6 +27,7 @@ from glassq.queues.base import ALL_STATES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from glassq.bodies import BodyStore
     from glassq.errors import QueueError
     from glassq.journal import JournalRecord
     from glassq.ledger.corrections import Corrections
@@ -54,22 +57,23 @@ class Places:
     queue: int = 0
     journal: int = 0
     ledger: int = 0
+    bodies: int = 0
     archives: dict[Path, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         """How many there are in all places; a delivery may be in several."""
-        return self.queue + self.journal + self.ledger + sum(self.archives.values())
+        return self.queue + self.journal + self.ledger + self.bodies + sum(self.archives.values())
 
     def document(self) -> dict[str, Any]:
         """The counts for JSON."""
-        archives = {str(path): count for path, count in self.archives.items()}
-        return {"queue": self.queue, "journal": self.journal, "ledger": self.ledger, "archives": archives}
+        counts = {"queue": self.queue, "journal": self.journal, "ledger": self.ledger, "bodies": self.bodies}
+        return {**counts, "archives": {str(path): count for path, count in self.archives.items()}}
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetPlan(Plan):
-    """The jobs, the ids of `rows` in the ledger, and how many deliveries are where."""
+    """The jobs, the ids of `rows` in the ledger, the `files` that hold some, and how many deliveries are where."""
 
     wanted: Filter = field(default_factory=Filter)
     rows: frozenset[str] = frozenset()
@@ -109,19 +113,26 @@ def plan(
     archived, damaged = _look_into(files, asked, progress)
     kept = journal.open_journal(operations)
     waiting = _count(kept.waiting(), asked) + _count(kept.refused(), asked) if kept else 0
-    places = Places(len(jobs) + len(results), waiting, len(rows), archived)
+    # what is worked now needs its body, and will be written into the ledger once more
+    rows -= {result.delivery for result in results}
+    ids = rows | {job.delivery for job in jobs}
+    bodies = sum(body.key in ids for body in open_bodies(operations.settings).list())
+    places = Places(len(jobs) + len(results), waiting, len(rows), bodies, archived)
     return ForgetPlan(Did.FORGOTTEN, tuple(jobs), (*results, *damaged), asked, rows, tuple(archived), places)
 
 
 def carry_out(operations: Operations, queue: Inspector, plan: ForgetPlan, progress: Progress) -> ForgetReport:
     """Removes what is still as it was planned; what ended it early is in the report."""
     report = ForgetReport(list(plan.results))
-    forgetter = Forgetter(operations, queue, report)
+    bodies = open_bodies(operations.settings)
+    forgetter = Forgetter(operations, queue, report, bodies, frozenset(body.key for body in bodies.list()))
     try:
         with ExitStack() as opened:
             forgetter.open(opened)
             forgetter.rows(plan.rows, progress)
             forgetter.jobs(plan.chosen, progress)
+            jobs = {job.delivery for job in plan.chosen}
+            forgetter.bodies(delivery for delivery in plan.rows if delivery not in jobs)
             if plan.places.journal:
                 forgetter.journal(plan.wanted, progress)
             for path in plan.files:
@@ -133,11 +144,16 @@ def carry_out(operations: Operations, queue: Inspector, plan: ForgetPlan, progre
 
 @dataclass(slots=True)
 class Forgetter:
-    """Removes deliveries from one place after the other, and counts them in the report."""
+    """Removes deliveries from one place after the other, and counts them in the report.
+
+    `stored` are the keys of the bodies in the store.
+    """
 
     operations: Operations
     queue: Inspector
     report: ForgetReport
+    store: BodyStore
+    stored: frozenset[str]
     _ledger: Corrections | None = None
 
     def open(self, opened: ExitStack) -> None:
@@ -164,8 +180,9 @@ class Forgetter:
             self._erase([each.name for each in found])
             return self.queue.delete_all([each.job for each in found])
 
-        def forgotten(each: Chosen, _found: Found, _answer: None) -> Result:
+        def forgotten(each: Chosen, found: Found, _answer: None) -> Result:
             self.report.places.queue += 1
+            self.bodies([found.name])
             return each.result(Did.FORGOTTEN)
 
         start = len(self.report.results)
@@ -180,6 +197,7 @@ class Forgetter:
             if _fits(record.body, asked):
                 self._erase([record.key])
                 kept.forget_refused(record.key)
+                self.bodies([record.key])
                 self.report.places.journal += 1
         moved = journal.move_on(self.operations, progress)
         if moved.moved:
@@ -214,9 +232,16 @@ class Forgetter:
                 self.report.results.append(remark(str(path), f"is as it was: {why}"))
                 return
         self.report.places.archives[path] = len(gone)
+        self.bodies(gone)
+
+    def bodies(self, ids: Iterable[str]) -> None:
+        """From the store, once nothing names them any more. Raises BodyError."""
+        for delivery in self.stored.intersection(ids):
+            self.store.delete(delivery)
+            self.report.places.bodies += 1
 
     def _erase(self, ids: Sequence[str]) -> None:
-        """Removes what is kept beside a job: the ledger's rows, and stored bodies."""
+        """From the ledger. Raises LedgerError."""
         names = [name for name in ids if name]
         if self._ledger is not None:
             self.report.places.ledger += self._ledger.forgotten(names)

@@ -121,7 +121,9 @@ def send(plan: PingPlan) -> PingAnswer:
             status, said = post(plan.place, draft.target, draft.headers, draft.body, timeout=TIMEOUT)
     except (OSError, http.client.HTTPException) as error:
         why = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
-        raise OperationError(f"nobody takes it at {plan.where}: {why}; does glassq-web run? (`glassq doctor`)") from None
+        raise OperationError(
+            f"nobody takes it at {plan.where}: {why}; does glassq-web run? (`glassq doctor`)"
+        ) from None
     return PingAnswer(status, said, time.perf_counter() - began, plan.signer.labels(draft))
 
 

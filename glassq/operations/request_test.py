@@ -129,5 +129,3 @@ def _challenge(answer: Reply, facts: list[tuple[str, str]] | None = None) -> Ver
 def _words(answer: Reply) -> str:
     held = f", {len(answer.body)} bytes of {answer.content_type}" if answer.body else ", empty"
     return f"{answer.status}{held}"
-
-

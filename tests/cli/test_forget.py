@@ -47,7 +47,7 @@ def test_as_json_it_counts_by_place(queue: Queue, cli: Cli) -> None:
     fill(queue, cli)
     said = cli(*ASKED, "--source", "mirror", "--yes", "--json")
     assert (said.code, said.err) == (0, "")
-    assert said.json["places"] == {"queue": 1, "journal": 0, "ledger": 1, "archives": {}}
+    assert said.json["places"] == {"queue": 1, "journal": 0, "ledger": 1, "bodies": 0, "archives": {}}
     assert [result["did"] for result in said.json["results"]] == ["forgotten"]
     assert said.json["beyond"]
 

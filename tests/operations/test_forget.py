@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from glassq import delivery as envelope
+from glassq.bodies import open_bodies
 from glassq.errors import InvalidRequest
 from glassq.journal import Journal, JournalRecord
 from glassq.ledger import Entry, open_ledger
@@ -15,6 +16,7 @@ from glassq.operations import archive, archive_file, forget
 from glassq.operations.filters import Selection
 from glassq.operations.progress import Silent
 from glassq.operations.result import Did
+from glassq.values import BodiesUrl
 from tests.cli.conftest import put, put_bytes
 from tests.operations.conftest import StopsAt
 
@@ -203,6 +205,30 @@ def test_a_stop_leaves_what_the_same_command_finds_again(
     assert (report.complete, len(bodies(inspector))) == (False, 1)
     assert forgotten(operations, inspector, "label.customer=ann").complete
     assert (bodies(inspector), in_ledger(operations)) == ([], set())
+
+
+def test_bodies_that_are_stored_apart_go_too_but_not_one_that_is_in_use(
+    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
+) -> None:
+    bodies = replace(operations.settings.bodies, url=BodiesUrl(f"file://{tmp_path}/bodies"))
+    operations.settings = replace(operations.settings, bodies=bodies)
+    store = open_bodies(operations.settings)
+    store.prepare()
+    waits, worked, done, other = (of(name) for name in ("ann", "ann", "ann", "bob"))
+    for each in (waits, worked, done, other):
+        writer = store.begin(each.id)
+        writer.write(SECRET)
+        stored = writer.finish()
+        if each is not done:
+            put(queue, replace(each, body=b"", stored=stored), "reserved" if each is worked else "ready")
+    for each in (worked, done):
+        record(operations, each, "retrying" if each is worked else "done")
+    store.retire(done.id)
+    plan = forget.plan(operations, inspector, forget.wanted(["label.customer=ann"], None), Silent())
+    assert plan.places.bodies == 2
+    report = forget.carry_out(operations, inspector, plan, Silent())
+    assert (report.complete, report.places.bodies) == (False, 2)
+    assert {body.key for body in store.list()} == {worked.id, other.id}
 
 
 @pytest.mark.parametrize(

@@ -78,5 +78,6 @@ def _tell(app: App, report: Report, places: Places, as_json: bool, *, planned: b
 
 def _where(places: Places) -> str:
     parts = {"in the queue": places.queue, "in the journal": places.journal, "in the ledger": places.ledger}
+    parts["in the store of bodies"] = places.bodies
     parts |= {f"in {path}": count for path, count in places.archives.items()}
     return ", ".join(f"{deliveries(count)} {where}" for where, count in parts.items() if count) or "nothing"
