@@ -6,7 +6,6 @@ $id, $uuid and $sha in a text are another one for each ping, and $time, $ms and 
 
 from __future__ import annotations
 
-import json
 import uuid
 from datetime import UTC, datetime
 from functools import cache
@@ -16,7 +15,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-FORM = "application/x-www-form-urlencoded"
+from glassq.sources.draft import FORM, written
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -43,11 +42,6 @@ class _Row(msgspec.Struct, frozen=True):
     body: Any = None
     form: dict[str, Any] | None = None
     headers: dict[str, str] = {}
-
-
-def written(document: object) -> bytes:
-    """JSON as it is sent."""
-    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def events(kind: str) -> tuple[str, ...]:

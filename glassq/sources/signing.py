@@ -1,0 +1,211 @@
+"""Signs pings as a sender would, by the same rows that verify them: for samples, demos and tests.
+
+What is signed is put together here once more, so that neither side hides the other's mistake.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import uuid
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from glassq.errors import OperationError
+from glassq.sources.places import parse_spec
+from glassq.sources.schemes.combined import Once, TokenOrStandard
+from glassq.sources.schemes.fields import Fields
+from glassq.sources.schemes.hmac import Hmac
+from glassq.sources.schemes.keys import decoded_keys, unpadded_base64
+from glassq.sources.schemes.standard import PUBLIC, SHARED, Standard
+from glassq.sources.schemes.token import ClientState, Nobody, Token
+from glassq.sources.schemes.twilio import HEADER, Twilio
+
+if TYPE_CHECKING:
+    from glassq.sources.draft import Draft
+    from glassq.sources.schemes.base import Given, Scheme
+    from glassq.sources.times import Unit
+
+_PART = re.compile(r"\{([^{}]*)\}")
+
+
+def sign(scheme: Scheme, given: Given, draft: Draft, now: float, key: bytes | None = None) -> Draft:
+    """The ping with the proof of its sender, made at this moment (Unix time) with the first secret.
+
+    `key` is the sender's private key in PEM. Raises OperationError where no proof can be made, and ValueError for a
+    body that has no room for it.
+    """
+    match scheme:
+        case Hmac():
+            return _hmac(scheme, given, draft, now)
+        case Once():
+            return sign(scheme.proof, given, _filled(draft, scheme.token), now, key)
+        case Standard():
+            return _standard(given.secrets[0], draft, now, key)
+        case TokenOrStandard():
+            way = Standard() if given.secrets[0].startswith((SHARED, PUBLIC)) else scheme.token
+            return sign(way, given, draft, now, key)
+        case Token():
+            return _token(scheme, given, draft)
+        case ClientState():
+            return _client_state(given.secrets[0], draft)
+        case Fields():
+            return _fields(decoded_keys(given.secrets, "hex")[0], draft)
+        case Twilio():
+            return _twilio(given, draft)
+        case Nobody():
+            return draft
+        case _:
+            raise OperationError(
+                "only the sender itself can prove its pings: its certificate or token is fetched from its own host. "
+                "`glassq put FILE --source NAME --no-check` tries the handler"
+            )
+
+
+def _hmac(scheme: Hmac, given: Given, draft: Draft, now: float) -> Draft:
+    stamp = _written(now, scheme.unit) if scheme.timestamp or len(scheme.list) == 3 else ""
+    if scheme.timestamp:
+        draft = draft.put(parse_spec(scheme.timestamp), stamp)
+    if scheme.event_id:
+        draft = _filled(draft, scheme.event_id)
+    for part in _PART.findall(scheme.signed):
+        if part.partition(":")[0] in ("header", "json", "form", "query"):
+            draft = _filled(draft, part.replace("|", " | "))
+    key, name = decoded_keys(given.secrets, scheme.key)[0], scheme.named[-1] if scheme.named else scheme.hash
+    digest = hmac.digest(key, _signed(scheme, given.url, draft, stamp), name)
+    written = base64.b64encode(digest).decode() if scheme.encoding == "base64" else digest.hex()
+    value = (f"{name}=" if scheme.named else scheme.prefix) + written
+    if scheme.list:
+        separator, *names = scheme.list
+        pairs = [(names[0], stamp)] if len(names) == 2 else []
+        value = separator.join(f"{name}={each}" for name, each in [*pairs, (names[-1], value)])
+    return draft.put(parse_spec(scheme.signature[0]), value)
+
+
+def _signed(scheme: Hmac, url: str, draft: Draft, stamp: str) -> bytes:
+    """What the sender signs: the parts of the template, as bytes."""
+    parts: dict[str, bytes] = {
+        "body": draft.body,
+        "timestamp": stamp.encode(),
+        "id": (draft.read(parse_spec(scheme.event_id)) or "").encode(),
+        "url": (url + draft.target).encode(),
+        "method": b"POST",
+        "sorted_form": _sorted_form(draft),
+    }
+
+    def part(name: str) -> bytes:
+        kind, _, field = name.partition(":")
+        if kind == "unwrapped":
+            value = draft.read(parse_spec(f"form:{field}")) if draft.is_form else None
+            return draft.body if value is None else value.encode()
+        return parts[name] if name in parts else (draft.read(parse_spec(name.replace("|", " | "))) or "").encode()
+
+    texts = _PART.split(scheme.signed)
+    return b"".join(part(each) if place % 2 else each.encode() for place, each in enumerate(texts))
+
+
+def _standard(secret: str, draft: Draft, now: float, key: bytes | None) -> Draft:
+    event_id = draft.headers.get("webhook-id") or f"msg_{uuid.uuid4().hex}"
+    stamp = str(int(now))
+    message = f"{event_id}.{stamp}.".encode() + draft.body
+    if secret.startswith(PUBLIC):
+        signature = f"v1a,{base64.b64encode(_by_ed25519(key, message)).decode()}"
+    else:
+        digest = hmac.digest(unpadded_base64(secret.removeprefix(SHARED)), message, "sha256")
+        signature = f"v1,{base64.b64encode(digest).decode()}"
+    headers = {"webhook-id": event_id, "webhook-timestamp": stamp, "webhook-signature": signature}
+    for name, value in headers.items():
+        draft = draft.with_header(name, value)
+    return draft
+
+
+def _by_ed25519(key: bytes | None, message: bytes) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    if key is None:
+        raise OperationError(
+            "the settings hold the sender's public key alone: make a pair of your own (openssl genpkey -algorithm "
+            "ed25519), put its public key into the secrets file, and name the private one with --key-file"
+        )
+    try:
+        private = load_pem_private_key(key, None)
+    except (ValueError, TypeError) as error:
+        raise OperationError(f"--key-file: expected a private key in PEM: {error}") from None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise OperationError("--key-file: expected an ed25519 key")
+    return private.sign(message)
+
+
+def _token(scheme: Token, given: Given, draft: Draft) -> Draft:
+    secret, place = given.secrets[0], scheme.place.split(" | ")[0]
+    if place == "bearer":
+        return draft.with_header("authorization", f"Bearer {secret}")
+    if place == "basic":
+        username = given.section.username
+        pair = secret if username is None else f"{username}:{secret}"
+        return draft.with_header("authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+    return draft.put(parse_spec(place), secret)
+
+
+def _client_state(secret: str, draft: Draft) -> Draft:
+    for number in range(len(json.loads(draft.body)["value"])):
+        draft = draft.put_json(("value", str(number), "clientState"), secret)
+    return draft
+
+
+def _fields(key: bytes, draft: Draft) -> Draft:
+    """Adyen's: eight fields of each item."""
+    for number, holder in enumerate(json.loads(draft.body)["notificationItems"]):
+        item = holder["NotificationRequestItem"]
+        amount = item.get("amount", {})
+        names = ("pspReference", "originalReference", "merchantAccountCode", "merchantReference")
+        values = [*map(item.get, names), amount.get("value"), amount.get("currency"), *map(item.get, ("eventCode", "success"))]
+        message = ":".join("" if value is None else str(value) for value in values)
+        signature = base64.b64encode(hmac.digest(key, message.encode(), "sha256")).decode()
+        place = ("notificationItems", str(number), "NotificationRequestItem", "additionalData", "hmacSignature")
+        draft = draft.put_json(place, signature)
+    return draft
+
+
+def _twilio(given: Given, draft: Draft) -> Draft:
+    signed = _sorted_form(draft)
+    if not draft.is_form and draft.body:
+        draft = draft.put(parse_spec("query:bodySHA256"), hashlib.sha256(draft.body).hexdigest())
+    message = f"{given.url}{draft.target}".encode() + signed
+    digest = hmac.digest(given.secrets[0].encode(), message, "sha1")
+    return draft.with_header(HEADER, base64.b64encode(digest).decode())
+
+
+def _sorted_form(draft: Draft) -> bytes:
+    """Names and values of a form, sorted, each pair once."""
+    if not draft.is_form:
+        return b""
+    pairs = parse_qsl(draft.body.decode(), keep_blank_values=True)
+    return "".join(name + value for name, value in sorted(set(pairs))).encode()
+
+
+def _filled(draft: Draft, place: str) -> Draft:
+    """The draft with something unique at a place where nothing is yet."""
+    spec = parse_spec(place)
+    return draft if draft.read(spec) else draft.put(spec, secrets.token_hex(16))
+
+
+def _written(now: float, unit: Unit) -> str:
+    """The time as a sender writes it."""
+    moment = datetime.fromtimestamp(int(now), UTC)
+    match unit:
+        case "ms":
+            return str(int(now * 1000))
+        case "rfc3339":
+            return moment.isoformat().replace("+00:00", "Z")
+        case "http":
+            return format_datetime(moment, usegmt=True)
+        case _:
+            return str(int(now))
