@@ -80,7 +80,11 @@ def _context_fields(record: logging.LogRecord) -> Pairs:
     context = _context.get()
     if context is None:
         return _NO_FIELDS
-    own = {key for pairs in _line_fields(record) for key in pairs.fields}
+    pairs = _line_fields(record)
+    # the lines of every delivery have them all
+    if any(context.keys() <= each.fields.keys() for each in pairs):
+        return _NO_FIELDS
+    own = {key for each in pairs for key in each.fields}
     return fields(**{key: value for key, value in context.items() if key not in own})
 
 
@@ -93,6 +97,8 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     text = str(value)
+    if type(value) is int:
+        return text
     if _PLAIN.fullmatch(text):
         return text
     return '"' + text.replace("\n", "\\n").replace("\t", "\\t").replace('"', "'") + '"'
@@ -149,8 +155,8 @@ class Formatter(logging.Formatter):
     converter = staticmethod(time.localtime)
 
     def __init__(self, *, stamped: bool = True) -> None:
-        form = "%(asctime)s %(levelword)s %(name)s[%(process)d]: %(message)s"
-        super().__init__(form if stamped else "%(levelword)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+        super().__init__("%(message)s", "%Y-%m-%dT%H:%M:%S%z")
+        self._stamped = stamped
         self._second = (0, "")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as logging calls it
@@ -161,12 +167,15 @@ class Formatter(logging.Formatter):
         return self._second[1]
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name logging calls
-        record.levelword = _level(record)
+        words = f"{record.message} {_context_fields(record)}".rstrip()
+        # nearly all are, and this is sooner known
+        if not words.isprintable():
+            words = escape(words.replace("\n", "\\n").replace("\t", "\\t"))
+        line = f"{_level(record)} {record.name}"
+        if not self._stamped:
+            return f"{line}: {words}"
         # None if a handler has set logging.logProcesses to False
-        record.process = record.process or os.getpid()
-        words = record.message.replace("\n", "\\n").replace("\t", "\\t")
-        record.message = escape(f"{words} {_context_fields(record)}".rstrip())
-        return super().formatMessage(record)
+        return f"{self.formatTime(record, self.datefmt)} {line}[{record.process or os.getpid()}]: {words}"
 
     def formatException(self, ei: object) -> str:  # noqa: N802 - the name logging calls
         return _indented(super().formatException(ei))  # type: ignore[arg-type]

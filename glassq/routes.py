@@ -28,7 +28,7 @@ from glassq.errors import GlassqError, SettingsError
 from glassq.excerpts import MAX_MESSAGE, words_of
 from glassq.handler import as_handler, finished
 from glassq.log import fields, logger
-from glassq.settings import TASK_SOURCE, Route
+from glassq.settings import TASK_SOURCE, Route, label_fits
 from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
@@ -172,6 +172,8 @@ class Routes:
 
     def __init__(self, destinations: list[Destination]) -> None:
         self._destinations = destinations
+        # each with its source and conditions, which take a while to put together
+        self._wanted = [(found, found.route.source, found.route.conditions) for found in destinations]
 
     def prepare(self, context: Context) -> None:
         """Makes the resources that handlers require (see `requires`), before the first delivery is reserved.
@@ -184,9 +186,13 @@ class Routes:
 
     def match(self, delivery: Delivery) -> Destination | None:
         """Where this delivery goes; None if no route matches."""
-        return next(
-            (found for found in self._destinations if found.route.wants(delivery.source, delivery.labels)), None
-        )
+        source, labels = delivery.source, delivery.labels
+        for found, wanted_source, conditions in self._wanted:
+            if source == wanted_source and all(
+                label_fits(wanted, labels.get(name)) for name, wanted in conditions.items()
+            ):
+                return found
+        return None
 
 
 def all_routes(settings: Settings) -> tuple[Route, ...]:

@@ -32,6 +32,7 @@ from glassq.values import (
     HttpUrl,
     ModuleName,
     Network,
+    Proxy,
     QueueUrl,
     SecretFile,
     Size,
@@ -65,6 +66,9 @@ LEASE_MARGIN = 30.0
 MAX_LEASE = (1 << 32) - 1
 # The tube of a push queue is [queue] tube, ".push." and the queue's name (up to 100 characters): at most 200 in all.
 MAX_BASE = 94
+# The longest name of a tube that beanstalkd takes. The queue of [worker.queues] whose tube is [queue] tube.
+MAX_TUBE, MAIN_QUEUE = 200, "default"
+MAX_WEIGHT = 1_000
 # The source of tasks. The sources of pings are the sections of [sources].
 TASK_SOURCE = "push"
 _SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -113,6 +117,7 @@ class IntakeSettings(_Section, frozen=True):
     memory_max: Size = Size("64MiB")
     spill_max: Size = Size("1GiB")
     acknowledge: Literal["queue", "journal"] = "queue"
+    trusted_proxies: tuple[Proxy, ...] = ()
 
 
 class BodiesSettings(_Section, frozen=True):
@@ -167,6 +172,13 @@ class SourceSettings(_Section, frozen=True):
         return self.kind or name
 
 
+class WorkerQueue(_Section, frozen=True):
+    """[worker.queues.NAME]"""
+
+    weight: AtLeastOne = 1
+    children: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class WorkerSettings(_Section, frozen=True):
     """[worker]"""
 
@@ -181,6 +193,12 @@ class WorkerSettings(_Section, frozen=True):
     max_rss: Size = Size("512MiB")
     clock_skew: Duration = Duration("1s")
     preload: bool = True
+    queues: dict[str, WorkerQueue] = {}
+
+    @property
+    def kept(self) -> int:
+        """How many worker processes are kept for single queues; all queues share the others."""
+        return sum(queue.children for queue in self.queues.values())
 
     @property
     def most_of_a_queue(self) -> int:
@@ -188,7 +206,7 @@ class WorkerSettings(_Section, frozen=True):
 
         One is left for other queues and for pings, because a target that hangs must not occupy all of them.
         """
-        return max(1, self.processes - 1)
+        return max(1, self.processes - self.kept - 1)
 
 
 class Route(_Section, frozen=True):
@@ -196,6 +214,7 @@ class Route(_Section, frozen=True):
 
     source: str
     handler: HandlerName
+    match: dict[str, str | tuple[str, ...]] | None = None
     collection: str | None = None
     operation: str | None = None
     queue: str | None = None
@@ -203,21 +222,30 @@ class Route(_Section, frozen=True):
     coalesce: bool = False
     dedupe_window: Duration | None = None
 
-    def wants(self, source: str, labels: Mapping[str, str]) -> bool:
-        """Whether this route matches a delivery from `source` with these labels."""
-        wanted = {"collection": self.collection, "operation": self.operation, "url": self.url}
+    @property
+    def conditions(self) -> dict[str, str | tuple[str, ...]]:
+        """What each label must be, by its name: a text, one with * at its end for all that begin so, or several."""
+        words = {"collection": self.collection, "operation": self.operation, "url": self.url}
         if self.source == TASK_SOURCE:
             # only tasks are in a queue; the route of a ping names the queue whose limits apply to its handler
-            wanted["queue"] = self.queue
+            words["queue"] = self.queue
+        return {**(self.match or {}), **{name: value for name, value in words.items() if value is not None}}
+
+    def wants(self, source: str, labels: Mapping[str, str]) -> bool:
+        """Whether this route matches a delivery from `source` with these labels."""
         return source == self.source and all(
-            value is None or _fits(value, labels.get(name)) for name, value in wanted.items()
+            label_fits(wanted, labels.get(name)) for name, wanted in self.conditions.items()
         )
 
 
-def _fits(wanted: str, label: str | None) -> bool:
+def label_fits(wanted: str | tuple[str, ...], label: str | None) -> bool:
+    """Whether a label is what a condition of a route wants; None: the delivery has no such label."""
+    if label is None:
+        return False
     if isinstance(wanted, UrlPattern):
-        return label is not None and wanted.fits(label)
-    return label == wanted
+        return wanted.fits(label)
+    several = (wanted,) if isinstance(wanted, str) else wanted
+    return any(label.startswith(text[:-1]) if text.endswith("*") else label == text for text in several)
 
 
 class PushSettings(_Section, frozen=True):
@@ -407,7 +435,7 @@ def parse(
 
 def _usable(document: dict[str, Any], section: str, text: str, file: str) -> dict[str, Any]:
     """Removes a section with a mistake from the document; returns its keys that every program needs."""
-    found = document.pop(section)
+    found = document.pop(section, {})
     usable = {name: found[name] for name in _SHARED.get(section, ()) if isinstance(found, dict) and name in found}
     try:
         _convert({section: usable}, text, file, None)
@@ -443,6 +471,9 @@ def as_toml(settings: Settings) -> str:
                 lines += ["", f"[{name}.{source}]", *_changed_pairs(keys)]
         elif section is not None:
             lines += ["", f"[{name}]", *_pairs(section)]
+        if name == "worker":
+            for queue, keys in settings.worker.queues.items():
+                lines += ["", f"[worker.queues.{queue}]", *_pairs(keys)]
     if settings.push is not None and settings.push.targets:
         lines += [
             "",
@@ -455,8 +486,10 @@ def as_toml(settings: Settings) -> str:
 
 
 def _pairs(section: msgspec.Struct) -> list[str]:
-    values = {name: getattr(section, name) for name in section.__struct_fields__}
-    return [f"{name} = {toml_value(value)}" for name, value in values.items() if not isinstance(value, dict | None)]
+    # a table of sections comes after them
+    tables = ("queues", "targets")
+    values = {name: getattr(section, name) for name in section.__struct_fields__ if name not in tables}
+    return [f"{name} = {toml_value(value)}" for name, value in values.items() if value is not None]
 
 
 def _changed_pairs(section: msgspec.Struct) -> list[str]:
@@ -502,11 +535,14 @@ def _check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
         rules += _source_rules(name, source)
     for index, route in enumerate(settings.routes):
         rules += _route_rules(f"routes.{index}", route, settings)
+    rules += _queue_rules(settings)
     for fits, key, value, expected in rules:
         if not fits:
             names = key.split(".")
             where = mistakes.located(text, names)
             yield key, f'{settings.file}: {place(names)} = "{value}": expected {expected}{where}'
+    for mistake in _unknown_queues(settings, text):
+        yield "worker.queues", mistake
 
 
 def _rules(settings: Settings) -> list[_Rule]:
@@ -592,24 +628,74 @@ def _route_rules(at: str, route: Route, settings: Settings) -> list[_Rule]:
     rules.append((fits, f"{at}.queue", route.queue or "", expected))
     fits, expected = route.url is None or of_tasks, f'none: it is for tasks (source = "{TASK_SOURCE}")'
     rules.append((fits, f"{at}.url", route.url or "", expected))
-    words = COLLECTIONS.get(route.source, ())
-    fits = route.collection is None or not words or route.collection in words
-    rules.append((fits, f"{at}.collection", route.collection or "", f"one of: {', '.join(words)}"))
+    rules += _match_rules(at, route)
     window, kept = route.dedupe_window, settings.ledger.retention
     fits = window is None or 0 < window <= kept
     rules.append((fits, f"{at}.dedupe_window", window or 0, f"up to {kept}, as long as [ledger] retention"))
     return rules
 
 
-def queue_tube(base: str, queue: str) -> str:
-    """The tube of a queue of [worker.queues]; `base` is [queue] tube."""
-    return f"{base}.queue.{queue}"
+def _match_rules(at: str, route: Route) -> list[_Rule]:
+    rules: list[_Rule] = []
+    match, words = route.match or {}, COLLECTIONS.get(route.source, ())
+    named = route.match is None or bool(match)
+    rules.append((named, f"{at}.match", "", 'labels, such as { event = "push" }; without match, a route takes all'))
+    for name, wanted in match.items():
+        several = (wanted,) if isinstance(wanted, str) else wanted
+        right = bool(several) and all(text and "*" not in text[:-1] and text.isprintable() for text in several)
+        expected = 'a text, a text with * at its end for all that begin so, or a list of these: ["opened", "closed"]'
+        rules.append((right, f"{at}.match.{name}", ", ".join(several), expected))
+    for name in ("collection", "operation"):
+        given = getattr(route, name)
+        rules.append(
+            (given is None or name not in match, f"{at}.{name}", given, f"none beside match, which has {name}")
+        )
+    collection = route.conditions.get("collection", "")
+    known = not isinstance(collection, str) or collection in ("", *words) or collection.endswith("*") or not words
+    key = "collection" if route.collection else "match.collection"
+    rules.append((known, f"{at}.{key}", collection, f"one of: {', '.join(words)}"))
+    return rules
+
+
+def _queue_rules(settings: Settings) -> list[_Rule]:
+    worker, rules = settings.worker, list[_Rule]()
+    for name, queue in worker.queues.items():
+        at = f"worker.queues.{name}"
+        fits = bool(_SOURCE_NAME.fullmatch(name)) and len(queue_tube(settings, name)) <= MAX_TUBE
+        rules += [
+            (fits, at, name, f"a name of 1 to 63 of a-z 0-9 and -, not - first; {MAX_TUBE} characters with its tube's"),
+            (queue.weight <= MAX_WEIGHT, f"{at}.weight", queue.weight, f"1 to {MAX_WEIGHT}"),
+        ]
+    enough = worker.kept < worker.processes or not worker.kept
+    expected = f"more than the {worker.kept} that [worker.queues] keep: the others need at least one"
+    return [*rules, (enough, "worker.processes", worker.processes, expected)]
+
+
+def _unknown_queues(settings: Settings, text: str) -> Iterator[str]:
+    """The mistakes of sources that name a queue which is not there: the pool's, as intake needs no [worker.queues]."""
+    known = (MAIN_QUEUE, *settings.worker.queues)
+    for name, source in settings.sources.items():
+        if source.queue and source.queue not in known:
+            key = ["sources", name, "queue"]
+            expected = f"a queue of [worker.queues]: {', '.join(dict.fromkeys(known))}"
+            where = mistakes.located(text, key)
+            yield f'{settings.file}: {place(key)} = "{source.queue}": expected {expected}{where}'
+
+
+def queue_tube(settings: Settings, queue: str) -> str:
+    """The tube of a queue of [worker.queues]: that of "default" is [queue] tube."""
+    base = str(settings.queue.tube)
+    return base if queue in ("", MAIN_QUEUE) else f"{queue_prefix(base)}{queue}"
+
+
+def queue_prefix(base: str) -> str:
+    """How the tubes of queues begin; `base` is [queue] tube."""
+    return f"{base}.queue."
 
 
 def source_tube(settings: Settings, name: str) -> str:
     """The tube that the pings of this source are put into: that of its `queue`, or else [queue] tube."""
-    queue = settings.sources[name].queue if name in settings.sources else ""
-    return queue_tube(settings.queue.tube, queue) if queue else str(settings.queue.tube)
+    return queue_tube(settings, settings.sources[name].queue if name in settings.sources else "")
 
 
 def secret_files(settings: Settings) -> list[str]:

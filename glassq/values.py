@@ -339,6 +339,20 @@ class Network(str):
         return super().__new__(cls, text)
 
 
+class Proxy(str):
+    """A proxy before the intake: its address or network, or "unix" for whoever connects to a unix socket."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if text != "unix":
+            try:
+                Network(text)
+            except ValueError:
+                raise ValueError('expected "unix", or an address or a network such as "127.0.0.1"') from None
+        return super().__new__(cls, text)
+
+
 class UrlPattern(str):
     """The path of a task's url, such as "/mail", or "/mail/*" for all paths with that prefix."""
 

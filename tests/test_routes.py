@@ -11,7 +11,7 @@ from glassq import delivery as envelope
 from glassq import routes
 from glassq.errors import SettingsError
 from glassq.routes import Context, Destination, marks_of
-from glassq.settings import Route, Settings, parse
+from glassq.settings import Route, Settings, as_toml, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,6 +124,38 @@ def test_the_first_route_that_matches_wins(home: Path) -> None:
     assert works(loaded, collection="locations") is None
     assert works(loaded, collection="settings") == "called"
     assert works(loaded, source="unknown") is None
+
+
+@pytest.mark.parametrize(
+    ("match", "labels", "taken"),
+    [
+        ('{event = "push"}', {"event": "push"}, True),
+        ('{event = "push"}', {"event": "push", "action": "x"}, True),
+        ('{event = "push"}', {"event": "pushed"}, False),
+        ('{event = "push"}', {"event": "Push"}, False),
+        ('{event = "push"}', {}, False),
+        ('{event = "invoice.*"}', {"event": "invoice.paid"}, True),
+        ('{event = "invoice.*"}', {"event": "invoice."}, True),
+        ('{event = "invoice.*"}', {"event": "invoice"}, False),
+        ('{event = "*"}', {"event": "anything"}, True),
+        ('{event = "*"}', {}, False),
+        ('{event = "issues", action = ["opened", "re*"]}', {"event": "issues", "action": "opened"}, True),
+        ('{event = "issues", action = ["opened", "re*"]}', {"event": "issues", "action": "reopened"}, True),
+        ('{event = "issues", action = ["opened", "re*"]}', {"event": "issues", "action": "closed"}, False),
+        ('{event = "issues", action = ["opened", "re*"]}', {"event": "issues"}, False),
+        ('{event = "issues", action = ["opened", "re*"]}', {"event": "push", "action": "opened"}, False),
+        ('{ref = "refs/heads/*"}\ncollection = "timeline"', {"ref": "refs/heads/a", "collection": "timeline"}, True),
+        ('{ref = "refs/heads/*"}\ncollection = "timeline"', {"ref": "refs/heads/a"}, False),
+    ],
+)
+def test_a_route_takes_pings_whose_labels_are_what_it_wants(
+    home: Path, match: str, labels: dict[str, str], taken: bool
+) -> None:
+    settings = settings_of(home, f"{route('one')}\nmatch = {match}")
+    assert (works(load(settings), **labels) == "one") is taken
+    # what operations and the pool ask is the same
+    assert settings.routes[0].wants("mirror", labels) is taken
+    assert parse(as_toml(settings), settings.file).routes == settings.routes
 
 
 def test_settings_without_a_route_are_refused(home: Path) -> None:

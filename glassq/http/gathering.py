@@ -63,6 +63,8 @@ class BufferedApplication(Protocol):
     request_log: logging.Logger
     #: paths of requests that may take long: they are worked in threads beside
     aside: Collection[str]
+    #: listening sockets of the app's own, which gunicorn does not know
+    listeners: Sequence[socket.socket]
 
     def keep(self, items: Sequence[Any]) -> Sequence[bool]:
         """Makes durable what the app has put into `glassq.turn` of its environs; whether each item is now.
@@ -86,6 +88,7 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        self.sockets: list[Any] = [*self.sockets, *self.app.listeners]
         self.keepalived_conns = ConnectionQueue()
         self.pending_conns = ConnectionQueue()
         # connections with a whole request that is not worked yet

@@ -17,7 +17,7 @@ tests/http/test_gunicorn_internals.py compares this list with the installed guni
       murder_keepalived  our connections know whether the loop looks for bytes on them
       _cap_keepalive     a stopping worker limits the wait for the rest of a request, too
     ThreadWorker, used
-      app, cfg, wsgi, alive, poller, nr_conns, worker_connections, keepalived_conns, pending_conns, tpool;
+      app, cfg, wsgi, alive, poller, sockets, nr_conns, worker_connections, keepalived_conns, pending_conns, tpool;
       the main loop calls poller's callbacks with the socket
     STOP_KEEPALIVE_LINGER
     Request              parses from an unreader; _peer_trusted_for_forwarded overridden; unreader.take_buffered,

@@ -71,5 +71,5 @@ class Environ:
         }
         for name, value in request.headers:
             key = _CGI.get(name) or f"HTTP_{name.replace('-', '_')}"
-            environ[key] = f"{environ[key]},{value}" if key in environ else value
+            environ[key] = f"{environ[key]}, {value}" if key in environ else value
         return environ

@@ -1,35 +1,30 @@
-"""The WSGI app: POST /hooks/<source>, GET /healthz, /readyz and /metrics.
+"""The WSGI app: /hooks/NAME (hook.py), GET /healthz and /readyz; and on listeners of their own /metrics and /sources.
 
-An answer never echoes anything of the request, and a log line only escaped text. Errors are problem+json (RFC 9457).
-A body is read only if its length is known and small.
+An answer never echoes anything of the request, but a challenge that a source answers; a log line only escaped text.
 """
 
 from __future__ import annotations
 
 import re
-import time
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import falcon
 
-from glassq import delivery as envelope
 from glassq.errors import PingRefused, QueueError, QueueRefused
-from glassq.http.log_limiter import LogLimiter
-from glassq.http.problem import PROBLEM_JSON, RETRY_AFTER, problem
 from glassq.intake.misses import MissLog
+from glassq.intake.refusals import AGAIN, RefusalLog, answer_problem, answer_unavailable
 from glassq.log import fields, logger
-from glassq.sources.base import HookRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
-    from glassq.intake.keeper import PingKeeper
-    from glassq.intake.metrics import IntakeCounters, MetricsListenerFilter, MetricsResource
+    from glassq.intake.hook import HookResource
+    from glassq.intake.metrics import IntakeCounters
+    from glassq.intake.pages import ListenerFilter
     from glassq.intake.state import IntakeState
     from glassq.intake.watcher import Watcher
-    from glassq.sources import Source
 
 log = logger("glassq.intake")
 
@@ -37,82 +32,29 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1
 
 
 def create_app(
-    sources: Iterable[Source],
-    keeper: PingKeeper,
-    readiness: ReadinessResource,
+    hooks: Mapping[str, HookResource],
     counters: IntakeCounters,
-    metrics: MetricsResource | None = None,
-    listener_filter: MetricsListenerFilter | None = None,
-    *,
-    max_body: int,
+    refusals: RefusalLog,
+    pages: Mapping[str, object],
+    listener_filter: ListenerFilter,
 ) -> falcon.App[Any, Any]:
-    """The app for these sources. `keeper` has their pings kept; `max_body` is in bytes.
-
-    With `metrics` it serves /metrics; `listener_filter` limits that to the metrics listener.
-    """
-    filters = [listener_filter] if listener_filter else []
-    app: falcon.App[Any, Any] = falcon.App(middleware=[_Strict(), *filters])
-    app.add_error_handler(PingRefused, partial(_on_refused, counters, LogLimiter()))
+    """The app for these sources, by their names, and these pages, by their paths."""
+    app: falcon.App[Any, Any] = falcon.App(middleware=[_Strict(), listener_filter])
+    # an answer without a body has no type
+    app.resp_options.default_media_type = None  # type: ignore[assignment]
+    # a source says for itself which methods it takes
+    app.router_options.default_to_on_request = True
+    paths = [f"/hooks/{name}" for name in hooks]
+    app.add_error_handler(PingRefused, partial(_on_refused, refusals))
     app.add_error_handler(QueueError, partial(_on_queue_error, counters))
-    app.add_error_handler(Exception, partial(_on_bug, counters))
-    hooks = {f"/hooks/{source.name}": HookResource(source, keeper, max_body) for source in sources}
-    app.add_error_handler(falcon.HTTPError, partial(_on_http_error, counters, MissLog(hooks)))
-    for path, hook in hooks.items():
-        app.add_route(path, hook)
-    app.add_route("/healthz", LivenessResource())
-    app.add_route("/readyz", readiness)
-    if metrics is not None:
-        app.add_route("/metrics", metrics)
+    app.add_error_handler(Exception, partial(_on_bug, counters, refusals))
+    app.add_error_handler(falcon.HTTPError, partial(_on_http_error, counters, MissLog(paths)))
+    for name, hook in hooks.items():
+        app.add_route(f"/hooks/{name}", hook)
+        app.add_route(f"/hooks/{name}/{{rest}}", hook)
+    for path, page in pages.items():
+        app.add_route(path, page)
     return app
-
-
-class HookResource:
-    """POST /hooks/NAME: takes one source's pings."""
-
-    def __init__(self, source: Source, keeper: PingKeeper, max_body: int) -> None:
-        self._source = source
-        self._keeper = keeper
-        self._max_body = max_body
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answers 200. The answer goes out once the ping is stored durably, and never before."""
-        source, request = self._source, self._request(req)
-        source.admit(request)
-        source.verify(request)
-        told = source.describe(request)
-        delivery = envelope.new(
-            source.name,
-            bytes(request.body),
-            told.labels,
-            tube=source.tube or self._keeper.tube,
-            content_type=told.content_type,
-            headers=told.headers,
-        )
-        resp.content_type = falcon.MEDIA_TEXT
-        self._keeper.take(delivery, envelope.encode(delivery), req.env)
-
-    def _request(self, req: falcon.Request) -> HookRequest:
-        environ = req.env
-        headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name[:5] == "HTTP_"}
-        if (content_type := environ.get("CONTENT_TYPE")) is not None:
-            headers["content-type"] = content_type
-        peer = str(environ.get("REMOTE_ADDR", ""))
-        return HookRequest(req.method, environ["RAW_URI"], headers, self._body(req), peer, time.time())
-
-    def _body(self, req: falcon.Request) -> bytes:
-        if req.env.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-            raise PingRefused(415, "Unsupported encoding", "Send the body without Content-Encoding.")
-        length = req.content_length
-        if length is None:
-            raise PingRefused(411, "Length required", "Send the body with Content-Length.")
-        if length > self._max_body:
-            raise PingRefused(413, "Body too large", f"A ping is at most {self._max_body}.")
-        if length == 0:
-            raise PingRefused(400, "Malformed ping", "The body is empty.")
-        body = req.stream.read(length)
-        if len(body) < length:
-            raise PingRefused(400, "Malformed ping", "The body ended before its Content-Length.")
-        return body
 
 
 class LivenessResource:
@@ -170,24 +112,11 @@ class _Strict:
             raise PingRefused(400, "Malformed request", "The request needs one valid Host header.")
 
 
-def _answer(resp: falcon.Response, status: int, title: str, detail: str = "") -> None:
-    resp.status = status
-    resp.content_type = PROBLEM_JSON
-    resp.data = problem(status, title, detail)
-
-
 def _on_refused(
-    counters: IntakeCounters,
-    limiter: LogLimiter,
-    req: falcon.Request,
-    resp: falcon.Response,
-    error: PingRefused,
-    params: dict[str, Any],
+    refusals: RefusalLog, req: falcon.Request, resp: falcon.Response, error: PingRefused, params: dict[str, Any]
 ) -> None:
-    counters.refused(error.status)
-    if (left_out := limiter.admit()) is not None:
-        log.warning("refused %s", fields(status=error.status, why=error.detail, sender=req.remote_addr, **left_out))
-    _answer(resp, error.status, error.title, error.detail)
+    refusals.refused(error, req.remote_addr)
+    answer_problem(resp, error.status, error.title, error.detail)
 
 
 def _on_queue_error(
@@ -198,9 +127,7 @@ def _on_queue_error(
         # "not ready" answers a question; it refuses nothing
         counters.refused(503)
     log.error("%s %s", "not acknowledged" if ping else "not ready", fields(status=503, why=error))
-    resp.set_header("Retry-After", str(RETRY_AFTER))
-    detail = "The ping was not accepted. Send it again later." if ping else "No ping is accepted now; see the log."
-    _answer(resp, 503, "Queue unavailable", detail)
+    answer_unavailable(resp, "Queue unavailable", AGAIN if ping else "No ping is accepted now; see the log.")
 
 
 def _on_http_error(
@@ -216,12 +143,18 @@ def _on_http_error(
     misses.log(req, error.status_code)
     if error.headers:
         resp.set_headers(error.headers)
-    _answer(resp, error.status_code, HTTPStatus(error.status_code).phrase)
+    answer_problem(resp, error.status_code, HTTPStatus(error.status_code).phrase)
 
 
 def _on_bug(
-    counters: IntakeCounters, req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
+    counters: IntakeCounters,
+    refusals: RefusalLog,
+    req: falcon.Request,
+    resp: falcon.Response,
+    error: Exception,
+    params: dict[str, Any],
 ) -> None:
+    """A bug of ours, or of a custom source, must not make a sender give up: not 500, but 503."""
     counters.refused(500)
-    log.exception("bug in intake")
-    _answer(resp, 500, "Internal error", "This is a bug in glassq.")
+    refusals.bug("bug in intake")
+    answer_unavailable(resp, "Internal error")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter as Counts
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from glassq import delivery as envelope
 from glassq.errors import QueueError
 from glassq.http.log_limiter import LogLimiter
 from glassq.log import fields, logger
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from glassq.intake.durable_store import DurableStore, Place
     from glassq.intake.metrics import IntakeCounters
+    from glassq.intake.source_counters import SourceCounters
 
 log = logger("glassq.intake")
 
@@ -34,19 +37,19 @@ class CheckedPing(msgspec.Struct, frozen=True, gc=False):
 class PingKeeper:
     """Keeps the pings of one process, and counts them."""
 
-    def __init__(self, store: DurableStore, counters: IntakeCounters, *, tube: str) -> None:
-        """`tube` is where pings go."""
+    def __init__(self, store: DurableStore, counters: IntakeCounters, sources: Mapping[str, SourceCounters]) -> None:
+        """`sources` has the counters of each source, by its name."""
         self._store = store
-        self.tube = tube
         self._counters = counters
+        self._sources = sources
         self._limiter = LogLimiter()
 
-    def take(self, delivery: Delivery, job: bytes, environ: Mapping[str, Any]) -> None:
+    def take(self, delivery: Delivery, environ: Mapping[str, Any]) -> None:
         """Hands a delivery to the turn of our own worker's loop, which holds the answer until it is kept.
 
         Another WSGI server has no turns: there it is kept on return. Raises QueueError if it is kept nowhere.
         """
-        new = NewJob(delivery.id, job, self.tube)
+        new = NewJob(delivery.id, envelope.encode(delivery), delivery.tube)
         ping = CheckedPing(new, delivery.source, environ.get("glassq.arrived") or time.monotonic())
         turn = environ.get("glassq.turn")
         if turn is not None:
@@ -72,9 +75,18 @@ class PingKeeper:
         now = time.monotonic()
         self._counters.batch(len(pings), now - began)
         taken = [(ping, place) for ping, place in zip(pings, places, strict=True) if not isinstance(place, QueueError)]
+        self._count_by_source(pings, taken)
         self._counters.acknowledged([place for _, place in taken], [now - ping.arrived for ping, _ in taken])
         # a log line takes a fifth of a ping's time, so it is written at debug level only
         if log.isEnabledFor(logging.DEBUG):
             for ping, place in taken:
                 log.debug("acknowledged %s", fields(delivery=ping.job.key, source=ping.source, kept=place))
         return places
+
+    def _count_by_source(self, pings: Sequence[CheckedPing], taken: Sequence[tuple[CheckedPing, Place]]) -> None:
+        kept = Counts(ping.source for ping, _ in taken)
+        for source, many in kept.items():
+            self._sources[source].acknowledged(many)
+        if len(taken) < len(pings):
+            for source, many in (Counts(ping.source for ping in pings) - kept).items():
+                self._sources[source].refused("not kept", requests=many)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from typing import TYPE_CHECKING, Any
-
-import falcon
+from typing import TYPE_CHECKING
 
 from glassq import __version__
 from glassq.errors import JournalError
-from glassq.http.listen import socket_names
 from glassq.metrics import Counter, Gauge, Histogram, SharedCounters, SharedGauge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import falcon
+
+    from glassq.intake.source_counters import SharedSourceCounters
     from glassq.intake.state import IntakeState
     from glassq.intake.watcher import Watcher
     from glassq.journal import Journal
     from glassq.metrics import ProcessCounters
-    from glassq.values import Address
+    from glassq.metrics.exposition import GaugeValues
 
 # Why a request was refused, by the status of its answer.
 REASONS = {
     400: "malformed",
+    401: "token",
     403: "token",
     404: "path",
     405: "method",
@@ -127,8 +128,16 @@ class IntakeCounters:
 class MetricsResource:
     """GET /metrics: the counters of all workers, and the intake's state now."""
 
-    def __init__(self, shared: SharedCounters, state: IntakeState, watcher: Watcher, journal: Journal) -> None:
+    def __init__(
+        self,
+        shared: SharedCounters,
+        sources: SharedSourceCounters,
+        state: IntakeState,
+        watcher: Watcher,
+        journal: Journal,
+    ) -> None:
         self._shared = shared
+        self._sources = sources
         self._state = state
         self._watcher = watcher
         self._journal = journal
@@ -140,7 +149,7 @@ class MetricsResource:
         resp.content_type = exposition.CONTENT_TYPE
         resp.data = exposition.text(self._shared, self._gauges(), __version__)
 
-    def _gauges(self) -> dict[Gauge, dict[tuple[str, ...], float]]:
+    def _gauges(self) -> GaugeValues:
         # no request to the queue: the watcher asks it each second, and a frozen queue must not delay this answer
         self._watcher.look_at_journal()
         (journaling,) = self._shared.total(JOURNALING)
@@ -153,18 +162,4 @@ class MetricsResource:
         else:
             numbers |= {_JOURNALED: found.count, _BYTES: found.size, _OLDEST: found.oldest, _DAMAGED: found.damaged}
             numbers[_REFUSED] = found.refused
-        return {gauge: {(): float(number)} for gauge, number in numbers.items()}
-
-
-class MetricsListenerFilter:
-    """Serves /metrics only on the metrics listener, and everything else only on the public one."""
-
-    def __init__(self, address: Address) -> None:
-        self._metrics = socket_names(address)
-
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Raises HTTPNotFound for a request on the wrong listener."""
-        listener: Any = req.env["glassq.listener"]
-        on_metrics = not isinstance(listener, str) and listener[:2] in self._metrics
-        if on_metrics != (req.path == "/metrics"):
-            raise falcon.HTTPNotFound
+        return self._sources.gauges() | {gauge: {(): float(number)} for gauge, number in numbers.items()}

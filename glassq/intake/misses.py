@@ -29,6 +29,8 @@ MAX_PATH = 200
 # A word of at least this length and of these characters may be a token. Its first characters say which one.
 _LONG = re.compile(r"([A-Za-z0-9_-]{4})[A-Za-z0-9_-]{16,}")
 _AFTER_KEY = re.compile(r"(/(?:access_?|api_?|auth_?)?(?:token|secret|password)/)[^/]+", re.IGNORECASE)
+# What follows a source's name in the path may be its token.
+_AFTER_HOOK = re.compile(r"(^/+hooks/+[^/]+/+)[^/].*", re.IGNORECASE | re.DOTALL)
 _SLASHES = re.compile(r"/+")
 # Minimum similarity, from 0 to 1, of a path and a hook path that was meant.
 _ALIKE = 0.7
@@ -57,7 +59,7 @@ class MissLog:
         cut = "…" if len(path) > MAX_PATH else ""
         known = "/".join(self._hooks).split("/")
         # decoded first: an encoded key is a key, too. The segment after a key is its value.
-        plain = _AFTER_KEY.sub(rf"\1{MASK}", unquote(path[:MAX_PATH]))
+        plain = _AFTER_HOOK.sub(rf"\1{MASK}", _AFTER_KEY.sub(rf"\1{MASK}", unquote(path[:MAX_PATH])))
         if masked_text(plain) != unquote(path[:MAX_PATH]):
             path = plain
         segments = [word if word in known else _LONG.sub(rf"\1{MASK}", word) for word in path.split("/")]

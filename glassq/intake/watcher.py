@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import JournalError, NotDurable, QueueError
 from glassq.log import fields, logger
-from glassq.queues.base import NewJob
 from glassq.queues.packets import PacketMover, confirm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from glassq.intake.state import IntakeState
+    from glassq.intake.tubes import PingTubes
     from glassq.journal import Journal, JournalRecord
     from glassq.queues import Producer
     from glassq.queues.base import Receipt
@@ -38,12 +38,12 @@ ROOM = 1 << 16
 class Watcher:
     """A thread of its own, in each process that takes pings."""
 
-    def __init__(self, producer: Producer, journal: Journal, state: IntakeState, *, tube: str) -> None:
-        """`tube` is where pings go."""
+    def __init__(self, producer: Producer, journal: Journal, state: IntakeState, tubes: PingTubes) -> None:
+        """`tubes` are those that pings go into."""
         self._producer = producer
         self._journal = journal
         self._state = state
-        self._tube = tube
+        self._tubes = tubes
         #: what the queue has taken and did not prove in time; it is held in the journal
         self._late: deque[Receipt] = deque()
         #: why the journal could not be moved on; it is logged once
@@ -140,5 +140,4 @@ class Watcher:
 
     def _put_packet(self, records: Sequence[JournalRecord]) -> Mapping[str, QueueError]:
         """Puts what comes out of the journal, which keeps what this returns, or sets that aside."""
-        jobs = [NewJob(record.key, record.body, self._tube) for record in records]
-        return self._mover.put(jobs)
+        return self._mover.put(self._tubes.jobs(records))

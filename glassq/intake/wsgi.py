@@ -19,9 +19,10 @@ from glassq.http.gunicorn_conf import apply_conf
 from glassq.http.gunicorn_log import GunicornLog
 from glassq.http.listen import open_listener
 from glassq.in_effect import InEffect
-from glassq.intake.app import ReadinessResource, create_app
+from glassq.intake.app import LivenessResource, ReadinessResource, create_app
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.forwarder import Forwarder
+from glassq.intake.hook import HookResource
 from glassq.intake.keeper import PingKeeper
 from glassq.intake.listen import AbsentListener, addresses, check_move, missing, raise_descriptors
 from glassq.intake.metrics import (
@@ -29,28 +30,34 @@ from glassq.intake.metrics import (
     ROWS,
     WORKERS,
     IntakeCounters,
-    MetricsListenerFilter,
     MetricsResource,
     shared_counters,
 )
+from glassq.intake.pages import METRICS, ListenerFilter, SourcesResource, open_report_socket
+from glassq.intake.peers import TrustedProxies
+from glassq.intake.refusals import RefusalLog
+from glassq.intake.report import PATH, report_socket
+from glassq.intake.source_counters import SharedSourceCounters
 from glassq.intake.state import IntakeState
+from glassq.intake.tubes import PingTubes
 from glassq.intake.watcher import Watcher
 from glassq.journal import DIRECTORIES, Journal
 from glassq.log import fields
 from glassq.queues import open_producer
-from glassq.settings import INTAKE, installed_file, load
+from glassq.settings import INTAKE, installed_file, load, source_tube
 from glassq.sources import open_sources
 from glassq.startcheck import Finding, found
 from glassq.values import Bind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import socket
+    from collections.abc import Iterator, Mapping
 
     import falcon
 
-    from glassq.metrics import SharedCounters
+    from glassq.intake.source_counters import SourceCounters
     from glassq.settings import Settings
-    from glassq.sources import Source
+    from glassq.sources.base import Source
 
 
 _log = log.logger("glassq.intake")
@@ -75,14 +82,15 @@ class IntakeServer(Application):  # type: ignore[misc]
     """The application in gunicorn's parent process: reads settings and secrets, and passes both to the workers."""
 
     cfg: Any
-    #: these ask the queue, or look at the journal's disk
-    aside = frozenset({"/metrics", "/readyz"})
+    #: these ask the queue, look at the journal's disk, or add up what all workers have counted
+    aside = frozenset({METRICS, PATH, "/readyz"})
 
     def __init__(self, file: str | None) -> None:
         """`file` is the settings file; if None, `glassq.settings.load` finds it. Raises SettingsError."""
         self.settings, self._sources = read(file)
         #: the counters of all workers; a worker's own row is chosen before the fork
         self._shared = shared_counters()
+        self._shared_sources = SharedSourceCounters(self._sources, ROWS)
         self._row = 0
         #: the worker logs refused requests here
         self.request_log = _log
@@ -97,7 +105,11 @@ class IntakeServer(Application):  # type: ignore[misc]
         self._conf = installed_file("gunicorn.conf.py", self.settings)
         # gunicorn.conf.py reads the same file
         os.environ["GLASSQ_CONFIG"] = self.settings.file
-        self._in_effect = InEffect("glassq-web", INTAKE, os.environ.get("RUNTIME_DIRECTORY"))
+        directory = os.environ.get("RUNTIME_DIRECTORY")
+        self._in_effect = InEffect("glassq-web", INTAKE, directory)
+        self._report = report_socket(directory) if directory else None
+        #: the worker listens there as well
+        self.listeners: list[socket.socket] = []
         # gunicorn.conf.py asks how many there are
         raise_descriptors()
         super().__init__(prog="glassq-web")
@@ -144,11 +156,20 @@ class IntakeServer(Application):  # type: ignore[misc]
         """Serves until it is stopped; then raises SystemExit."""
         self._in_effect.start(self._in_effect.read(self.settings))
         self._warn()
+        self._open_report()
         try:
             IntakeArbiter(self).run()
         except RuntimeError as error:
             _log.error("cannot start %s", fields(why=error))
             raise SystemExit(1) from None
+
+    def _open_report(self) -> None:
+        if self._report is None:
+            return
+        try:
+            self.listeners.append(open_report_socket(self._report))
+        except OSError as error:
+            _log.warning("the counters of sources cannot be read %s", fields(socket=self._report, why=error))
 
     def tend_metrics(self, arbiter: IntakeArbiter) -> None:
         """Opens the metrics listener once that is possible. The arbiter calls it once a second."""
@@ -176,10 +197,31 @@ class IntakeServer(Application):  # type: ignore[misc]
         log.setup(self.settings.log.level, form=self.settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
         #: for the worker too, which refuses what never becomes a request
         self.counters = IntakeCounters(self._shared.row(self._row))
-        process = IntakeProcess(self.settings, self.counters)
+        by_source = self._shared_sources.row(self._row)
+        process = IntakeProcess(self.settings, self.counters, by_source)
         process.start()
         self.keep, self.close = process.keeper.keep, process.close
-        return get_app(self.settings, self._sources, self._shared, self.counters, process)
+        refusals = RefusalLog(self.counters)
+        proxies = TrustedProxies(self.settings.intake.trusted_proxies)
+        hooks = {}
+        for source in self._sources:
+            tube, counters = source_tube(self.settings, source.name), by_source[source.name]
+            hooks[source.name] = HookResource(source, process.keeper, refusals, counters, proxies, tube=tube)
+        return create_app(hooks, self.counters, refusals, self._pages(process), self._listener_filter())
+
+    def _pages(self, process: IntakeProcess) -> dict[str, object]:
+        """What is served beside hooks, by path."""
+        state, watcher, sources = process.state, process.watcher, self._shared_sources
+        pages = {"/healthz": LivenessResource(), "/readyz": ReadinessResource(state, watcher)}
+        if self._report is not None:
+            pages[PATH] = SourcesResource(sources)
+        if self.settings.metrics.intake:
+            pages[METRICS] = MetricsResource(self._shared, sources, state, watcher, process.journal)
+        return pages
+
+    def _listener_filter(self) -> ListenerFilter:
+        metrics = self.settings.metrics.intake
+        return ListenerFilter(metrics if metrics and len(addresses(self.settings)) > 1 else None, self._report)
 
     def reload(self) -> None:
         """Reads everything again at SIGHUP. If there is a mistake, the log names it, and the old settings stay."""
@@ -190,6 +232,7 @@ class IntakeServer(Application):  # type: ignore[misc]
             if addresses(settings) != addresses(self.settings):
                 self._absent, self._apart = None, ""
             self.settings, self._sources = settings, sources
+            self._shared_sources.renew(sources)
             super().reload()
         except (SettingsError, OSError) as error:
             self.settings, self._sources, self.cfg, self._absent, self._apart = old
@@ -236,15 +279,16 @@ def check(file: str | None) -> Iterator[Finding]:
 class IntakeProcess:
     """What takes pings in one process; made after the fork."""
 
-    def __init__(self, settings: Settings, counters: IntakeCounters) -> None:
-        producer, tube = open_producer(settings), settings.queue.tube
+    def __init__(self, settings: Settings, counters: IntakeCounters, sources: Mapping[str, SourceCounters]) -> None:
+        """`sources` are the counters of each source, by its name."""
+        producer, tubes = open_producer(settings), PingTubes.of(settings)
         self.journal = open_journal(settings)
         journal_first = settings.intake.acknowledge == "journal"
         self.state = IntakeState(counters.journaling, journal_first=journal_first)
-        self.watcher = Watcher(producer, self.journal, self.state, tube=tube)
+        self.watcher = Watcher(producer, self.journal, self.state, tubes)
         self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
         store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
-        self.keeper = PingKeeper(store, counters, tube=tube)
+        self.keeper = PingKeeper(store, counters, sources)
 
     def start(self) -> None:
         """Starts its threads."""
@@ -259,24 +303,6 @@ class IntakeProcess:
             self.forwarder.stop(STOP_WAIT)
         self.watcher.stop(STOP_WAIT)
         self.journal.close()
-
-
-def get_app(
-    settings: Settings,
-    sources: list[Source],
-    shared: SharedCounters,
-    counters: IntakeCounters,
-    process: IntakeProcess,
-) -> falcon.App[Any, Any]:
-    """The app for these settings, in one process; called after the fork."""
-    address = settings.metrics.intake
-    state, watcher = process.state, process.watcher
-    metrics = MetricsResource(shared, state, watcher, process.journal) if address else None
-    listener_filter = MetricsListenerFilter(address) if address and len(addresses(settings)) > 1 else None
-    readiness = ReadinessResource(state, watcher)
-    return create_app(
-        sources, process.keeper, readiness, counters, metrics, listener_filter, max_body=settings.intake.max_body
-    )
 
 
 def open_journal(settings: Settings) -> Journal:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A delivery's latest outcome.
 
     `state` is "done", "dropped", "retrying" or "buried"; "archived" if an operator moved the delivery from the queue
@@ -39,8 +39,8 @@ class Entry:
     fingerprint: str = ""
     event: str = ""
     tube: str = ""
-    body: bytes | None = field(default=None, repr=False)
-    labels: Mapping[str, str] | None = field(default=None, repr=False)
+    body: bytes | None = None
+    labels: Mapping[str, str] | None = None
     replayed: str = ""
 
 

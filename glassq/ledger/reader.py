@@ -10,7 +10,7 @@ import json
 import re
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from glassq.settings import LedgerSettings
 
-_NAMES = tuple(field.name for field in fields(Entry))
+_NAMES = Entry.__struct_fields__
 # Large columns, which no list shows: `stored_body` reads them.
 _LARGE = frozenset({"body", "labels"})
 _MOMENTS = ("received", "updated", "started")

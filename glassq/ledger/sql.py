@@ -7,19 +7,20 @@ and counted.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
-from dataclasses import fields as fields_of
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import sqlalchemy as sa
+from msgspec.structs import astuple, replace
 
 from glassq import backoff
 from glassq.database.engine import ReopeningEngine, reason_of
+from glassq.database.plain import stamp
 from glassq.database.pruning import Pruning
 from glassq.ledger.duplicates import DuplicateLookup
 from glassq.ledger.entry import Entry
@@ -27,6 +28,8 @@ from glassq.ledger.schema import deliveries, open_for_writing, parse_url
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from sqlalchemy.engine import URL
 
     from glassq.settings import LedgerSettings
@@ -239,10 +242,17 @@ class _Writer:
 
     def write(self, entries: list[Entry]) -> None:
         """Writes the entries in one transaction; an entry never replaces a newer one of its delivery."""
-        if rows := _rows(entries):
-            with self._database.engine().begin() as connection:
-                connection.execute(_UPDATE, rows)
-                connection.execute(_INSERT, rows)
+        rows = _rows(entries)
+        if not rows:
+            return
+        with self._database.engine().begin() as connection:
+            if connection.dialect.name == "sqlite":
+                # without SQLAlchemy's work for each value, which takes twice as long as SQLite's for all of them
+                connection.exec_driver_sql(_UPSERT, rows)
+            else:
+                values = [dict(zip(_PARAMETER_NAMES, row, strict=True)) for row in rows]
+                connection.execute(_UPDATE, values)
+                connection.execute(_INSERT, values)
 
     def prune(self) -> None:
         """Deletes some rows that are past retention, if that is due."""
@@ -257,10 +267,10 @@ class _Writer:
             return connection.execute(_PRUNE, {"before": datetime.now(UTC) - self._retention, "rows": limit}).rowcount
 
 
-# A portable "insert or update, but never back in time": two statements in one transaction. If another process inserts
-# the same row between them (not in SQLite), the primary key is violated and the batch is written again.
+# "Insert or update, but never back in time", portably: two statements in one transaction. If another process inserts
+# the same row between them, the primary key is violated and the batch is written again.
 _NAMES = [column.name for column in deliveries.columns]
-_KEYS = [(f"new_{field.name}", field.name) for field in fields_of(Entry)]
+_PARAMETER_NAMES = [f"new_{name}" for name in Entry.__struct_fields__]
 _PARAMETERS = {column.name: sa.bindparam(f"new_{column.name}", type_=column.type) for column in deliveries.columns}
 _UPDATE = (
     deliveries.update()
@@ -274,6 +284,16 @@ _INSERT = deliveries.insert().from_select(
         ~sa.exists().where(deliveries.c.delivery == _PARAMETERS["delivery"]),
     ),
 )
+# The same in one statement, for SQLite; its parameters are the fields of Entry, in their order.
+_ALL = ", ".join(Entry.__struct_fields__)
+_MARKS = ", ".join("?" for _ in Entry.__struct_fields__)
+_CHANGES = ", ".join(
+    f"{name} = excluded.{name}" for name in Entry.__struct_fields__ if name not in ("delivery", "replayed")
+)
+_UPSERT = (
+    f"INSERT INTO deliveries ({_ALL}) VALUES ({_MARKS}) "  # noqa: S608 - names of columns
+    f"ON CONFLICT (delivery) DO UPDATE SET {_CHANGES} WHERE deliveries.updated <= excluded.updated"
+)
 _OLDEST = (
     sa.select(deliveries.c.delivery)
     .where(deliveries.c.updated < sa.bindparam("before"))
@@ -283,25 +303,57 @@ _OLDEST = (
 _PRUNE = deliveries.delete().where(deliveries.c.delivery.in_(sa.select(_OLDEST.c.delivery)))
 
 
-def _rows(entries: list[Entry]) -> list[dict[str, Any]]:
-    """The statements' parameters: the newest entry of each delivery, in the order in which every process locks rows."""
+def _rows(entries: list[Entry]) -> list[tuple[Any, ...]]:
+    """The values of Entry's fields as any database takes them, of the newest entry of each delivery.
+
+    They are in the order in which every process locks rows.
+    """
     newest: dict[str, Entry] = {}
     for entry in entries:
         known = newest.get(entry.delivery)
         if known is None or known.updated <= entry.updated:
             newest[entry.delivery] = entry
-    rows = [{key: _storable(name, getattr(entry, name)) for key, name in _KEYS} for entry in newest.values()]
-    return sorted(rows, key=lambda row: row["new_delivery"])
+    rows = [
+        tuple(value if store is None else store(value) for store, value in zip(_STORE, astuple(entry), strict=True))
+        for entry in newest.values()
+    ]
+    return sorted(rows, key=itemgetter(0))
 
 
-def _storable(name: str, value: Any) -> Any:
-    """The value as any database takes it: a lone surrogate or a NUL would have its whole batch refused for ever."""
-    if name == "labels":
-        return None if value is None else json.dumps(value, separators=(",", ":"))
-    if not isinstance(value, str):
-        return value
-    text = value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-    return text[: MAX_KEY if name in ("delivery", "source") else MAX_TEXT]
+def _moment(value: datetime | None) -> str | None:
+    return None if value is None else stamp(value)
+
+
+def _labels(value: Mapping[str, str] | None) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _key(value: str) -> str:
+    return _storable(value)[:MAX_KEY]
+
+
+def _text(value: str) -> str:
+    return _storable(value)[:MAX_TEXT]
+
+
+def _storable(text: str) -> str:
+    """A lone surrogate or a NUL would have its whole batch refused for ever."""
+    if text.isprintable():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+# How fields of Entry are stored; the others are as they are.
+_STORES: dict[str, Callable[[Any], Any]] = {
+    "delivery": _key,
+    "source": _key,
+    "received": _moment,
+    "updated": _moment,
+    "started": _moment,
+    "labels": _labels,
+    **dict.fromkeys(("job", "result", "reason", "state", "tube"), _text),
+}
+_STORE = tuple(map(_STORES.get, Entry.__struct_fields__))
 
 
 def _weight(entry: Entry) -> int:

@@ -16,3 +16,5 @@ from glassq.metrics.counters import Histogram as Histogram
 from glassq.metrics.counters import ProcessCounters as ProcessCounters
 from glassq.metrics.counters import SharedCounters as SharedCounters
 from glassq.metrics.counters import SharedGauge as SharedGauge
+from glassq.metrics.counters import SharedLatest as SharedLatest
+from glassq.metrics.counters import SharedPeak as SharedPeak

@@ -58,6 +58,30 @@ class SharedGauge:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedPeak:
+    """Numbers of which the one farthest from 0 counts, over all rows and the whole time; 0: there was none.
+
+    A time since 1970 is one as well: the latest counts. `size` is how many numbers.
+    """
+
+    name: str
+    size: int = 1
+
+    @property
+    def cells(self) -> int:
+        """The number of cells it takes."""
+        return self.size
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLatest:
+    """A number of which the newest counts, over all rows: a cell for its time, since 1970, and one for the number."""
+
+    name: str
+    cells: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True)
 class Gauge:
     """A number that is determined at each scrape; one for each combination of label values, if there are labels."""
 
@@ -66,7 +90,8 @@ class Gauge:
     labels: tuple[str, ...] = ()
 
 
-Instrument = Counter | Histogram | SharedGauge
+Shown = Counter | Histogram | SharedGauge
+Instrument = Shown | SharedPeak | SharedLatest
 
 
 class ProcessCounters:
@@ -102,12 +127,25 @@ class ProcessCounters:
         """Sets this process's part of the gauge."""
         self._cells[self._at[gauge.name]] = number
 
+    def reach(self, peak: SharedPeak, number: float, place: int = 0) -> None:
+        """Raises this one of the peak's numbers, if `number` is farther from 0."""
+        cell = self._at[peak.name] + place
+        if abs(number) > abs(self._cells[cell]):
+            self._cells[cell] = number
+
+    def note(self, latest: SharedLatest, number: float, at: float) -> None:
+        """The newest number now, and its time, since 1970."""
+        cell = self._at[latest.name]
+        self._cells[cell + 1] = number
+        self._cells[cell] = at
+
 
 class SharedCounters:
     """All rows of a program. Made by the parent before it forks."""
 
     def __init__(self, instruments: Sequence[Instrument], rows: int) -> None:
-        self.instruments = instruments
+        #: those that Prometheus is shown
+        self.instruments = [each for each in instruments if not isinstance(each, SharedPeak | SharedLatest)]
         self.rows = rows
         self._at: dict[str, int] = {}
         self._width = 0
@@ -121,7 +159,20 @@ class SharedCounters:
         start = index * self._width
         return ProcessCounters(self._cells[start : start + self._width], self._at)
 
-    def total(self, instrument: Instrument) -> list[float]:
+    def total(self, instrument: Shown) -> list[float]:
         """The instrument's numbers, each summed over all rows."""
+        return [sum(column) for column in self._columns(instrument)]
+
+    def peaks(self, peak: SharedPeak) -> list[float]:
+        """The peak's numbers."""
+        return [max(column, key=abs) for column in self._columns(peak)]
+
+    def latest(self, latest: SharedLatest) -> float | None:
+        """The newest number; None: there was none."""
+        times, numbers = self._columns(latest)
+        at, number = max(zip(times, numbers, strict=True))
+        return number if at else None
+
+    def _columns(self, instrument: Instrument) -> list[memoryview[float]]:
         first = self._at[instrument.name]
-        return [sum(self._cells[first + cell :: self._width]) for cell in range(instrument.cells)]
+        return [self._cells[first + cell :: self._width] for cell in range(instrument.cells)]

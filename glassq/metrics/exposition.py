@@ -13,7 +13,7 @@ from glassq.metrics.counters import Counter, Gauge, Histogram
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from glassq.metrics.counters import Instrument, SharedCounters
+    from glassq.metrics.counters import SharedCounters, Shown
 
 #: gauges with their numbers, by label values
 GaugeValues = dict[Gauge, dict[tuple[str, ...], float]]
@@ -49,7 +49,7 @@ def with_version(gauges: GaugeValues, version: str) -> GaugeValues:
     return {_BUILD: {(version,): 1.0}, **gauges}
 
 
-def _family(instrument: Instrument, numbers: list[float]) -> Metric:
+def _family(instrument: Shown, numbers: list[float]) -> Metric:
     if isinstance(instrument, Counter):
         labels = [instrument.label] if instrument.label else []
         counter = CounterMetricFamily(instrument.name, instrument.help, labels=labels)
@@ -70,7 +70,9 @@ def _histogram(instrument: Histogram, numbers: list[float]) -> Metric:
 
 
 def _gauge(gauge: Gauge, numbers: Mapping[tuple[str, ...], float]) -> Metric:
-    family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.labels)
+    # Prometheus's rule for names: what ends so is a counter, also where we look it up
+    kind = CounterMetricFamily if gauge.name.endswith("_total") else GaugeMetricFamily
+    family = kind(gauge.name, gauge.help, labels=gauge.labels)
     for labels, number in numbers.items():
         family.add_metric(labels, number)
     return family

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import GlassqError, SettingsError
+from glassq.intake.tubes import PingTubes
 from glassq.journal import Journal
 from glassq.local_http import get
 from glassq.operations.put import PROOF_WITHIN
-from glassq.queues.base import NewJob
 from glassq.queues.packets import PacketMover
 
 if TYPE_CHECKING:
@@ -138,11 +138,12 @@ class _Mover:
 
         def put(packet: Sequence[JournalRecord]) -> Mapping[str, QueueError]:
             self.progress.advance(self.moved, self.total, "put into the queue so far")
-            jobs = [NewJob(record.key, record.body, self.operations.tube) for record in packet]
+            jobs = tubes.jobs(packet)
             left = mover.put(jobs)
             self.moved += len(jobs) - len(left)
             return left
 
+        tubes = PingTubes.of(self.operations.settings)
         mover = PacketMover(producer, within=math.inf, proof=PROOF_WITHIN)
         try:
             journal.move_on(put)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -170,7 +170,7 @@ def _route(found: Found) -> dict[str, str] | None:
 
 
 def _recorded_fields(entry: Entry) -> dict[str, Any]:
-    fields = {**asdict(entry), "job": ref_of(entry)}
+    fields = {**msgspec.structs.asdict(entry), "job": ref_of(entry)}
     return {name: value for name, value in fields.items() if name not in ("body", "labels")}
 
 
@@ -188,7 +188,7 @@ def _masked(evidence: Evidence) -> Evidence:
 
 
 def _masked_entry(entry: Entry) -> Entry:
-    return replace(entry, result=masked_text(entry.result), reason=reason(entry.reason))
+    return msgspec.structs.replace(entry, result=masked_text(entry.result), reason=reason(entry.reason))
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------

@@ -90,6 +90,10 @@ class Source(Protocol):
         """The tube of its deliveries; "" for the pool's."""
 
     @property
+    def secrets(self) -> int:
+        """How many current secrets it has; `Proof.secret` is below."""
+
+    @property
     def methods(self) -> frozenset[str]:
         """The methods that it takes; others get 405."""
 

@@ -16,6 +16,7 @@ import msgspec
 
 from glassq.errors import PingRefused
 from glassq.sources import strictjson
+from glassq.sources.admission import check_path
 from glassq.sources.base import Description, Proof, Reply
 
 if TYPE_CHECKING:
@@ -54,9 +55,11 @@ class MirrorSource:
         self.max_body = max_body
         self.tube = tube
         self._tokens = [token.encode() for token in verify_tokens]
+        self.secrets = len(self._tokens)
 
     def admit(self, request: HookRequest) -> None:
         """Raises PingRefused unless the body is said to be JSON in UTF-8, or nothing is said."""
+        check_path(request.target)
         _check_content_type(request.headers.get("content-type"))
 
     def challenge(self, request: HookRequest) -> Reply | None:

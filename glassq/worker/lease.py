@@ -70,9 +70,9 @@ class Lease:
         self._context = copy_context()
         self._main = threading.main_thread().ident
         self._stopped = False
-        # ends the keeper's pause; and whether that is a long one
+        # ends the keeper's pause; whether that is a long one; and whether an attempt has begun since its last beat
         self._wake = threading.Event()
-        self._dozes = False
+        self._dozes = self._begun_since = False
         self._thread: threading.Thread | None = None
 
     def start_keeper(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:
@@ -107,7 +107,7 @@ class Lease:
             # An earlier handler may have replaced the signal's handler, or blocked the signal.
             _set_handler(signal.SIGALRM, self._raise)
             _set_mask(signal.SIG_UNBLOCK, _ALARM)
-        self._armed = True
+        self._armed = self._begun_since = True
         if self._dozes:
             self._wake.set()
 
@@ -145,8 +145,9 @@ class Lease:
         """Waits for the next beat, after `idle` of them without an attempt; returns their number now."""
         # It is set before the look for an attempt: one that starts in between finds it set.
         self._dozes = idle >= IDLE_AFTER
-        if self._reservation is not None:
-            idle, self._dozes = 0, False
+        # the attempt may be over already: most are shorter than a beat
+        if self._reservation is not None or self._begun_since:
+            idle, self._dozes, self._begun_since = 0, False, False
         if self._wake.wait(IDLE_BEAT if self._dozes else BEAT):
             self._wake.clear()
         self._dozes = False

@@ -153,7 +153,7 @@ def test_only_what_is_asked_for_is_shown(offline: Cli) -> None:
 
 
 def test_programs_read_one_json_object_a_line(offline: Cli) -> None:
-    record(offline, entry(1, "retrying", job=7, tube="glassq", reason="two\nlines", result=""))
+    record(offline, entry(1, "retrying", job="7", tube="glassq", reason="two\nlines", result=""))
     with Tail(offline, "--json") as tail:
         wait_for(lambda: tail.said().count("\n") == 1, "the line of before")
         record(offline, entry(2, "done", updated=NOW, result='{"photo": "a.jpg", "token": "abc"}'))

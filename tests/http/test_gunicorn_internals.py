@@ -105,7 +105,7 @@ def test_the_main_loop_knows_connections_by_these_names() -> None:
     """Attributes of instances, as the source of gunicorn's thread worker sets and reads them."""
     source = inspect.getsource(gthread)
     for owner, names in {
-        "self": "poller nr_conns worker_connections keepalived_conns pending_conns alive cfg tpool",
+        "self": "poller sockets nr_conns worker_connections keepalived_conns pending_conns alive cfg tpool",
         "conn": "timeout",
     }.items():
         for name in names.split():

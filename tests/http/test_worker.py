@@ -25,6 +25,7 @@ class Counters:
 
 class Server(BaseApplication):
     aside = {"/aside"}
+    listeners = ()
     counters = Counters()
     request_log = logging.getLogger("test")
 

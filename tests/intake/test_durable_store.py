@@ -15,6 +15,7 @@ from glassq.errors import JobTooBig, JournalError, NotDurable, QueueError, Queue
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.forwarder import Forwarder
 from glassq.intake.state import IntakeState
+from glassq.intake.tubes import PingTubes
 from glassq.intake.watcher import Watcher
 from glassq.journal import Journal, JournalRecord
 from glassq.queues.base import NewJob, Receipt
@@ -51,7 +52,7 @@ class Kept:
         self.producer = producer
         self.told: list[bool] = []
         self.state = IntakeState(self.told.append, journal_first=journal_first)
-        self.watcher = Watcher(producer, self.journal, self.state, tube="glassq")
+        self.watcher = Watcher(producer, self.journal, self.state, PingTubes("glassq"))
         self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
         if self.forwarder:
             self.forwarder.start()

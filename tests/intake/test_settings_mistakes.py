@@ -92,7 +92,7 @@ def test_mistakes_that_concern_the_pool_alone_are_told_and_keep_no_ping_out(
             ["[intake] workers = 0", "expected a whole number, at least 1 (line 5)"],
         ),
         (GOOD + '[intake]\nbind = "8080"\n', TOKEN, ['[intake] bind = "8080"', 'expected "HOST:PORT"']),
-        (GOOD + '[intake]\nmax_body = "33KiB"\n', TOKEN, ['[intake] max_body = "33KiB"', "1B to 32KiB"]),
+        (GOOD + '[intake]\nmax_body = "26MiB"\n', TOKEN, ['[intake] max_body = "26MiB"', "1B to 25MiB"]),
         (GOOD + '[intake]\nrequest_timeout = "10"\n', TOKEN, ['request_timeout = "10"', 'duration such as "500ms"']),
         (GOOD + '[queue]\nurl = "http://x"\n', TOKEN, ['[queue] url = "http://x"', "beanstalk://HOST:PORT"]),
         ("[sources.mirror]\n", TOKEN, ["missing key [sources.mirror] verify_tokens_file"]),

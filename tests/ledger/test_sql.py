@@ -8,12 +8,12 @@ import os
 import sqlite3
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from glassq.database import pruning
 from glassq.errors import SettingsError
@@ -123,7 +123,6 @@ def test_no_text_keeps_an_entry_or_its_neighbours_from_being_written(file: Path,
 
 _WRITE = """
 import sys, time
-from dataclasses import replace
 from datetime import UTC, datetime
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader

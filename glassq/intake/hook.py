@@ -1,0 +1,163 @@
+"""/hooks/NAME: what becomes of a request to a source.
+
+In this order: length, method, what needs no proof (token in the path, address, content type), challenges that nobody
+signs, the proof, challenges that are signed; then the delivery. After the proof nothing is refused: a label that cannot
+be read is left out. What is our trouble gets 503, never another error: many senders take a 4xx for "never again".
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import falcon
+
+from glassq import delivery as envelope
+from glassq.errors import PingRefused, QueueError, SourceUnready
+from glassq.intake.refusals import answer_problem, answer_unavailable
+from glassq.intake.request import hook_request
+from glassq.sources.base import Description
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from glassq.intake.keeper import PingKeeper
+    from glassq.intake.peers import TrustedProxies
+    from glassq.intake.refusals import RefusalLog
+    from glassq.intake.source_counters import SourceCounters
+    from glassq.sources.base import HookRequest, Reply, Source
+
+T = TypeVar("T")
+
+
+class HookResource:
+    """Takes the requests of one source, by any method."""
+
+    def __init__(
+        self,
+        source: Source,
+        keeper: PingKeeper,
+        refusals: RefusalLog,
+        counters: SourceCounters,
+        proxies: TrustedProxies,
+        *,
+        tube: str,
+    ) -> None:
+        """`tube` is where its pings go."""
+        self._source = source
+        self._tube = tube
+        self._keeper = keeper
+        self._refusals = refusals
+        self._counters = counters
+        self._proxies = proxies
+
+    def on_request(self, req: falcon.Request, resp: falcon.Response, rest: str = "") -> None:
+        """Answers what the source says. A ping's answer goes out once it is stored durably, and never before.
+
+        `rest` is what follows the name in the path; the source looks at it.
+        """
+        try:
+            reply = self._work(req)
+        except PingRefused as refusal:
+            self._refuse(req, resp, refusal)
+        except SourceUnready as error:
+            self._counters.refused("unready")
+            self._refusals.unready(self._source, error)
+            answer_unavailable(resp, "Source unavailable")
+        except (falcon.HTTPError, QueueError):
+            raise
+        except Exception:
+            # a source may be somebody else's code
+            self._counters.refused("bug")
+            raise
+        else:
+            _answer(resp, reply)
+
+    def _work(self, req: falcon.Request) -> Reply:
+        source = self._source
+        length = self._length(req)
+        if req.method not in source.methods:
+            raise self._not_allowed(*source.methods)
+        request = hook_request(req.env, _body(req, length), self._proxies)
+        source.admit(request)
+        if req.env.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+            raise PingRefused(415, "Unsupported encoding", "Send the body without Content-Encoding.", "encoding")
+        if (answer := source.challenge(request)) is not None:
+            self._counters.challenge()
+            return answer
+        if req.method != "POST":
+            raise self._not_allowed("POST")
+        if not length:
+            raise PingRefused(400, "Malformed ping", "The body is empty.", "malformed")
+        self._counters.proven(source.verify(request), request.now)
+        return self._take(request, req.env)
+
+    def _length(self, req: falcon.Request) -> int:
+        """The length of the body in bytes. Raises PingRefused."""
+        length = req.content_length
+        if length is None:
+            if req.method == "POST":
+                raise PingRefused(411, "Length required", "Send the body with Content-Length.", "length")
+            return 0
+        if length > self._source.max_body:
+            raise PingRefused(413, "Body too large", f"A ping is at most {self._source.max_body} bytes.", "size")
+        return length
+
+    def _not_allowed(self, *methods: str) -> falcon.HTTPMethodNotAllowed:
+        self._counters.refused("method")
+        return falcon.HTTPMethodNotAllowed(sorted(methods))
+
+    def _take(self, request: HookRequest, environ: Mapping[str, Any]) -> Reply:
+        """Answers a signed challenge, or has a genuine ping kept. A bug of the source refuses nothing any more."""
+        source = self._source
+        reply = self._tried(source.reply, request, None)
+        if reply is not None and not reply.kept:
+            self._counters.challenge()
+            return reply
+        found = self._tried(source.describe, request, Description({}, {}, ""))
+        if found.unread:
+            self._counters.unread(len(found.unread))
+        delivery = envelope.new(
+            source.name,
+            bytes(request.body),
+            found.labels,
+            tube=self._tube,
+            content_type=found.content_type,
+            headers=found.headers,
+        )
+        self._keeper.take(delivery, environ)
+        return reply or source.accept
+
+    def _tried(self, ask: Callable[[HookRequest], T], request: HookRequest, default: T) -> T:
+        try:
+            return ask(request)
+        except Exception:
+            self._refusals.bug("bug in source %s: a genuine ping is kept without its labels", self._source.name)
+            return default
+
+    def _refuse(self, req: falcon.Request, resp: falcon.Response, refusal: PingRefused) -> None:
+        self._counters.refused(refusal.reason, refusal.skew)
+        if refusal.status == HTTPStatus.NOT_FOUND:
+            # as any other path that is not here
+            raise falcon.HTTPNotFound
+        self._refusals.refused(refusal, req.remote_addr, self._source)
+        answer_problem(resp, refusal.status, refusal.title, refusal.detail)
+
+
+def _body(req: falcon.Request, length: int) -> bytes:
+    body: bytes = req.stream.read(length) if length else b""
+    if len(body) < length:
+        raise PingRefused(400, "Malformed ping", "The body ended before its Content-Length.", "malformed")
+    return body
+
+
+def _answer(resp: falcon.Response, reply: Reply) -> None:
+    resp.status = reply.status
+    if reply.content_type:
+        resp.content_type = reply.content_type
+    if reply.body:
+        resp.data = reply.body
+        # it may repeat what the sender wants repeated, and no browser may take that for a page
+        resp.set_header("X-Content-Type-Options", "nosniff")
+    for name, value in reply.headers:
+        resp.set_header(name, value)

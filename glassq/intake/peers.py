@@ -1,0 +1,50 @@
+"""Whose address a request comes from, where a proxy stands before the intake."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from ipaddress import IPv4Network, IPv6Network
+
+#: in place of an address: who connects to a unix socket
+UNIX = "unix"
+
+
+class TrustedProxies:
+    """The proxies whose X-Forwarded-For is believed; without any, nobody's is."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """`names` are addresses, networks and UNIX. Raises ValueError."""
+        self._unix = False
+        self._networks: list[IPv4Network | IPv6Network] = []
+        for name in names:
+            if name == UNIX:
+                self._unix = True
+            else:
+                self._networks.append(ip_network(name))
+
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
+
+    def client(self, peer: str, headers: Mapping[str, str]) -> str:
+        """The client's address: the last one that no trusted proxy has.
+
+        `peer` is the other end of the connection, "" for a unix socket. Each proxy adds the address that it was called
+        from at the end, so what a client has written itself is never reached.
+        """
+        chain = [part.strip() for part in headers.get("x-forwarded-for", "").split(",") if part.strip()]
+        while self._trusts(peer) and chain:
+            peer = chain.pop()
+        return peer
+
+    def _trusts(self, peer: str) -> bool:
+        if not peer:
+            return self._unix
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
