@@ -52,7 +52,10 @@ _OLDEST = (
     "SELECT delivery, source, received, result, reason, replayed, body IS NOT NULL, tube, labels FROM deliveries"
     " WHERE state = :state AND received >= :since AND received < :before{originals} ORDER BY received, delivery"
 )
-_LABELLED = "SELECT delivery, source, labels FROM deliveries WHERE labels LIKE :label ESCAPE '/'"
+_LABELLED = (
+    "SELECT delivery, source, labels FROM deliveries"
+    " WHERE labels LIKE :label ESCAPE '/' OR labels LIKE :escaped ESCAPE '/'"
+)
 # Leaves out replays: the delivery that they repeat is listed instead.
 _ORIGINALS = " AND (labels IS NULL OR labels NOT LIKE :replay ESCAPE '/')"
 
@@ -260,10 +263,11 @@ class LedgerReader:
         """
         if self._database is None or not self.keeps_bodies:
             return
-        # as sql.py writes them; databases differ in whether LIKE heeds the case
-        name, value = next(iter(labels.items()))
-        written = json.dumps({name: value}, separators=(",", ":"))[1:-1]
-        for delivery, of, found in self._database.iterate(_LABELLED, {"label": f"%{_literal(written)}%"}):
+        # as sql.py writes them, and wrote them up to the last release; databases differ in whether LIKE heeds the case
+        label = dict([next(iter(labels.items()))])
+        forms = (json.dumps(label, separators=(",", ":"), ensure_ascii=ascii_)[1:-1] for ascii_ in (False, True))
+        plain, escaped = (f"%{_literal(form)}%" for form in forms)
+        for delivery, of, found in self._database.iterate(_LABELLED, {"label": plain, "escaped": escaped}):
             if source in (None, of) and labels.items() <= json.loads(found).items():
                 yield delivery
 

@@ -87,7 +87,8 @@ def _cells(row: SourceRow) -> tuple[object, ...]:
     if row.counted is None:
         return (*named, "?", "?", row.problem or "?", "?", "?")
     seen = row.counted
-    refused = ", ".join(f"{count} {reason}" for reason, count in sorted(seen.refused.items(), key=lambda item: -item[1]))
+    often = sorted(seen.refused.items(), key=lambda item: -item[1])
+    refused = ", ".join(f"{count} {reason}" for reason, count in often)
     return (*named, seen.pings, _ago(seen.last_ping), refused or "-", _clock(seen), _secrets(seen))
 
 
