@@ -217,7 +217,7 @@ def _settings_text(
         "ledger": {"url": f"sqlite:///{place}/ledger.db"},
     }
     lines = ["# glassq wrote this file once; change it as you like. conf/glassq.toml explains all keys."]
-    for section in dict.fromkeys([*common, *sections]):
+    for section in dict.fromkeys(["queue", "intake", *sections, *common]):
         values = {**common.get(section, {}), **sections.get(section, {})}
         lines += ["", f"[{section}]", *(f"{key} = {toml_value(value)}" for key, value in values.items())]
     if isinstance(routes, str):

@@ -1,4 +1,4 @@
-"""Two webhooks of today in the demo, GitHub's and Stripe's: signed as their senders sign, with handlers of their own."""
+"""Two webhooks of today in the demo, GitHub's and Stripe's: signed as their senders sign, with their own handlers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from glassq.errors import LedgerError, SettingsError
 from glassq.ledger.reader import LedgerReader
 from glassq.local_http import post
-from glassq.sources.signing import open_signer
+from glassq.sources.signer import open_signer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from glassq.final_response import reading_final
 from glassq.local_http import post
 from glassq.operations.hints import Hint
 from glassq.operations.saved_request import parse
-from glassq.sources.signing import Draft, Signer, open_signer
+from glassq.sources.signer import Signer, open_signer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from glassq.ledger import Entry
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
+    from glassq.sources.draft import Draft
 
 # No sender waits longer than this for an answer, in seconds.
 TIMEOUT = 30.0
@@ -142,11 +143,11 @@ def follow(operations: Operations, plan: PingPlan, answer: PingAnswer, progress:
     return answer
 
 
-def hints(plan: PingPlan, answer: PingAnswer) -> Iterator[Hint]:
-    """What to look at next."""
+def hints(plan: PingPlan, answer: PingAnswer, many: bool) -> Iterator[Hint]:
+    """What to look at next, after the first answer that was no success, or the last of `many`."""
     name = plan.request.name
     if answer.taken and answer.outcome is None:
-        yield Hint("taken, and not worked yet; what becomes of it", f"tail --source {name}")
+        yield Hint("what becomes of them" if many else "taken, and not worked yet", f"tail --source {name}")
     elif answer.taken and answer.outcome is not None:
         yield Hint("its whole story", f"show {answer.outcome.delivery}")
     elif answer.status == http.HTTPStatus.NOT_FOUND:
@@ -165,8 +166,9 @@ def _draft(request: PingRequest, signer: Signer, now: float) -> Draft:
     else:
         saved = parse(request.content, bare=True)
         kept = {name: value for name, value in saved.headers.items() if name not in _OF_THE_WAY}
-        draft = signer.given(request.event, saved.body, kept, now)
-    return replace(draft, headers={**draft.headers, **request.headers})
+        draft = signer.of_body(request.event, saved.body, kept)
+    own = {name.lower(): value for name, value in request.headers.items()}
+    return replace(draft, headers={**draft.headers, **own})
 
 
 def _post_to(base: str, draft: Draft) -> tuple[int, str]:

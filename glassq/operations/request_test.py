@@ -76,7 +76,9 @@ def examine(operations: Operations, name: str, data: bytes, now: float) -> Verdi
         verdict = _ask(source, request)
     except PingRefused as error:
         said = f"refused with {error.status}: {error.detail or error.title}"
-        verdict = Verdict(False, said, error.reason, todo=diagnosis(settings, name, request, error))
+        verdict = Verdict(
+            False, said, error.reason, todo=diagnosis(settings, name, request, error, saved.body + saved.surplus)
+        )
     except SourceUnready as error:
         verdict = Verdict(False, f"nobody can tell now: {error}", "unready")
     verdict.facts += [("saved file", remark) for remark in saved.remarks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, quote, urlencode
@@ -40,14 +41,21 @@ class Draft:
         return replace(self, headers={**self.headers, name.lower(): value})
 
     def put(self, spec: Spec, value: str) -> Self:
-        """The same with the value at the first place that this kind of body has; of a sum, at the last part.
+        """The same with the value at the first place that this body has room for; of a sum, at its last part.
 
-        Raises ValueError for a body that is not what the place needs.
+        Raises ValueError where there is none.
         """
         for places in spec:
-            if self._has_room(places[-1]):
+            with suppress(ValueError):
                 return self._put(places[-1], value)
-        return self
+        raise ValueError("the body has no such place")
+
+    def put_if_possible(self, spec: Spec, value: str) -> Self:
+        """The same, or this draft where there is no such place."""
+        try:
+            return self.put(spec, value)
+        except ValueError:
+            return self
 
     def put_json(self, path: tuple[str, ...], value: object) -> Self:
         """The same with a value in the JSON body. Raises ValueError for a body that is no such JSON."""
@@ -58,15 +66,14 @@ class Draft:
         """Whether the body is a form."""
         return self.headers.get("content-type", "").startswith(FORM)
 
-    def _has_room(self, place: Place) -> bool:
-        return place.kind in ("header", "query", "const") or (place.kind == "form") == self.is_form
-
     def _put(self, place: Place, value: str) -> Self:
         match place.kind:
             case "header":
                 return self.with_header(place.name, value)
             case "json":
                 return self.put_json(place.path, value)
+            case "form" if not self.is_form:
+                raise ValueError("the body is no form")
             case "form":
                 fields = dict(parse_qsl(self.body.decode(), keep_blank_values=True))
                 inner = fields.get(place.name, "{}")
@@ -89,11 +96,14 @@ def _put(document: Any, path: tuple[str, ...], value: object) -> Any:
     if not path:
         return value
     name, rest = path[0], path[1:]
+    if document is None:
+        document = [] if name.isdecimal() else {}
     if isinstance(document, list):
-        if not name.isdecimal() or int(name) >= len(document):
+        place = int(name) if name.isdecimal() else -1
+        if not 0 <= place <= len(document):
             raise ValueError(f"the body has no place {name}")
-        place = int(name)
-        return [_put(each, rest, value) if index == place else each for index, each in enumerate(document)]
-    if not isinstance(document, dict):
+        before = document[place] if place < len(document) else None
+        return [*document[:place], _put(before, rest, value), *document[place + 1 :]]
+    if not isinstance(document, dict) or name.isdecimal():
         raise ValueError(f"the body has no place for {'.'.join(path)}")
-    return {**document, name: _put(document.get(name, {}), rest, value)}
+    return {**document, name: _put(document.get(name), rest, value)}

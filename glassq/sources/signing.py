@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from glassq.errors import OperationError
+from glassq.sources.mirror import VerifyToken
 from glassq.sources.places import parse_spec
 from glassq.sources.schemes.combined import Once, TokenOrStandard
 from glassq.sources.schemes.fields import Fields
@@ -45,7 +46,7 @@ def sign(scheme: Scheme, given: Given, draft: Draft, now: float, key: bytes | No
         case Hmac():
             return _hmac(scheme, given, draft, now)
         case Once():
-            return sign(scheme.proof, given, _filled(draft, scheme.token), now, key)
+            return sign(scheme.proof, given, _filled(draft, scheme.unique), now, key)
         case Standard():
             return _standard(given.secrets[0], draft, now, key)
         case TokenOrStandard():
@@ -53,6 +54,8 @@ def sign(scheme: Scheme, given: Given, draft: Draft, now: float, key: bytes | No
             return sign(way, given, draft, now, key)
         case Token():
             return _token(scheme, given, draft)
+        case VerifyToken():
+            return draft.put_json(("verifyToken",), given.secrets[0])
         case ClientState():
             return _client_state(given.secrets[0], draft)
         case Fields():
@@ -77,7 +80,8 @@ def _hmac(scheme: Hmac, given: Given, draft: Draft, now: float) -> Draft:
     for part in _PART.findall(scheme.signed):
         if part.partition(":")[0] in ("header", "json", "form", "query"):
             draft = _filled(draft, part.replace("|", " | "))
-    key, name = decoded_keys(given.secrets, scheme.key)[0], scheme.named[-1] if scheme.named else scheme.hash
+    key = decoded_keys(given.secrets, scheme.key)[0]
+    name = scheme.named[0] if scheme.named and scheme.hash not in scheme.named else scheme.hash
     digest = hmac.digest(key, _signed(scheme, given.url, draft, stamp), name)
     written = base64.b64encode(digest).decode() if scheme.encoding == "base64" else digest.hex()
     value = (f"{name}=" if scheme.named else scheme.prefix) + written
@@ -111,7 +115,9 @@ def _signed(scheme: Hmac, url: str, draft: Draft, stamp: str) -> bytes:
 
 
 def _standard(secret: str, draft: Draft, now: float, key: bytes | None) -> Draft:
-    event_id = draft.headers.get("webhook-id") or f"msg_{uuid.uuid4().hex}"
+    # whoever sends by Svix has its names
+    prefix = "svix" if "svix-id" in draft.headers else "webhook"
+    event_id = draft.headers.get(f"{prefix}-id") or f"msg_{uuid.uuid4().hex}"
     stamp = str(int(now))
     message = f"{event_id}.{stamp}.".encode() + draft.body
     if secret.startswith(PUBLIC):
@@ -119,9 +125,8 @@ def _standard(secret: str, draft: Draft, now: float, key: bytes | None) -> Draft
     else:
         digest = hmac.digest(unpadded_base64(secret.removeprefix(SHARED)), message, "sha256")
         signature = f"v1,{base64.b64encode(digest).decode()}"
-    headers = {"webhook-id": event_id, "webhook-timestamp": stamp, "webhook-signature": signature}
-    for name, value in headers.items():
-        draft = draft.with_header(name, value)
+    for name, value in {"id": event_id, "timestamp": stamp, "signature": signature}.items():
+        draft = draft.with_header(f"{prefix}-{name}", value)
     return draft
 
 
@@ -166,7 +171,8 @@ def _fields(key: bytes, draft: Draft) -> Draft:
         item = holder["NotificationRequestItem"]
         amount = item.get("amount", {})
         names = ("pspReference", "originalReference", "merchantAccountCode", "merchantReference")
-        values = [*map(item.get, names), amount.get("value"), amount.get("currency"), *map(item.get, ("eventCode", "success"))]
+        values = [*map(item.get, names), *map(amount.get, ("value", "currency"))]
+        values += map(item.get, ("eventCode", "success"))
         message = ":".join("" if value is None else str(value) for value in values)
         signature = base64.b64encode(hmac.digest(key, message.encode(), "sha256")).decode()
         place = ("notificationItems", str(number), "NotificationRequestItem", "additionalData", "hmacSignature")

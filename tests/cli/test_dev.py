@@ -48,7 +48,8 @@ def dev(home: Path, *options: str, env: dict[str, str] | None = None) -> Iterato
 
 def printed(process: Process) -> tuple[str, str]:
     """The two command lines that it offers: one sends a ping, one asks for the status."""
-    found = re.search(r"^try:   (curl .*?)\n {7}(?:.*?ping \w+\n {7})*(\S.*?status)$", process.output(), re.M | re.S)
+    lines = r"^try:   (curl .*?)\n {7}(?:.*?ping \w+\n {7})*(\S.*?status)$"
+    found = re.search(lines, process.output(), re.MULTILINE | re.DOTALL)
     assert found, process.output()
     return found[1], found[2]
 

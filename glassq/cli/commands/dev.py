@@ -35,7 +35,8 @@ CHECK_TIME = 60.0
 # By these, curl would ask a proxy for this machine. It reads HTTP_PROXY in small letters only.
 PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")
 
-# The first ping of a new user.
+# The first ping of a new user, and where its token stands: in the header Authorization.
+BEARER = "bearer"
 OWN_BODY = '{"event": "hello", "from": "me"}'
 
 HANDLER = '''\
@@ -117,7 +118,7 @@ def dev(directory: Path, bind: Bind | None) -> None:
 
 def _sources(directory: Path) -> dict[str, dict[str, object]]:
     """The sources of new settings: one's own program with a token, and the webhook that most have to do with."""
-    own = {"kind": "token", "token": "bearer", "secrets_file": directory / "own-token"}
+    own = {"kind": "token", "token": BEARER, "secrets_file": directory / "own-token"}
     return {"sources.own": own, "sources.github": {"secrets_file": directory / "github-secret"}}
 
 
@@ -134,7 +135,7 @@ def _say_sources(stack: Stack, settings: Settings, names: Iterable[str]) -> None
     tries = []
     for name in names:
         section = settings.sources[name]
-        if section.token == "bearer" and section.secrets_file and not section.path_token_file:
+        if section.token == BEARER and section.secrets_file and not section.path_token_file:
             tries.append(_curl(stack.door, f"{stack.door.url}/hooks/{name}", section.secrets_file))
         else:
             tries.append(f"{glassq_for(stack.config)} ping {name}")

@@ -9,16 +9,13 @@ import click
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, examples, pass_app
-from glassq.cli.files import read_input
+from glassq.cli.files import MOST, read_input
 from glassq.cli.output import console, line, print_hints, print_json
 from glassq.errors import InvalidRequest
 from glassq.operations import ping as operation
 
 if TYPE_CHECKING:
     from glassq.operations.ping import PingAnswer, PingPlan
-
-# The largest body, and the head of a saved request.
-MOST = (25 << 20) + (64 << 10)
 
 
 @click.command(
@@ -107,4 +104,4 @@ def _tell(app: App, plan: PingPlan, answers: list[PingAnswer]) -> None:
     if last.outcome is not None:
         result = last.outcome.result or last.outcome.reason
         out.print(line(f"delivery {last.outcome.delivery}: {last.outcome.state}" + (f": {result}" if result else "")))
-    print_hints(out, (app.adapt(str(hint)) for hint in operation.hints(plan, last)))
+    print_hints(out, (app.adapt(str(hint)) for hint in operation.hints(plan, last, len(answers) > 1)))

@@ -9,7 +9,7 @@ import click
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, examples, pass_app
-from glassq.cli.files import read_input
+from glassq.cli.files import MOST, read_input
 from glassq.cli.group import CommandGroup
 from glassq.cli.output import console, facts, line, print_hints, print_json, print_table, table
 from glassq.operations import sources as operation
@@ -17,11 +17,9 @@ from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from glassq.intake.report import SourceReport
+    from glassq.operations.kinds import Kind
     from glassq.operations.request_test import Verdict
     from glassq.operations.sources import SourceRow
-
-# The largest request that is read: the largest body and its head.
-MOST = (25 << 20) + (64 << 10)
 
 
 @click.group(cls=CommandGroup, invoke_without_command=True)
@@ -31,6 +29,28 @@ def sources(context: click.Context, as_json: bool) -> None:
     """Who may send pings: how many came, which were refused and why, which secret is in use."""
     if context.invoked_subcommand is None:
         _list(context.find_object(App) or App(None, os.environ), as_json)
+
+
+@sources.command()
+@click.argument("name", metavar="[KIND]", required=False, shell_complete=completion.kinds)
+@as_json
+@pass_app
+def kinds(app: App, name: str | None, as_json: bool) -> None:
+    """Which senders can be a source, or all about one: where its secret is, what it sends, a section to paste."""
+    from glassq.operations import kinds as catalogue
+
+    if name is None:
+        _tell_kinds(catalogue.kinds(), as_json)
+        return
+    found = catalogue.kind(name)
+    if as_json:
+        print_json(found.document())
+        return
+    out = console()
+    out.print(line(found.preset.title), style="bold")
+    out.print(facts(found.facts))
+    # to be copied: never broken into lines
+    out.print(f"\n{found.section}", soft_wrap=True)
 
 
 @sources.command(
@@ -62,6 +82,22 @@ def test(app: App, name: str, file: str, now: str | None, as_json: bool) -> int:
 
 
 # -- as people read it -------------------------------------------------------------------------------------------------
+
+
+def _tell_kinds(found: list[Kind], as_json: bool) -> None:
+    if as_json:
+        print_json({"kinds": [each.document() for each in found]})
+        return
+    rows = [
+        (
+            each.preset.name,
+            each.preset.title,
+            ", ".join(each.needs) or "-",
+            "" if each.preset.verified else "unverified",
+        )
+        for each in found
+    ]
+    print_table(console(), table("", ("kind", "sender", "needs", ""), rows))
 
 
 def _list(app: App, as_json: bool) -> None:
