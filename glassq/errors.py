@@ -71,6 +71,7 @@ REASONS = (
     "encoding",
     "malformed",
     "replayed",
+    "account",
 )
 # sysexits.h: the configuration is wrong, so a restart does not help.
 EX_CONFIG = 78

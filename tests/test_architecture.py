@@ -33,6 +33,7 @@ EVERYTHING = frozenset(
         "excerpts",
         "files",
         "handler",
+        "handlers",
         "headers",
         "local_http",
         "log",
@@ -93,7 +94,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "in_effect": frozenset({"log", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
-    "sources": frozenset({"backoff", "errors", "files", "https_get", "log", "settings"}),
+    "sources": frozenset({"backoff", "errors", "files", "https_get", "log", "mistakes", "settings"}),
     "https_get": frozenset(),
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
@@ -108,6 +109,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
         | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "lifecycle"}
     ),
+    "handlers": frozenset({"delivery", "errors", "https_get", "routes"}),
     "glass": frozenset(
         {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
         | {"final_response", "routes"}

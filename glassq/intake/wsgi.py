@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import time
@@ -14,16 +13,19 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
 from glassq import log
+from glassq.bodies import INLINE, open_bodies
 from glassq.errors import JournalError, SettingsError
 from glassq.http.gunicorn_conf import apply_conf
 from glassq.http.gunicorn_log import GunicornLog
 from glassq.http.listen import open_listener
 from glassq.in_effect import InEffect
+from glassq.intake import large_bodies
 from glassq.intake.app import LivenessResource, ReadinessResource, create_app
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.forwarder import Forwarder
 from glassq.intake.hook import HookResource
 from glassq.intake.keeper import PingKeeper
+from glassq.intake.large_bodies import LargeBodies, body_limits, cannot_be_made
 from glassq.intake.listen import AbsentListener, addresses, check_move, missing, raise_descriptors
 from glassq.intake.metrics import (
     JOURNALING,
@@ -83,6 +85,7 @@ class IntakeServer(Application):  # type: ignore[misc]
 
     cfg: Any
     #: these ask the queue, look at the journal's disk, or add up what all workers have counted
+    inline = INLINE
     aside = frozenset({METRICS, PATH, "/readyz"})
 
     def __init__(self, file: str | None) -> None:
@@ -203,10 +206,14 @@ class IntakeServer(Application):  # type: ignore[misc]
         self.keep, self.close = process.keeper.keep, process.close
         refusals = RefusalLog(self.counters)
         proxies = TrustedProxies(self.settings.intake.trusted_proxies)
+        self.begin_body, self.forsake = process.bodies.begin, process.keeper.forsake
+        self.body_limits = body_limits(self._sources)
         hooks = {}
         for source in self._sources:
             tube, counters = source_tube(self.settings, source.name), by_source[source.name]
-            hooks[source.name] = HookResource(source, process.keeper, refusals, counters, proxies, tube=tube)
+            hooks[source.name] = HookResource(
+                source, process.keeper, process.bodies, refusals, counters, proxies, tube=tube
+            )
         return create_app(hooks, self.counters, refusals, self._pages(process), self._listener_filter())
 
     def _pages(self, process: IntakeProcess) -> dict[str, object]:
@@ -232,13 +239,14 @@ class IntakeServer(Application):  # type: ignore[misc]
             if addresses(settings) != addresses(self.settings):
                 self._absent, self._apart = None, ""
             self.settings, self._sources = settings, sources
-            self._shared_sources.renew(sources)
             super().reload()
         except (SettingsError, OSError) as error:
             self.settings, self._sources, self.cfg, self._absent, self._apart = old
             _log.error("not reloaded, the old settings stay %s", fields(why=error))
             self._in_effect.refuse(str(error))
             return
+        # before the new workers are forked
+        self._shared_sources.renew(sources)
         self._warn()
         self._in_effect.accept(self._in_effect.read(settings))
 
@@ -248,6 +256,7 @@ def read(file: str | None) -> tuple[Settings, list[Source]]:
     settings = load(file, os.environ, INTAKE)
     sources = named_sources(settings)
     open_journal(settings)
+    large_bodies.prepare(settings, sources)
     return settings, sources
 
 
@@ -271,6 +280,7 @@ def check(file: str | None) -> Iterator[Finding]:
         return
     yield found("sources", lambda: named_sources(settings))
     yield found("journal", lambda: _can_open_journal(settings))
+    yield found("bodies", lambda: large_bodies.can_prepare(settings, open_sources(settings)))
     # gunicorn.conf.py reads the same file
     os.environ["GLASSQ_CONFIG"] = settings.file
     yield found("gunicorn", lambda: apply_conf(installed_file("gunicorn.conf.py", settings), Config()))
@@ -288,7 +298,8 @@ class IntakeProcess:
         self.watcher = Watcher(producer, self.journal, self.state, tubes)
         self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
         store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
-        self.keeper = PingKeeper(store, counters, sources)
+        self.bodies = LargeBodies(open_bodies(settings), self.state)
+        self.keeper = PingKeeper(store, counters, sources, self.bodies)
 
     def start(self) -> None:
         """Starts its threads."""
@@ -317,16 +328,8 @@ def open_journal(settings: Settings) -> Journal:
 def _can_open_journal(settings: Settings) -> None:
     """Raises SettingsError where `open_journal` would, as far as one can see without creating anything."""
     path = Path(settings.intake.journal)
-    if all(os.access(path / name, os.F_OK) for name in DIRECTORIES):
-        return
-    nearest = next(place for place in (path, *path.absolute().parents) if os.access(place, os.F_OK))
-    if not nearest.is_dir():
-        code = errno.ENOTDIR
-    elif not os.access(nearest, os.W_OK | os.X_OK):
-        code = errno.EACCES
-    else:
-        return
-    raise _no_journal(settings, f"journal {path}: cannot be made: {os.strerror(code)}")
+    if why := cannot_be_made(path, DIRECTORIES):
+        raise _no_journal(settings, f"journal {path}: cannot be made: {why}")
 
 
 def _no_journal(settings: Settings, why: str) -> SettingsError:

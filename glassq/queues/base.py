@@ -274,6 +274,13 @@ class Receiver(Protocol):
         It may return None earlier, so that the leases of our other reservations can be extended in time.
         """
 
+    @property
+    def has_next(self) -> bool:
+        """Whether the next `reserve` returns a job that came with the end of another one."""
+
+    def filled(self, prefix: str) -> list[str]:
+        """The tubes that hold jobs and whose names begin so."""
+
     def interrupt(self) -> None:
         """Ends a `reserve` that waits, if the engine can; no later one waits. For a signal handler of that thread.
 
@@ -289,8 +296,13 @@ class Receiver(Protocol):
         Raises JobNotFound.
         """
 
-    def complete(self, reservation: Reservation, *, then: Sequence[str] = ()) -> None:
-        """Deletes the job, because its work is done."""
+    def complete(
+        self, reservation: Reservation, *, then: Sequence[str] = (), meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        """Deletes the job, because its work is done.
+
+        `meanwhile` is called while the engine works, if it is asked something: the time until its answer is not lost.
+        """
 
     def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str, then: Sequence[str] = ()) -> str:
         """Replaces the job by the delivery's next form, ready after `delay` seconds; returns the new reference.

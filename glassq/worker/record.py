@@ -1,4 +1,4 @@
-"""Records an attempt's outcome: log line, ledger entry, counters. Never blocks the worker."""
+"""Records an attempt: log line, ledger entry, counters. Never blocks the worker."""
 
 from __future__ import annotations
 
@@ -40,42 +40,66 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 }
 
 
-def record(ledger: Ledger, counters: ProcessCounters, reservation: Reservation, attempt: Attempt, holder: str) -> None:
-    """Records a settled attempt. `holder` is the job that holds the delivery from now on ("": none)."""
-    delivery, outcome = attempt.delivery, attempt.outcome
-    _count(counters, attempt, outcome.kind.name.lower())
-    result, note = as_recorded(outcome.result)
-    level, event, state = _EVENTS[outcome.kind]
-    if note:
-        # the note is at the end of the result
-        level = logging.WARNING
-    known = _attempt_fields(reservation, attempt)
-    if outcome.kind is Kind.RETRY:
-        known["delay"] = outcome.delay
-    if outcome.reason:
-        known["reason"] = outcome.reason
-    if result:
-        known["result"] = result
-    log.log(level, "%s %s", event, fields(**known))
-    if outcome.kind is Kind.RETRY and attempt.evidence is not None and attempt.evidence.traceback:
-        where = fields(delivery=delivery.id, attempt=delivery.attempt, traceback=attempt.evidence.traceback)
-        log.debug("failed here %s", where)
-    if state:
-        ledger.record(_entry(attempt, state, reservation.tube, holder, result))
+class AttemptRecord:
+    """What is recorded of one attempt."""
 
+    __slots__ = ("_attempt", "_counters", "_ledger", "_reservation", "_result", "_told")
 
-def record_unacknowledged(
-    ledger: Ledger, counters: ProcessCounters, reservation: Reservation, attempt: Attempt, error: QueueError
-) -> None:
-    """Records an attempt whose outcome the queue did not confirm: the delivery may be worked again."""
-    outcome = attempt.outcome
-    _count(counters, attempt, "unacknowledged")
-    # a refusal is logged once, by Settlement.refused
-    level = logging.DEBUG if isinstance(error, QueueRefused | NoProof) else logging.WARNING
-    known = _attempt_fields(reservation, attempt)
-    log.log(level, "outcome not acknowledged %s", fields(**known, outcome=outcome.kind.value, why=error))
-    if outcome.kind in (Kind.DONE, Kind.DROPPED):
-        ledger.record(_entry(attempt, _EVENTS[outcome.kind][2], reservation.tube, "", as_recorded(outcome.result)[0]))
+    def __init__(self, ledger: Ledger, counters: ProcessCounters, reservation: Reservation, attempt: Attempt) -> None:
+        self._ledger = ledger
+        self._counters = counters
+        self._reservation = reservation
+        self._attempt = attempt
+        self._result = ""
+        self._told = False
+
+    def tell(self) -> None:
+        """Writes the log line, unless that is done. What a handler has done stays done, whatever the queue answers."""
+        if self._told:
+            return
+        self._told = True
+        outcome = self._attempt.outcome
+        self._result, note = as_recorded(outcome.result)
+        level, event, _ = _EVENTS[outcome.kind]
+        if note:
+            # the note is at the end of the result
+            level = logging.WARNING
+        known = _attempt_fields(self._reservation, self._attempt)
+        if outcome.kind is Kind.RETRY:
+            known["delay"] = outcome.delay
+        if outcome.reason:
+            known["reason"] = outcome.reason
+        if self._result:
+            known["result"] = self._result
+        log.log(level, "%s %s", event, fields(**known))
+        evidence = self._attempt.evidence
+        if outcome.kind is Kind.RETRY and evidence is not None and evidence.traceback:
+            delivery = self._attempt.delivery
+            where = fields(delivery=delivery.id, attempt=delivery.attempt, traceback=evidence.traceback)
+            log.debug("failed here %s", where)
+
+    def settled(self, holder: str) -> None:
+        """The outcome is settled. `holder` is the job that holds the delivery from now on ("": none)."""
+        self.tell()
+        kind = self._attempt.outcome.kind
+        _count(self._counters, self._attempt, kind.name.lower())
+        if state := _EVENTS[kind][2]:
+            self._write(state, holder)
+
+    def unacknowledged(self, error: QueueError) -> None:
+        """The queue did not confirm the outcome: the delivery may be worked again."""
+        kind = self._attempt.outcome.kind
+        _count(self._counters, self._attempt, "unacknowledged")
+        # a refusal is logged once, by Settlement.refused
+        level = logging.DEBUG if isinstance(error, QueueRefused | NoProof) else logging.WARNING
+        known = _attempt_fields(self._reservation, self._attempt)
+        log.log(level, "outcome not acknowledged %s", fields(**known, outcome=kind.value, why=error))
+        if kind in (Kind.DONE, Kind.DROPPED):
+            self._result = as_recorded(self._attempt.outcome.result)[0]
+            self._write(_EVENTS[kind][2], "")
+
+    def _write(self, state: str, holder: str) -> None:
+        self._ledger.record(_entry(self._attempt, state, self._reservation.tube, holder, self._result))
 
 
 def _attempt_fields(reservation: Reservation, attempt: Attempt) -> dict[str, object]:

@@ -14,7 +14,7 @@ from glassq.errors import BodyError, JobNotFound, JobTooBig, QueueError
 from glassq.log import fields, logger
 from glassq.worker.metrics import ATTEMPTS, DAMAGED
 from glassq.worker.outcome import Kind
-from glassq.worker.record import record, record_unacknowledged
+from glassq.worker.record import AttemptRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,14 +48,15 @@ class Settlement:
 
         `then` are the tubes from which to reserve the next job meanwhile.
         """
+        record = AttemptRecord(self._ledger, self._counters, reservation, attempt)
         try:
-            holder = self._act(reservation, attempt, then)
+            holder = self._act(reservation, attempt, then, record.tell)
         except JobTooBig:
             raise
         except QueueError as error:
-            record_unacknowledged(self._ledger, self._counters, reservation, attempt, error)
+            record.unacknowledged(error)
             raise
-        record(self._ledger, self._counters, reservation, attempt, holder)
+        record.settled(holder)
 
     def put_anew(self, reservation: Reservation, delivery: Delivery, tube: str) -> None:
         """Puts the delivery in its new form, ready at once, without an attempt. Raises QueueError."""
@@ -89,11 +90,16 @@ class Settlement:
         except JobNotFound:
             self._receiver.close()
 
-    def _act(self, reservation: Reservation, attempt: Attempt, then: Sequence[str]) -> str:
-        """Carries out the outcome. Returns the job that holds the delivery from now on; "" if none does."""
+    def _act(
+        self, reservation: Reservation, attempt: Attempt, then: Sequence[str], meanwhile: Callable[[], None]
+    ) -> str:
+        """Carries out the outcome. Returns the job that holds the delivery from now on; "" if none does.
+
+        `meanwhile` may be called while the queue works.
+        """
         kind = attempt.outcome.kind
         if kind in (Kind.DONE, Kind.DROPPED):
-            self._receiver.complete(reservation, then=then)
+            self._receiver.complete(reservation, then=then, meanwhile=meanwhile)
             self._retire(attempt.delivery)
         elif kind is Kind.RETRY:
             delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVER = """
-import logging, sys, time
+import hashlib, logging, sys, time
 from gunicorn.app.base import BaseApplication
+from glassq.errors import GlassqError
+from glassq.http import large, spilling
 from glassq.http.gunicorn_worker import BufferingWorker
+
+for setting in sys.argv[2:]:
+    exec(setting)
 
 class Counters:
     def refused(self, status): pass
@@ -28,6 +34,16 @@ class Server(BaseApplication):
     listeners = ()
     counters = Counters()
     request_log = logging.getLogger("test")
+    body_limits = {"/in/large": 1 << 20, "/in/small": 1 << 10}
+    inline = 4 << 10
+
+    def begin_body(self, size):
+        if size == 5555:
+            raise GlassqError("no room")
+        return Body()
+
+    def forsake(self, items):
+        print("forsaken", *items, flush=True)
 
     def load_config(self):
         self.cfg.set("bind", f"127.0.0.1:{sys.argv[1]}")
@@ -45,8 +61,31 @@ class Server(BaseApplication):
     def close(self):
         print("closed", flush=True)
 
+class Body:
+    def __init__(self):
+        self.parts = []
+
+    def write(self, data):
+        if data[:7] == b"no disk":
+            raise GlassqError("no disk")
+        self.parts.append(bytes(data))
+
+    def close(self):
+        print("closed a body", flush=True)
+
 def app(environ, start_response):
     path = environ["PATH_INFO"]
+    if path.startswith("/in/"):
+        body = environ.get("glassq.body")
+        sent = b"".join(body.parts) if body else environ["wsgi.input"].read()
+        if sent[:3] == b"bug":
+            raise RuntimeError("the app")
+        if path.endswith(("/kept", "/lost")):
+            environ["glassq.turn"].append(path[9:])
+        digest, length = hashlib.sha256(sent).hexdigest(), environ.get("CONTENT_LENGTH")
+        said = f"{'large' if body else 'here'} {digest} {length}".encode()
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(said)))])
+        return [said]
     if path == "/aside":
         assert "glassq.turn" not in environ
     elif path != "/":
@@ -63,8 +102,16 @@ Server().run()
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[Process, tuple[str, int]]]:
+    with serving(tmp_path) as found:
+        yield found
+
+
+@contextmanager
+def serving(tmp_path: Path, *settings: str) -> Iterator[tuple[Process, tuple[str, int]]]:
+    """The server; `settings` are statements that it executes first."""
     address = ("127.0.0.1", free_port())
-    process = Process([sys.executable, "-c", SERVER, str(address[1])], tmp_path / "log", {"PYTHONPATH": str(ROOT)})
+    command = [sys.executable, "-c", SERVER, str(address[1]), *settings]
+    process = Process(command, tmp_path / "log", {"PYTHONPATH": str(ROOT)})
 
     def answers() -> bool:
         try:
@@ -73,9 +120,11 @@ def server(tmp_path: Path) -> Iterator[tuple[Process, tuple[str, int]]]:
         except OSError:
             return False
 
-    wait_for(answers, "the server to answer")
-    yield process, address
-    process.end()
+    try:
+        wait_for(answers, "the server to answer")
+        yield process, address
+    finally:
+        process.end()
 
 
 def get(path: str) -> bytes:

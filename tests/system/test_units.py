@@ -153,7 +153,7 @@ secrets_file = "/etc/glassq/secrets/github"  # "or another"
 [ sources . shop ]
 kind = "shopify"
   secrets_file = '/srv/50% off/github'
-path_token_file="/etc/glassq/secrets/shop+path"
+path_token_file="/etc/glassq/secrets/more/shop+path"
 # secrets_file = "/etc/glassq/secrets/old"
 labels = { a_file = "json:/a" }
 [sources.shop2]
@@ -173,9 +173,9 @@ def test_the_intake_gets_each_secret_that_a_source_names_and_no_other(tmp_path: 
     assert made.keys() == {"glassq-web.service"}
     lines = made["glassq-web.service"].splitlines()[1:]
     secrets = {
-        "etc+glassq+secrets+github": "/etc/glassq/secrets/github",
-        "etc+glassq+secrets+shop++path": "/etc/glassq/secrets/shop+path",
-        "srv+50%% off+github": "/srv/50%% off/github",
+        "github": "/etc/glassq/secrets/github",
+        "more+shop++path": "/etc/glassq/secrets/more/shop+path",
+        "+srv+50%% off+github": "/srv/50%% off/github",
     }
     wanted = [(f"LoadCredential={name}:{path}", f"SetCredential={name}:# missing") for name, path in secrets.items()]
     assert lines == ["[Service]", *(line for pair in wanted for line in pair)]
@@ -188,7 +188,7 @@ def test_the_intake_gets_each_secret_that_a_source_names_and_no_other(tmp_path: 
 @pytest.mark.parametrize("key", SECRETS)
 def test_every_key_that_names_a_secret_is_known(key: str, tmp_path: Path) -> None:
     made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n[sources.a]\n{key} = "/etc/secret"\n', tmp_path)
-    assert "LoadCredential=etc+secret:/etc/secret" in made["glassq-web.service"].splitlines()
+    assert "LoadCredential=+etc+secret:/etc/secret" in made["glassq-web.service"].splitlines()
 
 
 @pytest.mark.parametrize("kind", ["sns", "paypal", "pubsub", "oidc"])

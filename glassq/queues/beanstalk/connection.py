@@ -54,10 +54,17 @@ class Unanswered(QueueUnavailable):
 class _Packet(Generic[T]):
     """The commands of a pipeline: the `results` so far, and how many commands were sent, or begun to be."""
 
-    def __init__(self, commands: Sequence[Command[T]]) -> None:
+    def __init__(self, commands: Sequence[Command[T]], meanwhile: Callable[[], None] | None) -> None:
         self._commands = commands
+        self._meanwhile = meanwhile
         self.results: list[T | QueueError] = []
         self.begun = 0
+
+    def sent(self) -> None:
+        """The first commands are on their way."""
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
 
     def next_window(self) -> Sequence[Command[T]]:
         """The commands that are sent next: they count as begun."""
@@ -138,12 +145,15 @@ class BeanstalkConnection:
         if self._interval:
             raise NotDurable(f"{only_sometimes(self._interval)}: {WITHOUT_SYNCER}")
 
-    def pipeline(self, commands: Sequence[Command[T]]) -> list[T | QueueError]:
+    def pipeline(
+        self, commands: Sequence[Command[T]], meanwhile: Callable[[], None] | None = None
+    ) -> list[T | QueueError]:
         """Sends all commands before it reads their replies; a result for each, in order. Never raises QueueError.
 
         A command that fails does not hold up the next ones. After the connection broke, the result is Unanswered.
+        `meanwhile` is called while the server works on the first of them.
         """
-        packet = _Packet(commands)
+        packet = _Packet(commands, meanwhile)
         try:
             while packet.begun < len(commands):
                 self._call(lambda client: self._exchange(client, packet))
@@ -176,9 +186,14 @@ class BeanstalkConnection:
         timeout = checked_int("timeout", timeout, 0)
         wanted = {checked_tube(name) for name in tubes} or {self.tube}
 
-        def command(client: BeanstalkClient) -> greenstalk.Job[bytes]:
-            self._watch(client, wanted)
-            return client.reserve(timeout)
+        def command(client: BeanstalkClient) -> JobBody | None:
+            # in one packet, as a consumer may watch other tubes each time
+            changes, reserve = self._changes(wanted), commands.reserve(timeout)
+            client.send(b"".join([*(change.text for change in changes), reserve.text]))
+            for change in changes:
+                client.expect(change.expects)
+            self._watching = wanted
+            return reserve.read(client, client.expect(reserve.expects))
 
         # before the look at _interrupted: a signal may come in between
         self._waits = True
@@ -193,11 +208,11 @@ class BeanstalkConnection:
             if self._half_closed:
                 self._half_closed = False
                 self.close()
-        if self._client is None:
+        if self._client is None or job is None:
             # with the connection the job went back
             return None
         self._held.add(job.id)
-        return JobBody(job.id, job.body)
+        return job
 
     def interrupt(self) -> None:
         """Ends a `reserve` that waits, and lets no later one wait. For a signal handler in this connection's thread.
@@ -229,17 +244,18 @@ class BeanstalkConnection:
         assert isinstance(stats, JobStats)
         return stats.ttr
 
-    def delete_and_reserve(self, job_id: int, tubes: Sequence[str]) -> tuple[QueueError | None, JobBody | None]:
+    def delete_and_reserve(
+        self, job_id: int, tubes: Sequence[str], meanwhile: Callable[[], None] | None = None
+    ) -> tuple[QueueError | None, JobBody | None]:
         """Deletes a job and reserves the oldest ready one of these tubes, in one packet, without waiting.
 
         Returns the error of the delete, and the job that was reserved; both may be None. A connection that broke
-        between the two replies is found out by the next call.
+        between the two replies is found out by the next call. `meanwhile` is called while the server works.
         """
         wanted = {checked_tube(name) for name in tubes}
-        if wanted != self._watching:
-            self._call(lambda client: self._watch(client, wanted))
-        packet: list[Command[object]] = [commands.delete(job_id), commands.reserve()]
-        deleted, job = self.pipeline(packet)
+        packet: list[Command[object]] = [commands.delete(job_id), *self._changes(wanted), commands.reserve()]
+        deleted, *_, job = self.pipeline(packet, meanwhile)
+        self._watching = wanted
         return deleted if isinstance(deleted, QueueError) else None, job if isinstance(job, JobBody) else None
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
@@ -405,6 +421,7 @@ class BeanstalkConnection:
                 lines.append(b"use %b\r\n" % using.encode())
             lines.append(command.text)
         client.send(b"".join(lines))
+        packet.sent()
         for command in window:
             if command.tube not in ("", self._using):
                 client.expect(b"USING")
@@ -432,14 +449,15 @@ class BeanstalkConnection:
             client.use(tube)
             self._using = tube
 
-    def _watch(self, client: BeanstalkClient, wanted: set[str]) -> None:
+    def _changes(self, wanted: set[str]) -> list[Command[int]]:
+        """The commands after which only these tubes are watched."""
+        if wanted == self._watching:
+            return []
         # the new ones first: a connection must watch at least one tube
-        for name in wanted - self._watching:
-            client.watch(name)
-            self._watching.add(name)
-        for name in self._watching - wanted:
-            client.ignore(name)
-            self._watching.discard(name)
+        return [
+            *(commands.watch(name) for name in wanted - self._watching),
+            *(commands.ignore(name) for name in self._watching - wanted),
+        ]
 
     def _connect(self, seconds: float) -> BeanstalkClient:
         self._sock = LimitedSocket(self._reach())

@@ -19,7 +19,7 @@ from glassq.queues.beanstalk.connection import whole_seconds
 from glassq.queues.beanstalk.proof import prove
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from glassq.queues.beanstalk.commands import Command
     from glassq.queues.beanstalk.connection import BeanstalkConnection
@@ -56,6 +56,15 @@ class BeanstalkReceiver:
         job = self._connection.reserve(whole_seconds(wait), tubes)
         return None if job is None else _reservation(job, tubes)
 
+    @property
+    def has_next(self) -> bool:
+        return self._next is not None
+
+    def filled(self, prefix: str) -> list[str]:
+        names = [name for name in self._connection.tubes() if name.startswith(prefix)]
+        found = map(self._connection.stats_tube, names)
+        return [tube.name for tube in found if tube.ready or tube.reserved or tube.delayed or tube.buried]
+
     def interrupt(self) -> None:
         self._connection.interrupt()
 
@@ -73,13 +82,15 @@ class BeanstalkReceiver:
     def extend(self, reservation: Reservation) -> float:
         return float(self._connection.touch(int(reservation.ref)))
 
-    def complete(self, reservation: Reservation, *, then: Sequence[str] = ()) -> None:
+    def complete(
+        self, reservation: Reservation, *, then: Sequence[str] = (), meanwhile: Callable[[], None] | None = None
+    ) -> None:
         old = int(reservation.ref)
         if not then or self._next is not None:
             self._connection.delete(old, held=True)
             return
         self._connection.check_held(old)
-        deleted, job = self._connection.delete_and_reserve(old, then)
+        deleted, job = self._connection.delete_and_reserve(old, then, meanwhile)
         if job is not None:
             self._next = _reservation(job, then)
         if deleted is not None:

@@ -1,0 +1,88 @@
+"""Labels and headers of a ping: what its delivery keeps beside the body, for routes, handlers and people.
+
+Nothing is refused here: the ping is genuine. What cannot be read is left out, and named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+from glassq.sources.base import Description
+from glassq.sources.places import Places, Spec, Unreadable, parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from glassq.sources.base import HookRequest
+
+EVENT_ID = "event_id"
+# The longest label, in characters.
+MAX_LABEL = 512
+MAX_HEADERS = 32
+# All kept headers together, names and values, in characters.
+MAX_HEADER_TEXT = 4 << 10
+# Words in names of headers that hold something with which others could act in the sender's or our name.
+_SECRET_NAME = re.compile(r"auth|cookie|signature|hmac|token|secret|password|api-?key|-sig$|credential|session")
+
+
+class Labels:
+    """What is read of each ping of a source."""
+
+    def __init__(self, texts: Mapping[str, str], keep: Iterable[str], *, digest: bool) -> None:
+        """`texts` are the places of the labels, `keep` names of headers, in lower case; "ce-*" is all that begin so.
+
+        With `digest`, a ping without an event_id gets the digest of its body as one. Raises ValueError for a text that
+        is no place.
+        """
+        self._specs: list[tuple[str, Spec]] = [(name, parse_spec(text)) for name, text in texts.items() if text]
+        self._places = Places(spec for _, spec in self._specs)
+        names = list(dict.fromkeys(keep))
+        self._names = tuple(name for name in names if not name.endswith("*"))
+        self._starts = tuple(name[:-1] for name in names if name.endswith("*"))
+        self._digest = digest
+
+    def describe(self, request: HookRequest) -> Description:
+        """What a delivery keeps of the request. Raises nothing."""
+        labels: dict[str, str] = {}
+        unread = []
+        look = self._places.look(request)
+        for name, spec in self._specs:
+            try:
+                value = look.text(spec)
+            except Unreadable:
+                unread.append(name)
+                continue
+            if value and len(value) <= MAX_LABEL and value.isprintable():
+                labels[name] = value
+            elif value:
+                unread.append(name)
+        if self._digest and EVENT_ID not in labels:
+            labels[EVENT_ID] = f"sha256:{hashlib.sha256(request.body).hexdigest()}"
+        content_type = request.headers.get("content-type", "")
+        return Description(labels, self._headers(request.headers), _printable(content_type), tuple(unread))
+
+    def _headers(self, given: Mapping[str, str]) -> dict[str, str]:
+        names: Collection[str] = self._names
+        if self._starts:
+            names = [*names, *sorted(name for name in given if name.startswith(self._starts) and not is_secret(name))]
+        kept: dict[str, str] = {}
+        room = MAX_HEADER_TEXT
+        for name in names:
+            value = given.get(name)
+            if value is None:
+                continue
+            room -= len(name) + len(value)
+            if room >= 0 and len(kept) < MAX_HEADERS and value.isprintable():
+                kept[name] = value
+        return kept
+
+
+def is_secret(name: str) -> bool:
+    """Whether a header of this name may hold a signature, a token or a cookie. `name` is in lower case."""
+    return bool(_SECRET_NAME.search(name))
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() and len(text) <= MAX_LABEL else ""
