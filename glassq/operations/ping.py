@@ -130,6 +130,13 @@ def send(plan: PingPlan) -> PingAnswer:
 
 def follow(operations: Operations, plan: PingPlan, answer: PingAnswer, progress: Progress) -> PingAnswer:
     """The answer with what its delivery came to, if that is in the ledger soon. Raises Stopped."""
+    try:
+        with operations.ledger() as ledger:
+            if ledger.absent:
+                # no pool has ever worked here
+                return answer
+    except (LedgerError, SettingsError):
+        return answer
     deadline = time.monotonic() + FOLLOW
     since = datetime.fromtimestamp(time.time() - answer.seconds - 1, UTC)
     while time.monotonic() < deadline:
