@@ -155,7 +155,7 @@ def _checked(operations: Operations, name: str, data: bytes) -> Delivery:
         source.verify(request)
     except PingRefused as error:
         why = f"{name} does not take it: {error.detail}"
-        if not saved.headers:
+        if not saved.headers and error.reason.startswith("no "):
             why += " A body alone may lack what proves it: put a whole saved request, or sign it anew with " + (
                 f"`glassq ping {name} FILE`"
             )

@@ -17,13 +17,18 @@ from glassq.errors import InvalidRequest, PingRefused, SourceUnready
 from glassq.operations.refusal import diagnosis
 from glassq.operations.saved_request import parse
 from glassq.operations.words import span
-from glassq.sources import HookRequest, open_sources
+from glassq.sources import HookRequest
+from glassq.sources.fetched_keys import FetchedKeys
+from glassq.sources.opening import open_source
 
 if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.saved_request import SavedRequest
     from glassq.settings import Settings
     from glassq.sources import Reply, Source
+
+# So long a certificate or key of the sender is waited for, in seconds.
+FETCH_WITHIN = 15.0
 
 
 @dataclass(slots=True)
@@ -69,11 +74,11 @@ def examine(operations: Operations, name: str, data: bytes, now: float) -> Verdi
     Raises InvalidRequest for a file that is no request, and SettingsError where the source cannot be used.
     """
     settings = alone(operations.settings, name)
-    (source,) = open_sources(settings)
-    saved = parse(data)
+    documents = FetchedKeys()
+    source, saved = open_source(settings, name, documents), parse(data)
     request = HookRequest(saved.method, _target(saved, settings, name), saved.headers, saved.body, "", now)
     try:
-        verdict = _ask(source, request)
+        verdict = _ask_patiently(source, request, documents)
     except PingRefused as error:
         said = f"refused with {error.status}: {error.detail or error.title}"
         verdict = Verdict(
@@ -81,6 +86,8 @@ def examine(operations: Operations, name: str, data: bytes, now: float) -> Verdi
         )
     except SourceUnready as error:
         verdict = Verdict(False, f"nobody can tell now: {error}", "unready")
+    finally:
+        documents.close()
     verdict.facts += [("saved file", remark) for remark in saved.remarks]
     if operations.settings.sources[name].allow:
         verdict.facts.append(("not looked at", "who sent it: [sources] allow is for the intake"))
@@ -93,6 +100,15 @@ def _target(saved: SavedRequest, settings: Settings, name: str) -> str:
     if path.startswith("/hooks/") or settings.sources[name].path_token_file:
         return saved.target
     return f"/hooks/{name}{question}{query}"
+
+
+def _ask_patiently(source: Source, request: HookRequest, documents: FetchedKeys) -> Verdict:
+    """Asks once more when what the sender publishes has been fetched. Raises PingRefused and SourceUnready."""
+    try:
+        return _ask(source, request)
+    except SourceUnready:
+        documents.settle(FETCH_WITHIN)
+        return _ask(source, request)
 
 
 def _ask(source: Source, request: HookRequest) -> Verdict:

@@ -24,6 +24,7 @@ from glassq.sources.schemes.combined import Once, TokenOrStandard
 from glassq.sources.schemes.fields import Fields
 from glassq.sources.schemes.hmac import Hmac
 from glassq.sources.schemes.keys import decoded_keys, unpadded_base64
+from glassq.sources.schemes.public_key import PublicKey
 from glassq.sources.schemes.standard import PUBLIC, SHARED, Standard
 from glassq.sources.schemes.token import ClientState, Nobody, Token
 from glassq.sources.schemes.twilio import HEADER, Twilio
@@ -52,6 +53,8 @@ def sign(scheme: Scheme, given: Given, draft: Draft, now: float, key: bytes | No
         case TokenOrStandard():
             way = Standard() if given.secrets[0].startswith((SHARED, PUBLIC)) else scheme.token
             return sign(way, given, draft, now, key)
+        case PublicKey():
+            return _public_key(scheme, given, draft, now, key)
         case Token():
             return _token(scheme, given, draft)
         case VerifyToken():
@@ -82,7 +85,8 @@ def _hmac(scheme: Hmac, given: Given, draft: Draft, now: float) -> Draft:
             draft = _filled(draft, part.replace("|", " | "))
     key = decoded_keys(given.secrets, scheme.key)[0]
     name = scheme.named[0] if scheme.named and scheme.hash not in scheme.named else scheme.hash
-    digest = hmac.digest(key, _signed(scheme, given.url, draft, stamp), name)
+    event_id = (draft.read(parse_spec(scheme.event_id)) or "") if scheme.event_id else ""
+    digest = hmac.digest(key, _signed(scheme.signed, given.url, draft, stamp, event_id), name)
     written = base64.b64encode(digest).decode() if scheme.encoding == "base64" else digest.hex()
     value = (f"{name}=" if scheme.named else scheme.prefix) + written
     if scheme.list:
@@ -92,12 +96,12 @@ def _hmac(scheme: Hmac, given: Given, draft: Draft, now: float) -> Draft:
     return draft.put(parse_spec(scheme.signature[0]), value)
 
 
-def _signed(scheme: Hmac, url: str, draft: Draft, stamp: str) -> bytes:
+def _signed(template: str, url: str, draft: Draft, stamp: str, event_id: str = "") -> bytes:
     """What the sender signs: the parts of the template, as bytes."""
     parts: dict[str, bytes] = {
         "body": draft.body,
         "timestamp": stamp.encode(),
-        "id": (draft.read(parse_spec(scheme.event_id)) or "").encode(),
+        "id": event_id.encode(),
         "url": (url + draft.target).encode(),
         "method": b"POST",
         "sorted_form": _sorted_form(draft),
@@ -110,7 +114,7 @@ def _signed(scheme: Hmac, url: str, draft: Draft, stamp: str) -> bytes:
             return draft.body if value is None else value.encode()
         return parts[name] if name in parts else (draft.read(parse_spec(name.replace("|", " | "))) or "").encode()
 
-    texts = _PART.split(scheme.signed)
+    texts = _PART.split(template)
     return b"".join(part(each) if place % 2 else each.encode() for place, each in enumerate(texts))
 
 
@@ -121,7 +125,9 @@ def _standard(secret: str, draft: Draft, now: float, key: bytes | None) -> Draft
     stamp = str(int(now))
     message = f"{event_id}.{stamp}.".encode() + draft.body
     if secret.startswith(PUBLIC):
-        signature = f"v1a,{base64.b64encode(_by_ed25519(key, message)).decode()}"
+        from glassq.sources.schemes.private_key import signature as sign_message
+
+        signature = f"v1a,{base64.b64encode(sign_message(key, message, 'ed25519')).decode()}"
     else:
         digest = hmac.digest(unpadded_base64(secret.removeprefix(SHARED)), message, "sha256")
         signature = f"v1,{base64.b64encode(digest).decode()}"
@@ -130,22 +136,16 @@ def _standard(secret: str, draft: Draft, now: float, key: bytes | None) -> Draft
     return draft
 
 
-def _by_ed25519(key: bytes | None, message: bytes) -> bytes:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+def _public_key(scheme: PublicKey, given: Given, draft: Draft, now: float, key: bytes | None) -> Draft:
+    # it loads a large library
+    from glassq.sources.schemes.private_key import signature
 
-    if key is None:
-        raise OperationError(
-            "the settings hold the sender's public key alone: make a pair of your own (openssl genpkey -algorithm "
-            "ed25519), put its public key into the secrets file, and name the private one with --key-file"
-        )
-    try:
-        private = load_pem_private_key(key, None)
-    except (ValueError, TypeError) as error:
-        raise OperationError(f"--key-file: expected a private key in PEM: {error}") from None
-    if not isinstance(private, Ed25519PrivateKey):
-        raise OperationError("--key-file: expected an ed25519 key")
-    return private.sign(message)
+    stamp = _written(now, scheme.unit) if scheme.timestamp else ""
+    if scheme.timestamp:
+        draft = draft.put(parse_spec(scheme.timestamp), stamp)
+    made = signature(key, _signed(scheme.signed, given.url, draft, stamp), scheme.algorithm)
+    written = made.hex() if scheme.encoding == "hex" else base64.b64encode(made).decode()
+    return draft.put(parse_spec(scheme.signature), written)
 
 
 def _token(scheme: Token, given: Given, draft: Draft) -> Draft:

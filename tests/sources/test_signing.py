@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from glassq.errors import OperationError
 from glassq.settings import parse
@@ -19,6 +23,7 @@ from glassq.sources.presets import PRESETS
 from glassq.sources.schemes.base import Given
 from glassq.sources.schemes.combined import TokenOrStandard
 from glassq.sources.schemes.hmac import Hmac
+from glassq.sources.schemes.public_key import PublicKey
 from glassq.sources.schemes.standard import Standard
 from glassq.sources.schemes.token import Token
 from glassq.sources.schemes.twilio import Twilio
@@ -35,8 +40,8 @@ if TYPE_CHECKING:
 IN_HEADERS = (Hmac, Standard, Twilio, TokenOrStandard)
 # Names of headers with a proof or a signed time.
 PROOF = re.compile("sign|hmac|token|auth|timestamp|time|hub|stripe|paddle|cloudflare|webhook$")
-# Kinds whose sender's certificate or token nobody else can have, or whose private key nobody has.
-NOT_OURS = {"sns", "paypal", "pubsub", "oidc", "discord", "sendgrid"}
+# Kinds whose sender's certificate or token nobody else can have, or whose private key the settings do not have.
+NOT_OURS = {name for name, row in PRESETS.items() if row.requires_network or isinstance(row.scheme, PublicKey)}
 # With a port that the URL lacks, by another hash, with the same time in another form.
 WRITTEN_OTHERWISE = {"twilio-sdk-signed-with-port-443", "jira-sha512", "twitch-rule", "box-rule"}
 BASE64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
@@ -46,7 +51,7 @@ def settings_of(directory: Path, kind: str, **keys: str) -> Settings:
     """Settings with a source "it" of this kind, with all that it needs."""
     needs = {"secrets_file": f"{directory}/secrets", "verify_tokens_file": f"{directory}/secrets"}
     needs |= {"url": "https://hooks.example.com"}
-    section = {key: needs[key] for key in PRESETS[kind].scheme.needs} if kind in PRESETS else {}
+    section = {key: needs[key] for key in PRESETS[kind].scheme.needs if key in needs} if kind in PRESETS else {}
     lines = "".join(f'{key} = "{value}"\n' for key, value in {"kind": kind, **section, **keys}.items())
     (directory / "secrets").write_text(f"{secret_of(kind)}\n")
     return parse(f"[sources.it]\n{lines}", "glassq.toml")
@@ -170,6 +175,51 @@ def test_a_body_of_ones_own_stays_as_it_is(tmp_path: Path) -> None:
     source.verify(ping.request(0.0))
     assert ping.body == body
     assert source.describe(ping.request(0.0)).labels == {"event": "release", "event_id": "mine"}
+
+
+def pair(algorithm: str) -> tuple[bytes, str, str]:
+    """A private key in PEM, and its public key in hex and in base64 (of an ECDSA key, of its DER)."""
+    private = Ed25519PrivateKey.generate() if algorithm == "ed25519" else ec.generate_private_key(ec.SECP256R1())
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    form, kind = (
+        (Encoding.Raw, PublicFormat.Raw)
+        if algorithm == "ed25519"
+        else (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+    public = private.public_key().public_bytes(form, kind)
+    return pem, public.hex(), base64.b64encode(public).decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "algorithm", "form"),
+    [
+        ("discord", "ed25519", "{hex}"),
+        ("discord-events", "ed25519", "{hex}"),
+        ("sendgrid", "ecdsa", "{base64}"),
+        ("standard", "ed25519", "whpk_{base64}"),
+    ],
+)
+def test_senders_with_a_private_key_are_signed_for_with_one(
+    tmp_path: Path, kind: str, algorithm: str, form: str
+) -> None:
+    pem, hexadecimal, in_base64 = pair(algorithm)
+    settings = settings_of(tmp_path, kind)
+    (tmp_path / "secrets").write_text(form.format(hex=hexadecimal, base64=in_base64))
+    ping, now = signed(open_signer(settings, "it", pem))
+    assert open_source(settings, "it").verify(ping.request(now)).secret == 0
+    for key, says in [
+        (None, "so only the sender can sign. For a trial make a pair of your own .openssl genpkey"),
+        (b"no key", "--key-file: expected a private key in PEM"),
+        (pair("ecdsa" if algorithm == "ed25519" else "ed25519")[0], f"expected a key of the algorithm {algorithm}"),
+    ]:
+        with pytest.raises(OperationError, match=says):
+            signed(open_signer(settings, "it", key))
+
+
+def test_what_only_the_sender_can_prove_is_told(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "sns", account="123456789012")
+    with pytest.raises(OperationError, match=r"only the sender itself can prove its pings.*--no-check"):
+        signed(open_signer(settings, "it"))
 
 
 @pytest.mark.parametrize(("kind", "body"), [("mailgun", b"[]"), ("adyen", b"{}"), ("graph", b"no json")])

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from glassq.operations.sources import SourceRow
 
 
-@click.group(cls=CommandGroup, invoke_without_command=True)
+@click.group(
+    cls=CommandGroup,
+    invoke_without_command=True,
+    epilog=examples(
+        ("all about a sender, and a section to paste", "glassq sources kinds stripe"),
+        ("why a request that was saved as it came is refused", "glassq sources test stripe event.http"),
+        ("an old one, by the clock of its time", "glassq sources test stripe event.http --now 2026-03-01T12:00:00Z"),
+    ),
+)
 @as_json
 @click.pass_context
 def sources(context: click.Context, as_json: bool) -> None:
@@ -53,12 +61,7 @@ def kinds(app: App, name: str | None, as_json: bool) -> None:
     out.print(f"\n{found.section}", soft_wrap=True)
 
 
-@sources.command(
-    epilog=examples(
-        ("a request that was saved as it came", "glassq sources test github push.http"),
-        ("an old one, by the clock of its time", "glassq sources test stripe event.http --now 2026-03-01T12:00:00Z"),
-    )
-)
+@sources.command()
 @click.argument("name", metavar="NAME", shell_complete=completion.sources)
 @click.argument("file", metavar="FILE|-", shell_complete=completion.files)
 @click.option("--now", metavar="TIME", help="Verify it by this time: RFC 3339, or Unix seconds.")
