@@ -274,6 +274,13 @@ class Receiver(Protocol):
         It may return None earlier, so that the leases of our other reservations can be extended in time.
         """
 
+    @property
+    def has_next(self) -> bool:
+        """Whether the next `reserve` returns a job that came with the end of another one."""
+
+    def filled(self, prefix: str) -> list[str]:
+        """The tubes that hold jobs and whose names begin so."""
+
     def interrupt(self) -> None:
         """Ends a `reserve` that waits, if the engine can; no later one waits. For a signal handler of that thread.
 

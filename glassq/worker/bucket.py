@@ -119,6 +119,11 @@ class TokenBucket:
         # Time alone brings no token while the claims of others cover all that the bucket can hold.
         return (claims + 1 - tokens) / rate if claims + 1 <= self._capacity(pace) else None
 
+    def crowded(self) -> bool:
+        """Whether more attempts run than may."""
+        running: int = sum(self._entries.tolist()) >> 12 & _FIELD
+        return running > self._words[_MAX_RUNNING]
+
     def refill(self) -> tuple[float, int]:
         """Adds the tokens of the time since the last refill, and subtracts those consumed since then.
 

@@ -53,6 +53,8 @@ log = logger("glassq.worker")
 MIN_PAUSE, MAX_PAUSE, IDLE_PAUSE = 0.005, 0.05, 0.25
 # If no token is due within this time, in seconds, a reserve may wait as long as usual.
 RESERVE_WAIT = 1.0
+# How often a child looks whether a queue has too few children that are kept for it, or too many, in seconds.
+KEPT_CHECK = 0.5
 # How long a child waits for the lock, in seconds. A process has it for microseconds.
 LOCK_TIMEOUT = 0.02
 
@@ -120,6 +122,10 @@ class Throttle:
         """The limiter of the child in this slot. `limited` are tubes that were `set`, `free` those without a limit."""
         return TubeLimiter(slot, tuple(free), [self._buckets[tube] for tube in limited], self._lock)
 
+    def place(self, slot: int, tubes: Sequence[str]) -> KeptPlace:
+        """The place of the child in this slot. `tubes` were `set`: their `max_running` children are kept for them."""
+        return KeptPlace(slot, [self._buckets[tube] for tube in tubes], self._lock, self._clock)
+
     def _new_bucket(self, limit: Limit) -> TokenBucket:
         index = len(self._buckets)
         entries = self._entries[index * self._slots : (index + 1) * self._slots]
@@ -137,7 +143,7 @@ class TubeLimiter:
     def __init__(self, slot: int, free: tuple[str, ...], buckets: list[TokenBucket], lock: ProcessLock) -> None:
         """Made by `Throttle.limiter`, in the child."""
         self._slot = slot
-        self._free = free
+        self._own = self._free = free
         self._buckets = {bucket.tube: bucket for bucket in buckets}
         self._lock = lock
         self._unlimited = Admission(free)
@@ -152,8 +158,29 @@ class TubeLimiter:
         """All tubes, if none has a limit; else none."""
         return () if self._buckets else self._free
 
-    def admit(self) -> Admission:
-        """Claims the tokens that are there now. Never blocks for long."""
+    @property
+    def patient(self) -> bool:
+        """Whether nothing but a job changes what the child may reserve from: a reserve may wait for long."""
+        return not self._buckets
+
+    def ahead(self) -> Sequence[str]:
+        """The tubes for a reserve that goes with the end of a job; none where tubes have limits."""
+        return self.unlimited
+
+    def notice(self, tubes: Sequence[str]) -> None:
+        """Also reserves from these tubes, which have no limit, until the next call."""
+        if tuple(tubes) != self._free[len(self._own) :]:
+            self._free = (*self._own, *tubes)
+            self._unlimited = Admission(self._free)
+
+    def nothing_came(self) -> None:
+        """The tubes of the last `admit` gave no job."""
+
+    def admit(self, has_next: bool = False) -> Admission:
+        """Claims the tokens that are there now. Never blocks for long.
+
+        `has_next`: the next job has been reserved ahead.
+        """
         if not self._buckets:
             return self._unlimited
         due, contended = math.inf, True
@@ -231,6 +258,49 @@ class TubeLimiter:
         acquired = self._lock.acquire(self._lock_timeout)
         self._lock_timeout = LOCK_TIMEOUT if acquired else 0.0
         return acquired
+
+
+class KeptPlace:
+    """Whether the child is kept for one queue: it then reserves from that alone.
+
+    A queue that lacks a child gets the next one that looks, whichever that is, so nobody has to hand a place on: the
+    parent clears those of the dead. The bucket of a queue has no tokens to speak of, but a place for each child.
+    """
+
+    def __init__(self, slot: int, buckets: list[TokenBucket], lock: ProcessLock, clock: Callable[[], float]) -> None:
+        """Made by `Throttle.place`, in the child."""
+        self._slot = slot
+        self._buckets = buckets
+        self._lock = lock
+        self._clock = clock
+        self._held: TokenBucket | None = None
+        self._check_at = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there are queues that keep children."""
+        return bool(self._buckets)
+
+    def tube(self) -> str:
+        """The tube of the queue that the child is kept for now; "" for none."""
+        if self._buckets and self._clock() >= self._check_at and self._lock.acquire(LOCK_TIMEOUT):
+            self._check_at = self._clock() + KEPT_CHECK
+            try:
+                self._held = self._look()
+            finally:
+                self._lock.release()
+        return self._held.tube if self._held else ""
+
+    def _look(self) -> TokenBucket | None:
+        if self._held is not None:
+            if not self._held.crowded():
+                return self._held
+            self._held.clear(self._slot)
+        for bucket in self._buckets:
+            if bucket.acquire(self._slot) == 0:
+                bucket.consume(self._slot)
+                return bucket
+        return None
 
 
 def _wait(due: float, longest: float, *, some: bool) -> float | None:

@@ -56,6 +56,15 @@ class BeanstalkReceiver:
         job = self._connection.reserve(whole_seconds(wait), tubes)
         return None if job is None else _reservation(job, tubes)
 
+    @property
+    def has_next(self) -> bool:
+        return self._next is not None
+
+    def filled(self, prefix: str) -> list[str]:
+        names = [name for name in self._connection.tubes() if name.startswith(prefix)]
+        found = map(self._connection.stats_tube, names)
+        return [tube.name for tube in found if tube.ready or tube.reserved or tube.delayed or tube.buried]
+
     def interrupt(self) -> None:
         self._connection.interrupt()
 
