@@ -72,7 +72,8 @@ def is_taken(source: Source, request: HookRequest) -> bool:
 def changed(text: str) -> Iterator[str]:
     """The text with each of its characters changed in turn, and with one more or less at its ends."""
     for place, char in enumerate(text):
-        yield f"{text[:place]}{chr(ord(char) ^ 1)}{text[place + 1 :]}"
+        for bit in (1, 15):
+            yield f"{text[:place]}{chr(ord(char) ^ bit)}{text[place + 1 :]}"
     yield from (text[:-1], text[1:], f"{text}0", f"0{text}")
 
 
