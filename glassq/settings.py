@@ -119,6 +119,7 @@ class IntakeSettings(_Section, frozen=True):
     spill_max: Size = Size("1GiB")
     acknowledge: Literal["queue", "journal"] = "queue"
     trusted_proxies: tuple[Proxy, ...] = ()
+    key_cache: str = "/var/cache/glassq"
 
 
 class BodiesSettings(_Section, frozen=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
 from glassq.mistakes import place
@@ -16,14 +17,16 @@ from glassq.sources.hook import HookSource
 from glassq.sources.labels import Labels, is_secret
 from glassq.sources.places import parse_spec
 from glassq.sources.presets import PRESETS
-from glassq.sources.schemes.base import Given, Unusable
+from glassq.sources.schemes.base import Given, NoDocuments, Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.settings import Settings
     from glassq.sources.base import Source
+    from glassq.sources.fetched_keys import FetchedKeys
     from glassq.sources.presets.preset import Preset
+    from glassq.sources.schemes.base import Documents
 
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _OWN = ("event", "action", "event_id")
@@ -38,12 +41,13 @@ _COMMON = frozenset(
 _SECRETS = ("secrets_file", "verify_tokens_file")
 
 
-def open_sources(settings: Settings, documents: Any = None) -> list[Source]:
+def open_sources(settings: Settings, documents: Documents | None = None) -> list[Source]:
     """The sources that the settings name.
 
-    `documents` fetches certificates and keys for kinds that need them. Raises SettingsError if a source cannot be
-    used, or a secret cannot be read.
+    `documents` fetches certificates and keys for kinds that need them; None: what `key_documents` makes. Raises
+    SettingsError if a source cannot be used, or a secret cannot be read.
     """
+    documents = documents or key_documents(settings)
     return [open_source(settings, name, documents) for name in settings.sources]
 
 
@@ -63,13 +67,25 @@ def preset_of(settings: Settings, name: str) -> Preset:
         raise _refused(settings, name, error.key, getattr(section, error.key), error.why) from None
 
 
-def open_source(settings: Settings, name: str, documents: Any = None) -> Source:
-    """The source that has this name. Raises SettingsError."""
+def key_documents(settings: Settings) -> FetchedKeys | None:
+    """What fetches certificates and keys, if a kind among the sources needs any. Raises SettingsError."""
+    if not any(preset_of(settings, name).requires_network for name in settings.sources):
+        return None
+    # it brings a client for HTTP, which other settings need not load
+    from glassq.sources.fetched_keys import FetchedKeys
+    from glassq.sources.key_directory import KeyDirectory
+
+    cache = settings.intake.key_cache
+    return FetchedKeys(KeyDirectory(Path(cache)) if cache else None)
+
+
+def open_source(settings: Settings, name: str, documents: Documents | None = None) -> Source:
+    """The source that has this name. Without `documents` nothing is fetched for it. Raises SettingsError."""
     section, preset = settings.sources[name], preset_of(settings, name)
     _check_keys(settings, name, preset)
     secrets = _secrets(settings, name, preset)
     tolerance = preset.tolerance if section.tolerance is None else float(section.tolerance)
-    given = Given(secrets, (section.url or "").rstrip("/"), tolerance, section, documents)
+    given = Given(secrets, (section.url or "").rstrip("/"), tolerance, section, documents or NoDocuments())
     try:
         verifier = preset.scheme.prepare(given)
     except Unusable as error:

@@ -13,11 +13,13 @@ from glassq.http.request import Environ, WholeRequest, plain
 from glassq.intake.app import create_app
 from glassq.intake.hook import HookResource
 from glassq.intake.keeper import PingKeeper
+from glassq.intake.large_bodies import LargeBodies
 from glassq.intake.metrics import IntakeCounters, shared_counters
 from glassq.intake.pages import ListenerFilter
 from glassq.intake.peers import TrustedProxies
 from glassq.intake.refusals import RefusalLog
 from glassq.intake.source_counters import SharedSourceCounters
+from glassq.intake.state import IntakeState
 from glassq.sources.base import Description, HookRequest, Proof, Reply
 from tests.intake.wire import Answer
 
@@ -42,13 +44,12 @@ class App:
         self.requests = shared_counters()
         counters = IntakeCounters(self.requests.row(1))
         refusals = RefusalLog(counters)
-        # a store is never reached: the turn holds what is to be stored
-        store: Any = None
-        keeper = PingKeeper(store, counters, by_source)
+        # no store is ever reached: bodies are small, and the turn holds what is to be stored
+        none: Any = None
+        bodies = LargeBodies(none, IntakeState(counters.journaling))
+        keeper, trusted = PingKeeper(none, counters, by_source, bodies), TrustedProxies(proxies)
         hooks = {
-            source.name: HookResource(
-                source, keeper, refusals, by_source[source.name], TrustedProxies(proxies), tube=TUBE
-            )
+            source.name: HookResource(source, keeper, bodies, refusals, by_source[source.name], trusted, tube=TUBE)
             for source in sources
         }
         self._app = create_app(hooks, counters, refusals, {}, ListenerFilter(None, None))

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.sources.presets import clouds, code, messages, payments, standard, work
+from glassq.sources.presets import clouds, code, messages, payments, signers, standard, work
 
 if TYPE_CHECKING:
     from glassq.sources.presets.preset import Preset
 
 PRESETS: dict[str, Preset] = {
-    row.name: row for module in (code, payments, messages, work, clouds, standard) for row in module.ROWS
+    row.name: row for module in (code, payments, messages, work, clouds, signers, standard) for row in module.ROWS
 }

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
-from glassq.errors import PingRefused
+from glassq.errors import PingRefused, SourceUnready
 from glassq.settings import SourceSettings
 from glassq.sources.base import HookRequest, Proof
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+T = TypeVar("T")
 # Raises PingRefused, and SourceUnready.
 Verify = Callable[[HookRequest], Proof]
+
+
+class Documents(Protocol):
+    """Where certificates and keys come from: `glassq.sources.fetched_keys.FetchedKeys`."""
+
+    def get(self, url: str, read: Callable[[bytes], T], suits: Callable[[T], bool] = ...) -> T:
+        """What `read` makes of the document at `url`. Raises SourceUnready where it is not here yet."""
+
+
+class NoDocuments:
+    """Fetches nothing: for kinds that need nothing, and for checks."""
+
+    def get(self, url: str, read: Callable[[bytes], T], suits: Callable[[T], bool] = lambda _: True) -> T:
+        """Raises SourceUnready."""
+        raise SourceUnready("nothing is fetched here")
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -31,7 +47,7 @@ class Given(msgspec.Struct, frozen=True):
     url: str = ""
     tolerance: float | None = None
     section: SourceSettings = SourceSettings()
-    documents: Any = None
+    documents: Documents = NoDocuments()
 
 
 class Scheme(Protocol):

@@ -14,6 +14,7 @@ import msgspec
 
 from glassq.sources.base import HookRequest, Proof
 from glassq.sources.schemes.base import Given, Unusable, Verify, check_time, matching, unproven
+from glassq.sources.schemes.encodings import from_base64
 from glassq.sources.schemes.hmac import MAX_SIGNATURES
 from glassq.sources.schemes.keys import unpadded_base64
 from glassq.sources.template import raw
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from glassq.sources.base import Body
 
 SHARED, PUBLIC = "whsec_", "whpk_"
 # The spec asks for 24 to 64 bytes; a shorter key that somebody uses is still told from a typing mistake.
@@ -61,11 +64,10 @@ def _shared_key(text: str, place: int) -> bytes:
 
 
 def _public_key(text: str, place: int) -> Ed25519PublicKey:
-    # it takes a while to load, and most need it not
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from glassq.sources.schemes.asymmetric import ed25519_key
 
     try:
-        return Ed25519PublicKey.from_public_bytes(unpadded_base64(text))
+        return ed25519_key(unpadded_base64(text))
     except ValueError:
         expected = f"expected {PUBLIC} and base64 of 32 bytes"
         raise Unusable("secrets_file", f"has no public key in secret {place + 1}: {expected}") from None
@@ -113,9 +115,8 @@ class _Verifier:
         given = [value for version, value in signatures if version == "v1a"]
         if not (given and self._public):
             return None
-        message = head + bytes(request.body)
         for place, key in self._public.items():
-            if any(_verifies(key, value, message) for value in given):
+            if any(_verifies(key, value, (head, request.body)) for value in given):
                 return place
         return None
 
@@ -134,11 +135,10 @@ def _headers(request: HookRequest) -> tuple[str, str, list[tuple[str, str]]]:
     raise unproven("no signature", "The headers webhook-id, webhook-timestamp and webhook-signature are not all there.")
 
 
-def _verifies(key: Ed25519PublicKey, signature: str, message: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature
+def _verifies(key: Ed25519PublicKey, signature: str, signed: Sequence[Body]) -> bool:
+    from glassq.sources.schemes.asymmetric import ed25519_matches
 
     try:
-        key.verify(base64.b64decode(signature, validate=True), message)
-    except (InvalidSignature, ValueError):
+        return ed25519_matches(key, from_base64(signature), signed)
+    except ValueError:
         return False
-    return True
