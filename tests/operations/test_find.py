@@ -71,7 +71,7 @@ def test_tubes_of_queues_are_ours_and_no_others(operations: Operations, inspecto
         queue.put(b"", tube=tube)
     assert our_tubes(operations, inspector) == ["glassq", "glassq.push.mail", "glassq.queue.payments"]
     assert tubes_of(operations, inspector, Filter(tube="glassq.push.none")) == ["glassq.push.none"]
-    with pytest.raises(InvalidRequest, match="tube elsewhere is not ours: expected glassq, glassq.queue.NAME or"):
+    with pytest.raises(InvalidRequest, match=r"tube elsewhere is not ours: expected glassq, glassq\.queue\.NAME or"):
         tubes_of(operations, inspector, Filter(tube="elsewhere"))
     assert unworked(operations, "glassq") == ""
     assert "there is no section [push]" in unworked(operations, "glassq.push.mail")
