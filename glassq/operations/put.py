@@ -17,6 +17,7 @@ from glassq.errors import InvalidRequest, OperationError, PingRefused, QueueErro
 from glassq.operations.find import checked_tube, unworked
 from glassq.push.request import SOURCE as PUSH
 from glassq.queues.base import NewJob, Refusal
+from glassq.settings import source_tube
 from glassq.sources import HookRequest, open_sources
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class PutRequest:
     """As whose ping a body is put, and where to.
 
     A source of the settings checks the body and makes its labels, unless it is `unchecked`; else `labels` are taken.
-    `tube` None means the main one. `delay` is in seconds.
+    `tube` None means the source's. `delay` is in seconds.
     """
 
     source: str
@@ -124,7 +125,8 @@ def plan(operations: Operations, request: PutRequest, body: bytes, progress: Pro
     if not body:
         raise OperationError("the body is empty")
     labels = _labels(operations, request.source, body) if request.is_checked(operations) else dict(request.labels)
-    made = _planned(envelope.new(request.source, body, labels), request.tube or operations.tube, request.delay)
+    tube = request.tube or source_tube(operations.settings, request.source)
+    made = _planned(envelope.new(request.source, body, labels), tube, request.delay)
     if why := _unworked(operations, made):
         progress.warn(why)
     return made
