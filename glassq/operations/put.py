@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq import delivery as envelope
-from glassq.bodies import INLINE, open_bodies
+from glassq.bodies import INLINE
 from glassq.errors import InvalidRequest, OperationError, PingRefused, QueueError, SourceUnready
 from glassq.operations.find import checked_tube, unworked
 from glassq.operations.saved_request import parse
 from glassq.push.request import SOURCE as PUSH
 from glassq.queues.base import NewJob, Refusal
 from glassq.settings import source_tube
-from glassq.sources import HookRequest, open_sources
+from glassq.sources import HookRequest
+from glassq.sources.opening import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.queues.base import Producer, Receipt
+    from glassq.values import Size
 
 # Labels are for routes to match, not for contents, in characters.
 MAX_LABEL = 512
@@ -42,7 +44,7 @@ class PutRequest:
     """As whose ping a body is put, and where to.
 
     A source of the settings checks the body and makes its labels, unless it is `unchecked`; else `labels` are taken.
-    `tube` None means the main one. `delay` is in seconds.
+    `tube` None means the source's. `delay` is in seconds.
     """
 
     source: str
@@ -124,15 +126,23 @@ def plan(operations: Operations, request: PutRequest, data: bytes, progress: Pro
     if request.is_checked(operations):
         delivery = _checked(operations, request.source, data)
     else:
-        most = operations.settings.intake.max_body
+        most, key = _limit(operations, request.source)
         if len(data) > most:
-            raise OperationError(f"a body is at most {most} ([intake] max_body), and this one is larger")
+            raise OperationError(f"a body is at most {most} ({key}), and this one is larger")
         delivery = envelope.new(request.source, data, dict(request.labels))
     tube = request.tube or source_tube(operations.settings, request.source)
     made = _planned(delivery, tube, request.delay)
     if why := _unworked(operations, made):
         progress.warn(why)
     return made
+
+
+def _limit(operations: Operations, source: str) -> tuple[Size, str]:
+    """The largest body of a source, and the key that says so."""
+    section = operations.settings.sources.get(source)
+    if section is not None and section.max_body is not None:
+        return section.max_body, f"[sources.{source}] max_body"
+    return operations.settings.intake.max_body, "[intake] max_body"
 
 
 def _planned(delivery: Delivery, tube: str, seconds: float) -> PutPlan:
@@ -143,11 +153,7 @@ def _planned(delivery: Delivery, tube: str, seconds: float) -> PutPlan:
 
 def _checked(operations: Operations, name: str, data: bytes) -> Delivery:
     """The delivery that intake would make of it. Raises OperationError where it would not take it."""
-    section = operations.settings.sources[name]
-    # who sends it is known: an operator
-    alone = {name: msgspec.structs.replace(section, allow=())}
-    (source,) = open_sources(msgspec.structs.replace(operations.settings, sources=alone))
-    saved = parse(data, bare=True)
+    source, saved = open_source(operations.settings, name), parse(data, bare=True)
     request = HookRequest(saved.method, saved.target, saved.headers, saved.body, "", time.time())
     if len(saved.body) > source.max_body:
         raise OperationError(f"{name} takes {source.max_body} bytes, and this body has {len(saved.body)}")
@@ -156,9 +162,8 @@ def _checked(operations: Operations, name: str, data: bytes) -> Delivery:
     except PingRefused as error:
         why = f"{name} does not take it: {error.detail}"
         if not saved.headers and error.reason.startswith("no "):
-            why += " A body alone may lack what proves it: put a whole saved request, or sign it anew with " + (
-                f"`glassq ping {name} FILE`"
-            )
+            why += " A body alone may lack what proves it: put a whole saved request, or sign it anew with "
+            why += f"`glassq ping {name} FILE`"
         raise OperationError(f"{why} (--no-check puts it all the same)") from None
     except SourceUnready as error:
         raise OperationError(f"nobody can tell now whether {name} takes it: {error}") from None
@@ -181,7 +186,7 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
 
     Raises QueueError. Then the delivery is not in the queue; where it may be there all the same, this warns of it.
     """
-    delivery = _stored(operations, plan.delivery)
+    delivery = _with_stored_body(operations, plan.delivery)
     job = NewJob(delivery.id, envelope.encode(delivery), plan.tube, plan.delay)
     with operations.producer() as producer:
         [answer] = producer.put([job], within=math.inf)
@@ -199,13 +204,12 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
         return answer
 
 
-def _stored(operations: Operations, delivery: Delivery) -> Delivery:
-    """The delivery as its job holds it: a large body is kept apart, on disk before the job is. Raises BodyError."""
+def _with_stored_body(operations: Operations, delivery: Delivery) -> Delivery:
+    """The delivery, whose body is in the store now if it is too large for a job. Raises BodyError."""
     if len(delivery.body) <= INLINE:
         return delivery
-    store = open_bodies(operations.settings)
-    store.prepare()
-    writer = store.begin(delivery.id, len(delivery.body))
+    operations.bodies.prepare()
+    writer = operations.bodies.begin(delivery.id, len(delivery.body))
     try:
         writer.write(delivery.body)
         return msgspec.structs.replace(delivery, body=b"", stored=writer.finish())

@@ -20,6 +20,7 @@ from glassq.operations.words import span
 from glassq.sources import HookRequest
 from glassq.sources.fetched_keys import FetchedKeys
 from glassq.sources.opening import open_source
+from glassq.values import Network
 
 if TYPE_CHECKING:
     from glassq.operations import Operations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from glassq.settings import Settings
     from glassq.sources import Reply, Source
 
+# The file does not say who sent it: this address is let in.
+_PEER, EVERYWHERE = "127.0.0.1", "0.0.0.0/0"
 # So long a certificate or key of the sender is waited for, in seconds.
 FETCH_WITHIN = 15.0
 
@@ -65,7 +68,8 @@ def alone(settings: Settings, name: str) -> Settings:
     if section is None:
         named = ", ".join(settings.sources) or "none"
         raise InvalidRequest(f"{settings.file} has no [sources.{name}]; it has: {named}")
-    return msgspec.structs.replace(settings, sources={name: msgspec.structs.replace(section, allow=())})
+    open_to_all = (Network(EVERYWHERE),) if section.allow else ()
+    return msgspec.structs.replace(settings, sources={name: msgspec.structs.replace(section, allow=open_to_all)})
 
 
 def examine(operations: Operations, name: str, data: bytes, now: float) -> Verdict:
@@ -76,7 +80,7 @@ def examine(operations: Operations, name: str, data: bytes, now: float) -> Verdi
     settings = alone(operations.settings, name)
     documents = FetchedKeys()
     source, saved = open_source(settings, name, documents), parse(data)
-    request = HookRequest(saved.method, _target(saved, settings, name), saved.headers, saved.body, "", now)
+    request = HookRequest(saved.method, _target(saved, settings, name), saved.headers, saved.body, _PEER, now)
     try:
         verdict = _ask_patiently(source, request, documents)
     except PingRefused as error:
@@ -103,12 +107,15 @@ def _target(saved: SavedRequest, settings: Settings, name: str) -> str:
 
 
 def _ask_patiently(source: Source, request: HookRequest, documents: FetchedKeys) -> Verdict:
-    """Asks once more when what the sender publishes has been fetched. Raises PingRefused and SourceUnready."""
-    try:
-        return _ask(source, request)
-    except SourceUnready:
+    """Asks again when what the sender publishes has been fetched: the first of two documents may name the second.
+
+    Raises PingRefused and SourceUnready.
+    """
+    for _ in range(2):
+        with suppress(SourceUnready):
+            return _ask(source, request)
         documents.settle(FETCH_WITHIN)
-        return _ask(source, request)
+    return _ask(source, request)
 
 
 def _ask(source: Source, request: HookRequest) -> Verdict:
