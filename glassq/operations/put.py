@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq import delivery as envelope
+from glassq.bodies import INLINE
 from glassq.errors import InvalidRequest, OperationError, PingRefused, QueueError
 from glassq.operations.find import checked_tube, unworked
 from glassq.push.request import SOURCE as PUSH
 from glassq.queues.base import NewJob, Refusal
+from glassq.settings import source_tube
 from glassq.sources import HookRequest, open_sources
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.queues.base import Producer, Receipt
+    from glassq.values import Size
 
 # Labels are for routes to match, not for contents, in characters.
 MAX_LABEL = 512
@@ -39,7 +42,7 @@ class PutRequest:
     """As whose ping a body is put, and where to.
 
     A source of the settings checks the body and makes its labels, unless it is `unchecked`; else `labels` are taken.
-    `tube` None means the main one. `delay` is in seconds.
+    `tube` None means the source's. `delay` is in seconds.
     """
 
     source: str
@@ -116,16 +119,25 @@ def plan(operations: Operations, request: PutRequest, body: bytes, progress: Pro
     Raises InvalidRequest, and OperationError where intake would not take the body either.
     """
     request.check(operations)
-    most = operations.settings.intake.max_body
+    most, key = _limit(operations, request.source)
     if len(body) > most:
-        raise OperationError(f"a body is at most {most} ([intake] max_body), and this one is larger")
+        raise OperationError(f"a body is at most {most} ({key}), and this one is larger")
     if not body:
         raise OperationError("the body is empty")
     labels = _labels(operations, request.source, body) if request.is_checked(operations) else dict(request.labels)
-    made = _planned(envelope.new(request.source, body, labels), request.tube or operations.tube, request.delay)
+    tube = request.tube or source_tube(operations.settings, request.source)
+    made = _planned(envelope.new(request.source, body, labels), tube, request.delay)
     if why := _unworked(operations, made):
         progress.warn(why)
     return made
+
+
+def _limit(operations: Operations, source: str) -> tuple[Size, str]:
+    """The largest body of a source, and the key that says so."""
+    section = operations.settings.sources.get(source)
+    if section is not None and section.max_body is not None:
+        return section.max_body, f"[sources.{source}] max_body"
+    return operations.settings.intake.max_body, "[intake] max_body"
 
 
 def _planned(delivery: Delivery, tube: str, seconds: float) -> PutPlan:
@@ -160,7 +172,7 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
 
     Raises QueueError. Then the delivery is not in the queue; where it may be there all the same, this warns of it.
     """
-    delivery = plan.delivery
+    delivery = _with_stored_body(operations, plan.delivery)
     job = NewJob(delivery.id, envelope.encode(delivery), plan.tube, plan.delay)
     with operations.producer() as producer:
         [answer] = producer.put([job], within=math.inf)
@@ -176,6 +188,19 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
                 progress.warn(f"delivery {delivery.id} is in the queue; nobody knows whether it is on disk")
             raise
         return answer
+
+
+def _with_stored_body(operations: Operations, delivery: Delivery) -> Delivery:
+    """The delivery, whose body is in the store now if it is too large for a job. Raises BodyError."""
+    if len(delivery.body) <= INLINE:
+        return delivery
+    operations.bodies.prepare()
+    writer = operations.bodies.begin(delivery.id, len(delivery.body))
+    try:
+        writer.write(delivery.body)
+        return msgspec.structs.replace(delivery, body=b"", stored=writer.finish())
+    finally:
+        writer.discard()
 
 
 def _withdrawn(producer: Producer, receipt: Receipt) -> bool:

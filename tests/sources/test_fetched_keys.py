@@ -18,6 +18,7 @@ from tests.push.targets import Target
 from tests.sources.certificates import Authority
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -27,9 +28,14 @@ def authority() -> Authority:
     return Authority()
 
 
+@pytest.fixture(scope="module")
+def tls(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    return authority.server(tmp_path_factory.mktemp("server"))
+
+
 @pytest.fixture
-def server(authority: Authority, tmp_path: Path) -> Iterator[Target]:
-    with Target(authority.server(tmp_path)) as target:
+def server(tls: ssl.SSLContext) -> Iterator[Target]:
+    with Target(tls) as target:
         yield target
 
 

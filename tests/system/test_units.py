@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 import pytest
 
 from glassq.settings import SourceSettings, parse, secret_files
+from glassq.sources.presets import PRESETS
 from glassq.values import SecretFile
 from tests.conftest import ROOT
 from tests.system.programs import need, run
@@ -191,11 +192,19 @@ def test_every_key_that_names_a_secret_is_known(key: str, tmp_path: Path) -> Non
     assert "LoadCredential=+etc+secret:/etc/secret" in made["glassq-web.service"].splitlines()
 
 
-@pytest.mark.parametrize("kind", ["sns", "paypal", "pubsub", "oidc"])
+FETCHING = sorted(preset.name for preset in PRESETS.values() if preset.requires_network)
+
+
+@pytest.mark.parametrize("kind", FETCHING)
 @pytest.mark.parametrize("text", ["[sources.{}]\n", "[sources.github]\n[sources.a-name]\nkind = '{}'\n[log]\n"])
 def test_the_intake_gets_a_network_where_a_kind_fetches_keys(kind: str, text: str, tmp_path: Path) -> None:
     made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n{text.format(kind)}', tmp_path)
     assert made["glassq-web.service"].splitlines()[1:] == ["[Service]", "PrivateNetwork=no"]
+
+
+def test_the_generator_names_no_other_kind_that_fetches_keys() -> None:
+    (named,) = re.findall(r"kind ~ /\^\(([a-z|-]+)\)\$/", GENERATOR.read_text())
+    assert sorted(named.split("|")) == FETCHING
 
 
 def test_another_directory_for_large_bodies_can_be_written(tmp_path: Path) -> None:

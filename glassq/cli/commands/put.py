@@ -14,6 +14,7 @@ from glassq.operations import put as operation
 from glassq.operations.filters import duration
 from glassq.operations.put import PutRequest, parse_labels
 from glassq.operations.words import span
+from glassq.settings import MAX_BODY
 
 if TYPE_CHECKING:
     from glassq.operations.put import PutPlan
@@ -55,7 +56,7 @@ def put(
         delay=duration("--delay", delay) if delay is not None else 0.0,
     )
     request.check(app.operations)
-    body = read_input(file, app.settings.intake.max_body + 1)
+    body = read_input(file, MAX_BODY + 1)
     with app.progress() as progress:
         plan = operation.plan(app.operations, request, body, progress)
         receipt = None if dry_run else operation.carry_out(app.operations, plan, progress)
