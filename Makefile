@@ -12,8 +12,8 @@ export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test conformance coverage test-system torture powercut soak mutations check format bench bench-journal bench-sources \
-	bench-peers install uninstall deb docs man lock clean
+.PHONY: help setup demo example test conformance coverage test-system torture powercut soak mutations check format bench \
+	bench-journal bench-sources bench-peers install uninstall deb docs man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
