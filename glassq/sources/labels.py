@@ -43,6 +43,11 @@ class Labels:
         self._starts = tuple(name[:-1] for name in names if name.endswith("*"))
         self._digest = digest
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The labels that a ping may have."""
+        return frozenset(name for name, _ in self._specs) | ({EVENT_ID} if self._digest else frozenset())
+
     def describe(self, request: HookRequest) -> Description:
         """What a delivery keeps of the request. Raises nothing."""
         labels: dict[str, str] = {}
