@@ -49,7 +49,8 @@ class Labels:
     @property
     def names(self) -> frozenset[str]:
         """The labels that a ping may have."""
-        return frozenset(name for name, _ in self._specs) | ({EVENT_ID} if self._digest else frozenset())
+        names = {*self._plain, *(name for name, _ in self._specs)}
+        return frozenset(names | {EVENT_ID} if self._digest else names)
 
     def describe(self, request: HookRequest) -> Description:
         """What a delivery keeps of the request. Raises nothing."""
