@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, quote, urlencode
 
 from glassq.sources.base import HookRequest
-from glassq.sources.places import Places, Unreadable
+from glassq.sources.places import PlaceReader, Unreadable
 
 if TYPE_CHECKING:
     from glassq.sources.places import Place, Spec
@@ -32,7 +32,7 @@ class Draft:
     def read(self, spec: Spec) -> str | None:
         """The value that the source reads there; None for none."""
         try:
-            return Places([spec]).look(self.request(0.0)).text(spec)
+            return PlaceReader([spec]).look(self.request(0.0)).text(spec)
         except Unreadable:
             return None
 

@@ -21,12 +21,12 @@ from glassq.errors import OperationError
 from glassq.sources.mirror import VerifyToken
 from glassq.sources.places import parse_spec
 from glassq.sources.schemes.combined import Once, TokenOrStandard
-from glassq.sources.schemes.fields import Fields
+from glassq.sources.schemes.fields import AdyenFields
 from glassq.sources.schemes.hmac import Hmac
 from glassq.sources.schemes.keys import decoded_keys, unpadded_base64
 from glassq.sources.schemes.public_key import PublicKey
 from glassq.sources.schemes.standard import PUBLIC, SHARED, Standard
-from glassq.sources.schemes.token import ClientState, Nobody, Token
+from glassq.sources.schemes.token import ClientState, Nobody, ShownToken
 from glassq.sources.schemes.twilio import HEADER, Twilio
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ def sign(scheme: Scheme, given: Given, draft: Draft, now: float, key: bytes | No
             return sign(way, given, draft, now, key)
         case PublicKey():
             return _public_key(scheme, given, draft, now, key)
-        case Token():
+        case ShownToken():
             return _token(scheme, given, draft)
         case VerifyToken():
             return draft.put_json(("verifyToken",), given.secrets[0])
         case ClientState():
             return _client_state(given.secrets[0], draft)
-        case Fields():
+        case AdyenFields():
             return _fields(decoded_keys(given.secrets, "hex")[0], draft)
         case Twilio():
             return _twilio(given, draft)
@@ -148,7 +148,7 @@ def _public_key(scheme: PublicKey, given: Given, draft: Draft, now: float, key: 
     return draft.put(parse_spec(scheme.signature), written)
 
 
-def _token(scheme: Token, given: Given, draft: Draft) -> Draft:
+def _token(scheme: ShownToken, given: Given, draft: Draft) -> Draft:
     secret, place = given.secrets[0], scheme.place.split(" | ")[0]
     if place == "bearer":
         return draft.with_header("authorization", f"Bearer {secret}")

@@ -25,7 +25,7 @@ from glassq.sources.schemes.combined import TokenOrStandard
 from glassq.sources.schemes.hmac import Hmac
 from glassq.sources.schemes.public_key import PublicKey
 from glassq.sources.schemes.standard import Standard
-from glassq.sources.schemes.token import Token
+from glassq.sources.schemes.token import ShownToken
 from glassq.sources.schemes.twilio import Twilio
 from glassq.sources.signer import Signer, open_signer
 from glassq.sources.signing import sign
@@ -61,7 +61,7 @@ def secret_of(kind: str) -> str:
     scheme = PRESETS[kind].scheme if kind in PRESETS else None
     if isinstance(scheme, Standard):
         return f"whsec_{BASE64}"
-    if isinstance(scheme, Token) and "basic" in scheme.place:
+    if isinstance(scheme, ShownToken) and "basic" in scheme.place:
         return "ada:pass:word"
     hexadecimal = kind == "adyen" or (isinstance(scheme, Hmac) and scheme.key == "hex")
     return "00112233445566778899aabbccddeeff" if hexadecimal else BASE64
