@@ -48,6 +48,12 @@ class Labels:
         self._starts = tuple(name[:-1] for name in names if name.endswith("*"))
         self._digest = digest
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The labels that a ping may have."""
+        names = {*self._plain, *(name for name, _ in self._specs)}
+        return frozenset(names | {EVENT_ID} if self._digest else names)
+
     def describe(self, request: HookRequest) -> Description:
         """What a delivery keeps of the request. Raises nothing."""
         headers = request.headers

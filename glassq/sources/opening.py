@@ -103,7 +103,7 @@ def open_source(settings: Settings, name: str, documents: Documents | None = Non
         secrets=len(secrets),
         admission=_admission(settings, name, preset),
         verifier=verifier,
-        labels=_labels(settings, name, preset),
+        labels=labels_of(settings, name),
         challenges=preset.challenges,
         keys=challenges.ChallengeKeys(
             [secret.encode() for secret in secrets], [token.encode() for token in verify_tokens]
@@ -154,8 +154,9 @@ def _admission(settings: Settings, name: str, preset: Preset) -> AdmissionRules:
     )
 
 
-def _labels(settings: Settings, name: str, preset: Preset) -> Labels:
-    section = settings.sources[name]
+def labels_of(settings: Settings, name: str) -> Labels:
+    """What is read of the pings of this source; no secret is needed for it. Raises SettingsError."""
+    section, preset = settings.sources[name], preset_of(settings, name)
     texts = dict(preset.labels)
     for key in _OWN:
         own = getattr(section, key)
