@@ -7,7 +7,6 @@ import hashlib
 import mmap
 import os
 import struct
-import sys
 import tempfile
 import threading
 import weakref
@@ -61,6 +60,6 @@ class Seen:
 
 
 def _nameless_file() -> BinaryIO:
-    if sys.platform == "linux":
-        return os.fdopen(os.memfd_create("glassq-seen"), "r+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)
+    # only Linux has files in memory alone
+    in_memory = getattr(os, "memfd_create", None)
+    return os.fdopen(in_memory("glassq-seen"), "r+b", buffering=0) if in_memory else tempfile.TemporaryFile(buffering=0)
