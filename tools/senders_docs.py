@@ -13,7 +13,7 @@ from glassq.operations.kinds import kinds
 from glassq.sources.schemes.combined import Once, TokenOrStandard
 from glassq.sources.schemes.hmac import Hmac
 from glassq.sources.schemes.public_key import PublicKey
-from glassq.sources.schemes.token import Token
+from glassq.sources.schemes.token import ShownToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,13 +32,13 @@ DUPLICATES = {
 PROOFS = {
     "Standard": "Standard Webhooks: HMAC-SHA256 (v1), or ed25519 (v1a), of `{id}.{timestamp}.{body}`",
     "Twilio": "HMAC-SHA1 of the whole URL and the sorted form; of JSON its SHA-256 in the URL",
-    "Fields": "HMAC-SHA256 of eight fields of each item",
+    "AdyenFields": "HMAC-SHA256 of eight fields of each item",
     "ClientState": "the `clientState` of every item",
     "VerifyToken": "the `verifyToken` in the body",
     "Sns": "a signature by Amazon's certificate (RSA), which is fetched",
-    "PayPal": "a signature by PayPal's certificate (RSA) of time, webhook and the body's CRC-32; the certificate is fetched",
-    "GoogleToken": "a token that Google has signed (JWT), for your `audience` and of your `account`; its keys are fetched",
-    "Oidc": "a token that the issuer has signed (JWT), for your `audience` and of your `account`; its keys are fetched",
+    "PayPal": "a signature by PayPal's certificate (RSA) of time, webhook and the body's CRC-32; it is fetched",
+    "GoogleToken": "a token of Google's (JWT), for your `audience` and of your `account`; keys are fetched",
+    "Oidc": "a token of the issuer's (JWT), for your `audience` and of your `account`; keys are fetched",
 }
 
 
@@ -57,8 +57,8 @@ def _list() -> Iterator[str]:
     yield "| sender | kind | |"
     yield "|---|---|---|"
     for kind in rows:
-        preset = kind.preset
-        yield f"| [{preset.title}](#{_anchor(preset.title)}) | `{preset.name}` | {'' if preset.verified else 'unverified'} |"
+        title, known = kind.preset.title, "" if kind.preset.verified else "unverified"
+        yield f"| [{title}](#{_anchor(title)}) | `{kind.preset.name}` | {known} |"
     for kind in rows:
         yield from ("", *_section(kind))
 
@@ -114,7 +114,7 @@ def _proof(preset: Preset) -> str:
         return f"{_token(scheme.token)}; or {PROOFS['Standard']}"
     if isinstance(scheme, Hmac):
         return _hmac(scheme)
-    if isinstance(scheme, Token):
+    if isinstance(scheme, ShownToken):
         return _token(scheme)
     if isinstance(scheme, PublicKey):
         return f"a signature by the sender's private key ({scheme.algorithm}) in `{scheme.signature}`"
@@ -124,10 +124,11 @@ def _proof(preset: Preset) -> str:
 def _hmac(scheme: Hmac) -> str:
     hashes = " or ".join(each.upper() for each in scheme.named or (scheme.hash,))
     headers = ", ".join(f"`{each}`" for each in scheme.signature)
-    return f"HMAC-{hashes} of `{scheme.signed}`, in {scheme.encoding}, in {headers}"
+    before = f" behind `{scheme.prefix}`" if scheme.prefix else ""
+    return f"HMAC-{hashes} of `{scheme.signed}`, in {scheme.encoding}{before}, in {headers}"
 
 
-def _token(scheme: Token) -> str:
+def _token(scheme: ShownToken) -> str:
     return f"the secret itself, by `{scheme.place}`; it does not cover the body"
 
 
