@@ -33,7 +33,7 @@ UNVERIFIED = "unverified: its rule was read, and no signed ping of it was at han
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class KindOfSource:
     """A kind, for people: what its preset says, and a `section` that can be pasted into the settings."""
 
     preset: Preset
@@ -87,15 +87,15 @@ class Kind:
         return {**told, "samples": list(self.samples), "facts": dict(self.facts), "section": self.section}
 
 
-def kinds() -> list[Kind]:
+def kinds() -> list[KindOfSource]:
     """All kinds, sorted by their names."""
-    return [Kind(PRESETS[name]) for name in sorted(PRESETS)]
+    return [KindOfSource(PRESETS[name]) for name in sorted(PRESETS)]
 
 
-def kind(name: str) -> Kind:
+def kind(name: str) -> KindOfSource:
     """One kind. Raises InvalidRequest, with a near name."""
     if name in PRESETS:
-        return Kind(PRESETS[name])
+        return KindOfSource(PRESETS[name])
     near = difflib.get_close_matches(name.lower(), PRESETS, n=1)
     general = 'kind = "hmac" or "token" fits most others'
     meant = f"did you mean {near[0]}?" if near else f"`glassq sources kinds` lists them; {general}"
