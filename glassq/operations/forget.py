@@ -118,7 +118,8 @@ def plan(
     rows = frozenset() if incomplete else rows - {result.delivery for result in results}
     ids = rows | {job.delivery for job in jobs}
     bodies = sum(body.key in ids for body in open_bodies(operations.settings).list())
-    places = Places(len(jobs) + len(results), waiting, len(rows), bodies, archived)
+    in_queue = len(jobs) + sum(not result.general for result in results)
+    places = Places(in_queue, waiting, len(rows), bodies, archived)
     return ForgetPlan(Did.FORGOTTEN, tuple(jobs), (*results, *damaged), asked, rows, tuple(archived), places)
 
 
