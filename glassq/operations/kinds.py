@@ -53,11 +53,12 @@ class KindOfSource:
         """An example of its section and of a route."""
         name = self.preset.name
         keys = [f"{key} = {toml_value(_EXAMPLES.get(key, '...').format(name=name))}" for key in self.needs]
-        event = self.samples[0] if self.samples else ""
-        match = [f"match = {{ event = {toml_value(event)} }}"] if event and self.preset.event else []
-        handler = self.preset.handler or f"handlers:{name.replace('-', '_')}"
-        route = ["", "[[routes]]", f'source = "{name}"', *match, f'handler = "{handler}"']
-        return "\n".join([f"[sources.{name}]", *(keys or [f'kind = "{name}"']), *route])
+        lines = [f"[sources.{name}]", *(keys or [f'kind = "{name}"'])]
+        event = self.samples[0] if self.samples and self.preset.event else ""
+        if self.preset.handler:
+            # it confirms that we want pings, and the others are for a handler of one's own
+            lines += _route(name, "SubscriptionConfirmation", self.preset.handler)
+        return "\n".join([*lines, *_route(name, event, f"handlers:{name.replace('-', '_')}")])
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -72,7 +73,7 @@ class KindOfSource:
             ("limits", row.limits),
             ("needs", ", ".join(self.needs)),
             ("tolerance", f"{row.tolerance:g} s" if row.tolerance else ""),
-            ("largest body", f"{row.max_body >> 10} KiB"),
+            ("largest body", f"{row.max_body >> 10} KiB" if row.max_body else "[intake] max_body"),
             ("duplicates", {"event_id": "by the label event_id", "sha256": "by the body's digest"}.get(row.dedupe, "")),
             ("headers kept", ", ".join(row.keep)),
             ("verified", proven),
@@ -85,6 +86,11 @@ class KindOfSource:
         row = self.preset
         told = {"kind": row.name, "title": row.title, "verified": row.verified, "needs": list(self.needs)}
         return {**told, "samples": list(self.samples), "facts": dict(self.facts), "section": self.section}
+
+
+def _route(source: str, event: str, handler: str) -> list[str]:
+    match = [f"match = {{ event = {toml_value(event)} }}"] if event else []
+    return ["", "[[routes]]", f'source = "{source}"', *match, f'handler = "{handler}"']
 
 
 def kinds() -> list[KindOfSource]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from glassq import delivery as envelope
 from glassq.bodies import open_bodies
-from glassq.errors import InvalidRequest
+from glassq.errors import InvalidRequest, SearchIncomplete
 from glassq.journal import Journal, JournalRecord
 from glassq.ledger import Entry, open_ledger
 from glassq.operations import archive, archive_file, forget
@@ -21,13 +21,14 @@ from tests.cli.conftest import put, put_bytes
 from tests.operations.conftest import StopsAt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
     from glassq.operations import Operations
     from glassq.operations.forget import ForgetReport
-    from glassq.queues.base import Inspector
+    from glassq.queues.base import Inspector, Job
     from tests.queues.raw import Queue
 
 SECRET = b"a person's own words"
@@ -256,6 +257,32 @@ def test_bodies_that_are_stored_apart_go_too_but_not_one_that_is_in_use(
     report = forget.carry_out(operations, inspector, plan, Silent())
     assert (report.complete, report.places.bodies) == (False, 2)
     assert {body.key for body in store.list()} == {worked.id, other.id}
+
+
+def test_where_not_all_jobs_can_be_looked_at_no_row_and_no_body_goes_before_its_job(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    ann = of("ann")
+    put(queue, ann, "buried")
+    record(operations, ann, "buried")
+    plan = forget.plan(operations, HalfBlind(inspector), forget.wanted(["label.customer=ann"], None), Silent())
+    assert (plan.places.total, plan.rows) == (0, frozenset())
+    report = forget.carry_out(operations, inspector, plan, Silent())
+    assert (report.complete, in_ledger(operations)) == (False, {ann.id})
+    assert "is left until then: run this again" in report.results[0].why
+
+
+class HalfBlind:
+    """The real inspector of a queue that cannot show all its jobs now."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        self._inspector = inspector
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inspector, name)
+
+    def find(self, *_: object, **__: object) -> Iterator[Job]:
+        raise SearchIncomplete(0, 1, 200)
 
 
 @pytest.mark.parametrize(
