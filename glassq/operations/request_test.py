@@ -6,6 +6,7 @@ as its line ends, the time, or the source's kind: what makes it right is what is
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -55,7 +56,8 @@ class TestedRequest:
 def moment_of(text: str) -> float:
     """Unix time of "2026-03-01T12:00:00Z", or of seconds. Raises InvalidRequest."""
     with suppress(ValueError):
-        return float(text)
+        if math.isfinite(seconds := float(text)):
+            return seconds
     with suppress(ValueError):
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
