@@ -63,13 +63,23 @@ class Hmac(msgspec.Struct, frozen=True):
         keys = decoded_keys(given.secrets, self.key)
         try:
             template = Template(self.signed, given.url)
-            if len(self.signature) == 1 and template.is_body and not (self.list or self.named or self.signs_time):
-                header = parse_spec(self.signature[0])[0][0]
-                if header.kind == "header":
-                    return _of_body(self, header.name, keys)
-            return _Parts(self, keys, template, given.tolerance).verify
         except ValueError as error:
             raise Unusable("signed", str(error)) from None
+        for key, texts in (
+            ("header", self.signature),
+            ("timestamp", (self.timestamp,)),
+            ("event_id", (self.event_id,)),
+        ):
+            try:
+                specs = [parse_spec(text) for text in texts]
+            except ValueError as error:
+                raise Unusable(key, str(error)) from None
+            if key == "header" and len(specs) == 1 and specs[0][0][0].kind == "header" and self._is_plain(template):
+                return _of_body(self, specs[0][0][0].name, keys)
+        return _Parts(self, keys, template, given.tolerance).verify
+
+    def _is_plain(self, template: Template) -> bool:
+        return template.is_body and not (self.list or self.named or self.signs_time)
 
 
 def encoder(encoding: Encoding) -> Callable[[bytes], bytes]:
