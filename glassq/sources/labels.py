@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from glassq.sources.base import Description
-from glassq.sources.places import Places, Spec, Unreadable, parse_spec
+from glassq.sources.places import PlaceReader, Spec, Unreadable, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -40,11 +40,17 @@ class Labels:
         # most labels are in a header, and need no more than a look at it
         self._plain = {name: header for name, spec in specs.items() if (header := _plain_header(spec))}
         self._specs: list[tuple[str, Spec]] = [(name, spec) for name, spec in specs.items() if name not in self._plain]
-        self._places = Places(spec for _, spec in self._specs)
+        self._places = PlaceReader(spec for _, spec in self._specs)
         names = list(dict.fromkeys(keep))
         self._names = tuple(name for name in names if not name.endswith("*"))
         self._starts = tuple(name[:-1] for name in names if name.endswith("*"))
         self._digest = digest
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The labels that a ping may have."""
+        names = {*self._plain, *(name for name, _ in self._specs)}
+        return frozenset(names | {EVENT_ID} if self._digest else names)
 
     def describe(self, request: HookRequest) -> Description:
         """What a delivery keeps of the request. Raises nothing."""

@@ -69,7 +69,7 @@ def _parse_place(text: str) -> Place:
     return Place(kind, name, parse_path(inner) if inner else ())  # type: ignore[arg-type]
 
 
-class Places:
+class PlaceReader:
     """Several specifications, so that a body is read once for all of them."""
 
     def __init__(self, specs: Iterable[Spec]) -> None:

@@ -17,7 +17,7 @@ from glassq.sources import open_sources
 from glassq.sources.base import HookRequest, Proof
 from glassq.sources.fetched_keys import FetchedKeys
 from glassq.sources.schemes import jwk_set
-from glassq.sources.schemes.base import Given, Unusable
+from glassq.sources.schemes.base import Given, UnusableKey
 from glassq.sources.schemes.jwt import GOOGLE_KEYS, LEEWAY, MAX_TOKEN, GoogleToken, Oidc
 from tests.push.targets import Target
 from tests.sources.certificates import Authority
@@ -155,7 +155,7 @@ GOOD_RSA, GOOD_P256 = signed(), signed(P256, "two")
 @pytest.mark.parametrize("missing", ["audience", "account"])
 def test_neither_audience_nor_account_can_be_left_out(missing: str) -> None:
     section = msgspec.structs.replace(SECTION, **{missing: ""})
-    with pytest.raises(Unusable, match=missing):
+    with pytest.raises(UnusableKey, match=missing):
         google(section)
 
 
@@ -203,7 +203,7 @@ def test_a_configuration_of_another_issuer_is_not_used(discovery: dict[str, Any]
     "issuer", ["", "http://login.example.com", "login.example.com", "https://", "https://a/?b", "https://a b"]
 )
 def test_an_issuer_is_an_https_url(issuer: str) -> None:
-    with pytest.raises(Unusable, match="issuer"):
+    with pytest.raises(UnusableKey, match="issuer"):
         oidc(SourceSettings(issuer=issuer, audience=AUDIENCE, account="x"))
 
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from glassq.errors import PingRefused, SourceUnready
 from glassq.sources import HookRequest, forms
-from glassq.sources.places import Places
+from glassq.sources.places import PlaceReader
 from glassq.sources.schemes import seen
 from glassq.sources.schemes.seen import Seen
 from glassq.sources.schemes.twilio import with_and_without_port
-from glassq.sources.template import Template
+from glassq.sources.template import SignedTemplate
 from glassq.sources.times import Unit, unix_time
 from tests.sources.conftest import VECTORS, request_of, source_of
 
@@ -88,12 +88,12 @@ def test_a_template_is_made_of_its_parts() -> None:
         "",
         0.0,
     )
-    template = Template("v0:{timestamp}.{id}|{method} {url} {header:X-A} {json:a.b} {query:q}{body}", "https://h")
-    look = Places(template.specs).look(request)
+    template = SignedTemplate("v0:{timestamp}.{id}|{method} {url} {header:X-A} {json:a.b} {query:q}{body}", "https://h")
+    look = PlaceReader(template.specs).look(request)
     found = b"".join(bytes(piece) for piece in template.pieces(request, look, "5", "i"))
     assert found == b"v0:5.i|PUT https://h/hooks/it?q=%41 \xe9 \xc3\xa9 A" + request.body
     with pytest.raises(PingRefused):
-        list(Template("{header:x-b}").pieces(request, look))
+        list(SignedTemplate("{header:x-b}").pieces(request, look))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from glassq.errors import PingRefused
 from glassq.sources.base import Body, HookRequest, Proof
-from glassq.sources.schemes.base import Given, Unusable
+from glassq.sources.schemes.base import Given, UnusableKey
 from glassq.sources.schemes.public_key import PublicKey
 
 if TYPE_CHECKING:
@@ -143,5 +143,5 @@ def test_no_changed_signature_is_accepted(made: dict[str, Signed], algorithm: st
     ],
 )
 def test_a_key_that_cannot_be_used_is_said_at_the_start(algorithm: str, key: str) -> None:
-    with pytest.raises(Unusable, match=r"secrets_file: has no .* in secret 1"):
+    with pytest.raises(UnusableKey, match=r"secrets_file: has no .* in secret 1"):
         SCHEMES[algorithm].prepare(Given(secrets=(key,)))

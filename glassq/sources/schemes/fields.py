@@ -53,7 +53,7 @@ class _Notification(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Notification).decode
 
 
-class Fields(msgspec.Struct, frozen=True):
+class AdyenFields(msgspec.Struct, frozen=True):
     """Adyen's signature of payments. It has no parameters; keys are hexadecimal."""
 
     needs: ClassVar[tuple[str, ...]] = ("secrets_file",)
@@ -61,7 +61,7 @@ class Fields(msgspec.Struct, frozen=True):
     signs_time: ClassVar[bool] = False
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping. Raises Unusable."""
+        """The function that verifies a ping. Raises UnusableKey."""
         keys = decoded_keys(given.secrets, "hex")
 
         def verify(request: HookRequest) -> Proof:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.schemes.base import Given, Unusable, Verify, check_time, matching, unproven
+from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_time, matching, unproven
 from glassq.sources.schemes.hmac import MAX_SIGNATURES
 from glassq.sources.schemes.keys import unpadded_base64
 from glassq.sources.template import raw
@@ -39,7 +39,7 @@ class Standard(msgspec.Struct, frozen=True):
     signs_time: ClassVar[bool] = True
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping. Raises Unusable."""
+        """The function that verifies a ping. Raises UnusableKey."""
         shared: dict[int, hmac.HMAC] = {}
         public: dict[int, Ed25519PublicKey] = {}
         for place, secret in enumerate(given.secrets):
@@ -57,7 +57,7 @@ def _shared_key(text: str, place: int) -> bytes:
         key = b""
     if len(key) < MIN_KEY:
         expected = f"expected {SHARED} and base64 of at least {MIN_KEY} bytes"
-        raise Unusable("secrets_file", f"has no key in secret {place + 1}: {expected}")
+        raise UnusableKey("secrets_file", f"has no key in secret {place + 1}: {expected}")
     return key
 
 
@@ -68,7 +68,7 @@ def _public_key(text: str, place: int) -> Ed25519PublicKey:
         return asymmetric.ed25519_key(unpadded_base64(text))
     except ValueError:
         expected = f"expected {PUBLIC} and base64 of 32 bytes"
-        raise Unusable("secrets_file", f"has no public key in secret {place + 1}: {expected}") from None
+        raise UnusableKey("secrets_file", f"has no public key in secret {place + 1}: {expected}") from None
 
 
 class _Verifier:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.places import Places, parse_spec
-from glassq.sources.schemes.base import Given, Unusable, Verify, matching, unproven
+from glassq.sources.places import PlaceReader, parse_spec
+from glassq.sources.schemes.base import Given, UnusableKey, Verify, matching, unproven
 from glassq.sources.template import raw
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _EXPECTED = 'expected "basic", "bearer", or a place such as "header:X-Token", "query:token" or "json:token"'
 
 
-class Token(msgspec.Struct, frozen=True):
+class ShownToken(msgspec.Struct, frozen=True):
     """A token. `place` is "basic" or "bearer" (RFC 7617, RFC 6750), or a place (`glassq.sources.places`).
 
     With "basic" a secret is USER:PASSWORD, or the password alone if the section has `username`.
@@ -35,9 +35,9 @@ class Token(msgspec.Struct, frozen=True):
         return ("username",) if "basic" in self.place else ()
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping. Raises Unusable."""
+        """The function that verifies a ping. Raises UnusableKey."""
         if self.place == "basic" and given.section.username is None and any(":" not in each for each in given.secrets):
-            raise Unusable("secrets_file", "has a line without a colon: expected USER:PASSWORD, or the key username")
+            raise UnusableKey("secrets_file", "has a line without a colon: expected USER:PASSWORD, or the key username")
         readers = [_reader(each, given) for each in self.place.split(" | ")]
 
         def verify(request: HookRequest) -> Proof:
@@ -68,8 +68,8 @@ def _reader(place: str, given: Given) -> tuple[Callable[[HookRequest], bytes | N
     try:
         spec = parse_spec(place)
     except ValueError:
-        raise Unusable("token", _EXPECTED) from None
-    places = Places([spec])
+        raise UnusableKey("token", _EXPECTED) from None
+    places = PlaceReader([spec])
 
     def read(request: HookRequest) -> bytes | None:
         try:
