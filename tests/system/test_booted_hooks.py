@@ -105,9 +105,9 @@ def hooks(glassq: Machine) -> Iterator[Machine]:
         # root alone can read it
         (glassq.root / "etc/glassq/secrets" / name).chmod(0o600)
     glassq.write(SETTINGS, before + SOURCES)
-    glassq.run("useradd operator && usermod -aG glassq operator")
+    glassq.run("useradd ops && usermod -aG glassq ops")
     yield glassq
-    glassq.run("userdel operator")
+    glassq.run("userdel ops")
     glassq.write(SETTINGS, before)
     glassq.run("systemctl daemon-reload && systemctl restart glassq-web && systemctl reload glassq-worker")
 
@@ -148,14 +148,14 @@ def test_a_push_of_25_megabytes_is_kept_byte_for_byte(hooks: Machine) -> None:
 
 
 def test_an_operator_reads_the_counters_and_a_stranger_does_not(hooks: Machine) -> None:
-    listed = json.loads(hooks.run("runuser -u operator -- glassq sources --json"))
+    listed = json.loads(hooks.run("runuser -u ops -- glassq sources --json"))
     counted = {source["source"]: source for source in listed["sources"]}
     assert counted["github"]["pings"] == 2
     assert counted["github"]["refused"] == {"wrong signature": 1}
-    assert "github" in hooks.shows("runuser -u operator -- glassq sources")
+    assert "github" in hooks.shows("runuser -u ops -- glassq sources")
     socket = "/run/glassq-web/intake.sock"
     ask = f"import socket; socket.socket(socket.AF_UNIX).connect('{socket}')"
-    assert hooks.tells(f'runuser -u operator -- python3 -c "{ask}"') == ""
+    assert hooks.tells(f'runuser -u ops -- python3 -c "{ask}"') == ""
     assert "PermissionError" in hooks.tells(f'runuser -u app -- python3 -c "{ask}"')
 
 
