@@ -88,7 +88,7 @@ check: $(DEV) ## check format, lint and types: the one gate
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m mypy
-	@for script in tools/manual.py tools/settings_docs.py; do $(BIN)/python -m mypy --no-error-summary $$script || exit 1; done
+	@for script in tools/manual.py tools/settings_docs.py tools/senders_docs.py; do $(BIN)/python -m mypy --no-error-summary $$script || exit 1; done
 
 format: $(DEV) ## format the code as `make check` expects it
 	@$(BIN)/ruff format .
@@ -119,8 +119,9 @@ uninstall: ## remove it; keeps settings, secrets and queue
 deb: ## build dist/glassq_*.deb of this tree, for this machine's distribution
 	@tools/deb
 
-docs: $(DEV) ## write docs/settings.md from the settings and conf/glassq.toml
+docs: $(DEV) ## write docs/settings.md from the settings and conf/glassq.toml, and the list of senders in docs/sources.md
 	@$(BIN)/python tools/settings_docs.py
+	@$(BIN)/python tools/senders_docs.py
 
 man: $(DEV) ## write dist/man/: a manual page for each command and daemon, and for glassq.toml
 	@rm -rf dist/man

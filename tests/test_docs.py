@@ -15,6 +15,7 @@ import pytest
 from glassq.cli.app import App
 from glassq.cli.main import cli
 from glassq.errors import InvalidRequest
+from glassq.sources.presets import PRESETS
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -142,11 +143,23 @@ def test_a_command_that_is_not_there_is_found(text: str) -> None:
         parse(words, whole=whole)
 
 
-def test_the_settings_page_is_the_one_of_these_settings(tmp_path: Path) -> None:
-    fresh = tmp_path / "settings.md"
-    subprocess.run([sys.executable, ROOT / "tools" / "settings_docs.py", fresh], check=True, timeout=60)
-    stale = (ROOT / "docs" / "settings.md").read_text("utf-8") != fresh.read_text("utf-8")
-    assert not stale, "docs/settings.md is stale: python tools/settings_docs.py writes it anew"
+@pytest.mark.parametrize(("page", "tool"), [("settings.md", "settings_docs.py"), ("sources.md", "senders_docs.py")])
+def test_a_page_that_a_tool_makes_is_up_to_date(page: str, tool: str, tmp_path: Path) -> None:
+    fresh = tmp_path / page
+    subprocess.run([sys.executable, ROOT / "tools" / tool, fresh], check=True, timeout=60)
+    stale = (ROOT / "docs" / page).read_text("utf-8") != fresh.read_text("utf-8")
+    assert not stale, f"docs/{page} is stale: python tools/{tool} writes it anew"
+
+
+def test_each_kind_of_sender_has_a_section() -> None:
+    sections = (ROOT / "docs" / "sources.md").read_text("utf-8").split("\n### ")[1:]
+    urls = {found[1] for each in sections if (found := re.search(r"`https://your.host/hooks/([a-z0-9-]+)`", each))}
+    assert urls == set(PRESETS)
+    for preset in PRESETS.values():
+        section = next(each for each in sections if each.startswith(f"{preset.title}\n"))
+        assert ("*Unverified*" in section) == (not preset.verified)
+        assert all(text.replace("|", "\\|") in section for text in (preset.secrets, preset.enter, preset.docs))
+        assert f"[sources.{preset.name}]" in section
 
 
 def files(page: str) -> dict[str, str]:

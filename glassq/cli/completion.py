@@ -120,6 +120,27 @@ def sources(context: click.Context, _: click.Parameter, incomplete: str) -> list
     return _in_time(context, look)
 
 
+def kinds(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The kinds of sources, with their titles."""
+    from glassq.sources.presets import PRESETS
+
+    return [CompletionItem(name, help=row.title) for name, row in PRESETS.items() if name.startswith(incomplete)]
+
+
+def events(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The events of which there is a sample for the source that was typed."""
+
+    def look(app: App) -> Iterable[CompletionItem]:
+        from glassq.sources import samples
+
+        name = context.params.get("name") or ""
+        section = app.settings.sources.get(name)
+        found = samples.events(section.kind_of(name)) if section else ()
+        return [CompletionItem(event) for event in found if event.startswith(incomplete)]
+
+    return _in_time(context, look)
+
+
 def _in_time(context: click.Context, look: Callable[[App], Iterable[CompletionItem]]) -> list[CompletionItem]:
     """What `look` finds within COMPLETE_WITHIN; nothing if it fails, whatever the error."""
     app = replace(context.find_object(App) or App(None, {}), config=context.find_root().params.get("config"))

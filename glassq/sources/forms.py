@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_FIELDS = 1000
 # The largest value that is read whole, in bytes.
 MAX_VALUE = 1 << 20
+_MAX_NAME = 1 << 10
 _MAX_HEAD = 8 << 10
 _CHUNK = 64 << 10
 _QUOTED = bytes.maketrans(b"%+", b"= ")
@@ -60,7 +61,7 @@ def field_chunks(request: HookRequest, name: str, most: int = MAX_VALUE) -> Iter
         return
     body = request.body
     for start, equals, end in pairs(body):
-        if _decoded(body, start, equals) == name.encode():
+        if equals - start <= _MAX_NAME and _decoded(body, start, equals) == name.encode():
             if end - equals > most:
                 raise UnreadableForm(f"a field has more than {most} bytes")
             yield chunks(body, equals + 1, end)

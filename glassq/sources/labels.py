@@ -24,7 +24,9 @@ MAX_HEADERS = 32
 # All kept headers together, names and values, in characters.
 MAX_HEADER_TEXT = 4 << 10
 # Words in names of headers that hold something with which others could act in the sender's or our name.
-_SECRET_NAME = re.compile(r"auth|cookie|signature|hmac|token|secret|password|api-?key|-sig$|credential|session")
+_SECRET_NAME = re.compile(
+    r"(^|-)auth(orization|entication)?(-|$)|cookie|signature|hmac|token|secret|password|api-?key|-sig$|credential|session"
+)
 
 
 class Labels:

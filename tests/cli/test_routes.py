@@ -43,3 +43,10 @@ def test_a_ping_that_no_route_takes_is_exit_1_and_an_unknown_source_is_a_usage_e
     said = offline("routes", "test", "stripe", "-", answer="{}")
     assert (said.code, said.out) == (2, "")
     assert "there is no source stripe: the settings have github, mirror" in said.err
+
+
+def test_config_check_names_a_route_that_no_ping_can_take(offline: Cli) -> None:
+    offline.configure(TEXT)
+    said = offline("config", "check")
+    assert said.code != 0
+    assert f"{offline.file}: [routes.2]: no ping of github has a label topic" in said.out + said.err

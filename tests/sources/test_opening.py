@@ -181,6 +181,8 @@ def test_the_proof_says_which_line_matched(opened: Callable[..., Source]) -> Non
     for place, line in enumerate(("old", "new")):
         source = opened("token", ["old", "new"], token="bearer")
         assert source.verify(request(authorization=f"bearer {line}")).secret == place
+    (twilio,) = [each for each in VECTORS if each["name"] == "twilio-sdk-signed-with-port-443"]
+    assert source_of({**twilio, "secrets": ["old", *twilio["secrets"]]}, opened).verify(request_of(twilio)).secret == 1
     gitlab = opened("gitlab", ["old", KEY, "new"])
     assert gitlab.verify(request(x_gitlab_token="new")).secret == 2
     basic = opened("token", ["secret"], token="basic", username="ops")

@@ -71,26 +71,24 @@ class AdyenFields(msgspec.Struct, frozen=True):
                 raise unproven("malformed", "The body is no notification with items.") from None
             if not items:
                 raise unproven("no signature", "The notification has no items.")
-            return _worst([_place(item, keys) for item in items])
+            # the first that is wrong ends it: which one that is, is no secret
+            proofs = [Proof(_place(item, keys)) for item in items]
+            return proofs[0]
 
         return verify
 
 
-def _worst(places: Sequence[int | None]) -> Proof:
-    """The proof, if every item has one."""
-    if None in places:
-        raise unproven("wrong signature", "The signature of an item is not that of its fields.")
-    return Proof(places[0] or 0)
-
-
-def _place(item: _Item, keys: Sequence[bytes]) -> int | None:
-    """The place of the key that signed the item."""
+def _place(item: _Item, keys: Sequence[bytes]) -> int:
+    """The place of the key that signed the item. Raises PingRefused."""
     shown = item.additional_data.hmac_signature if item.additional_data else None
     if not shown:
         raise unproven("no signature", "An item has no hmacSignature.")
     message = signed_text(item).encode("utf-8", "surrogatepass")
     expected = [base64.b64encode(hmac.digest(key, message, "sha256")) for key in keys]
-    return matching(expected, (shown.encode("utf-8", "surrogatepass"),))
+    place = matching(expected, (shown.encode("utf-8", "surrogatepass"),))
+    if place is None:
+        raise unproven("wrong signature", "The signature of an item is not that of its fields.")
+    return place
 
 
 def signed_text(item: Any) -> str:

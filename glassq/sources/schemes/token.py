@@ -118,14 +118,9 @@ class ClientState(msgspec.Struct, frozen=True):
                 raise unproven("malformed", "The body is no JSON object with items in value.") from None
             if not items:
                 raise unproven("no token", "There is no item with a clientState.")
-            shown = [item.clientState for item in items]
-            if None in shown:
-                raise unproven("no token", "An item has no clientState.")
-            # all are compared, then the worst counts
-            proofs = [matching(tokens, (str(each).encode("utf-8", "replace"),)) for each in shown]
-            if None in proofs:
-                raise unproven("wrong token", "The clientState of an item is not one that is known here.")
-            return Proof(proofs[0] or 0)
+            # the first that is wrong ends it: which one that is, is no secret
+            proofs = [token_proof(tokens, _shown(item)) for item in items]
+            return proofs[0]
 
         return verify
 
@@ -136,6 +131,12 @@ class _Item(msgspec.Struct):
 
 class _Items(msgspec.Struct):
     value: list[_Item]
+
+
+def _shown(item: _Item) -> bytes:
+    if item.clientState is None:
+        raise unproven("no token", "An item has no clientState.")
+    return item.clientState.encode("utf-8", "replace")
 
 
 _decode_items = msgspec.json.Decoder(_Items).decode
