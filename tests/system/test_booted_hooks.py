@@ -90,8 +90,17 @@ def note(source: str, event: str, body: bytes) -> list[str]:
 
 
 def taken(machine: Machine) -> list[list[str]]:
+    """What the handler has noted."""
     file = machine.root / "var/lib/glassq/taken"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def wait_taken(machine: Machine, *notes: list[str]) -> None:
+    try:
+        wait_for(lambda: all(note in taken(machine) for note in notes), "the handler to take it")
+    except pytest.fail.Exception:
+        looks = machine.tells("glassq status; glassq buried; journalctl --no-pager -o cat -u glassq-worker -n 30")
+        pytest.fail(f"not taken: {notes}\n{looks}")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +141,7 @@ def test_a_push_of_github_is_verified_by_its_own_secret_and_worked(hooks: Machin
     # two files of one name in different directories
     assert push(hooks, "fork", b"{}", SECRETS["github"]) == ["401"]
     wanted = [note(source, "push", body) for source, body in bodies.items()]
-    wait_for(lambda: all(entry in taken(hooks) for entry in wanted), "both to be worked")
+    wait_taken(hooks, *wanted)
     assert sum(entry in wanted for entry in taken(hooks)) == 2
     hooks.shows("systemctl cat glassq-web | grep LoadCredential")
 
@@ -141,7 +150,7 @@ def test_a_push_of_25_megabytes_is_kept_byte_for_byte(hooks: Machine) -> None:
     body = json.dumps({"ref": "refs/heads/large", "pad": base64.b64encode(os.urandom(18 << 20)).decode()}).encode()
     assert 24 << 20 < len(body) <= 25 << 20
     assert push(hooks, "github", body, SECRETS["github"]) == ["200"]
-    wait_for(lambda: note("github", "push", body) in taken(hooks), "it to be worked")
+    wait_taken(hooks, note("github", "push", body))
     assert hooks.run("systemctl show -P NRestarts glassq-web") == "0"
     memory = int(hooks.run("systemctl show -P MemoryCurrent glassq-web"))
     hooks.transcript.say(f"a push of {len(body):,} bytes; glassq-web's control group has {memory >> 20} MiB")
@@ -228,4 +237,4 @@ def test_a_message_of_sns_waits_for_its_certificate_and_a_subscription_is_confir
     notification = amazon.message("Notification")
     assert send(hooks, "/hooks/aws", notification, kind) == ["200"]
     assert send(hooks, "/hooks/aws", notification.replace(b"hello", b"other"), kind) == ["401"]
-    wait_for(lambda: note("aws", "Notification", notification) in taken(hooks), "it to be worked")
+    wait_taken(hooks, note("aws", "Notification", notification))
