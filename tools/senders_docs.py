@@ -18,7 +18,7 @@ from glassq.sources.schemes.token import ShownToken
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from glassq.operations.kinds import Kind
+    from glassq.operations.kinds import KindOfSource
     from glassq.sources.presets.preset import Preset
 
 PAGE = Path(__file__).parent.parent / "docs" / "sources.md"
@@ -68,7 +68,7 @@ def _anchor(title: str) -> str:
     return "".join(each for each in title.lower() if each.isalnum() or each in " -_").replace(" ", "-")
 
 
-def _section(kind: Kind) -> Iterator[str]:
+def _section(kind: KindOfSource) -> Iterator[str]:
     preset = kind.preset
     yield f"### {preset.title}"
     yield ""

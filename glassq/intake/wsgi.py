@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import Application
@@ -38,6 +39,7 @@ from glassq.intake.source_counters import SharedSourceCounters
 from glassq.log import fields
 from glassq.settings import INTAKE, installed_file, load
 from glassq.sources import open_sources
+from glassq.sources.opening import open_source
 from glassq.startcheck import Finding, found
 from glassq.values import Bind
 
@@ -258,7 +260,12 @@ def check(file: str | None) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding("settings", problem=str(error))
         return
-    yield found("sources", lambda: named_sources(settings))
+    if not settings.sources:
+        yield found("sources", lambda: named_sources(settings))
+    for name in settings.sources:
+        # each alone, so that one mistake hides no other
+        yield found("sources", partial(open_source, settings, name))
+    yield found("allow", lambda: check_allowed(settings))
     yield found("journal", lambda: can_open_journal(settings))
     yield found("bodies", lambda: large_bodies.can_prepare(settings, open_sources(settings)))
     # gunicorn.conf.py reads the same file

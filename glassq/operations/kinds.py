@@ -33,7 +33,7 @@ UNVERIFIED = "unverified: its rule was read, and no signed ping of it was at han
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class KindOfSource:
     """A kind, for people: what its preset says, and a `section` that can be pasted into the settings."""
 
     preset: Preset
@@ -53,11 +53,12 @@ class Kind:
         """An example of its section and of a route."""
         name = self.preset.name
         keys = [f"{key} = {toml_value(_EXAMPLES.get(key, '...').format(name=name))}" for key in self.needs]
-        event = self.samples[0] if self.samples else ""
-        match = [f"match = {{ event = {toml_value(event)} }}"] if event and self.preset.event else []
-        handler = self.preset.handler or f"handlers:{name.replace('-', '_')}"
-        route = ["", "[[routes]]", f'source = "{name}"', *match, f'handler = "{handler}"']
-        return "\n".join([f"[sources.{name}]", *(keys or [f'kind = "{name}"']), *route])
+        lines = [f"[sources.{name}]", *(keys or [f'kind = "{name}"'])]
+        event = self.samples[0] if self.samples and self.preset.event else ""
+        if self.preset.handler:
+            # it confirms that we want pings, and the others are for a handler of one's own
+            lines += _route(name, "SubscriptionConfirmation", self.preset.handler)
+        return "\n".join([*lines, *_route(name, event, f"handlers:{name.replace('-', '_')}")])
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -72,7 +73,7 @@ class Kind:
             ("limits", row.limits),
             ("needs", ", ".join(self.needs)),
             ("tolerance", f"{row.tolerance:g} s" if row.tolerance else ""),
-            ("largest body", f"{row.max_body >> 10} KiB"),
+            ("largest body", f"{row.max_body >> 10} KiB" if row.max_body else "[intake] max_body"),
             ("duplicates", {"event_id": "by the label event_id", "sha256": "by the body's digest"}.get(row.dedupe, "")),
             ("headers kept", ", ".join(row.keep)),
             ("verified", proven),
@@ -87,15 +88,20 @@ class Kind:
         return {**told, "samples": list(self.samples), "facts": dict(self.facts), "section": self.section}
 
 
-def kinds() -> list[Kind]:
+def _route(source: str, event: str, handler: str) -> list[str]:
+    match = [f"match = {{ event = {toml_value(event)} }}"] if event else []
+    return ["", "[[routes]]", f'source = "{source}"', *match, f'handler = "{handler}"']
+
+
+def kinds() -> list[KindOfSource]:
     """All kinds, sorted by their names."""
-    return [Kind(PRESETS[name]) for name in sorted(PRESETS)]
+    return [KindOfSource(PRESETS[name]) for name in sorted(PRESETS)]
 
 
-def kind(name: str) -> Kind:
+def kind(name: str) -> KindOfSource:
     """One kind. Raises InvalidRequest, with a near name."""
     if name in PRESETS:
-        return Kind(PRESETS[name])
+        return KindOfSource(PRESETS[name])
     near = difflib.get_close_matches(name.lower(), PRESETS, n=1)
     general = 'kind = "hmac" or "token" fits most others'
     meant = f"did you mean {near[0]}?" if near else f"`glassq sources kinds` lists them; {general}"

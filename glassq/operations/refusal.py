@@ -89,7 +89,11 @@ def _time(patient: Patient, skew: float) -> Iterator[str]:
         yield "with the clock of its time it is refused as well: its signature is wrong besides"
         yield from _proof(then)
         return
-    when = moment(datetime.fromtimestamp(round(now), UTC))
+    try:
+        when = moment(datetime.fromtimestamp(round(now), UTC))
+    except (ValueError, OverflowError, OSError):
+        # thousands of years away: perhaps in another unit
+        when = str(round(now))
     where = "before" if skew < 0 else "after"
     yield f"the signature is right, and made {span(abs(skew))} {where} this time; try an old request with --now {when}"
     if -_RESENDS < skew < 0:

@@ -6,6 +6,7 @@ as its line ends, the time, or the source's kind: what makes it right is what is
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ FETCH_WITHIN = 15.0
 
 
 @dataclass(slots=True)
-class Verdict:
+class TestedRequest:
     """What a source makes of a request. `said` is that in one sentence, `facts` are names and values, for people.
 
     `reason` is why it is refused, as metrics count it ("": it is not). `todo` says what to do then.
@@ -55,7 +56,8 @@ class Verdict:
 def moment_of(text: str) -> float:
     """Unix time of "2026-03-01T12:00:00Z", or of seconds. Raises InvalidRequest."""
     with suppress(ValueError):
-        return float(text)
+        if math.isfinite(seconds := float(text)):
+            return seconds
     with suppress(ValueError):
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
@@ -72,7 +74,7 @@ def alone(settings: Settings, name: str) -> Settings:
     return msgspec.structs.replace(settings, sources={name: msgspec.structs.replace(section, allow=open_to_all)})
 
 
-def examine(operations: Operations, name: str, data: bytes, now: float) -> Verdict:
+def examine(operations: Operations, name: str, data: bytes, now: float) -> TestedRequest:
     """What the source of this name makes of the request in a file at a time (Unix time).
 
     Raises InvalidRequest for a file that is no request, and SettingsError where the source cannot be used.
@@ -85,11 +87,11 @@ def examine(operations: Operations, name: str, data: bytes, now: float) -> Verdi
         verdict = _ask_patiently(source, request, documents)
     except PingRefused as error:
         said = f"refused with {error.status}: {error.detail or error.title}"
-        verdict = Verdict(
+        verdict = TestedRequest(
             False, said, error.reason, todo=diagnosis(settings, name, request, error, saved.body + saved.surplus)
         )
     except SourceUnready as error:
-        verdict = Verdict(False, f"nobody can tell now: {error}", "unready")
+        verdict = TestedRequest(False, f"nobody can tell now: {error}", "unready")
     finally:
         documents.close()
     verdict.facts += [("saved file", remark) for remark in saved.remarks]
@@ -106,7 +108,7 @@ def _target(saved: SavedRequest, settings: Settings, name: str) -> str:
     return f"/hooks/{name}{question}{query}"
 
 
-def _ask_patiently(source: Source, request: HookRequest, documents: FetchedKeys) -> Verdict:
+def _ask_patiently(source: Source, request: HookRequest, documents: FetchedKeys) -> TestedRequest:
     """Asks again when what the sender publishes has been fetched: the first of two documents may name the second.
 
     Raises PingRefused and SourceUnready.
@@ -118,7 +120,7 @@ def _ask_patiently(source: Source, request: HookRequest, documents: FetchedKeys)
     return _ask(source, request)
 
 
-def _ask(source: Source, request: HookRequest) -> Verdict:
+def _ask(source: Source, request: HookRequest) -> TestedRequest:
     """Asks in the order of the intake. Raises PingRefused and SourceUnready."""
     if len(request.body) > source.max_body:
         most = f"[sources.{source.name}] max_body takes {source.max_body}"
@@ -142,13 +144,13 @@ def _ask(source: Source, request: HookRequest) -> Verdict:
     if found.unread:
         facts.append(("labels not read", ", ".join(found.unread)))
     facts.append(("answer", _words(answer or source.accept)))
-    return Verdict(True, "genuine: it would be taken", facts=facts)
+    return TestedRequest(True, "genuine: it would be taken", facts=facts)
 
 
-def _challenge(answer: Reply, facts: list[tuple[str, str]] | None = None) -> Verdict:
+def _challenge(answer: Reply, facts: list[tuple[str, str]] | None = None) -> TestedRequest:
     """What an answer holds may be made of a secret: its size is told."""
     more = [*(facts or ()), ("answer", _words(answer))]
-    return Verdict(True, "a challenge of the sender: it would be answered, and nothing is kept", facts=more)
+    return TestedRequest(True, "a challenge of the sender: it would be answered, and nothing is kept", facts=more)
 
 
 def _words(answer: Reply) -> str:

@@ -101,6 +101,11 @@ class Look:
         unreadable: Unreadable | None = None
         for places in spec:
             try:
+                if len(places) == 1:
+                    value = self._at(places[0])
+                    if value is not None:
+                        return value
+                    continue
                 values = [value for place in places if (value := self._at(place)) is not None]
             except Unreadable as error:
                 unreadable = error

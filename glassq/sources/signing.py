@@ -205,13 +205,12 @@ def _filled(draft: Draft, place: str) -> Draft:
 
 def _written(now: float, unit: Unit) -> str:
     """The time as a sender writes it."""
-    moment = datetime.fromtimestamp(int(now), UTC)
     match unit:
         case "ms":
             return str(int(now * 1000))
         case "rfc3339":
-            return moment.isoformat().replace("+00:00", "Z")
+            return datetime.fromtimestamp(int(now), UTC).isoformat().replace("+00:00", "Z")
         case "http":
-            return format_datetime(moment, usegmt=True)
+            return format_datetime(datetime.fromtimestamp(int(now), UTC), usegmt=True)
         case _:
             return str(int(now))

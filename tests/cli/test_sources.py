@@ -79,7 +79,7 @@ def cells(out: str, name: str) -> list[str]:
 def saved(running: Installation, name: str, *, age: float = 0.0, line_end: str = "\r\n") -> bytes:
     """A right request of this source, as it was saved so many seconds ago."""
     signer, then = open_signer(load(str(running.web.file), {}), name), time.time() - age
-    ping = signer.sign(signer.sample("", then), then)
+    ping = signer.sign(signer.sample("", time.time()), then)
     head = [f"POST {ping.target} HTTP/1.1", *(f"{header}: {value}" for header, value in ping.headers.items()), "", ""]
     return line_end.join(head).encode() + ping.body
 
@@ -160,7 +160,7 @@ def test_the_section_of_each_kind_can_be_pasted(offline: Cli) -> None:
     offline.file.write_text("\n".join(sections))
     settings = load(str(offline.file), {})
     assert {name: source.kind_of(name) for name, source in settings.sources.items()} == {name: name for name in PRESETS}
-    assert [route.source for route in settings.routes] == list(settings.sources)
+    assert {route.source for route in settings.routes} == set(settings.sources)
 
 
 def test_one_kind_is_told_in_full_and_a_mistyped_one_meets_a_near_one(offline: Cli) -> None:
@@ -247,6 +247,13 @@ def test_an_old_one_is_told_with_the_time_to_try_it_by(running: Installation) ->
     assert "the body was changed on its way" in out
 
 
+def test_a_time_in_another_unit_is_told_however_far_away_it_seems(running: Installation) -> None:
+    data = saved(running, "stripe", age=-1000 * time.time())
+    code, out = would_be(running, "stripe", data)
+    assert code == 1
+    assert "after this time; try an old request with --now 1" in out
+
+
 def test_a_url_that_is_signed_is_found_by_the_requests_own_host(running: Installation) -> None:
     data = saved(running, "square")
     cli = Cli(running.web.dir, "")
@@ -267,7 +274,9 @@ def test_what_cannot_be_a_request_or_a_source_is_told(running: Installation) -> 
     assert wrong.code == 2
     assert "this is a body without its head" in wrong.err
     assert "has no [sources.gitlab]; it has: github, stripe" in running.cli("sources", "test", "gitlab", "-").err
-    assert "--now yesterday: expected a time" in running.cli("sources", "test", "github", "-", "--now", "yesterday").err
+    for when in ("yesterday", "nan"):
+        said = running.cli("sources", "test", "github", "-", "--now", when)
+        assert f"--now {when}: expected a time" in said.err
 
 
 # -- pings -------------------------------------------------------------------------------------------------------------
@@ -329,4 +338,5 @@ def test_what_is_refused_or_unknown_is_told_with_what_to_look_at(running: Instal
     assert "Connection refused; does glassq-web run?" in gone.err
     assert "it has: github, sentry" in other("ping", "gitlab").err
     assert "--url nowhere: expected" in other("ping", "github", "--url", "nowhere").err
+    assert "/nowhere cannot be read" in other("ping", "github", "--key-file", "/nowhere").err
     assert "--header x: expected NAME:VALUE" in other("ping", "github", "--header", "x").err

@@ -210,6 +210,20 @@ def test_a_key_that_could_not_be_fetched_comes_by_itself(
     assert once_there(keys, f"{server.url}/a?body=key1") == "key1"
 
 
+def test_a_bug_in_a_reader_neither_ends_the_fetching_nor_repeats_it_at_once(
+    keys: FetchedKeys, server: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read(_body: bytes) -> str:
+        raise KeyError("a bug")
+
+    with pytest.raises(SourceUnready):
+        keys.get(f"{server.url}/a?body=key1", read)
+    keys.settle(PATIENCE)
+    assert "bug in the fetching of keys" in caplog.text
+    assert once_there(keys, f"{server.url}/b?body=key2") == "key2"
+    assert [asked.url for asked in server.asked] == ["/a?body=key1", "/b?body=key2"]
+
+
 def test_strangers_cannot_make_us_want_without_bound(server: Target, fetching: Callable[..., FetchedKeys]) -> None:
     keys = fetching(None, 3600.0)
     for number in range(1000):

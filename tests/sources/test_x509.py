@@ -378,6 +378,14 @@ def test_only_a_chain_of_trust_to_paypal_is_one(root: Authority, between: Author
             paypal(paypal_ping(key), root, chain)
 
 
+def test_a_certificate_of_an_unknown_version_is_said(signer: tuple[bytes, RSAPrivateKey]) -> None:
+    der = base64.b64decode(b"".join(signer[0].split(b"\n")[1:-2]))
+    assert der.count(b"\xa0\x03\x02\x01\x02") == 1, "version 3"
+    strange = base64.encodebytes(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"))
+    with pytest.raises(ValueError, match="certificate"):
+        sns(ping(message(signer[1])), b"-----BEGIN CERTIFICATE-----\n" + strange + b"-----END CERTIFICATE-----\n")
+
+
 def test_the_systems_authorities_are_trusted_if_no_others_are_named(paypal_signer: tuple[bytes, RSAPrivateKey]) -> None:
     chain, key = paypal_signer
     given = Given(section=SourceSettings(webhook_id=WEBHOOK), documents=Published({PAYPAL_CERTIFICATE: chain}))

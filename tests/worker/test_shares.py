@@ -19,9 +19,10 @@ from msgspec.structs import replace
 from glassq import delivery as envelope
 from glassq.queues.beanstalk.protocol import JobStats
 from glassq.worker.bucket import Limit
+from glassq.worker.kept import KEPT_CHECK
 from glassq.worker.pool import PoolPlan
 from glassq.worker.shares import PROBE, QueueLimiter, Share
-from glassq.worker.throttle import KEPT_CHECK, Throttle
+from glassq.worker.throttle import Throttle
 from tests.conftest import wait_for
 from tests.worker.conftest import Bench, made
 from tests.worker.pools import PoolRun

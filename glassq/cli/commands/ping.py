@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--key-file",
     metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    shell_complete=completion.files,
     help="The private key, in PEM, for senders that sign with one: the settings hold the public one alone.",
 )
 @click.option("--url", metavar="URL", default="", help="Send it there instead of to [intake] bind.")
@@ -46,7 +45,7 @@ def ping(
     event: str,
     headers: tuple[str, ...],
     repeat: int,
-    key_file: Path | None,
+    key_file: str | None,
     url: str,
     as_json: bool,
 ) -> int:
@@ -60,7 +59,7 @@ def ping(
         event=event,
         content=read_input(file, MOST) if file else None,
         headers=_headers(headers),
-        key=key_file.read_bytes() if key_file else None,
+        key=read_input(key_file, MOST) if key_file else None,
         url=url,
     )
     plan = operation.plan(app.operations, request)

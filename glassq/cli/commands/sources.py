@@ -17,8 +17,8 @@ from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from glassq.intake.report import SourceReport
-    from glassq.operations.kinds import Kind
-    from glassq.operations.request_test import Verdict
+    from glassq.operations.kinds import KindOfSource
+    from glassq.operations.request_test import TestedRequest
     from glassq.operations.sources import SourceRow
 
 
@@ -87,7 +87,7 @@ def test(app: App, name: str, file: str, now: str | None, as_json: bool) -> int:
 # -- as people read it -------------------------------------------------------------------------------------------------
 
 
-def _tell_kinds(found: list[Kind], as_json: bool) -> None:
+def _tell_kinds(found: list[KindOfSource], as_json: bool) -> None:
     if as_json:
         print_json({"kinds": [each.document() for each in found]})
         return
@@ -118,7 +118,7 @@ def _list(app: App, as_json: bool) -> None:
         out.print(f"nothing is counted: {line(found.note)}", style="dim")
     else:
         out.print(f"counted for {span(found.counting)}, since glassq-web was started", style="dim")
-    print_hints(out, map(app.adapt, map(str, found.hints)))
+    print_hints(out, map(app.adapt, found.todo))
 
 
 def _cells(row: SourceRow) -> tuple[object, ...]:
@@ -150,7 +150,7 @@ def _secrets(seen: SourceReport) -> str:
     return ", ".join(f"{number}: {_ago(age)}" for number, age in enumerate(seen.secrets, 1)) or "-"
 
 
-def _tell(app: App, verdict: Verdict) -> None:
+def _tell(app: App, verdict: TestedRequest) -> None:
     out = console()
     style = "green" if verdict.taken else "bold red"
     out.print(line(verdict.said), style=style)

@@ -85,7 +85,7 @@ class Sns(msgspec.Struct, frozen=True):
         """Raises UnusableKey if an account is neither an account's id nor a topic's ARN."""
         from glassq.sources.schemes import asymmetric
 
-        accounts = (given.section.account or "").split()
+        accounts = set((given.section.account or "").split())
         if not accounts or not all(map(_ACCOUNT.fullmatch, accounts)):
             raise UnusableKey("account", "expected AWS account ids of 12 digits, or ARNs of topics")
         allowed = re.compile(self.certificate_url)
@@ -100,7 +100,8 @@ class Sns(msgspec.Struct, frozen=True):
             _check_dates(certificate, request.now)
             if not asymmetric.rsa_matches(certificate.key, signature, (message.signed(),), algorithm):
                 raise unproven("wrong signature", "The signature is not that of this message.")
-            if message.topic not in accounts and message.topic.split(":")[4:5] not in ([one] for one in accounts):
+            # arn:aws:sns:REGION:ACCOUNT:NAME
+            if accounts.isdisjoint({message.topic, *message.topic.split(":")[4:5]}):
                 raise unproven("account", "The topic belongs to another account.")
             skew = _skew(message.timestamp, request.now)
             check_time(skew, given.tolerance)
