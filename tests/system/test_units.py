@@ -149,6 +149,8 @@ SECRETS = [name for name, kind in get_type_hints(SourceSettings).items() if Secr
 SOURCES = """
 [queue]
 url = "beanstalk:///q"
+[sources.mirror]
+verify_tokens_file = "/etc/glassq/secrets/mirror-verify-tokens"
 [sources.github]
 secrets_file = "/etc/glassq/secrets/github"  # "or another"
 [ sources . shop ]
@@ -175,6 +177,8 @@ def test_the_intake_gets_each_secret_that_a_source_names_and_no_other(tmp_path: 
     lines = made["glassq-web.service"].splitlines()[1:]
     secrets = {
         "github": "/etc/glassq/secrets/github",
+        # which has had this name always: an upgrade's reload looks for it
+        "mirror-verify-tokens": "/etc/glassq/secrets/mirror-verify-tokens",
         "more+shop++path": "/etc/glassq/secrets/more/shop+path",
         "+srv+50%% off+github": "/srv/50%% off/github",
     }
@@ -205,6 +209,11 @@ def test_the_intake_gets_a_network_where_a_kind_fetches_keys(kind: str, text: st
 def test_the_generator_names_no_other_kind_that_fetches_keys() -> None:
     (named,) = re.findall(r"kind ~ /\^\(([a-z|-]+)\)\$/", GENERATOR.read_text())
     assert sorted(named.split("|")) == FETCHING
+
+
+def test_the_intake_gets_no_network_for_other_kinds(tmp_path: Path) -> None:
+    kinds = "".join(f"[sources.{name}]\n" for name, preset in PRESETS.items() if not preset.requires_network)
+    assert drop_ins(f'[queue]\nurl = "beanstalk:///q"\n{kinds}', tmp_path) == {}
 
 
 def test_another_directory_for_large_bodies_can_be_written(tmp_path: Path) -> None:
