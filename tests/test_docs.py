@@ -46,6 +46,8 @@ _FILE = (".py", ".md", ".toml", ".yaml", ".svg", ".lock")
 # Newcomers read it in five minutes.
 MAX_LINES = 160
 MAX_PICTURE = 12 << 10
+# of a recorded terminal
+MAX_RECORDED = 40 << 10
 
 
 def test_there_are_documents() -> None:
@@ -208,18 +210,42 @@ def test_every_room_stands_on_the_map() -> None:
     assert rooms - set(paths(in_backticks(page))) == set()
 
 
-def test_the_picture_is_small_self_contained_and_names_only_what_is_there() -> None:
-    data = PICTURE.read_bytes()
+def texts(picture: ET.Element) -> str:
+    return "\n".join("".join(text.itertext()) for text in picture.iter(f"{_SVG}text")).replace("\xa0", " ")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs").glob("*.svg")), ids=lambda file: file.name)
+def test_a_picture_needs_nothing_of_elsewhere_and_shows_nothing_of_this_machine(file: Path) -> None:
+    data = file.read_bytes()
     picture = ET.fromstring(data)
     assert picture.tag == f"{_SVG}svg"
-    assert len(data) < MAX_PICTURE
-    assert all(picture.findtext(f"{_SVG}{name}") for name in ("title", "desc"))
+    assert len(data) < MAX_RECORDED
     # GitHub shows it as an image: nothing may come from elsewhere
     assert {element.tag for element in picture.iter()}.isdisjoint({f"{_SVG}script", f"{_SVG}image"})
     assert re.search(rb"href=|@import|url\((?!#)", data) is None
-    texts = "\n".join("".join(text.itertext()) for text in picture.iter(f"{_SVG}text"))
-    assert "worker/consumer.py" in paths(texts)
-    assert missing_paths(texts) == []
+    assert re.search(rb"/(tmp|home|root|work|usr)/", data) is None
+    pages = "".join(page.read_text("utf-8") for page in PAGES if page.suffix == ".md")
+    assert f"{file.name})" in pages
+
+
+@pytest.mark.parametrize("name", ["architecture.svg", "ping.svg"])
+def test_a_drawn_picture_is_small_and_says_what_it_shows(name: str) -> None:
+    data = (ROOT / "docs" / name).read_bytes()
+    assert len(data) < MAX_PICTURE
+    assert all(ET.fromstring(data).findtext(f"{_SVG}{part}") for part in ("title", "desc"))
+
+
+def test_the_picture_of_the_architecture_names_only_what_is_there() -> None:
+    found = texts(ET.fromstring(PICTURE.read_bytes()))
+    assert "worker/consumer.py" in paths(found)
+    assert missing_paths(found) == []
+
+
+def test_the_recorded_terminals_show_what_their_commands_say() -> None:
+    demo, buried = (texts(ET.parse(ROOT / "docs" / name).getroot()) for name in ("demo.svg", "buried.svg"))
+    assert "acknowledged, and without an outcome" in demo
+    for words in ("glassq buried", "has revoked the consent", "would be kicked", "wrong signature"):
+        assert words in buried
 
 
 @pytest.mark.parametrize(
