@@ -77,6 +77,12 @@ class Connection:
         del self.buffer[:size]
         return data
 
+    def make_room(self, size: int) -> None:
+        """An answer of this size is to be sent in one go; as far as the kernel allows it (net.core.wmem_max)."""
+        if size > _SEND_BUFFER:
+            with suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
     def close(self) -> None:
         """Closes the socket."""
         self.gone = True

@@ -313,7 +313,8 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
     def refuse(self, conn: Connection, status: int, why: str) -> None:
         self.app.counters.refused(status)
         self.log_refused(conn, status, why)
-        send(conn.sock, refusal(status), MORE)
+        # a bug is ours to mend: whoever sent this is to try again
+        send(conn.sock, refusal(503 if status == 500 else status), MORE)
         self.hang_up(conn)
 
     def log_refused(self, conn: Connection, status: int, why: str) -> None:

@@ -162,6 +162,8 @@ class BufferingWorker(SpillingWorker):
         """Works a request in a thread beside."""
         try:
             answer = self._ask_app(environ, closes)
+            # metrics of many sources
+            conn.make_room(len(answer))
         except Exception as error:
             self._calls.defer(self._on_error, conn, error)
         else:

@@ -68,7 +68,7 @@ class HookResource:
             self._refusals.unready(self._source, error)
             answer_unavailable(resp, "Source unavailable")
         except BodyError as error:
-            self._counters.refused("unready")
+            self._counters.refused("not kept")
             self._refusals.unready(self._source, error)
             answer_unavailable(resp, "Store unavailable")
         except (falcon.HTTPError, QueueError):

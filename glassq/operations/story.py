@@ -77,6 +77,24 @@ class Story:
         holder = self.found.delivery if self.found else self.stored
         return {name: masked_text(value) for name, value in holder.labels.items()} if holder else None
 
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """The headers that its source keeps, masked; None as for the body."""
+        delivery = self.found.delivery if self.found else None
+        kept = delivery.headers if delivery else self.stored.kept.get("headers") if self.stored else None
+        if kept is None:
+            return {} if self.stored else None
+        masked: dict[str, str] = masked_body(json.dumps(kept).encode())
+        return {name: masked_text(value) for name, value in masked.items()}
+
+    @property
+    def content_type(self) -> str | None:
+        """Its Content-Type, "" if it came without one; None as for the body."""
+        delivery = self.found.delivery if self.found else None
+        if delivery:
+            return masked_text(delivery.content_type)
+        return masked_text(self.stored.kept.get("content_type", "")) if self.stored else None
+
     def document(self) -> dict[str, Any]:
         """The story for JSON: stable keys; what is not known is null."""
         found = self.found
@@ -97,7 +115,7 @@ class Story:
             name: getattr(delivery, name) for name in delivery.__struct_fields__ if name not in ("body", "evidence")
         }
         fields["buried"] = reason(fields["buried"])
-        fields["labels"] = self.labels
+        fields |= {"labels": self.labels, "headers": self.headers, "content_type": self.content_type}
         fields["stored"] = self.large and msgspec.structs.asdict(self.large.stored)
         evidence = [msgspec.structs.asdict(failure) for failure in self.evidence]
         return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": self.body}
@@ -108,7 +126,8 @@ class Story:
         if self.found is not None or entry is None:
             return None
         known = {"id": entry.delivery, "source": entry.source, "received": entry.received}
-        return {**known, "labels": self.labels, "body": self.body}
+        about = {"labels": self.labels, "headers": self.headers, "content_type": self.content_type}
+        return {**known, **about, "body": self.body}
 
 
 def tell(operations: Operations, queue: Inspector, text: str, progress: Progress) -> Story:

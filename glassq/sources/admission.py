@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SEGMENTS = 3
 
 
-class Admission:
+class AdmissionRules:
     """Who may come to the proof of a source."""
 
     def __init__(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from glassq.sources.presets.preset import Preset
-from glassq.sources.schemes.base import Given, Unusable, Verify
+from glassq.sources.schemes.base import Given, UnusableKey, Verify
 from glassq.sources.schemes.hmac import Hmac
-from glassq.sources.schemes.token import Nobody, Token
+from glassq.sources.schemes.token import Nobody, ShownToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ class _Written(Hmac, frozen=True):
     may: ClassVar[tuple[str, ...]] = (*_HMAC_KEYS, "tolerance")
 
 
-class _WrittenToken(Token, frozen=True):
+class _WrittenToken(ShownToken, frozen=True):
     """A token as the section writes it."""
 
     @property
@@ -46,24 +46,24 @@ class Custom(msgspec.Struct, frozen=True):
     signs_time: ClassVar[bool] = True
 
     def prepare(self, given: Given) -> Verify:
-        """Makes the class. Raises Unusable."""
+        """Makes the class. Raises UnusableKey."""
         name = str(given.section.custom)
         module, _, attribute = name.partition(":")
         if not (module and attribute):
-            raise Unusable("custom", 'expected "module:Class"')
+            raise UnusableKey("custom", 'expected "module:Class"')
         try:
             made: Any = getattr(importlib.import_module(module), attribute)(given)
             verify: Verify = made.verify
         except Exception as error:
-            raise Unusable("custom", f"cannot be made: {type(error).__name__}: {error}") from error
+            raise UnusableKey("custom", f"cannot be made: {type(error).__name__}: {error}") from error
         return verify
 
 
 def _hmac(section: SourceSettings) -> Preset:
     if not section.header:
-        raise Unusable("header", "expected the header with the signature: this kind needs it")
+        raise UnusableKey("header", "expected the header with the signature: this kind needs it")
     if section.list is not None and len(section.list) not in (2, 3):
-        raise Unusable("list", 'expected [",", "v1"], or with a time [",", "t", "v1"]')
+        raise UnusableKey("list", 'expected [",", "v1"], or with a time [",", "t", "v1"]')
     scheme = _Written(
         signature=(f"header:{section.header}",),
         signed=section.signed or "{body}",
@@ -77,11 +77,11 @@ def _hmac(section: SourceSettings) -> Preset:
         event_id=(section.event_id or "") if "{id}" in (section.signed or "") else "",
     )
     if "{timestamp}" in scheme.signed and not scheme.signs_time:
-        raise Unusable("signed", "names a timestamp: expected the key timestamp, which says where it is")
+        raise UnusableKey("signed", "names a timestamp: expected the key timestamp, which says where it is")
     if "{id}" in scheme.signed and not scheme.event_id:
-        raise Unusable("signed", "names an id: expected the key event_id, which says where it is")
+        raise UnusableKey("signed", "names an id: expected the key event_id, which says where it is")
     if section.tolerance is not None and not scheme.signs_time:
-        raise Unusable("tolerance", "expected the key timestamp beside it, or a list with a time")
+        raise UnusableKey("tolerance", "expected the key timestamp beside it, or a list with a time")
     return Preset(
         name="hmac", title="A signature (HMAC)", scheme=scheme, tolerance=300.0 if scheme.signs_time else None
     )
@@ -90,13 +90,13 @@ def _hmac(section: SourceSettings) -> Preset:
 def _token(section: SourceSettings) -> Preset:
     place = section.token or (f"header:{section.header}" if section.header else "")
     if not place:
-        raise Unusable("token", 'expected "basic", "bearer", "query:NAME" or "json:a.b", or the key header')
+        raise UnusableKey("token", 'expected "basic", "bearer", "query:NAME" or "json:a.b", or the key header')
     return Preset(name="token", title="A token", scheme=_WrittenToken(place))
 
 
 def _none(section: SourceSettings) -> Preset:
     if not (section.path_token_file or section.allow):
-        raise Unusable("kind", "takes pings of everybody: expected path_token_file, allow, or both beside it")
+        raise UnusableKey("kind", "takes pings of everybody: expected path_token_file, allow, or both beside it")
     return Preset(name="none", title="No proof", scheme=Nobody())
 
 
@@ -104,7 +104,7 @@ def _custom(section: SourceSettings) -> Preset:
     return Preset(name="custom", title="A class of your own", scheme=Custom())
 
 
-# What makes a preset of a section. Raises Unusable.
+# What makes a preset of a section. Raises UnusableKey.
 GENERIC: dict[str, Callable[[SourceSettings], Preset]] = {
     "hmac": _hmac,
     "token": _token,

@@ -9,7 +9,7 @@ import msgspec
 from glassq.sources.challenges import ChallengeKeys, signed, unsigned
 
 if TYPE_CHECKING:
-    from glassq.sources.admission import Admission
+    from glassq.sources.admission import AdmissionRules
     from glassq.sources.base import Description, HookRequest, Proof, Reply
     from glassq.sources.labels import Labels
     from glassq.sources.schemes.base import Verify
@@ -25,7 +25,7 @@ class HookSource(msgspec.Struct, frozen=True, kw_only=True):
     methods: frozenset[str]
     accept: Reply
     secrets: int
-    admission: Admission
+    admission: AdmissionRules
     verifier: Verify
     labels: Labels
     challenges: tuple[str, ...]

@@ -17,6 +17,7 @@ Path = tuple[str, ...]
 MAX_VALUE = 8 << 10
 _MAX_INDEX = 1000
 _ABSENT = msgspec.Raw()
+_OPENING, _QUOTE = b"{[", ord('"')
 _TEXT = msgspec.json.Decoder(str)
 # msgspec's own, and what it lets through: text that is not UTF-8, and nesting beyond the interpreter's limit
 _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -67,7 +68,7 @@ class JsonFields:
             return {}
         except _ERRORS as error:
             raise UnreadableJson("it is not JSON") from error
-        return {name: value for name, value in zip(self._names, values, strict=True) if len(memoryview(value))}
+        return {name: value for name, value in zip(self._names, values, strict=True) if value is not _ABSENT}
 
     def _read(self, document: Body | msgspec.Raw, at: Path, found: dict[Path, str | UnreadableJson]) -> None:
         for name, value in self.raw(document).items():
@@ -84,16 +85,16 @@ class JsonFields:
 
 def _keep(value: msgspec.Raw, path: Path, found: dict[Path, str | UnreadableJson]) -> None:
     view = memoryview(value)
-    first = bytes(view[:1])
-    if bytes(view[:5]) == b"null":
-        return
-    if first in b"{[" or len(view) > MAX_VALUE:
+    first = view[0]
+    if first in _OPENING or len(view) > MAX_VALUE:
         found[path] = UnreadableJson("it is no text or number, or too long")
-        return
-    try:
-        found[path] = _TEXT.decode(value) if first == b'"' else bytes(view).decode("ascii")
-    except _ERRORS:
-        found[path] = UnreadableJson("it is not UTF-8")
+    elif first == _QUOTE:
+        try:
+            found[path] = _TEXT.decode(value)
+        except _ERRORS:
+            found[path] = UnreadableJson("it is not UTF-8")
+    elif (text := bytes(view)) != b"null":
+        found[path] = text.decode("ascii")
 
 
 def _object_decoder(names: list[str]) -> msgspec.json.Decoder[Any]:

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from glassq.sources.base import Description
-from glassq.sources.places import Places, Spec, Unreadable, parse_spec
+from glassq.sources.places import PlaceReader, Spec, Unreadable, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -24,7 +24,9 @@ MAX_HEADERS = 32
 # All kept headers together, names and values, in characters.
 MAX_HEADER_TEXT = 4 << 10
 # Words in names of headers that hold something with which others could act in the sender's or our name.
-_SECRET_NAME = re.compile(r"auth|cookie|signature|hmac|token|secret|password|api-?key|-sig$|credential|session")
+_SECRET_NAME = re.compile(
+    r"(^|-)auth(orization|entication)?(-|$)|cookie|signature|hmac|token|secret|password|api-?key|-sig$|credential|session"
+)
 
 
 class Labels:
@@ -36,32 +38,43 @@ class Labels:
         With `digest`, a ping without an event_id gets the digest of its body as one. Raises ValueError for a text that
         is no place.
         """
-        self._specs: list[tuple[str, Spec]] = [(name, parse_spec(text)) for name, text in texts.items() if text]
-        self._places = Places(spec for _, spec in self._specs)
+        specs = {name: parse_spec(text) for name, text in texts.items() if text}
+        # most labels are in a header, and need no more than a look at it
+        self._plain = {name: header for name, spec in specs.items() if (header := _plain_header(spec))}
+        self._specs: list[tuple[str, Spec]] = [(name, spec) for name, spec in specs.items() if name not in self._plain]
+        self._places = PlaceReader(spec for _, spec in self._specs)
         names = list(dict.fromkeys(keep))
         self._names = tuple(name for name in names if not name.endswith("*"))
         self._starts = tuple(name[:-1] for name in names if name.endswith("*"))
         self._digest = digest
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The labels that a ping may have."""
+        names = {*self._plain, *(name for name, _ in self._specs)}
+        return frozenset(names | {EVENT_ID} if self._digest else names)
+
     def describe(self, request: HookRequest) -> Description:
         """What a delivery keeps of the request. Raises nothing."""
-        labels: dict[str, str] = {}
+        headers = request.headers
+        found = {name: headers.get(header) for name, header in self._plain.items()}
         unread = []
-        look = self._places.look(request)
-        for name, spec in self._specs:
-            try:
-                value = look.text(spec)
-            except Unreadable:
-                unread.append(name)
-                continue
+        if self._specs:
+            look = self._places.look(request)
+            for name, spec in self._specs:
+                try:
+                    found[name] = look.text(spec)
+                except Unreadable:
+                    unread.append(name)
+        labels = {}
+        for name, value in found.items():
             if value and len(value) <= MAX_LABEL and value.isprintable():
                 labels[name] = value
             elif value:
                 unread.append(name)
         if self._digest and EVENT_ID not in labels:
             labels[EVENT_ID] = f"sha256:{hashlib.sha256(request.body).hexdigest()}"
-        content_type = request.headers.get("content-type", "")
-        return Description(labels, self._headers(request.headers), _printable(content_type), tuple(unread))
+        return Description(labels, self._headers(headers), _printable(headers.get("content-type", "")), tuple(unread))
 
     def _headers(self, given: Mapping[str, str]) -> dict[str, str]:
         names: Collection[str] = self._names
@@ -77,6 +90,13 @@ class Labels:
             if room >= 0 and len(kept) < MAX_HEADERS and value.isprintable():
                 kept[name] = value
         return kept
+
+
+def _plain_header(spec: Spec) -> str:
+    """The header that is all of a specification; "" if it is more."""
+    if len(spec) != 1 or len(spec[0]) != 1 or spec[0][0].kind != "header" or spec[0][0].name.startswith("ce-"):
+        return ""
+    return spec[0][0].name
 
 
 def is_secret(name: str) -> bool:

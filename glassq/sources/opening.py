@@ -11,13 +11,13 @@ from glassq.errors import SettingsError
 from glassq.mistakes import place
 from glassq.settings import SourceSettings, source_tube, toml_value
 from glassq.sources import challenges, mirror
-from glassq.sources.admission import Admission
+from glassq.sources.admission import AdmissionRules
 from glassq.sources.generic import GENERIC
 from glassq.sources.hook import HookSource
 from glassq.sources.labels import Labels, is_secret
 from glassq.sources.places import parse_spec
 from glassq.sources.presets import PRESETS
-from glassq.sources.schemes.base import Given, NoDocuments, Unusable
+from glassq.sources.schemes.base import Given, NoDocuments, UnusableKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def preset_of(settings: Settings, name: str) -> Preset:
         raise _refused(settings, name, "kind", kind, f"expected a known kind, or one of: {', '.join(GENERIC)}{hint}")
     try:
         return GENERIC[kind](section)
-    except Unusable as error:
+    except UnusableKey as error:
         raise _refused(settings, name, error.key, getattr(section, error.key), error.why) from None
 
 
@@ -88,7 +88,7 @@ def open_source(settings: Settings, name: str, documents: Documents | None = Non
     given = Given(secrets, (section.url or "").rstrip("/"), tolerance, section, documents or NoDocuments())
     try:
         verifier = preset.scheme.prepare(given)
-    except Unusable as error:
+    except UnusableKey as error:
         if error.key.endswith("_file"):
             raise settings.refused(f"sources.{name}.{error.key}", error.why) from None
         raise _refused(settings, name, error.key, getattr(section, error.key, None), error.why) from None
@@ -103,7 +103,7 @@ def open_source(settings: Settings, name: str, documents: Documents | None = Non
         secrets=len(secrets),
         admission=_admission(settings, name, preset),
         verifier=verifier,
-        labels=_labels(settings, name, preset),
+        labels=labels_of(settings, name),
         challenges=preset.challenges,
         keys=challenges.ChallengeKeys(
             [secret.encode() for secret in secrets], [token.encode() for token in verify_tokens]
@@ -139,14 +139,14 @@ def _lines(settings: Settings, name: str, key: str) -> tuple[str, ...]:
     return tuple(settings.secret(f"sources.{name}.{key}")) if getattr(settings.sources[name], key) else ()
 
 
-def _admission(settings: Settings, name: str, preset: Preset) -> Admission:
+def _admission(settings: Settings, name: str, preset: Preset) -> AdmissionRules:
     section = settings.sources[name]
     words = _lines(settings, name, "path_token_file")
     if not all(map(_WORD.fullmatch, words)):
         why = "holds a word that cannot stand in a path: expected A-Z a-z 0-9 . _ ~ and -"
         raise settings.refused(f"sources.{name}.path_token_file", why)
     types = preset.content_types if section.content_types is None else section.content_types
-    return Admission(
+    return AdmissionRules(
         words=words,
         networks=section.allow,
         content_types=[each.lower() for each in types],
@@ -154,8 +154,9 @@ def _admission(settings: Settings, name: str, preset: Preset) -> Admission:
     )
 
 
-def _labels(settings: Settings, name: str, preset: Preset) -> Labels:
-    section = settings.sources[name]
+def labels_of(settings: Settings, name: str) -> Labels:
+    """What is read of the pings of this source; no secret is needed for it. Raises SettingsError."""
+    section, preset = settings.sources[name], preset_of(settings, name)
     texts = dict(preset.labels)
     for key in _OWN:
         own = getattr(section, key)

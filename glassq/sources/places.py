@@ -69,7 +69,7 @@ def _parse_place(text: str) -> Place:
     return Place(kind, name, parse_path(inner) if inner else ())  # type: ignore[arg-type]
 
 
-class Places:
+class PlaceReader:
     """Several specifications, so that a body is read once for all of them."""
 
     def __init__(self, specs: Iterable[Spec]) -> None:
@@ -101,6 +101,11 @@ class Look:
         unreadable: Unreadable | None = None
         for places in spec:
             try:
+                if len(places) == 1:
+                    value = self._at(places[0])
+                    if value is not None:
+                        return value
+                    continue
                 values = [value for place in places if (value := self._at(place)) is not None]
             except Unreadable as error:
                 unreadable = error

@@ -24,7 +24,7 @@ _Reader = Callable[["HookRequest", Look, str, str], "Iterable[Body]"]
 _PLAIN = ("body", "timestamp", "id", "url", "method", "sorted_form")
 
 
-class Template:
+class SignedTemplate:
     """A template, compiled. `specs` are the places that it reads."""
 
     def __init__(self, text: str, url: str = "") -> None:

@@ -38,6 +38,8 @@ _STATE = struct.Struct("@6d")
 _PACE = 3
 # Rounding may leave the sum of fractions this much short of a whole token.
 _ROUNDING = 1e-9
+# How long a child waits for the lock, in seconds. A process has it for microseconds.
+LOCK_TIMEOUT = 0.02
 # The pause between two tries for the lock, in seconds.
 LOCK_RETRY = 0.0002
 

@@ -23,7 +23,8 @@ from glassq.worker.throttle import Admission
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from glassq.worker.throttle import KeptPlace, TubeLimiter
+    from glassq.worker.kept import KeptPlace
+    from glassq.worker.throttle import TubeLimiter
 
 # How long a job in an empty queue may wait behind older jobs of another one while a child is free to take it, in
 # seconds. With shorter handlers, a look after each job would cost more than it is worth.

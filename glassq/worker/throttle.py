@@ -39,7 +39,8 @@ from typing import TYPE_CHECKING
 from glassq import backoff
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
-from glassq.worker.bucket import BUCKET_BYTES, ENTRY_BYTES, Limit, ProcessLock, TokenBucket
+from glassq.worker.bucket import BUCKET_BYTES, ENTRY_BYTES, LOCK_TIMEOUT, Limit, ProcessLock, TokenBucket
+from glassq.worker.kept import KeptPlace
 from glassq.worker.scoreboard import MAX_SLOTS
 
 if TYPE_CHECKING:
@@ -53,10 +54,6 @@ log = logger("glassq.worker")
 MIN_PAUSE, MAX_PAUSE, IDLE_PAUSE = 0.005, 0.05, 0.25
 # If no token is due within this time, in seconds, a reserve may wait as long as usual.
 RESERVE_WAIT = 1.0
-# How often a child looks whether a queue has too few children that are kept for it, or too many, in seconds.
-KEPT_CHECK = 0.5
-# How long a child waits for the lock, in seconds. A process has it for microseconds.
-LOCK_TIMEOUT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,49 +255,6 @@ class TubeLimiter:
         acquired = self._lock.acquire(self._lock_timeout)
         self._lock_timeout = LOCK_TIMEOUT if acquired else 0.0
         return acquired
-
-
-class KeptPlace:
-    """Whether the child is kept for one queue: it then reserves from that alone.
-
-    A queue that lacks a child gets the next one that looks, whichever that is, so nobody has to hand a place on: the
-    parent clears those of the dead. The bucket of a queue has no tokens to speak of, but a place for each child.
-    """
-
-    def __init__(self, slot: int, buckets: list[TokenBucket], lock: ProcessLock, clock: Callable[[], float]) -> None:
-        """Made by `Throttle.place`, in the child."""
-        self._slot = slot
-        self._buckets = buckets
-        self._lock = lock
-        self._clock = clock
-        self._held: TokenBucket | None = None
-        self._check_at = 0.0
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there are queues that keep children."""
-        return bool(self._buckets)
-
-    def tube(self) -> str:
-        """The tube of the queue that the child is kept for now; "" for none."""
-        if self._buckets and self._clock() >= self._check_at and self._lock.acquire(LOCK_TIMEOUT):
-            self._check_at = self._clock() + KEPT_CHECK
-            try:
-                self._held = self._look()
-            finally:
-                self._lock.release()
-        return self._held.tube if self._held else ""
-
-    def _look(self) -> TokenBucket | None:
-        if self._held is not None:
-            if not self._held.crowded():
-                return self._held
-            self._held.clear(self._slot)
-        for bucket in self._buckets:
-            if bucket.acquire(self._slot) == 0:
-                bucket.consume(self._slot)
-                return bucket
-        return None
 
 
 def _wait(due: float, longest: float, *, some: bool) -> float | None:

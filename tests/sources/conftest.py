@@ -26,7 +26,12 @@ NOON = 1_700_000_000.0
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Callable[..., Source]:
-    """A source of these keys; `secrets` and other lists go into files, one a line."""
+    """Makes a source: see `opener`."""
+    return opener(tmp_path)
+
+
+def opener(directory: Path) -> Callable[..., Source]:
+    """Makes sources of keys of glassq.toml; `secrets` and each list for a key ..._file go into files, one a line."""
     numbers = itertools.count()
 
     def make(kind: str, secrets: list[str] | None = None, name: str = "it", **keys: Any) -> Source:
@@ -35,7 +40,7 @@ def opened(tmp_path: Path) -> Callable[..., Source]:
         lines = [f"[sources.{name}]", f"kind = {toml_value(kind)}"]
         for key, value in keys.items():
             if key.endswith("_file"):
-                file = tmp_path / f"{key}-{next(numbers)}"
+                file = directory / f"{key}-{next(numbers)}"
                 file.write_text("\n".join(value) + "\n")
                 value = file
             lines.append(f"{key} = {toml_value(tuple(value) if isinstance(value, list) else value)}")

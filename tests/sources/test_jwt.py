@@ -1,18 +1,13 @@
-"""Tokens of Google and other issuers. They are made by google-auth, which knows nothing of the code that reads them."""
+"""Tokens of Google and of other issuers: which prove a ping, and which do not."""
 
 from __future__ import annotations
 
-import base64
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from google.auth import crypt
-from google.auth import jwt as google_jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given as each
 from hypothesis import strategies as st
 
@@ -22,68 +17,19 @@ from glassq.sources import open_sources
 from glassq.sources.base import HookRequest, Proof
 from glassq.sources.fetched_keys import FetchedKeys
 from glassq.sources.schemes import jwk_set
-from glassq.sources.schemes.base import Given, Unusable
+from glassq.sources.schemes.base import Given, UnusableKey
 from glassq.sources.schemes.jwt import GOOGLE_KEYS, LEEWAY, MAX_TOKEN, GoogleToken, Oidc
 from tests.push.targets import Target
 from tests.sources.certificates import Authority
 from tests.sources.published import Published
+from tests.sources.tokens import ACCOUNT, AUDIENCE, NOW, OTHER_RSA, P256, RSA, SET, jwk, key_set, signed, text_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.sources.schemes.base import Verify
 
-NOW = time.time()
-AUDIENCE = "https://example.com/hooks/orders"
-ACCOUNT = "pusher@project.iam.gserviceaccount.com"
 SECTION = SourceSettings(audience=AUDIENCE, account=ACCOUNT)
-CLAIMS = {
-    "aud": AUDIENCE,
-    "azp": "113774264463038321964",
-    "email": ACCOUNT,
-    "email_verified": True,
-    "exp": NOW + 3600,
-    "iat": NOW - 60,
-    "iss": "https://accounts.google.com",
-    "sub": "113774264463038321964",
-}
-
-RSA = rsa.generate_private_key(65537, 2048)
-OTHER_RSA = rsa.generate_private_key(65537, 2048)
-P256 = ec.generate_private_key(ec.SECP256R1())
-
-
-def text_of(octets: bytes) -> str:
-    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
-
-
-def number(value: int) -> str:
-    return text_of(value.to_bytes((value.bit_length() + 7) // 8))
-
-
-def jwk(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, kid: str, **more: Any) -> dict[str, Any]:
-    if isinstance(key, rsa.RSAPrivateKey):
-        numbers = key.public_key().public_numbers()
-        return {"kty": "RSA", "kid": kid, "n": number(numbers.n), "e": number(numbers.e), "alg": "RS256"} | more
-    point = key.public_key().public_numbers()
-    coordinates = {"x": text_of(point.x.to_bytes(32)), "y": text_of(point.y.to_bytes(32))}
-    return {"kty": "EC", "crv": "P-256", "kid": kid, **coordinates} | more
-
-
-def key_set(*keys: object) -> bytes:
-    return json.dumps({"keys": keys}).encode()
-
-
-SET = key_set(jwk(RSA, "one"), jwk(P256, "two"), jwk(OTHER_RSA, "three"))
-
-
-def signed(key: Any = RSA, kid: str | None = "one", **claims: Any) -> str:
-    """A token, as google-auth makes it."""
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    signer: Any = crypt.RSASigner if isinstance(key, rsa.RSAPrivateKey) else crypt.EsSigner
-    payload = {name: value for name, value in (CLAIMS | claims).items() if value is not None}
-    token: bytes = google_jwt.encode(signer.from_string(pem, kid), payload)  # type: ignore[no-untyped-call]
-    return token.decode()
 
 
 def ping(token: str | None, scheme: str = "Bearer") -> HookRequest:
@@ -159,17 +105,25 @@ def test_a_token_may_be_written_in_several_ways(claims: dict[str, Any]) -> None:
         ("a.b.c.d", "wrong token"),
         ("é.é.é", "wrong token"),
         ("." * MAX_TOKEN * 2, "wrong token"),
-        (signed() + "=", "wrong token"),
-        (signed(OTHER_RSA, "one"), "wrong signature"),
-        (signed(RSA, "three"), "wrong signature"),
-        (signed(RSA, "two"), "wrong signature"),
-        (signed(P256, "one"), "wrong signature"),
-        (signed(RSA, "unknown"), "wrong signature"),
-        (signed(RSA, None), "wrong signature"),
     ],
 )
-def test_what_no_key_of_google_has_signed_is_refused(token: str | None, why: str) -> None:
+def test_what_is_no_token_is_refused(token: str | None, why: str) -> None:
     assert reason(google(), ping(token)) == why
+
+
+@pytest.mark.parametrize(
+    ("key", "kid"),
+    [(OTHER_RSA, "one"), (RSA, "three"), (RSA, "two"), (P256, "one"), (RSA, "unknown"), (RSA, None)],
+    ids=["another", "of another", "of P-256", "of RSA", "unknown", "unnamed"],
+)
+def test_what_no_key_of_google_has_signed_is_refused(key: Any, kid: str | None) -> None:
+    assert reason(google(), ping(signed(key, kid))) == "wrong signature"
+
+
+def test_a_token_is_written_in_one_way_only() -> None:
+    assert reason(google(), ping(signed() + "=")) == "wrong token"
+    head, claims, signature = signed().split(".")
+    assert reason(google(), ping(f"{head}=.{claims}.{signature}")) == "wrong token"
 
 
 def test_a_basic_authorization_is_no_token() -> None:
@@ -201,7 +155,7 @@ GOOD_RSA, GOOD_P256 = signed(), signed(P256, "two")
 @pytest.mark.parametrize("missing", ["audience", "account"])
 def test_neither_audience_nor_account_can_be_left_out(missing: str) -> None:
     section = msgspec.structs.replace(SECTION, **{missing: ""})
-    with pytest.raises(Unusable, match=missing):
+    with pytest.raises(UnusableKey, match=missing):
         google(section)
 
 
@@ -249,7 +203,7 @@ def test_a_configuration_of_another_issuer_is_not_used(discovery: dict[str, Any]
     "issuer", ["", "http://login.example.com", "login.example.com", "https://", "https://a/?b", "https://a b"]
 )
 def test_an_issuer_is_an_https_url(issuer: str) -> None:
-    with pytest.raises(Unusable, match="issuer"):
+    with pytest.raises(UnusableKey, match="issuer"):
         oidc(SourceSettings(issuer=issuer, audience=AUDIENCE, account="x"))
 
 

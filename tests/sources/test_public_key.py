@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import mmap
 import subprocess
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from glassq.errors import PingRefused
 from glassq.sources.base import Body, HookRequest, Proof
-from glassq.sources.schemes.base import Given, Unusable
+from glassq.sources.schemes.base import Given, UnusableKey
 from glassq.sources.schemes.public_key import PublicKey
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,5 +145,16 @@ def test_no_changed_signature_is_accepted(made: dict[str, Signed], algorithm: st
     ],
 )
 def test_a_key_that_cannot_be_used_is_said_at_the_start(algorithm: str, key: str) -> None:
-    with pytest.raises(Unusable, match=r"secrets_file: has no .* in secret 1"):
+    with pytest.raises(UnusableKey, match=r"secrets_file: has no .* in secret 1"):
         SCHEMES[algorithm].prepare(Given(secrets=(key,)))
+
+
+def test_no_other_kind_pays_for_the_library() -> None:
+    """It takes 13 MB of each web process, and the client that fetches keys 5 MB."""
+    program = (
+        "import sys; from glassq.settings import parse; from glassq.sources import open_sources;"
+        "open_sources(parse('[sources.own]\\nkind = \"none\"\\nallow = [\"192.0.2.1\"]', 'glassq.toml'));"
+        "print({'cryptography', 'urllib3'} & set(sys.modules))"
+    )
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert made.stdout.strip() == "set()"

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import mmap
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from glassq.errors import PingRefused
@@ -17,6 +19,7 @@ from tests.sources.conftest import VECTORS, request_of, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from glassq.sources import Reply, Source
 
@@ -34,6 +37,21 @@ def test_a_ping_is_genuine_or_not(vector: dict[str, Any], opened: Callable[..., 
         with pytest.raises(PingRefused) as refused:
             source.verify(request)
         assert refused.value.status == 401
+
+
+@pytest.mark.parametrize(
+    "vector", [each for each in HERE if each["valid"] and each["body"]], ids=lambda each: each["name"]
+)
+def test_a_body_that_lies_on_disk_is_read_alike(
+    vector: dict[str, Any], opened: Callable[..., Source], tmp_path: Path
+) -> None:
+    request = request_of(vector)
+    (tmp_path / "body").write_bytes(request.body)
+    with (tmp_path / "body").open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    lying = msgspec.structs.replace(request, body=mapped)
+    assert source_of(vector, opened).verify(lying) == source_of(vector, opened).verify(request)
+    assert source_of(vector, opened).describe(lying) == source_of(vector, opened).describe(request)
 
 
 @pytest.mark.parametrize("vector", [each for each in HERE if "labels" in each], ids=lambda each: each["name"])

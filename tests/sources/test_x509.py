@@ -19,7 +19,7 @@ from glassq.settings import SourceSettings, parse
 from glassq.sources import open_sources
 from glassq.sources.base import HookRequest, Proof
 from glassq.sources.fetched_keys import FetchedKeys
-from glassq.sources.schemes.base import Given, Unusable
+from glassq.sources.schemes.base import Given, UnusableKey
 from glassq.sources.schemes.x509 import PayPal, Sns, paypal_signed
 from tests.push.targets import Target
 from tests.sources.certificates import Authority, pem_of
@@ -210,7 +210,7 @@ def test_a_topic_of_somebody_else_is_refused(signer: tuple[bytes, RSAPrivateKey]
 
 @pytest.mark.parametrize("account", [None, "", " ", "me", "12345678901", "arn:aws:s3:::bucket"])
 def test_sns_needs_an_account(account: str | None) -> None:
-    with pytest.raises(Unusable, match="account"):
+    with pytest.raises(UnusableKey, match="account"):
         Sns().prepare(Given(section=SourceSettings(account=account), documents=Published()))
 
 
@@ -354,7 +354,7 @@ def test_a_changed_body_another_webhook_and_no_signature_are_refused(
     with pytest.raises(PingRefused) as error:
         paypal(ping(BODY), root, chain)
     assert refused(error) == (401, "no signature")
-    with pytest.raises(Unusable, match="webhook_id"):
+    with pytest.raises(UnusableKey, match="webhook_id"):
         paypal(asked, root, chain, webhook=None)
 
 
@@ -376,6 +376,14 @@ def test_only_a_chain_of_trust_to_paypal_is_one(root: Authority, between: Author
     ]:
         with pytest.raises(ValueError, match=why):
             paypal(paypal_ping(key), root, chain)
+
+
+def test_a_certificate_of_an_unknown_version_is_said(signer: tuple[bytes, RSAPrivateKey]) -> None:
+    der = base64.b64decode(b"".join(signer[0].split(b"\n")[1:-2]))
+    assert der.count(b"\xa0\x03\x02\x01\x02") == 1, "version 3"
+    strange = base64.encodebytes(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"))
+    with pytest.raises(ValueError, match="certificate"):
+        sns(ping(message(signer[1])), b"-----BEGIN CERTIFICATE-----\n" + strange + b"-----END CERTIFICATE-----\n")
 
 
 def test_the_systems_authorities_are_trusted_if_no_others_are_named(paypal_signer: tuple[bytes, RSAPrivateKey]) -> None:

@@ -19,8 +19,10 @@ from msgspec.structs import replace
 from glassq import delivery as envelope
 from glassq.queues.beanstalk.protocol import JobStats
 from glassq.worker.bucket import Limit
+from glassq.worker.kept import KEPT_CHECK
+from glassq.worker.pool import PoolPlan
 from glassq.worker.shares import PROBE, QueueLimiter, Share
-from glassq.worker.throttle import KEPT_CHECK, Throttle
+from glassq.worker.throttle import Throttle
 from tests.conftest import wait_for
 from tests.worker.conftest import Bench, made
 from tests.worker.pools import PoolRun
@@ -324,3 +326,12 @@ def test_a_burst_takes_no_child_that_is_kept_and_a_queue_that_is_gone_is_still_w
         # of four pushes two are held, and the others wait
         assert len(run.story("start")) == 5
         run.let_go()
+
+
+def test_where_there_are_no_more_children_than_are_kept_none_is() -> None:
+    """An operator may take children away with SIGTTOU."""
+    plan = PoolPlan(
+        lambda _: lambda _slot, _throttle: 0, processes=4, drain=1.0, kept=(places(PAY, 2), places(MAIL, 1))
+    )
+    for processes, kept in ((4, [2, 1]), (3, [0, 0]), (1, [0, 0]), (5, [2, 1])):
+        assert [limit.max_running for limit in plan.all_limits(processes)] == kept

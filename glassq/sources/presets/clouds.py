@@ -6,7 +6,7 @@ from glassq.sources.base import Reply
 from glassq.sources.mirror import VerifyToken
 from glassq.sources.presets.preset import MIB, MINUTE, Preset
 from glassq.sources.schemes.hmac import Hmac
-from glassq.sources.schemes.token import ClientState, Token
+from glassq.sources.schemes.token import ClientState, ShownToken
 
 ROWS = (
     Preset(
@@ -25,7 +25,7 @@ ROWS = (
     Preset(
         name="cloudevents",
         title="CloudEvents",
-        scheme=Token("bearer | query:access_token"),
+        scheme=ShownToken("bearer | query:access_token"),
         event="header:ce-type | json:type",
         event_id="header:ce-source + header:ce-id | json:source + json:id",
         keep=("ce-*",),
@@ -40,7 +40,7 @@ ROWS = (
     Preset(
         name="eventgrid",
         title="Azure Event Grid",
-        scheme=Token("bearer | query:access_token"),
+        scheme=ShownToken("bearer | query:access_token"),
         event="header:ce-type | json:type | json:0.eventType",
         event_id="header:ce-source + header:ce-id | json:source + json:id",
         keep=("ce-*", "aeg-event-type", "aeg-subscription-name", "aeg-delivery-count"),
@@ -68,7 +68,7 @@ ROWS = (
     Preset(
         name="alertmanager",
         title="Prometheus Alertmanager",
-        scheme=Token("bearer | basic"),
+        scheme=ShownToken("bearer | basic"),
         event="json:status",
         labels=(("receiver", "json:receiver"),),
         dedupe="",
@@ -141,7 +141,7 @@ ROWS = (
     Preset(
         name="okta",
         title="Okta event hooks",
-        scheme=Token("header:Authorization"),
+        scheme=ShownToken("header:Authorization"),
         event="json:data.events.0.eventType",
         event_id="json:eventId",
         challenges=("okta",),

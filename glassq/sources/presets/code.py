@@ -5,7 +5,7 @@ from __future__ import annotations
 from glassq.sources.presets.preset import MIB, Preset
 from glassq.sources.schemes.combined import TokenOrStandard
 from glassq.sources.schemes.hmac import Hmac
-from glassq.sources.schemes.token import Token
+from glassq.sources.schemes.token import ShownToken
 
 ROWS = (
     Preset(
@@ -26,7 +26,7 @@ ROWS = (
     Preset(
         name="gitlab",
         title="GitLab",
-        scheme=TokenOrStandard(Token("header:X-Gitlab-Token")),
+        scheme=TokenOrStandard(ShownToken("header:X-Gitlab-Token")),
         event="header:X-Gitlab-Event",
         action="json:object_attributes.action",
         event_id=(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from glassq.sources.presets.preset import MIB, MINUTE, Preset
 from glassq.sources.schemes.combined import Once
 from glassq.sources.schemes.hmac import Hmac
-from glassq.sources.schemes.token import Token
+from glassq.sources.schemes.token import ShownToken
 from glassq.sources.schemes.twilio import Twilio
 
 ROWS = (
@@ -153,7 +153,7 @@ ROWS = (
     Preset(
         name="postmark",
         title="Postmark",
-        scheme=Token("basic"),
+        scheme=ShownToken("basic"),
         event="json:RecordType",
         dedupe="sha256",
         max_body=25 * MIB,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from glassq.sources.presets.preset import Preset
-from glassq.sources.schemes.fields import Fields
+from glassq.sources.schemes.fields import AdyenFields
 from glassq.sources.schemes.hmac import Hmac
-from glassq.sources.schemes.token import Token
+from glassq.sources.schemes.token import ShownToken
 
 ROWS = (
     Preset(
@@ -62,7 +62,7 @@ ROWS = (
     Preset(
         name="adyen",
         title="Adyen (payments)",
-        scheme=Fields(),
+        scheme=AdyenFields(),
         event="json:notificationItems.0.NotificationRequestItem.eventCode",
         dedupe="",
         docs="https://docs.adyen.com/development-resources/webhooks/verify-hmac-signatures",
@@ -155,7 +155,7 @@ ROWS = (
     Preset(
         name="chargebee",
         title="Chargebee",
-        scheme=Token("basic"),
+        scheme=ShownToken("basic"),
         event="json:event_type",
         event_id="json:id",
         verified=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from cryptography.x509 import verification
 from glassq.errors import SourceUnready
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from glassq.sources.base import Body
 
@@ -137,7 +137,8 @@ class Certificate:
 
 def read_certificate(pem: bytes) -> Certificate:
     """The certificate in this file. Raises ValueError."""
-    return Certificate(_chain(pem)[0])
+    with _readable():
+        return Certificate(_chain(pem)[0])
 
 
 def read_trusted_chain(pem: bytes, *, domain: str, roots: Sequence[x509.Certificate]) -> Certificate:
@@ -145,8 +146,9 @@ def read_trusted_chain(pem: bytes, *, domain: str, roots: Sequence[x509.Certific
 
     Its purpose is not looked at: signing webhooks is none that certificates know. Raises ValueError.
     """
-    leaf, *others = _chain(pem)
-    names = _names(leaf)
+    with _readable():
+        leaf, *others = _chain(pem)
+        names = _names(leaf)
     if not names or not all(name == domain or name.endswith(f".{domain}") for name in names):
         raise ValueError(f"sent a certificate that is not for {domain}")
     builder = verification.PolicyBuilder().store(verification.Store(list(roots))).time(datetime.now(UTC))
@@ -157,7 +159,8 @@ def read_trusted_chain(pem: bytes, *, domain: str, roots: Sequence[x509.Certific
         policy.build_client_verifier().verify(leaf, others)
     except verification.VerificationError as error:
         raise ValueError(f"sent a certificate that is not trusted: {error}") from None
-    return Certificate(leaf)
+    with _readable():
+        return Certificate(leaf)
 
 
 def trusted_roots(pem: bytes = b"") -> list[x509.Certificate]:
@@ -172,6 +175,15 @@ def trusted_roots(pem: bytes = b"") -> list[x509.Certificate]:
             with suppress(ValueError):
                 roots.append(x509.load_der_x509_certificate(der))
     return roots
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Raises ValueError for whatever the library raises for a certificate that it cannot read."""
+    try:
+        yield
+    except (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm):
+        raise ValueError("sent a certificate that cannot be read") from None
 
 
 def _chain(pem: bytes) -> list[x509.Certificate]:

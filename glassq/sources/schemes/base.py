@@ -66,10 +66,10 @@ class Scheme(Protocol):
         """Whether the sender signs a time, which `tolerance` then is about."""
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping; all that can be computed before is. Raises Unusable."""
+        """The function that verifies a ping; all that can be computed before is. Raises UnusableKey."""
 
 
-class Unusable(Exception):
+class UnusableKey(Exception):
     """A key of the section cannot be used. `why` starts with a verb, and quotes no secret."""
 
     def __init__(self, key: str, why: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from glassq.errors import PingRefused
-from glassq.sources.places import Places, parse_spec
+from glassq.sources.places import PlaceReader, parse_spec
 from glassq.sources.schemes.base import Given, Scheme, Verify, unproven
 from glassq.sources.schemes.seen import Seen
 from glassq.sources.schemes.standard import SHARED, Standard
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from glassq.sources.base import HookRequest, Proof
     from glassq.sources.schemes.hmac import Hmac
-    from glassq.sources.schemes.token import Token
+    from glassq.sources.schemes.token import ShownToken
 
 
 class Once(msgspec.Struct, frozen=True):
@@ -40,9 +40,9 @@ class Once(msgspec.Struct, frozen=True):
         return self.proof.needs
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping. Raises Unusable."""
+        """The function that verifies a ping. Raises UnusableKey."""
         verify, spec = self.proof.prepare(given), parse_spec(self.unique)
-        places, seen, tolerance = Places([spec]), Seen(), given.tolerance or 0.0
+        places, seen, tolerance = PlaceReader([spec]), Seen(), given.tolerance or 0.0
 
         def verify_once(request: HookRequest) -> Proof:
             found = verify(request)
@@ -63,14 +63,14 @@ class TokenOrStandard(msgspec.Struct, frozen=True):
     Webhooks.
     """
 
-    token: Token
+    token: ShownToken
 
     needs: ClassVar[tuple[str, ...]] = ("secrets_file",)
     may: ClassVar[tuple[str, ...]] = ()
     signs_time: ClassVar[bool] = True
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping. Raises Unusable."""
+        """The function that verifies a ping. Raises UnusableKey."""
         ways: list[Callable[[HookRequest], Proof]] = []
         for scheme, signs in ((Standard(), True), (self.token, False)):
             places = [place for place, secret in enumerate(given.secrets) if secret.startswith(SHARED) is signs]

@@ -14,5 +14,10 @@ def from_base64(text: str) -> bytes:
 
 
 def from_base64url(text: bytes) -> bytes:
-    """base64url without padding (RFC 7515, section 2). Raises ValueError."""
-    return binascii.a2b_base64(text.translate(_URL_SAFE) + b"=" * (-len(text) % 4), strict_mode=True)
+    """base64url without padding (RFC 7515, section 2), in its one right form. Raises ValueError."""
+    standard = text.translate(_URL_SAFE) + b"=" * (-len(text) % 4)
+    octets = binascii.a2b_base64(standard, strict_mode=True)
+    # the last character may have bits to spare, which the library does not look at
+    if binascii.b2a_base64(octets, newline=False) != standard:
+        raise ValueError("bits to spare that are not 0")
+    return octets

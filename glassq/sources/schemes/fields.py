@@ -53,7 +53,7 @@ class _Notification(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Notification).decode
 
 
-class Fields(msgspec.Struct, frozen=True):
+class AdyenFields(msgspec.Struct, frozen=True):
     """Adyen's signature of payments. It has no parameters; keys are hexadecimal."""
 
     needs: ClassVar[tuple[str, ...]] = ("secrets_file",)
@@ -61,7 +61,7 @@ class Fields(msgspec.Struct, frozen=True):
     signs_time: ClassVar[bool] = False
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping. Raises Unusable."""
+        """The function that verifies a ping. Raises UnusableKey."""
         keys = decoded_keys(given.secrets, "hex")
 
         def verify(request: HookRequest) -> Proof:
@@ -71,26 +71,24 @@ class Fields(msgspec.Struct, frozen=True):
                 raise unproven("malformed", "The body is no notification with items.") from None
             if not items:
                 raise unproven("no signature", "The notification has no items.")
-            return _worst([_place(item, keys) for item in items])
+            # the first that is wrong ends it: which one that is, is no secret
+            proofs = [Proof(_place(item, keys)) for item in items]
+            return proofs[0]
 
         return verify
 
 
-def _worst(places: Sequence[int | None]) -> Proof:
-    """The proof, if every item has one."""
-    if None in places:
-        raise unproven("wrong signature", "The signature of an item is not that of its fields.")
-    return Proof(places[0] or 0)
-
-
-def _place(item: _Item, keys: Sequence[bytes]) -> int | None:
-    """The place of the key that signed the item."""
+def _place(item: _Item, keys: Sequence[bytes]) -> int:
+    """The place of the key that signed the item. Raises PingRefused."""
     shown = item.additional_data.hmac_signature if item.additional_data else None
     if not shown:
         raise unproven("no signature", "An item has no hmacSignature.")
     message = signed_text(item).encode("utf-8", "surrogatepass")
     expected = [base64.b64encode(hmac.digest(key, message, "sha256")) for key in keys]
-    return matching(expected, (shown.encode("utf-8", "surrogatepass"),))
+    place = matching(expected, (shown.encode("utf-8", "surrogatepass"),))
+    if place is None:
+        raise unproven("wrong signature", "The signature of an item is not that of its fields.")
+    return place
 
 
 def signed_text(item: Any) -> str:

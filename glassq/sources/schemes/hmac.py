@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.places import Look, Places, Spec, parse_spec
-from glassq.sources.schemes.base import Given, Unusable, Verify, check_time, matching, unproven
+from glassq.sources.places import Look, PlaceReader, Spec, parse_spec
+from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_time, matching, unproven
 from glassq.sources.schemes.keys import KeyForm, decoded_keys
-from glassq.sources.template import Template, raw, required
+from glassq.sources.template import SignedTemplate, raw, required
 from glassq.sources.times import Unit, unix_time
 
 if TYPE_CHECKING:
@@ -59,17 +59,27 @@ class Hmac(msgspec.Struct, frozen=True):
         return bool(self.timestamp) or len(self.list) == 3
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping. Raises Unusable."""
+        """The function that verifies a ping. Raises UnusableKey."""
         keys = decoded_keys(given.secrets, self.key)
         try:
-            template = Template(self.signed, given.url)
-            if len(self.signature) == 1 and template.is_body and not (self.list or self.named or self.signs_time):
-                header = parse_spec(self.signature[0])[0][0]
-                if header.kind == "header":
-                    return _of_body(self, header.name, keys)
-            return _Parts(self, keys, template, given.tolerance).verify
+            template = SignedTemplate(self.signed, given.url)
         except ValueError as error:
-            raise Unusable("signed", str(error)) from None
+            raise UnusableKey("signed", str(error)) from None
+        for key, texts in (
+            ("header", self.signature),
+            ("timestamp", (self.timestamp,)),
+            ("event_id", (self.event_id,)),
+        ):
+            try:
+                specs = [parse_spec(text) for text in texts]
+            except ValueError as error:
+                raise UnusableKey(key, str(error)) from None
+            if key == "header" and len(specs) == 1 and specs[0][0][0].kind == "header" and self._is_plain(template):
+                return _of_body(self, specs[0][0][0].name, keys)
+        return _Parts(self, keys, template, given.tolerance).verify
+
+    def _is_plain(self, template: SignedTemplate) -> bool:
+        return template.is_body and not (self.list or self.named or self.signs_time)
 
 
 def encoder(encoding: Encoding) -> Callable[[bytes], bytes]:
@@ -107,13 +117,13 @@ def proof(expected: Sequence[bytes], given: Sequence[bytes], skew: float | None 
 class _Parts:
     """Verifies a signature over a text made of parts."""
 
-    def __init__(self, scheme: Hmac, keys: Sequence[bytes], template: Template, tolerance: float | None) -> None:
+    def __init__(self, scheme: Hmac, keys: Sequence[bytes], template: SignedTemplate, tolerance: float | None) -> None:
         self._scheme = scheme
         self._template = template
         self._tolerance = tolerance
         self._signatures = [parse_spec(each) for each in scheme.signature]
         self._timestamp, self._event_id = parse_spec(scheme.timestamp), parse_spec(scheme.event_id)
-        self._places = Places([*self._signatures, self._timestamp, self._event_id, *template.specs])
+        self._places = PlaceReader([*self._signatures, self._timestamp, self._event_id, *template.specs])
         # a copy of a keyed hash costs less than a new one
         self._keyed: dict[str, list[hmac.HMAC]] = {
             name: [hmac.new(key, None, name) for key in keys] for name in scheme.named or (scheme.hash,)

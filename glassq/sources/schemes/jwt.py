@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from glassq.sources.base import Proof
-from glassq.sources.schemes.base import Unusable, unproven
+from glassq.sources.schemes.base import UnusableKey, unproven
 from glassq.sources.schemes.encodings import from_base64url
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class GoogleToken(msgspec.Struct, frozen=True):
     keys_url: str = GOOGLE_KEYS
 
     def prepare(self, given: Given) -> Verify:
-        """Raises Unusable."""
+        """Raises UnusableKey."""
         return _verifier(given, self.issuers, lambda: self.keys_url)
 
 
@@ -103,10 +103,10 @@ class Oidc(msgspec.Struct, frozen=True):
     signs_time: ClassVar[bool] = False
 
     def prepare(self, given: Given) -> Verify:
-        """Raises Unusable if the issuer is no https URL, or another key is missing."""
+        """Raises UnusableKey if the issuer is no https URL, or another key is missing."""
         issuer = given.section.issuer or ""
         if not _is_https(issuer):
-            raise Unusable("issuer", "expected an https URL without a query")
+            raise UnusableKey("issuer", "expected an https URL without a query")
         url = issuer.removesuffix("/") + "/.well-known/openid-configuration"
 
         def read(body: bytes) -> str:
@@ -121,7 +121,7 @@ def _verifier(given: Given, issuers: tuple[str, ...], keys_url: Callable[[], str
     audience, account = given.section.audience, given.section.account
     for key, value in (("audience", audience), ("account", account)):
         if not value:
-            raise Unusable(key, "is empty: without it, others could send tokens of their own")
+            raise UnusableKey(key, "is empty: without it, others could send tokens of their own")
 
     def verify(request: HookRequest) -> Proof:
         token = bearer(request)

@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Literal
 
-from glassq.sources.schemes.base import Unusable
+from glassq.sources.schemes.base import UnusableKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,13 +15,13 @@ KeyForm = Literal["text", "hex", "base64"]
 
 
 def decoded_keys(secrets: Iterable[str], form: KeyForm) -> list[bytes]:
-    """The keys that the lines write. Raises Unusable, which names the line but does not quote it."""
+    """The keys that the lines write. Raises UnusableKey, which names the line but does not quote it."""
     keys = []
     for number, secret in enumerate(secrets, 1):
         try:
             keys.append(_decoded(secret, form))
         except ValueError:
-            raise Unusable("secrets_file", f"has no {form} in secret {number}: expected the key in {form}") from None
+            raise UnusableKey("secrets_file", f"has no {form} in secret {number}: expected the key in {form}") from None
     return keys
 
 

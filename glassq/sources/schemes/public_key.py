@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.places import Places, parse_spec
-from glassq.sources.schemes.base import Unusable, check_time, unproven
+from glassq.sources.places import PlaceReader, parse_spec
+from glassq.sources.schemes.base import UnusableKey, check_time, unproven
 from glassq.sources.schemes.encodings import from_base64
 from glassq.sources.schemes.keys import decoded_keys
-from glassq.sources.template import Template, required
+from glassq.sources.template import SignedTemplate, required
 from glassq.sources.times import Unit, unix_time
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PublicKey(msgspec.Struct, frozen=True):
         return bool(self.timestamp)
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping. Raises Unusable."""
+        """The function that verifies a ping. Raises UnusableKey."""
         from glassq.sources.schemes import asymmetric
 
         form: Literal["hex", "base64"] = "base64"
@@ -62,13 +62,18 @@ class PublicKey(msgspec.Struct, frozen=True):
                 keys.append(load(raw))
             except ValueError:
                 expected = f"expected the {self.algorithm} public key that the sender shows, in {form}"
-                raise Unusable("secrets_file", f"has no such key in secret {number}: {expected}") from None
-        return _Verifier(self, keys, matches, Template(self.signed, given.url), given.tolerance).verify
+                raise UnusableKey("secrets_file", f"has no such key in secret {number}: {expected}") from None
+        return _Verifier(self, keys, matches, SignedTemplate(self.signed, given.url), given.tolerance).verify
 
 
 class _Verifier:
     def __init__(
-        self, scheme: PublicKey, keys: Sequence[Any], matches: Matches, template: Template, tolerance: float | None
+        self,
+        scheme: PublicKey,
+        keys: Sequence[Any],
+        matches: Matches,
+        template: SignedTemplate,
+        tolerance: float | None,
     ) -> None:
         self._scheme = scheme
         self._keys = keys
@@ -76,7 +81,7 @@ class _Verifier:
         self._template = template
         self._tolerance = tolerance
         self._signature, self._timestamp = parse_spec(scheme.signature), parse_spec(scheme.timestamp)
-        self._places = Places([self._signature, self._timestamp, *template.specs])
+        self._places = PlaceReader([self._signature, self._timestamp, *template.specs])
         self._decode = from_base64 if scheme.encoding == "base64" else bytes.fromhex
 
     def verify(self, request: HookRequest) -> Proof:

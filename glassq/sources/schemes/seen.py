@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import mmap
+import os
 import struct
 import tempfile
 import threading
 import weakref
+from typing import BinaryIO
 
 from glassq.errors import SourceUnready
 
@@ -23,7 +25,7 @@ class Seen:
 
     def __init__(self) -> None:
         # POSIX locks are a process's, and need a file: one without a name, whose pages are the shared memory
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (as long as this object)
+        self._file = _nameless_file()
         weakref.finalize(self, self._file.close)
         self._file.truncate(_BUCKETS * _BUCKET)
         self._memory = mmap.mmap(self._file.fileno(), _BUCKETS * _BUCKET)
@@ -55,3 +57,9 @@ class Seen:
             raise SourceUnready("too many pings at once: their tokens cannot be remembered")
         _SLOT.pack_into(self._memory, free, digest, until)
         return True
+
+
+def _nameless_file() -> BinaryIO:
+    # only Linux has files in memory alone
+    in_memory = getattr(os, "memfd_create", None)
+    return os.fdopen(in_memory("glassq-seen"), "r+b", buffering=0) if in_memory else tempfile.TemporaryFile(buffering=0)

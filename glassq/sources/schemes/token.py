@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.places import Places, parse_spec
-from glassq.sources.schemes.base import Given, Unusable, Verify, matching, unproven
+from glassq.sources.places import PlaceReader, parse_spec
+from glassq.sources.schemes.base import Given, UnusableKey, Verify, matching, unproven
 from glassq.sources.template import raw
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _EXPECTED = 'expected "basic", "bearer", or a place such as "header:X-Token", "query:token" or "json:token"'
 
 
-class Token(msgspec.Struct, frozen=True):
+class ShownToken(msgspec.Struct, frozen=True):
     """A token. `place` is "basic" or "bearer" (RFC 7617, RFC 6750), or a place (`glassq.sources.places`).
 
     With "basic" a secret is USER:PASSWORD, or the password alone if the section has `username`.
@@ -35,9 +35,9 @@ class Token(msgspec.Struct, frozen=True):
         return ("username",) if "basic" in self.place else ()
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping. Raises Unusable."""
+        """The function that verifies a ping. Raises UnusableKey."""
         if self.place == "basic" and given.section.username is None and any(":" not in each for each in given.secrets):
-            raise Unusable("secrets_file", "has a line without a colon: expected USER:PASSWORD, or the key username")
+            raise UnusableKey("secrets_file", "has a line without a colon: expected USER:PASSWORD, or the key username")
         readers = [_reader(each, given) for each in self.place.split(" | ")]
 
         def verify(request: HookRequest) -> Proof:
@@ -68,8 +68,8 @@ def _reader(place: str, given: Given) -> tuple[Callable[[HookRequest], bytes | N
     try:
         spec = parse_spec(place)
     except ValueError:
-        raise Unusable("token", _EXPECTED) from None
-    places = Places([spec])
+        raise UnusableKey("token", _EXPECTED) from None
+    places = PlaceReader([spec])
 
     def read(request: HookRequest) -> bytes | None:
         try:
@@ -118,14 +118,9 @@ class ClientState(msgspec.Struct, frozen=True):
                 raise unproven("malformed", "The body is no JSON object with items in value.") from None
             if not items:
                 raise unproven("no token", "There is no item with a clientState.")
-            shown = [item.clientState for item in items]
-            if None in shown:
-                raise unproven("no token", "An item has no clientState.")
-            # all are compared, then the worst counts
-            proofs = [matching(tokens, (str(each).encode("utf-8", "replace"),)) for each in shown]
-            if None in proofs:
-                raise unproven("wrong token", "The clientState of an item is not one that is known here.")
-            return Proof(proofs[0] or 0)
+            # the first that is wrong ends it: which one that is, is no secret
+            proofs = [token_proof(tokens, _shown(item)) for item in items]
+            return proofs[0]
 
         return verify
 
@@ -136,6 +131,12 @@ class _Item(msgspec.Struct):
 
 class _Items(msgspec.Struct):
     value: list[_Item]
+
+
+def _shown(item: _Item) -> bytes:
+    if item.clientState is None:
+        raise unproven("no token", "An item has no clientState.")
+    return item.clientState.encode("utf-8", "replace")
 
 
 _decode_items = msgspec.json.Decoder(_Items).decode

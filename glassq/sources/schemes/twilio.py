@@ -36,7 +36,7 @@ class Twilio(msgspec.Struct, frozen=True):
     signs_time: ClassVar[bool] = False
 
     def prepare(self, given: Given) -> Verify:
-        """The function that verifies a ping. Raises Unusable."""
+        """The function that verifies a ping. Raises UnusableKey."""
         keyed = [hmac.new(key, None, "sha1") for key in decoded_keys(given.secrets, "text")]
         urls = [raw(url) for url in with_and_without_port(given.url)]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.schemes.base import Unusable, check_time, unproven
+from glassq.sources.schemes.base import UnusableKey, check_time, unproven
 from glassq.sources.schemes.encodings import from_base64
 from glassq.sources.times import unix_time
 
@@ -82,12 +82,12 @@ class Sns(msgspec.Struct, frozen=True):
     certificate_url: str = SNS_URL
 
     def prepare(self, given: Given) -> Verify:
-        """Raises Unusable if an account is neither an account's id nor a topic's ARN."""
+        """Raises UnusableKey if an account is neither an account's id nor a topic's ARN."""
         from glassq.sources.schemes import asymmetric
 
-        accounts = (given.section.account or "").split()
+        accounts = set((given.section.account or "").split())
         if not accounts or not all(map(_ACCOUNT.fullmatch, accounts)):
-            raise Unusable("account", "expected AWS account ids of 12 digits, or ARNs of topics")
+            raise UnusableKey("account", "expected AWS account ids of 12 digits, or ARNs of topics")
         allowed = re.compile(self.certificate_url)
 
         def verify(request: HookRequest) -> Proof:
@@ -100,7 +100,8 @@ class Sns(msgspec.Struct, frozen=True):
             _check_dates(certificate, request.now)
             if not asymmetric.rsa_matches(certificate.key, signature, (message.signed(),), algorithm):
                 raise unproven("wrong signature", "The signature is not that of this message.")
-            if message.topic not in accounts and message.topic.split(":")[4:5] not in ([one] for one in accounts):
+            # arn:aws:sns:REGION:ACCOUNT:NAME
+            if accounts.isdisjoint({message.topic, *message.topic.split(":")[4:5]}):
                 raise unproven("account", "The topic belongs to another account.")
             skew = _skew(message.timestamp, request.now)
             check_time(skew, given.tolerance)
@@ -124,12 +125,12 @@ class PayPal(msgspec.Struct, frozen=True):
     roots: bytes = b""
 
     def prepare(self, given: Given) -> Verify:
-        """Raises Unusable without the webhook's id."""
+        """Raises UnusableKey without the webhook's id."""
         from glassq.sources.schemes import asymmetric
 
         webhook = given.section.webhook_id
         if not webhook:
-            raise Unusable("webhook_id", "expected the id that PayPal shows beside the webhook")
+            raise UnusableKey("webhook_id", "expected the id that PayPal shows beside the webhook")
         allowed = re.compile(self.certificate_url)
         read = partial(asymmetric.read_trusted_chain, domain=self.domain, roots=asymmetric.trusted_roots(self.roots))
 
