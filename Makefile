@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example test conformance coverage test-system torture powercut soak mutations check format bench \
-	bench-journal bench-sources bench-peers install uninstall deb docs man lock clean
+	bench-journal bench-sources bench-peers install uninstall deb docs pictures man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,7 +88,7 @@ check: $(DEV) ## check format, lint and types: the one gate
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m mypy
-	@for script in tools/manual.py tools/settings_docs.py tools/senders_docs.py; do $(BIN)/python -m mypy --no-error-summary $$script || exit 1; done
+	@for script in tools/manual.py tools/settings_docs.py tools/senders_docs.py tools/terminals.py; do $(BIN)/python -m mypy --no-error-summary $$script || exit 1; done
 
 format: $(DEV) ## format the code as `make check` expects it
 	@$(BIN)/ruff format .
@@ -122,6 +122,9 @@ deb: ## build dist/glassq_*.deb of this tree, for this machine's distribution
 docs: $(DEV) ## write docs/settings.md from the settings and conf/glassq.toml, and the list of senders in docs/sources.md
 	@$(BIN)/python tools/settings_docs.py
 	@$(BIN)/python tools/senders_docs.py
+
+pictures: $(DEV) ## run the demo, and write docs/demo.svg and docs/buried.svg: what a terminal shows of it
+	@$(BIN)/python tools/terminals.py
 
 man: $(DEV) ## write dist/man/: a manual page for each command and daemon, and for glassq.toml
 	@rm -rf dist/man

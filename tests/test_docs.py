@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -16,6 +17,7 @@ from glassq.cli.app import App
 from glassq.cli.main import cli
 from glassq.errors import InvalidRequest
 from glassq.sources.presets import PRESETS
+from glassq.testing import work
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ _SPAN = re.compile(r"`(?:\S*/)?glassq\s([^`]+)`")
 _END = re.compile(r"\s(?:[|>;#]|&&|2>)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
+README = (ROOT / "README.md").read_text("utf-8")
 PICTURE = ROOT / "docs" / "architecture.svg"
 _SVG = "{http://www.w3.org/2000/svg}"
 _WORD = re.compile(r"(?<![\w/.-])[\w-]+(?:[./][\w-]+)*/?")
@@ -46,6 +49,8 @@ _FILE = (".py", ".md", ".toml", ".yaml", ".svg", ".lock")
 # Newcomers read it in five minutes.
 MAX_LINES = 160
 MAX_PICTURE = 12 << 10
+# of a recorded terminal
+MAX_RECORDED = 40 << 10
 
 
 def test_there_are_documents() -> None:
@@ -181,6 +186,17 @@ def test_the_examples_of_a_page_pass_their_own_tests(page: str, tests: list[str]
     assert f"{passed} passed" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("event", "came"), [("push", ("done", "2 commits")), ("ping", ("dropped", ""))], ids=["push", "another"]
+)
+def test_the_first_handler_of_the_readme_does_what_it_says(event: str, came: tuple[str, str]) -> None:
+    (code,) = re.findall(r"^```python\n(from glassq import Delivery, Drop\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    module = ModuleType("handlers")
+    exec(code, module.__dict__)
+    worked = work(module.handle, b'{"commits": [1, 2]}', source="github", labels={"event": event})
+    assert (worked.state, worked.result or "") == came
+
+
 def paths(text: str) -> list[str]:
     """The words of a text that have a slash or a file's suffix; what begins with a slash is a URL's."""
     return [word for word in _WORD.findall(text) if "/" in word or word.endswith(_FILE)]
@@ -208,18 +224,42 @@ def test_every_room_stands_on_the_map() -> None:
     assert rooms - set(paths(in_backticks(page))) == set()
 
 
-def test_the_picture_is_small_self_contained_and_names_only_what_is_there() -> None:
-    data = PICTURE.read_bytes()
+def texts(picture: ET.Element) -> str:
+    return "\n".join("".join(text.itertext()) for text in picture.iter(f"{_SVG}text")).replace("\xa0", " ")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs").glob("*.svg")), ids=lambda file: file.name)
+def test_a_picture_needs_nothing_of_elsewhere_and_shows_nothing_of_this_machine(file: Path) -> None:
+    data = file.read_bytes()
     picture = ET.fromstring(data)
     assert picture.tag == f"{_SVG}svg"
-    assert len(data) < MAX_PICTURE
-    assert all(picture.findtext(f"{_SVG}{name}") for name in ("title", "desc"))
+    assert len(data) < MAX_RECORDED
     # GitHub shows it as an image: nothing may come from elsewhere
     assert {element.tag for element in picture.iter()}.isdisjoint({f"{_SVG}script", f"{_SVG}image"})
     assert re.search(rb"href=|@import|url\((?!#)", data) is None
-    texts = "\n".join("".join(text.itertext()) for text in picture.iter(f"{_SVG}text"))
-    assert "worker/consumer.py" in paths(texts)
-    assert missing_paths(texts) == []
+    assert re.search(rb"/(tmp|home|root|work|usr)/", data) is None
+    pages = "".join(page.read_text("utf-8") for page in PAGES if page.suffix == ".md")
+    assert f"{file.name})" in pages
+
+
+@pytest.mark.parametrize("name", ["architecture.svg", "ping.svg"])
+def test_a_drawn_picture_is_small_and_says_what_it_shows(name: str) -> None:
+    data = (ROOT / "docs" / name).read_bytes()
+    assert len(data) < MAX_PICTURE
+    assert all(ET.fromstring(data).findtext(f"{_SVG}{part}") for part in ("title", "desc"))
+
+
+def test_the_picture_of_the_architecture_names_only_what_is_there() -> None:
+    found = texts(ET.fromstring(PICTURE.read_bytes()))
+    assert "worker/consumer.py" in paths(found)
+    assert missing_paths(found) == []
+
+
+def test_the_recorded_terminals_show_what_their_commands_say() -> None:
+    demo, buried = (texts(ET.parse(ROOT / "docs" / name).getroot()) for name in ("demo.svg", "buried.svg"))
+    assert "acknowledged, and without an outcome" in demo
+    for words in ("glassq buried", "has revoked the consent", "would be kicked", "wrong signature"):
+        assert words in buried
 
 
 @pytest.mark.parametrize(
