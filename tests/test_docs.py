@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -16,6 +17,7 @@ from glassq.cli.app import App
 from glassq.cli.main import cli
 from glassq.errors import InvalidRequest
 from glassq.sources.presets import PRESETS
+from glassq.testing import work
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ _SPAN = re.compile(r"`(?:\S*/)?glassq\s([^`]+)`")
 _END = re.compile(r"\s(?:[|>;#]|&&|2>)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
+README = (ROOT / "README.md").read_text("utf-8")
 PICTURE = ROOT / "docs" / "architecture.svg"
 _SVG = "{http://www.w3.org/2000/svg}"
 _WORD = re.compile(r"(?<![\w/.-])[\w-]+(?:[./][\w-]+)*/?")
@@ -181,6 +184,17 @@ def test_the_examples_of_a_page_pass_their_own_tests(page: str, tests: list[str]
     done = subprocess.run([*command, *tests], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{passed} passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("event", "came"), [("push", ("done", "2 commits")), ("ping", ("dropped", ""))], ids=["push", "another"]
+)
+def test_the_first_handler_of_the_readme_does_what_it_says(event: str, came: tuple[str, str]) -> None:
+    (code,) = re.findall(r"^```python\n(from glassq import Delivery, Drop\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    module = ModuleType("handlers")
+    exec(code, module.__dict__)
+    worked = work(module.handle, b'{"commits": [1, 2]}', source="github", labels={"event": event})
+    assert (worked.state, worked.result or "") == came
 
 
 def paths(text: str) -> list[str]:

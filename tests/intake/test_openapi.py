@@ -124,7 +124,9 @@ def web(tmp_path: Path, beanstalkd: Beanstalkd) -> Iterator[Web]:
     more = f'[bodies]\nurl = "file://{tmp_path / "bodies"}"\n[metrics]\nintake = "127.0.0.1:{free_port()}"\n'
     more += SOURCES.format(secrets=secrets, words=words)
     under = ("env", f"RUNTIME_DIRECTORY={runtime}")
-    server = Web(tmp_path / "web", beanstalkd.url, queue=more, under=under, request_timeout="1s")
+    server = Web(
+        tmp_path / "web", beanstalkd.url, queue=more, under=under, request_timeout="1s", trusted_proxies=["127.0.0.1"]
+    )
     server.wait_ready()
     yield server
     server.stop()
