@@ -44,6 +44,7 @@ from glassq.http.batch import BatchThread, Held, Turn
 from glassq.http.gathering import MORE, send
 from glassq.http.large import SpillingWorker
 from glassq.http.loop_calls import LoopCalls
+from glassq.http.priority import give_way
 from glassq.http.problem import refusal
 from glassq.http.request import Environ, WholeRequest, plain
 from glassq.log import fields
@@ -93,7 +94,7 @@ class BufferingWorker(SpillingWorker):
         self.poller.register(self._calls.fileno(), selectors.EVENT_READ, self._calls.run)
         self._keeper = BatchThread(self.app.keep, partial(self._calls.defer, self._answer_turns))
         self._keeper.start()
-        self._large_threads = ThreadPoolExecutor(LARGE_THREADS, "large")
+        self._large_threads = ThreadPoolExecutor(LARGE_THREADS, "large", initializer=give_way)
         super().run()
         self._large_threads.shutdown(wait=False, cancel_futures=True)
         self._keeper.stop(self.cfg.graceful_timeout)
