@@ -99,7 +99,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
-    "bodies": frozenset({"delivery", "errors", "files", "log", "queues", "settings"}),
+    "bodies": frozenset({"delivery", "errors", "files", "journal", "log", "queues", "settings"}),
     "journal": frozenset({"delivery", "errors", "files", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
