@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glassq.queues.base import MAX_UNPROVEN
 from glassq.worker.boardfile import BoardFile, boot
 from glassq.worker.crashes import (
     MARK,
@@ -260,8 +261,8 @@ class Scoreboard:
         return _status(self._memory, self._layout.slot(index))
 
     def died(self) -> None:
-        """Called by the parent when a child has died, which may have held a job that it had not begun."""
-        self._expect_unbegun(1)
+        """Called by the parent when a child has died, which may have held jobs that it had not begun, or had ended."""
+        self._expect_unbegun(1 + MAX_UNPROVEN)
 
     def _make(self, file: BoardFile) -> None:
         try:
