@@ -12,8 +12,8 @@ export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test conformance coverage test-system torture powercut soak check format bench bench-journal \
-	bench-peers install uninstall deb docs man lock clean
+.PHONY: help setup demo example test conformance coverage test-system torture powercut soak mutations check format bench \
+	bench-journal bench-sources bench-peers install uninstall deb docs pictures man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,11 +88,17 @@ check: $(DEV) ## check format, lint and types: the one gate
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m mypy
-	@for script in tools/manual.py tools/settings_docs.py; do $(BIN)/python -m mypy --no-error-summary $$script || exit 1; done
+	@for script in tools/manual.py tools/settings_docs.py tools/senders_docs.py tools/terminals.py; do $(BIN)/python -m mypy --no-error-summary $$script || exit 1; done
 
 format: $(DEV) ## format the code as `make check` expects it
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+mutations: $(DEV) ## spoil 20,000 right pings of all kinds: nothing wrong is taken, and nothing is answered with 5xx (MANY=n SEED=n)
+	@GLASSQ_MUTATIONS=$(or $(MANY),20000) $(if $(SEED),GLASSQ_SEED=$(SEED)) $(BIN)/python -m pytest tests/intake/test_mutations.py
+
+bench-sources: $(DEV) ## pings of 1 kB acknowledged at full speed, Mirror's and GitHub's in turn: what verification costs
+	@$(BIN)/python bench/sources.py
 
 bench-journal: $(DEV) ## an intake journal with 1,000,000 records: start, look, moving on, and pings beside (RECORDS=n)
 	@$(BIN)/python -m bench.journal $(RECORDS)
@@ -113,8 +119,12 @@ uninstall: ## remove it; keeps settings, secrets and queue
 deb: ## build dist/glassq_*.deb of this tree, for this machine's distribution
 	@tools/deb
 
-docs: $(DEV) ## write docs/settings.md from the settings and conf/glassq.toml
+docs: $(DEV) ## write docs/settings.md from the settings and conf/glassq.toml, and the list of senders in docs/sources.md
 	@$(BIN)/python tools/settings_docs.py
+	@$(BIN)/python tools/senders_docs.py
+
+pictures: $(DEV) ## run the demo, and write docs/demo.svg and docs/buried.svg: what a terminal shows of it
+	@$(BIN)/python tools/terminals.py
 
 man: $(DEV) ## write dist/man/: a manual page for each command and daemon, and for glassq.toml
 	@rm -rf dist/man

@@ -51,7 +51,7 @@ setup(
     packages=[*find_packages(include=["glassq", "glassq.*"]), "glassq.conf"],
     # gunicorn.conf.py, for `glassq.settings.installed_file`: pip puts data_files where nobody finds them with --target
     package_dir={"glassq.conf": "conf"},
-    package_data={"glassq": ["py.typed", "glass/*.json", "dev/simulator/pictures/*"]},
+    package_data={"glassq": ["py.typed", "glass/*.json", "sources/samples/*.json", "dev/simulator/pictures/*"]},
     data_files=[("share/glassq", CONF)],
     # and no scripts=: pip gives those a first line that ends at the first space of the environment's path
     entry_points={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import selectors
 import socket
@@ -58,9 +59,27 @@ def request(port: int, **more: object) -> bytes:
     return head.encode() + body
 
 
-def full_speed(port: int, *, connections: int, seconds: float) -> Load:
-    """`connections` senders, each of which sends its next ping as soon as the last one is answered."""
-    data, load = request(port), Load()
+def github_request(port: int, size: int) -> bytes:
+    """The bytes of a GitHub push with a body of this size, signed with TOKEN."""
+    empty = json.dumps({"ref": "refs/heads/main", "before": "0" * 40, "text": ""})
+    body = empty.replace('""', '"%s"' % ("x" * (size - len(empty)))).encode()
+    head = (
+        f"POST /hooks/github HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: GitHub-Hookshot/044aadd\r\n"
+        "Accept: */*\r\nContent-Type: application/json\r\nX-GitHub-Delivery: 72d3162e-cc78-11e3-81ab-4c9367dc0958\r\n"
+        "X-GitHub-Event: push\r\nX-GitHub-Hook-ID: 292430182\r\nX-GitHub-Hook-Installation-Target-ID: 79929171\r\n"
+        "X-GitHub-Hook-Installation-Target-Type: repository\r\n"
+        f"X-Hub-Signature-256: sha256={hmac.digest(TOKEN.encode(), body, 'sha256').hex()}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def full_speed(port: int, *, connections: int, seconds: float, data: bytes = b"") -> Load:
+    """`connections` senders, each of which sends its next ping as soon as the last one is answered.
+
+    The ping is `data`; by default, one of Mirror.
+    """
+    data, load = data or request(port), Load()
     with selectors.DefaultSelector() as selector:
         for _ in range(connections):
             sock = socket.create_connection(("127.0.0.1", port))

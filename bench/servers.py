@@ -124,6 +124,10 @@ threads = {WEB_THREADS}
 journal = "{directory}/spool"
 [sources.mirror]
 verify_tokens_file = "{directory}/tokens"
+[sources.github]
+secrets_file = "{directory}/tokens"
+[bodies]
+url = "file://{directory}/bodies"
 [worker]
 processes = {processes}
 [glass]

@@ -23,6 +23,8 @@ threads = _intake.threads
 # A request is worked only after all of it has arrived.
 BufferingWorker.request_timeout = float(_intake.request_timeout)
 BufferingWorker.max_body = int(_intake.max_body)
+BufferingWorker.memory_max = int(_intake.memory_max)
+BufferingWorker.spill_max = int(_intake.spill_max)
 worker_class = BufferingWorker
 # Maximum number of connections in one worker; each costs a descriptor and, while its request arrives, some KiB.
 # Some descriptors are reserved for the queue and the log (ulimit -Hn, LimitNOFILE). When there are more connections,

@@ -71,14 +71,18 @@ _QUERY = re.compile(
 _SCHEME = re.compile(rf"\b((?:bearer|basic)[ ]{{1,8}})({_WORD.pattern})(?![\"'])", re.IGNORECASE)
 
 
-def masked_body(body: bytes) -> Any:
-    """The body's JSON with secrets masked at any depth; a shortened text if the body is not JSON."""
+def masked_body(body: bytes, size: int | None = None) -> Any:
+    """The body's JSON with secrets masked at any depth; a shortened text if the body is not JSON.
+
+    With `size` this is the beginning of a body of so many bytes.
+    """
     try:
         return _masked(json.loads(body, parse_float=_float, parse_constant=str))
     except (ValueError, RecursionError):
         # a character has at most four bytes
         text = body[: 4 * MAX_TEXT].decode("utf-8", "backslashreplace")[:MAX_TEXT]
-        cut = f" … ({len(body)} bytes in all)" if len(body) > 4 * MAX_TEXT or len(text) == MAX_TEXT else ""
+        whole = len(body) if size is None else size
+        cut = f" … ({whole} bytes in all)" if whole > 4 * MAX_TEXT or len(text) == MAX_TEXT else ""
         return masked_text(text)[:MAX_TEXT] + cut
 
 

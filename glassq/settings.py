@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -118,6 +119,7 @@ class IntakeSettings(_Section, frozen=True):
     spill_max: Size = Size("1GiB")
     acknowledge: Literal["queue", "journal"] = "queue"
     trusted_proxies: tuple[Proxy, ...] = ()
+    key_cache: str = "/var/cache/glassq"
 
 
 class BodiesSettings(_Section, frozen=True):
@@ -153,6 +155,7 @@ class SourceSettings(_Section, frozen=True):
     queue: str = ""
     audience: str | None = None
     account: str | None = None
+    issuer: str | None = None
     webhook_id: str | None = None
     username: str | None = None
     custom: str | None = None
@@ -349,7 +352,7 @@ class Settings(_Section, frozen=True):
     def secret_text(self, key: str) -> str:
         """The text of the secret file that `key` names, or of systemd's copy. Raises SettingsError like `secret`."""
         path = self.secret_path(key)
-        copied = bool(path.copy) and Path(path.copy).is_file()
+        copied = bool(path.copy) and os.access(path.copy, os.R_OK)
         try:
             text = read_text(path.copy if copied else path)
         except UnreadableText as error:

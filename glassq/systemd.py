@@ -27,6 +27,8 @@ class Notifier:
             sock.sendall(text.encode())
 
 
+# Where units pass their credentials on.
+SECRETS = "/etc/glassq/secrets/"
 # What a unit passes on in place of a secret's file that is missing (SetCredential=).
 MISSING = "# missing"
 
@@ -36,4 +38,4 @@ def credential_name(path: str) -> str:
 
     It is made of the path: files of one name in two directories differ, and a changed setting finds no old secret.
     """
-    return path.removeprefix("/").replace("+", "++").replace("/", "+")
+    return path.removeprefix(SECRETS).replace("+", "++").replace("/", "+")

@@ -94,7 +94,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "in_effect": frozenset({"log", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
-    "sources": frozenset({"backoff", "errors", "files", "https_get", "log", "settings"}),
+    "sources": frozenset({"backoff", "errors", "files", "https_get", "log", "mistakes", "settings"}),
     "https_get": frozenset(),
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),

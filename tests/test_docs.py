@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -15,6 +16,8 @@ import pytest
 from glassq.cli.app import App
 from glassq.cli.main import cli
 from glassq.errors import InvalidRequest
+from glassq.sources.presets import PRESETS
+from glassq.testing import work
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ _SPAN = re.compile(r"`(?:\S*/)?glassq\s([^`]+)`")
 _END = re.compile(r"\s(?:[|>;#]|&&|2>)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
+README = (ROOT / "README.md").read_text("utf-8")
 PICTURE = ROOT / "docs" / "architecture.svg"
 _SVG = "{http://www.w3.org/2000/svg}"
 _WORD = re.compile(r"(?<![\w/.-])[\w-]+(?:[./][\w-]+)*/?")
@@ -45,6 +49,8 @@ _FILE = (".py", ".md", ".toml", ".yaml", ".svg", ".lock")
 # Newcomers read it in five minutes.
 MAX_LINES = 160
 MAX_PICTURE = 12 << 10
+# of a recorded terminal
+MAX_RECORDED = 40 << 10
 
 
 def test_there_are_documents() -> None:
@@ -142,11 +148,23 @@ def test_a_command_that_is_not_there_is_found(text: str) -> None:
         parse(words, whole=whole)
 
 
-def test_the_settings_page_is_the_one_of_these_settings(tmp_path: Path) -> None:
-    fresh = tmp_path / "settings.md"
-    subprocess.run([sys.executable, ROOT / "tools" / "settings_docs.py", fresh], check=True, timeout=60)
-    stale = (ROOT / "docs" / "settings.md").read_text("utf-8") != fresh.read_text("utf-8")
-    assert not stale, "docs/settings.md is stale: python tools/settings_docs.py writes it anew"
+@pytest.mark.parametrize(("page", "tool"), [("settings.md", "settings_docs.py"), ("sources.md", "senders_docs.py")])
+def test_a_page_that_a_tool_makes_is_up_to_date(page: str, tool: str, tmp_path: Path) -> None:
+    fresh = tmp_path / page
+    subprocess.run([sys.executable, ROOT / "tools" / tool, fresh], check=True, timeout=60)
+    stale = (ROOT / "docs" / page).read_text("utf-8") != fresh.read_text("utf-8")
+    assert not stale, f"docs/{page} is stale: python tools/{tool} writes it anew"
+
+
+def test_each_kind_of_sender_has_a_section() -> None:
+    sections = (ROOT / "docs" / "sources.md").read_text("utf-8").split("\n### ")[1:]
+    urls = {found[1] for each in sections if (found := re.search(r"`https://your.host/hooks/([a-z0-9-]+)`", each))}
+    assert urls == set(PRESETS)
+    for preset in PRESETS.values():
+        section = next(each for each in sections if each.startswith(f"{preset.title}\n"))
+        assert ("*Unverified*" in section) == (not preset.verified)
+        assert all(text.replace("|", "\\|") in section for text in (preset.secrets, preset.enter, preset.docs))
+        assert f"[sources.{preset.name}]" in section
 
 
 def files(page: str) -> dict[str, str]:
@@ -166,6 +184,17 @@ def test_the_examples_of_a_page_pass_their_own_tests(page: str, tests: list[str]
     done = subprocess.run([*command, *tests], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{passed} passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("event", "came"), [("push", ("done", "2 commits")), ("ping", ("dropped", ""))], ids=["push", "another"]
+)
+def test_the_first_handler_of_the_readme_does_what_it_says(event: str, came: tuple[str, str]) -> None:
+    (code,) = re.findall(r"^```python\n(from glassq import Delivery, Drop\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    module = ModuleType("handlers")
+    exec(code, module.__dict__)
+    worked = work(module.handle, b'{"commits": [1, 2]}', source="github", labels={"event": event})
+    assert (worked.state, worked.result or "") == came
 
 
 def paths(text: str) -> list[str]:
@@ -195,18 +224,42 @@ def test_every_room_stands_on_the_map() -> None:
     assert rooms - set(paths(in_backticks(page))) == set()
 
 
-def test_the_picture_is_small_self_contained_and_names_only_what_is_there() -> None:
-    data = PICTURE.read_bytes()
+def texts(picture: ET.Element) -> str:
+    return "\n".join("".join(text.itertext()) for text in picture.iter(f"{_SVG}text")).replace("\xa0", " ")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs").glob("*.svg")), ids=lambda file: file.name)
+def test_a_picture_needs_nothing_of_elsewhere_and_shows_nothing_of_this_machine(file: Path) -> None:
+    data = file.read_bytes()
     picture = ET.fromstring(data)
     assert picture.tag == f"{_SVG}svg"
-    assert len(data) < MAX_PICTURE
-    assert all(picture.findtext(f"{_SVG}{name}") for name in ("title", "desc"))
+    assert len(data) < MAX_RECORDED
     # GitHub shows it as an image: nothing may come from elsewhere
     assert {element.tag for element in picture.iter()}.isdisjoint({f"{_SVG}script", f"{_SVG}image"})
     assert re.search(rb"href=|@import|url\((?!#)", data) is None
-    texts = "\n".join("".join(text.itertext()) for text in picture.iter(f"{_SVG}text"))
-    assert "worker/consumer.py" in paths(texts)
-    assert missing_paths(texts) == []
+    assert re.search(rb"/(tmp|home|root|work|usr)/", data) is None
+    pages = "".join(page.read_text("utf-8") for page in PAGES if page.suffix == ".md")
+    assert f"{file.name})" in pages
+
+
+@pytest.mark.parametrize("name", ["architecture.svg", "ping.svg"])
+def test_a_drawn_picture_is_small_and_says_what_it_shows(name: str) -> None:
+    data = (ROOT / "docs" / name).read_bytes()
+    assert len(data) < MAX_PICTURE
+    assert all(ET.fromstring(data).findtext(f"{_SVG}{part}") for part in ("title", "desc"))
+
+
+def test_the_picture_of_the_architecture_names_only_what_is_there() -> None:
+    found = texts(ET.fromstring(PICTURE.read_bytes()))
+    assert "worker/consumer.py" in paths(found)
+    assert missing_paths(found) == []
+
+
+def test_the_recorded_terminals_show_what_their_commands_say() -> None:
+    demo, buried = (texts(ET.parse(ROOT / "docs" / name).getroot()) for name in ("demo.svg", "buried.svg"))
+    assert "acknowledged, and without an outcome" in demo
+    for words in ("glassq buried", "has revoked the consent", "would be kicked", "wrong signature"):
+        assert words in buried
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from glassq.bodies.base import INLINE, BodyInfo, BodyStore, BodyWriter
 from glassq.bodies.directory import DirectoryBodies
+from glassq.bodies.received import ReceivedBody
 from glassq.bodies.stored import StoredDelivery, attached, check, with_body
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "BodyStore",
     "BodyWriter",
     "DirectoryBodies",
+    "ReceivedBody",
     "StoredDelivery",
     "attached",
     "check",

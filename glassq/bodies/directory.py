@@ -54,7 +54,12 @@ class DirectoryBodies:
             free = self.free()
             if size > free:
                 raise BodyError(f"bodies {self.directory}: no room: {size} bytes are more than the {free} it may take")
-            return DirectoryBodyWriter(self, key, AsideFile(self._path("unfinished", key)))
+            file = AsideFile(self._path("unfinished", key))
+            if os.geteuid() == 0:
+                # an operator acts as root
+                owner = self.directory.stat()
+                os.fchown(file.file.fileno(), owner.st_uid, owner.st_gid)
+            return DirectoryBodyWriter(self, key, file)
 
     def open(self, key: str) -> BinaryIO:
         with self._errors("cannot be read"):

@@ -68,7 +68,7 @@ def buried_ids(context: click.Context, _: click.Parameter, incomplete: str) -> l
 
 
 def tubes(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Our tubes that exist now: the main one, and those of push queues."""
+    """Our tubes that exist now: the main one, and those of queues."""
 
     def look(app: App) -> Iterable[CompletionItem]:
         from glassq.operations.find import our_tubes
@@ -87,15 +87,24 @@ def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comple
 
 def push_queues(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The push queues of queue.yaml."""
+    return _in_time(context, lambda app: [CompletionItem(name) for name in _pushed(app) if name.startswith(incomplete)])
+
+
+def queues(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The push queues, and the queues of [worker.queues]."""
 
     def look(app: App) -> Iterable[CompletionItem]:
-        from glassq.push.queue_yaml import load
-
-        push = app.settings.push
-        names = load(push.queue_yaml, push.targets) if push else ()
+        names = dict.fromkeys([*app.settings.worker.queues, *_pushed(app)])
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
     return _in_time(context, look)
+
+
+def _pushed(app: App) -> Iterable[str]:
+    from glassq.push.queue_yaml import load
+
+    push = app.settings.push
+    return load(push.queue_yaml, push.targets) if push else ()
 
 
 def sources(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -107,6 +116,27 @@ def sources(context: click.Context, _: click.Parameter, incomplete: str) -> list
             {"push"} if settings.push else set()
         )
         return [CompletionItem(name) for name in sorted(named) if name.startswith(incomplete)]
+
+    return _in_time(context, look)
+
+
+def kinds(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The kinds of sources, with their titles."""
+    from glassq.sources.presets import PRESETS
+
+    return [CompletionItem(name, help=row.title) for name, row in PRESETS.items() if name.startswith(incomplete)]
+
+
+def events(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The events of which there is a sample for the source that was typed."""
+
+    def look(app: App) -> Iterable[CompletionItem]:
+        from glassq.sources import samples
+
+        name = context.params.get("name") or ""
+        section = app.settings.sources.get(name)
+        found = samples.events(section.kind_of(name)) if section else ()
+        return [CompletionItem(event) for event in found if event.startswith(incomplete)]
 
     return _in_time(context, look)
 

@@ -39,7 +39,7 @@ COMMANDS = {
     "doctor": ("glassq.cli.commands.doctor:doctor", "What is wrong with this installation, and what to do about it."),
     "queues": (
         "glassq.cli.commands.queues:queues",
-        "Push queues: how fast, how many wait; pause, resume and purge them.",
+        "Queues: their shares and rates, how many wait; pause, resume and purge them.",
     ),
     "buried": (
         "glassq.cli.commands.buried:buried",
@@ -57,6 +57,8 @@ COMMANDS = {
     "pause": ("glassq.cli.commands.pause:pause", "Stop the work for a while; pings are still accepted."),
     "resume": ("glassq.cli.commands.pause:resume", "Let paused tubes go on."),
     "sources": ("glassq.cli.commands.sources:sources", "Who may send pings, how that goes, and why one is refused."),
+    "ping": ("glassq.cli.commands.ping:ping", "Send a signed sample, as a source's sender would."),
+    "routes": ("glassq.cli.commands.routes:routes", "Which handler gets what; where a saved ping would go."),
     "put": ("glassq.cli.commands.put:put", "Put a file, or standard input, as a delivery."),
     "tail": ("glassq.cli.commands.tail:tail", "Outcomes of deliveries, as they happen."),
     "archive": ("glassq.cli.commands.archive:archive", "Take buried deliveries out of the queue, into a file."),
@@ -76,11 +78,11 @@ COMMANDS = {
 
 # In which order and under which headings `glassq --help` and glassq(1) list them.
 SECTIONS = {
-    "Look": ("status", "doctor", "buried", "show", "tail", "sources", "queues", "journal"),
+    "Look": ("status", "doctor", "buried", "show", "tail", "sources", "routes", "queues", "journal"),
     "Decide on what failed": ("kick", "delete", "archive", "restore", "replay", "forget"),
     "Steer": ("pause", "resume", "put", "bury", "move"),
     "Set up": ("config", "users", "subscribe", "completion"),
-    "Try out": ("dev", "demo"),
+    "Try out": ("ping", "dev", "demo"),
 }
 
 # What other systems call our commands. These work too, but are not listed.
@@ -111,6 +113,8 @@ SUGGESTED = {
     "start": "resume",
     "check": "doctor",
     "enqueue": "put",
+    "trigger": "ping",
+    "send": "ping",
     "webhooks": "sources",
     "hooks": "sources",
     "listen": "dev",

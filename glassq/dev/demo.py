@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
+from glassq.dev import webhooks
 from glassq.dev.stack import Stack, free_port, write_new, write_settings
 from glassq.dev.summary import Summary, item_of, summarise
 from glassq.errors import DamagedDelivery, StackError
@@ -57,7 +58,12 @@ def prepare(directory: Path, glass: SimulatedGlass) -> Path:
             "processing_delay": "1s",
         },
     }
-    write_settings(directory, sections, "glassq.glass.photos:store")
+    write_settings(
+        directory,
+        {**sections, **webhooks.sections(directory)},
+        {"mirror": "glassq.glass.photos:store", **webhooks.ROUTES},
+    )
+    write_new(directory / "handlers.py", webhooks.HANDLERS)
     return directory
 
 
@@ -79,6 +85,8 @@ class Demo:
         self.crowd = crowd
         self._stack = stack
         self._queue: Inspector = open_inspector(self.settings)
+        #: the pings of other senders
+        self.webhooks: list[webhooks.SentWebhook] = []
         self.callback = f"http://{self.settings.intake.bind}/hooks/mirror"
 
     def close(self) -> None:
@@ -92,6 +100,15 @@ class Demo:
         for user, account in self.crowd.accounts.items():
             store.add(user, account["refresh_token"])
             subscribe(self.settings, user, "timeline", self.callback, token)
+
+    def send_webhooks(self) -> None:
+        """Sends the pings of other senders, once."""
+        self.webhooks = webhooks.send(self.settings)
+
+    def look_up_webhooks(self) -> list[str]:
+        """Looks up what became of them, and returns what is wrong with that."""
+        self.webhooks = webhooks.looked_up(self.settings, self.webhooks)
+        return [sent.problem for sent in self.webhooks if sent.problem]
 
     def counts(self) -> TubeCounts:
         """The tube's counts now. Raises StackError if a process has died."""

@@ -16,18 +16,18 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from glassq import daemons
 from glassq.dev.door import Door
 from glassq.errors import StackError
-from glassq.settings import load, parse, toml_value
+from glassq.settings import load, parse, secret_files, toml_value
 from glassq.stop_signals import defer_signals
 from glassq.values import MAX_SOCKET_PATH, url_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from glassq.settings import Settings
 
@@ -171,19 +171,24 @@ class Stack:
         return ""
 
 
-def write_settings(directory: Path, sections: Mapping[str, Mapping[str, object]], route: str) -> None:
-    """Prepares `directory` for a Stack: writes glassq.toml with these sections and one route, and the secrets it names.
+def write_settings(
+    directory: Path, sections: Mapping[str, Mapping[str, object]], routes: Mapping[str, str] | str
+) -> None:
+    """Prepares `directory` for a Stack: writes glassq.toml with these sections, and the secrets that sources name.
 
-    Overwrites nothing. Raises SettingsError for a value that cannot be used, and StackError for a directory that cannot
-    be used; in both cases it writes no settings.
+    `routes` has the handler of each source; a handler alone is that of every source. Overwrites nothing. Raises
+    SettingsError for a value that cannot be used, and StackError for a directory that cannot be used; in both cases it
+    writes no settings.
     """
     file = directory / "glassq.toml"
-    text = _settings_text(directory, sections, route)
-    parse(text, str(file))
+    text = _settings_text(directory, sections, routes)
+    settings = parse(text, str(file))
     try:
         for name in ("", "binlog", "credentials", "photos"):
             (directory / name).mkdir(parents=True, exist_ok=True)
-        write_new(directory / "mirror-verify-tokens", f"{secrets.token_urlsafe(24)}\n", mode=0o600)
+        for key in secret_files(settings):
+            if key.startswith("sources."):
+                write_new(Path(settings.secret_path(key)), f"{secrets.token_urlsafe(24)}\n", mode=0o600)
         write_new(file, text)
     except OSError as error:
         raise StackError(f"{error.filename or directory}: {error.strerror}") from None
@@ -197,7 +202,9 @@ def check_name(directory: Path) -> None:
         raise StackError(f"{directory}: settings cannot name it, as it is not UTF-8: choose another --dir") from None
 
 
-def _settings_text(directory: Path, sections: Mapping[str, Mapping[str, object]], route: str) -> str:
+def _settings_text(
+    directory: Path, sections: Mapping[str, Mapping[str, object]], routes: Mapping[str, str] | str
+) -> str:
     check_name(directory)
     place = url_path(directory)
     socket_path = directory / "beanstalkd.sock"
@@ -210,11 +217,18 @@ def _settings_text(directory: Path, sections: Mapping[str, Mapping[str, object]]
         "ledger": {"url": f"sqlite:///{place}/ledger.db"},
     }
     lines = ["# glassq wrote this file once; change it as you like. conf/glassq.toml explains all keys."]
-    for section in dict.fromkeys([*common, *sections]):
+    for section in dict.fromkeys(["queue", "intake", *sections, *common]):
         values = {**common.get(section, {}), **sections.get(section, {})}
         lines += ["", f"[{section}]", *(f"{key} = {toml_value(value)}" for key, value in values.items())]
-    lines += ["", "[[routes]]", 'source = "mirror"', f"handler = {toml_value(route)}", ""]
-    return "\n".join(lines)
+    if isinstance(routes, str):
+        routes = dict.fromkeys(_sources({**sections, **common}), routes)
+    for source, handler in routes.items():
+        lines += ["", "[[routes]]", f"source = {toml_value(source)}", f"handler = {toml_value(handler)}"]
+    return "\n".join([*lines, ""])
+
+
+def _sources(sections: Iterable[str]) -> list[str]:
+    return [name.removeprefix("sources.") for name in sections if name.startswith("sources.")]
 
 
 def _tcp_queue() -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import OrderedDict
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,15 +14,27 @@ if TYPE_CHECKING:
 _SEND_BUFFER = 64 << 10
 
 
+class LargeBody(Protocol):
+    """A body that is being received. What it is written to is the app's affair."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends to it. Raises GlassqError if it cannot be stored now."""
+
+    def close(self) -> None:
+        """It is over; what the app has not kept by then is gone. Never raises; may be called twice."""
+
+
 class Connection:
     """A client's connection. Nothing ever waits for its socket, so that one client cannot hold up another."""
 
     __slots__ = (
         "arrived",
         "buffer",
+        "claim",
         "client",
         "continued",
         "gone",
+        "large",
         "queue",
         "server",
         "since",
@@ -51,6 +63,10 @@ class Connection:
         self.continued = False
         #: when the request that is worked had arrived, on time.monotonic(); whether its body is here; its size
         self.arrived, self.whole, self.size = 0.0, False, 0
+        #: its body, if it is too large for the buffer; the buffer then has the head
+        self.large: LargeBody | None = None
+        #: what it counts for in the budget of memory while it arrives, in bytes
+        self.claim = 0
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
@@ -60,6 +76,12 @@ class Connection:
         data = bytes(self.buffer[:size])
         del self.buffer[:size]
         return data
+
+    def make_room(self, size: int) -> None:
+        """An answer of this size is to be sent in one go; as far as the kernel allows it (net.core.wmem_max)."""
+        if size > _SEND_BUFFER:
+            with suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def close(self) -> None:
         """Closes the socket."""

@@ -24,7 +24,8 @@ class Arrival(NamedTuple):
     """`arrived`: parse it now. `whole`: all of its body is here, so another request may follow on the connection.
 
     `refuse` is the HTTP status for bytes that can never become a request (0: none). `expects`: the client waits for
-    "100 Continue" before it sends the body. `size` is that of a whole request, in bytes.
+    "100 Continue" before it sends the body. `size` is that of the whole request, in bytes, once its head is here. A
+    body of `large` bytes is too long to be waited for; then `head` is the size of the head.
     """
 
     arrived: bool = False
@@ -32,10 +33,11 @@ class Arrival(NamedTuple):
     refuse: int = 0
     expects: bool = False
     size: int = 0
+    head: int = 0
+    large: int = 0
 
 
 WAIT = Arrival()
-EXPECTS = Arrival(expects=True)
 HEAD_ONLY = Arrival(arrived=True)
 
 
@@ -54,12 +56,15 @@ def classify(data: bytes | bytearray, max_body: int) -> Arrival:
         # after one of these methods the next bytes may be an unannounced body instead of a request
         return HEAD_ONLY if head.startswith((b"POST ", b"PUT ", b"PATCH ")) else _whole(end + 4)
     lengths = _LENGTH.findall(head)
-    if len(lengths) != 1 or lowered.count(b"\r\ncontent-length") != 1 or int(lengths[0]) > max_body:
+    if len(lengths) != 1 or lowered.count(b"\r\ncontent-length") != 1:
         return HEAD_ONLY
-    size = end + 4 + int(lengths[0])
+    length = int(lengths[0])
+    size = end + 4 + length
+    if length > max_body:
+        return Arrival(arrived=True, size=size, head=end + 4, large=length, expects=bool(_EXPECT.search(head)))
     if len(data) >= size:
         return _whole(size)
-    return EXPECTS if _EXPECT.search(head) else WAIT
+    return Arrival(size=size, expects=bool(_EXPECT.search(head)))
 
 
 def _whole(size: int) -> Arrival:

@@ -26,7 +26,10 @@ from glassq.log import fields
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from glassq.http.connection import LargeBody
+    from glassq.http.framing import Arrival
 
 # One read of a socket, in bytes; a usual request fits into one.
 CHUNK = 64 << 10
@@ -65,6 +68,19 @@ class BufferedApplication(Protocol):
     aside: Collection[str]
     #: listening sockets of the app's own, which gunicorn does not know
     listeners: Sequence[socket.socket]
+    #: the largest body that a path takes, in bytes, by its first two parts; others take none beyond `inline`
+    body_limits: Mapping[str, int]
+    #: larger bodies are not kept in memory
+    inline: int
+
+    def begin_body(self, size: int) -> LargeBody:
+        """A body of this size that is about to be received. Raises GlassqError if it cannot be stored now.
+
+        The app finds it in `glassq.body` of its environ. Called in a thread beside.
+        """
+
+    def forsake(self, items: Sequence[Any]) -> None:
+        """These, which the app has handed over, are not going to be kept. Called in a thread beside."""
 
     def keep(self, items: Sequence[Any]) -> Sequence[bool]:
         """Makes durable what the app has put into `glassq.turn` of its environs; whether each item is now.
@@ -83,8 +99,10 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
 
     #: maximum time for a request to arrive, in seconds
     request_timeout = 10.0
-    #: the worker does not wait for longer bodies, in bytes
+    #: longer bodies are not simply waited for, in bytes
     max_body = 16 << 10
+    #: maximum memory of the requests that arrive in parts, and of those whose answers are held; in bytes
+    memory_max = 64 << 20
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -94,6 +112,8 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
         # connections with a whole request that is not worked yet
         self._ready: deque[Connection] = deque()
         self._log_limiter = LogLimiter()
+        # the size of the requests that have begun to arrive, and of those whose answers are held
+        self._claimed = self._held_size = 0
         # maximum number of open connections beside the lingering ones
         self._max_open = self.worker_connections - max(1, self.worker_connections // LINGERING_SHARE)
         # a burst is a small part of all connections, so that none of it is closed before it could send anything
@@ -215,15 +235,42 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
         if conn.buffer.startswith(b"\r\n"):
             del conn.buffer[:2]
         found = framing.classify(conn.buffer, self.max_body)
+        if found.large:
+            found = self.look_at_large(conn, found)
         if found.refuse:
             self.refuse(conn, found.refuse, "no request arrived")
         elif found.arrived:
             self.pending_conns.remove(conn)
-            conn.whole, conn.size, conn.arrived, conn.continued = found.whole, found.size, time.monotonic(), False
-            self._ready.append(conn)
+            self._is_ready(conn, whole=found.whole, size=found.size)
+        elif found.size and not self._claim(conn, found.size):
+            self.refuse(conn, 503, "too many requests arrive at once")
         elif found.expects and not conn.continued:
             conn.continued = True
             send(conn.sock, b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def look_at_large(self, conn: Connection, found: Arrival) -> Arrival:
+        """What has arrived of a request whose body is longer than `max_body`, unless somebody else receives it now."""
+        raise NotImplementedError
+
+    def _is_ready(self, conn: Connection, *, whole: bool, size: int) -> None:
+        """The request, or as much of it as the app needs, is to be worked."""
+        self._release(conn)
+        conn.whole, conn.size, conn.arrived, conn.continued = whole, size, time.monotonic(), False
+        self._ready.append(conn)
+
+    def _claim(self, conn: Connection, size: int) -> bool:
+        """Counts a request of this size against the budget of memory while it arrives; whether it fits."""
+        if not conn.claim:
+            if self._claimed + self._held_size + size > self.memory_max:
+                return False
+            conn.claim = size
+            self._claimed += size
+        return True
+
+    def _release(self, conn: Connection) -> None:
+        if conn.claim:
+            self._claimed -= conn.claim
+            conn.claim = 0
 
     def murder_pending(self) -> None:
         """Ends what is too slow: a request with 408, a silent or closing connection without an answer."""
@@ -266,7 +313,8 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
     def refuse(self, conn: Connection, status: int, why: str) -> None:
         self.app.counters.refused(status)
         self.log_refused(conn, status, why)
-        send(conn.sock, refusal(status), MORE)
+        # a bug is ours to mend: whoever sent this is to try again
+        send(conn.sock, refusal(503 if status == 500 else status), MORE)
         self.hang_up(conn)
 
     def log_refused(self, conn: Connection, status: int, why: str) -> None:
@@ -278,6 +326,7 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
         """Announces the connection's end; the client closes it, or a moment passes."""
         if conn.queue is not None:
             conn.queue.remove(conn)
+        self._release(conn)
         self._unwatch(conn)
         self._lingering.add(conn)
 
@@ -285,6 +334,7 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
         """Closes a connection that waits, without a word."""
         if conn.queue is not None:
             conn.queue.remove(conn)
+        self._release(conn)
         self._unwatch(conn)
         conn.close()
         self._forget()

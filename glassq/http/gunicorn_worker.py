@@ -1,9 +1,9 @@
 """gunicorn's worker with a loop of ours: one thread works all requests, and one more keeps what they bring.
 
-The loop gathers bytes (gathering.py; few: a body has at most `max_body`). It works all requests that are whole in one
-go, one after the other: parsed, given to the app, and answered at once, or held until the app's batch is kept
+The loop gathers bytes (gathering.py; few, as a large body goes to disk: large.py). It works all requests that are whole
+in one go, one after the other: parsed, given to the app, and answered at once, or held until the app's batch is kept
 (batch.py). So a slow client delays no other, and none needs a thread of its own. A few more threads work the requests
-whose path says that they may take long.
+with large bodies, and those whose path says that they may take long.
 
 gunicorn documents none of what this builds on, so setup.py pins it below its next major version.
 tests/http/test_gunicorn_internals.py compares this list with the installed gunicorn:
@@ -33,6 +33,7 @@ import selectors
 import sys
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ from gunicorn.http import errors
 
 from glassq.http.answer import WsgiAnswer
 from glassq.http.batch import BatchThread, Held, Turn
-from glassq.http.gathering import MORE, GatheringWorker, send
+from glassq.http.gathering import MORE, send
+from glassq.http.large import SpillingWorker
 from glassq.http.loop_calls import LoopCalls
 from glassq.http.problem import refusal
 from glassq.http.request import Environ, WholeRequest, plain
@@ -49,8 +51,10 @@ from glassq.log import fields
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from glassq.http.connection import Connection
+    from glassq.http.connection import Connection, LargeBody
 
+# Threads for requests with large bodies: they wait for the disk mostly.
+LARGE_THREADS = 4
 # What one turn works before it hands over what it holds and looks at its connections again: requests, bytes, seconds.
 TURN_REQUESTS, TURN_SIZE, TURN_SECONDS = 256, 1 << 20, 0.02
 # What has been held for longer than this, in seconds, hangs: the app never takes that long to keep anything. Who comes
@@ -68,19 +72,19 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
-class BufferingWorker(GatheringWorker):
-    """The worker class named in conf/gunicorn.conf.py, which also sets `request_timeout` and `max_body` here."""
+class BufferingWorker(SpillingWorker):
+    """The worker class named in conf/gunicorn.conf.py, which also sets `request_timeout` and the limits here."""
 
-    #: maximum number and size, in bytes, of the requests whose answers are held; who comes then gets 503 at once
-    max_held, max_held_size = 4096, 64 << 20
+    #: maximum number of the requests whose answers are held; who comes then gets 503 at once
+    max_held = 4096
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._plain_cfg, self._environ = plain(self.cfg), Environ(self.cfg)
         self._notified = 0.0
-        # turns whose answers are held, and the number and size of their requests
+        # turns whose answers are held, and the number of their requests
         self._held_turns: deque[Turn] = deque()
-        self._held, self._held_size = 0, 0
+        self._held = 0
 
     def run(self) -> None:
         """gunicorn calls it in the worker, once the app is loaded."""
@@ -89,7 +93,9 @@ class BufferingWorker(GatheringWorker):
         self.poller.register(self._calls.fileno(), selectors.EVENT_READ, self._calls.run)
         self._keeper = BatchThread(self.app.keep, partial(self._calls.defer, self._answer_turns))
         self._keeper.start()
+        self._large_threads = ThreadPoolExecutor(LARGE_THREADS, "large")
         super().run()
+        self._large_threads.shutdown(wait=False, cancel_futures=True)
         self._keeper.stop(self.cfg.graceful_timeout)
         self.app.close()
 
@@ -124,8 +130,7 @@ class BufferingWorker(GatheringWorker):
                 del turn.items[len(turn.held) :]
                 self._on_error(conn, error)
         if turn.held:
-            self._held_turns.append(turn)
-            self._keeper.hand_over(turn)
+            self._hand_over(turn)
 
     def _work_one(self, conn: Connection, turn: Turn) -> None:
         """Has one request answered, now or when its turn is kept. Raises what gunicorn's parser raises."""
@@ -133,6 +138,9 @@ class BufferingWorker(GatheringWorker):
         environ = self._environ.of(request, conn)
         closes = not (conn.whole and self.alive) or len(self.keepalived_conns) >= self._max_open
         closes = closes or request.should_close()
+        if conn.large is not None:
+            self._large_threads.submit(self._work_large, conn, conn.large, environ, closes)
+            return
         if environ["PATH_INFO"] in self.app.aside:
             self.tpool.submit(self._work_aside, conn, environ, closes)
             return
@@ -144,10 +152,7 @@ class BufferingWorker(GatheringWorker):
             turn.items.pop()
             self._refuse_to_keep(conn, closes)
         else:
-            turn.held.append(Held(conn, answer, closes))
-            turn.size += conn.size
-            self._held += 1
-            self._held_size += conn.size
+            self._hold(turn, Held(conn, answer, closes))
 
     def _ask_app(self, environ: dict[str, Any], closes: bool) -> bytes:
         answer = WsgiAnswer()
@@ -157,16 +162,55 @@ class BufferingWorker(GatheringWorker):
         """Works a request in a thread beside."""
         try:
             answer = self._ask_app(environ, closes)
+            # metrics of many sources
+            conn.make_room(len(answer))
         except Exception as error:
             self._calls.defer(self._on_error, conn, error)
         else:
             self._calls.defer(self._send_answer, conn, answer, closes)
 
+    def _work_large(self, conn: Connection, body: LargeBody, environ: dict[str, Any], closes: bool) -> None:
+        """Works a request with a large body in a thread beside: to verify it takes long, and so does its sync."""
+        environ["glassq.body"], environ["glassq.turn"] = body, []
+        try:
+            answer = self._ask_app(environ, closes)
+        except Exception as error:
+            self._calls.defer(self._on_error, conn, error)
+        else:
+            self._calls.defer(self._answer_large, conn, environ["glassq.turn"], answer, closes)
+        finally:
+            body.close()
+
+    def _answer_large(self, conn: Connection, items: list[Any], answer: bytes, closes: bool) -> None:
+        """What the app has handed over joins a turn of its own."""
+        self.forget_large(conn)
+        turn = Turn()
+        if not items:
+            self._send_answer(conn, answer, closes)
+        elif self._is_full(turn):
+            self._large_threads.submit(self.app.forsake, items)
+            self._refuse_to_keep(conn, closes)
+        else:
+            turn.items += items
+            self._hold(turn, Held(conn, answer, closes))
+            self._hand_over(turn)
+
     # -- hold answers until they are kept -----------------------------------------------------------------------
 
     def _is_full(self, turn: Turn) -> bool:
         hangs = bool(self._held_turns) and turn.since - self._held_turns[0].since > MAX_HOLD
-        return hangs or self._held >= self.max_held or self._held_size >= self.max_held_size
+        return hangs or self._held >= self.max_held or self._claimed + self._held_size >= self.memory_max
+
+    def _hold(self, turn: Turn, held: Held) -> None:
+        size = held.conn.size
+        turn.held.append(held)
+        turn.size += size
+        self._held += 1
+        self._held_size += size
+
+    def _hand_over(self, turn: Turn) -> None:
+        self._held_turns.append(turn)
+        self._keeper.hand_over(turn)
 
     def _refuse_to_keep(self, conn: Connection, closes: bool) -> None:
         self.app.counters.refused(503)
@@ -195,6 +239,9 @@ class BufferingWorker(GatheringWorker):
 
     def _on_error(self, conn: Connection, error: Exception) -> None:
         """Answers a request that could not be parsed; the answer echoes nothing of it."""
+        if conn.large is not None:
+            self._large_threads.submit(conn.large.close)
+            self.forget_large(conn)
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
         if status == 500:
             self.app.request_log.error("bug in the HTTP server", exc_info=error)

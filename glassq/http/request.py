@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,12 @@ def plain(cfg: Any) -> Any:
     return SimpleNamespace(**values, is_ssl=cfg.is_ssl, forwarded_allow_networks=lambda: networks)
 
 
+# Nearly all requests have headers of few names.
+@lru_cache(maxsize=512)
+def _key(name: str) -> str:
+    return _CGI.get(name) or f"HTTP_{name.replace('-', '_')}"
+
+
 class Environ:
     """Makes the environs of a worker's requests (PEP 3333)."""
 
@@ -70,6 +77,6 @@ class Environ:
             "glassq.listener": conn.server,
         }
         for name, value in request.headers:
-            key = _CGI.get(name) or f"HTTP_{name.replace('-', '_')}"
+            key = _key(name)
             environ[key] = f"{environ[key]}, {value}" if key in environ else value
         return environ

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from glassq.errors import JournalError, QueueError, QueueRefused
+from glassq.errors import JournalError, NoProof, QueueError, QueueRefused
 from glassq.journal import JournalRecord
 from glassq.log import fields, logger
 from glassq.queues.packets import put
@@ -71,14 +71,19 @@ class DurableStore:
             log.error("a delivery goes to the journal %s", fields(delivery=key, why=error))
         places: dict[str, Place | QueueError] = dict.fromkeys(result.proven, "queue")
         others = [job for job in batch if job.key not in result.proven and job.key not in result.late]
-        places |= dict.fromkeys((job.key for job in others), self._write(others))
+        places |= dict.fromkeys((job.key for job in others), self._write_unproven(others))
         # what may still be proven is held back in the journal, so that it is not put twice
         late = [job for job in batch if job.key in result.late]
-        place = self._write(late, hold=True)
+        place = self._write_unproven(late, hold=True)
         places |= dict.fromkeys(result.late, place)
         if place == "journal":
             self._watcher.await_proof(result.late.values())
         return [places[job.key] for job in batch]
+
+    def _write_unproven(self, batch: Sequence[NewJob], *, hold: bool = False) -> Place | QueueError:
+        """The same for what the queue was asked to take: where the journal refuses it, nobody knows about the queue."""
+        place = self._write(batch, hold=hold)
+        return NoProof(str(place)) if isinstance(place, QueueError) else place
 
     def _write(self, batch: Sequence[NewJob], *, hold: bool = False) -> Place | QueueError:
         """Writes these into the journal, all or none of them."""

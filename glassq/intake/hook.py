@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import falcon
 
 from glassq import delivery as envelope
-from glassq.errors import PingRefused, QueueError, SourceUnready
+from glassq.errors import BodyError, PingRefused, QueueError, SourceUnready
 from glassq.intake.refusals import answer_problem, answer_unavailable
 from glassq.intake.request import hook_request
 from glassq.sources.base import Description
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from glassq.intake.keeper import PingKeeper
+    from glassq.intake.large_bodies import LargeBodies
     from glassq.intake.peers import TrustedProxies
     from glassq.intake.refusals import RefusalLog
     from glassq.intake.source_counters import SourceCounters
-    from glassq.sources.base import HookRequest, Reply, Source
+    from glassq.sources.base import Body, HookRequest, Reply, Source
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class HookResource:
         self,
         source: Source,
         keeper: PingKeeper,
+        bodies: LargeBodies,
         refusals: RefusalLog,
         counters: SourceCounters,
         proxies: TrustedProxies,
@@ -47,6 +49,7 @@ class HookResource:
         self._source = source
         self._tube = tube
         self._keeper = keeper
+        self._bodies = bodies
         self._refusals = refusals
         self._counters = counters
         self._proxies = proxies
@@ -64,6 +67,10 @@ class HookResource:
             self._counters.refused("unready")
             self._refusals.unready(self._source, error)
             answer_unavailable(resp, "Source unavailable")
+        except BodyError as error:
+            self._counters.refused("not kept")
+            self._refusals.unready(self._source, error)
+            answer_unavailable(resp, "Store unavailable")
         except (falcon.HTTPError, QueueError):
             raise
         except Exception:
@@ -72,6 +79,9 @@ class HookResource:
             raise
         else:
             _answer(resp, reply)
+
+    # Falcon would answer it itself
+    on_options = on_request
 
     def _work(self, req: falcon.Request) -> Reply:
         source = self._source
@@ -117,13 +127,16 @@ class HookResource:
         found = self._tried(source.describe, request, Description({}, {}, ""))
         if found.unread:
             self._counters.unread(len(found.unread))
+        key, stored = self._bodies.store(request.body, environ)
         delivery = envelope.new(
             source.name,
-            bytes(request.body),
+            b"" if stored else bytes(request.body),
             found.labels,
             tube=self._tube,
             content_type=found.content_type,
             headers=found.headers,
+            stored=stored,
+            key=key,
         )
         self._keeper.take(delivery, environ)
         return reply or source.accept
@@ -144,7 +157,10 @@ class HookResource:
         answer_problem(resp, refusal.status, refusal.title, refusal.detail)
 
 
-def _body(req: falcon.Request, length: int) -> bytes:
+def _body(req: falcon.Request, length: int) -> Body:
+    if (received := req.env.get("glassq.body")) is not None:
+        large: Body = received.data
+        return large
     body: bytes = req.stream.read(length) if length else b""
     if len(body) < length:
         raise PingRefused(400, "Malformed ping", "The body ended before its Content-Length.", "malformed")

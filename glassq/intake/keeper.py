@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq import delivery as envelope
-from glassq.errors import QueueError
+from glassq.errors import QueueError, QueueRefused
 from glassq.http.log_limiter import LogLimiter
 from glassq.log import fields, logger
 from glassq.queues.base import NewJob
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from glassq.delivery import Delivery
     from glassq.intake.durable_store import DurableStore, Place
+    from glassq.intake.large_bodies import LargeBodies
     from glassq.intake.metrics import IntakeCounters
     from glassq.intake.source_counters import SourceCounters
 
@@ -27,19 +28,30 @@ log = logger("glassq.intake")
 
 
 class CheckedPing(msgspec.Struct, frozen=True, gc=False):
-    """A checked ping, ready to be kept. `arrived` is when its request had arrived, on time.monotonic()."""
+    """A checked ping, ready to be kept.
+
+    `arrived` is when its request had arrived, on time.monotonic(). `stored`: its body is not in the job.
+    """
 
     job: NewJob
     source: str
     arrived: float
+    stored: bool = False
 
 
 class PingKeeper:
     """Keeps the pings of one process, and counts them."""
 
-    def __init__(self, store: DurableStore, counters: IntakeCounters, sources: Mapping[str, SourceCounters]) -> None:
+    def __init__(
+        self,
+        store: DurableStore,
+        counters: IntakeCounters,
+        sources: Mapping[str, SourceCounters],
+        bodies: LargeBodies,
+    ) -> None:
         """`sources` has the counters of each source, by its name."""
         self._store = store
+        self._bodies = bodies
         self._counters = counters
         self._sources = sources
         self._limiter = LogLimiter()
@@ -50,7 +62,8 @@ class PingKeeper:
         Another WSGI server has no turns: there it is kept on return. Raises QueueError if it is kept nowhere.
         """
         new = NewJob(delivery.id, envelope.encode(delivery), delivery.tube)
-        ping = CheckedPing(new, delivery.source, environ.get("glassq.arrived") or time.monotonic())
+        arrived = environ.get("glassq.arrived") or time.monotonic()
+        ping = CheckedPing(new, delivery.source, arrived, delivery.stored is not None)
         turn = environ.get("glassq.turn")
         if turn is not None:
             turn.append(ping)
@@ -69,6 +82,10 @@ class PingKeeper:
             log.error("not acknowledged %s", fields(status=503, pings=len(refused), why=refused[0], **left_out))
         return [not isinstance(place, QueueError) for place in places]
 
+    def forsake(self, pings: Sequence[CheckedPing]) -> None:
+        """These are not going to be kept."""
+        self._bodies.drop(ping.job.key for ping in pings if ping.stored)
+
     def _keep(self, pings: Sequence[CheckedPing]) -> Sequence[Place | QueueError]:
         began = time.monotonic()
         places = self._store.store([ping.job for ping in pings])
@@ -76,6 +93,9 @@ class PingKeeper:
         self._counters.batch(len(pings), now - began)
         taken = [(ping, place) for ping, place in zip(pings, places, strict=True) if not isinstance(place, QueueError)]
         self._count_by_source(pings, taken)
+        if len(taken) < len(pings):
+            # what may be in the queue all the same keeps its body
+            self.forsake([ping for ping, place in zip(pings, places, strict=True) if isinstance(place, QueueRefused)])
         self._counters.acknowledged([place for _, place in taken], [now - ping.arrived for ping, _ in taken])
         # a log line takes a fifth of a ping's time, so it is written at debug level only
         if log.isEnabledFor(logging.DEBUG):

@@ -149,8 +149,8 @@ class SharedSourceCounters:
             yield _COUNTED[_PINGS], labels, told.pings
             yield _COUNTED[_CHALLENGES], labels, told.challenges
             yield _COUNTED[_UNREAD], labels, told.unread_labels
-            for reason in _REFUSED.values:
-                yield _REFUSALS, (*labels, reason), told.refused.get(reason, 0)
+            for reason, number in told.refused.items():
+                yield _REFUSALS, (*labels, reason), number
             if told.last_ping is not None:
                 yield _AGE, labels, told.last_ping
             if told.skew is not None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import time
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import Application
@@ -14,16 +13,15 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
 from glassq import log
-from glassq.errors import JournalError, SettingsError
+from glassq.bodies import INLINE
+from glassq.errors import SettingsError
 from glassq.http.gunicorn_conf import apply_conf
 from glassq.http.gunicorn_log import GunicornLog
 from glassq.http.listen import open_listener
 from glassq.in_effect import InEffect
+from glassq.intake import large_bodies
 from glassq.intake.app import LivenessResource, ReadinessResource, create_app
-from glassq.intake.durable_store import DurableStore
-from glassq.intake.forwarder import Forwarder
-from glassq.intake.hook import HookResource
-from glassq.intake.keeper import PingKeeper
+from glassq.intake.large_bodies import body_limits
 from glassq.intake.listen import AbsentListener, addresses, check_move, missing, raise_descriptors
 from glassq.intake.metrics import (
     JOURNALING,
@@ -34,37 +32,29 @@ from glassq.intake.metrics import (
     shared_counters,
 )
 from glassq.intake.pages import METRICS, ListenerFilter, SourcesResource, open_report_socket
-from glassq.intake.peers import TrustedProxies
-from glassq.intake.refusals import RefusalLog
+from glassq.intake.peers import check_allowed
+from glassq.intake.process import IntakeProcess, can_open_journal, open_journal
 from glassq.intake.report import PATH, report_socket
 from glassq.intake.source_counters import SharedSourceCounters
-from glassq.intake.state import IntakeState
-from glassq.intake.tubes import PingTubes
-from glassq.intake.watcher import Watcher
-from glassq.journal import DIRECTORIES, Journal
 from glassq.log import fields
-from glassq.queues import open_producer
-from glassq.settings import INTAKE, installed_file, load, source_tube
+from glassq.settings import INTAKE, installed_file, load
 from glassq.sources import open_sources
+from glassq.sources.opening import open_source
 from glassq.startcheck import Finding, found
 from glassq.values import Bind
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import falcon
 
-    from glassq.intake.source_counters import SourceCounters
     from glassq.settings import Settings
     from glassq.sources.base import Source
 
 
 _log = log.logger("glassq.intake")
 
-# A stopping process waits so long, in seconds, for what the journal has and the queue has not. The rest is moved on
-# later, by whoever comes.
-STOP_WAIT = 2.0
 # The name in the last release's gunicorn.conf.py; to be removed after one release.
 Lines = GunicornLog
 
@@ -82,6 +72,8 @@ class IntakeServer(Application):  # type: ignore[misc]
     """The application in gunicorn's parent process: reads settings and secrets, and passes both to the workers."""
 
     cfg: Any
+    #: the worker stores larger bodies, in bytes
+    inline = INLINE
     #: these ask the queue, look at the journal's disk, or add up what all workers have counted
     aside = frozenset({METRICS, PATH, "/readyz"})
 
@@ -197,17 +189,13 @@ class IntakeServer(Application):  # type: ignore[misc]
         log.setup(self.settings.log.level, form=self.settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
         #: for the worker too, which refuses what never becomes a request
         self.counters = IntakeCounters(self._shared.row(self._row))
-        by_source = self._shared_sources.row(self._row)
-        process = IntakeProcess(self.settings, self.counters, by_source)
+        process = IntakeProcess(self.settings, self.counters, self._shared_sources.row(self._row))
         process.start()
         self.keep, self.close = process.keeper.keep, process.close
-        refusals = RefusalLog(self.counters)
-        proxies = TrustedProxies(self.settings.intake.trusted_proxies)
-        hooks = {}
-        for source in self._sources:
-            tube, counters = source_tube(self.settings, source.name), by_source[source.name]
-            hooks[source.name] = HookResource(source, process.keeper, refusals, counters, proxies, tube=tube)
-        return create_app(hooks, self.counters, refusals, self._pages(process), self._listener_filter())
+        self.begin_body, self.forsake = process.bodies.begin, process.keeper.forsake
+        self.body_limits = body_limits(self._sources)
+        hooks = process.hooks(self.settings, self._sources)
+        return create_app(hooks, self.counters, process.refusals, self._pages(process), self._listener_filter())
 
     def _pages(self, process: IntakeProcess) -> dict[str, object]:
         """What is served beside hooks, by path."""
@@ -232,13 +220,14 @@ class IntakeServer(Application):  # type: ignore[misc]
             if addresses(settings) != addresses(self.settings):
                 self._absent, self._apart = None, ""
             self.settings, self._sources = settings, sources
-            self._shared_sources.renew(sources)
             super().reload()
         except (SettingsError, OSError) as error:
             self.settings, self._sources, self.cfg, self._absent, self._apart = old
             _log.error("not reloaded, the old settings stay %s", fields(why=error))
             self._in_effect.refuse(str(error))
             return
+        # before the new workers are forked
+        self._shared_sources.renew(sources)
         self._warn()
         self._in_effect.accept(self._in_effect.read(settings))
 
@@ -248,6 +237,7 @@ def read(file: str | None) -> tuple[Settings, list[Source]]:
     settings = load(file, os.environ, INTAKE)
     sources = named_sources(settings)
     open_journal(settings)
+    large_bodies.prepare(settings, sources)
     return settings, sources
 
 
@@ -256,6 +246,7 @@ def named_sources(settings: Settings) -> list[Source]:
     sources = open_sources(settings)
     if not sources:
         raise SettingsError(f"{settings.file}: no source of pings: expected a section such as [sources.mirror]")
+    check_allowed(settings)
     return sources
 
 
@@ -269,65 +260,14 @@ def check(file: str | None) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding("settings", problem=str(error))
         return
-    yield found("sources", lambda: named_sources(settings))
-    yield found("journal", lambda: _can_open_journal(settings))
+    if not settings.sources:
+        yield found("sources", lambda: named_sources(settings))
+    for name in settings.sources:
+        # each alone, so that one mistake hides no other
+        yield found("sources", partial(open_source, settings, name))
+    yield found("allow", lambda: check_allowed(settings))
+    yield found("journal", lambda: can_open_journal(settings))
+    yield found("bodies", lambda: large_bodies.can_prepare(settings, open_sources(settings)))
     # gunicorn.conf.py reads the same file
     os.environ["GLASSQ_CONFIG"] = settings.file
     yield found("gunicorn", lambda: apply_conf(installed_file("gunicorn.conf.py", settings), Config()))
-
-
-class IntakeProcess:
-    """What takes pings in one process; made after the fork."""
-
-    def __init__(self, settings: Settings, counters: IntakeCounters, sources: Mapping[str, SourceCounters]) -> None:
-        """`sources` are the counters of each source, by its name."""
-        producer, tubes = open_producer(settings), PingTubes.of(settings)
-        self.journal = open_journal(settings)
-        journal_first = settings.intake.acknowledge == "journal"
-        self.state = IntakeState(counters.journaling, journal_first=journal_first)
-        self.watcher = Watcher(producer, self.journal, self.state, tubes)
-        self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
-        store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
-        self.keeper = PingKeeper(store, counters, sources)
-
-    def start(self) -> None:
-        """Starts its threads."""
-        self.journal.start()
-        self.watcher.start()
-        if self.forwarder is not None:
-            self.forwarder.start()
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        if self.forwarder is not None:
-            self.forwarder.stop(STOP_WAIT)
-        self.watcher.stop(STOP_WAIT)
-        self.journal.close()
-
-
-def open_journal(settings: Settings) -> Journal:
-    """The journal of the settings; its directory is made if it is missing. Raises SettingsError where that fails."""
-    intake = settings.intake
-    try:
-        return Journal(Path(intake.journal), max_size=intake.journal_max, min_free=intake.journal_min_free)
-    except JournalError as error:
-        raise _no_journal(settings, str(error)) from None
-
-
-def _can_open_journal(settings: Settings) -> None:
-    """Raises SettingsError where `open_journal` would, as far as one can see without creating anything."""
-    path = Path(settings.intake.journal)
-    if all(os.access(path / name, os.F_OK) for name in DIRECTORIES):
-        return
-    nearest = next(place for place in (path, *path.absolute().parents) if os.access(place, os.F_OK))
-    if not nearest.is_dir():
-        code = errno.ENOTDIR
-    elif not os.access(nearest, os.W_OK | os.X_OK):
-        code = errno.EACCES
-    else:
-        return
-    raise _no_journal(settings, f"journal {path}: cannot be made: {os.strerror(code)}")
-
-
-def _no_journal(settings: Settings, why: str) -> SettingsError:
-    return SettingsError(f'{settings.file}: [intake] journal = "{settings.intake.journal}": {why}')

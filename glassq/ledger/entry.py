@@ -21,8 +21,9 @@ class Entry(msgspec.Struct, frozen=True):
     attempt's, in seconds; `started` is when its handler started, `tube` where its job came from. `fingerprint` is equal
     for identical pings, `event` for pings about one event of their source ("": never looked up).
 
-    `body` and `labels` are the delivery's, for `glassq replay`; readers of entries leave them out. `replayed` is the id
-    under which the delivery was put again ("": it was not).
+    `body` and `labels` are the delivery's, for `glassq replay`, and so is `kept`: its content type, headers, and where
+    its body is stored if that is not in its job. Readers of entries leave them out. `replayed` is the id under which
+    the delivery was put again ("": it was not).
     """
 
     delivery: str
@@ -42,6 +43,7 @@ class Entry(msgspec.Struct, frozen=True):
     body: bytes | None = None
     labels: Mapping[str, str] | None = None
     replayed: str = ""
+    kept: Mapping[str, object] | None = None
 
 
 class Ledger(Protocol):

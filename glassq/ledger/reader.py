@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _NAMES = Entry.__struct_fields__
 # Large columns, which no list shows: `stored_body` reads them.
-_LARGE = frozenset({"body", "labels"})
+_LARGE = frozenset({"body", "labels", "kept"})
 _MOMENTS = ("received", "updated", "started")
 
 _EXACTLY = "SELECT {columns} FROM deliveries WHERE delivery = :delivery"
@@ -47,7 +47,7 @@ _OPEN_ONES = (
     "SELECT delivery, source, received, state, job, updated FROM deliveries"
     " WHERE state IN ('buried', 'retrying') AND replayed = '' ORDER BY updated"
 )
-_BODY = "SELECT source, labels, body, replayed FROM deliveries WHERE delivery = :delivery"
+_BODY = "SELECT source, labels, body, replayed, {kept} FROM deliveries WHERE delivery = :delivery"
 _OLDEST = (
     "SELECT delivery, source, received, result, reason, replayed, body IS NOT NULL, tube, labels FROM deliveries"
     " WHERE state = :state AND received >= :since AND received < :before{originals} ORDER BY received, delivery"
@@ -92,12 +92,13 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class RecordedPing:
-    """A delivery's body and labels, from which it can be put again."""
+    """A delivery's body and labels, from which it can be put again. `kept` is as in Entry."""
 
     source: str
     labels: dict[str, str]
     body: bytes
     replayed: str
+    kept: dict[str, Any]
 
 
 class QueryRunner(Protocol):
@@ -128,7 +129,7 @@ class LedgerReader:
         #: why there is nothing to read, in words; "" if there is something
         self.absent = ""
         self.keeps_bodies = True
-        self._columns = ""
+        self._columns = self._body = ""
         self._database: QueryRunner | None = None
         if file is None:
             from glassq.ledger.sqlalchemy_reader import SqlAlchemyReader
@@ -145,6 +146,7 @@ class LedgerReader:
         absent = missing(self._database.version)
         #: False for a schema from before bodies were kept
         self.keeps_bodies = "body" not in absent
+        self._body = _BODY.replace("{kept}", "NULL" if "kept" in absent else "kept")
         self._columns = ", ".join(name for name in _NAMES if name not in absent | _LARGE)
 
     def __enter__(self) -> Self:
@@ -250,11 +252,11 @@ class LedgerReader:
 
     def stored_body(self, delivery: str) -> RecordedPing | None:
         """Body and labels of the delivery with exactly this id; None if they are not kept."""
-        rows = self._rows(_BODY, 1, delivery=delivery)[1] if self.keeps_bodies else []
+        rows = self._rows(self._body, 1, delivery=delivery)[1] if self.keeps_bodies else []
         if not rows or rows[0][2] is None:
             return None
-        source, labels, body, replayed = rows[0]
-        return RecordedPing(source, json.loads(labels or "{}"), bytes(body), replayed)
+        source, labels, body, replayed, kept = rows[0]
+        return RecordedPing(source, json.loads(labels or "{}"), bytes(body), replayed, json.loads(kept or "{}"))
 
     def labelled(self, labels: Mapping[str, str], source: str | None = None) -> Iterator[str]:
         """The ids of deliveries that have all these labels, of which there is at least one, and this source.

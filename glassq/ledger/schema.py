@@ -43,6 +43,8 @@ deliveries = sa.Table(
     sa.Column("replayed", sa.String(64), nullable=False, server_default=""),
     sa.Column("labels", sa.Text(1 << 20)),
     sa.Column("body", sa.LargeBinary(1 << 20)),
+    # since version 6
+    sa.Column("kept", sa.Text),
 )
 
 # Open deliveries are few among all: counting them must not read every row.

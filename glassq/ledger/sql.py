@@ -141,7 +141,7 @@ class SqlLedger:
             if not self._bare:
                 log.warning("ledger is behind: bodies are not kept, and cannot be replayed %s", fields(bytes=weight))
             self._bare += 1
-        return replace(entry, body=None, labels=None)
+        return replace(entry, body=None, labels=None, kept=None)
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -324,7 +324,7 @@ def _moment(value: datetime | None) -> str | None:
     return None if value is None else stamp(value)
 
 
-def _labels(value: Mapping[str, str] | None) -> str | None:
+def _json(value: Mapping[str, object] | None) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
 
 
@@ -350,7 +350,8 @@ _STORES: dict[str, Callable[[Any], Any]] = {
     "received": _moment,
     "updated": _moment,
     "started": _moment,
-    "labels": _labels,
+    "labels": _json,
+    "kept": _json,
     **dict.fromkeys(("job", "result", "reason", "state", "tube"), _text),
 }
 _STORE = tuple(map(_STORES.get, Entry.__struct_fields__))

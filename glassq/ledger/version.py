@@ -6,7 +6,7 @@ from glassq.database.plain import check_version
 from glassq.errors import LedgerError
 
 # When you raise it, `schema.prepare` must bring a database of the previous version to the new one.
-VERSION = 5
+VERSION = 6
 # From this version on `job` is text: a reference of the queue's own.
 JOBS_ARE_TEXT = 5
 # The columns that `deliveries` got later, by the version that brought them.
@@ -14,6 +14,7 @@ SINCE = {
     2: frozenset({"started", "fingerprint", "event"}),
     3: frozenset({"tube"}),
     4: frozenset({"body", "labels", "replayed"}),
+    6: frozenset({"kept"}),
 }
 
 

@@ -23,15 +23,18 @@ Nothing here parses options, asks, prints, draws or handles signals. An operatio
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from glassq.errors import LedgerError, SettingsError
+from glassq.errors import BodyError, LedgerError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from glassq.bodies import BodyStore
+    from glassq.delivery import Delivery
     from glassq.ledger import Entry
     from glassq.ledger.reader import LedgerReader
     from glassq.operations.corrector import Corrector
@@ -96,6 +99,20 @@ class Operations:
     def producer(self) -> closing[Producer]:
         """`with operations.producer() as producer:` puts new deliveries; it connects at its first call."""
         return closing(self._produce(self.settings))
+
+    @cached_property
+    def bodies(self) -> BodyStore:
+        """The store of large bodies. Its calls raise BodyError."""
+        from glassq.bodies import open_bodies
+
+        return open_bodies(self.settings)
+
+    def delete_body(self, delivery: Delivery | str | None) -> None:
+        """The delivery is gone for good, and its stored body as well. What cannot be removed is swept in time."""
+        if delivery is None or (not isinstance(delivery, str) and delivery.stored is None):
+            return
+        with suppress(BodyError):
+            self.bodies.delete(delivery if isinstance(delivery, str) else delivery.id)
 
     def ledger(self) -> LedgerReader:
         """`with operations.ledger() as ledger:`. Raises LedgerError and SettingsError where it cannot be read."""

@@ -1,7 +1,8 @@
 """Takes buried deliveries out of the queue, into a file.
 
 First all of them are in the file, on disk and read back. Only then is the first one deleted from the queue. So whatever
-happens in between, a delivery is in the queue, or in a whole file, or in both.
+happens in between, a delivery is in the queue, or in a whole file, or in both. A stored body is in the file as well,
+and leaves the store after its job has left the queue.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from glassq.bodies import check
 from glassq.database.plain import file_of
-from glassq.errors import Conflict, GlassqError, InvalidRequest, JobNotFound
+from glassq.errors import BodyDamaged, BodyError, BodyLost, Conflict, GlassqError, InvalidRequest, JobNotFound
 from glassq.files import sync_directory
 from glassq.ledger import Entry
 from glassq.operations import archive_file
 from glassq.operations.archive_file import FileItem
+from glassq.operations.archived_body import BodyInStore
 from glassq.operations.bulk import (
     Plan,
     act_on_packet,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from glassq.delivery import Delivery
     from glassq.errors import QueueError
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
@@ -107,13 +111,17 @@ def carry_out(
 
 @dataclass(slots=True)
 class Archiver:
-    """Writes one file, and deletes from the queue the jobs that are `written` there."""
+    """Writes one file, and deletes from the queue the jobs that are `written` there.
+
+    `bodiless` are deliveries whose stored bodies are lost or damaged, and not in the file.
+    """
 
     operations: Operations
     queue: Inspector
     file: Path
     report: ArchiveReport
     written: list[Chosen] = field(default_factory=list)
+    bodiless: set[str] = field(default_factory=set)
 
     def write(self, plan: Plan, progress: Progress) -> None:
         """On return the file is on disk, and it reads as what the queue holds.
@@ -147,6 +155,7 @@ class Archiver:
         def deleted(job: Chosen, found: Found, _answer: None) -> Result:
             if found.delivery is not None:
                 record(self._entry(found))
+                self._remove_body(found.delivery)
             return job.result(Did.ARCHIVED)
 
         start, packets = len(self.report.results), packets_of(self.written)
@@ -170,7 +179,30 @@ class Archiver:
                     self.report.results.append(job.result(Did.NOTHING, str(found)))
                     continue
                 self.written.append(job)
-                yield FileItem(found.tube, found.job.body, _told(found))
+                body = self._body(found.delivery, progress)
+                yield FileItem(found.tube, found.job.body, _told(found), body=body)
+
+    def _body(self, delivery: Delivery | None, progress: Progress) -> BodyInStore | None:
+        """The stored body, if there is one. Raises BodyError where it cannot be read now."""
+        if delivery is None or delivery.stored is None:
+            return None
+        try:
+            check(self.operations.bodies, delivery.id, delivery.stored)
+        except (BodyLost, BodyDamaged) as error:
+            progress.warn(f"archived without its body: {error}")
+            self.bodiless.add(delivery.id)
+            return None
+        return BodyInStore(self.operations.bodies, delivery.id, delivery.stored)
+
+    def _remove_body(self, delivery: Delivery) -> None:
+        if delivery.stored is None:
+            return
+        # what cannot be removed is swept in time
+        with suppress(BodyError):
+            if delivery.id in self.bodiless:
+                self.operations.bodies.retire(delivery.id)
+            else:
+                self.operations.bodies.delete(delivery.id)
 
     def _delete(self, found: Sequence[Found]) -> list[QueueError | None]:
         return self.queue.delete_all([each.job for each in found])

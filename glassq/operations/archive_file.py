@@ -1,6 +1,6 @@
 """The file that `glassq archive` writes and `glassq restore` reads: text, one JSON document a line.
 
-    {"format":"glassq-archive","version":1,"made":"2026-01-31T12:00:00Z","tube":"glassq"}
+    {"format":"glassq-archive","version":2,"made":"2026-01-31T12:00:00Z","tube":"glassq"}
     {"tube":"glassq","delivery":"0199...","source":"mirror","received":"...","reason":"...","job":"17",
         "sha256":"...","base64":"..."}                                            (on one line)
     {"jobs":1,"sha256":"..."}
@@ -11,6 +11,8 @@ without glassq, and `jq -r .base64 | base64 -d` gets a job out of a line. The ot
 
 The file is written aside (.NAME.new), and renamed when it is whole and on disk: a file without the dot is never
 incomplete. Only its owner can read it, as it holds what the pings hold, senders' tokens too.
+A job whose body is stored says so, "body":{"size":...,"sha256":"..."}; the lines behind it hold the body
+(archived_body.py). Version 1 had none.
 When you change a line's form, raise VERSION, and let `read` know both versions: files are kept for years.
 """
 
@@ -22,16 +24,18 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import msgspec
+from msgspec.structs import asdict
 
-from glassq.delivery import as_valid_utf8
+from glassq.delivery import StoredBody, as_valid_utf8
 from glassq.edited import decode
 from glassq.errors import UnreadableText
 from glassq.files import AsideFile, sync_directory
+from glassq.operations.archived_body import BEGINNING, BodyInFile, BodyReader, lines
 from glassq.operations.words import moment
 from glassq.values import Tube
 
@@ -39,21 +43,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from glassq.operations.archived_body import BodyParts
+
 T = TypeVar("T")
 
-FORMAT, VERSION = "glassq-archive", 1
+FORMAT, VERSION, OLDER = "glassq-archive", 2, (1,)
 # The longest line that is read, in bytes. Engines take smaller jobs: beanstalkd up to its -z (by default 65,535).
 MAX_LINE = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
-    """One job of a file: its tube and its bytes. `told` are the fields for people; `line` is the line's number."""
+    """One job of a file: its tube and its bytes. `told` are the fields for people; `line` is the line's number.
+
+    `body` is the delivery's body, if that is not in the job.
+    """
 
     tube: str
     data: bytes
     told: dict[str, Any]
     line: int = 0
+    body: BodyParts | None = None
 
 
 class _First(msgspec.Struct, frozen=True):
@@ -67,6 +77,7 @@ class _Job(msgspec.Struct, frozen=True):
     tube: str
     sha256: str
     base64: str
+    body: StoredBody | None = None
 
 
 class _Last(msgspec.Struct, frozen=True):
@@ -120,11 +131,13 @@ def read(path: Path, mistakes: list[str]) -> Iterator[FileItem]:
 
     All mistakes are known only at the end. Raises OSError.
     """
-    reading, number = _Reading(), 0
+    reading, number = _Reading(path), 0
     with path.open("rb") as file:
         for number, text in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
+            if reading.lacks_body(text):
+                mistakes.append(f"line {number}: the body of the job before it is cut off")
             try:
-                item = reading.take(number, _as_written(number, text))
+                item = reading.take(number, text)
             except ValueError as error:
                 mistakes.append(f"line {number}: {error}")
                 if number == 1:
@@ -133,6 +146,8 @@ def read(path: Path, mistakes: list[str]) -> Iterator[FileItem]:
             else:
                 if item is not None:
                     yield item
+    if reading.lacks_body(b""):
+        mistakes.append("the body of the last job is cut off")
     if not reading.ended:
         mistakes.append(f"line {number + 1}: is missing: the file is cut off" if number else "the file is empty")
 
@@ -140,13 +155,27 @@ def read(path: Path, mistakes: list[str]) -> Iterator[FileItem]:
 class _Reading:
     """What is known of a file so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         self.ended = False
+        self._path = path
+        # where the next line begins, in bytes
+        self._offset = 0
+        # the job whose body is being read, and its reader
+        self._awaiting: tuple[FileItem, BodyReader] | None = None
         self._digest = hashlib.sha256()
         self._jobs = 0
 
-    def take(self, number: int, text: bytes) -> FileItem | None:
-        """The job that a line holds; None for the first and the last line. Raises ValueError."""
+    def lacks_body(self, text: bytes) -> bool:
+        """Whether the job before this line has a body that is not whole. It is left out."""
+        lacks = self._awaiting is not None and not text.startswith(BEGINNING)
+        if lacks:
+            self._awaiting = None
+        return lacks
+
+    def take(self, number: int, raw: bytes) -> FileItem | None:
+        """The job that is whole with this line; None for the first and the last line. Raises ValueError."""
+        self._offset += len(raw)
+        text = _as_written(number, raw)
         if self.ended:
             raise ValueError("stands after the last line")
         if text.startswith(b'{"jobs":'):
@@ -159,8 +188,26 @@ class _Reading:
         if number == 1:
             _check_first(text)
             return None
+        if text.startswith(BEGINNING):
+            return self._part(text)
         self._jobs += 1
-        return _item(text, number)
+        item, stored = _item(text, number)
+        if stored is None:
+            return item
+        body = BodyInFile(self._path, self._offset, stored)
+        self._awaiting = replace(item, body=body), BodyReader(body)
+        return None
+
+    def _part(self, text: bytes) -> FileItem | None:
+        # what follows a part that was wrong has been told with it
+        if self._awaiting is None:
+            return None
+        awaiting, self._awaiting = self._awaiting, None
+        item, reader = awaiting
+        if reader.take(text):
+            return item
+        self._awaiting = awaiting
+        return None
 
     def _end(self, text: bytes) -> None:
         last = _decoded(text, _Last)
@@ -191,7 +238,11 @@ def _write(file: BinaryIO, tube: str, items: Iterable[FileItem], made: str) -> i
     say({"format": FORMAT, "version": VERSION, "made": made, "tube": tube})
     for item in items:
         checksum = hashlib.sha256(item.data).hexdigest()
-        say({"tube": item.tube, **item.told, "sha256": checksum, "base64": base64.b64encode(item.data).decode("ascii")})
+        body = {"body": asdict(item.body.stored)} if item.body else {}
+        data = base64.b64encode(item.data).decode("ascii")
+        say({"tube": item.tube, **item.told, **body, "sha256": checksum, "base64": data})
+        for line in lines(item.body) if item.body else ():
+            say(line)
         count += 1
     file.write(_line({"jobs": count, "sha256": digest.hexdigest()}))
     return count
@@ -208,12 +259,12 @@ def _check_first(text: bytes) -> None:
     first = _decoded(text, _First)
     if first.format != FORMAT:
         raise ValueError(f"expected the first line of a {FORMAT} file")
-    if first.version != VERSION:
+    if first.version not in (*OLDER, VERSION):
         raise ValueError(f"the file is of version {first.version}, this glassq knows {VERSION}")
 
 
-def _item(text: bytes, number: int) -> FileItem:
-    """The job of a line. Raises ValueError."""
+def _item(text: bytes, number: int) -> tuple[FileItem, StoredBody | None]:
+    """The job of a line, and the body whose parts follow. Raises ValueError."""
     job = _decoded(text, _Job)
     try:
         data = base64.b64decode(job.base64, validate=True)
@@ -226,7 +277,7 @@ def _item(text: bytes, number: int) -> FileItem:
     except ValueError as error:
         raise ValueError(f"its tube: {error}") from None
     told = {key: value for key, value in json.loads(text).items() if key not in _Job.__struct_fields__}
-    return FileItem(tube, data, told, number)
+    return FileItem(tube, data, told, number), job.body
 
 
 def _decoded(text: bytes, kind: type[T]) -> T:

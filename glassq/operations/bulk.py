@@ -6,11 +6,13 @@ Jobs are changed in packets, whose new forms share one proof. A signal is obeyed
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from glassq.errors import (
     Ambiguous,
+    BodyError,
     GlassqError,
     JobNotFound,
     JobTooBig,
@@ -167,7 +169,13 @@ def change_packet(
     """
 
     def act(found: Sequence[Found]) -> list[str | QueueError]:
-        return queue.change_all([change(each) for each in found])
+        changes = [change(each) for each in found]
+        for each, made in zip(found, changes, strict=True):
+            if made.body is not None and each.delivery is not None and each.delivery.stored is not None:
+                # its job moves
+                with suppress(BodyError):
+                    operations.bodies.touch(each.delivery.id)
+        return queue.change_all(changes)
 
     return act_on_packet(operations, queue, packet, act, done)
 

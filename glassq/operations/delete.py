@@ -103,11 +103,14 @@ def carry_out(operations: Operations, queue: Inspector, plan: DeletePlan, progre
 
         def deleted(each: Chosen, found: Found, _answer: None) -> Result:
             ledger.deleted(found.delivery, by)
+            operations.delete_body(found.delivery)
             return each.result(Did.DELETED)
 
         run(report, plan, packets_of(plan.chosen), act, progress)
         if report.error is None:
-            report.results += [_forget(ledger, text, name, by) for text, name in plan.lost]
+            for text, name in plan.lost:
+                report.results.append(_forget(ledger, text, name, by))
+                operations.delete_body(name)
     return report
 
 

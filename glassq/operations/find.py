@@ -31,6 +31,7 @@ from glassq.mask import masked_text
 from glassq.operations.words import moment, reason
 from glassq.push.request import tube_of
 from glassq.queues.base import ALL_STATES, WAITING_STATES
+from glassq.settings import queue_prefix
 from glassq.values import Tube
 
 if TYPE_CHECKING:
@@ -193,12 +194,16 @@ def checked_tube(name: str, text: str) -> str:
 
 
 def is_ours(main: str, tube: str) -> bool:
-    """Whether it is the `main` tube, or that of a push queue."""
-    return tube == main or tube.startswith(tube_of(main, ""))
+    """Whether it is the `main` tube, or that of a push queue or of a queue of [worker.queues]."""
+    return tube == main or tube.startswith((tube_of(main, ""), queue_prefix(main)))
+
+
+def _forms(main: str) -> str:
+    return f"{main}, {main}.queue.NAME or {main}.push.QUEUE"
 
 
 def our_tubes(operations: Operations, queue: Inspector) -> list[str]:
-    """The main tube, and those of push queues that exist now."""
+    """The main tube, and those of other queues that exist now."""
     main = operations.tube
     there = (counts.name for counts in queue.counts())
     return [main, *sorted(tube for tube in there if tube != main and is_ours(main, tube))]
@@ -210,7 +215,7 @@ def tubes_of(operations: Operations, queue: Inspector, filter_: Filter) -> list[
         return our_tubes(operations, queue)
     main = operations.tube
     if not is_ours(main, filter_.tube):
-        raise InvalidRequest(f"tube {filter_.tube} is not ours: expected {main} or {main}.push.QUEUE")
+        raise InvalidRequest(f"tube {filter_.tube} is not ours: expected {_forms(main)}")
     return [filter_.tube]
 
 
@@ -219,10 +224,11 @@ def unworked(operations: Operations, tube: str) -> str:
     main = operations.tube
     if not is_ours(main, tube):
         return (
-            f"no pool with these settings works tube {tube}: expected {main} or {main}.push.QUEUE. Show, kick and "
-            f"archive do not look there; `glassq move --from {tube} --to {main}` brings back what is in it"
+            f"no pool with these settings works tube {tube}: expected {_forms(main)}. Show, kick and archive do not "
+            f"look there; `glassq move --from {tube} --to {main}` brings back what is in it"
         )
-    if tube == main:
+    # the pool also works queues that its settings do not have any more
+    if tube == main or tube.startswith(queue_prefix(main)):
         return ""
     push = operations.settings.push
     if push is None:

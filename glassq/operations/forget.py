@@ -1,8 +1,8 @@
 """Removes all that is kept of the deliveries with some labels: from queue, journal, ledger, bodies and archives.
 
 A delivery's row in the ledger goes first, as a row may have no labels: then its job, or its archived line, is what it
-is found by when this is run again. A stored body goes last, as a job without it would fail. What only waits in the
-journal is put into the queue, and removed there.
+is found by when this is run again. A stored body goes after its job, as a job without it would fail. What only waits in
+the journal is put into the queue, and removed there.
 """
 
 from __future__ import annotations
@@ -107,17 +107,19 @@ def plan(
     InvalidRequest.
     """
     jobs, results = _jobs(operations, queue, asked, progress)
+    incomplete = any(result.general for result in results)
     with operations.ledger() as ledger:
         rows = frozenset(ledger.labelled(dict(asked.labels), asked.source))
         files = _archives(operations, extra, (entry.reason for entry in ledger.recent(100_000, "archived")))
     archived, damaged = _look_into(files, asked, progress)
     kept = journal.open_journal(operations)
     waiting = _count(kept.waiting(), asked) + _count(kept.refused(), asked) if kept else 0
-    # what is worked now needs its body, and will be written into the ledger once more
-    rows -= {result.delivery for result in results}
+    # what is worked now needs its body, and will be written into the ledger once more; so may what was not found
+    rows = frozenset() if incomplete else rows - {result.delivery for result in results}
     ids = rows | {job.delivery for job in jobs}
     bodies = sum(body.key in ids for body in open_bodies(operations.settings).list())
-    places = Places(len(jobs) + len(results), waiting, len(rows), bodies, archived)
+    in_queue = len(jobs) + sum(not result.general for result in results)
+    places = Places(in_queue, waiting, len(rows), bodies, archived)
     return ForgetPlan(Did.FORGOTTEN, tuple(jobs), (*results, *damaged), asked, rows, tuple(archived), places)
 
 
@@ -129,10 +131,9 @@ def carry_out(operations: Operations, queue: Inspector, plan: ForgetPlan, progre
     try:
         with ExitStack() as opened:
             forgetter.open(opened)
-            forgetter.rows(plan.rows, progress)
+            jobs = frozenset(job.delivery for job in plan.chosen if job.delivery)
+            forgetter.rows(plan.rows, jobs, progress)
             forgetter.jobs(plan.chosen, progress)
-            jobs = {job.delivery for job in plan.chosen}
-            forgetter.bodies(delivery for delivery in plan.rows if delivery not in jobs)
             if plan.places.journal:
                 forgetter.journal(plan.wanted, progress)
             for path in plan.files:
@@ -164,10 +165,12 @@ class Forgetter:
             if not ledger.absent:
                 self._ledger = opened.enter_context(Corrections(self.operations.settings.ledger))
 
-    def rows(self, ids: Iterable[str], progress: Progress) -> None:
-        """From the ledger. Raises LedgerError and Stopped."""
+    def rows(self, ids: Iterable[str], jobs: frozenset[str], progress: Progress) -> None:
+        """From the ledger, with the bodies of those that have no job any more. Raises LedgerError and Stopped."""
         for packet in packets_of(sorted(ids)):
             progress.advance(self.report.places.ledger, 0, "removed from the ledger so far")
+            # the row is what a body is found by
+            self.bodies(set(packet) - jobs)
             self._erase(packet)
 
     def jobs(self, jobs: Sequence[Chosen], progress: Progress) -> None:
@@ -261,7 +264,7 @@ def _jobs(
             else:
                 jobs.append(each)
     except SearchIncomplete as error:
-        results.append(remark("queue", str(error)))
+        results.append(remark("queue", f"{error}; what the ledger has of them is left until then: run this again"))
     return jobs, results
 
 

@@ -86,6 +86,10 @@ def _refusal(operations: Operations, target: str, found: Found) -> str:
 def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Progress, target: str) -> Report:
     """Moves what still waits as it was planned."""
     report = Report(list(plan.results))
+    if not is_ours(operations.tube, target):
+        progress.warn(
+            f"bodies of more than 32 KiB stay in {operations.settings.bodies.url}: who works {target} needs it"
+        )
     with operations.corrector(progress) as ledger:
 
         def act(packet: Sequence[Chosen]) -> Iterator[Result]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from glassq.errors import InvalidRequest, Unsupported
 from glassq.operations.find import checked_tube, is_ours, our_tubes
 from glassq.push.request import tube_of
+from glassq.settings import queue_tube
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +28,8 @@ def chosen(operations: Operations, queue: Inspector, names: Sequence[str]) -> li
     for name in names:
         if not is_ours(main, checked_tube("TUBE", name)):
             there = our_tubes(operations, queue)
-            hint = f"; did you mean {tube_of(main, name)}?" if tube_of(main, name) in there else ""
+            tubes = (queue_tube(operations.settings, name), tube_of(main, name))
+            hint = next((f"; did you mean {tube}?" for tube in tubes if tube in there), "")
             raise InvalidRequest(f"tube {name} is not ours: there are {', '.join(there)}{hint}")
     return list(dict.fromkeys(names)) or our_tubes(operations, queue)
 

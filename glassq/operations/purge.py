@@ -12,6 +12,7 @@ from glassq.push.names import open_names
 from glassq.push.purge import Purged, purge
 
 if TYPE_CHECKING:
+    from glassq.delivery import Delivery
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.operations.push_queues import PlannedQueues
@@ -74,7 +75,12 @@ def carry_out(operations: Operations, queue: Inspector, plan: PurgePlan, progres
     report = PurgeReport(plan.name, purged)
     why = f"by {operations.actor}, who purged queue {plan.name}"
     with closing(open_names(push_queues.settings_of(operations))) as names, operations.corrector(progress) as ledger:
-        steps = purge(queue, plan.tube, names, purged, lambda delivery: ledger.deleted(delivery, why))
+
+        def deleted(delivery: Delivery) -> None:
+            ledger.deleted(delivery, why)
+            operations.delete_body(delivery)
+
+        steps = purge(queue, plan.tube, names, purged, deleted)
         try:
             # It ends before the names' database is closed, which it writes to at its end.
             with closing(steps):

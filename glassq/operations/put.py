@@ -1,4 +1,4 @@
-"""Puts one body as a delivery, as if it had come as a ping."""
+"""Puts one body, or a whole saved request, as a delivery, as if it had come as a ping."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq import delivery as envelope
-from glassq.errors import InvalidRequest, OperationError, PingRefused, QueueError
+from glassq.bodies import INLINE
+from glassq.errors import InvalidRequest, OperationError, PingRefused, QueueError, SourceUnready
 from glassq.operations.find import checked_tube, unworked
+from glassq.operations.saved_request import parse
 from glassq.push.request import SOURCE as PUSH
 from glassq.queues.base import NewJob, Refusal
-from glassq.sources import HookRequest, open_sources
+from glassq.settings import source_tube
+from glassq.sources import HookRequest
+from glassq.sources.opening import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,13 +29,14 @@ if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.queues.base import Producer, Receipt
+    from glassq.values import Size
 
 # Labels are for routes to match, not for contents, in characters.
 MAX_LABEL = 512
 # How long a proof may take, in seconds.
 PROOF_WITHIN = 5.0
 # A source's name is a word in logs, tables, the ledger and URLs.
-_SOURCE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +44,7 @@ class PutRequest:
     """As whose ping a body is put, and where to.
 
     A source of the settings checks the body and makes its labels, unless it is `unchecked`; else `labels` are taken.
-    `tube` None means the main one. `delay` is in seconds.
+    `tube` None means the source's. `delay` is in seconds.
     """
 
     source: str
@@ -57,7 +62,7 @@ class PutRequest:
             )
         if not _SOURCE.fullmatch(self.source):
             raise InvalidRequest(
-                f"--source {self.source}: expected a name of up to 64 of a-z 0-9 _ and -, a letter first"
+                f"--source {self.source}: expected a name of up to 64 of a-z 0-9 _ and -, a letter or digit first"
             )
         if self.labels and self.is_checked(operations):
             raise InvalidRequest(
@@ -110,22 +115,34 @@ def parse_labels(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def plan(operations: Operations, request: PutRequest, body: bytes, progress: Progress) -> PutPlan:
-    """The delivery of this body. Warns where nobody is going to work it.
+def plan(operations: Operations, request: PutRequest, data: bytes, progress: Progress) -> PutPlan:
+    """The delivery of what a file holds: a body, or a whole request. Warns where nobody is going to work it.
 
     Raises InvalidRequest, and OperationError where intake would not take the body either.
     """
     request.check(operations)
-    most = operations.settings.intake.max_body
-    if len(body) > most:
-        raise OperationError(f"a body is at most {most} ([intake] max_body), and this one is larger")
-    if not body:
+    if not data:
         raise OperationError("the body is empty")
-    labels = _labels(operations, request.source, body) if request.is_checked(operations) else dict(request.labels)
-    made = _planned(envelope.new(request.source, body, labels), request.tube or operations.tube, request.delay)
+    if request.is_checked(operations):
+        delivery = _checked(operations, request.source, data)
+    else:
+        most, key = _limit(operations, request.source)
+        if len(data) > most:
+            raise OperationError(f"a body is at most {most} ({key}), and this one is larger")
+        delivery = envelope.new(request.source, data, dict(request.labels))
+    tube = request.tube or source_tube(operations.settings, request.source)
+    made = _planned(delivery, tube, request.delay)
     if why := _unworked(operations, made):
         progress.warn(why)
     return made
+
+
+def _limit(operations: Operations, source: str) -> tuple[Size, str]:
+    """The largest body of a source, and the key that says so."""
+    section = operations.settings.sources.get(source)
+    if section is not None and section.max_body is not None:
+        return section.max_body, f"[sources.{source}] max_body"
+    return operations.settings.intake.max_body, "[intake] max_body"
 
 
 def _planned(delivery: Delivery, tube: str, seconds: float) -> PutPlan:
@@ -134,15 +151,24 @@ def _planned(delivery: Delivery, tube: str, seconds: float) -> PutPlan:
     return PutPlan(msgspec.structs.replace(delivery, tube=tube, due=due), tube, delay)
 
 
-def _labels(operations: Operations, source: str, body: bytes) -> dict[str, str]:
-    """What the source makes of the body. Raises OperationError where it does not take it."""
+def _checked(operations: Operations, name: str, data: bytes) -> Delivery:
+    """The delivery that intake would make of it. Raises OperationError where it would not take it."""
+    source, saved = open_source(operations.settings, name), parse(data, bare=True)
+    request = HookRequest(saved.method, saved.target, saved.headers, saved.body, "", time.time())
+    if len(saved.body) > source.max_body:
+        raise OperationError(f"{name} takes {source.max_body} bytes, and this body has {len(saved.body)}")
     try:
-        sender = next(each for each in open_sources(operations.settings) if each.name == source)
-        request = HookRequest("POST", f"/hooks/{source}", {}, body, "127.0.0.1", time.time())
-        sender.verify(request)
-        return sender.describe(request).labels
+        source.verify(request)
     except PingRefused as error:
-        raise OperationError(f"{source} does not take it: {error.detail} (--no-check puts it all the same)") from None
+        why = f"{name} does not take it: {error.detail}"
+        if not saved.headers and error.reason.startswith("no "):
+            why += " A body alone may lack what proves it: put a whole saved request, or sign it anew with "
+            why += f"`glassq ping {name} FILE`"
+        raise OperationError(f"{why} (--no-check puts it all the same)") from None
+    except SourceUnready as error:
+        raise OperationError(f"nobody can tell now whether {name} takes it: {error}") from None
+    found = source.describe(request)
+    return envelope.new(name, saved.body, found.labels, content_type=found.content_type, headers=found.headers)
 
 
 def _unworked(operations: Operations, plan: PutPlan) -> str:
@@ -160,7 +186,7 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
 
     Raises QueueError. Then the delivery is not in the queue; where it may be there all the same, this warns of it.
     """
-    delivery = plan.delivery
+    delivery = _with_stored_body(operations, plan.delivery)
     job = NewJob(delivery.id, envelope.encode(delivery), plan.tube, plan.delay)
     with operations.producer() as producer:
         [answer] = producer.put([job], within=math.inf)
@@ -176,6 +202,19 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
                 progress.warn(f"delivery {delivery.id} is in the queue; nobody knows whether it is on disk")
             raise
         return answer
+
+
+def _with_stored_body(operations: Operations, delivery: Delivery) -> Delivery:
+    """The delivery, whose body is in the store now if it is too large for a job. Raises BodyError."""
+    if len(delivery.body) <= INLINE:
+        return delivery
+    operations.bodies.prepare()
+    writer = operations.bodies.begin(delivery.id, len(delivery.body))
+    try:
+        writer.write(delivery.body)
+        return msgspec.structs.replace(delivery, body=b"", stored=writer.finish())
+    finally:
+        writer.discard()
 
 
 def _withdrawn(producer: Producer, receipt: Receipt) -> bool:

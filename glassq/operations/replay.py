@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from glassq import delivery as envelope
-from glassq.errors import GlassqError, JobNotFound, LedgerError, QueueError, SettingsError
+from glassq.errors import (
+    BodyLost,
+    GlassqError,
+    JobNotFound,
+    JobTooBig,
+    LedgerError,
+    QueueError,
+    QueueRefused,
+    SettingsError,
+)
 from glassq.operations.bulk import ended_by, packet_results, step_by_step, succeeded
 from glassq.operations.find import unworked
 from glassq.operations.pace import AT_ONCE
@@ -17,6 +26,7 @@ from glassq.operations.result import Did, Report, not_done
 from glassq.push.request import SOURCE as PUSH
 from glassq.push.request import tube_of
 from glassq.queues.base import Change, NewForm
+from glassq.settings import source_tube
 from glassq.worker.duplicates import REPLAY_OF
 
 if TYPE_CHECKING:
@@ -69,6 +79,14 @@ def carry_out(
     return report
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """What the ledger kept beside body and labels."""
+
+    content_type: str = ""
+    headers: dict[str, str] = {}
+    stored: envelope.StoredBody | None = None
+
+
 @dataclass(slots=True)
 class _Again:
     """The delivery `new` that stands for the one with this `id`; `before` did so until now. `ref` is its job, or an
@@ -103,7 +121,7 @@ class Replayer:
         """What became of these deliveries. First all are put and proven, then marked: dying between the two makes
         duplicates, never a loss. Raises QueueError after the last result.
         """
-        looked = [self._look(old) for old in packet]
+        looked = [self._with_body(self._look(old)) for old in packet]
         again = [each for each in looked if isinstance(each, _Again)]
         # Delayed until they are marked as ours: two operators may replay the same delivery at once.
         forms = [NewForm(envelope.encode(each.new), each.tube, "delayed", MARK_WITHIN) for each in again]
@@ -112,6 +130,8 @@ class Replayer:
             each.ref = ref
             if isinstance(ref, str):
                 put.append((each, ref))
+            elif isinstance(ref, JobTooBig | QueueRefused):
+                self._drop_body(each)
         self._mark([each for each, _ in put])
         self._end_delays(put)
         return packet_results(looked, _told, lambda each, error: _told_of(each.id, Did.NOTHING, str(error)))
@@ -126,8 +146,23 @@ class Replayer:
         tube = self._tube(stored)
         if why := self._nobodys(tube):
             return _told_of(old, Did.NOTHING, why)
-        new = envelope.new(stored.source, stored.body, {**stored.labels, REPLAY_OF: old})
-        return _Again(old, msgspec.structs.replace(new, tube=tube), tube, stored.replayed)
+        labels, kept = {**stored.labels, REPLAY_OF: old}, msgspec.convert(stored.kept, _Kept)
+        new = envelope.new(stored.source, stored.body, labels, tube=tube, **msgspec.structs.asdict(kept))
+        return _Again(old, new, tube, stored.replayed)
+
+    def _with_body(self, each: _Again | Replayed) -> _Again | Replayed:
+        """The same: if its body is stored, the new delivery has it as well now."""
+        if isinstance(each, _Again) and each.new.stored is not None:
+            try:
+                self.operations.bodies.link(each.id, each.new.id)
+            except BodyLost:
+                return _told_of(each.id, Did.NOTHING, "its large body is no longer kept ([bodies] done_max)")
+        return each
+
+    def _drop_body(self, each: _Again) -> None:
+        """The new delivery is nowhere."""
+        if each.new.stored is not None:
+            self.operations.bodies.delete(each.new.id)
 
     def _end_delays(self, put: Sequence[tuple[_Again, str]]) -> None:
         """Makes ready what is ours, and deletes the rest. What is ready by itself already may be at work."""
@@ -140,14 +175,18 @@ class Replayer:
         answers: list[tuple[_Again, object]] = [*seen]
         answers += [(each, answer) for (each, _), answer in zip(ours, ready, strict=True)]
         answers += [(each, answer) for (each, _), answer in zip(others, gone, strict=True)]
+        for (each, _), error in zip(others, gone, strict=True):
+            if error is None:
+                self._drop_body(each)
         for each, answer in answers:
             if isinstance(answer, QueueError) and not isinstance(answer, JobNotFound):
                 each.ref = answer
 
     def _tube(self, stored: RecordedPing) -> str:
-        """A task goes into the tube of its push queue; a ping into the main one, like all pings."""
-        main = self.operations.tube
-        return tube_of(main, stored.labels.get("queue", "")) if stored.source == PUSH else main
+        """A task goes into the tube of its push queue, a ping into that of its source."""
+        if stored.source == PUSH:
+            return tube_of(self.operations.tube, stored.labels.get("queue", ""))
+        return source_tube(self.operations.settings, stored.source)
 
     def _nobodys(self, tube: str) -> str:
         if tube not in self._unworked:

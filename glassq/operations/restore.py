@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
     from glassq.errors import QueueError
     from glassq.operations import Operations
@@ -219,7 +220,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: RestorePlan, progr
     files = dict.fromkeys(job.file for job in plan.jobs)
     items = ((file, item) for file in files for item in _items(file))
     with operations.recorder(progress) as record:
-        restorer = Restorer(queue, record, operations.clock)
+        restorer = Restorer(queue, operations.bodies, record, operations.clock)
 
         try:
             steps = ((job, item) for file, item in items if (job := wanted.pop((file, item.line), None)))
@@ -244,9 +245,10 @@ def _items(file: Path) -> Iterator[FileItem]:
 
 @dataclass(frozen=True, slots=True)
 class Restorer:
-    """Puts jobs back, and records in the ledger that they are buried."""
+    """Puts jobs back, their stored bodies before them, and records in the ledger that they are buried."""
 
     queue: Inspector
+    bodies: BodyStore
     record: Callable[[Entry], None]
     clock: Callable[[], datetime]
 
@@ -254,7 +256,7 @@ class Restorer:
         """What became of these jobs, whose bytes are in their items. Raises QueueError after the last result."""
         left = []
         for job, item in packet:
-            if digest_of(item.data) == job.digest:
+            if digest_of(item.data) == job.digest and self._store_body(item, job.delivery):
                 left.append((job, item, _restored(item)))
             else:
                 yield job.result(Did.NOTHING, _CHANGED)
@@ -269,6 +271,23 @@ class Restorer:
 
         answers = [(job, item, delivery, ref) for (job, item, (delivery, _)), ref in zip(left, refs, strict=True)]
         yield from packet_results(answers, done, lambda answer, error: answer[0].result(Did.NOTHING, _why(error)))
+
+    def _store_body(self, item: FileItem, key: str) -> bool:
+        """Puts a stored body back; whether it still is as it was checked. Raises BodyError."""
+        if item.body is None:
+            return True
+        self.bodies.prepare()
+        # should an earlier try have left one
+        self.bodies.delete(key)
+        writer = self.bodies.begin(key, item.body.stored.size)
+        try:
+            for part in item.body.parts():
+                writer.write(part)
+            return writer.finish() == item.body.stored
+        except (ValueError, OSError):
+            return False
+        finally:
+            writer.discard()
 
 
 def _restored(item: FileItem) -> tuple[Delivery | None, bytes]:

@@ -17,7 +17,8 @@ _BOM = b"\xef\xbb\xbf"
 class SavedRequest:
     """What a sender sent. Names of headers are in lower case; values of a repeated one are joined by ", ".
 
-    `remarks` say what was not as it came, and how it was taken. `missing` is how many bytes of the body are not there.
+    `remarks` say what was not as it came, and how it was taken. `surplus` is what stands after the end of the body that
+    Content-Length tells: the body has it all, if something has written it anew.
     """
 
     method: str
@@ -25,16 +26,16 @@ class SavedRequest:
     headers: dict[str, str]
     body: bytes
     remarks: tuple[str, ...] = ()
-    missing: int = 0
+    surplus: bytes = b""
 
 
 def parse(data: bytes, *, bare: bool = False) -> SavedRequest:
     """The request in the bytes of a file; its lines may end as an editor has left them. Raises InvalidRequest.
 
-    With `bare` a file that begins as no request does is taken as the body of a POST.
+    With `bare` a file that does not begin with a request line is taken as the body of a POST.
     """
     text = data.removeprefix(_BOM).lstrip(b"\r\n")
-    if bare and not _begins(text):
+    if bare and not _REQUEST_LINE.fullmatch(text.partition(b"\n")[0].decode("latin-1").strip()):
         return SavedRequest("POST", "/", {}, data)
     if not text:
         raise InvalidRequest("the file is empty: expected a request, its head and its body")
@@ -46,13 +47,8 @@ def parse(data: bytes, *, bare: bool = False) -> SavedRequest:
     headers = _headers(lines)
     if "chunked" in headers.get("transfer-encoding", "").lower():
         return SavedRequest(method, target, headers, _unchunked(rest, remarks), tuple(remarks))
-    body, missing = _as_long_as_told(headers.get("content-length", ""), rest, remarks)
-    return SavedRequest(method, target, headers, body, tuple(remarks), missing)
-
-
-def _begins(text: bytes) -> bool:
-    first = text.partition(b"\n")[0].removesuffix(b"\r").decode("latin-1")
-    return bool(_REQUEST_LINE.fullmatch(first.strip()) or _HEADER.fullmatch(first))
+    body = _as_long_as_told(headers.get("content-length", ""), rest, remarks)
+    return SavedRequest(method, target, headers, body, tuple(remarks), rest[len(body) :])
 
 
 def _begin(lines: list[str], remarks: list[str]) -> tuple[str, str]:
@@ -86,17 +82,17 @@ def _headers(lines: list[str]) -> dict[str, str]:
     return found
 
 
-def _as_long_as_told(told: str, rest: bytes, remarks: list[str]) -> tuple[bytes, int]:
-    """The body, and how much of it is missing, by its Content-Length."""
+def _as_long_as_told(told: str, rest: bytes, remarks: list[str]) -> bytes:
+    """The body, by its Content-Length."""
     if not told.isdecimal():
-        return rest, 0
+        return rest
     length = int(told)
     if surplus := rest[length:]:
         what = "a line end" if surplus in (b"\n", b"\r\n") else f"{len(surplus)} bytes"
         remarks.append(f"{what} after the {length} bytes of Content-Length left out")
     elif len(rest) < length:
         remarks.append(f"the body has {len(rest)} bytes, and Content-Length says {length}: it was changed or cut")
-    return rest[:length], max(0, length - len(rest))
+    return rest[:length]
 
 
 def _unchunked(rest: bytes, remarks: list[str]) -> bytes:

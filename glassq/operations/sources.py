@@ -14,7 +14,7 @@ from glassq.intake.report import PATH, SourceReport, SourcesReport, report_socke
 from glassq.local_http import fetch
 from glassq.operations.hints import Hint
 from glassq.operations.words import span
-from glassq.sources import open_sources
+from glassq.sources.opening import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +48,9 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class SourcesView:
-    """All sources. `counting` is for how long the intake counts, in seconds, None where it does not say.
+    """All sources. `hints` are about what was counted.
 
-    `note` says why.
+    `counting` is for how long the intake counts, in seconds, None where it does not say; `note` says why then.
     """
 
     rows: tuple[SourceRow, ...]
@@ -58,11 +58,16 @@ class SourcesView:
     counting: float | None = None
     note: str = ""
 
+    @property
+    def todo(self) -> list[str]:
+        """What an operator should know or do."""
+        problems = (f"{row.name} takes no pings: {row.problem}" for row in self.rows if row.problem)
+        return [*problems, *map(str, self.hints)]
+
     def document(self) -> dict[str, Any]:
         """The sources for JSON; ages in seconds."""
         rows = [{**asdict(row), "counted": _plain(row.counted)} for row in self.rows]
-        hints = [str(hint) for hint in self.hints]
-        return {"sources": rows, "counting": self.counting, "note": self.note, "hints": hints}
+        return {"sources": rows, "counting": self.counting, "note": self.note, "hints": self.todo}
 
 
 def snapshot(operations: Operations) -> SourcesView:
@@ -96,10 +101,8 @@ def read_report(settings: Settings) -> tuple[SourcesReport | None, str]:
 
 def _row(settings: Settings, name: str, counted: SourceReport | None) -> SourceRow:
     section = settings.sources[name]
-    # each alone: what is wrong with one hides no other
-    alone = msgspec.structs.replace(settings, sources={name: section})
     try:
-        (source,) = open_sources(alone)
+        source = open_source(settings, name)
     except SettingsError as error:
         return SourceRow(name, section.kind_of(name), f"/hooks/{name}", "", 0, str(error), counted)
     path = f"/hooks/{name}" + ("/TOKEN" if section.path_token_file else "")
@@ -107,10 +110,8 @@ def _row(settings: Settings, name: str, counted: SourceReport | None) -> SourceR
 
 
 def _hints(rows: tuple[SourceRow, ...], loaded: float) -> Iterator[Hint]:
-    """What an operator should know or do; `loaded` is how long the secrets are in use, in seconds."""
+    """What follows from what was counted; `loaded` is how long the secrets are in use, in seconds."""
     for row in rows:
-        if row.problem:
-            yield Hint(f"{row.name} takes no pings: {row.problem}")
         if row.counted is None:
             continue
         refused = row.counted.refused

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from glassq.errors import InvalidRequest, LedgerError, NotFound, NotInOurTubes, SettingsError
-from glassq.mask import masked_body, masked_text
+from glassq.delivery import StoredBody
+from glassq.errors import BodyError, InvalidRequest, LedgerError, NotFound, NotInOurTubes, SettingsError
+from glassq.mask import MAX_TEXT, masked_body, masked_text
 from glassq.operations.find import Finder, ambiguous, checked_prefix, ref_of
 from glassq.operations.words import attempts, reason
 
@@ -24,17 +25,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class BodyExcerpt:
+    """A body in the body store, and how it begins; `trouble` says why that is unknown."""
+
+    stored: StoredBody
+    beginning: bytes
+    trouble: str = ""
+
+    def words(self) -> str:
+        """Its size and its beginning, masked."""
+        if self.trouble:
+            return f"({self.stored.size} bytes, which cannot be shown: {self.trouble})"
+        return str(masked_body(self.beginning, self.stored.size))
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """What queue and ledger know of one delivery; `note` says why the ledger knows nothing.
 
     `found` is as it lies in the queue. Show of it what the properties here and the functions below return: masked text.
     `entry` is masked. `stored` is what the ledger kept of a delivery that is not in the queue, as it is; None: nothing.
+    `large` is its body, if that is in the body store.
     """
 
     found: Found | None
     entry: Entry | None
     note: str
     stored: RecordedPing | None = None
+    large: BodyExcerpt | None = None
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -44,7 +62,12 @@ class Story:
 
     @property
     def body(self) -> object:
-        """Its body, masked: JSON, or text that is not. None if neither the queue nor the ledger has it."""
+        """Its body, masked: JSON, or text that is not. None if neither the queue nor the ledger has it.
+
+        Of a large body the beginning, as text.
+        """
+        if self.large is not None:
+            return self.large.words()
         holder = self.found.delivery if self.found else self.stored
         return masked_body(holder.body) if holder else None
 
@@ -53,6 +76,24 @@ class Story:
         """Its labels, masked: a task's URL and headers are among them. None as for the body."""
         holder = self.found.delivery if self.found else self.stored
         return {name: masked_text(value) for name, value in holder.labels.items()} if holder else None
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """The headers that its source keeps, masked; None as for the body."""
+        delivery = self.found.delivery if self.found else None
+        kept = delivery.headers if delivery else self.stored.kept.get("headers") if self.stored else None
+        if kept is None:
+            return {} if self.stored else None
+        masked: dict[str, str] = masked_body(json.dumps(kept).encode())
+        return {name: masked_text(value) for name, value in masked.items()}
+
+    @property
+    def content_type(self) -> str | None:
+        """Its Content-Type, "" if it came without one; None as for the body."""
+        delivery = self.found.delivery if self.found else None
+        if delivery:
+            return masked_text(delivery.content_type)
+        return masked_text(self.stored.kept.get("content_type", "")) if self.stored else None
 
     def document(self) -> dict[str, Any]:
         """The story for JSON: stable keys; what is not known is null."""
@@ -74,7 +115,8 @@ class Story:
             name: getattr(delivery, name) for name in delivery.__struct_fields__ if name not in ("body", "evidence")
         }
         fields["buried"] = reason(fields["buried"])
-        fields["labels"] = self.labels
+        fields |= {"labels": self.labels, "headers": self.headers, "content_type": self.content_type}
+        fields["stored"] = self.large and msgspec.structs.asdict(self.large.stored)
         evidence = [msgspec.structs.asdict(failure) for failure in self.evidence]
         return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": self.body}
 
@@ -84,7 +126,8 @@ class Story:
         if self.found is not None or entry is None:
             return None
         known = {"id": entry.delivery, "source": entry.source, "received": entry.received}
-        return {**known, "labels": self.labels, "body": self.body}
+        about = {"labels": self.labels, "headers": self.headers, "content_type": self.content_type}
+        return {**known, **about, "body": self.body}
 
 
 def tell(operations: Operations, queue: Inspector, text: str, progress: Progress) -> Story:
@@ -102,7 +145,28 @@ def tell(operations: Operations, queue: Inspector, text: str, progress: Progress
         if isinstance(missing, NotInOurTubes):
             raise missing
         raise NotFound(f"{missing}; {note or 'the ledger does not know it either'}")
-    return Story(found, _masked_entry(entry) if entry else None, note, stored)
+    large = _large(operations, found.delivery if found else None, entry, stored)
+    return Story(found, _masked_entry(entry) if entry else None, note, stored, large)
+
+
+def _large(
+    operations: Operations, delivery: Delivery | None, entry: Entry | None, recorded: RecordedPing | None
+) -> BodyExcerpt | None:
+    """The body, if it is in the body store or was."""
+    if delivery is not None:
+        key, stored = delivery.id, delivery.stored
+    elif entry is not None and recorded is not None:
+        kept = recorded.kept.get("stored")
+        key, stored = entry.delivery, kept and msgspec.convert(kept, StoredBody)
+    else:
+        return None
+    if stored is None:
+        return None
+    try:
+        with operations.bodies.open(key) as file:
+            return BodyExcerpt(stored, file.read(4 * MAX_TEXT))
+    except BodyError as error:
+        return BodyExcerpt(stored, b"", str(error))
 
 
 def _find(finder: Finder, text: str) -> Found:

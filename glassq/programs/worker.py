@@ -19,9 +19,10 @@ from glassq.mask import masked_line
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
-from glassq.settings import POOL, load
+from glassq.settings import POOL, WorkerQueue, load, queue_prefix, queue_tube
 from glassq.startcheck import Finding, arguments, found
 from glassq.systemd import Notifier
+from glassq.values import Rate
 from glassq.worker import child, sidecar
 from glassq.worker.bucket import Limit
 from glassq.worker.collector import PoolCollector
@@ -32,17 +33,18 @@ from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
 from glassq.worker.pool import SILENCE, Pool, PoolPlan
 from glassq.worker.settlement import Settlement
+from glassq.worker.shares import QueueLimiter, Share
 from glassq.worker.template import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from glassq.push.queue_yaml import PushQueue
     from glassq.settings import Settings
     from glassq.values import Address
     from glassq.worker.scoreboard import Scoreboard, Slot
     from glassq.worker.template import ChildMain
-    from glassq.worker.throttle import Throttle
+    from glassq.worker.throttle import Throttle, TubeLimiter
 
 
 def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: Callable[[str], None]) -> ChildMain:
@@ -66,17 +68,38 @@ def consume(
         return refuse(error, slot)
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot)
-    limiter = throttle.limiter(
-        slot.index, free=[settings.queue.tube], limited=[tube_of(settings.queue.tube, name) for name in queues]
-    )
+    limiter = limiter_of(settings, queues, throttle, slot.index)
     policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
     deadlines = Deadlines(soft=worker.deadline - worker.grace, hard=worker.deadline)
     bodies = open_bodies(settings)
     executor = Executor(loaded, context, ledger, lease, policy, deadlines, bodies=bodies, skew=worker.clock_skew)
     settlement = Settlement(receiver, ledger, slot.counters, bodies)
-    consumer = Consumer(receiver, limiter, executor, settlement, slot)
+    consumer = Consumer(receiver, limiter, executor, settlement, slot, queue_prefix(settings.queue.tube))
     with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
+
+
+def limiter_of(
+    settings: Settings, queues: Collection[str], throttle: Throttle, slot: int
+) -> TubeLimiter | QueueLimiter:
+    """What a child may reserve from: the main tube, the push `queues` of queue.yaml, and [worker.queues] by weight."""
+    base = str(settings.queue.tube)
+    limiter = throttle.limiter(slot, free=[base], limited=[tube_of(base, name) for name in queues])
+    tubes = {queue_tube(settings, name): queue for name, queue in settings.worker.queues.items()}
+    if not tubes:
+        return limiter
+    main = tubes.pop(base, WorkerQueue())
+    shares = [Share(base, main.weight), *(Share(tube, queue.weight) for tube, queue in tubes.items())]
+    place = throttle.place(slot, [limit.tube for limit in kept_places(settings)])
+    return QueueLimiter(limiter, shares, place)
+
+
+def kept_places(settings: Settings) -> list[Limit]:
+    """The places of children that are kept for queues, by the tubes of these."""
+    queues = settings.worker.queues.items()
+    return [
+        Limit(queue_tube(settings, name), Rate.MAX, max(1, queue.children), queue.children) for name, queue in queues
+    ]
 
 
 @contextmanager
@@ -168,7 +191,8 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         Limit(tube_of(queue.tube, name), push.rate, push.bucket_size, push.max_concurrent_requests or max_running)
         for name, push in queues.items()
     )
-    tubes = [queue.tube, *(tube_of(queue.tube, name) for name in queues)]
+    of_queues = [queue_tube(settings, name) for name in worker.queues]
+    tubes = list(dict.fromkeys([str(queue.tube), *of_queues, *(tube_of(queue.tube, name) for name in queues)]))
     pool = settings.metrics.pool
     return PoolPlan(
         lambda loaded: load_handlers(settings, queues, loaded),
@@ -177,6 +201,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         preload=worker.preload,
         silence=silence,
         limits=tuple(limits),
+        kept=tuple(kept_places(settings)),
         sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,

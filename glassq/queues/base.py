@@ -260,7 +260,7 @@ class Producer(Protocol):
 
 
 # A receiver leaves at most so many next forms unproven; what it holds when its process dies is worked twice.
-MAX_UNPROVEN = 8
+MAX_UNPROVEN = 3
 
 
 class Receiver(Protocol):
@@ -277,6 +277,13 @@ class Receiver(Protocol):
 
         It may return None earlier, so that the leases of our other reservations can be extended in time.
         """
+
+    @property
+    def has_next(self) -> bool:
+        """Whether the next `reserve` returns a job that came with the end of another one."""
+
+    def filled(self, prefix: str) -> list[str]:
+        """The tubes that hold jobs and whose names begin so."""
 
     def interrupt(self) -> None:
         """Ends a `reserve` that waits, if the engine can; no later one waits. For a signal handler of that thread.
@@ -321,8 +328,15 @@ class Receiver(Protocol):
         `reserve` raises the error as well.
         """
 
+    @property
+    def unproven(self) -> int:
+        """How many jobs it still holds whose next forms are not proven yet: at most MAX_UNPROVEN."""
+
     def tend(self) -> None:
         """Finishes what `retry` has begun, as far as that needs no waiting. From any thread, like `extend`."""
+
+    def finish(self) -> None:
+        """Finishes what `retry` has begun, as `close` does. Raises what the next `reserve` would."""
 
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         """Buries the delivery (dead-letters it) in this form (None: as it is); raises as `retry` does.

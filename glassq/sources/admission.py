@@ -1,20 +1,54 @@
-"""What is checked of a request before anything is proven: token in the path, and the client's address."""
+"""What is checked of a request before anything is proven: word in the path, the client's address, content type."""
 
 from __future__ import annotations
 
 import hmac
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from glassq.errors import PingRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from ipaddress import IPv4Network, IPv6Network
+
+    from glassq.sources.base import HookRequest
 
 # /hooks/NAME
 _SEGMENTS = 3
+
+
+class AdmissionRules:
+    """Who may come to the proof of a source."""
+
+    def __init__(
+        self,
+        *,
+        words: Sequence[str] = (),
+        networks: Sequence[str] = (),
+        content_types: Sequence[str] = (),
+        check_type: Callable[[str | None], None] | None = None,
+    ) -> None:
+        """`words` are those of which one stands behind the name in the path; none: nothing stands there.
+
+        `content_types` are media types, in lower case; none: any. `check_type` takes their place.
+        """
+        self._words = [word.encode() for word in words]
+        self._networks: list[IPv4Network | IPv6Network] = [ip_network(each) for each in networks]
+        self._content_types = frozenset(content_types)
+        self._check_type = check_type or (self._in_list if self._content_types else None)
+
+    def check(self, request: HookRequest) -> None:
+        """Raises PingRefused: 404, 403 or 415."""
+        check_path(request.target, self._words)
+        check_address(request.peer, self._networks)
+        if self._check_type:
+            self._check_type(request.headers.get("content-type"))
+
+    def _in_list(self, content_type: str | None) -> None:
+        if content_type is not None and content_type.partition(";")[0].strip().lower() not in self._content_types:
+            raise PingRefused(415, "Unsupported media type", "This content type is not taken here.", "content type")
 
 
 def check_path(target: str, tokens: Sequence[bytes] = ()) -> None:
@@ -45,6 +79,8 @@ def check_address(peer: str, allowed: Sequence[IPv4Network | IPv6Network]) -> No
     except ValueError:
         known = False
     else:
-        known = any(address in network for network in allowed)
+        # how a socket of both versions shows a client of version 4
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        known = any((mapped or address) in network for network in allowed)
     if not known:
         raise PingRefused(403, "Forbidden", "This address may not send here.", "address")

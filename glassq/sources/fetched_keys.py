@@ -188,6 +188,8 @@ class FetchedKeys:
             except Exception:
                 # without this thread no key would come any more
                 log.exception("bug in the fetching of keys")
+                with self._changed:
+                    self._failed(document, "bug")
             with self._changed:
                 self._fetching = False
                 self._next_fetch = time.monotonic() + self._pace

@@ -7,75 +7,48 @@ the ping's structure is checked, but not which words it uses.
 
 from __future__ import annotations
 
-import hmac
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from glassq.errors import PingRefused
 from glassq.sources import strictjson
-from glassq.sources.admission import check_path
-from glassq.sources.base import Description, Proof, Reply
+from glassq.sources.base import Proof
+from glassq.sources.schemes.base import Given, Verify, matching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.sources.base import Body, HookRequest
 
-KIND = "mirror"
 # Maximum length of the fields that are checked, in characters. Other fields are not checked.
 MAX_TEXT = 512
 _JSON = re.compile(r"application/json\s*(?:;\s*charset\s*=\s*(\"?)([\w.-]+)\1\s*)?", re.ASCII | re.IGNORECASE)
-_POST = frozenset({"POST"})
-_OK = Reply()
-
-
-class _Labels(msgspec.Struct):
-    collection: str
-    operation: str
-
-
-_decode_labels = msgspec.json.Decoder(_Labels).decode
 
 
 class MirrorSource:
-    """A source of the kind "mirror"."""
+    """Verifies pings of the Mirror API."""
 
-    kind = KIND
-    methods = _POST
-    accept = _OK
-
-    def __init__(
-        self, verify_tokens: Sequence[str], *, name: str = KIND, max_body: int = 16 << 10, tube: str = ""
-    ) -> None:
+    def __init__(self, verify_tokens: Sequence[str]) -> None:
         """`verify_tokens` are all current ones: several while they are rotated."""
-        self.name = name
-        self.max_body = max_body
-        self.tube = tube
         self._tokens = [token.encode() for token in verify_tokens]
-        self.secrets = len(self._tokens)
 
-    def admit(self, request: HookRequest) -> None:
-        """Raises PingRefused unless the body is said to be JSON in UTF-8, or nothing is said."""
-        check_path(request.target)
-        _check_content_type(request.headers.get("content-type"))
-
-    def challenge(self, request: HookRequest) -> Reply | None:
-        """None: the Mirror API asks for no answer."""
-        return None
+    def check(self, body: Body) -> dict[str, str]:
+        """The labels collection and operation of an accepted ping. Raises PingRefused like `verify`."""
+        ping, _ = self._checked(body)
+        return {"collection": ping["collection"], "operation": ping["operation"]}
 
     def verify(self, request: HookRequest) -> Proof:
-        """See `check`."""
-        return self.check(request.body)
-
-    def check(self, body: Body) -> Proof:
         """The token that a ping carries.
 
         Raises PingRefused: first 400 for a body that is not a JSON object, then 403 for a token that is missing, not a
         string, or wrong (one answer for all: a sender without the token learns nothing), then 400 for wrong fields.
         """
+        return self._checked(request.body)[1]
+
+    def _checked(self, body: Body) -> tuple[dict[str, Any], Proof]:
         try:
             ping = strictjson.loads(bytes(body))
         except ValueError as error:
@@ -84,30 +57,31 @@ class MirrorSource:
             raise _malformed("The body must be one JSON object.")
         proof = self._proof(ping.get("verifyToken"))
         _check_fields(ping)
-        return proof
-
-    def reply(self, request: HookRequest) -> Reply | None:
-        """None: the Mirror API asks for no answer."""
-        return None
-
-    def describe(self, request: HookRequest) -> Description:
-        """The labels collection and operation of a ping that `verify` has accepted."""
-        found = _decode_labels(request.body)
-        labels = {"collection": found.collection, "operation": found.operation}
-        return Description(labels, {}, request.headers.get("content-type", ""))
+        return ping, proof
 
     def _proof(self, token: object) -> Proof:
         text = token if isinstance(token, str) else ""
         if not text.isprintable():
             # if the token file had a byte order mark when the subscription was made, its pings have it, too
             text = "".join(filter(str.isprintable, text))
-        given = text.encode()
-        # compare with every token, also after a match, so that the time reveals nothing
-        matches = [hmac.compare_digest(given, known) for known in self._tokens]
-        if True not in matches:
+        # compared with every token, also after a match, so that the time reveals nothing
+        place = matching(self._tokens, (text.encode(),))
+        if place is None:
             reason = "wrong token" if text else "no token"
             raise PingRefused(403, "Forbidden", "The verifyToken is not one of this subscription's.", reason)
-        return Proof(matches.index(True))
+        return Proof(place)
+
+
+class VerifyToken(msgspec.Struct, frozen=True):
+    """The scheme of the Mirror API. Its secrets are in a file of their own name."""
+
+    needs: ClassVar[tuple[str, ...]] = ("verify_tokens_file",)
+    may: ClassVar[tuple[str, ...]] = ()
+    signs_time: ClassVar[bool] = False
+
+    def prepare(self, given: Given) -> Verify:
+        """The function that verifies a ping."""
+        return MirrorSource(given.secrets).verify
 
 
 # The old name, for programs that use it; to be removed after one release.
@@ -116,7 +90,7 @@ Mirror = MirrorSource
 
 # Nearly all pings have one of few types. Who is refused is not remembered.
 @lru_cache(maxsize=16)
-def _check_content_type(content_type: str | None) -> None:
+def check_content_type(content_type: str | None) -> None:
     """Raises PingRefused unless the type is JSON. It may be missing: the body itself is checked strictly."""
     if content_type is None:
         return

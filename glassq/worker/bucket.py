@@ -38,6 +38,8 @@ _STATE = struct.Struct("@6d")
 _PACE = 3
 # Rounding may leave the sum of fractions this much short of a whole token.
 _ROUNDING = 1e-9
+# How long a child waits for the lock, in seconds. A process has it for microseconds.
+LOCK_TIMEOUT = 0.02
 # The pause between two tries for the lock, in seconds.
 LOCK_RETRY = 0.0002
 
@@ -118,6 +120,11 @@ class TokenBucket:
             return 0.0
         # Time alone brings no token while the claims of others cover all that the bucket can hold.
         return (claims + 1 - tokens) / rate if claims + 1 <= self._capacity(pace) else None
+
+    def crowded(self) -> bool:
+        """Whether more attempts run than may."""
+        running: int = sum(self._entries.tolist()) >> 12 & _FIELD
+        return running > self._words[_MAX_RUNNING]
 
     def refill(self) -> tuple[float, int]:
         """Adds the tokens of the time since the last refill, and subtracts those consumed since then.

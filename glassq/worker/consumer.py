@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from glassq.worker.executor import Executor
     from glassq.worker.scoreboard import Slot
     from glassq.worker.settlement import Settlement
+    from glassq.worker.shares import QueueLimiter
     from glassq.worker.throttle import TubeLimiter
 
 log = logger("glassq.worker")
@@ -37,6 +38,8 @@ POLL = 10
 # The same right after a job, because its handler may have replaced our signal handlers; and while tubes have limits,
 # because the token for another tube may come meanwhile.
 SHORT_POLL = 1
+# How often an idle consumer looks for jobs of queues that the settings no longer have, in seconds.
+LOOK = 60.0
 # Reconnecting: full jitter from the first to the second, in seconds.
 RECONNECT, RECONNECT_CAP = 0.1, 5.0
 # Reserving pauses while the queue takes no puts (disk full, draining): a failed delivery could not be put again, and
@@ -53,14 +56,21 @@ class Consumer:
     """Works deliveries one at a time on one queue connection."""
 
     def __init__(
-        self, receiver: Receiver, limiter: TubeLimiter, executor: Executor, settlement: Settlement, slot: Slot
+        self,
+        receiver: Receiver,
+        limiter: TubeLimiter | QueueLimiter,
+        executor: Executor,
+        settlement: Settlement,
+        slot: Slot,
+        queues: str = "",
     ) -> None:
-        """Create it in the child, after the fork."""
+        """Create it in the child, after the fork. `queues` is how the tubes of queues begin ("": there are none)."""
         self._receiver = receiver
         self._limiter = limiter
         self._executor = executor
         self._settlement = settlement
         self._slot = slot
+        self._queues = queues
         self._losses = LossWatch(slot)
         # the tubes that the last reserve was allowed
         self._tubes: Sequence[str] = ()
@@ -72,14 +82,17 @@ class Consumer:
         """Works until `stopping()`. Reconnects while the queue cannot be reached."""
         failures, self._stopping = 0, stopping
         # The first reserve does not wait: its answer shows that we are connected.
-        poll = 0
+        poll, busy, look_at = 0, False, 0.0
         while not stopping():
             if failures:
                 self._slot.state(State.CONNECTING)
                 _pause(backoff.ceiling(failures, RECONNECT, RECONNECT_CAP), stopping)
             try:
+                if self._queues and not busy and time.monotonic() >= look_at:
+                    self._limiter.notice(self._receiver.filled(self._queues))
+                    look_at = time.monotonic() + LOOK
                 busy = self.work_one(poll)
-                failures, poll = 0, SHORT_POLL if busy or not self._limiter.unlimited else POLL
+                failures, poll = 0, SHORT_POLL if busy or not self._limiter.patient else POLL
             except (QueueRefused, NoProof):
                 self._slot.state(State.WAITING)
                 ceiling = backoff.ceiling(self._settlement.refusals, REFUSED, REFUSED_CAP)
@@ -104,12 +117,17 @@ class Consumer:
             self._limiter.finish(slow_down=slow_down)
 
     def _reserve(self, poll: int) -> Reservation | None:
-        admission = self._limiter.admit()
+        admission = self._limiter.admit(self._receiver.has_next)
         reservation = None
         self._tubes = admission.tubes
         if admission.tubes:
             reservation = self._receiver.reserve(admission.tubes, poll if admission.wait is None else 0)
+            self._slot.unproven(self._receiver.unproven)
+        else:
+            self._receiver.tend()
         self._slot.state(State.WAITING)
+        if reservation is None:
+            self._limiter.nothing_came()
         if reservation is None and admission.wait is not None:
             # The next token is due then. Meanwhile other children may have our claims.
             self._limiter.release_tokens()
@@ -156,8 +174,8 @@ class Consumer:
             return False
         if reservation.losses:
             crashes = self._crashes(reservation, delivery)
-            if not crashes and not self._slot.claimed_elsewhere(reservation.ref) and self._slot.excuse():
-                # a child held it when it died, but had not begun it
+            if not crashes and not self._slot.claimed_elsewhere(reservation.ref) and self._excused():
+                # a child held it when it died, but had not begun it, or had ended it
                 reservation = replace(reservation, losses=0)
             else:
                 delivery = lifecycle.after_loss(delivery, crashes)
@@ -191,7 +209,16 @@ class Consumer:
 
     def _then(self) -> Sequence[str]:
         """The tubes for the next job, which is reserved in the packet that ends this one; none if it shall not be."""
-        return () if self._stopping() else self._limiter.unlimited
+        return () if self._stopping() else self._limiter.ahead()
+
+    def _excused(self) -> bool:
+        """Whether a child of this pool may have held a job that nobody names; its death may not be recorded yet."""
+        deadline = time.monotonic() + CRASH_REPORT_WAIT
+        while not self._slot.excuse():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(CRASH_POLL)
+        return True
 
     def _crashes(self, reservation: Reservation, delivery: Delivery) -> list[Evidence]:
         """Evidence of attempts at this job that died with their process, as far as this pool has recorded them."""

@@ -10,7 +10,7 @@ import faulthandler
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
@@ -58,7 +58,8 @@ class PoolPlan:
 
     `load` loads what a child runs. `preload`: children are forked from a process that has called it, where that is
     possible; else each calls it. `drain` is how long a stop waits for handlers, and `silence` how long a child may live
-    without a heartbeat; in seconds. `sidecar` serves the metrics (None: nobody does). `queue` is the queue's address,
+    without a heartbeat; in seconds. `kept` are the places of children that are kept for single queues, where there are
+    more children than that. `sidecar` serves the metrics (None: nobody does). `queue` is the queue's address,
     for people. `made_of` is the record of the settings that the plan was made of.
     """
 
@@ -68,9 +69,15 @@ class PoolPlan:
     preload: bool = True
     silence: float = SILENCE
     limits: tuple[Limit, ...] = ()
+    kept: tuple[Limit, ...] = ()
     sidecar: SidecarMain | None = None
     queue: str = ""
     made_of: Record | None = None
+
+    def all_limits(self, processes: int) -> list[Limit]:
+        """The limits and places of a pool of so many children. If they are too few, none is kept for a queue."""
+        enough = sum(limit.max_running or 0 for limit in self.kept) < processes
+        return [*self.limits, *(limit if enough else replace(limit, max_running=0) for limit in self.kept)]
 
 
 class Pool:
@@ -96,8 +103,8 @@ class Pool:
         self._sidecar = Sidecar()
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads add
-        self._throttle = Throttle(tubes=max(MIN_TUBES, 2 * len(self._plan.limits)))
-        self._throttle.set(self._plan.limits)
+        self._throttle = Throttle(tubes=max(MIN_TUBES, 2 * len(self._plan.all_limits(1))))
+        self._throttle.set(self._plan.all_limits(self._plan.processes))
         self._templates = Templates(self._scoreboard.slots, self._throttle)
         self._children = Children(self._scoreboard, self._throttle, self._templates, self._sidecar)
         self._target = min(self._plan.processes, MAX_SLOTS)
@@ -168,13 +175,17 @@ class Pool:
         elif number == signal.SIGHUP:
             self._reload()
         elif number == signal.SIGTTIN:
-            self._target = min(self._target + 1, MAX_SLOTS)
+            self._aim_at(min(self._target + 1, MAX_SLOTS))
         elif number == signal.SIGTTOU:
-            self._target = max(self._target - 1, 1)
+            self._aim_at(max(self._target - 1, 1))
         elif number == signal.SIGUSR2:
             faulthandler.dump_traceback(all_threads=True)
             self._children.signal_all(signal.SIGUSR2)
             self._templates.signal_all(signal.SIGUSR2)
+
+    def _aim_at(self, target: int) -> None:
+        self._target = target
+        self._throttle.set(self._plan.all_limits(target))
 
     def _reach_target(self, now: float) -> None:
         """Forks the children that are missing, and stops the youngest of those that are too many."""
@@ -234,7 +245,7 @@ class Pool:
     def _reload(self) -> None:
         try:
             plan = self._load()
-            self._throttle.set(plan.limits)
+            self._throttle.set(plan.all_limits(plan.processes))
         except Exception as error:
             # queue.yaml may have several mistakes, a line each
             for line in str(error).splitlines():
@@ -258,7 +269,7 @@ class Pool:
         """Returns to this plan, because a new child could not use its settings or handlers; it has said `why`."""
         self._generation, self._proven = generation, None
         self._use(plan)
-        self._throttle.set(plan.limits)
+        self._throttle.set(plan.all_limits(plan.processes))
         self._unconfirmed = False
         log.error("not reloaded: the children that run stay as they are")
         self._in_effect.refuse(why or "new children cannot use what they read")

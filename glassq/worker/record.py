@@ -16,6 +16,7 @@ from glassq.worker.metrics import ATTEMPTS, SECONDS, WAIT
 from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
+    from glassq.delivery import Delivery
     from glassq.errors import QueueError
     from glassq.ledger import Ledger
     from glassq.metrics import ProcessCounters
@@ -136,7 +137,15 @@ def _entry(attempt: Attempt, state: str, tube: str, holder: str, result: str) ->
         tube=tube,
         body=delivery.body,
         labels=delivery.labels,
+        kept=_kept(delivery),
     )
+
+
+def _kept(delivery: Delivery) -> dict[str, object] | None:
+    """What a replay needs beside body and labels."""
+    if delivery.stored is None and not delivery.headers and not delivery.content_type:
+        return None
+    return {"content_type": delivery.content_type, "headers": delivery.headers, "stored": delivery.stored}
 
 
 def as_recorded(result: object) -> tuple[str, str]:

@@ -39,7 +39,8 @@ from typing import TYPE_CHECKING
 from glassq import backoff
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
-from glassq.worker.bucket import BUCKET_BYTES, ENTRY_BYTES, Limit, ProcessLock, TokenBucket
+from glassq.worker.bucket import BUCKET_BYTES, ENTRY_BYTES, LOCK_TIMEOUT, Limit, ProcessLock, TokenBucket
+from glassq.worker.kept import KeptPlace
 from glassq.worker.scoreboard import MAX_SLOTS
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ log = logger("glassq.worker")
 MIN_PAUSE, MAX_PAUSE, IDLE_PAUSE = 0.005, 0.05, 0.25
 # If no token is due within this time, in seconds, a reserve may wait as long as usual.
 RESERVE_WAIT = 1.0
-# How long a child waits for the lock, in seconds. A process has it for microseconds.
-LOCK_TIMEOUT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +119,10 @@ class Throttle:
         """The limiter of the child in this slot. `limited` are tubes that were `set`, `free` those without a limit."""
         return TubeLimiter(slot, tuple(free), [self._buckets[tube] for tube in limited], self._lock)
 
+    def place(self, slot: int, tubes: Sequence[str]) -> KeptPlace:
+        """The place of the child in this slot. `tubes` were `set`: their `max_running` children are kept for them."""
+        return KeptPlace(slot, [self._buckets[tube] for tube in tubes], self._lock, self._clock)
+
     def _new_bucket(self, limit: Limit) -> TokenBucket:
         index = len(self._buckets)
         entries = self._entries[index * self._slots : (index + 1) * self._slots]
@@ -137,7 +140,7 @@ class TubeLimiter:
     def __init__(self, slot: int, free: tuple[str, ...], buckets: list[TokenBucket], lock: ProcessLock) -> None:
         """Made by `Throttle.limiter`, in the child."""
         self._slot = slot
-        self._free = free
+        self._own = self._free = free
         self._buckets = {bucket.tube: bucket for bucket in buckets}
         self._lock = lock
         self._unlimited = Admission(free)
@@ -152,8 +155,29 @@ class TubeLimiter:
         """All tubes, if none has a limit; else none."""
         return () if self._buckets else self._free
 
-    def admit(self) -> Admission:
-        """Claims the tokens that are there now. Never blocks for long."""
+    @property
+    def patient(self) -> bool:
+        """Whether nothing but a job changes what the child may reserve from: a reserve may wait for long."""
+        return not self._buckets
+
+    def ahead(self) -> Sequence[str]:
+        """The tubes for a reserve that goes with the end of a job; none where tubes have limits."""
+        return self.unlimited
+
+    def notice(self, tubes: Sequence[str]) -> None:
+        """Also reserves from these tubes, which have no limit, until the next call."""
+        if tuple(tubes) != self._free[len(self._own) :]:
+            self._free = (*self._own, *tubes)
+            self._unlimited = Admission(self._free)
+
+    def nothing_came(self) -> None:
+        """The tubes of the last `admit` gave no job."""
+
+    def admit(self, has_next: bool = False) -> Admission:
+        """Claims the tokens that are there now. Never blocks for long.
+
+        `has_next`: the next job has been reserved ahead.
+        """
         if not self._buckets:
             return self._unlimited
         due, contended = math.inf, True

@@ -98,7 +98,7 @@ def test_the_file_is_for_its_owner_alone_and_can_be_checked_without_glassq(queue
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert file.stat().st_mode & 0o777 == 0o600
     first, *lines, last = map(json.loads, file.read_text("ascii").splitlines())
-    assert (first["format"], first["version"], first["tube"]) == ("glassq-archive", 1, "glassq")
+    assert (first["format"], first["version"], first["tube"]) == ("glassq-archive", 2, "glassq")
     assert {(each["tube"], base64.b64decode(each["base64"])) for each in lines} == told
     summed = subprocess.run(
         f"head -n -1 {file} | sha256sum", shell=True, capture_output=True, text=True, check=True
@@ -277,7 +277,7 @@ DAMAGE = {
     "a reason": (lambda text: text.replace(b"404 from", b"405 from"), "not that of the lines before it"),
     "a line more": (lambda text: text + b"{}\n", "line 6: stands after the last line"),
     "another file": (lambda _: b"\x00\xff\n" * 50, "line 1: is not a line of an archive"),
-    "a later version": (lambda text: text.replace(b'"version":1', b'"version":9'), "is of version 9"),
+    "a later version": (lambda text: text.replace(b'"version":2', b'"version":9'), "is of version 9"),
     "a tube's name": (lambda text: text.replace(MAIL.encode(), b"a\\nput"), "its tube: expected a tube name"),
     "another encoding": (lambda text: text.decode().encode("utf-16"), "is not UTF-8 text but UTF-16: save it as UTF-8"),
     "empty": (lambda _: b"", "the file is empty"),

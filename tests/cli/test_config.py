@@ -127,3 +127,26 @@ def test_a_file_that_cannot_be_loaded_is_exit_78_in_words_and_in_json(offline: C
     assert said.code == 78
     assert said.json["settings"] is None
     assert said.json["problems"][0] in said.err
+
+
+def test_what_would_refuse_every_ping_of_a_source_is_told_by_config_check_and_doctor_one_hiding_no_other(
+    right: Cli,
+) -> None:
+    (right.directory / "text").write_text("this is no base64!\n")
+    text = f'secrets_file = "{right.directory}/text"\n'
+    wrong = {
+        "standard": (text, "has no key in secret 1: expected whsec_ and base64"),
+        "twilio": (text, "missing key [sources.twilio] url: kind twilio needs it"),
+        "acme": (f'kind = "hmac"\n{text}', "header: expected the header with the signature"),
+        "githup": (text, 'kind = "githup": expected a known kind, or one of'),
+    }
+    sections = "".join(f"[sources.{name}]\n{section}" for name, (section, _) in wrong.items())
+    right.file.write_text(right.file.read_text() + sections)
+    said = right("config", "check")
+    assert said.code == 78
+    checks = {check["said"] for check in right("doctor", "--json").json["checks"] if check["ok"] is False}
+    for name, (_, why) in wrong.items():
+        (told,) = [line for line in said.err.splitlines() if f"[sources.{name}]" in line]
+        assert why in told
+        assert any(why in each for each in checks), name
+    assert "base64!" not in said.err + str(checks)

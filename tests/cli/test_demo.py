@@ -83,6 +83,12 @@ def test_in_a_pipe_a_line_comes_now_and_then_and_each_ping_stands_in_one_row(tmp
     assert sum(found.values()) == PINGS
     assert found["lost"] == 0
     assert min(found[name] for name in ("stored", "duplicate", "dropped", "buried", "refused")) >= 1
+    # webhooks of other senders, one of them forged
+    assert re.search(
+        r"^ *github +push +200 in [0-9.]+ ms +done: 1 commit on refs/heads/main", done.stdout, re.MULTILINE
+    )
+    assert re.search(r"^ *stripe +payment_intent.succeeded +200 in .* done: 42.00 EUR paid", done.stdout, re.MULTILINE)
+    assert re.search(r"^ *github +push +401 in .* refused by its signature", done.stdout, re.MULTILINE)
     assert "\x1b" not in done.stdout + done.stderr
     assert "starting beanstalkd" in done.stdout
     # it says how far it is, and for what it waits once all is sent, without a flood of lines

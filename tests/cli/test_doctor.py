@@ -233,7 +233,7 @@ def test_a_task_that_is_worked_or_waited_for_counts_as_a_consumer(
     with_push(cli)
     queue.put(encode(a_delivery()), tube="glassq.push.mail")
     (found,) = told(cli)["consumers"]
-    assert found["said"] == "nobody takes jobs from tube glassq and those of push queues; 1 are ready"
+    assert found["said"] == "nobody takes jobs from tube glassq and those of queues; 1 are ready"
     assert queue.reserve(0, ["glassq.push.mail"])
     (found,) = told(cli)["consumers"]
     assert (found["ok"], found["said"].endswith("; 0 wait"), "1 are at work" in found["said"]) == (True, False, True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq.delivery import Delivery, decode
+from glassq.settings import load
+from glassq.sources.signer import open_signer
 from tests.cli.conftest import NASTY
 from tests.conftest import program, wait_for
 
@@ -72,6 +74,37 @@ def test_without_a_valid_token_it_is_refused_in_words_that_hold_no_token(queue: 
     assert TOKEN not in said.err
     assert queue.stats_tube().ready == 0
     assert "The body must be one JSON object" in mirror("put", "--source", "mirror", answer="{").err
+
+
+@pytest.fixture
+def github(cli: Cli) -> Cli:
+    """With the source github."""
+    (cli.directory / "secret").write_text("s3cret\n")
+    cli.configure(f'[sources.github]\nsecrets_file = "{cli.directory}/secret"\n')
+    return cli
+
+
+def test_a_saved_request_is_checked_as_intake_does_and_kept_as_intake_would(queue: Queue, github: Cli) -> None:
+    signer = open_signer(load(str(github.file), {}), "github")
+    ping = signer.sign(signer.sample("issues", 0.0), 0.0)
+    head = [f"POST {ping.target} HTTP/1.1", *(f"{name}: {value}" for name, value in ping.headers.items()), "", ""]
+    file = a_file(github.directory, "\r\n".join(head).encode() + ping.body)
+    assert github("put", file, "--source", "github").code == 0
+    _, told = only(queue)
+    assert (told.body, told.labels["event"], told.content_type) == (ping.body, "issues", "application/json")
+    assert set(told.headers) == {"x-github-event", "x-github-delivery"}
+    changed = a_file(github.directory, "\r\n".join(head).encode() + ping.body.replace(b"loom", b"moon"))
+    said = github("put", changed, "--source", "github")
+    assert (said.code, said.out) == (1, "")
+    assert "github does not take it: The signature is not the one of this request" in said.err
+
+
+def test_a_body_without_its_proof_is_told_how_to_come_in(queue: Queue, github: Cli) -> None:
+    said = github("put", "--source", "github", answer="{}")
+    assert (said.code, said.out) == (1, "")
+    assert "put a whole saved request, or sign it anew with `glassq" in said.err
+    assert "ping github FILE`" in said.err
+    assert queue.stats_tube().ready == 0
 
 
 def test_unchecked_it_is_taken_with_the_labels_that_are_given(queue: Queue, mirror: Cli) -> None:

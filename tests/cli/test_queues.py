@@ -437,3 +437,22 @@ def test_names_that_stay_taken_as_their_database_cannot_be_written_are_counted(p
     assert said.out == (
         "queue photos: 2 tasks deleted; 1 name stays taken as that of a living task: [push] names cannot be written\n"
     )
+
+
+# -- queues of pings ---------------------------------------------------------------------------------------------------
+
+
+def test_queues_of_pings_are_listed_and_paused_without_push_queues(cli: Cli, queue: Queue) -> None:
+    cli.configure('[sources.stripe]\nqueue = "payments"\n[worker.queues.payments]\nweight = 3\nchildren = 1\n')
+    tube = f"{queue.tube}.queue.payments"
+    queue.put(encode(a_delivery(tube=tube)), tube=tube)
+    said = cli("queues")
+    assert said.code == 0
+    assert re.search(r"^payments +stripe +3 +1 +0 +1 ", said.out, re.MULTILINE)
+    document = cli("queues", "--json").json
+    assert document["queues"] == []
+    assert [(row["queue"], row["backlog"]) for row in document["worker_queues"]] == [("default", 0), ("payments", 1)]
+    assert cli("queues", "pause", "payments").code == 0
+    assert queue.stats_tube(tube).paused_for > 0
+    assert cli("queues", "resume", "payments").code == 0
+    assert queue.stats_tube(tube).paused_for == 0

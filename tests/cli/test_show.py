@@ -64,6 +64,22 @@ def test_secrets_are_masked_in_bodies_that_are_no_json_too(queue: Queue, cli: Cl
         assert "s3cret" not in said.out
 
 
+def test_what_a_ping_came_with_is_shown_and_secrets_among_it_are_masked(queue: Queue, cli: Cli) -> None:
+    kept = {"x-github-event": "push", "x-acme-token": "s3cret", "x-link": "https://a:s3cret@example.org/?token=s3cret"}
+    told = a_delivery(content_type="application/json; charset=utf-8", headers=kept)
+    job = put(queue, told)
+    said = cli("show", str(job))
+    assert "application/json; charset=utf-8" in said.out
+    assert "x-github-event: push, x-acme-token: ***" in " ".join(said.out.split())
+    found = cli("show", str(job), "--json")
+    assert found.json["delivery"]["content_type"] == "application/json; charset=utf-8"
+    assert (found.json["delivery"]["headers"]["x-github-event"], list(found.json["delivery"]["headers"])) == (
+        "push",
+        list(kept),
+    )
+    assert "s3cret" not in said.out + found.out
+
+
 def test_a_body_that_is_valid_json_but_no_number_of_python_is_shown(queue: Queue, cli: Cli) -> None:
     job = put(queue, a_delivery(b'{"huge": 1e999, "half": "\\ud800", "long": 123456789012345678901234567890}'))
     body = cli("show", str(job), "--json").json["delivery"]["body"]

@@ -15,8 +15,8 @@ from tests.push.targets import Target
 from tests.sources.certificates import Authority
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
-    from pathlib import Path
 
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:orders"
 QUERY = f"Action=ConfirmSubscription&TopicArn={TOPIC}&Token=2336412f37"
@@ -77,9 +77,14 @@ def root() -> Authority:
     return Authority()
 
 
+@pytest.fixture(scope="module")
+def tls(root: Authority, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    return root.server(tmp_path_factory.mktemp("server"))
+
+
 @pytest.fixture
-def server(root: Authority, tmp_path: Path) -> Iterator[Target]:
-    with Target(root.server(tmp_path)) as target:
+def server(tls: ssl.SSLContext) -> Iterator[Target]:
+    with Target(tls) as target:
         yield target
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from gunicorn.config import Config
 from gunicorn.http import get_parser
@@ -9,11 +11,13 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassq.http.framing import EXPECTS, HEAD_ONLY, MAX_HEAD, WAIT, Arrival, classify
+from glassq.http.framing import HEAD_ONLY, MAX_HEAD, WAIT, Arrival, classify
 from tests.intake.conftest import PARSERS
 
 MAX_BODY = 1000
+EXPECTS = Arrival(expects=True)
 WHOLE = Arrival(arrived=True, whole=True)
+LARGE = Arrival(arrived=True, large=1001)
 LINE = b"POST /hooks/mirror HTTP/1.1\r\n"
 GET = b"GET /healthz HTTP/1.1\r\n"
 
@@ -39,7 +43,8 @@ def post(*headers: bytes, body: bytes = b"") -> bytes:
         (post(b"Content-Length: \t 003 ", body=b"abc"), WHOLE),
         (post(b"Content-Length: 003", body=b"ab"), WAIT),
         (post(b"Content-Length: 1000"), WAIT),
-        (post(b"Content-Length: 1001"), HEAD_ONLY),
+        (post(b"Content-Length: 1001"), LARGE),
+        (post(b"Content-Length: 1001", b"Expect: 100-continue", body=b"a"), LARGE._replace(expects=True)),
         (post(b"Content-Length: " + b"9" * 5000), HEAD_ONLY),
         (post(b"Content-Length: 3", b"Content-Length: 3"), HEAD_ONLY),
         (post(b"Content-Length: 3, 3"), HEAD_ONLY),
@@ -66,7 +71,7 @@ def post(*headers: bytes, body: bytes = b"") -> bytes:
     ],
 )
 def test_what_has_arrived_is_told_from_the_bytes_alone(data: bytes, found: Arrival) -> None:
-    assert classify(data, MAX_BODY)._replace(size=0) == found
+    assert classify(data, MAX_BODY)._replace(size=0, head=0) == found
 
 
 def test_the_size_of_a_whole_request_leaves_out_what_follows_it() -> None:
@@ -103,16 +108,33 @@ def test_gunicorn_never_needs_a_byte_more_than_has_arrived(parser: str, data: by
     found = classify(data, MAX_BODY)
     if not found.whole:
         return
-    config = Config()
-    config.set("http_parser", parser)
-    messages = get_parser(config, iter([data]), ("127.0.0.1", 1))
-    try:
-        message = next(messages)
-    except (ParseException, NoMoreData, StopIteration):
-        # it is refused, or the connection ends: nothing is waited for, nothing follows
+    message = parsed(parser, data)
+    if message is None:
         return
     length = sum(int(value) for name, value in message.headers if name == "CONTENT-LENGTH")
     assert not any(name == "TRANSFER-ENCODING" for name, _ in message.headers)
     assert len(message.body.read()) == length
     # and what it leaves begins where we say that the next request does
     assert message.unreader.take_buffered() == data[found.size :]
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@settings(deadline=None)
+@given(data=REQUESTS)
+def test_gunicorn_reads_the_length_of_a_large_body_as_we_do(parser: str, data: bytes) -> None:
+    found = classify(data, 2)
+    message = parsed(parser, data[: found.head]) if found.large else None
+    if message is not None:
+        assert [int(value) for name, value in message.headers if name == "CONTENT-LENGTH"] == [found.large]
+        assert not any(name == "TRANSFER-ENCODING" for name, _ in message.headers)
+
+
+def parsed(parser: str, data: bytes) -> Any:
+    """gunicorn's request; None if it is refused, or the connection ends: nothing is waited for, nothing follows."""
+    config = Config()
+    config.set("http_parser", parser)
+    messages = get_parser(config, iter([data]), ("127.0.0.1", 1))
+    try:
+        return next(messages)
+    except (ParseException, NoMoreData, StopIteration):
+        return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq import delivery as envelope
-from glassq.errors import JobTooBig, JournalError, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import JobTooBig, JournalError, NoProof, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.forwarder import Forwarder
 from glassq.intake.state import IntakeState
@@ -376,7 +376,7 @@ def test_neither_queue_nor_journal_is_said_and_nothing_is_promised(
     kept = on(beanstalkd, min_free=1 << 60)
     beanstalkd.stop()
     places, _ = kept.keep(b"1", b"2")
-    assert [type(place) for place in places] == [QueueRefused] * 2
+    assert [type(place) for place in places] == [NoProof] * 2
     assert "almost full" in str(places[0])
     assert (kept.state.ready, kept.count()) == (False, 0)
     assert "Connection refused" in kept.state.queue_trouble

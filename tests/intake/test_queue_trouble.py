@@ -333,3 +333,23 @@ def test_the_largest_ping_that_can_be_allowed_fits_into_a_job(
     assert len(sent) == 32 << 10
     assert web.ask(request(sent)).status == 200
     assert [delivery.decode(job).body for job in empty(beanstalkd)] == [sent]
+
+
+def test_what_was_journaled_goes_into_the_tube_of_its_source(
+    tmp_path: Path, beanstalkd: Beanstalkd, start_web: Callable[..., Web]
+) -> None:
+    pay = f'[sources.pay]\nkind = "mirror"\nverify_tokens_file = "{tmp_path / "web0" / "tokens"}"\nqueue = "pay"\n'
+    web = start_web(beanstalkd.url, queue=f"{pay}[worker.queues.pay]\n")
+    to_pay = request(line="POST /hooks/pay HTTP/1.1")
+    assert [web.ask(ping).status for ping in (PING, to_pay)] == [200, 200]
+    beanstalkd.stop()
+    assert [web.ask(ping).status for ping in (PING, to_pay, to_pay)] == [200, 200, 200]
+    assert web.journaled() == 3
+    beanstalkd.start()
+    wait_for(lambda: not web.journaled(), "the journal to be moved on")
+    queue = beanstalkd.queue()
+    try:
+        found = {tube: queue.stats_tube(tube).ready for tube in ("glassq", "glassq.queue.pay")}
+    finally:
+        queue.close()
+    assert found == {"glassq": 2, "glassq.queue.pay": 3}

@@ -150,7 +150,7 @@ def test_what_is_kept_nowhere_is_503_and_its_connection_goes_on(
     assert len(items(beanstalkd)) == 1
 
 
-@pytest.mark.parametrize("limit", ["max_held = 3", f"max_held_size = {2 * len(PING) + 1}"], ids=["number", "size"])
+@pytest.mark.parametrize("limit", ["max_held = 3", f"memory_max = {2 * len(PING) + 1}"], ids=["number", "size"])
 def test_beyond_what_may_wait_a_ping_is_503_at_once(
     beanstalkd: Beanstalkd, start_web: Callable[..., Web], frozen: Callable[[], None], limit: str
 ) -> None:

@@ -62,6 +62,7 @@ def operations(beanstalkd: Beanstalkd, tmp_path: Path) -> Operations:
     file = tmp_path / "glassq.toml"
     file.write_text(
         f'{queue_section(beanstalkd.url)}[ledger]\nurl = "sqlite:///{tmp_path}/ledger.db"\n'
+        f'[bodies]\nurl = "file://{tmp_path}/bodies"\n'
         '[[routes]]\nsource = "mirror"\nhandler = "app:store"\ncollection = "timeline"\n'
     )
     return Operations(settings.load(str(file), {}), actor="ada")

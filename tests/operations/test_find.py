@@ -66,14 +66,12 @@ def test_what_may_be_in_a_tube_that_is_not_ours_is_no_loss(
     assert str(caught.value) == words
 
 
-def test_tubes_of_push_queues_are_ours_and_no_others(
-    operations: Operations, inspector: Inspector, queue: Queue
-) -> None:
-    for tube in ("glassq.push.mail", "glassq.pushed", "elsewhere"):
+def test_tubes_of_queues_are_ours_and_no_others(operations: Operations, inspector: Inspector, queue: Queue) -> None:
+    for tube in ("glassq.push.mail", "glassq.pushed", "elsewhere", "glassq.queue.payments", "glassq.queues"):
         queue.put(b"", tube=tube)
-    assert our_tubes(operations, inspector) == ["glassq", "glassq.push.mail"]
+    assert our_tubes(operations, inspector) == ["glassq", "glassq.push.mail", "glassq.queue.payments"]
     assert tubes_of(operations, inspector, Filter(tube="glassq.push.none")) == ["glassq.push.none"]
-    with pytest.raises(InvalidRequest, match="tube elsewhere is not ours: expected glassq or"):
+    with pytest.raises(InvalidRequest, match=r"tube elsewhere is not ours: expected glassq, glassq\.queue\.NAME or"):
         tubes_of(operations, inspector, Filter(tube="elsewhere"))
     assert unworked(operations, "glassq") == ""
     assert "there is no section [push]" in unworked(operations, "glassq.push.mail")

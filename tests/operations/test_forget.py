@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from glassq import delivery as envelope
 from glassq.bodies import open_bodies
-from glassq.errors import InvalidRequest
+from glassq.errors import InvalidRequest, SearchIncomplete
 from glassq.journal import Journal, JournalRecord
 from glassq.ledger import Entry, open_ledger
 from glassq.operations import archive, archive_file, forget
@@ -21,12 +21,14 @@ from tests.cli.conftest import put, put_bytes
 from tests.operations.conftest import StopsAt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
     from glassq.operations import Operations
     from glassq.operations.forget import ForgetReport
-    from glassq.queues.base import Inspector
+    from glassq.queues.base import Inspector, Job
     from tests.queues.raw import Queue
 
 SECRET = b"a person's own words"
@@ -44,6 +46,22 @@ def record(operations: Operations, delivery: Delivery, state: str = "done") -> N
         Entry(delivery.id, delivery.source, now, state, 1, now, 0.1, body=delivery.body, labels=labels),
     )
     ledger.close()
+
+
+def with_bodies(operations: Operations, directory: Path) -> BodyStore:
+    """The store of large bodies, in this directory from now on."""
+    bodies = replace(operations.settings.bodies, url=BodiesUrl(f"file://{directory}/bodies"))
+    operations.settings = replace(operations.settings, bodies=bodies)
+    store = open_bodies(operations.settings)
+    store.prepare()
+    return store
+
+
+def stored(store: BodyStore, delivery: Delivery, content: bytes) -> Delivery:
+    """The delivery with a body that is stored apart."""
+    writer = store.begin(delivery.id)
+    writer.write(content)
+    return replace(delivery, body=b"", stored=writer.finish())
 
 
 def forgotten(operations: Operations, queue: Inspector, *conditions: str, extra: tuple[Path, ...] = ()) -> ForgetReport:
@@ -163,6 +181,21 @@ def test_archives_are_written_anew_without_it(
     assert ann.id not in in_ledger(operations)
 
 
+def test_bodies_that_an_archive_holds_apart_stay_with_their_jobs(
+    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
+) -> None:
+    store = with_bodies(operations, tmp_path)
+    large = {name: SECRET + name.encode() + bytes(range(256)) * 4000 for name in ("ann", "bob")}
+    jobs = [stored(store, of(name), content) for name, content in large.items()]
+    file = an_archive(operations, inspector, queue, tmp_path, *jobs, of("ann"))
+    assert forgotten(operations, inspector, "label.customer=ann", extra=(file,)).places.archives == {file: 2}
+    mistakes: list[str] = []
+    (left,) = archive_file.read(file, mistakes)
+    assert (mistakes, envelope.decode(left.data).labels["customer"]) == ([], "bob")
+    assert left.body is not None
+    assert b"".join(left.body.parts()) == large["bob"]
+
+
 def test_a_damaged_archive_is_left_as_it_is_and_named(
     operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
 ) -> None:
@@ -210,17 +243,12 @@ def test_a_stop_leaves_what_the_same_command_finds_again(
 def test_bodies_that_are_stored_apart_go_too_but_not_one_that_is_in_use(
     operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
 ) -> None:
-    bodies = replace(operations.settings.bodies, url=BodiesUrl(f"file://{tmp_path}/bodies"))
-    operations.settings = replace(operations.settings, bodies=bodies)
-    store = open_bodies(operations.settings)
-    store.prepare()
+    store = with_bodies(operations, tmp_path)
     waits, worked, done, other = (of(name) for name in ("ann", "ann", "ann", "bob"))
     for each in (waits, worked, done, other):
-        writer = store.begin(each.id)
-        writer.write(SECRET)
-        stored = writer.finish()
+        job = stored(store, each, SECRET)
         if each is not done:
-            put(queue, replace(each, body=b"", stored=stored), "reserved" if each is worked else "ready")
+            put(queue, job, "reserved" if each is worked else "ready")
     for each in (worked, done):
         record(operations, each, "retrying" if each is worked else "done")
     store.retire(done.id)
@@ -229,6 +257,32 @@ def test_bodies_that_are_stored_apart_go_too_but_not_one_that_is_in_use(
     report = forget.carry_out(operations, inspector, plan, Silent())
     assert (report.complete, report.places.bodies) == (False, 2)
     assert {body.key for body in store.list()} == {worked.id, other.id}
+
+
+def test_where_not_all_jobs_can_be_looked_at_no_row_and_no_body_goes_before_its_job(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    ann = of("ann")
+    put(queue, ann, "buried")
+    record(operations, ann, "buried")
+    plan = forget.plan(operations, HalfBlind(inspector), forget.wanted(["label.customer=ann"], None), Silent())
+    assert (plan.places.total, plan.rows) == (0, frozenset())
+    report = forget.carry_out(operations, inspector, plan, Silent())
+    assert (report.complete, in_ledger(operations)) == (False, {ann.id})
+    assert "is left until then: run this again" in report.results[0].why
+
+
+class HalfBlind:
+    """The real inspector of a queue that cannot show all its jobs now."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        self._inspector = inspector
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inspector, name)
+
+    def find(self, *_: object, **__: object) -> Iterator[Job]:
+        raise SearchIncomplete(0, 1, 200)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from glassq.delivery import decode
 from glassq.errors import Conflict, InvalidRequest, QueueUnavailable, SearchIncomplete, Stopped, Unsupported

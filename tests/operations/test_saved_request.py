@@ -28,18 +28,16 @@ def test_lines_may_end_as_an_editor_leaves_them_and_the_body_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "body", "expected", "missing", "says"),
+    ("length", "body", "surplus", "says"),
     [
-        (4, b"1234\n", b"1234", 0, "a line end after the 4 bytes of Content-Length left out"),
-        (4, b"1234POST / HTTP/1.1\r\n", b"1234", 0, "17 bytes after the 4 bytes"),
-        (4, b"123", b"123", 1, "the body has 3 bytes, and Content-Length says 4"),
+        (4, b"1234", b"\n", "a line end after the 4 bytes of Content-Length left out"),
+        (4, b"1234", b"POST / HTTP/1.1\r\n", "17 bytes after the 4 bytes"),
+        (4, b"123", b"", "the body has 3 bytes, and Content-Length says 4"),
     ],
 )
-def test_content_length_says_where_the_body_ends(
-    length: int, body: bytes, expected: bytes, missing: int, says: str
-) -> None:
-    found = parse(request(f"{HEAD}Content-Length: {length}\r\n", body))
-    assert (found.body, found.missing) == (expected, missing)
+def test_content_length_says_where_the_body_ends(length: int, body: bytes, surplus: bytes, says: str) -> None:
+    found = parse(request(f"{HEAD}Content-Length: {length}\r\n", body + surplus))
+    assert (found.body, found.surplus) == (body, surplus)
     assert says in found.remarks[0]
 
 

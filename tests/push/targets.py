@@ -99,6 +99,8 @@ class Target:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
+        #: what is answered to requests for these very paths
+        self.pages: dict[str, bytes] = {}
         #: called with each request before it is answered
         self.on_request: Callable[[Asked], None] = lambda _: None
         self._tls = tls
@@ -151,7 +153,9 @@ class Target:
             with connection.makefile("rb") as reader:
                 while (asked := self._read(reader, number)) is not None:
                     self.on_request(asked)
-                    if not self._answer(connection, Script.of(asked.url), asked, used):
+                    page = self.pages.get(asked.url)
+                    script = Script.of(asked.url) if page is None else Script(body=page)
+                    if not self._answer(connection, script, asked, used):
                         return
                     used += 1
         except OSError:

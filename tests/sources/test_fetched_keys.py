@@ -18,6 +18,7 @@ from tests.push.targets import Target
 from tests.sources.certificates import Authority
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -27,9 +28,14 @@ def authority() -> Authority:
     return Authority()
 
 
+@pytest.fixture(scope="module")
+def tls(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    return authority.server(tmp_path_factory.mktemp("server"))
+
+
 @pytest.fixture
-def server(authority: Authority, tmp_path: Path) -> Iterator[Target]:
-    with Target(authority.server(tmp_path)) as target:
+def server(tls: ssl.SSLContext) -> Iterator[Target]:
+    with Target(tls) as target:
         yield target
 
 
@@ -202,6 +208,20 @@ def test_a_key_that_could_not_be_fetched_comes_by_itself(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert once_there(keys, f"{server.url}/a?body=key1") == "key1"
+
+
+def test_a_bug_in_a_reader_neither_ends_the_fetching_nor_repeats_it_at_once(
+    keys: FetchedKeys, server: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read(_body: bytes) -> str:
+        raise KeyError("a bug")
+
+    with pytest.raises(SourceUnready):
+        keys.get(f"{server.url}/a?body=key1", read)
+    keys.settle(PATIENCE)
+    assert "bug in the fetching of keys" in caplog.text
+    assert once_there(keys, f"{server.url}/b?body=key2") == "key2"
+    assert [asked.url for asked in server.asked] == ["/a?body=key1", "/b?body=key2"]
 
 
 def test_strangers_cannot_make_us_want_without_bound(server: Target, fetching: Callable[..., FetchedKeys]) -> None:

@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from glassq.errors import PingRefused
 from glassq.settings import parse
 from glassq.sources import HookRequest, open_sources
-from glassq.sources.mirror import MirrorSource
+from glassq.sources.mirror import MirrorSource, check_content_type
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from glassq.sources import Source
 
 TOKEN = "t0ken-é"
 MIRROR = MirrorSource([TOKEN])
@@ -39,14 +37,12 @@ def ping(**changes: Any) -> bytes:
     return json.dumps({name: value for name, value in {**SHARE, **changes}.items() if value is not MISSING}).encode()
 
 
-def taken(body: bytes, mirror: Source = MIRROR) -> dict[str, str]:
+def taken(body: bytes, mirror: MirrorSource = MIRROR) -> dict[str, str]:
     """The labels of a ping that is taken."""
-    request = HookRequest("POST", "/hooks/mirror", {}, body, "192.0.2.7", 0.0)
-    mirror.verify(request)
-    return mirror.describe(request).labels
+    return mirror.check(body)
 
 
-def refusal(body: bytes, mirror: Source = MIRROR) -> PingRefused:
+def refusal(body: bytes, mirror: MirrorSource = MIRROR) -> PingRefused:
     with pytest.raises(PingRefused) as caught:
         taken(body, mirror)
     return caught.value
@@ -124,24 +120,27 @@ def test_what_is_no_strict_json_object_is_400(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "type_of", ["application/json", 'Application/JSON; charset="UTF-8"', "application/json;charset=utf8"]
+    "content_type", [None, "application/json", 'Application/JSON; charset="UTF-8"', "application/json;charset=utf8"]
 )
-def test_json_in_utf_8_is_admitted(type_of: str) -> None:
-    MIRROR.admit(HookRequest("POST", "/hooks/mirror", {"content-type": type_of}, b"", "", 0.0))
+def test_json_in_utf_8_is_admitted(content_type: str | None) -> None:
+    check_content_type(content_type)
 
 
 @pytest.mark.parametrize(
-    ("type_of", "status"), [("text/plain", 415), ("", 415), ("application/json; charset=latin-1", 400)]
+    ("content_type", "status"), [("text/plain", 415), ("", 415), ("application/json; charset=latin-1", 400)]
 )
-def test_another_content_type_is_refused(type_of: str, status: int) -> None:
+def test_another_content_type_is_refused(content_type: str, status: int) -> None:
     with pytest.raises(PingRefused) as caught:
-        MIRROR.admit(HookRequest("POST", "/hooks/mirror", {"content-type": type_of}, b"", "", 0.0))
+        check_content_type(content_type)
     assert caught.value.status == status
 
 
 def test_the_proof_says_which_token_it_was() -> None:
     both = MirrorSource(["old", "new"])
-    assert [both.check(ping(verifyToken=token)).secret for token in ("old", "new")] == [0, 1]
+    requests = [
+        HookRequest("POST", "/hooks/mirror", {}, ping(verifyToken=token), "192.0.2.7", 0.0) for token in ("old", "new")
+    ]
+    assert [both.verify(request).secret for request in requests] == [0, 1]
 
 
 def test_two_user_tokens_are_400_and_not_the_last_one() -> None:
@@ -162,10 +161,17 @@ def test_the_token_file_has_one_token_a_line_and_comments(tmp_path: Path) -> Non
     file.write_text("# since May\r\n  first token  \n\n#gone\n\tsecond#1\n")
     found = parse(f'[sources.mirror]\nverify_tokens_file = "{file}"\n', "glassq.toml")
     (mirror,) = open_sources(found)
+
+    def request(token: str) -> HookRequest:
+        return HookRequest("POST", "/hooks/mirror", {}, ping(verifyToken=token), "192.0.2.7", 0.0)
+
     for token in ("first token", "second#1"):
-        assert taken(ping(verifyToken=token), mirror)
+        assert mirror.verify(request(token))
+        assert mirror.describe(request(token)).labels == {"collection": "timeline", "operation": "INSERT"}
     for token in ("# since May", "#gone", "gone", "", "  first token  ", "second"):
-        assert refusal(ping(verifyToken=token), mirror).status == 403
+        with pytest.raises(PingRefused) as caught:
+            mirror.verify(request(token))
+        assert caught.value.status == 403
 
 
 VALUES = st.recursive(

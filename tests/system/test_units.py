@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 import pytest
 
 from glassq.settings import SourceSettings, parse, secret_files
+from glassq.sources.presets import PRESETS
 from glassq.values import SecretFile
 from tests.conftest import ROOT
 from tests.system.programs import need, run
@@ -148,12 +149,14 @@ SECRETS = [name for name, kind in get_type_hints(SourceSettings).items() if Secr
 SOURCES = """
 [queue]
 url = "beanstalk:///q"
+[sources.mirror]
+verify_tokens_file = "/etc/glassq/secrets/mirror-verify-tokens"
 [sources.github]
 secrets_file = "/etc/glassq/secrets/github"  # "or another"
 [ sources . shop ]
 kind = "shopify"
   secrets_file = '/srv/50% off/github'
-path_token_file="/etc/glassq/secrets/shop+path"
+path_token_file="/etc/glassq/secrets/more/shop+path"
 # secrets_file = "/etc/glassq/secrets/old"
 labels = { a_file = "json:/a" }
 [sources.shop2]
@@ -173,9 +176,11 @@ def test_the_intake_gets_each_secret_that_a_source_names_and_no_other(tmp_path: 
     assert made.keys() == {"glassq-web.service"}
     lines = made["glassq-web.service"].splitlines()[1:]
     secrets = {
-        "etc+glassq+secrets+github": "/etc/glassq/secrets/github",
-        "etc+glassq+secrets+shop++path": "/etc/glassq/secrets/shop+path",
-        "srv+50%% off+github": "/srv/50%% off/github",
+        "github": "/etc/glassq/secrets/github",
+        # which has had this name always: an upgrade's reload looks for it
+        "mirror-verify-tokens": "/etc/glassq/secrets/mirror-verify-tokens",
+        "more+shop++path": "/etc/glassq/secrets/more/shop+path",
+        "+srv+50%% off+github": "/srv/50%% off/github",
     }
     wanted = [(f"LoadCredential={name}:{path}", f"SetCredential={name}:# missing") for name, path in secrets.items()]
     assert lines == ["[Service]", *(line for pair in wanted for line in pair)]
@@ -188,14 +193,27 @@ def test_the_intake_gets_each_secret_that_a_source_names_and_no_other(tmp_path: 
 @pytest.mark.parametrize("key", SECRETS)
 def test_every_key_that_names_a_secret_is_known(key: str, tmp_path: Path) -> None:
     made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n[sources.a]\n{key} = "/etc/secret"\n', tmp_path)
-    assert "LoadCredential=etc+secret:/etc/secret" in made["glassq-web.service"].splitlines()
+    assert "LoadCredential=+etc+secret:/etc/secret" in made["glassq-web.service"].splitlines()
 
 
-@pytest.mark.parametrize("kind", ["sns", "paypal", "pubsub", "oidc"])
+FETCHING = sorted(preset.name for preset in PRESETS.values() if preset.requires_network)
+
+
+@pytest.mark.parametrize("kind", FETCHING)
 @pytest.mark.parametrize("text", ["[sources.{}]\n", "[sources.github]\n[sources.a-name]\nkind = '{}'\n[log]\n"])
 def test_the_intake_gets_a_network_where_a_kind_fetches_keys(kind: str, text: str, tmp_path: Path) -> None:
     made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n{text.format(kind)}', tmp_path)
     assert made["glassq-web.service"].splitlines()[1:] == ["[Service]", "PrivateNetwork=no"]
+
+
+def test_the_generator_names_no_other_kind_that_fetches_keys() -> None:
+    (named,) = re.findall(r"kind ~ /\^\(([a-z|-]+)\)\$/", GENERATOR.read_text())
+    assert sorted(named.split("|")) == FETCHING
+
+
+def test_the_intake_gets_no_network_for_other_kinds(tmp_path: Path) -> None:
+    kinds = "".join(f"[sources.{name}]\n" for name, preset in PRESETS.items() if not preset.requires_network)
+    assert drop_ins(f'[queue]\nurl = "beanstalk:///q"\n{kinds}', tmp_path) == {}
 
 
 def test_another_directory_for_large_bodies_can_be_written(tmp_path: Path) -> None:

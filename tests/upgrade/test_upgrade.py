@@ -5,11 +5,14 @@ Its spool is today's intake journal.
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import sqlite3
 import subprocess
 import tarfile
+import urllib.error
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +84,18 @@ class Installation:
         done = self.glassq(*words, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def answers(self, path: str, body: bytes | None = None, **headers: str) -> int:
+        """The status that the intake answers; 0 while it does not listen."""
+        named = {"Content-Type": "application/json", **headers}
+        try:
+            request = urllib.request.Request(f"http://127.0.0.1:{self.web}{path}", body, named)
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
 
     def mend(self) -> None:
         """From now on the handlers work whatever comes."""
@@ -182,3 +197,35 @@ def test_a_name_that_was_taken_stays_taken(installed: Installation) -> None:
             taskqueue.Queue(client=client).add(taskqueue.Task(url="/work", name="named-task"))
     finally:
         client.close()
+
+
+GITHUB = """
+[[routes]]
+source = "github"
+match = {{ event = "push" }}
+handler = "handlers:handle"
+[sources.github]
+secrets_file = "{directory}/github"
+[bodies]
+url = "file://{directory}/bodies"
+"""
+
+
+def test_settings_of_the_release_take_pings_as_before_and_a_new_source_beside(installed: Installation) -> None:
+    installed.mend()
+    (installed.dir / "github").write_text("s3cret\n")
+    installed.config.write_text(installed.config.read_text() + GITHUB.format(directory=installed.dir))
+    installed.start_ours("glassq-web")
+    installed.start_ours("glassq-worker")
+    wait_for(lambda: installed.answers("/readyz") == 200, "the intake to be ready")
+    ping = {"collection": "timeline", "itemId": "new", "operation": "INSERT", "userToken": "u"}
+    token = (installed.dir / "mirror-verify-tokens").read_text().strip()
+    assert installed.answers("/hooks/mirror", json.dumps(ping | {"verifyToken": token}).encode()) == 200
+    assert installed.answers("/hooks/mirror", json.dumps(ping | {"verifyToken": "another"}).encode()) == 403
+    # beyond what a job holds
+    push = json.dumps({"itemId": "push", "pad": "x" * (1 << 20)}).encode()
+    signature = hmac.new(b"s3cret", push, "sha256").hexdigest()
+    github = {"X-GitHub-Event": "push", "X-Hub-Signature-256": f"sha256={signature}"}
+    assert installed.answers("/hooks/github", push, **github) == 200
+    # two new ones, beside those that waited: four in the queue, two in the spool
+    wait_for(lambda: len(installed.worked()) == 8, "the new ones to be worked beside the old")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from glassq.queues.beanstalk.protocol import JobStats
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.routes import Context, Destination, Routes
 from glassq.settings import HandlerName, Route, Settings
-from glassq.worker.consumer import Consumer
+from glassq.worker.consumer import SHORT_POLL, Consumer
 from glassq.worker.executor import Deadlines, Executor
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
 from glassq.worker.scoreboard import Scoreboard
 from glassq.worker.settlement import Settlement
+from glassq.worker.shares import QueueLimiter, Share
 from glassq.worker.throttle import Throttle, TubeLimiter
 from tests.conftest import wait_for
 from tests.syncers import prover_beside
@@ -130,6 +132,15 @@ ACTS: dict[str, Callable[[], Any]] = {
 }
 
 
+class FinishingConsumer(Consumer):
+    """Awaits the proof of what each job was put again as; tests/queues/test_hand_over.py has jobs worked meanwhile."""
+
+    def work_one(self, poll: int = SHORT_POLL) -> bool:
+        busy = super().work_one(poll)
+        self._receiver.finish()
+        return busy
+
+
 @dataclass
 class Bench:
     """One consumer with all that it works on. `seen` are the deliveries that its handler got."""
@@ -141,6 +152,9 @@ class Bench:
     limits: tuple[Limit, ...] = ()
     leads_to: str = ""
     bodies: BodyStore | None = None
+    #: queues beside the main one, with the clock of the consumer's turns
+    shares: tuple[Share, ...] = ()
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.seen: list[Delivery] = []
@@ -161,12 +175,21 @@ class Bench:
             bodies=self.bodies,
         )
         self.settlement = Settlement(receiver, self.ledger, self.slot.counters, self.bodies)
-        self.consumer = Consumer(receiver, self._limiter(), executor, self.settlement, self.slot)
+        self.consumer = FinishingConsumer(receiver, self._limiter(), executor, self.settlement, self.slot)
 
-    def _limiter(self) -> TubeLimiter:
+    def _limiter(self) -> TubeLimiter | QueueLimiter:
         self.throttle = Throttle(slots=1)
         self.throttle.set(self.limits)
-        return self.throttle.limiter(0, free=[self.queue.tube], limited=[limit.tube for limit in self.limits])
+        limiter = self.throttle.limiter(0, free=[self.queue.tube], limited=[limit.tube for limit in self.limits])
+        if not self.shares:
+            return limiter
+        return QueueLimiter(limiter, self.shares, self.throttle.place(0, []), self.clock)
+
+    def work_ahead(self, most: int) -> list[str]:
+        """Works so many jobs as a child does, each reserved with the end of the one before; the tubes they were in."""
+        done = len(self.ledger.entries)
+        self.consumer.run(lambda: len(self.ledger.entries) >= done + most)
+        return [entry.tube for entry in self.ledger.entries[done:]]
 
     def _scripted(self, delivery: Delivery, context: Context) -> Result:
         self.seen.append(delivery)

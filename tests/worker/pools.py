@@ -254,10 +254,10 @@ class PoolRun:
 
     # -- actions -----------------------------------------------------------------------------------------
 
-    def put(self, name: str, do: str = "work") -> Delivery:
+    def put(self, name: str, do: str = "work", tube: str = "") -> Delivery:
         assert self._look is not None
-        delivery = envelope.new("mirror", json.dumps({"name": name, "do": do}).encode(), {})
-        self._look.put(envelope.encode(delivery))
+        delivery = envelope.new("mirror", json.dumps({"name": name, "do": do}).encode(), {}, tube=tube)
+        self._look.put(envelope.encode(delivery), tube=tube or None)
         return delivery
 
     def holding(self, name: str = "held", do: str = "hold") -> int:

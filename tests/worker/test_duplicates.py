@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Shop:
         self.seen: list[Delivery] = []
         self.ledger = open_ledger(self.settings)
         slot = Scoreboard(1).slots[0]
-        receiver = BeanstalkReceiver(self.queue, prover_beside(self.queue.url))
+        receiver = self.receiver = BeanstalkReceiver(self.queue, prover_beside(self.queue.url))
         executor = Executor(
             Routes([Destination(self.route, self._handle)]),
             Context(Settings()),
@@ -81,6 +82,7 @@ class Shop:
         before = len(self.seen)
         self.queue.put(envelope.encode(delivery))
         assert self.consumer.work_one(0)
+        self.receiver.finish()
         wait_for(lambda: self.entry(delivery) is not None, "the ledger to have it")
         return len(self.seen) > before
 
@@ -233,6 +235,22 @@ def test_an_event_is_worked_again_when_it_failed_or_its_window_is_over(queue: Qu
     wait_for(lambda: once.entry(old) is not None, "the entry")
     assert once.work(ping(event_id="e-2"))
     once.ledger.close()
+
+
+def test_pools_that_share_a_ledger_work_an_event_once(queue: Queue, shop: Shop) -> None:
+    """Each has a connection of its own, as pools on two hosts have. Where the sender gives no id, it is the digest."""
+    one, other = Shop(queue, shop.settings, DEDUPE), Shop(queue, shop.settings, DEDUPE)
+    digest = "sha256:" + hashlib.sha256(b"the same body").hexdigest()
+    assert one.work(ping(b"the same body", event_id=digest))
+    assert not other.work(ping(b"the same body", event_id=digest))
+    assert other.work(ping(b"one", event_id="e-2"))
+    again = ping(b"sent again", event_id="e-2")
+    assert not one.work(again)
+    entry = one.entry(again)
+    assert entry is not None
+    assert entry.reason.endswith("was the same event, and is done")
+    for each in (one, other):
+        each.ledger.close()
 
 
 def test_what_an_operator_has_replayed_is_worked_though_its_event_was_done(queue: Queue, shop: Shop) -> None:

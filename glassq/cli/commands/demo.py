@@ -78,7 +78,7 @@ FATES: dict[Fate, str] = {
 @home_directory("var/demo")
 @click.option("--keep", is_flag=True, help="Keep everything running afterwards, to look around, until Ctrl-C.")
 def demo(pings: int, rate: float, users: int, seed: int, directory: Path, keep: bool) -> int:
-    """Watch simulated Glass users share photos and glassq store them.
+    """Watch simulated Glass users share photos and glassq store them; a GitHub push and a payment by Stripe beside.
 
     A real HTTP server plays Google: Mirror API, token endpoint, pings. A quarter of the pings is awkward: photos still
     processing, deleted, rate limited, cut off, sent twice, by a user who took the consent back, with a wrong token.
@@ -149,6 +149,7 @@ def _watch(run: Demo, out: Console) -> bool:
 
     def send() -> None:
         try:
+            run.send_webhooks()
             run.crowd.run(sent.append)
         except BaseException as error:
             failed.append(error)
@@ -261,10 +262,11 @@ def _view(state: _State) -> Table:
 
 def _count(run: Demo) -> Summary:
     over = time.monotonic() + LEDGER_LAG
-    summary = run.summary()
-    while summary.lost and time.monotonic() < over:
+    summary, wrong = run.summary(), run.look_up_webhooks()
+    while (summary.lost or wrong) and time.monotonic() < over:
         time.sleep(0.2)
-        summary = run.summary()
+        summary, wrong = run.summary(), run.look_up_webhooks()
+    summary.lost += wrong
     return summary
 
 
@@ -286,11 +288,26 @@ def _report(summary: Summary, run: Demo, out: Console, settled: bool, took: floa
     out.print()
     out.print(f"Half of the pings were acknowledged within {fast}, 99 % within {slow}.")
     out.print(f"More than one attempt was needed for {summary.retried} deliveries. All of it took {span(round(took))}.")
+    _report_webhooks(run, out)
     for problem in summary.lost[:20]:
         out.print(f"LOST  {line(problem)}", style="red")
     if not settled:
         out.print("Not everything was worked in time: see the logs in log/.", style="red")
     _say_next(run, out)
+
+
+def _report_webhooks(run: Demo, out: Console) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for sent in run.webhooks:
+        forged = sent.expected == "refused"
+        came = "changed on its way: refused by its signature" if forged else f"{sent.state}: {sent.result}"
+        row = (f"  {sent.source}", sent.event, f"{sent.status} in {sent.seconds * 1000:.1f} ms", came)
+        table.add_row(*map(line, row))
+    out.print("\nBeside Glass, webhooks of today, signed as their senders sign (handlers.py has their handlers):")
+    out.print(table)
+    out.print()
 
 
 def _say_next(run: Demo, out: Console) -> None:
@@ -303,7 +320,7 @@ def _say_next(run: Demo, out: Console) -> None:
         f"The photos are in {directory / 'photos'}, the logs in {directory / 'log'}.",
         "To look around, start it again and ask, in another terminal:",
         f"  {shlex.join([glassq_called(), 'dev', '--dir', str(directory)])}",
-        *(f"  {glassq} {words}" for words in ("status", "buried", "show ID")),
+        *(f"  {glassq} {words}" for words in ("status", "buried", "show ID", "sources", "ping github")),
     ]
     for each in told:
         # never broken into lines, as some of them are to be copied

@@ -23,7 +23,7 @@ from glassq.settings import load
 from glassq.values import Bind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from glassq.settings import Settings
 
@@ -34,6 +34,10 @@ LOOK_EVERY = 0.5
 CHECK_TIME = 60.0
 # By these, curl would ask a proxy for this machine. It reads HTTP_PROXY in small letters only.
 PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")
+
+# The first ping of a new user, and where its token stands: in the header Authorization.
+BEARER = "bearer"
+OWN_BODY = '{"event": "hello", "from": "me"}'
 
 HANDLER = '''\
 """Your handlers. `glassq dev` reloads them when you save this file."""
@@ -96,7 +100,7 @@ def dev(directory: Path, bind: Bind | None) -> None:
         check_name(directory)
         # an address that cannot be, or is taken, is not written: another one may be tried at once
         Door(bind or DEV_BIND).check_free()
-        write_settings(directory, {"intake": {"bind": bind or DEV_BIND}}, "handlers:handle")
+        write_settings(directory, {"intake": {"bind": bind or DEV_BIND}, **_sources(directory)}, "handlers:handle")
         write_new(directory / "handlers.py", HANDLER)
     settings = load(str(file), {})
     if bind and bind != settings.intake.bind:
@@ -112,27 +116,38 @@ def dev(directory: Path, bind: Bind | None) -> None:
     click.echo("stopped", err=True)
 
 
+def _sources(directory: Path) -> dict[str, dict[str, object]]:
+    """The sources of new settings: one's own program with a token, and the webhook that most have to do with."""
+    own = {"kind": "token", "token": BEARER, "secrets_file": directory / "own-token"}
+    return {"sources.own": own, "sources.github": {"secrets_file": directory / "github-secret"}}
+
+
 def _say_ready(stack: Stack, settings: Settings) -> None:
-    url = f"{stack.door.url}/hooks/mirror"
+    url = f"{stack.door.url}/hooks/"
     by = f" by the socket {shlex.quote(stack.door.curl[-1])}" if settings.intake.bind.startswith("unix:") else ""
-    click.echo(f"ready: POST {url}{by}   settings: {shlex.quote(str(stack.config))}   (Ctrl-C stops)")
-    mirror = settings.sources.get("mirror")
-    if mirror is not None and mirror.verify_tokens_file:
-        click.echo(f"try:   {_curl(stack.door, url, mirror.verify_tokens_file)}")
+    click.echo(f"ready: POST {url}NAME{by}   settings: {shlex.quote(str(stack.config))}   (Ctrl-C stops)")
+    _say_sources(stack, settings, settings.sources)
     click.echo(f"       {glassq_for(stack.config)} status")
 
 
-def _curl(door: Door, url: str, token_file: str) -> str:
-    """A command line that sends a ping, to be pasted into a shell."""
+def _say_sources(stack: Stack, settings: Settings, names: Iterable[str]) -> None:
+    """Command lines that send a ping of each of these sources, to be pasted into a shell."""
+    tries = []
+    for name in names:
+        section = settings.sources[name]
+        if section.token == BEARER and section.secrets_file and not section.path_token_file:
+            tries.append(_curl(stack.door, f"{stack.door.url}/hooks/{name}", section.secrets_file))
+        else:
+            tries.append(f"{glassq_for(stack.config)} ping {name}")
+    for number, command in enumerate(tries):
+        click.echo(f"{'       ' if number else 'try:   '}{command}")
+
+
+def _curl(door: Door, url: str, secrets_file: str) -> str:
+    """A command line that sends a ping with a token: anybody's own webhook."""
     straight = ["--noproxy", "*"] if any(os.environ.get(name) for name in PROXIES) else []
-    words = ["curl", "-i", *straight, *door.curl, url, "-H", "Content-Type: application/json"]
-    before, after = (
-        '{"collection": "timeline", "itemId": "my-item", "operation": "INSERT", "userToken": "me", '
-        '"userActions": [{"type": "SHARE"}], "verifyToken": "',
-        '"}',
-    )
-    token = f'"$(cat {shlex.quote(token_file)})"'
-    return f"{shlex.join(words)} -d {shlex.quote(before)}{token}{shlex.quote(after)}"
+    words = ["curl", "-i", *straight, *door.curl, url, "-H", "Content-Type: application/json", "-d", OWN_BODY, "-H"]
+    return f'{shlex.join(words)} "Authorization: Bearer $(head -n 1 {shlex.quote(secrets_file)})"'
 
 
 def glassq_called() -> str:
@@ -191,6 +206,7 @@ def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings |
     stack.reload("worker")
     if stack.config in changed:
         stack.reload("web")
+        _say_sources(stack, new, [name for name in new.sources if name not in settings.sources])
     return new
 
 

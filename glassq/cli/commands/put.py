@@ -8,7 +8,7 @@ import click
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, dry_run, pass_app
-from glassq.cli.files import read_input
+from glassq.cli.files import MOST, read_input
 from glassq.cli.output import line, print_json
 from glassq.operations import put as operation
 from glassq.operations.filters import duration
@@ -44,8 +44,8 @@ def put(
 ) -> int:
     """Put a file, or standard input, as a delivery, and print the delivery's id.
 
-    A source of the settings checks the body as intake does, and makes the labels. For any other source --label makes
-    them.
+    A source of the settings checks it as intake does, and makes the labels: FILE is a whole saved request then (see
+    `glassq sources test`), or a body that proves itself, as Mirror's does. For any other source --label makes them.
     """
     request = PutRequest(
         source=source,
@@ -55,7 +55,7 @@ def put(
         delay=duration("--delay", delay) if delay is not None else 0.0,
     )
     request.check(app.operations)
-    body = read_input(file, app.settings.intake.max_body + 1)
+    body = read_input(file, MOST)
     with app.progress() as progress:
         plan = operation.plan(app.operations, request, body, progress)
         receipt = None if dry_run else operation.carry_out(app.operations, plan, progress)

@@ -1,4 +1,4 @@
-"""`glassq queues`: the push queues as they are now; pausing, resuming and purging them."""
+"""`glassq queues`: the queues as they are now; pausing, resuming and purging them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,36 @@ import click
 
 from glassq.cli.app import App, as_json, dry_run, pass_app, yes
 from glassq.cli.completion import push_queues as push_queue_names
+from glassq.cli.completion import queues as queue_names
 from glassq.cli.group import CommandGroup
 from glassq.cli.output import confirm, console, line, print_hints, print_json, print_table, table
 from glassq.cli.pause import tell_paused, tell_resumed
 from glassq.operations import pause as pausing
 from glassq.operations import purge as operation
-from glassq.operations import push_queues
+from glassq.operations import push_queues, worker_queues
 from glassq.operations.words import PAUSED_FOR_GOOD, span
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from glassq.operations.purge import PurgeReport
-    from glassq.operations.push_queues import PushQueueRow
+    from glassq.operations.push_queues import PushQueueList, PushQueueRow
+    from glassq.operations.worker_queues import WorkerQueueRow
     from glassq.push.purge import Purged
+    from glassq.queues.base import TubeCounts
 
 
 @click.group(cls=CommandGroup, invoke_without_command=True)
 @as_json
 @click.pass_context
 def queues(context: click.Context, as_json: bool) -> None:
-    """Push queues: how fast each is worked, and how many of its tasks wait for what."""
+    """Queues of pings and push queues: how each is worked, and how much waits in it for what."""
     if context.invoked_subcommand is None:
         _list(context.find_object(App) or App(None, os.environ), as_json)
 
 
 @queues.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=push_queue_names)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=queue_names)
 @as_json
 @pass_app
 def pause(app: App, names: tuple[str, ...], as_json: bool) -> int:
@@ -42,29 +47,29 @@ def pause(app: App, names: tuple[str, ...], as_json: bool) -> int:
 
     It lasts until they are resumed, or the queue's server is restarted. What runs goes on.
     """
-    file = push_queues.settings_of(app.operations).queue_yaml or "the queue.yaml that [push] queue_yaml names"
-    lasting = f"what lasts is rate: 0 in {file} and a reload of glassq-worker"
+    push = app.operations.settings.push
+    file = (push and push.queue_yaml) or "the queue.yaml that [push] queue_yaml names"
+    lasting = f"what lasts for a push queue is rate: 0 in {file} and a reload of glassq-worker"
     with app.progress() as progress, app.operations.queue() as queue:
-        plan = push_queues.planned_or_warn(app.operations, progress)
-        tubes = push_queues.chosen(app.operations, queue, plan, names)
+        tubes = worker_queues.chosen(app.operations, queue, progress, names)
         paused = pausing.pause(queue, tubes, queue.capabilities.max_delay)
     return tell_paused("queue", "task", paused, lasting, as_json)
 
 
 @queues.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=push_queue_names)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=queue_names)
 @as_json
 @pass_app
 def resume(app: App, names: tuple[str, ...], as_json: bool) -> None:
     """Let paused queues go on."""
-    file = push_queues.settings_of(app.operations).queue_yaml
     with app.progress() as progress, app.operations.queue() as queue:
-        plan = push_queues.planned_or_warn(app.operations, progress)
-        resumed = pausing.resume(queue, push_queues.chosen(app.operations, queue, plan, names))
+        resumed = pausing.resume(queue, worker_queues.chosen(app.operations, queue, progress, names))
     tell_resumed("queue", resumed, as_json)
-    for name in resumed if not as_json else ():
-        if (limits := plan.queues.get(name)) and not limits.rate:
-            click.echo(f"! queue {line(name)} is not worked all the same: its rate is 0 in {file}")
+    push = app.operations.settings.push
+    planned = push_queues.planned(app.operations).queues if push and not as_json else {}
+    for name in resumed:
+        if push and (limits := planned.get(name)) and not limits.rate:
+            click.echo(f"! queue {line(name)} is not worked all the same: its rate is 0 in {push.queue_yaml}")
 
 
 @queues.command()
@@ -101,12 +106,24 @@ def purge(app: App, name: str, dry_run: bool, yes: bool, as_json: bool) -> int:
 
 def _list(app: App, as_json: bool) -> None:
     with app.progress() as progress, app.operations.queue() as queue:
-        plan = push_queues.planned_or_warn(app.operations, progress)
-        found = push_queues.snapshot(app.operations, queue, plan)
+        own = worker_queues.snapshot(app.operations, queue)
+        found = None
+        if app.operations.settings.push or not own:
+            plan = push_queues.planned_or_warn(app.operations, progress)
+            found = push_queues.snapshot(app.operations, queue, plan)
     if as_json:
-        print_json(app.adapt_hints(found.document()))
+        document = found.document() if found else {"queues": [], "note": "", "hints": []}
+        print_json(app.adapt_hints({**document, "worker_queues": [row.document() for row in own]}))
         return
     out = console()
+    if own:
+        shares = ("queue", "sources", "weight", "children", "in flight", "backlog", "oldest", "delayed")
+        print_table(out, table("", (*shares, "buried", "paused"), map(_share_cells, own)))
+    if found:
+        _print_pushed(app, out, found)
+
+
+def _print_pushed(app: App, out: Console, found: PushQueueList) -> None:
     columns = ("queue", "rate", "bucket", "at once", "in flight", "backlog", "oldest", "retrying", "scheduled")
     print_table(out, table("", (*columns, "buried", "paused"), map(_cells, found.rows)))
     if any(row.at_once_is_default for row in found.rows):
@@ -124,8 +141,19 @@ def _cells(row: PushQueueRow) -> tuple[object, ...]:
         limits = (str(row.planned.rate) if row.planned.rate else "paused", row.planned.bucket_size, row.at_once)
     delayed = ("?", "?") if row.retrying is None else (row.retrying, row.scheduled)
     oldest = "-" if row.oldest is None else span(row.oldest)
-    paused = "paused" if tube.paused_for >= PAUSED_FOR_GOOD else span(tube.paused_for) if tube.paused_for else "-"
-    return row.name, *limits, tube.reserved, tube.ready, oldest, *delayed, tube.buried, paused
+    return row.name, *limits, tube.reserved, tube.ready, oldest, *delayed, tube.buried, _paused(tube)
+
+
+def _share_cells(row: WorkerQueueRow) -> tuple[object, ...]:
+    tube, settings = row.tube, row.settings
+    share = (settings.weight, settings.children) if settings else ("gone", "-")
+    oldest = "-" if row.oldest is None else span(row.oldest)
+    sources = ", ".join(row.sources) or "-"
+    return row.name, sources, *share, tube.reserved, tube.ready, oldest, tube.delayed, tube.buried, _paused(tube)
+
+
+def _paused(tube: TubeCounts) -> str:
+    return "paused" if tube.paused_for >= PAUSED_FOR_GOOD else span(tube.paused_for) if tube.paused_for else "-"
 
 
 def _tell(report: PurgeReport, as_json: bool) -> int:

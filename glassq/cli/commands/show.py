@@ -92,6 +92,7 @@ def _header(told: Story, found: Found) -> Rows:
         ("source", delivery.source),
         ("received", f"{moment(delivery.received)} ({span(delivery.age())} ago)"),
         ("labels", _labels(told)),
+        *_request(told),
         ("handler", route_words(found)),
         ("attempt", attempt_words(found)),
     ]
@@ -103,7 +104,13 @@ def _left(told: Story, entry: Entry) -> Rows:
     rows: Rows = [("source", entry.source), ("received", moment(entry.received))]
     if told.stored is None:
         return [*rows, ("body", "not kept, nor its labels")]
-    return [*rows, ("labels", _labels(told))]
+    return [*rows, ("labels", _labels(told)), *_request(told)]
+
+
+def _request(told: Story) -> Rows:
+    """What it kept of its request beside the body, where it kept something."""
+    headers = ", ".join(f"{name}: {value}" for name, value in (told.headers or {}).items())
+    return [(name, value) for name, value in (("type", told.content_type), ("headers", headers)) if value]
 
 
 def _labels(told: Story) -> str:

@@ -7,18 +7,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.app import App, as_json
+from glassq.cli import completion
+from glassq.cli.app import App, as_json, examples, pass_app
+from glassq.cli.files import MOST, read_input
 from glassq.cli.group import CommandGroup
-from glassq.cli.output import console, line, print_hints, print_json, print_table, table
+from glassq.cli.output import console, facts, line, print_hints, print_json, print_table, table
 from glassq.operations import sources as operation
 from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from glassq.intake.report import SourceReport
+    from glassq.operations.kinds import KindOfSource
+    from glassq.operations.request_test import TestedRequest
     from glassq.operations.sources import SourceRow
 
 
-@click.group(cls=CommandGroup, invoke_without_command=True)
+@click.group(
+    cls=CommandGroup,
+    invoke_without_command=True,
+    epilog=examples(
+        ("all about a sender, and a section to paste", "glassq sources kinds stripe"),
+        ("why a request that was saved as it came is refused", "glassq sources test stripe event.http"),
+        ("an old one, by the clock of its time", "glassq sources test stripe event.http --now 2026-03-01T12:00:00Z"),
+    ),
+)
 @as_json
 @click.pass_context
 def sources(context: click.Context, as_json: bool) -> None:
@@ -27,7 +39,68 @@ def sources(context: click.Context, as_json: bool) -> None:
         _list(context.find_object(App) or App(None, os.environ), as_json)
 
 
+@sources.command()
+@click.argument("name", metavar="[KIND]", required=False, shell_complete=completion.kinds)
+@as_json
+@pass_app
+def kinds(app: App, name: str | None, as_json: bool) -> None:
+    """Which senders can be a source, or all about one: where its secret is, what it sends, a section to paste."""
+    from glassq.operations import kinds as catalogue
+
+    if name is None:
+        _tell_kinds(catalogue.kinds(), as_json)
+        return
+    found = catalogue.kind(name)
+    if as_json:
+        print_json(found.document())
+        return
+    out = console()
+    out.print(line(found.preset.title), style="bold")
+    out.print(facts(found.facts))
+    # to be copied: never broken into lines
+    out.print(f"\n{found.section}", soft_wrap=True)
+
+
+@sources.command()
+@click.argument("name", metavar="NAME", shell_complete=completion.sources)
+@click.argument("file", metavar="FILE|-", shell_complete=completion.files)
+@click.option("--now", metavar="TIME", help="Verify it by this time: RFC 3339, or Unix seconds.")
+@as_json
+@pass_app
+def test(app: App, name: str, file: str, now: str | None, as_json: bool) -> int:
+    """Would this request be taken, and if not, why?
+
+    FILE holds a whole request as it came over the wire, head and body, as nc, mitmproxy or a proxy's log saves it.
+    Neither a secret nor a signature that would be right is ever printed. Exit 0: it would be taken; 1: it would not.
+    """
+    from glassq.operations import request_test
+
+    moment = request_test.moment_of(now) if now is not None else app.operations.clock().timestamp()
+    verdict = request_test.examine(app.operations, name, read_input(file, MOST), moment)
+    if as_json:
+        print_json({**verdict.document(), "todo": [app.adapt(words) for words in verdict.todo]})
+    else:
+        _tell(app, verdict)
+    return 0 if verdict.taken else 1
+
+
 # -- as people read it -------------------------------------------------------------------------------------------------
+
+
+def _tell_kinds(found: list[KindOfSource], as_json: bool) -> None:
+    if as_json:
+        print_json({"kinds": [each.document() for each in found]})
+        return
+    rows = [
+        (
+            each.preset.name,
+            each.preset.title,
+            ", ".join(each.needs) or "-",
+            "" if each.preset.verified else "unverified",
+        )
+        for each in found
+    ]
+    print_table(console(), table("", ("kind", "sender", "needs", ""), rows))
 
 
 def _list(app: App, as_json: bool) -> None:
@@ -37,7 +110,7 @@ def _list(app: App, as_json: bool) -> None:
         return
     out = console()
     if not found.rows:
-        out.print("the settings name no source ([sources.NAME])")
+        out.print("the settings name no source: `glassq sources kinds` lists what can be one")
         return
     columns = ("source", "kind", "path", "pings", "last", "refused", "clock", "secrets, last used")
     print_table(out, table("", columns, map(_cells, found.rows), wraps="refused"))
@@ -45,7 +118,7 @@ def _list(app: App, as_json: bool) -> None:
         out.print(f"nothing is counted: {line(found.note)}", style="dim")
     else:
         out.print(f"counted for {span(found.counting)}, since glassq-web was started", style="dim")
-    print_hints(out, map(app.adapt, map(str, found.hints)))
+    print_hints(out, map(app.adapt, found.todo))
 
 
 def _cells(row: SourceRow) -> tuple[object, ...]:
@@ -75,3 +148,12 @@ def _secrets(seen: SourceReport) -> str:
     if len(seen.secrets) == 1:
         return _ago(seen.secrets[0])
     return ", ".join(f"{number}: {_ago(age)}" for number, age in enumerate(seen.secrets, 1)) or "-"
+
+
+def _tell(app: App, verdict: TestedRequest) -> None:
+    out = console()
+    style = "green" if verdict.taken else "bold red"
+    out.print(line(verdict.said), style=style)
+    rows = [(name, value) for name, value in verdict.facts]
+    out.print(facts(rows))
+    print_hints(out, map(app.adapt, verdict.todo))

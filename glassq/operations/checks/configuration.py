@@ -10,6 +10,7 @@ import msgspec
 
 from glassq.daemons import check_web, check_worker
 from glassq.operations.checks.systemctl import leaves_out_intake, listens_for_intake
+from glassq.operations.routes import listing
 from glassq.operations.words import without_password
 from glassq.push.request import SOURCE
 from glassq.settings import GlassSettings, secret_files
@@ -26,6 +27,8 @@ def problems(settings: Settings) -> list[str]:
     """
     findings = [found("secret", partial(check_secret, settings, key)) for key in secrets_in_use(settings)]
     findings += check_worker(settings)
+    never = (f"{settings.file}: [routes.{row.number}]: {row.never}" for row in listing(settings) if row.never)
+    findings += [Finding("route", problem=problem) for problem in never]
     if takes_pings(settings) and not leaves_out_intake():
         findings += [*check_web(settings), *(Finding("address", problem=problem) for problem in _refused(settings))]
     return list(dict.fromkeys(finding.problem for finding in findings if finding.problem))

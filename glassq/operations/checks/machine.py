@@ -17,6 +17,7 @@ from glassq.operations.checks.base import Check
 from glassq.operations.checks.configuration import check_secret, secrets_in_use, takes_pings, works_glass
 from glassq.operations.checks.in_effect import not_in_effect, not_shared
 from glassq.operations.journal import GONE_TODO, gone
+from glassq.operations.sources import snapshot
 from glassq.operations.status import journal_state
 from glassq.settings import StorageSettings
 
@@ -69,6 +70,26 @@ def secret_files(operations: Operations) -> Iterator[Check]:
             yield Check("secret file", False, f"everybody may use it: {belongs(path)}", f"chmod o= {path}")
         else:
             yield Check("secret file", True, str(path))
+
+
+def sources(operations: Operations) -> Iterator[Check]:
+    """What would refuse every ping of a source, and what the running intake says of clocks, signatures and secrets."""
+    seen, unreadable = snapshot(operations), set(_unreadable_secrets(operations))
+    for row in seen.rows:
+        if row.problem and row.problem not in unreadable:
+            yield Check("source", False, row.problem, "until that is mended glassq-web does not start with it")
+        elif not row.problem:
+            yield Check("source", True, f"{row.name}, of kind {row.kind}, at {row.path}")
+    for hint in seen.hints:
+        yield Check("source", None, hint.words, f"`glassq {hint.command}`" if hint.command else "")
+
+
+def _unreadable_secrets(operations: Operations) -> Iterator[str]:
+    for key in secrets_in_use(operations.settings):
+        try:
+            check_secret(operations.settings, key)
+        except SettingsError as error:
+            yield str(error)
 
 
 def journal(operations: Operations) -> Iterator[Check]:
@@ -172,6 +193,7 @@ MACHINE: list[Callable[[Operations], Iterator[Check]]] = [
     shared_memory,
     clock,
     secret_files,
+    sources,
     journal,
     journaled,
     photos,

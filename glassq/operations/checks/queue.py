@@ -14,6 +14,7 @@ from glassq.database.plain import file_of
 from glassq.delivery import BIG_JOB, MAX_JOB
 from glassq.errors import LedgerError, QueueUnavailable, SettingsError
 from glassq.operations import push_queues as queues_now
+from glassq.operations import worker_queues as queues_of_pool
 from glassq.operations.checks.access import barrier
 from glassq.operations.checks.base import Check
 from glassq.operations.find import our_tubes, unworked
@@ -72,7 +73,7 @@ def consumers(operations: Operations, queue: Inspector, progress: Progress) -> I
         tubes = _ours(operations, queue)
     # A consumer waits on several tubes at once.
     waiting, reserved = max(tube.waiting for tube in tubes), sum(tube.reserved for tube in tubes)
-    where = f"tube {operations.tube}" + (" and those of push queues" if len(tubes) > 1 else "")
+    where = f"tube {operations.tube}" + (" and those of queues" if len(tubes) > 1 else "")
     if waiting or reserved:
         yield Check("consumers", True, f"{waiting} wait for jobs from {where}, {reserved} are at work")
     else:
@@ -100,6 +101,11 @@ def push_queues(operations: Operations, queue: Inspector, progress: Progress) ->
     # Another check says what is wrong with queue.yaml.
     for hint in queues_now.hints(operations, queue, queues_now.planned(operations)):
         yield Check("push queue", None, str(hint))
+
+
+def worker_queues(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
+    for hint in queues_of_pool.hints(operations, _ours(operations, queue)):
+        yield Check("queue", None, str(hint))
 
 
 def buried(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
@@ -145,6 +151,7 @@ QUEUE: list[Callable[[Operations, Inspector, Progress], Iterator[Check]]] = [
     consumers,
     paused,
     push_queues,
+    worker_queues,
     buried,
     lost,
 ]

@@ -47,9 +47,19 @@ def put(body: bytes, *, tube: str, ttr: int, delay: int = 0) -> Command[int]:
     return Command(b"put %d %d %d %d\r\n%b\r\n" % (*numbers, body), b"INSERTED", _number, tube=checked_tube(tube))
 
 
-def reserve() -> Command[JobBody | None]:
-    """Reserves the oldest ready job of the tubes that are watched; None if there is none now."""
-    return Command(b"reserve-with-timeout 0\r\n", b"RESERVED", _job, holds=True)
+def watch(tube: str) -> Command[int]:
+    """Adds a tube to those that are watched; their number."""
+    return Command(b"watch %b\r\n" % checked_tube(tube).encode(), b"WATCHING", _number)
+
+
+def ignore(tube: str) -> Command[int]:
+    """Takes a tube from those that are watched, which must not be the last one; their number."""
+    return Command(b"ignore %b\r\n" % checked_tube(tube).encode(), b"WATCHING", _number)
+
+
+def reserve(timeout: int = 0) -> Command[JobBody | None]:
+    """Reserves the oldest ready job of the tubes that are watched; None if there is none for so many seconds."""
+    return Command(b"reserve-with-timeout %d\r\n" % checked_int("timeout", timeout, 0), b"RESERVED", _job, holds=True)
 
 
 def reserve_job(job_id: int) -> Command[JobBody]:

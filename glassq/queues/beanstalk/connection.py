@@ -186,9 +186,14 @@ class BeanstalkConnection:
         timeout = checked_int("timeout", timeout, 0)
         wanted = {checked_tube(name) for name in tubes} or {self.tube}
 
-        def command(client: BeanstalkClient) -> greenstalk.Job[bytes]:
-            self._watch(client, wanted)
-            return client.reserve(timeout)
+        def command(client: BeanstalkClient) -> JobBody | None:
+            # in one packet, as a consumer may watch other tubes each time
+            changes, reserve = self._changes(wanted), commands.reserve(timeout)
+            client.send(b"".join([*(change.text for change in changes), reserve.text]))
+            for change in changes:
+                client.expect(change.expects)
+            self._watching = wanted
+            return reserve.read(client, client.expect(reserve.expects))
 
         # before the look at _interrupted: a signal may come in between
         self._waits = True
@@ -203,11 +208,11 @@ class BeanstalkConnection:
             if self._half_closed:
                 self._half_closed = False
                 self.close()
-        if self._client is None:
+        if self._client is None or job is None:
             # with the connection the job went back
             return None
         self._held.add(job.id)
-        return JobBody(job.id, job.body)
+        return job
 
     def interrupt(self) -> None:
         """Ends a `reserve` that waits, and lets no later one wait. For a signal handler in this connection's thread.
@@ -248,14 +253,14 @@ class BeanstalkConnection:
         between two replies is found out by the next call. `meanwhile` is called while the server works.
         """
         wanted = {checked_tube(name) for name in tubes}
-        if wanted and wanted != self._watching:
-            self._call(lambda client: self._watch(client, wanted))
         packet: list[Command[object]] = [commands.delete(job_id) for job_id in job_ids]
         if wanted:
-            packet.append(commands.reserve())
+            packet += [*self._changes(wanted), commands.reserve()]
         answers = self.pipeline(packet, meanwhile)
-        job = answers.pop() if wanted else None
-        errors = [answer if isinstance(answer, QueueError) else None for answer in answers]
+        if wanted:
+            self._watching = wanted
+        job = answers[-1] if wanted else None
+        errors = [answer if isinstance(answer, QueueError) else None for answer in answers[: len(job_ids)]]
         return errors, job if isinstance(job, JobBody) else None
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
@@ -453,14 +458,15 @@ class BeanstalkConnection:
             client.use(tube)
             self._using = tube
 
-    def _watch(self, client: BeanstalkClient, wanted: set[str]) -> None:
+    def _changes(self, wanted: set[str]) -> list[Command[int]]:
+        """The commands after which only these tubes are watched."""
+        if wanted == self._watching:
+            return []
         # the new ones first: a connection must watch at least one tube
-        for name in wanted - self._watching:
-            client.watch(name)
-            self._watching.add(name)
-        for name in self._watching - wanted:
-            client.ignore(name)
-            self._watching.discard(name)
+        return [
+            *(commands.watch(name) for name in wanted - self._watching),
+            *(commands.ignore(name) for name in self._watching - wanted),
+        ]
 
     def _connect(self, seconds: float) -> BeanstalkClient:
         self._sock = LimitedSocket(self._reach())

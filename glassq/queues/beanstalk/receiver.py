@@ -70,6 +70,15 @@ class BeanstalkReceiver:
         job = self._connection.reserve(whole_seconds(wait), tubes)
         return None if job is None else _reservation(job, tubes)
 
+    @property
+    def has_next(self) -> bool:
+        return self._next is not None
+
+    def filled(self, prefix: str) -> list[str]:
+        names = [name for name in self._connection.tubes() if name.startswith(prefix)]
+        found = map(self._connection.stats_tube, names)
+        return [tube.name for tube in found if tube.ready or tube.reserved or tube.delayed or tube.buried]
+
     def interrupt(self) -> None:
         self._connection.interrupt()
 
@@ -120,6 +129,10 @@ class BeanstalkReceiver:
             self._settle(wait=True, then=then)
         return str(following)
 
+    @property
+    def unproven(self) -> int:
+        return 0 if self._hand_overs is None else len(self._hand_overs)
+
     def tend(self) -> None:
         if self._hand_overs:
             self._settle(wait=False)
@@ -146,11 +159,14 @@ class BeanstalkReceiver:
         # Without a delay: a full disk has no room to record one, and beanstalkd would lose track of the job.
         self._connection.release(int(reservation.ref))
 
+    def finish(self) -> None:
+        while self._hand_overs:
+            self._settle(wait=True)
+        self._raise_failure()
+
     def close(self) -> None:
         with suppress(QueueError):
-            while self._hand_overs:
-                self._settle(wait=True)
-        self._failure = None
+            self.finish()
         held, self._next = self._next, None
         if held is not None:
             with suppress(QueueError):

@@ -76,6 +76,20 @@ def test_the_oldest_job_of_all_these_tubes_is_the_next(roles: Roles) -> None:
     assert [each.body for each in found if each] == [b"%d" % number for number in range(9)]
 
 
+def test_tubes_that_hold_jobs_are_found_by_how_their_names_begin(roles: Roles) -> None:
+    receiver, prefix = roles.receiver(), f"{roles.tube}.queue."
+    assert receiver.filled(prefix) == []
+    for name in ("b", "a"):
+        roles.put(b"ping", tube=f"{prefix}{name}")
+    roles.put(b"ping", tube=roles.other)
+    assert sorted(receiver.filled(prefix)) == [f"{prefix}a", f"{prefix}b"]
+    held = receiver.reserve([f"{prefix}a"], 0)
+    assert held is not None
+    assert sorted(receiver.filled(prefix)) == [f"{prefix}a", f"{prefix}b"]
+    receiver.complete(held)
+    assert receiver.filled(prefix) == [f"{prefix}b"]
+
+
 def test_where_nothing_comes_it_is_none(roles: Roles) -> None:
     receiver = roles.receiver()
     assert receiver.reserve([roles.tube], 0) is None
@@ -130,9 +144,13 @@ def test_the_end_of_one_can_reserve_the_next(roles: Roles, end: Settle) -> None:
     receiver = roles.receiver()
     held = receiver.reserve([roles.tube], 0)
     assert held is not None
+    assert not receiver.has_next
     end(roles, receiver, held)
     # what an engine reserves ahead nobody else gets; one that cannot leaves it to the next reserve
+    ahead = receiver.has_next
+    assert ahead == (not roles.there("ready"))
     following = receiver.reserve([roles.tube], 0)
+    assert not receiver.has_next
     assert (held.ref, following and following.ref, following and following.body) == (first, second, b"2")
     assert following is not None
     end(roles, receiver, following)

@@ -1,0 +1,177 @@
+"""Receives large bodies, straight to disk, in a thread beside the loop.
+
+A disk may keep a write waiting, so the loop never writes. This thread has the sockets of the large bodies alone, and
+one buffer for all of them: a body that is slow costs a socket and what it has written, whatever its size. Nobody waits
+for a sender: one that is silent, or slower than MIN_RATE, is cut off.
+"""
+
+from __future__ import annotations
+
+import selectors
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from glassq.errors import GlassqError
+from glassq.http.loop_calls import LoopCalls
+from glassq.log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glassq.http.connection import Connection, LargeBody
+
+log = logger("glassq.http")
+
+# One read of a socket, in bytes.
+CHUNK = 256 << 10
+# A body that comes more slowly than this is cut off, in bytes a second: 25 MiB then take half an hour.
+MIN_RATE = 16 << 10
+# How often the slow ones are looked for, in seconds.
+_LOOK = 0.5
+
+
+class Ended(NamedTuple):
+    """How a body has ended: with `status` 0 it is here, `body`. Else it is answered so, because of `why`."""
+
+    body: LargeBody | None
+    status: int = 0
+    why: str = ""
+
+
+class _Incoming:
+    """A body on its way; `left` bytes are missing."""
+
+    __slots__ = ("body", "conn", "first", "heard", "left", "received", "since")
+
+    def __init__(self, conn: Connection, size: int, first: bytes) -> None:
+        self.conn = conn
+        self.left = size
+        #: what had come with the head
+        self.first = first
+        self.body: LargeBody | None = None
+        self.received = 0
+        self.since = self.heard = time.monotonic()
+
+    def is_late(self, now: float, patience: float) -> bool:
+        return now - self.heard > patience or now - self.since > patience + self.received / MIN_RATE
+
+
+class SpillThread:
+    """A thread that receives large bodies, each for the connection that it came on."""
+
+    def __init__(
+        self, begin: Callable[[int], LargeBody], ended: Callable[[Connection, Ended], None], *, patience: float
+    ) -> None:
+        """`begin` makes a body of so many bytes, or raises GlassqError. `ended` is called in the thread.
+
+        A sender may be silent for `patience` seconds, and has as long to begin.
+        """
+        self._begin = begin
+        self._ended = ended
+        self._patience = patience
+        self._incoming: dict[Connection, _Incoming] = {}
+        self._room = memoryview(bytearray(CHUNK))
+        self._thread = threading.Thread(target=self._run, name="bodies", daemon=True)
+        self._stopping = False
+
+    def start(self) -> None:
+        """Starts the thread. Call it after the fork."""
+        self._poller = selectors.DefaultSelector()
+        self._calls = LoopCalls()
+        self._poller.register(self._calls.fileno(), selectors.EVENT_READ, self._calls.run)
+        self._thread.start()
+
+    def stop(self, wait: float) -> None:
+        """Ends all that is still on its way, and the thread; waits for that, up to this number of seconds."""
+        if self._thread.is_alive():
+            self._calls.defer(self._stop)
+            self._thread.join(wait)
+
+    def receive(self, conn: Connection, size: int, first: bytes) -> None:
+        """Receives a body of `size` bytes, which begins with `first`. Nobody else touches the connection meanwhile."""
+        self._calls.defer(self._add, _Incoming(conn, size, first))
+
+    def end_oldest(self) -> None:
+        """Ends the one that has been on its way for longest, to make room."""
+        self._calls.defer(self._end_oldest)
+
+    def _run(self) -> None:
+        looked = time.monotonic()
+        while not self._stopping:
+            for key, _ in self._poller.select(_LOOK):
+                key.data(key.fileobj)
+            if (now := time.monotonic()) - looked >= _LOOK:
+                looked = now
+                self._end_late(now)
+        for each in list(self._incoming.values()):
+            self._end(each, 503, "glassq-web stops")
+        self._poller.close()
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _add(self, each: _Incoming) -> None:
+        self._incoming[each.conn] = each
+        self._poller.register(each.conn.sock, selectors.EVENT_READ, partial(self._on_bytes, each))
+        try:
+            each.body = self._begin(each.left)
+        except GlassqError as error:
+            self._end(each, 503, str(error))
+            return
+        first, each.first = each.first, b""
+        self._take(each, memoryview(first))
+
+    def _on_bytes(self, each: _Incoming, sock: Any) -> None:
+        if each.conn not in self._incoming:
+            # it was ended in the same round
+            return
+        try:
+            count = sock.recv_into(self._room[: min(each.left, CHUNK)])
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        if count:
+            self._take(each, self._room[:count])
+        else:
+            self._end(each, 400, "no request arrived")
+
+    def _take(self, each: _Incoming, data: memoryview) -> None:
+        assert each.body is not None
+        try:
+            each.body.write(data)
+        except GlassqError as error:
+            self._end(each, 503, str(error))
+            return
+        except Exception:
+            log.exception("bug in storing a large body")
+            self._end(each, 503, "a bug")
+            return
+        each.left -= len(data)
+        each.received += len(data)
+        each.heard = time.monotonic()
+        if not each.left:
+            self._forget(each)
+            self._ended(each.conn, Ended(each.body))
+
+    def _end_late(self, now: float) -> None:
+        for each in [each for each in self._incoming.values() if each.is_late(now, self._patience)]:
+            self._end(each, 408, "its body came too slowly")
+
+    def _end_oldest(self) -> None:
+        if self._incoming:
+            self._end(next(iter(self._incoming.values())), 503, "too many large bodies at once")
+
+    def _end(self, each: _Incoming, status: int, why: str) -> None:
+        self._forget(each)
+        if each.body is not None:
+            each.body.close()
+        self._ended(each.conn, Ended(None, status, why))
+
+    def _forget(self, each: _Incoming) -> None:
+        del self._incoming[each.conn]
+        with suppress(KeyError, ValueError):
+            self._poller.unregister(each.conn.sock)

@@ -1,0 +1,153 @@
+"""The routes of the settings, and where a saved ping would go."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from glassq.errors import InvalidRequest, SettingsError
+from glassq.mask import masked_text
+from glassq.operations.saved_request import parse
+from glassq.routes import all_routes
+from glassq.settings import TASK_SOURCE, label_fits, source_tube
+from glassq.sources import HookRequest
+from glassq.sources.opening import labels_of, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from glassq.operations import Operations
+    from glassq.settings import Route, Settings
+    from glassq.sources import Description
+
+# The kind of a source whose class only its author knows: so are its labels.
+_CUSTOM = "custom"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRow:
+    """One route. `number` is its place in the settings, from 0. `never` says why it takes nothing ("": it may)."""
+
+    number: int
+    route: Route
+    never: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """The route for JSON."""
+        route = self.route
+        return {
+            "route": self.number,
+            "source": route.source,
+            "match": route.conditions,
+            "handler": route.handler,
+            "coalesce": route.coalesce,
+            "dedupe_window": route.dedupe_window,
+            "never": self.never,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TriedRoute:
+    """A route, and why it does not take the ping ("": it does, or would if it came first)."""
+
+    row: RouteRow
+    why_not: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTrial:
+    """Where a saved ping would go: its labels, masked, those that could not be read, its tube, all routes.
+
+    `remarks` say what was odd about the file.
+    """
+
+    source: str
+    labels: Mapping[str, str]
+    unread: tuple[str, ...]
+    content_type: str
+    tube: str
+    tried: tuple[TriedRoute, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def chosen(self) -> RouteRow | None:
+        """The route that gets it; None: no route does, and it is dropped."""
+        return next((each.row for each in self.tried if not each.why_not), None)
+
+    def document(self) -> dict[str, Any]:
+        """The outcome for JSON."""
+        chosen = self.chosen
+        return {
+            "source": self.source,
+            "labels": dict(self.labels),
+            "unread": list(self.unread),
+            "content_type": self.content_type,
+            "tube": self.tube,
+            "route": chosen.number if chosen else None,
+            "handler": chosen.route.handler if chosen else None,
+            "routes": [{**each.row.document(), "why_not": each.why_not} for each in self.tried],
+            "remarks": list(self.remarks),
+        }
+
+
+def listing(settings: Settings) -> tuple[RouteRow, ...]:
+    """All routes, in the order in which they are asked. Those that a [push] section adds are the last ones."""
+    return tuple(RouteRow(number, route, _never(settings, route)) for number, route in enumerate(all_routes(settings)))
+
+
+def trial(operations: Operations, source: str, data: bytes) -> RouteTrial:
+    """Where a ping of this source would go. `data` is a saved request, or a body alone; its proof is not checked.
+
+    Raises InvalidRequest for a source that is not there and for what is no request, and SettingsError.
+    """
+    settings = operations.settings
+    if source not in settings.sources:
+        known = ", ".join(settings.sources) or "none"
+        raise InvalidRequest(f"there is no source {source}: the settings have {known}")
+    saved = parse(data, bare=True)
+    request = HookRequest(saved.method, saved.target, saved.headers, saved.body, "127.0.0.1", time.time())
+    found = _described(settings, source, request)
+    tried = tuple(TriedRoute(row, _why_not(row.route, source, found.labels)) for row in listing(settings))
+    tube = source_tube(settings, source)
+    labels = {name: masked_text(value) for name, value in found.labels.items()}
+    return RouteTrial(source, labels, found.unread, found.content_type, tube, tried, saved.remarks)
+
+
+def _described(settings: Settings, source: str, request: HookRequest) -> Description:
+    if settings.sources[source].kind_of(source) == _CUSTOM:
+        return open_source(settings, source).describe(request)
+    return labels_of(settings, source).describe(request)
+
+
+def _why_not(route: Route, source: str, labels: Mapping[str, str]) -> str:
+    if route.source != source:
+        return f"it is for {route.source}"
+    for name, wanted in route.conditions.items():
+        if not label_fits(wanted, labels.get(name)):
+            has = f'is "{masked_text(labels[name])}"' if name in labels else "is not there"
+            return f"{name} {has}, and must be {words_of(wanted)}"
+    return ""
+
+
+def words_of(wanted: str | Sequence[str]) -> str:
+    """What a condition wants, in words."""
+    return f'"{wanted}"' if isinstance(wanted, str) else " or ".join(f'"{text}"' for text in wanted)
+
+
+def _never(settings: Settings, route: Route) -> str:
+    """Why the route can take no ping: its source never has a label that it wants."""
+    if route.source == TASK_SOURCE or route.source not in settings.sources:
+        return ""
+    if settings.sources[route.source].kind_of(route.source) == _CUSTOM:
+        return ""
+    try:
+        names = labels_of(settings, route.source).names
+    except SettingsError:
+        # another check says what is wrong with the source
+        return ""
+    lacking = [name for name in route.conditions if name not in names]
+    if not lacking:
+        return ""
+    has = ", ".join(sorted(names)) or "none"
+    return f"no ping of {route.source} has a label {lacking[0]}: it has {has} (more by [sources.{route.source}] labels)"

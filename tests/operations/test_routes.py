@@ -1,0 +1,94 @@
+"""Where a ping would go, from the settings and a saved request alone: no queue, no secret."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq import settings
+from glassq.errors import InvalidRequest
+from glassq.operations import Operations, routes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEXT = """
+[sources.github]
+secrets_file = "/nowhere/github"
+queue = "builds"
+labels = { ref = "json:ref" }
+[sources.mirror]
+verify_tokens_file = "/nowhere/tokens"
+[worker.queues.builds]
+[[routes]]
+source = "github"
+handler = "ci:deploy"
+match = { event = "push", ref = ["refs/heads/main", "refs/tags/*"] }
+[[routes]]
+source = "github"
+handler = "ci:review"
+match = { event = "pull_request", action = ["opened", "re*"] }
+[[routes]]
+source = "github"
+handler = "ci:never"
+match = { topic = "orders/*" }
+[[routes]]
+source = "mirror"
+handler = "glass:store"
+collection = "timeline"
+"""
+PUSH = b'POST /hooks/github HTTP/1.1\r\nX-GitHub-Event: push\r\nX-GitHub-Delivery: 7\r\n\r\n{"ref": "refs/tags/v1"}'
+OPENED = PUSH.replace(b"push", b"pull_request").replace(b'"ref": "refs/tags/v1"', b'"action": "reopened"')
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Operations:
+    file = tmp_path / "glassq.toml"
+    file.write_text(TEXT)
+    return Operations(settings.load(str(file), {}), actor="ada")
+
+
+@pytest.mark.parametrize(
+    ("data", "handler", "why_not"),
+    [
+        (PUSH, "ci:deploy", {1: 'event is "push", and must be "pull_request"', 3: "it is for mirror"}),
+        (OPENED, "ci:review", {0: 'event is "pull_request", and must be "push"'}),
+        (OPENED.replace(b"reopened", b"closed"), "", {1: 'action is "closed", and must be "opened" or "re*"'}),
+        (PUSH.replace(b"tags", b"notes"), "", {0: 'ref is "refs/notes/v1", and must be "refs/heads/main" or "refs'}),
+        # a body alone has none of the labels that stand in headers
+        (b'{"ref": "refs/heads/main"}', "", {0: 'event is not there, and must be "push"'}),
+    ],
+)
+def test_a_saved_ping_says_its_route_and_why_not_the_others(
+    ours: Operations, data: bytes, handler: str, why_not: dict[int, str]
+) -> None:
+    found = routes.trial(ours, "github", data)
+    assert (found.chosen.route.handler if found.chosen else "") == handler
+    for number, why in why_not.items():
+        assert found.tried[number].why_not.startswith(why)
+    assert found.tube == "glassq.queue.builds"
+    document = found.document()
+    assert (document["handler"] or "", len(document["routes"])) == (handler, 4)
+
+
+def test_the_labels_are_those_that_the_intake_would_make(ours: Operations) -> None:
+    found = routes.trial(ours, "github", PUSH)
+    assert found.labels == {"event": "push", "event_id": "7", "ref": "refs/tags/v1"}
+    mirror = routes.trial(ours, "mirror", b'{"collection": "timeline", "operation": "INSERT"}')
+    assert mirror.labels == {"collection": "timeline", "operation": "INSERT"}
+    assert mirror.chosen is not None
+    assert mirror.tube == "glassq"
+
+
+def test_a_route_whose_labels_no_ping_has_is_named(ours: Operations) -> None:
+    rows = routes.listing(ours.settings)
+    assert [bool(row.never) for row in rows] == [False, False, True, False]
+    assert rows[2].never.startswith("no ping of github has a label topic: it has action, event, event_id, ")
+
+
+def test_an_unknown_source_and_a_file_that_is_no_request_are_refused(ours: Operations) -> None:
+    with pytest.raises(InvalidRequest, match=r"^there is no source gitlab: the settings have github, mirror$"):
+        routes.trial(ours, "gitlab", PUSH)
+    with pytest.raises(InvalidRequest, match=r"^line 2 is no header"):
+        routes.trial(ours, "github", b"POST / HTTP/1.1\nno header\n\n{}")
