@@ -105,6 +105,8 @@ class InEffect:
         new = self._file.with_suffix(".new")
         try:
             new.write_bytes(msgspec.json.encode(record))
+            # for the operators in the directory's group, whatever the umask is: it has no values
+            new.chmod(0o640)
             new.replace(self._file)
         except OSError as error:
             log.warning("cannot record which settings are in effect %s", fields(why=error))

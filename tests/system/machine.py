@@ -112,6 +112,8 @@ class Machine:
 
     def write(self, path: str, text: str) -> None:
         file = self.root / path
+        # a link in there leads to a file of this machine's
+        assert file.resolve().is_relative_to(self.root.resolve()), file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 

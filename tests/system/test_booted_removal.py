@@ -68,7 +68,7 @@ def test_a_purge_leaves_nothing_but_what_it_says(glassq: Machine, files_before: 
     said = glassq.shows("dpkg --purge glassq 2>&1 | grep '^glassq:'")
     for directory in STATE:
         assert f"removing {directory} (" in said
-    assert "the user glassq and the group glassq-tasks stay" in said
+    assert "kept: the user glassq and the group glassq-tasks" in said
     left = sorted(path for path in glassq.files() - files_before if not THEIRS.match(path))
     glassq.transcript.say(f"left on the disk: {', '.join(left) or 'nothing'}")
     assert left == []
