@@ -20,7 +20,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glassq.queues.base import MAX_UNPROVEN
 from glassq.worker.boardfile import BoardFile, boot
 from glassq.worker.crashes import (
     MARK,
@@ -335,8 +334,7 @@ class Scoreboard:
 
 def _unproven(memory: mmap.mmap | bytes, at: int) -> int:
     (number,) = _INT.unpack_from(memory, at + _UNPROVEN)
-    # the memory of a dead pool may hold anything
-    return min(max(0, int(number)), MAX_UNPROVEN)
+    return max(0, int(number))
 
 
 def _status(memory: mmap.mmap, at: int) -> WorkerStatus:
