@@ -212,6 +212,7 @@ def _settings_text(
     common: dict[str, dict[str, object]] = {
         "queue": {"url": f"beanstalk://{url_path(socket_path)}"} if fits else _tcp_queue(),
         "intake": {"journal": directory / "spool"},
+        "bodies": {"url": f"file://{place}/bodies"},
         "sources.mirror": {"verify_tokens_file": directory / "mirror-verify-tokens"},
         "storage": {"url": f"file://{place}/photos"},
         "ledger": {"url": f"sqlite:///{place}/ledger.db"},
