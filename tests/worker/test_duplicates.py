@@ -272,11 +272,11 @@ def test_the_ledger_keeps_the_bodies_of_what_can_be_put_again(queue: Queue, shop
     assert plain.work(failed)
     plain.ledger.close()
     with LedgerReader(shop.settings) as reader:
-        content = reader.stored_body(done.id)
+        content = reader.recorded_ping(done.id)
         assert content is not None
         assert (content.source, content.labels, content.body) == ("mirror", done.labels, done.body)
         # should the queue lose it, it can be put again from here
-        content = reader.stored_body(failed.id)
+        content = reader.recorded_ping(failed.id)
         assert content is not None
         assert content.body == b"failed"
 
