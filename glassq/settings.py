@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -388,6 +389,13 @@ _SECTIONS = frozenset(Settings.__struct_fields__) - frozenset(_NO_KEYS)
 def file_of(path: str | None, environ: Mapping[str, str]) -> Path:
     """The settings file: `path`, else that of GLASSQ_CONFIG, else /etc/glassq/glassq.toml."""
     return Path(path or environ.get("GLASSQ_CONFIG") or DEFAULT_FILE)
+
+
+def find_modules_beside(settings: Settings) -> None:
+    """Has Python find modules beside the settings file, after all other places: handlers, classes of sources."""
+    home = str(Path(settings.file).resolve().parent)
+    if settings.file and home not in sys.path:
+        sys.path.append(home)
 
 
 def load(path: str | None, environ: Mapping[str, str], uses: Collection[str] | None = None) -> Settings:

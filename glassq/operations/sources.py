@@ -72,7 +72,8 @@ class SourcesView:
     def document(self) -> dict[str, Any]:
         """The sources for JSON; ages in seconds."""
         rows = [{**asdict(row), "counted": _plain(row.counted)} for row in self.rows]
-        return {"sources": rows, "counting": self.counting, "reloaded": self.reloaded, "note": self.note, "hints": self.todo}
+        times = {"counting": self.counting, "reloaded": self.reloaded}
+        return {"sources": rows, **times, "note": self.note, "hints": self.todo}
 
 
 def snapshot(operations: Operations) -> SourcesView:

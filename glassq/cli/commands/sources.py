@@ -133,7 +133,7 @@ def _cells(row: SourceRow, unused: str) -> tuple[object, ...]:
     """`unused` says how long a secret that nobody used is known to be unused."""
     named = (row.name, row.kind, row.path)
     if row.counted is None:
-        return (*named, "?", "?", row.problem or "?", "?", "?")
+        return (*named, "?", "?", "takes no pings" if row.problem else "?", "?", "?")
     seen = row.counted
     often = sorted(seen.refused.items(), key=lambda item: -item[1])
     refused = ", ".join(f"{count} {reason}" for reason, count in often)
