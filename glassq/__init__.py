@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bury", "Delivery", "Drop", "Retry", "__version__", "deferred", "retry_after", "task", "taskqueue"]
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 # What a name is taken from, and when: not before it is used, as the syncer and most handlers need little of it.

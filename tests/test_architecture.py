@@ -99,7 +99,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
-    "bodies": frozenset({"delivery", "errors", "files", "log", "queues", "settings"}),
+    "bodies": frozenset({"delivery", "errors", "files", "journal", "log", "queues", "settings"}),
     "journal": frozenset({"delivery", "errors", "files", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
@@ -440,9 +440,9 @@ BREACHES = [
     ("routes.py", "import httplib2", "imports httplib2"),
     ("worker/consumer.py", "import sqlalchemy as sa", "imports sqlalchemy"),
     ("worker/consumer.py", "from rich.console import Console", "imports rich"),
-    ("settings.py", "import os\nhome = os.environ['HOME']", "reads the environment"),
-    ("settings.py", "import os\nhome = os.getenv('HOME')", "reads the environment"),
-    ("settings.py", "from os import environ", "reads the environment"),
+    ("settings/reading.py", "import os\nhome = os.environ['HOME']", "reads the environment"),
+    ("settings/reading.py", "import os\nhome = os.getenv('HOME')", "reads the environment"),
+    ("settings/reading.py", "from os import environ", "reads the environment"),
     ("worker/pool.py", "print('hello')", "prints"),
     ("operations/kick.py", "import click", "imports click"),
     ("operations/kick.py", "def f():\n    from rich.progress import Progress", "imports rich"),

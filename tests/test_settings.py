@@ -20,9 +20,7 @@ from glassq.settings import (
     INTAKE,
     POOL,
     TASKS,
-    Duration,
     Settings,
-    Size,
     as_toml,
     installed_file,
     load,
@@ -30,7 +28,7 @@ from glassq.settings import (
     source_tube,
     toml_value,
 )
-from glassq.values import Address, Bind, url_path
+from glassq.values import Address, Bind, Duration, Size, url_path
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

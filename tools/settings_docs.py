@@ -1,6 +1,6 @@
 """Writes docs/settings.md, or the file that is named: `python tools/settings_docs.py [FILE]`.
 
-What a key is for stands in conf/glassq.toml, what it may be in glassq/settings.py and values.py; nothing stands here.
+What a key is for stands in conf/glassq.toml, what it may be in glassq/settings/ and values.py; nothing stands here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SOURCE = ROOT / "conf" / "glassq.toml"
 TARGET = ROOT / "docs" / "settings.md"
 
 HEAD = """\
-<!-- Made by tools/settings_docs.py from conf/glassq.toml and glassq/settings.py: change those, and run it. -->
+<!-- Made by tools/settings_docs.py from conf/glassq.toml and glassq/settings/: change those, and run it. -->
 # Settings
 
 `/etc/glassq/glassq.toml`, or the file that `--config` or the environment variable GLASSQ_CONFIG names.

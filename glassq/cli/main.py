@@ -68,6 +68,7 @@ COMMANDS = {
         "glassq.cli.commands.journal:journal",
         "The intake journal: what intake keeps on disk while the queue cannot take it.",
     ),
+    "bodies": ("glassq.cli.commands.bodies:bodies", "Large bodies: what is stored, and sweeping what nobody needs."),
     "users": ("glassq.cli.commands.users:users", "Users who have given consent."),
     "subscribe": ("glassq.cli.commands.users:subscribe", "Ask Google to send pings for a user."),
     "config": ("glassq.cli.commands.config:config", "The settings: are they right?"),
@@ -78,7 +79,7 @@ COMMANDS = {
 
 # In which order and under which headings `glassq --help` and glassq(1) list them.
 SECTIONS = {
-    "Look": ("status", "doctor", "buried", "show", "tail", "sources", "routes", "queues", "journal"),
+    "Look": ("status", "doctor", "buried", "show", "tail", "sources", "routes", "queues", "journal", "bodies"),
     "Decide on what failed": ("kick", "delete", "archive", "restore", "replay", "forget"),
     "Steer": ("pause", "resume", "put", "bury", "move"),
     "Set up": ("config", "users", "subscribe", "completion"),

@@ -64,8 +64,9 @@ class SpillingWorker(GatheringWorker):
 
     def _limit(self, head: bytearray) -> int:
         """The limit of a body by its path, in bytes: of its first two parts."""
-        target = bytes(head[: framing.MAX_LINE]).split(b" ", 2)[1]
-        path = unquote(target.partition(b"?")[0].decode("latin-1"))
+        # a line without spaces is left to the parser, which refuses it
+        _, _, rest = bytes(head[: framing.MAX_LINE]).partition(b" ")
+        path = unquote(rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1"))
         limit: int = self.app.body_limits.get("/".join(path.split("/")[:3]), 0)
         return limit
 

@@ -16,6 +16,7 @@ from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
+from glassq.programs import sweeping
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
@@ -163,7 +164,7 @@ def serve_metrics(settings: Settings, address: Address, tubes: Sequence[str], sc
     # imported here because it takes memory that no child needs
     from glassq.metrics.server import serve
 
-    collector = PoolCollector(scoreboard, open_inspector(settings), tubes)
+    collector = PoolCollector(scoreboard, open_inspector(settings), tubes, open_bodies(settings))
     return sidecar.run(
         lambda: serve(address, scoreboard.shared_counters, collector, __version__), address, scoreboard.parent
     )
@@ -203,6 +204,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         limits=tuple(limits),
         kept=tuple(kept_places(settings)),
         sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,
+        sweep=lambda: sweeping.errand(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,
     )

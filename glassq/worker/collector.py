@@ -7,13 +7,15 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.errors import QueueError
+from glassq.bodies.sweep import survey
+from glassq.errors import BodyError, QueueError
 from glassq.metrics import Gauge
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from glassq.bodies import BodyStore
     from glassq.queues import Inspector
     from glassq.queues.base import Job
     from glassq.worker.scoreboard import Scoreboard
@@ -31,14 +33,22 @@ _DURABLE = Gauge(
 )
 _DRAINING = Gauge("glassq_queue_draining", "1 if the queue accepts no jobs until it is restarted.")
 
+_BODIES = Gauge("glassq_bodies", "Large bodies in the store, by their state.", ("state",))
+_BODY_BYTES = Gauge("glassq_body_bytes", "Their size, by their state.", ("state",))
+_OLDEST_BODY = Gauge("glassq_oldest_body_seconds", "Since when nobody has touched the live body that waits longest.")
+_BODY_ROOM = Gauge("glassq_body_room_bytes", "How much more the store takes.")
+
 Numbers = dict[Gauge, dict[tuple[str, ...], float]]
 
 
 class PoolCollector:
     """Called for each scrape, by one thread at a time."""
 
-    def __init__(self, scoreboard: Scoreboard, inspector: Inspector, tubes: Sequence[str]) -> None:
+    def __init__(
+        self, scoreboard: Scoreboard, inspector: Inspector, tubes: Sequence[str], bodies: BodyStore | None = None
+    ) -> None:
         """`inspector` must have a connection of its own. `tubes` are the pool's."""
+        self._bodies = bodies
         self._scoreboard = scoreboard
         self._inspector = inspector
         self._tubes = tubes
@@ -47,7 +57,7 @@ class PoolCollector:
 
     def __call__(self) -> Numbers:
         """All gauges with their values. Never raises QueueError."""
-        collected: Numbers = {_CHILDREN: self._children()}
+        collected: Numbers = {_CHILDREN: self._children(), **self._stored()}
         self._inspector.set_deadline(time.monotonic() + QUEUE_TIMEOUT)
         # A connection that broke while it was idle fails at the first try.
         for _ in range(2):
@@ -59,6 +69,23 @@ class PoolCollector:
         slots = range(len(self._scoreboard.slots))
         found = Counter(self._scoreboard.status(index).state for index in slots)
         return {(state.name.lower(),): float(found[state]) for state in State if state is not State.EMPTY}
+
+    def _stored(self) -> Numbers:
+        """Nothing where there is no store, or it cannot be read."""
+        if self._bodies is None:
+            return {}
+        try:
+            found, room = survey(self._bodies), self._bodies.free()
+        except BodyError:
+            return {}
+        many = {"live": found.live, "done": found.done, "unfinished": found.unfinished}
+        size = {"live": found.live_bytes, "done": found.done_bytes, "unfinished": found.unfinished_bytes}
+        return {
+            _BODIES: {(state,): float(value) for state, value in many.items()},
+            _BODY_BYTES: {(state,): float(value) for state, value in size.items()},
+            _OLDEST_BODY: {(): found.oldest},
+            _BODY_ROOM: {(): float(room)},
+        }
 
     def _engine(self) -> Numbers:
         status = self._inspector.status()

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Self
 
 from glassq.journal.segment import segments
 from glassq.journal.survey import survey
-from glassq.settings import QueueSettings, QueueUrl
+from glassq.settings import QueueSettings
+from glassq.values import QueueUrl
 from tests.chaos.processes import Handle, children, handle
 from tests.ports import free_port
 from tests.proxy import Proxy

@@ -11,7 +11,8 @@ import pytest
 
 from glassq.errors import QueueUnavailable
 from glassq.queues.beanstalk.protocol import JobBody
-from glassq.settings import Duration, QueueSettings, QueueUrl
+from glassq.settings import QueueSettings
+from glassq.values import Duration, QueueUrl
 from tests.conftest import wait_for
 from tests.proxy import BACK, FREEZE, PASS, THERE, Fault, Proxy
 from tests.queues.raw import open_queue

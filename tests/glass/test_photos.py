@@ -11,7 +11,8 @@ import pytest
 from glassq.dev.simulator.glass import HTML
 from glassq.dev.simulator.media import Media
 from glassq.errors import Bury, Drop, Interrupted, Retry, Verdict
-from glassq.settings import StorageSettings, StorageUrl
+from glassq.settings import StorageSettings
+from glassq.values import StorageUrl
 from tests.fakes.gcs import FakeGcs
 from tests.glass.conftest import Room
 

@@ -14,7 +14,7 @@ import pytest
 
 from glassq.errors import DeadlineExceeded, Retry
 from glassq.glass.storage import MAX_NAME, open_storage
-from glassq.settings import StorageUrl
+from glassq.values import StorageUrl
 from tests.fakes.gcs import FakeGcs
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def test_names_that_would_leave_the_storage_are_refused_before_anything_is_read(
 WRITER = """
 import resource, sys
 from glassq.glass.storage import open_storage
-from glassq.settings import StorageUrl
+from glassq.values import StorageUrl
 url, endpoint, name, letter, mib = sys.argv[1:]
 storage = open_storage(StorageUrl(url), endpoint=endpoint or None)
 def write(name, chunks):

@@ -32,7 +32,7 @@ from glassq.errors import Bury, Retry
 from glassq.glass.storage import open_storage
 from glassq.glass.storage.bucket import BucketStorage
 from glassq.glass.storage.verdicts import verdict
-from glassq.settings import StorageUrl
+from glassq.values import StorageUrl
 from tests.conftest import free_port
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.metadata import FakeMetadata
@@ -360,7 +360,7 @@ class TestWithAServiceAccount:
 ON_A_MACHINE = """
 from glassq.errors import Verdict
 from glassq.glass.storage import open_storage
-from glassq.settings import StorageUrl
+from glassq.values import StorageUrl
 try:
     storage = open_storage(StorageUrl("gs://photos"))
     print(storage.write("a.jpg", [b"x"], content_type="image/jpeg", metadata={}, timeout=30))

@@ -42,7 +42,7 @@ def test_a_directory_does_without_googles_library(tmp_path: Path) -> None:
     script = f"""
 import sys
 from glassq.glass.storage import open_storage
-from glassq.settings import StorageUrl
+from glassq.values import StorageUrl
 open_storage(StorageUrl("file://{tmp_path}"))
 print([name for name in sys.modules if name.startswith("google.")])
 """

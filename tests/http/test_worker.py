@@ -43,7 +43,8 @@ class Server(BaseApplication):
         return Body()
 
     def forsake(self, items):
-        print("forsaken", *items, flush=True)
+        # in one write: other threads print, too
+        print(f"forsaken {items[0]}", flush=True)
 
     def load_config(self):
         self.cfg.set("bind", f"127.0.0.1:{sys.argv[1]}")

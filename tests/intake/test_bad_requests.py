@@ -74,6 +74,9 @@ FRAMING = table(
     Row("11 body shorter than its length", request(b"{}", length=10), (400,), closes=True, half_close=True),
     Row("12 body too large", request(b"x" * 70_000), (413,), closes=True),
     Row("12 body announced too large, not sent", request(b"", length=70_000), (413,), closes=True),
+    Row(
+        "12 body too large, behind a line without a space", b"POST\r\nContent-Length:70000\r\n\r\n", (400,), closes=True
+    ),
     Row("13 empty body", request(b""), (400,), closes=False),
     Row("14 no Host", request(host=None), (400,)),
     Row("15 two Hosts", ping("Host: localhost"), (400,), closes=True),

@@ -21,7 +21,8 @@ from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
 from glassq.ledger.schema import VERSION
 from glassq.ledger.sql import SqlLedger
-from glassq.settings import Duration, LedgerSettings
+from glassq.settings import LedgerSettings
+from glassq.values import Duration
 from tests.conftest import ROOT, wait_for
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from glassq import taskqueue
 from glassq.errors import GlassqError
 from glassq.push.client import Client
-from glassq.settings import QueueSettings, QueueUrl, load
+from glassq.settings import QueueSettings, load
+from glassq.values import QueueUrl
 from tests.chaos.harness import Machine, Plan
 from tests.chaos.load import Load, Try
 from tests.powercut.checking import CHURNED

@@ -12,7 +12,8 @@ from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueR
 from glassq.queues.beanstalk import scan
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.protocol import JobBody, JobStats, ScanShort
-from glassq.settings import Duration, QueueSettings, QueueUrl
+from glassq.settings import QueueSettings
+from glassq.values import Duration, QueueUrl
 from tests.conftest import Beanstalkd, free_port, wait_for
 from tests.queues.binlog import break_binlog, failing
 from tests.queues.raw import open_queue

@@ -16,7 +16,8 @@ from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.local import LocalBeanstalkd
 from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
-from glassq.settings import QueueUrl, Settings
+from glassq.settings import Settings
+from glassq.values import QueueUrl
 from tests.cli.conftest import put_bytes
 from tests.conftest import wait_for
 

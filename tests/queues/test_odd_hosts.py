@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.settings import QueueSettings, QueueUrl
+from glassq.settings import QueueSettings
+from glassq.values import QueueUrl
 from tests.intake.conftest import empty, start_web
 from tests.intake.wire import request
 from tests.proxy import Proxy

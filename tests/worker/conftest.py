@@ -15,7 +15,8 @@ from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, 
 from glassq.queues.beanstalk.protocol import JobStats
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.routes import Context, Destination, Routes
-from glassq.settings import HandlerName, Route, Settings
+from glassq.settings import Route, Settings
+from glassq.values import HandlerName
 from glassq.worker.consumer import Consumer
 from glassq.worker.executor import Deadlines, Executor
 from glassq.worker.lease import Lease

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # The titles of the pool's processes that are no children; one that was forked just now has its parent's.
 POOL, TEMPLATE = "glassq-worker: pool", "glassq-worker: template"
-OTHERS = (POOL, TEMPLATE, "glassq-worker: metrics")
+OTHERS = (POOL, TEMPLATE, "glassq-worker: metrics", "glassq-worker: sweeping bodies")
 
 # Each attempt writes "start NAME PID VERSION" into the file `story`, and "end NAME PID VERSION" when it returns.
 HANDLERS = """
@@ -162,6 +162,8 @@ class PoolRun:
             "[worker]",
             *(f"{key} = {json.dumps(value)}" for key, value in worker.items()),
         ]
+        if "[bodies]" not in more:
+            lines += ["[bodies]", f'url = "file://{self.dir}/bodies"']
         self.config.write_text("\n".join(lines) + "\n" + more)
 
     @property

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import delivery as envelope
-from glassq.settings import LEASE_MARGIN, Duration, QueueSettings
+from glassq.settings import LEASE_MARGIN, QueueSettings
+from glassq.values import Duration
 from tests.conftest import program, wait_for
 from tests.queues.raw import open_queue
 from tests.worker.conftest import jobs, only

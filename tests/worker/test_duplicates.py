@@ -20,7 +20,8 @@ from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.routes import Context, Destination, Routes
-from glassq.settings import Duration, HandlerName, LedgerSettings, Route, Settings, parse
+from glassq.settings import LedgerSettings, Route, Settings, parse
+from glassq.values import Duration, HandlerName
 from glassq.worker import duplicates
 from glassq.worker.consumer import Consumer
 from glassq.worker.executor import Deadlines, Executor

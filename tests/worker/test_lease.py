@@ -14,7 +14,8 @@ from glassq import delivery as envelope
 from glassq.errors import DeadlineExceeded, Interrupted, LeaseLost
 from glassq.queues.base import Reservation
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
-from glassq.settings import Duration, QueueSettings
+from glassq.settings import QueueSettings
+from glassq.values import Duration
 from glassq.worker.lease import Lease
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import wait_for

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glassq.errors import LedgerError, SettingsError
+from glassq.bodies.sweep import SAFE_AGE, SCAN_EVERY
+from glassq.errors import BodyError, LedgerError, SettingsError
+from glassq.operations.bodies import view
 from glassq.operations.checks.access import barrier, belongs, directory, exists, me, mount, nearest
 from glassq.operations.checks.base import Check
 from glassq.operations.checks.configuration import check_secret, secrets_in_use, takes_pings, works_glass
@@ -19,7 +21,8 @@ from glassq.operations.checks.in_effect import not_in_effect, not_shared
 from glassq.operations.journal import GONE_TODO, gone
 from glassq.operations.sources import snapshot
 from glassq.operations.status import journal_state
-from glassq.settings import StorageSettings
+from glassq.operations.words import span
+from glassq.settings import MAX_BODY, StorageSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,6 +138,34 @@ def journaled(operations: Operations) -> Iterator[Check]:
         yield Check("journaled", True, "nothing waits in the journal")
 
 
+def bodies(operations: Operations) -> Iterator[Check]:
+    """The store of large bodies, and what in it looks forgotten."""
+    kept = operations.settings.bodies
+    path = kept.url.directory.absolute()
+    if not exists(path):
+        return
+    found = directory("bodies", path)
+    if not found.ok:
+        yield found
+        return
+    try:
+        seen = view(operations)
+    except BodyError as error:
+        yield Check("bodies", False, str(error), "see who may read it")
+        return
+    held, size = seen.found, seen.found.live_bytes + seen.found.done_bytes
+    many = f"{held.live} of jobs, {held.done} done, {size >> 20} MiB in all"
+    said = f"{found.said}: {many}, room for {seen.room >> 20} MiB"
+    if seen.room < MAX_BODY:
+        said = f"{path}: no room for a body of {MAX_BODY} beside [bodies] min_free = {kept.min_free}"
+        yield Check("bodies", False, said, "make room there; until then large pings get 503")
+    elif seen.found.oldest > SAFE_AGE + 2 * SCAN_EVERY:
+        todo = "usual for what lies buried; `glassq bodies sweep` finds out whether a job still names it"
+        yield Check("bodies", None, f"{said}; the oldest was touched {span(seen.found.oldest)} ago", todo)
+    else:
+        yield Check("bodies", True, said)
+
+
 def photos(operations: Operations) -> Iterator[Check]:
     url = operations.settings.storage.url
     if not works_glass(operations.settings) and url == StorageSettings().url:
@@ -196,6 +227,7 @@ MACHINE: list[Callable[[Operations], Iterator[Check]]] = [
     sources,
     journal,
     journaled,
+    bodies,
     photos,
     credentials,
     ledger,

@@ -1,0 +1,182 @@
+"""Removes what nobody needs any more from the body store, and never what a job names.
+
+An orphan is a live body that no job names: its process died between body and job, or after the job's end. To be sure
+takes a look at every job, which costs the queue something. So only bodies that nobody has touched for a day are looked
+at, and at most once in some hours. An orphan becomes "done", and can be read for as long as other bodies of that kind.
+
+No job escapes by moving meanwhile: who puts a new form of a delivery touches its body first, and what was touched is
+left alone; who moves it from the journal to the queue is seen in one of the two, because the journal is read first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from glassq.bodies.directory import DirectoryBodies
+from glassq.delivery import decode
+from glassq.errors import DamagedDelivery, SearchIncomplete, Unsupported
+from glassq.journal import Journal
+from glassq.queues.base import ALL_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from glassq.bodies.base import BodyInfo, BodyStore
+    from glassq.queues.base import Inspector
+    from glassq.settings import Settings
+
+# A live body that was not touched for this time may be an orphan, in seconds.
+SAFE_AGE = 86_400.0
+# An unfinished body whose writer lives is written to within seconds; a done one serves a job that a power cut brings
+# back. Both are left alone for this time, in seconds.
+GRACE = 3600.0
+# At most so often are all jobs looked at, in seconds.
+SCAN_EVERY = 6 * 3600.0
+
+
+class Survey(NamedTuple):
+    """What the store holds: numbers, and bytes; `oldest` is the age of the live body that was touched first."""
+
+    live: int = 0
+    live_bytes: int = 0
+    done: int = 0
+    done_bytes: int = 0
+    unfinished: int = 0
+    unfinished_bytes: int = 0
+    oldest: float = 0.0
+
+
+class Swept(NamedTuple):
+    """What a sweep has done: bodies that were removed, and orphans that were found, if it has `looked` for those.
+
+    `unsure` says why that could not be told.
+    """
+
+    removed: int = 0
+    removed_bytes: int = 0
+    orphans: int = 0
+    looked: bool = False
+    unsure: str = ""
+
+
+def survey(store: BodyStore, now: float | None = None) -> Survey:
+    """What the store holds now. Raises BodyError."""
+    now = time.time() if now is None else now
+    many: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    oldest = now
+    for info in store.list():
+        many[info.state] += 1
+        size[info.state] += info.size
+        if info.state == "live":
+            oldest = min(oldest, info.touched)
+    return Survey(
+        *(many["live"], size["live"]),
+        *(many["done"], size["done"]),
+        *(many["unfinished"], size["unfinished"]),
+        now - oldest,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeper:
+    """Sweeps one store. `retention` of done bodies is in seconds, `done_max` in bytes."""
+
+    store: BodyStore
+    retention: float
+    done_max: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """That of the settings."""
+        bodies, ledger = settings.bodies, settings.ledger
+        store = DirectoryBodies(bodies.url.directory, min_free=bodies.min_free)
+        return cls(store, ledger.retention if ledger.keep_bodies else 0.0, bodies.done_max)
+
+    def sweep(
+        self,
+        named: Callable[[frozenset[str]], frozenset[str]] | None,
+        *,
+        now: float | None = None,
+        safe_age: float = SAFE_AGE,
+    ) -> Swept:
+        """Sweeps once. `named` says which of these deliveries have a job; None: nobody looks. Raises BodyError.
+
+        `named` may raise SearchIncomplete or Unsupported: then no orphan is touched.
+        """
+        now = time.time() if now is None else now
+        found = list(self.store.list())
+        removed = [*self._stale(found, now), *self._expired(found, now)]
+        for info in removed:
+            self.store.delete(info.key)
+        swept = Swept(len(removed), sum(info.size for info in removed))
+        old = frozenset(info.key for info in found if info.state == "live" and now - info.touched > safe_age)
+        if named is None or not old:
+            return swept
+        try:
+            orphans = old - named(old)
+        except (SearchIncomplete, Unsupported) as error:
+            return swept._replace(unsure=str(error))
+        return swept._replace(looked=True, orphans=self._retire(orphans, now - safe_age))
+
+    def _stale(self, found: Iterable[BodyInfo], now: float) -> Iterator[BodyInfo]:
+        """What nobody finishes any more."""
+        return (info for info in found if info.state == "unfinished" and now - info.touched > GRACE)
+
+    def _expired(self, found: Iterable[BodyInfo], now: float) -> Iterator[BodyInfo]:
+        """Done bodies that are too old, or too many: the oldest first."""
+        done = sorted((info for info in found if info.state == "done"), key=lambda info: info.touched)
+        size, full = sum(info.size for info in done), self.store.free() == 0
+        for info in done:
+            age = now - info.touched
+            if age > max(self.retention, GRACE) or (age > GRACE and (size > self.done_max or full)):
+                size -= info.size
+                yield info
+
+    def _retire(self, orphans: frozenset[str], before: float) -> int:
+        """Retires those that nobody has touched meanwhile."""
+        left = [
+            info.key
+            for info in self.store.list()
+            if info.key in orphans and info.state == "live" and info.touched < before
+        ]
+        for key in left:
+            self.store.retire(key)
+        return len(left)
+
+
+def journaled_jobs(settings: Settings) -> Iterator[bytes]:
+    """The jobs in the intake journal; none where that is on another machine. Raises JournalError."""
+    intake = settings.intake
+    if Path(intake.journal).exists():
+        journal = Journal(Path(intake.journal), max_size=intake.journal_max, min_free=intake.journal_min_free)
+        for record in chain(journal.waiting(), journal.refused()):
+            yield record.body
+
+
+def named_in(wanted: frozenset[str], journaled: Iterable[bytes], queue: Inspector) -> frozenset[str]:
+    """Which of these deliveries the journal or the queue holds; `journaled` are the bytes of the journal's jobs.
+
+    All tubes are looked at, other people's too. Raises QueueError; SearchIncomplete or Unsupported if it may miss some.
+    """
+    named: set[str] = set()
+    for data in journaled:
+        named |= _named_by(data, wanted)
+    if queue.capabilities.lists != ALL_STATES:
+        raise Unsupported("this engine cannot show all its jobs")
+    for job in queue.find(ALL_STATES, [counts.name for counts in queue.counts()]):
+        named |= _named_by(job.body, wanted)
+    return frozenset(named)
+
+
+def _named_by(data: bytes, wanted: frozenset[str]) -> frozenset[str]:
+    try:
+        return wanted & {decode(data).id}
+    except DamagedDelivery:
+        # whatever it is, it may be mended
+        return frozenset(key for key in wanted if key.encode() in data)

@@ -1,0 +1,62 @@
+"""What the pool sweeps out of the body store, in a process of its own."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+from setproctitle import setproctitle
+
+from glassq.bodies.sweep import SCAN_EVERY, Sweeper, journaled_jobs, named_in
+from glassq.errors import BodyError, JournalError, QueueError
+from glassq.log import fields, logger
+from glassq.queues import open_inspector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from glassq.settings import Settings
+
+log = logger("glassq.worker")
+
+# In the store's directory: its time of modification says when all jobs were looked at last.
+_LOOKED = ".looked"
+
+
+def errand(settings: Settings) -> Callable[[], int] | None:
+    """The main function of the process; None while there is no store."""
+    directory = settings.bodies.url.directory
+    return (lambda: sweep(settings)) if (directory / "live").is_dir() else None
+
+
+def sweep(settings: Settings) -> int:
+    """Sweeps once; the exit code."""
+    setproctitle("glassq-worker: sweeping bodies")
+    looks = _is_due(settings.bodies.url.directory)
+    try:
+        swept = Sweeper.of(settings).sweep((lambda wanted: _named(settings, wanted)) if looks else None)
+    except (BodyError, QueueError, JournalError) as error:
+        log.error("large bodies cannot be swept %s", fields(why=error))
+        return 0
+    if swept.orphans:
+        log.warning("large bodies that no job names are put aside %s", fields(bodies=swept.orphans))
+    if swept.removed:
+        log.info("large bodies removed %s", fields(bodies=swept.removed, bytes=swept.removed_bytes))
+    return 0
+
+
+def _is_due(directory: Path) -> bool:
+    """Whether all jobs are to be looked at, if there is reason to."""
+    with suppress(FileNotFoundError):
+        return time.time() - (directory / _LOOKED).stat().st_mtime > SCAN_EVERY
+    return True
+
+
+def _named(settings: Settings, wanted: frozenset[str]) -> frozenset[str]:
+    (settings.bodies.url.directory / _LOOKED).touch(mode=0o600)
+    # the journal first: what moves on meanwhile is in the queue by the time that this is read
+    journaled = list(journaled_jobs(settings))
+    with closing(open_inspector(settings)) as queue:
+        return named_in(wanted, journaled, queue)

@@ -1,0 +1,78 @@
+"""One frozen Settings value from glassq.toml.
+
+Each program calls `load` once, at its root; nobody else reads the environment. Every error names the file, the key, the
+value and what is expected.
+When you add a key: add it to sections.py with its default, and to conf/glassq.toml with its unit and reason (a test
+compares the two). What it must keep with other keys is a rule in rules.py.
+"""
+
+from glassq.settings.reading import (
+    DEFAULT_FILE,
+    INTAKE,
+    POOL,
+    TASKS,
+    file_of,
+    find_modules_beside,
+    installed_file,
+    load,
+    parse,
+)
+from glassq.settings.sections import (
+    MAX_BODY,
+    TASK_SOURCE,
+    GlassSettings,
+    IntakeSettings,
+    LedgerSettings,
+    PushSettings,
+    QueueSettings,
+    Route,
+    SourceSettings,
+    StorageSettings,
+    WorkerQueue,
+    WorkerSettings,
+    label_fits,
+)
+from glassq.settings.settings import (
+    LEASE_MARGIN,
+    MAIN_QUEUE,
+    Settings,
+    queue_prefix,
+    queue_tube,
+    secret_files,
+    source_tube,
+)
+from glassq.settings.writing import as_toml, toml_value
+
+__all__ = [
+    "DEFAULT_FILE",
+    "INTAKE",
+    "LEASE_MARGIN",
+    "MAIN_QUEUE",
+    "MAX_BODY",
+    "POOL",
+    "TASKS",
+    "TASK_SOURCE",
+    "GlassSettings",
+    "IntakeSettings",
+    "LedgerSettings",
+    "PushSettings",
+    "QueueSettings",
+    "Route",
+    "Settings",
+    "SourceSettings",
+    "StorageSettings",
+    "WorkerQueue",
+    "WorkerSettings",
+    "as_toml",
+    "file_of",
+    "find_modules_beside",
+    "installed_file",
+    "label_fits",
+    "load",
+    "parse",
+    "queue_prefix",
+    "queue_tube",
+    "secret_files",
+    "source_tube",
+    "toml_value",
+]

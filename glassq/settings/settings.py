@@ -1,0 +1,149 @@
+"""All settings as one frozen value, and what follows from several of its sections."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from glassq.edited import read_text, secret_lines
+from glassq.errors import SettingsError, UnreadableText
+from glassq.mistakes import place
+from glassq.settings.sections import (
+    BodiesSettings,
+    GlassSettings,
+    IntakeSettings,
+    LedgerSettings,
+    LogSettings,
+    MetricsSettings,
+    PushSettings,
+    QueueSettings,
+    Route,
+    SourceSettings,
+    StorageSettings,
+    WorkerSettings,
+)
+from glassq.systemd import MISSING
+
+if TYPE_CHECKING:
+    from glassq.values import SecretFile
+
+# The remedy where systemd has no copy of a source's secret for this service: the file itself is hidden from it.
+_NOT_PASSED_ON = (
+    "; systemd passes it on after: systemctl daemon-reload && systemctl restart glassq-web "
+    "(if [sources.NAME] and its keys each have a line of their own)"
+)
+# A job's lease outlasts the longest attempt by this many seconds: time to reserve it, notice an overrun, and kill.
+LEASE_MARGIN = 30.0
+# The longest lease that fits beanstalkd's protocol, in seconds.
+MAX_LEASE = (1 << 32) - 1
+# The queue of [worker.queues] whose tube is [queue] tube.
+MAIN_QUEUE = "default"
+# The keys of a source that name a secret file.
+_SOURCE_FILES = ("secrets_file", "verify_tokens_file", "verify_token_file", "path_token_file")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of glassq.toml. `file` is its path.
+
+    `ignored` are the mistakes in sections that this program does not read; those sections hold their defaults.
+    `outdated` are remarks about keys of the last release, which are taken for one more.
+    """
+
+    file: str = ""
+    ignored: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
+    queue: QueueSettings = QueueSettings()
+    intake: IntakeSettings = IntakeSettings()
+    bodies: BodiesSettings = BodiesSettings()
+    sources: dict[str, SourceSettings] = {}
+    worker: WorkerSettings = WorkerSettings()
+    routes: tuple[Route, ...] = ()
+    push: PushSettings | None = None
+    glass: GlassSettings = GlassSettings()
+    storage: StorageSettings = StorageSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def lease(self) -> int:
+        """The lease of every job, in whole seconds: [queue] ttr, or more if an attempt may take longer.
+
+        A handler that holds the interpreter lock prevents its process from renewing the lease.
+        """
+        longest = max(self.queue.ttr, self.worker.deadline + LEASE_MARGIN)
+        return min(MAX_LEASE, math.ceil(longest))
+
+    def secret(self, key: str) -> list[str]:
+        """The secrets in the file that `key` (such as "glass.client_secret_file") names, one per line.
+
+        Blank lines and lines that start with # are ignored; at least one other line is required.
+        Raises SettingsError with file, key, path and reason, but without the content.
+        """
+        try:
+            secrets = secret_lines(self.secret_text(key))
+        except UnreadableText as error:
+            raise self.refused(key, str(error)) from None
+        if not secrets:
+            raise self.refused(key, "is empty: expected one secret per line")
+        return secrets
+
+    def secret_text(self, key: str) -> str:
+        """The text of the secret file that `key` names, or of systemd's copy. Raises SettingsError like `secret`."""
+        path = self.secret_path(key)
+        copied = bool(path.copy) and os.access(path.copy, os.R_OK)
+        try:
+            text = read_text(path.copy if copied else path)
+        except UnreadableText as error:
+            late = path.copy and not copied and key.startswith("sources.")
+            raise self.refused(key, f"{error}{_NOT_PASSED_ON if late else ''}") from None
+        if text.strip() == MISSING:
+            raise self.refused(key, "is missing")
+        return text
+
+    def refused(self, key: str, why: str) -> SettingsError:
+        """The error for the file that `key` names. `why` starts with a verb."""
+        return SettingsError(f'{self.file}: {place(key.split("."))} = "{self.secret_path(key)}": the file {why}')
+
+    def secret_path(self, key: str) -> SecretFile:
+        """The path of the secret file that `key` names. Raises SettingsError if the settings name none."""
+        value: Any = self
+        for name in key.split("."):
+            if value is None:
+                raise SettingsError(
+                    f"{self.file}: missing section [{key.rpartition('.')[0]}]: expected it for its {name}"
+                )
+            value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+        if value is None:
+            raise SettingsError(f"{self.file}: missing key {place(key.split('.'))}: expected the path of a file")
+        path: SecretFile = value
+        return path
+
+
+def queue_tube(settings: Settings, queue: str) -> str:
+    """The tube of a queue of [worker.queues]: that of "default" is [queue] tube."""
+    base = str(settings.queue.tube)
+    return base if queue in ("", MAIN_QUEUE) else f"{queue_prefix(base)}{queue}"
+
+
+def queue_prefix(base: str) -> str:
+    """How the tubes of queues begin; `base` is [queue] tube."""
+    return f"{base}.queue."
+
+
+def source_tube(settings: Settings, name: str) -> str:
+    """The tube that the pings of this source are put into: that of its `queue`, or else [queue] tube."""
+    return queue_tube(settings, settings.sources[name].queue if name in settings.sources else "")
+
+
+def secret_files(settings: Settings) -> list[str]:
+    """The keys of the secret files that intake reads, such as "sources.github.secrets_file"."""
+    return [
+        f"sources.{name}.{key}"
+        for name, source in settings.sources.items()
+        for key in _SOURCE_FILES
+        if getattr(source, key) is not None
+    ]

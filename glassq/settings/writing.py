@@ -1,0 +1,66 @@
+"""Writes settings as glassq.toml has them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from glassq.values import Size
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from glassq.settings.settings import Settings
+
+
+def as_toml(settings: Settings) -> str:
+    """The effective settings in the form of glassq.toml. Secrets are in files of their own, so it has none."""
+    lines = [f"# {settings.file}"]
+    names = ("queue", "intake", "bodies", "sources", "worker", "push", "glass", "storage", "ledger", "metrics", "log")
+    for name in names:
+        section: Any = getattr(settings, name)
+        if isinstance(section, dict):
+            for source, keys in section.items():
+                lines += ["", f"[{name}.{source}]", *_changed_pairs(keys)]
+        elif section is not None:
+            lines += ["", f"[{name}]", *_pairs(section)]
+        if name == "worker":
+            for queue, keys in settings.worker.queues.items():
+                lines += ["", f"[worker.queues.{queue}]", *_pairs(keys)]
+    if settings.push is not None and settings.push.targets:
+        lines += [
+            "",
+            "[push.targets]",
+            *(f"{toml_value(key)} = {toml_value(url)}" for key, url in settings.push.targets.items()),
+        ]
+    for route in settings.routes:
+        lines += ["", "[[routes]]", *_pairs(route)]
+    return "\n".join(lines) + "\n"
+
+
+def _pairs(section: msgspec.Struct) -> list[str]:
+    # a table of sections comes after them
+    tables = ("queues", "targets")
+    values = {name: getattr(section, name) for name in section.__struct_fields__ if name not in tables}
+    return [f"{name} = {toml_value(value)}" for name, value in values.items() if value is not None]
+
+
+def _changed_pairs(section: msgspec.Struct) -> list[str]:
+    """The keys that differ from their defaults: most belong to other kinds of sources."""
+    default = type(section)()
+    values = {name: getattr(section, name) for name in section.__struct_fields__}
+    return [f"{name} = {toml_value(value)}" for name, value in values.items() if value != getattr(default, name)]
+
+
+def toml_value(value: object) -> str:
+    """The value as glassq.toml writes it."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{toml_value(name)} = {toml_value(each)}' for name, each in value.items())} }}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, int) and not isinstance(value, Size):
+        return str(value)
+    # TOML has JSON's escapes, and also requires one for DEL
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

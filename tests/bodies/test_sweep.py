@@ -1,0 +1,175 @@
+"""What a sweep removes, and that it never takes a body that a job names."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from glassq import delivery as envelope
+from glassq.bodies import DirectoryBodies
+from glassq.bodies.sweep import GRACE, SAFE_AGE, Sweeper, named_in, survey
+from glassq.delivery import new_id
+from glassq.errors import SearchIncomplete, Unsupported
+from glassq.queues import open_inspector
+from glassq.queues.beanstalk.inspector import CAPABILITIES
+from glassq.settings import parse
+from glassq.values import Tube
+from tests.bodies.test_directory import put, states
+from tests.cli.conftest import put_bytes
+from tests.queues.raw import open_queue
+from tests.syncers import queue_section
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Beanstalkd
+
+DAY = 86_400.0
+OLD = SAFE_AGE + 10
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryBodies:
+    made = DirectoryBodies(tmp_path / "bodies")
+    made.prepare()
+    return made
+
+
+def aged(store: DirectoryBodies, age: float, state: str = "live", size: int = 100) -> str:
+    """A body that was touched so many seconds ago; its key."""
+    if state == "unfinished":
+        # as a process that was killed leaves it
+        key = new_id()
+        (store.directory / state / key).write_bytes(bytes(size))
+    else:
+        key, _ = put(store, os.urandom(size))
+    if state == "done":
+        store.retire(key)
+    then = time.time() - age
+    os.utime(store.directory / state / key, (then, then))
+    return key
+
+
+def sweeper(store: DirectoryBodies, *, retention: float = 30 * DAY, done_max: int = 1 << 30) -> Sweeper:
+    return Sweeper(store, retention, done_max)
+
+
+def nobody(wanted: frozenset[str]) -> frozenset[str]:
+    return frozenset()
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "settings", "stays"),
+    [
+        ("unfinished", GRACE - 10, {}, True),
+        ("unfinished", GRACE + 10, {}, False),
+        ("done", 29 * DAY, {}, True),
+        ("done", 31 * DAY, {}, False),
+        ("done", GRACE - 10, {"done_max": 0}, True),
+        ("done", GRACE + 10, {"done_max": 0}, False),
+        ("done", GRACE - 10, {"retention": 0.0}, True),
+        ("done", GRACE + 10, {"retention": 0.0}, False),
+        ("live", 99 * DAY, {"retention": 0.0, "done_max": 0}, True),
+    ],
+)
+def test_what_goes_by_its_age_alone(
+    store: DirectoryBodies, state: str, age: float, settings: dict[str, float], stays: bool
+) -> None:
+    key = aged(store, age, state)
+    swept = sweeper(store, **settings).sweep(None)  # type: ignore[arg-type]
+    assert states(store) == ({key: state} if stays else {})
+    assert (swept.removed, swept.removed_bytes) == ((0, 0) if stays else (1, 100))
+
+
+def test_beyond_their_limit_the_oldest_done_ones_go_first(store: DirectoryBodies) -> None:
+    ages = [5 * DAY, 3 * DAY, 4 * DAY, 2 * DAY]
+    keys = {age: aged(store, age, "done", 1000) for age in ages}
+    assert sweeper(store, done_max=2500).sweep(None).removed == 2
+    assert set(states(store)) == {keys[3 * DAY], keys[2 * DAY]}
+
+
+def test_on_a_full_disk_all_done_ones_go(store: DirectoryBodies) -> None:
+    aged(store, 2 * DAY, "done")
+    live = aged(store, 2 * DAY)
+    full = DirectoryBodies(store.directory, min_free=1 << 60)
+    assert sweeper(full).sweep(None).removed == 1
+    assert states(store) == {live: "live"}
+
+
+def test_an_orphan_is_put_aside_and_what_is_named_touched_or_young_stays(store: DirectoryBodies) -> None:
+    orphan, named, touched, young = aged(store, OLD), aged(store, OLD), aged(store, OLD), aged(store, SAFE_AGE - 60)
+
+    def look(wanted: frozenset[str]) -> frozenset[str]:
+        assert wanted == {orphan, named, touched}
+        # a child puts a new form meanwhile, where the look has been already
+        store.touch(touched)
+        return frozenset({named})
+
+    swept = sweeper(store).sweep(look)
+    assert (swept.looked, swept.orphans) == (True, 1)
+    assert states(store) == {orphan: "done", named: "live", touched: "live", young: "live"}
+    # it can still be read: who was wrong loses nothing
+    store.open(orphan).close()
+
+
+def test_nobody_looks_where_nothing_is_old(store: DirectoryBodies) -> None:
+    aged(store, SAFE_AGE - 60)
+
+    def look(_: frozenset[str]) -> frozenset[str]:
+        raise AssertionError
+
+    assert not sweeper(store).sweep(look).looked
+
+
+def test_while_not_all_jobs_can_be_seen_no_orphan_is_touched(store: DirectoryBodies) -> None:
+    key = aged(store, OLD)
+
+    def look(_: frozenset[str]) -> frozenset[str]:
+        raise SearchIncomplete(1, 2, 3)
+
+    swept = sweeper(store).sweep(look)
+    assert (swept.looked, swept.orphans, states(store)) == (False, 0, {key: "live"})
+    assert "1 of 2 jobs were not found" in swept.unsure
+
+
+def test_a_job_is_found_in_every_state_and_tube_and_in_the_journal(beanstalkd: Beanstalkd, tmp_path: Path) -> None:
+    keys = [new_id() for _ in range(7)]
+    stored = envelope.StoredBody(1, "0" * 64)
+    jobs = [envelope.encode(envelope.new("github", b"", {}, stored=stored, key=key)) for key in keys]
+    # anybody's tube
+    queue = open_queue(replace(beanstalkd.settings, tube=Tube("elsewhere")))
+    held = queue.put(jobs[3])
+    reserved = queue.reserve(0)
+    assert reserved is not None
+    assert reserved.id == held
+    for job, state in zip(jobs, ("ready", "delayed", "buried"), strict=False):
+        put_bytes(queue, job, state)
+    # whatever is in it, it may be mended
+    queue.put(jobs[4][:-1] + b"?")
+    with closing(open_inspector(parse(queue_section(beanstalkd.url), ""))) as inspector:
+        found = named_in(frozenset(keys), [jobs[5]], inspector)
+    queue.close()
+    assert found == set(keys[:6])
+
+
+def test_an_engine_that_cannot_show_all_jobs_proves_no_orphan(store: DirectoryBodies) -> None:
+    class Blind:
+        capabilities = replace(CAPABILITIES, lists=frozenset({"buried"}))
+
+    with pytest.raises(Unsupported):
+        named_in(frozenset({new_id()}), [], Blind())  # type: ignore[arg-type]
+
+
+def test_a_survey_counts_each_state(store: DirectoryBodies) -> None:
+    aged(store, 100, size=10)
+    aged(store, 50, size=20)
+    aged(store, 70, "done", size=5)
+    aged(store, 0, "unfinished", size=7)
+    found = survey(store)
+    assert found[:6] == (2, 30, 1, 5, 1, 7)
+    assert 99 < found.oldest < 200
