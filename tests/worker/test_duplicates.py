@@ -61,7 +61,7 @@ class Shop:
         self.seen: list[Delivery] = []
         self.ledger = open_ledger(self.settings)
         slot = Scoreboard(1).slots[0]
-        receiver = BeanstalkReceiver(self.queue, prover_beside(self.queue.url))
+        receiver = self.receiver = BeanstalkReceiver(self.queue, prover_beside(self.queue.url))
         executor = Executor(
             Routes([Destination(self.route, self._handle)]),
             Context(Settings()),
@@ -83,6 +83,7 @@ class Shop:
         before = len(self.seen)
         self.queue.put(envelope.encode(delivery))
         assert self.consumer.work_one(0)
+        self.receiver.finish()
         wait_for(lambda: self.entry(delivery) is not None, "the ledger to have it")
         return len(self.seen) > before
 
