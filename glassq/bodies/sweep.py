@@ -39,7 +39,7 @@ GRACE = 3600.0
 SCAN_EVERY = 6 * 3600.0
 
 
-class Survey(NamedTuple):
+class BodyCounts(NamedTuple):
     """What the store holds: numbers, and bytes; `oldest` is the age of the live body that was touched first."""
 
     live: int = 0
@@ -64,7 +64,7 @@ class Swept(NamedTuple):
     unsure: str = ""
 
 
-def survey(store: BodyStore, now: float | None = None) -> Survey:
+def count_bodies(store: BodyStore, now: float | None = None) -> BodyCounts:
     """What the store holds now. Raises BodyError."""
     now = time.time() if now is None else now
     many: Counter[str] = Counter()
@@ -75,7 +75,7 @@ def survey(store: BodyStore, now: float | None = None) -> Survey:
         size[info.state] += info.size
         if info.state == "live":
             oldest = min(oldest, info.touched)
-    return Survey(
+    return BodyCounts(
         *(many["live"], size["live"]),
         *(many["done"], size["done"]),
         *(many["unfinished"], size["unfinished"]),
@@ -113,7 +113,8 @@ class Sweeper:
         found = list(self.store.list())
         removed = [*self._stale(found, now), *self._expired(found, now)]
         for info in removed:
-            self.store.delete(info.key)
+            # in its state alone: a restore may have put it back meanwhile
+            self.store.delete(info.key, info.state)
         swept = Swept(len(removed), sum(info.size for info in removed))
         old = frozenset(info.key for info in found if info.state == "live" and now - info.touched > safe_age)
         if named is None or not old:

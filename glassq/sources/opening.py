@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
 from glassq.mistakes import place
-from glassq.settings import SourceSettings, source_tube, toml_value
+from glassq.settings import SourceSettings, find_modules_beside, source_tube, toml_value
 from glassq.sources import challenges, mirror
 from glassq.sources.admission import AdmissionRules
 from glassq.sources.generic import GENERIC
@@ -86,6 +86,8 @@ def open_source(settings: Settings, name: str, documents: Documents | None = Non
     secrets = _secrets(settings, name, preset)
     tolerance = preset.tolerance if section.tolerance is None else float(section.tolerance)
     given = Given(secrets, (section.url or "").rstrip("/"), tolerance, section, documents or NoDocuments())
+    if section.custom:
+        find_modules_beside(settings)
     try:
         verifier = preset.scheme.prepare(given)
     except UnusableKey as error:
