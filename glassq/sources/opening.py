@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
 from glassq.mistakes import place
-from glassq.settings import SourceSettings, source_tube, toml_value
+from glassq.settings import SourceSettings, find_modules_beside, source_tube, toml_value
 from glassq.sources import challenges, mirror
 from glassq.sources.admission import AdmissionRules
 from glassq.sources.generic import GENERIC
@@ -84,6 +84,8 @@ def open_source(settings: Settings, name: str, documents: Documents | None = Non
     section, preset = settings.sources[name], preset_of(settings, name)
     _check_keys(settings, name, preset)
     given = given_to_scheme(settings, name, preset, documents or NoDocuments())
+    if section.custom:
+        find_modules_beside(settings)
     try:
         verifier = preset.scheme.prepare(given)
     except UnusableKey as error:

@@ -49,9 +49,9 @@ def ping(
     url: str,
     as_json: bool,
 ) -> int:
-    """Send a right, signed ping of this source to the running intake, and say what became of it.
+    """Send a correctly signed ping of this source to the running intake, and say what became of it.
 
-    NAME is a source of the settings. Without a file it is a small sample in our own words; FILE is a body, or a whole
+    NAME is a source of the settings. Without a file, a small sample of glassq's is sent; FILE is a body, or a whole
     saved request, that is signed anew. Exit 0: all were taken; 1: one was not.
     """
     request = operation.PingRequest(
