@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import msgspec
@@ -28,7 +26,7 @@ from glassq.errors import GlassqError, SettingsError
 from glassq.excerpts import MAX_MESSAGE, words_of
 from glassq.handler import as_handler, finished
 from glassq.log import fields, logger
-from glassq.settings import TASK_SOURCE, Route, label_fits
+from glassq.settings import TASK_SOURCE, Route, find_modules_beside, label_fits
 from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
@@ -252,9 +250,7 @@ def _makers(
     settings: Settings, endpoint: Callable[[Route], Destination], tasks: Callable[[Route, Handler], Destination]
 ) -> Iterator[tuple[Route, Callable[[], Destination]]]:
     """Each route, those of tasks last, and a function that loads its handler."""
-    home = str(Path(settings.file).resolve().parent)
-    if settings.file and home not in sys.path:
-        sys.path.append(home)
+    find_modules_beside(settings)
     for index, route in enumerate(all_routes(settings)):
         if route.handler.is_url:
             yield route, functools.partial(endpoint, route)

@@ -94,7 +94,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "in_effect": frozenset({"log", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
-    "sources": frozenset({"backoff", "errors", "files", "https_get", "log", "mistakes", "settings"}),
+    "sources": frozenset({"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings"}),
     "https_get": frozenset(),
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
@@ -115,7 +115,19 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"final_response", "routes"}
     ),
     "push": frozenset(
-        {"edited", "errors", "handler", "headers", "log", "mask", "delivery", "settings", "values", "final_response"}
+        {
+            "content",
+            "edited",
+            "errors",
+            "handler",
+            "headers",
+            "log",
+            "mask",
+            "delivery",
+            "settings",
+            "values",
+            "final_response",
+        }
         | {"routes", "queues", "backoff", "database"}
     ),
     # for the tests of others; nothing of ours imports it

@@ -73,8 +73,8 @@ class BodyStore(Protocol):
     def retire(self, key: str) -> None:
         """The job is over: from now on the body is "done". Nothing happens if it is not live."""
 
-    def delete(self, key: str) -> None:
-        """Removes the body in any state, if it is there."""
+    def delete(self, key: str, state: BodyState | None = None) -> None:
+        """Removes the body, if it is there: in this state, or in any (None)."""
 
     def list(self) -> Iterator[BodyInfo]:
         """All bodies, in no order."""

@@ -103,10 +103,10 @@ class DirectoryBodies:
             os.utime(path)
             path.rename(self._path("done", key))
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, state: BodyState | None = None) -> None:
         with self._errors("cannot be written"):
-            for state in STATES:
-                self._path(state, key).unlink(missing_ok=True)
+            for each in (state,) if state else STATES:
+                self._path(each, key).unlink(missing_ok=True)
 
     def list(self) -> Iterator[BodyInfo]:
         with self._errors("cannot be read"):

@@ -22,6 +22,7 @@ from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, SearchIncomplete, Unsupported
 from glassq.journal import Journal
 from glassq.queues.base import ALL_STATES
+from glassq.settings import MAX_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,11 +36,13 @@ SAFE_AGE = 86_400.0
 # An unfinished body whose writer lives is written to within seconds; a done one serves a job that a power cut brings
 # back. Both are left alone for this time, in seconds.
 GRACE = 3600.0
+# On a full disk done bodies go sooner, as new pings get 503 there; in seconds.
+FULL_GRACE = 30.0
 # At most so often are all jobs looked at, in seconds.
 SCAN_EVERY = 6 * 3600.0
 
 
-class Survey(NamedTuple):
+class BodyCounts(NamedTuple):
     """What the store holds: numbers, and bytes; `oldest` is the age of the live body that was touched first."""
 
     live: int = 0
@@ -64,7 +67,7 @@ class Swept(NamedTuple):
     unsure: str = ""
 
 
-def survey(store: BodyStore, now: float | None = None) -> Survey:
+def count_bodies(store: BodyStore, now: float | None = None) -> BodyCounts:
     """What the store holds now. Raises BodyError."""
     now = time.time() if now is None else now
     many: Counter[str] = Counter()
@@ -75,7 +78,7 @@ def survey(store: BodyStore, now: float | None = None) -> Survey:
         size[info.state] += info.size
         if info.state == "live":
             oldest = min(oldest, info.touched)
-    return Survey(
+    return BodyCounts(
         *(many["live"], size["live"]),
         *(many["done"], size["done"]),
         *(many["unfinished"], size["unfinished"]),
@@ -113,7 +116,8 @@ class Sweeper:
         found = list(self.store.list())
         removed = [*self._stale(found, now), *self._expired(found, now)]
         for info in removed:
-            self.store.delete(info.key)
+            # in its state alone: a restore may have put it back meanwhile
+            self.store.delete(info.key, info.state)
         swept = Swept(len(removed), sum(info.size for info in removed))
         old = frozenset(info.key for info in found if info.state == "live" and now - info.touched > safe_age)
         if named is None or not old:
@@ -131,10 +135,12 @@ class Sweeper:
     def _expired(self, found: Iterable[BodyInfo], now: float) -> Iterator[BodyInfo]:
         """Done bodies that are too old, or too many: the oldest first."""
         done = sorted((info for info in found if info.state == "done"), key=lambda info: info.touched)
-        size, full = sum(info.size for info in done), self.store.free() == 0
+        size, missing = sum(info.size for info in done), MAX_BODY - self.store.free()
         for info in done:
             age = now - info.touched
-            if age > max(self.retention, GRACE) or (age > GRACE and (size > self.done_max or full)):
+            old, many = age > max(self.retention, GRACE), age > GRACE and size > self.done_max
+            if old or many or (missing > 0 and age > FULL_GRACE):
+                missing -= info.size
                 size -= info.size
                 yield info
 

@@ -211,7 +211,7 @@ def _settings_text(
     fits = len(os.fsencode(socket_path)) <= MAX_SOCKET_PATH
     common: dict[str, dict[str, object]] = {
         "queue": {"url": f"beanstalk://{url_path(socket_path)}"} if fits else _tcp_queue(),
-        "intake": {"journal": directory / "spool"},
+        "intake": {"journal": directory / "spool", "key_cache": directory / "keys"},
         "bodies": {"url": f"file://{place}/bodies"},
         "sources.mirror": {"verify_tokens_file": directory / "mirror-verify-tokens"},
         "storage": {"url": f"file://{place}/photos"},

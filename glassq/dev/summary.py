@@ -127,7 +127,7 @@ def _read(settings: Settings, queue: Inspector) -> RecordedOutcomes:
         with LedgerReader(settings.ledger) as reader:
             for entry in reader.recent(1_000_000):
                 record.retried += entry.attempts > 1
-                content = reader.stored_body(entry.delivery)
+                content = reader.recorded_ping(entry.delivery)
                 if content is not None:
                     record.states.setdefault(item_of(content.body), []).append(entry.state)
     except (LedgerError, SettingsError) as error:

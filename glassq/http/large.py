@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from glassq.http.framing import Arrival
     from glassq.http.loop_calls import LoopCalls
 
-# One in this many of a worker's connections may send a large body. Beyond that, the oldest of them is cut off.
+# One in this many of a worker's connections may send a large body. Beyond that, the slowest of them is cut off.
 LARGE_SHARE = 4
 # A stopping worker has waited for its connections; so long it waits for the thread that receives, in seconds.
 _STOP_WAIT = 2.0
@@ -27,7 +27,8 @@ class SpillingWorker(GatheringWorker):
 
     _calls: LoopCalls
 
-    #: maximum size of all large bodies that are being received or worked, in bytes; who comes then gets 503 at once
+    #: maximum size of all large bodies that are being received or worked, in bytes; who comes then takes the place of
+    #: a slow one, or gets 503 at once
     spill_max = 1 << 30
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -67,15 +68,13 @@ class SpillingWorker(GatheringWorker):
         # a line without spaces is left to the parser, which refuses it
         _, _, rest = bytes(head[: framing.MAX_LINE]).partition(b" ")
         path = unquote(rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1"))
-        limit: int = self.app.body_limits.get("/".join(path.split("/")[:3]), 0)
+        limit: int = self.app.body_limits.get(place(path), 0)
         return limit
 
     def _receive(self, conn: Connection, found: Arrival) -> None:
-        if self._spilled + found.large > self.spill_max:
-            self.refuse(conn, 503, "too many large bodies at once")
-            return
+        fits = self._spilled + found.large <= self.spill_max
         if len(self._large) >= self._max_large:
-            self._spilling.end_oldest()
+            self._spilling.end_slowest()
         self.pending_conns.remove(conn)
         self._unwatch(conn)
         self._large[conn] = found.large
@@ -86,7 +85,7 @@ class SpillingWorker(GatheringWorker):
         # the head stays, with what follows the body
         del conn.buffer[found.head : found.size]
         conn.size = found.head
-        self._spilling.receive(conn, found.large, first)
+        self._spilling.receive(conn, found.large, first, fits=fits)
 
     def _on_large(self, conn: Connection, ended: Ended) -> None:
         """A large body is here, or will never be."""
@@ -101,3 +100,8 @@ class SpillingWorker(GatheringWorker):
         """Its large body is over."""
         conn.large = None
         self._spilled -= self._large.pop(conn, 0)
+
+
+def place(path: str) -> str:
+    """The first two parts of a path: whose it is."""
+    return "/".join(path.split("/")[:3])

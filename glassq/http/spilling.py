@@ -7,6 +7,7 @@ for a sender: one that is silent, or slower than MIN_RATE, is cut off.
 
 from __future__ import annotations
 
+import math
 import selectors
 import threading
 import time
@@ -32,6 +33,13 @@ CHUNK = 256 << 10
 MIN_RATE = 16 << 10
 # How often the slow ones are looked for, in seconds.
 _LOOK = 0.5
+# Where there is no room for a new body, the slowest below this rate is cut off, in bytes a second. Real senders are far
+# above it; whoever holds the room with many bodies that never end would have to send as much as they do.
+SLOW_RATE = 256 << 10
+# A body that has come for shorter than this is not slow yet, in seconds.
+GRACE = 2.0
+
+CROWDED = "too many large bodies at once"
 
 
 class Ended(NamedTuple):
@@ -58,6 +66,10 @@ class _Incoming:
 
     def is_late(self, now: float, patience: float) -> bool:
         return now - self.heard > patience or now - self.since > patience + self.received / MIN_RATE
+
+    def rate(self, now: float) -> float:
+        """Bytes a second; one that has just begun is not slow yet."""
+        return self.received / (now - self.since) if now - self.since > GRACE else math.inf
 
 
 class SpillThread:
@@ -91,13 +103,17 @@ class SpillThread:
             self._calls.defer(self._stop)
             self._thread.join(wait)
 
-    def receive(self, conn: Connection, size: int, first: bytes) -> None:
-        """Receives a body of `size` bytes, which begins with `first`. Nobody else touches the connection meanwhile."""
-        self._calls.defer(self._add, _Incoming(conn, size, first))
+    def receive(self, conn: Connection, size: int, first: bytes, *, fits: bool = True) -> None:
+        """Receives a body of `size` bytes, which begins with `first`. Nobody else touches the connection meanwhile.
 
-    def end_oldest(self) -> None:
-        """Ends the one that has been on its way for longest, to make room."""
-        self._calls.defer(self._end_oldest)
+        One that does not fit takes the place of a slow one; where none is slow, it is refused.
+        """
+        each = _Incoming(conn, size, first)
+        self._calls.defer(self._add if fits else self._add_instead, each)
+
+    def end_slowest(self) -> None:
+        """Ends the one that comes most slowly, or has been on its way for longest where none is slow; to make room."""
+        self._calls.defer(self._end_slowest)
 
     def _run(self) -> None:
         give_way()
@@ -125,6 +141,13 @@ class SpillThread:
             return
         first, each.first = each.first, b""
         self._take(each, memoryview(first))
+
+    def _add_instead(self, each: _Incoming) -> None:
+        if (slowest := self._slowest()) is None or slowest.rate(time.monotonic()) > SLOW_RATE:
+            self._ended(each.conn, Ended(None, 503, CROWDED))
+            return
+        self._end(slowest, 503, CROWDED)
+        self._add(each)
 
     def _on_bytes(self, each: _Incoming, sock: Any) -> None:
         if each.conn not in self._incoming:
@@ -163,9 +186,13 @@ class SpillThread:
         for each in [each for each in self._incoming.values() if each.is_late(now, self._patience)]:
             self._end(each, 408, "its body came too slowly")
 
-    def _end_oldest(self) -> None:
-        if self._incoming:
-            self._end(next(iter(self._incoming.values())), 503, "too many large bodies at once")
+    def _end_slowest(self) -> None:
+        if (slowest := self._slowest()) is not None:
+            self._end(slowest, 503, CROWDED)
+
+    def _slowest(self) -> _Incoming | None:
+        now = time.monotonic()
+        return min(self._incoming.values(), key=lambda each: each.rate(now), default=None)
 
     def _end(self, each: _Incoming, status: int, why: str) -> None:
         self._forget(each)

@@ -50,13 +50,14 @@ class LargeBodies:
         if len(body) <= INLINE:
             return "", None
         received: ReceivedBody | None = environ.get("glassq.body")
-        if received is None:
-            received = self.begin(len(body))
-            received.write(memoryview(body))
         try:
+            if received is None:
+                received = self.begin(len(body))
+                received.write(memoryview(body))
             return received.key, received.keep()
         except BodyError:
-            received.close()
+            if received is not None:
+                received.close()
             raise
 
     def drop(self, keys: Iterable[str]) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from glassq.settings import LedgerSettings
 
 _NAMES = Entry.__struct_fields__
-# Large columns, which no list shows: `stored_body` reads them.
+# Large columns, which no list shows: `recorded_ping` reads them.
 _LARGE = frozenset({"body", "labels", "kept"})
 _MOMENTS = ("received", "updated", "started")
 
@@ -250,7 +250,7 @@ class LedgerReader:
                 json.loads(labels or "{}"),
             )
 
-    def stored_body(self, delivery: str) -> RecordedPing | None:
+    def recorded_ping(self, delivery: str) -> RecordedPing | None:
         """Body and labels of the delivery with exactly this id; None if they are not kept."""
         rows = self._rows(self._body, 1, delivery=delivery)[1] if self.keeps_bodies else []
         if not rows or rows[0][2] is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from glassq.bodies.sweep import Survey, Sweeper, Swept, journaled_jobs, named_in, survey
+from glassq.bodies.sweep import BodyCounts, Sweeper, Swept, count_bodies, journaled_jobs, named_in
 from glassq.errors import BodyError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class BodiesView:
 
     url: str
     exists: bool
-    found: Survey
+    found: BodyCounts
     room: int = 0
 
     def document(self) -> dict[str, Any]:
@@ -32,8 +32,8 @@ def view(operations: Operations) -> BodiesView:
     """What the store holds now. Raises BodyError where that cannot be read."""
     url = operations.settings.bodies.url
     if not (url.directory / "live").exists():
-        return BodiesView(str(url), False, Survey())
-    return BodiesView(str(url), True, survey(operations.bodies), operations.bodies.free())
+        return BodiesView(str(url), False, BodyCounts())
+    return BodiesView(str(url), True, count_bodies(operations.bodies), operations.bodies.free())
 
 
 def sweep(operations: Operations, queue: Inspector, progress: Progress) -> Swept:

@@ -36,14 +36,14 @@ def diagnosis(
 
     `whole` is the body as it was saved, where the request has less of it.
     """
-    patient = Patient(settings, name, request, bytes(request.body) if whole is None else whole)
+    case = RefusedRequest(settings, name, request, bytes(request.body) if whole is None else whole)
     match refused.reason:
         case "too old" | "too new":
-            return list(_time(patient, refused.skew or 0.0))
+            return list(_time(case, refused.skew or 0.0))
         case "wrong signature" | "wrong token":
-            return list(_proof(patient))
+            return list(_proof(case))
         case "no signature" | "no token":
-            return list(_nothing(patient))
+            return list(_nothing(case))
         case "path token":
             return [f"the request went to {_path(request)}: the sender's URL ends with the token of path_token_file"]
         case _:
@@ -51,8 +51,8 @@ def diagnosis(
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
-    """What is refused: a request to the one source of some settings. `whole` is all of its body."""
+class RefusedRequest:
+    """A request that is refused by the one source of some settings. `whole` is all of its body."""
 
     settings: Settings
     name: str
@@ -64,16 +64,16 @@ class Patient:
         """The section of the source."""
         return self.settings.sources[self.name]
 
-    def with_request(self, **changes: Any) -> Patient:
+    def with_request(self, **changes: Any) -> RefusedRequest:
         """The same with another request."""
         return replace(self, request=msgspec.structs.replace(self.request, **changes))
 
-    def with_section(self, **changes: Any) -> Patient:
+    def with_section(self, **changes: Any) -> RefusedRequest:
         """The same with another section."""
         section = msgspec.structs.replace(self.section, **changes)
         return replace(self, settings=msgspec.structs.replace(self.settings, sources={self.name: section}))
 
-    def is_well(self) -> bool:
+    def is_genuine(self) -> bool:
         """Whether the source takes the request for genuine."""
         try:
             open_source(self.settings, self.name).verify(self.request)
@@ -82,10 +82,10 @@ class Patient:
         return True
 
 
-def _time(patient: Patient, skew: float) -> Iterator[str]:
-    now = patient.request.now + skew
-    then = patient.with_request(now=now)
-    if not then.is_well():
+def _time(case: RefusedRequest, skew: float) -> Iterator[str]:
+    now = case.request.now + skew
+    then = case.with_request(now=now)
+    if not then.is_genuine():
         yield "with the clock of its time it is refused as well: its signature is wrong besides"
         yield from _proof(then)
         return
@@ -99,50 +99,50 @@ def _time(patient: Patient, skew: float) -> Iterator[str]:
     if -_RESENDS < skew < 0:
         yield (
             "where it came just now: is this machine's clock right (`glassq doctor`)? A sender that resends with the "
-            f"first time needs a longer [sources.{patient.name}] tolerance"
+            f"first time needs a longer [sources.{case.name}] tolerance"
         )
 
 
-def _proof(patient: Patient) -> Iterator[str]:
-    for words, other in _variations(patient):
-        if other.is_well():
+def _proof(case: RefusedRequest) -> Iterator[str]:
+    for words, other in _variations(case):
+        if other.is_genuine():
             yield words
             return
-    file = patient.section.secrets_file or patient.section.verify_tokens_file
+    file = case.section.secrets_file or case.section.verify_tokens_file
     secret = f"no secret in {file} is the sender's" if file else "the secret is not the sender's"
     yield f"either {secret}, or the body was changed on its way, or when it was saved: by a proxy, an editor, a log"
 
 
-def _nothing(patient: Patient) -> Iterator[str]:
+def _nothing(case: RefusedRequest) -> Iterator[str]:
     """The proof is not where this kind has it."""
-    for words, other in _kinds(patient):
-        if other.is_well():
+    for words, other in _kinds(case):
+        if other.is_genuine():
             yield words
             return
     known = _signature_headers()
-    there = [header for header in patient.request.headers if header in known or any(part in header for part in _PROOFS)]
+    there = [header for header in case.request.headers if header in known or any(part in header for part in _PROOFS)]
     named = ", ".join(f"{name} (as {' or '.join(known[name])} has it)" if name in known else name for name in there)
     yield f"headers of the request that may hold a proof: {named or 'none; a proxy in between may drop them'}"
 
 
 # What to do, and what would be right then.
-_Variation = tuple[str, Patient]
+_Variation = tuple[str, RefusedRequest]
 
 
-def _variations(patient: Patient) -> Iterator[_Variation]:
-    for words, body in _bodies(patient.whole):
-        yield words, patient.with_request(body=body)
-    for url in _urls(patient.request):
-        words = f'the sender signs its URL, and that is {url}: [sources.{patient.name}] url = "{url}"'
-        yield words, patient.with_section(url=url)
-    yield from _kinds(patient)
+def _variations(case: RefusedRequest) -> Iterator[_Variation]:
+    for words, body in _bodies(case.whole):
+        yield words, case.with_request(body=body)
+    for url in _urls(case.request):
+        words = f'the sender signs its URL, and that is {url}: [sources.{case.name}] url = "{url}"'
+        yield words, case.with_section(url=url)
+    yield from _kinds(case)
 
 
-def _kinds(patient: Patient) -> Iterator[_Variation]:
+def _kinds(case: RefusedRequest) -> Iterator[_Variation]:
     for kind, preset in PRESETS.items():
-        if kind != patient.section.kind_of(patient.name):
-            words = f'it is a right ping of {preset.title}: [sources.{patient.name}] kind = "{kind}"'
-            yield words, patient.with_section(kind=kind)
+        if kind != case.section.kind_of(case.name):
+            words = f'it is a right ping of {preset.title}: [sources.{case.name}] kind = "{kind}"'
+            yield words, case.with_section(kind=kind)
 
 
 def _signature_headers() -> dict[str, list[str]]:

@@ -138,7 +138,7 @@ class Replayer:
 
     def _look(self, old: str) -> _Again | Replayed:
         """The delivery that stands for an old one from now on, or why there is none."""
-        stored = self.ledger.stored_body(old)
+        stored = self.ledger.recorded_ping(old)
         if stored is None:
             return _told_of(old, Did.NOTHING, "its entry went meanwhile")
         if stored.replayed and not self.again:

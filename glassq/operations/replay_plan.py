@@ -188,7 +188,7 @@ class ReplayPlanner:
             return self._in_queue(entry)
         if entry.replayed and not self.again:
             return f"it was replayed before, as {entry.replayed} (--again replays it once more)"
-        if self.ledger.stored_body(entry.delivery):
+        if self.ledger.recorded_ping(entry.delivery):
             return ""
         why = self._no_body()
         if entry.state in OPEN:

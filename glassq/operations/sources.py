@@ -28,6 +28,8 @@ TIMEOUT = 2.0
 SKEWED = 60.0
 # A secret beside the one in use that nobody used for so long may be removed, in seconds.
 IDLE = 86_400.0
+# Secrets that were read within this time of the start of glassq-web were read once, in seconds.
+AT_START = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,15 @@ class SourcesView:
     """All sources. `hints` are about what was counted.
 
     `counting` is for how long the intake counts, in seconds, None where it does not say; `note` says why then.
+    `reloaded` is how long ago it read its secrets again, in seconds: their uses are counted from then on. None: it has
+    not read them again.
     """
 
     rows: tuple[SourceRow, ...]
     hints: tuple[Hint, ...]
     counting: float | None = None
     note: str = ""
+    reloaded: float | None = None
 
     @property
     def todo(self) -> list[str]:
@@ -67,7 +72,8 @@ class SourcesView:
     def document(self) -> dict[str, Any]:
         """The sources for JSON; ages in seconds."""
         rows = [{**asdict(row), "counted": _plain(row.counted)} for row in self.rows]
-        return {"sources": rows, "counting": self.counting, "note": self.note, "hints": self.todo}
+        times = {"counting": self.counting, "reloaded": self.reloaded}
+        return {"sources": rows, **times, "note": self.note, "hints": self.todo}
 
 
 def snapshot(operations: Operations) -> SourcesView:
@@ -79,7 +85,8 @@ def snapshot(operations: Operations) -> SourcesView:
     now = operations.clock().timestamp()
     counting = max(0.0, now - report.since) if report else None
     loaded = max(0.0, now - report.loaded) if report else 0.0
-    return SourcesView(rows, tuple(_hints(rows, loaded)), counting, note)
+    reloaded = loaded if report and report.loaded - report.since > AT_START else None
+    return SourcesView(rows, tuple(_hints(rows, loaded)), counting, note, reloaded)
 
 
 def read_report(settings: Settings) -> tuple[SourcesReport | None, str]:

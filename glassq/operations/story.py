@@ -203,7 +203,7 @@ def _recorded(
         with operations.ledger() as ledger:
             entries = {entry.delivery: entry for entry in ledger.find(wanted)}
             name = found.name if found else next(iter(entries), "")
-            stored = None if found else ledger.stored_body(name)
+            stored = None if found else ledger.recorded_ping(name)
             note = ledger.absent
     except (LedgerError, SettingsError) as error:
         if found is None:

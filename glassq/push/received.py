@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
+from glassq.content import FORM, media_type
 from glassq.errors import Bury
 from glassq.headers import Headers
 from glassq.push.request import SOURCE, from_labels
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from glassq.delivery import Delivery
 
-FORM = "application/x-www-form-urlencoded"
 Params = dict[str, str | list[str]]
 
 
@@ -50,7 +50,7 @@ class ReceivedTask:
 
     @property
     def params(self) -> Mapping[str, str | list[str]]:
-        form = self.headers.get("Content-Type", "").partition(";")[0].strip().lower() == FORM
+        form = media_type(self.headers.get("Content-Type", "")) == FORM
         query = self.payload if self.method == "POST" and form else self.url.partition("?")[2].encode()
         return MappingProxyType(grouped(query))
 

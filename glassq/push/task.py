@@ -15,8 +15,9 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from glassq.content import FORM
 from glassq.push.http_request import METHODS, WITH_BODY, beneath, check_header, is_reserved_header
-from glassq.push.received import FORM, Params, grouped
+from glassq.push.received import Params, grouped
 from glassq.push.request import TaskRequest
 from glassq.push.rule import RetryParameters
 from glassq.push.task_errors import (

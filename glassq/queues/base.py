@@ -259,6 +259,10 @@ class Producer(Protocol):
         """Closes the connections that nobody uses now. The next call opens new ones."""
 
 
+# A receiver leaves at most so many next forms unproven; what it holds when its process dies is worked twice.
+MAX_UNPROVEN = 3
+
+
 class Receiver(Protocol):
     """Reserves and settles jobs: one connection for one thread of one process, made after a fork.
 
@@ -304,12 +308,35 @@ class Receiver(Protocol):
         `meanwhile` is called while the engine works, if it is asked something: the time until its answer is not lost.
         """
 
-    def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str, then: Sequence[str] = ()) -> str:
+    def retry(
+        self,
+        reservation: Reservation,
+        body: bytes,
+        *,
+        delay: float,
+        tube: str,
+        then: Sequence[str] = (),
+        failed: Callable[[QueueError], None] | None = None,
+    ) -> str:
         """Replaces the job by the delivery's next form, ready after `delay` seconds; returns the new reference.
 
         After JobTooBig, QueueRefused or NoProof the reservation is unchanged, and the next form is withdrawn, unless
         another consumer has it. After JobNotFound there is no next form either.
+
+        With `failed` it may return before the next form is proven: the old one stays ours until then. What goes wrong
+        later is told to `failed`. After QueueRefused or NoProof the job has been released by then, and the next
+        `reserve` raises the error as well.
         """
+
+    @property
+    def unproven(self) -> int:
+        """How many jobs it still holds whose next forms are not proven yet: at most MAX_UNPROVEN."""
+
+    def tend(self) -> None:
+        """Finishes what `retry` has begun, as far as that needs no waiting. From any thread, like `extend`."""
+
+    def finish(self) -> None:
+        """Finishes what `retry` has begun, as `close` does. Raises what the next `reserve` would."""
 
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         """Buries the delivery (dead-letters it) in this form (None: as it is); raises as `retry` does.

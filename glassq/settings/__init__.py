@@ -6,7 +6,17 @@ When you add a key: add it to sections.py with its default, and to conf/glassq.t
 compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
-from glassq.settings.reading import DEFAULT_FILE, INTAKE, POOL, TASKS, file_of, installed_file, load, parse
+from glassq.settings.reading import (
+    DEFAULT_FILE,
+    INTAKE,
+    POOL,
+    TASKS,
+    file_of,
+    find_modules_beside,
+    installed_file,
+    load,
+    parse,
+)
 from glassq.settings.sections import (
     MAX_BODY,
     TASK_SOURCE,
@@ -55,6 +65,7 @@ __all__ = [
     "WorkerSettings",
     "as_toml",
     "file_of",
+    "find_modules_beside",
     "installed_file",
     "label_fits",
     "load",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,13 @@ def _secret_file(value: object, credentials_directory: str | None) -> SecretFile
     if not credentials_directory:
         raise ValueError("expected systemd to set CREDENTIALS_DIRECTORY (LoadCredential= in the unit)")
     return SecretFile(value.replace("$CREDENTIALS_DIRECTORY", credentials_directory, 1))
+
+
+def find_modules_beside(settings: Settings) -> None:
+    """Has Python find modules beside the settings file, after all other places: handlers, classes of sources."""
+    home = str(Path(settings.file).resolve().parent)
+    if settings.file and home not in sys.path:
+        sys.path.append(home)
 
 
 def installed_file(name: str, settings: Settings) -> Path:

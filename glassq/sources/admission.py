@@ -7,6 +7,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
+from glassq.content import media_type
 from glassq.errors import PingRefused
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class AdmissionRules:
             self._check_type(request.headers.get("content-type"))
 
     def _in_list(self, content_type: str | None) -> None:
-        if content_type is not None and content_type.partition(";")[0].strip().lower() not in self._content_types:
+        if content_type is not None and media_type(content_type) not in self._content_types:
             raise PingRefused(415, "Unsupported media type", "This content type is not taken here.", "content type")
 
 

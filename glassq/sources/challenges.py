@@ -17,12 +17,12 @@ import hmac
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 
 from glassq.errors import PingRefused
 from glassq.sources.base import HookRequest, Reply
+from glassq.sources.places import query_field
 
 T = TypeVar("T")
 # Maximum length of an echoed value, in bytes of UTF-8.
@@ -83,7 +83,7 @@ def _first(names: Iterable[str], request: HookRequest, keys: ChallengeKeys) -> R
 
 def echo_query(request: HookRequest, _keys: ChallengeKeys) -> Reply | None:
     """GET ?challenge=...: echoes it (https://www.dropbox.com/developers/reference/webhooks)."""
-    value = _query(request).get("challenge")
+    value = query_field(request.target, "challenge")
     return None if value is None else _text(_required(value))
 
 
@@ -92,17 +92,17 @@ def hub(request: HookRequest, keys: ChallengeKeys) -> Reply | None:
 
     https://developers.facebook.com/docs/graph-api/webhooks/getting-started
     """
-    query = _query(request)
-    if query.get("hub.mode") != "subscribe" or "hub.challenge" not in query:
+    mode, value = query_field(request.target, "hub.mode"), query_field(request.target, "hub.challenge")
+    if mode != "subscribe" or value is None:
         return None
-    given = query.get("hub.verify_token", "")
+    given = query_field(request.target, "hub.verify_token")
     if not given:
         raise PingRefused(403, "Forbidden", "hub.verify_token is missing.", "no token")
     # compare with every token, also after a match, so that the time reveals nothing
     matches = [hmac.compare_digest(given.encode(errors="replace"), token) for token in keys.verify_tokens]
     if not any(matches):
         raise PingRefused(403, "Forbidden", "hub.verify_token is not the one of this source.", "wrong token")
-    return _text(_required(query["hub.challenge"]))
+    return _text(_required(value))
 
 
 def graph(request: HookRequest, _keys: ChallengeKeys) -> Reply | None:
@@ -110,7 +110,7 @@ def graph(request: HookRequest, _keys: ChallengeKeys) -> Reply | None:
 
     https://learn.microsoft.com/graph/change-notifications-delivery-webhooks
     """
-    value = _query(request).get("validationToken")
+    value = query_field(request.target, "validationToken")
     return None if value is None or len(request.body) else _text(_required(value))
 
 
@@ -143,7 +143,7 @@ def crc(request: HookRequest, keys: ChallengeKeys) -> Reply | None:
 
     Anybody can ask for that, and the same HMAC proves a body: so a token must have no character that makes it JSON.
     """
-    value = _query(request).get("crc_token")
+    value = query_field(request.target, "crc_token")
     if value is None or not keys.secrets:
         return None
     if not _HARMLESS.fullmatch(value):
@@ -277,12 +277,6 @@ def discord_events(request: HookRequest, _keys: ChallengeKeys) -> Reply | None:
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
-
-
-def _query(request: HookRequest) -> dict[str, str]:
-    """The query's parameters, decoded; of a repeated one the first."""
-    pairs = parse_qsl(request.target.partition("?")[2], keep_blank_values=True)
-    return dict(reversed(pairs))
 
 
 def _decoded(request: HookRequest, decoder: msgspec.json.Decoder[T], limit: int | None = MAX_CHALLENGE) -> T | None:

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, quote, urlencode
 
+from glassq.content import FORM, media_type
 from glassq.sources.base import HookRequest
 from glassq.sources.places import PlaceReader, Unreadable
 
 if TYPE_CHECKING:
     from glassq.sources.places import Place, Spec
-
-FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Draft:
     def read(self, spec: Spec) -> str | None:
         """The value that the source reads there; None for none."""
         try:
-            return PlaceReader([spec]).look(self.request(0.0)).text(spec)
+            return PlaceReader([spec]).values(self.request(0.0)).text(spec)
         except Unreadable:
             return None
 
@@ -64,7 +63,7 @@ class Draft:
     @property
     def is_form(self) -> bool:
         """Whether the body is a form."""
-        return self.headers.get("content-type", "").startswith(FORM)
+        return media_type(self.headers.get("content-type", "")) == FORM
 
     def _put(self, place: Place, value: str) -> Self:
         match place.kind:

@@ -9,6 +9,8 @@ import binascii
 import re
 from typing import TYPE_CHECKING
 
+from glassq.content import FORM, MULTIPART, media_type
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,7 +34,7 @@ class UnreadableForm(ValueError):
 
 def is_form(request: HookRequest) -> bool:
     """Whether the request says that its body is a form of the simple sort."""
-    return request.headers.get("content-type", "")[:33].lower() == "application/x-www-form-urlencoded"
+    return media_type(request.headers.get("content-type", "")) == FORM
 
 
 def has_fields(request: HookRequest) -> bool:
@@ -41,7 +43,7 @@ def has_fields(request: HookRequest) -> bool:
 
 
 def _is_multipart(request: HookRequest) -> bool:
-    return request.headers.get("content-type", "")[:19].lower() == "multipart/form-data"
+    return media_type(request.headers.get("content-type", "")) == MULTIPART
 
 
 def field(request: HookRequest, name: str) -> str | None:

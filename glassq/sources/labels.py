@@ -60,10 +60,10 @@ class Labels:
         found = {name: headers.get(header) for name, header in self._plain.items()}
         unread = []
         if self._specs:
-            look = self._places.look(request)
+            values = self._places.values(request)
             for name, spec in self._specs:
                 try:
-                    found[name] = look.text(spec)
+                    found[name] = values.text(spec)
                 except Unreadable:
                     unread.append(name)
         labels = {}

@@ -82,13 +82,13 @@ class PlaceReader:
             for name in names
         }
 
-    def look(self, request: HookRequest) -> Look:
-        """To look at one request."""
-        return Look(request, self._json, self._inner)
+    def values(self, request: HookRequest) -> PlaceValues:
+        """The values of one request, read when they are asked for."""
+        return PlaceValues(request, self._json, self._inner)
 
 
-class Look:
-    """One request, and what has been read of it so far."""
+class PlaceValues:
+    """The values at the places of one request, and what has been read of it so far."""
 
     def __init__(self, request: HookRequest, fields: JsonFields | None, inner: dict[str, JsonFields]) -> None:
         self._request = request

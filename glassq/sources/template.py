@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from glassq.sources import forms
-from glassq.sources.places import Look, Spec, Unreadable, parse_spec
+from glassq.sources.places import PlaceValues, Spec, Unreadable, parse_spec
 from glassq.sources.schemes.base import unproven
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PART = re.compile(r"\{([^{}]*)\}")
 # What a part needs: the request, what was read of it, and the signed time and id as they were sent.
-_Reader = Callable[["HookRequest", Look, str, str], "Iterable[Body]"]
+_Reader = Callable[["HookRequest", PlaceValues, str, str], "Iterable[Body]"]
 _PLAIN = ("body", "timestamp", "id", "url", "method", "sorted_form")
 
 
@@ -48,13 +48,15 @@ class SignedTemplate:
         """Whether the body alone is signed."""
         return self.parts == ("body",) and len(self._readers) == 1
 
-    def pieces(self, request: HookRequest, look: Look, timestamp: str = "", event_id: str = "") -> Iterator[Body]:
+    def pieces(
+        self, request: HookRequest, values: PlaceValues, timestamp: str = "", event_id: str = ""
+    ) -> Iterator[Body]:
         """What is signed, piece by piece, none of them joined.
 
-        `look` has to know `specs`. Raises PingRefused if a value that is signed is not there.
+        `values` has to know `specs`. Raises PingRefused if a value that is signed is not there.
         """
         for reader in self._readers:
-            yield from reader(request, look, timestamp, event_id)
+            yield from reader(request, values, timestamp, event_id)
 
 
 _PLACES = ("header", "json", "form", "query")
@@ -86,31 +88,31 @@ def sorted_form(request: HookRequest) -> bytes:
 
 def _constant(text: str) -> _Reader:
     value = (text.encode(),)
-    return lambda request, look, timestamp, event_id: value
+    return lambda request, values, timestamp, event_id: value
 
 
 def _reader(part: str, url: str) -> _Reader:
     if part == "body":
-        return lambda request, look, timestamp, event_id: (request.body,)
+        return lambda request, values, timestamp, event_id: (request.body,)
     if part == "timestamp":
-        return lambda request, look, timestamp, event_id: (raw(timestamp),)
+        return lambda request, values, timestamp, event_id: (raw(timestamp),)
     if part == "id":
-        return lambda request, look, timestamp, event_id: (raw(event_id),)
+        return lambda request, values, timestamp, event_id: (raw(event_id),)
     if part == "url":
-        return lambda request, look, timestamp, event_id: (raw(url + request.target),)
+        return lambda request, values, timestamp, event_id: (raw(url + request.target),)
     if part == "method":
-        return lambda request, look, timestamp, event_id: (raw(request.method),)
+        return lambda request, values, timestamp, event_id: (raw(request.method),)
     if part == "sorted_form":
-        return lambda request, look, timestamp, event_id: (sorted_form(request),)
+        return lambda request, values, timestamp, event_id: (sorted_form(request),)
     if part.startswith("unwrapped:"):
         name = part.removeprefix("unwrapped:")
-        return lambda request, look, timestamp, event_id: _unwrapped(request, name)
+        return lambda request, values, timestamp, event_id: _unwrapped(request, name)
     if part.partition(":")[0] not in _PLACES:
         raise ValueError(f"expected a part of {', '.join(_PLAIN)}, or a place such as header:NAME, not {{{part}}}")
     spec = parse_spec(part.replace("|", " | "))
     # what is in a body is UTF-8; headers are bytes
     encode = raw if part.startswith("header:") else _utf8
-    return lambda request, look, timestamp, event_id: (encode(required(look, spec)),)
+    return lambda request, values, timestamp, event_id: (encode(required(values, spec)),)
 
 
 def _unwrapped(request: HookRequest, name: str) -> Iterable[Body]:
@@ -125,10 +127,10 @@ def _unwrapped(request: HookRequest, name: str) -> Iterable[Body]:
     return found
 
 
-def required(look: Look, spec: Spec) -> str:
+def required(values: PlaceValues, spec: Spec) -> str:
     """The value at a place. Raises PingRefused where there is none."""
     try:
-        found = look.text(spec)
+        found = values.text(spec)
     except Unreadable:
         found = None
     if found is None:

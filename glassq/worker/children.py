@@ -205,7 +205,7 @@ class Children:
         if status.state is State.WORKING:
             self._scoreboard.counters.count(LOST)
             self._scoreboard.crashes.add(status.job, status.delivery, how, why, now - status.started)
-        self._scoreboard.died()
+        self._scoreboard.died(child.slot.index)
         log.error("child died %s", fields(**known, **_attempt_fields(status)))
 
     def _fork(self, slot: Slot, generation: int, load: Load) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.bodies.sweep import survey
+from glassq.bodies.sweep import count_bodies
 from glassq.errors import BodyError, QueueError
 from glassq.metrics import Gauge
 from glassq.worker.scoreboard import State
@@ -75,7 +75,7 @@ class PoolCollector:
         if self._bodies is None:
             return {}
         try:
-            found, room = survey(self._bodies), self._bodies.free()
+            found, room = count_bodies(self._bodies), self._bodies.free()
         except BodyError:
             return {}
         many = {"live": found.live, "done": found.done, "unfinished": found.unfinished}

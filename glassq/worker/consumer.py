@@ -122,6 +122,9 @@ class Consumer:
         self._tubes = admission.tubes
         if admission.tubes:
             reservation = self._receiver.reserve(admission.tubes, poll if admission.wait is None else 0)
+            self._slot.unproven(self._receiver.unproven)
+        else:
+            self._receiver.tend()
         self._slot.state(State.WAITING)
         if reservation is None:
             self._limiter.nothing_came()
@@ -171,8 +174,8 @@ class Consumer:
             return False
         if reservation.losses:
             crashes = self._crashes(reservation, delivery)
-            if not crashes and not self._slot.claimed_elsewhere(reservation.ref) and self._slot.excuse():
-                # a child held it when it died, but had not begun it
+            if not crashes and not self._slot.claimed_elsewhere(reservation.ref) and self._excused():
+                # a child held it when it died, but had not begun it, or had ended it
                 reservation = replace(reservation, losses=0)
             else:
                 delivery = lifecycle.after_loss(delivery, crashes)
@@ -207,6 +210,15 @@ class Consumer:
     def _then(self) -> Sequence[str]:
         """The tubes for the next job, which is reserved in the packet that ends this one; none if it shall not be."""
         return () if self._stopping() else self._limiter.ahead()
+
+    def _excused(self) -> bool:
+        """Whether a child of this pool may have held a job that nobody names; its death may not be recorded yet."""
+        deadline = time.monotonic() + CRASH_REPORT_WAIT
+        while not self._slot.excuse():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(CRASH_POLL)
+        return True
 
     def _crashes(self, reservation: Reservation, delivery: Delivery) -> list[Evidence]:
         """Evidence of attempts at this job that died with their process, as far as this pool has recorded them."""

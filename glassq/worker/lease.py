@@ -135,6 +135,8 @@ class Lease:
             if os.getppid() != self._slot.parent:
                 orphaned()
             with self._lock:
+                if self._reservation is not None:
+                    self._receiver.tend()
                 interrupt = self._check(self._reservation, cold()) if self._reservation else None
                 if interrupt is not None and self._interrupt is None:
                     self._interrupt = interrupt

@@ -47,7 +47,9 @@ MAX_SLOTS = 512
 _SLOT = struct.Struct("@qqdddq40sd48s")
 _INT, _TIME = struct.Struct("@q"), struct.Struct("@d")
 _STATE, _BEAT = 0, 16
-# After these fields: the text of the problem that keeps the child from working.
+# After these fields: how many ended attempts the queue has not proven yet (see `Slot.unproven`), and the text of the
+# problem that keeps the child from working.
+_UNPROVEN = 184
 _PROBLEM, _PROBLEM_SIZE = 192, 256
 _SIZE = _PROBLEM + _PROBLEM_SIZE
 
@@ -118,7 +120,7 @@ class _Layout:
 
     def head(self) -> bytes:
         """What the memory begins with. Another release may have another layout."""
-        form = f"{_SLOT.format} {_PROBLEM} {_SIZE} {RECORD.format} {MAX_CRASHES} {self.count} {list(State)}"
+        form = f"{_SLOT.format} {_UNPROVEN} {_PROBLEM} {_SIZE} {RECORD.format} {MAX_CRASHES} {self.count} {list(State)}"
         return _HEAD.pack(b"glassq 1", hashed(form), packed(boot(), 40))
 
     def crashes(self, memory: mmap.mmap | bytes) -> CrashLog:
@@ -142,7 +144,7 @@ class Slot:
         self._layout = layout
         self._at = layout.slot(index)
         self._end_of_marks = layout.slots
-        self._worked = 0
+        self._worked = self._unproven = 0
         self._state = State.EMPTY
         self.born = time.monotonic()
 
@@ -152,6 +154,8 @@ class Slot:
         self._write(_SLOT.pack(State.STARTING, 0, now, now, 0.0, 0, b"", 0.0, b""))
         self._state = State.STARTING
         self._claim(0)
+        self._unproven = 0
+        self._write(_INT.pack(0), _UNPROVEN)
         self.problem("")
 
     def clear(self) -> None:
@@ -169,6 +173,12 @@ class Slot:
         if state is not self._state:
             self._state = state
             self._write(_INT.pack(state), _STATE)
+
+    def unproven(self, number: int) -> None:
+        """Sets how many jobs the child still holds whose attempts are over: their next forms are not proven yet."""
+        if number != self._unproven:
+            self._unproven = number
+            self._write(_INT.pack(number), _UNPROVEN)
 
     def problem(self, text: str) -> None:
         """Sets what keeps the child from working, for the parent to report. A long text is cut off."""
@@ -259,9 +269,12 @@ class Scoreboard:
         """The status that the child in this slot last wrote."""
         return _status(self._memory, self._layout.slot(index))
 
-    def died(self) -> None:
-        """Called by the parent when a child has died, which may have held a job that it had not begun."""
-        self._expect_unbegun(1)
+    def died(self, index: int) -> None:
+        """Called by the parent when the child of this slot has died, before `clear`.
+
+        It may have held a job that it had not begun, and those whose attempts were over.
+        """
+        self._expect_unbegun(1 + _unproven(self._memory, self._layout.slot(index)))
 
     def _make(self, file: BoardFile) -> None:
         try:
@@ -295,7 +308,8 @@ class Scoreboard:
         if living := sum(state not in (State.EMPTY, State.STARTING) for state in states):
             # nor had the last pool seen all that the one before it left
             left = _INT.unpack_from(old, _UNBEGUN)[0]
-            self._expect_unbegun(living + max(0, left))
+            ended = sum(_unproven(old, self._layout.slot(index)) for index in range(self._layout.count))
+            self._expect_unbegun(living + ended + max(0, left))
 
     def _ended_with(self, old: bytes) -> Iterator[tuple[int, str, Crash]]:
         """The attempts that were begun in the memory of another pool: mark of the job, delivery id, and the crash."""
@@ -316,6 +330,11 @@ class Scoreboard:
     def _expect_unbegun(self, more: int) -> None:
         (known,) = _INT.unpack_from(self._memory, _UNBEGUN)
         self._memory[_UNBEGUN : _UNBEGUN + _INT.size] = _INT.pack(min(known + more, MAX_SLOTS))
+
+
+def _unproven(memory: mmap.mmap | bytes, at: int) -> int:
+    (number,) = _INT.unpack_from(memory, at + _UNPROVEN)
+    return max(0, int(number))
 
 
 def _status(memory: mmap.mmap, at: int) -> WorkerStatus:

@@ -10,7 +10,7 @@ import msgspec
 
 from glassq import delivery as envelope
 from glassq import lifecycle
-from glassq.errors import BodyError, JobNotFound, JobTooBig, QueueError
+from glassq.errors import BodyError, JobNotFound, JobTooBig, NoProof, QueueError, QueueRefused
 from glassq.log import fields, logger
 from glassq.worker.metrics import ATTEMPTS, DAMAGED
 from glassq.worker.outcome import Kind
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
-    from glassq.errors import DamagedDelivery, NoProof, QueueRefused
+    from glassq.errors import DamagedDelivery
     from glassq.ledger import Ledger
     from glassq.metrics import ProcessCounters
     from glassq.queues import Receiver
@@ -50,7 +50,7 @@ class Settlement:
         """
         record = AttemptRecord(self._ledger, self._counters, reservation, attempt)
         try:
-            holder = self._act(reservation, attempt, then, record.tell)
+            holder = self._act(reservation, attempt, then, record)
         except JobTooBig:
             raise
         except QueueError as error:
@@ -81,30 +81,32 @@ class Settlement:
 
     def refused(self, reservation: Reservation, error: QueueRefused | NoProof) -> None:
         """Releases the job: the delivery's next form was refused or not proven, but the queue still has this one."""
-        # One error line, not one for each job.
-        level = logging.DEBUG if self.refusals else logging.ERROR
-        log.log(level, "queue takes no puts: jobs are given back, and reserving pauses %s", fields(error=error))
-        self.refusals += 1
+        self._note_refusal(error)
         try:
             self._receiver.release(reservation)
         except JobNotFound:
             self._receiver.close()
 
-    def _act(
-        self, reservation: Reservation, attempt: Attempt, then: Sequence[str], meanwhile: Callable[[], None]
-    ) -> str:
-        """Carries out the outcome. Returns the job that holds the delivery from now on; "" if none does.
+    def _act(self, reservation: Reservation, attempt: Attempt, then: Sequence[str], record: AttemptRecord) -> str:
+        """Carries out the outcome. Returns the job that holds the delivery from now on; "" if none does."""
 
-        `meanwhile` may be called while the queue works.
-        """
+        def failed(error: QueueError) -> None:
+            record.unacknowledged(error)
+            if isinstance(error, QueueRefused | NoProof):
+                self._note_refusal(error)
+
         kind = attempt.outcome.kind
         if kind in (Kind.DONE, Kind.DROPPED):
-            self._receiver.complete(reservation, then=then, meanwhile=meanwhile)
+            self._receiver.complete(reservation, then=then, meanwhile=record.tell)
             self._retire(attempt.delivery)
         elif kind is Kind.RETRY:
             delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry
+            # while the queue is in trouble each answer is awaited: it says when that is over
+            later = None if self.refusals else failed
             return self._put(
-                attempt.following, tube, lambda body: retry(reservation, body, delay=delay, tube=tube, then=then)
+                attempt.following,
+                tube,
+                lambda body: retry(reservation, body, delay=delay, tube=tube, then=then, failed=later),
             )
         elif kind is Kind.BURY:
             bury = self._receiver.bury
@@ -112,6 +114,12 @@ class Settlement:
         elif kind is Kind.INTERRUPTED:
             self._receiver.release(reservation)
         return ""
+
+    def _note_refusal(self, error: QueueError) -> None:
+        # One error line, not one for each job.
+        level = logging.DEBUG if self.refusals else logging.ERROR
+        log.log(level, "queue takes no puts: jobs are given back, and reserving pauses %s", fields(error=error))
+        self.refusals += 1
 
     def _put(self, following: Delivery, tube: str, put: Callable[[bytes], str]) -> str:
         following = msgspec.structs.replace(following, tube=tube)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from glassq import delivery as envelope
 from glassq.bodies import DirectoryBodies
-from glassq.bodies.sweep import GRACE, SAFE_AGE, Sweeper, named_in, survey
+from glassq.bodies.sweep import FULL_GRACE, GRACE, SAFE_AGE, Sweeper, count_bodies, named_in
 from glassq.delivery import new_id
 from glassq.errors import SearchIncomplete, Unsupported
 from glassq.queues import open_inspector
@@ -93,12 +93,21 @@ def test_beyond_their_limit_the_oldest_done_ones_go_first(store: DirectoryBodies
     assert set(states(store)) == {keys[3 * DAY], keys[2 * DAY]}
 
 
+def test_a_body_that_a_restore_has_put_back_stays_when_its_old_one_goes(store: DirectoryBodies) -> None:
+    key = aged(store, DAY)
+    left = store.directory / "done" / key
+    left.write_bytes(b"as it was before the archive")
+    os.utime(left, (0, 0))
+    assert sweeper(store).sweep(None).removed == 1
+    assert states(store) == {key: "live"}
+
+
 def test_on_a_full_disk_all_done_ones_go(store: DirectoryBodies) -> None:
-    aged(store, 2 * DAY, "done")
-    live = aged(store, 2 * DAY)
+    aged(store, FULL_GRACE + 10, "done")
+    live, young = aged(store, 2 * DAY), aged(store, 1, "done")
     full = DirectoryBodies(store.directory, min_free=1 << 60)
     assert sweeper(full).sweep(None).removed == 1
-    assert states(store) == {live: "live"}
+    assert states(store) == {live: "live", young: "done"}
 
 
 def test_an_orphan_is_put_aside_and_what_is_named_touched_or_young_stays(store: DirectoryBodies) -> None:
@@ -170,6 +179,6 @@ def test_a_survey_counts_each_state(store: DirectoryBodies) -> None:
     aged(store, 50, size=20)
     aged(store, 70, "done", size=5)
     aged(store, 0, "unfinished", size=7)
-    found = survey(store)
+    found = count_bodies(store)
     assert found[:6] == (2, 30, 1, 5, 1, 7)
     assert 99 < found.oldest < 200

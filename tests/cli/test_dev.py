@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.dev.stack import write_settings
+from glassq.settings import load
 from tests.conftest import Process, free_port, program, wait_for
 
 if TYPE_CHECKING:
@@ -110,6 +111,14 @@ def test_it_serves_a_socket_that_it_was_handed(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+def test_new_settings_keep_pings_and_keys_in_their_directory(tmp_path: Path) -> None:
+    write_settings(tmp_path, {}, "handlers:handle")
+    settings = load(str(tmp_path / "glassq.toml"), {})
+    assert settings.bodies.url == f"file://{tmp_path}/bodies"
+    for place in (settings.intake.journal, settings.intake.key_cache):
+        assert Path(place).is_relative_to(tmp_path)
+
+
 def test_a_queue_on_ipv6_is_started_there(tmp_path: Path) -> None:
     bind, url = f"127.0.0.1:{free_port()}", f"beanstalk://[::1]:{free_port('::1')}"
     write_settings(tmp_path / "var", {"intake": {"bind": bind}, "queue": {"url": url}}, "handlers:handle")
@@ -177,10 +186,14 @@ def test_a_change_is_reloaded_and_one_that_is_wrong_is_explained(tmp_path: Path)
         says(process, r"^words.py changed: reloading$")
         assert answers(process, ping, "two")
         handlers.write_text("def handle(:\n")
-        says(process, r"^handlers.py changed but cannot be used; .* SyntaxError: .*line 1\)$")
+        says(process, r"^handlers.py changed but cannot be used; .*:\n(  .* SyntaxError: .*line 1\)\n)+")
         assert answers(process, ping, "two")
-        config.write_text(config.read_text().replace("beanstalkd.sock", "other.sock"))
-        says(process, r"^handlers.py, glassq.toml changed but cannot be used; .* SyntaxError")
+        more = '[sources.acme]\nkind = "hmac"\n[sources.slack]\nsecrets_file = "none"\n'
+        config.write_text(config.read_text() + more)
+        # a line for each mistake, without the file's whole path
+        says(process, r"cannot be used; the previous version keeps running:\n  \[sources\.")
+        config.write_text(config.read_text().replace(more, "").replace("beanstalkd.sock", "other.sock"))
+        says(process, r"^handlers.py, glassq.toml changed but cannot be used; .*:\n  \[routes.* SyntaxError")
         handlers.write_text("def handle(delivery):\n    return 'three'\n")
         says(
             process,

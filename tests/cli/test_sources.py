@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq.cli.commands.sources import _cells
 from glassq.delivery import Delivery, decode
+from glassq.intake.report import SourceReport
+from glassq.operations.sources import SourceRow
 from glassq.settings import load
 from glassq.sources.presets import PRESETS
 from glassq.sources.signer import open_signer
@@ -143,13 +146,23 @@ def test_settings_without_a_source_say_so(offline: Cli) -> None:
     assert offline("sources").out.startswith("the settings name no source: `glassq")
 
 
+def test_a_use_of_a_secret_before_the_last_reload_is_not_told_as_never() -> None:
+    seen = SourceReport(kind="stripe", pings=3, skew=-0.2, max_skew=-0.4, secrets=(None,))
+    cells = _cells(SourceRow("stripe", "stripe", "/hooks/stripe", "glassq", 1, counted=seen), "not for 5s")
+    assert cells[-2:] == ("+0s", "not for 5s")
+
+
 # -- the kinds ---------------------------------------------------------------------------------------------------------
 
 
 def test_every_kind_is_listed_with_what_it_needs(offline: Cli) -> None:
     said = offline("sources", "kinds")
     assert said.code == 0
-    assert {line.split(" ")[0] for line in said.out.splitlines()[1:]} == set(PRESETS)
+    *rows, paste, unverified, other = said.out.splitlines()[1:]
+    assert {line.split(" ")[0] for line in rows} == set(PRESETS)
+    assert "sources kinds KIND`" in paste
+    assert unverified.startswith("unverified: ")
+    assert '"hmac"' in other
     assert cells(said.out, "square") == ["square", "Square", "secrets_file, url"]
     assert cells(said.out, "docusign")[-1] == "unverified"
     assert {each["kind"] for each in offline("sources", "kinds", "--json").json["kinds"]} == set(PRESETS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import Process, wait_for
-from tests.http.test_worker import get, serving
+from tests.http.test_worker import get, serving, unread
 from tests.intake.wire import Wire, request
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ def test_a_body_that_moves_outlasts_the_time_for_a_request(tmp_path: Path) -> No
 
 
 def test_beyond_the_budget_of_disk_a_new_one_gets_503_and_the_others_end_well(tmp_path: Path) -> None:
-    with serving(tmp_path, f"BufferingWorker.spill_max = {2 * MIB}") as (process, address), ExitStack() as opened:
+    settings = (f"BufferingWorker.spill_max = {2 * MIB}", "spilling.GRACE = 60.0")
+    with serving(tmp_path, *settings) as (process, address), ExitStack() as opened:
         first, second, third = (opened.enter_context(Wire(address)) for _ in range(3))
         for wire in (first, second):
             wire.send(post("/in/large", b"", "Expect: 100-continue", length=MIB))
@@ -175,6 +176,24 @@ def test_beyond_the_budget_of_disk_a_new_one_gets_503_and_the_others_end_well(tm
         with Wire(address) as fourth:
             assert fourth.ask(post("/in/large", BODY)).status == 200
         assert "too many large bodies at once" in process.output()
+
+
+def test_beyond_the_budget_of_disk_a_slow_one_makes_room(tmp_path: Path) -> None:
+    settings = (f"BufferingWorker.spill_max = {2 * MIB}", "spilling.GRACE = 0.0", "spilling.SLOW_RATE = 1 << 40")
+    with serving(tmp_path, *settings) as (_, address), ExitStack() as opened:
+        quick, slow, third = (opened.enter_context(Wire(address)) for _ in range(3))
+        for wire in (quick, slow):
+            wire.send(post("/in/large", b"", "Expect: 100-continue", length=MIB))
+            assert wire.answer().status == 100
+        quick.send(BODY[:-1])
+        # what it has sent must have been seen
+        with Wire(address) as other:
+            wait_for(lambda: not unread(quick), "the server to read")
+            assert other.ask(get("/kept")).status == 200
+        assert third.ask(post("/in/large", BODY)).body.decode() == says("large", BODY)
+        assert slow.answer().status == 503
+        quick.send(BODY[-1:])
+        assert quick.answer().body.decode() == says("large", BODY)
 
 
 def test_beyond_the_budget_of_memory_a_request_in_parts_gets_503(tmp_path: Path) -> None:

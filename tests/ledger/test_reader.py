@@ -104,10 +104,10 @@ def test_what_a_delivery_is_made_of_is_asked_for_apart(settings: LedgerSettings)
     ledger.close()
     with LedgerReader(settings) as reader:
         assert reader.get("0199") == reader.exactly("0199") == Entry("0199", "mirror", NOW, "done", 1, NOW, 0.5)
-        content = reader.stored_body("0199")
+        content = reader.recorded_ping("0199")
         assert content is not None
         assert (content.source, content.labels, content.body) == ("mirror", labels, body)
-        assert (reader.stored_body("019a"), reader.stored_body("01"), reader.exactly("01")) == (None, None, None)
+        assert (reader.recorded_ping("019a"), reader.recorded_ping("01"), reader.exactly("01")) == (None, None, None)
 
 
 def test_what_is_over_comes_oldest_first_and_says_whether_its_body_is_kept(settings: LedgerSettings) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from glassq.errors import PingRefused, SettingsError
-from glassq.sources import HookRequest, Proof
+from glassq.settings import parse
+from glassq.sources import HookRequest, Proof, open_sources
 from glassq.sources.labels import is_secret
 from glassq.sources.presets import PRESETS
 from glassq.sources.schemes.base import Given, unproven
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
     from glassq.sources import Source
 
+SENDERS = Path(__file__).parents[2] / "docs" / "sources.md"
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 URL = "https://hooks.example.com"
 MISTAKES: list[tuple[str, list[str] | None, dict[str, Any], str]] = [
@@ -209,6 +214,19 @@ def test_a_class_of_ones_own_verifies(opened: Callable[..., Source]) -> None:
     assert source.describe(ping).labels == {"event": "A"}
     with pytest.raises(PingRefused):
         source.verify(request(body=b"a"))
+
+
+def test_a_class_of_ones_own_is_found_beside_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (page,) = re.findall(r"```python\n# hooks/acme.py\n(.*?)```", SENDERS.read_text(), re.DOTALL)
+    (tmp_path / "hooks_of_the_page").mkdir()
+    (tmp_path / "hooks_of_the_page" / "acme.py").write_text(page)
+    (tmp_path / "secret").write_text("s3cret\n")
+    section = f'kind = "custom"\ncustom = "hooks_of_the_page.acme:AcmeSource"\nsecrets_file = "{tmp_path}/secret"\n'
+    (source,) = open_sources(parse(f"[sources.acme]\n{section}", str(tmp_path / "glassq.toml")))
+    assert source.verify(request(x_acme="s3cret")) == Proof(0)
+    with pytest.raises(PingRefused, match="The token is wrong"):
+        source.verify(request(x_acme="another"))
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)

@@ -89,7 +89,7 @@ def test_a_template_is_made_of_its_parts() -> None:
         0.0,
     )
     template = SignedTemplate("v0:{timestamp}.{id}|{method} {url} {header:X-A} {json:a.b} {query:q}{body}", "https://h")
-    look = PlaceReader(template.specs).look(request)
+    look = PlaceReader(template.specs).values(request)
     found = b"".join(bytes(piece) for piece in template.pieces(request, look, "5", "i"))
     assert found == b"v0:5.i|PUT https://h/hooks/it?q=%41 \xe9 \xc3\xa9 A" + request.body
     with pytest.raises(PingRefused):

@@ -17,7 +17,7 @@ from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.routes import Context, Destination, Routes
 from glassq.settings import Route, Settings
 from glassq.values import HandlerName
-from glassq.worker.consumer import Consumer
+from glassq.worker.consumer import SHORT_POLL, Consumer
 from glassq.worker.executor import Deadlines, Executor
 from glassq.worker.lease import Lease
 from glassq.worker.outcome import Policy
@@ -133,6 +133,15 @@ ACTS: dict[str, Callable[[], Any]] = {
 }
 
 
+class FinishingConsumer(Consumer):
+    """Awaits the proof of what each job was put again as; tests/queues/test_hand_over.py has jobs worked meanwhile."""
+
+    def work_one(self, poll: int = SHORT_POLL) -> bool:
+        busy = super().work_one(poll)
+        self._receiver.finish()
+        return busy
+
+
 @dataclass
 class Bench:
     """One consumer with all that it works on. `seen` are the deliveries that its handler got."""
@@ -167,7 +176,7 @@ class Bench:
             bodies=self.bodies,
         )
         self.settlement = Settlement(receiver, self.ledger, self.slot.counters, self.bodies)
-        self.consumer = Consumer(receiver, self._limiter(), executor, self.settlement, self.slot)
+        self.consumer = FinishingConsumer(receiver, self._limiter(), executor, self.settlement, self.slot)
 
     def _limiter(self) -> TubeLimiter | QueueLimiter:
         self.throttle = Throttle(slots=1)

@@ -60,7 +60,7 @@ def test_a_death_that_its_parent_had_recorded_is_told_once(tmp_path: Path) -> No
 def test_a_stop_in_order_leaves_only_deaths_that_nobody_has_written_down(tmp_path: Path) -> None:
     board = killed(tmp_path)
     board.crashes.add("6", "0199-b", "SIGSEGV", "", 0.5)
-    board.died()
+    board.died(0)
     board.slots[0].end()
     for slot in board.slots:
         slot.clear()

@@ -347,7 +347,7 @@ def test_what_the_pools_of_this_host_held_and_never_began_has_lost_nothing(
 ) -> None:
     put(look, made("done"))
     lose(beanstalkd, look, 2)
-    bench.board.died()
+    bench.board.died(0)
     bench.consumer.work_one(0)
     assert ([seen.lost for seen in bench.seen], jobs(look)) == ([0], [])
     # as many as children died, and no more: this one was lost on another host
@@ -357,13 +357,28 @@ def test_what_the_pools_of_this_host_held_and_never_began_has_lost_nothing(
     assert (only(look)[1].lost, len(bench.seen)) == (1, 1)
 
 
+def test_what_a_dead_child_had_ended_has_lost_nothing_either(beanstalkd: Beanstalkd, bench: Bench, look: Queue) -> None:
+    bench.slot.unproven(2)
+    bench.board.died(0)
+    for _ in range(3):
+        put(look, made("done"))
+        lose(beanstalkd, look, 1)
+        bench.consumer.work_one(0)
+        assert jobs(look) == []
+    assert [seen.lost for seen in bench.seen] == [0, 0, 0]
+    put(look, made("done"))
+    lose(beanstalkd, look, 1)
+    bench.consumer.work_one(0)
+    assert (only(look)[1].lost, len(bench.seen)) == (1, 3)
+
+
 def test_what_they_began_is_a_loss_however_many_jobs_they_may_have_held(
     beanstalkd: Beanstalkd, bench: Bench, look: Queue
 ) -> None:
     delivery = made("done")
     job = put(look, delivery)
     lose(beanstalkd, look, 1)
-    bench.board.died()
+    bench.board.died(0)
     bench.board.crashes.add(str(job), delivery.id, "with its pool", "", 0.5)
     bench.consumer.work_one(0)
     kept = only(look)[1]
@@ -407,7 +422,7 @@ class Failing:
         if name == "pipeline":
             return lambda commands: [self._run(self._queue.pipeline, ([each],), {})[0] for each in commands]
         command = getattr(self._queue, name)
-        if name not in ("put", "reserve_job", "bury", "delete", "release"):
+        if name not in ("put", "reserve_job", "bury", "delete", "delete_and_reserve", "release"):
             return command
         return lambda *args, **kwargs: self._run(command, args, kwargs)
 

@@ -61,7 +61,7 @@ class Shop:
         self.seen: list[Delivery] = []
         self.ledger = open_ledger(self.settings)
         slot = Scoreboard(1).slots[0]
-        receiver = BeanstalkReceiver(self.queue, prover_beside(self.queue.url))
+        receiver = self.receiver = BeanstalkReceiver(self.queue, prover_beside(self.queue.url))
         executor = Executor(
             Routes([Destination(self.route, self._handle)]),
             Context(Settings()),
@@ -83,6 +83,7 @@ class Shop:
         before = len(self.seen)
         self.queue.put(envelope.encode(delivery))
         assert self.consumer.work_one(0)
+        self.receiver.finish()
         wait_for(lambda: self.entry(delivery) is not None, "the ledger to have it")
         return len(self.seen) > before
 
@@ -271,11 +272,11 @@ def test_the_ledger_keeps_the_bodies_of_what_can_be_put_again(queue: Queue, shop
     assert plain.work(failed)
     plain.ledger.close()
     with LedgerReader(shop.settings) as reader:
-        content = reader.stored_body(done.id)
+        content = reader.recorded_ping(done.id)
         assert content is not None
         assert (content.source, content.labels, content.body) == ("mirror", done.labels, done.body)
         # should the queue lose it, it can be put again from here
-        content = reader.stored_body(failed.id)
+        content = reader.recorded_ping(failed.id)
         assert content is not None
         assert content.body == b"failed"
 

@@ -315,7 +315,7 @@ def _say_next(run: Demo, out: Console) -> None:
     directory = config.parent
     troubles = sorted({ping.trouble for ping in run.crowd.planned if ping.trouble != "none"})
     glassq = glassq_for(config)
-    out.print(f"\nAwkward ones among them: {', '.join(troubles)}.")
+    out.print(f"\nThe awkward pings of Glass: {', '.join(troubles)}.")
     told = [
         f"The photos are in {directory / 'photos'}, the logs in {directory / 'log'}.",
         "To look around, start it again and ask, in another terminal:",

@@ -195,9 +195,12 @@ def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings |
         new = load(str(stack.config), {})
     except SettingsError as error:
         # they may have changed once more
-        new, why = settings, why or str(error)
+        new, why = settings, why or [str(error)]
     if why:
-        click.echo(f"{names} changed but cannot be used; the previous version keeps running: {line(why)}")
+        separator = " " if len(why) == 1 else "\n  "
+        reasons = (line(each.removeprefix(f"{stack.config}: ")) for each in why)
+        head = f"{names} changed but cannot be used; the previous version keeps running:"
+        click.echo(separator.join([head, *reasons]))
         return None
     if (new.queue.url, new.intake.bind) != (settings.queue.url, settings.intake.bind):
         click.echo(f"{names} changed: for another [queue] url or [intake] bind, start glassq dev again")
@@ -210,8 +213,8 @@ def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings |
     return new
 
 
-def _refusal(config: Path) -> str:
-    """Why settings and handlers cannot be used as they are now; "" where they can."""
+def _refusal(config: Path) -> list[str]:
+    """Why settings and handlers cannot be used as they are now; empty if they can be used."""
     code = "import sys; from glassq.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-P", "-c", code, "--config", str(config), "config", "check"]
     try:
@@ -219,9 +222,9 @@ def _refusal(config: Path) -> str:
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CHECK_TIME, env=handlers_env()
         )
     except subprocess.TimeoutExpired:
-        return f"its modules are not loaded within {CHECK_TIME:g} s"
+        return [f"its modules are not loaded within {CHECK_TIME:g} s"]
     if not done.returncode:
-        return ""
+        return []
     # beside what the handlers' modules print
     said = [each.removeprefix("glassq: ") for each in done.stderr.splitlines() if each.startswith("glassq: ")]
-    return "; ".join(said) or f"`glassq config check` ended with exit code {done.returncode}"
+    return said or [f"`glassq config check` ended with exit code {done.returncode}"]

@@ -8,7 +8,7 @@ import click
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, examples, pass_app
-from glassq.cli.files import MOST, read_input
+from glassq.cli.files import MAX_SAVED, read_input
 from glassq.cli.output import console, line, print_hints, print_json
 from glassq.errors import InvalidRequest
 from glassq.operations import ping as operation
@@ -49,17 +49,17 @@ def ping(
     url: str,
     as_json: bool,
 ) -> int:
-    """Send a right, signed ping of this source to the running intake, and say what became of it.
+    """Send a correctly signed ping of this source to the running intake, and say what became of it.
 
-    NAME is a source of the settings. Without a file it is a small sample in our own words; FILE is a body, or a whole
+    NAME is a source of the settings. Without a file, a small sample of glassq's is sent; FILE is a body, or a whole
     saved request, that is signed anew. Exit 0: all were taken; 1: one was not.
     """
     request = operation.PingRequest(
         name=name,
         event=event,
-        content=read_input(file, MOST) if file else None,
+        content=read_input(file, MAX_SAVED) if file else None,
         headers=_headers(headers),
-        key=read_input(key_file, MOST) if key_file else None,
+        key=read_input(key_file, MAX_SAVED) if key_file else None,
         url=url,
     )
     plan = operation.plan(app.operations, request)

@@ -9,7 +9,7 @@ import click
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, examples, pass_app
-from glassq.cli.files import MOST, read_input
+from glassq.cli.files import MAX_SAVED, read_input
 from glassq.cli.group import CommandGroup
 from glassq.cli.output import console, facts, line, print_hints, print_json, print_table, table
 from glassq.operations import sources as operation
@@ -76,7 +76,7 @@ def test(app: App, name: str, file: str, now: str | None, as_json: bool) -> int:
     from glassq.operations import request_test
 
     moment = request_test.moment_of(now) if now is not None else app.operations.clock().timestamp()
-    verdict = request_test.examine(app.operations, name, read_input(file, MOST), moment)
+    verdict = request_test.examine(app.operations, name, read_input(file, MAX_SAVED), moment)
     if as_json:
         print_json({**verdict.document(), "todo": [app.adapt(words) for words in verdict.todo]})
     else:
@@ -100,7 +100,12 @@ def _tell_kinds(found: list[KindOfSource], as_json: bool) -> None:
         )
         for each in found
     ]
-    print_table(console(), table("", ("kind", "sender", "needs", ""), rows))
+    out = console()
+    print_table(out, table("", ("kind", "sender", "needs", ""), rows))
+    out.print("A section to paste, and where the secret is: `glassq sources kinds KIND`.")
+    if not all(each.preset.verified for each in found):
+        out.print("unverified: the rule is the sender's own, but no signed ping of it was at hand for a test.")
+    out.print('For another sender: kind = "hmac", "token", "none" or "custom", in docs/sources.md.')
 
 
 def _list(app: App, as_json: bool) -> None:
@@ -113,22 +118,26 @@ def _list(app: App, as_json: bool) -> None:
         out.print("the settings name no source: `glassq sources kinds` lists what can be one")
         return
     columns = ("source", "kind", "path", "pings", "last", "refused", "clock", "secrets, last used")
-    print_table(out, table("", columns, map(_cells, found.rows), wraps="refused"))
+    unused = "never" if found.reloaded is None else f"not for {span(found.reloaded)}"
+    print_table(out, table("", columns, (_cells(row, unused) for row in found.rows), wraps="refused"))
     if found.counting is None:
         out.print(f"nothing is counted: {line(found.note)}", style="dim")
     else:
         out.print(f"counted for {span(found.counting)}, since glassq-web was started", style="dim")
+        if found.reloaded is not None:
+            out.print(f"uses of secrets: for {span(found.reloaded)}, since they were read again", style="dim")
     print_hints(out, map(app.adapt, found.todo))
 
 
-def _cells(row: SourceRow) -> tuple[object, ...]:
+def _cells(row: SourceRow, unused: str) -> tuple[object, ...]:
+    """`unused` says how long a secret that nobody used is known to be unused."""
     named = (row.name, row.kind, row.path)
     if row.counted is None:
-        return (*named, "?", "?", row.problem or "?", "?", "?")
+        return (*named, "?", "?", "takes no pings" if row.problem else "?", "?", "?")
     seen = row.counted
     often = sorted(seen.refused.items(), key=lambda item: -item[1])
     refused = ", ".join(f"{count} {reason}" for reason, count in often)
-    return (*named, seen.pings, _ago(seen.last_ping), refused or "-", _clock(seen), _secrets(seen))
+    return (*named, seen.pings, _ago(seen.last_ping), refused or "-", _clock(seen), _secrets(seen, unused))
 
 
 def _ago(age: float | None) -> str:
@@ -140,14 +149,16 @@ def _clock(seen: SourceReport) -> str:
     if seen.skew is None:
         return "-"
     worst = seen.max_skew
-    more = f" (at most {worst:+.0f}s)" if worst is not None and round(worst) != round(seen.skew) else ""
-    return f"{seen.skew:+.0f}s{more}"
+    more = f" (at most {round(worst):+d}s)" if worst is not None and round(worst) != round(seen.skew) else ""
+    # rounded to an integer: a float may be shown as -0
+    return f"{round(seen.skew):+d}s{more}"
 
 
-def _secrets(seen: SourceReport) -> str:
-    if len(seen.secrets) == 1:
-        return _ago(seen.secrets[0])
-    return ", ".join(f"{number}: {_ago(age)}" for number, age in enumerate(seen.secrets, 1)) or "-"
+def _secrets(seen: SourceReport, unused: str) -> str:
+    used = [unused if age is None else _ago(age) for age in seen.secrets]
+    if len(used) == 1:
+        return used[0]
+    return ", ".join(f"{number}: {when}" for number, when in enumerate(used, 1)) or "-"
 
 
 def _tell(app: App, verdict: TestedRequest) -> None:

@@ -245,18 +245,23 @@ class BeanstalkConnection:
         return stats.ttr
 
     def delete_and_reserve(
-        self, job_id: int, tubes: Sequence[str], meanwhile: Callable[[], None] | None = None
-    ) -> tuple[QueueError | None, JobBody | None]:
-        """Deletes a job and reserves the oldest ready one of these tubes, in one packet, without waiting.
+        self, job_ids: Sequence[int], tubes: Sequence[str], meanwhile: Callable[[], None] | None = None
+    ) -> tuple[list[QueueError | None], JobBody | None]:
+        """Deletes jobs and reserves the oldest ready one of these tubes (none: no job), in one packet, without waiting.
 
-        Returns the error of the delete, and the job that was reserved; both may be None. A connection that broke
-        between the two replies is found out by the next call. `meanwhile` is called while the server works.
+        Returns the error of each delete, and the job that was reserved; all may be None. A connection that broke
+        between two replies is found out by the next call. `meanwhile` is called while the server works.
         """
         wanted = {checked_tube(name) for name in tubes}
-        packet: list[Command[object]] = [commands.delete(job_id), *self._changes(wanted), commands.reserve()]
-        deleted, *_, job = self.pipeline(packet, meanwhile)
-        self._watching = wanted
-        return deleted if isinstance(deleted, QueueError) else None, job if isinstance(job, JobBody) else None
+        packet: list[Command[object]] = [commands.delete(job_id) for job_id in job_ids]
+        if wanted:
+            packet += [*self._changes(wanted), commands.reserve()]
+        answers = self.pipeline(packet, meanwhile)
+        if wanted:
+            self._watching = wanted
+        job = answers[-1] if wanted else None
+        errors = [answer if isinstance(answer, QueueError) else None for answer in answers[: len(job_ids)]]
+        return errors, job if isinstance(job, JobBody) else None
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
         """Releases a reserved job, ready after `delay` seconds. Raises JobNotFound."""
@@ -378,6 +383,10 @@ class BeanstalkConnection:
         # not close(): a thread of the parent may have had the reader's lock at the fork, and does not exist here
         if self._sock is not None and (descriptor := self._sock.detach()) >= 0:
             os.close(descriptor)
+
+    def holds(self, job_id: int) -> bool:
+        """Whether the job was reserved on this connection, and has not been settled."""
+        return job_id in self._held
 
     def check_held(self, job_id: int) -> None:
         """Raises JobNotFound unless the job was reserved on this connection."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import time
 from collections import deque
@@ -33,6 +34,7 @@ _PAUSE = 0.02
 _LONGEST = 60.0
 # No answer is longer than this, in bytes.
 _MAX_ANSWER = 4096
+_PROVE = b"prove\n"
 
 
 class Prover(Protocol):
@@ -46,6 +48,9 @@ class Prover(Protocol):
         knows: there is no syncer, it was too slow, or it cannot prove anything at this moment.
         """
 
+    def ask(self, *, deadline: float) -> PendingProof:
+        """Asks for the proof of all that was answered before this call, and does not wait for it. Raises nothing."""
+
     def status(self, *, deadline: float) -> Mapping[str, object]:
         """What the syncer tells of itself (`glassq-syncer --status` prints the same). Raises NoProof."""
 
@@ -54,6 +59,51 @@ class Prover(Protocol):
 
     def close_inherited(self) -> None:
         """Call in a forked child: closes its copies of the parent's connections."""
+
+
+class PendingProof(Protocol):
+    """A proof that has been asked for."""
+
+    def here(self) -> bool:
+        """Whether `prove` would not wait."""
+
+    def prove(self, server: str, *, deadline: float) -> None:
+        """As `Prover.prove`. Once only."""
+
+    def close(self) -> None:
+        """Nobody wants the answer any more."""
+
+
+class AskedProof:
+    """A proof that the syncer was asked for; its answer is read later."""
+
+    def __init__(self, prover: SyncerProver, sock: LimitedSocket | None) -> None:
+        """`sock` is None if it could not be asked: then it is asked once the proof is wanted."""
+        self._prover = prover
+        self._sock = sock
+
+    def here(self) -> bool:
+        """See PendingProof."""
+        if self._sock is None:
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def prove(self, server: str, *, deadline: float) -> None:
+        """See PendingProof."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            with suppress(OSError):
+                check(self._prover.read(sock, deadline), server)
+                return
+        # to ask twice does no harm: a later proof proves more
+        self._prover.prove(server, deadline=deadline)
+
+    def close(self) -> None:
+        """See PendingProof."""
+        if self._sock is not None:
+            self._sock.close()
 
 
 class SyncerProver:
@@ -68,17 +118,20 @@ class SyncerProver:
 
     def prove(self, server: str, *, deadline: float) -> None:
         """See Prover."""
-        answer = self._ask(b"prove\n", deadline)
-        word, _, rest = answer.partition(" ")
-        if word == "yes" and rest == server:
-            return
-        if word == "yes":
-            raise NotDurable("beanstalkd was restarted before what it answered was proven to be on disk")
-        if word == "no":
-            raise NotDurable(f"the syncer gives no proof: {rest}")
-        raise NoProof(
-            f"the syncer gives no proof now: {rest}" if word == "later" else "the syncer's answer is not clear"
-        )
+        check(self._ask(_PROVE, deadline), server)
+
+    def ask(self, *, deadline: float) -> AskedProof:
+        """See Prover."""
+        try:
+            sock = self._take() or self._connect(deadline)
+        except OSError:
+            return AskedProof(self, None)
+        try:
+            self._send(sock, _PROVE, deadline)
+        except OSError:
+            sock.close()
+            return AskedProof(self, None)
+        return AskedProof(self, sock)
 
     def status(self, *, deadline: float) -> Mapping[str, object]:
         """See Prover."""
@@ -132,8 +185,20 @@ class SyncerProver:
     def _ask_on(self, sock: LimitedSocket, question: bytes, deadline: float) -> str:
         """Raises OSError, and closes the connection: its answer may still come."""
         try:
+            self._send(sock, question, deadline)
+        except BaseException:
+            sock.close()
+            raise
+        return self.read(sock, deadline)
+
+    def _send(self, sock: LimitedSocket, question: bytes, deadline: float) -> None:
+        sock.limit(min(_LONGEST, max(0.0, deadline - time.monotonic())))
+        sock.sendall(question)
+
+    def read(self, sock: LimitedSocket, deadline: float) -> str:
+        """The answer to what was asked on this connection; raises OSError like `_ask_on`. For AskedProof."""
+        try:
             sock.limit(min(_LONGEST, max(0.0, deadline - time.monotonic())))
-            sock.sendall(question)
             answer = bytearray()
             while not answer.endswith(b"\n"):
                 buffer = bytearray(_MAX_ANSWER)
@@ -168,3 +233,15 @@ class SyncerProver:
 
     def _where(self) -> str:
         return self._address if isinstance(self._address, str) else "{}:{}".format(*self._address)
+
+
+def check(answer: str, server: str) -> None:
+    """Returns if the syncer's answer proves what `server` has answered. Raises NotDurable or NoProof."""
+    word, _, rest = answer.partition(" ")
+    if word == "yes" and rest == server:
+        return
+    if word == "yes":
+        raise NotDurable("beanstalkd was restarted before what it answered was proven to be on disk")
+    if word == "no":
+        raise NotDurable(f"the syncer gives no proof: {rest}")
+    raise NoProof(f"the syncer gives no proof now: {rest}" if word == "later" else "the syncer's answer is not clear")

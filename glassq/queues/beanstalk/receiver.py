@@ -9,13 +9,15 @@ lease has ended if the same connection has reserved another job since. Closing t
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueRefused
-from glassq.queues.base import Reservation
+from glassq.queues.base import MAX_UNPROVEN, Reservation
 from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.connection import whole_seconds
+from glassq.queues.beanstalk.handover import HandOver, HandOvers
 from glassq.queues.beanstalk.proof import prove
 
 if TYPE_CHECKING:
@@ -46,8 +48,20 @@ class BeanstalkReceiver:
         self._prover = prover
         # came with the end of another job
         self._next: Reservation | None = None
+        # next forms whose proof is not awaited; and why some of them could not be proven, for the next `reserve`
+        self._hand_overs = None if prover is None else HandOvers(prover)
+        self._failure: QueueError | None = None
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
+        self._raise_failure()
+        if self._hand_overs:
+            self._settle(wait=False, then=tubes)
+            if self._next is None and self._hand_overs and (job := self._connection.reserve(0, tubes)):
+                return _reservation(job, tubes)
+            # there is nothing to do but to wait for proofs
+            while self._next is None and self._hand_overs:
+                self._settle(wait=True, then=tubes)
+            self._raise_failure()
         if self._next is not None:
             held, self._next = self._next, None
             with suppress(JobNotFound):
@@ -90,17 +104,38 @@ class BeanstalkReceiver:
             self._connection.delete(old, held=True)
             return
         self._connection.check_held(old)
-        deleted, job = self._connection.delete_and_reserve(old, then, meanwhile)
-        if job is not None:
-            self._next = _reservation(job, then)
+        (deleted,) = self._delete([old], then, meanwhile)
         if deleted is not None:
             raise deleted
 
-    def retry(self, reservation: Reservation, body: bytes, *, delay: float, tube: str, then: Sequence[str] = ()) -> str:
+    def retry(
+        self,
+        reservation: Reservation,
+        body: bytes,
+        *,
+        delay: float,
+        tube: str,
+        then: Sequence[str] = (),
+        failed: Callable[[QueueError], None] | None = None,
+    ) -> str:
         self._hold(reservation)
         following = self._connection.put(body, delay=whole_seconds(delay), tube=tube)
-        self._hand_over(reservation, following, then)
+        if failed is None or self._hand_overs is None:
+            self._hand_over(reservation, following, then)
+            return str(following)
+        made = HandOver(reservation, following, failed, time.monotonic() + PROOF)
+        self._hand_overs.add(made, self._connection.server_id())
+        if len(self._hand_overs) >= MAX_UNPROVEN:
+            self._settle(wait=True, then=then)
         return str(following)
+
+    @property
+    def unproven(self) -> int:
+        return 0 if self._hand_overs is None else len(self._hand_overs)
+
+    def tend(self) -> None:
+        if self._hand_overs:
+            self._settle(wait=False)
 
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         if body is None:
@@ -124,7 +159,14 @@ class BeanstalkReceiver:
         # Without a delay: a full disk has no room to record one, and beanstalkd would lose track of the job.
         self._connection.release(int(reservation.ref))
 
+    def finish(self) -> None:
+        while self._hand_overs:
+            self._settle(wait=True)
+        self._raise_failure()
+
     def close(self) -> None:
+        with suppress(QueueError):
+            self.finish()
         held, self._next = self._next, None
         if held is not None:
             with suppress(QueueError):
@@ -135,6 +177,8 @@ class BeanstalkReceiver:
 
     def close_inherited(self) -> None:
         self._connection.close_inherited()
+        if self._hand_overs is not None:
+            self._hand_overs.abandon()
         if self._prover is not None:
             self._prover.close_inherited()
 
@@ -155,6 +199,52 @@ class BeanstalkReceiver:
         except (NotDurable, NoProof, JobNotFound):
             self._withdraw(following)
             raise
+
+    def _settle(self, *, wait: bool, then: Sequence[str] = ()) -> None:
+        """Deletes the old jobs whose next forms are proven by now, and reserves a job of the tubes `then` with it.
+
+        With `wait` at least one is settled.
+        """
+        assert self._hand_overs is not None
+        try:
+            done = self._hand_overs.proven(wait=wait)
+        except (NotDurable, NoProof) as error:
+            self._failure = error
+            for each in self._hand_overs.abandon():
+                self._withdraw(each.following)
+                with suppress(QueueError):
+                    self.release(each.reservation)
+                each.failed(error)
+            return
+        ours = [each for each in done if self._connection.holds(int(each.reservation.ref))]
+        for each in done:
+            if each not in ours:
+                self._lost(each, JobNotFound("not reserved on this connection"))
+        if ours:
+            errors = self._delete([int(each.reservation.ref) for each in ours], then if self._next is None else ())
+            for each, refusal in zip(ours, errors, strict=True):
+                if refusal is not None:
+                    self._lost(each, refusal)
+
+    def _lost(self, made: HandOver, error: QueueError) -> None:
+        """Another consumer has the old job by now: its attempt counts. Or the connection broke, and nobody knows."""
+        if isinstance(error, JobNotFound):
+            self._withdraw(made.following)
+        made.failed(error)
+
+    def _delete(
+        self, jobs: Sequence[int], then: Sequence[str], meanwhile: Callable[[], None] | None = None
+    ) -> list[QueueError | None]:
+        """Deletes jobs and reserves the next one; the error of each delete."""
+        errors, job = self._connection.delete_and_reserve(jobs, then, meanwhile)
+        if job is not None:
+            self._next = _reservation(job, then)
+        return errors
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _withdraw(self, following: int) -> None:
         # the connection is in step, unless it broke meanwhile

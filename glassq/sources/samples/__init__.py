@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from glassq.sources.draft import FORM, written
+from glassq.content import FORM
+from glassq.sources.draft import written
 
 
 class Sample(msgspec.Struct, frozen=True):

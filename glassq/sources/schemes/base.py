@@ -69,7 +69,7 @@ class Scheme(Protocol):
         """The function that verifies a ping; all that can be computed before is. Raises UnusableKey."""
 
 
-class UnusableKey(Exception):
+class UnusableKey(ValueError):
     """A key of the section cannot be used. `why` starts with a verb, and quotes no secret."""
 
     def __init__(self, key: str, why: str) -> None:

@@ -46,7 +46,7 @@ class Once(msgspec.Struct, frozen=True):
 
         def verify_once(request: HookRequest) -> Proof:
             found = verify(request)
-            token = required(places.look(request), spec)
+            token = required(places.values(request), spec)
             # as long as check_time would let it pass again, and a second for rounding
             until = request.now + (found.skew or 0.0) + tolerance + 1
             if not seen.add(token, request.now, until):

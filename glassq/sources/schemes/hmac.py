@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.places import Look, PlaceReader, Spec, parse_spec
+from glassq.sources.places import PlaceReader, PlaceValues, Spec, parse_spec
 from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_time, matching, unproven
 from glassq.sources.schemes.keys import KeyForm, decoded_keys
 from glassq.sources.template import SignedTemplate, raw, required
@@ -132,41 +132,41 @@ class _Parts:
         self._prefix = scheme.prefix.encode()
 
     def verify(self, request: HookRequest) -> Proof:
-        look = self._places.look(request)
-        stamp, given = self._given(look)
+        values = self._places.values(request)
+        stamp, given = self._given(values)
         skew = None
         if self._scheme.signs_time:
             sent = unix_time(stamp, self._scheme.unit)
             if sent is None:
                 raise unproven("malformed", "The signed time cannot be read.")
             skew = sent - request.now
-        found = proof(self._expected(request, look, stamp, given), given, skew)
+        found = proof(self._expected(request, values, stamp, given), given, skew)
         if skew is not None:
             check_time(skew, self._tolerance)
         return found
 
-    def _given(self, look: Look) -> tuple[str, Sequence[bytes]]:
+    def _given(self, values: PlaceValues) -> tuple[str, Sequence[bytes]]:
         """The signed time as it was sent, and the signatures."""
-        values = [value for spec in self._signatures if (value := _optional(look, spec))]
-        if not values:
+        found = [value for spec in self._signatures if (value := _optional(values, spec))]
+        if not found:
             raise unproven("no signature", "The signature is not there.")
         if not self._scheme.list:
-            return required(look, self._timestamp) if self._timestamp else "", [raw(value) for value in values]
+            return required(values, self._timestamp) if self._timestamp else "", [raw(value) for value in found]
         separator, *names = self._scheme.list
-        pairs = [pair.strip().partition("=") for value in values for pair in value.split(separator, 64)]
+        pairs = [pair.strip().partition("=") for value in found for pair in value.split(separator, 64)]
         signatures = [raw(value.strip()) for name, _, value in pairs if name == names[-1]][:MAX_SIGNATURES]
         if not signatures:
             raise unproven("no signature", "The header lists no signature that is known here.")
         if len(names) == 1:
-            return required(look, self._timestamp) if self._timestamp else "", signatures
+            return required(values, self._timestamp) if self._timestamp else "", signatures
         stamps = [value.strip() for name, _, value in pairs if name == names[0]]
         if len(stamps) != 1:
             raise unproven("no signature", "The header lists no signed time, or several.")
         return stamps[0], signatures
 
-    def _expected(self, request: HookRequest, look: Look, stamp: str, given: Sequence[bytes]) -> list[bytes]:
+    def _expected(self, request: HookRequest, values: PlaceValues, stamp: str, given: Sequence[bytes]) -> list[bytes]:
         """What the signature has to be under each key."""
-        event_id = required(look, self._event_id) if self._event_id else ""
+        event_id = required(values, self._event_id) if self._event_id else ""
         prefix, name = self._prefix, str(self._scheme.hash)
         if self._scheme.named:
             name = given[0].partition(b"=")[0].decode("latin-1")
@@ -174,14 +174,14 @@ class _Parts:
         macs = [keyed.copy() for keyed in self._keyed.get(name, ())]
         if not macs:
             raise unproven("wrong signature", "The signature is by a method that is not taken here.")
-        for piece in self._template.pieces(request, look, stamp, event_id):
+        for piece in self._template.pieces(request, values, stamp, event_id):
             for mac in macs:
                 mac.update(piece)
         return [prefix + self._encode(mac.digest()) for mac in macs]
 
 
-def _optional(look: Look, spec: Spec) -> str | None:
+def _optional(values: PlaceValues, spec: Spec) -> str | None:
     try:
-        return look.text(spec)
+        return values.text(spec)
     except ValueError:
         return None

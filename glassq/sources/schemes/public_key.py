@@ -85,7 +85,7 @@ class _Verifier:
         self._decode = from_base64 if scheme.encoding == "base64" else bytes.fromhex
 
     def verify(self, request: HookRequest) -> Proof:
-        look = self._places.look(request)
+        look = self._places.values(request)
         text = required(look, self._signature)
         if not text:
             raise unproven("no signature", "The signature is empty.")

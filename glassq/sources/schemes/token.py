@@ -73,7 +73,7 @@ def _reader(place: str, given: Given) -> tuple[Callable[[HookRequest], bytes | N
 
     def read(request: HookRequest) -> bytes | None:
         try:
-            found = places.look(request).text(spec)
+            found = places.values(request).text(spec)
         except ValueError:
             return None
         if not found:

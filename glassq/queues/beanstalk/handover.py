@@ -1,0 +1,83 @@
+"""What a consumer has put anew and not yet proven: the old jobs stay reserved until their next forms are on disk.
+
+A proof waits for a sync of the disk. A consumer whose work fails goes on with other jobs meanwhile, and one proof
+serves all that it has put by then. Nobody else gets an old job before its next form is proven, or withdrawn.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glassq.errors import QueueError
+    from glassq.queues.base import Reservation
+    from glassq.queues.beanstalk.prover import PendingProof, Prover
+
+# What is left of its time may be less than reading an answer takes that is here already, in seconds.
+_READ = 0.05
+
+
+class HandOver(NamedTuple):
+    """A job whose next form has been put as job `following`. `failed` is told if it cannot be proven.
+
+    The proof must come until `until`, on time.monotonic(): the job stays reserved no longer.
+    """
+
+    reservation: Reservation
+    following: int
+    failed: Callable[[QueueError], None]
+    until: float
+
+
+class HandOvers:
+    """The hand-overs of one connection, oldest first."""
+
+    def __init__(self, prover: Prover) -> None:
+        self._prover = prover
+        self._waiting: list[HandOver] = []
+        # what the question that is under way is about: the first `_asked` of them, on this run of the server
+        self._question: PendingProof | None = None
+        self._asked = 0
+        self._server = ""
+        self._deadline = 0.0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, made: HandOver, server: str) -> None:
+        """Its next form has been put; `server` is the `id` of the server that answered."""
+        self._waiting.append(made)
+        self._server = server
+        if self._question is None:
+            self._ask()
+
+    def proven(self, *, wait: bool) -> list[HandOver]:
+        """Those that are proven by now; they are no longer waiting. With `wait` there is at least one.
+
+        Raises NotDurable or NoProof: then nothing is proven any more that waits, and `abandon` returns it.
+        """
+        question = self._question
+        if question is None or not (wait or question.here() or time.monotonic() > self._deadline):
+            return []
+        question.prove(self._server, deadline=max(self._deadline, time.monotonic() + _READ))
+        done, self._waiting = self._waiting[: self._asked], self._waiting[self._asked :]
+        self._question = None
+        if self._waiting:
+            self._ask()
+        return done
+
+    def abandon(self) -> list[HandOver]:
+        """All that still waits; nothing waits any more."""
+        left, self._waiting = self._waiting, []
+        question, self._question = self._question, None
+        if question is not None:
+            question.close()
+        return left
+
+    def _ask(self) -> None:
+        self._deadline = self._waiting[0].until
+        self._asked = len(self._waiting)
+        self._question = self._prover.ask(deadline=self._deadline)

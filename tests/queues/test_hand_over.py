@@ -1,0 +1,208 @@
+"""Next forms whose proof a consumer does not await: the old jobs stay its own until the proof is there."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import greenstalk
+import pytest
+
+from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError
+from glassq.queues.base import ALL_STATES, MAX_UNPROVEN, Reservation
+from glassq.queues.beanstalk import receiver as receiving
+from glassq.queues.beanstalk.connection import BeanstalkConnection
+from glassq.queues.beanstalk.protocol import JobStats
+from glassq.queues.beanstalk.receiver import BeanstalkReceiver
+from tests.conftest import wait_for
+from tests.queues.test_forms import Watched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Beanstalkd
+
+TUBE = "glassq"
+
+
+class Held:
+    """A question whose answer comes when `answer` is set: the real syncer's, or an error."""
+
+    def __init__(self, prover: Holding) -> None:
+        self._prover = prover
+        self._open = prover.opened
+
+    def here(self) -> bool:
+        return self._open.is_set()
+
+    def prove(self, server: str, *, deadline: float) -> None:
+        assert self._open.wait(20)
+        if self._prover.error is not None:
+            raise self._prover.error
+        self._prover.prove(server, deadline=deadline)
+
+    def close(self) -> None:
+        self._prover.dropped += 1
+
+
+class Holding(Watched):
+    """A prover whose questions wait until `opened` is set."""
+
+    def __init__(self, server: Beanstalkd) -> None:
+        super().__init__(server)
+        self.opened = threading.Event()
+        self.error: QueueError | None = None
+        self.questions = self.dropped = 0
+
+    def ask(self, *, deadline: float) -> Held:
+        self.questions += 1
+        return Held(self)
+
+
+class Bench:
+    """A receiver, its prover, and a look at the queue."""
+
+    def __init__(self, server: Beanstalkd) -> None:
+        self.prover = Holding(server)
+        connection = BeanstalkConnection(server.url, TUBE, ttr=60, connect_timeout=20, timeout=20)
+        self.receiver = BeanstalkReceiver(connection, self.prover)
+        self.look = server.queue()
+        self.failures: list[QueueError] = []
+
+    def take(self, body: bytes) -> Reservation:
+        self.look.put(body, tube=TUBE)
+        held = self.receiver.reserve([TUBE], 0)
+        assert held is not None
+        assert held.body == body
+        return held
+
+    def retry(self, held: Reservation, body: bytes) -> str:
+        return self.receiver.retry(held, body, delay=3600, tube=TUBE, failed=self.failures.append)
+
+    def there(self) -> list[tuple[str, bytes]]:
+        found = [each for each in self.look.scan(ALL_STATES) if isinstance(each, JobStats)]
+        return sorted((each.state, self.look.peek(each.id).body) for each in found)
+
+
+@pytest.fixture
+def bench(beanstalkd: Beanstalkd) -> Iterator[Bench]:
+    made = Bench(beanstalkd)
+    with closing(made.look):
+        yield made
+        made.prover.opened.set()
+        made.prover.error = None
+        made.receiver.close()
+
+
+def test_the_next_job_is_worked_while_the_last_ones_proof_is_awaited(bench: Bench) -> None:
+    bench.retry(bench.take(b"1"), b"1 again")
+    second = bench.take(b"2")
+    assert bench.there() == [("delayed", b"1 again"), ("reserved", b"1"), ("reserved", b"2")]
+    bench.prover.opened.set()
+    bench.receiver.tend()
+    assert bench.there() == [("delayed", b"1 again"), ("reserved", b"2")]
+    bench.receiver.complete(second)
+    assert bench.there() == [("delayed", b"1 again")]
+    assert bench.failures == []
+
+
+def test_without_anything_to_work_the_proofs_are_awaited(bench: Bench) -> None:
+    bench.retry(bench.take(b"1"), b"1 again")
+    threading.Timer(0.1, bench.prover.opened.set).start()
+    assert bench.receiver.reserve([TUBE], 0) is None
+    assert bench.there() == [("delayed", b"1 again")]
+
+
+def test_a_job_comes_with_the_end_of_those_that_are_proven(bench: Bench) -> None:
+    bench.retry(bench.take(b"1"), b"1 again")
+    bench.look.put(b"2", tube=TUBE)
+    bench.prover.opened.set()
+    found = bench.receiver.reserve([TUBE], 0)
+    assert found is not None
+    assert found.body == b"2"
+    assert bench.there() == [("delayed", b"1 again"), ("reserved", b"2")]
+
+
+def test_many_share_few_proofs_and_there_is_an_end_to_them(bench: Bench) -> None:
+    for number in range(MAX_UNPROVEN - 1):
+        bench.retry(bench.take(b"%d" % number), b"again")
+    assert bench.prover.questions == 1
+    last = bench.take(b"last")
+    threading.Timer(0.1, bench.prover.opened.set).start()
+    bench.retry(last, b"again")
+    # the first question was about the first of them only; all others share one more
+    assert (b"0" in {body for _, body in bench.there()}, bench.prover.questions) == (False, 2)
+    assert bench.receiver.reserve([TUBE], 0) is None
+    assert bench.there() == [("delayed", b"again")] * MAX_UNPROVEN
+
+
+@pytest.mark.parametrize("error", [NotDurable("a write failed"), NoProof("nobody answers")], ids=["no", "later"])
+def test_what_cannot_be_proven_is_withdrawn_and_given_back(bench: Bench, error: QueueError) -> None:
+    bench.prover.error = error
+    bench.retry(bench.take(b"1"), b"1 again")
+    bench.retry(bench.take(b"2"), b"2 again")
+    bench.prover.opened.set()
+    bench.receiver.tend()
+    assert bench.there() == [("ready", b"1"), ("ready", b"2")]
+    assert bench.failures == [error, error]
+    with pytest.raises(type(error)):
+        bench.receiver.reserve([TUBE], 0)
+    held = bench.receiver.reserve([TUBE], 0)
+    assert held is not None
+    bench.receiver.release(held)
+
+
+def test_the_next_form_of_what_another_has_by_now_is_withdrawn(bench: Bench) -> None:
+    held = bench.take(b"1")
+    bench.retry(held, b"1 again")
+    bench.receiver._connection._call(lambda client: client.release(greenstalk.Job(int(held.ref), b""), 1, 0))
+    assert bench.look.reserve(20, [TUBE]) is not None
+    bench.prover.opened.set()
+    bench.receiver.tend()
+    assert bench.there() == [("reserved", b"1")]
+    assert [type(each) for each in bench.failures] == [JobNotFound]
+
+
+def test_what_is_under_way_is_finished_before_the_connection_is_closed(bench: Bench) -> None:
+    bench.retry(bench.take(b"1"), b"1 again")
+    bench.retry(bench.take(b"2"), b"2 again")
+    threading.Timer(0.1, bench.prover.opened.set).start()
+    bench.receiver.close()
+    assert bench.there() == [("delayed", b"1 again"), ("delayed", b"2 again")]
+    assert bench.failures == []
+
+
+def test_after_a_crash_both_forms_are_there(bench: Bench) -> None:
+    bench.retry(bench.take(b"1"), b"1 again")
+    bench.receiver.close_inherited()
+    wait_for(lambda: ("ready", b"1") in bench.there(), "the server to see the end of the connection")
+    assert bench.there() == [("delayed", b"1 again"), ("ready", b"1")]
+    assert bench.prover.dropped == 1
+
+
+def test_a_broken_connection_is_told_and_nothing_is_lost(bench: Bench) -> None:
+    bench.retry(bench.take(b"1"), b"1 again")
+    bench.receiver._connection.close()
+    wait_for(lambda: ("ready", b"1") in bench.there(), "the old job to be ready again")
+    bench.prover.opened.set()
+    bench.receiver.tend()
+    assert bench.there() == [("ready", b"1")]
+    assert [type(each) for each in bench.failures] == [JobNotFound]
+
+
+def test_the_real_syncers_proof_is_read_later(beanstalkd: Beanstalkd) -> None:
+    connection = BeanstalkConnection(beanstalkd.url, TUBE, ttr=60, connect_timeout=20, timeout=20)
+    failures: list[QueueError] = []
+    with closing(beanstalkd.queue()) as look, closing(BeanstalkReceiver(connection, Watched(beanstalkd))) as receiver:
+        for number in range(3 * MAX_UNPROVEN):
+            look.put(b"%d" % number, tube=TUBE)
+        while (held := receiver.reserve([TUBE], 0)) is not None:
+            receiver.retry(held, b"again", delay=3600, tube=TUBE, failed=failures.append)
+        found = [each.state for each in look.scan(ALL_STATES) if isinstance(each, JobStats)]
+        assert found == ["delayed"] * 3 * MAX_UNPROVEN
+    assert failures == []
+
+
+def test_a_proof_ends_before_the_shortest_lease_does() -> None:
+    assert receiving.PROOF < receiving.SHORTEST_LEASE
