@@ -66,6 +66,8 @@ class BufferedApplication(Protocol):
     request_log: logging.Logger
     #: paths of requests that may take long: they are worked in threads beside
     aside: Collection[str]
+    #: whose pings somebody else's code looks at, by the first two parts of the path: that may hang
+    foreign: Collection[str]
     #: listening sockets of the app's own, which gunicorn does not know
     listeners: Sequence[socket.socket]
     #: the largest body that a path takes, in bytes, by its first two parts; others take none beyond `inline`

@@ -41,8 +41,9 @@ from gunicorn.http import errors
 
 from glassq.http.answer import WsgiAnswer
 from glassq.http.batch import BatchThread, Held, Turn
+from glassq.http.foreign import ForeignThreads
 from glassq.http.gathering import MORE, send
-from glassq.http.large import SpillingWorker
+from glassq.http.large import SpillingWorker, place
 from glassq.http.loop_calls import LoopCalls
 from glassq.http.problem import refusal
 from glassq.http.request import Environ, WholeRequest, plain
@@ -51,7 +52,7 @@ from glassq.log import fields
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from glassq.http.connection import Connection, LargeBody
+    from glassq.http.connection import Connection
 
 # Threads for requests with large bodies: they wait for the disk mostly.
 LARGE_THREADS = 4
@@ -94,7 +95,9 @@ class BufferingWorker(SpillingWorker):
         self._keeper = BatchThread(self.app.keep, partial(self._calls.defer, self._answer_turns))
         self._keeper.start()
         self._large_threads = ThreadPoolExecutor(LARGE_THREADS, "large")
+        self._foreign_threads = ForeignThreads()
         super().run()
+        self._foreign_threads.stop()
         self._large_threads.shutdown(wait=False, cancel_futures=True)
         self._keeper.stop(self.cfg.graceful_timeout)
         self.app.close()
@@ -138,8 +141,13 @@ class BufferingWorker(SpillingWorker):
         environ = self._environ.of(request, conn)
         closes = not (conn.whole and self.alive) or len(self.keepalived_conns) >= self._max_open
         closes = closes or request.should_close()
+        if self.app.foreign and place(environ["PATH_INFO"]) in self.app.foreign:
+            if not self._foreign_threads.take(partial(self._work_beside, conn, environ, closes)):
+                self._drop_large(conn)
+                self.refuse(conn, 503, "too many requests wait for a custom source")
+            return
         if conn.large is not None:
-            self._large_threads.submit(self._work_large, conn, conn.large, environ, closes)
+            self._large_threads.submit(self._work_beside, conn, environ, closes)
             return
         if environ["PATH_INFO"] in self.app.aside:
             self.tpool.submit(self._work_aside, conn, environ, closes)
@@ -169,19 +177,24 @@ class BufferingWorker(SpillingWorker):
         else:
             self._calls.defer(self._send_answer, conn, answer, closes)
 
-    def _work_large(self, conn: Connection, body: LargeBody, environ: dict[str, Any], closes: bool) -> None:
-        """Works a request with a large body in a thread beside: to verify it takes long, and so does its sync."""
-        environ["glassq.body"], environ["glassq.turn"] = body, []
+    def _work_beside(self, conn: Connection, environ: dict[str, Any], closes: bool) -> None:
+        """Works a ping in a thread beside: to verify a large body takes long, as does its sync; so may foreign code."""
+        body = conn.large
+        environ["glassq.turn"] = []
+        if body is not None:
+            environ["glassq.body"] = body
         try:
             answer = self._ask_app(environ, closes)
-        except Exception as error:
+        except BaseException as error:
+            # foreign code may even exit
             self._calls.defer(self._on_error, conn, error)
         else:
-            self._calls.defer(self._answer_large, conn, environ["glassq.turn"], answer, closes)
+            self._calls.defer(self._answer_beside, conn, environ["glassq.turn"], answer, closes)
         finally:
-            body.close()
+            if body is not None:
+                body.close()
 
-    def _answer_large(self, conn: Connection, items: list[Any], answer: bytes, closes: bool) -> None:
+    def _answer_beside(self, conn: Connection, items: list[Any], answer: bytes, closes: bool) -> None:
         """What the app has handed over joins a turn of its own."""
         self.forget_large(conn)
         turn = Turn()
@@ -237,15 +250,18 @@ class BufferingWorker(SpillingWorker):
             self.app.request_log.warning("dropped %s", fields(why="reads no answers", sender=sender))
         self.hang_up(conn)
 
-    def _on_error(self, conn: Connection, error: Exception) -> None:
+    def _on_error(self, conn: Connection, error: BaseException) -> None:
         """Answers a request that could not be parsed; the answer echoes nothing of it."""
-        if conn.large is not None:
-            self._large_threads.submit(conn.large.close)
-            self.forget_large(conn)
+        self._drop_large(conn)
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
         if status == 500:
             self.app.request_log.error("bug in the HTTP server", exc_info=error)
         self.refuse(conn, status, type(error).__name__)
+
+    def _drop_large(self, conn: Connection) -> None:
+        if conn.large is not None:
+            self._large_threads.submit(conn.large.close)
+            self.forget_large(conn)
 
 
 def _not_kept(closes: bool) -> bytes:

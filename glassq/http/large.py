@@ -68,7 +68,7 @@ class SpillingWorker(GatheringWorker):
         # a line without spaces is left to the parser, which refuses it
         _, _, rest = bytes(head[: framing.MAX_LINE]).partition(b" ")
         path = unquote(rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1"))
-        limit: int = self.app.body_limits.get("/".join(path.split("/")[:3]), 0)
+        limit: int = self.app.body_limits.get(place(path), 0)
         return limit
 
     def _receive(self, conn: Connection, found: Arrival) -> None:
@@ -100,3 +100,8 @@ class SpillingWorker(GatheringWorker):
         """Its large body is over."""
         conn.large = None
         self._spilled -= self._large.pop(conn, 0)
+
+
+def place(path: str) -> str:
+    """The first two parts of a path: whose it is."""
+    return "/".join(path.split("/")[:3])

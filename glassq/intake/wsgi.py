@@ -194,6 +194,7 @@ class IntakeServer(Application):  # type: ignore[misc]
         self.keep, self.close = process.keeper.keep, process.close
         self.begin_body, self.forsake = process.bodies.begin, process.keeper.forsake
         self.body_limits = body_limits(self._sources)
+        self.foreign = {f"/hooks/{source.name}" for source in self._sources if source.kind == "custom"}
         hooks = process.hooks(self.settings, self._sources)
         return create_app(hooks, self.counters, process.refusals, self._pages(process), self._listener_filter())
 

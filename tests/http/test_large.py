@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import signal
-import sys
-import termios
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -15,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import Process, wait_for
-from tests.http.test_worker import get, serving
+from tests.http.test_worker import get, serving, unread
 from tests.intake.wire import Wire, request
 
 if TYPE_CHECKING:
@@ -133,12 +130,6 @@ def test_a_silent_sender_and_one_that_is_too_slow_get_408(tmp_path: Path) -> Non
         assert [wire.answer().status for wire in (silent, slow)] == [408, 408]
 
 
-def _unread(wire: Wire) -> int:
-    """How many bytes its peer's kernel has not taken yet."""
-    found = fcntl.ioctl(wire.sock, termios.TIOCOUTQ, bytes(4))
-    return int.from_bytes(found, sys.byteorder)
-
-
 def _sent_slowly(wire: Wire) -> int:
     """Sends 1,000 bytes at a time, never silent, until the server answers; how many went."""
     sent, over = 0, time.monotonic() + 60
@@ -197,7 +188,7 @@ def test_beyond_the_budget_of_disk_a_slow_one_makes_room(tmp_path: Path) -> None
         quick.send(BODY[:-1])
         # what it has sent must have been seen
         with Wire(address) as other:
-            wait_for(lambda: not _unread(quick), "the server to read")
+            wait_for(lambda: not unread(quick), "the server to read")
             assert other.ask(get("/kept")).status == 200
         assert third.ask(post("/in/large", BODY)).body.decode() == says("large", BODY)
         assert slow.answer().status == 503

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import sys
-from contextlib import contextmanager
+import termios
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,14 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVER = """
-import hashlib, logging, sys, time
+import hashlib, logging, sys, threading, time
 from gunicorn.app.base import BaseApplication
 from glassq.errors import GlassqError
-from glassq.http import large, spilling
+from glassq.http import foreign, large, spilling
 from glassq.http.gunicorn_worker import BufferingWorker
 
 for setting in sys.argv[2:]:
     exec(setting)
+
+released = threading.Event()
 
 class Counters:
     def refused(self, status): pass
@@ -31,6 +35,7 @@ class Counters:
 
 class Server(BaseApplication):
     aside = {"/aside", "/much"}
+    foreign = {"/foreign/code"}
     listeners = ()
     counters = Counters()
     request_log = logging.getLogger("test")
@@ -76,6 +81,12 @@ class Body:
 
 def app(environ, start_response):
     path = environ["PATH_INFO"]
+    if path == "/foreign/code/exit":
+        raise SystemExit(3)
+    if path == "/foreign/code/hang":
+        released.wait()
+    if path == "/release":
+        released.set()
     if path.startswith("/in/"):
         body = environ.get("glassq.body")
         sent = b"".join(body.parts) if body else environ["wsgi.input"].read()
@@ -128,6 +139,12 @@ def serving(tmp_path: Path, *settings: str) -> Iterator[tuple[Process, tuple[str
         process.end()
 
 
+def unread(wire: Wire) -> int:
+    """How many bytes its peer's kernel has not taken yet."""
+    found = fcntl.ioctl(wire.sock, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(found, sys.byteorder)
+
+
 def get(path: str) -> bytes:
     return request(b"", line=f"GET {path} HTTP/1.1")
 
@@ -149,6 +166,27 @@ def test_each_answer_goes_with_what_its_own_request_handed_over(server: tuple[Pr
         for wire in wires:
             wire.sock.close()
     assert process.output().count("RuntimeError: the app") == 20
+
+
+def test_foreign_code_that_hangs_or_exits_keeps_no_others_waiting(tmp_path: Path) -> None:
+    with serving(tmp_path, "foreign.MAX_WAITING = 6") as (_, address), ExitStack() as opened:
+        with Wire(address) as wire:
+            assert wire.ask(get("/foreign/code/exit")).status == 503
+        hanging = [opened.enter_context(Wire(address)) for _ in range(6)]
+        for wire in hanging:
+            wire.send(get("/foreign/code/hang"))
+        # the loop takes what comes in order: this one comes after the six
+        with Wire(address) as wire:
+            wait_for(lambda: all(not unread(each) for each in hanging), "the server to read")
+            assert wire.ask(get("/kept")).status == 200
+            assert wire.ask(get("/foreign/code/hang")).status == 503
+        assert [_ask(address, path) for path in ("/kept", "/lost", "/aside", "/release")] == [200, 503, 200, 200]
+        assert [wire.answer().status for wire in hanging] == [200] * 6
+
+
+def _ask(address: tuple[str, int], path: str) -> int:
+    with Wire(address) as wire:
+        return wire.ask(get(path)).status
 
 
 def test_a_large_answer_from_aside_goes_out_whole(server: tuple[Process, tuple[str, int]]) -> None:
