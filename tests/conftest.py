@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import gc
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import msgspec
 import pytest
 
@@ -47,6 +49,14 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[variable]
 
+# On a busy machine an example takes as long as it takes: no duration fails a test. `make test` tries as many as find
+# what is often wrong; --hypothesis-profile=thorough tries more. A test that needs another number says it.
+for name, examples in (("quick", 50), ("thorough", 1000)):
+    hypothesis.settings.register_profile(
+        name, deadline=None, max_examples=examples, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+hypothesis.settings.load_profile("quick")
+
 # How long a test waits for an event that must come, in seconds. Only a hang takes this long.
 PATIENCE = 60.0
 # The files with the longest tests. They begin first, so that nothing waits for them in the end.
@@ -54,6 +64,8 @@ FIRST_FILES = ("test_torture.py",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # thousands of tests are collected and stay: to look for garbage among them takes longer than many of them
+    gc.disable()
     # once, not in each process that runs tests
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(ROOT / "glassq", quiet=2)
@@ -61,6 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in FIRST_FILES)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

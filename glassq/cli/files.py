@@ -10,7 +10,7 @@ import click
 from glassq.cli.output import line
 
 # The largest body of a ping, and the head of a saved request; in bytes.
-MOST = (25 << 20) + (64 << 10)
+MAX_SAVED = (25 << 20) + (64 << 10)
 
 
 def read_input(file: str, most: int, what: str = "body") -> bytes:

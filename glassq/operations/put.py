@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import msgspec
 
 from glassq import delivery as envelope
 from glassq.bodies import INLINE
-from glassq.errors import InvalidRequest, OperationError, PingRefused, QueueError, SourceUnready
+from glassq.errors import BodyError, InvalidRequest, OperationError, PingRefused, QueueError, SourceUnready
 from glassq.operations.find import checked_tube, unworked
 from glassq.operations.saved_request import parse
 from glassq.push.request import SOURCE as PUSH
@@ -188,20 +189,27 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
     """
     delivery = _with_stored_body(operations, plan.delivery)
     job = NewJob(delivery.id, envelope.encode(delivery), plan.tube, plan.delay)
-    with operations.producer() as producer:
-        [answer] = producer.put([job], within=math.inf)
-        if isinstance(answer, Refusal):
-            if answer.in_doubt:
-                show = f"`glassq show {delivery.id}` tells, once the queue is back"
-                progress.warn(f"perhaps it was put all the same: {show}")
-            raise answer.error
-        try:
-            producer.confirm([answer], within=PROOF_WITHIN)
-        except QueueError:
-            if not _withdrawn(producer, answer):
-                progress.warn(f"delivery {delivery.id} is in the queue; nobody knows whether it is on disk")
-            raise
-        return answer
+    perhaps = False
+    try:
+        with operations.producer() as producer:
+            perhaps = True
+            [answer] = producer.put([job], within=math.inf)
+            if isinstance(answer, Refusal):
+                if perhaps := answer.in_doubt:
+                    show = f"`glassq show {delivery.id}` tells, once the queue is back"
+                    progress.warn(f"perhaps it was put all the same: {show}")
+                raise answer.error
+            try:
+                producer.confirm([answer], within=PROOF_WITHIN)
+            except QueueError:
+                if perhaps := not _withdrawn(producer, answer):
+                    progress.warn(f"delivery {delivery.id} is in the queue; nobody knows whether it is on disk")
+                raise
+            return answer
+    except QueueError:
+        if not perhaps:
+            _drop_body(operations, delivery)
+        raise
 
 
 def _with_stored_body(operations: Operations, delivery: Delivery) -> Delivery:
@@ -215,6 +223,14 @@ def _with_stored_body(operations: Operations, delivery: Delivery) -> Delivery:
         return msgspec.structs.replace(delivery, body=b"", stored=writer.finish())
     finally:
         writer.discard()
+
+
+def _drop_body(operations: Operations, delivery: Delivery) -> None:
+    """The delivery is nowhere."""
+    # what cannot be removed is swept in time
+    with suppress(BodyError):
+        if delivery.stored is not None:
+            operations.bodies.delete(delivery.id)
 
 
 def _withdrawn(producer: Producer, receipt: Receipt) -> bool:

@@ -83,9 +83,7 @@ def open_source(settings: Settings, name: str, documents: Documents | None = Non
     """The source that has this name. Without `documents` nothing is fetched for it. Raises SettingsError."""
     section, preset = settings.sources[name], preset_of(settings, name)
     _check_keys(settings, name, preset)
-    secrets = _secrets(settings, name, preset)
-    tolerance = preset.tolerance if section.tolerance is None else float(section.tolerance)
-    given = Given(secrets, (section.url or "").rstrip("/"), tolerance, section, documents or NoDocuments())
+    given = given_to_scheme(settings, name, preset, documents or NoDocuments())
     if section.custom:
         find_modules_beside(settings)
     try:
@@ -102,15 +100,23 @@ def open_source(settings: Settings, name: str, documents: Documents | None = Non
         max_body=section.max_body or preset.max_body or settings.intake.max_body,
         methods=frozenset(preset.methods) | challenges.methods(preset.challenges),
         accept=preset.accept,
-        secrets=len(secrets),
+        secrets=len(given.secrets),
         admission=_admission(settings, name, preset),
         verifier=verifier,
         labels=labels_of(settings, name),
         challenges=preset.challenges,
         keys=challenges.ChallengeKeys(
-            [secret.encode() for secret in secrets], [token.encode() for token in verify_tokens]
+            [secret.encode() for secret in given.secrets], [token.encode() for token in verify_tokens]
         ),
     )
+
+
+def given_to_scheme(settings: Settings, name: str, preset: Preset, documents: Documents) -> Given:
+    """What the section gives to its scheme. Raises SettingsError where a secret cannot be read."""
+    section = settings.sources[name]
+    tolerance = preset.tolerance if section.tolerance is None else float(section.tolerance)
+    secrets = _secrets(settings, name, preset)
+    return Given(secrets, (section.url or "").rstrip("/"), tolerance, section, documents)
 
 
 def _check_keys(settings: Settings, name: str, preset: Preset) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from glassq.errors import OperationError
 from glassq.sources import samples
 from glassq.sources.draft import Draft
-from glassq.sources.opening import open_source, preset_of
+from glassq.sources.opening import given_to_scheme, open_source, preset_of
 from glassq.sources.places import parse_spec
-from glassq.sources.schemes.base import Given
+from glassq.sources.schemes.base import NoDocuments
 from glassq.sources.signing import sign
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from glassq.settings import Settings
     from glassq.sources.base import Source
     from glassq.sources.places import Spec
-    from glassq.sources.schemes.base import Scheme
+    from glassq.sources.schemes.base import Given, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +82,13 @@ def open_signer(settings: Settings, name: str, key: bytes | None = None) -> Sign
     section, source, preset = settings.sources[name], open_source(settings, name), preset_of(settings, name)
     if section.custom is not None:
         raise OperationError(f"[sources.{name}] custom: its own module alone knows how it is signed")
-    files = [file for file in ("secrets_file", "verify_tokens_file") if getattr(section, file) is not None]
-    secrets = settings.secret(f"sources.{name}.{files[0]}") if files else []
     target = f"/hooks/{name}"
     if section.path_token_file:
         target += f"/{settings.secret(f'sources.{name}.path_token_file')[0]}"
     return Signer(
         source,
         preset.scheme,
-        Given(tuple(secrets), (section.url or "").rstrip("/"), None, section),
+        given_to_scheme(settings, name, preset, NoDocuments()),
         target,
         parse_spec(preset.event if section.event is None else section.event),
         parse_spec(preset.event_id if section.event_id is None else section.event_id),

@@ -32,9 +32,15 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
-@pytest.fixture
-def script(tmp_path: Path) -> Path:
-    file = tmp_path / "glassq.bash"
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a shell reads once; the command that it calls is beside it."""
+    file = tmp_path_factory.mktemp("completion") / "glassq.bash"
+    programs = file.parent / "bin"
+    programs.mkdir()
+    called = programs / "glassq"
+    called.write_text(f'#!/bin/sh\nexec {shlex.join(program("glassq"))} "$@"\n')
+    called.chmod(0o755)
     said = subprocess.run([*program("glassq"), "completion", "bash"], capture_output=True, text=True, check=True)
     file.write_text(said.stdout)
     return file
@@ -43,17 +49,12 @@ def script(tmp_path: Path) -> Path:
 def tab(script: Path, *words: str, config: Path | None = None) -> list[str]:
     """What bash offers after these words; fails where anything is printed beside it."""
     named = ["--config", str(config)] if config else []
-    programs = script.parent / "bin"
-    programs.mkdir(exist_ok=True)
-    called = programs / "glassq"
-    called.write_text(f'#!/bin/sh\nexec {shlex.join(program("glassq"))} "$@"\n')
-    called.chmod(0o755)
     done = subprocess.run(
         ["bash", "--norc", "-c", ASK, "bash", str(script), "glassq", *named, *words],
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{script.parent / 'bin'}:{os.environ['PATH']}"},
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()

@@ -6,30 +6,31 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import free_port, wait_for
+from tests.intake.conftest import Web
 from tests.intake.wire import HEALTH, Wire, body, request
 from tests.metrics.test_counters import samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.conftest import Beanstalkd
-    from tests.intake.conftest import Web
 
 ASK = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PING = request()
 
 
 class Watched:
-    """An intake with a door for who watches."""
+    """An intake of two processes with a door for who watches."""
 
-    def __init__(self, start_web: Callable[..., Web], queue_url: str, **settings: object) -> None:
+    def __init__(self, start_web: Callable[..., Web], queue_url: str) -> None:
         self.inside = ("127.0.0.1", free_port())
-        self.web = start_web(queue_url, queue=f'[metrics]\nintake = "127.0.0.1:{self.inside[1]}"', **settings)
+        self.web = start_web(queue_url, queue=f'[metrics]\nintake = "127.0.0.1:{self.inside[1]}"', workers=2)
 
     def samples(self) -> dict[tuple[str, ...], float]:
         with Wire(self.inside) as wire:
@@ -41,7 +42,16 @@ class Watched:
 
 @pytest.fixture
 def watched(start_web: Callable[..., Web], beanstalkd: Beanstalkd) -> Watched:
-    return Watched(start_web, beanstalkd.url, workers=2)
+    return Watched(start_web, beanstalkd.url)
+
+
+@pytest.fixture(scope="module")
+def unharmed(tmp_path_factory: pytest.TempPathFactory, shared_beanstalkd: Beanstalkd) -> Iterator[Watched]:
+    """One for all tests that only ask."""
+    found = Watched(partial(Web, tmp_path_factory.mktemp("watched")), shared_beanstalkd.url)
+    found.web.wait_ready()
+    yield found
+    found.web.stop()
 
 
 def test_pings_are_counted_whichever_process_answered_them(watched: Watched) -> None:
@@ -71,24 +81,24 @@ def test_pings_are_counted_whichever_process_answered_them(watched: Watched) -> 
         (b"nonsense\r\n\r\n", 400, "malformed"),
     ],
 )
-def test_whatever_is_refused_is_counted_by_its_reason(watched: Watched, bad: bytes, status: int, reason: str) -> None:
-    before = watched.samples()
-    assert watched.web.ask(bad).status == status
-    after = watched.samples()
+def test_whatever_is_refused_is_counted_by_its_reason(unharmed: Watched, bad: bytes, status: int, reason: str) -> None:
+    before = unharmed.samples()
+    assert unharmed.web.ask(bad).status == status
+    after = unharmed.samples()
     changed = {name: after[name] - before[name] for name in after if name[0] == "glassq_requests_refused_total"}
     assert {name for name, more in changed.items() if more} == {("glassq_requests_refused_total", reason)}
     assert changed["glassq_requests_refused_total", reason] == 1
 
 
-def test_pings_and_metrics_have_a_door_each(watched: Watched) -> None:
-    assert watched.web.ask(ASK).status == 404
-    with Wire(watched.inside) as wire:
+def test_pings_and_metrics_have_a_door_each(unharmed: Watched) -> None:
+    assert unharmed.web.ask(ASK).status == 404
+    with Wire(unharmed.inside) as wire:
         assert wire.ask(PING).status == 404
-    with Wire(watched.inside) as wire:
+    with Wire(unharmed.inside) as wire:
         assert wire.ask(HEALTH).status == 404
     # whom a request names changes nothing
-    lying = ASK.replace(b"localhost", b"127.0.0.1:%d" % watched.inside[1])
-    assert watched.web.ask(lying).status == 404
+    lying = ASK.replace(b"localhost", b"127.0.0.1:%d" % unharmed.inside[1])
+    assert unharmed.web.ask(lying).status == 404
 
 
 def test_behind_a_unix_socket_a_host_header_opens_no_door(

@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from glassq.delivery import encode
-from glassq.errors import InvalidRequest, NoProof, NotDurable, OperationError, QueueUnavailable
+from glassq.errors import InvalidRequest, NoProof, NotDurable, OperationError, QueueError, QueueUnavailable
 from glassq.operations import Operations, put
 from glassq.operations.progress import Silent
 from glassq.operations.put import PutRequest
 from glassq.queues import open_producer
 from glassq.queues.base import Receipt, Refusal
+from glassq.values import Size
+from tests.bodies.test_directory import states
 from tests.operations.conftest import Blind, Heard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from glassq.errors import QueueError
     from glassq.queues.base import Inspector, NewJob, Producer
 
 CRON = PutRequest(source="cron", labels={})
@@ -96,6 +98,26 @@ def test_what_is_kept_in_memory_only_is_withdrawn(operations: Operations, inspec
     with pytest.raises(NotDurable):
         put.carry_out(producing(operations, sure=1, unproven=NotDurable("in memory")), plan, heard)
     assert (waiting(inspector), heard.warnings) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("how", "stays"),
+    [
+        ({}, True),
+        ({"sure": 1, "unproven": NoProof("gone")}, True),
+        ({"sure": 1, "unproven": NotDurable("in memory")}, False),
+    ],
+    ids=["in doubt", "not withdrawn", "withdrawn"],
+)
+def test_a_stored_body_stays_only_where_its_delivery_may_be(
+    operations: Operations, how: dict[str, Any], stays: bool
+) -> None:
+    intake = replace(operations.settings.intake, max_body=Size(1 << 20))
+    loaded = Operations(replace(operations.settings, intake=intake), actor="ada")
+    plan = put.plan(loaded, CRON, bytes(40_000), Silent())
+    with pytest.raises(QueueError):
+        put.carry_out(producing(loaded, **how), plan, Heard())
+    assert states(operations.bodies) == ({plan.delivery.id: "live"} if stays else {})
 
 
 def test_what_nobody_works_is_warned_of(operations: Operations) -> None:

@@ -26,6 +26,7 @@ from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.queues.beanstalk.prover import SyncerProver
 from glassq.settings import PushSettings, Settings
 from glassq.values import TargetUrl
+from tests.conftest import PATIENCE
 from tests.queues.binlog import failing
 from tests.queues.test_forms import Watched, frozen, inspecting, killed, refusing
 
@@ -48,11 +49,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beanstal
         yield running
 
 
-def adder(server: Beanstalkd, tmp_path: Path, **more: Any) -> Client:
+def adder(server: Beanstalkd, tmp_path: Path, *, confirm: float = CONFIRM, **more: Any) -> Client:
     names = f"sqlite:///{tmp_path}/names.db"
     push = PushSettings(names=names, targets={"default": TargetUrl("http://127.0.0.1:8080")})
     settings = Settings(file="glassq.toml", queue=server.settings, push=push)
-    return Client(settings, names=Names(parse_url(names, "[push] names"), confirm=CONFIRM), **more)
+    return Client(settings, names=Names(parse_url(names, "[push] names"), confirm=confirm), **more)
 
 
 def watched(server: Beanstalkd, before: Callable[[], object]) -> BeanstalkProducer:
@@ -150,13 +151,18 @@ def test_what_the_put_has_taken_the_proof_has_less(server: Beanstalkd, tmp_path:
     assert given[1] <= given[0] - taken[0]
 
 
-def test_many_tasks_share_one_proof_and_are_confirmed_after_it(server: Beanstalkd, tmp_path: Path) -> None:
+def test_many_tasks_share_one_proof_and_are_confirmed_after_it(
+    server: Beanstalkd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # this proof comes, however busy the machine is
+    monkeypatch.setattr(adding, "PUT_WITHIN", PATIENCE)
     seen: list[tuple[int, set[str]]] = []
 
     def look() -> None:
         seen.append((len(tasks_in(server)), set(names_in(tmp_path).values())))
 
-    with contextlib.closing(adder(server, tmp_path, producer=watched(server, look))) as client:
+    client = adder(server, tmp_path, confirm=PATIENCE, producer=watched(server, look))
+    with contextlib.closing(client):
         Queue("default", client=client).add([Task(name=f"task-{number}") for number in range(100)])
     assert seen == [(100, {"claimed"})]
     assert set(names_in(tmp_path).values()) == {"put"}

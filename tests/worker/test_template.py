@@ -298,7 +298,7 @@ SLOW = "import time\nfrom pathlib import Path\n(Path(__file__).parent / 'loads')
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL], ids=["TERM", "QUIT", "KILL"])
 @pytest.mark.parametrize("stage", ["template loads", "children start", "children work", "reload loads"])
 def test_a_stop_at_any_stage_leaves_no_process(make: Make, stage: str, number: signal.Signals) -> None:
-    run = make(SLOW if stage == "template loads" else HANDLERS, processes=8)
+    run = make(SLOW if stage == "template loads" else HANDLERS, processes=4)
     run.start()
     if stage == "template loads":
         wait_for((run.dir / "loads").exists, "the template to load")

@@ -8,7 +8,7 @@ import click
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, examples, pass_app
-from glassq.cli.files import MOST, read_input
+from glassq.cli.files import MAX_SAVED, read_input
 from glassq.cli.output import console, line, print_hints, print_json
 from glassq.errors import InvalidRequest
 from glassq.operations import ping as operation
@@ -57,9 +57,9 @@ def ping(
     request = operation.PingRequest(
         name=name,
         event=event,
-        content=read_input(file, MOST) if file else None,
+        content=read_input(file, MAX_SAVED) if file else None,
         headers=_headers(headers),
-        key=read_input(key_file, MOST) if key_file else None,
+        key=read_input(key_file, MAX_SAVED) if key_file else None,
         url=url,
     )
     plan = operation.plan(app.operations, request)

@@ -8,7 +8,7 @@ import click
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, dry_run, pass_app
-from glassq.cli.files import MOST, read_input
+from glassq.cli.files import MAX_SAVED, read_input
 from glassq.cli.output import line, print_json
 from glassq.operations import put as operation
 from glassq.operations.filters import duration
@@ -55,7 +55,7 @@ def put(
         delay=duration("--delay", delay) if delay is not None else 0.0,
     )
     request.check(app.operations)
-    body = read_input(file, MOST)
+    body = read_input(file, MAX_SAVED)
     with app.progress() as progress:
         plan = operation.plan(app.operations, request, body, progress)
         receipt = None if dry_run else operation.carry_out(app.operations, plan, progress)

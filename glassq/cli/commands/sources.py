@@ -9,7 +9,7 @@ import click
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, examples, pass_app
-from glassq.cli.files import MOST, read_input
+from glassq.cli.files import MAX_SAVED, read_input
 from glassq.cli.group import CommandGroup
 from glassq.cli.output import console, facts, line, print_hints, print_json, print_table, table
 from glassq.operations import sources as operation
@@ -76,7 +76,7 @@ def test(app: App, name: str, file: str, now: str | None, as_json: bool) -> int:
     from glassq.operations import request_test
 
     moment = request_test.moment_of(now) if now is not None else app.operations.clock().timestamp()
-    verdict = request_test.examine(app.operations, name, read_input(file, MOST), moment)
+    verdict = request_test.examine(app.operations, name, read_input(file, MAX_SAVED), moment)
     if as_json:
         print_json({**verdict.document(), "todo": [app.adapt(words) for words in verdict.todo]})
     else:

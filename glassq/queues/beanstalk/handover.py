@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from glassq.errors import QueueError
     from glassq.queues.base import Reservation
-    from glassq.queues.beanstalk.prover import Prover, Question
+    from glassq.queues.beanstalk.prover import PendingProof, Prover
 
 # What is left of its time may be less than reading an answer takes that is here already, in seconds.
 _READ = 0.05
@@ -39,7 +39,7 @@ class HandOvers:
         self._prover = prover
         self._waiting: list[HandOver] = []
         # what the question that is under way is about: the first `_asked` of them, on this run of the server
-        self._question: Question | None = None
+        self._question: PendingProof | None = None
         self._asked = 0
         self._server = ""
         self._deadline = 0.0

@@ -48,7 +48,7 @@ class Prover(Protocol):
         knows: there is no syncer, it was too slow, or it cannot prove anything at this moment.
         """
 
-    def ask(self, *, deadline: float) -> Question:
+    def ask(self, *, deadline: float) -> PendingProof:
         """Asks for the proof of all that was answered before this call, and does not wait for it. Raises nothing."""
 
     def status(self, *, deadline: float) -> Mapping[str, object]:
@@ -61,8 +61,8 @@ class Prover(Protocol):
         """Call in a forked child: closes its copies of the parent's connections."""
 
 
-class Question(Protocol):
-    """A question that has been asked."""
+class PendingProof(Protocol):
+    """A proof that has been asked for."""
 
     def here(self) -> bool:
         """Whether `prove` would not wait."""
@@ -74,8 +74,8 @@ class Question(Protocol):
         """Nobody wants the answer any more."""
 
 
-class SyncerQuestion:
-    """A question to the syncer whose answer is read later."""
+class AskedProof:
+    """A proof that the syncer was asked for; its answer is read later."""
 
     def __init__(self, prover: SyncerProver, sock: LimitedSocket | None) -> None:
         """`sock` is None if it could not be asked: then it is asked once the proof is wanted."""
@@ -83,7 +83,7 @@ class SyncerQuestion:
         self._sock = sock
 
     def here(self) -> bool:
-        """See Question."""
+        """See PendingProof."""
         if self._sock is None:
             return True
         poll = select.poll()
@@ -91,7 +91,7 @@ class SyncerQuestion:
         return bool(poll.poll(0))
 
     def prove(self, server: str, *, deadline: float) -> None:
-        """See Question."""
+        """See PendingProof."""
         sock, self._sock = self._sock, None
         if sock is not None:
             with suppress(OSError):
@@ -101,7 +101,7 @@ class SyncerQuestion:
         self._prover.prove(server, deadline=deadline)
 
     def close(self) -> None:
-        """See Question."""
+        """See PendingProof."""
         if self._sock is not None:
             self._sock.close()
 
@@ -120,18 +120,18 @@ class SyncerProver:
         """See Prover."""
         check(self._ask(_PROVE, deadline), server)
 
-    def ask(self, *, deadline: float) -> SyncerQuestion:
+    def ask(self, *, deadline: float) -> AskedProof:
         """See Prover."""
         try:
             sock = self._take() or self._connect(deadline)
         except OSError:
-            return SyncerQuestion(self, None)
+            return AskedProof(self, None)
         try:
             self._send(sock, _PROVE, deadline)
         except OSError:
             sock.close()
-            return SyncerQuestion(self, None)
-        return SyncerQuestion(self, sock)
+            return AskedProof(self, None)
+        return AskedProof(self, sock)
 
     def status(self, *, deadline: float) -> Mapping[str, object]:
         """See Prover."""
@@ -196,7 +196,7 @@ class SyncerProver:
         sock.sendall(question)
 
     def read(self, sock: LimitedSocket, deadline: float) -> str:
-        """The answer to what was asked on this connection; raises OSError like `_ask_on`. For SyncerQuestion."""
+        """The answer to what was asked on this connection; raises OSError like `_ask_on`. For AskedProof."""
         try:
             sock.limit(min(_LONGEST, max(0.0, deadline - time.monotonic())))
             answer = bytearray()
