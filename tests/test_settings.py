@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -672,3 +674,14 @@ def test_a_queue_that_only_the_pool_knows_stops_no_intake() -> None:
 def test_processes_that_are_kept_for_queues_are_nothing_for_push_queues() -> None:
     text = "[worker]\nprocesses = 5\n[worker.queues.a]\nchildren = 2\n"
     assert parse(text, "my.toml").worker.most_of_a_queue == 2
+
+
+def test_threads_that_read_settings_first_and_at_once_all_get_them() -> None:
+    code = (
+        "import sys, threading\nfrom glassq.settings import parse\nsys.setswitchinterval(1e-3)\nfound = []\n"
+        "def read():\n    found.append(parse('[queue]\\n[push]\\n', 'my.toml'))\n"
+        "threads = [threading.Thread(target=read) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]\n[thread.join() for thread in threads]\nprint(len(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "8\n", "")

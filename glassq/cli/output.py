@@ -46,6 +46,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
         made.add_column(name, no_wrap=name != wraps, overflow="fold", header_style="dim", min_width=least)
     for row in rows:
         made.add_row(*(line(str(cell)) for cell in row))
+    for column in made.columns:
+        if column.no_wrap:
+            # Rich measures the longest word only, and would cut off the others
+            column.min_width = max(cell_len(str(text)) for text in (column.header, *column.cells))
     return made
 
 

@@ -232,6 +232,14 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
             self._drop(conn)
 
     def _dispatch(self, conn: Connection) -> None:
+        """Looks at what has arrived. A bug in that costs this connection, and not the worker with all others."""
+        try:
+            self._look_at(conn)
+        except Exception as error:
+            self.app.request_log.error("bug in the HTTP server", exc_info=error)
+            self.refuse(conn, 500, type(error).__name__)
+
+    def _look_at(self, conn: Connection) -> None:
         """Has the request worked if all of it is here; refuses what can never become one."""
         # an empty line before a request is not part of it (RFC 9112, section 2.2)
         if conn.buffer.startswith(b"\r\n"):

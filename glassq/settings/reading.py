@@ -32,6 +32,9 @@ _SHARED = {"worker": ("deadline",)}
 _PACKAGE = Path(__file__).parent.parent
 _NO_KEYS = ("file", "ignored", "outdated")
 _SECTIONS = frozenset(Settings.__struct_fields__) - frozenset(_NO_KEYS)
+# msgspec looks at a class when it is first used, and two threads that are first at once crash the process: so it is
+# used here, where Python lets in one.
+msgspec.json.Decoder(Settings)
 
 
 def file_of(path: str | None, environ: Mapping[str, str]) -> Path:

@@ -81,7 +81,10 @@ def open_signer(settings: Settings, name: str, key: bytes | None = None) -> Sign
     """The signer of this source. Raises SettingsError where it cannot be used, and OperationError for a custom one."""
     section, source, preset = settings.sources[name], open_source(settings, name), preset_of(settings, name)
     if section.custom is not None:
-        raise OperationError(f"[sources.{name}] custom: its own module alone knows how it is signed")
+        raise OperationError(
+            f"[sources.{name}] custom: only its own class knows how it is signed. "
+            f"`glassq put FILE --source {name} --no-check` tries the handler"
+        )
     target = f"/hooks/{name}"
     if section.path_token_file:
         target += f"/{settings.secret(f'sources.{name}.path_token_file')[0]}"

@@ -111,6 +111,15 @@ def test_it_serves_a_socket_that_it_was_handed(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+def test_it_offers_no_ping_that_only_the_sender_can_sign(tmp_path: Path) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    sections = {"intake": {"bind": bind}, "sources.sns": {"account": "123456789012"}}
+    write_settings(tmp_path / "var", sections, "handlers:handle")
+    (tmp_path / "var" / "handlers.py").write_text("def handle(delivery):\n    return 'done'\n")
+    with dev(tmp_path) as process:
+        assert [command.split(" ")[-1] for command in offered(process)] == ["mirror", "status"]
+
+
 def test_new_settings_keep_pings_and_keys_in_their_directory(tmp_path: Path) -> None:
     write_settings(tmp_path, {}, "handlers:handle")
     settings = load(str(tmp_path / "glassq.toml"), {})

@@ -46,3 +46,12 @@ def test_a_long_table_looks_like_a_short_one() -> None:
 def test_no_part_of_a_password_is_shown(url: str) -> None:
     assert "CRET" not in without_password(url)
     assert without_password(url).startswith(url.partition(":")[0])
+
+
+def test_words_of_a_column_that_does_not_wrap_are_not_cut_off_on_a_narrow_terminal() -> None:
+    out = Console(width=40, file=io.StringIO(), markup=False, highlight=False)
+    row = ("a cell of several words", "reasons " * 8, "another one of them")
+    print_table(out, table("", ("first of all", "why", "secrets, last used"), [row], wraps="why"))
+    said = out.file.getvalue()  # type: ignore[attr-defined]
+    for words in (row[0], row[2], "secrets, last used"):
+        assert words in said

@@ -113,6 +113,14 @@ def test_slow_bodies_hold_up_nobody(server: Server) -> None:
             assert wire.answer().body.decode() == says("large", BODY)
 
 
+def test_a_bug_in_looking_at_a_request_costs_its_connection_alone(tmp_path: Path) -> None:
+    with serving(tmp_path, "del large.place") as (process, address), Wire(address) as other, Wire(address) as wire:
+        assert wire.ask(post("/in/large", BODY)).status == 503
+        # the same process goes on: an old connection stays
+        assert other.ask(get("/kept")).status == 200
+        assert "bug in the HTTP server" in process.output()
+
+
 def test_a_client_that_goes_leaves_nothing(server: Server) -> None:
     process, address = server
     before = process.output().count("closed a body")

@@ -112,15 +112,19 @@ def test_what_add_would_raise_is_raised_where_it_is_awaited(config: Path) -> Non
 
 
 def test_an_add_goes_on_where_nobody_waits_for_it_any_more(config: Path, beanstalkd: Beanstalkd) -> None:
-    async def main() -> None:
+    async def main() -> Pending[Task]:
         beanstalkd.send(signal.SIGSTOP)
         try:
+            added = taskqueue.add_async(url="/work")
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(taskqueue.add_async(url="/work"), 0.05)
+                await asyncio.wait_for(added, 0.05)
         finally:
             beanstalkd.send(signal.SIGCONT)
+        return added
 
-    asyncio.run(main())
+    added = asyncio.run(main())
+    # until its thread has given its connections back
+    added.wait()
     wait_for(lambda: ready(beanstalkd) == 1, "the task to be in the queue")
 
 

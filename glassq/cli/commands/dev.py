@@ -18,8 +18,9 @@ from glassq.cli.output import line
 from glassq.dev.door import Door
 from glassq.dev.stack import Stack, check_name, handlers_env, require_beanstalkd, write_new, write_settings
 from glassq.dev.watch import Watch
-from glassq.errors import SettingsError
+from glassq.errors import GlassqError, SettingsError
 from glassq.settings import load
+from glassq.sources.signer import open_signer
 from glassq.values import Bind
 
 if TYPE_CHECKING:
@@ -131,16 +132,26 @@ def _say_ready(stack: Stack, settings: Settings) -> None:
 
 
 def _say_sources(stack: Stack, settings: Settings, names: Iterable[str]) -> None:
-    """Command lines that send a ping of each of these sources, to be pasted into a shell."""
+    """Command lines that send a ping of each of these sources, where we can sign one; to be pasted into a shell."""
     tries = []
     for name in names:
         section = settings.sources[name]
         if section.token == BEARER and section.secrets_file and not section.path_token_file:
             tries.append(_curl(stack.door, f"{stack.door.url}/hooks/{name}", section.secrets_file))
-        else:
+        elif _can_sign(settings, name):
             tries.append(f"{glassq_for(stack.config)} ping {name}")
     for number, command in enumerate(tries):
         click.echo(f"{'       ' if number else 'try:   '}{command}")
+
+
+def _can_sign(settings: Settings, name: str) -> bool:
+    """Whether `glassq ping` can send a ping of this source: for some kinds only the sender has the key."""
+    try:
+        signer, now = open_signer(settings, name), time.time()
+        signer.sign(signer.sample("", now), now)
+    except GlassqError:
+        return False
+    return True
 
 
 def _curl(door: Door, url: str, secrets_file: str) -> str:
