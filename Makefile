@@ -106,6 +106,9 @@ bench-journal: $(DEV) ## an intake journal with 1,000,000 records: start, look, 
 bench: $(DEV) ## measure speed and memory, as ratios to plain programs in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
 
+bench-large: $(DEV) ## the memory of a push of 25 MB, and small pings while 200 senders push 1 MB each
+	@PATH=$(BIN):$$PATH $(BIN)/python bench/large.py
+
 bench-peers: $(DEV) ## the same work by other job queues (Huey, Celery, BullMQ ...) in turn; writes docs/comparison.md
 	@tools/setup-peers $(VENV) $(VENV)/peers
 	@$(BIN)/python bench/peers.py $(VENV)/peers $(BENCH_ARGS)

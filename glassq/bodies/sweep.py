@@ -22,6 +22,7 @@ from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, SearchIncomplete, Unsupported
 from glassq.journal import Journal
 from glassq.queues.base import ALL_STATES
+from glassq.settings import MAX_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,8 @@ SAFE_AGE = 86_400.0
 # An unfinished body whose writer lives is written to within seconds; a done one serves a job that a power cut brings
 # back. Both are left alone for this time, in seconds.
 GRACE = 3600.0
+# On a full disk done bodies go sooner, as new pings get 503 there; in seconds.
+FULL_GRACE = 30.0
 # At most so often are all jobs looked at, in seconds.
 SCAN_EVERY = 6 * 3600.0
 
@@ -132,10 +135,12 @@ class Sweeper:
     def _expired(self, found: Iterable[BodyInfo], now: float) -> Iterator[BodyInfo]:
         """Done bodies that are too old, or too many: the oldest first."""
         done = sorted((info for info in found if info.state == "done"), key=lambda info: info.touched)
-        size, full = sum(info.size for info in done), self.store.free() == 0
+        size, missing = sum(info.size for info in done), MAX_BODY - self.store.free()
         for info in done:
             age = now - info.touched
-            if age > max(self.retention, GRACE) or (age > GRACE and (size > self.done_max or full)):
+            old, many = age > max(self.retention, GRACE), age > GRACE and size > self.done_max
+            if old or many or (missing > 0 and age > FULL_GRACE):
+                missing -= info.size
                 size -= info.size
                 yield info
 

@@ -45,6 +45,7 @@ from glassq.http.foreign import ForeignThreads
 from glassq.http.gathering import MORE, send
 from glassq.http.large import SpillingWorker, place
 from glassq.http.loop_calls import LoopCalls
+from glassq.http.priority import give_way
 from glassq.http.problem import refusal
 from glassq.http.request import Environ, WholeRequest, plain
 from glassq.log import fields
@@ -94,7 +95,7 @@ class BufferingWorker(SpillingWorker):
         self.poller.register(self._calls.fileno(), selectors.EVENT_READ, self._calls.run)
         self._keeper = BatchThread(self.app.keep, partial(self._calls.defer, self._answer_turns))
         self._keeper.start()
-        self._large_threads = ThreadPoolExecutor(LARGE_THREADS, "large")
+        self._large_threads = ThreadPoolExecutor(LARGE_THREADS, "large", initializer=give_way)
         self._foreign_threads = ForeignThreads()
         super().run()
         self._foreign_threads.stop()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glassq.errors import GlassqError
 from glassq.http.loop_calls import LoopCalls
+from glassq.http.priority import give_way
 from glassq.log import logger
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class SpillThread:
         self._calls.defer(self._end_slowest)
 
     def _run(self) -> None:
+        give_way()
         looked = time.monotonic()
         while not self._stopping:
             for key, _ in self._poller.select(_LOOK):

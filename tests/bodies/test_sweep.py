@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from glassq import delivery as envelope
 from glassq.bodies import DirectoryBodies
-from glassq.bodies.sweep import GRACE, SAFE_AGE, Sweeper, count_bodies, named_in
+from glassq.bodies.sweep import FULL_GRACE, GRACE, SAFE_AGE, Sweeper, count_bodies, named_in
 from glassq.delivery import new_id
 from glassq.errors import SearchIncomplete, Unsupported
 from glassq.queues import open_inspector
@@ -103,11 +103,11 @@ def test_a_body_that_a_restore_has_put_back_stays_when_its_old_one_goes(store: D
 
 
 def test_on_a_full_disk_all_done_ones_go(store: DirectoryBodies) -> None:
-    aged(store, 2 * DAY, "done")
-    live = aged(store, 2 * DAY)
+    aged(store, FULL_GRACE + 10, "done")
+    live, young = aged(store, 2 * DAY), aged(store, 1, "done")
     full = DirectoryBodies(store.directory, min_free=1 << 60)
     assert sweeper(full).sweep(None).removed == 1
-    assert states(store) == {live: "live"}
+    assert states(store) == {live: "live", young: "done"}
 
 
 def test_an_orphan_is_put_aside_and_what_is_named_touched_or_young_stays(store: DirectoryBodies) -> None:
