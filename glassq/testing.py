@@ -161,8 +161,7 @@ class _Child:
         worker = self.context.settings.worker
         soft = worker.deadline - worker.grace if self.deadline is None else self.deadline
         policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
-        # An endless lease is never extended, so it needs no queue.
-        lease = Lease(cast("Receiver", None), math.inf, Scoreboard(1).slots[0])
+        lease = Lease(cast("Receiver", _NoQueue()), math.inf, Scoreboard(1).slots[0])
         deadlines = Deadlines(soft=soft, hard=math.inf)
         executor = Executor(
             self.routes, self.context, _NoLedger(), lease, policy, deadlines, passing=(KeyboardInterrupt,)
@@ -198,6 +197,12 @@ def _kept(lease: Lease) -> Iterator[None]:
     finally:
         lease.stop_keeper()
         signal.signal(signal.SIGALRM, before)
+
+
+class _NoQueue:
+    """The queue of an endless lease: it is never asked to extend it, and has nothing under way."""
+
+    def tend(self) -> None: ...
 
 
 class _NoLedger:

@@ -12,6 +12,7 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.errors import JobTooBig, JournalError, NoProof, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.intake import durable_store
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.forwarder import Forwarder
 from glassq.intake.state import IntakeState
@@ -20,7 +21,7 @@ from glassq.intake.watcher import Watcher
 from glassq.journal import Journal, JournalRecord
 from glassq.queues.base import NewJob, Receipt
 from glassq.queues.beanstalk.producer import BeanstalkProducer
-from tests.conftest import Beanstalkd, wait_for
+from tests.conftest import PATIENCE, Beanstalkd, wait_for
 from tests.intake.conftest import empty
 from tests.intake.test_queue_trouble import FailingDisk, failing_disk
 
@@ -464,8 +465,12 @@ def test_the_watcher_finds_trouble_and_its_end_by_itself(on: Callable[..., Kept]
     assert ids(beanstalkd) == before + after
 
 
-def test_no_batch_waits_for_a_move_of_many(on: Callable[..., Kept], beanstalkd: Beanstalkd) -> None:
+def test_no_batch_waits_for_a_move_of_many(
+    on: Callable[..., Kept], beanstalkd: Beanstalkd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The watcher and the store share nothing that either could wait for: both go on at the same time."""
+    # the journal is for a queue in trouble, not for a busy machine
+    monkeypatch.setattr(durable_store, "BUDGET", PATIENCE)
     kept = on(beanstalkd)
     made = [envelope.new("mirror", b"x" * 500, {}) for _ in range(20_000)]
     for first in range(0, len(made), 2000):
