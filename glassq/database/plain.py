@@ -25,7 +25,7 @@ def file_of(url: str) -> Path | None:
 
 def stamp(moment: datetime) -> str:
     """The time as text in UTC, always of the same width, so that it sorts and compares as time does."""
-    # a fifth of strftime's time; every entry of the ledger has three
+    # quicker than strftime; every entry of the ledger has three
     return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
 
 

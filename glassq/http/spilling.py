@@ -134,13 +134,13 @@ class SpillThread:
     def _add(self, each: _Incoming) -> None:
         self._incoming[each.conn] = each
         self._poller.register(each.conn.sock, selectors.EVENT_READ, partial(self._on_bytes, each))
-        try:
+
+        def begin() -> None:
             each.body = self._begin(each.left)
-        except GlassqError as error:
-            self._end(each, 503, str(error))
-            return
-        first, each.first = each.first, b""
-        self._take(each, memoryview(first))
+
+        if self._stores(each, begin):
+            first, each.first = each.first, b""
+            self._take(each, memoryview(first))
 
     def _add_instead(self, each: _Incoming) -> None:
         if (slowest := self._slowest()) is None or slowest.rate(time.monotonic()) > SLOW_RATE:
@@ -166,14 +166,8 @@ class SpillThread:
 
     def _take(self, each: _Incoming, data: memoryview) -> None:
         assert each.body is not None
-        try:
-            each.body.write(data)
-        except GlassqError as error:
-            self._end(each, 503, str(error))
-            return
-        except Exception:
-            log.exception("bug in storing a large body")
-            self._end(each, 503, "a bug")
+        body = each.body
+        if not self._stores(each, lambda: body.write(data)):
             return
         each.left -= len(data)
         each.received += len(data)
@@ -181,6 +175,19 @@ class SpillThread:
         if not each.left:
             self._forget(each)
             self._ended(each.conn, Ended(each.body))
+
+    def _stores(self, each: _Incoming, step: Callable[[], object]) -> bool:
+        """Whether the step was done; else the body has ended, and the others go on, whatever it raised."""
+        try:
+            step()
+        except GlassqError as error:
+            self._end(each, 503, str(error))
+        except Exception:
+            log.exception("bug in storing a large body")
+            self._end(each, 503, "a bug")
+        else:
+            return True
+        return False
 
     def _end_late(self, now: float) -> None:
         for each in [each for each in self._incoming.values() if each.is_late(now, self._patience)]:

@@ -213,22 +213,25 @@ class Consumer:
 
     def _excused(self) -> bool:
         """Whether a child of this pool may have held a job that nobody names; its death may not be recorded yet."""
-        deadline = time.monotonic() + CRASH_REPORT_WAIT
-        while not self._slot.excuse():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(CRASH_POLL)
-        return True
+        return _comes_true(self._slot.excuse)
 
     def _crashes(self, reservation: Reservation, delivery: Delivery) -> list[Evidence]:
         """Evidence of attempts at this job that died with their process, as far as this pool has recorded them."""
-        deadline = time.monotonic() + CRASH_REPORT_WAIT
-        while self._slot.claimed_elsewhere(reservation.ref) and time.monotonic() < deadline:
-            time.sleep(CRASH_POLL)
+        _comes_true(lambda: not self._slot.claimed_elsewhere(reservation.ref))
         return [
             outcomes.evidence_of_crash(delivery, crash.how, crash.why, crash.at, crash.duration)
             for crash in self._slot.crashes.of(reservation.ref, delivery.id)
         ]
+
+
+def _comes_true(condition: Callable[[], bool]) -> bool:
+    """Whether it does before the pool's parent must have recorded a death."""
+    deadline = time.monotonic() + CRASH_REPORT_WAIT
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(CRASH_POLL)
+    return True
 
 
 def _pause(ceiling: float, stopping: Callable[[], bool], at_least: float = 0.0) -> None:

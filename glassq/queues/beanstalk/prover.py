@@ -95,7 +95,7 @@ class AskedProof:
         sock, self._sock = self._sock, None
         if sock is not None:
             with suppress(OSError):
-                check(self._prover.read(sock, deadline), server)
+                _check(self._prover.read(sock, deadline), server)
                 return
         # to ask twice does no harm: a later proof proves more
         self._prover.prove(server, deadline=deadline)
@@ -118,7 +118,7 @@ class SyncerProver:
 
     def prove(self, server: str, *, deadline: float) -> None:
         """See Prover."""
-        check(self._ask(_PROVE, deadline), server)
+        _check(self._ask(_PROVE, deadline), server)
 
     def ask(self, *, deadline: float) -> AskedProof:
         """See Prover."""
@@ -235,7 +235,7 @@ class SyncerProver:
         return self._address if isinstance(self._address, str) else "{}:{}".format(*self._address)
 
 
-def check(answer: str, server: str) -> None:
+def _check(answer: str, server: str) -> None:
     """Returns if the syncer's answer proves what `server` has answered. Raises NotDurable or NoProof."""
     word, _, rest = answer.partition(" ")
     if word == "yes" and rest == server:
