@@ -45,6 +45,8 @@ class Server(BaseApplication):
     def begin_body(self, size):
         if size == 5555:
             raise GlassqError("no room")
+        if size == 5556:
+            raise RuntimeError("a bug")
         return Body()
 
     def forsake(self, items):
