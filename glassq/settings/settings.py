@@ -21,6 +21,7 @@ from glassq.settings.sections import (
     MetricsSettings,
     PushSettings,
     QueueSettings,
+    ScheduleSettings,
     SourceSettings,
     StorageSettings,
     WorkerSettings,
@@ -63,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sources: dict[str, SourceSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
+    schedule: tuple[ScheduleSettings, ...] = ()
     push: PushSettings | None = None
     glass: GlassSettings = GlassSettings()
     storage: StorageSettings = StorageSettings()
