@@ -25,6 +25,7 @@ EVERYTHING = frozenset(
         "bodies",
         "content",
         "daemons",
+        "due",
         "database",
         "delivery",
         "errors",
@@ -50,6 +51,7 @@ EVERYTHING = frozenset(
         "routes",
         "push",
         "queues",
+        "schedules",
         "sources",
         "http",
         "intake",
@@ -84,6 +86,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "host": frozenset(),
     "final_response": frozenset(),
     "local_http": frozenset({"final_response"}),
+    "due": frozenset(),
     "daemons": frozenset({"settings", "startcheck"}),
     "content": frozenset({"errors"}),
     "delivery": frozenset({"content", "envelope", "errors"}),
@@ -91,7 +94,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),
     "outdated": frozenset({"errors", "mistakes"}),
-    "settings": frozenset({"edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
+    "settings": frozenset({"due", "edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
     "in_effect": frozenset({"log", "settings"}),
     "policy": frozenset({"backoff", "settings"}),
     "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}),
@@ -132,6 +135,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         }
         | {"routes", "queues", "backoff", "database"}
     ),
+    "schedules": frozenset({"database", "delivery", "due", "edited", "errors", "log", "push", "settings", "values"}),
     # for the tests of others; nothing of ours imports it
     "testing": frozenset(
         {"bodies", "errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"}
@@ -174,12 +178,13 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "googleapiclient": ("glass/",),
     "google_auth_httplib2": ("glass/",),
     "httplib2": ("glass/",),
-    "sqlalchemy": ("database/", "ledger/", "push/names"),
+    "cronsim": ("due.py",),
+    "sqlalchemy": ("database/", "ledger/", "push/names", "schedules/table.py"),
     "click": ("cli/", "dev/"),
     "rich": ("cli/", "dev/"),
     "cryptography": ("glass/", "sources/schemes/"),
     "urllib3": ("push/", "https_get.py"),
-    "yaml": ("push/",),
+    "yaml": ("push/", "schedules/"),
     "prometheus_client": ("metrics/",),
     "jinja2": (),
 }

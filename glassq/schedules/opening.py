@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from glassq.delivery import Delivery
-from glassq.schedules.due import CronTimes
+from glassq.due import CronTimes
 from glassq.schedules.scheduler import Schedule
 from glassq.settings import DUE_LABEL, SCHEDULE_SOURCE, ping_tube
 
@@ -25,7 +25,7 @@ def schedules_of(settings: Settings) -> list[Schedule]:
     found = [_schedule(settings, section) for section in settings.schedule]
     if settings.push is not None and settings.push.cron_yaml is not None:
         # imported here: without cron.yaml nobody needs a YAML parser
-        from glassq.push import cron_yaml
+        from glassq.schedules import cron_yaml
 
         found += cron_yaml.load(settings.push.cron_yaml, settings.queue.tube, settings.push.targets)
     return found

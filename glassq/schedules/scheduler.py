@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from glassq.delivery import Delivery
-    from glassq.schedules.due import DueTimes
+    from glassq.due import DueTimes
     from glassq.schedules.table import ScheduleState, ScheduleTable
 
 log = logger("glassq.schedules")

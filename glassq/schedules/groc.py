@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
-from glassq.schedules.due import zone_of
+from glassq.due import zone_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from zoneinfo import ZoneInfo
 
-    from glassq.schedules.due import DueTimes
+    from glassq.due import DueTimes
 
 _EXPECTED = 'such as "every 5 minutes", "every 2 hours from 10:00 to 14:00", "every monday 09:00", "1 of month 00:00"'
 _DAY = 24 * 60

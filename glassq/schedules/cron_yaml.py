@@ -16,12 +16,12 @@ import yaml
 from glassq.delivery import Delivery
 from glassq.edited import read_text
 from glassq.errors import SettingsError, UnreadableText
-from glassq.push import groc
 from glassq.push.http_request import beneath
 from glassq.push.request import CRON_QUEUE, SOURCE, TaskRequest
 from glassq.push.rule import RetryParameters
 from glassq.push.yaml_forms import ANY, Form, FormReader, retry_forms, target_form
 from glassq.push.yaml_nodes import compose, is_null, shown
+from glassq.schedules import groc
 from glassq.schedules.scheduler import Schedule
 
 if TYPE_CHECKING:
