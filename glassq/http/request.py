@@ -62,7 +62,10 @@ def plain(cfg: Any) -> Any:
 
 
 class Parsed(NamedTuple):
-    """A request. `path` is unquoted, `headers` have the names of a WSGI environ; `closes`: the connection ends with it."""
+    """A request. `path` is unquoted, `headers` have the names of a WSGI environ.
+
+    `closes`: the connection ends with it.
+    """
 
     method: str
     uri: str
@@ -186,7 +189,7 @@ class Environ:
             "PATH_INFO": request.path,
             "QUERY_STRING": request.query,
             "RAW_URI": request.uri,
-            "SERVER_PROTOCOL": "HTTP/%d.%d" % request.version,
+            "SERVER_PROTOCOL": f"HTTP/{request.version[0]}.{request.version[1]}",
             "SERVER_NAME": host,
             "SERVER_PORT": str(port),
             "REMOTE_ADDR": sender,

@@ -30,8 +30,8 @@ FURTHER = st.sampled_from(
 LINES = st.tuples(METHODS, st.just(b" "), TARGETS, st.just(b" "), VERSIONS, st.just(b"\r\n")).map(b"".join)
 MORE = st.tuples(LINES, st.lists(FURTHER | HEADER, max_size=5).map(b"".join), TAILS).map(b"".join)
 ORDINARY = (
-    b"POST /hooks/github/a%20b?c=d HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nX-Many: 1\r\nx-many: \xe9\r\n"
-    b"Content-Length: 3\r\n\r\nabc"
+    b"POST /hooks/github/a%20b?c=d HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nX-Many: 1\r\n"
+    b"x-many: \xe9\r\nContent-Length: 3\r\n\r\nabc"
 )
 
 
