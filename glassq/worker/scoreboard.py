@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glassq.queues.base import MAX_UNPROVEN
 from glassq.worker.boardfile import BoardFile, boot
 from glassq.worker.crashes import (
     MARK,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 # More children than one machine would run; the memory for them is 224 KiB.
 MAX_SLOTS = 512
+# What they may hold of jobs that they work no longer, or not yet.
+MAX_UNBEGUN = MAX_SLOTS * (1 + MAX_UNPROVEN)
 
 # state, jobs worked, beat, started, deadline (0: none), attempt, delivery id, begun, job
 _SLOT = struct.Struct("@qqdddq40sd48s")
@@ -329,7 +332,7 @@ class Scoreboard:
 
     def _expect_unbegun(self, more: int) -> None:
         (known,) = _INT.unpack_from(self._memory, _UNBEGUN)
-        self._memory[_UNBEGUN : _UNBEGUN + _INT.size] = _INT.pack(min(known + more, MAX_SLOTS))
+        self._memory[_UNBEGUN : _UNBEGUN + _INT.size] = _INT.pack(min(known + more, MAX_UNBEGUN))
 
 
 def _unproven(memory: mmap.mmap | bytes, at: int) -> int:
