@@ -124,10 +124,10 @@ def work(
 ) -> Worked:
     """Runs a handler once on a delivery with this body, and returns the outcome.
 
-    `handler` is a function of (delivery) or (delivery, context), plain or async, or "module:function"; None means the handler that the
-    routes of `settings` select. `body` may be a taskqueue.Task: the label "queue" names its queue, by default
-    "default"; if the settings have a [push] section, that queue's retry rule applies. With a later `attempt`, all
-    attempts before it count as failed. `settings` is the path of a glassq.toml or a Settings value, by default all
+    `handler` is a function of (delivery) or (delivery, context), plain or async, or "module:function"; None means the
+    handler that the routes of `settings` select. `body` may be a taskqueue.Task: the label "queue" names its queue, by
+    default "default"; if the settings have a [push] section, that queue's retry rule applies. With a later `attempt`,
+    all attempts before it count as failed. `settings` is the path of a glassq.toml or a Settings value, by default all
     defaults. `headers` are those that the source keeps; their names become lower case, as intake makes them. Pass a
     `context` instead to replace, with `provide`, anything that the handler gets by `resource`.
     `deadline` is the soft deadline in seconds; it interrupts the handler as the pool does: by SIGALRM, in the main
