@@ -7,6 +7,7 @@ writes is read as it comes, and only the end is kept. Nothing here needs the mai
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -30,6 +31,7 @@ _CHUNK, _LAST_READS = 64 << 10, 16
 _BEAT = 0.25
 # The pause between two looks at a program that has closed its streams and is about to end, in seconds; it doubles.
 _PAUSE, _PAUSE_CAP = 0.0002, 0.05
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # How long a program has after SIGTERM, in seconds.
 GRACE = 3.0
 
@@ -53,13 +55,16 @@ class Tail:
         self._end = (self._end + data)[-self._limit :]
 
     def text(self) -> str:
-        """The end as text. Where something is missing before it, it begins with a whole line, if it has two."""
+        """The end as text, without control characters but tabs and line ends.
+
+        Where something is missing before it, it begins with a whole line, if it has two.
+        """
         end = self._end
         if self.size > len(end):
             _, newline, rest = end.partition(b"\n")
             # a character may have been cut in two
             end = rest if newline and rest.strip() else end.lstrip(bytes(range(0x80, 0xC0)))
-        return end.decode("utf-8", "backslashreplace").strip()
+        return _CONTROL.sub("?", end.decode("utf-8", "backslashreplace").strip())
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from glassq.routes import Context
 from glassq.settings import Settings
 from glassq.testing import work
 from glassq.values import HandlerName
-from tests.conftest import wait_for
+from tests.conftest import ROOT, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,3 +257,17 @@ def alive(file: Path) -> bool:
 def test_a_verdict_is_what_the_pool_gets(script: Callable[[str], str]) -> None:
     came = work(script("exit 1"))
     assert type(came.error) is Retry
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"id": "o-1", "cents": 990}', "invoice for o-1, by attempt 1 of "),
+        (b"{}", "run.sh exited with 65 (EX_DATAERR): an order without an id"),
+    ],
+)
+def test_the_program_of_the_documents_works(script: Callable[..., str], body: bytes, said: str) -> None:
+    page = (ROOT / "docs" / "handlers.md").read_text("utf-8")
+    (text,) = re.findall(r"```sh\n(#!/bin/sh\n# /usr/local/bin/invoice.+?)```", page, re.DOTALL)
+    came = work(script(text, shell=""), body)
+    assert (came.reason or came.recorded).startswith(said)
