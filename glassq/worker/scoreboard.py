@@ -20,7 +20,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glassq.queues.base import MAX_UNPROVEN
 from glassq.worker.boardfile import BoardFile, boot
 from glassq.worker.crashes import (
     MARK,
@@ -43,8 +42,8 @@ if TYPE_CHECKING:
 
 # More children than one machine would run; the memory for them is 224 KiB.
 MAX_SLOTS = 512
-# What they may hold of jobs that they work no longer, or not yet.
-MAX_UNBEGUN = MAX_SLOTS * (1 + MAX_UNPROVEN)
+# More jobs than they hold at a moment without working them: the next one, and those that are ended and not proven.
+MAX_UNBEGUN = 1 << 13
 
 # state, jobs worked, beat, started, deadline (0: none), attempt, delivery id, begun, job
 _SLOT = struct.Struct("@qqdddq40sd48s")
