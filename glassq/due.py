@@ -96,6 +96,7 @@ class CronTimes:
 
     def _walk(self, moment: datetime, *, reverse: bool = False) -> Iterator[datetime]:
         with suppress(OverflowError):
-            yield from (
-                found.astimezone(UTC) for found in CronSim(self.expression, moment.astimezone(self.zone), reverse)
-            )
+            for found in CronSim(self.expression, moment.astimezone(self.zone), reverse):
+                # begun in the second hour of two that have one name, cronsim goes on from the first
+                if (found < moment) if reverse else (found > moment):
+                    yield found.astimezone(UTC)

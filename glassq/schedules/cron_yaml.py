@@ -107,9 +107,10 @@ class _Reader:
 
     def _name(self, url: str) -> str:
         """The path, which names the entry on App Engine's console too; the second of a path gets a number."""
-        self._names[url] += 1
-        number = self._names[url]
-        return url.partition("?")[0][:180] + (f"#{number}" if number > 1 else "")
+        path = url.partition("?")[0][:180]
+        self._names[path] += 1
+        number = self._names[path]
+        return f"{path}#{number}" if number > 1 else path
 
 
 def _task(name: str, url: str, target: str, retry: RetryParameters, base: Tube, key: str, due: datetime) -> Delivery:

@@ -27,11 +27,14 @@ VERSION = 1
 _KEY = "[ledger] url"
 # Rows of schedules that the settings no longer name are deleted after this time.
 KEEP = timedelta(days=400)
+# How old `seen` may be before it is written again.
+SEEN = timedelta(days=1)
 
 metadata = sa.MetaData()
 
 # `last` is the latest time that was put, or is being put (state "claimed"), or was passed over. `delivery`, `claimed`
-# and `host` say which delivery that was, when, and who put it; `paused` since when nothing is put.
+# and `host` say which delivery that was, when, and who put it; `paused` since when nothing is put; `seen` is
+# about when the settings named it last.
 schedules = sa.Table(
     "schedules",
     metadata,
@@ -79,8 +82,10 @@ class ScheduleTable:
             for name in wanted:
                 if name not in known:
                     known[name] = _insert(connection, name, now)
-            connection.execute(schedules.update().where(_COLUMNS.name.in_(wanted)).values(seen=now))
-            connection.execute(schedules.delete().where(_COLUMNS.seen < now - KEEP))
+            stale = connection.execute(sa.select(_COLUMNS.name).where(_COLUMNS.seen < now - SEEN)).scalars().all()
+            if stale:
+                connection.execute(schedules.update().where(_COLUMNS.name.in_(wanted)).values(seen=now))
+                connection.execute(schedules.delete().where(_COLUMNS.seen < now - KEEP))
             return {name: known[name] for name in wanted}
 
         return self._run(act)
