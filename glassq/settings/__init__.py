@@ -17,7 +17,7 @@ from glassq.settings.reading import (
     load,
     parse,
 )
-from glassq.settings.route import DEFERRED_NAME, TASKS_NAME, Route, label_fits
+from glassq.settings.route import DEFERRED_NAME, TASKS_NAME, FirstMatch, Route, label_fits
 from glassq.settings.sections import (
     MAX_BODY,
     TASK_SOURCE,
@@ -31,17 +31,15 @@ from glassq.settings.sections import (
     WorkerQueue,
     WorkerSettings,
 )
-from glassq.settings.settings import (
-    LEASE_MARGIN,
+from glassq.settings.settings import LEASE_MARGIN, Settings, secret_files
+from glassq.settings.tubes import (
     MAIN_QUEUE,
-    Settings,
-    first_route,
     ping_tube,
+    pool_prefixes,
     queue_prefix,
     queue_tube,
     route_prefix,
     route_tube,
-    secret_files,
     source_tube,
 )
 from glassq.settings.writing import as_toml, toml_value
@@ -57,6 +55,7 @@ __all__ = [
     "TASKS",
     "TASKS_NAME",
     "TASK_SOURCE",
+    "FirstMatch",
     "GlassSettings",
     "IntakeSettings",
     "LedgerSettings",
@@ -71,12 +70,12 @@ __all__ = [
     "as_toml",
     "file_of",
     "find_modules_beside",
-    "first_route",
     "installed_file",
     "label_fits",
     "load",
     "parse",
     "ping_tube",
+    "pool_prefixes",
     "queue_prefix",
     "queue_tube",
     "route_prefix",
