@@ -68,7 +68,7 @@ def consume(
     except SettingsError as error:
         return refuse(error, slot)
     receiver = open_receiver(settings)
-    lease = Lease(receiver, settings.queue.ttr, slot)
+    lease = Lease(receiver, settings.queue.ttr, slot, context.loop)
     limiter = limiter_of(settings, queues, throttle, slot.index)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
