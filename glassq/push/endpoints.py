@@ -41,7 +41,8 @@ def _endpoint(settings: Settings, known: Collection[str], route: Route) -> Desti
 
     if route_tube(settings, route):
         # it has limits of its own, and is in no queue
-        return Destination(route, mark(dispatch.forward(route.handler, route.name), retry_policy=None))
+        handler = mark(dispatch.forward(route.handler, route.name), retry_policy=None)
+        return Destination(route, handler, in_lanes=True)
     handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE)
     if route.source == SOURCE:
         return _task_handler(settings, known, route, handler)

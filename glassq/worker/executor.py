@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from glassq.policy import Deadlines, Policy
     from glassq.queues.base import Reservation
     from glassq.routes import Context, Destination, Result, Routes
+    from glassq.worker.lane_lease import LaneLease
     from glassq.worker.lease import Lease
     from glassq.worker.outcome import Outcome
 
@@ -76,7 +77,7 @@ class Executor:
         routes: Routes,
         context: Context,
         ledger: Ledger,
-        lease: Lease,
+        lease: Lease | LaneLease,
         policy: Policy,
         deadlines: Deadlines,
         *,
