@@ -67,7 +67,7 @@ class LaneLease:
         """See `Lease.forbid_interrupts`."""
         self._stop = None
 
-    def end_leftovers(self) -> None:
+    def end_leftovers(self, _error: BaseException) -> None:
         """Does nothing: nobody knows which of the lanes has started a process."""
 
     def end(self) -> None:
