@@ -104,7 +104,7 @@ def limiter_of(
     of_lanes = {destination.tube for destination in loaded.lane_routes}
     of_routes = [limit.tube for limit in route_limits(settings) if limit.tube not in of_lanes]
     limited = [*(tube_of(base, name) for name in queues), *of_routes]
-    limiter = throttle.limiter(slot, free=[base], limited=limited)
+    limiter = throttle.limiter(slot, [base], limited, barred=of_lanes)
     tubes = {queue_tube(settings, name): queue for name, queue in settings.worker.queues.items()}
     if not tubes:
         return limiter

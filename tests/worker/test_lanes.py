@@ -20,7 +20,7 @@ from tests.worker.conftest import jobs, only
 from tests.worker.pools import HANDLERS, PoolRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
@@ -160,7 +160,7 @@ def test_the_limit_holds_over_a_reload_and_a_kill_and_stops_burn_no_attempt(
     run.send(signal.SIGHUP)
     # as long as the old ones hold theirs, the new ones get none
     wait_for(lambda: len(run.children()) == 5, f"new children beside the two that drain\n{run.log()}")
-    assert run.running() == 6
+    assert run.running() == 6, f"{run.story('start')} {run.log()}"
     os.kill(min(old), signal.SIGKILL)
     wait_for(lambda: {version for _, _, version in run.story("start")} == {"one", "two"}, f"new ones\n{run.log()}")
     lost = len([pid for _, pid, version in run.story("start") if pid == min(old) and version == "one"])
