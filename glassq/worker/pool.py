@@ -110,8 +110,8 @@ class Pool:
         """
         self._load = load
         self._plan = load()
-        crews, lanes = _room(self._plan)
-        self._scoreboard = Scoreboard(directory=directory, crews=crews, lanes=lanes)
+        room = room_for_lanes(self._plan.processes, self._plan.lane_processes, self._plan.lanes)
+        self._scoreboard = Scoreboard(directory=directory, **room)
         self._sidecar, self._errand = Sidecar(), Errand()
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads add
@@ -357,7 +357,7 @@ class Pool:
             self._reporter.tick(statuses, now, target=target, well=well)
 
 
-def _room(plan: PoolPlan) -> tuple[int, int]:
+def room_for_lanes(processes: int, lane_processes: int = 0, lanes: int = 0) -> dict[str, int]:
     """Room for how many lane children, and how many lanes in each; twice as many children, for a reload."""
-    crews = plan.lane_processes or min(plan.processes, os.cpu_count() or 1)
-    return 2 * crews, max(SPARE_LANES, min(plan.lanes, MAX_LANES // crews))
+    crews = lane_processes or min(processes, os.cpu_count() or 1)
+    return {"crews": 2 * crews, "lanes": max(SPARE_LANES, min(lanes, MAX_LANES // crews))}

@@ -95,7 +95,7 @@ class WorkerStatus:
     delivery: str
     begun: float
     problem: str
-    running: int
+    running: int = 0
 
 
 @dataclass(frozen=True, slots=True)

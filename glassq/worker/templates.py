@@ -140,7 +140,7 @@ class Template:
         since = self._waits_since
         if self.retired:
             return "it does not end" if now - since > END_TIMEOUT else ""
-        status = WorkerStatus(State.STARTING, 0, "", since, since, 0.0, 0, "", 0.0, "", 0)
+        status = WorkerStatus(State.STARTING, 0, "", since, since, 0.0, 0, "", 0.0, "")
         return self._health.verdict(status, now, silence, max_silence)
 
     def _is_stopped(self, now: float, silence: float) -> bool:
