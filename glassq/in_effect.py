@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logger("glassq")
 
-PROGRAMS = ("glassq-web", "glassq-worker")
+PROGRAMS = ("glassq-web", "glassq-worker", "glassq-tasks")
 # The parent of systemd's runtime directories.
 RUN = Path("/run")
 _NAME = "in-effect.json"

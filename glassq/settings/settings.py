@@ -23,6 +23,7 @@ from glassq.settings.sections import (
     Route,
     SourceSettings,
     StorageSettings,
+    TasksSettings,
     WorkerSettings,
 )
 from glassq.systemd import MISSING
@@ -62,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
     push: PushSettings | None = None
+    tasks: TasksSettings = TasksSettings()
     glass: GlassSettings = GlassSettings()
     storage: StorageSettings = StorageSettings()
     ledger: LedgerSettings = LedgerSettings()
