@@ -11,5 +11,5 @@
 - Everything that a client does wrong is a 4xx that names it. What is ours to mend is 503 with Retry-After.
 - A unix socket is open to those whom its mode lets in. On TCP each request needs a token.
 
-When you add a field: messages.py, reading.py or showing.py, and docs/openapi-tasks.yaml (a test compares).
+When you add a field: messages.py, reading.py or showing.py, and docs/openapi-tasks.yaml (tests compare).
 """
