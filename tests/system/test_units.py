@@ -223,6 +223,23 @@ def test_another_directory_for_large_bodies_can_be_written(tmp_path: Path) -> No
     assert made.keys() == BOTH
 
 
+@pytest.mark.parametrize(
+    ("line", "lifted"),
+    [
+        ('handler = "exec:/usr/local/bin/a --b"', True),
+        ("handler='exec:./a' # here", True),
+        ('steps = [\n  "handlers:fetch",\n  "exec:./a",\n]', True),
+        ('handler = "handlers:a"  # or "exec:/a"', False),
+        ('#handler = "exec:/a"\nhandler = "handlers:a"', False),
+        ('handler = "handlers:a"\n[handlers."exec:/a"]\nb = 1', False),
+    ],
+)
+def test_a_program_may_make_machine_code_and_nothing_else_may(line: str, lifted: bool, tmp_path: Path) -> None:
+    made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n[[routes]]\nsource = "a"\n{line}\n', tmp_path)
+    wanted = {"glassq-worker.service": "[Service]\nMemoryDenyWriteExecute=no\n"} if lifted else {}
+    assert {unit: text.partition("\n")[2] for unit, text in made.items()} == wanted
+
+
 OURS = 'url = "beanstalk:///run/glassq/beanstalkd.sock"'
 WANTS = "[Unit]\nWants=glassq-beanstalkd.socket glassq-syncer.socket\n"
 BOTH = {"glassq-web.service", "glassq-worker.service"}
@@ -262,7 +279,10 @@ def test_the_address_and_the_tokens_of_tasks_are_those_of_their_settings(tmp_pat
     tasks = '[tasks]\nbind = "127.0.0.1:8083"\ntoken_file = "/etc/glassq/secrets/tasks-tokens"\n'
     made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n{tasks}', tmp_path)
     assert made["glassq-tasks.socket"].splitlines()[1:] == ["[Socket]", "ListenStream=", "ListenStream=127.0.0.1:8083"]
-    credential = ["LoadCredential=tasks-tokens:/etc/glassq/secrets/tasks-tokens", "SetCredential=tasks-tokens:# missing"]
+    credential = [
+        "LoadCredential=tasks-tokens:/etc/glassq/secrets/tasks-tokens",
+        "SetCredential=tasks-tokens:# missing",
+    ]
     assert [line for line in made["glassq-tasks.service"].splitlines()[1:] if line] == ["[Service]", *credential]
     assert made.keys() == {"glassq-tasks.service", "glassq-tasks.socket"}
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from glassq.delivery import Delivery, decode
 from glassq.errors import DamagedDelivery, JobNotFound
-from tests.conftest import Beanstalkd, Process, free_port, program, wait_for
+from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
 from tests.intake.wire import HEALTH, Wire
 from tests.syncers import queue_section
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 TOKEN = "a-token-that-nobody-guesses"
 QUEUE = "/v2/projects/p/locations/l/queues/mail"
+DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "openapi-tasks.yaml").read_text("utf-8"))
 TARGETS = {"default": "http://127.0.0.1:9/base", "other": "https://other.test", "deep": "http://127.0.0.1:9/base/deep/"}
 
 
@@ -68,6 +71,7 @@ class Tasks:
         """The status and the JSON of a request, such as "POST /tasks/mail"; `message` is its JSON or bytes."""
         answer = self.ask(self.request(line, message, *headers))
         assert answer.headers["content-type"] == "application/json", answer
+        _check(*line.split(" ", 1), answer.status)
         return answer.status, json.loads(answer.body)
 
     def request(self, line: str, message: Any = None, *headers: str) -> bytes:
@@ -96,6 +100,18 @@ class Tasks:
     def stop(self) -> None:
         assert self.process.end() == 0, self.log()
         assert "Traceback" not in self.log()
+
+
+def _check(method: str, target: str, status: int) -> None:
+    """Fails for an answer that the document does not have; what has no path in it is 404, 405 or 501."""
+    path = target.partition("?")[0]
+    fitting = [known for known in DOCUMENT["paths"] if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", known), path)]
+    # the first is the longest: POST /tasks/QUEUE/PATH takes more parts than one
+    operation = DOCUMENT["paths"][fitting[0]].get(method.lower()) if fitting else None
+    if operation is None:
+        assert status in (400, 404, 405, 501), f"{method} {path} answers {status}"
+    else:
+        assert str(status) in operation["responses"], f"{method} {path} answers {status}"
 
 
 @pytest.fixture(scope="session")
