@@ -36,6 +36,7 @@ from glassq.worker.pool import SILENCE, Pool, PoolPlan
 from glassq.worker.settlement import Settlement
 from glassq.worker.shares import QueueLimiter, Share
 from glassq.worker.template import refuse
+from glassq.worker.unrouted import Unrouted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -73,7 +74,18 @@ def consume(
     policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
     deadlines = Deadlines(soft=worker.deadline - worker.grace, hard=worker.deadline)
     bodies = open_bodies(settings)
-    executor = Executor(loaded, context, ledger, lease, policy, deadlines, bodies=bodies, skew=worker.clock_skew)
+    unrouted = Unrouted(settings, lambda file: routes.all_routes(load(file, os.environ, POOL)))
+    executor = Executor(
+        loaded,
+        context,
+        ledger,
+        lease,
+        policy,
+        deadlines,
+        bodies=bodies,
+        skew=worker.clock_skew,
+        unrouted=unrouted.verdict,
+    )
     settlement = Settlement(receiver, ledger, slot.counters, bodies)
     consumer = Consumer(receiver, limiter, executor, settlement, slot, queue_prefix(settings.queue.tube))
     with adding_tasks(settings):
