@@ -163,6 +163,8 @@ def journaled_jobs(settings: Settings) -> Iterator[bytes]:
         journal = Journal(Path(intake.journal), max_size=intake.journal_max, min_free=intake.journal_min_free)
         for record in chain(journal.waiting(), journal.refused()):
             yield record.body
+        for file in journal.damaged():
+            yield file.unreadable
 
 
 def named_in(wanted: frozenset[str], journaled: Iterable[bytes], queue: Inspector) -> frozenset[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from glassq.errors import JournalError
 from glassq.files import make_directory
 from glassq.journal.aside import DAMAGED, REFUSED, SetAside
+from glassq.journal.damaged import DamagedFile, damaged_files, erase
 from glassq.journal.examine import ExaminedFile, deliveries_in, examine, waiting
 from glassq.journal.mover import JournalMover, packets
 from glassq.journal.older import OlderSpool
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.errors import QueueError
-    from glassq.journal.record import JournalRecord
+    from glassq.journal.record import JournalRecord, PlacedRecord
 
 log = logger("glassq.intake")
 
@@ -173,6 +174,20 @@ class Journal:
         """Removes one of them. Raises JournalError."""
         try:
             self._aside.remove_refused(key)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def damaged(self) -> Iterator[DamagedFile]:
+        """Each file that was set aside as damaged. Raises JournalError."""
+        try:
+            yield from damaged_files(self._aside.damaged)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def erase_damaged(self, path: Path, records: Collection[PlacedRecord]) -> None:
+        """Removes good records from a damaged file. Raises JournalError."""
+        try:
+            erase(path, records)
         except OSError as error:
             raise self._unreadable(error) from None
 
