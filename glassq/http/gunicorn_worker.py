@@ -47,7 +47,7 @@ from glassq.http.large import SpillingWorker, place
 from glassq.http.loop_calls import LoopCalls
 from glassq.http.priority import give_way
 from glassq.http.problem import refusal
-from glassq.http.request import Environ, WholeRequest, plain
+from glassq.http.request import WholeRequest
 from glassq.log import fields
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ class BufferingWorker(SpillingWorker):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._plain_cfg, self._environ = plain(self.cfg), Environ(self.cfg)
         self._notified = 0.0
         # turns whose answers are held, and the number of their requests
         self._held_turns: deque[Turn] = deque()
