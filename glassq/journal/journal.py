@@ -20,6 +20,7 @@ from glassq.files import make_directory
 from glassq.journal.aside import DAMAGED, REFUSED, SetAside
 from glassq.journal.damaged import DamagedFile, damaged_files, erase
 from glassq.journal.examine import ExaminedFile, deliveries_in, examine, waiting
+from glassq.journal.identity import make_id
 from glassq.journal.mover import JournalMover, packets
 from glassq.journal.older import OlderSpool
 from glassq.journal.room import JournalRoom
@@ -190,6 +191,13 @@ class Journal:
             erase(path, records)
         except OSError as error:
             raise self._unreadable(error) from None
+
+    def identity(self) -> str:
+        """The journal's own id; it gets one if it has none. Raises JournalError."""
+        try:
+            return make_id(self.directory)
+        except OSError as error:
+            raise JournalError(f"journal {self.directory}: cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         """Ends writing: what is needed is left to other processes, and what is not is removed."""

@@ -15,9 +15,10 @@ import pytest
 
 from glassq.bodies import INLINE, DirectoryBodies, check
 from glassq.delivery import decode
+from glassq.intake.body_holder import MARGIN, BodyHolder
 from glassq.intake.report import PATH as REPORT
 from glassq.intake.report import SOCKET, SourcesReport
-from glassq.journal import Journal
+from glassq.journal import Journal, JournalRecord, journal_id
 from glassq.local_http import fetch
 from tests.bodies.test_directory import read, states
 from tests.conftest import wait_for
@@ -275,3 +276,30 @@ def test_a_large_body_that_is_not_received_counts_as_its_sources(
 
 def report(runtime: Path) -> SourcesReport:
     return msgspec.json.decode(fetch(str(runtime / SOCKET), REPORT, timeout=PATIENCE), type=SourcesReport)
+
+
+def test_it_says_which_bodies_its_journal_may_name(
+    beanstalkd: Beanstalkd, start: Callable[..., tuple[Web, DirectoryBodies]]
+) -> None:
+    web, store = start()
+    wait_for(lambda: any(store.holders()), "it to be said")
+    (holder,) = store.holders()
+    assert holder.key == journal_id(web.spool)
+    assert holder.about.endswith(f": {web.spool}")
+    # nothing is journaled
+    assert holder.since == pytest.approx(time.time() - MARGIN, abs=PATIENCE)
+
+
+def test_the_time_of_a_journal_is_that_of_its_oldest_delivery(tmp_path: Path) -> None:
+    store, journal = DirectoryBodies(tmp_path / "bodies"), Journal(tmp_path / "spool", max_size=1 << 26, min_free=0)
+    store.prepare()
+    then = time.time() - 7200
+    journal.write([JournalRecord(f"{int(then * 1000):012x}" + 20 * "0", b"{}")])
+    BodyHolder(store, journal).tend()
+    assert [holder.since for holder in store.holders()] == [pytest.approx(then - MARGIN, abs=2)]
+    # what is set aside may be of any age
+    (tmp_path / "spool" / "refused" / "x.job").touch()
+    journal.retire(["x"])
+    BodyHolder(store, journal).tend()
+    assert [holder.since for holder in store.holders()] == [pytest.approx(then - MARGIN, abs=2)]
+    journal.close()
