@@ -14,6 +14,7 @@ its deadline is not killed.
 from __future__ import annotations
 
 import math
+import os
 import signal
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -27,9 +28,10 @@ from glassq import lifecycle, routes
 from glassq import settings as configuration
 from glassq.errors import SettingsError
 from glassq.handler import as_handler
+from glassq.handlers.program import programs
 from glassq.policy import Deadlines, deadlines_of, policy_of
 from glassq.queues.base import Reservation
-from glassq.routes import Context, Destination, Routes
+from glassq.routes import Context, Destination, Makers, Routes
 from glassq.settings import TASK_SOURCE, Route, Settings
 from glassq.values import HandlerName
 from glassq.worker.executor import Executor
@@ -248,13 +250,17 @@ def _delivery(body: bytes | Task, source: str, labels: dict[str, str]) -> Delive
 def _routes(handler: Callable[..., Any] | str | None, source: str, context: Context) -> Routes:
     settings = context.settings
     if handler is None:
-        return routes.load(settings, _endpoint, _tasks(context))
-    made = _tasks(context) if source == TASK_SOURCE else Destination
+        return routes.load(settings, _makers(context))
     if isinstance(handler, str):
         route = Route(source=source, handler=HandlerName(handler))
-        return routes.load(msgspec.structs.replace(settings, routes=(route,), push=None), _endpoint, made)
+        return routes.load(msgspec.structs.replace(settings, routes=(route,), push=None), _makers(context))
+    made = _tasks(context) if source == TASK_SOURCE else Destination
     route = Route(source=source, handler=HandlerName("testing:handler"))
     return Routes([made(route, as_handler(handler, repr(handler)))])
+
+
+def _makers(context: Context) -> Makers:
+    return Makers(_endpoint, programs(context.settings, os.environ), _tasks(context))
 
 
 def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:

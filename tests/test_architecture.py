@@ -115,7 +115,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
         | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
-    "handlers": frozenset({"delivery", "errors", "https_get", "routes"}),
+    "handlers": frozenset({"delivery", "errors", "https_get", "log", "mask", "routes", "settings"}),
     "glass": frozenset(
         {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
         | {"final_response", "routes"}
@@ -138,7 +138,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     # for the tests of others; nothing of ours imports it
     "testing": frozenset(
-        {"bodies", "errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"}
+        {"bodies", "errors", "handler", "handlers", "delivery", "settings", "values", "routes", "push", "queues"}
+        | {"worker"}
     )
     | {"ledger", "lifecycle", "policy"},
     "dev": EVERYTHING - {"cli", "operations", "programs"},
@@ -196,8 +197,8 @@ _ENGINE_WORDS = frozenset(
     {"bury_job", "kick_job", "max_job_id", "peek_first", "peek_buried", "peek_delayed", "peek_ready"}
     | {"probe_durability", "reserve_job", "stats_job", "stats_tube"}
 )
-# push/taskqueue.py is called by programs that are not glassq's: for them it is the root.
-READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py")
+# push/taskqueue.py and testing.py are called by programs that are not glassq's: for them they are the root.
+READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py", "testing.py")
 _READS = frozenset({"environ", "environb", "getenv"})
 # Setting a variable for a library reads nothing.
 _WRITES = ("setdefault", "__setitem__")

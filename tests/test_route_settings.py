@@ -59,7 +59,7 @@ MISTAKES = [
     (route(handler=""), "missing key [routes.0] handler"),
     (route("steps = []", handler=""), '[routes.0] steps = "": expected handlers, such as ["module:function", '),
     (route('steps = ["m:f"]'), '[routes.0] handler = "m:f": expected no handler beside steps, or no steps'),
-    (route('steps = ["m.f"]', handler=""), '[routes.0.steps] 0 = "m.f": expected "package.module:function" or'),
+    (route('steps = ["m.f"]', handler=""), '[routes.0.steps] 0 = "m.f": expected "package.module:function", "exec:'),
     (route(f'steps = ["{URL}"]', handler=""), f'[routes.0] steps = "{URL}": expected a [push] section, which URLs'),
     (route("max_attempts = 0"), "[routes.0] max_attempts = 0: expected a whole number, at least 1"),
     (route('deadline = "900ms"'), '[routes.0] deadline = "900ms": expected at least 1s'),

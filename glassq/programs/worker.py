@@ -12,6 +12,7 @@ import msgspec
 from glassq import __version__, log, routes
 from glassq.bodies import open_bodies
 from glassq.errors import EX_CONFIG, SettingsError
+from glassq.handlers.program import programs
 from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
 from glassq.log import fields
@@ -51,10 +52,15 @@ if TYPE_CHECKING:
 
 def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: Callable[[str], None]) -> ChildMain:
     """Loads what all children share; calls `loaded` after each handler. Raises SettingsError. See `template.Load`."""
-    found = routes.load(settings, endpoints(settings, queues), task_handlers(settings, queues), loaded)
+    found = routes.load(settings, makers(settings, queues), loaded)
     # Imports the database's driver. This one is never used: each child opens its own.
     open_ledger(settings.ledger)
     return lambda slot, throttle: consume(settings, queues, found, slot, throttle)
+
+
+def makers(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Makers:
+    """Who makes handlers that are no functions."""
+    return routes.Makers(endpoints(settings, queues), programs(settings, os.environ), task_handlers(settings, queues))
 
 
 def consume(
@@ -163,9 +169,7 @@ def check(config: str | None) -> Iterator[Finding]:
         if idle := routes.without_routes(settings):
             # this is fine: the pool starts, and waits for a route
             yield Finding("idle", idle)
-    for route, problem in routes.examine(
-        settings, endpoints(settings, queues), context, task_handlers(settings, queues)
-    ):
+    for route, problem in routes.examine(settings, makers(settings, queues), context):
         yield Finding("handler", f"{route.handler} (queue {route.queue})" if route.queue else route.handler, problem)
     yield found("ledger", lambda: open_ledger(settings.ledger))
 

@@ -106,6 +106,7 @@ class Executor:
         self._skew = skew
         self._unrouted = unrouted
         self._passing = passing
+        context.pending, context.shielded = lease.pending, lease.shielded
         self._pid = os.getpid()
 
     def run(self, reservation: Reservation, delivery: Delivery, destination: Destination | None) -> Attempt:
@@ -114,10 +115,10 @@ class Executor:
             self._ledger.settle(LEDGER_WAIT)
         deadlines = (destination and destination.deadlines) or self._deadlines
         started, at = time.monotonic(), datetime.now(UTC)
-        self._context.deadline = started + deadlines.soft
+        self._context.deadline, self._context.hard = started + deadlines.soft, started + deadlines.hard
         keys = _keys(delivery, destination)
         try:
-            self._lease.start(reservation, delivery, deadline=self._context.deadline, hard=started + deadlines.hard)
+            self._lease.start(reservation, delivery, deadline=self._context.deadline, hard=self._context.hard)
             try:
                 result = self._handle(delivery, destination)
             finally:
@@ -127,7 +128,7 @@ class Executor:
         except self._passing:
             raise
         except BaseException as error:
-            self._lease.end_leftovers()
+            self._lease.end_leftovers(error)
             duration = time.monotonic() - started
             age = duration if delivery.tried is None else (datetime.now(UTC) - delivery.tried).total_seconds()
             outcome = self._decide(error, delivery, destination, age)
