@@ -11,7 +11,7 @@ from gunicorn.http.errors import ParseException
 from glassq.http import framing
 from glassq.http.gathering import MORE, GatheringWorker, send
 from glassq.http.problem import refusal
-from glassq.http.request import Environ, WholeRequest, plain
+from glassq.http.request import Environ, RequestParser
 from glassq.http.spilling import Ended, SpillThread
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class SpillingWorker(GatheringWorker):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._plain_cfg, self._environ = plain(self.cfg), Environ(self.cfg)
+        self._parser, self._environ = RequestParser(self.cfg), Environ(self.cfg)
         # the connections whose large bodies are being received or worked, with the sizes
         self._large: dict[Connection, int] = {}
         self._spilled = 0
@@ -78,7 +78,7 @@ class SpillingWorker(GatheringWorker):
     def _refuses(self, conn: Connection, found: Arrival) -> bool:
         """Whether the request needs no body to be refused, by gunicorn's parser or by the app."""
         try:
-            request = WholeRequest(self._plain_cfg, bytes(conn.buffer[: found.head]), conn.client)
+            request = self._parser.parse(bytes(conn.buffer[: found.head]), conn.client)
         except ParseException:
             return True
         return bool(self.app.refuses(self._environ.of(request, conn)))
