@@ -1,9 +1,9 @@
 """Which handler a delivery goes to, and what a handler gets.
 
-A handler is a function of a delivery, or of a delivery and a Context:
+A handler is a function of a delivery, or of a delivery and a Context, plain or `async`:
 
     def handle(delivery: Delivery) -> str | dict | None: ...
-    def handle(delivery: Delivery, context: Context) -> str | dict | None: ...
+    async def handle(delivery: Delivery, context: Context) -> str | dict | None: ...
 
 handler.py says how other functions are called. The return value, a string or a small dict, is recorded in the ledger.
 
@@ -15,24 +15,38 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import msgspec
 
 from glassq.errors import GlassqError, SettingsError
+from glassq.event_loop import EventLoop, Shared, Stoppable, detached
 from glassq.excerpts import MAX_MESSAGE, words_of
-from glassq.handler import as_handler, finished
+from glassq.handler import as_handler, finished, is_async
 from glassq.log import fields, logger
-from glassq.settings import TASK_SOURCE, Route, find_modules_beside, label_fits
+from glassq.policy import deadlines_of, policy_of
+from glassq.settings import (
+    DEFERRED_NAME,
+    TASK_SOURCE,
+    TASKS_NAME,
+    Route,
+    find_modules_beside,
+    label_fits,
+    route_tube,
+)
 from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from glassq.delivery import Delivery
+    from glassq.errors import Interrupt
+    from glassq.policy import Deadlines, Policy
     from glassq.settings import Settings
 
 log = logger("glassq.worker")
@@ -41,32 +55,79 @@ T = TypeVar("T")
 # The routes of tasks that no route of the settings takes: deferred calls, and requests to HTTP endpoints.
 DEFERRED = Route(
     source=TASK_SOURCE,
+    name=DEFERRED_NAME,
     handler=HandlerName("glassq.push.deferred:handle"),
     url=UrlPattern("/_ah/queue/deferred"),
 )
-TASKS = Route(source=TASK_SOURCE, handler=HandlerName("glassq.push.dispatch:post"))
+TASKS = Route(source=TASK_SOURCE, name=TASKS_NAME, handler=HandlerName("glassq.push.dispatch:post"))
 Result = str | dict[str, Any] | None
-Handler = Callable[["Delivery", "Context"], Result]
+# What a handler's call gives may be a coroutine of the result.
+Handler = Callable[["Delivery", "Context"], Any]
+
+
+def _by_signal(_stop: Callable[[], None]) -> AbstractContextManager[None]:
+    """In the main thread of a child a signal interrupts the handler."""
+    return nullcontext()
 
 
 @dataclass(slots=True)
 class Context:
-    """What a handler may use beside its delivery. Each worker process has one, for as long as it lives."""
+    """What a handler may use beside its delivery. Each worker process has one, for as long as it lives.
+
+    In a process that works many deliveries at once, each of its threads has one; all share the resources.
+    """
 
     settings: Settings
     #: the soft deadline of the current attempt, on time.monotonic()
     deadline: float = float("inf")
+    #: the hard deadline, when the process is killed, on the same clock
+    hard: float = float("inf")
+    #: for handlers that wait for something else than Python: says why the attempt has to end now, if it has to;
+    #: within `shielded` they are not interrupted otherwise
+    pending: Callable[[], type[Interrupt] | None] = lambda: None
+    shielded: Callable[[], AbstractContextManager[None]] = nullcontext
     _resources: dict[Callable[[Settings], Any], Any] = field(default_factory=dict)
+    _making: threading.RLock = field(default_factory=threading.RLock)
+    _stoppable: Stoppable = _by_signal
+    #: where coroutines run
+    loop: EventLoop = field(default_factory=EventLoop)
 
     def remaining(self) -> float:
         """Seconds until this attempt's soft deadline; 0 if it has passed."""
         return max(0.0, self.deadline - time.monotonic())
 
     def resource(self, make: Callable[[Settings], T]) -> T:
-        """`make(settings)`, called once per process: for clients, caches, connections. The same object every time."""
+        """`make(settings)`, called once per process: for clients, caches, connections. The same object every time.
+
+        If `make` is an `async def`, await what this returns: it gives the same object every time.
+        """
         if make not in self._resources:
-            self._resources[make] = make(self.settings)
+            with self._making:
+                if make not in self._resources:
+                    self._resources[make] = self._make(make)
         return cast("T", self._resources[make])
+
+    def stoppable(self, stop: Callable[[], None]) -> AbstractContextManager[None]:
+        """Use it around what waits, in a handler that may run in a thread that no signal can interrupt.
+
+        There, `stop()` is called from another thread when the attempt must end, and the exit raises the Interrupt. In
+        the main thread the Interrupt is raised in the block itself.
+        """
+        return self._stoppable(stop)
+
+    def complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs the coroutine in this process's event loop, under the attempt's deadline; returns its result."""
+        return self.loop.complete(coroutine, self.stoppable)
+
+    def for_thread(self, stoppable: Stoppable) -> Context:
+        """A context for another thread of this process, with the same resources."""
+        return replace(self, deadline=float("inf"), _stoppable=stoppable)
+
+    def _make(self, make: Callable[[Settings], Any]) -> Any:
+        made = detached(lambda: make(self.settings))
+        if not issubclass(type(made), Coroutine):
+            return made
+        return Shared(made, lambda: self._resources.pop(make, None))
 
     def provide(self, make: Callable[[Settings], T], resource: T) -> None:
         """From now on `resource(make)` returns this object. For tests, and for resources made elsewhere."""
@@ -129,7 +190,7 @@ def requires(
 
 
 def retry_policy(policy: Callable[[Delivery, Context], RetryPolicy]) -> Callable[[Handler], Handler]:
-    """Decorates a handler whose deliveries are retried by the RetryPolicy that `policy` returns, not by the pool's."""
+    """Decorates a handler whose deliveries are retried by the RetryPolicy that `policy` returns, not by the route's."""
     return lambda handler: mark(handler, retry_policy=policy)
 
 
@@ -137,20 +198,36 @@ def retry_policy(policy: Callable[[Delivery, Context], RetryPolicy]) -> Callable
 needs, retried_by = requires, retry_policy
 
 
+def call(handler: Handler, delivery: Delivery, context: Context) -> Result:
+    """Calls the handler, plain or async; returns its result. Raises what it raises, and Bury for unfinished work."""
+    called = handler(delivery, context)
+    # also where a decorator hides the async def
+    if issubclass(type(called), Coroutine):
+        called = context.complete(called)
+    return cast("Result", finished(called))
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A route with its handler loaded. Deliveries must come from `tube`; "": from any."""
+    """A route with its handler loaded. Deliveries must come from `tube`; "": from any.
+
+    `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `policy` and
+    `deadlines` are those of the route (None: the pool's count).
+    """
 
     route: Route
     handler: Handler
     tube: str = ""
+    in_lanes: bool = False
+    policy: Policy | None = None
+    deadlines: Deadlines | None = None
 
     def work(self, delivery: Delivery, context: Context) -> Result:
         """Calls the handler; returns its result. Raises what it raises, and Bury if it returned unfinished work."""
-        return finished(self.handler(_copy(delivery), context))
+        return call(self.handler, _copy(delivery), context)
 
     def retry_policy(self, delivery: Delivery, context: Context) -> RetryPolicy | None:
-        """The handler's own retry policy for this delivery; None: the pool's counts."""
+        """The handler's own retry policy for this delivery; None: the route's counts."""
         policy = marks_of(self.handler).retry_policy
         return None if policy is None else policy(_copy(delivery), context)
 
@@ -200,22 +277,30 @@ def all_routes(settings: Settings) -> tuple[Route, ...]:
     return (*settings.routes, *((DEFERRED,) if settings.push.deferred else ()), TASKS)
 
 
-def load(
-    settings: Settings,
-    endpoint: Callable[[Route], Destination],
-    tasks: Callable[[Route, Handler], Destination] = Destination,
-    loaded: Callable[[str], None] = lambda handler: None,
-) -> Routes:
+@dataclass(frozen=True, slots=True)
+class Makers:
+    """Who makes handlers that are no functions, and destinations with rules of their own.
+
+    `endpoint` makes the destination of a route whose handler is a URL, `program` the handler of a route that is a
+    program (it raises ValueError, with what is wrong), `tasks` the destination of a route of tasks with any other
+    handler than a URL.
+    """
+
+    endpoint: Callable[[Route], Destination]
+    program: Callable[[Route], Handler]
+    tasks: Callable[[Route, Handler], Destination] = Destination
+
+
+def load(settings: Settings, makers: Makers, loaded: Callable[[str], None] = lambda handler: None) -> Routes:
     """Imports the handlers of all routes. Modules are found on sys.path and beside the settings file.
 
-    `endpoint` makes the destination of a route whose handler is a URL, `tasks` that of a route of tasks whose handler
-    is a function. `loaded` is called with the name of each handler once it is loaded. Raises SettingsError if there is
-    no route, or if a handler cannot be imported or called.
+    `loaded` is called with the name of each handler once it is loaded. Raises SettingsError if there is no route, or if
+    a handler cannot be imported or called.
     """
     if problem := without_routes(settings):
         raise SettingsError(problem)
     destinations = []
-    for route, make in _makers(settings, endpoint, tasks):
+    for route, make in _loaders(settings, makers):
         destination = make()
         _preload(destination.handler, settings)
         destinations.append(destination)
@@ -230,14 +315,9 @@ def without_routes(settings: Settings) -> str:
     return f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:function"'
 
 
-def examine(
-    settings: Settings,
-    endpoint: Callable[[Route], Destination],
-    context: Context,
-    tasks: Callable[[Route, Handler], Destination] = Destination,
-) -> Iterator[tuple[Route, str]]:
+def examine(settings: Settings, makers: Makers, context: Context) -> Iterator[tuple[Route, str]]:
     """Tries each route as `load` and `prepare` do. Yields it with why a pool would not start ("": it would)."""
-    for route, make in _makers(settings, endpoint, tasks):
+    for route, make in _loaders(settings, makers):
         try:
             _prepare(make().handler, context)
         except SettingsError as error:
@@ -246,21 +326,35 @@ def examine(
             yield route, ""
 
 
-def _makers(
-    settings: Settings, endpoint: Callable[[Route], Destination], tasks: Callable[[Route, Handler], Destination]
-) -> Iterator[tuple[Route, Callable[[], Destination]]]:
+def _loaders(settings: Settings, makers: Makers) -> Iterator[tuple[Route, Callable[[], Destination]]]:
     """Each route, those of tasks last, and a function that loads its handler."""
     find_modules_beside(settings)
     for index, route in enumerate(all_routes(settings)):
         if route.handler.is_url:
-            yield route, functools.partial(endpoint, route)
+            make = functools.partial(makers.endpoint, route)
         else:
-            made = tasks if route.source == TASK_SOURCE else Destination
-            yield route, functools.partial(_destination, made, route, index, settings.file)
+            where = f'{settings.file}: [routes.{index}] handler = "{route.handler}"'
+            make = functools.partial(_destination, route, makers, where)
+        yield route, functools.partial(_limited, make, route, settings)
 
 
-def _destination(made: Callable[[Route, Handler], Destination], route: Route, index: int, file: str) -> Destination:
-    return made(route, _load(route.handler, index, file))
+def _destination(route: Route, makers: Makers, where: str) -> Destination:
+    made = makers.tasks if route.source == TASK_SOURCE else Destination
+    if not route.handler.is_program:
+        handler = _load(route.handler, where)
+        return replace(made(route, handler), in_lanes=is_async(handler))
+    try:
+        handler = makers.program(route)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from None
+    return replace(made(route, handler), in_lanes=True)
+
+
+def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
+    """The destination with the limits of its route."""
+    found = make()
+    tube = route_tube(settings, route) or found.tube
+    return replace(found, tube=tube, policy=policy_of(settings, route), deadlines=deadlines_of(settings, route))
 
 
 def _preload(handler: Handler, settings: Settings) -> None:
@@ -291,8 +385,13 @@ def _prepare(handler: Handler, context: Context) -> None:
         log.warning("not ready for deliveries yet %s", fields(why=why))
 
 
-def _load(name: str, index: int, file: str) -> Handler:
-    where = f'{file}: [routes.{index}] handler = "{name}"'
+async def _made(make: Callable[[Settings], Any], context: Context) -> None:
+    made = context.resource(make)
+    if isinstance(made, Awaitable):
+        await made
+
+
+def _load(name: str, where: str) -> Handler:
     module_name, _, function_name = name.partition(":")
     try:
         handler = getattr(importlib.import_module(module_name), function_name)

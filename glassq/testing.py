@@ -14,6 +14,7 @@ its deadline is not killed.
 from __future__ import annotations
 
 import math
+import os
 import signal
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -27,18 +28,20 @@ from glassq import lifecycle, routes
 from glassq import settings as configuration
 from glassq.errors import SettingsError
 from glassq.handler import as_handler
+from glassq.handlers.program import programs
+from glassq.policy import Deadlines, deadlines_of, policy_of
 from glassq.queues.base import Reservation
-from glassq.routes import Context, Destination, Routes
+from glassq.routes import Context, Destination, Makers, Routes
 from glassq.settings import TASK_SOURCE, Route, Settings
 from glassq.values import HandlerName
-from glassq.worker.executor import Deadlines, Executor
+from glassq.worker.executor import Executor
 from glassq.worker.lease import Lease
-from glassq.worker.outcome import Kind, Policy
+from glassq.worker.outcome import Kind
 from glassq.worker.record import as_recorded
 from glassq.worker.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
     from datetime import datetime
 
     from glassq.delivery import Delivery, Evidence
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     from glassq.push.taskqueue import Task
     from glassq.queues import Receiver
     from glassq.routes import Handler, Result
-    from glassq.worker.executor import Attempt
+from glassq.worker.executor import Attempt
 
 _STATES = {
     Kind.DONE: "done",
@@ -109,7 +112,7 @@ class Worked:
 
 
 def work(
-    handler: Callable[..., Result] | str | None,
+    handler: Callable[..., Result | Coroutine[Any, Any, Result]] | str | None,
     body: bytes | Task = b"",
     *,
     source: str = "mirror",
@@ -123,10 +126,10 @@ def work(
 ) -> Worked:
     """Runs a handler once on a delivery with this body, and returns the outcome.
 
-    `handler` is a function of (delivery) or (delivery, context), or "module:function"; None means the handler that the
-    routes of `settings` select. `body` may be a taskqueue.Task: the label "queue" names its queue, by default
-    "default"; if the settings have a [push] section, that queue's retry rule applies. With a later `attempt`, all
-    attempts before it count as failed. `settings` is the path of a glassq.toml or a Settings value, by default all
+    `handler` is a function of (delivery) or (delivery, context), plain or async, or "module:function"; None means the
+    handler that the routes of `settings` select. `body` may be a taskqueue.Task: the label "queue" names its queue, by
+    default "default"; if the settings have a [push] section, that queue's retry rule applies. With a later `attempt`,
+    all attempts before it count as failed. `settings` is the path of a glassq.toml or a Settings value, by default all
     defaults. `headers` are those that the source keeps; their names become lower case, as intake makes them. Pass a
     `context` instead to replace, with `provide`, anything that the handler gets by `resource`.
     `deadline` is the soft deadline in seconds; it interrupts the handler as the pool does: by SIGALRM, in the main
@@ -158,16 +161,19 @@ class _Child:
         # as the queue would return it, without parts that a job has no room for
         delivery = envelope.decode(envelope.encode(delivery))
         destination = self._match(delivery)
-        worker = self.context.settings.worker
-        soft = worker.deadline - worker.grace if self.deadline is None else self.deadline
-        policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
+        settings = self.context.settings
+        route = destination.route if destination else None
+        soft = deadlines_of(settings, route).soft if self.deadline is None else self.deadline
+        policy = policy_of(settings, route)
         lease = Lease(cast("Receiver", _NoQueue()), math.inf, Scoreboard(1).slots[0])
         deadlines = Deadlines(soft=soft, hard=math.inf)
         executor = Executor(
             self.routes, self.context, _NoLedger(), lease, policy, deadlines, passing=(KeyboardInterrupt,)
         )
         with _kept(lease) if self.deadline is not None else nullcontext():
-            attempt = executor.run(Reservation("", "", b"", math.inf), delivery, destination)
+            # ours, which know of the tester's
+            bare = destination and replace(destination, deadlines=None)
+            attempt = executor.run(Reservation("", "", b"", math.inf), delivery, bare)
         outcome = attempt.outcome
         return Worked(
             state=_STATES[outcome.kind],
@@ -241,16 +247,20 @@ def _delivery(body: bytes | Task, source: str, labels: dict[str, str]) -> Delive
     return msgspec.structs.replace(new, labels={**request.labels(), **labels})
 
 
-def _routes(handler: Callable[..., Result] | str | None, source: str, context: Context) -> Routes:
+def _routes(handler: Callable[..., Any] | str | None, source: str, context: Context) -> Routes:
     settings = context.settings
     if handler is None:
-        return routes.load(settings, _endpoint, _tasks(context))
-    made = _tasks(context) if source == TASK_SOURCE else Destination
+        return routes.load(settings, _makers(context))
     if isinstance(handler, str):
         route = Route(source=source, handler=HandlerName(handler))
-        return routes.load(msgspec.structs.replace(settings, routes=(route,), push=None), _endpoint, made)
+        return routes.load(msgspec.structs.replace(settings, routes=(route,), push=None), _makers(context))
+    made = _tasks(context) if source == TASK_SOURCE else Destination
     route = Route(source=source, handler=HandlerName("testing:handler"))
     return Routes([made(route, as_handler(handler, repr(handler)))])
+
+
+def _makers(context: Context) -> Makers:
+    return Makers(_endpoint, programs(context.settings, os.environ), _tasks(context))
 
 
 def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:

@@ -29,6 +29,7 @@ EVERYTHING = frozenset(
         "delivery",
         "errors",
         "envelope",
+        "event_loop",
         "edited",
         "excerpts",
         "files",
@@ -40,6 +41,7 @@ EVERYTHING = frozenset(
         "mask",
         "mistakes",
         "outdated",
+        "policy",
         "settings",
         "values",
         "host",
@@ -72,6 +74,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "database": frozenset({"backoff", "errors", "log", "values"}),
     "excerpts": frozenset(),
     "edited": frozenset({"errors"}),
+    "event_loop": frozenset({"log"}),
     "files": frozenset(),
     "handler": frozenset({"errors"}),
     "headers": frozenset(),
@@ -90,9 +93,12 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),
     "outdated": frozenset({"errors", "mistakes"}),
-    "settings": frozenset({"edited", "errors", "mistakes", "outdated", "systemd", "values"}),
+    "settings": frozenset({"edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
     "in_effect": frozenset({"log", "settings"}),
-    "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
+    "policy": frozenset({"backoff", "settings"}),
+    "routes": frozenset(
+        {"errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
+    ),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset({"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings"}),
     "https_get": frozenset(),
@@ -107,9 +113,9 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
-        | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "lifecycle"}
+        | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
-    "handlers": frozenset({"delivery", "errors", "https_get", "routes"}),
+    "handlers": frozenset({"delivery", "errors", "https_get", "log", "mask", "routes", "settings"}),
     "glass": frozenset(
         {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
         | {"final_response", "routes"}
@@ -132,9 +138,10 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     # for the tests of others; nothing of ours imports it
     "testing": frozenset(
-        {"bodies", "errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"}
+        {"bodies", "errors", "handler", "handlers", "delivery", "settings", "values", "routes", "push", "queues"}
+        | {"worker"}
     )
-    | {"ledger", "lifecycle"},
+    | {"ledger", "lifecycle", "policy"},
     "dev": EVERYTHING - {"cli", "operations", "programs"},
     "operations": EVERYTHING - {"cli", "dev", "programs"},
     # operations mask what faces show
@@ -145,7 +152,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
 }
 # Modules that stay narrower than their room.
 LEAVES = {
-    "worker/outcome.py": frozenset({"backoff", "errors", "delivery", "excerpts", "host", "mask", "routes"}),
+    "worker/outcome.py": frozenset({"backoff", "errors", "delivery", "excerpts", "host", "mask", "policy", "routes"}),
     "worker/scoreboard.py": frozenset({"metrics", "worker"}),
     "worker/crashes.py": frozenset(),
     "worker/boardfile.py": frozenset({"log"}),
@@ -190,8 +197,8 @@ _ENGINE_WORDS = frozenset(
     {"bury_job", "kick_job", "max_job_id", "peek_first", "peek_buried", "peek_delayed", "peek_ready"}
     | {"probe_durability", "reserve_job", "stats_job", "stats_tube"}
 )
-# push/taskqueue.py is called by programs that are not glassq's: for them it is the root.
-READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py")
+# push/taskqueue.py and testing.py are called by programs that are not glassq's: for them they are the root.
+READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py", "testing.py")
 _READS = frozenset({"environ", "environb", "getenv"})
 # Setting a variable for a library reads nothing.
 _WRITES = ("setdefault", "__setitem__")

@@ -12,10 +12,12 @@ import msgspec
 from glassq import __version__, log, routes
 from glassq.bodies import open_bodies
 from glassq.errors import EX_CONFIG, SettingsError
+from glassq.handlers.program import programs
 from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
+from glassq.policy import deadlines_of, policy_of
 from glassq.programs import sweeping
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
@@ -28,10 +30,9 @@ from glassq.worker import child, sidecar
 from glassq.worker.bucket import Limit
 from glassq.worker.collector import PoolCollector
 from glassq.worker.consumer import Consumer
-from glassq.worker.executor import Deadlines, Executor
+from glassq.worker.executor import Executor
 from glassq.worker.idle import wait_for_work
 from glassq.worker.lease import Lease
-from glassq.worker.outcome import Policy
 from glassq.worker.pool import SILENCE, Pool, PoolPlan
 from glassq.worker.settlement import Settlement
 from glassq.worker.shares import QueueLimiter, Share
@@ -50,10 +51,15 @@ if TYPE_CHECKING:
 
 def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: Callable[[str], None]) -> ChildMain:
     """Loads what all children share; calls `loaded` after each handler. Raises SettingsError. See `template.Load`."""
-    found = routes.load(settings, endpoints(settings, queues), task_handlers(settings, queues), loaded)
+    found = routes.load(settings, makers(settings, queues), loaded)
     # Imports the database's driver. This one is never used: each child opens its own.
     open_ledger(settings.ledger)
     return lambda slot, throttle: consume(settings, queues, found, slot, throttle)
+
+
+def makers(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Makers:
+    """Who makes handlers that are no functions."""
+    return routes.Makers(endpoints(settings, queues), programs(settings, os.environ), task_handlers(settings, queues))
 
 
 def consume(
@@ -68,10 +74,9 @@ def consume(
     except SettingsError as error:
         return refuse(error, slot)
     receiver = open_receiver(settings)
-    lease = Lease(receiver, settings.queue.ttr, slot)
+    lease = Lease(receiver, settings.queue.ttr, slot, context.loop)
     limiter = limiter_of(settings, queues, throttle, slot.index)
-    policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
-    deadlines = Deadlines(soft=worker.deadline - worker.grace, hard=worker.deadline)
+    policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     executor = Executor(loaded, context, ledger, lease, policy, deadlines, bodies=bodies, skew=worker.clock_skew)
     settlement = Settlement(receiver, ledger, slot.counters, bodies)
@@ -152,9 +157,7 @@ def check(config: str | None) -> Iterator[Finding]:
         if idle := routes.without_routes(settings):
             # this is fine: the pool starts, and waits for a route
             yield Finding("idle", idle)
-    for route, problem in routes.examine(
-        settings, endpoints(settings, queues), context, task_handlers(settings, queues)
-    ):
+    for route, problem in routes.examine(settings, makers(settings, queues), context):
         yield Finding("handler", f"{route.handler} (queue {route.queue})" if route.queue else route.handler, problem)
     yield found("ledger", lambda: open_ledger(settings.ledger))
 
@@ -198,7 +201,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     return PoolPlan(
         lambda loaded: load_handlers(settings, queues, loaded),
         processes=worker.processes,
-        drain=worker.deadline + worker.grace,
+        drain=settings.longest_deadline + worker.grace,
         preload=worker.preload,
         silence=silence,
         limits=tuple(limits),

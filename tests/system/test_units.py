@@ -222,6 +222,23 @@ def test_another_directory_for_large_bodies_can_be_written(tmp_path: Path) -> No
     assert made.keys() == BOTH
 
 
+@pytest.mark.parametrize(
+    ("line", "lifted"),
+    [
+        ('handler = "exec:/usr/local/bin/a --b"', True),
+        ("handler='exec:./a' # here", True),
+        ('steps = [\n  "handlers:fetch",\n  "exec:./a",\n]', True),
+        ('handler = "handlers:a"  # or "exec:/a"', False),
+        ('#handler = "exec:/a"\nhandler = "handlers:a"', False),
+        ('handler = "handlers:a"\n[handlers."exec:/a"]\nb = 1', False),
+    ],
+)
+def test_a_program_may_make_machine_code_and_nothing_else_may(line: str, lifted: bool, tmp_path: Path) -> None:
+    made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n[[routes]]\nsource = "a"\n{line}\n', tmp_path)
+    wanted = {"glassq-worker.service": "[Service]\nMemoryDenyWriteExecute=no\n"} if lifted else {}
+    assert {unit: text.partition("\n")[2] for unit, text in made.items()} == wanted
+
+
 OURS = 'url = "beanstalk:///run/glassq/beanstalkd.sock"'
 WANTS = "[Unit]\nWants=glassq-beanstalkd.socket glassq-syncer.socket\n"
 BOTH = {"glassq-web.service", "glassq-worker.service"}
