@@ -37,12 +37,13 @@ from glassq.settings import (
     FirstMatch,
     Route,
     find_modules_beside,
+    options_of,
     route_tube,
 )
 from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from glassq.delivery import Delivery
     from glassq.errors import Interrupt
@@ -80,6 +81,8 @@ class Context:
     settings: Settings
     #: the soft deadline of the current attempt, on time.monotonic()
     deadline: float = float("inf")
+    #: the handler's own settings, [handlers.NAME], read-only
+    options: Mapping[str, Any] = field(default_factory=dict)
     #: the hard deadline, when the process is killed, on the same clock
     hard: float = float("inf")
     #: for handlers that wait for something else than Python: says why the attempt has to end now, if it has to;
@@ -212,7 +215,7 @@ class Destination:
     """A route with its handler loaded. Deliveries must come from `tube`; "": from any.
 
     `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `policy` and
-    `deadlines` are those of the route (None: the pool's count).
+    `deadlines` are those of the route (None: the pool's count). `options` are the handler's own settings, read-only.
     """
 
     route: Route
@@ -221,6 +224,7 @@ class Destination:
     in_lanes: bool = False
     policy: Policy | None = None
     deadlines: Deadlines | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def work(self, delivery: Delivery, context: Context) -> Result:
         """Calls the handler; returns its result. Raises what it raises, and Bury if it returned unfinished work."""
@@ -344,10 +348,15 @@ def _destination(route: Route, makers: Makers, where: str) -> Destination:
 
 
 def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
-    """The destination with the limits of its route."""
+    """The destination with the limits of its route, and the options of its handler."""
     found = make()
-    tube = route_tube(settings, route) or found.tube
-    return replace(found, tube=tube, policy=policy_of(settings, route), deadlines=deadlines_of(settings, route))
+    return replace(
+        found,
+        tube=route_tube(settings, route) or found.tube,
+        policy=policy_of(settings, route),
+        deadlines=deadlines_of(settings, route),
+        options=options_of(settings, route, route.handler),
+    )
 
 
 def _preload(handler: Handler, settings: Settings) -> None:

@@ -6,6 +6,7 @@ When you add a key: add it to sections.py with its default, and to conf/glassq.t
 compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
+from glassq.settings.options import options_of, read_only
 from glassq.settings.reading import (
     DEFAULT_FILE,
     INTAKE,
@@ -73,11 +74,13 @@ __all__ = [
     "installed_file",
     "label_fits",
     "load",
+    "options_of",
     "parse",
     "ping_tube",
     "pool_prefixes",
     "queue_prefix",
     "queue_tube",
+    "read_only",
     "route_prefix",
     "route_tube",
     "secret_files",

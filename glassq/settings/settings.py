@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sources: dict[str, SourceSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
+    handlers: dict[str, dict[str, Any]] = {}
     push: PushSettings | None = None
     glass: GlassSettings = GlassSettings()
     storage: StorageSettings = StorageSettings()
