@@ -32,7 +32,7 @@ from glassq.settings.sections import (
     WorkerQueue,
     WorkerSettings,
 )
-from glassq.settings.settings import LEASE_MARGIN, Settings, secret_files
+from glassq.settings.settings import LEASE_MARGIN, Settings, route_secret_files, route_secret_key, secret_files
 from glassq.settings.tubes import (
     MAIN_QUEUE,
     ping_tube,
@@ -82,6 +82,8 @@ __all__ = [
     "queue_tube",
     "read_only",
     "route_prefix",
+    "route_secret_files",
+    "route_secret_key",
     "route_tube",
     "secret_files",
     "source_tube",

@@ -16,7 +16,7 @@ def test_routes_are_listed_with_what_they_take_and_their_limits(offline: Cli) ->
     assert said.code == 0
     words = " ".join(said.out.split())
     assert 'github event = "pull_request", action = "opened" or "re*" ci:review' in words
-    assert "photos mirror collection = \"timeline\" glass:store concurrency=2" in words
+    assert 'photos mirror collection = "timeline" glass:store concurrency=2' in words
     assert "! route 2: no ping of github has a label topic" in words
     listed = offline("routes", "--json").json["routes"]
     assert [route["handler"] for route in listed] == ["ci:deploy", "ci:review", "ci:never", "glass:store"]

@@ -10,8 +10,9 @@ from glassq.errors import PingRefused
 from glassq.sources.places import PlaceReader, parse_spec
 from glassq.sources.schemes.base import Given, Scheme, Verify, unproven
 from glassq.sources.schemes.seen import Seen
-from glassq.sources.schemes.standard import SHARED, Standard
+from glassq.sources.schemes.standard import Standard
 from glassq.sources.template import required
+from glassq.standard_webhooks import SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
