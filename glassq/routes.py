@@ -34,15 +34,16 @@ from glassq.settings import (
     DEFERRED_NAME,
     TASK_SOURCE,
     TASKS_NAME,
+    FirstMatch,
     Route,
     find_modules_beside,
-    label_fits,
+    options_of,
     route_tube,
 )
 from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from glassq.delivery import Delivery
     from glassq.errors import Interrupt
@@ -80,6 +81,8 @@ class Context:
     settings: Settings
     #: the soft deadline of the current attempt, on time.monotonic()
     deadline: float = float("inf")
+    #: the handler's own settings, [handlers.NAME], read-only
+    options: Mapping[str, Any] = field(default_factory=dict)
     #: the hard deadline, when the process is killed, on the same clock
     hard: float = float("inf")
     #: for handlers that wait for something else than Python: says why the attempt has to end now, if it has to;
@@ -212,7 +215,7 @@ class Destination:
     """A route with its handler loaded. Deliveries must come from `tube`; "": from any.
 
     `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `policy` and
-    `deadlines` are those of the route (None: the pool's count).
+    `deadlines` are those of the route (None: the pool's count). `options` are the handler's own settings, read-only.
     """
 
     route: Route
@@ -221,6 +224,7 @@ class Destination:
     in_lanes: bool = False
     policy: Policy | None = None
     deadlines: Deadlines | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def work(self, delivery: Delivery, context: Context) -> Result:
         """Calls the handler; returns its result. Raises what it raises, and Bury if it returned unfinished work."""
@@ -247,8 +251,7 @@ class Routes:
 
     def __init__(self, destinations: list[Destination]) -> None:
         self._destinations = destinations
-        # each with its source and conditions, which take a while to put together
-        self._wanted = [(found, found.route.source, found.route.conditions) for found in destinations]
+        self._first = FirstMatch((found.route, found) for found in destinations)
 
     def prepare(self, context: Context) -> None:
         """Makes the resources that handlers require (see `requires`), before the first delivery is reserved.
@@ -261,13 +264,7 @@ class Routes:
 
     def match(self, delivery: Delivery) -> Destination | None:
         """Where this delivery goes; None if no route matches."""
-        source, labels = delivery.source, delivery.labels
-        for found, wanted_source, conditions in self._wanted:
-            if source == wanted_source and all(
-                label_fits(wanted, labels.get(name)) for name, wanted in conditions.items()
-            ):
-                return found
-        return None
+        return self._first.of(delivery.source, delivery.labels)
 
 
 def all_routes(settings: Settings) -> tuple[Route, ...]:
@@ -351,10 +348,15 @@ def _destination(route: Route, makers: Makers, where: str) -> Destination:
 
 
 def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
-    """The destination with the limits of its route."""
+    """The destination with the limits of its route, and the options of its handler."""
     found = make()
-    tube = route_tube(settings, route) or found.tube
-    return replace(found, tube=tube, policy=policy_of(settings, route), deadlines=deadlines_of(settings, route))
+    return replace(
+        found,
+        tube=route_tube(settings, route) or found.tube,
+        policy=policy_of(settings, route),
+        deadlines=deadlines_of(settings, route),
+        options=options_of(settings, route, route.handler),
+    )
 
 
 def _preload(handler: Handler, settings: Settings) -> None:

@@ -116,6 +116,7 @@ class Executor:
         deadlines = (destination and destination.deadlines) or self._deadlines
         started, at = time.monotonic(), datetime.now(UTC)
         self._context.deadline, self._context.hard = started + deadlines.soft, started + deadlines.hard
+        self._context.options = destination.options if destination else {}
         keys = _keys(delivery, destination)
         try:
             self._lease.start(reservation, delivery, deadline=self._context.deadline, hard=self._context.hard)
