@@ -37,12 +37,13 @@ from glassq.settings import (
     FirstMatch,
     Route,
     find_modules_beside,
+    options_of,
     route_tube,
 )
 from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from glassq.delivery import Delivery
     from glassq.errors import Interrupt
@@ -75,6 +76,8 @@ class Context:
     settings: Settings
     #: the soft deadline of the current attempt, on time.monotonic()
     deadline: float = float("inf")
+    #: the handler's own settings, [handlers.NAME], read-only
+    options: Mapping[str, Any] = field(default_factory=dict)
     #: the hard deadline, when the process is killed, on the same clock
     hard: float = float("inf")
     #: for handlers that wait for something else than Python: says why the attempt has to end now, if it has to;
@@ -209,7 +212,8 @@ class Destination:
 
     `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `alone`: lane
     children reserve from `tube`, and a delivery that has lost an attempt there is worked alone, out of this tube ("":
-    plain children work all). `policy` and `deadlines` are those of the route (None: the pool's count).
+    plain children work all). `policy` and `deadlines` are those of the route (None: the pool's count). `options` are
+    the handler's own settings, read-only.
     """
 
     route: Route
@@ -219,6 +223,7 @@ class Destination:
     alone: str = ""
     policy: Policy | None = None
     deadlines: Deadlines | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def tube_of(self, delivery: Delivery) -> str:
         """The tube that the delivery must come from; "": any."""
@@ -351,12 +356,17 @@ def _destination(route: Route, makers: Makers, where: str) -> Destination:
 
 
 def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
-    """The destination with the limits of its route."""
+    """The destination with the limits of its route, and the options of its handler."""
     found = make()
     own = route_tube(settings, route)
-    alone = str(settings.queue.tube) if own and found.in_lanes and (route.concurrency or 1) > 1 else ""
-    policy, deadlines = policy_of(settings, route), deadlines_of(settings, route)
-    return replace(found, tube=own or found.tube, alone=alone, policy=policy, deadlines=deadlines)
+    return replace(
+        found,
+        tube=own or found.tube,
+        alone=str(settings.queue.tube) if own and found.in_lanes and (route.concurrency or 1) > 1 else "",
+        policy=policy_of(settings, route),
+        deadlines=deadlines_of(settings, route),
+        options=options_of(settings, route, route.handler),
+    )
 
 
 def _preload(handler: Handler, settings: Settings) -> None:

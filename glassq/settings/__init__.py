@@ -6,10 +6,12 @@ When you add a key: add it to sections.py with its default, and to conf/glassq.t
 compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
+from glassq.settings.options import options_of, read_only
 from glassq.settings.reading import (
     DEFAULT_FILE,
     INTAKE,
     POOL,
+    TASK_SERVER,
     TASKS,
     file_of,
     find_modules_beside,
@@ -28,16 +30,11 @@ from glassq.settings.sections import (
     QueueSettings,
     SourceSettings,
     StorageSettings,
+    TasksSettings,
     WorkerQueue,
     WorkerSettings,
 )
-from glassq.settings.settings import (
-    LEASE_MARGIN,
-    Settings,
-    route_secret_files,
-    route_secret_key,
-    secret_files,
-)
+from glassq.settings.settings import LEASE_MARGIN, Settings, route_secret_files, route_secret_key, secret_files
 from glassq.settings.tubes import (
     MAIN_QUEUE,
     ping_tube,
@@ -60,6 +57,7 @@ __all__ = [
     "POOL",
     "TASKS",
     "TASKS_NAME",
+    "TASK_SERVER",
     "TASK_SOURCE",
     "FirstMatch",
     "GlassSettings",
@@ -71,6 +69,7 @@ __all__ = [
     "Settings",
     "SourceSettings",
     "StorageSettings",
+    "TasksSettings",
     "WorkerQueue",
     "WorkerSettings",
     "as_toml",
@@ -79,11 +78,13 @@ __all__ = [
     "installed_file",
     "label_fits",
     "load",
+    "options_of",
     "parse",
     "ping_tube",
     "pool_prefixes",
     "queue_prefix",
     "queue_tube",
+    "read_only",
     "route_prefix",
     "route_secret_files",
     "route_secret_key",

@@ -23,6 +23,7 @@ from glassq.settings.sections import (
     QueueSettings,
     SourceSettings,
     StorageSettings,
+    TasksSettings,
     WorkerSettings,
 )
 from glassq.systemd import MISSING
@@ -61,7 +62,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sources: dict[str, SourceSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
+    handlers: dict[str, dict[str, Any]] = {}
     push: PushSettings | None = None
+    tasks: TasksSettings = TasksSettings()
     glass: GlassSettings = GlassSettings()
     storage: StorageSettings = StorageSettings()
     ledger: LedgerSettings = LedgerSettings()
