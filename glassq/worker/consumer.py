@@ -203,7 +203,7 @@ class Consumer:
                 log.warning("an attempt was lost %s", fields(job=reservation.ref, lost=delivery.lost))
             return False
         limited = reservation.tube
-        if destination and destination.alone == tube and not given_up:
+        if destination and destination.alone and destination.alone == tube and not given_up:
             # counted in its route's tube, beside what runs in lanes
             limited = destination.tube
             if not self._limiter.take_alone(limited):
