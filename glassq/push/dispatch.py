@@ -11,7 +11,7 @@ import functools
 import json
 import time
 from codecs import getincrementaldecoder
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,10 @@ from glassq.push.names import open_names
 from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.routes import call, mark, marks_of, requires, retry_policy
+from glassq.standard_webhooks import signed_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.delivery import Delivery
     from glassq.push.http_client import Origin, TargetResponse
@@ -161,8 +162,11 @@ def post(delivery: Delivery, context: Context) -> Result:
     return _send(f"target {target}", origin, http_request, delivery, context)
 
 
-def forward(url: str, queue: str = DEFAULT_QUEUE) -> Handler:
-    """A handler that posts a delivery's body to `url`: a ping as a task of `queue`, a task as one of its own queue."""
+def forward(url: str, queue: str = DEFAULT_QUEUE, keys: Sequence[bytes] = ()) -> Handler:
+    """A handler that posts a delivery's body to `url`: a ping as a task of `queue`, a task as one of its own queue.
+
+    With `keys` each request is signed (Standard Webhooks), by each of them.
+    """
     origin, path = split(url)
     target = url.partition("?")[0]
 
@@ -174,6 +178,10 @@ def forward(url: str, queue: str = DEFAULT_QUEUE) -> Handler:
             "X-Glassq-Source": delivery.source,
             **_about(delivery, queue),
         }
+        if keys:
+            # a sender's own signature is never kept, but its id and time may be
+            headers = {name: value for name, value in headers.items() if not name.lower().startswith("webhook-")}
+            headers |= signed_headers(keys, delivery.id, time.time(), delivery.body)
         return _send(target, origin, HttpRequest("POST", path, headers, delivery.body), delivery, context)
 
     return handler
@@ -189,7 +197,8 @@ def _about(delivery: Delivery, queue: str) -> dict[str, str]:
 def _send(target: str, origin: Origin, request: HttpRequest, delivery: Delivery, context: Context) -> dict[str, Any]:
     """Sends it; returns the result of the attempt, or raises Retry. `target` is the name in messages."""
     started = time.monotonic()
-    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining)
+    stoppable = context.stoppable if context.in_lane else nullcontext
+    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining, stoppable)
     if 200 <= answer.status <= 299 and not answer.failure:
         return {"status": answer.status, "ms": round((time.monotonic() - started) * 1000)}
     # App Engine's execution count: responses, without those of 5xx

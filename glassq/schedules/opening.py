@@ -48,5 +48,5 @@ def _delivery(settings: Settings, section: ScheduleSettings, key: str, due: date
         body=section.body.encode(),
         labels=labels,
         content_type=section.content_type,
-        tube=ping_tube(settings, SCHEDULE_SOURCE, labels),
+        tube=ping_tube(settings, SCHEDULE_SOURCE)(labels),
     )

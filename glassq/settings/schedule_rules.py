@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from glassq.settings.route_rules import SOURCE_NAME
 from glassq.settings.sections import DUE_LABEL, SCHEDULE_LABEL, SCHEDULE_SOURCE
-from glassq.settings.settings import first_route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,11 +41,11 @@ def schedule_rules(settings: Settings) -> Iterator[Rule]:
         fits, expected = len(schedule.body.encode()) <= MAX_SCHEDULE_BODY, f"at most {MAX_SCHEDULE_BODY} bytes"
         yield fits, f"{at}.body", f"{schedule.body[:20]}...", expected
         labels = {**schedule.known_labels, DUE_LABEL: ""}
-        route = first_route(settings.routes, SCHEDULE_SOURCE, labels)
+        routed = any(route.wants(SCHEDULE_SOURCE, labels) for route in settings.routes)
         wanted = f"{{ {SCHEDULE_LABEL} = {json.dumps(name)} }}"
         expected = f'a route that takes it: [[routes]] source = "{SCHEDULE_SOURCE}", match = {wanted}, handler = ...'
         # without any route the pool waits, and says so
-        yield route is not None or not settings.routes, f"{at}.name", name, expected
+        yield routed or not settings.routes, f"{at}.name", name, expected
 
 
 def _time_rules(at: str, schedule: ScheduleSettings) -> Iterator[Rule]:
