@@ -145,7 +145,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         }
         | {"routes", "queues", "backoff", "database", "standard_webhooks"}
     ),
-    "schedules": frozenset({"database", "delivery", "due", "edited", "errors", "log", "push", "settings", "values"}),
+    "schedules": frozenset({"database", "delivery", "due", "edited", "errors", "ledger", "log", "push", "settings"})
+    | {"values"},
     # the tasks' server: what else tasks are made of is in push, which serves programs that have no server
     "push/http": frozenset({"delivery", "errors", "http", "in_effect", "log", "metrics", "push", "queues", "settings"})
     | {"startcheck", "values"},

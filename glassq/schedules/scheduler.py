@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from glassq.errors import LedgerError, QueueError
+from glassq.errors import LedgerError, QueueError, SettingsError
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Scheduler:
         try:
             known = self._table.enter([schedule.name for schedule in self._schedules], self._now())
             wait = self._tend_all(known)
-        except (LedgerError, QueueError) as error:
+        except (LedgerError, QueueError, SettingsError) as error:
             # one error line, not one for each try
             level = logging.DEBUG if self._failing else logging.ERROR
             log.log(level, "schedules are late: trying again %s", fields(why=error))

@@ -11,8 +11,9 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from glassq.database.engine import ReopeningEngine, open_engine, open_read_only, parse_url, reason_of, sqlite_file
 from glassq.database.plain import check_version
-from glassq.database.schema import Moment, read_version, versions, write_version
+from glassq.database.schema import Moment, read_version, write_version
 from glassq.errors import LedgerError
+from glassq.ledger import schema as ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -172,8 +173,9 @@ def _open(url: URL) -> Engine:
 
 def _prepare(connection: Connection, url: URL) -> None:
     """Creates what is missing, inside the caller's transaction."""
+    # whoever reads the ledger expects its own table in a database that is there
+    ledger.prepare(connection, url)
     metadata.create_all(connection)
-    versions.create(connection, checkfirst=True)
     check_version(read_version(connection, "schedules"), VERSION, url, _KEY)
     write_version(connection, "schedules", VERSION)
 
