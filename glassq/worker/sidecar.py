@@ -86,7 +86,7 @@ class Sidecar:
         """Runs `main`, if there is one, in the process; call it often. `now` is time.monotonic()."""
         if self.pid and (how := self._end()):
             if not self._stopping:
-                log.error("%s process died %s", self._what, fields(pid=self.pid, how=how))
+                log.error("a process beside the children died %s", fields(what=self._what, pid=self.pid, how=how))
             self.pid, self._start_at, self._stopping = 0, max(self._start_at, now), False
         if self.pid or main is None or now < self._start_at:
             return

@@ -58,7 +58,7 @@ def test_a_pool_puts_what_is_due_and_its_scheduler_is_replaced(
         first = scheduler()
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: scheduler() not in (0, first), f"another scheduler\n{pool.log()}")
-        assert f"schedules process died pid={first} how=SIGKILL" in pool.log()
+        assert f"a process beside the children died what=schedules pid={first} how=SIGKILL" in pool.log()
         assert worked.read_text() == line
         pool.send(signal.SIGTERM)
         assert pool.ended() == 0
