@@ -174,6 +174,20 @@ def test_a_program_in_a_lane_ends_at_its_deadline_and_at_a_cold_stop_with_all_th
     assert [pid for pid in pids.read_text().split() if int(pid) in alive and alive[int(pid)][1] != "Z"] == []
 
 
+def test_lane_children_come_and_go_with_the_handlers_that_need_them(make: Make, look: Queue, lane: Queue) -> None:
+    run = make(4, processes=2)
+    run.write_handlers(HANDLERS)
+    run.start().ready()
+    for handlers, children in ((HANDLERS, 2), (LANES, 4), (HANDLERS, 2)):
+        run.write_handlers(handlers)
+        run.send(signal.SIGHUP)
+        before = len(run.story("end"))
+        run.put_many(3, "work")
+        wait_for(lambda before=before: len(run.story("end")) == before + 3, f"all to be done\n{run.log()}")
+        wait_for(lambda children=children: len(run.children()) == children, f"{children} children\n{run.log()}")
+    assert "child died" not in run.log()
+
+
 def test_the_limit_holds_over_a_reload_and_a_kill_and_stops_burn_no_attempt(
     make: Make, look: Queue, lane: Queue
 ) -> None:
