@@ -51,7 +51,6 @@ from glassq.http.large import SpillingWorker, place
 from glassq.http.loop_calls import LoopCalls
 from glassq.http.priority import give_way
 from glassq.http.problem import refusal
-from glassq.http.request import Environ, RequestParser
 from glassq.log import fields
 
 if TYPE_CHECKING:
@@ -86,7 +85,6 @@ class BufferingWorker(SpillingWorker):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._parser, self._environ = RequestParser(self.cfg), Environ(self.cfg)
         self._notified = 0.0
         # turns whose answers are held, and the number of their requests
         self._held_turns: deque[Turn] = deque()
@@ -161,7 +159,12 @@ class BufferingWorker(SpillingWorker):
             return
         environ["glassq.turn"] = turn.items
         answer = self._ask_app(environ, closes)
-        if len(turn.items) == len(turn.held):
+        if environ.pop("glassq.aside", None):
+            # the app has seen that this takes long: it is asked again, where it may wait
+            del environ["glassq.turn"]
+            environ["wsgi.input"].seek(0)
+            self.tpool.submit(self._work_aside, conn, environ, closes)
+        elif len(turn.items) == len(turn.held):
             self._send_answer(conn, answer, closes)
         elif self._is_full(turn):
             turn.items.pop()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from glassq.bodies import open_bodies
 from glassq.errors import JournalError, SettingsError
+from glassq.intake.body_holder import BodyHolder
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.forwarder import Forwarder
 from glassq.intake.hook import HookResource
@@ -19,7 +20,7 @@ from glassq.intake.tubes import PingTubes
 from glassq.intake.watcher import Watcher
 from glassq.journal import DIRECTORIES, Journal
 from glassq.queues import open_producer
-from glassq.settings import source_tube
+from glassq.settings import ping_tube
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,17 +46,19 @@ class IntakeProcess:
         self.journal = open_journal(settings)
         journal_first = settings.intake.acknowledge == "journal"
         self.state = IntakeState(counters.journaling, journal_first=journal_first)
-        self.watcher = Watcher(producer, self.journal, self.state, tubes)
+        bodies = open_bodies(settings)
+        holder = BodyHolder(bodies, self.journal)
+        self.watcher = Watcher(producer, self.journal, self.state, tubes, holder.tend)
         self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
         store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
-        self.bodies = LargeBodies(open_bodies(settings), self.state)
+        self.bodies = LargeBodies(bodies, self.state)
         self.keeper = PingKeeper(store, counters, sources, self.bodies)
 
     def hooks(self, settings: Settings, sources: Iterable[Source]) -> dict[str, HookResource]:
         """What takes the requests to these sources, by their names."""
         proxies, found = TrustedProxies(settings.intake.trusted_proxies), {}
         for source in sources:
-            counters, tube = self._by_source[source.name], source_tube(settings, source.name)
+            counters, tube = self._by_source[source.name], ping_tube(settings, source.name)
             found[source.name] = HookResource(
                 source, self.keeper, self.bodies, self.refusals, counters, proxies, tube=tube
             )

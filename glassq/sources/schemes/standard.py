@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_time, matching, unproven
+from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_head_time, check_time, matching, unproven
 from glassq.sources.schemes.hmac import MAX_SIGNATURES
 from glassq.sources.template import raw
 from glassq.sources.times import unix_time
@@ -77,13 +77,14 @@ class _Verifier:
         sent = unix_time(stamp, "s")
         if sent is None:
             raise unproven("malformed", "The signed time cannot be read.")
+        skew = sent - request.now
+        check_head_time(request, skew, self._tolerance)
         head = raw(f"{event_id}.{stamp}.")
         found = self._by_shared(request, head, signatures)
         if found is None:
             found = self._by_public(request, head, signatures)
         if found is None:
             raise unproven("wrong signature", "No signature is that of this request under a secret known here.")
-        skew = sent - request.now
         check_time(skew, self._tolerance)
         return Proof(found, skew)
 
