@@ -113,7 +113,7 @@ def _hints(
         since = None if state is None or state.paused else schedule.times.after(state.last)
         if state is None or (since is not None and (now - since).total_seconds() > STALE):
             late = "has not been seen by a pool yet" if state is None else "is late"
-            return [Hint(f"{schedule.name} {late}: a running glassq-worker puts what is due: ", "glassq doctor")]
+            return [Hint(f"{schedule.name} {late}: a running glassq-worker puts what is due", "doctor")]
     return []
 
 
