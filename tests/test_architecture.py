@@ -45,6 +45,7 @@ EVERYTHING = frozenset(
         "policy",
         "settings",
         "values",
+        "hooks",
         "host",
         "https_get",
         "final_response",
@@ -100,6 +101,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "mistakes": frozenset({"edited", "mask", "values"}),
     "outdated": frozenset({"errors", "mistakes"}),
     "settings": frozenset({"due", "edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
+    "hooks": frozenset({"delivery", "errors", "excerpts", "log", "settings"}),
     "in_effect": frozenset({"log", "settings"}),
     "policy": frozenset({"backoff", "settings"}),
     "routes": frozenset(
@@ -120,7 +122,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"bodies", "files", "http", "journal", "startcheck"}
     ),
     "worker": frozenset(
-        {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
+        {"hooks", "errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
         | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
     "handlers": frozenset({"delivery", "errors", "https_get", "log", "mask", "routes", "settings"}),

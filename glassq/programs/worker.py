@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from glassq import __version__, log, routes
+from glassq import __version__, hooks, log, routes
 from glassq.bodies import open_bodies
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.handlers.program import programs
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: Callable[[str], None]) -> ChildMain:
     """Loads what all children share; calls `loaded` after each handler. Raises SettingsError. See `template.Load`."""
     found = routes.load(settings, makers(settings, queues), loaded)
+    # imported here, so that children share them; each child makes its own
+    hooks.load(settings)
     # Imports the database's driver. This one is never used: each child opens its own.
     open_ledger(settings.ledger)
     if found.lane_routes:
@@ -81,6 +83,7 @@ def consume(
         context = context_of(settings, queues)
         loaded.prepare(context)
         ledger = open_ledger(settings.ledger)
+        watching = hooks.open_hooks(settings)
     except SettingsError as error:
         return refuse(error, slot)
     receiver = open_receiver(settings)
@@ -99,8 +102,9 @@ def consume(
         bodies=bodies,
         skew=worker.clock_skew,
         unrouted=unrouted.verdict,
+        hooks=watching,
     )
-    settlement = Settlement(receiver, ledger, slot.counters, bodies)
+    settlement = Settlement(receiver, ledger, slot.counters, bodies, watching)
     consumer = Consumer(receiver, limiter, executor, settlement, slot, pool_prefixes(settings.queue.tube))
     with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
@@ -168,6 +172,8 @@ def check(config: str | None) -> Iterator[Finding]:
             yield Finding("idle", idle)
     for route, problem in routes.examine(settings, makers(settings, queues), context):
         yield Finding("handler", f"{route.handler} (queue {route.queue})" if route.queue else route.handler, problem)
+    if settings.worker.hooks:
+        yield found("hooks", lambda: hooks.load(settings))
     yield found("ledger", lambda: open_ledger(settings.ledger))
     if has_schedules(settings):
         yield found("schedules", lambda: schedules_of(settings))

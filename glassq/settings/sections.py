@@ -11,6 +11,7 @@ from glassq.values import (
     Bind,
     BodiesUrl,
     Duration,
+    HandlerName,
     HttpUrl,
     ModuleName,
     Network,
@@ -150,6 +151,7 @@ class WorkerSettings(Section, frozen=True):
     max_rss: Size = Size("512MiB")
     clock_skew: Duration = Duration("1s")
     preload: bool = True
+    hooks: tuple[HandlerName, ...] = ()
     queues: dict[str, WorkerQueue] = {}
 
     @property
