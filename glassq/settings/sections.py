@@ -168,6 +168,13 @@ class WorkerSettings(Section, frozen=True):
         return max(1, self.processes - self.kept - 1)
 
 
+class NotifySettings(Section, frozen=True):
+    """[notify]"""
+
+    on_buried: HandlerName | None = None
+    at_most: Annotated[int, msgspec.Meta(ge=1, le=60)] = 1
+
+
 class ScheduleSettings(Section, frozen=True):
     """[[schedule]]
 
