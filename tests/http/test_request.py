@@ -58,7 +58,12 @@ class TestOrdinary:
 
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("limit_request_line", 20), ("limit_request_fields", 4), ("limit_request_field_size", 20)],
+        [
+            ("limit_request_line", 20),
+            ("limit_request_line", 5),
+            ("limit_request_fields", 4),
+            ("limit_request_field_size", 20),
+        ],
     )
     def test_gunicorns_limits_hold(self, name: str, value: int) -> None:
         config = Config()
@@ -66,9 +71,10 @@ class TestOrdinary:
         with pytest.raises(ParseException):
             RequestParser(config).parse(ORDINARY, CLIENT)
 
-    def test_a_proxys_line_is_gunicorns_to_read(self) -> None:
+    @pytest.mark.parametrize("mode", ["auto", "v1"])
+    def test_a_proxys_line_is_gunicorns_to_read(self, mode: str) -> None:
         config = Config()
-        config.set("proxy_protocol", "auto")
+        config.set("proxy_protocol", mode)
         data = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + ORDINARY
         assert RequestParser(config).parse(data, CLIENT).body == b"abc"
 
