@@ -115,8 +115,8 @@ def wait_for(condition: Callable[[], object], what: str, deadline: float = PATIE
         answered = time.monotonic()
         if answered > end:
             pytest.fail(f"waited {deadline:g} s in vain: {what}")
-        # asking takes at most a quarter of the time, so that it does not slow down what it waits for
-        time.sleep(max(0.01, 3 * (answered - asked)))
+        # asking takes at most an eighth of the time, so that it does not slow down what it waits for
+        time.sleep(max(0.01, 7 * (answered - asked)))
         asked = time.monotonic()
 
 

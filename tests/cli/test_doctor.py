@@ -31,7 +31,7 @@ from glassq.queues import local_engine
 from glassq.settings import QueueSettings, Settings, load
 from glassq.values import QueueUrl
 from tests.cli.conftest import Cli, a_delivery, put
-from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
+from tests.conftest import ROOT, Beanstalkd, Process, free_port, wait_for
 from tests.journal.conftest import fill_journal
 from tests.queues.binlog import break_binlog, failing
 
@@ -99,7 +99,7 @@ def consumer(server: Beanstalkd) -> Iterator[None]:
 
 def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cli: Cli) -> None:
     configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\njournal_min_free = "1MiB"')
-    web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
+    web = Process(["--config", str(cli.file)], cli.directory / "web.log", forks="glassq-web")
     try:
         wait_for(lambda: next(programs.intake(operations(cli))).ok, "the intake to answer", 30)
         with consumer(beanstalkd):
@@ -123,7 +123,7 @@ def test_whether_metrics_are_told_is_told(cli: Cli) -> None:
         ours, theirs = free_port(), stranger.getsockname()[1]
         metrics = f'[metrics]\nintake = "127.0.0.1:{ours}"\npool = "127.0.0.1:{theirs}"\n'
         configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\njournal_min_free = "1MiB"', more=metrics + ROUTE)
-        web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
+        web = Process(["--config", str(cli.file)], cli.directory / "web.log", forks="glassq-web")
         try:
             wait_for(lambda: next(programs.intake(operations(cli))).ok, "the intake to answer", 30)
             stranger.settimeout(20)
