@@ -104,6 +104,7 @@ class _Check:
 
     def __init__(self, command: Sequence[str], *, stdin: int, stdout: IO[bytes], start_new_session: bool) -> None:
         module, *arguments = command[command.index("-m") + 1 :]
+        self._code: int | None = None
         self.pid = os.fork()
         if self.pid:
             return
@@ -124,12 +125,15 @@ class _Check:
 
     def wait(self, timeout: float = PATIENCE) -> int:
         over = time.monotonic() + timeout
-        while time.monotonic() < over:
+        while self._code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.005)
-        raise subprocess.TimeoutExpired("check", timeout)
+                self._code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > over:
+                raise subprocess.TimeoutExpired("check", timeout)
+            else:
+                time.sleep(0.005)
+        return self._code
 
 
 def _run(name: str, arguments: list[str], env: dict[str, str], directory: str, streams: list[Connection]) -> None:
