@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from glassq.settings.route import DEFERRED_NAME, MAX_NAME, NO_HANDLER, TASKS_NAME
 from glassq.settings.sections import COLLECTIONS, TASK_SOURCE
-from glassq.settings.settings import route_tube
+from glassq.settings.tubes import route_tube
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # More are no limit: a pool has fewer children and lanes.
 MAX_CONCURRENCY = 4000
 # Keys that nothing heeds yet. Who builds what heeds one takes it out of here.
-NOT_YET = frozenset({"concurrency", "concurrency_by", "breaker", "steps"})
+NOT_YET = frozenset({"concurrency_by", "breaker", "steps"})
 # The limits that tasks, and pings for a URL, have from their queue.
 _QUEUE_LIMITS = ("max_attempts", "backoff", "backoff_cap", "concurrency")
 _NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME - 1}}}")
@@ -109,9 +109,6 @@ def _limit_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
     yield fits, f"{at}.backoff", backoff, f"at most backoff_cap, {cap}"
     most = route.concurrency or 1
     yield most <= MAX_CONCURRENCY, f"{at}.concurrency", most, f"1 to {MAX_CONCURRENCY}"
-    fits = route.concurrency_by is None or route.concurrency is not None
-    expected = "concurrency beside it: how many of one key may be worked at once"
-    yield fits, f"{at}.concurrency_by", route.concurrency_by, expected
     longest = len(route_tube(settings, route))
     expected = f"a shorter one: with [queue] tube before it, it has {longest} of {MAX_TUBE} characters"
     yield longest <= MAX_TUBE, f"{at}.name", route.name, expected
@@ -124,10 +121,12 @@ def _queue_limit_rules(at: str, route: Route) -> Iterator[Rule]:
         expected = "none: tasks have the limits of their queue in queue.yaml (rate, max_concurrent_requests, retry_...)"
     elif route.queue is not None:
         expected = f'none: queue = "{route.queue}" has its limits in queue.yaml; without queue, give concurrency too'
-    elif any(handler.is_url for handler in route.handlers) and route.concurrency is None:
-        expected = "concurrency beside it: without it, a URL has the limits of its queue in queue.yaml"
+    elif any(handler.is_url for handler in route.handlers) and (route.concurrency is None or route.concurrency_by):
+        expected = "concurrency beside it, and no concurrency_by: else a URL has the limits of its queue in queue.yaml"
     else:
         return
     for key in _QUEUE_LIMITS:
         value = getattr(route, key)
-        yield value is None, f"{at}.{key}", value, expected
+        # how many of one key is no limit of the queue's
+        fits = value is None or (key == "concurrency" and route.concurrency_by is not None)
+        yield fits, f"{at}.{key}", value, expected

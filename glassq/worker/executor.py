@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from glassq.policy import Deadlines, Policy
     from glassq.queues.base import Reservation
     from glassq.routes import Context, Destination, Result, Routes
+    from glassq.worker.lane_lease import LaneLease
     from glassq.worker.lease import Lease
     from glassq.worker.outcome import Outcome
 
@@ -79,7 +80,7 @@ class Executor:
         routes: Routes,
         context: Context,
         ledger: Ledger,
-        lease: Lease,
+        lease: Lease | LaneLease,
         policy: Policy,
         deadlines: Deadlines,
         *,
@@ -116,6 +117,7 @@ class Executor:
         deadlines = (destination and destination.deadlines) or self._deadlines
         started, at = time.monotonic(), datetime.now(UTC)
         self._context.deadline, self._context.hard = started + deadlines.soft, started + deadlines.hard
+        self._context.options = destination.options if destination else {}
         keys = _keys(delivery, destination)
         try:
             self._lease.start(reservation, delivery, deadline=self._context.deadline, hard=self._context.hard)
