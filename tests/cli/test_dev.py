@@ -97,8 +97,8 @@ def test_it_works_in_a_directory_of_any_name_at_any_address_and_its_lines_can_be
         ping, status = printed(process)
         assert "200 OK" in paste(ping, home)
         wait_for(lambda: worked(process), "the ping to be worked")
-        # the ledger has it a moment later
-        wait_for(lambda: "1 done" in paste(status, home), "status to tell of it")
+        wait_for(lambda: "1 done" in told(home), "the ledger to have it, a moment later")
+        assert "1 done" in paste(status, home)
         assert (home / "var" / "ledger.db").exists()
         (github,) = [command for command in offered(process) if command.endswith("ping github")]
         assert re.match(r"200 in [0-9.]+ ms .*event=push .*\ndelivery [0-9a-f-]+: done: ", paste(github, home))
@@ -251,5 +251,9 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
 def at_work(home: Path, ping: str) -> bool:
     """Whether a ping is held by the slow handler; sends one more where the old one took the last."""
     paste(ping, home)
-    _, said, _ = forked.run(["--config", str(home / "var" / "glassq.toml"), "status", "--json"])
-    return re.search(r'"reserved": [1-9]', said) is not None
+    return re.search(r'"reserved": [1-9]', told(home, "--json")) is not None
+
+
+def told(home: Path, *options: str) -> str:
+    """What `glassq status` says."""
+    return forked.run(["--config", str(home / "var" / "glassq.toml"), "status", *options])[1]

@@ -529,18 +529,17 @@ UNJOURNALED = b"ready, by the queue alone: the journal takes nothing now\n"
 
 
 @pytest.mark.parametrize(
-    ("answer", "ok", "says"),
+    ("answer", "ok", "says", "unix"),
     [
-        (READY % (6, b"ready\n"), True, "says: ready"),
-        (READY % (len(SPOOLING), SPOOLING), False, "pings are safe in the journal"),
-        (READY % (len(UNJOURNALED), UNJOURNALED), False, "the queue keeps pings; mend the journal"),
-        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", False, "pings are not taken"),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", False, "answers 404: that is not glassq-web"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", False, "nobody answers"),
+        (READY % (6, b"ready\n"), True, "says: ready", False),
+        (READY % (len(SPOOLING), SPOOLING), False, "pings are safe in the journal", True),
+        (READY % (len(UNJOURNALED), UNJOURNALED), False, "the queue keeps pings; mend the journal", False),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", False, "pings are not taken", True),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", False, "answers 404: that is not glassq-web", False),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", False, "nobody answers", True),
     ],
     ids=["ready", "spooling", "queue alone", "503", "404", "no HTTP"],
 )
-@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
 def test_what_intake_answers_is_told(offline: Cli, answer: bytes, ok: bool, says: str, unix: bool) -> None:
     family = socket.AF_UNIX if unix else socket.AF_INET
     with socket.socket(family) as server, tempfile.TemporaryDirectory() as place:
