@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from glassq.http.request import Parsed, RequestParser
 from tests.http.test_framing import HEADER, REQUESTS, TAILS
+from tests.thorough import examples
 
 CLIENT = ("127.0.0.1", 1)
 METHODS = st.sampled_from([b"POST", b"GET", b"OPTIONS", b"CONNECT", b"post", b"PURGE", b"P\xd6ST"])
@@ -48,7 +49,7 @@ class TestOrdinary:
         uri = "/hooks/github/a%20b?c=d"
         assert found == Parsed("POST", uri, "c=d", "/hooks/github/a b", (1, 1), headers, b"abc", closes=False)
 
-    @settings(deadline=None, max_examples=500)
+    @settings(deadline=None, max_examples=examples(150))
     @given(data=REQUESTS | MORE)
     def test_gunicorn_says_the_same(self, data: bytes) -> None:
         parser = RequestParser(Config())
