@@ -41,7 +41,7 @@ class Notifier:
         host: str,
         now: Callable[[], datetime],
     ) -> None:
-        """`read` returns the deliveries that were buried since a time, or raises LedgerError. `send` raises NotNotified.
+        """`read` returns the deliveries that were buried since a time. It raises LedgerError, and `send` NotNotified.
 
         `at_most` is how many messages a minute may have.
         """

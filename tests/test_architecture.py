@@ -45,7 +45,9 @@ EVERYTHING = frozenset(
         "policy",
         "settings",
         "values",
+        "causes",
         "hooks",
+        "notify",
         "host",
         "https_get",
         "final_response",
@@ -102,6 +104,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "outdated": frozenset({"errors", "mistakes"}),
     "settings": frozenset({"due", "edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
     "hooks": frozenset({"delivery", "errors", "excerpts", "log", "settings"}),
+    "notify": frozenset({"causes", "errors", "ledger", "log"}),
     "in_effect": frozenset({"log", "settings"}),
     "policy": frozenset({"backoff", "settings"}),
     "routes": frozenset(

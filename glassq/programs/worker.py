@@ -17,7 +17,7 @@ from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
-from glassq.programs import lanes, scheduling, sweeping
+from glassq.programs import lanes, notifying, scheduling, sweeping
 from glassq.programs.context import adding_tasks, context_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
@@ -172,6 +172,8 @@ def check(config: str | None) -> Iterator[Finding]:
             yield Finding("idle", idle)
     for route, problem in routes.examine(settings, makers(settings, queues), context):
         yield Finding("handler", f"{route.handler} (queue {route.queue})" if route.queue else route.handler, problem)
+    if settings.notify.on_buried is not None:
+        yield found("notify", lambda: notifying.main_of(settings))
     if settings.worker.hooks:
         yield found("hooks", lambda: hooks.load(settings))
     yield found("ledger", lambda: open_ledger(settings.ledger))
@@ -227,7 +229,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         limits=tuple(limits),
         kept=tuple(kept_places(settings)),
         sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,
-        schedule=scheduling.main_of(settings),
+        beside={"schedules": scheduling.main_of(settings), "notify": notifying.main_of(settings)},
         sweep=lambda: sweeping.errand(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,
