@@ -23,6 +23,7 @@ EVERYTHING = frozenset(
     {
         "backoff",
         "bodies",
+        "causes",
         "content",
         "daemons",
         "database",
@@ -84,6 +85,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "final_response": frozenset(),
     "local_http": frozenset({"final_response"}),
     "daemons": frozenset({"settings", "startcheck"}),
+    "causes": frozenset({"delivery", "mask"}),
     "content": frozenset({"errors"}),
     "delivery": frozenset({"content", "envelope", "errors"}),
     "envelope": frozenset(),
@@ -107,7 +109,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
-        | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "lifecycle"}
+        | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "lifecycle"}
     ),
     "handlers": frozenset({"delivery", "errors", "https_get", "routes"}),
     "glass": frozenset(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from glassq.causes import reason
 from glassq.delivery import Delivery, decode
 from glassq.errors import (
     Ambiguous,
@@ -28,7 +29,7 @@ from glassq.errors import (
     Unsupported,
 )
 from glassq.mask import masked_text
-from glassq.operations.words import moment, reason
+from glassq.operations.words import moment
 from glassq.push.request import tube_of
 from glassq.queues.base import ALL_STATES, WAITING_STATES
 from glassq.settings import queue_prefix
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from glassq.causes import Cause
     from glassq.ledger import Entry
     from glassq.operations import Operations
     from glassq.operations.filters import Filter
-    from glassq.operations.groups import Cause
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector, Job, State
     from glassq.settings import Route
@@ -148,7 +149,7 @@ class Found:
     def cause(self) -> Cause:
         """Why it failed last."""
         # its many patterns take a while to compile
-        from glassq.operations.groups import cause_of
+        from glassq.causes import cause_of
 
         return cause_of(self.delivery, self.damage)
 
@@ -438,7 +439,7 @@ def ref_of(entry: Entry) -> str | None:
 
 def _cause_hint(text: str) -> str:
     """Where to look for a text that can be a cause's id, and no delivery's; "" for any other."""
-    from glassq.operations.groups import is_cause_id
+    from glassq.causes import is_cause_id
 
     return f" (if it is the id of a cause: `glassq buried --group {text}`)" if is_cause_id(text) else ""
 
