@@ -26,13 +26,23 @@ from glassq.errors import GlassqError, SettingsError
 from glassq.excerpts import MAX_MESSAGE, words_of
 from glassq.handler import as_handler, finished
 from glassq.log import fields, logger
-from glassq.settings import TASK_SOURCE, Route, find_modules_beside, label_fits
+from glassq.policy import deadlines_of, policy_of
+from glassq.settings import (
+    DEFERRED_NAME,
+    TASK_SOURCE,
+    TASKS_NAME,
+    Route,
+    find_modules_beside,
+    label_fits,
+    route_tube,
+)
 from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from glassq.delivery import Delivery
+    from glassq.policy import Deadlines, Policy
     from glassq.settings import Settings
 
 log = logger("glassq.worker")
@@ -41,10 +51,11 @@ T = TypeVar("T")
 # The routes of tasks that no route of the settings takes: deferred calls, and requests to HTTP endpoints.
 DEFERRED = Route(
     source=TASK_SOURCE,
+    name=DEFERRED_NAME,
     handler=HandlerName("glassq.push.deferred:handle"),
     url=UrlPattern("/_ah/queue/deferred"),
 )
-TASKS = Route(source=TASK_SOURCE, handler=HandlerName("glassq.push.dispatch:post"))
+TASKS = Route(source=TASK_SOURCE, name=TASKS_NAME, handler=HandlerName("glassq.push.dispatch:post"))
 Result = str | dict[str, Any] | None
 Handler = Callable[["Delivery", "Context"], Result]
 
@@ -129,7 +140,7 @@ def requires(
 
 
 def retry_policy(policy: Callable[[Delivery, Context], RetryPolicy]) -> Callable[[Handler], Handler]:
-    """Decorates a handler whose deliveries are retried by the RetryPolicy that `policy` returns, not by the pool's."""
+    """Decorates a handler whose deliveries are retried by the RetryPolicy that `policy` returns, not by the route's."""
     return lambda handler: mark(handler, retry_policy=policy)
 
 
@@ -139,18 +150,23 @@ needs, retried_by = requires, retry_policy
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A route with its handler loaded. Deliveries must come from `tube`; "": from any."""
+    """A route with its handler loaded. Deliveries must come from `tube`; "": from any.
+
+    `policy` and `deadlines` are those of the route (None: the pool's count).
+    """
 
     route: Route
     handler: Handler
     tube: str = ""
+    policy: Policy | None = None
+    deadlines: Deadlines | None = None
 
     def work(self, delivery: Delivery, context: Context) -> Result:
         """Calls the handler; returns its result. Raises what it raises, and Bury if it returned unfinished work."""
         return finished(self.handler(_copy(delivery), context))
 
     def retry_policy(self, delivery: Delivery, context: Context) -> RetryPolicy | None:
-        """The handler's own retry policy for this delivery; None: the pool's counts."""
+        """The handler's own retry policy for this delivery; None: the route's counts."""
         policy = marks_of(self.handler).retry_policy
         return None if policy is None else policy(_copy(delivery), context)
 
@@ -253,14 +269,22 @@ def _makers(
     find_modules_beside(settings)
     for index, route in enumerate(all_routes(settings)):
         if route.handler.is_url:
-            yield route, functools.partial(endpoint, route)
+            make = functools.partial(endpoint, route)
         else:
             made = tasks if route.source == TASK_SOURCE else Destination
-            yield route, functools.partial(_destination, made, route, index, settings.file)
+            make = functools.partial(_destination, made, route, index, settings.file)
+        yield route, functools.partial(_limited, make, route, settings)
 
 
 def _destination(made: Callable[[Route, Handler], Destination], route: Route, index: int, file: str) -> Destination:
     return made(route, _load(route.handler, index, file))
+
+
+def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
+    """The destination with the limits of its route."""
+    found = make()
+    tube = route_tube(settings, route) or found.tube
+    return replace(found, tube=tube, policy=policy_of(settings, route), deadlines=deadlines_of(settings, route))
 
 
 def _preload(handler: Handler, settings: Settings) -> None:

@@ -27,13 +27,14 @@ from glassq import lifecycle, routes
 from glassq import settings as configuration
 from glassq.errors import SettingsError
 from glassq.handler import as_handler
+from glassq.policy import Deadlines, deadlines_of, policy_of
 from glassq.queues.base import Reservation
 from glassq.routes import Context, Destination, Routes
 from glassq.settings import TASK_SOURCE, Route, Settings
 from glassq.values import HandlerName
-from glassq.worker.executor import Deadlines, Executor
+from glassq.worker.executor import Executor
 from glassq.worker.lease import Lease
-from glassq.worker.outcome import Kind, Policy
+from glassq.worker.outcome import Kind
 from glassq.worker.record import as_recorded
 from glassq.worker.scoreboard import Scoreboard
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from glassq.push.taskqueue import Task
     from glassq.queues import Receiver
     from glassq.routes import Handler, Result
-    from glassq.worker.executor import Attempt
+from glassq.worker.executor import Attempt
 
 _STATES = {
     Kind.DONE: "done",
@@ -158,9 +159,10 @@ class _Child:
         # as the queue would return it, without parts that a job has no room for
         delivery = envelope.decode(envelope.encode(delivery))
         destination = self._match(delivery)
-        worker = self.context.settings.worker
-        soft = worker.deadline - worker.grace if self.deadline is None else self.deadline
-        policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
+        settings = self.context.settings
+        route = destination.route if destination else None
+        soft = deadlines_of(settings, route).soft if self.deadline is None else self.deadline
+        policy = policy_of(settings, route)
         lease = Lease(cast("Receiver", _NoQueue()), math.inf, Scoreboard(1).slots[0])
         deadlines = Deadlines(soft=soft, hard=math.inf)
         executor = Executor(

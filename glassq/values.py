@@ -28,6 +28,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 _HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_LABEL_KEY = re.compile(r"label\.[a-z][a-z0-9_]{0,31}")
 _URL_PATTERN = re.compile(r"/[^\s\x00-\x1f\x7f?#*]*\*?")
 
 
@@ -379,6 +380,22 @@ class ModuleName(str):
         if not isinstance(text, str) or not _MODULE.fullmatch(text) or text == "__main__":
             raise ValueError('expected the full name of a module, such as "app.tasks"')
         return super().__new__(cls, text)
+
+
+class LabelKey(str):
+    """What the deliveries of a route are told apart by: "label.NAME", such as "label.user"."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if not isinstance(text, str) or not _LABEL_KEY.fullmatch(text):
+            raise ValueError('expected "label.NAME", such as "label.user"')
+        return super().__new__(cls, text)
+
+    @property
+    def label(self) -> str:
+        """The name of the label."""
+        return self.partition(".")[2]
 
 
 class HandlerName(str):

@@ -41,6 +41,7 @@ EVERYTHING = frozenset(
         "mask",
         "mistakes",
         "outdated",
+        "policy",
         "settings",
         "values",
         "host",
@@ -92,9 +93,10 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),
     "outdated": frozenset({"errors", "mistakes"}),
-    "settings": frozenset({"edited", "errors", "mistakes", "outdated", "systemd", "values"}),
+    "settings": frozenset({"edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
     "in_effect": frozenset({"log", "settings"}),
-    "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "settings", "values"}),
+    "policy": frozenset({"backoff", "settings"}),
+    "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset({"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings"}),
     "https_get": frozenset(),
@@ -109,7 +111,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
-        | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "lifecycle"}
+        | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "lifecycle", "policy"}
     ),
     "handlers": frozenset({"delivery", "errors", "https_get", "routes"}),
     "glass": frozenset(
@@ -136,7 +138,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "testing": frozenset(
         {"bodies", "errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"}
     )
-    | {"ledger", "lifecycle"},
+    | {"ledger", "lifecycle", "policy"},
     "dev": EVERYTHING - {"cli", "operations", "programs"},
     "operations": EVERYTHING - {"cli", "dev", "programs"},
     # operations mask what faces show
@@ -147,7 +149,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
 }
 # Modules that stay narrower than their room.
 LEAVES = {
-    "worker/outcome.py": frozenset({"backoff", "errors", "delivery", "excerpts", "host", "mask", "routes"}),
+    "worker/outcome.py": frozenset({"backoff", "errors", "delivery", "excerpts", "host", "mask", "policy", "routes"}),
     "worker/scoreboard.py": frozenset({"metrics", "worker"}),
     "worker/crashes.py": frozenset(),
     "worker/boardfile.py": frozenset({"log"}),

@@ -118,7 +118,9 @@ def _is_struct(kind: object) -> bool:
 
 
 def _has_default(field: msgspec.structs.FieldInfo) -> bool:
-    return field.default is not None and field.default is not msgspec.NODEFAULT
+    # a route without a handler has steps
+    without = isinstance(field.default, values.HandlerName)
+    return field.default is not None and field.default is not msgspec.NODEFAULT and not without
 
 
 def _literal(value: object) -> str:
@@ -137,7 +139,7 @@ def _kind(hint: Any, used: set[type]) -> str:
         return f"list of {_kind(arguments[0], used)}"
     if origin is dict:
         return f"table of {_kind(arguments[1], used)}"
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         return _kind(arguments[0], used)
     if hint is bool:
         return "`true` or `false`"

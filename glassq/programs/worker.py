@@ -16,6 +16,7 @@ from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
+from glassq.policy import deadlines_of, policy_of
 from glassq.programs import sweeping
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
@@ -28,10 +29,9 @@ from glassq.worker import child, sidecar
 from glassq.worker.bucket import Limit
 from glassq.worker.collector import PoolCollector
 from glassq.worker.consumer import Consumer
-from glassq.worker.executor import Deadlines, Executor
+from glassq.worker.executor import Executor
 from glassq.worker.idle import wait_for_work
 from glassq.worker.lease import Lease
-from glassq.worker.outcome import Policy
 from glassq.worker.pool import SILENCE, Pool, PoolPlan
 from glassq.worker.settlement import Settlement
 from glassq.worker.shares import QueueLimiter, Share
@@ -70,8 +70,7 @@ def consume(
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot)
     limiter = limiter_of(settings, queues, throttle, slot.index)
-    policy = Policy(worker.max_attempts, worker.max_lost, worker.backoff, worker.backoff_cap)
-    deadlines = Deadlines(soft=worker.deadline - worker.grace, hard=worker.deadline)
+    policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     executor = Executor(loaded, context, ledger, lease, policy, deadlines, bodies=bodies, skew=worker.clock_skew)
     settlement = Settlement(receiver, ledger, slot.counters, bodies)
@@ -198,7 +197,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     return PoolPlan(
         lambda loaded: load_handlers(settings, queues, loaded),
         processes=worker.processes,
-        drain=worker.deadline + worker.grace,
+        drain=settings.longest_deadline + worker.grace,
         preload=worker.preload,
         silence=silence,
         limits=tuple(limits),

@@ -17,6 +17,7 @@ from glassq.settings.reading import (
     load,
     parse,
 )
+from glassq.settings.route import DEFERRED_NAME, TASKS_NAME, Route, label_fits
 from glassq.settings.sections import (
     MAX_BODY,
     TASK_SOURCE,
@@ -25,19 +26,21 @@ from glassq.settings.sections import (
     LedgerSettings,
     PushSettings,
     QueueSettings,
-    Route,
     SourceSettings,
     StorageSettings,
     WorkerQueue,
     WorkerSettings,
-    label_fits,
 )
 from glassq.settings.settings import (
     LEASE_MARGIN,
     MAIN_QUEUE,
     Settings,
+    first_route,
+    ping_tube,
     queue_prefix,
     queue_tube,
+    route_prefix,
+    route_tube,
     secret_files,
     source_tube,
 )
@@ -45,12 +48,14 @@ from glassq.settings.writing import as_toml, toml_value
 
 __all__ = [
     "DEFAULT_FILE",
+    "DEFERRED_NAME",
     "INTAKE",
     "LEASE_MARGIN",
     "MAIN_QUEUE",
     "MAX_BODY",
     "POOL",
     "TASKS",
+    "TASKS_NAME",
     "TASK_SOURCE",
     "GlassSettings",
     "IntakeSettings",
@@ -66,12 +71,16 @@ __all__ = [
     "as_toml",
     "file_of",
     "find_modules_beside",
+    "first_route",
     "installed_file",
     "label_fits",
     "load",
     "parse",
+    "ping_tube",
     "queue_prefix",
     "queue_tube",
+    "route_prefix",
+    "route_tube",
     "secret_files",
     "source_tube",
     "toml_value",

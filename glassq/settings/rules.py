@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from glassq import mistakes
+from glassq.mask import MASK
 from glassq.mistakes import place
-from glassq.settings.sections import COLLECTIONS, MAX_BODY, TASK_SOURCE
+from glassq.settings.route_rules import MAX_TUBE, SOURCE_NAME, Rule, route_rules, without_handler
+from glassq.settings.sections import MAX_BODY, TASK_SOURCE
 from glassq.settings.settings import MAIN_QUEUE, queue_tube
+from glassq.values import SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from glassq.settings.sections import Route, SourceSettings
+    from glassq.settings.sections import SourceSettings
     from glassq.settings.settings import Settings
 
 # The tube of a push queue is [queue] tube, ".push." and the queue's name (up to 100 characters): at most 200 in all.
 MAX_BASE = 94
-# The longest name of a tube that beanstalkd takes.
-MAX_TUBE = 200
 MAX_WEIGHT = 1_000
-_SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-# Whether the rule holds, the key, its value, and what is expected of it.
-_Rule = tuple[bool, str, object, str]
 
 
 def check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
@@ -31,19 +28,23 @@ def check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     rules = [*_worker_rules(settings), *_queue_rules(settings), *_intake_rules(settings), *_metrics_rules(settings)]
     for name, source in settings.sources.items():
         rules += _source_rules(name, source)
-    for index, route in enumerate(settings.routes):
-        rules += _route_rules(f"routes.{index}", route, settings)
+    rules += route_rules(settings)
     rules += _worker_queue_rules(settings)
     for fits, key, value, expected in rules:
         if not fits:
             names = key.split(".")
             where = mistakes.located(text, names)
-            yield key, f'{settings.file}: {place(names)} = "{value}": expected {expected}{where}'
+            # a wrong path of a secret file is mostly the secret itself
+            shown = MASK if isinstance(value, SecretFile) else value
+            yield key, f'{settings.file}: {place(names)} = "{shown}": expected {expected}{where}'
+    for key in without_handler(settings):
+        names = key.split(".")
+        yield key, f"{settings.file}: missing key {place([*names, 'handler'])}{mistakes.located(text, names)}"
     for mistake in _unknown_queues(settings, text):
         yield "worker.queues", mistake
 
 
-def _worker_rules(settings: Settings) -> list[_Rule]:
+def _worker_rules(settings: Settings) -> list[Rule]:
     worker = settings.worker
     return [
         (worker.grace < worker.deadline, "worker.grace", worker.grace, "shorter than deadline"),
@@ -52,7 +53,7 @@ def _worker_rules(settings: Settings) -> list[_Rule]:
     ]
 
 
-def _queue_rules(settings: Settings) -> list[_Rule]:
+def _queue_rules(settings: Settings) -> list[Rule]:
     queue = settings.queue
     fits = settings.push is None or len(queue.tube) <= MAX_BASE
     expected = f"at most {MAX_BASE} characters: with [push] the names of queues are appended"
@@ -64,7 +65,7 @@ def _queue_rules(settings: Settings) -> list[_Rule]:
     ]
 
 
-def _intake_rules(settings: Settings) -> list[_Rule]:
+def _intake_rules(settings: Settings) -> list[Rule]:
     intake = settings.intake
     largest = "at least 25MiB, the largest body"
     return [
@@ -75,7 +76,7 @@ def _intake_rules(settings: Settings) -> list[_Rule]:
     ]
 
 
-def _metrics_rules(settings: Settings) -> list[_Rule]:
+def _metrics_rules(settings: Settings) -> list[Rule]:
     metrics, bind = settings.metrics, settings.intake.bind
     apart = metrics.pool is None or metrics.pool not in (metrics.intake, bind)
     inside, outside = str(metrics.intake), str(bind)
@@ -86,9 +87,9 @@ def _metrics_rules(settings: Settings) -> list[_Rule]:
     ]
 
 
-def _source_rules(name: str, source: SourceSettings) -> list[_Rule]:
+def _source_rules(name: str, source: SourceSettings) -> list[Rule]:
     at, largest = f"sources.{name}", source.max_body
-    fits = bool(_SOURCE_NAME.fullmatch(name)) and name != TASK_SOURCE
+    fits = bool(SOURCE_NAME.fullmatch(name)) and name != TASK_SOURCE
     expected = f"a name of 1 to 63 of a-z 0-9 and -, not - first: it is the word in /hooks/NAME; {TASK_SOURCE} is taken"
     return [
         (fits, at, source.kind, expected),
@@ -96,57 +97,11 @@ def _source_rules(name: str, source: SourceSettings) -> list[_Rule]:
     ]
 
 
-def _route_rules(at: str, route: Route, settings: Settings) -> list[_Rule]:
-    """`at` is the route's key."""
-    rules: list[_Rule] = []
-    # a route with an unknown source would match nothing, and its pings would be dropped as "no route"; a machine
-    # without intake needs no sections of sources
-    known = (*settings.sources, TASK_SOURCE)
-    elsewhere = not settings.sources and bool(_SOURCE_NAME.fullmatch(route.source))
-    rules.append((route.source in known or elsewhere, f"{at}.source", route.source, f"one of: {', '.join(known)}"))
-    to_url = route.handler.is_url
-    fits = not to_url or settings.push is not None
-    rules.append((fits, f"{at}.handler", route.handler, "a [push] section, which URLs need"))
-    of_tasks = route.source == TASK_SOURCE
-    fits = route.queue is None or to_url or of_tasks
-    expected = f'none: it is for tasks (source = "{TASK_SOURCE}") and for handlers that are a URL'
-    rules.append((fits, f"{at}.queue", route.queue or "", expected))
-    fits, expected = route.url is None or of_tasks, f'none: it is for tasks (source = "{TASK_SOURCE}")'
-    rules.append((fits, f"{at}.url", route.url or "", expected))
-    rules += _match_rules(at, route)
-    window, kept = route.dedupe_window, settings.ledger.retention
-    fits = window is None or 0 < window <= kept
-    rules.append((fits, f"{at}.dedupe_window", window or 0, f"up to {kept}, as long as [ledger] retention"))
-    return rules
-
-
-def _match_rules(at: str, route: Route) -> list[_Rule]:
-    rules: list[_Rule] = []
-    match, words = route.match or {}, COLLECTIONS.get(route.source, ())
-    named = route.match is None or bool(match)
-    rules.append((named, f"{at}.match", "", 'labels, such as { event = "push" }; without match, a route takes all'))
-    for name, wanted in match.items():
-        several = (wanted,) if isinstance(wanted, str) else wanted
-        right = bool(several) and all(text and "*" not in text[:-1] and text.isprintable() for text in several)
-        expected = 'a text, a text with * at its end for all that begin so, or a list of these: ["opened", "closed"]'
-        rules.append((right, f"{at}.match.{name}", ", ".join(several), expected))
-    for name in ("collection", "operation"):
-        given = getattr(route, name)
-        rules.append(
-            (given is None or name not in match, f"{at}.{name}", given, f"none beside match, which has {name}")
-        )
-    collection = route.conditions.get("collection", "")
-    known = not isinstance(collection, str) or collection in ("", *words) or collection.endswith("*") or not words
-    key = "collection" if route.collection else "match.collection"
-    rules.append((known, f"{at}.{key}", collection, f"one of: {', '.join(words)}"))
-    return rules
-
-
-def _worker_queue_rules(settings: Settings) -> list[_Rule]:
-    worker, rules = settings.worker, list[_Rule]()
+def _worker_queue_rules(settings: Settings) -> list[Rule]:
+    worker, rules = settings.worker, list[Rule]()
     for name, queue in worker.queues.items():
         at = f"worker.queues.{name}"
-        fits = bool(_SOURCE_NAME.fullmatch(name)) and len(queue_tube(settings, name)) <= MAX_TUBE
+        fits = bool(SOURCE_NAME.fullmatch(name)) and len(queue_tube(settings, name)) <= MAX_TUBE
         rules += [
             (fits, at, name, f"a name of 1 to 63 of a-z 0-9 and -, not - first; {MAX_TUBE} characters with its tube's"),
             (queue.weight <= MAX_WEIGHT, f"{at}.weight", queue.weight, f"1 to {MAX_WEIGHT}"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,7 +11,6 @@ from glassq.values import (
     Bind,
     BodiesUrl,
     Duration,
-    HandlerName,
     HttpUrl,
     ModuleName,
     Network,
@@ -23,11 +22,7 @@ from glassq.values import (
     SyncerAddress,
     TargetUrl,
     Tube,
-    UrlPattern,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # The source of tasks. The sources of pings are the sections of [sources].
 TASK_SOURCE = "push"
@@ -166,45 +161,6 @@ class WorkerSettings(Section, frozen=True):
         One is left for other queues and for pings, because a target that hangs must not occupy all of them.
         """
         return max(1, self.processes - self.kept - 1)
-
-
-class Route(Section, frozen=True):
-    """[[routes]]"""
-
-    source: str
-    handler: HandlerName
-    match: dict[str, str | tuple[str, ...]] | None = None
-    collection: str | None = None
-    operation: str | None = None
-    queue: str | None = None
-    url: UrlPattern | None = None
-    coalesce: bool = False
-    dedupe_window: Duration | None = None
-
-    @property
-    def conditions(self) -> dict[str, str | tuple[str, ...]]:
-        """What each label must be, by its name: a text, one with * at its end for all that begin so, or several."""
-        words = {"collection": self.collection, "operation": self.operation, "url": self.url}
-        if self.source == TASK_SOURCE:
-            # only tasks are in a queue; the route of a ping names the queue whose limits apply to its handler
-            words["queue"] = self.queue
-        return {**(self.match or {}), **{name: value for name, value in words.items() if value is not None}}
-
-    def wants(self, source: str, labels: Mapping[str, str]) -> bool:
-        """Whether this route matches a delivery from `source` with these labels."""
-        return source == self.source and all(
-            label_fits(wanted, labels.get(name)) for name, wanted in self.conditions.items()
-        )
-
-
-def label_fits(wanted: str | tuple[str, ...], label: str | None) -> bool:
-    """Whether a label is what a condition of a route wants; None: the delivery has no such label."""
-    if label is None:
-        return False
-    if isinstance(wanted, UrlPattern):
-        return wanted.fits(label)
-    several = (wanted,) if isinstance(wanted, str) else wanted
-    return any(label.startswith(text[:-1]) if text.endswith("*") else label == text for text in several)
 
 
 class PushSettings(Section, frozen=True):

@@ -11,6 +11,7 @@ import msgspec
 from glassq.edited import read_text, secret_lines
 from glassq.errors import SettingsError, UnreadableText
 from glassq.mistakes import place
+from glassq.settings.route import Route, named
 from glassq.settings.sections import (
     BodiesSettings,
     GlassSettings,
@@ -20,7 +21,6 @@ from glassq.settings.sections import (
     MetricsSettings,
     PushSettings,
     QueueSettings,
-    Route,
     SourceSettings,
     StorageSettings,
     WorkerSettings,
@@ -28,6 +28,8 @@ from glassq.settings.sections import (
 from glassq.systemd import MISSING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from glassq.values import SecretFile
 
 # The remedy where systemd has no copy of a source's secret for this service: the file itself is hidden from it.
@@ -68,13 +70,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "routes", named(self.routes))
+
+    @property
+    def longest_deadline(self) -> float:
+        """The longest hard deadline of an attempt, in seconds: that of [worker], or of a route."""
+        return max(self.worker.deadline, *(route.deadline or 0.0 for route in self.routes), 0.0)
+
     @property
     def lease(self) -> int:
         """The lease of every job, in whole seconds: [queue] ttr, or more if an attempt may take longer.
 
         A handler that holds the interpreter lock prevents its process from renewing the lease.
         """
-        longest = max(self.queue.ttr, self.worker.deadline + LEASE_MARGIN)
+        longest = max(self.queue.ttr, self.longest_deadline + LEASE_MARGIN)
         return min(MAX_LEASE, math.ceil(longest))
 
     def secret(self, key: str) -> list[str]:
@@ -116,11 +126,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise SettingsError(
                     f"{self.file}: missing section [{key.rpartition('.')[0]}]: expected it for its {name}"
                 )
-            value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+            value = _part(value, name)
         if value is None:
             raise SettingsError(f"{self.file}: missing key {place(key.split('.'))}: expected the path of a file")
         path: SecretFile = value
         return path
+
+
+def _part(of: Any, name: str) -> Any:
+    """A part of the settings by its name, or its number in a list."""
+    if isinstance(of, tuple):
+        return of[int(name)]
+    return of.get(name) if isinstance(of, dict) else getattr(of, name)
 
 
 def queue_tube(settings: Settings, queue: str) -> str:
@@ -137,6 +154,32 @@ def queue_prefix(base: str) -> str:
 def source_tube(settings: Settings, name: str) -> str:
     """The tube that the pings of this source are put into: that of its `queue`, or else [queue] tube."""
     return queue_tube(settings, settings.sources[name].queue if name in settings.sources else "")
+
+
+def route_tube(settings: Settings, route: Route) -> str:
+    """The tube of a route's own, which its `concurrency` limits; "" if it has none.
+
+    With `concurrency_by` it has none: the limit is one of each key.
+    """
+    if route.concurrency is None or route.concurrency_by is not None or route.queue is not None:
+        return ""
+    return f"{route_prefix(str(settings.queue.tube))}{route.name}"
+
+
+def route_prefix(base: str) -> str:
+    """How the tubes of routes begin; `base` is [queue] tube."""
+    return f"{base}.route."
+
+
+def ping_tube(settings: Settings, source: str, labels: Mapping[str, str]) -> str:
+    """The tube that a ping of this source, with these labels, is put into: that of its route, or of its source."""
+    route = first_route(settings.routes, source, labels)
+    return (route and route_tube(settings, route)) or source_tube(settings, source)
+
+
+def first_route(routes: Iterable[Route], source: str, labels: Mapping[str, str]) -> Route | None:
+    """The route of a delivery: the first that wants it."""
+    return next((route for route in routes if route.wants(source, labels)), None)
 
 
 def secret_files(settings: Settings) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from glassq.settings.route import NO_HANDLER
 from glassq.values import Size
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ def _pairs(section: msgspec.Struct) -> list[str]:
     # a table of sections comes after them
     tables = ("queues", "targets")
     values = {name: getattr(section, name) for name in section.__struct_fields__ if name not in tables}
-    return [f"{name} = {toml_value(value)}" for name, value in values.items() if value is not None]
+    return [
+        f"{name} = {toml_value(value)}"
+        for name, value in values.items()
+        if value is not None and value is not NO_HANDLER
+    ]
 
 
 def _changed_pairs(section: msgspec.Struct) -> list[str]:

@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,24 +26,17 @@ if TYPE_CHECKING:
     from glassq.bodies import BodyStore
     from glassq.delivery import Delivery, Evidence
     from glassq.ledger import Ledger
+    from glassq.policy import Deadlines, Policy
     from glassq.queues.base import Reservation
     from glassq.routes import Context, Destination, Result, Routes
     from glassq.worker.lease import Lease
-    from glassq.worker.outcome import Outcome, Policy
+    from glassq.worker.outcome import Outcome
 
 log = logger("glassq.worker")
 
 # How long an attempt that may end its process, as an earlier one did, waits until the ledger has written what it knows
 # of other deliveries' retries and burials, in seconds.
 LEDGER_WAIT = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Deadlines in seconds from the start of the attempt: soft (an exception) and hard (the process is killed)."""
-
-    soft: float
-    hard: float
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -92,7 +84,9 @@ class Executor:
         skew: float = 0.0,
         passing: tuple[type[BaseException], ...] = (),
     ) -> None:
-        """`bodies` has the stored bodies. `skew` is the maximum difference between the clocks of hosts, in seconds.
+        """`policy` and `deadlines` are for routes that have none of their own.
+
+        `bodies` has the stored bodies. `skew` is the maximum difference between the clocks of hosts, in seconds.
 
         Exceptions of the types `passing` are raised again, not turned into outcomes: in a handler's test,
         KeyboardInterrupt.
@@ -112,13 +106,12 @@ class Executor:
         """Runs the handler; whatever it raises becomes an outcome."""
         if delivery.lost:
             self._ledger.settle(LEDGER_WAIT)
+        deadlines = (destination and destination.deadlines) or self._deadlines
         started, at = time.monotonic(), datetime.now(UTC)
-        self._context.deadline = started + self._deadlines.soft
+        self._context.deadline = started + deadlines.soft
         keys = _keys(delivery, destination)
         try:
-            self._lease.start(
-                reservation, delivery, deadline=self._context.deadline, hard=started + self._deadlines.hard
-            )
+            self._lease.start(reservation, delivery, deadline=self._context.deadline, hard=started + deadlines.hard)
             try:
                 result = self._handle(delivery, destination)
             finally:
@@ -155,15 +148,16 @@ class Executor:
             raise Bury(f"its body cannot be used: {error}") from None
 
     def _decide(self, error: BaseException, delivery: Delivery, destination: Destination | None, age: float) -> Outcome:
+        fallback = (destination and destination.policy) or self.policy
         try:
-            policy = (destination and destination.retry_policy(delivery, self._context)) or self.policy
+            policy = (destination and destination.retry_policy(delivery, self._context)) or fallback
             return outcomes.decide(error, delivery, policy, age)
         except self._passing:
             raise
         except BaseException as failure:
             where = fields(why=outcomes.describe(failure), traceback=outcomes.short_traceback(failure))
-            log.error("the handler's retry policy failed: the pool's is used %s", where)
-            return outcomes.decide(error, delivery, self.policy, age)
+            log.error("the handler's retry policy failed: its route's is used %s", where)
+            return outcomes.decide(error, delivery, fallback, age)
 
     def _end_if_forked(self) -> None:
         """Ends this process if the handler forked it: it must neither settle the job nor reserve another one."""

@@ -16,26 +16,22 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from glassq import host
-from glassq.backoff import between, ceiling
 from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence, as_valid_utf8
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry, Verdict
 from glassq.excerpts import UNPRINTABLE, json_of, kind_of, text_of, traceback_of, words_of
 from glassq.mask import masked_body, masked_text
+from glassq.policy import MIN_DELAY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from glassq.policy import Policy
     from glassq.routes import RetryPolicy
 
-# The minimum delay of a retry, in seconds: the cause of a failure rarely goes away at once.
-MIN_DELAY = 1.0
 # The maximum delay that a handler may ask for, in seconds (30 days): a server's wrong clock must not postpone a
 # delivery for ever.
 MAX_DELAY = 30 * 86_400.0
@@ -69,23 +65,6 @@ class Outcome(msgspec.Struct, frozen=True):
     counts: bool = True
     slow_down: bool = False
     result: str | dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The pool's own RetryPolicy. `backoff` and `backoff_cap` are in seconds."""
-
-    max_attempts: int
-    max_lost: int
-    backoff: float
-    backoff_cap: float
-
-    def after(self, failures: int, age: float) -> float | None:
-        return None if failures >= self.max_attempts else self.delay(failures)
-
-    def delay(self, failures: int, uniform: Callable[[float, float], float] = between) -> float:
-        """Seconds until the attempt after the `failures`-th failure: capped exponential with full jitter."""
-        return max(MIN_DELAY, uniform(0.0, ceiling(failures - 1, self.backoff, self.backoff_cap)))
 
 
 def done(result: str | dict[str, Any] | None) -> Outcome:

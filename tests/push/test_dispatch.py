@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from glassq import delivery as envelope
 from glassq.delivery import MAX_DETAIL, Delivery, Evidence
 from glassq.errors import Bury, DeadlineExceeded, Drop, Retry, SettingsError
+from glassq.policy import Policy
 from glassq.push.dispatch import Dispatcher, forward, of_tasks, post, rule
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.http_client import AT_ONCE, KEPT, MAX_READ
@@ -35,7 +36,7 @@ from glassq.push.rule import RetryParameters
 from glassq.routes import Context, marks_of, retry_policy
 from glassq.settings import Route, parse
 from glassq.values import HandlerName
-from glassq.worker.outcome import Policy, decide, evidence_of
+from glassq.worker.outcome import decide, evidence_of
 from tests.conftest import ROOT, free_port
 from tests.push.targets import Target
 

@@ -12,15 +12,15 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry
+from glassq.policy import Deadlines, Policy
 from glassq.queues.beanstalk.protocol import JobStats
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.routes import Context, Destination, Routes
 from glassq.settings import Route, Settings
 from glassq.values import HandlerName
 from glassq.worker.consumer import SHORT_POLL, Consumer
-from glassq.worker.executor import Deadlines, Executor
+from glassq.worker.executor import Executor
 from glassq.worker.lease import Lease
-from glassq.worker.outcome import Policy
 from glassq.worker.scoreboard import Scoreboard
 from glassq.worker.settlement import Settlement
 from glassq.worker.shares import QueueLimiter, Share

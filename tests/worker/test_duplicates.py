@@ -18,15 +18,15 @@ from glassq import delivery as envelope
 from glassq.errors import Retry, SettingsError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
+from glassq.policy import Deadlines, Policy
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.routes import Context, Destination, Routes
 from glassq.settings import LedgerSettings, Route, Settings, parse
 from glassq.values import Duration, HandlerName
 from glassq.worker import duplicates
 from glassq.worker.consumer import Consumer
-from glassq.worker.executor import Deadlines, Executor
+from glassq.worker.executor import Executor
 from glassq.worker.lease import Lease
-from glassq.worker.outcome import Policy
 from glassq.worker.scoreboard import Scoreboard
 from glassq.worker.settlement import Settlement
 from glassq.worker.throttle import Throttle

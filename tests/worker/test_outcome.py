@@ -15,11 +15,12 @@ from glassq import delivery as envelope
 from glassq import lifecycle
 from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence
 from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry
+from glassq.policy import MIN_DELAY, Policy
 from glassq.routes import Context, Destination
 from glassq.settings import Route, Settings
 from glassq.values import HandlerName
 from glassq.worker import outcome as outcomes
-from glassq.worker.outcome import MAX_DELAY, MAX_POLICY_DELAY, MIN_DELAY, Kind, Outcome, Policy, decide
+from glassq.worker.outcome import MAX_DELAY, MAX_POLICY_DELAY, Kind, Outcome, decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,133 @@
+"""What the keys of a route must keep together, and with other sections."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from glassq.settings.route import DEFERRED_NAME, MAX_NAME, NO_HANDLER, TASKS_NAME
+from glassq.settings.sections import COLLECTIONS, TASK_SOURCE
+from glassq.settings.settings import route_tube
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glassq.settings.route import Route
+    from glassq.settings.settings import Settings
+
+# Whether the rule holds, the key, its value, and what is expected of it.
+Rule = tuple[bool, str, object, str]
+# The longest name of a tube that beanstalkd takes.
+MAX_TUBE = 200
+SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# More are no limit: a pool has fewer children and lanes.
+MAX_CONCURRENCY = 4000
+# Keys that nothing heeds yet. Who builds what heeds one takes it out of here.
+NOT_YET = frozenset({"concurrency", "concurrency_by", "breaker", "steps", "secret_file"})
+# The limits that tasks, and pings for a URL, have from their queue.
+_QUEUE_LIMITS = ("max_attempts", "backoff", "backoff_cap", "concurrency")
+_NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME - 1}}}")
+
+
+def route_rules(settings: Settings) -> Iterator[Rule]:
+    """The rules of all routes."""
+    names = [DEFERRED_NAME, TASKS_NAME, *(route.name for route in settings.routes)]
+    for index, route in enumerate(settings.routes):
+        at = f"routes.{index}"
+        fits, expected = bool(_NAME.fullmatch(route.name)), f"a name of 1 to {MAX_NAME} of a-z 0-9 and -, not - first"
+        yield fits, f"{at}.name", route.name, expected
+        fits, expected = names.count(route.name) == 1, "a name that no other route has"
+        yield fits, f"{at}.name", route.name, expected
+        yield from _handler_rules(at, route, settings)
+        yield from _match_rules(at, route)
+        yield from _limit_rules(at, route, settings)
+        for key in sorted(NOT_YET):
+            value = getattr(route, key)
+            yield value is None, f"{at}.{key}", value, "no such key: this version cannot do that yet"
+
+
+def without_handler(settings: Settings) -> Iterator[str]:
+    """The keys of routes that say nothing to do."""
+    for index, route in enumerate(settings.routes):
+        if route.handler == NO_HANDLER and route.steps is None:
+            yield f"routes.{index}"
+
+
+def _handler_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
+    # a route with an unknown source would match nothing, and its pings would be dropped as "no route"; a machine
+    # without intake needs no sections of sources
+    known = (*settings.sources, TASK_SOURCE)
+    elsewhere = not settings.sources and bool(SOURCE_NAME.fullmatch(route.source))
+    yield route.source in known or elsewhere, f"{at}.source", route.source, f"one of: {', '.join(known)}"
+    both = route.steps is not None and route.handler != NO_HANDLER
+    yield not both, f"{at}.handler", route.handler, "no handler beside steps, or no steps"
+    steps = ", ".join(route.steps or ())
+    yield route.steps != (), f"{at}.steps", steps, 'handlers, such as ["module:function", "https://HOST/PATH"]'
+    to_url = any(handler.is_url for handler in route.handlers)
+    key = "handler" if route.steps is None else "steps"
+    fits = not to_url or settings.push is not None
+    yield fits, f"{at}.{key}", route.handler or steps, "a [push] section, which URLs need"
+    of_tasks = route.source == TASK_SOURCE
+    fits = route.queue is None or to_url or of_tasks
+    expected = f'none: it is for tasks (source = "{TASK_SOURCE}") and for handlers that are a URL'
+    yield fits, f"{at}.queue", route.queue or "", expected
+    fits, expected = route.url is None or of_tasks, f'none: it is for tasks (source = "{TASK_SOURCE}")'
+    yield fits, f"{at}.url", route.url or "", expected
+    fits, expected = route.secret_file is None or to_url, "none: it is for handlers that are a URL"
+    yield fits, f"{at}.secret_file", route.secret_file, expected
+
+
+def _match_rules(at: str, route: Route) -> Iterator[Rule]:
+    match, words = route.match or {}, COLLECTIONS.get(route.source, ())
+    named = route.match is None or bool(match)
+    yield named, f"{at}.match", "", 'labels, such as { event = "push" }; without match, a route takes all'
+    for name, wanted in match.items():
+        several = (wanted,) if isinstance(wanted, str) else wanted
+        right = bool(several) and all(text and "*" not in text[:-1] and text.isprintable() for text in several)
+        expected = 'a text, a text with * at its end for all that begin so, or a list of these: ["opened", "closed"]'
+        yield right, f"{at}.match.{name}", ", ".join(several), expected
+    for name in ("collection", "operation"):
+        given = getattr(route, name)
+        yield given is None or name not in match, f"{at}.{name}", given, f"none beside match, which has {name}"
+    collection = route.conditions.get("collection", "")
+    known = not isinstance(collection, str) or collection in ("", *words) or collection.endswith("*") or not words
+    key = "collection" if route.collection else "match.collection"
+    yield known, f"{at}.{key}", collection, f"one of: {', '.join(words)}"
+
+
+def _limit_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
+    window, kept = route.dedupe_window, settings.ledger.retention
+    fits = window is None or 0 < window <= kept
+    yield fits, f"{at}.dedupe_window", window or 0, f"up to {kept}, as long as [ledger] retention"
+    fits = route.deadline is None or route.deadline >= 1
+    yield fits, f"{at}.deadline", route.deadline, "at least 1s"
+    yield route.backoff is None or route.backoff >= 1, f"{at}.backoff", route.backoff, "at least 1s"
+    backoff, cap = route.backoff or settings.worker.backoff, route.backoff_cap or settings.worker.backoff_cap
+    fits = cap >= backoff or (route.backoff is None and route.backoff_cap is None)
+    if route.backoff_cap is not None:
+        yield fits, f"{at}.backoff_cap", cap, f"at least backoff, {backoff}"
+    yield fits, f"{at}.backoff", backoff, f"at most backoff_cap, {cap}"
+    most = route.concurrency or 1
+    yield most <= MAX_CONCURRENCY, f"{at}.concurrency", most, f"1 to {MAX_CONCURRENCY}"
+    fits = route.concurrency_by is None or route.concurrency is not None
+    expected = "concurrency beside it: how many of one key may be worked at once"
+    yield fits, f"{at}.concurrency_by", route.concurrency_by, expected
+    longest = len(route_tube(settings, route))
+    expected = f"a shorter one: with [queue] tube before it, it has {longest} of {MAX_TUBE} characters"
+    yield longest <= MAX_TUBE, f"{at}.name", route.name, expected
+    yield from _queue_limit_rules(at, route)
+
+
+def _queue_limit_rules(at: str, route: Route) -> Iterator[Rule]:
+    """Tasks, and pings for a URL, have the limits of their queue; but a URL may have limits of its own."""
+    if route.source == TASK_SOURCE:
+        expected = "none: tasks have the limits of their queue in queue.yaml (rate, max_concurrent_requests, retry_...)"
+    elif route.queue is not None:
+        expected = f'none: queue = "{route.queue}" has its limits in queue.yaml; without queue, give concurrency too'
+    elif any(handler.is_url for handler in route.handlers) and route.concurrency is None:
+        expected = "concurrency beside it: without it, a URL has the limits of its queue in queue.yaml"
+    else:
+        return
+    for key in _QUEUE_LIMITS:
+        value = getattr(route, key)
+        yield value is None, f"{at}.{key}", value, expected

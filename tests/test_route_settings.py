@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import pytest
+
+from glassq.errors import SettingsError
+from glassq.policy import Deadlines, Policy, deadlines_of, policy_of
+from glassq.settings import Settings, as_toml, parse, ping_tube, route_tube
+from glassq.settings.route import MAX_NAME
+
+PUSH = "[push]\n"
+URL = "https://example.com/hooks/in?a=b"
+
+
+@pytest.fixture(autouse=True)
+def all_keys_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are not built yet are refused for that alone."""
+    monkeypatch.setattr("glassq.settings.route_rules.NOT_YET", frozenset())
+
+
+def route(*lines: str, source: str = "mirror", handler: str = "m:f") -> str:
+    keys = [f'source = "{source}"', *([f'handler = "{handler}"'] if handler else []), *lines]
+    return "\n".join(["[[routes]]", *keys]) + "\n"
+
+
+def read(*routes: str, before: str = "") -> Settings:
+    return parse(before + "".join(routes), "my.toml")
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("routes", "names"),
+    [
+        ([route(handler="glassq.glass.photos:store")], ["mirror-photos-store"]),
+        ([route(handler="app.Mirror:on_push")], ["mirror-on-push"]),
+        ([route(handler="app.mirror:mirror")], ["mirror-mirror"]),
+        ([route(), route(), route('name = "mirror-m-f-2"')], ["mirror-m-f", "mirror-m-f-3", "mirror-m-f-2"]),
+        ([route(source="push", handler=URL), PUSH], ["push-example-com-hooks-in"]),
+        ([route('steps = ["m:g", "m:h"]', handler="")], ["mirror-m-g"]),
+        ([route(handler=f"m:{'f' * 60}")] * 2, [f"mirror-m-{'f' * 31}", f"mirror-m-{'f' * 29}-2"]),
+    ],
+)
+def test_each_route_has_a_name_of_its_own(routes: list[str], names: list[str]) -> None:
+    settings = read(*routes)
+    assert [found.name for found in settings.routes] == names
+    assert max(map(len, names)) <= MAX_NAME
+    # the names of `glassq config check` stay what they are
+    assert parse(as_toml(settings), "my.toml").routes == settings.routes
+
+
+# -- mistakes -------------------------------------------------------------------------------------------------------
+
+MISTAKES = [
+    (route('name = "A"'), 'name = "A": expected a name of 1 to 40 of a-z 0-9 and -, not - first (line 4)'),
+    (route(f'name = "{"a" * 41}"'), "expected a name of 1 to 40"),
+    (route('name = "push-tasks"'), 'name = "push-tasks": expected a name that no other route has'),
+    (route('name = "a"') + route('name = "a"'), '[routes.0] name = "a": expected a name that no other route has'),
+    (route(handler=""), "missing key [routes.0] handler"),
+    (route("steps = []", handler=""), '[routes.0] steps = "": expected handlers, such as ["module:function", '),
+    (route('steps = ["m:f"]'), '[routes.0] handler = "m:f": expected no handler beside steps, or no steps'),
+    (route('steps = ["m.f"]', handler=""), '[routes.0.steps] 0 = "m.f": expected "package.module:function" or'),
+    (route(f'steps = ["{URL}"]', handler=""), f'[routes.0] steps = "{URL}": expected a [push] section, which URLs'),
+    (route("max_attempts = 0"), "[routes.0] max_attempts = 0: expected a whole number, at least 1"),
+    (route('deadline = "900ms"'), '[routes.0] deadline = "900ms": expected at least 1s'),
+    (route('backoff = "0s"'), '[routes.0] backoff = "0s": expected at least 1s'),
+    (route('backoff = "7h"'), '[routes.0] backoff = "7h": expected at most backoff_cap, 6h'),
+    (route('backoff_cap = "29s"'), '[routes.0] backoff_cap = "29s": expected at least backoff, 30s'),
+    (route("concurrency = 0"), "[routes.0] concurrency = 0: expected a whole number, at least 1"),
+    (route("concurrency = 4001"), '[routes.0] concurrency = "4001": expected 1 to 4000'),
+    (
+        route('concurrency_by = "label.user"'),
+        '[routes.0] concurrency_by = "label.user": expected concurrency beside it: how many of one key',
+    ),
+    (
+        route("concurrency = 1", 'concurrency_by = "user"'),
+        '[routes.0] concurrency_by = "user": expected "label.NAME", such as "label.user"',
+    ),
+    (route("breaker = 0"), "[routes.0] breaker = 0: expected a whole number, at least 1"),
+    # what may be the secret itself is not said
+    (route('secret_file = "whsec_1"'), '[routes.0] secret_file = "***": expected none: it is for handlers that are'),
+    (route("concurency = 1"), "unknown key [routes.0] concurency; did you mean concurrency?"),
+    # limits of queues
+    (route("concurrency = 1", source="push") + PUSH, '[routes.0] concurrency = "1": expected none: tasks have the li'),
+    (route("max_attempts = 1", source="push") + PUSH, '[routes.0] max_attempts = "1": expected none: tasks have the'),
+    (route("max_attempts = 1", handler=URL) + PUSH, '[routes.0] max_attempts = "1": expected concurrency beside it: '),
+    (
+        route("concurrency = 1", 'queue = "q"', handler=URL) + PUSH,
+        '[routes.0] concurrency = "1": expected none: queue = "q" has its limits in queue.yaml; without queue',
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), MISTAKES)
+def test_a_mistake_is_named(text: str, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(text)
+    assert says in str(caught.value)
+    assert "whsec" not in str(caught.value)
+
+
+def test_a_tube_that_leaves_no_room_for_a_routes_name_is_refused() -> None:
+    with pytest.raises(
+        SettingsError, match=r"expected a shorter one: with \[queue\] tube before it, it has 208 of 200"
+    ):
+        read(route("concurrency = 1", 'name = "abcdefghijk"'), before=f'[queue]\ntube = "{"t" * 190}"\n')
+    read(route('name = "abcdefghijk"'), before=f'[queue]\ntube = "{"t" * 190}"\n')
+
+
+def test_a_key_that_is_not_built_yet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glassq.settings.route_rules.NOT_YET", frozenset({"breaker"}))
+    with pytest.raises(SettingsError, match='breaker = "3": expected no such key: this version cannot do that yet'):
+        read(route("breaker = 3"))
+
+
+# -- limits ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_limit_is_that_of_the_pool() -> None:
+    settings = read(
+        route("max_attempts = 2", 'deadline = "20m"'),
+        route('backoff = "2s"', 'backoff_cap = "3s"'),
+        route('deadline = "2s"'),
+        before='[worker]\nmax_attempts = 5\nmax_lost = 4\nbackoff = "9s"\nbackoff_cap = "90s"\n',
+    )
+    assert policy_of(settings) == Policy(5, 4, 9, 90)
+    assert [policy_of(settings, each) for each in settings.routes] == [
+        Policy(2, 4, 9, 90),
+        Policy(5, 4, 2, 3),
+        Policy(5, 4, 9, 90),
+    ]
+    assert deadlines_of(settings) == Deadlines(570, 600)
+    # a short one leaves the handler half of it
+    assert [deadlines_of(settings, each) for each in settings.routes] == [
+        Deadlines(1170, 1200),
+        Deadlines(570, 600),
+        Deadlines(1, 2),
+    ]
+    assert (settings.longest_deadline, settings.lease) == (1200, 1230)
+
+
+def test_a_route_with_concurrency_has_a_tube_of_its_own_and_pings_go_there() -> None:
+    settings = read(
+        route("concurrency = 2", 'match = { event = "push" }', 'name = "pushes"'),
+        route("concurrency = 2", 'concurrency_by = "label.user"', 'match = { event = "fork" }'),
+        route(),
+        route("concurrency = 1", 'name = "never"'),
+        before='[queue]\ntube = "t"\n[sources.mirror]\nqueue = "q"\n[worker.queues.q]\n',
+    )
+    assert [route_tube(settings, each) for each in settings.routes] == ["t.route.pushes", "", "", "t.route.never"]
+    tubes = {event: ping_tube(settings, "mirror", {"event": event}) for event in ("push", "fork", "star")}
+    assert tubes == {"push": "t.route.pushes", "fork": "t.queue.q", "star": "t.queue.q"}
+    # no route wants it
+    assert ping_tube(settings, "other", {"event": "push"}) == "t"
