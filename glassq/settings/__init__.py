@@ -6,6 +6,7 @@ When you add a key: add it to sections.py with its default, and to conf/glassq.t
 compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
+from glassq.settings.parking import MAX_SUFFIX, ParkingTube, hashed_key, parking_tube
 from glassq.settings.reading import (
     DEFAULT_FILE,
     INTAKE,
@@ -47,6 +48,10 @@ from glassq.settings.settings import (
 from glassq.settings.writing import as_toml, toml_value
 
 __all__ = [
+    "MAX_SUFFIX",
+    "ParkingTube",
+    "hashed_key",
+    "parking_tube",
     "DEFAULT_FILE",
     "DEFERRED_NAME",
     "INTAKE",

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueRefused
-from glassq.queues.base import MAX_UNPROVEN, Reservation
+from glassq.queues.base import MAX_UNPROVEN, MAX_UNPROVEN_MOVES, Reservation
 from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.connection import whole_seconds
 from glassq.queues.beanstalk.handover import HandOver, HandOvers
@@ -75,9 +75,14 @@ class BeanstalkReceiver:
         return self._next is not None
 
     def filled(self, prefix: str) -> list[str]:
-        names = [name for name in self._connection.tubes() if name.startswith(prefix)]
-        found = map(self._connection.stats_tube, names)
+        found = map(self._connection.stats_tube, self.named(prefix))
         return [tube.name for tube in found if tube.ready or tube.reserved or tube.delayed or tube.buried]
+
+    def named(self, prefix: str) -> list[str]:
+        return [name for name in self._connection.tubes() if name.startswith(prefix)]
+
+    def is_paused(self, tube: str) -> bool:
+        return self._connection.stats_tube(tube).paused_for > 0
 
     def interrupt(self) -> None:
         self._connection.interrupt()
@@ -118,6 +123,30 @@ class BeanstalkReceiver:
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
     ) -> str:
+        return self._replace(reservation, body, delay, tube, then, failed, MAX_UNPROVEN)
+
+    def move(
+        self,
+        reservation: Reservation,
+        body: bytes,
+        *,
+        tube: str,
+        then: Sequence[str] = (),
+        failed: Callable[[QueueError], None] | None = None,
+    ) -> str:
+        return self._replace(reservation, body, 0.0, tube, then, failed, MAX_UNPROVEN_MOVES)
+
+    def _replace(
+        self,
+        reservation: Reservation,
+        body: bytes,
+        delay: float,
+        tube: str,
+        then: Sequence[str],
+        failed: Callable[[QueueError], None] | None,
+        most: int,
+    ) -> str:
+        """Puts the next form. With `failed`, its proof is awaited once `most` of them are not proven."""
         self._hold(reservation)
         following = self._connection.put(body, delay=whole_seconds(delay), tube=tube)
         if failed is None or self._hand_overs is None:
@@ -125,7 +154,7 @@ class BeanstalkReceiver:
             return str(following)
         made = HandOver(reservation, following, failed, time.monotonic() + PROOF)
         self._hand_overs.add(made, self._connection.server_id())
-        if len(self._hand_overs) >= MAX_UNPROVEN:
+        if len(self._hand_overs) >= most:
             self._settle(wait=True, then=then)
         return str(following)
 
