@@ -30,6 +30,9 @@ from glassq.worker.bucket import Limit
 from glassq.worker.collector import PoolCollector
 from glassq.worker.consumer import Consumer
 from glassq.worker.executor import Executor
+from glassq.worker.gates.doorman import Doorman
+from glassq.worker.gates.limiter import GatedLimiter
+from glassq.worker.gates.rules import gate_rules
 from glassq.worker.idle import wait_for_work
 from glassq.worker.lease import Lease
 from glassq.worker.pool import SILENCE, Pool, PoolPlan
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from glassq.push.queue_yaml import PushQueue
+    from glassq.queues import Receiver
     from glassq.settings import Settings
     from glassq.values import Address
     from glassq.worker.scoreboard import Scoreboard, Slot
@@ -69,7 +73,7 @@ def consume(
         return refuse(error, slot)
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot)
-    limiter = limiter_of(settings, queues, throttle, slot.index)
+    limiter = gated(settings, queues, throttle, slot.index, receiver)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     executor = Executor(loaded, context, ledger, lease, policy, deadlines, bodies=bodies, skew=worker.clock_skew)
@@ -77,6 +81,22 @@ def consume(
     consumer = Consumer(receiver, limiter, executor, settlement, slot, queue_prefix(settings.queue.tube))
     with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
+
+
+def gated(
+    settings: Settings, queues: Collection[str], throttle: Throttle, slot: int, receiver: Receiver
+) -> GatedLimiter:
+    """What a child may reserve from, and work: within the limits of tubes, keys and breakers."""
+    rules = gate_rules(settings, routes.all_routes(settings), worked_tubes(settings, queues))
+    doorman = Doorman(throttle.gates, slot, rules)
+    return GatedLimiter(limiter_of(settings, queues, throttle, slot), throttle.gates, doorman, rules, receiver)
+
+
+def worked_tubes(settings: Settings, queues: Collection[str]) -> list[str]:
+    """The tubes that a pool with these settings works, the main one first; `queues` are those of queue.yaml."""
+    base = settings.queue.tube
+    of_queues = [queue_tube(settings, name) for name in settings.worker.queues]
+    return list(dict.fromkeys([str(base), *of_queues, *(tube_of(base, name) for name in queues)]))
 
 
 def limiter_of(
@@ -191,8 +211,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         Limit(tube_of(queue.tube, name), push.rate, push.bucket_size, push.max_concurrent_requests or max_running)
         for name, push in queues.items()
     )
-    of_queues = [queue_tube(settings, name) for name in worker.queues]
-    tubes = list(dict.fromkeys([str(queue.tube), *of_queues, *(tube_of(queue.tube, name) for name in queues)]))
+    tubes = worked_tubes(settings, queues)
     pool = settings.metrics.pool
     return PoolPlan(
         lambda loaded: load_handlers(settings, queues, loaded),

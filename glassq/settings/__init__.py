@@ -6,7 +6,7 @@ When you add a key: add it to sections.py with its default, and to conf/glassq.t
 compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
-from glassq.settings.parking import MAX_SUFFIX, ParkingTube, hashed_key, parking_tube
+from glassq.settings.parking import SUFFIX, ParkingTube, hashed_key, parking_tube
 from glassq.settings.reading import (
     DEFAULT_FILE,
     INTAKE,
@@ -48,10 +48,6 @@ from glassq.settings.settings import (
 from glassq.settings.writing import as_toml, toml_value
 
 __all__ = [
-    "MAX_SUFFIX",
-    "ParkingTube",
-    "hashed_key",
-    "parking_tube",
     "DEFAULT_FILE",
     "DEFERRED_NAME",
     "INTAKE",
@@ -59,12 +55,14 @@ __all__ = [
     "MAIN_QUEUE",
     "MAX_BODY",
     "POOL",
+    "SUFFIX",
     "TASKS",
     "TASKS_NAME",
     "TASK_SOURCE",
     "GlassSettings",
     "IntakeSettings",
     "LedgerSettings",
+    "ParkingTube",
     "PushSettings",
     "QueueSettings",
     "Route",
@@ -77,9 +75,11 @@ __all__ = [
     "file_of",
     "find_modules_beside",
     "first_route",
+    "hashed_key",
     "installed_file",
     "label_fits",
     "load",
+    "parking_tube",
     "parse",
     "ping_tube",
     "queue_prefix",

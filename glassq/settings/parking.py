@@ -1,8 +1,8 @@
 """The names of parking tubes, in which deliveries wait that may not be worked now.
 
 A parking tube is named after the tube that its deliveries came from, and go back to: ORIGIN.key.ROUTE.HASH where they
-wait for their turn by `concurrency_by`, ORIGIN.held.ROUTE where the route's breaker is open. So the rate, the share and
-the pause of the origin are theirs as well. Only a consumer that has been admitted by the gate reserves from such a tube.
+wait for their turn by `concurrency_by`, ORIGIN.held.ROUTE where the breaker of the route is open. So the rate, the
+share and the pause of the origin are theirs as well. A consumer reserves from such a tube only when the gate lets it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-# "." + "key" + "." + a route's name (at most 40) + "." + 16 hex digits: so much longer is a tube's name than its origin's.
-MAX_SUFFIX = 62
+# A parking tube's name is so much longer than its origin's, beside the name of the route.
+SUFFIX = len(".key..") + 16
 _FORM = re.compile(
     r"(?P<origin>.+)\.(?:key\.(?P<route>[a-z0-9-]{1,40})\.(?P<key>[0-9a-f]{16})|held\.(?P<held>[a-z0-9-]{1,40}))"
 )
 
 
 class ParkingTube(NamedTuple):
-    """A parking tube: where its deliveries came from, their route, and their key, hashed ("": the breaker holds them)."""
+    """A parking tube: the tube that its deliveries came from, their route, and their hashed key.
+
+    `key` is "" where a breaker holds them, whatever their key.
+    """
 
     origin: str
     route: str

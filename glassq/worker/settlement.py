@@ -63,7 +63,7 @@ class Settlement:
         self._put(delivery, tube, lambda body: self._receiver.retry(reservation, body, delay=0, tube=tube))
 
     def park(self, reservation: Reservation, delivery: Delivery, tube: str, then: Sequence[str] = ()) -> None:
-        """Puts the delivery as it is into a parking tube, without an attempt. Raises QueueError; `then` as in `settle`."""
+        """Puts the delivery into a parking tube, without an attempt; `then` is as in `settle`. Raises QueueError."""
 
         def failed(error: QueueError) -> None:
             if isinstance(error, QueueRefused | NoProof):

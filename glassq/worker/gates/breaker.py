@@ -1,15 +1,15 @@
 """When a route pauses itself: the state of a circuit breaker, and what failures and successes make of it.
 
-| state  | event                                           | next   | effect                                             |
-|--------|-------------------------------------------------|--------|----------------------------------------------------|
-| closed | an attempt fails by the same cause as the last  | closed | one failure more in a row                          |
-| closed | that failure is the `failures`-th               | open   | deliveries of the route are parked                 |
-| closed | an attempt fails by another cause               | closed | the row begins again, with this one                |
-| closed | an attempt succeeds                             | closed | the row is over                                    |
-| open   | a delivery comes, and a probe is due            | open   | it is worked: one at a time, all children together |
-| open   | a probe fails, by whatever cause                | open   | the next is due after a longer pause; it goes back |
-| open   | an attempt fails that began before it opened    | open   |                                                    |
-| open   | any attempt succeeds                            | closed | what was parked is worked                          |
+| state  | event                                           | next   | effect                                           |
+|--------|-------------------------------------------------|--------|--------------------------------------------------|
+| closed | an attempt fails by the same cause as the last  | closed | one failure more in a row                        |
+| closed | that failure is the `failures`-th               | open   | deliveries of the route are parked               |
+| closed | an attempt fails by another cause               | closed | the row begins again, with this one              |
+| closed | an attempt succeeds                             | closed | the row is over                                  |
+| open   | a delivery comes, and a probe is due            | open   | it is worked: one at a time in the whole pool    |
+| open   | a probe fails, by whatever cause                | open   | the next is due after a longer pause             |
+| open   | an attempt fails that began before it opened    | open   |                                                  |
+| open   | any attempt succeeds                            | closed | what was parked is worked                        |
 
 A handler that raises Bury, or Retry(counts=False), has decided; it has neither failed nor succeeded. Pure functions.
 """

@@ -74,7 +74,8 @@ class Breaker:
         if self.shut:
             return False
         with self._gates.locked() as locked:
-            return locked and self._may_probe(self._row.read().due) and self._gates.probes.take(self._slot, self._word, 1)
+            due = locked and self._may_probe(self._row.read().due)
+            return due and self._gates.probes.take(self._slot, self._word, 1)
 
     def begin(self) -> None:
         """An attempt begins at a delivery that was admitted."""

@@ -19,7 +19,7 @@ class SlotWords:
         self._words = words
 
     def take(self, slot: int, word: int, most: int) -> bool:
-        """Claims it for the slot, unless `most` other slots have it; the slot's last claim ends. Call under the lock."""
+        """Claims it for the slot, which has no other claim then, unless `most` slots have it. Call under the lock."""
         others = count(self._words.tobytes(), word) - (self._words[slot] == word)
         if others >= most:
             return False

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 class Doorman:
     """The gates of one child: what it claims for the delivery in its hands. Single-threaded."""
 
-    def __init__(self, gates: Gates, slot: int, rules: GateRules, changed: Callable[[BreakerChange], None]) -> None:
+    def __init__(
+        self,
+        gates: Gates,
+        slot: int,
+        rules: GateRules,
+        changed: Callable[[BreakerChange], None] = lambda change: None,
+    ) -> None:
         """`changed` is called when this child has opened or closed a breaker."""
         self._gates = gates
         self._slot = slot

@@ -87,7 +87,7 @@ class GatedLimiter:
             alone = not self._is_empty(candidate.tube)
             if (alone and self._worked < self._due_after) or not self._doorman.claim(candidate.tube):
                 continue
-            self._turn, self._cursor = candidate, candidate.hint.index
+            self._turn, self._cursor = candidate, candidate.hint.entry
             return Admission((candidate.hint.tube,) if alone else (*admission.tubes, candidate.hint.tube), 0.0)
         return Admission(admission.tubes, 0.0)
 

@@ -28,9 +28,9 @@ _NAMES = WORD * (1 + 2 * MAX_PARKED)
 
 
 class Hint(NamedTuple):
-    """A tube in which something was parked. `stamp` changes whenever something is."""
+    """A tube in which something was parked: its entry. `stamp` changes whenever something is parked there."""
 
-    index: int
+    entry: int
     tube: str
     stamp: int
 
@@ -57,22 +57,24 @@ class ParkedTubes:
     def add(self, tube: str) -> bool:
         """Something was parked in this tube. False if the table is full. Call under the lock."""
         word, hashes = _hashed(tube), self._hashes()
-        if (index := _find(hashes, word)) is None:
-            index = _find(hashes, 0)
-            if index is None and (index := self.used) >= MAX_PARKED:
+        entry = _find(hashes, word)
+        if entry is None:
+            entry = _find(hashes, 0)
+            entry = self.used if entry is None else entry
+            if entry >= MAX_PARKED:
                 return False
-            at = self._names + index * _NAME
+            at = self._names + entry * _NAME
             self._memory[at : at + _NAME] = tube.encode("ascii", "replace")[:_NAME].ljust(_NAME, b"\0")
-        self._words[_STAMPS + index] += 1
-        self._words[_HASHES + index] = word
-        self._words[_USED] = max(self.used, index + 1)
+        self._words[_STAMPS + entry] += 1
+        self._words[_HASHES + entry] = word
+        self._words[_USED] = max(self.used, entry + 1)
         return True
 
     def remove(self, hint: Hint) -> None:
         """The tube was found empty, unless something has been parked there since. Call under the lock."""
-        if self._words[_HASHES + hint.index] != _hashed(hint.tube) or self._words[_STAMPS + hint.index] != hint.stamp:
+        if self._words[_HASHES + hint.entry] != _hashed(hint.tube) or self._words[_STAMPS + hint.entry] != hint.stamp:
             return
-        self._words[_HASHES + hint.index] = 0
+        self._words[_HASHES + hint.entry] = 0
         used = self.used
         while used and not self._words[_HASHES + used - 1]:
             used -= 1
@@ -82,13 +84,13 @@ class ParkedTubes:
         """At most so many entries, the one after the entry `start` first, each once."""
         used = self.used
         for step in range(min(used, most)):
-            index = (start + 1 + step) % used
-            word, stamp = self._words[_HASHES + index], self._words[_STAMPS + index]
-            at = self._names + index * _NAME
+            entry = (start + 1 + step) % used
+            word, stamp = self._words[_HASHES + entry], self._words[_STAMPS + entry]
+            at = self._names + entry * _NAME
             tube = self._memory[at : at + _NAME].rstrip(b"\0").decode("ascii", "replace")
             # another child may have written a new name meanwhile
             if word and word == _hashed(tube):
-                yield Hint(index, tube, stamp)
+                yield Hint(entry, tube, stamp)
 
     def _hashes(self) -> bytes:
         return self._words[_HASHES : _HASHES + self.used].tobytes()
