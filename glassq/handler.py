@@ -1,5 +1,7 @@
 """Which functions can be handlers, how they are called, and whether their work is over when they return.
 
+A handler may be an `async def`: its call gives a coroutine, and whoever calls it runs that to its end (routes.call).
+
 A handler is called with (delivery) or (delivery, context). Its own parameters decide, in this order:
 
 1. A second positional parameter without a default gets the context, whatever its name.
@@ -34,11 +36,11 @@ T = TypeVar("T")
 ALONE, BOTH = "(delivery)", "(delivery, context)"
 _EXPECTED = f"expected a function of {ALONE} or {BOTH}"
 _CONTEXT = re.compile(r"\bContext\b")
-_ASYNC = (
-    (inspect.iscoroutinefunction, "an async def"),
+_GENERATORS = (
     (inspect.isasyncgenfunction, "an async def with yield"),
     (inspect.isgeneratorfunction, "a def with yield"),
 )
+_COROUTINE = (inspect.iscoroutinefunction, "an async def")
 # A decorator that calls one of these runs the coroutine of the wrapped function.
 _RUNS = frozenset({"run", "run_until_complete", "run_coroutine_threadsafe", "run_sync", "async_to_sync"})
 # How many values of a result are examined.
@@ -64,7 +66,7 @@ _TO_DO_OF = {
 def as_handler(function: Callable[..., Any], where: str) -> Callable[..., Any]:
     """The function as one of (delivery, context). Raises SettingsError, beginning with `where`, if it is none."""
     try:
-        refuse_async(function)
+        refuse_generators(function)
         way = _way(function, set()) or BOTH
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from None
@@ -101,13 +103,33 @@ def _unfinished(what: str) -> Bury:
 # -- what runs when it is called ---------------------------------------------------------------------------------------
 
 
+def refuse_generators(function: object) -> None:
+    """Raises ValueError for a function whose call only begins its work, unless that is a coroutine's."""
+    _refuse(function, _GENERATORS, "expected a function without yield")
+
+
 def refuse_async(function: object) -> None:
     """Raises ValueError for a function whose call only begins its work, because the delivery would count as done."""
-    for layer in _layers(function):
-        for is_such, kind in _ASYNC:
+    _refuse(function, (_COROUTINE, *_GENERATORS), "expected a plain function, without async and yield")
+
+
+def is_async(function: object) -> bool:
+    """Whether a call gives a coroutine, as far as can be seen through decorators."""
+    return any(inspect.iscoroutinefunction(layer) for layer in _begun(function))
+
+
+def _refuse(function: object, kinds: tuple[tuple[Callable[[object], bool], str], ...], expected: str) -> None:
+    for layer in _begun(function):
+        for is_such, kind in kinds:
             if is_such(layer):
                 behind = "" if layer is function else ", behind what decorates or holds it"
-                raise ValueError(f"expected a plain function, without async and yield: this is {kind}{behind}")
+                raise ValueError(f"{expected}: this is {kind}{behind}")
+
+
+def _begun(function: object) -> Iterator[Any]:
+    """The callable and the functions that it calls, up to one that runs coroutines to their end."""
+    for layer in _layers(function):
+        yield layer
         if not _RUNS.isdisjoint(_names(layer)):
             return
 

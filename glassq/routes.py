@@ -1,9 +1,9 @@
 """Which handler a delivery goes to, and what a handler gets.
 
-A handler is a function of a delivery, or of a delivery and a Context:
+A handler is a function of a delivery, or of a delivery and a Context, plain or `async`:
 
     def handle(delivery: Delivery) -> str | dict | None: ...
-    def handle(delivery: Delivery, context: Context) -> str | dict | None: ...
+    async def handle(delivery: Delivery, context: Context) -> str | dict | None: ...
 
 handler.py says how other functions are called. The return value, a string or a small dict, is recorded in the ledger.
 
@@ -15,16 +15,19 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import msgspec
 
 from glassq.errors import GlassqError, SettingsError
+from glassq.event_loop import EventLoop, Shared, Stoppable, detached
 from glassq.excerpts import MAX_MESSAGE, words_of
-from glassq.handler import as_handler, finished
+from glassq.handler import as_handler, finished, is_async
 from glassq.log import fields, logger
 from glassq.policy import deadlines_of, policy_of
 from glassq.settings import (
@@ -57,27 +60,67 @@ DEFERRED = Route(
 )
 TASKS = Route(source=TASK_SOURCE, name=TASKS_NAME, handler=HandlerName("glassq.push.dispatch:post"))
 Result = str | dict[str, Any] | None
-Handler = Callable[["Delivery", "Context"], Result]
+# What a handler's call gives may be a coroutine of the result.
+Handler = Callable[["Delivery", "Context"], Any]
+
+
+def _by_signal(_stop: Callable[[], None]) -> AbstractContextManager[None]:
+    """In the main thread of a child a signal interrupts the handler."""
+    return nullcontext()
 
 
 @dataclass(slots=True)
 class Context:
-    """What a handler may use beside its delivery. Each worker process has one, for as long as it lives."""
+    """What a handler may use beside its delivery. Each worker process has one, for as long as it lives.
+
+    In a process that works many deliveries at once, each of its threads has one; all share the resources.
+    """
 
     settings: Settings
     #: the soft deadline of the current attempt, on time.monotonic()
     deadline: float = float("inf")
     _resources: dict[Callable[[Settings], Any], Any] = field(default_factory=dict)
+    _making: threading.RLock = field(default_factory=threading.RLock)
+    _stoppable: Stoppable = _by_signal
+    #: where coroutines run
+    loop: EventLoop = field(default_factory=EventLoop)
 
     def remaining(self) -> float:
         """Seconds until this attempt's soft deadline; 0 if it has passed."""
         return max(0.0, self.deadline - time.monotonic())
 
     def resource(self, make: Callable[[Settings], T]) -> T:
-        """`make(settings)`, called once per process: for clients, caches, connections. The same object every time."""
+        """`make(settings)`, called once per process: for clients, caches, connections. The same object every time.
+
+        If `make` is an `async def`, await what this returns: it gives the same object every time.
+        """
         if make not in self._resources:
-            self._resources[make] = make(self.settings)
+            with self._making:
+                if make not in self._resources:
+                    self._resources[make] = self._make(make)
         return cast("T", self._resources[make])
+
+    def stoppable(self, stop: Callable[[], None]) -> AbstractContextManager[None]:
+        """Use it around what waits, in a handler that may run in a thread that no signal can interrupt.
+
+        There, `stop()` is called from another thread when the attempt must end, and the exit raises the Interrupt. In
+        the main thread the Interrupt is raised in the block itself.
+        """
+        return self._stoppable(stop)
+
+    def complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs the coroutine in this process's event loop, under the attempt's deadline; returns its result."""
+        return self.loop.complete(coroutine, self.stoppable)
+
+    def for_thread(self, stoppable: Stoppable) -> Context:
+        """A context for another thread of this process, with the same resources."""
+        return replace(self, deadline=float("inf"), _stoppable=stoppable)
+
+    def _make(self, make: Callable[[Settings], Any]) -> Any:
+        made = detached(lambda: make(self.settings))
+        if not issubclass(type(made), Coroutine):
+            return made
+        return Shared(made, lambda: self._resources.pop(make, None))
 
     def provide(self, make: Callable[[Settings], T], resource: T) -> None:
         """From now on `resource(make)` returns this object. For tests, and for resources made elsewhere."""
@@ -148,22 +191,33 @@ def retry_policy(policy: Callable[[Delivery, Context], RetryPolicy]) -> Callable
 needs, retried_by = requires, retry_policy
 
 
+def call(handler: Handler, delivery: Delivery, context: Context) -> Result:
+    """Calls the handler, plain or async; returns its result. Raises what it raises, and Bury for unfinished work."""
+    called = handler(delivery, context)
+    # also where a decorator hides the async def
+    if issubclass(type(called), Coroutine):
+        called = context.complete(called)
+    return cast("Result", finished(called))
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """A route with its handler loaded. Deliveries must come from `tube`; "": from any.
 
-    `policy` and `deadlines` are those of the route (None: the pool's count).
+    `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `policy` and
+    `deadlines` are those of the route (None: the pool's count).
     """
 
     route: Route
     handler: Handler
     tube: str = ""
+    in_lanes: bool = False
     policy: Policy | None = None
     deadlines: Deadlines | None = None
 
     def work(self, delivery: Delivery, context: Context) -> Result:
         """Calls the handler; returns its result. Raises what it raises, and Bury if it returned unfinished work."""
-        return finished(self.handler(_copy(delivery), context))
+        return call(self.handler, _copy(delivery), context)
 
     def retry_policy(self, delivery: Delivery, context: Context) -> RetryPolicy | None:
         """The handler's own retry policy for this delivery; None: the route's counts."""
@@ -277,7 +331,8 @@ def _makers(
 
 
 def _destination(made: Callable[[Route, Handler], Destination], route: Route, index: int, file: str) -> Destination:
-    return made(route, _load(route.handler, index, file))
+    handler = _load(route.handler, index, file)
+    return replace(made(route, handler), in_lanes=is_async(handler))
 
 
 def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
@@ -313,6 +368,12 @@ def _prepare(handler: Handler, context: Context) -> None:
     except Exception as error:
         why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
         log.warning("not ready for deliveries yet %s", fields(why=why))
+
+
+async def _made(make: Callable[[Settings], Any], context: Context) -> None:
+    made = context.resource(make)
+    if isinstance(made, Awaitable):
+        await made
 
 
 def _load(name: str, index: int, file: str) -> Handler:

@@ -39,7 +39,7 @@ from glassq.worker.record import as_recorded
 from glassq.worker.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
     from datetime import datetime
 
     from glassq.delivery import Delivery, Evidence
@@ -110,7 +110,7 @@ class Worked:
 
 
 def work(
-    handler: Callable[..., Result] | str | None,
+    handler: Callable[..., Result | Coroutine[Any, Any, Result]] | str | None,
     body: bytes | Task = b"",
     *,
     source: str = "mirror",
@@ -124,10 +124,10 @@ def work(
 ) -> Worked:
     """Runs a handler once on a delivery with this body, and returns the outcome.
 
-    `handler` is a function of (delivery) or (delivery, context), or "module:function"; None means the handler that the
-    routes of `settings` select. `body` may be a taskqueue.Task: the label "queue" names its queue, by default
-    "default"; if the settings have a [push] section, that queue's retry rule applies. With a later `attempt`, all
-    attempts before it count as failed. `settings` is the path of a glassq.toml or a Settings value, by default all
+    `handler` is a function of (delivery) or (delivery, context), plain or async, or "module:function"; None means the
+    handler that the routes of `settings` select. `body` may be a taskqueue.Task: the label "queue" names its queue, by
+    default "default"; if the settings have a [push] section, that queue's retry rule applies. With a later `attempt`,
+    all attempts before it count as failed. `settings` is the path of a glassq.toml or a Settings value, by default all
     defaults. `headers` are those that the source keeps; their names become lower case, as intake makes them. Pass a
     `context` instead to replace, with `provide`, anything that the handler gets by `resource`.
     `deadline` is the soft deadline in seconds; it interrupts the handler as the pool does: by SIGALRM, in the main
@@ -169,7 +169,9 @@ class _Child:
             self.routes, self.context, _NoLedger(), lease, policy, deadlines, passing=(KeyboardInterrupt,)
         )
         with _kept(lease) if self.deadline is not None else nullcontext():
-            attempt = executor.run(Reservation("", "", b"", math.inf), delivery, destination)
+            # ours, which know of the tester's
+            bare = destination and replace(destination, deadlines=None)
+            attempt = executor.run(Reservation("", "", b"", math.inf), delivery, bare)
         outcome = attempt.outcome
         return Worked(
             state=_STATES[outcome.kind],
@@ -243,7 +245,7 @@ def _delivery(body: bytes | Task, source: str, labels: dict[str, str]) -> Delive
     return msgspec.structs.replace(new, labels={**request.labels(), **labels})
 
 
-def _routes(handler: Callable[..., Result] | str | None, source: str, context: Context) -> Routes:
+def _routes(handler: Callable[..., Any] | str | None, source: str, context: Context) -> Routes:
     settings = context.settings
     if handler is None:
         return routes.load(settings, _endpoint, _tasks(context))

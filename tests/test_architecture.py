@@ -30,6 +30,7 @@ EVERYTHING = frozenset(
         "delivery",
         "errors",
         "envelope",
+        "event_loop",
         "edited",
         "excerpts",
         "files",
@@ -74,6 +75,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "database": frozenset({"backoff", "errors", "log", "values"}),
     "excerpts": frozenset(),
     "edited": frozenset({"errors"}),
+    "event_loop": frozenset({"log"}),
     "files": frozenset(),
     "handler": frozenset({"errors"}),
     "headers": frozenset(),
@@ -96,7 +98,9 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "settings": frozenset({"edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
     "in_effect": frozenset({"log", "settings"}),
     "policy": frozenset({"backoff", "settings"}),
-    "routes": frozenset({"errors", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}),
+    "routes": frozenset(
+        {"errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
+    ),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset({"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings"}),
     "https_get": frozenset(),
@@ -111,7 +115,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
-        | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "lifecycle", "policy"}
+        | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
     "handlers": frozenset({"delivery", "errors", "https_get", "routes"}),
     "glass": frozenset(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq.errors import Bury, DeadlineExceeded, SettingsError
-from glassq.handler import as_handler, finished
+from glassq.handler import as_handler, finished, is_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -299,12 +299,16 @@ class Wrapping(Holding):
 
 
 LAZY: dict[str, Any] = {
-    "async def": later,
     "yield": pieces,
     "async def with yield": later_pieces,
+    "wraps, around yield": wrapping(pieces),
+    "wraps, twice": wrapping(wrapping(later_pieces)),
+    "a partial of a wrapper": functools.partial(wrapping(pieces)),
+}
+ASYNC: dict[str, Any] = {
+    "async def": later,
     "wraps": wrapping(later),
     "wraps, twice": wrapping(wrapping(later)),
-    "wraps, around yield": wrapping(pieces),
     "a partial": functools.partial(later),
     "a partial of a partial": functools.partial(functools.partial(functools.partial(later))),
     "a partial of a wrapper": functools.partial(wrapping(later)),
@@ -320,8 +324,15 @@ LAZY: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", LAZY)
 def test_a_function_whose_call_only_begins_its_work_is_refused_however_it_is_dressed(name: str) -> None:
-    with pytest.raises(SettingsError, match=r"^x: expected a plain function, without async and yield: this is a"):
+    with pytest.raises(SettingsError, match=r"^x: expected a function without yield: this is a"):
         as_handler(LAZY[name], "x")
+
+
+@pytest.mark.parametrize("name", ASYNC)
+def test_a_function_that_gives_a_coroutine_is_a_handler_however_it_is_dressed(name: str) -> None:
+    handler = as_handler(ASYNC[name], "x")
+    assert is_async(handler)
+    assert asyncio.run(handler(DELIVERY, CONTEXT)) == "done"
 
 
 def running(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -333,7 +344,9 @@ def running(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_a_decorator_that_runs_the_coroutine_makes_a_plain_function() -> None:
-    assert as_handler(running(later), "x")(DELIVERY, CONTEXT) == "done"
+    handler = as_handler(running(later), "x")
+    assert handler(DELIVERY, CONTEXT) == "done"
+    assert not is_async(handler)
 
 
 def function_made_and_not_called() -> Callable[[], None]:

@@ -93,12 +93,6 @@ def test_a_result_that_the_ledger_cannot_hold_is_said_and_returned_as_it_was() -
     )
 
 
-def test_a_coroutine_is_no_result() -> None:
-    came = work(lambda delivery: later(delivery))
-    assert (came.state, came.result) == ("buried", None)
-    assert came.reason.startswith("the handler returned an un-awaited coroutine: its work was not done.")
-
-
 def test_what_a_handler_does_to_its_delivery_is_in_no_later_attempt() -> None:
     def handle(delivery: Delivery) -> None:
         delivery.labels["note"] = "x" * 1_000_000
@@ -291,9 +285,6 @@ def test_without_a_handler_the_routes_choose(file: Path) -> None:
         work(None, labels={"collection": "locations"}, settings=file)
 
 
-async def later(_delivery: Delivery) -> None: ...
-
-
 def pieces(_delivery: Delivery) -> Iterator[str]:
     yield "a"
 
@@ -301,8 +292,7 @@ def pieces(_delivery: Delivery) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("handler", "says"),
     [
-        (later, "without async and yield"),
-        (pieces, "without async and yield"),
+        (pieces, "without yield"),
         (lambda: None, "expected a function of"),
         (lambda a, b, c: None, "expected a function of"),
         ("nowhere_at_all:handle", "cannot be imported: ModuleNotFoundError"),

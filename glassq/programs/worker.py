@@ -72,8 +72,13 @@ def consume(
     except SettingsError as error:
         return refuse(error, slot)
     receiver = open_receiver(settings)
+<<<<<<< HEAD
     lease = Lease(receiver, settings.queue.ttr, slot)
     limiter = gated(settings, queues, throttle, slot.index, receiver)
+=======
+    lease = Lease(receiver, settings.queue.ttr, slot, context.loop)
+    limiter = limiter_of(settings, queues, throttle, slot.index)
+>>>>>>> main
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     executor = Executor(loaded, context, ledger, lease, policy, deadlines, bodies=bodies, skew=worker.clock_skew)

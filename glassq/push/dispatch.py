@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.delivery import MAX_DETAIL
 from glassq.errors import Bury, Drop, Retry, SettingsError
-from glassq.handler import finished
 from glassq.mask import masked_body, masked_text
 from glassq.push import queue_yaml
 from glassq.push.http_client import HttpClient, split
@@ -26,7 +25,7 @@ from glassq.push.http_request import HttpRequest, latest, of_task, ping_headers,
 from glassq.push.names import open_names
 from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labels
 from glassq.push.rule import RetryParameters
-from glassq.routes import mark, marks_of, requires, retry_policy
+from glassq.routes import call, mark, marks_of, requires, retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -118,12 +117,12 @@ def of_tasks(handler: Handler) -> Handler:
             request = from_labels(delivery.labels)
         except ValueError:
             # put by hand, not by a program: the handler decides whether it can work it
-            return handler(delivery, context)
+            return call(handler, delivery, context)
         if request.dispatch_deadline:
             context.deadline = min(context.deadline, time.monotonic() + request.dispatch_deadline)
         with _named(request, delivery, context):
             # inside `_named`, because a task that returned unfinished work must keep its name
-            return finished(handler(delivery, context))
+            return call(handler, delivery, context)
 
     return mark(work, for_tasks=True, retry_policy=marks_of(handler).retry_policy or rule)
 

@@ -154,6 +154,9 @@ class Children:
             status = self.status(child)
             reason = child.health.verdict(status, now, silence, max_silence)
             if reason and not child.kill_reason:
+                if status.problem:
+                    # what blocks its event loop
+                    reason = f"{reason}: {status.problem}"
                 log.error("child killed: %s %s", reason, fields(pid=child.pid, **_attempt_fields(status)))
                 child.kill_reason = reason
                 self.kill(child)

@@ -91,6 +91,8 @@ class Consumer:
                     self._limiter.notice(self._receiver.filled(self._queues))
                     look_at = time.monotonic() + LOOK
                 busy = self.work_one(poll)
+                if failures:
+                    self._slot.problem("")
                 failures, poll = 0, SHORT_POLL if busy or not self._limiter.patient else POLL
             except (QueueRefused, NoProof):
                 self._slot.state(State.WAITING)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Room for a pool of the maximum size that is killed as a whole, and for the deaths just before.
 MAX_CRASHES = 576
 # when (seconds since 1970, for people), seconds into the attempt, delivery id, how, why
-RECORD = struct.Struct("@dd40s16s48s")
+RECORD = struct.Struct("@dd40s16s240s")
 # Before the records is one number for each, so that a search is quick: the job, hashed; 0: no record.
 MARK = struct.Struct("@q")
 _MARKS = struct.Struct(f"@{MAX_CRASHES}q")
@@ -58,7 +58,7 @@ class CrashLog:
 
     def add_marked(self, mark: int, delivery: str, crash: Crash) -> None:
         """The same for a job of which only the mark is known, as `hashed` makes it."""
-        how, why = packed(crash.how, 16), packed(crash.why, 48)
+        how, why = packed(crash.how, 16), packed(crash.why, 240)
         self._append(mark, RECORD.pack(crash.at, crash.duration, packed(delivery, 40), how, why))
 
     def take_over(self, other: CrashLog) -> None:
@@ -79,7 +79,7 @@ class CrashLog:
         for mark, index in self._marked():
             if mark == hashed(job) and self._delivery(index) == delivery:
                 at, duration, _, how, why = RECORD.unpack(self._record(index))
-                found.append(Crash(shown(how), shown(why), at, duration))
+                found.append(Crash(shown(how), shown(why, "utf-8"), at, duration))
         return sorted(found, key=lambda crash: crash.at)
 
     def _append(self, mark: int, record: bytes) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from glassq.delivery import Delivery
+    from glassq.event_loop import EventLoop
     from glassq.queues import Receiver
     from glassq.queues.base import Reservation
     from glassq.worker.scoreboard import Slot
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 log = logger("glassq.worker")
 
 # The modules that call handlers, beside the worker's own.
-_CALLERS = frozenset({"glassq.routes", "glassq.handler"})
+_CALLERS = frozenset({"glassq.event_loop", "glassq.handler", "glassq.routes"})
 # The keeper's interval, in seconds. A deadline or a stop is noticed at most this late.
 BEAT = 0.25
 # Its interval while nothing runs, and after how many beats without an attempt: hundreds of children wait for jobs.
@@ -52,8 +53,12 @@ class Lease:
     Works without its keeper thread too (`start_keeper` not called): then it extends and interrupts nothing.
     """
 
-    def __init__(self, receiver: Receiver, ttr: float, slot: Slot) -> None:
-        """A lease of `ttr` seconds is extended every third of that: two extensions may fail before it ends."""
+    def __init__(self, receiver: Receiver, ttr: float, slot: Slot, loop: EventLoop | None = None) -> None:
+        """A lease of `ttr` seconds is extended every third of that: two extensions may fail before it ends.
+
+        `loop` is where handlers run that are coroutines (None: nobody watches it).
+        """
+        self._loop = loop
         self._receiver = receiver
         self._ttr = ttr
         self._extend_every = ttr / 3
@@ -69,7 +74,7 @@ class Lease:
         self.interrupted = False
         self._context = copy_context()
         self._main = threading.main_thread().ident
-        self._stopped = False
+        self._stopped = self._blocked = False
         # ends the keeper's pause; whether that is a long one; and whether an attempt has begun since its last beat
         self._wake = threading.Event()
         self._dozes = self._begun_since = False
@@ -131,6 +136,7 @@ class Lease:
         while not self._stopped:
             idle = self._pause(idle)
             self._slot.beat()
+            self._watch_loop()
             # not the parent at the keeper's start: it may have died while the handlers were loaded
             if os.getppid() != self._slot.parent:
                 orphaned()
@@ -142,6 +148,13 @@ class Lease:
                     self._interrupt = interrupt
             if self._interrupt is not None and self._armed and self._main is not None:
                 signal.pthread_kill(self._main, signal.SIGALRM)
+
+    def _watch_loop(self) -> None:
+        """Publishes what blocks the event loop, for the evidence of a kill at the hard deadline."""
+        found = self._loop and self._loop.blocked(time.monotonic())
+        if found is not None or self._blocked:
+            self._blocked = found is not None
+            self._slot.problem(str(found or ""))
 
     def _pause(self, idle: int) -> int:
         """Waits for the next beat, after `idle` of them without an attempt; returns their number now."""

@@ -93,7 +93,7 @@ def test_a_result_that_the_ledger_cannot_hold_is_said_there_and_in_the_log_and_t
     assert note.replace('"', "'") in line.message
 
 
-@pytest.mark.parametrize("do", ["coroutine", "coroutines", "generator"])
+@pytest.mark.parametrize("do", ["coroutines", "generator"])
 def test_a_result_that_is_still_to_be_awaited_buries_at_once(bench: Bench, look: Queue, do: str) -> None:
     put(look, made(do))
     bench.consumer.work_one(0)

@@ -99,12 +99,12 @@ def test_a_child_reads_of_the_deaths_its_parent_has_seen() -> None:
     board.crashes.add("7", "0199-a", "SIGKILL", "it is silent", 1.5)
     board.crashes.add("7", "0199-b", "exit 3", "", 0.0)
     board.crashes.add("8", "0199-a", "SIGSEGV", "", 0.0)
-    board.crashes.add("7", "0199-a", "SIGABRT", "x" * 100, 2.5)
+    board.crashes.add("7", "0199-a", "SIGABRT", "x" * 300, 2.5)
     pid = os.fork()
     if pid == 0:
         found = board.slots[0].crashes.of("7", "0199-a")
         told = [(death.how, death.why, death.duration) for death in found]
-        os._exit(0 if told == [("SIGKILL", "it is silent", 1.5), ("SIGABRT", "x" * 48, 2.5)] else 1)
+        os._exit(0 if told == [("SIGKILL", "it is silent", 1.5), ("SIGABRT", "x" * 240, 2.5)] else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert board.crashes.of("9", "0199-a") == []
 
