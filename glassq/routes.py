@@ -34,9 +34,9 @@ from glassq.settings import (
     DEFERRED_NAME,
     TASK_SOURCE,
     TASKS_NAME,
+    FirstMatch,
     Route,
     find_modules_beside,
-    label_fits,
     route_tube,
 )
 from glassq.values import HandlerName, UrlPattern
@@ -240,8 +240,7 @@ class Routes:
 
     def __init__(self, destinations: list[Destination]) -> None:
         self._destinations = destinations
-        # each with its source and conditions, which take a while to put together
-        self._wanted = [(found, found.route.source, found.route.conditions) for found in destinations]
+        self._first = FirstMatch((found.route, found) for found in destinations)
 
     def prepare(self, context: Context) -> None:
         """Makes the resources that handlers require (see `requires`), before the first delivery is reserved.
@@ -254,13 +253,7 @@ class Routes:
 
     def match(self, delivery: Delivery) -> Destination | None:
         """Where this delivery goes; None if no route matches."""
-        source, labels = delivery.source, delivery.labels
-        for found, wanted_source, conditions in self._wanted:
-            if source == wanted_source and all(
-                label_fits(wanted, labels.get(name)) for name, wanted in conditions.items()
-            ):
-                return found
-        return None
+        return self._first.of(delivery.source, delivery.labels)
 
 
 def all_routes(settings: Settings) -> tuple[Route, ...]:

@@ -10,7 +10,7 @@ from glassq.errors import InvalidRequest, SettingsError
 from glassq.mask import masked_text
 from glassq.operations.saved_request import parse
 from glassq.routes import all_routes
-from glassq.settings import TASK_SOURCE, label_fits, source_tube
+from glassq.settings import TASK_SOURCE, label_fits, ping_tube
 from glassq.sources import HookRequest
 from glassq.sources.opening import labels_of, open_source
 
@@ -109,7 +109,7 @@ def trial(operations: Operations, source: str, data: bytes) -> RouteTrial:
     request = HookRequest(saved.method, saved.target, saved.headers, saved.body, "127.0.0.1", time.time())
     found = _described(settings, source, request)
     tried = tuple(TriedRoute(row, _why_not(row.route, source, found.labels)) for row in listing(settings))
-    tube = source_tube(settings, source)
+    tube = ping_tube(settings, source)(found.labels)
     labels = {name: masked_text(value) for name, value in found.labels.items()}
     return RouteTrial(source, labels, found.unread, found.content_type, tube, tried, saved.remarks)
 

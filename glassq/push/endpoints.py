@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
 from glassq.push.request import DEFAULT_QUEUE, SOURCE, tube_of
-from glassq.routes import Destination
+from glassq.routes import Destination, mark
+from glassq.settings import route_tube
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def endpoints(settings: Settings, known: Collection[str]) -> Callable[[Route], Destination]:
     """A function that makes the destination of a route: a request to its URL, from the tube and limits of its queue.
 
+    With `concurrency` the route is in no queue: it has its own tube and limits.
     `known` are the queues of queue.yaml. The function raises SettingsError if the route names another queue.
     """
     return partial(_endpoint, settings, known)
@@ -37,6 +39,9 @@ def task_handlers(settings: Settings, known: Collection[str]) -> Callable[[Route
 def _endpoint(settings: Settings, known: Collection[str], route: Route) -> Destination:
     from glassq.push import dispatch
 
+    if route_tube(settings, route):
+        # it has limits of its own, and is in no queue
+        return Destination(route, mark(dispatch.forward(route.handler, route.name), retry_policy=None))
     handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE)
     if route.source == SOURCE:
         return _task_handler(settings, known, route, handler)

@@ -18,7 +18,7 @@ from glassq.settings.reading import (
     load,
     parse,
 )
-from glassq.settings.route import DEFERRED_NAME, TASKS_NAME, Route, label_fits
+from glassq.settings.route import DEFERRED_NAME, TASKS_NAME, FirstMatch, Route, label_fits
 from glassq.settings.sections import (
     MAX_BODY,
     TASK_SOURCE,
@@ -32,17 +32,15 @@ from glassq.settings.sections import (
     WorkerQueue,
     WorkerSettings,
 )
-from glassq.settings.settings import (
-    LEASE_MARGIN,
+from glassq.settings.settings import LEASE_MARGIN, Settings, secret_files
+from glassq.settings.tubes import (
     MAIN_QUEUE,
-    Settings,
-    first_route,
     ping_tube,
+    pool_prefixes,
     queue_prefix,
     queue_tube,
     route_prefix,
     route_tube,
-    secret_files,
     source_tube,
 )
 from glassq.settings.writing import as_toml, toml_value
@@ -59,6 +57,7 @@ __all__ = [
     "TASKS",
     "TASKS_NAME",
     "TASK_SOURCE",
+    "FirstMatch",
     "GlassSettings",
     "IntakeSettings",
     "LedgerSettings",
@@ -74,7 +73,6 @@ __all__ = [
     "as_toml",
     "file_of",
     "find_modules_beside",
-    "first_route",
     "hashed_key",
     "installed_file",
     "label_fits",
@@ -82,6 +80,7 @@ __all__ = [
     "parking_tube",
     "parse",
     "ping_tube",
+    "pool_prefixes",
     "queue_prefix",
     "queue_tube",
     "route_prefix",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from glassq.settings.parking import SUFFIX
 from glassq.settings.route import DEFERRED_NAME, MAX_NAME, NO_HANDLER, TASKS_NAME
 from glassq.settings.sections import COLLECTIONS, TASK_SOURCE
-from glassq.settings.settings import route_tube, source_tube
+from glassq.settings.tubes import route_tube, source_tube
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # More are no limit: a pool has fewer children and lanes.
 MAX_CONCURRENCY = 4000
 # Keys that nothing heeds yet. Who builds what heeds one takes it out of here.
-NOT_YET = frozenset({"concurrency", "steps", "secret_file"})
+NOT_YET = frozenset({"steps", "secret_file"})
 # The limits that tasks, and pings for a URL, have from their queue.
 _QUEUE_LIMITS = ("max_attempts", "backoff", "backoff_cap", "concurrency")
 _NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME - 1}}}")
@@ -133,10 +133,12 @@ def _queue_limit_rules(at: str, route: Route) -> Iterator[Rule]:
         expected = "none: tasks have the limits of their queue in queue.yaml (rate, max_concurrent_requests, retry_...)"
     elif route.queue is not None:
         expected = f'none: queue = "{route.queue}" has its limits in queue.yaml; without queue, give concurrency too'
-    elif any(handler.is_url for handler in route.handlers) and route.concurrency is None:
-        expected = "concurrency beside it: without it, a URL has the limits of its queue in queue.yaml"
+    elif any(handler.is_url for handler in route.handlers) and (route.concurrency is None or route.concurrency_by):
+        expected = "concurrency beside it, and no concurrency_by: else a URL has the limits of its queue in queue.yaml"
     else:
         return
     for key in _QUEUE_LIMITS:
         value = getattr(route, key)
-        yield value is None, f"{at}.{key}", value, expected
+        # how many of one key is no limit of the queue's
+        fits = value is None or (key == "concurrency" and route.concurrency_by is not None)
+        yield fits, f"{at}.{key}", value, expected

@@ -9,7 +9,7 @@ from glassq.mask import MASK
 from glassq.mistakes import place
 from glassq.settings.route_rules import MAX_TUBE, SOURCE_NAME, Rule, route_rules, without_handler
 from glassq.settings.sections import MAX_BODY, TASK_SOURCE
-from glassq.settings.settings import MAIN_QUEUE, queue_tube
+from glassq.settings.tubes import MAIN_QUEUE, queue_tube
 from glassq.values import SecretFile
 
 if TYPE_CHECKING:
