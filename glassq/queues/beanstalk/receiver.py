@@ -124,7 +124,9 @@ class BeanstalkReceiver:
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
     ) -> str:
-        return self._replace(reservation, body, delay, tube, then, failed, MAX_UNPROVEN)
+        self._hold(reservation)
+        following = self._connection.put(body, delay=whole_seconds(delay), tube=tube)
+        return self._handed(reservation, following, then, failed, MAX_UNPROVEN)
 
     def move(
         self,
@@ -135,21 +137,24 @@ class BeanstalkReceiver:
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
     ) -> str:
-        return self._replace(reservation, body, 0.0, tube, then, failed, MAX_UNPROVEN_MOVES)
+        self._hold(reservation)
+        if failed is None or self._hand_overs is None or not then or self._next is not None:
+            following = self._connection.put(body, tube=tube)
+        else:
+            # the next job comes with the same packet: there may be many to move
+            following, job = self._connection.put_and_reserve(body, tube=tube, then=then)
+            self._next = None if job is None else _reservation(job, then)
+        return self._handed(reservation, following, then, failed, MAX_UNPROVEN_MOVES)
 
-    def _replace(
+    def _handed(
         self,
         reservation: Reservation,
-        body: bytes,
-        delay: float,
-        tube: str,
+        following: int,
         then: Sequence[str],
         failed: Callable[[QueueError], None] | None,
         most: int,
     ) -> str:
-        """Puts the next form. With `failed`, its proof is awaited once `most` of them are not proven."""
-        self._hold(reservation)
-        following = self._connection.put(body, delay=whole_seconds(delay), tube=tube)
+        """The next form has been put. With `failed`, its proof is awaited once `most` of them are not proven."""
         if failed is None or self._hand_overs is None:
             self._hand_over(reservation, following, then)
             return str(following)
