@@ -1,6 +1,6 @@
 """Which tubes a child reserves from, where deliveries are parked: the common ones, and in turn those.
 
-While the common tubes have jobs, each parking tube that can be served gets a sixteenth of the turns, and all together
+While the common tubes have jobs, each parking tube that can be served gets one of 24 turns, and all together
 get at most half. Once the common tubes are empty, they are watched at no cost beside a parking tube. A child reserves
 from a parking tube only with the claim that its delivery needs (doorman.py), so no delivery is moved back and forth.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from glassq.worker.throttle import TubeLimiter
 
 # One of so many turns is that of a parking tube, for each that can be served; and at most one of MIN_TURNS.
-TURNS, MIN_TURNS = 16, 2
+TURNS, MIN_TURNS = 24, 2
 # So many entries of the table are looked at for one turn.
 MAX_LOOKED = 256
 # How long a look at whether a tube is paused holds, in seconds.
