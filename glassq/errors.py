@@ -291,7 +291,14 @@ class StackError(GlassqError):
 
 
 class Interrupt(BaseException):
-    """Interrupts a running handler. A BaseException, so that `except Exception` does not catch it."""
+    """Interrupts a running handler. A BaseException, so that `except Exception` does not catch it.
+
+    `detail` stands in the evidence, as that of a Verdict does.
+    """
+
+    def __init__(self, *args: object, detail: Mapping[str, object] | None = None) -> None:
+        super().__init__(*args)
+        self.detail = dict(detail or {})
 
 
 class DeadlineExceeded(Interrupt):

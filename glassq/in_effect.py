@@ -146,7 +146,7 @@ def _parts(settings: Settings, record: Record) -> Iterator[str]:
     if "routes" not in record.uses:
         return
     home = Path(record.file).parent
-    modules = [route.handler.partition(":")[0] for route in settings.routes if not route.handler.is_url]
+    modules = [handler.module for route in settings.routes for handler in route.handlers if handler.module]
     modules += settings.push.deferred if settings.push is not None else ()
     names = {module.partition(".")[0] for module in modules}
     for name in sorted(names):

@@ -37,14 +37,16 @@ from glassq.settings import (
     FirstMatch,
     Route,
     find_modules_beside,
+    options_of,
     route_tube,
 )
 from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from glassq.delivery import Delivery
+    from glassq.errors import Interrupt
     from glassq.policy import Deadlines, Policy
     from glassq.settings import Settings
 
@@ -79,6 +81,14 @@ class Context:
     settings: Settings
     #: the soft deadline of the current attempt, on time.monotonic()
     deadline: float = float("inf")
+    #: the handler's own settings, [handlers.NAME], read-only
+    options: Mapping[str, Any] = field(default_factory=dict)
+    #: the hard deadline, when the process is killed, on the same clock
+    hard: float = float("inf")
+    #: for handlers that wait for something else than Python: says why the attempt has to end now, if it has to;
+    #: within `shielded` they are not interrupted otherwise
+    pending: Callable[[], type[Interrupt] | None] = lambda: None
+    shielded: Callable[[], AbstractContextManager[None]] = nullcontext
     _resources: dict[Callable[[Settings], Any], Any] = field(default_factory=dict)
     _making: threading.RLock = field(default_factory=threading.RLock)
     _stoppable: Stoppable = _by_signal
@@ -205,7 +215,7 @@ class Destination:
     """A route with its handler loaded. Deliveries must come from `tube`; "": from any.
 
     `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `policy` and
-    `deadlines` are those of the route (None: the pool's count).
+    `deadlines` are those of the route (None: the pool's count). `options` are the handler's own settings, read-only.
     """
 
     route: Route
@@ -214,6 +224,7 @@ class Destination:
     in_lanes: bool = False
     policy: Policy | None = None
     deadlines: Deadlines | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def work(self, delivery: Delivery, context: Context) -> Result:
         """Calls the handler; returns its result. Raises what it raises, and Bury if it returned unfinished work."""
@@ -263,22 +274,30 @@ def all_routes(settings: Settings) -> tuple[Route, ...]:
     return (*settings.routes, *((DEFERRED,) if settings.push.deferred else ()), TASKS)
 
 
-def load(
-    settings: Settings,
-    endpoint: Callable[[Route], Destination],
-    tasks: Callable[[Route, Handler], Destination] = Destination,
-    loaded: Callable[[str], None] = lambda handler: None,
-) -> Routes:
+@dataclass(frozen=True, slots=True)
+class Makers:
+    """Who makes handlers that are no functions, and destinations with rules of their own.
+
+    `endpoint` makes the destination of a route whose handler is a URL, `program` the handler of a route that is a
+    program (it raises ValueError, with what is wrong), `tasks` the destination of a route of tasks with any other
+    handler than a URL.
+    """
+
+    endpoint: Callable[[Route], Destination]
+    program: Callable[[Route], Handler]
+    tasks: Callable[[Route, Handler], Destination] = Destination
+
+
+def load(settings: Settings, makers: Makers, loaded: Callable[[str], None] = lambda handler: None) -> Routes:
     """Imports the handlers of all routes. Modules are found on sys.path and beside the settings file.
 
-    `endpoint` makes the destination of a route whose handler is a URL, `tasks` that of a route of tasks whose handler
-    is a function. `loaded` is called with the name of each handler once it is loaded. Raises SettingsError if there is
-    no route, or if a handler cannot be imported or called.
+    `loaded` is called with the name of each handler once it is loaded. Raises SettingsError if there is no route, or if
+    a handler cannot be imported or called.
     """
     if problem := without_routes(settings):
         raise SettingsError(problem)
     destinations = []
-    for route, make in _makers(settings, endpoint, tasks):
+    for route, make in _loaders(settings, makers):
         destination = make()
         _preload(destination.handler, settings)
         destinations.append(destination)
@@ -293,14 +312,9 @@ def without_routes(settings: Settings) -> str:
     return f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:function"'
 
 
-def examine(
-    settings: Settings,
-    endpoint: Callable[[Route], Destination],
-    context: Context,
-    tasks: Callable[[Route, Handler], Destination] = Destination,
-) -> Iterator[tuple[Route, str]]:
+def examine(settings: Settings, makers: Makers, context: Context) -> Iterator[tuple[Route, str]]:
     """Tries each route as `load` and `prepare` do. Yields it with why a pool would not start ("": it would)."""
-    for route, make in _makers(settings, endpoint, tasks):
+    for route, make in _loaders(settings, makers):
         try:
             _prepare(make().handler, context)
         except SettingsError as error:
@@ -309,30 +323,40 @@ def examine(
             yield route, ""
 
 
-def _makers(
-    settings: Settings, endpoint: Callable[[Route], Destination], tasks: Callable[[Route, Handler], Destination]
-) -> Iterator[tuple[Route, Callable[[], Destination]]]:
+def _loaders(settings: Settings, makers: Makers) -> Iterator[tuple[Route, Callable[[], Destination]]]:
     """Each route, those of tasks last, and a function that loads its handler."""
     find_modules_beside(settings)
     for index, route in enumerate(all_routes(settings)):
         if route.handler.is_url:
-            make = functools.partial(endpoint, route)
+            make = functools.partial(makers.endpoint, route)
         else:
-            made = tasks if route.source == TASK_SOURCE else Destination
-            make = functools.partial(_destination, made, route, index, settings.file)
+            where = f'{settings.file}: [routes.{index}] handler = "{route.handler}"'
+            make = functools.partial(_destination, route, makers, where)
         yield route, functools.partial(_limited, make, route, settings)
 
 
-def _destination(made: Callable[[Route, Handler], Destination], route: Route, index: int, file: str) -> Destination:
-    handler = _load(route.handler, index, file)
-    return replace(made(route, handler), in_lanes=is_async(handler))
+def _destination(route: Route, makers: Makers, where: str) -> Destination:
+    made = makers.tasks if route.source == TASK_SOURCE else Destination
+    if not route.handler.is_program:
+        handler = _load(route.handler, where)
+        return replace(made(route, handler), in_lanes=is_async(handler))
+    try:
+        handler = makers.program(route)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from None
+    return replace(made(route, handler), in_lanes=True)
 
 
 def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
-    """The destination with the limits of its route."""
+    """The destination with the limits of its route, and the options of its handler."""
     found = make()
-    tube = route_tube(settings, route) or found.tube
-    return replace(found, tube=tube, policy=policy_of(settings, route), deadlines=deadlines_of(settings, route))
+    return replace(
+        found,
+        tube=route_tube(settings, route) or found.tube,
+        policy=policy_of(settings, route),
+        deadlines=deadlines_of(settings, route),
+        options=options_of(settings, route, route.handler),
+    )
 
 
 def _preload(handler: Handler, settings: Settings) -> None:
@@ -369,8 +393,7 @@ async def _made(make: Callable[[Settings], Any], context: Context) -> None:
         await made
 
 
-def _load(name: str, index: int, file: str) -> Handler:
-    where = f'{file}: [routes.{index}] handler = "{name}"'
+def _load(name: str, where: str) -> Handler:
     module_name, _, function_name = name.partition(":")
     try:
         handler = getattr(importlib.import_module(module_name), function_name)

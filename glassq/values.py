@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from decimal import Decimal
 from ipaddress import IPv6Address, ip_network
@@ -27,6 +28,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # sun_path, without the NUL behind it: unix(7), and BSD's unix(4)
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 _HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_EXEC = "exec:"
+_EXPECTED_PROGRAM = (
+    'expected "exec:/PATH ARGUMENTS", or "exec:./PATH ARGUMENTS" for a program beside glassq.toml; '
+    "quotes are those of a shell"
+)
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _LABEL_KEY = re.compile(r"label\.[a-z][a-z0-9_]{0,31}")
 _URL_PATTERN = re.compile(r"/[^\s\x00-\x1f\x7f?#*]*\*?")
@@ -399,13 +405,15 @@ class LabelKey(str):
 
 
 class HandlerName(str):
-    """A handler: "package.module:function", or the URL of an HTTP endpoint."""
+    """A handler: "package.module:function", "exec:" and a program's command line, or the URL of an HTTP endpoint."""
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        expected = 'expected "package.module:function" or "http://HOST:PORT/PATH"'
-        if not isinstance(text, str) or not _HANDLER.fullmatch(text):
+        expected = 'expected "package.module:function", "exec:/path/of/a/program" or "http://HOST:PORT/PATH"'
+        if isinstance(text, str) and text.startswith(_EXEC):
+            _command(text)
+        elif not isinstance(text, str) or not _HANDLER.fullmatch(text):
             parts = _split(text, expected)
             if parts.scheme not in ("http", "https") or not parts.hostname or not _is_plain(text):
                 raise ValueError(expected)
@@ -413,8 +421,34 @@ class HandlerName(str):
 
     @property
     def is_url(self) -> bool:
-        """Whether it is an HTTP endpoint rather than a function."""
-        return "://" in self
+        """Whether it is an HTTP endpoint."""
+        return "://" in self and not self.is_program
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is a program."""
+        return self.startswith(_EXEC)
+
+    @property
+    def module(self) -> str:
+        """The module of a function; "" for a program and a URL."""
+        return "" if self.is_program or self.is_url else self.partition(":")[0]
+
+    @property
+    def command(self) -> list[str]:
+        """The program and its arguments."""
+        return _command(self)
+
+
+def _command(text: str) -> list[str]:
+    """The words behind "exec:", as shlex splits them: a program by its path, and its arguments."""
+    try:
+        words = shlex.split(text.removeprefix(_EXEC))
+    except ValueError as error:
+        raise ValueError(f"{_EXPECTED_PROGRAM}: {error}") from None
+    if not words or "/" not in words[0] or words[0].endswith("/") or _CONTROL.search(text):
+        raise ValueError(_EXPECTED_PROGRAM)
+    return words
 
 
 def _is_plain(url: str) -> bool:

@@ -61,6 +61,7 @@ EVERYTHING = frozenset(
         "glass",
         "ledger",
         "metrics",
+        "standard_webhooks",
         "startcheck",
         "stop_signals",
         "systemd",
@@ -72,6 +73,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "backoff": frozenset(),
     "stop_signals": frozenset(),
+    "standard_webhooks": frozenset(),
     "database": frozenset({"backoff", "errors", "log", "values"}),
     "excerpts": frozenset(),
     "edited": frozenset({"errors"}),
@@ -102,7 +104,9 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
     ),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
-    "sources": frozenset({"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings"}),
+    "sources": frozenset(
+        {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings", "standard_webhooks"}
+    ),
     "https_get": frozenset(),
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
@@ -117,7 +121,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
         | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
-    "handlers": frozenset({"delivery", "errors", "https_get", "routes"}),
+    "handlers": frozenset({"delivery", "errors", "https_get", "log", "mask", "routes", "settings"}),
     "glass": frozenset(
         {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
         | {"final_response", "routes"}
@@ -136,11 +140,12 @@ MAY_KNOW: dict[str, frozenset[str]] = {
             "values",
             "final_response",
         }
-        | {"routes", "queues", "backoff", "database"}
+        | {"routes", "queues", "backoff", "database", "standard_webhooks"}
     ),
     # for the tests of others; nothing of ours imports it
     "testing": frozenset(
-        {"bodies", "errors", "handler", "delivery", "settings", "values", "routes", "push", "queues", "worker"}
+        {"bodies", "errors", "handler", "handlers", "delivery", "settings", "values", "routes", "push", "queues"}
+        | {"worker"}
     )
     | {"ledger", "lifecycle", "policy"},
     "dev": EVERYTHING - {"cli", "operations", "programs"},
@@ -198,8 +203,8 @@ _ENGINE_WORDS = frozenset(
     {"bury_job", "kick_job", "max_job_id", "peek_first", "peek_buried", "peek_delayed", "peek_ready"}
     | {"probe_durability", "reserve_job", "stats_job", "stats_tube"}
 )
-# push/taskqueue.py is called by programs that are not glassq's: for them it is the root.
-READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py")
+# push/taskqueue.py and testing.py are called by programs that are not glassq's: for them they are the root.
+READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py", "testing.py")
 _READS = frozenset({"environ", "environb", "getenv"})
 # Setting a variable for a library reads nothing.
 _WRITES = ("setdefault", "__setitem__")

@@ -47,7 +47,8 @@ ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\n'
         (ROUTE + '\n[[routes]]\nsource = "mirror"\n', "missing key [routes.1] handler (line 5)"),
         (
             'routes = [{source = "mirror", handler = 5}]\n',
-            '[routes.0] handler = 5: expected "package.module:function" or "http://HOST:PORT/PATH" (line 1)',
+            '[routes.0] handler = 5: expected "package.module:function", "exec:/path/of/a/program" '
+            'or "http://HOST:PORT/PATH" (line 1)',
         ),
         ("[queue]\n\n[workers]\n", "unknown key workers; did you mean worker? (line 3)"),
         (

@@ -10,7 +10,8 @@ import pytest
 from glassq import delivery as envelope
 from glassq import routes
 from glassq.errors import SettingsError
-from glassq.routes import Context, Destination, marks_of
+from glassq.handlers.program import programs
+from glassq.routes import Context, Destination, Makers, marks_of
 from glassq.settings import Route, Settings, as_toml, parse
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def endpoint(route: Route) -> Destination:
 
 
 def load(settings: Settings) -> routes.Routes:
-    return routes.load(settings, endpoint)
+    return routes.load(settings, Makers(endpoint, programs(settings, {})))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from glassq.errors import InvalidRequest, SettingsError
 from glassq.mask import masked_text
 from glassq.operations.saved_request import parse
 from glassq.routes import all_routes
-from glassq.settings import TASK_SOURCE, label_fits, ping_tube
+from glassq.settings import TASK_SOURCE, label_fits, ping_tube, route_tube
 from glassq.sources import HookRequest
 from glassq.sources.opening import labels_of, open_source
 
@@ -21,17 +21,29 @@ if TYPE_CHECKING:
     from glassq.settings import Route, Settings
     from glassq.sources import Description
 
+# The keys of a route that limit its work.
+LIMITS = ("max_attempts", "deadline", "backoff", "backoff_cap", "concurrency", "concurrency_by", "breaker")
 # The kind of a source whose class only its author knows: so are its labels.
 _CUSTOM = "custom"
 
 
 @dataclass(frozen=True, slots=True)
 class RouteRow:
-    """One route. `number` is its place in the settings, from 0. `never` says why it takes nothing ("": it may)."""
+    """One route. `number` is its place in the settings, from 0. `never` says why it takes nothing ("": it may).
+
+    `tube` is the tube of its own ("": it has none).
+    """
 
     number: int
     route: Route
     never: str = ""
+    tube: str = ""
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The limits that the route has of its own, by their keys."""
+        found = {key: getattr(self.route, key) for key in LIMITS}
+        return {key: value for key, value in found.items() if value is not None}
 
     def document(self) -> dict[str, Any]:
         """The route for JSON."""
@@ -40,7 +52,10 @@ class RouteRow:
             "route": self.number,
             "source": route.source,
             "match": route.conditions,
+            "name": route.name,
             "handler": route.handler,
+            "limits": self.limits,
+            "tube": self.tube,
             "coalesce": route.coalesce,
             "dedupe_window": route.dedupe_window,
             "never": self.never,
@@ -93,7 +108,10 @@ class RouteTrial:
 
 def listing(settings: Settings) -> tuple[RouteRow, ...]:
     """All routes, in the order in which they are asked. Those that a [push] section adds are the last ones."""
-    return tuple(RouteRow(number, route, _never(settings, route)) for number, route in enumerate(all_routes(settings)))
+    return tuple(
+        RouteRow(number, route, _never(settings, route), route_tube(settings, route))
+        for number, route in enumerate(all_routes(settings))
+    )
 
 
 def trial(operations: Operations, source: str, data: bytes) -> RouteTrial:

@@ -12,6 +12,7 @@ import msgspec
 from glassq import __version__, log, routes
 from glassq.bodies import open_bodies
 from glassq.errors import EX_CONFIG, SettingsError
+from glassq.handlers.program import programs
 from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
 from glassq.log import fields
@@ -39,6 +40,7 @@ from glassq.worker.pool import SILENCE, Pool, PoolPlan
 from glassq.worker.settlement import Settlement
 from glassq.worker.shares import QueueLimiter, Share
 from glassq.worker.template import refuse
+from glassq.worker.unrouted import Unrouted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -54,10 +56,15 @@ if TYPE_CHECKING:
 
 def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: Callable[[str], None]) -> ChildMain:
     """Loads what all children share; calls `loaded` after each handler. Raises SettingsError. See `template.Load`."""
-    found = routes.load(settings, endpoints(settings, queues), task_handlers(settings, queues), loaded)
+    found = routes.load(settings, makers(settings, queues), loaded)
     # Imports the database's driver. This one is never used: each child opens its own.
     open_ledger(settings.ledger)
     return lambda slot, throttle: consume(settings, queues, found, slot, throttle)
+
+
+def makers(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Makers:
+    """Who makes handlers that are no functions."""
+    return routes.Makers(endpoints(settings, queues), programs(settings, os.environ), task_handlers(settings, queues))
 
 
 def consume(
@@ -76,7 +83,18 @@ def consume(
     limiter = gated(settings, queues, throttle, slot.index, receiver)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
-    executor = Executor(loaded, context, ledger, lease, policy, deadlines, bodies=bodies, skew=worker.clock_skew)
+    unrouted = Unrouted(settings, lambda file: routes.all_routes(load(file, os.environ, POOL)))
+    executor = Executor(
+        loaded,
+        context,
+        ledger,
+        lease,
+        policy,
+        deadlines,
+        bodies=bodies,
+        skew=worker.clock_skew,
+        unrouted=unrouted.verdict,
+    )
     settlement = Settlement(receiver, ledger, slot.counters, bodies)
     consumer = Consumer(receiver, limiter, executor, settlement, slot, pool_prefixes(settings.queue.tube))
     with adding_tasks(settings):
@@ -182,9 +200,7 @@ def check(config: str | None) -> Iterator[Finding]:
         if idle := routes.without_routes(settings):
             # this is fine: the pool starts, and waits for a route
             yield Finding("idle", idle)
-    for route, problem in routes.examine(
-        settings, endpoints(settings, queues), context, task_handlers(settings, queues)
-    ):
+    for route, problem in routes.examine(settings, makers(settings, queues), context):
         yield Finding("handler", f"{route.handler} (queue {route.queue})" if route.queue else route.handler, problem)
     yield found("ledger", lambda: open_ledger(settings.ledger))
 

@@ -26,9 +26,10 @@ from glassq.push.names import open_names
 from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.routes import call, mark, marks_of, requires, retry_policy
+from glassq.standard_webhooks import signed_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.delivery import Delivery
     from glassq.push.http_client import Origin, TargetResponse
@@ -161,8 +162,11 @@ def post(delivery: Delivery, context: Context) -> Result:
     return _send(f"target {target}", origin, http_request, delivery, context)
 
 
-def forward(url: str, queue: str = DEFAULT_QUEUE) -> Handler:
-    """A handler that posts a delivery's body to `url`: a ping as a task of `queue`, a task as one of its own queue."""
+def forward(url: str, queue: str = DEFAULT_QUEUE, keys: Sequence[bytes] = ()) -> Handler:
+    """A handler that posts a delivery's body to `url`: a ping as a task of `queue`, a task as one of its own queue.
+
+    With `keys` each request is signed (Standard Webhooks), by each of them.
+    """
     origin, path = split(url)
     target = url.partition("?")[0]
 
@@ -174,6 +178,10 @@ def forward(url: str, queue: str = DEFAULT_QUEUE) -> Handler:
             "X-Glassq-Source": delivery.source,
             **_about(delivery, queue),
         }
+        if keys:
+            # a sender's own signature is never kept, but its id and time may be
+            headers = {name: value for name, value in headers.items() if not name.lower().startswith("webhook-")}
+            headers |= signed_headers(keys, delivery.id, time.time(), delivery.body)
         return _send(target, origin, HttpRequest("POST", path, headers, delivery.body), delivery, context)
 
     return handler

@@ -6,6 +6,7 @@ When you add a key: add it to sections.py with its default, and to conf/glassq.t
 compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
+from glassq.settings.options import options_of, read_only
 from glassq.settings.parking import SUFFIX, ParkingTube, hashed_key, parking_tube
 from glassq.settings.reading import (
     DEFAULT_FILE,
@@ -32,7 +33,7 @@ from glassq.settings.sections import (
     WorkerQueue,
     WorkerSettings,
 )
-from glassq.settings.settings import LEASE_MARGIN, Settings, secret_files
+from glassq.settings.settings import LEASE_MARGIN, Settings, route_secret_files, route_secret_key, secret_files
 from glassq.settings.tubes import (
     MAIN_QUEUE,
     ping_tube,
@@ -77,13 +78,17 @@ __all__ = [
     "installed_file",
     "label_fits",
     "load",
+    "options_of",
     "parking_tube",
     "parse",
     "ping_tube",
     "pool_prefixes",
     "queue_prefix",
     "queue_tube",
+    "read_only",
     "route_prefix",
+    "route_secret_files",
+    "route_secret_key",
     "route_tube",
     "secret_files",
     "source_tube",

@@ -108,11 +108,16 @@ def named(routes: tuple[Route, ...]) -> tuple[Route, ...]:
 
 
 def _made_of(route: Route) -> str:
-    """A name of source and handler: "mirror-photos-store" of "mirror" and "glassq.glass.photos:store"."""
+    """A name of source and handler: "mirror-photos-store" of "mirror" and "glassq.glass.photos:store".
+
+    Of a program it has the file's name.
+    """
     first = route.handlers[0]
     if first.is_url:
         url = urlsplit(first)
         said = f"{url.hostname}{url.path}"
+    elif first.is_program:
+        said = first.command[0].rpartition("/")[2]
     else:
         module, _, function = first.partition(":")
         said = f"{re.split('[./]', module)[-1]} {function}"

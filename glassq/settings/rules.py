@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from glassq import mistakes
 from glassq.mask import MASK
 from glassq.mistakes import place
+from glassq.settings.options import unknown_handlers
 from glassq.settings.route_rules import MAX_TUBE, SOURCE_NAME, Rule, route_rules, without_handler
 from glassq.settings.sections import MAX_BODY, TASK_SOURCE
 from glassq.settings.tubes import MAIN_QUEUE, queue_tube
@@ -40,6 +41,8 @@ def check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     for key in without_handler(settings):
         names = key.split(".")
         yield key, f"{settings.file}: missing key {place([*names, 'handler'])}{mistakes.located(text, names)}"
+    for mistake in unknown_handlers(settings, text):
+        yield "handlers", mistake
     for mistake in _unknown_queues(settings, text):
         yield "worker.queues", mistake
 

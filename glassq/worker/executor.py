@@ -23,8 +23,11 @@ from glassq.worker import outcome as outcomes
 from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from glassq.bodies import BodyStore
     from glassq.delivery import Delivery, Evidence
+    from glassq.errors import Verdict
     from glassq.ledger import Ledger
     from glassq.policy import Deadlines, Policy
     from glassq.queues.base import Reservation
@@ -82,11 +85,13 @@ class Executor:
         *,
         bodies: BodyStore | None = None,
         skew: float = 0.0,
+        unrouted: Callable[[Delivery], Verdict] = lambda _: Drop("no route"),
         passing: tuple[type[BaseException], ...] = (),
     ) -> None:
         """`policy` and `deadlines` are for routes that have none of their own.
 
         `bodies` has the stored bodies. `skew` is the maximum difference between the clocks of hosts, in seconds.
+        `unrouted` decides about a delivery that no route takes.
 
         Exceptions of the types `passing` are raised again, not turned into outcomes: in a handler's test,
         KeyboardInterrupt.
@@ -99,7 +104,9 @@ class Executor:
         self._deadlines = deadlines
         self._bodies = bodies
         self._skew = skew
+        self._unrouted = unrouted
         self._passing = passing
+        context.pending, context.shielded = lease.pending, lease.shielded
         self._pid = os.getpid()
 
     def run(self, reservation: Reservation, delivery: Delivery, destination: Destination | None) -> Attempt:
@@ -108,10 +115,11 @@ class Executor:
             self._ledger.settle(LEDGER_WAIT)
         deadlines = (destination and destination.deadlines) or self._deadlines
         started, at = time.monotonic(), datetime.now(UTC)
-        self._context.deadline = started + deadlines.soft
+        self._context.deadline, self._context.hard = started + deadlines.soft, started + deadlines.hard
+        self._context.options = destination.options if destination else {}
         keys = _keys(delivery, destination)
         try:
-            self._lease.start(reservation, delivery, deadline=self._context.deadline, hard=started + deadlines.hard)
+            self._lease.start(reservation, delivery, deadline=self._context.deadline, hard=self._context.hard)
             try:
                 result = self._handle(delivery, destination)
             finally:
@@ -121,7 +129,7 @@ class Executor:
         except self._passing:
             raise
         except BaseException as error:
-            self._lease.end_leftovers()
+            self._lease.end_leftovers(error)
             duration = time.monotonic() - started
             age = duration if delivery.tried is None else (datetime.now(UTC) - delivery.tried).total_seconds()
             outcome = self._decide(error, delivery, destination, age)
@@ -133,7 +141,7 @@ class Executor:
     def _handle(self, delivery: Delivery, destination: Destination | None) -> Result:
         """Calls the handler, unless the delivery is a duplicate. Under the lease, because the ledger may be slow."""
         if destination is None:
-            raise Drop("no route")
+            raise self._unrouted(delivery)
         if why := duplicates.replaced_by(delivery, destination.route, self._ledger, self._skew):
             raise Drop(why)
         return destination.work(self._whole(delivery), self._context)

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from glassq.worker import leftovers
 from glassq.worker.processes import seconds_since_boot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from glassq.delivery import Delivery
@@ -126,9 +127,21 @@ class Lease:
         with self._lock:
             self._reservation = None
 
-    def end_leftovers(self) -> None:
-        """Ends the processes that the handler started, if it was interrupted."""
-        if self.interrupted:
+    def pending(self) -> type[Interrupt] | None:
+        """Why the attempt has to end now, if it has to; for a handler that is `shielded`."""
+        return self._interrupt
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Meanwhile no signal interrupts the attempt: the handler asks `pending` itself, and raises what that says."""
+        armed, self._armed = self._armed, False
+        yield
+        # not after an exception: it has ended the attempt
+        self._armed = armed
+
+    def end_leftovers(self, error: BaseException) -> None:
+        """Ends the processes that the handler started, if it was interrupted. `error` is what ended it."""
+        if self.interrupted or issubclass(type(error), Interrupt):
             leftovers.end_own(self._slot.parent, self._slot.index, self._begun)
 
     def _run_keeper(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:

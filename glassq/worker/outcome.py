@@ -23,7 +23,7 @@ import msgspec
 
 from glassq import host
 from glassq.delivery import MAX_DETAIL, MAX_MESSAGE, MAX_TRACEBACK, Delivery, Evidence, as_valid_utf8
-from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupted, LeaseLost, Retry, Verdict
+from glassq.errors import Bury, DeadlineExceeded, Drop, Interrupt, Interrupted, LeaseLost, Retry, Verdict
 from glassq.excerpts import UNPRINTABLE, json_of, kind_of, text_of, traceback_of, words_of
 from glassq.mask import masked_body, masked_text
 from glassq.policy import MIN_DELAY
@@ -157,8 +157,9 @@ def _bounded(delay: float) -> float:
 
 def evidence_of(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:
     """Evidence of an attempt that raised `error` after `duration` seconds."""
-    # A verdict has its reason in words; a traceback would add nothing.
+    # A verdict has its reason in words; a traceback would add nothing. The same goes for what a program was doing.
     verdict = issubclass(type(error), Verdict)
+    detail = _field(error, "detail") if verdict or issubclass(type(error), Interrupt) else None
     return Evidence(
         attempt=delivery.attempt,
         outcome=outcome.kind.value,
@@ -167,8 +168,8 @@ def evidence_of(error: BaseException, delivery: Delivery, outcome: Outcome, dura
         at=datetime.now(UTC),
         duration=round(duration, 3),
         host=host.name(),
-        traceback="" if verdict else short_traceback(error),
-        detail=_bounded_detail(_field(error, "detail")) if verdict else {},
+        traceback="" if verdict or detail else short_traceback(error),
+        detail=_bounded_detail(detail) if detail else {},
     )
 
 

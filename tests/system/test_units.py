@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import pytest
 
-from glassq.settings import SourceSettings, parse, secret_files
+from glassq.settings import SourceSettings, parse, route_secret_files, secret_files
 from glassq.sources.presets import PRESETS
 from glassq.values import SecretFile
 from tests.conftest import ROOT
@@ -190,6 +190,36 @@ def test_the_intake_gets_each_secret_that_a_source_names_and_no_other(tmp_path: 
     assert copies == {f"/run/credentials/{name.replace('%%', '%')}" for name in secrets} | {""}
 
 
+def test_the_pool_gets_the_secrets_that_sign_requests_and_no_other(tmp_path: Path) -> None:
+    text = (
+        SOURCES
+        + """
+[push]
+queue_yaml = "/etc/glassq/queue.yaml"
+[[routes]]
+source = "github"
+handler = "https://a.example/"
+secret_file = "/etc/glassq/secrets/target"  # of ours
+[[routes]]
+source = "shop"
+handler = "https://b.example/"
+# secret_file = "/etc/glassq/secrets/old"
+[[routes]]
+source = "shop"
+handler = "https://c.example/"
+  secret_file = '/srv/50% off/target'
+match = { event = "a", secret_file = "/etc/label" }
+"""
+    )
+    lines = drop_ins(text, tmp_path)["glassq-worker.service"].splitlines()[1:]
+    secrets = {"+srv+50%% off+target": "/srv/50%% off/target", "target": "/etc/glassq/secrets/target"}
+    wanted = [(f"LoadCredential={name}:{path}", f"SetCredential={name}:# missing") for name, path in secrets.items()]
+    assert sorted(lines) == sorted(["[Service]", *(line for pair in wanted for line in pair)])
+    settings = parse(text, "glassq.toml", "/run/credentials", {"queue", "sources", "routes", "push"})
+    copies = {settings.secret_path(key).copy for key in route_secret_files(settings)}
+    assert copies == {f"/run/credentials/{name.replace('%%', '%')}" for name in secrets}
+
+
 @pytest.mark.parametrize("key", SECRETS)
 def test_every_key_that_names_a_secret_is_known(key: str, tmp_path: Path) -> None:
     made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n[sources.a]\n{key} = "/etc/secret"\n', tmp_path)
@@ -220,6 +250,23 @@ def test_another_directory_for_large_bodies_can_be_written(tmp_path: Path) -> No
     made = drop_ins('[queue]\nurl = "beanstalk:///q"\n[bodies]\nurl = "file:///srv/bodies"\n', tmp_path)
     assert {text.partition("\n")[2] for text in made.values()} == {"[Service]\nReadWritePaths=-/srv/bodies\n"}
     assert made.keys() == BOTH
+
+
+@pytest.mark.parametrize(
+    ("line", "lifted"),
+    [
+        ('handler = "exec:/usr/local/bin/a --b"', True),
+        ("handler='exec:./a' # here", True),
+        ('steps = [\n  "handlers:fetch",\n  "exec:./a",\n]', True),
+        ('handler = "handlers:a"  # or "exec:/a"', False),
+        ('#handler = "exec:/a"\nhandler = "handlers:a"', False),
+        ('handler = "handlers:a"\n[handlers."exec:/a"]\nb = 1', False),
+    ],
+)
+def test_a_program_may_make_machine_code_and_nothing_else_may(line: str, lifted: bool, tmp_path: Path) -> None:
+    made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n[[routes]]\nsource = "a"\n{line}\n', tmp_path)
+    wanted = {"glassq-worker.service": "[Service]\nMemoryDenyWriteExecute=no\n"} if lifted else {}
+    assert {unit: text.partition("\n")[2] for unit, text in made.items()} == wanted
 
 
 OURS = 'url = "beanstalk:///run/glassq/beanstalkd.sock"'
