@@ -32,7 +32,7 @@ from glassq.mask import masked_text
 from glassq.operations.words import moment
 from glassq.push.request import tube_of
 from glassq.queues.base import ALL_STATES, WAITING_STATES
-from glassq.settings import pool_prefixes
+from glassq.settings import parking_tube, pool_prefixes
 from glassq.values import Tube
 
 if TYPE_CHECKING:
@@ -195,8 +195,10 @@ def checked_tube(name: str, text: str) -> str:
 
 
 def is_ours(main: str, tube: str) -> bool:
-    """Whether it is the `main` tube, or that of a push queue, of a queue of [worker.queues] or of a route."""
-    return tube == main or tube.startswith((tube_of(main, ""), *pool_prefixes(main)))
+    """Whether it is the `main` tube, that of a push queue, a queue or a route, or one in which theirs are parked."""
+    if tube == main or tube.startswith((tube_of(main, ""), *pool_prefixes(main))):
+        return True
+    return parking_tube(main, tube) is not None
 
 
 def _forms(main: str) -> str:
@@ -228,6 +230,8 @@ def unworked(operations: Operations, tube: str) -> str:
             f"no pool with these settings works tube {tube}: expected {_forms(main)}. Show, kick and archive do not "
             f"look there; `glassq move --from {tube} --to {main}` brings back what is in it"
         )
+    if parked := parking_tube(main, tube):
+        return unworked(operations, parked.origin)
     # the pool also works queues and routes that its settings do not have any more
     if tube == main or tube.startswith(pool_prefixes(main)):
         return ""

@@ -7,7 +7,7 @@ compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
 from glassq.settings.options import options_of, read_only
-from glassq.settings.parking import SUFFIX, ParkingTube, hashed_key, parking_tube
+from glassq.settings.parking import SUFFIX, ParkingTube, hashed_key, parked_of, parking_tube
 from glassq.settings.reading import (
     DEFAULT_FILE,
     INTAKE,
@@ -79,6 +79,7 @@ __all__ = [
     "label_fits",
     "load",
     "options_of",
+    "parked_of",
     "parking_tube",
     "parse",
     "ping_tube",

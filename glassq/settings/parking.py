@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # A parking tube's name is so much longer than its origin's, beside the name of the route.
 SUFFIX = len(".key..") + 16
@@ -42,6 +45,11 @@ def parking_tube(base: str, tube: str) -> ParkingTube | None:
     if found is None or not f"{found['origin']}.".startswith(f"{base}."):
         return None
     return ParkingTube(found["origin"], found["route"] or found["held"], found["key"] or "")
+
+
+def parked_of(base: str, origin: str, tubes: Iterable[str]) -> list[str]:
+    """Those of these tubes in which deliveries of the tube `origin` are parked."""
+    return [tube for tube in tubes if (found := parking_tube(base, tube)) is not None and found.origin == origin]
 
 
 @lru_cache(4096)

@@ -20,6 +20,7 @@ from glassq.in_effect import InEffect
 from glassq.log import fields, logger
 from glassq.worker.children import Children
 from glassq.worker.errand import Errand
+from glassq.worker.gates.report import PausedRoutes
 from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.report import StatusReporter
 from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
@@ -126,6 +127,7 @@ class Pool:
         #: why the start failed, if a child said so
         self._failure = ""
         self._ticked = self._judge_after = 0.0
+        self._paused_routes = PausedRoutes(directory)
 
     def run(self) -> int:
         """Runs until stopped. Returns 0 after an orderly stop, 78 if the configuration is wrong."""
@@ -169,6 +171,7 @@ class Pool:
         if now >= self._judge_after:
             self._children.kill_hung(statuses, now, self._plan.silence, self._plan.drain)
             self._templates.kill_hung(now, self._plan.silence, self._plan.drain)
+        self._paused_routes.tend(self._throttle.gates.breakers.open())
         self._report(list(statuses.values()), now)
 
     def _on_signal(self, number: int) -> None:
