@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,22 +17,22 @@ from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
-from glassq.programs import sweeping
+from glassq.programs import lanes, sweeping
+from glassq.programs.context import adding_tasks, context_of
+from glassq.programs.gating import gated, route_limits, worked_tubes
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
-from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube, route_tube
+from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube
 from glassq.startcheck import Finding, arguments, found
 from glassq.systemd import Notifier
 from glassq.values import Rate
 from glassq.worker import child, sidecar
 from glassq.worker.bucket import Limit
+from glassq.worker.children import EX_NO_LANES
 from glassq.worker.collector import PoolCollector
 from glassq.worker.consumer import Consumer
 from glassq.worker.executor import Executor
-from glassq.worker.gates.doorman import Doorman
-from glassq.worker.gates.limiter import GatedLimiter
-from glassq.worker.gates.rules import gate_rules
 from glassq.worker.idle import wait_for_work
 from glassq.worker.lease import Lease
 from glassq.worker.pool import SILENCE, Pool, PoolPlan
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from glassq.push.queue_yaml import PushQueue
-    from glassq.queues import Receiver
     from glassq.settings import Settings
     from glassq.values import Address
     from glassq.worker.scoreboard import Scoreboard, Slot
@@ -59,7 +57,14 @@ def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: C
     found = routes.load(settings, makers(settings, queues), loaded)
     # Imports the database's driver. This one is never used: each child opens its own.
     open_ledger(settings.ledger)
-    return lambda slot, throttle: consume(settings, queues, found, slot, throttle)
+    if found.lane_routes:
+
+        def work(slot: Slot, throttle: Throttle) -> int:
+            main = lanes.consume if slot.lanes else consume
+            return main(settings, queues, found, slot, throttle)
+
+        return work
+    return lambda slot, throttle: EX_NO_LANES if slot.lanes else consume(settings, queues, found, slot, throttle)
 
 
 def makers(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Makers:
@@ -80,7 +85,8 @@ def consume(
         return refuse(error, slot)
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot, context.loop)
-    limiter = gated(settings, queues, throttle, slot.index, receiver)
+    main = limiter_of(settings, queues, throttle, slot.index, loaded)
+    limiter = gated(settings, queues, main, throttle, slot.index, receiver)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     unrouted = Unrouted(settings, lambda file: routes.all_routes(load(file, os.environ, POOL)))
@@ -101,30 +107,18 @@ def consume(
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
 
 
-def gated(
-    settings: Settings, queues: Collection[str], throttle: Throttle, slot: int, receiver: Receiver
-) -> GatedLimiter:
-    """What a child may reserve from, and work: within the limits of tubes, keys and breakers."""
-    rules = gate_rules(settings, routes.all_routes(settings), worked_tubes(settings, queues))
-    doorman = Doorman(throttle.gates, slot, rules)
-    return GatedLimiter(limiter_of(settings, queues, throttle, slot), throttle.gates, doorman, rules, receiver)
-
-
-def worked_tubes(settings: Settings, queues: Collection[str]) -> list[str]:
-    """The tubes that a pool with these settings works, the main one first; `queues` are those of queue.yaml."""
-    base = settings.queue.tube
-    of_queues = [queue_tube(settings, name) for name in settings.worker.queues]
-    of_routes = [limit.tube for limit in route_limits(settings)]
-    return list(dict.fromkeys([str(base), *of_queues, *of_routes, *(tube_of(base, name) for name in queues)]))
-
-
 def limiter_of(
-    settings: Settings, queues: Collection[str], throttle: Throttle, slot: int
+    settings: Settings, queues: Collection[str], throttle: Throttle, slot: int, loaded: routes.Routes
 ) -> TubeLimiter | QueueLimiter:
-    """What a child may reserve from: the main tube, those of routes and push `queues`, [worker.queues] by weight."""
+    """What a plain child may reserve from: the main tube, those of routes and push `queues`, [worker.queues] by weight.
+
+    The tubes of routes with lanes are for lane children.
+    """
     base = str(settings.queue.tube)
-    limited = [*(tube_of(base, name) for name in queues), *(limit.tube for limit in route_limits(settings))]
-    limiter = throttle.limiter(slot, free=[base], limited=limited)
+    of_lanes = {destination.tube for destination in loaded.lane_routes}
+    of_routes = [limit.tube for limit in route_limits(settings) if limit.tube not in of_lanes]
+    limited = [*(tube_of(base, name) for name in queues), *of_routes]
+    limiter = throttle.limiter(slot, [base], limited, barred=of_lanes)
     tubes = {queue_tube(settings, name): queue for name, queue in settings.worker.queues.items()}
     if not tubes:
         return limiter
@@ -134,48 +128,12 @@ def limiter_of(
     return QueueLimiter(limiter, shares, place)
 
 
-def route_limits(settings: Settings) -> list[Limit]:
-    """The limits of routes with a tube of their own: how many of their attempts may run at once."""
-    return [
-        Limit(tube, Rate.MAX, route.concurrency, route.concurrency)
-        for route in settings.routes
-        if (tube := route_tube(settings, route)) and route.concurrency
-    ]
-
-
 def kept_places(settings: Settings) -> list[Limit]:
     """The places of children that are kept for queues, by the tubes of these."""
     queues = settings.worker.queues.items()
     return [
         Limit(queue_tube(settings, name), Rate.MAX, max(1, queue.children), queue.children) for name, queue in queues
     ]
-
-
-@contextmanager
-def adding_tasks(settings: Settings) -> Iterator[None]:
-    """Lets handlers add tasks. At the end, waits for the tasks that were added without waiting."""
-    if settings.push is None:
-        yield
-        return
-    from glassq.push import taskqueue
-
-    # a handler that adds tasks uses the same settings
-    taskqueue.configure(settings.file)
-    try:
-        yield
-    finally:
-        taskqueue.finish()
-
-
-def context_of(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Context:
-    """The context of all handlers. Raises SettingsError."""
-    context = routes.Context(settings)
-    if settings.push is not None:
-        from glassq.push.dispatch import Dispatcher
-
-        # The queues as the parent has read them: a later mistake in queue.yaml must not kill a new child.
-        context.provide(Dispatcher.open, Dispatcher.open(settings, queues))
-    return context
 
 
 def check(config: str | None) -> Iterator[Finding]:
@@ -255,6 +213,8 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         sweep=lambda: sweeping.errand(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,
+        lane_processes=lanes.processes(settings),
+        lanes=lanes.most_lanes(settings),
     )
 
 

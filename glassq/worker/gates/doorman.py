@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from glassq.settings import ParkingTube
 from glassq.worker.gates.breaking import Breaker
 from glassq.worker.gates.claims import count
-from glassq.worker.scoreboard import MAX_SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,4 +94,4 @@ class Doorman:
     def _most(self, route: str) -> int:
         # a route that is gone has no limit
         rule = self._rules.keys.get(route)
-        return MAX_SLOTS if rule is None else rule.most
+        return sys.maxsize if rule is None else rule.most

@@ -121,6 +121,10 @@ class GatedLimiter:
         """See `Breaker.judge`."""
         return attempt if destination is None else self._doorman.judge(destination.route.name, attempt)
 
+    def take_alone(self, tube: str) -> bool:
+        """See `TubeLimiter.take_alone`."""
+        return self._main.take_alone(tube)
+
     def start(self, tube: str) -> None:
         """See `TubeLimiter.start`."""
         self._main.start(tube)
