@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from glassq.push.queue_yaml import PushQueue
     from glassq.settings import Settings
     from glassq.values import Address
+    from glassq.worker.gates.shared import Gates
     from glassq.worker.scoreboard import Scoreboard, Slot
     from glassq.worker.template import ChildMain
     from glassq.worker.throttle import Throttle, TubeLimiter
@@ -163,12 +164,14 @@ def check(config: str | None) -> Iterator[Finding]:
     yield found("ledger", lambda: open_ledger(settings.ledger))
 
 
-def serve_metrics(settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard) -> int:
+def serve_metrics(
+    settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard, gates: Gates
+) -> int:
     """The main function of the process beside the children, which serves the metrics."""
     # imported here because it takes memory that no child needs
     from glassq.metrics.server import serve
 
-    collector = PoolCollector(scoreboard, open_inspector(settings), tubes, open_bodies(settings))
+    collector = PoolCollector(scoreboard, open_inspector(settings), tubes, open_bodies(settings), gates)
     return sidecar.run(
         lambda: serve(address, scoreboard.shared_counters, collector, __version__), address, scoreboard.parent
     )
@@ -209,7 +212,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         silence=silence,
         limits=tuple(limits),
         kept=tuple(kept_places(settings)),
-        sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,
+        sidecar=(lambda scoreboard, gates: serve_metrics(settings, pool, tubes, scoreboard, gates)) if pool else None,
         sweep=lambda: sweeping.errand(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,

@@ -22,6 +22,7 @@ from glassq.log import fields, logger
 from glassq.worker.children import EX_NO_LANES, Children
 from glassq.worker.errand import Errand
 from glassq.worker.gates.report import PausedRoutes
+from glassq.worker.gates.shared import Gates
 from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.report import StatusReporter
 from glassq.worker.scoreboard import MAX_LANES, MAX_SLOTS, Scoreboard, State
@@ -54,8 +55,8 @@ COLD_STOP_TIMEOUT = 5.0
 # A pool without lane children has room for those that a reload brings: so many lanes in each.
 SPARE_LANES = 64
 
-# What the process beside the children runs, given the scoreboard; returns the exit code.
-SidecarMain = Callable[[Scoreboard], int]
+# What the process beside the children runs, given the scoreboard and the gates; returns the exit code.
+SidecarMain = Callable[[Scoreboard, Gates], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,7 @@ class Pool:
     def _tend_sidecar(self, now: float) -> None:
         self._scoreboard.counters.set(WANTED, self._target)
         main = self._plan.sidecar
-        self._sidecar.tend(main and (lambda: main(self._scoreboard)), now)
+        self._sidecar.tend(main and (lambda: main(self._scoreboard, self._throttle.gates)), now)
         self._errand.tend(self._plan.sweep, now)
 
     def _on_end(self, child: Child, code: int) -> None:

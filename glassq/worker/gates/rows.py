@@ -44,17 +44,19 @@ class BreakerRows:
                 return BreakerRow(self._memory, at, route)
         return None
 
-    def open(self) -> dict[str, BreakerState]:
-        """The states of the breakers that are open now, by route."""
+    def states(self) -> dict[str, BreakerState]:
+        """The states of all breakers that there have been, by route."""
         found = {}
         for at in self._all():
-            name = self._memory[at : at + _NAME].rstrip(b"\0")
+            name = self._memory[at : at + _NAME].rstrip(b"\0").decode("ascii", "replace")
             if not name:
                 break
-            state = BreakerRow(self._memory, at, name.decode()).read()
-            if state.is_open:
-                found[name.decode()] = state
+            found[name] = BreakerRow(self._memory, at, name).read()
         return found
+
+    def open(self) -> dict[str, BreakerState]:
+        """The states of those that are open now, by route."""
+        return {route: state for route, state in self.states().items() if state.is_open}
 
     def _all(self) -> Iterator[int]:
         return (self._start + number * _ROW for number in range(MAX_ROWS))
