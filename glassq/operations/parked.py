@@ -54,15 +54,20 @@ def paused(operations: Operations) -> list[PausedRoute]:
     return [route for place in places for route in paused_routes(place)]
 
 
+def words_of(operations: Operations, route: PausedRoute) -> str:
+    """Since when a route is paused, why, and when it tries again."""
+    now = operations.clock().timestamp()
+    since, next_probe = span(max(0.0, now - route.since)), span(max(0.0, route.next_probe - now))
+    return (
+        f"route {route.route} has paused itself {since} ago, after {route.failures} failures in a row "
+        f"({route.why}); it tries one delivery in {next_probe}"
+    )
+
+
 def hints(operations: Operations, tubes: Sequence[TubeCounts]) -> Iterator[Hint]:
     """Says which routes have paused themselves, and why; and what is parked for routes that are gone."""
-    now = operations.clock().timestamp()
     for route in paused(operations):
-        since, next_probe = span(max(0.0, now - route.since)), span(max(0.0, route.next_probe - now))
-        yield Hint(
-            f"route {route.route} has paused itself for {since}, after {route.failures} failures in a row "
-            f"({route.why}); it tries one delivery in {next_probe}"
-        )
+        yield Hint(words_of(operations, route))
     names = {route.name for route in operations.settings.routes}
     gone = defaultdict[str, int](int)
     for tube in tubes:

@@ -119,7 +119,8 @@ class PoolCollector:
     def _gated(self) -> Numbers:
         if self._gates is None:
             return {}
-        paused: dict[tuple[str, ...], float] = {(route,): float(state.is_open) for route, state in self._gates.breakers.states().items()}
+        states = self._gates.breakers.states()
+        paused: dict[tuple[str, ...], float] = {(route,): float(state.is_open) for route, state in states.items()}
         parked = dict.fromkeys(paused, 0.0)
         seen = (parking_tube(self._tubes[0], hint.tube) for hint in self._gates.parked.look(-1, MAX_TUBES))
         found = {tube.name: tube.route for tube in seen if tube is not None}

@@ -180,6 +180,7 @@ class GatedLimiter:
         if not found:
             # what is due waits for somebody's end, and that child is free then
             self._worked = 0
+            self._cursor += MAX_LOOKED
         return found
 
     def _known(self) -> Iterator[_Candidate]:
