@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +12,7 @@ from glassq.causes import cause_of
 from glassq.errors import Bury
 from glassq.log import fields, logger
 from glassq.worker.gates.breaker import CLOSED, after_failure, after_probe_began
+from glassq.worker.gates.claims import word_of
 from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Breaker:
         self._rule = rule
         self._slot = slot
         self._changed = changed
-        self._word = _hashed(row.route)
+        self._word = word_of(row.route)
 
     @property
     def shut(self) -> bool:
@@ -120,7 +119,7 @@ class Breaker:
                 return attempt
             before = self._row.read()
             after = after_failure(
-                before, _hashed(cause.id), cause.words, self._rule, now=now, wall=time.time(), probe=self._probes
+                before, word_of(cause.id), cause.words, self._rule, now=now, wall=time.time(), probe=self._probes
             )
             self._row.write(after)
         if after.is_open and not before.is_open:
@@ -141,9 +140,3 @@ def _failed(attempt: Attempt) -> bool:
     if outcome.kind is Kind.RETRY:
         return outcome.counts
     return outcome.kind is Kind.BURY and attempt.error is not None and not issubclass(type(attempt.error), Bury)
-
-
-@lru_cache(256)
-def _hashed(text: str) -> int:
-    """The text as a number that one store can write; never 0."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) | 1

@@ -6,7 +6,9 @@ words of a child that died. So no death leaves a claim behind, or half a change.
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from functools import lru_cache
 
 WORD = 8
 
@@ -54,3 +56,9 @@ def count(words: bytes, word: int) -> int:
         else:
             found += 1
     return found
+
+
+@lru_cache(8192)
+def word_of(text: str) -> int:
+    """The text, hashed, as a number that one store can write; never 0."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=WORD).digest()) | 1

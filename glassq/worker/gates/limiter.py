@@ -147,6 +147,9 @@ class GatedLimiter:
 
     def finish(self, *, slow_down: bool = False) -> None:
         """See `TubeLimiter.finish`."""
+        if self._came is not None and not self._gates.parked.has(self._came.name):
+            # another child may have found its tube empty, and the job may have been given back since
+            self.parked(self._came.name)
         self._doorman.release()
         self._main.finish(slow_down=slow_down)
 

@@ -7,12 +7,10 @@ written under the lock of the gates; each entry becomes valid, or not, by one st
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from glassq.worker.gates.claims import WORD, count
+from glassq.worker.gates.claims import WORD, count, word_of
 
 if TYPE_CHECKING:
     import mmap
@@ -52,11 +50,11 @@ class ParkedTubes:
 
     def has(self, tube: str) -> bool:
         """Whether the tube is in the table."""
-        return self.used > 0 and count(self._hashes(), _hashed(tube)) > 0
+        return self.used > 0 and count(self._hashes(), word_of(tube)) > 0
 
     def add(self, tube: str) -> bool:
         """Something was parked in this tube. False if the table is full. Call under the lock."""
-        word, hashes = _hashed(tube), self._hashes()
+        word, hashes = word_of(tube), self._hashes()
         entry = _find(hashes, word)
         if entry is None:
             entry = _find(hashes, 0)
@@ -72,7 +70,7 @@ class ParkedTubes:
 
     def remove(self, hint: Hint) -> None:
         """The tube was found empty, unless something has been parked there since. Call under the lock."""
-        if self._words[_HASHES + hint.entry] != _hashed(hint.tube) or self._words[_STAMPS + hint.entry] != hint.stamp:
+        if self._words[_HASHES + hint.entry] != word_of(hint.tube) or self._words[_STAMPS + hint.entry] != hint.stamp:
             return
         self._words[_HASHES + hint.entry] = 0
         used = self.used
@@ -89,7 +87,7 @@ class ParkedTubes:
             at = self._names + entry * _NAME
             tube = self._memory[at : at + _NAME].rstrip(b"\0").decode("ascii", "replace")
             # another child may have written a new name meanwhile
-            if word and word == _hashed(tube):
+            if word and word == word_of(tube):
                 yield Hint(entry, tube, stamp)
 
     def _hashes(self) -> bytes:
@@ -103,9 +101,3 @@ def _find(words: bytes, word: int) -> int | None:
         if at % WORD == 0:
             return at // WORD
     return None
-
-
-@lru_cache(MAX_PARKED)
-def _hashed(tube: str) -> int:
-    """The name as a number that one store can write; never 0."""
-    return int.from_bytes(hashlib.blake2b(tube.encode(), digest_size=WORD).digest()) | 1
