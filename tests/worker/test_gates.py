@@ -305,7 +305,8 @@ class Pool:
     """Children that work deliveries of keys, as far as the gates let them. `works` says which slot works what."""
 
     def __init__(self) -> None:
-        self.gates = Gates(SLOTS, ProcessLock())
+        self._lock = ProcessLock()
+        self.gates = Gates(SLOTS, self._lock)
         self.doormen = [Doorman(self.gates, slot, RULES) for slot in range(SLOTS)]
         self.works: dict[int, str] = {}
         #: by key, how many deliveries are parked
@@ -347,7 +348,9 @@ class Pool:
         self.doormen[slot].release()
 
     def die(self, slot: int) -> None:
-        """What it worked is ready again; then the parent notices."""
+        """The kernel frees its lock; what it worked is ready again; then the parent notices."""
+        if self._lock._threads.locked():
+            self._lock.release()
         if user := self.works.pop(slot, None):
             self.parked[user] += 1
         self.gates.clear(slot)
