@@ -360,7 +360,7 @@ def tube_of(user: str) -> ParkingTube:
     return ParkingTube("t", "r", hashed_key("r", user))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
 def test_no_more_than_so_many_of_one_key_and_nothing_is_forgotten_whenever_children_die(
     steps: list[tuple[str, int, str, int]],

@@ -121,15 +121,3 @@ def test_a_route_that_fails_pauses_itself_and_goes_on(beanstalkd: Beanstalkd, qu
 def _lines(pool: PoolRun, file: str) -> int:
     path = pool.dir / file
     return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def test_a_route_that_is_gone_leaves_nothing_behind(beanstalkd: Beanstalkd, queue: Queue, tmp_path: Path) -> None:
-    run = KeyRun(tmp_path, beanstalkd, processes=1, limited=False)
-    with run.pool:
-        for user in ("anna", "otto"):
-            tube = f"glassq.key.gone.{user.encode().hex():0>16}"
-            made = envelope.new("mirror", b"{}", {"user": user}, tube=tube)
-            queue.put(envelope.encode(made), tube=tube)
-        run.pool.start()
-        run.finish(2)
-        wait_for(lambda: parked(queue) == 0, "nothing to be parked")
