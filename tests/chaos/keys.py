@@ -46,6 +46,8 @@ def handle(delivery):
     except BlockingIOError:
         say("at-once", f"{key} {delivery.id}")
     time.sleep(PAUSE)
+    while (HERE / "hold").exists():
+        time.sleep(0.01)
     say("done", f"{time.monotonic()} {key} {delivery.id} {delivery.attempt}")
     os.close(lock)
 

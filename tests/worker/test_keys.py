@@ -63,23 +63,21 @@ def test_never_two_of_a_key_at_once_though_children_are_killed(
 def test_each_waits_once_and_the_next_pool_finds_it(beanstalkd: Beanstalkd, queue: Queue, tmp_path: Path) -> None:
     run = KeyRun(tmp_path, beanstalkd, processes=2)
     with run.pool:
-        # somebody holds the key for as long as the test wants
-        (run.pool.dir / "pause").write_text("1.5")
+        hold = run.pool.dir / "hold"
+        hold.touch()
         run.put(["hot"] * 100)
         run.pool.start().ready()
         wait_for(lambda: parked(queue) == 99, "all but one to be parked")
         put, released = queue.max_job_id(), _released(queue)
         # an operator pauses the tube: what it has parked waits as well
         assert queue.pause(60)
+        hold.unlink()
         run.finish(1)
-        (run.pool.dir / "pause").write_text("0")
         assert run.pool.process is not None
         run.pool.process.end()
-        assert run.count() <= 2
-        before = run.count()
         run.pool.start()
         wait_for(lambda: "pool is ready" in run.pool.log().rpartition("pool starts")[2], "the next pool")
-        assert parked(queue) == 100 - before
+        assert (run.count(), parked(queue)) == (1, 99)
         assert queue.pause(0)
         run.finish(100)
         assert queue.max_job_id() == put + 1, "each was put and parked, and no more (and one was a probe of ours)"
@@ -111,9 +109,9 @@ def test_a_route_that_fails_pauses_itself_and_goes_on(beanstalkd: Beanstalkd, qu
         (pool.dir / "down").unlink()
         wait_for(lambda: _lines(pool, "done") == len(made), "all to be done")
         wait_for(lambda: not paused_routes(place), "the route to be off the record")
-        # five failed and opened it, at most one more in each child was under way, and each probe was one attempt
-        probes = pool.log().count("probe") + 3
-        assert _lines(pool, "attempts") <= len(made) + 5 + 2 + probes
+        attempts = dict(map(str.split, (pool.dir / "attempts").read_text().splitlines()))
+        assert sorted(attempts.values(), reverse=True)[0] == "1", "nothing has lost an attempt but those that opened it"
+        assert list(attempts.values()).count("1") in (5, 6), "the other child may have been at work"
         assert pool.log().count("route pauses itself") == 1
         assert pool.log().count("route goes on") == 1
 
