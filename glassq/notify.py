@@ -1,4 +1,4 @@
-"""Tells somebody that deliveries were buried: at most so many times a minute, with counts by cause.
+"""Tells somebody that deliveries were buried, or that a route has paused itself: so many times a minute, by cause.
 
 It reads the ledger, which holds every bury within a second, so no worker waits for a message. A bury while the ledger
 cannot be written is told when it can be again.
@@ -16,7 +16,7 @@ from glassq.errors import LedgerError, NotNotified
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from glassq.ledger import Entry
@@ -40,16 +40,20 @@ class Notifier:
         at_most: int,
         host: str,
         now: Callable[[], datetime],
+        paused: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """`read` returns the deliveries that were buried since a time. It raises LedgerError, and `send` NotNotified.
 
-        `at_most` is how many messages a minute may have.
+        `at_most` is how many messages a minute may have. `paused` returns the routes that have paused themselves, and
+        why.
         """
         self._read = read
         self._send = send
         self._at_most = at_most
         self._host = host
         self._now = now
+        self._paused = paused
+        self._told_paused: frozenset[str] = frozenset()
         self._begun = self._since = now()
         # what was read before: when each delivery was buried
         self._known: dict[str, datetime] = {}
@@ -62,11 +66,15 @@ class Notifier:
         now = self._now()
         try:
             self._look(now)
-            if self._waiting and self._may_send(now):
+            paused = self._paused()
+            # one that goes on and pauses itself again is told again
+            self._told_paused &= paused.keys()
+            if (self._waiting or paused.keys() - self._told_paused) and self._may_send(now):
                 # a failure counts as well: whoever is in trouble is not asked more often
                 self._sent.append(now)
-                self._send(document(self._waiting, self._host))
+                self._send(document(self._waiting, paused, self._host))
                 self._waiting.clear()
+                self._told_paused = frozenset(paused)
         except (LedgerError, NotNotified) as error:
             level = logging.DEBUG if self._failing else logging.ERROR
             log.log(level, "nobody is told of buried deliveries: trying again %s", fields(why=error))
@@ -90,8 +98,8 @@ class Notifier:
         return len(self._sent) < self._at_most or (now - self._sent[0]).total_seconds() >= MINUTE
 
 
-def document(entries: Sequence[Entry], host: str) -> dict[str, Any]:
-    """The message about these deliveries, which are in the order in which they were buried.
+def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str) -> dict[str, Any]:
+    """The message about these deliveries, in the order in which they were buried, and the routes that are `paused`.
 
     `text` says all of it in words, as chat programs with incoming webhooks want it (Slack, Mattermost).
     """
@@ -106,15 +114,19 @@ def document(entries: Sequence[Entry], host: str) -> dict[str, Any]:
     words = [f"{count} of {source}: {cause} (last: {latest[source, cause]})" for (source, cause), count in named]
     if others:
         words.append(f"{others} of other causes")
+    words += [f"route {route} has paused itself: {why}" for route, why in paused.items()]
     number = "1 delivery was" if len(entries) == 1 else f"{len(entries)} deliveries were"
     return {
-        "event": "buried",
+        "event": "buried" if entries else "paused",
         "host": host,
-        "since": entries[0].updated.isoformat(),
-        "until": entries[-1].updated.isoformat(),
+        "since": entries[0].updated.isoformat() if entries else None,
+        "until": entries[-1].updated.isoformat() if entries else None,
         "buried": len(entries),
         "causes": listed,
         "others": others,
+        "paused_routes": [{"route": route, "why": why} for route, why in paused.items()],
         "look": "glassq buried --by reason",
-        "text": "\n".join([f"glassq on {host}: {number} buried; `glassq buried --by reason` shows them", *words]),
+        "text": "\n".join(
+            [f"glassq on {host}: {number} buried; `glassq buried --by reason` shows them"] * bool(entries) + words
+        ),
     }

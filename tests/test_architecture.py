@@ -23,6 +23,7 @@ EVERYTHING = frozenset(
     {
         "backoff",
         "bodies",
+        "causes",
         "content",
         "daemons",
         "due",
@@ -45,7 +46,6 @@ EVERYTHING = frozenset(
         "policy",
         "settings",
         "values",
-        "causes",
         "hooks",
         "notify",
         "host",
@@ -96,6 +96,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "local_http": frozenset({"final_response"}),
     "due": frozenset(),
     "daemons": frozenset({"settings", "startcheck"}),
+    "causes": frozenset({"delivery", "mask"}),
     "content": frozenset({"errors"}),
     "delivery": frozenset({"content", "envelope", "errors"}),
     "envelope": frozenset(),
@@ -126,7 +127,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     "worker": frozenset(
         {"hooks", "errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
-        | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
+        | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
     "handlers": frozenset({"delivery", "errors", "https_get", "log", "mask", "routes", "settings"}),
     "glass": frozenset(

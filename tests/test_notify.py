@@ -29,7 +29,14 @@ NOON = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
 
 def buried(delivery: str, reason: str = "no such order 17", at: datetime = NOON, source: str = "shop") -> Entry:
     return Entry(
-        delivery=delivery, source=source, received=at, state="buried", attempts=1, updated=at, duration=0.1, reason=reason
+        delivery=delivery,
+        source=source,
+        received=at,
+        state="buried",
+        attempts=1,
+        updated=at,
+        duration=0.1,
+        reason=reason,
     )
 
 
@@ -42,9 +49,10 @@ class Told:
     entries: list[Entry] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     trouble: Exception | None = None
+    paused: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.notifier = Notifier(self._read, self._send, self.at_most, "host-1", lambda: self.now)
+        self.notifier = Notifier(self._read, self._send, self.at_most, "host-1", lambda: self.now, lambda: self.paused)
 
     def bury(self, *deliveries: str, **more: Any) -> None:
         self.entries += [buried(delivery, at=self.now, **more) for delivery in deliveries]
@@ -98,6 +106,18 @@ def test_a_delivery_that_is_buried_again_is_told_again() -> None:
     assert told.after(4) == [1, 1]
 
 
+def test_a_route_that_pauses_itself_is_told_once() -> None:
+    told = Told()
+    told.paused = {"shop-orders": "20 in a row: OSError: away"}
+    assert told.after(3 * MINUTE) == [0]
+    assert told.messages[0]["paused_routes"] == [{"route": "shop-orders", "why": "20 in a row: OSError: away"}]
+    assert "route shop-orders has paused itself: 20 in a row: OSError: away" in told.messages[0]["text"]
+    told.paused = {}
+    told.after(4)
+    told.paused = {"shop-orders": "20 in a row: OSError: away"}
+    assert told.after(2 * MINUTE) == [0, 0]
+
+
 def test_what_lay_buried_before_is_an_old_story_and_an_entry_may_come_late() -> None:
     told = Told()
     told.entries.append(buried("0199-old", at=NOON - timedelta(seconds=1)))
@@ -123,19 +143,22 @@ def test_nothing_is_forgotten_while_nobody_can_be_told(trouble: Exception, caplo
 def test_the_message_counts_by_cause_and_says_it_in_words() -> None:
     entries = [buried(f"0199-{n}", f"no such order {n}") for n in range(3)]
     entries += [buried("0199-x", "ValueError: bad date", source="crm")]
-    message = document(entries, "host-1")
+    message = document(entries, {}, "host-1")
     assert message["buried"] == 4
     assert [(cause["source"], cause["count"], cause["delivery"]) for cause in message["causes"]] == [
         ("shop", 3, "0199-2"),
         ("crm", 1, "0199-x"),
     ]
-    assert message["text"].splitlines()[0] == "glassq on host-1: 4 deliveries were buried; `glassq buried --by reason` shows them"
+    assert (
+        message["text"].splitlines()[0]
+        == "glassq on host-1: 4 deliveries were buried; `glassq buried --by reason` shows them"
+    )
     assert "3 of shop: no such order" in message["text"]
 
 
 def test_a_message_has_an_end() -> None:
     entries = [buried(f"0199-{n}", "".join(chr(97 + n) for _ in range(5))) for n in range(MAX_CAUSES + 5)]
-    message = document(entries, "h")
+    message = document(entries, {}, "h")
     assert (len(message["causes"]), message["others"]) == (MAX_CAUSES, 5)
     assert message["text"].endswith("5 of other causes")
 
@@ -151,7 +174,7 @@ class _Chat(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_request(self, code: object = "-", size: object = "-") -> None:
         pass
 
 
@@ -177,28 +200,30 @@ def settings_for(directory: Path, target: str) -> Settings:
 
 def test_a_url_gets_it_as_json(tmp_path: Path, chat: Any) -> None:
     send = notifying.sender(settings_for(tmp_path, f"http://127.0.0.1:{chat.server_port}/hooks/SECRET"), {})
-    send(document([buried("0199-a")], "h"))
+    send(document([buried("0199-a")], {}, "h"))
     assert json.loads(chat.bodies[0])["causes"][0]["delivery"] == "0199-a"
     chat.status = 404
     with pytest.raises(NotNotified, match="answered 404") as caught:
-        send(document([buried("0199-a")], "h"))
+        send(document([buried("0199-a")], {}, "h"))
     assert "SECRET" not in str(caught.value)
 
 
 def test_a_program_gets_it_on_its_stdin(tmp_path: Path) -> None:
     program = tmp_path / "tell"
-    program.write_text('#!/bin/sh\ncat > "$(dirname "$0")/got"\necho "$GLASSQ_BURIED" >> "$(dirname "$0")/got"\nexit "$1"\n')
+    program.write_text(
+        '#!/bin/sh\ncat > "$(dirname "$0")/got"\necho "$GLASSQ_BURIED" >> "$(dirname "$0")/got"\nexit "$1"\n'
+    )
     program.chmod(0o755)
     environ = {"PATH": "/usr/bin:/bin"}
-    notifying.sender(settings_for(tmp_path, "exec:tell 0"), environ)(document([buried("0199-a")], "h"))
+    notifying.sender(settings_for(tmp_path, "exec:./tell 0"), environ)(document([buried("0199-a")], {}, "h"))
     message, number = (tmp_path / "got").read_text().rsplit("}", 1)
     assert json.loads(message + "}")["event"] == "buried"
     assert number == "1\n"
     with pytest.raises(NotNotified, match="exited with 3"):
-        notifying.sender(settings_for(tmp_path, "exec:tell 3"), environ)(document([buried("0199-a")], "h"))
+        notifying.sender(settings_for(tmp_path, "exec:./tell 3"), environ)(document([buried("0199-a")], {}, "h"))
 
 
-@pytest.mark.parametrize(("target", "why"), [("exec:nothing-here", "there is no program"), ("m:f", "expected a URL")])
+@pytest.mark.parametrize(("target", "why"), [("exec:./nothing-here", "there is no program"), ("m:f", "expected a URL")])
 def test_nobody_to_tell_stops_the_start(tmp_path: Path, target: str, why: str) -> None:
     with pytest.raises(SettingsError, match=why):
         notifying.main_of(settings_for(tmp_path, target))

@@ -94,6 +94,8 @@ METRICS: dict[str, dict[str, tuple[str, ...]]] = {
     "glassq_jobs": {"tube": (), "state": STATES},
     "glassq_oldest_ready_seconds": {"tube": ()},
     "glassq_tube_paused": {"tube": ()},
+    "glassq_parked_jobs": {"route": ()},
+    "glassq_route_paused": {"route": ()},
     "glassq_queue_durable": {},
     "glassq_queue_draining": {},
     "glassq_binlog_files": {},

@@ -13,6 +13,7 @@ from glassq.hooks import open_hooks
 from glassq.ledger.sql import open_ledger
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs.context import adding_tasks, context_of
+from glassq.programs.gating import gated
 from glassq.queues import open_receiver
 from glassq.settings import route_tube
 from glassq.worker import lanes
@@ -25,7 +26,7 @@ from glassq.worker.settlement import Settlement
 from glassq.worker.template import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from glassq.bodies import BodyStore
     from glassq.hooks import Hooks
@@ -47,7 +48,7 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], loaded: Routes,
         hooks = open_hooks(settings)
     except SettingsError as error:
         return refuse(error, slot)
-    shared = _Shared(settings, loaded, context, ledger, open_bodies(settings), throttle, LossWatch(slot), hooks)
+    shared = _Shared(settings, queues, loaded, context, ledger, open_bodies(settings), throttle, LossWatch(slot), hooks)
     most = _share([found.route.concurrency or 1 for found in loaded.lane_routes], processes(settings))
     made = Lanes(slot, shared.lane, most)
     limit = worker.max_jobs * min(most, len(slot.lanes))
@@ -85,6 +86,7 @@ class _Shared:
     """What all lanes of a child share."""
 
     settings: Settings
+    queues: Collection[str]
     routes: Routes
     context: Context
     ledger: Ledger
@@ -110,7 +112,9 @@ class _Shared:
             skew=settings.worker.clock_skew,
             hooks=self.hooks,
         )
-        limiter = self.throttle.limiter(slot.index, free=[], limited=[found.tube for found in self.routes.lane_routes])
+        tubes = [found.tube for found in self.routes.lane_routes]
+        main = self.throttle.limiter(slot.index, free=[], limited=tubes)
+        limiter = gated(settings, self.queues, main, self.throttle, slot.index, receiver)
         settlement = Settlement(receiver, self.ledger, slot.counters, self.bodies, self.hooks)
         consumer = Consumer(receiver, limiter, executor, settlement, slot, losses=self.losses)
         return Lane(slot, receiver, lease, consumer)

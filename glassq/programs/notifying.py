@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from setproctitle import setproctitle
@@ -19,6 +20,7 @@ from glassq.ledger.reader import LedgerReader
 from glassq.notify import Notifier
 from glassq.push.http_client import HttpClient, split
 from glassq.push.http_request import HttpRequest
+from glassq.worker.gates.report import paused_routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,8 +55,14 @@ def work(settings: Settings, parent: int) -> int:
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     send = sender(settings, os.environ)
+    place = os.environ.get("RUNTIME_DIRECTORY")
     notifier = Notifier(
-        lambda since: _buried(settings, since), send, settings.notify.at_most, host.name(), lambda: datetime.now(UTC)
+        lambda since: _buried(settings, since),
+        send,
+        settings.notify.at_most,
+        host.name(),
+        lambda: datetime.now(UTC),
+        lambda: _paused(place),
     )
     due = 0.0
     while os.getppid() == parent:
@@ -87,6 +95,11 @@ def sender(settings: Settings, environ: Mapping[str, str]) -> Callable[[dict[str
 def _buried(settings: Settings, since: datetime) -> Sequence[Entry]:
     with LedgerReader(settings.ledger) as ledger:
         return ledger.since(since, {"state": "buried"})
+
+
+def _paused(runtime_directory: str | None) -> dict[str, str]:
+    found = paused_routes(Path(runtime_directory.partition(":")[0])) if runtime_directory else []
+    return {each.route: f"{each.failures} failures in a row: {each.why}" for each in found}
 
 
 def _to_url(url: str) -> Callable[[dict[str, Any]], None]:

@@ -19,11 +19,12 @@ from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs import lanes, notifying, scheduling, sweeping
 from glassq.programs.context import adding_tasks, context_of
+from glassq.programs.gating import gated, route_limits, worked_tubes
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
 from glassq.schedules.opening import has_schedules, schedules_of
-from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube, route_tube
+from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube
 from glassq.startcheck import Finding, arguments, found
 from glassq.systemd import Notifier
 from glassq.values import Rate
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from glassq.push.queue_yaml import PushQueue
     from glassq.settings import Settings
     from glassq.values import Address
+    from glassq.worker.gates.shared import Gates
     from glassq.worker.scoreboard import Scoreboard, Slot
     from glassq.worker.template import ChildMain
     from glassq.worker.throttle import Throttle, TubeLimiter
@@ -88,7 +90,8 @@ def consume(
         return refuse(error, slot)
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot, context.loop)
-    limiter = limiter_of(settings, queues, throttle, slot.index, loaded)
+    main = limiter_of(settings, queues, throttle, slot.index, loaded)
+    limiter = gated(settings, queues, main, throttle, slot.index, receiver)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     unrouted = Unrouted(settings, lambda file: routes.all_routes(load(file, os.environ, POOL)))
@@ -129,15 +132,6 @@ def limiter_of(
     shares = [Share(base, main.weight), *(Share(tube, queue.weight) for tube, queue in tubes.items())]
     place = throttle.place(slot, [limit.tube for limit in kept_places(settings)])
     return QueueLimiter(limiter, shares, place)
-
-
-def route_limits(settings: Settings) -> list[Limit]:
-    """The limits of routes with a tube of their own: how many of their attempts may run at once."""
-    return [
-        Limit(tube, Rate.MAX, route.concurrency, route.concurrency)
-        for route in settings.routes
-        if (tube := route_tube(settings, route)) and route.concurrency
-    ]
 
 
 def kept_places(settings: Settings) -> list[Limit]:
@@ -181,12 +175,14 @@ def check(config: str | None) -> Iterator[Finding]:
         yield found("schedules", lambda: schedules_of(settings))
 
 
-def serve_metrics(settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard) -> int:
+def serve_metrics(
+    settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard, gates: Gates
+) -> int:
     """The main function of the process beside the children, which serves the metrics."""
     # imported here because it takes memory that no child needs
     from glassq.metrics.server import serve
 
-    collector = PoolCollector(scoreboard, open_inspector(settings), tubes, open_bodies(settings))
+    collector = PoolCollector(scoreboard, open_inspector(settings), tubes, open_bodies(settings), gates)
     return sidecar.run(
         lambda: serve(address, scoreboard.shared_counters, collector, __version__), address, scoreboard.parent
     )
@@ -217,8 +213,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
             for name, push in queues.items()
         ),
     ]
-    of_queues = [queue_tube(settings, name) for name in worker.queues]
-    tubes = list(dict.fromkeys([str(queue.tube), *of_queues, *(limit.tube for limit in limits)]))
+    tubes = worked_tubes(settings, queues)
     pool = settings.metrics.pool
     return PoolPlan(
         lambda loaded: load_handlers(settings, queues, loaded),
@@ -228,7 +223,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         silence=silence,
         limits=tuple(limits),
         kept=tuple(kept_places(settings)),
-        sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,
+        sidecar=(lambda scoreboard, gates: serve_metrics(settings, pool, tubes, scoreboard, gates)) if pool else None,
         beside={"schedules": scheduling.main_of(settings), "notify": notifying.main_of(settings)},
         sweep=lambda: sweeping.errand(settings),
         queue=queue.url,
