@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import random
+import re
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -234,3 +236,30 @@ def test_metrics_are_served_at_their_own_address(tasks: Tasks) -> None:
 
 def _in_an_hour() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3_600))
+
+
+_SPOILS = (b"", b"\0", b"\xff", b'"', b"{", b"9", b" ", b"\n", b"%2e", b"..")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_spoiled_request_is_answered_as_if_it_were_our_fault(tasks: Tasks, seed: int) -> None:
+    chance = random.Random(seed)
+    right = [
+        tasks.request(f"POST {QUEUE}/tasks", http(name=named(f"spoiled-{seed}"), dispatchDeadline="20s")),
+        tasks.request("POST /tasks/mail", {"path": "/a?b", "json": [1, "x"], "delay": 1.5}),
+        tasks.request("POST /tasks/mail/a?b=c", b"payload", "Glassq-Delay: 1", "X-A: b"),
+        tasks.request(f"GET {QUEUE}/tasks?pageSize=3&responseView=FULL"),
+    ]
+    for _ in range(400):
+        data = bytearray(chance.choice(right))
+        for _ in range(chance.randint(1, 3)):
+            place = chance.randrange(len(data))
+            data[place : place + chance.randint(0, 2)] = chance.choice(
+                [b"", b"\0", b"\xff", b'"', b"{", b"9", b" ", b"\n"]
+            )
+        with Wire(tasks.address) as wire:
+            wire.send(bytes(data))
+            wire.half_close()
+            answers = wire.rest()
+        for status in re.findall(rb"HTTP/1\.1 (\d+) ", answers):
+            assert int(status) < 500 or status == b"501", bytes(data)
