@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, NamedTuple
 
-from glassq.errors import JobNotFound
+from glassq.errors import JobNotFound, QueueRefused
 from glassq.push.http.errors import ApiError, invalid
 from glassq.push.purge import TombstoneBatch, readable
 from glassq.push.request import SOURCE
@@ -162,7 +162,14 @@ class TaskSearch:
         if ref := self._recent.ref(tube, task_id):
             with suppress(JobNotFound):
                 yield inspector.get(ref)
+        newest = ""
+        # a queue that takes no jobs does not say
+        with suppress(QueueRefused):
+            newest = inspector.newest()
         yield from inspector.find(ALL_STATES, [tube], progress=watch)
+        if newest:
+            # put anew meanwhile, for a retry: nobody may be told that it is gone
+            yield from inspector.find(ALL_STATES, [tube], since=newest, progress=watch)
 
 
 def _task(job: Job) -> FoundTask | None:
