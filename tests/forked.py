@@ -32,6 +32,7 @@ MODULES = {
     "glassq-web": "glassq.programs.web",
     "glassq-worker": "glassq.programs.worker",
     "glassq-syncer": "glassq.programs.syncer",
+    "glassq-tasks": "glassq.programs.tasks",
 }
 _BIN = Path(__file__).parent.parent / "bin"
 # This server forks; as it has one thread, what it forks is whole. It ends with the process that uses it.
