@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq.push.request import from_labels
-from glassq.queues import open_receiver
+from glassq.queues import open_inspector, open_receiver
+from glassq.queues.base import ALL_STATES
 from glassq.settings import Settings
 from tests.intake.wire import Wire, request
 from tests.push.http.conftest import QUEUE
@@ -96,6 +97,16 @@ def test_a_running_task_is_not_deleted_and_a_buried_one_is_run(tasks: Tasks) -> 
         assert tasks.call(f"GET {place}/tasks/running")[1]["glassq"]["state"] == "buried"
         assert tasks.call(f"POST {place}/tasks/running:run")[1]["glassq"]["state"] == "ready"
     assert tasks.call("DELETE /tasks/slow/running") == (200, {})
+
+
+def test_a_task_that_is_parked_beside_its_queue_is_one_of_its_tasks(tasks: Tasks) -> None:
+    tasks.call("POST /tasks/slow", {"path": "/", "name": "parked", "delay": 60})
+    with closing(open_inspector(Settings(queue=tasks.beanstalkd.settings))) as inspector:
+        (job,) = [found for found in inspector.find(ALL_STATES, ["glassq.push.slow"]) if b'"parked"' in found.body]
+        inspector.change(job, state="ready", tube="glassq.push.slow.held.mailer")
+    assert tasks.call("GET /tasks/slow/parked")[1]["glassq"]["state"] == "ready"
+    assert "parked" in [task["name"].rpartition("/")[2] for task in tasks.call("GET /tasks/slow")[1]["tasks"]]
+    assert tasks.call("DELETE /tasks/slow/parked") == (200, {})
 
 
 def test_all_tasks_of_a_queue_are_listed_page_by_page(tasks: Tasks) -> None:
