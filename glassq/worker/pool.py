@@ -50,8 +50,8 @@ MIN_TUBES = 256
 # The time from a cold stop to SIGKILL, in seconds.
 COLD_STOP_TIMEOUT = 5.0
 
-# A pool without lane children has room for those that a reload brings: so many lanes in each.
-SPARE_LANES = 64
+# A pool without lane children has room for those that a reload brings: so many lanes in all, half of them in use.
+SPARE_LANES = 512
 
 # What the process beside the children runs, given the scoreboard; returns the exit code.
 SidecarMain = Callable[[Scoreboard], int]
@@ -365,4 +365,4 @@ class Pool:
 def room_for_lanes(processes: int, lane_processes: int = 0, lanes: int = 0) -> dict[str, int]:
     """Room for how many lane children, and how many lanes in each; twice as many children, for a reload."""
     crews = lane_processes or min(processes, os.cpu_count() or 1)
-    return {"crews": 2 * crews, "lanes": max(SPARE_LANES, min(lanes, MAX_LANES // crews))}
+    return {"crews": 2 * crews, "lanes": max(SPARE_LANES // (2 * crews), min(lanes, MAX_LANES // crews))}
