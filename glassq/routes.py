@@ -39,12 +39,13 @@ from glassq.settings import (
     label_fits,
     route_tube,
 )
-from glassq.values import HandlerName, UrlPattern
+from glassq.values import HandlerName, Step, UrlPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from glassq.delivery import Delivery
+    from glassq.bodies import BodyStore
+    from glassq.delivery import Delivery, StepResult
     from glassq.errors import Interrupt
     from glassq.policy import Deadlines, Policy
     from glassq.settings import Settings
@@ -86,6 +87,12 @@ class Context:
     #: within `shielded` they are not interrupted otherwise
     pending: Callable[[], type[Interrupt] | None] = lambda: None
     shielded: Callable[[], AbstractContextManager[None]] = nullcontext
+    #: the results of the steps before this one, by their names
+    results: Mapping[str, Any] = field(default_factory=dict)
+    #: the step that runs, what those before it leave to later attempts, and where large results go
+    step: str = ""
+    done: tuple[StepResult, ...] = ()
+    bodies: BodyStore | None = None
     _resources: dict[Callable[[Settings], Any], Any] = field(default_factory=dict)
     _making: threading.RLock = field(default_factory=threading.RLock)
     _stoppable: Stoppable = _by_signal
@@ -212,7 +219,7 @@ class Destination:
     """A route with its handler loaded. Deliveries must come from `tube`; "": from any.
 
     `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `policy` and
-    `deadlines` are those of the route (None: the pool's count).
+    `deadlines` are those of the route (None: the pool's count). `parts` are the handlers of its steps.
     """
 
     route: Route
@@ -221,6 +228,12 @@ class Destination:
     in_lanes: bool = False
     policy: Policy | None = None
     deadlines: Deadlines | None = None
+    parts: tuple[Handler, ...] = ()
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        """Its handler, or those of its steps."""
+        return self.parts or (self.handler,)
 
     def work(self, delivery: Delivery, context: Context) -> Result:
         """Calls the handler; returns its result. Raises what it raises, and Bury if it returned unfinished work."""
@@ -257,7 +270,7 @@ class Routes:
         failure may be temporary, so it is logged, and the handler's first delivery tries again.
         """
         for destination in self._destinations:
-            _prepare(destination.handler, context)
+            _prepare(destination, context)
 
     def match(self, delivery: Delivery) -> Destination | None:
         """Where this delivery goes; None if no route matches."""
@@ -283,11 +296,13 @@ class Makers:
 
     `endpoint` makes the destination of a route whose handler is a URL, `program` the handler of a route that is a
     program (it raises ValueError, with what is wrong), `tasks` the destination of a route of tasks with any other
-    handler than a URL.
+    handler than a URL, `steps` one handler of several. A route that still has its `steps` asks `endpoint` and `program`
+    for a handler whose result is given to the next step: all of it.
     """
 
     endpoint: Callable[[Route], Destination]
     program: Callable[[Route], Handler]
+    steps: Callable[[Sequence[tuple[Step, Handler]]], Handler]
     tasks: Callable[[Route, Handler], Destination] = Destination
 
 
@@ -302,9 +317,10 @@ def load(settings: Settings, makers: Makers, loaded: Callable[[str], None] = lam
     destinations = []
     for route, make in _loaders(settings, makers):
         destination = make()
-        _preload(destination.handler, settings)
+        _preload(destination, settings)
         destinations.append(destination)
-        loaded(route.handler)
+        for name in route.handlers:
+            loaded(name)
     return Routes(destinations)
 
 
@@ -319,7 +335,7 @@ def examine(settings: Settings, makers: Makers, context: Context) -> Iterator[tu
     """Tries each route as `load` and `prepare` do. Yields it with why a pool would not start ("": it would)."""
     for route, make in _loaders(settings, makers):
         try:
-            _prepare(make().handler, context)
+            _prepare(make(), context)
         except SettingsError as error:
             yield route, str(error)
         else:
@@ -330,24 +346,44 @@ def _loaders(settings: Settings, makers: Makers) -> Iterator[tuple[Route, Callab
     """Each route, those of tasks last, and a function that loads its handler."""
     find_modules_beside(settings)
     for index, route in enumerate(all_routes(settings)):
-        if route.handler.is_url:
-            make = functools.partial(makers.endpoint, route)
-        else:
-            where = f'{settings.file}: [routes.{index}] handler = "{route.handler}"'
-            make = functools.partial(_destination, route, makers, where)
-        yield route, functools.partial(_limited, make, route, settings)
+        where = f"{settings.file}: [routes.{index}] {'handler' if route.steps is None else 'steps'}"
+        yield route, functools.partial(_limited, functools.partial(_destination, route, makers, where), route, settings)
 
 
 def _destination(route: Route, makers: Makers, where: str) -> Destination:
+    if route.handler.is_url:
+        return makers.endpoint(route)
     made = makers.tasks if route.source == TASK_SOURCE else Destination
-    if not route.handler.is_program:
+    if route.steps is None:
+        handler, in_lanes = _handler(route, makers, where)
+        return replace(made(route, handler), in_lanes=in_lanes)
+    last = route.steps[-1]
+    # its rules as a task are those of all steps together
+    alone = msgspec.structs.replace(route, source="")
+    found = [
+        _handler(
+            msgspec.structs.replace(alone, handler=step, steps=None if step is last else route.steps), makers, where
+        )
+        for step in route.steps
+    ]
+    parts = tuple(handler for handler, _ in found)
+    handler = makers.steps(list(zip(route.steps, parts, strict=True)))
+    return replace(made(route, handler), parts=parts, in_lanes=all(in_lanes for _, in_lanes in found))
+
+
+def _handler(route: Route, makers: Makers, where: str) -> tuple[Handler, bool]:
+    """The handler of a route, and whether it can run in a lane."""
+    if route.handler.is_url:
+        found = makers.endpoint(route)
+        return found.handler, found.in_lanes
+    where = f'{where} = "{route.handler}"'
+    if route.handler.module:
         handler = _load(route.handler, where)
-        return replace(made(route, handler), in_lanes=is_async(handler))
+        return handler, is_async(handler)
     try:
-        handler = makers.program(route)
+        return makers.program(route), True
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from None
-    return replace(made(route, handler), in_lanes=True)
 
 
 def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
@@ -357,32 +393,34 @@ def _limited(make: Callable[[], Destination], route: Route, settings: Settings) 
     return replace(found, tube=tube, policy=policy_of(settings, route), deadlines=deadlines_of(settings, route))
 
 
-def _preload(handler: Handler, settings: Settings) -> None:
-    """Imports what the handler's resource will need."""
-    preload = marks_of(handler).preload
-    if preload is None:
-        return
-    try:
-        preload(settings)
-    except SettingsError:
-        raise
-    except Exception as error:
-        # making the resource will fail the same way, and say so where somebody sees it
-        log.debug("not preloaded %s", fields(why=words_of(error, MAX_MESSAGE)))
+def _preload(destination: Destination, settings: Settings) -> None:
+    """Imports what the resources of its handlers will need."""
+    for handler in destination.handlers:
+        preload = marks_of(handler).preload
+        if preload is None:
+            continue
+        try:
+            preload(settings)
+        except SettingsError:
+            raise
+        except Exception as error:
+            # making the resource will fail the same way, and say so where somebody sees it
+            log.debug("not preloaded %s", fields(why=words_of(error, MAX_MESSAGE)))
 
 
-def _prepare(handler: Handler, context: Context) -> None:
-    """Makes the resource that the handler requires, as `Routes.prepare` says."""
-    make = marks_of(handler).requires
-    if make is None:
-        return
-    try:
-        context.resource(make)
-    except SettingsError:
-        raise
-    except Exception as error:
-        why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
-        log.warning("not ready for deliveries yet %s", fields(why=why))
+def _prepare(destination: Destination, context: Context) -> None:
+    """Makes the resources that its handlers require, as `Routes.prepare` says."""
+    for handler in destination.handlers:
+        make = marks_of(handler).requires
+        if make is None:
+            continue
+        try:
+            context.resource(make)
+        except SettingsError:
+            raise
+        except Exception as error:
+            why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
+            log.warning("not ready for deliveries yet %s", fields(why=why))
 
 
 async def _made(make: Callable[[Settings], Any], context: Context) -> None:

@@ -20,12 +20,13 @@ import tempfile
 from contextlib import contextmanager, suppress
 from io import UnsupportedOperation
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from glassq.errors import Bury, Drop, Retry
 from glassq.handlers.process import KEPT, Limits, Tail, run
 from glassq.log import fields, logger
 from glassq.mask import masked_text
+from glassq.settings import MAX_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -57,7 +58,7 @@ def programs(settings: Settings, environ: Mapping[str, str]) -> Callable[[Route]
 
     def make(route: Route) -> Handler:
         path, *arguments = route.handler.command
-        return program([str(find(settings, path)), *arguments], environ)
+        return program([str(find(settings, path)), *arguments], environ, whole=route.steps is not None)
 
     return make
 
@@ -73,13 +74,18 @@ def find(settings: Settings, path: str) -> Path:
     return found
 
 
-def program(command: list[str], environ: Mapping[str, str], meanings: Mapping[int, str] | None = None) -> Handler:
-    """A handler that runs this command. `meanings` has exit codes that mean "done", "drop", "bury" or "retry"."""
+def program(
+    command: list[str], environ: Mapping[str, str], meanings: Mapping[int, str] | None = None, *, whole: bool = False
+) -> Handler:
+    """A handler that runs this command. `meanings` has exit codes that mean "done", "drop", "bury" or "retry".
+
+    With `whole`, its result is all of stdout, as bytes: the next step gets it.
+    """
     name = Path(command[0]).name
     known = {0: "done", **(meanings or {})}
 
-    def handler(delivery: Delivery, context: Context) -> str | None:
-        out, err = Tail(), Tail()
+    def handler(delivery: Delivery, context: Context) -> Any:
+        out, err = _Whole(name) if whole else Tail(), Tail()
         limits = Limits(context.deadline, context.hard, context.pending)
         variables = environment(delivery, context, environ)
         with context.shielded():
@@ -91,9 +97,27 @@ def program(command: list[str], environ: Mapping[str, str], meanings: Mapping[in
             _judge(name, ended, known, err)
         if err.size:
             log.debug("wrote to stderr %s", fields(program=name, stderr=_end_of(err)))
-        return _end_of(out) or None
+        return out.data() if isinstance(out, _Whole) else _end_of(out) or None
 
     return handler
+
+
+class _Whole:
+    """All of an output, up to the size of the largest body."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > MAX_BODY:
+            raise Bury(f"{self._name} wrote more than {MAX_BODY} for the next step")
+        self._pieces.append(data)
+
+    def data(self) -> bytes | None:
+        return b"".join(self._pieces) or None
 
 
 def environment(
@@ -105,7 +129,7 @@ def environment(
     control character.
     """
     given = {name: environ[name] for name in (*PASSED, *allowed) if name in environ}
-    about = {
+    about = ({"GLASSQ_STEP": context.step} if context.step else {}) | {
         "GLASSQ_ID": delivery.id,
         "GLASSQ_SOURCE": delivery.source,
         "GLASSQ_ATTEMPT": str(delivery.attempt),

@@ -40,7 +40,7 @@ class RouteRow:
             "route": self.number,
             "source": route.source,
             "match": route.conditions,
-            "handler": route.handler,
+            "handler": route.work,
             "coalesce": route.coalesce,
             "dedupe_window": route.dedupe_window,
             "never": self.never,
@@ -85,7 +85,7 @@ class RouteTrial:
             "content_type": self.content_type,
             "tube": self.tube,
             "route": chosen.number if chosen else None,
-            "handler": chosen.route.handler if chosen else None,
+            "handler": chosen.route.work if chosen else None,
             "routes": [{**each.row.document(), "why_not": each.why_not} for each in self.tried],
             "remarks": list(self.remarks),
         }

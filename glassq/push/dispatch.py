@@ -20,12 +20,13 @@ from glassq.delivery import MAX_DETAIL
 from glassq.errors import Bury, Drop, Retry, SettingsError
 from glassq.mask import masked_body, masked_text
 from glassq.push import queue_yaml
-from glassq.push.http_client import HttpClient, split
+from glassq.push.http_client import KEPT, HttpClient, split
 from glassq.push.http_request import HttpRequest, latest, of_task, ping_headers, task_headers
 from glassq.push.names import open_names
 from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.routes import call, mark, marks_of, requires, retry_policy
+from glassq.settings import MAX_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -161,8 +162,11 @@ def post(delivery: Delivery, context: Context) -> Result:
     return _send(f"target {target}", origin, http_request, delivery, context)
 
 
-def forward(url: str, queue: str = DEFAULT_QUEUE) -> Handler:
-    """A handler that posts a delivery's body to `url`: a ping as a task of `queue`, a task as one of its own queue."""
+def forward(url: str, queue: str = DEFAULT_QUEUE, *, whole: bool = False) -> Handler:
+    """A handler that posts a delivery's body to `url`: a ping as a task of `queue`, a task as one of its own queue.
+
+    With `whole`, its result is the body of the response, as bytes.
+    """
     origin, path = split(url)
     target = url.partition("?")[0]
 
@@ -174,7 +178,8 @@ def forward(url: str, queue: str = DEFAULT_QUEUE) -> Handler:
             "X-Glassq-Source": delivery.source,
             **_about(delivery, queue),
         }
-        return _send(target, origin, HttpRequest("POST", path, headers, delivery.body), delivery, context)
+        request = HttpRequest("POST", path, headers, delivery.body)
+        return _send(target, origin, request, delivery, context, whole=whole)
 
     return handler
 
@@ -186,11 +191,22 @@ def _about(delivery: Delivery, queue: str) -> dict[str, str]:
     return task_headers(delivery, request.queue, request.name, request.eta)
 
 
-def _send(target: str, origin: Origin, request: HttpRequest, delivery: Delivery, context: Context) -> dict[str, Any]:
-    """Sends it; returns the result of the attempt, or raises Retry. `target` is the name in messages."""
+def _send(
+    target: str, origin: Origin, request: HttpRequest, delivery: Delivery, context: Context, *, whole: bool = False
+) -> Result:
+    """Sends it; returns the result of the attempt, or raises Retry. `target` is the name in messages.
+
+    With `whole`, the result is the body of the response; Bury is raised if that is too large to be kept.
+    """
     started = time.monotonic()
-    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining)
+    kept = MAX_BODY if whole else KEPT
+    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining, kept)
     if 200 <= answer.status <= 299 and not answer.failure:
+        if whole and answer.cut:
+            raise Bury(f"{target} answered more than {MAX_BODY} for the next step")
+        if whole:
+            # the step after this one gets it
+            return answer.body  # type: ignore[return-value]
         return {"status": answer.status, "ms": round((time.monotonic() - started) * 1000)}
     # App Engine's execution count: responses, without those of 5xx
     executions = latest(delivery, "executions") + (100 <= answer.status < 500)
@@ -230,7 +246,7 @@ def _detail(answer: TargetResponse, executions: int) -> dict[str, Any]:
     }
     # the last character may be cut in two, and any byte may be invalid
     decode = getincrementaldecoder("utf-8")("backslashreplace").decode
-    detail["body"] = _fitting(masked_text(decode(answer.body, not answer.cut)), MAX_DETAIL - _size(detail))
+    detail["body"] = _fitting(masked_text(decode(answer.body[:KEPT], not answer.cut)), MAX_DETAIL - _size(detail))
     return detail
 
 

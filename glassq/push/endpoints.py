@@ -37,7 +37,7 @@ def task_handlers(settings: Settings, known: Collection[str]) -> Callable[[Route
 def _endpoint(settings: Settings, known: Collection[str], route: Route) -> Destination:
     from glassq.push import dispatch
 
-    handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE)
+    handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE, whole=route.steps is not None)
     if route.source == SOURCE:
         return _task_handler(settings, known, route, handler)
     queue = _checked(settings, known, route.queue or DEFAULT_QUEUE)

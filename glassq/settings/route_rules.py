@@ -23,7 +23,7 @@ SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # More are no limit: a pool has fewer children and lanes.
 MAX_CONCURRENCY = 4000
 # Keys that nothing heeds yet. Who builds what heeds one takes it out of here.
-NOT_YET = frozenset({"concurrency", "concurrency_by", "breaker", "steps", "secret_file"})
+NOT_YET = frozenset({"concurrency", "concurrency_by", "breaker", "secret_file"})
 # The limits that tasks, and pings for a URL, have from their queue.
 _QUEUE_LIMITS = ("max_attempts", "backoff", "backoff_cap", "concurrency")
 _NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME - 1}}}")
@@ -63,7 +63,10 @@ def _handler_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
     yield not both, f"{at}.handler", route.handler, "no handler beside steps, or no steps"
     steps = ", ".join(route.steps or ())
     yield route.steps != (), f"{at}.steps", steps, 'handlers, such as ["module:function", "https://HOST/PATH"]'
-    to_url = any(handler.is_url for handler in route.handlers)
+    names = [step.name for step in route.steps or ()]
+    fits, expected = len({*names}) == len(names), 'a name of its own for each: { name = "NAME", handler = "HANDLER" }'
+    yield fits, f"{at}.steps", steps, expected
+    to_url = route.needs_push
     key = "handler" if route.steps is None else "steps"
     fits = not to_url or settings.push is not None
     yield fits, f"{at}.{key}", route.handler or steps, "a [push] section, which URLs need"
@@ -124,7 +127,7 @@ def _queue_limit_rules(at: str, route: Route) -> Iterator[Rule]:
         expected = "none: tasks have the limits of their queue in queue.yaml (rate, max_concurrent_requests, retry_...)"
     elif route.queue is not None:
         expected = f'none: queue = "{route.queue}" has its limits in queue.yaml; without queue, give concurrency too'
-    elif any(handler.is_url for handler in route.handlers) and route.concurrency is None:
+    elif route.needs_push and route.concurrency is None:
         expected = "concurrency beside it: without it, a URL has the limits of its queue in queue.yaml"
     else:
         return

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from glassq.settings.route import NO_HANDLER
-from glassq.values import Size
+from glassq.values import Size, Step
 
 if TYPE_CHECKING:
     import msgspec
@@ -61,6 +61,8 @@ def toml_value(value: object) -> str:
     """The value as glassq.toml writes it."""
     if isinstance(value, dict):
         return f"{{ {', '.join(f'{toml_value(name)} = {toml_value(each)}' for name, each in value.items())} }}"
+    if isinstance(value, Step) and value.name != value:
+        return toml_value({"name": value.name, "handler": str(value)})
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
