@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -27,6 +28,8 @@ _CHARSET = re.compile(r';\s*charset\s*=\s*"?([A-Za-z0-9._:-]{1,40})', re.IGNOREC
 _decode = msgspec.json.Decoder().decode
 
 
+# Nearly all pings have one of few types.
+@lru_cache(maxsize=128)
 def media_type(content_type: str) -> str:
     """The type without its parameters, in lower case; "" if there is none."""
     return content_type.partition(";")[0].strip().lower()

@@ -21,7 +21,10 @@ tests/http/test_gunicorn_internals.py compares this list with the installed guni
       the main loop calls poller's callbacks with the socket
     STOP_KEEPALIVE_LINGER
     Request              parses from an unreader; _peer_trusted_for_forwarded overridden; unreader.take_buffered,
-                         should_close, method, path, query, uri, version, headers used
+                         should_close, method, path, query, uri, version, headers used, and its parser with its limits:
+                         message._fast_parser_module, _use_fast, _fast_limit_request_line, limit_request_fields,
+                         limit_request_field_size
+    util                 split_request_uri, unquote_to_wsgi_str
     wsgi.base_environ
     Arbiter              murder_workers overridden in glassq/intake/wsgi.py; LISTENERS, WORKERS, num_workers,
                          spawn_worker, manage_workers used there
@@ -47,7 +50,7 @@ from glassq.http.large import SpillingWorker, place
 from glassq.http.loop_calls import LoopCalls
 from glassq.http.priority import give_way
 from glassq.http.problem import refusal
-from glassq.http.request import Environ, WholeRequest, plain
+from glassq.http.request import Environ, RequestParser
 from glassq.log import fields
 
 if TYPE_CHECKING:
@@ -82,7 +85,7 @@ class BufferingWorker(SpillingWorker):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._plain_cfg, self._environ = plain(self.cfg), Environ(self.cfg)
+        self._parser, self._environ = RequestParser(self.cfg), Environ(self.cfg)
         self._notified = 0.0
         # turns whose answers are held, and the number of their requests
         self._held_turns: deque[Turn] = deque()
@@ -138,10 +141,10 @@ class BufferingWorker(SpillingWorker):
 
     def _work_one(self, conn: Connection, turn: Turn) -> None:
         """Has one request answered, now or when its turn is kept. Raises what gunicorn's parser raises."""
-        request = WholeRequest(self._plain_cfg, conn.take(), conn.client)
+        request = self._parser.parse(conn.take(), conn.client)
         environ = self._environ.of(request, conn)
         closes = not (conn.whole and self.alive) or len(self.keepalived_conns) >= self._max_open
-        closes = closes or request.should_close()
+        closes = closes or request.closes
         if self.app.foreign and place(environ["PATH_INFO"]) in self.app.foreign:
             if not self._foreign_threads.take(partial(self._work_beside, conn, environ, closes)):
                 self._drop_large(conn)

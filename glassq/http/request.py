@@ -1,22 +1,36 @@
-"""gunicorn's parser for a request that is here, and what an app gets of it."""
+"""What an app gets of a request that is here.
+
+gunicorn's C parser splits it. Nearly all requests are ordinary ones, for which nothing but that is left to do; for each
+other one, and where something is wrong, gunicorn's own class decides, in the same way.
+"""
 
 from __future__ import annotations
 
 import io
+import re
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gunicorn.http import message
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from gunicorn.http.wsgi import base_environ
-from gunicorn.util import unquote_to_wsgi_str
+from gunicorn.util import split_request_uri, unquote_to_wsgi_str
 
 if TYPE_CHECKING:
     from glassq.http.connection import Connection
 
 # The headers that have a name of their own in a WSGI environ (PEP 3333).
 _CGI = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
+# Methods, headers and targets about which gunicorn has nothing to decide beyond its parser.
+_METHODS = {each.encode(): each for each in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+_DECIDED = {"EXPECT", "TRANSFER-ENCODING"}
+_TARGET = re.compile(rb'/(?!/)[!"$-~]*')
+# Headers that may come once only; gunicorn reads the first of several Connection headers.
+_SINGLE = {"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_CONNECTION"}
+# The longest length that needs no look, in digits; a body is never that long.
+_MAX_LENGTH = 15
 
 
 class WholeRequest(Request):  # type: ignore[misc]
@@ -38,14 +52,121 @@ class WholeRequest(Request):  # type: ignore[misc]
 def plain(cfg: Any) -> Any:
     """gunicorn's settings as plain attributes: `Config` takes a microsecond for each, and a parser asks for many."""
     values = {name: setting.get() for name, setting in cfg.settings.items()}
-    networks = cfg.forwarded_allow_networks()
-    return SimpleNamespace(**values, is_ssl=cfg.is_ssl, forwarded_allow_networks=lambda: networks)
+    forwarded, proxies = cfg.forwarded_allow_networks(), cfg.proxy_allow_networks()
+    return SimpleNamespace(
+        **values,
+        is_ssl=cfg.is_ssl,
+        forwarded_allow_networks=lambda: forwarded,
+        proxy_allow_networks=lambda: proxies,
+    )
 
 
-# Nearly all requests have headers of few names.
+class Parsed(NamedTuple):
+    """A request. `path` is unquoted, `headers` have the names of a WSGI environ.
+
+    `closes`: the connection ends with it.
+    """
+
+    method: str
+    uri: str
+    query: str
+    path: str
+    version: tuple[int, int]
+    headers: dict[str, str]
+    body: bytes
+    closes: bool
+
+
+class RequestParser:
+    """Parses requests, for gunicorn's settings `cfg`."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._cfg = plain(cfg)
+        # gunicorn decides which limits its parser gets
+        limits = WholeRequest(self._cfg, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", None)
+        self._limits = {
+            "limit_request_line": limits._fast_limit_request_line,
+            "limit_request_fields": limits.limit_request_fields,
+            "limit_request_field_size": limits.limit_request_field_size,
+        }
+        quick = limits._use_fast and self._cfg.proxy_protocol == "off"
+        self._split: Any = message._fast_parser_module.parse_request if quick else None
+
+    def parse(self, data: bytes, client: Any) -> Parsed:
+        """The request in `data`, which has its head whole. Raises gunicorn's errors for what is no request."""
+        return self.ordinary(data) or self.by_gunicorn(data, client)
+
+    def by_gunicorn(self, data: bytes, client: Any) -> Parsed:
+        """The same, for any request."""
+        request = WholeRequest(self._cfg, data, client)
+        headers: dict[str, str] = {}
+        for name, value in request.headers:
+            key = _key(name)
+            headers[key] = f"{headers[key]}, {value}" if key in headers else value
+        path = unquote_to_wsgi_str(request.path)
+        return Parsed(
+            request.method,
+            *(request.uri, request.query, path),
+            request.version,
+            headers,
+            request.rest(),
+            request.should_close(),
+        )
+
+    def ordinary(self, data: bytes) -> Parsed | None:
+        """The same for an ordinary request; None for any other, and where something is wrong."""
+        if self._split is None or data.startswith(b"\r\n"):
+            return None
+        try:
+            found = self._split(data, **self._limits)
+        except Exception:
+            return None
+        method, target = _METHODS.get(found["method"]), _target(found["path"])
+        headers: dict[str, str] = {}
+        for name, value in found["headers"]:
+            key = _ordinary_key(name)
+            if not key:
+                return None
+            text = str(value, "latin-1")
+            if key in headers:
+                if key in _SINGLE:
+                    return None
+                text = f"{headers[key]}, {text}"
+            headers[key] = text
+        length = headers.get("CONTENT_LENGTH", "0")
+        if method is None or target is None or not length.isdecimal() or len(length) > _MAX_LENGTH:
+            return None
+        version = (1, found["minor_version"])
+        return Parsed(method, *target, version, headers, data[found["consumed"] :], _closes(headers, version))
+
+
+def _closes(headers: dict[str, str], version: tuple[int, int]) -> bool:
+    said = headers.get("HTTP_CONNECTION")
+    if said is not None and (said := said.lower().strip(" \t")) in ("close", "keep-alive"):
+        return said == "close"
+    return version <= (1, 0)
+
+
+# Nearly all requests have headers of few names, and few targets.
 @lru_cache(maxsize=512)
 def _key(name: str) -> str:
     return _CGI.get(name) or f"HTTP_{name.replace('-', '_')}"
+
+
+@lru_cache(maxsize=512)
+def _ordinary_key(name: bytes) -> str:
+    text = name.decode("latin-1").upper()
+    return "" if "_" in text or text in _DECIDED else _key(text)
+
+
+@lru_cache(maxsize=128)
+def _target(raw: bytes) -> tuple[str, str, str] | None:
+    """The target as it came, its query, and its path with what is quoted in it; None where it is not ordinary."""
+    if not _TARGET.fullmatch(raw):
+        return None
+    uri = raw.decode()
+    parts = split_request_uri(uri)
+    return uri, parts.query, unquote_to_wsgi_str(parts.path)
 
 
 class Environ:
@@ -54,7 +175,7 @@ class Environ:
     def __init__(self, cfg: Any) -> None:
         self._base = base_environ(cfg) | {"SCRIPT_NAME": "", "wsgi.url_scheme": "http"}
 
-    def of(self, request: WholeRequest, conn: Connection) -> dict[str, Any]:
+    def of(self, request: Parsed, conn: Connection) -> dict[str, Any]:
         """The environ of one request.
 
         The app finds in it `glassq.arrived`, when the request had arrived (time.monotonic()), and `glassq.listener`,
@@ -62,9 +183,10 @@ class Environ:
         """
         host, port = conn.server[:2] if isinstance(conn.server, tuple) else ("", "")
         sender, sender_port = conn.client[:2] if isinstance(conn.client, tuple) else (conn.client or "", "")
-        environ: dict[str, Any] = self._base | {
+        return {
+            **self._base,
             "REQUEST_METHOD": request.method,
-            "PATH_INFO": unquote_to_wsgi_str(request.path),
+            "PATH_INFO": request.path,
             "QUERY_STRING": request.query,
             "RAW_URI": request.uri,
             "SERVER_PROTOCOL": f"HTTP/{request.version[0]}.{request.version[1]}",
@@ -72,11 +194,8 @@ class Environ:
             "SERVER_PORT": str(port),
             "REMOTE_ADDR": sender,
             "REMOTE_PORT": str(sender_port),
-            "wsgi.input": io.BytesIO(request.rest()),
+            "wsgi.input": io.BytesIO(request.body),
             "glassq.arrived": conn.arrived,
             "glassq.listener": conn.server,
+            **request.headers,
         }
-        for name, value in request.headers:
-            key = _key(name)
-            environ[key] = f"{environ[key]}, {value}" if key in environ else value
-        return environ

@@ -259,8 +259,9 @@ class Producer(Protocol):
         """Closes the connections that nobody uses now. The next call opens new ones."""
 
 
-# A receiver leaves at most so many next forms unproven; what it holds when its process dies is worked twice.
-MAX_UNPROVEN = 3
+# A receiver leaves at most so many next forms unproven; what it holds when its process dies is worked twice. So many
+# quick failures fit into one proof of a disk whose fsync takes 2 ms: more would gain little.
+MAX_UNPROVEN = 8
 
 
 class Receiver(Protocol):

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 # More children than one machine would run; the memory for them is 224 KiB.
 MAX_SLOTS = 512
+# More jobs than they hold at a moment without working them: the next one, and those that are ended and not proven.
+MAX_UNBEGUN = 1 << 13
 
 # state, jobs worked, beat, started, deadline (0: none), attempt, delivery id, begun, job
 _SLOT = struct.Struct("@qqdddq40sd48s")
@@ -329,7 +331,7 @@ class Scoreboard:
 
     def _expect_unbegun(self, more: int) -> None:
         (known,) = _INT.unpack_from(self._memory, _UNBEGUN)
-        self._memory[_UNBEGUN : _UNBEGUN + _INT.size] = _INT.pack(min(known + more, MAX_SLOTS))
+        self._memory[_UNBEGUN : _UNBEGUN + _INT.size] = _INT.pack(min(known + more, MAX_UNBEGUN))
 
 
 def _unproven(memory: mmap.mmap | bytes, at: int) -> int:

@@ -18,6 +18,7 @@ from gunicorn.glogging import Logger
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from gunicorn.http.wsgi import base_environ
+from gunicorn.util import split_request_uri, unquote_to_wsgi_str
 from gunicorn.workers import gthread
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -65,6 +66,8 @@ CALLED: list[tuple[Callable[..., Any], list[str]]] = [
     (IterUnreader.__init__, ["iterable"]),
     (IterUnreader.take_buffered, []),
     (base_environ, ["cfg"]),
+    (split_request_uri, ["uri"]),
+    (unquote_to_wsgi_str, ["string"]),
     (Arbiter.spawn_worker, []),
     (Arbiter.manage_workers, []),
 ]

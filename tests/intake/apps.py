@@ -9,7 +9,7 @@ from gunicorn.config import Config
 
 from glassq.http.answer import WsgiAnswer
 from glassq.http.connection import Connection
-from glassq.http.request import Environ, WholeRequest, plain
+from glassq.http.request import Environ, RequestParser
 from glassq.intake.app import create_app
 from glassq.intake.hook import HookResource
 from glassq.intake.keeper import PingKeeper
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TUBE = "glassq.queue.test"
 OK = Reply()
-_CFG = plain(Config())
+_PARSER = RequestParser(Config())
 _ENVIRON = Environ(Config())
 
 
@@ -61,7 +61,7 @@ class App:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             conn = Connection(ours, (self._peer, 1), ("127.0.0.1", 80))
-            environ = _ENVIRON.of(WholeRequest(_CFG, data, conn.client), conn)
+            environ = _ENVIRON.of(_PARSER.parse(data, conn.client), conn)
             environ["glassq.turn"] = self.kept
             answer = WsgiAnswer()
             head, _, body = answer.encode(self._app(environ, answer.start), closes=False).partition(b"\r\n\r\n")
