@@ -60,6 +60,7 @@ EVERYTHING = frozenset(
         "glass",
         "ledger",
         "metrics",
+        "standard_webhooks",
         "startcheck",
         "stop_signals",
         "systemd",
@@ -71,6 +72,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "backoff": frozenset(),
     "stop_signals": frozenset(),
+    "standard_webhooks": frozenset(),
     "database": frozenset({"backoff", "errors", "log", "values"}),
     "excerpts": frozenset(),
     "edited": frozenset({"errors"}),
@@ -100,7 +102,9 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"bodies", "errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
     ),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
-    "sources": frozenset({"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings"}),
+    "sources": frozenset(
+        {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings", "standard_webhooks"}
+    ),
     "https_get": frozenset(),
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
@@ -134,7 +138,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
             "values",
             "final_response",
         }
-        | {"routes", "queues", "backoff", "database"}
+        | {"routes", "queues", "backoff", "database", "standard_webhooks"}
     ),
     # for the tests of others; nothing of ours imports it
     "testing": frozenset(

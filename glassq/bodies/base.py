@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Iterator
 
+    from glassq.bodies.holders import Holder
     from glassq.delivery import StoredBody
 
 # Maximum size of a ping's body in a job, in bytes. With the story of its attempts (24 KiB), it fits into the smallest
@@ -95,6 +96,15 @@ class BodyStore(Protocol):
 
     def list(self) -> Iterator[BodyInfo]:
         """All bodies, in no order."""
+
+    def hold(self, holder: str, since: float | None, about: str) -> None:
+        """This journal names no body that was touched before `since` (None: as before); see holders.py."""
+
+    def holders(self) -> Iterator[Holder]:
+        """The journals that may name bodies."""
+
+    def let_go(self, holder: str) -> None:
+        """This journal names no bodies any more."""
 
     def free(self) -> int:
         """How many bytes more it takes now."""

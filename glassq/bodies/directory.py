@@ -3,6 +3,7 @@
 DIR/unfinished/KEY   is being written
 DIR/live/KEY         whole and on disk: a job may name it
 DIR/done/KEY         its job is over; the sweep removes it in time
+DIR/holders/         the journals that may name bodies (holders.py)
 
 A file is renamed from one to the next, and keeps its bytes. Its time of modification says when it was touched last.
 """
@@ -17,6 +18,7 @@ import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
+from glassq.bodies import holders
 from glassq.bodies.base import BodyInfo, BodyState
 from glassq.delivery import StoredBody
 from glassq.errors import BodyError, BodyLost
@@ -25,6 +27,8 @@ from glassq.files import AsideFile, make_directory, sync_directory
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from glassq.bodies.holders import Holder
 
 STATES: tuple[BodyState, ...] = ("unfinished", "live", "done")
 # Keys become names of files: nothing else may.
@@ -125,6 +129,19 @@ class DirectoryBodies:
                     found = entry.stat(follow_symlinks=False)
                     if _KEY.fullmatch(entry.name):
                         yield BodyInfo(entry.name, found.st_size, found.st_mtime, state)
+
+    def hold(self, holder: str, since: float | None, about: str) -> None:
+        with self._errors("cannot be written"):
+            if (self.directory / "live").is_dir():
+                holders.hold(self.directory, holder, since, about)
+
+    def holders(self) -> Iterator[Holder]:
+        with self._errors("cannot be read"):
+            yield from holders.holders(self.directory)
+
+    def let_go(self, holder: str) -> None:
+        with self._errors("cannot be written"):
+            holders.drop(self.directory, holder)
 
     def free(self) -> int:
         with self._errors("cannot be read"):

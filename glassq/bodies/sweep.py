@@ -6,6 +6,7 @@ at, and at most once in some hours. An orphan becomes "done", and can be read fo
 
 No job escapes by moving meanwhile: who puts a new form of a delivery touches its body first, and what was touched is
 left alone; who moves it from the journal to the queue is seen in one of the two, because the journal is read first.
+The journals of other hosts say themselves which bodies they may name (holders.py).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from glassq.bodies.base import owner
 from glassq.bodies.directory import DirectoryBodies
 from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, SearchIncomplete, Unsupported
-from glassq.journal import Journal
+from glassq.journal import Journal, journal_id
 from glassq.queues.base import ALL_STATES
 from glassq.settings import MAX_BODY
 
@@ -39,8 +40,10 @@ SAFE_AGE = 86_400.0
 GRACE = 3600.0
 # On a full disk done bodies go sooner, as new pings get 503 there; in seconds.
 FULL_GRACE = 30.0
-# At most so often are all jobs looked at, in seconds.
-SCAN_EVERY = 6 * 3600.0
+# At most so often are all jobs looked at, in seconds; and so long after a look that failed.
+SCAN_EVERY, SCAN_AGAIN = 6 * 3600.0, 600.0
+# A journal that has said nothing for so long is gone for good, in seconds.
+MAX_SILENCE = 30 * 86_400.0
 
 
 class BodyCounts(NamedTuple):
@@ -58,7 +61,7 @@ class BodyCounts(NamedTuple):
 class Swept(NamedTuple):
     """What a sweep has done: bodies that were removed, and orphans that were found, if it has `looked` for those.
 
-    `unsure` says why that could not be told.
+    `unsure` says why that could not be told, of some of them if it has `looked`.
     """
 
     removed: int = 0
@@ -89,18 +92,23 @@ def count_bodies(store: BodyStore, now: float | None = None) -> BodyCounts:
 
 @dataclass(frozen=True, slots=True)
 class Sweeper:
-    """Sweeps one store. `retention` of done bodies is in seconds, `done_max` in bytes."""
+    """Sweeps one store. `retention` of done bodies is in seconds, `done_max` in bytes.
+
+    `holder` is the id of this host's own journal, which `named` looks into ("": there is none).
+    """
 
     store: BodyStore
     retention: float
     done_max: int
+    holder: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """That of the settings."""
         bodies, ledger = settings.bodies, settings.ledger
         store = DirectoryBodies(bodies.url.directory, min_free=bodies.min_free)
-        return cls(store, ledger.retention if ledger.keep_bodies else 0.0, bodies.done_max)
+        retention, own = ledger.retention if ledger.keep_bodies else 0.0, journal_id(Path(settings.intake.journal))
+        return cls(store, retention, bodies.done_max, own)
 
     def sweep(
         self,
@@ -127,7 +135,23 @@ class Sweeper:
             orphans = old - named(old)
         except (SearchIncomplete, Unsupported) as error:
             return swept._replace(unsure=str(error))
-        return swept._replace(looked=True, orphans=self._retire(orphans, now - safe_age))
+        since, abouts = self._held(now)
+        held = {info.key for info in found if info.key in orphans and info.touched >= since}
+        unsure = f"{len(held)} may be named by other journals: {', '.join(abouts)}" if held else ""
+        return swept._replace(looked=True, orphans=self._retire(orphans - held, now - safe_age), unsure=unsure)
+
+    def _held(self, now: float) -> tuple[float, list[str]]:
+        """From when on other hosts' journals may name bodies, and whose journals those are."""
+        since, abouts = now, []
+        for holder in self.store.holders():
+            if holder.key == self.holder:
+                continue
+            if now - holder.seen > MAX_SILENCE:
+                self.store.let_go(holder.key)
+                continue
+            since = min(since, holder.since)
+            abouts.append(holder.about)
+        return since, abouts
 
     def _stale(self, found: Iterable[BodyInfo], now: float) -> Iterator[BodyInfo]:
         """What nobody finishes any more."""
@@ -164,6 +188,8 @@ def journaled_jobs(settings: Settings) -> Iterator[bytes]:
         journal = Journal(Path(intake.journal), max_size=intake.journal_max, min_free=intake.journal_min_free)
         for record in chain(journal.waiting(), journal.refused()):
             yield record.body
+        for file in journal.damaged():
+            yield file.unreadable
 
 
 def named_in(wanted: frozenset[str], journaled: Iterable[bytes], queue: Inspector) -> frozenset[str]:

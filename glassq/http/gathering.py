@@ -75,6 +75,15 @@ class BufferedApplication(Protocol):
     #: larger bodies are not kept in memory
     inline: int
 
+    def refuses(self, environ: Mapping[str, Any]) -> bool:
+        """Whether the app refuses a request with a large body by its head; then it gets that without the body.
+
+        It is quick: called in the loop.
+        """
+
+    def not_received(self, path: str, reason: str) -> None:
+        """A large body for this path (its first two parts) was not received: one of glassq.http.spilling's reasons."""
+
     def begin_body(self, size: int) -> LargeBody:
         """A body of this size that is about to be received. Raises GlassqError if it cannot be stored now.
 

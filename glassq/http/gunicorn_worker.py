@@ -50,7 +50,6 @@ from glassq.http.large import SpillingWorker, place
 from glassq.http.loop_calls import LoopCalls
 from glassq.http.priority import give_way
 from glassq.http.problem import refusal
-from glassq.http.request import Environ, RequestParser
 from glassq.log import fields
 
 if TYPE_CHECKING:
@@ -85,7 +84,6 @@ class BufferingWorker(SpillingWorker):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._parser, self._environ = RequestParser(self.cfg), Environ(self.cfg)
         self._notified = 0.0
         # turns whose answers are held, and the number of their requests
         self._held_turns: deque[Turn] = deque()

@@ -6,9 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from gunicorn.http.errors import ParseException
+
 from glassq.http import framing
 from glassq.http.gathering import MORE, GatheringWorker, send
 from glassq.http.problem import refusal
+from glassq.http.request import Environ, RequestParser
 from glassq.http.spilling import Ended, SpillThread
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ class SpillingWorker(GatheringWorker):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        self._parser, self._environ = RequestParser(self.cfg), Environ(self.cfg)
         # the connections whose large bodies are being received or worked, with the sizes
         self._large: dict[Connection, int] = {}
         self._spilled = 0
@@ -60,16 +64,24 @@ class SpillingWorker(GatheringWorker):
             return framing.HEAD_ONLY
         if found.large <= self.app.inline:
             return framing.classify(conn.buffer, found.large)
+        if self._refuses(conn, found):
+            # it says so in its turn, and reads no more of it either
+            return framing.HEAD_ONLY
         self._receive(conn, found)
         return framing.WAIT
 
     def _limit(self, head: bytearray) -> int:
         """The limit of a body by its path, in bytes: of its first two parts."""
-        # a line without spaces is left to the parser, which refuses it
-        _, _, rest = bytes(head[: framing.MAX_LINE]).partition(b" ")
-        path = unquote(rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1"))
-        limit: int = self.app.body_limits.get(place(path), 0)
+        limit: int = self.app.body_limits.get(_place_in(head), 0)
         return limit
+
+    def _refuses(self, conn: Connection, found: Arrival) -> bool:
+        """Whether the request needs no body to be refused, by gunicorn's parser or by the app."""
+        try:
+            request = self._parser.parse(bytes(conn.buffer[: found.head]), conn.client)
+        except ParseException:
+            return True
+        return bool(self.app.refuses(self._environ.of(request, conn)))
 
     def _receive(self, conn: Connection, found: Arrival) -> None:
         fits = self._spilled + found.large <= self.spill_max
@@ -91,6 +103,7 @@ class SpillingWorker(GatheringWorker):
         """A large body is here, or will never be."""
         conn.large = ended.body
         if ended.status:
+            self.app.not_received(_place_in(conn.buffer), ended.reason)
             self.forget_large(conn)
             self.refuse(conn, ended.status, ended.why)
         else:
@@ -100,6 +113,13 @@ class SpillingWorker(GatheringWorker):
         """Its large body is over."""
         conn.large = None
         self._spilled -= self._large.pop(conn, 0)
+
+
+def _place_in(head: bytearray) -> str:
+    """The place of a request's path."""
+    # a line without spaces is left to the parser, which refuses it
+    _, _, rest = bytes(head[: framing.MAX_LINE]).partition(b" ")
+    return place(unquote(rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")))
 
 
 def place(path: str) -> str:

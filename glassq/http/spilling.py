@@ -40,14 +40,20 @@ SLOW_RATE = 256 << 10
 GRACE = 2.0
 
 CROWDED = "too many large bodies at once"
+# Why a body was not received, as metrics count it: no room for it, or nothing stores it; a bug of ours; its sender.
+NOT_RECEIVED = (*("crowded", "not kept", "bug"), *("slow", "cut off"))
 
 
 class Ended(NamedTuple):
-    """How a body has ended: with `status` 0 it is here, `body`. Else it is answered so, because of `why`."""
+    """How a body has ended: with `status` 0 it is here, `body`. Else it is answered so, because of `why`.
+
+    `reason` is one of NOT_RECEIVED then.
+    """
 
     body: LargeBody | None
     status: int = 0
     why: str = ""
+    reason: str = ""
 
 
 class _Incoming:
@@ -125,7 +131,7 @@ class SpillThread:
                 looked = now
                 self._end_late(now)
         for each in list(self._incoming.values()):
-            self._end(each, 503, "glassq-web stops")
+            self._end(each, 503, "glassq-web stops", "not kept")
         self._poller.close()
 
     def _stop(self) -> None:
@@ -144,9 +150,9 @@ class SpillThread:
 
     def _add_instead(self, each: _Incoming) -> None:
         if (slowest := self._slowest()) is None or slowest.rate(time.monotonic()) > SLOW_RATE:
-            self._ended(each.conn, Ended(None, 503, CROWDED))
+            self._ended(each.conn, Ended(None, 503, CROWDED, "crowded"))
             return
-        self._end(slowest, 503, CROWDED)
+        self._end(slowest, 503, CROWDED, "crowded")
         self._add(each)
 
     def _on_bytes(self, each: _Incoming, sock: Any) -> None:
@@ -162,7 +168,7 @@ class SpillThread:
         if count:
             self._take(each, self._room[:count])
         else:
-            self._end(each, 400, "no request arrived")
+            self._end(each, 400, "no request arrived", "cut off")
 
     def _take(self, each: _Incoming, data: memoryview) -> None:
         assert each.body is not None
@@ -181,31 +187,31 @@ class SpillThread:
         try:
             step()
         except GlassqError as error:
-            self._end(each, 503, str(error))
+            self._end(each, 503, str(error), "not kept")
         except Exception:
             log.exception("bug in storing a large body")
-            self._end(each, 503, "a bug")
+            self._end(each, 503, "a bug", "bug")
         else:
             return True
         return False
 
     def _end_late(self, now: float) -> None:
         for each in [each for each in self._incoming.values() if each.is_late(now, self._patience)]:
-            self._end(each, 408, "its body came too slowly")
+            self._end(each, 408, "its body came too slowly", "slow")
 
     def _end_slowest(self) -> None:
         if (slowest := self._slowest()) is not None:
-            self._end(slowest, 503, CROWDED)
+            self._end(slowest, 503, CROWDED, "crowded")
 
     def _slowest(self) -> _Incoming | None:
         now = time.monotonic()
         return min(self._incoming.values(), key=lambda each: each.rate(now), default=None)
 
-    def _end(self, each: _Incoming, status: int, why: str) -> None:
+    def _end(self, each: _Incoming, status: int, why: str, reason: str) -> None:
         self._forget(each)
         if each.body is not None:
             each.body.close()
-        self._ended(each.conn, Ended(None, status, why))
+        self._ended(each.conn, Ended(None, status, why, reason))
 
     def _forget(self, each: _Incoming) -> None:
         del self._incoming[each.conn]

@@ -3,6 +3,9 @@
 In this order: length, method, what needs no proof (token in the path, address, content type), challenges that nobody
 signs, the proof, challenges that are signed; then the delivery. After the proof nothing is refused: a label that cannot
 be read is left out. What is our trouble gets 503, never another error: many senders take a 4xx for "never again".
+
+Nothing asks for the body before it needs it. So a request whose head alone is wrong is refused without it, and our own
+worker asks that (`refuses`) before it receives a large one.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from glassq import delivery as envelope
 from glassq.errors import BodyError, PingRefused, QueueError, SourceUnready
 from glassq.intake.refusals import answer_problem, answer_unavailable
 from glassq.intake.request import hook_request
-from glassq.sources.base import Description
+from glassq.sources.base import BodyAwaited, Description, HeadRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from glassq.intake.peers import TrustedProxies
     from glassq.intake.refusals import RefusalLog
     from glassq.intake.source_counters import SourceCounters
-    from glassq.sources.base import Body, HookRequest, Reply, Source
+    from glassq.sources.base import Body, HookRequest, Proof, Reply, Source
 
 T = TypeVar("T")
 
@@ -83,24 +86,66 @@ class HookResource:
     # Falcon would answer it itself
     on_options = on_request
 
+    def refuses(self, environ: Mapping[str, Any]) -> bool:
+        """Whether it refuses a request with a large body by its head alone. It counts nothing yet."""
+        source = self._source
+        if environ["REQUEST_METHOD"] not in source.methods:
+            return True
+        request = hook_request(environ, None, self._proxies)
+        try:
+            self._admit(request)
+            # somebody else's code may hang, and is not told of requests without a body
+            if source.kind != "custom" and self._challenge(request) is None:
+                source.verify(request)
+        except PingRefused:
+            return True
+        except Exception:
+            # it needs the body, or our key is not here yet; or it has a bug, which shows when the body is here
+            return False
+        return False
+
+    def not_received(self, reason: str) -> None:
+        """A large body of it was not received, as our own worker says: for one of glassq.http.spilling's reasons."""
+        self._counters.refused(reason)
+
     def _work(self, req: falcon.Request) -> Reply:
         source = self._source
         length = self._length(req)
         if req.method not in source.methods:
             raise self._not_allowed(*source.methods)
         request = hook_request(req.env, _body(req, length), self._proxies)
-        source.admit(request)
-        if req.env.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-            raise PingRefused(415, "Unsupported encoding", "Send the body without Content-Encoding.", "encoding")
-        if (answer := source.challenge(request)) is not None:
+        self._admit(request)
+        if (answer := self._challenge(request)) is not None:
             self._counters.challenge()
             return answer
         if req.method != "POST":
             raise self._not_allowed("POST")
         if not length:
             raise PingRefused(400, "Malformed ping", "The body is empty.", "malformed")
-        self._counters.proven(source.verify(request), request.now)
+        self._counters.proven(self._verify(request), request.now)
         return self._take(request, req.env)
+
+    def _admit(self, request: HookRequest) -> None:
+        self._source.admit(request)
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise PingRefused(415, "Unsupported encoding", "Send the body without Content-Encoding.", "encoding")
+
+    def _challenge(self, request: HookRequest) -> Reply | None:
+        try:
+            return self._source.challenge(request)
+        except BodyAwaited:
+            # no challenge has a body that is large
+            return None
+
+    def _verify(self, request: HookRequest) -> Proof:
+        """The proof of a request that is here with its body. Raises PingRefused and SourceUnready."""
+        try:
+            proof = self._source.verify(request)
+        except BodyAwaited:
+            proof = None
+        if proof is None or isinstance(request, HeadRequest):
+            raise PingRefused(400, "Malformed ping", "The body ended before its Content-Length.", "malformed")
+        return proof
 
     def _length(self, req: falcon.Request) -> int:
         """The length of the body in bytes. Raises PingRefused."""
@@ -157,14 +202,13 @@ class HookResource:
         answer_problem(resp, refusal.status, refusal.title, refusal.detail)
 
 
-def _body(req: falcon.Request, length: int) -> Body:
+def _body(req: falcon.Request, length: int) -> Body | None:
+    """The body; None if not all of it is here."""
     if (received := req.env.get("glassq.body")) is not None:
         large: Body = received.data
         return large
     body: bytes = req.stream.read(length) if length else b""
-    if len(body) < length:
-        raise PingRefused(400, "Malformed ping", "The body ended before its Content-Length.", "malformed")
-    return body
+    return body if len(body) == length else None
 
 
 def _answer(resp: falcon.Response, reply: Reply) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from glassq.bodies import open_bodies
 from glassq.errors import JournalError, SettingsError
+from glassq.intake.body_holder import BodyHolder
 from glassq.intake.durable_store import DurableStore
 from glassq.intake.forwarder import Forwarder
 from glassq.intake.hook import HookResource
@@ -45,10 +46,12 @@ class IntakeProcess:
         self.journal = open_journal(settings)
         journal_first = settings.intake.acknowledge == "journal"
         self.state = IntakeState(counters.journaling, journal_first=journal_first)
-        self.watcher = Watcher(producer, self.journal, self.state, tubes)
+        bodies = open_bodies(settings)
+        holder = BodyHolder(bodies, self.journal)
+        self.watcher = Watcher(producer, self.journal, self.state, tubes, holder.tend)
         self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
         store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
-        self.bodies = LargeBodies(open_bodies(settings), self.state)
+        self.bodies = LargeBodies(bodies, self.state)
         self.keeper = PingKeeper(store, counters, sources, self.bodies)
 
     def hooks(self, settings: Settings, sources: Iterable[Source]) -> dict[str, HookResource]:

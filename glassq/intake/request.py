@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from glassq.sources.base import HookRequest
+from glassq.sources.base import HeadRequest, HookRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,11 +52,14 @@ def _key(name: str) -> str:
     return _CGI.get(name) or f"HTTP_{name.upper().replace('-', '_')}"
 
 
-def hook_request(environ: Mapping[str, Any], body: Body, proxies: TrustedProxies) -> HookRequest:
-    """The request of an environ, with its body."""
+def hook_request(environ: Mapping[str, Any], body: Body | None, proxies: TrustedProxies) -> HookRequest:
+    """The request of an environ, with its body; a HeadRequest where not all of that is here (None)."""
     headers = EnvironHeaders(environ)
     # an IPv4 client of a listener for both
     peer = environ["REMOTE_ADDR"].removeprefix("::ffff:")
     if proxies:
         peer = proxies.client(peer, headers)
-    return HookRequest(environ["REQUEST_METHOD"], environ["RAW_URI"], headers, body, peer, time.time())
+    method, target, now = environ["REQUEST_METHOD"], environ["RAW_URI"], time.time()
+    if body is None:
+        return HeadRequest(method, target, headers, b"", peer, now)
+    return HookRequest(method, target, headers, body, peer, now)

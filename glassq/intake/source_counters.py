@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from glassq.metrics.exposition import GaugeValues
     from glassq.sources.base import Proof, Source
 
-#: why a ping is not taken, beside REASONS: what is ours, and what nobody has named
-OURS = ("unready", "not kept", "bug")
+#: why a ping is not taken, beside REASONS: what is ours, how a large body does not come, and what nobody has named
+OURS = ("unready", "not kept", "bug", "crowded")
+_SENDERS = ("slow", "cut off")
 OTHER = "other"
 # Secrets that are told apart. Those beyond count as the last one.
 MAX_SECRETS = 32
@@ -29,7 +30,10 @@ MAX_SECRETS = 32
 _PINGS = Counter("glassq_source_pings_total", "Pings acknowledged.")
 _CHALLENGES = Counter("glassq_source_challenges_total", "Challenges answered.")
 _REFUSED = Counter(
-    "glassq_source_refused_total", "Requests to a source refused, by reason.", "reason", (*REASONS, *OURS, OTHER)
+    "glassq_source_refused_total",
+    "Requests to a source refused, by reason.",
+    "reason",
+    (*REASONS, *OURS, *_SENDERS, OTHER),
 )
 _UNREAD = Counter("glassq_source_unread_labels_total", "Labels that could not be read from genuine pings.")
 _LAST_PING = SharedPeak("last_ping")

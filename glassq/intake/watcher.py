@@ -13,7 +13,7 @@ from glassq.log import fields, logger
 from glassq.queues.packets import PacketMover, confirm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from glassq.intake.state import IntakeState
     from glassq.intake.tubes import PingTubes
@@ -38,12 +38,20 @@ ROOM = 1 << 16
 class Watcher:
     """A thread of its own, in each process that takes pings."""
 
-    def __init__(self, producer: Producer, journal: Journal, state: IntakeState, tubes: PingTubes) -> None:
-        """`tubes` are those that pings go into."""
+    def __init__(
+        self,
+        producer: Producer,
+        journal: Journal,
+        state: IntakeState,
+        tubes: PingTubes,
+        tend: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`tubes` are those that pings go into. `tend` is called at each look of the thread."""
         self._producer = producer
         self._journal = journal
         self._state = state
         self._tubes = tubes
+        self._tend = tend
         #: what the queue has taken and did not prove in time; it is held in the journal
         self._late: deque[Receipt] = deque()
         #: why the journal could not be moved on; it is logged once
@@ -106,6 +114,7 @@ class Watcher:
     def _run(self) -> None:
         while not self._over.wait(WATCH):
             try:
+                self._tend()
                 self.look()
             except Exception:
                 # Whatever it is, the next second may be better; without a watcher the journal would never be empty.

@@ -17,6 +17,7 @@ from glassq.bodies import INLINE
 from glassq.errors import SettingsError
 from glassq.http.gunicorn_conf import apply_conf
 from glassq.http.gunicorn_log import GunicornLog
+from glassq.http.large import place
 from glassq.http.listen import open_listener
 from glassq.in_effect import InEffect
 from glassq.intake import large_bodies
@@ -45,7 +46,7 @@ from glassq.values import Bind
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import falcon
 
@@ -195,8 +196,18 @@ class IntakeServer(Application):  # type: ignore[misc]
         self.begin_body, self.forsake = process.bodies.begin, process.keeper.forsake
         self.body_limits = body_limits(self._sources)
         self.foreign = {f"/hooks/{source.name}" for source in self._sources if source.kind == "custom"}
-        hooks = process.hooks(self.settings, self._sources)
+        hooks = self._hooks = process.hooks(self.settings, self._sources)
         return create_app(hooks, self.counters, process.refusals, self._pages(process), self._listener_filter())
+
+    def refuses(self, environ: Mapping[str, Any]) -> bool:
+        """Whether a request with a large body is refused by its head alone. The worker asks it in its loop."""
+        hook = self._hooks.get(_source_in(place(environ["PATH_INFO"])))
+        return hook is None or hook.refuses(environ)
+
+    def not_received(self, path: str, reason: str) -> None:
+        """A large body for this path was not received; the worker says why, as metrics count it."""
+        if hook := self._hooks.get(_source_in(path)):
+            hook.not_received(reason)
 
     def _pages(self, process: IntakeProcess) -> dict[str, object]:
         """What is served beside hooks, by path."""
@@ -231,6 +242,11 @@ class IntakeServer(Application):  # type: ignore[misc]
         self._shared_sources.renew(sources)
         self._warn()
         self._in_effect.accept(self._in_effect.read(settings))
+
+
+def _source_in(path: str) -> str:
+    """The name in /hooks/NAME."""
+    return path.removeprefix("/hooks/")
 
 
 def read(file: str | None) -> tuple[Settings, list[Source]]:

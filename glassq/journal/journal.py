@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from glassq.errors import JournalError
 from glassq.files import make_directory
 from glassq.journal.aside import DAMAGED, REFUSED, SetAside
+from glassq.journal.damaged import DamagedFile, damaged_files, erase
 from glassq.journal.examine import ExaminedFile, deliveries_in, examine, waiting
+from glassq.journal.identity import make_id
 from glassq.journal.mover import JournalMover, packets
 from glassq.journal.older import OlderSpool
 from glassq.journal.room import JournalRoom
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.errors import QueueError
-    from glassq.journal.record import JournalRecord
+    from glassq.journal.record import JournalRecord, PlacedRecord
 
 log = logger("glassq.intake")
 
@@ -175,6 +177,27 @@ class Journal:
             self._aside.remove_refused(key)
         except OSError as error:
             raise self._unreadable(error) from None
+
+    def damaged(self) -> Iterator[DamagedFile]:
+        """Each file that was set aside as damaged. Raises JournalError."""
+        try:
+            yield from damaged_files(self._aside.damaged)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def erase_damaged(self, path: Path, records: Collection[PlacedRecord]) -> None:
+        """Removes good records from a damaged file. Raises JournalError."""
+        try:
+            erase(path, records)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def identity(self) -> str:
+        """The journal's own id; it gets one if it has none. Raises JournalError."""
+        try:
+            return make_id(self.directory)
+        except OSError as error:
+            raise JournalError(f"journal {self.directory}: cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         """Ends writing: what is needed is left to other processes, and what is not is removed."""

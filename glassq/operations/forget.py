@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from glassq.bodies import BodyStore
     from glassq.errors import QueueError
-    from glassq.journal import JournalRecord
+    from glassq.journal import Journal, JournalRecord
     from glassq.ledger.corrections import Corrections
     from glassq.operations import Operations
     from glassq.operations.archive_file import FileItem
@@ -47,7 +47,12 @@ BEYOND = (
     "archives that are not in the directories above, unless --archive names them",
     "rows of the ledger without labels ([ledger] keep_bodies = false), which go after [ledger] retention",
     "deleted jobs in the queue's own files, until the queue writes over or removes them",
+    "what has left the intake journal, until its file there is removed, which happens once all of it has left",
 )
+
+# What a result is about where not all jobs could be looked at.
+QUEUE = "queue"
+UNREADABLE = "has parts that cannot be read, so nobody knows whose they are: remove it once you need it no more"
 
 
 @dataclass(slots=True)
@@ -113,14 +118,16 @@ def plan(
         files = _archives(operations, extra, (entry.reason for entry in ledger.recent(100_000, "archived")))
     archived, damaged = _look_into(files, asked, progress)
     kept = journal.open_journal(operations)
-    waiting = _count(kept.waiting(), asked) + _count(kept.refused(), asked) if kept else 0
+    waiting, unreadable = _in_journal(kept, asked) if kept else (0, [])
     # what is worked now needs its body, and will be written into the ledger once more; so may what was not found
     rows = frozenset() if incomplete else rows - {result.delivery for result in results}
     ids = rows | {job.delivery for job in jobs}
     bodies = sum(owner(body.key) in ids for body in open_bodies(operations.settings).list())
     in_queue = len(jobs) + sum(not result.general for result in results)
     places = Places(in_queue, waiting, len(rows), bodies, archived)
-    return ForgetPlan(Did.FORGOTTEN, tuple(jobs), (*results, *damaged), asked, rows, tuple(archived), places)
+    return ForgetPlan(
+        Did.FORGOTTEN, tuple(jobs), (*results, *damaged, *unreadable), asked, rows, tuple(archived), places
+    )
 
 
 def carry_out(operations: Operations, queue: Inspector, plan: ForgetPlan, progress: Progress) -> ForgetReport:
@@ -210,6 +217,22 @@ class Forgetter:
         if left := _count(kept.waiting(), asked):
             why = str(moved.error) if moved.error else "glassq-web is about to move them on itself: run this again"
             self.report.results.append(remark("journal", f"{left} are still in it: {why}"))
+        # last, as what has moved on may have left a damaged file
+        self._damaged(kept, asked)
+
+    def _damaged(self, kept: Journal, asked: Filter) -> None:
+        """Copies of what has moved on; rows and bodies of those that have no job any more. Raises JournalError."""
+        worked = {result.delivery for result in self.report.results if result.why == AT_WORK}
+        known = {result.id for result in self.report.results}
+        for file in kept.damaged():
+            if file.unreadable and str(file.path) not in known:
+                self.report.results.append(remark(str(file.path), UNREADABLE))
+            if gone := [record for record in file.records if _fits(record.body, asked)]:
+                free = [record.key for record in gone if record.key not in worked and QUEUE not in known]
+                self._erase(free)
+                kept.erase_damaged(file.path, gone)
+                self.bodies(free)
+                self.report.places.journal += len(gone)
 
     def archive(self, path: Path, asked: Filter, progress: Progress) -> None:
         """Writes the file anew without them. Raises Conflict where somebody restores it now, and LedgerError."""
@@ -264,7 +287,7 @@ def _jobs(
             else:
                 jobs.append(each)
     except SearchIncomplete as error:
-        results.append(remark("queue", f"{error}; what the ledger has of them is left until then: run this again"))
+        results.append(remark(QUEUE, f"{error}; what the ledger has of them is left until then: run this again"))
     return jobs, results
 
 
@@ -297,6 +320,16 @@ def _look_into(files: Sequence[Path], asked: Filter, progress: Progress) -> tupl
         elif fitting:
             counts[path] = fitting
     return dict(counts), results
+
+
+def _in_journal(kept: Journal, asked: Filter) -> tuple[int, list[Result]]:
+    """How many deliveries in the journal fit, and a result for each file of which nobody can tell."""
+    number, results = _count(kept.waiting(), asked) + _count(kept.refused(), asked), []
+    for file in kept.damaged():
+        number += _count((record.bare for record in file.records), asked)
+        if file.unreadable:
+            results.append(remark(str(file.path), UNREADABLE))
+    return number, results
 
 
 def _count(records: Iterable[JournalRecord], asked: Filter) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from glassq.bodies.sweep import SCAN_EVERY, Sweeper, journaled_jobs, named_in
+from glassq.bodies.sweep import SCAN_AGAIN, SCAN_EVERY, Sweeper, journaled_jobs, named_in
 from glassq.errors import BodyError, JournalError, QueueError
 from glassq.log import fields, logger
 from glassq.queues import open_inspector
@@ -40,6 +41,8 @@ def sweep(settings: Settings) -> int:
     except (BodyError, QueueError, JournalError) as error:
         log.error("large bodies cannot be swept %s", fields(why=error))
         return 0
+    if swept.unsure:
+        log.warning("large bodies that may be needed stay %s", fields(why=swept.unsure))
     if swept.orphans:
         log.warning("large bodies that no job names are put aside %s", fields(bodies=swept.orphans))
     if swept.removed:
@@ -48,15 +51,25 @@ def sweep(settings: Settings) -> int:
 
 
 def _is_due(directory: Path) -> bool:
-    """Whether all jobs are to be looked at, if there is reason to."""
+    """Whether all jobs are to be looked at, if there is reason to; on one of the hosts that share the store."""
     with suppress(FileNotFoundError):
         return time.time() - (directory / _LOOKED).stat().st_mtime > SCAN_EVERY
     return True
 
 
 def _named(settings: Settings, wanted: frozenset[str]) -> frozenset[str]:
-    (settings.bodies.url.directory / _LOOKED).touch(mode=0o600)
+    directory = settings.bodies.url.directory
+    # a look that fails or is killed is made again soon, but not each minute
+    _note_look(directory, time.time() - SCAN_EVERY + SCAN_AGAIN)
     # the journal first: what moves on meanwhile is in the queue by the time that this is read
     journaled = list(journaled_jobs(settings))
     with closing(open_inspector(settings)) as queue:
-        return named_in(wanted, journaled, queue)
+        named = named_in(wanted, journaled, queue)
+    _note_look(directory, time.time())
+    return named
+
+
+def _note_look(directory: Path, when: float) -> None:
+    file = directory / _LOOKED
+    file.touch(mode=0o600)
+    os.utime(file, (when, when))

@@ -38,6 +38,7 @@ from glassq.worker.pool import SILENCE, Pool, PoolPlan
 from glassq.worker.settlement import Settlement
 from glassq.worker.shares import QueueLimiter, Share
 from glassq.worker.template import refuse
+from glassq.worker.unrouted import Unrouted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -81,7 +82,18 @@ def consume(
     limiter = limiter_of(settings, queues, throttle, slot.index)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
-    executor = Executor(loaded, context, ledger, lease, policy, deadlines, bodies=bodies, skew=worker.clock_skew)
+    unrouted = Unrouted(settings, lambda file: routes.all_routes(load(file, os.environ, POOL)))
+    executor = Executor(
+        loaded,
+        context,
+        ledger,
+        lease,
+        policy,
+        deadlines,
+        bodies=bodies,
+        skew=worker.clock_skew,
+        unrouted=unrouted.verdict,
+    )
     settlement = Settlement(receiver, ledger, slot.counters, bodies)
     consumer = Consumer(receiver, limiter, executor, settlement, slot, queue_prefix(settings.queue.tube))
     with adding_tasks(settings):

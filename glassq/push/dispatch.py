@@ -27,9 +27,10 @@ from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labe
 from glassq.push.rule import RetryParameters
 from glassq.routes import call, mark, marks_of, requires, retry_policy
 from glassq.settings import MAX_BODY
+from glassq.standard_webhooks import signed_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.delivery import Delivery
     from glassq.push.http_client import Origin, TargetResponse
@@ -162,10 +163,11 @@ def post(delivery: Delivery, context: Context) -> Result:
     return _send(f"target {target}", origin, http_request, delivery, context)
 
 
-def forward(url: str, queue: str = DEFAULT_QUEUE, *, whole: bool = False) -> Handler:
+def forward(url: str, queue: str = DEFAULT_QUEUE, keys: Sequence[bytes] = (), *, whole: bool = False) -> Handler:
     """A handler that posts a delivery's body to `url`: a ping as a task of `queue`, a task as one of its own queue.
 
-    With `whole`, its result is the body of the response, as bytes.
+    With `keys` each request is signed (Standard Webhooks), by each of them. With `whole`, its result is the body of the
+    response, as bytes.
     """
     origin, path = split(url)
     target = url.partition("?")[0]
@@ -178,6 +180,10 @@ def forward(url: str, queue: str = DEFAULT_QUEUE, *, whole: bool = False) -> Han
             "X-Glassq-Source": delivery.source,
             **_about(delivery, queue),
         }
+        if keys:
+            # a sender's own signature is never kept, but its id and time may be
+            headers = {name: value for name, value in headers.items() if not name.lower().startswith("webhook-")}
+            headers |= signed_headers(keys, delivery.id, time.time(), delivery.body)
         request = HttpRequest("POST", path, headers, delivery.body)
         return _send(target, origin, request, delivery, context, whole=whole)
 

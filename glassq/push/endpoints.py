@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from glassq.errors import SettingsError
 from glassq.push.request import DEFAULT_QUEUE, SOURCE, tube_of
 from glassq.routes import Destination
+from glassq.settings import route_secret_key
+from glassq.standard_webhooks import shared_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -37,11 +39,26 @@ def task_handlers(settings: Settings, known: Collection[str]) -> Callable[[Route
 def _endpoint(settings: Settings, known: Collection[str], route: Route) -> Destination:
     from glassq.push import dispatch
 
-    handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE, whole=route.steps is not None)
+    keys, whole = _keys(settings, route), route.steps is not None
+    handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE, keys, whole=whole)
     if route.source == SOURCE:
         return _task_handler(settings, known, route, handler)
     queue = _checked(settings, known, route.queue or DEFAULT_QUEUE)
     return Destination(route, handler, tube_of(settings.queue.tube, queue))
+
+
+def _keys(settings: Settings, route: Route) -> list[bytes]:
+    """The keys that sign the route's requests. Raises SettingsError for a secret that writes none."""
+    if route.secret_file is None:
+        return []
+    key = route_secret_key(settings, route)
+    keys = []
+    for number, secret in enumerate(settings.secret(key), 1):
+        try:
+            keys.append(shared_key(secret))
+        except ValueError as error:
+            raise settings.refused(key, f"has no key in secret {number}: {error}") from None
+    return keys
 
 
 def _task_handler(settings: Settings, known: Collection[str], route: Route, handler: Handler) -> Destination:

@@ -23,7 +23,7 @@ SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # More are no limit: a pool has fewer children and lanes.
 MAX_CONCURRENCY = 4000
 # Keys that nothing heeds yet. Who builds what heeds one takes it out of here.
-NOT_YET = frozenset({"concurrency", "concurrency_by", "breaker", "secret_file"})
+NOT_YET = frozenset({"concurrency", "concurrency_by", "breaker"})
 # The limits that tasks, and pings for a URL, have from their queue.
 _QUEUE_LIMITS = ("max_attempts", "backoff", "backoff_cap", "concurrency")
 _NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME - 1}}}")

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
     from glassq.values import SecretFile
 
-# The remedy where systemd has no copy of a source's secret for this service: the file itself is hidden from it.
-_NOT_PASSED_ON = (
-    "; systemd passes it on after: systemctl daemon-reload && systemctl restart glassq-web "
-    "(if [sources.NAME] and its keys each have a line of their own)"
-)
+# The remedy where systemd has no copy of a secret for the service that needs it: the file itself is hidden from it.
+_NOT_PASSED_ON = {
+    "sources": "; systemd passes it on after: systemctl daemon-reload && systemctl restart glassq-web "
+    "(if [sources.NAME] and its keys each have a line of their own)",
+    "routes": "; systemd passes it on after: systemctl daemon-reload && systemctl restart glassq-worker "
+    "(if [[routes]] and its keys each have a line of their own)",
+}
 # A job's lease outlasts the longest attempt by this many seconds: time to reserve it, notice an overrun, and kill.
 LEASE_MARGIN = 30.0
 # The longest lease that fits beanstalkd's protocol, in seconds.
@@ -108,8 +110,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         try:
             text = read_text(path.copy if copied else path)
         except UnreadableText as error:
-            late = path.copy and not copied and key.startswith("sources.")
-            raise self.refused(key, f"{error}{_NOT_PASSED_ON if late else ''}") from None
+            late = path.copy and not copied
+            remedy = _NOT_PASSED_ON.get(key.partition(".")[0], "") if late else ""
+            raise self.refused(key, f"{error}{remedy}") from None
         if text.strip() == MISSING:
             raise self.refused(key, "is missing")
         return text
@@ -180,6 +183,16 @@ def ping_tube(settings: Settings, source: str, labels: Mapping[str, str]) -> str
 def first_route(routes: Iterable[Route], source: str, labels: Mapping[str, str]) -> Route | None:
     """The route of a delivery: the first that wants it."""
     return next((route for route in routes if route.wants(source, labels)), None)
+
+
+def route_secret_files(settings: Settings) -> list[str]:
+    """The keys of the secret files that the pool reads for its routes, such as "routes.0.secret_file"."""
+    return [route_secret_key(settings, route) for route in settings.routes if route.secret_file is not None]
+
+
+def route_secret_key(settings: Settings, route: Route) -> str:
+    """The key of a route's `secret_file`; a step's route has the name of the whole."""
+    return f"routes.{[each.name for each in settings.routes].index(route.name)}.secret_file"
 
 
 def secret_files(settings: Settings) -> list[str]:

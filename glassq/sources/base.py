@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from glassq.errors import GlassqError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,6 +32,19 @@ class HookRequest(msgspec.Struct, frozen=True):
     body: Body
     peer: str
     now: float
+
+
+class BodyAwaited(GlassqError):
+    """The body of a request was asked for whose head alone is here."""
+
+
+class HeadRequest(HookRequest, frozen=True):
+    """A request without its body: who needs that, gets BodyAwaited. What is refused before, is so whatever the body."""
+
+    @property  # type: ignore[misc]
+    def body(self) -> Body:
+        """Raises BodyAwaited."""
+        raise BodyAwaited
 
 
 class Reply(msgspec.Struct, frozen=True):

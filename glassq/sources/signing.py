@@ -17,17 +17,19 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
+from glassq import standard_webhooks
 from glassq.errors import OperationError
 from glassq.sources.mirror import VerifyToken
 from glassq.sources.places import parse_spec
 from glassq.sources.schemes.combined import Once, TokenOrStandard
 from glassq.sources.schemes.fields import AdyenFields
 from glassq.sources.schemes.hmac import Hmac
-from glassq.sources.schemes.keys import decoded_keys, unpadded_base64
+from glassq.sources.schemes.keys import decoded_keys
 from glassq.sources.schemes.public_key import PublicKey
-from glassq.sources.schemes.standard import PUBLIC, SHARED, Standard
+from glassq.sources.schemes.standard import Standard
 from glassq.sources.schemes.token import ClientState, Nobody, ShownToken
 from glassq.sources.schemes.twilio import HEADER, Twilio
+from glassq.standard_webhooks import PUBLIC, SHARED
 
 if TYPE_CHECKING:
     from glassq.sources.draft import Draft
@@ -123,14 +125,13 @@ def _standard(secret: str, draft: Draft, now: float, key: bytes | None) -> Draft
     prefix = "svix" if "svix-id" in draft.headers else "webhook"
     event_id = draft.headers.get(f"{prefix}-id") or f"msg_{uuid.uuid4().hex}"
     stamp = str(int(now))
-    message = f"{event_id}.{stamp}.".encode() + draft.body
+    message = standard_webhooks.message(event_id, stamp, draft.body)
     if secret.startswith(PUBLIC):
         from glassq.sources.schemes.private_key import signature as sign_message
 
         signature = f"v1a,{base64.b64encode(sign_message(key, message, 'ed25519')).decode()}"
     else:
-        digest = hmac.digest(unpadded_base64(secret.removeprefix(SHARED)), message, "sha256")
-        signature = f"v1,{base64.b64encode(digest).decode()}"
+        signature = standard_webhooks.signature(standard_webhooks.shared_key(secret), message)
     for name, value in {"id": event_id, "timestamp": stamp, "signature": signature}.items():
         draft = draft.with_header(f"{prefix}-{name}", value)
     return draft

@@ -23,8 +23,11 @@ from glassq.worker import outcome as outcomes
 from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from glassq.bodies import BodyStore
     from glassq.delivery import Delivery, Evidence
+    from glassq.errors import Verdict
     from glassq.ledger import Ledger
     from glassq.policy import Deadlines, Policy
     from glassq.queues.base import Reservation
@@ -82,11 +85,13 @@ class Executor:
         *,
         bodies: BodyStore | None = None,
         skew: float = 0.0,
+        unrouted: Callable[[Delivery], Verdict] = lambda _: Drop("no route"),
         passing: tuple[type[BaseException], ...] = (),
     ) -> None:
         """`policy` and `deadlines` are for routes that have none of their own.
 
         `bodies` has the stored bodies. `skew` is the maximum difference between the clocks of hosts, in seconds.
+        `unrouted` decides about a delivery that no route takes.
 
         Exceptions of the types `passing` are raised again, not turned into outcomes: in a handler's test,
         KeyboardInterrupt.
@@ -99,6 +104,7 @@ class Executor:
         self._deadlines = deadlines
         self._bodies = bodies
         self._skew = skew
+        self._unrouted = unrouted
         self._passing = passing
         context.pending, context.shielded, context.bodies = lease.pending, lease.shielded, bodies
         self._pid = os.getpid()
@@ -137,7 +143,7 @@ class Executor:
     def _handle(self, delivery: Delivery, destination: Destination | None) -> Result:
         """Calls the handler, unless the delivery is a duplicate. Under the lease, because the ledger may be slow."""
         if destination is None:
-            raise Drop("no route")
+            raise self._unrouted(delivery)
         if why := duplicates.replaced_by(delivery, destination.route, self._ledger, self._skew):
             raise Drop(why)
         return destination.work(self._whole(delivery), self._context)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import replace as replaced
 
 from glassq import delivery as envelope
 from glassq.bodies import DirectoryBodies
-from glassq.bodies.sweep import FULL_GRACE, GRACE, SAFE_AGE, Sweeper, count_bodies, named_in
+from glassq.bodies.sweep import FULL_GRACE, GRACE, MAX_SILENCE, SAFE_AGE, Sweeper, count_bodies, named_in
 from glassq.delivery import new_id, result_key
 from glassq.errors import SearchIncomplete, Unsupported
 from glassq.queues import open_inspector
@@ -146,12 +147,49 @@ def test_while_not_all_jobs_can_be_seen_no_orphan_is_touched(store: DirectoryBod
     assert "1 of 2 jobs were not found" in swept.unsure
 
 
+@pytest.mark.parametrize(
+    ("since", "silent", "own", "stays"),
+    [
+        # its journal names nothing as old as that
+        (OLD - 60, 0, False, False),
+        # deliveries wait in it, or its host is down
+        (OLD + 60, 0, False, True),
+        (OLD + 60, MAX_SILENCE - DAY, False, True),
+        (None, 0, False, True),
+        (OLD + 60, MAX_SILENCE + DAY, False, False),
+        # this one was read
+        (OLD + 60, 0, True, False),
+    ],
+)
+def test_what_another_hosts_journal_may_name_stays(
+    store: DirectoryBodies, since: float | None, silent: float, own: bool, stays: bool
+) -> None:
+    key, now = aged(store, OLD), time.time()
+    store.hold("a" * 32, None if since is None else now - since, "there: /its/journal")
+    place = store.directory / "holders" / ("a" * 32)
+    os.utime(place, (now - silent, now - silent))
+    swept = replace(sweeper(store), holder="a" * 32 if own else "b" * 32).sweep(nobody)
+    assert states(store) == {key: "live" if stays else "done"}
+    assert swept.looked
+    assert swept.unsure == ("1 may be named by other journals: there: /its/journal" if stays else "")
+    assert place.exists() == (silent < MAX_SILENCE)
+
+
+def test_a_journal_stands_still_where_something_was_set_aside(store: DirectoryBodies) -> None:
+    for since in (1000.0, None, 2000.0, None):
+        store.hold("a" * 32, since, "there")
+    (holder,) = store.holders()
+    assert (holder.since, holder.about) == (2000.0, "there")
+    (store.directory / "holders" / ("a" * 32)).write_text("")
+    assert [holder.since for holder in store.holders()] == [0.0]
+
+
 def test_a_job_is_found_in_every_state_and_tube_and_in_the_journal(beanstalkd: Beanstalkd, tmp_path: Path) -> None:
     keys = [new_id() for _ in range(7)]
     stored = envelope.StoredBody(1, "0" * 64)
     jobs = [envelope.encode(envelope.new("github", b"", {}, stored=stored, key=key)) for key in keys]
     # anybody's tube
-    queue = open_queue(replace(beanstalkd.settings, tube=Tube("elsewhere")))
+    queue = open_queue(replaced(beanstalkd.settings, tube=Tube("elsewhere")))
     held = queue.put(jobs[3])
     reserved = queue.reserve(0)
     assert reserved is not None
@@ -169,7 +207,7 @@ def test_a_job_is_found_in_every_state_and_tube_and_in_the_journal(beanstalkd: B
 
 def test_an_engine_that_cannot_show_all_jobs_proves_no_orphan(store: DirectoryBodies) -> None:
     class Blind:
-        capabilities = replace(CAPABILITIES, lists=frozenset({"buried"}))
+        capabilities = replaced(CAPABILITIES, lists=frozenset({"buried"}))
 
     with pytest.raises(Unsupported):
         named_in(frozenset({new_id()}), [], Blind())  # type: ignore[arg-type]

@@ -82,6 +82,22 @@ def test_a_body_that_its_path_does_not_take_is_the_apps_to_refuse_at_once(
         assert answer.body.decode() in (f"here {hashlib.sha256(b'').hexdigest()} {length}", "/other")
 
 
+@pytest.mark.parametrize("body", [b"", BODY[:5000]])
+def test_a_body_whose_head_the_app_refuses_is_not_received(server: Server, body: bytes) -> None:
+    process, address = server
+    before = process.output().count("closed a body")
+    with Wire(address) as wire:
+        # nobody says that the sender may continue
+        answer = wire.ask(post("/in/large", body, "X-Wrong: 1", "Expect: 100-continue", length=MIB))
+        assert (answer.status, answer.closing) == (200, True)
+        assert answer.body.decode() == f"here {hashlib.sha256(body).hexdigest()} {MIB}"
+        # a sender that goes on sending meets no reset before it has read that
+        wire.send(BODY)
+    with Wire(address) as wire:
+        assert wire.ask(request(b"", line="POST /in/large HTTP/1.1", host="a b\x00", length=MIB)).status == 400
+    assert process.output().count("closed a body") == before
+
+
 def test_what_is_not_kept_gets_503_and_every_body_is_closed(server: Server) -> None:
     process, address = server
     before = process.output().count("closed a body")
@@ -93,11 +109,16 @@ def test_what_is_not_kept_gets_503_and_every_body_is_closed(server: Server) -> N
     wait_for(lambda: process.output().count("closed a body") >= before + 4, "the bodies to be closed")
 
 
-@pytest.mark.parametrize("body", [BODY[:5555], BODY[:5556], b"no disk" + BODY[7:]])
-def test_without_a_disk_or_with_a_bug_the_sender_is_to_come_again(server: Server, body: bytes) -> None:
-    with Wire(server[1]) as wire:
+@pytest.mark.parametrize(
+    ("body", "reason"), [(BODY[:5555], "not kept"), (BODY[:5556], "bug"), (b"no disk" + BODY[7:], "not kept")]
+)
+def test_without_a_disk_or_with_a_bug_the_sender_is_to_come_again(server: Server, body: bytes, reason: str) -> None:
+    process, address = server
+    before = process.output().count(f"not received /in/large {reason}\n")
+    with Wire(address) as wire:
         answer = wire.ask(post("/in/large", body))
     assert (answer.status, answer.headers["retry-after"], answer.closing) == (503, "5", True)
+    wait_for(lambda: process.output().count(f"not received /in/large {reason}\n") == before + 1, "it to be counted")
 
 
 def test_slow_bodies_hold_up_nobody(server: Server) -> None:
@@ -127,6 +148,7 @@ def test_a_client_that_goes_leaves_nothing(server: Server) -> None:
     with Wire(address) as wire:
         wire.send(post("/in/large", BODY[:5000], length=MIB))
     wait_for(lambda: process.output().count("closed a body") > before, "the body to be closed")
+    wait_for(lambda: "not received /in/large cut off\n" in process.output(), "it to be counted")
 
 
 def test_a_silent_sender_and_one_that_is_too_slow_get_408(tmp_path: Path) -> None:

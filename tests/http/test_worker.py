@@ -42,6 +42,12 @@ class Server(BaseApplication):
     body_limits = {"/in/large": 1 << 20, "/in/small": 1 << 10}
     inline = 4 << 10
 
+    def refuses(self, environ):
+        return "HTTP_X_WRONG" in environ
+
+    def not_received(self, path, reason):
+        print(f"not received {path} {reason}", flush=True)
+
     def begin_body(self, size):
         if size == 5555:
             raise GlassqError("no room")

@@ -61,7 +61,7 @@ LATER = {"admit": refusing(403, "address"), "challenge": refusing(403, "wrong to
         (of("DELETE"), 405, "method", []),
         (of("OPTIONS"), 405, "method", []),
         (of("PROPFIND"), 405, "method", []),
-        (of(length=50), 400, "malformed", []),
+        (of(length=50), 403, "address", ALL[:1]),
         (of("POST", AT, b"", "Content-Encoding: gzip"), 403, "address", ALL[:1]),
     ],
 )
@@ -82,6 +82,11 @@ def test_what_is_wrong_first_is_what_is_answered(data: bytes, status: int, reaso
         ({"challenge": LATER["challenge"]}, of("POST", AT, b""), 403, ALL[:2]),
         ({"verify": LATER["verify"]}, of("POST", AT, b""), 400, ALL[:2]),
         ({"verify": LATER["verify"]}, of(), 401, ALL[:3]),
+        # not all of the body is here
+        ({"verify": LATER["verify"]}, of(length=50), 401, ALL[:3]),
+        ({"challenge": lambda request: request.body}, of(length=50), 400, ALL[:3]),
+        ({"verify": lambda request: request.body}, of(length=50), 400, ALL[:3]),
+        ({}, of(length=50), 400, ALL[:3]),
     ],
 )
 def test_the_order_goes_on_as_long_as_nothing_is_wrong(

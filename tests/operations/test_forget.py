@@ -227,6 +227,39 @@ def test_it_goes_from_the_journal_and_what_is_with_it_goes_into_the_queue(
     assert not [path for path in place.rglob("*") if path.is_file() and SECRET + b"ann" in path.read_bytes()]
 
 
+def test_it_goes_from_damaged_files_of_the_journal_and_what_nobody_can_read_there_is_named(
+    operations: Operations, inspector: Inspector, tmp_path: Path
+) -> None:
+    place = tmp_path / "spool"
+    operations.settings = replace(operations.settings, intake=replace(operations.settings.intake, journal=str(place)))
+    journal = Journal(place, max_size=1 << 26, min_free=0)
+    for each in (of("ann"), of("bob"), of("ann"), of("cid")):
+        journal.write([JournalRecord(each.id, envelope.encode(each))])
+    journal.close()
+    (segment,) = (place / "segments").glob("*.segment")
+    segment.write_bytes(segment.read_bytes().replace(SECRET + b"bob", SECRET + b"b?b"))
+    torn, mended = place / "damaged" / f"{of('ann').id}.job", place / "damaged" / f"{of('ann').id}.job"
+    torn.write_bytes(envelope.encode(of("dot"))[:-1] + b"?")
+    mended.write_bytes(envelope.encode(of("ann")))
+    report = forgotten(operations, inspector, "label.customer=ann")
+    damaged = place / "damaged" / segment.name
+    assert bodies(inspector) == [SECRET + b"cid"]
+    assert not mended.exists()
+    assert not [path for path in place.rglob("*") if path.is_file() and SECRET + b"ann" in path.read_bytes()]
+    # what is left is as it was
+    assert SECRET + b"b?b" in damaged.read_bytes()
+    assert SECRET + b"cid" in damaged.read_bytes()
+    assert {result.id for result in report.results if result.general} == {str(torn), str(damaged)}
+    assert not report.complete
+    # it is named each time, also where nothing is found
+    asked = forget.wanted(["label.customer=ann"], None)
+    assert forget.plan(operations, inspector, asked, Silent()).places.total == 0
+    assert {result.id for result in forgotten(operations, inspector, "label.customer=ann").results} == {
+        str(torn),
+        str(damaged),
+    }
+
+
 def test_a_stop_leaves_what_the_same_command_finds_again(
     operations: Operations, inspector: Inspector, queue: Queue
 ) -> None:

@@ -35,7 +35,10 @@ from glassq.push.request import TaskRequest
 from glassq.push.rule import RetryParameters
 from glassq.routes import Context, marks_of, retry_policy
 from glassq.settings import Route, parse
-from glassq.values import HandlerName
+from glassq.sources.base import HookRequest
+from glassq.sources.schemes.base import Given
+from glassq.sources.schemes.standard import Standard
+from glassq.values import HandlerName, SecretFile
 from glassq.worker.outcome import decide, evidence_of
 from tests.conftest import ROOT, free_port
 from tests.push.targets import Target
@@ -43,6 +46,8 @@ from tests.push.targets import Target
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from glassq.routes import Handler
 
 QUEUE_YAML = """
 queue:
@@ -827,6 +832,56 @@ def test_an_endpoint_gets_the_type_and_the_kept_headers_of_a_ping_but_none_that_
     assert headers["host"] != "elsewhere"
     assert "x-odd" not in headers
     assert "b" not in headers
+
+
+NEW, OLD = "whsec_" + "bmV3" * 8, "whsec_" + "b2xk" * 8
+
+
+def signing(context: Context, directory: Path, target: Target, *secrets: str) -> Handler:
+    """The handler of a route whose target is to verify what it gets."""
+    (directory / "secrets").write_text("".join(f"{each}\n" for each in secrets))
+    route = Route(
+        "github", HandlerName(f"{target.url}/hook"), name="signed", secret_file=SecretFile(f"{directory}/secrets")
+    )
+    settings = msgspec.structs.replace(context.settings, routes=(Route("github"), route))
+    return endpoints(settings, ["default"])(route).handler
+
+
+def test_a_target_verifies_what_it_gets_with_either_secret(target: Target, context: Context, tmp_path: Path) -> None:
+    handler = signing(context, tmp_path, target, "# the new one", NEW, OLD)
+    kept = {"webhook-timestamp": "1", "Webhook-Id": "theirs", "x-github-event": "push"}
+    ping = envelope.new("github", b'{"a": 1}', {}, headers=kept)
+    before = int(time.time())
+    assert handler(ping, context)
+    assert handler(ping, context)
+    for asked in target.asked:
+        request = HookRequest("POST", asked.url, asked.headers, asked.body, "192.0.2.1", time.time())
+        for secret in (NEW, OLD):
+            assert Standard().prepare(Given(secrets=(secret,), tolerance=300.0))(request).skew is not None
+        # the same at each attempt, so that the target knows what it has had
+        assert asked.headers["webhook-id"] == ping.id
+        assert before <= int(asked.headers["webhook-timestamp"]) <= time.time()
+        assert asked.headers["x-github-event"] == "push"
+
+
+def test_without_a_secret_nothing_is_signed(target: Target, context: Context) -> None:
+    assert forward(f"{target.url}/hook")(envelope.new("github", b"{}", {}), context)
+    assert [name for name in target.asked[0].headers if name.startswith("webhook-")] == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([NEW, "whsec_c2hvcnQ="], "the file has no key in secret 2: expected whsec_ and base64 of at least 16 bytes"),
+        (["# only this"], "the file is empty: expected one secret per line"),
+    ],
+)
+def test_a_route_that_cannot_sign_is_refused(
+    lines: list[str], said: str, target: Target, context: Context, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        signing(context, tmp_path, target, *lines)
+    assert str(caught.value) == f'glassq.toml: [routes.1] secret_file = "{tmp_path}/secrets": {said}'
 
 
 def test_a_ping_that_is_no_json_says_so_and_a_failure_names_the_url_without_its_query(

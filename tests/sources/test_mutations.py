@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from glassq.errors import PingRefused, SettingsError, SourceUnready
 from glassq.sources import HookRequest
 from glassq.sources.presets import PRESETS
-from glassq.sources.schemes.keys import unpadded_base64
+from glassq.standard_webhooks import unpadded_base64
 from tests.sources.conftest import VECTORS, opener, request_of, source_of
 
 if TYPE_CHECKING:

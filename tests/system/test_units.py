@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import pytest
 
-from glassq.settings import SourceSettings, parse, secret_files
+from glassq.settings import SourceSettings, parse, route_secret_files, secret_files
 from glassq.sources.presets import PRESETS
 from glassq.values import SecretFile
 from tests.conftest import ROOT
@@ -188,6 +188,36 @@ def test_the_intake_gets_each_secret_that_a_source_names_and_no_other(tmp_path: 
     settings = parse(SOURCES, "glassq.toml", "/run/credentials", {"queue", "sources"})
     copies = {settings.secret_path(key).copy for key in secret_files(settings)}
     assert copies == {f"/run/credentials/{name.replace('%%', '%')}" for name in secrets} | {""}
+
+
+def test_the_pool_gets_the_secrets_that_sign_requests_and_no_other(tmp_path: Path) -> None:
+    text = (
+        SOURCES
+        + """
+[push]
+queue_yaml = "/etc/glassq/queue.yaml"
+[[routes]]
+source = "github"
+handler = "https://a.example/"
+secret_file = "/etc/glassq/secrets/target"  # of ours
+[[routes]]
+source = "shop"
+handler = "https://b.example/"
+# secret_file = "/etc/glassq/secrets/old"
+[[routes]]
+source = "shop"
+handler = "https://c.example/"
+  secret_file = '/srv/50% off/target'
+match = { event = "a", secret_file = "/etc/label" }
+"""
+    )
+    lines = drop_ins(text, tmp_path)["glassq-worker.service"].splitlines()[1:]
+    secrets = {"+srv+50%% off+target": "/srv/50%% off/target", "target": "/etc/glassq/secrets/target"}
+    wanted = [(f"LoadCredential={name}:{path}", f"SetCredential={name}:# missing") for name, path in secrets.items()]
+    assert sorted(lines) == sorted(["[Service]", *(line for pair in wanted for line in pair)])
+    settings = parse(text, "glassq.toml", "/run/credentials", {"queue", "sources", "routes", "push"})
+    copies = {settings.secret_path(key).copy for key in route_secret_files(settings)}
+    assert copies == {f"/run/credentials/{name.replace('%%', '%')}" for name in secrets}
 
 
 @pytest.mark.parametrize("key", SECRETS)

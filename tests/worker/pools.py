@@ -256,9 +256,9 @@ class PoolRun:
 
     # -- actions -----------------------------------------------------------------------------------------
 
-    def put(self, name: str, do: str = "work", tube: str = "") -> Delivery:
+    def put(self, name: str, do: str = "work", tube: str = "", source: str = "mirror") -> Delivery:
         assert self._look is not None
-        delivery = envelope.new("mirror", json.dumps({"name": name, "do": do}).encode(), {}, tube=tube)
+        delivery = envelope.new(source, json.dumps({"name": name, "do": do}).encode(), {}, tube=tube)
         self._look.put(envelope.encode(delivery), tube=tube or None)
         return delivery
 

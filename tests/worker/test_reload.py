@@ -151,3 +151,30 @@ def test_a_mistake_that_concerns_the_intake_alone_is_told_and_stops_no_pool(
         pool.start().ready()
         assert "[intake] thread; did you mean threads?" in pool.log()
         assert "[sources.mirror] file" in pool.log()
+
+
+@pytest.mark.parametrize("first", ["intake", "worker"])
+def test_pings_of_a_new_source_that_an_old_child_gets_are_worked_by_new_ones(run: Reloaded, first: str) -> None:
+    names = ["first", "second"]
+    run.write_handlers(
+        HANDLERS.replace('"one"', '"two"') + 'while (HERE / "hold-load").exists():\n    time.sleep(0.02)\n'
+    )
+    (run.dir / "hold-load").touch()
+    run.write_settings(more='[[routes]]\nsource = "fresh"\nhandler = "handlers:handle"\n')
+    if first == "worker":
+        run.send(signal.SIGHUP)
+        wait_for(lambda: "reloading" in run.log(), "the reload to begin")
+    for name in names:
+        run.put(name, source="fresh")
+    # the old child is still the only one
+    wait_for(lambda: run.log().count("no route in effect") >= len(names), f"it to wait with both\n{run.log()}")
+    if first == "intake":
+        run.send(signal.SIGHUP)
+    (run.dir / "hold-load").unlink()
+
+    def worked() -> list[tuple[str, str]]:
+        return sorted((name, version) for name, _, version in run.story("end") if name in names)
+
+    wait_for(lambda: len(worked()) >= len(names), f"a new child to work them\n{run.log()}")
+    assert worked() == [(name, "two") for name in names]
+    assert "dropped" not in run.log()

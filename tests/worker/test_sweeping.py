@@ -6,13 +6,18 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from setproctitle import getproctitle, setproctitle
+
 from glassq import delivery as envelope
 from glassq.bodies import DirectoryBodies
-from glassq.bodies.sweep import GRACE, SAFE_AGE
+from glassq.bodies.sweep import GRACE, SAFE_AGE, SCAN_AGAIN, SCAN_EVERY
+from glassq.programs import sweeping
+from glassq.settings import parse
 from tests.bodies.test_directory import put, states
 from tests.bodies.test_sweep import aged
 from tests.cli.conftest import put as put_delivery
 from tests.conftest import wait_for
+from tests.syncers import queue_section
 from tests.worker.pools import PoolRun
 
 if TYPE_CHECKING:
@@ -40,3 +45,18 @@ def test_a_pool_sweeps_at_its_start_and_leaves_what_a_job_names(
         wait_for(lambda: states(store) == {orphan: "done", key: "live"}, "the store to be swept")
         wait_for(lambda: "large bodies that no job names are put aside bodies=1" in pool.log(), "it to be told")
         assert "large bodies removed bodies=1 bytes=100" in pool.log()
+
+
+def test_only_a_look_that_was_made_is_not_made_again_for_hours(tmp_path: Path, beanstalkd: Beanstalkd) -> None:
+    store, title = DirectoryBodies(tmp_path / "bodies"), getproctitle()
+    store.prepare()
+    orphan, looked = aged(store, SAFE_AGE + 10), store.directory / ".looked"
+    text = f'{{}}[bodies]\nurl = "file://{store.directory}"\n[intake]\njournal = "{tmp_path}/none"\n'
+    gone = parse(text.format(f'[queue]\nurl = "beanstalk://{tmp_path}/nobody"\nconnect_timeout = "1s"\n'), "")
+    assert sweeping.sweep(gone) == 0
+    assert (states(store), time.time() - looked.stat().st_mtime > SCAN_EVERY - SCAN_AGAIN) == ({orphan: "live"}, True)
+    # soon after
+    os.utime(looked, (time.time() - SCAN_EVERY - 1, time.time() - SCAN_EVERY - 1))
+    assert sweeping.sweep(parse(text.format(queue_section(beanstalkd.url)), "")) == 0
+    assert (states(store), time.time() - looked.stat().st_mtime < SCAN_EVERY - SCAN_AGAIN) == ({orphan: "done"}, True)
+    setproctitle(title)

@@ -59,8 +59,10 @@ def sweep(app: App, as_json: bool) -> int:
         swept = operation.sweep(app.operations, queue, progress)
     if as_json:
         print_json(swept._asdict())
-    elif swept.unsure:
+    elif swept.unsure and not swept.looked:
         click.echo(f"{swept.removed} removed; whether others are needed cannot be told now: {swept.unsure}")
     else:
         click.echo(f"{swept.removed} removed, {swept.orphans} put aside that no job names")
+        if swept.unsure:
+            click.echo(f"left: {swept.unsure}")
     return 1 if swept.unsure else 0

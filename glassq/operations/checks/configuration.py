@@ -13,7 +13,7 @@ from glassq.operations.checks.systemctl import leaves_out_intake, listens_for_in
 from glassq.operations.routes import listing
 from glassq.operations.words import without_password
 from glassq.push.request import SOURCE
-from glassq.settings import GlassSettings, secret_files
+from glassq.settings import GlassSettings, route_secret_files, secret_files
 from glassq.startcheck import Finding, found
 
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ def secrets_in_use(settings: Settings) -> list[str]:
     needed = bool(settings.glass.client_id) or works_glass(settings)
     names = ("client_secret_file", "credentials_key_file")
     changed = [name for name in names if getattr(settings.glass, name) != getattr(GlassSettings(), name)]
-    return secret_files(settings) + [f"glass.{name}" for name in names if needed or name in changed]
+    return (
+        secret_files(settings)
+        + route_secret_files(settings)
+        + [f"glass.{name}" for name in names if needed or name in changed]
+    )
 
 
 def check_secret(settings: Settings, key: str) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from glassq.errors import PingRefused, SourceUnready
 from glassq.settings import SourceSettings
-from glassq.sources.base import HookRequest, Proof
+from glassq.sources.base import HeadRequest, HookRequest, Proof
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,10 +93,20 @@ def unproven(reason: str, detail: str, skew: float | None = None) -> PingRefused
     return PingRefused(401, "Unauthorized", detail, reason, skew)
 
 
-def check_time(skew: float, tolerance: float | None) -> None:
-    """Raises PingRefused if a signed time is too far from ours, either way. `skew` is its time minus ours."""
+def check_time(skew: float, tolerance: float | None, *, proven: bool = True) -> None:
+    """Raises PingRefused if a signed time is too far from ours, either way. `skew` is its time minus ours.
+
+    Where it is not `proven` yet, it says nothing about the sender's clock.
+    """
     if tolerance is None or -tolerance <= skew <= tolerance:
         return
+    known = skew if proven else None
     if skew < 0:
-        raise unproven("too old", f"The signed time is {-skew:.0f} s behind the clock here.", skew)
-    raise unproven("too new", f"The signed time is {skew:.0f} s ahead of the clock here.", skew)
+        raise unproven("too old", f"The signed time is {-skew:.0f} s behind the clock here.", known)
+    raise unproven("too new", f"The signed time is {skew:.0f} s ahead of the clock here.", known)
+
+
+def check_head_time(request: HookRequest, skew: float, tolerance: float | None) -> None:
+    """The same before the proof, for a request whose body is not here: it need not come, then."""
+    if isinstance(request, HeadRequest):
+        check_time(skew, tolerance, proven=False)

@@ -10,7 +10,7 @@ import msgspec
 
 from glassq.sources.base import HookRequest, Proof
 from glassq.sources.places import PlaceReader, PlaceValues, Spec, parse_spec
-from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_time, matching, unproven
+from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_head_time, check_time, matching, unproven
 from glassq.sources.schemes.keys import KeyForm, decoded_keys
 from glassq.sources.template import SignedTemplate, raw, required
 from glassq.sources.times import Unit, unix_time
@@ -144,6 +144,7 @@ class _Parts:
             if sent is None:
                 raise unproven("malformed", "The signed time cannot be read.")
             skew = sent - request.now
+            check_head_time(request, skew, self._tolerance)
         found = proof(self._expected(request, values, stamp, given), given, skew)
         if skew is not None:
             check_time(skew, self._tolerance)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Literal
 
 from glassq.sources.schemes.base import UnusableKey
+from glassq.standard_webhooks import unpadded_base64
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,11 +31,3 @@ def _decoded(secret: str, form: KeyForm) -> bytes:
     if not key:
         raise ValueError
     return key
-
-
-def unpadded_base64(text: str) -> bytes:
-    """Bytes in base64, whose padding may lack. Raises ValueError."""
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except binascii.Error as error:
-        raise ValueError("no base64") from error

@@ -8,7 +8,7 @@ import msgspec
 
 from glassq.sources.base import HookRequest, Proof
 from glassq.sources.places import PlaceReader, parse_spec
-from glassq.sources.schemes.base import UnusableKey, check_time, unproven
+from glassq.sources.schemes.base import UnusableKey, check_head_time, check_time, unproven
 from glassq.sources.schemes.encodings import from_base64
 from glassq.sources.schemes.keys import decoded_keys
 from glassq.sources.template import SignedTemplate, required
@@ -94,6 +94,9 @@ class _Verifier:
             signature = self._decode(text)
         except ValueError:
             raise unproven("wrong signature", f"The signature is not {self._scheme.encoding}.") from None
+        sent = unix_time(stamp, self._scheme.unit) if stamp else None
+        if sent is not None:
+            check_head_time(request, sent - request.now, self._tolerance)
         signed = list(self._template.pieces(request, look, stamp))
         # public keys hold no secret, so the time of this may reveal which one matches
         place = next((place for place, key in enumerate(self._keys) if self._matches(key, signature, signed)), None)
@@ -101,7 +104,7 @@ class _Verifier:
             raise unproven("wrong signature", "The signature is not the one of this request under a key known here.")
         if not stamp:
             return Proof(place)
-        if (sent := unix_time(stamp, self._scheme.unit)) is None:
+        if sent is None:
             raise unproven("malformed", "The signed time cannot be read.")
         check_time(sent - request.now, self._tolerance)
         return Proof(place, sent - request.now)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_time, matching, unproven
+from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_head_time, check_time, matching, unproven
 from glassq.sources.schemes.hmac import MAX_SIGNATURES
-from glassq.sources.schemes.keys import unpadded_base64
 from glassq.sources.template import raw
 from glassq.sources.times import unix_time
+from glassq.standard_webhooks import PUBLIC, shared_key, unpadded_base64
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
-SHARED, PUBLIC = "whsec_", "whpk_"
-# The spec asks for 24 to 64 bytes; a shorter key that somebody uses is still told from a typing mistake.
-MIN_KEY = 16
 _NAMES = ("webhook", "svix")
 
 
@@ -46,19 +43,15 @@ class Standard(msgspec.Struct, frozen=True):
             if secret.startswith(PUBLIC):
                 public[place] = _public_key(secret.removeprefix(PUBLIC), place)
             else:
-                shared[place] = hmac.new(_shared_key(secret.removeprefix(SHARED), place), None, "sha256")
+                shared[place] = hmac.new(_shared_key(secret, place), None, "sha256")
         return _Verifier(shared, public, given.tolerance).verify
 
 
-def _shared_key(text: str, place: int) -> bytes:
+def _shared_key(secret: str, place: int) -> bytes:
     try:
-        key = unpadded_base64(text)
-    except ValueError:
-        key = b""
-    if len(key) < MIN_KEY:
-        expected = f"expected {SHARED} and base64 of at least {MIN_KEY} bytes"
-        raise UnusableKey("secrets_file", f"has no key in secret {place + 1}: {expected}")
-    return key
+        return shared_key(secret)
+    except ValueError as error:
+        raise UnusableKey("secrets_file", f"has no key in secret {place + 1}: {error}") from None
 
 
 def _public_key(text: str, place: int) -> Ed25519PublicKey:
@@ -84,13 +77,14 @@ class _Verifier:
         sent = unix_time(stamp, "s")
         if sent is None:
             raise unproven("malformed", "The signed time cannot be read.")
+        skew = sent - request.now
+        check_head_time(request, skew, self._tolerance)
         head = raw(f"{event_id}.{stamp}.")
         found = self._by_shared(request, head, signatures)
         if found is None:
             found = self._by_public(request, head, signatures)
         if found is None:
             raise unproven("wrong signature", "No signature is that of this request under a secret known here.")
-        skew = sent - request.now
         check_time(skew, self._tolerance)
         return Proof(found, skew)
 

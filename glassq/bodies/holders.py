@@ -1,0 +1,69 @@
+"""The intake journals that may name bodies of a store. Several hosts may share the store, and none reads another's.
+
+DIR/holders/ID   the journal with this id: the time before which it names no body, and whose it is
+
+Whoever writes the journal says that anew every few minutes; while deliveries wait in it, the time stands still. So the
+sweep of another host knows which bodies it must leave alone, also while the journal's own host is down.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from glassq.files import make_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAME = "holders"
+
+
+class Holder(NamedTuple):
+    """A journal that may name each body that was touched at `since` or later (Unix time).
+
+    `seen` is when it said so; `about` is whose it is, for people.
+    """
+
+    key: str
+    since: float
+    seen: float
+    about: str
+
+
+def hold(directory: Path, key: str, since: float | None, about: str) -> None:
+    """Says that this journal names no body of before `since` (None: as before); a loss of power may lose that.
+
+    Raises OSError.
+    """
+    place = directory / NAME / key
+    make_directory(place.parent)
+    if since is None:
+        since = _holder(place).since if place.exists() else 0.0
+    new = place.with_name(f".{key}.new")
+    new.write_text(f"{since:.0f} {about}\n", "utf-8")
+    new.replace(place)
+
+
+def holders(directory: Path) -> Iterator[Holder]:
+    """All journals of which this is known. One whose file is torn may name any body. Raises OSError."""
+    with suppress(FileNotFoundError):
+        for place in sorted((directory / NAME).iterdir()):
+            if place.name[0] != ".":
+                yield _holder(place)
+
+
+def _holder(place: Path) -> Holder:
+    since, _, about = place.read_text("utf-8", "replace").strip().partition(" ")
+    try:
+        known = float(since)
+    except ValueError:
+        known = math.nan
+    return Holder(place.name, known if math.isfinite(known) else 0.0, place.stat().st_mtime, about or place.name)
+
+
+def drop(directory: Path, key: str) -> None:
+    """Forgets a journal. Raises OSError."""
+    (directory / NAME / key).unlink(missing_ok=True)
