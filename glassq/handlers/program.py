@@ -17,13 +17,14 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
 from contextlib import contextmanager, suppress
 from io import UnsupportedOperation
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from glassq.errors import Bury, Drop, Retry
-from glassq.handlers.process import KEPT, Limits, Tail, run
+from glassq.handlers.process import KEPT, Limits, Tail, end_marked, run
 from glassq.log import fields, logger
 from glassq.mask import masked_text
 from glassq.settings import MAX_BODY
@@ -35,11 +36,14 @@ if TYPE_CHECKING:
     from glassq.handlers.process import Ended
     from glassq.routes import Context, Handler
     from glassq.settings import Route, Settings
+    from glassq.values import HandlerName
 
 log = logger("glassq.worker")
 
 # The variables of the pool that every program gets. GLASSQ_CHILD says whose it is, so that nothing is left behind.
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "GLASSQ_CHILD")
+# The variables that only the programs of one attempt have, with all that these start.
+MARKS = ("GLASSQ_CHILD", "GLASSQ_ID", "GLASSQ_ATTEMPT")
 # Maximum length of a result and of what is kept of stderr, in characters: as long as a result in the ledger.
 MAX_TEXT = 2_000
 # Maximum length of the line of stderr that stands in the reason, in characters.
@@ -57,16 +61,21 @@ def programs(settings: Settings, environ: Mapping[str, str]) -> Callable[[Route]
     """
 
     def make(route: Route) -> Handler:
-        path, *arguments = route.handler.command
-        return program([str(find(settings, path)), *arguments], environ, whole=route.steps is not None)
+        command = [str(_found(settings, route.handler)), *route.handler.command[1:]]
+        return program(command, environ, whole=route.steps is not None)
 
     return make
 
 
-def find(settings: Settings, path: str) -> Path:
-    """The program: a path that is not absolute begins beside the settings. Raises ValueError if it cannot be run."""
+def path_of(settings: Settings, name: HandlerName) -> Path:
+    """Where the program of a handler should be: a path that is not absolute begins beside the settings."""
     home = Path(settings.file).resolve().parent if settings.file else Path.cwd()
-    found = home / path
+    return home / name.command[0]
+
+
+def _found(settings: Settings, name: HandlerName) -> Path:
+    """The program. Raises ValueError if it cannot be run."""
+    found = path_of(settings, name)
     if not found.is_file():
         raise ValueError(f"there is no program {found}")
     if not os.access(found, os.X_OK):
@@ -94,6 +103,9 @@ def program(
                     ended = run(command, body, variables, limits, out, err)
             except OSError as error:
                 raise Retry(f"{command[0]} cannot be started: {_why(error)}") from None
+            if ended.interrupt is not None and threading.current_thread() is not threading.main_thread():
+                # a lane: others of this process have programs, too
+                end_marked({mark: variables[mark] for mark in MARKS if mark in variables})
             _judge(name, ended, known, err)
         if err.size:
             log.debug("wrote to stderr %s", fields(program=name, stderr=_end_of(err)))

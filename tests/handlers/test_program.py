@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -189,6 +190,45 @@ def test_an_interrupt_that_is_pending_ends_it(script: Callable[[str], str]) -> N
         program([script("sleep 60").removeprefix("exec:")], os.environ)(envelope.new("shop", b"", {}), context)
 
 
+def test_in_a_thread_it_ends_with_all_that_it_started_and_with_nothing_else(
+    script: Callable[[str], str], tmp_path: Path
+) -> None:
+    command = [script("setsid sh -c 'echo $$ >> $0.pids; exec sleep 60' $0; wait").removeprefix("exec:")]
+    handler, ends = program(command, os.environ), threading.Event()
+    deliveries = [envelope.new("shop", b"", {}) for _ in range(2)]
+    contexts = [
+        Context(Settings(), pending=lambda: Interrupted if ends.is_set() else None),
+        Context(Settings(), pending=lambda: Interrupted if over.is_set() else None),
+    ]
+    over, came = threading.Event(), list[object]()
+
+    def work_one(number: int) -> None:
+        try:
+            handler(deliveries[number], contexts[number])
+        except Interrupted as error:
+            came.append((number, error.detail))
+
+    threads = [threading.Thread(target=work_one, args=(number,)) for number in range(2)]
+    pids: list[str] = []
+
+    def both_run() -> bool:
+        with suppress(FileNotFoundError):
+            pids[:] = (tmp_path / "run.sh.pids").read_text().split()
+        return len(pids) == 2
+
+    for number, thread in enumerate(threads):
+        thread.start()
+        wait_for(lambda number=number: both_run() or len(pids) > number, "it to run")  # type: ignore[misc]
+    ends.set()
+    threads[0].join()
+    wait_for(lambda: not lives(pids[0]), "the first to end")
+    assert lives(pids[1])
+    over.set()
+    threads[1].join()
+    wait_for(lambda: not lives(pids[1]), "the second to end")
+    assert came == [(0, {"exit": "SIGTERM"}), (1, {"exit": "SIGTERM"})]
+
+
 def test_a_program_that_has_gone_is_tried_again(script: Callable[[str], str], tmp_path: Path) -> None:
     handler = program([script("exit 0").removeprefix("exec:")], os.environ)
     (tmp_path / "run.sh").unlink()
@@ -247,8 +287,12 @@ def test_a_tail_keeps_the_end_from_the_start_of_a_line() -> None:
 
 
 def alive(file: Path) -> bool:
+    return lives(file.read_text())
+
+
+def lives(pid: str) -> bool:
     try:
-        state = Path(f"/proc/{int(file.read_text())}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
     return state not in "ZX"
