@@ -1,33 +1,80 @@
-"""`glassq` in a process that is forked where everything is imported, not started anew: that is most of its time.
+"""glassq's programs, forked where everything is imported, not started anew: that is most of their CPU time.
 
-What a command does and says is the same: it has a process, standard streams and an environment of its own. What is
-about Python's start (a closed stream, the locale, the command's path) needs a real start.
+What a program does and says is the same: it has a process, standard streams and an environment of its own. What is
+about Python's start (a closed stream, the locale, the command's path, what is imported) needs a real start.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from glassq.cli.main import COMMANDS, main
+from glassq.cli.main import COMMANDS
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Mapping, Sequence
 
 # Longer than this, a command hangs; in seconds.
 PATIENCE = 60.0
+#: the module of each program of bin/, with its `main`
+MODULES = {
+    "glassq": "glassq.cli.main",
+    "glassq-web": "glassq.programs.web",
+    "glassq-worker": "glassq.programs.worker",
+    "glassq-syncer": "glassq.programs.syncer",
+}
+_BIN = Path(__file__).parent.parent / "bin"
 # This server forks; as it has one thread, what it forks is whole. It ends with the process that uses it.
 _SERVER = get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    [__name__, *(place.partition(":")[0] for place, _ in COMMANDS.values()), "glassq.ledger.sql"]
+    [__name__, *MODULES.values(), *(place.partition(":")[0] for place, _ in COMMANDS.values()), "glassq.ledger.sql"]
 )
+
+
+class Forked:
+    """A program that was forked. It has those methods of Popen that the tests use."""
+
+    def __init__(
+        self, name: str, arguments: Sequence[str], streams: Sequence[int], env: Mapping[str, str], cwd: Path | None
+    ) -> None:
+        """Runs `name` of bin/; `streams` are its standard input, output and error."""
+        # a Connection is what multiprocessing hands over with the descriptor in it, whatever that is
+        handed = [Connection(os.dup(number)) for number in streams]
+        place = str(cwd or Path.cwd())
+        self._process = _SERVER.Process(target=_run, args=(name, list(arguments), dict(env), place, handed))
+        self._process.start()
+        for stream in handed:
+            stream.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float) -> int:
+        """Its exit code, that of a signal is negative. Raises TimeoutExpired."""
+        wait([self._process.sentinel], timeout)
+        if (code := self.poll()) is None:
+            raise subprocess.TimeoutExpired(str(self._process), timeout)
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
 
 
 def run(
@@ -36,32 +83,27 @@ def run(
     """Exit code (that of a signal is negative), standard output and standard error of `glassq ARGUMENTS`."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, Path(os.devnull).open() as nothing:
         given = nothing.fileno() if standard_input == subprocess.DEVNULL else standard_input
-        # a Connection is what multiprocessing hands over with the descriptor in it, whatever that is
-        streams = [Connection(os.dup(number)) for number in (given, out.fileno(), err.fileno())]
-        process = _SERVER.Process(target=_run, args=(list(arguments), dict(env), str(Path.cwd()), streams))
-        process.start()
-        for stream in streams:
-            stream.close()
-        process.join(PATIENCE)
-        if process.exitcode is None:
+        process = Forked("glassq", arguments, (given, out.fileno(), err.fileno()), env, None)
+        try:
+            return process.wait(PATIENCE), _text(out), _text(err)
+        except subprocess.TimeoutExpired:
             process.kill()
-            process.join()
-            raise TimeoutError(f"glassq {' '.join(arguments)} was not done after {PATIENCE:g} s")
-        code = process.exitcode
-        process.close()
-        return code, _text(out), _text(err)
+            raise TimeoutError(f"glassq {' '.join(arguments)} was not done after {PATIENCE:g} s") from None
 
 
-def _run(arguments: list[str], env: dict[str, str], directory: str, streams: list[Connection]) -> None:
+def _run(name: str, arguments: list[str], env: dict[str, str], directory: str, streams: list[Connection]) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
+    # what ties a process to this server would tie those that a pool leaves behind, too
+    os.closerange(3, 64)
     # multiprocessing has replaced it
     sys.stdin = os.fdopen(0, closefd=False)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(directory)
-    sys.exit(main(arguments))
+    sys.argv = [str(_BIN / name), *arguments]
+    sys.exit(importlib.import_module(MODULES[name]).main())
 
 
 def _text(stream: IO[bytes]) -> str:

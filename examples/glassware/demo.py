@@ -163,12 +163,18 @@ def main(directory: Path) -> None:
     out = console()
     try:
         with out.status("starting beanstalkd, glassq, the Glassware and a simulated Glass"), running(directory) as up:
-            settled, result = _play(up, out)
+            fine = show(up, directory.resolve(), out)
     except GlassqError as error:
         raise click.ClickException(str(error)) from None
-    _report(result, settled, directory.resolve(), out)
-    if result.lost or not settled:
+    if not fine:
         raise SystemExit(1)
+
+
+def show(example: Example, directory: Path, out: Console) -> bool:
+    """Shares the photos, and prints what came of them; whether nothing was lost, and all done in time."""
+    settled, result = _play(example, out)
+    _report(result, settled, directory, out)
+    return settled and not result.lost
 
 
 def _play(example: Example, out: Console) -> tuple[bool, Result]:

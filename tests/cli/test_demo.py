@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import Process, program, wait_for
+from tests.conftest import program, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +67,9 @@ class Terminal:
                 # the other side is closed
                 return
 
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
     def wait(self) -> int:
         code = self.process.wait(120)
         self._reader.join()
@@ -82,6 +85,7 @@ def test_in_a_pipe_a_line_comes_now_and_then_and_each_ping_stands_in_one_row(tmp
     assert found.pop("sent") == PINGS
     assert sum(found.values()) == PINGS
     assert found["lost"] == 0
+    assert len(list((tmp_path / "demo" / "photos").iterdir())) >= found["stored"] > 10
     assert min(found[name] for name in ("stored", "duplicate", "dropped", "buried", "refused")) >= 1
     # webhooks of other senders, one of them forged
     assert re.search(
@@ -97,35 +101,44 @@ def test_in_a_pipe_a_line_comes_now_and_then_and_each_ping_stands_in_one_row(tmp
     assert re.search(r"sent 24 of 24; .* [1-9] to be retried.*\(.*tried again", "\n".join(told)), done.stdout
 
 
-@pytest.mark.parametrize(
-    ("env", "moves", "coloured"),
-    [({}, True, True), ({"NO_COLOR": "1"}, True, False), ({"TERM": "dumb"}, False, False)],
-    ids=["colours", "NO_COLOR", "dumb"],
-)
-def test_a_terminal_shows_bars_in_its_own_way(tmp_path: Path, env: dict[str, str], moves: bool, coloured: bool) -> None:
-    terminal = Terminal(demo(tmp_path / "demo"), **env)
+# a colour of the first 8, of 256 or of all, for the text
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-8]")
+# the cursor goes up, to write lines once more
+MOVES = "\x1b[1A"
+
+
+def test_a_terminal_shows_bars_in_colours(tmp_path: Path) -> None:
+    terminal = Terminal(demo(tmp_path / "demo"))
     assert terminal.wait() == 0, terminal.said.decode()
     said = terminal.said.decode()
-    # a colour of the first 8, of 256 or of all, for the text
-    assert bool(re.search(r"\x1b\[[0-9;]*3[0-8]", said)) is coloured
-    assert ("━" in said and "\x1b[1A" in said) is moves
-    if moves:
-        assert "worked" in said
-        assert re.search(r"waiting +\w+", said)
+    assert COLOUR.search(said)
+    assert "━" in said
+    assert MOVES in said
+    assert "worked" in said
+    assert re.search(r"waiting +\w+", said)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said)
     found = rows(plain)
     assert found.pop("sent") == PINGS == sum(found.values())
 
 
-@pytest.mark.parametrize("moment", ["starting beanstalkd", "sent "])
-def test_ctrl_c_says_that_it_stopped_and_leaves_nothing_behind(tmp_path: Path, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("moment", "env", "moves"),
+    [("starting beanstalkd", {"TERM": "dumb"}, False), ("━", {"NO_COLOR": "1"}, True)],
+    ids=["dumb", "NO_COLOR"],
+)
+def test_ctrl_c_says_that_it_stopped_and_leaves_nothing_behind_at_a_terminal_without_colours(
+    tmp_path: Path, moment: str, env: dict[str, str], moves: bool
+) -> None:
     home = tmp_path / "demo"
-    run = Process(demo(home, "--rate", "2"), tmp_path / "log")
-    wait_for(lambda: moment in run.output() or not run.running(), f"the demo to say {moment}")
-    code = run.end(signal.SIGINT)
-    assert code == 130, run.output()
-    assert run.output().rstrip().endswith("stopped: nothing of the demo runs any more")
-    assert "Traceback" not in run.output()
+    terminal = Terminal(demo(home, "--rate", "2"), **env)
+    wait_for(lambda: moment in terminal.said.decode() or not terminal.runs(), f"the demo to say {moment}")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.wait() == 130
+    said = terminal.said.decode()
+    assert said.rstrip().endswith("stopped: nothing of the demo runs any more")
+    assert "Traceback" not in said
+    assert not COLOUR.search(said)
+    assert ("━" in said and MOVES in said) is moves
     assert left_of(home) == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from app import create_app, tasks_listener
+from demo import show
+from rich.console import Console
 from servers import running
 
 from glassq import settings as settings_of
@@ -37,12 +40,23 @@ FROM_POOL = {"X-AppEngine-QueueName": "default", "X-AppEngine-TaskName": "by-han
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
-    """All of it runs; ada's pings go to /glassCallback, hedy's to glassq's own intake."""
-    with running(tmp_path_factory.mktemp("example")) as up:
-        up.enrol("ada", up.callback)
-        up.enrol("hedy", up.intake)
-        yield up
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Example, str, int]]:
+    """All of it runs: ada's pings go to /glassCallback, hedy's to glassq's own intake.
+
+    `make example` has shared its photos there: what it said, and how many photos lay there then.
+    """
+    directory = tmp_path_factory.mktemp("example")
+    with running(directory) as up:
+        out = Console(file=io.StringIO(), width=200)
+        fine = show(up, directory, out)
+        said = out.file.getvalue()  # type: ignore[attr-defined]
+        assert fine, said
+        yield up, said, len(list((directory / "photos").iterdir()))
+
+
+@pytest.fixture
+def example(shown: tuple[Example, str, int]) -> Example:
+    return shown[0]
 
 
 def stored(example: Example, item: TimelineItem) -> bool:
@@ -74,6 +88,16 @@ def ask(address: str, path: str, body: bytes = b"{}", headers: dict[str, str] | 
 
 def as_json(ping: dict[str, object]) -> bytes:
     return json.dumps(ping).encode()
+
+
+def test_make_example_shows_the_photos_and_loses_nothing(shown: tuple[Example, str, int]) -> None:
+    _, said, stored = shown
+    rows = {words[0]: words[1] for line in said.splitlines() if len(words := line.split()) > 1}
+    assert rows["lost"] == "0"
+    assert rows["299"] == "1"
+    photos = [line for line in said.splitlines() if "as shared" in line]
+    assert len(photos) == stored
+    assert int(rows["retried"]) >= 3
 
 
 @pytest.mark.parametrize("user", ["ada", "hedy"])
@@ -190,18 +214,6 @@ def test_its_settings_and_queues_are_such_as_glassq_takes() -> None:
 
 
 # -- the whole program ------------------------------------------------------------------------------------------
-
-
-def test_make_example_shows_the_photos_and_loses_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, str(GLASSWARE / "demo.py"), "--dir", str(tmp_path / "example")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = {words[0]: words[1] for line in done.stdout.splitlines() if len(words := line.split()) > 1}
-    assert rows["lost"] == "0"
-    assert rows["299"] == "1"
-    photos = [line for line in done.stdout.splitlines() if "as shared" in line]
-    assert len(photos) == len(list((tmp_path / "example" / "photos").iterdir()))
-    assert int(rows["retried"]) >= 3
 
 
 def test_ctrl_c_ends_the_example_and_leaves_no_process_behind(tmp_path: Path) -> None:

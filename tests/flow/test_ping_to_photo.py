@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +13,7 @@ from glassq.dev.stack import Stack
 from glassq.glass.credentials import CredentialStore
 from glassq.glass.subscriptions import subscribe
 from glassq.settings import load
-from tests.conftest import Process, free_port, program, wait_for
+from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,39 +106,3 @@ def test_no_secret_is_in_any_log(glass: SimulatedGlass, settings: Settings) -> N
     text = logs(settings)
     assert not [secret for secret in secrets if secret in text]
     assert "Bearer" not in text
-
-
-def test_the_demo_loses_nothing_and_shows_what_it_did(tmp_path: Path) -> None:
-    command = [*program("glassq"), "demo", "--pings", "24", "--rate", "50", "--dir", str(tmp_path / "demo")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = {words[0]: words[1] for line in done.stdout.splitlines() if len(words := line.split()) > 1}
-    assert rows["lost"] == "0"
-    assert int(rows["stored"]) > 10
-    assert int(rows["buried"]) >= 1
-    assert len(list((tmp_path / "demo" / "photos").iterdir())) >= int(rows["stored"])
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_dev_runs_a_handler_of_ones_own_and_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
-    home = tmp_path / "var"
-    bind = f"127.0.0.1:{free_port()}"
-    dev = Process([*program("glassq"), "dev", "--dir", str(home), "--bind", bind], tmp_path / "dev.log")
-    try:
-        wait_for(lambda: "ready: POST" in dev.output() or not dev.running(), "glassq dev to be ready")
-        token = (home / "mirror-verify-tokens").read_text().strip()
-        ping = {"collection": "timeline", "itemId": "i", "operation": "INSERT", "verifyToken": token}
-        with SimulatedGlass() as sender:
-            assert sender.send(f"http://{bind}/hooks/mirror", ping, tries=1).acknowledged
-        wait_for(lambda: "result=" in dev.output(), "the handler to be done")
-
-        shown = subprocess.run(
-            [*program("glassq"), "--config", str(home / "glassq.toml"), "status", "--json"],
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        assert shown.returncode == 0, shown.stderr
-        assert json.loads(shown.stdout)
-    finally:
-        code = dev.end(number)
-    assert code == 0, dev.output()
-    assert str(home) not in subprocess.run(["ps", "axww"], capture_output=True, text=True).stdout

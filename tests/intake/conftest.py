@@ -67,7 +67,10 @@ class Web:
             "journal": str(self.spool),
         } | settings
         self.file.write_text(toml(queue_url, keys, self.tokens, queue))
-        self.process = Process([*under, *program("glassq-web"), "--config", str(self.file)], directory / "web.log")
+        arguments = ["--config", str(self.file)]
+        if under:
+            arguments = [*under, *program("glassq-web"), *arguments]
+        self.process = Process(arguments, directory / "web.log", forks="" if under else "glassq-web")
 
     def wait_ready(self) -> None:
         wait_for(lambda: not self.process.running() or self.healthy(), "glassq-web to answer")

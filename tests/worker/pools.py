@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from glassq import delivery as envelope
-from tests.conftest import PATIENCE, Process, program, wait_for
+from tests.conftest import PATIENCE, Process, wait_for
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
@@ -171,10 +171,12 @@ class PoolRun:
         return self.dir / "glassq.toml"
 
     def start(self, arguments: list[str] | None = None, **env: str) -> Self:
+        """Starts it: with this command, or else forked."""
         self.process = Process(
-            arguments or [*program("glassq-worker"), "--config", str(self.config)],
+            arguments or ["--config", str(self.config)],
             self.dir / "log",
             {"NOTIFY_SOCKET": str(self.notified.path), **env},
+            forks="" if arguments else "glassq-worker",
         )
         return self
 

@@ -32,16 +32,19 @@ SILENCE, TTR = 1.5, 5
 # Longer than either.
 LONG = 7
 
-BUSY = (
-    HANDLERS
-    + f"""
-import ctypes, signal
+# Holds the interpreter lock for so many seconds, busy for a fifth of them: all is done within one call of `sum`, which
+# never lets another thread run, nor a signal's handler.
+BURN = """
+import ctypes, itertools
 
 def burn(seconds):
-    # one call of C, which never lets another thread run
-    number, start = 5_000_000, time.perf_counter()
-    sum(range(number))
-    sum(range(int(number * seconds / (time.perf_counter() - start))))
+    sum(map(ctypes.PyDLL(None).usleep, map(max, itertools.repeat(range(-30_000, 3001), int(seconds / 0.003)))))
+"""
+BUSY = (
+    HANDLERS
+    + BURN
+    + f"""
+import signal
 
 def burns(name):
     burn({LONG})
@@ -62,17 +65,8 @@ def stops_itself(name):
     os.kill(os.getpid(), signal.SIGSTOP)
 """
 )
-# Its last step is one call in C, which the soft deadline passes; how long it must be is measured before.
-BURNS_TO_THE_END = f"""
-import time
-
-start = time.perf_counter()
-sum(range(5_000_000))
-COUNT = int(5_000_000 * {SILENCE} * 2 / (time.perf_counter() - start))
-
-def handle(delivery):
-    sum(range(COUNT))
-"""
+# Its last step is one call in C, which the soft deadline passes.
+BURNS_TO_THE_END = f"{BURN}\ndef handle(delivery):\n    burn({SILENCE} * 2)\n"
 
 
 @pytest.fixture
