@@ -685,7 +685,7 @@ def test_a_unit_is_right_or_says_what_to_do(properties: dict[str, str], ok: bool
     ("properties", "program", "said"),
     [
         ({}, "/usr/bin/node", [(True, "lets programs make machine code")]),
-        ({"MemoryDenyWriteExecute": "no", "ProtectHome": "yes"}, "/usr/bin/node", [(True, "write only to")]),
+        ({"MemoryDenyWriteExecute": "no", "ProtectHome": "yes"}, "/usr/bin/node", [(True, "no home directories")]),
         ({"MemoryDenyWriteExecute": "yes"}, "/usr/bin/node", [(None, "Node.js, Java and PHP's JIT fail")]),
         ({"ProtectHome": "yes"}, "/home/ann/a.sh", [(False, "does not see /home (ProtectHome=yes)"), (True, "")]),
         ({"PrivateTmp": "yes"}, "/tmp/a.sh", [(False, "does not see /tmp (PrivateTmp=yes)"), (True, "")]),
