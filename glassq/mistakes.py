@@ -161,7 +161,7 @@ def _fits(kind: type, found: object, hook: Callable[[type, Any], Any]) -> bool:
 def _expected(said: str, found: Any, root: type, names: Sequence[str]) -> str:
     if said.startswith("Invalid enum value"):
         words = get_args(_type_at(root, names))
-        return f"expected one of: {', '.join(words)}{_close(str(found), words)}"
+        return f"expected one of: {', '.join(words)}{nearest(str(found), words)}"
     match = re.fullmatch(r"Expected `(\w+)[^`]*`(?:, got `\w+`| >= (\d+))", said)
     if not match or match[1] not in _EXPECTED:
         return _lower(said)
@@ -213,10 +213,11 @@ def _odd(line: str) -> str:
 def _did_you_mean(unknown: str, fields: dict[str, Any]) -> str:
     # these are not keys of the file
     known = [name for name in fields if name not in ("file", "ignored", "outdated")]
-    return _close(unknown, known) or (f"; expected one of: {', '.join(known)}" if known else "")
+    return nearest(unknown, known) or (f"; expected one of: {', '.join(known)}" if known else "")
 
 
-def _close(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
+    """ "; did you mean X?" for the known word that is most like this one; "" if none is."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

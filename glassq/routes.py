@@ -20,7 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -34,9 +34,10 @@ from glassq.settings import (
     DEFERRED_NAME,
     TASK_SOURCE,
     TASKS_NAME,
+    FirstMatch,
     Route,
     find_modules_beside,
-    label_fits,
+    options_of,
     route_tube,
 )
 from glassq.values import HandlerName, Step, UrlPattern
@@ -81,6 +82,8 @@ class Context:
     settings: Settings
     #: the soft deadline of the current attempt, on time.monotonic()
     deadline: float = float("inf")
+    #: the handler's own settings, [handlers.NAME], read-only
+    options: Mapping[str, Any] = field(default_factory=dict)
     #: the hard deadline, when the process is killed, on the same clock
     hard: float = float("inf")
     #: for handlers that wait for something else than Python: says why the attempt has to end now, if it has to;
@@ -219,7 +222,8 @@ class Destination:
     """A route with its handler loaded. Deliveries must come from `tube`; "": from any.
 
     `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `policy` and
-    `deadlines` are those of the route (None: the pool's count). `parts` are the handlers of its steps.
+    `deadlines` are those of the route (None: the pool's count). `options` are the handler's own settings, read-only.
+    `parts` are the handlers of its steps.
     """
 
     route: Route
@@ -228,6 +232,7 @@ class Destination:
     in_lanes: bool = False
     policy: Policy | None = None
     deadlines: Deadlines | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple[Handler, ...] = ()
 
     @property
@@ -260,8 +265,7 @@ class Routes:
 
     def __init__(self, destinations: list[Destination]) -> None:
         self._destinations = destinations
-        # each with its source and conditions, which take a while to put together
-        self._wanted = [(found, found.route.source, found.route.conditions) for found in destinations]
+        self._first = FirstMatch((found.route, found) for found in destinations)
 
     def prepare(self, context: Context) -> None:
         """Makes the resources that handlers require (see `requires`), before the first delivery is reserved.
@@ -274,13 +278,7 @@ class Routes:
 
     def match(self, delivery: Delivery) -> Destination | None:
         """Where this delivery goes; None if no route matches."""
-        source, labels = delivery.source, delivery.labels
-        for found, wanted_source, conditions in self._wanted:
-            if source == wanted_source and all(
-                label_fits(wanted, labels.get(name)) for name, wanted in conditions.items()
-            ):
-                return found
-        return None
+        return self._first.of(delivery.source, delivery.labels)
 
 
 def all_routes(settings: Settings) -> tuple[Route, ...]:
@@ -288,6 +286,14 @@ def all_routes(settings: Settings) -> tuple[Route, ...]:
     if settings.push is None:
         return settings.routes
     return (*settings.routes, *((DEFERRED,) if settings.push.deferred else ()), TASKS)
+
+
+class Part(NamedTuple):
+    """A step, its handler, and the settings that this handler has for itself."""
+
+    step: Step
+    handler: Handler
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +308,7 @@ class Makers:
 
     endpoint: Callable[[Route], Destination]
     program: Callable[[Route], Handler]
-    steps: Callable[[Sequence[tuple[Step, Handler]]], Handler]
+    steps: Callable[[Sequence[Part]], Handler]
     tasks: Callable[[Route, Handler], Destination] = Destination
 
 
@@ -347,28 +353,31 @@ def _loaders(settings: Settings, makers: Makers) -> Iterator[tuple[Route, Callab
     find_modules_beside(settings)
     for index, route in enumerate(all_routes(settings)):
         where = f"{settings.file}: [routes.{index}] {'handler' if route.steps is None else 'steps'}"
-        yield route, functools.partial(_limited, functools.partial(_destination, route, makers, where), route, settings)
+        yield (
+            route,
+            functools.partial(
+                _limited, functools.partial(_destination, settings, route, makers, where), route, settings
+            ),
+        )
 
 
-def _destination(route: Route, makers: Makers, where: str) -> Destination:
+def _destination(settings: Settings, route: Route, makers: Makers, where: str) -> Destination:
     if route.handler.is_url:
         return makers.endpoint(route)
     made = makers.tasks if route.source == TASK_SOURCE else Destination
     if route.steps is None:
         handler, in_lanes = _handler(route, makers, where)
         return replace(made(route, handler), in_lanes=in_lanes)
-    last = route.steps[-1]
     # its rules as a task are those of all steps together
-    alone = msgspec.structs.replace(route, source="")
-    found = [
-        _handler(
-            msgspec.structs.replace(alone, handler=step, steps=None if step is last else route.steps), makers, where
-        )
-        for step in route.steps
-    ]
-    parts = tuple(handler for handler, _ in found)
-    handler = makers.steps(list(zip(route.steps, parts, strict=True)))
-    return replace(made(route, handler), parts=parts, in_lanes=all(in_lanes for _, in_lanes in found))
+    alone, last = msgspec.structs.replace(route, source=""), route.steps[-1]
+    parts, in_lanes = [], True
+    for step in route.steps:
+        one = msgspec.structs.replace(alone, handler=step, steps=None if step is last else route.steps)
+        handler, can = _handler(one, makers, where)
+        parts.append(Part(step, handler, options_of(settings, route, step)))
+        in_lanes = in_lanes and can
+    handlers = tuple(part.handler for part in parts)
+    return replace(made(route, makers.steps(parts)), parts=handlers, in_lanes=in_lanes)
 
 
 def _handler(route: Route, makers: Makers, where: str) -> tuple[Handler, bool]:
@@ -387,10 +396,15 @@ def _handler(route: Route, makers: Makers, where: str) -> tuple[Handler, bool]:
 
 
 def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
-    """The destination with the limits of its route."""
+    """The destination with the limits of its route, and the options of its handler."""
     found = make()
-    tube = route_tube(settings, route) or found.tube
-    return replace(found, tube=tube, policy=policy_of(settings, route), deadlines=deadlines_of(settings, route))
+    return replace(
+        found,
+        tube=route_tube(settings, route) or found.tube,
+        policy=policy_of(settings, route),
+        deadlines=deadlines_of(settings, route),
+        options=options_of(settings, route, route.handler),
+    )
 
 
 def _preload(destination: Destination, settings: Settings) -> None:

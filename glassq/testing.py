@@ -33,7 +33,7 @@ from glassq.handlers.steps import in_steps
 from glassq.policy import Deadlines, deadlines_of, policy_of
 from glassq.queues.base import Reservation
 from glassq.routes import Context, Destination, Makers, Routes
-from glassq.settings import TASK_SOURCE, Route, Settings
+from glassq.settings import TASK_SOURCE, Route, Settings, read_only
 from glassq.values import HandlerName
 from glassq.worker.executor import Executor
 from glassq.worker.lease import Lease
@@ -124,6 +124,7 @@ def work(
     settings: Settings | str | Path | None = None,
     context: Context | None = None,
     deadline: float | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Worked:
     """Runs a handler once on a delivery with this body, and returns the outcome.
 
@@ -133,6 +134,7 @@ def work(
     all attempts before it count as failed. `settings` is the path of a glassq.toml or a Settings value, by default all
     defaults. `headers` are those that the source keeps; their names become lower case, as intake makes them. Pass a
     `context` instead to replace, with `provide`, anything that the handler gets by `resource`.
+    `options` are the handler's own settings, in place of [handlers.NAME].
     `deadline` is the soft deadline in seconds; it interrupts the handler as the pool does: by SIGALRM, in the main
     thread.
 
@@ -147,7 +149,9 @@ def work(
     new = msgspec.structs.replace(new, content_type=content_type, headers=kept)
     loaded = _routes(handler, new.source, context)
     loaded.prepare(context)
-    return _Child(loaded, context, deadline).work(msgspec.structs.replace(new, attempt=attempt, failures=attempt - 1))
+    return _Child(loaded, context, deadline, options).work(
+        msgspec.structs.replace(new, attempt=attempt, failures=attempt - 1)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,7 @@ class _Child:
     routes: Routes
     context: Context
     deadline: float | None
+    options: Mapping[str, Any] | None
 
     def work(self, delivery: Delivery) -> Worked:
         # as the queue would return it, without parts that a job has no room for
@@ -172,9 +177,7 @@ class _Child:
             self.routes, self.context, _NoLedger(), lease, policy, deadlines, passing=(KeyboardInterrupt,)
         )
         with _kept(lease) if self.deadline is not None else nullcontext():
-            # ours, which know of the tester's
-            bare = destination and replace(destination, deadlines=None)
-            attempt = executor.run(Reservation("", "", b"", math.inf), delivery, bare)
+            attempt = executor.run(Reservation("", "", b"", math.inf), delivery, self._for_test(destination))
         outcome = attempt.outcome
         return Worked(
             state=_STATES[outcome.kind],
@@ -186,6 +189,14 @@ class _Child:
             delivery=_stored(attempt),
             _work=self.work,
         )
+
+    def _for_test(self, destination: Destination | None) -> Destination | None:
+        """The destination with what the tester has given."""
+        if destination is None:
+            return None
+        options = destination.options if self.options is None else read_only(self.options)
+        # the executor's deadlines know of the tester's
+        return replace(destination, deadlines=None, options=options)
 
     def _match(self, delivery: Delivery) -> Destination | None:
         found = self.routes.match(delivery)

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from glassq.errors import SettingsError
 from glassq.policy import Deadlines, Policy, deadlines_of, policy_of
-from glassq.settings import Settings, as_toml, parse, ping_tube, route_tube
+from glassq.settings import Settings, as_toml, options_of, parse, ping_tube, route_tube
 from glassq.settings.route import MAX_NAME
+from glassq.testing import work
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PUSH = "[push]\n"
 URL = "https://example.com/hooks/in?a=b"
@@ -69,10 +75,6 @@ MISTAKES = [
     (route("concurrency = 0"), "[routes.0] concurrency = 0: expected a whole number, at least 1"),
     (route("concurrency = 4001"), '[routes.0] concurrency = "4001": expected 1 to 4000'),
     (
-        route('concurrency_by = "label.user"'),
-        '[routes.0] concurrency_by = "label.user": expected concurrency beside it: how many of one key',
-    ),
-    (
         route("concurrency = 1", 'concurrency_by = "user"'),
         '[routes.0] concurrency_by = "user": expected "label.NAME", such as "label.user"',
     ),
@@ -83,7 +85,10 @@ MISTAKES = [
     # limits of queues
     (route("concurrency = 1", source="push") + PUSH, '[routes.0] concurrency = "1": expected none: tasks have the li'),
     (route("max_attempts = 1", source="push") + PUSH, '[routes.0] max_attempts = "1": expected none: tasks have the'),
-    (route("max_attempts = 1", handler=URL) + PUSH, '[routes.0] max_attempts = "1": expected concurrency beside it: '),
+    (
+        route("max_attempts = 1", handler=URL) + PUSH,
+        '[routes.0] max_attempts = "1": expected concurrency beside it, and no',
+    ),
     (
         route("concurrency = 1", 'queue = "q"', handler=URL) + PUSH,
         '[routes.0] concurrency = "1": expected none: queue = "q" has its limits in queue.yaml; without queue',
@@ -148,7 +153,99 @@ def test_a_route_with_concurrency_has_a_tube_of_its_own_and_pings_go_there() -> 
         before='[queue]\ntube = "t"\n[sources.mirror]\nqueue = "q"\n[worker.queues.q]\n',
     )
     assert [route_tube(settings, each) for each in settings.routes] == ["t.route.pushes", "", "", "t.route.never"]
-    tubes = {event: ping_tube(settings, "mirror", {"event": event}) for event in ("push", "fork", "star")}
+    of_mirror = ping_tube(settings, "mirror")
+    tubes = {event: of_mirror({"event": event}) for event in ("push", "fork", "star")}
     assert tubes == {"push": "t.route.pushes", "fork": "t.queue.q", "star": "t.queue.q"}
     # no route wants it
-    assert ping_tube(settings, "other", {"event": "push"}) == "t"
+    assert ping_tube(settings, "other")({"event": "push"}) == "t"
+
+
+# -- what handlers make of them ---------------------------------------------------------------------------------------
+
+HANDLERS = """
+from glassq import Retry
+from glassq.routes import retry_policy
+
+class Never:
+    def after(self, failures, age):
+        return None
+
+def fail(delivery, context):
+    raise Retry("busy")
+
+@retry_policy(lambda delivery, context: Never())
+def fail_once(delivery, context):
+    raise Retry("busy")
+
+def tell(delivery, context):
+    return {"left": round(context.remaining()), **context.options}
+
+def change(delivery, context):
+    context.options["width"] = 2
+"""
+
+
+@pytest.fixture
+def handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module with these handlers, which no other test has."""
+    name = f"handlers_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(HANDLERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("function", "attempt", "state", "longest"),
+    [("fail", 1, "retrying", 2), ("fail", 4, "retrying", 3), ("fail", 5, "buried", 0), ("fail_once", 1, "buried", 0)],
+)
+def test_a_routes_budget_and_backoff_hold_unless_the_handler_has_a_policy(
+    handlers: str, function: str, attempt: int, state: str, longest: float
+) -> None:
+    text = route("max_attempts = 5", 'backoff = "2s"', 'backoff_cap = "3s"', handler=f"{handlers}:{function}")
+    worked = work(None, b"{}", settings=read(text), attempt=attempt)
+    assert (worked.state, worked.delay <= longest) == (state, True)
+
+
+def test_a_handler_has_the_deadline_and_the_options_of_its_route(handlers: str) -> None:
+    tell = f"{handlers}:tell"
+    settings = read(
+        route('deadline = "20m"', 'name = "long"', handler=tell),
+        f'[handlers."{tell}"]\nwidth = 1\ndepth = 7\n[handlers.long]\nwidth = 3\n',
+    )
+    assert work(None, b"{}", settings=settings).result == {"left": 1170, "width": 3, "depth": 7}
+    assert work(None, b"{}", settings=settings, options={"height": 4}).result == {"left": 1170, "height": 4}
+    changed = work(f"{handlers}:change", b"{}", options={"width": 1})
+    assert (changed.state, type(changed.error)) == ("retrying", TypeError)
+
+
+def test_options_are_read_only_at_any_depth() -> None:
+    settings = read(route(), '[handlers."m:f"]\nsizes = [1, { a = [2] }]\n')
+    (first,) = settings.routes
+    (sizes,) = options_of(settings, first, "m:f").values()
+    assert (sizes[0], sizes[1]["a"]) == (1, (2,))
+    with pytest.raises(TypeError):
+        sizes[1]["a"] = 3
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("photos:stor", 'unknown section [handlers."photos:stor"]; did you mean photos:store? (line 4)'),
+        (
+            "x",
+            'unknown section [handlers."x"]; expected a handler or a route: mirror-photos-store, photos:store, a, m:f',
+        ),
+    ],
+)
+def test_options_that_nobody_gets_are_refused(name: str, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(route(handler="photos:store"), f'[handlers."{name}"]\n', route('name = "a"'))
+    assert says in str(caught.value)
+
+
+def test_options_are_shown_without_secrets() -> None:
+    text = '[handlers."m:f"]\napi_key = "s3cret-1"\nkey_file = "/etc/k"\nrate = 0.5\nnames = ["a"]\n'
+    shown = as_toml(read(route(), text))
+    assert "s3cret" not in shown
+    assert shown.endswith('"api_key" = "***"\n"key_file" = "/etc/k"\n"rate" = 0.5\n"names" = ["a"]\n')
+    assert parse(shown, "my.toml").handlers["m:f"]["rate"] == 0.5

@@ -94,9 +94,10 @@ def page(text: str) -> str:
 
 def _row(section: str, key: Key, used: set[type]) -> str:
     struct = _struct(section)
-    # without a class the keys are names of the user's own, each with a target
+    # without a class the keys are names of the user's own
     field = next((each for each in msgspec.structs.fields(struct) if each.name == key.name), None) if struct else None
-    kind = typing.get_type_hints(struct, include_extras=True)[key.name] if struct else values.TargetUrl
+    own = Any if section.startswith("handlers.") else values.TargetUrl
+    kind = typing.get_type_hints(struct, include_extras=True)[key.name] if struct else own
     default = f"`{_literal(field.default)}`" if field and _has_default(field) else f"none; such as `{key.written}`"
     return f"| `{key.name}` | {_cell(_kind(kind, used))} | {_cell(default)} | {_cell(key.why)} |"
 
@@ -105,6 +106,8 @@ def _struct(section: str) -> type[msgspec.Struct] | None:
     """The class of a section; None where its keys are names of the user's own."""
     found: Any = settings.Settings
     for name in section.split("."):
+        if found is None:
+            break
         # the sections of a table have names of the user's own
         hint = typing.get_args(found)[1] if typing.get_origin(found) is dict else typing.get_type_hints(found)[name]
         parts = (hint, *typing.get_args(hint))
@@ -141,6 +144,8 @@ def _kind(hint: Any, used: set[type]) -> str:
         return f"table of {_kind(arguments[1], used)}"
     if origin in (types.UnionType, typing.Union):
         return _kind(arguments[0], used)
+    if hint is Any:
+        return "anything"
     if hint is bool:
         return "`true` or `false`"
     if hint is str:

@@ -27,7 +27,7 @@ from glassq.errors import Bury, Drop, Retry
 from glassq.handlers.process import KEPT, Limits, Tail, end_marked, run
 from glassq.log import fields, logger
 from glassq.mask import masked_text
-from glassq.settings import MAX_BODY
+from glassq.settings import MAX_BODY, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +62,10 @@ def programs(settings: Settings, environ: Mapping[str, str]) -> Callable[[Route]
 
     def make(route: Route) -> Handler:
         command = [str(_found(settings, route.handler)), *route.handler.command[1:]]
-        return program(command, environ, whole=route.steps is not None)
+        options = options_of(settings, route, route.handler)
+        meanings = {int(code): meaning for code, meaning in options.get("exit_codes", {}).items()}
+        allowed = tuple(options.get("environment", ()))
+        return program(command, environ, meanings, allowed, whole=route.steps is not None)
 
     return make
 
@@ -84,11 +87,17 @@ def _found(settings: Settings, name: HandlerName) -> Path:
 
 
 def program(
-    command: list[str], environ: Mapping[str, str], meanings: Mapping[int, str] | None = None, *, whole: bool = False
+    command: list[str],
+    environ: Mapping[str, str],
+    meanings: Mapping[int, str] | None = None,
+    allowed: tuple[str, ...] = (),
+    *,
+    whole: bool = False,
 ) -> Handler:
     """A handler that runs this command. `meanings` has exit codes that mean "done", "drop", "bury" or "retry".
 
-    With `whole`, its result is all of stdout, as bytes: the next step gets it.
+    It gets variables of `environ` that are in PASSED or `allowed`, as they are at that moment. With `whole`, its result
+    is all of stdout, as bytes: the next step gets it.
     """
     name = Path(command[0]).name
     known = {0: "done", **(meanings or {})}
@@ -96,7 +105,7 @@ def program(
     def handler(delivery: Delivery, context: Context) -> Any:
         out, err = _Whole(name) if whole else Tail(), Tail()
         limits = Limits(context.deadline, context.hard, context.pending)
-        variables = environment(delivery, context, environ)
+        variables = environment(delivery, context, environ, allowed)
         with context.shielded():
             try:
                 with _stdin(delivery) as body:

@@ -18,29 +18,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.delivery import Delivery
-    from glassq.routes import Context, Handler, Result
-    from glassq.values import Step
+    from glassq.routes import Context, Handler, Part, Result
 
 
-def in_steps(parts: Sequence[tuple[Step, Handler]]) -> Handler:
+def in_steps(parts: Sequence[Part]) -> Handler:
     """A handler that runs these steps.
 
     A function gets the delivery as it came, and all results by `context.results`. A program and a URL get the result of
     the step before them in place of the body, if that has one.
     """
-    last = parts[-1][0].name
+    last = parts[-1].step.name
 
     def handler(delivery: Delivery, context: Context) -> Result:
         results = StepResults(delivery, context.bodies)
         results.drop_lost()
         context.results = results
         before, value = "", None
-        for step, work in parts:
+        for step, work, options in parts:
             if step.name in results:
                 value = None
             else:
                 _look_up(context)
-                context.step = step.name
+                context.step, context.options = step.name, options
                 value = call(work, delivery if step.module else results.given_to(delivery, before), context)
                 if step.name != last:
                     results.keep(step.name, value)

@@ -46,9 +46,9 @@ class HookResource:
         counters: SourceCounters,
         proxies: TrustedProxies,
         *,
-        tube: str,
+        tube: Callable[[Mapping[str, str]], str],
     ) -> None:
-        """`tube` is where its pings go."""
+        """`tube` says where a ping goes, by its labels."""
         self._source = source
         self._tube = tube
         self._keeper = keeper
@@ -177,7 +177,7 @@ class HookResource:
             source.name,
             b"" if stored else bytes(request.body),
             found.labels,
-            tube=self._tube,
+            tube=self._tube(found.labels),
             content_type=found.content_type,
             headers=found.headers,
             stored=stored,

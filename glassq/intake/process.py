@@ -20,7 +20,7 @@ from glassq.intake.tubes import PingTubes
 from glassq.intake.watcher import Watcher
 from glassq.journal import DIRECTORIES, Journal
 from glassq.queues import open_producer
-from glassq.settings import source_tube
+from glassq.settings import ping_tube
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,7 +58,7 @@ class IntakeProcess:
         """What takes the requests to these sources, by their names."""
         proxies, found = TrustedProxies(settings.intake.trusted_proxies), {}
         for source in sources:
-            counters, tube = self._by_source[source.name], source_tube(settings, source.name)
+            counters, tube = self._by_source[source.name], ping_tube(settings, source.name)
             found[source.name] = HookResource(
                 source, self.keeper, self.bodies, self.refusals, counters, proxies, tube=tube
             )

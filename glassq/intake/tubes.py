@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from glassq.delivery import tube_of
 from glassq.queues.base import NewJob
-from glassq.settings import source_tube
+from glassq.settings import route_tube, source_tube
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,14 +19,15 @@ class PingTubes:
     """The tubes that pings go into, by the settings."""
 
     def __init__(self, pool: str, others: Iterable[str] = ()) -> None:
-        """`pool` is [queue] tube, `others` are those of sources with a queue of their own."""
+        """`pool` is [queue] tube, `others` are those of sources with a queue of their own, and of routes."""
         self.pool = pool
         self._known = frozenset({pool, *others})
 
     @classmethod
     def of(cls, settings: Settings) -> PingTubes:
         """Those of these settings."""
-        return cls(settings.queue.tube, {source_tube(settings, name) for name in settings.sources})
+        of_routes = {route_tube(settings, route) for route in settings.routes}
+        return cls(settings.queue.tube, {source_tube(settings, name) for name in settings.sources} | of_routes - {""})
 
     def jobs(self, records: Iterable[JournalRecord]) -> list[NewJob]:
         """The jobs that these become: each in the tube it was meant for, if the settings still know it.

@@ -31,7 +31,7 @@ from glassq.mask import masked_text
 from glassq.operations.words import moment, reason
 from glassq.push.request import tube_of
 from glassq.queues.base import ALL_STATES, WAITING_STATES
-from glassq.settings import queue_prefix
+from glassq.settings import pool_prefixes
 from glassq.values import Tube
 
 if TYPE_CHECKING:
@@ -194,12 +194,12 @@ def checked_tube(name: str, text: str) -> str:
 
 
 def is_ours(main: str, tube: str) -> bool:
-    """Whether it is the `main` tube, or that of a push queue or of a queue of [worker.queues]."""
-    return tube == main or tube.startswith((tube_of(main, ""), queue_prefix(main)))
+    """Whether it is the `main` tube, or that of a push queue, of a queue of [worker.queues] or of a route."""
+    return tube == main or tube.startswith((tube_of(main, ""), *pool_prefixes(main)))
 
 
 def _forms(main: str) -> str:
-    return f"{main}, {main}.queue.NAME or {main}.push.QUEUE"
+    return f"{main}, {main}.queue.NAME, {main}.route.NAME or {main}.push.QUEUE"
 
 
 def our_tubes(operations: Operations, queue: Inspector) -> list[str]:
@@ -227,8 +227,8 @@ def unworked(operations: Operations, tube: str) -> str:
             f"no pool with these settings works tube {tube}: expected {_forms(main)}. Show, kick and archive do not "
             f"look there; `glassq move --from {tube} --to {main}` brings back what is in it"
         )
-    # the pool also works queues that its settings do not have any more
-    if tube == main or tube.startswith(queue_prefix(main)):
+    # the pool also works queues and routes that its settings do not have any more
+    if tube == main or tube.startswith(pool_prefixes(main)):
         return ""
     push = operations.settings.push
     if push is None:

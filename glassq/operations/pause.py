@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from glassq.errors import InvalidRequest, Unsupported
 from glassq.operations.find import checked_tube, is_ours, our_tubes
 from glassq.push.request import tube_of
-from glassq.settings import queue_tube
+from glassq.settings import queue_tube, route_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def chosen(operations: Operations, queue: Inspector, names: Sequence[str]) -> li
     for name in names:
         if not is_ours(main, checked_tube("TUBE", name)):
             there = our_tubes(operations, queue)
-            tubes = (queue_tube(operations.settings, name), tube_of(main, name))
+            tubes = (queue_tube(operations.settings, name), f"{route_prefix(main)}{name}", tube_of(main, name))
             hint = next((f"; did you mean {tube}?" for tube in tubes if tube in there), "")
             raise InvalidRequest(f"tube {name} is not ours: there are {', '.join(there)}{hint}")
     return list(dict.fromkeys(names)) or our_tubes(operations, queue)

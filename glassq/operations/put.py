@@ -19,7 +19,7 @@ from glassq.operations.find import checked_tube, unworked
 from glassq.operations.saved_request import parse
 from glassq.push.request import SOURCE as PUSH
 from glassq.queues.base import NewJob, Refusal
-from glassq.settings import source_tube
+from glassq.settings import ping_tube
 from glassq.sources import HookRequest
 from glassq.sources.opening import open_source
 
@@ -131,7 +131,7 @@ def plan(operations: Operations, request: PutRequest, data: bytes, progress: Pro
         if len(data) > most:
             raise OperationError(f"a body is at most {most} ({key}), and this one is larger")
         delivery = envelope.new(request.source, data, dict(request.labels))
-    tube = request.tube or source_tube(operations.settings, request.source)
+    tube = request.tube or ping_tube(operations.settings, request.source)(delivery.labels)
     made = _planned(delivery, tube, request.delay)
     if why := _unworked(operations, made):
         progress.warn(why)

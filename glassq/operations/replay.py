@@ -26,7 +26,7 @@ from glassq.operations.result import Did, Report, not_done
 from glassq.push.request import SOURCE as PUSH
 from glassq.push.request import tube_of
 from glassq.queues.base import Change, NewForm
-from glassq.settings import source_tube
+from glassq.settings import ping_tube
 from glassq.worker.duplicates import REPLAY_OF
 
 if TYPE_CHECKING:
@@ -213,10 +213,10 @@ class Replayer:
                 each.ref = answer
 
     def _tube(self, stored: RecordedPing) -> str:
-        """A task goes into the tube of its push queue, a ping into that of its source."""
+        """A task goes into the tube of its push queue, a ping into that of its route or source."""
         if stored.source == PUSH:
             return tube_of(self.operations.tube, stored.labels.get("queue", ""))
-        return source_tube(self.operations.settings, stored.source)
+        return ping_tube(self.operations.settings, stored.source)(stored.labels)
 
     def _nobodys(self, tube: str) -> str:
         if tube not in self._unworked:

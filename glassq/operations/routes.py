@@ -10,7 +10,7 @@ from glassq.errors import InvalidRequest, SettingsError
 from glassq.mask import masked_text
 from glassq.operations.saved_request import parse
 from glassq.routes import all_routes
-from glassq.settings import TASK_SOURCE, label_fits, source_tube
+from glassq.settings import TASK_SOURCE, label_fits, ping_tube, route_tube
 from glassq.sources import HookRequest
 from glassq.sources.opening import labels_of, open_source
 
@@ -21,17 +21,29 @@ if TYPE_CHECKING:
     from glassq.settings import Route, Settings
     from glassq.sources import Description
 
+# The keys of a route that limit its work.
+LIMITS = ("max_attempts", "deadline", "backoff", "backoff_cap", "concurrency", "concurrency_by", "breaker")
 # The kind of a source whose class only its author knows: so are its labels.
 _CUSTOM = "custom"
 
 
 @dataclass(frozen=True, slots=True)
 class RouteRow:
-    """One route. `number` is its place in the settings, from 0. `never` says why it takes nothing ("": it may)."""
+    """One route. `number` is its place in the settings, from 0. `never` says why it takes nothing ("": it may).
+
+    `tube` is the tube of its own ("": it has none).
+    """
 
     number: int
     route: Route
     never: str = ""
+    tube: str = ""
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The limits that the route has of its own, by their keys."""
+        found = {key: getattr(self.route, key) for key in LIMITS}
+        return {key: value for key, value in found.items() if value is not None}
 
     def document(self) -> dict[str, Any]:
         """The route for JSON."""
@@ -40,7 +52,10 @@ class RouteRow:
             "route": self.number,
             "source": route.source,
             "match": route.conditions,
+            "name": route.name,
             "handler": route.work,
+            "limits": self.limits,
+            "tube": self.tube,
             "coalesce": route.coalesce,
             "dedupe_window": route.dedupe_window,
             "never": self.never,
@@ -93,7 +108,10 @@ class RouteTrial:
 
 def listing(settings: Settings) -> tuple[RouteRow, ...]:
     """All routes, in the order in which they are asked. Those that a [push] section adds are the last ones."""
-    return tuple(RouteRow(number, route, _never(settings, route)) for number, route in enumerate(all_routes(settings)))
+    return tuple(
+        RouteRow(number, route, _never(settings, route), route_tube(settings, route))
+        for number, route in enumerate(all_routes(settings))
+    )
 
 
 def trial(operations: Operations, source: str, data: bytes) -> RouteTrial:
@@ -109,7 +127,7 @@ def trial(operations: Operations, source: str, data: bytes) -> RouteTrial:
     request = HookRequest(saved.method, saved.target, saved.headers, saved.body, "127.0.0.1", time.time())
     found = _described(settings, source, request)
     tried = tuple(TriedRoute(row, _why_not(row.route, source, found.labels)) for row in listing(settings))
-    tube = source_tube(settings, source)
+    tube = ping_tube(settings, source)(found.labels)
     labels = {name: masked_text(value) for name, value in found.labels.items()}
     return RouteTrial(source, labels, found.unread, found.content_type, tube, tried, saved.remarks)
 

@@ -23,7 +23,7 @@ from glassq.programs import sweeping
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
-from glassq.settings import POOL, WorkerQueue, load, queue_prefix, queue_tube
+from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube, route_tube
 from glassq.startcheck import Finding, arguments, found
 from glassq.systemd import Notifier
 from glassq.values import Rate
@@ -95,7 +95,7 @@ def consume(
         unrouted=unrouted.verdict,
     )
     settlement = Settlement(receiver, ledger, slot.counters, bodies)
-    consumer = Consumer(receiver, limiter, executor, settlement, slot, queue_prefix(settings.queue.tube))
+    consumer = Consumer(receiver, limiter, executor, settlement, slot, pool_prefixes(settings.queue.tube))
     with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
 
@@ -103,9 +103,10 @@ def consume(
 def limiter_of(
     settings: Settings, queues: Collection[str], throttle: Throttle, slot: int
 ) -> TubeLimiter | QueueLimiter:
-    """What a child may reserve from: the main tube, the push `queues` of queue.yaml, and [worker.queues] by weight."""
+    """What a child may reserve from: the main tube, those of routes and push `queues`, [worker.queues] by weight."""
     base = str(settings.queue.tube)
-    limiter = throttle.limiter(slot, free=[base], limited=[tube_of(base, name) for name in queues])
+    limited = [*(tube_of(base, name) for name in queues), *(limit.tube for limit in route_limits(settings))]
+    limiter = throttle.limiter(slot, free=[base], limited=limited)
     tubes = {queue_tube(settings, name): queue for name, queue in settings.worker.queues.items()}
     if not tubes:
         return limiter
@@ -113,6 +114,15 @@ def limiter_of(
     shares = [Share(base, main.weight), *(Share(tube, queue.weight) for tube, queue in tubes.items())]
     place = throttle.place(slot, [limit.tube for limit in kept_places(settings)])
     return QueueLimiter(limiter, shares, place)
+
+
+def route_limits(settings: Settings) -> list[Limit]:
+    """The limits of routes with a tube of their own: how many of their attempts may run at once."""
+    return [
+        Limit(tube, Rate.MAX, route.concurrency, route.concurrency)
+        for route in settings.routes
+        if (tube := route_tube(settings, route)) and route.concurrency
+    ]
 
 
 def kept_places(settings: Settings) -> list[Limit]:
@@ -206,12 +216,15 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     silence = SILENCE + queue.connect_timeout + 2 * queue.timeout
     queues = push_queues(settings)
     max_running = worker.most_of_a_queue
-    limits = (
-        Limit(tube_of(queue.tube, name), push.rate, push.bucket_size, push.max_concurrent_requests or max_running)
-        for name, push in queues.items()
-    )
+    limits = [
+        *route_limits(settings),
+        *(
+            Limit(tube_of(queue.tube, name), push.rate, push.bucket_size, push.max_concurrent_requests or max_running)
+            for name, push in queues.items()
+        ),
+    ]
     of_queues = [queue_tube(settings, name) for name in worker.queues]
-    tubes = list(dict.fromkeys([str(queue.tube), *of_queues, *(tube_of(queue.tube, name) for name in queues)]))
+    tubes = list(dict.fromkeys([str(queue.tube), *of_queues, *(limit.tube for limit in limits)]))
     pool = settings.metrics.pool
     return PoolPlan(
         lambda loaded: load_handlers(settings, queues, loaded),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import SettingsError
 from glassq.push.request import DEFAULT_QUEUE, SOURCE, tube_of
-from glassq.routes import Destination
-from glassq.settings import route_secret_key
+from glassq.routes import Destination, mark
+from glassq.settings import route_secret_key, route_tube
 from glassq.standard_webhooks import shared_key
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def endpoints(settings: Settings, known: Collection[str]) -> Callable[[Route], Destination]:
     """A function that makes the destination of a route: a request to its URL, from the tube and limits of its queue.
 
+    With `concurrency` the route is in no queue: it has its own tube and limits.
     `known` are the queues of queue.yaml. The function raises SettingsError if the route names another queue.
     """
     return partial(_endpoint, settings, known)
@@ -40,6 +41,10 @@ def _endpoint(settings: Settings, known: Collection[str], route: Route) -> Desti
     from glassq.push import dispatch
 
     keys, whole = _keys(settings, route), route.steps is not None
+    if route_tube(settings, route):
+        # it has limits of its own, and is in no queue
+        handler = dispatch.forward(route.handler, route.name, keys, whole=whole)
+        return Destination(route, mark(handler, retry_policy=None))
     handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE, keys, whole=whole)
     if route.source == SOURCE:
         return _task_handler(settings, known, route, handler)

@@ -283,8 +283,8 @@ class Receiver(Protocol):
     def has_next(self) -> bool:
         """Whether the next `reserve` returns a job that came with the end of another one."""
 
-    def filled(self, prefix: str) -> list[str]:
-        """The tubes that hold jobs and whose names begin so."""
+    def filled(self, prefixes: tuple[str, ...]) -> list[str]:
+        """The tubes that hold jobs and whose names begin with one of these."""
 
     def interrupt(self) -> None:
         """Ends a `reserve` that waits, if the engine can; no later one waits. For a signal handler of that thread.

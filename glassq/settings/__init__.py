@@ -6,10 +6,12 @@ When you add a key: add it to sections.py with its default, and to conf/glassq.t
 compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
+from glassq.settings.options import options_of, read_only
 from glassq.settings.reading import (
     DEFAULT_FILE,
     INTAKE,
     POOL,
+    TASK_SERVER,
     TASKS,
     file_of,
     find_modules_beside,
@@ -17,7 +19,7 @@ from glassq.settings.reading import (
     load,
     parse,
 )
-from glassq.settings.route import DEFERRED_NAME, TASKS_NAME, Route, label_fits
+from glassq.settings.route import DEFERRED_NAME, TASKS_NAME, FirstMatch, Route, label_fits
 from glassq.settings.sections import (
     MAX_BODY,
     TASK_SOURCE,
@@ -28,22 +30,19 @@ from glassq.settings.sections import (
     QueueSettings,
     SourceSettings,
     StorageSettings,
+    TasksSettings,
     WorkerQueue,
     WorkerSettings,
 )
-from glassq.settings.settings import (
-    LEASE_MARGIN,
+from glassq.settings.settings import LEASE_MARGIN, Settings, route_secret_files, route_secret_key, secret_files
+from glassq.settings.tubes import (
     MAIN_QUEUE,
-    Settings,
-    first_route,
     ping_tube,
+    pool_prefixes,
     queue_prefix,
     queue_tube,
     route_prefix,
-    route_secret_files,
-    route_secret_key,
     route_tube,
-    secret_files,
     source_tube,
 )
 from glassq.settings.writing import as_toml, toml_value
@@ -58,7 +57,9 @@ __all__ = [
     "POOL",
     "TASKS",
     "TASKS_NAME",
+    "TASK_SERVER",
     "TASK_SOURCE",
+    "FirstMatch",
     "GlassSettings",
     "IntakeSettings",
     "LedgerSettings",
@@ -68,19 +69,22 @@ __all__ = [
     "Settings",
     "SourceSettings",
     "StorageSettings",
+    "TasksSettings",
     "WorkerQueue",
     "WorkerSettings",
     "as_toml",
     "file_of",
     "find_modules_beside",
-    "first_route",
     "installed_file",
     "label_fits",
     "load",
+    "options_of",
     "parse",
     "ping_tube",
+    "pool_prefixes",
     "queue_prefix",
     "queue_tube",
+    "read_only",
     "route_prefix",
     "route_secret_files",
     "route_secret_key",

@@ -25,8 +25,11 @@ DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
 # The sections that each program reads. Mistakes in other sections must not stop it.
 INTAKE = frozenset({"queue", "intake", "bodies", "sources", "metrics", "log"})
-POOL = frozenset({"queue", "bodies", "worker", "routes", "push", "glass", "storage", "ledger", "metrics", "log"})
+POOL = frozenset(
+    {"queue", "bodies", "worker", "routes", "handlers", "push", "glass", "storage", "ledger", "metrics", "log"}
+)
 TASKS = frozenset({"queue", "push"})
+TASK_SERVER = TASKS | {"tasks", "metrics", "log"}
 # Keys that every program needs, whatever section they are in: whoever puts a job sets its lease (`Settings.lease`).
 _SHARED = {"worker": ("deadline",)}
 _PACKAGE = Path(__file__).parent.parent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -12,8 +12,9 @@ from glassq.settings.sections import TASK_SOURCE, AtLeastOne, Section
 from glassq.values import Duration, HandlerName, LabelKey, SecretFile, Step, UrlPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
+T = TypeVar("T")
 # The handler of a route that has `steps` instead.
 NO_HANDLER = str.__new__(HandlerName, "")
 # The names of the routes that [push] adds (`glassq.routes`).
@@ -90,6 +91,21 @@ def label_fits(wanted: str | tuple[str, ...], label: str | None) -> bool:
     return any(label.startswith(text[:-1]) if text.endswith("*") else label == text for text in several)
 
 
+class FirstMatch(Generic[T]):
+    """Something for each route; the first route that wants a delivery has it. Intake and pool ask alike."""
+
+    def __init__(self, found: Iterable[tuple[Route, T]]) -> None:
+        # the conditions take a while to put together
+        self._found = [(route.source, list(route.conditions.items()), value) for route, value in found]
+
+    def of(self, source: str, labels: Mapping[str, str]) -> T | None:
+        """What the first route has that wants a delivery from `source` with these labels; None if there is none."""
+        for wanted_source, conditions, value in self._found:
+            if source == wanted_source and all(label_fits(wanted, labels.get(name)) for name, wanted in conditions):
+                return value
+        return None
+
+
 def named(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     """The routes with a name each. One that is made differs from all others: the second gets a -2 at its end."""
     taken = {DEFERRED_NAME, TASKS_NAME, *(route.name for route in routes)}
@@ -115,8 +131,7 @@ def _made_of(route: Route) -> str:
     else:
         module, _, function = first.partition(":")
         said = f"{re.split('[./]', module)[-1]} {function}"
-    words = re.findall(r"[a-z0-9]+", said.lower())
-    source = route.source.lower()
+    words, source = re.findall(r"[a-z0-9]+", said.lower()), "-".join(re.findall(r"[a-z0-9]+", route.source.lower()))
     return "-".join([source, *(words[1:] if words[:1] == [source] and words[1:] else words)])
 
 

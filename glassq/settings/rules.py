@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from glassq import mistakes
 from glassq.mask import MASK
 from glassq.mistakes import place
+from glassq.settings.options import unknown_handlers
 from glassq.settings.route_rules import MAX_TUBE, SOURCE_NAME, Rule, route_rules, without_handler
 from glassq.settings.sections import MAX_BODY, TASK_SOURCE
-from glassq.settings.settings import MAIN_QUEUE, queue_tube
+from glassq.settings.tubes import MAIN_QUEUE, queue_tube
 from glassq.values import SecretFile
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ MAX_WEIGHT = 1_000
 def check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     """Checks rules about several keys. Yields the key of each mistake, and the message."""
     rules = [*_worker_rules(settings), *_queue_rules(settings), *_intake_rules(settings), *_metrics_rules(settings)]
+    rules += _tasks_rules(settings)
     for name, source in settings.sources.items():
         rules += _source_rules(name, source)
     rules += route_rules(settings)
@@ -40,6 +42,8 @@ def check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     for key in without_handler(settings):
         names = key.split(".")
         yield key, f"{settings.file}: missing key {place([*names, 'handler'])}{mistakes.located(text, names)}"
+    for mistake in unknown_handlers(settings, text):
+        yield "handlers", mistake
     for mistake in _unknown_queues(settings, text):
         yield "worker.queues", mistake
 
@@ -84,6 +88,19 @@ def _metrics_rules(settings: Settings) -> list[Rule]:
     return [
         (apart, "metrics.pool", metrics.pool, "another address than intake has"),
         (fits, "metrics.intake", metrics.intake, "the address of [intake] bind, or another port"),
+    ]
+
+
+def _tasks_rules(settings: Settings) -> list[Rule]:
+    tasks, metrics = settings.tasks, settings.metrics
+    open_to_all = isinstance(tasks.bind.place, tuple) and tasks.token_file is None
+    others = {settings.intake.bind, metrics.intake, metrics.pool} - {None}
+    alone = metrics.tasks is None or metrics.tasks not in {*others, tasks.bind}
+    expected = "a unix socket; or token_file beside it, as whoever reaches a TCP address could add tasks"
+    return [
+        (not open_to_all, "tasks.bind", tasks.bind, expected),
+        (tasks.bind not in others, "tasks.bind", tasks.bind, "another address than intake and metrics have"),
+        (alone, "metrics.tasks", metrics.tasks, "another address than anything else has"),
     ]
 
 

@@ -172,6 +172,14 @@ class PushSettings(Section, frozen=True):
     targets: dict[str, TargetUrl] = {}
 
 
+class TasksSettings(Section, frozen=True):
+    """[tasks]"""
+
+    bind: Bind = Bind("unix:/run/glassq/tasks.sock")
+    token_file: SecretFile | None = None
+    workers: AtLeastOne = 1
+
+
 class GlassSettings(Section, frozen=True):
     """[glass]"""
 
@@ -206,6 +214,7 @@ class MetricsSettings(Section, frozen=True):
 
     intake: Address | None = None
     pool: Address | None = None
+    tasks: Address | None = None
 
 
 class LogSettings(Section, frozen=True):

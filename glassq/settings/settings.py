@@ -23,13 +23,12 @@ from glassq.settings.sections import (
     QueueSettings,
     SourceSettings,
     StorageSettings,
+    TasksSettings,
     WorkerSettings,
 )
 from glassq.systemd import MISSING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from glassq.values import SecretFile
 
 # The remedy where systemd has no copy of a secret for the service that needs it: the file itself is hidden from it.
@@ -43,8 +42,6 @@ _NOT_PASSED_ON = {
 LEASE_MARGIN = 30.0
 # The longest lease that fits beanstalkd's protocol, in seconds.
 MAX_LEASE = (1 << 32) - 1
-# The queue of [worker.queues] whose tube is [queue] tube.
-MAIN_QUEUE = "default"
 # The keys of a source that name a secret file.
 _SOURCE_FILES = ("secrets_file", "verify_tokens_file", "verify_token_file", "path_token_file")
 
@@ -65,7 +62,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sources: dict[str, SourceSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
+    handlers: dict[str, dict[str, Any]] = {}
     push: PushSettings | None = None
+    tasks: TasksSettings = TasksSettings()
     glass: GlassSettings = GlassSettings()
     storage: StorageSettings = StorageSettings()
     ledger: LedgerSettings = LedgerSettings()
@@ -141,48 +140,6 @@ def _part(of: Any, name: str) -> Any:
     if isinstance(of, tuple):
         return of[int(name)]
     return of.get(name) if isinstance(of, dict) else getattr(of, name)
-
-
-def queue_tube(settings: Settings, queue: str) -> str:
-    """The tube of a queue of [worker.queues]: that of "default" is [queue] tube."""
-    base = str(settings.queue.tube)
-    return base if queue in ("", MAIN_QUEUE) else f"{queue_prefix(base)}{queue}"
-
-
-def queue_prefix(base: str) -> str:
-    """How the tubes of queues begin; `base` is [queue] tube."""
-    return f"{base}.queue."
-
-
-def source_tube(settings: Settings, name: str) -> str:
-    """The tube that the pings of this source are put into: that of its `queue`, or else [queue] tube."""
-    return queue_tube(settings, settings.sources[name].queue if name in settings.sources else "")
-
-
-def route_tube(settings: Settings, route: Route) -> str:
-    """The tube of a route's own, which its `concurrency` limits; "" if it has none.
-
-    With `concurrency_by` it has none: the limit is one of each key.
-    """
-    if route.concurrency is None or route.concurrency_by is not None or route.queue is not None:
-        return ""
-    return f"{route_prefix(str(settings.queue.tube))}{route.name}"
-
-
-def route_prefix(base: str) -> str:
-    """How the tubes of routes begin; `base` is [queue] tube."""
-    return f"{base}.route."
-
-
-def ping_tube(settings: Settings, source: str, labels: Mapping[str, str]) -> str:
-    """The tube that a ping of this source, with these labels, is put into: that of its route, or of its source."""
-    route = first_route(settings.routes, source, labels)
-    return (route and route_tube(settings, route)) or source_tube(settings, source)
-
-
-def first_route(routes: Iterable[Route], source: str, labels: Mapping[str, str]) -> Route | None:
-    """The route of a delivery: the first that wants it."""
-    return next((route for route in routes if route.wants(source, labels)), None)
 
 
 def route_secret_files(settings: Settings) -> list[str]:

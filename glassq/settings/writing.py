@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from glassq.mask import masked_body
 from glassq.settings.route import NO_HANDLER
 from glassq.values import Size, Step
 
 if TYPE_CHECKING:
-    import msgspec
-
     from glassq.settings.settings import Settings
 
 
@@ -36,6 +37,8 @@ def as_toml(settings: Settings) -> str:
         ]
     for route in settings.routes:
         lines += ["", "[[routes]]", *_pairs(route)]
+    for handler, options in settings.handlers.items():
+        lines += ["", f"[handlers.{toml_value(handler)}]", *_masked_pairs(options)]
     return "\n".join(lines) + "\n"
 
 
@@ -48,6 +51,13 @@ def _pairs(section: msgspec.Struct) -> list[str]:
         for name, value in values.items()
         if value is not None and value is not NO_HANDLER
     ]
+
+
+def _masked_pairs(options: dict[str, Any]) -> list[str]:
+    """The keys of a handler: what looks like a secret is masked, as nobody hinders an author from having one there."""
+    masked = masked_body(msgspec.json.encode(options))
+    shown = {name: value if name.endswith("_file") else masked[name] for name, value in options.items()}
+    return [f"{toml_value(name)} = {toml_value(value)}" for name, value in shown.items()]
 
 
 def _changed_pairs(section: msgspec.Struct) -> list[str]:
@@ -65,9 +75,9 @@ def toml_value(value: object) -> str:
         return toml_value({"name": value.name, "handler": str(value)})
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return f"[{', '.join(map(toml_value, value))}]"
-    if isinstance(value, int) and not isinstance(value, Size):
+    if (isinstance(value, int) and not isinstance(value, Size)) or type(value) is float:
         return str(value)
     # TOML has JSON's escapes, and also requires one for DEL
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

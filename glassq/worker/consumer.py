@@ -38,7 +38,7 @@ POLL = 10
 # The same right after a job, because its handler may have replaced our signal handlers; and while tubes have limits,
 # because the token for another tube may come meanwhile.
 SHORT_POLL = 1
-# How often an idle consumer looks for jobs of queues that the settings no longer have, in seconds.
+# How often an idle consumer looks for jobs of queues and routes that the settings no longer have, in seconds.
 LOOK = 60.0
 # Reconnecting: full jitter from the first to the second, in seconds.
 RECONNECT, RECONNECT_CAP = 0.1, 5.0
@@ -62,15 +62,15 @@ class Consumer:
         executor: Executor,
         settlement: Settlement,
         slot: Slot,
-        queues: str = "",
+        others: tuple[str, ...] = (),
     ) -> None:
-        """Create it in the child, after the fork. `queues` is how the tubes of queues begin ("": there are none)."""
+        """Create it in the child, after the fork. `others` is how tubes begin that outlive their queue or route."""
         self._receiver = receiver
         self._limiter = limiter
         self._executor = executor
         self._settlement = settlement
         self._slot = slot
-        self._queues = queues
+        self._others = others
         self._losses = LossWatch(slot)
         # the tubes that the last reserve was allowed
         self._tubes: Sequence[str] = ()
@@ -88,8 +88,8 @@ class Consumer:
                 self._slot.state(State.CONNECTING)
                 _pause(backoff.ceiling(failures, RECONNECT, RECONNECT_CAP), stopping)
             try:
-                if self._queues and not busy and time.monotonic() >= look_at:
-                    self._limiter.notice(self._receiver.filled(self._queues))
+                if self._others and not busy and time.monotonic() >= look_at:
+                    self._limiter.notice(self._receiver.filled(self._others))
                     look_at = time.monotonic() + LOOK
                 busy = self.work_one(poll)
                 if failures:

@@ -117,6 +117,7 @@ class Executor:
         started, at = time.monotonic(), datetime.now(UTC)
         context = self._context
         context.deadline, context.hard = started + deadlines.soft, started + deadlines.hard
+        context.options = destination.options if destination else {}
         context.step, context.done, context.results = "", delivery.done, {}
         keys = _keys(delivery, destination)
         try:

@@ -165,7 +165,8 @@ class TubeLimiter:
         return self.unlimited
 
     def notice(self, tubes: Sequence[str]) -> None:
-        """Also reserves from these tubes, which have no limit, until the next call."""
+        """Also reserves from these tubes, until the next call: those of them that have no limit."""
+        tubes = [tube for tube in tubes if tube not in self._buckets]
         if tuple(tubes) != self._free[len(self._own) :]:
             self._free = (*self._own, *tubes)
             self._unlimited = Admission(self._free)

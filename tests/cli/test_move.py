@@ -188,7 +188,7 @@ def test_of_a_tube_the_newest_that_fit_are_moved_where_a_limit_is_given(queue: Q
 
 def test_a_tube_that_no_pool_of_these_settings_works_is_told(queue: Queue, cli: Cli) -> None:
     for tube, why in (
-        ("old", "expected glassq, glassq.queue.NAME or glassq.push.QUEUE"),
+        ("old", "expected glassq, glassq.queue.NAME, glassq.route.NAME or glassq.push.QUEUE"),
         (ASIDE, "there is no section [push]"),
     ):
         said = cli("move", str(put(queue, a_delivery())), "--to", tube)

@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli
 
 
-def test_routes_are_listed_with_what_they_take(offline: Cli) -> None:
+def test_routes_are_listed_with_what_they_take_and_their_limits(offline: Cli) -> None:
     offline.configure(TEXT)
     said = offline("routes")
     assert said.code == 0
     words = " ".join(said.out.split())
     assert 'github event = "pull_request", action = "opened" or "re*" ci:review' in words
+    assert 'photos mirror collection = "timeline" glass:store concurrency=2' in words
     assert "! route 2: no ping of github has a label topic" in words
     listed = offline("routes", "--json").json["routes"]
     assert [route["handler"] for route in listed] == ["ci:deploy", "ci:review", "ci:never", "glass:store"]

@@ -52,7 +52,7 @@ def test_a_tube_narrows_and_a_foreign_one_is_refused(queue: Queue, cli: Cli) -> 
     assert listed(cli, "--tube", "glassq.push.unused") == []
     said = cli("buried", "--tube", "elsewhere")
     assert said.code == 2
-    assert "is not ours: expected glassq, glassq.queue.NAME or glassq.push.QUEUE" in said.err
+    assert "is not ours: expected glassq, glassq.queue.NAME, glassq.route.NAME or glassq.push.QUEUE" in said.err
 
 
 def test_the_ledger_need_not_be_right_or_complete(queue: Queue, cli: Cli) -> None:

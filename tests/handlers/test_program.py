@@ -19,7 +19,7 @@ from glassq.errors import Interrupted, Retry, SettingsError
 from glassq.handlers.process import Tail
 from glassq.handlers.program import program
 from glassq.routes import Context
-from glassq.settings import Settings
+from glassq.settings import Settings, parse
 from glassq.testing import work
 from glassq.values import HandlerName
 from tests.conftest import ROOT, wait_for
@@ -84,13 +84,38 @@ def test_a_program_decides_by_its_exit_code(
         os.kill(int((tmp_path / "run.sh.pid").read_text()), 9)
 
 
+def test_the_settings_say_what_exit_codes_mean_and_which_variables_it_gets(
+    script: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script('echo "$ALLOWED$SECRET"; exit $(cat)')
+    (tmp_path / "glassq.toml").write_text(
+        '[[routes]]\nsource = "shop"\nhandler = "exec:./run.sh"\n[handlers."exec:./run.sh"]\n'
+        'exit_codes = { 65 = "bury", 100 = "drop", 3 = "done" }\nenvironment = ["ALLOWED"]\n'
+    )
+    monkeypatch.setenv("ALLOWED", "allowed")
+    monkeypatch.setenv("SECRET", "secret")
+    for code, state in ((65, "buried"), (100, "dropped"), (3, "done"), (0, "done"), (4, "retrying")):
+        came = work(None, str(code).encode(), source="shop", settings=tmp_path / "glassq.toml")
+        assert came.state == state
+        assert came.recorded == ("allowed" if state == "done" else "")
+
+
 @pytest.mark.parametrize(
-    ("code", "state"), [(65, "buried"), (100, "dropped"), (3, "done"), (0, "done"), (4, "retrying")]
+    ("options", "says"),
+    [
+        ("exit_codes = { 0 = 'done' }", "1 to 255, each done or drop or retry or bury"),
+        ("exit_codes = { 256 = 'done' }", "1 to 255"),
+        ("exit_codes = { 65 = 'burry' }", "1 to 255"),
+        ("exit_codes = { a = 'bury' }", "1 to 255"),
+        ("exit_codes = 65", "1 to 255"),
+        ("environment = 'PATH'", "names of variables"),
+        ("environment = ['A=B']", "names of variables"),
+    ],
 )
-def test_the_settings_say_what_exit_codes_mean(script: Callable[[str], str], code: int, state: str) -> None:
-    path = script(f"exit {code}").removeprefix("exec:")
-    came = work(program([path], os.environ, {65: "bury", 100: "drop", 3: "done"}))
-    assert came.state == state
+def test_what_a_programs_section_cannot_mean_is_refused(options: str, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(f'[[routes]]\nsource = "shop"\nhandler = "exec:/bin/true"\n[handlers."exec:/bin/true"]\n{options}\n', "g")
+    assert says in str(caught.value)
 
 
 def test_a_large_body_that_nobody_reads_is_no_error(script: Callable[[str], str]) -> None:

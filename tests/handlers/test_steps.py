@@ -14,7 +14,7 @@ from glassq.bodies.results import StepResults
 from glassq.delivery import StepResult, StoredBody, decode, encode, result_key
 from glassq.errors import Bury, DeadlineExceeded, Interrupted, SettingsError
 from glassq.handlers.steps import in_steps
-from glassq.routes import Context
+from glassq.routes import Context, Part
 from glassq.settings import Settings, as_toml, parse
 from glassq.testing import work
 from glassq.values import Step
@@ -94,7 +94,7 @@ class Rig:
     def run(self, names: str, delivery: Delivery) -> object:
         self.context.done = delivery.done
         self.ran.clear()
-        return in_steps([(Step({"name": name, "handler": "m:f"}), self._step(name)) for name in names])(
+        return in_steps([Part(Step({"name": name, "handler": "m:f"}), self._step(name), {}) for name in names])(
             delivery, self.context
         )
 

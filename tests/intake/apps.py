@@ -49,7 +49,9 @@ class App:
         bodies = LargeBodies(none, IntakeState(counters.journaling))
         keeper, trusted = PingKeeper(none, counters, by_source, bodies), TrustedProxies(proxies)
         hooks = {
-            source.name: HookResource(source, keeper, bodies, refusals, by_source[source.name], trusted, tube=TUBE)
+            source.name: HookResource(
+                source, keeper, bodies, refusals, by_source[source.name], trusted, tube=lambda labels: TUBE
+            )
             for source in sources
         }
         self._app = create_app(hooks, counters, refusals, {}, ListenerFilter(None, None))

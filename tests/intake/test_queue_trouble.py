@@ -335,11 +335,13 @@ def test_the_largest_ping_that_can_be_allowed_fits_into_a_job(
     assert [delivery.decode(job).body for job in empty(beanstalkd)] == [sent]
 
 
-def test_what_was_journaled_goes_into_the_tube_of_its_source(
+def test_what_was_journaled_goes_into_the_tube_of_its_route_or_source(
     tmp_path: Path, beanstalkd: Beanstalkd, start_web: Callable[..., Web]
 ) -> None:
     pay = f'[sources.pay]\nkind = "mirror"\nverify_tokens_file = "{tmp_path / "web0" / "tokens"}"\nqueue = "pay"\n'
-    web = start_web(beanstalkd.url, queue=f"{pay}[worker.queues.pay]\n")
+    # the route of these pings has a tube of its own
+    of_route = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\nname = "photos"\nconcurrency = 1\n'
+    web = start_web(beanstalkd.url, queue=f"{pay}[worker.queues.pay]\n{of_route}")
     to_pay = request(line="POST /hooks/pay HTTP/1.1")
     assert [web.ask(ping).status for ping in (PING, to_pay)] == [200, 200]
     beanstalkd.stop()
@@ -349,7 +351,7 @@ def test_what_was_journaled_goes_into_the_tube_of_its_source(
     wait_for(lambda: not web.journaled(), "the journal to be moved on")
     queue = beanstalkd.queue()
     try:
-        found = {tube: queue.stats_tube(tube).ready for tube in ("glassq", "glassq.queue.pay")}
+        found = {tube: queue.stats_tube(tube).ready for tube in ("glassq.route.photos", "glassq.queue.pay")}
     finally:
         queue.close()
-    assert found == {"glassq": 2, "glassq.queue.pay": 3}
+    assert found == {"glassq.route.photos": 2, "glassq.queue.pay": 3}

@@ -7,8 +7,15 @@ import pytest
 from glassq import delivery as envelope
 from glassq.intake.tubes import PingTubes
 from glassq.journal import JournalRecord
+from glassq.settings import parse
 
-TUBES = PingTubes("glassq", ["glassq.queue.pay"])
+TUBES = PingTubes.of(
+    parse(
+        '[sources.a]\nqueue = "pay"\n[worker.queues.pay]\n[[routes]]\nsource = "a"\nhandler = "m:f"\n'
+        'name = "mails"\nconcurrency = 1\n',
+        "my.toml",
+    )
+)
 
 
 def job(tube: str) -> bytes:
@@ -20,6 +27,8 @@ def job(tube: str) -> bytes:
     [
         (job("glassq"), "glassq"),
         (job("glassq.queue.pay"), "glassq.queue.pay"),
+        (job("glassq.route.mails"), "glassq.route.mails"),
+        (job("glassq.route.gone"), "glassq"),
         # its queue was taken out of the settings since
         (job("glassq.queue.gone"), "glassq"),
         (job(""), "glassq"),

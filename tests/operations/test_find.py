@@ -67,13 +67,22 @@ def test_what_may_be_in_a_tube_that_is_not_ours_is_no_loss(
 
 
 def test_tubes_of_queues_are_ours_and_no_others(operations: Operations, inspector: Inspector, queue: Queue) -> None:
-    for tube in ("glassq.push.mail", "glassq.pushed", "elsewhere", "glassq.queue.payments", "glassq.queues"):
+    for tube in (
+        "glassq.push.mail",
+        "glassq.pushed",
+        "elsewhere",
+        "glassq.queue.pay",
+        "glassq.queues",
+        "glassq.route.a",
+    ):
         queue.put(b"", tube=tube)
-    assert our_tubes(operations, inspector) == ["glassq", "glassq.push.mail", "glassq.queue.payments"]
+    assert our_tubes(operations, inspector) == ["glassq", "glassq.push.mail", "glassq.queue.pay", "glassq.route.a"]
     assert tubes_of(operations, inspector, Filter(tube="glassq.push.none")) == ["glassq.push.none"]
-    with pytest.raises(InvalidRequest, match=r"tube elsewhere is not ours: expected glassq, glassq\.queue\.NAME or"):
+    with pytest.raises(
+        InvalidRequest, match=r"tube elsewhere is not ours: expected glassq, glassq\.queue\.NAME, glassq\.r"
+    ):
         tubes_of(operations, inspector, Filter(tube="elsewhere"))
-    assert unworked(operations, "glassq") == ""
+    assert [unworked(operations, tube) for tube in ("glassq", "glassq.queue.gone", "glassq.route.gone")] == [""] * 3
     assert "there is no section [push]" in unworked(operations, "glassq.push.mail")
     assert "`glassq move --from elsewhere --to glassq`" in unworked(operations, "elsewhere")
 

@@ -37,6 +37,8 @@ match = { topic = "orders/*" }
 source = "mirror"
 handler = "glass:store"
 collection = "timeline"
+name = "photos"
+concurrency = 2
 """
 PUSH = b'POST /hooks/github HTTP/1.1\r\nX-GitHub-Event: push\r\nX-GitHub-Delivery: 7\r\n\r\n{"ref": "refs/tags/v1"}'
 OPENED = PUSH.replace(b"push", b"pull_request").replace(b'"ref": "refs/tags/v1"', b'"action": "reopened"')
@@ -78,7 +80,9 @@ def test_the_labels_are_those_that_the_intake_would_make(ours: Operations) -> No
     mirror = routes.trial(ours, "mirror", b'{"collection": "timeline", "operation": "INSERT"}')
     assert mirror.labels == {"collection": "timeline", "operation": "INSERT"}
     assert mirror.chosen is not None
-    assert mirror.tube == "glassq"
+    assert mirror.tube == "glassq.route.photos"
+    document = mirror.chosen.document()
+    assert (document["name"], document["tube"], document["limits"]) == ("photos", mirror.tube, {"concurrency": 2})
 
 
 def test_a_route_whose_labels_no_ping_has_is_named(ours: Operations) -> None:

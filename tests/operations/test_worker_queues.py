@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from glassq import delivery as envelope
@@ -15,6 +16,8 @@ from glassq.operations.filters import Filter
 from glassq.operations.find import buried_matching, unworked
 from glassq.operations.pause import chosen
 from glassq.operations.progress import Silent
+from glassq.settings import Route
+from glassq.values import HandlerName
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
@@ -88,6 +91,24 @@ def test_a_queue_that_is_gone_is_still_ours_and_doctor_and_status_say_so(ours: O
     said = f"queue old is not in [worker.queues] of {ours.settings.file}, and holds 2 jobs: they are worked with the "
     assert check.said.startswith(said)
     assert any(hint.startswith(said) for hint in hints)
+
+
+def test_jobs_of_a_route_that_is_gone_are_ours_and_doctor_and_status_say_so(ours: Operations, queue: Queue) -> None:
+    for name in ("photos", "mails", "gone"):
+        queue.put(b"x", tube=f"{queue.tube}.route.{name}")
+    some = Route(source="github", handler=HandlerName("m:f"), name="photos", concurrency=1)
+    lifted = Route(source="github", handler=HandlerName("m:f"), name="mails")
+    ours = Operations(msgspec.structs.replace(ours.settings, routes=(some, lifted)), actor="ada")
+    with ours.queue() as inspector:
+        found = [check.said for check in checks.routes(ours, inspector, Silent())]
+        hints = [str(hint) for hint in status.snapshot(ours, inspector, Silent()).hints]
+        with pytest.raises(InvalidRequest, match=rf"did you mean {queue.tube}.route.photos\?"):
+            chosen(ours, inspector, ["photos"])
+    assert [said.partition(" any more")[0] for said in found] == [
+        "route gone is not in [[routes]]",
+        "route mails has no concurrency",
+    ]
+    assert set(found) <= set(hints)
 
 
 def test_what_is_put_by_hand_goes_into_the_queue_of_its_source(ours: Operations) -> None:

@@ -258,9 +258,9 @@ class PoolRun:
 
     # -- actions -----------------------------------------------------------------------------------------
 
-    def put(self, name: str, do: str = "work", tube: str = "", source: str = "mirror") -> Delivery:
+    def put(self, name: str, do: str = "work", tube: str = "", source: str = "mirror", **labels: str) -> Delivery:
         assert self._look is not None
-        delivery = envelope.new(source, json.dumps({"name": name, "do": do}).encode(), {}, tube=tube)
+        delivery = envelope.new(source, json.dumps({"name": name, "do": do}).encode(), labels, tube=tube)
         self._look.put(envelope.encode(delivery), tube=tube or None)
         return delivery
 

@@ -15,6 +15,7 @@ from glassq.delivery import MAX_JOB, new_id, result_key
 from glassq.errors import BodyError, Bury, Drop, Interrupted, Retry
 from glassq.handlers.steps import in_steps
 from glassq.lifecycle import after_kick
+from glassq.routes import Part
 from glassq.values import Step
 from tests.bodies.test_directory import put as store_body
 from tests.bodies.test_directory import states
@@ -187,7 +188,9 @@ def test_a_large_result_of_a_step_stays_as_long_as_the_job(
             raise last
         return f"{len(context.results['fetch'])} bytes"
 
-    steps = [(Step({"name": "fetch", "handler": "m:f"}), fetch), (Step({"name": "keep", "handler": "m:k"}), keep)]
+    steps = [
+        Part(Step({"name": name, "handler": "m:f"}), step, {}) for name, step in (("fetch", fetch), ("keep", keep))
+    ]
     bench = Bench(queue, bodies=store, handler=in_steps(steps))
     delivery = envelope.new("mirror", b"", {"collection": "timeline"})
     look.put(envelope.encode(delivery))

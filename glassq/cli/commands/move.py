@@ -56,7 +56,8 @@ def move(
 
     Ids name deliveries in any state that waits. --all or filters select buried deliveries. --from selects all that wait
     in a tube, which may be one that these settings do not name any more. Deliveries that are being worked stay. A pool
-    moves pings whose handler is a URL back into the tube of their push queue.
+    moves pings whose handler is a URL back into the tube of their push queue, and those of a route with concurrency
+    into its tube.
     """
     asked = Move(selection=selection, target=target, origin=origin)
     asked.check()

@@ -59,7 +59,8 @@ def _list(app: App, as_json: bool) -> None:
     if not rows:
         out.print("the settings have no route ([[routes]])")
         return
-    print_table(out, table("", ("route", "source", "takes", "handler"), map(_cells, rows), wraps="takes"))
+    columns = ("route", "name", "source", "takes", "handler", "limits")
+    print_table(out, table("", columns, map(_cells, rows), wraps="takes"))
     for row in rows:
         if row.never:
             out.print(f"! route {row.number}: {line(row.never)}")
@@ -68,7 +69,8 @@ def _list(app: App, as_json: bool) -> None:
 def _cells(row: RouteRow) -> tuple[object, ...]:
     wanted = row.route.conditions.items()
     takes = ", ".join(f"{name} = {operation.words_of(value)}" for name, value in wanted) or "all"
-    return row.number, row.route.source, takes, row.route.work
+    limits = " ".join(f"{key}={value}" for key, value in row.limits.items()) or "-"
+    return row.number, row.route.name, row.route.source, takes, row.route.work, limits
 
 
 def _tell(found: RouteTrial) -> None:

@@ -14,6 +14,7 @@ from glassq.database.plain import file_of
 from glassq.delivery import BIG_JOB, MAX_JOB
 from glassq.errors import LedgerError, QueueUnavailable, SettingsError
 from glassq.operations import push_queues as queues_now
+from glassq.operations import route_tubes
 from glassq.operations import worker_queues as queues_of_pool
 from glassq.operations.checks.access import barrier
 from glassq.operations.checks.base import Check
@@ -108,6 +109,11 @@ def worker_queues(operations: Operations, queue: Inspector, progress: Progress) 
         yield Check("queue", None, str(hint))
 
 
+def routes(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
+    for hint in route_tubes.hints(operations, _ours(operations, queue)):
+        yield Check("route", None, str(hint))
+
+
 def buried(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
     tubes = _ours(operations, queue)
     many, delayed = sum(tube.buried for tube in tubes), sum(tube.delayed for tube in tubes)
@@ -152,6 +158,7 @@ QUEUE: list[Callable[[Operations, Inspector, Progress], Iterator[Check]]] = [
     paused,
     push_queues,
     worker_queues,
+    routes,
     buried,
     lost,
 ]

@@ -74,8 +74,8 @@ class BeanstalkReceiver:
     def has_next(self) -> bool:
         return self._next is not None
 
-    def filled(self, prefix: str) -> list[str]:
-        names = [name for name in self._connection.tubes() if name.startswith(prefix)]
+    def filled(self, prefixes: tuple[str, ...]) -> list[str]:
+        names = [name for name in self._connection.tubes() if name.startswith(prefixes)]
         found = map(self._connection.stats_tube, names)
         return [tube.name for tube in found if tube.ready or tube.reserved or tube.delayed or tube.buried]
 

@@ -78,16 +78,16 @@ def test_the_oldest_job_of_all_these_tubes_is_the_next(roles: Roles) -> None:
 
 def test_tubes_that_hold_jobs_are_found_by_how_their_names_begin(roles: Roles) -> None:
     receiver, prefix = roles.receiver(), f"{roles.tube}.queue."
-    assert receiver.filled(prefix) == []
+    assert receiver.filled((prefix,)) == []
     for name in ("b", "a"):
         roles.put(b"ping", tube=f"{prefix}{name}")
     roles.put(b"ping", tube=roles.other)
-    assert sorted(receiver.filled(prefix)) == [f"{prefix}a", f"{prefix}b"]
+    assert sorted(receiver.filled((prefix,))) == [f"{prefix}a", f"{prefix}b"]
     held = receiver.reserve([f"{prefix}a"], 0)
     assert held is not None
-    assert sorted(receiver.filled(prefix)) == [f"{prefix}a", f"{prefix}b"]
+    assert sorted(receiver.filled((prefix,))) == [f"{prefix}a", f"{prefix}b"]
     receiver.complete(held)
-    assert receiver.filled(prefix) == [f"{prefix}b"]
+    assert receiver.filled((prefix,)) == [f"{prefix}b"]
 
 
 def test_where_nothing_comes_it_is_none(roles: Roles) -> None:
