@@ -112,6 +112,9 @@ bench: $(DEV) ## measure speed and memory, as ratios to plain programs in the sa
 bench-programs: $(DEV) ## programs (exec:) that a pool runs per second
 	@PATH=$(BIN):$$PATH $(BIN)/python bench/programs.py
 
+bench-lanes: $(DEV) ## handlers that wait, many at once in two lane children: async, and a URL; speed and memory
+	@PATH=$(BIN):$$PATH $(BIN)/python bench/lanes.py
+
 bench-large: $(DEV) ## the memory of a push of 25 MB, and small pings while 200 senders push 1 MB each
 	@PATH=$(BIN):$$PATH $(BIN)/python bench/large.py
 

@@ -130,6 +130,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
             "content",
             "edited",
             "errors",
+            "event_loop",
             "handler",
             "headers",
             "log",

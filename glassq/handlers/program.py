@@ -17,7 +17,6 @@ import re
 import shutil
 import signal
 import tempfile
-import threading
 from contextlib import contextmanager, suppress
 from io import UnsupportedOperation
 from pathlib import Path
@@ -112,8 +111,8 @@ def program(
                     ended = run(command, body, variables, limits, out, err)
             except OSError as error:
                 raise Retry(f"{command[0]} cannot be started: {_why(error)}") from None
-            if ended.interrupt is not None and threading.current_thread() is not threading.main_thread():
-                # a lane: others of this process have programs, too
+            if ended.interrupt is not None and context.in_lane:
+                # other lanes of this process have programs, too
                 end_marked({mark: variables[mark] for mark in MARKS if mark in variables})
             _judge(name, ended, known, err)
         if err.size:

@@ -11,7 +11,7 @@ import functools
 import json
 import time
 from codecs import getincrementaldecoder
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -206,7 +206,8 @@ def _send(
     """
     started = time.monotonic()
     kept = MAX_BODY if whole else KEPT
-    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining, kept)
+    stoppable = context.stoppable if context.in_lane else nullcontext
+    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining, stoppable, kept)
     if 200 <= answer.status <= 299 and not answer.failure:
         if whole and answer.cut:
             raise Bury(f"{target} answered more than {MAX_BODY} for the next step")

@@ -43,8 +43,8 @@ def _endpoint(settings: Settings, known: Collection[str], route: Route) -> Desti
     keys, whole = _keys(settings, route), route.steps is not None
     if route_tube(settings, route):
         # it has limits of its own, and is in no queue
-        handler = dispatch.forward(route.handler, route.name, keys, whole=whole)
-        return Destination(route, mark(handler, retry_policy=None))
+        handler = mark(dispatch.forward(route.handler, route.name, keys, whole=whole), retry_policy=None)
+        return Destination(route, handler, in_lanes=True)
     handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE, keys, whole=whole)
     if route.source == SOURCE:
         return _task_handler(settings, known, route, handler)

@@ -137,6 +137,7 @@ class WorkerSettings(Section, frozen=True):
     """[worker]"""
 
     processes: AtLeastOne = 4
+    lane_processes: Annotated[int, msgspec.Meta(ge=0)] = 0
     deadline: Duration = Duration("10m")
     grace: Duration = Duration("30s")
     max_attempts: AtLeastOne = 8

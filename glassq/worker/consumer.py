@@ -45,6 +45,9 @@ RECONNECT, RECONNECT_CAP = 0.1, 5.0
 # Reserving pauses while the queue takes no puts (disk full, draining): a failed delivery could not be put again, and
 # would run over and over. The pause grows from the first to the second, in seconds, with at most half of it as jitter.
 REFUSED, REFUSED_CAP = 1.0, 30.0
+# A delivery that must be worked alone comes again after so long, in seconds, while its route has as many attempts under
+# way as it may. The next place is left for it meanwhile (bucket.LEAVE).
+ALONE_DELAY = (2.0, 6.0)
 # A job becomes ready when its consumer dies, so we may get it before the pool's parent has recorded that death. We wait
 # this long for the record, in seconds.
 CRASH_REPORT_WAIT = 1.0
@@ -63,6 +66,7 @@ class Consumer:
         settlement: Settlement,
         slot: Slot,
         others: tuple[str, ...] = (),
+        losses: LossWatch | None = None,
     ) -> None:
         """Create it in the child, after the fork. `others` is how tubes begin that outlive their queue or route."""
         self._receiver = receiver
@@ -71,7 +75,7 @@ class Consumer:
         self._settlement = settlement
         self._slot = slot
         self._others = others
-        self._losses = LossWatch(slot)
+        self._losses = losses or LossWatch(slot)
         # the tubes that the last reserve was allowed
         self._tubes: Sequence[str] = ()
         # outside of `run` no job is reserved ahead
@@ -186,7 +190,10 @@ class Consumer:
     def _attempt(self, reservation: Reservation, delivery: Delivery) -> bool:
         destination = self._executor.routes.match(delivery)
         given_up = outcomes.too_often_lost(delivery, self._executor.policy)
-        tube = (destination and destination.tube) or reservation.tube
+        if destination and destination.alone and (reservation.tube == destination.tube or not reservation.losses):
+            # it was beside others, or has been tried alone less often than it was lost
+            given_up = None
+        tube = (destination and destination.tube_of(delivery)) or reservation.tube
         if tube != reservation.tube or (reservation.losses and not given_up):
             # The delivery belongs into its handler's tube, which has the limits; or there is a loss to record before
             # the next attempt. When a whole pool is killed, each child may get the job and die before it starts: the
@@ -195,7 +202,14 @@ class Consumer:
             if reservation.losses:
                 log.warning("an attempt was lost %s", fields(job=reservation.ref, lost=delivery.lost))
             return False
-        self._limiter.start(reservation.tube)
+        limited = reservation.tube
+        if destination and destination.alone and destination.alone == tube and not given_up:
+            # counted in its route's tube, beside what runs in lanes
+            limited = destination.tube
+            if not self._limiter.take_alone(limited):
+                self._settlement.put_anew(reservation, delivery, tube, backoff.between(*ALONE_DELAY))
+                return False
+        self._limiter.start(limited)
         attempt = Attempt(delivery, given_up) if given_up else self._executor.run(reservation, delivery, destination)
         self._settlement.settle(reservation, attempt, self._then())
         return attempt.outcome.slow_down

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -215,16 +215,15 @@ def test_an_interrupt_that_is_pending_ends_it(script: Callable[[str], str]) -> N
         program([script("sleep 60").removeprefix("exec:")], os.environ)(envelope.new("shop", b"", {}), context)
 
 
-def test_in_a_thread_it_ends_with_all_that_it_started_and_with_nothing_else(
+def test_in_a_lane_it_ends_with_all_that_it_started_and_with_nothing_else(
     script: Callable[[str], str], tmp_path: Path
 ) -> None:
     command = [script("setsid sh -c 'echo $$ >> $0.pids; exec sleep 60' $0; wait").removeprefix("exec:")]
     handler, ends = program(command, os.environ), threading.Event()
     deliveries = [envelope.new("shop", b"", {}) for _ in range(2)]
-    contexts = [
-        Context(Settings(), pending=lambda: Interrupted if ends.is_set() else None),
-        Context(Settings(), pending=lambda: Interrupted if over.is_set() else None),
-    ]
+    contexts = [Context(Settings()).for_thread(lambda _stop: nullcontext()) for _ in range(2)]
+    contexts[0].pending = lambda: Interrupted if ends.is_set() else None
+    contexts[1].pending = lambda: Interrupted if over.is_set() else None
     over, came = threading.Event(), list[object]()
 
     def work_one(number: int) -> None:
