@@ -272,7 +272,18 @@ def _routes(handler: Callable[..., Any] | str | None, source: str, context: Cont
 
 
 def _makers(context: Context) -> Makers:
-    return Makers(_endpoint, programs(context.settings, os.environ), in_steps, _tasks(context))
+    return Makers(_endpoints(context), programs(context.settings, os.environ), in_steps, _tasks(context))
+
+
+def _endpoints(context: Context) -> Callable[[Route], Destination]:
+    """Makes the destination of a route whose handler or step is a URL."""
+    settings = context.settings
+    if settings.push is None:
+        return _endpoint
+    from glassq.push import queue_yaml
+    from glassq.push.endpoints import endpoints
+
+    return endpoints(settings, queue_yaml.load(settings.push.queue_yaml, settings.push.targets))
 
 
 def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:

@@ -18,6 +18,7 @@ from glassq.routes import Context, Part
 from glassq.settings import Settings, as_toml, parse
 from glassq.testing import work
 from glassq.values import Step
+from tests.push.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,9 @@ def told(name):
 def fetch(delivery):
     told("fetch")
     return {"picture": delivery.text()}
+
+def told_of(delivery, context):
+    return f"{delivery.text()}: {context.results['upload']}"
 
 def store(delivery, context):
     told("store")
@@ -78,6 +82,20 @@ def test_a_retry_goes_on_at_the_step_that_failed_and_has_the_results_before_it(t
     second = first.again()
     assert (second.state, second.recorded) == ("done", 'cat: cat, upper application/json\n{"PICTURE":"CAT"}')
     assert (tmp_path / "calls").read_text().split() == ["fetch", "upper", "store", "store"]
+
+
+def test_a_url_gets_the_result_before_it_and_its_response_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "step_handlers.py").write_text(HANDLERS)
+    with Target() as target:
+        upload = f"{target.url}/upload?body=kept%20as%207&then=close"
+        (tmp_path / "glassq.toml").write_text(
+            f'[push]\nnames = "sqlite:///{tmp_path}/names.db"\n[[routes]]\nsource = "shop"\n'
+            f'steps = ["step_handlers:fetch", {{ name = "upload", handler = "{upload}" }}, "step_handlers:told_of"]\n'
+        )
+        came = work(None, b"cat", source="shop", settings=tmp_path / "glassq.toml")
+    assert (came.state, came.recorded) == ("done", "cat: kept as 7")
+    (asked,) = target.asked
+    assert (asked.body, asked.headers["content-type"]) == (b'{"picture":"cat"}', "application/json")
 
 
 # -- one handler of steps, without a pool ------------------------------------------------------------------------------
