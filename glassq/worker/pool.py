@@ -247,7 +247,7 @@ class Pool:
         return {generation: plan.load for plan, generation in plans if plan.preload}
 
     def _tend_sidecar(self, now: float) -> None:
-        self._scoreboard.counters.set(WANTED, self._target)
+        self._scoreboard.counters.set(WANTED, self._target + self._wanted(lanes=True))
         main = self._plan.sidecar
         self._sidecar.tend(main and (lambda: main(self._scoreboard)), now)
         self._errand.tend(self._plan.sweep, now)
