@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import msgspec
 import pytest
@@ -18,6 +21,7 @@ from glassq.routes import Context, Part
 from glassq.settings import Settings, as_toml, parse
 from glassq.testing import work
 from glassq.values import Step
+from tests.conftest import ROOT
 from tests.push.targets import Target
 
 if TYPE_CHECKING:
@@ -270,3 +274,20 @@ def test_steps_that_cannot_be_meant_are_refused(steps: str, says: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse(f'[[routes]]\nsource = "shop"\nsteps = {steps}\n', "glassq.toml")
     assert says in str(caught.value)
+
+
+def test_the_steps_of_the_documents_can_be_meant_and_fetch() -> None:
+    page = (ROOT / "docs" / "handlers.md").read_text("utf-8").partition("\n## Steps\n")[2]
+    (toml,) = re.findall(r"```toml\n(.+?)```", page, re.DOTALL)
+    (route,) = parse(f"{toml}\n[push]\n", "glassq.toml").routes
+    assert [step.name for step in route.steps or ()] == [
+        "handlers:fetch",
+        "shrink",
+        "https://photos.example.com/upload",
+    ]
+    example: dict[str, Any] = {"urlopen": urlopen}
+    (code,) = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    exec(f"from __future__ import annotations\n{code}", example)
+    with Target() as target:
+        url = json.dumps({"url": f"{target.url}/photo?body=pixels"}).encode()
+        assert example["fetch"](envelope.new("photos", url, {})) == b"pixels"
