@@ -109,7 +109,7 @@ def test_a_tube_that_leaves_no_room_for_a_routes_name_is_refused() -> None:
 def test_a_route_whose_parked_deliveries_would_have_too_long_a_tube_is_refused() -> None:
     base = f'[queue]\ntube = "{"t" * 170}"\n'
     for key in ("breaker = 3", 'concurrency_by = "label.user"'):
-        with pytest.raises(SettingsError, match="a tube of its parked deliveries has 204 of 200 characters"):
+        with pytest.raises(SettingsError, match="a tube of its parked deliveries has 203 of 200 characters"):
             read(route(key, 'name = "abcdefghijk"'), before=base)
     read(route('name = "abcdefghijk"'), before=base)
 
