@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from glassq.push.client import Client
     from glassq.push.http.adding import TaskAdder
-    from glassq.push.http.door import Door
+    from glassq.push.http.door import Doorkeeper
     from glassq.push.http.metrics import TaskCounters
     from glassq.push.http.search import TaskSearch
     from glassq.push.http.targets import Targets
@@ -46,7 +46,7 @@ def create_app(
     search: TaskSearch,
     targets: Targets,
     counters: TaskCounters,
-    door: Door,
+    door: Doorkeeper,
     pages: Mapping[str, object],
 ) -> falcon.App[Any, Any]:
     """The app; `pages` are more paths."""
