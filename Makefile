@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example test conformance coverage test-system torture powercut soak mutations check format bench \
-	bench-journal bench-sources bench-peers install uninstall deb docs pictures man lock clean
+	bench-journal bench-sources bench-tasks bench-peers install uninstall deb docs pictures man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ mutations: $(DEV) ## spoil 20,000 right pings of all kinds: nothing wrong is tak
 
 bench-sources: $(DEV) ## pings of 1 kB acknowledged at full speed, Mirror's and GitHub's in turn: what verification costs
 	@$(BIN)/python bench/sources.py
+
+bench-tasks: $(DEV) ## tasks a second over HTTP beside pings a second, 32 connections each
+	@$(BIN)/python bench/tasks_http.py
 
 bench-journal: $(DEV) ## an intake journal with 1,000,000 records: start, look, moving on, and pings beside (RECORDS=n)
 	@$(BIN)/python -m bench.journal $(RECORDS)

@@ -34,7 +34,15 @@ RUN = [
 FAST = ["gunicorn_h1c>=0.6.10"]
 # examples/glassware is a Flask program
 EXAMPLE = ["flask>=3.0"]
-TEST = ["coverage>=7.6", "hypothesis>=6.100", "pillow>=10.1", "pytest>=9.2", "pytest-cov>=5.0", "pytest-xdist>=3.6"]
+TEST = [
+    "coverage>=7.6",
+    "google-cloud-tasks>=2.19",
+    "hypothesis>=6.100",
+    "pillow>=10.1",
+    "pytest>=9.2",
+    "pytest-cov>=5.0",
+    "pytest-xdist>=3.6",
+]
 CHECK = ["mypy>=1.11", "ruff>=0.6", "types-pyyaml>=6.0"]
 
 # for an administrator to copy
@@ -58,6 +66,7 @@ setup(
         "console_scripts": [
             "glassq = glassq.cli.main:main",
             "glassq-syncer = glassq.programs.syncer:main",
+            "glassq-tasks = glassq.programs.tasks:main",
             "glassq-web = glassq.programs.web:main",
             "glassq-worker = glassq.programs.worker:main",
         ]

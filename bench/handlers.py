@@ -1,5 +1,6 @@
 """Handlers for the pool of the bench."""
 
+import asyncio
 import json
 import os
 import time
@@ -22,3 +23,8 @@ def stamp(delivery: Delivery) -> None:
 def fail(delivery: Delivery) -> None:
     """Fails each time."""
     raise Retry("as the bench wants it")
+
+
+async def waits(_delivery: Delivery) -> None:
+    """Waits for the network."""
+    await asyncio.sleep(1.0)

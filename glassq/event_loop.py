@@ -31,7 +31,7 @@ log = logger("glassq.worker")
 T = TypeVar("T")
 # A context within which its argument is called, from another thread, when the attempt must end; it raises the Interrupt
 # at its exit then.
-Stoppable = Callable[[Callable[[], None]], AbstractContextManager[None]]
+Stoppable = Callable[[Callable[[], None]], AbstractContextManager[object]]
 # A loop that has not turned for this long is blocked, in seconds.
 BLOCKED = 1.0
 # How many frames of the stack that blocks it are named, the innermost last.

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 log = logger("glassq")
 
-PROGRAMS = ("glassq-web", "glassq-worker")
+TASK_SERVER = "glassq-tasks"
+PROGRAMS = ("glassq-web", "glassq-worker", TASK_SERVER)
 # The parent of systemd's runtime directories.
 RUN = Path("/run")
 _NAME = "in-effect.json"

@@ -66,11 +66,6 @@ Result = str | dict[str, Any] | None
 Handler = Callable[["Delivery", "Context"], Any]
 
 
-def _by_signal(_stop: Callable[[], None]) -> AbstractContextManager[None]:
-    """In the main thread of a child a signal interrupts the handler."""
-    return nullcontext()
-
-
 @dataclass(slots=True)
 class Context:
     """What a handler may use beside its delivery. Each worker process has one, for as long as it lives.
@@ -91,7 +86,8 @@ class Context:
     shielded: Callable[[], AbstractContextManager[None]] = nullcontext
     _resources: dict[Callable[[Settings], Any], Any] = field(default_factory=dict)
     _making: threading.RLock = field(default_factory=threading.RLock)
-    _stoppable: Stoppable = _by_signal
+    # in the main thread of a child a signal interrupts the handler
+    _stoppable: Stoppable = nullcontext
     #: where coroutines run
     loop: EventLoop = field(default_factory=EventLoop)
 
@@ -110,7 +106,7 @@ class Context:
                     self._resources[make] = self._make(make)
         return cast("T", self._resources[make])
 
-    def stoppable(self, stop: Callable[[], None]) -> AbstractContextManager[None]:
+    def stoppable(self, stop: Callable[[], None]) -> AbstractContextManager[object]:
         """Use it around what waits, in a handler that may run in a thread that no signal can interrupt.
 
         There, `stop()` is called from another thread when the attempt must end, and the exit raises the Interrupt. In
@@ -124,7 +120,7 @@ class Context:
 
     def for_thread(self, stoppable: Stoppable) -> Context:
         """A context for another thread of this process, with the same resources."""
-        return replace(self, deadline=float("inf"), _stoppable=stoppable)
+        return replace(self, _stoppable=stoppable)
 
     def _make(self, make: Callable[[Settings], Any]) -> Any:
         made = detached(lambda: make(self.settings))
@@ -214,17 +210,24 @@ def call(handler: Handler, delivery: Delivery, context: Context) -> Result:
 class Destination:
     """A route with its handler loaded. Deliveries must come from `tube`; "": from any.
 
-    `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `policy` and
-    `deadlines` are those of the route (None: the pool's count). `options` are the handler's own settings, read-only.
+    `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `alone`: lane
+    children reserve from `tube`, and a delivery that has lost an attempt there is worked alone, out of this tube ("":
+    plain children work all). `policy` and `deadlines` are those of the route (None: the pool's count). `options` are
+    the handler's own settings, read-only.
     """
 
     route: Route
     handler: Handler
     tube: str = ""
     in_lanes: bool = False
+    alone: str = ""
     policy: Policy | None = None
     deadlines: Deadlines | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def tube_of(self, delivery: Delivery) -> str:
+        """The tube that the delivery must come from; "": any."""
+        return self.alone if self.alone and delivery.lost else self.tube
 
     def work(self, delivery: Delivery, context: Context) -> Result:
         """Calls the handler; returns its result. Raises what it raises, and Bury if it returned unfinished work."""
@@ -261,6 +264,11 @@ class Routes:
         """
         for destination in self._destinations:
             _prepare(destination.handler, context)
+
+    @property
+    def lane_routes(self) -> list[Destination]:
+        """Those that lane children work."""
+        return [found for found in self._destinations if found.alone]
 
     def match(self, delivery: Delivery) -> Destination | None:
         """Where this delivery goes; None if no route matches."""
@@ -350,9 +358,11 @@ def _destination(route: Route, makers: Makers, where: str) -> Destination:
 def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
     """The destination with the limits of its route, and the options of its handler."""
     found = make()
+    own = route_tube(settings, route)
     return replace(
         found,
-        tube=route_tube(settings, route) or found.tube,
+        tube=own or found.tube,
+        alone=str(settings.queue.tube) if own and found.in_lanes and (route.concurrency or 1) > 1 else "",
         policy=policy_of(settings, route),
         deadlines=deadlines_of(settings, route),
         options=options_of(settings, route, route.handler),

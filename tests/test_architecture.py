@@ -67,7 +67,8 @@ EVERYTHING = frozenset(
     }
     | {"operations", "cli", "dev", "programs"}
 )
-# A room is what stands directly under glassq/. What is not named here, a room must not import; a new room needs a line.
+# A room is what stands directly under glassq/, and what is named in INNER. What is not named here, a room must not
+# import; a new room needs a line.
 MAY_KNOW: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "backoff": frozenset(),
@@ -129,6 +130,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
             "content",
             "edited",
             "errors",
+            "event_loop",
             "handler",
             "headers",
             "log",
@@ -140,6 +142,9 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         }
         | {"routes", "queues", "backoff", "database", "standard_webhooks"}
     ),
+    # the tasks' server: what else tasks are made of is in push, which serves programs that have no server
+    "push/http": frozenset({"delivery", "errors", "http", "in_effect", "log", "metrics", "push", "queues", "settings"})
+    | {"startcheck", "values"},
     # for the tests of others; nothing of ours imports it
     "testing": frozenset(
         {"bodies", "errors", "handler", "handlers", "delivery", "settings", "values", "routes", "push", "queues"}
@@ -154,6 +159,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     # glassq/__init__.py: what the author of a handler imports
     "": frozenset({"errors", "headers", "delivery", "push"}),
 }
+# Rooms within a room: nobody but programs knows them.
+INNER = ("push/http",)
 # Modules that stay narrower than their room.
 LEAVES = {
     "worker/outcome.py": frozenset({"backoff", "errors", "delivery", "excerpts", "host", "mask", "policy", "routes"}),
@@ -177,8 +184,8 @@ LEAVES = {
 # Who may import a library, by the start of the module's path.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "greenstalk": ("queues/beanstalk/",),
-    "falcon": ("intake/",),
-    "gunicorn": ("http/", "intake/"),
+    "falcon": ("intake/", "push/http/"),
+    "gunicorn": ("http/", "intake/", "push/http/"),
     "google": ("glass/",),
     "googleapiclient": ("glass/",),
     "google_auth_httplib2": ("glass/",),
@@ -202,7 +209,10 @@ _ENGINE_WORDS = frozenset(
     | {"probe_durability", "reserve_job", "stats_job", "stats_tube"}
 )
 # push/taskqueue.py and testing.py are called by programs that are not glassq's: for them they are the root.
-READS_ENVIRONMENT = ("intake/wsgi.py", "cli/", "dev/", "programs/", "push/taskqueue.py", "testing.py")
+READS_ENVIRONMENT = (
+    *("intake/wsgi.py", "push/http/server.py", "cli/", "dev/", "programs/"),
+    *("push/taskqueue.py", "testing.py"),
+)
 _READS = frozenset({"environ", "environb", "getenv"})
 # Setting a variable for a library reads nothing.
 _WRITES = ("setdefault", "__setitem__")
@@ -241,6 +251,8 @@ def nodes(tree: ast.Module) -> list[ast.AST]:
 
 
 def room_of(place: str) -> str:
+    if (inner := place.rpartition("/")[0]) in INNER:
+        return inner
     first = place.split("/")[0].removesuffix(".py")
     return "" if first == "__init__" else first
 
@@ -268,6 +280,11 @@ def _rooms(place: str, tree: ast.Module) -> Iterator[str]:
         # a name that is no room comes out of glassq/__init__.py, which is for handlers' authors
         if other not in allowed and other != "__version__":
             yield f"imports glassq.{other}"
+    for inner in INNER:
+        strangers = room not in (inner, "programs")
+        name = f"glassq.{inner.replace('/', '.')}"
+        if strangers and any(found == name or found.startswith(f"{name}.") for found in imported(place, tree)):
+            yield f"imports {name}"
     if any(name.split(".")[0] == "bin" for name in imported(place, tree)):
         yield "imports bin"
 
@@ -412,7 +429,7 @@ def test_every_room_keeps_to_the_rules() -> None:
     assert violations(ROOT / "glassq") == []
 
 
-@pytest.mark.parametrize(("program", "stranger"), [("worker", "intake"), ("web", "worker")])
+@pytest.mark.parametrize(("program", "stranger"), [("worker", "intake"), ("web", "worker"), ("tasks", "intake")])
 def test_neither_daemon_loads_the_rooms_of_the_other(program: str, stranger: str) -> None:
     place = f"programs/{program}.py"
     tree = ast.parse((ROOT / "glassq" / place).read_text())
@@ -421,7 +438,7 @@ def test_neither_daemon_loads_the_rooms_of_the_other(program: str, stranger: str
     assert stranger not in rooms
 
 
-@pytest.mark.parametrize("name", ["glassq", "glassq-syncer", "glassq-web", "glassq-worker"])
+@pytest.mark.parametrize("name", ["glassq", "glassq-syncer", "glassq-tasks", "glassq-web", "glassq-worker"])
 def test_a_script_of_bin_runs_what_the_installed_command_runs(name: str) -> None:
     (command,) = re.findall(rf'"{name} = (.+):main"', (ROOT / "setup.py").read_text())
     tree = ast.parse((ROOT / "bin" / name).read_text())
@@ -456,6 +473,9 @@ BREACHES = [
     ("queues/base.py", "import greenstalk", "imports greenstalk"),
     ("sources/mirror.py", "import falcon", "imports falcon"),
     ("http/problem.py", "import falcon", "imports falcon"),
+    ("push/client.py", "import falcon", "imports falcon"),
+    ("push/client.py", "from glassq.push.http import app", "imports glassq.push.http"),
+    ("push/http/app.py", "from glassq.intake import app", "imports glassq.intake"),
     ("http/gunicorn_worker.py", "from glassq.intake import app", "imports glassq.intake"),
     ("worker/pool.py", "import gunicorn.util", "imports gunicorn"),
     ("worker/pool.py", "from google.cloud import storage", "imports google"),

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from glassq.settings import PushSettings, Route, Settings, SourceSettings, WorkerQueue, parse
+from glassq.settings import PushSettings, Route, Settings, SourceSettings, TasksSettings, WorkerQueue, parse
 from tests.conftest import ROOT
 
 FILE = ROOT / "conf" / "glassq.toml"
@@ -35,7 +35,7 @@ def test_the_line_that_an_installation_rewrites_is_one_sentence() -> None:
 
 def test_the_shipped_file_has_metrics_on_this_machine_alone() -> None:
     metrics = parse(TEXT, str(FILE)).metrics
-    assert (metrics.intake, metrics.pool) == ("127.0.0.1:9464", "127.0.0.1:9465")
+    assert (metrics.intake, metrics.pool, metrics.tasks) == ("127.0.0.1:9464", "127.0.0.1:9465", "127.0.0.1:9466")
 
 
 def test_the_shipped_file_takes_pings_and_leaves_the_handler_to_its_owner() -> None:
@@ -62,7 +62,7 @@ def test_every_key_of_every_section_stands_in_the_shipped_file(section: str) -> 
 
 def test_every_key_of_the_sections_that_are_optional_is_explained() -> None:
     written = set(re.findall(r"^(?:# )?(\w+) = ", TEXT, re.MULTILINE))
-    sections = (Route, SourceSettings, PushSettings, WorkerQueue)
+    sections = (Route, SourceSettings, PushSettings, TasksSettings, WorkerQueue)
     assert {name for section in sections for name in section.__struct_fields__} - TABLES <= written
 
 

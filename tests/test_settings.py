@@ -120,7 +120,7 @@ MISTAKES = [
     (at("storage", 'url = "file://host/dir"'), 'expected "gs://BUCKET" or "file:///DIRECTORY"'),
     # keys and sections
     (at("queue", 'tubes = "a"'), "unknown key [queue] tubes; did you mean tube?"),
-    (at("worker", "colour = 1"), "unknown key [worker] colour; expected one of: processes, deadline"),
+    (at("worker", "colour = 1"), "unknown key [worker] colour; expected one of: processes, lane_processes"),
     (
         at("sources.mirror", 'verify_tokens = "x"'),
         "unknown key [sources.mirror] verify_tokens; did you mean verify_tok",

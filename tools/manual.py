@@ -45,6 +45,21 @@ DAEMONS = {
             ],
         },
     ),
+    "glassq-tasks": (
+        "takes tasks over HTTP, from any language",
+        {
+            "Signals": [
+                ("TERM", "Graceful shutdown: requests that have begun are answered first."),
+                ("HUP", "Reload the settings in new worker processes; no task is refused meanwhile."),
+                ("TTIN, TTOU", "Start one worker process more, or stop one."),
+            ],
+            "Exit status": [
+                ("0", "It was told to stop."),
+                ("75", "The address is in use."),
+                ("78", "The settings cannot be used."),
+            ],
+        },
+    ),
     "glassq-syncer": (
         "syncs the queue's files for everybody at once, and proves it",
         {
@@ -254,7 +269,7 @@ def _settings() -> Page:
             remarks.append(line)
             continue
         remarks = []
-    return _see(page, "glassq(1)", "glassq-web(8)", "glassq-syncer(8)", "glassq-worker(8)")
+    return _see(page, "glassq(1)", "glassq-web(8)", "glassq-syncer(8)", "glassq-tasks(8)", "glassq-worker(8)")
 
 
 def _uncommented(lines: Iterable[str]) -> str:

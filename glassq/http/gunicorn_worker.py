@@ -156,7 +156,12 @@ class BufferingWorker(SpillingWorker):
             return
         environ["glassq.turn"] = turn.items
         answer = self._ask_app(environ, closes)
-        if len(turn.items) == len(turn.held):
+        if environ.pop("glassq.aside", None):
+            # the app has seen that this takes long: it is asked again, where it may wait
+            del environ["glassq.turn"]
+            environ["wsgi.input"].seek(0)
+            self.tpool.submit(self._work_aside, conn, environ, closes)
+        elif len(turn.items) == len(turn.held):
             self._send_answer(conn, answer, closes)
         elif self._is_full(turn):
             turn.items.pop()

@@ -5,7 +5,6 @@ An answer never echoes anything of the request, but a challenge that a source an
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import falcon
 
 from glassq.errors import PingRefused, QueueError, QueueRefused
+from glassq.http.strict import malformed
 from glassq.intake.misses import MissLog
 from glassq.intake.refusals import AGAIN, RefusalLog, answer_problem, answer_unavailable
 from glassq.log import fields, logger
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from glassq.intake.watcher import Watcher
 
 log = logger("glassq.intake")
-
-_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
 
 def create_app(
@@ -94,22 +92,8 @@ class _Strict:
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         # asked of the environ: Falcon's own access to a header takes a microsecond
-        environ = req.env
-        coding = environ.get("HTTP_TRANSFER_ENCODING")
-        if coding is not None:
-            if coding.strip().lower() != "chunked":
-                raise PingRefused(400, "Unsupported transfer coding", "Send the body with Content-Length.")
-            raise PingRefused(411, "Length required", "Send the body with Content-Length, not chunked.")
-        protocol = environ.get("SERVER_PROTOCOL")
-        if protocol not in ("HTTP/1.0", "HTTP/1.1"):
-            raise PingRefused(400, "Malformed request", "The request must be HTTP/1.1.")
-        if req.method != "CONNECT" and not str(environ.get("RAW_URI", "/")).startswith(("/", "*")):
-            raise PingRefused(400, "Malformed request", "The request target must be a path.")
-        host = environ.get("HTTP_HOST")
-        if host is None and protocol == "HTTP/1.0":
-            return
-        if host is None or not _HOST.fullmatch(host):
-            raise PingRefused(400, "Malformed request", "The request needs one valid Host header.")
+        if (found := malformed(req.env)) is not None:
+            raise PingRefused(*found)
 
 
 def _on_refused(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,7 +17,8 @@ from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
-from glassq.programs import sweeping
+from glassq.programs import lanes, sweeping
+from glassq.programs.context import adding_tasks, context_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
@@ -28,6 +28,7 @@ from glassq.systemd import Notifier
 from glassq.values import Rate
 from glassq.worker import child, sidecar
 from glassq.worker.bucket import Limit
+from glassq.worker.children import EX_NO_LANES
 from glassq.worker.collector import PoolCollector
 from glassq.worker.consumer import Consumer
 from glassq.worker.executor import Executor
@@ -55,7 +56,14 @@ def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: C
     found = routes.load(settings, makers(settings, queues), loaded)
     # Imports the database's driver. This one is never used: each child opens its own.
     open_ledger(settings.ledger)
-    return lambda slot, throttle: consume(settings, queues, found, slot, throttle)
+    if found.lane_routes:
+
+        def work(slot: Slot, throttle: Throttle) -> int:
+            main = lanes.consume if slot.lanes else consume
+            return main(settings, queues, found, slot, throttle)
+
+        return work
+    return lambda slot, throttle: EX_NO_LANES if slot.lanes else consume(settings, queues, found, slot, throttle)
 
 
 def makers(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Makers:
@@ -76,7 +84,7 @@ def consume(
         return refuse(error, slot)
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot, context.loop)
-    limiter = limiter_of(settings, queues, throttle, slot.index)
+    limiter = limiter_of(settings, queues, throttle, slot.index, loaded)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     unrouted = Unrouted(settings, lambda file: routes.all_routes(load(file, os.environ, POOL)))
@@ -98,12 +106,17 @@ def consume(
 
 
 def limiter_of(
-    settings: Settings, queues: Collection[str], throttle: Throttle, slot: int
+    settings: Settings, queues: Collection[str], throttle: Throttle, slot: int, loaded: routes.Routes
 ) -> TubeLimiter | QueueLimiter:
-    """What a child may reserve from: the main tube, those of routes and push `queues`, [worker.queues] by weight."""
+    """What a plain child may reserve from: the main tube, those of routes and push `queues`, [worker.queues] by weight.
+
+    The tubes of routes with lanes are for lane children.
+    """
     base = str(settings.queue.tube)
-    limited = [*(tube_of(base, name) for name in queues), *(limit.tube for limit in route_limits(settings))]
-    limiter = throttle.limiter(slot, free=[base], limited=limited)
+    of_lanes = {destination.tube for destination in loaded.lane_routes}
+    of_routes = [limit.tube for limit in route_limits(settings) if limit.tube not in of_lanes]
+    limited = [*(tube_of(base, name) for name in queues), *of_routes]
+    limiter = throttle.limiter(slot, [base], limited, barred=of_lanes)
     tubes = {queue_tube(settings, name): queue for name, queue in settings.worker.queues.items()}
     if not tubes:
         return limiter
@@ -128,33 +141,6 @@ def kept_places(settings: Settings) -> list[Limit]:
     return [
         Limit(queue_tube(settings, name), Rate.MAX, max(1, queue.children), queue.children) for name, queue in queues
     ]
-
-
-@contextmanager
-def adding_tasks(settings: Settings) -> Iterator[None]:
-    """Lets handlers add tasks. At the end, waits for the tasks that were added without waiting."""
-    if settings.push is None:
-        yield
-        return
-    from glassq.push import taskqueue
-
-    # a handler that adds tasks uses the same settings
-    taskqueue.configure(settings.file)
-    try:
-        yield
-    finally:
-        taskqueue.finish()
-
-
-def context_of(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Context:
-    """The context of all handlers. Raises SettingsError."""
-    context = routes.Context(settings)
-    if settings.push is not None:
-        from glassq.push.dispatch import Dispatcher
-
-        # The queues as the parent has read them: a later mistake in queue.yaml must not kill a new child.
-        context.provide(Dispatcher.open, Dispatcher.open(settings, queues))
-    return context
 
 
 def check(config: str | None) -> Iterator[Finding]:
@@ -235,6 +221,8 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         sweep=lambda: sweeping.errand(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,
+        lane_processes=lanes.processes(settings),
+        lanes=lanes.most_lanes(settings),
     )
 
 

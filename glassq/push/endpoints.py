@@ -43,7 +43,8 @@ def _endpoint(settings: Settings, known: Collection[str], route: Route) -> Desti
     keys = _keys(settings, route)
     if route_tube(settings, route):
         # it has limits of its own, and is in no queue
-        return Destination(route, mark(dispatch.forward(route.handler, route.name, keys), retry_policy=None))
+        handler = mark(dispatch.forward(route.handler, route.name, keys), retry_policy=None)
+        return Destination(route, handler, in_lanes=True)
     handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE, keys)
     if route.source == SOURCE:
         return _task_handler(settings, known, route, handler)

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from glassq.push.request import TaskRequest
 
 USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
+# Those of App Engine's tasks, and those that a request may have.
 METHODS = ("POST", "GET", "PUT", "DELETE", "HEAD")
+SENDABLE = (*METHODS, "PATCH", "OPTIONS")
 # The methods that send a payload.
-WITH_BODY = ("POST", "PUT")
+WITH_BODY = ("POST", "PUT", "PATCH")
 OCTETS = "application/octet-stream"
 
 # Headers that a task cannot set: where the request goes, where it ends, and what happens to the connection.
@@ -28,8 +30,8 @@ _CONNECTION = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"}
     | {"te", "trailer", "upgrade", "expect"}
 )
-# Headers by which App Engine describes a task; a task's own are dropped.
-_RESERVED = ("user-agent", "x-appengine-", "x-glassq-", "proxy-")
+# Headers by which App Engine and Cloud Tasks describe a task; a task's own are dropped.
+_RESERVED = ("user-agent", "x-appengine-", "x-cloudtasks-", "x-glassq-", "proxy-")
 # RFC 9110, 5.6.2 and 5.5; of latin-1 without its control characters
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
@@ -52,14 +54,18 @@ class HttpRequest:
 
 def of_task(request: TaskRequest, base: str, delivery: Delivery) -> HttpRequest:
     """The request of a task. Raises ValueError with the part that cannot be sent."""
-    if request.method not in METHODS:
-        raise ValueError(f"its method: expected one of {', '.join(METHODS)}")
+    if request.method not in SENDABLE:
+        raise ValueError(f"its method: expected one of {', '.join(SENDABLE)}")
     headers = {
         name: value for name, value in request.headers.items() if not (_of_connection(name) or is_reserved_header(name))
     }
     if request.method in WITH_BODY and not any(name.lower() == "content-type" for name in headers):
         headers["Content-Type"] = OCTETS
-    headers |= task_headers(delivery, request.queue, request.name, request.eta)
+    told = task_headers(delivery, request.queue, request.name, request.eta)
+    headers |= told
+    if request.form == "http":
+        # what targets of Cloud Tasks look for, beside App Engine's
+        headers |= {name.replace("X-AppEngine-", "X-CloudTasks-"): value for name, value in told.items()}
     for name, value in headers.items():
         check_line(name, value)
     return HttpRequest(request.method, beneath(base, request.url), headers, delivery.body)

@@ -26,14 +26,23 @@ class KnownQueues:
 
     def find(self, name: str) -> PushQueue | None:
         """The queue of this name; None if the file does not have it."""
-        seen = self._stat()
-        if seen != self._seen:
-            self._seen = seen
-            try:
-                self._known = queue_yaml.load(self._path)
-            except SettingsError as error:
-                log.error("queue.yaml cannot be used; the earlier queues stay %s", fields(error=error))
+        self._look()
         return self._known.get(name)
+
+    def all(self) -> list[PushQueue]:
+        """All queues, by name."""
+        self._look()
+        return [queue for _, queue in sorted(self._known.items())]
+
+    def _look(self) -> None:
+        seen = self._stat()
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._known = queue_yaml.load(self._path)
+        except SettingsError as error:
+            log.error("queue.yaml cannot be used; the earlier queues stay %s", fields(error=error))
 
     def _stat(self) -> tuple[int, int, int] | None:
         try:

@@ -30,6 +30,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     `queue` and `name` are the task's. `url` is relative and includes the query. `target` is a name of [push.targets]
     ("": the queue's, else "default"). `eta` is the earliest time to send it, in seconds since 1970. `retry` replaces
     the queue's retry_parameters. `dispatch_deadline` limits each attempt, in seconds; 0: only the pool's deadline does.
+    `form` "http": it was added with a full URL, as an HTTP task of Cloud Tasks.
     """
 
     queue: str
@@ -41,6 +42,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     eta: float = 0.0
     retry: RetryParameters | None = None
     dispatch_deadline: float = 0.0
+    form: str = ""
 
     def labels(self) -> dict[str, str]:
         """The labels of the task's delivery."""
@@ -53,6 +55,8 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
             labels["eta"] = repr(self.eta)
         if self.dispatch_deadline:
             labels["dispatch_deadline"] = repr(self.dispatch_deadline)
+        if self.form:
+            labels["form"] = self.form
         if self.retry is not None:
             labels["retry"] = msgspec.json.encode(self.retry).decode()
         return labels

@@ -118,7 +118,7 @@ class TaskSpec:
     ) -> None:
         self.name = _checked_name(name)
         self.method = _checked_method(method, tag)
-        self.headers = _checked_headers(headers or {})
+        self.headers = checked_headers(headers or {})
         self.on_queue_url = not url
         self.url, self.payload = self._request(url, payload, params or {})
         if len(self.url) > MAX_URL_LENGTH:
@@ -143,8 +143,7 @@ class TaskSpec:
     @property
     def size(self) -> int:
         """Bytes of method, url, headers and payload, as App Engine counts them."""
-        headers = sum(len(name) + len(value) + _HEADER_EXTRA for name, value in self.headers.items())
-        return len(self.method) + len(self.url) + headers + len(self.payload or b"")
+        return request_size(self.method, self.url, self.headers, self.payload or b"")
 
     @property
     def eta(self) -> datetime:
@@ -183,7 +182,7 @@ class TaskSpec:
         if query and params:
             raise InvalidTaskError("url has a query and params are given: expected one of them")
         if payload and self.method not in WITH_BODY:
-            raise InvalidTaskError(f"a payload goes with {' and '.join(WITH_BODY)} only, not with {self.method}")
+            raise InvalidTaskError(f"a payload goes with POST and PUT only, not with {self.method}")
         if self.method == "POST" and query:
             raise InvalidTaskError("the url of a POST cannot have a query: give it as params")
         if params:
@@ -229,8 +228,14 @@ def _checked_method(method: object, tag: str | None) -> str:
     return word
 
 
-def _checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
-    """The headers to send. Of names that differ only in case, the last one counts."""
+def request_size(method: str, url: str, headers: Mapping[str, str], payload: bytes) -> int:
+    """The size of a task in bytes, as App Engine counts it."""
+    extra = sum(len(name) + len(value) + _HEADER_EXTRA for name, value in headers.items())
+    return len(method) + len(url) + extra + len(payload)
+
+
+def checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
+    """The headers to send. Of names that differ only in case, the last one counts. Raises InvalidTaskError."""
     found: dict[str, tuple[str, str]] = {}
     for name, value in headers.items():
         name, text = _text(name), ", ".join(_text(item) for item in _items(value)).strip(" \t\r\n")

@@ -29,6 +29,7 @@ POOL = frozenset(
     {"queue", "bodies", "worker", "routes", "handlers", "push", "glass", "storage", "ledger", "metrics", "log"}
 )
 TASKS = frozenset({"queue", "push"})
+TASK_SERVER = TASKS | {"tasks", "metrics", "log"}
 # Keys that every program needs, whatever section they are in: whoever puts a job sets its lease (`Settings.lease`).
 _SHARED = {"worker": ("deadline",)}
 _PACKAGE = Path(__file__).parent.parent

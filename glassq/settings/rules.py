@@ -27,6 +27,7 @@ MAX_WEIGHT = 1_000
 def check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     """Checks rules about several keys. Yields the key of each mistake, and the message."""
     rules = [*_worker_rules(settings), *_queue_rules(settings), *_intake_rules(settings), *_metrics_rules(settings)]
+    rules += _tasks_rules(settings)
     for name, source in settings.sources.items():
         rules += _source_rules(name, source)
     rules += route_rules(settings)
@@ -87,6 +88,19 @@ def _metrics_rules(settings: Settings) -> list[Rule]:
     return [
         (apart, "metrics.pool", metrics.pool, "another address than intake has"),
         (fits, "metrics.intake", metrics.intake, "the address of [intake] bind, or another port"),
+    ]
+
+
+def _tasks_rules(settings: Settings) -> list[Rule]:
+    tasks, metrics = settings.tasks, settings.metrics
+    open_to_all = isinstance(tasks.bind.place, tuple) and tasks.token_file is None
+    others = {settings.intake.bind, metrics.intake, metrics.pool} - {None}
+    alone = metrics.tasks is None or metrics.tasks not in {*others, tasks.bind}
+    expected = "a unix socket; or token_file beside it, as whoever reaches a TCP address could add tasks"
+    return [
+        (not open_to_all, "tasks.bind", tasks.bind, expected),
+        (tasks.bind not in others, "tasks.bind", tasks.bind, "another address than intake and metrics have"),
+        (alone, "metrics.tasks", metrics.tasks, "another address than anything else has"),
     ]
 
 

@@ -137,6 +137,7 @@ class WorkerSettings(Section, frozen=True):
     """[worker]"""
 
     processes: AtLeastOne = 4
+    lane_processes: Annotated[int, msgspec.Meta(ge=0)] = 0
     deadline: Duration = Duration("10m")
     grace: Duration = Duration("30s")
     max_attempts: AtLeastOne = 8
@@ -170,6 +171,14 @@ class PushSettings(Section, frozen=True):
     names: str = "sqlite:////var/lib/glassq/task-names.db"
     deferred: tuple[ModuleName, ...] = ()
     targets: dict[str, TargetUrl] = {}
+
+
+class TasksSettings(Section, frozen=True):
+    """[tasks]"""
+
+    bind: Bind = Bind("unix:/run/glassq/tasks.sock")
+    token_file: SecretFile | None = None
+    workers: AtLeastOne = 1
 
 
 class GlassSettings(Section, frozen=True):
@@ -206,6 +215,7 @@ class MetricsSettings(Section, frozen=True):
 
     intake: Address | None = None
     pool: Address | None = None
+    tasks: Address | None = None
 
 
 class LogSettings(Section, frozen=True):

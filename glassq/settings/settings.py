@@ -23,6 +23,7 @@ from glassq.settings.sections import (
     QueueSettings,
     SourceSettings,
     StorageSettings,
+    TasksSettings,
     WorkerSettings,
 )
 from glassq.systemd import MISSING
@@ -63,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     routes: tuple[Route, ...] = ()
     handlers: dict[str, dict[str, Any]] = {}
     push: PushSettings | None = None
+    tasks: TasksSettings = TasksSettings()
     glass: GlassSettings = GlassSettings()
     storage: StorageSettings = StorageSettings()
     ledger: LedgerSettings = LedgerSettings()

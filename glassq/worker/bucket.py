@@ -7,6 +7,7 @@ import math
 import os
 import struct
 import tempfile
+import threading
 import time
 import weakref
 from dataclasses import dataclass
@@ -184,15 +185,33 @@ class TokenBucket:
 
 
 class ProcessLock:
-    """A lock among processes. A forked child does not inherit it, and the kernel frees it when its process dies."""
+    """A lock among processes, and the threads of each. The kernel frees it when its process dies.
+
+    A forked child does not inherit it.
+    """
 
     def __init__(self) -> None:
+        # the kernel knows processes only
+        self._threads = threading.Lock()
         self._file, path = tempfile.mkstemp(prefix="glassq-lock-")
         Path(path).unlink()
         weakref.finalize(self, os.close, self._file)
 
     def acquire(self, timeout: float) -> bool:
         """Takes the lock; False if another process still has it after `timeout` seconds."""
+        if not self._threads.acquire(timeout=timeout):
+            return False
+        if self._acquire_file(timeout):
+            return True
+        self._threads.release()
+        return False
+
+    def release(self) -> None:
+        """Frees the lock."""
+        fcntl.lockf(self._file, fcntl.LOCK_UN)
+        self._threads.release()
+
+    def _acquire_file(self, timeout: float) -> bool:
         deadline = 0.0
         while True:
             try:
@@ -204,7 +223,3 @@ class ProcessLock:
                 if time.monotonic() >= deadline:
                     return False
             time.sleep(LOCK_RETRY)
-
-    def release(self) -> None:
-        """Frees the lock."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN)

@@ -80,13 +80,8 @@ def run(
 ) -> int:
     """Works until a stop, `max_jobs` jobs, or more than `max_rss` bytes of memory; returns exit code 0."""
     stop = Stop(receiver.interrupt)
-    setproctitle(title_of(slot.index))
-    if sys.__stderr__ is not None:
-        faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
-    # The garbage collector leaves objects from before the fork alone, so that their pages stay shared.
-    gc.freeze()
-    limit = max_jobs + random.randrange(int(max_jobs * RECYCLE_JITTER) + 1)  # noqa: S311 - jitter, no secret
-
+    begin(slot, receiver.close_inherited)
+    limit = job_limit(max_jobs)
     checked, too_big = 0.0, False
 
     def stopping() -> bool:
@@ -101,7 +96,6 @@ def run(
         too_big = consumer.worked > 0 and resident() > max_rss
         return stop.draining or too_big
 
-    _watch_forks(receiver)
     slot.state(State.CONNECTING)
     lease.start_keeper(cold=lambda: stop.cold, orphaned=stop.drain)
     try:
@@ -116,7 +110,22 @@ def run(
     return 0
 
 
-def _watch_forks(receiver: Receiver) -> None:
+def begin(slot: Slot, close_inherited: Callable[[], None]) -> None:
+    """What every child does first. `close_inherited` closes our connections in a process that a handler forks."""
+    setproctitle(title_of(slot.index))
+    if sys.__stderr__ is not None:
+        faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
+    # The garbage collector leaves objects from before the fork alone, so that their pages stay shared.
+    gc.freeze()
+    _watch_forks(close_inherited)
+
+
+def job_limit(max_jobs: int) -> int:
+    """After how many jobs a child is replaced: `max_jobs`, and some jitter."""
+    return max_jobs + random.randrange(int(max_jobs * RECYCLE_JITTER) + 1)  # noqa: S311 - jitter, no secret
+
+
+def _watch_forks(close_inherited: Callable[[], None]) -> None:
     """Has a process that a handler forks drop our connection and signal handlers: it is not a child of the pool."""
     ours = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGALRM}
     masks: list[set[int]] = []
@@ -129,7 +138,7 @@ def _watch_forks(receiver: Receiver) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
 
     def disown() -> None:
-        receiver.close_inherited()
+        close_inherited()
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
         faulthandler.unregister(signal.SIGUSR2)

@@ -38,6 +38,8 @@ log = logger("glassq.worker")
 # A child that dies within SHORT_LIFE seconds and has worked no job is replaced with backoff, from RESPAWN to
 # RESPAWN_CAP seconds. A child that has worked is replaced at once: a delivery killed it, or something outside.
 SHORT_LIFE, RESPAWN, RESPAWN_CAP = 5.0, 0.1, 30.0
+# The exit code of a lane child whose handlers need none: only who has loaded them knows which ones are `async`.
+EX_NO_LANES = 79
 
 
 @dataclass(slots=True)
@@ -93,15 +95,16 @@ class Children:
         """Whether the parent adopts orphans: only then can a template fork its children."""
         return self._orphans.adopts
 
-    def fork(self, count: int, generation: int, load: Load, now: float) -> None:
+    def fork(self, count: int, generation: int, load: Load, now: float, *, lanes: bool = False) -> None:
         """Forks `count` children, as far as there are free slots; none while short lives make it back off.
 
-        Those that come from a template are added once they are born (`add`).
+        With `lanes` they are lane children. Those that come from a template are added once they are born (`add`).
         """
         if now < self._fork_after:
             return
         taken = {child.slot.index for child in self} | self._templates.asked()
-        slots = [slot for slot in self._scoreboard.slots if slot.index not in taken][:count]
+        fitting = [slot for slot in self._scoreboard.slots if bool(slot.lanes) is lanes and slot.index not in taken]
+        slots = fitting[:count]
         if self._templates.serve(generation):
             self._templates.ask(generation, slots, now)
             return
@@ -169,7 +172,8 @@ class Children:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 child = self._by_pid.pop(pid)
-                self._throttle.clear(child.slot.index)
+                for slot in (child.slot, *child.slot.lanes):
+                    self._throttle.clear(slot.index)
                 yield child, os.waitstatus_to_exitcode(status)
                 # Not before the caller has recorded the death: as long as the slot names the job, its next consumer
                 # waits for that record.
@@ -205,9 +209,13 @@ class Children:
         known: dict[str, object] = {"pid": child.pid, "how": how, "worked": status.worked}
         if why := child.kill_reason or ("the machine ran out of memory" if out_of_memory else ""):
             known["why"] = why
-        if status.state is State.WORKING:
+        attempts = self._scoreboard.attempts(child.slot.index)
+        # nobody knows which one of several was its end
+        beside = f"{len(attempts) - 1} other attempts ran in its process" if len(attempts) > 1 else ""
+        for lost in attempts:
             self._scoreboard.counters.count(LOST)
-            self._scoreboard.crashes.add(status.job, status.delivery, how, why, now - status.started)
+            words = "; ".join(filter(None, (why, beside)))
+            self._scoreboard.crashes.add(lost.job, lost.delivery, how, words, now - lost.started)
         self._scoreboard.died(child.slot.index)
         log.error("child died %s", fields(**known, **_attempt_fields(status)))
 
@@ -241,6 +249,8 @@ def _attempt_fields(status: WorkerStatus) -> dict[str, object]:
     """The attempt that runs, for the log; empty if none runs."""
     if status.state is not State.WORKING:
         return {}
+    if status.running > 1:
+        return {"attempts": status.running}
     return {"job": status.job, "delivery": status.delivery, "attempt": status.attempt}
 
 

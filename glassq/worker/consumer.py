@@ -63,6 +63,7 @@ class Consumer:
         settlement: Settlement,
         slot: Slot,
         others: tuple[str, ...] = (),
+        losses: LossWatch | None = None,
     ) -> None:
         """Create it in the child, after the fork. `others` is how tubes begin that outlive their queue or route."""
         self._receiver = receiver
@@ -71,7 +72,7 @@ class Consumer:
         self._settlement = settlement
         self._slot = slot
         self._others = others
-        self._losses = LossWatch(slot)
+        self._losses = losses or LossWatch(slot)
         # the tubes that the last reserve was allowed
         self._tubes: Sequence[str] = ()
         # outside of `run` no job is reserved ahead
@@ -186,7 +187,10 @@ class Consumer:
     def _attempt(self, reservation: Reservation, delivery: Delivery) -> bool:
         destination = self._executor.routes.match(delivery)
         given_up = outcomes.too_often_lost(delivery, self._executor.policy)
-        tube = (destination and destination.tube) or reservation.tube
+        if destination and destination.alone and (reservation.tube == destination.tube or not reservation.losses):
+            # it was beside others, or has been tried alone less often than it was lost
+            given_up = None
+        tube = (destination and destination.tube_of(delivery)) or reservation.tube
         if tube != reservation.tube or (reservation.losses and not given_up):
             # The delivery belongs into its handler's tube, which has the limits; or there is a loss to record before
             # the next attempt. When a whole pool is killed, each child may get the job and die before it starts: the

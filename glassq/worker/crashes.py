@@ -16,15 +16,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Room for a pool of the maximum size that is killed as a whole, and for the deaths just before.
-MAX_CRASHES = 576
+# Room beside that for a pool that is killed as a whole, for the deaths just before.
+SPARE_CRASHES = 64
 # when (seconds since 1970, for people), seconds into the attempt, delivery id, how, why
 RECORD = struct.Struct("@dd40s16s240s")
 # Before the records is one number for each, so that a search is quick: the job, hashed; 0: no record.
 MARK = struct.Struct("@q")
-_MARKS = struct.Struct(f"@{MAX_CRASHES}q")
-# The size of the marks, and that of the records, in bytes.
-MARKS_SIZE, RECORDS_SIZE = _MARKS.size, MAX_CRASHES * RECORD.size
 # The year 9999: a later time cannot be shown, and is damage.
 _LATEST = 250e9
 
@@ -45,9 +42,12 @@ class Crash:
 class CrashLog:
     """The latest crashes. The parent adds them, the children read them."""
 
-    def __init__(self, memory: mmap.mmap | bytes, marks: int, records: int) -> None:
-        """`marks` and `records` are where these begin in the memory; bytes can only be read."""
+    def __init__(self, memory: mmap.mmap | bytes, room: int, marks: int, records: int) -> None:
+        """`marks` and `records` are where so many begin in the memory; bytes can only be read."""
         self._memory = memory
+        #: how many are kept
+        self.room = room
+        self._form = struct.Struct(f"@{room}q")
         self._marks = marks
         self._records = records
         self._next = 0
@@ -89,11 +89,11 @@ class CrashLog:
         self._memory[at : at + MARK.size] = bytes(MARK.size)
         self._memory[start : start + RECORD.size] = record
         self._memory[at : at + MARK.size] = MARK.pack(mark)
-        self._next = (self._next + 1) % MAX_CRASHES
+        self._next = (self._next + 1) % self.room
 
     def _marked(self) -> Iterator[tuple[int, int]]:
         """The marks of all records, with their indices."""
-        marks = _MARKS.unpack_from(self._memory, self._marks)
+        marks = self._form.unpack_from(self._memory, self._marks)
         return ((mark, index) for index, mark in enumerate(marks) if mark)
 
     def _record(self, index: int) -> bytes:

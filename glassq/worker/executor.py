@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from glassq.policy import Deadlines, Policy
     from glassq.queues.base import Reservation
     from glassq.routes import Context, Destination, Result, Routes
+    from glassq.worker.lane_lease import LaneLease
     from glassq.worker.lease import Lease
     from glassq.worker.outcome import Outcome
 
@@ -79,7 +80,7 @@ class Executor:
         routes: Routes,
         context: Context,
         ledger: Ledger,
-        lease: Lease,
+        lease: Lease | LaneLease,
         policy: Policy,
         deadlines: Deadlines,
         *,

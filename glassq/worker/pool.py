@@ -7,6 +7,7 @@ glassq/worker/__init__.py lists the signals it obeys and what it kills.
 from __future__ import annotations
 
 import faulthandler
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,11 +19,11 @@ from setproctitle import setproctitle
 from glassq.errors import EX_CONFIG
 from glassq.in_effect import InEffect
 from glassq.log import fields, logger
-from glassq.worker.children import Children
+from glassq.worker.children import EX_NO_LANES, Children
 from glassq.worker.errand import Errand
 from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.report import StatusReporter
-from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
+from glassq.worker.scoreboard import MAX_LANES, MAX_SLOTS, Scoreboard, State
 from glassq.worker.sidecar import Sidecar
 from glassq.worker.signals import Signals
 from glassq.worker.templates import Birth, LoadRefusal, Templates
@@ -49,6 +50,9 @@ MIN_TUBES = 256
 # The time from a cold stop to SIGKILL, in seconds.
 COLD_STOP_TIMEOUT = 5.0
 
+# A pool without lane children has room for those that a reload brings: so many lanes in each.
+SPARE_LANES = 64
+
 # What the process beside the children runs, given the scoreboard; returns the exit code.
 SidecarMain = Callable[[Scoreboard], int]
 
@@ -56,6 +60,8 @@ SidecarMain = Callable[[Scoreboard], int]
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
     """The pool according to the settings: what children run, how many there are, and which tubes have limits.
+
+    Beside `processes` plain children there are `lane_processes` lane children, each with up to `lanes` jobs at once.
 
     `load` loads what a child runs. `preload`: children are forked from a process that has called it, where that is
     possible; else each calls it. `drain` is how long a stop waits for handlers, and `silence` how long a child may live
@@ -76,6 +82,8 @@ class PoolPlan:
     sweep: Callable[[], Callable[[], int] | None] | None = None
     queue: str = ""
     made_of: Record | None = None
+    lane_processes: int = 0
+    lanes: int = 0
 
     def all_limits(self, processes: int) -> list[Limit]:
         """The limits and places of a pool of so many children. If they are too few, none is kept for a queue."""
@@ -102,11 +110,12 @@ class Pool:
         """
         self._load = load
         self._plan = load()
-        self._scoreboard = Scoreboard(directory=directory)
+        room = room_for_lanes(self._plan.processes, self._plan.lane_processes, self._plan.lanes)
+        self._scoreboard = Scoreboard(directory=directory, **room)
         self._sidecar, self._errand = Sidecar(), Errand()
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads add
-        self._throttle = Throttle(tubes=max(MIN_TUBES, 2 * len(self._plan.all_limits(1))))
+        self._throttle = Throttle(self._scoreboard.size, max(MIN_TUBES, 2 * len(self._plan.all_limits(1))))
         self._throttle.set(self._plan.all_limits(self._plan.processes))
         self._templates = Templates(self._scoreboard.slots, self._throttle)
         self._children = Children(self._scoreboard, self._throttle, self._templates, self._sidecar, self._errand)
@@ -117,6 +126,8 @@ class Pool:
         self._proven: tuple[PoolPlan, int] | None = None
         self._in_effect = in_effect or InEffect()
         self._unconfirmed = False
+        #: generations whose handlers need no lane children after all
+        self._laneless: set[int] = set()
         #: by generation, what its children cannot share
         self._not_shared: dict[int, str] = {}
         #: when the stop gets harder, on time.monotonic(); None: the pool does not stop
@@ -159,8 +170,9 @@ class Pool:
             self._on_end(child, code)
         statuses = self._children.statuses()
         if self._stop_deadline is None:
-            self._replace_one(statuses)
-            self._reach_target(now)
+            for lanes in (False, True):
+                self._replace_one(statuses, lanes=lanes)
+                self._reach_target(now, lanes=lanes)
             self._tend_sidecar(now)
         elif now > self._stop_deadline:
             self._stop_harder(now)
@@ -191,16 +203,28 @@ class Pool:
         self._target = target
         self._throttle.set(self._plan.all_limits(target))
 
-    def _reach_target(self, now: float) -> None:
+    def _wanted(self, *, lanes: bool) -> int:
+        """How many lane children, or plain ones, there should be."""
+        if not lanes:
+            return self._target
+        room = sum(bool(slot.lanes) for slot in self._scoreboard.slots) // 2
+        return 0 if self._generation in self._laneless else min(self._plan.lane_processes, room)
+
+    def _staying(self, *, lanes: bool) -> list[Child]:
+        return [child for child in self._children if not child.stopping and bool(child.slot.lanes) is lanes]
+
+    def _reach_target(self, now: float, *, lanes: bool) -> None:
         """Forks the children that are missing, and stops the youngest of those that are too many."""
-        staying = [child for child in self._children if not child.stopping]
+        staying, target = self._staying(lanes=lanes), self._wanted(lanes=lanes)
+        asked = [index for index in self._templates.asked() if bool(self._scoreboard.slots[index].lanes) is lanes]
         # while children are replaced there is one more of them
         replacing = any(child.generation != self._generation for child in staying)
-        surplus = len(staying) + len(self._templates.asked()) - self._target - replacing
+        surplus = len(staying) + len(asked) - target - replacing
         for child in sorted(staying, key=lambda child: child.born, reverse=True)[: max(0, surplus)]:
             self._children.stop(child)
-        if surplus < 0 and len(self._children) < 2 * self._target:
-            self._children.fork(-surplus, self._generation, self._plan.load, now)
+        alive = sum(bool(child.slot.lanes) is lanes for child in self._children)
+        if surplus < 0 and alive < 2 * target:
+            self._children.fork(-surplus, self._generation, self._plan.load, now, lanes=lanes)
 
     def _tend_templates(self, now: float) -> None:
         for news in self._templates.tend(self._loads(), now):
@@ -229,6 +253,9 @@ class Pool:
         self._errand.tend(self._plan.sweep, now)
 
     def _on_end(self, child: Child, code: int) -> None:
+        if code == EX_NO_LANES and child.slot.lanes:
+            self._laneless.add(child.generation)
+            return
         problem = self._children.status(child).problem
         if code != EX_CONFIG or not self._on_refusal(child.generation, problem):
             self._children.record_end(child, code)
@@ -279,18 +306,18 @@ class Pool:
         log.error("not reloaded: the children that run stay as they are")
         self._in_effect.refuse(why or "new children cannot use what they read")
 
-    def _replace_one(self, statuses: Mapping[int, WorkerStatus]) -> None:
+    def _replace_one(self, statuses: Mapping[int, WorkerStatus], *, lanes: bool) -> None:
         """Stops one child of another generation if a new one is up in its place; one that waits for a job first.
 
         The new child comes first: if it cannot start, nothing is lost. The old one finishes its attempt. So a long
         handler delays nobody, and there are never more than twice as many processes as wanted.
         """
         states = {pid: status.state for pid, status in statuses.items()}
-        staying = [child for child in self._children if not child.stopping]
+        staying = self._staying(lanes=lanes)
         self._confirm(child for child in staying if states[child.pid] is not State.STARTING)
         up = all(states[child.pid] not in (State.STARTING, State.CONNECTING) for child in staying)
         old = [child for child in staying if child.generation != self._generation]
-        if old and up and len(staying) > self._target:
+        if old and up and len(staying) > self._wanted(lanes=lanes):
             self._proven = None
             self._children.stop(min(old, key=lambda child: states[child.pid] is State.WORKING))
 
@@ -326,4 +353,11 @@ class Pool:
             self._reporter.draining(statuses)
         else:
             well = bool(statuses or self._templates) and not any(child.kill_reason for child in self._children)
-            self._reporter.tick(statuses, now, target=self._target, well=well)
+            target = self._target + self._wanted(lanes=True)
+            self._reporter.tick(statuses, now, target=target, well=well)
+
+
+def room_for_lanes(processes: int, lane_processes: int = 0, lanes: int = 0) -> dict[str, int]:
+    """Room for how many lane children, and how many lanes in each; twice as many children, for a reload."""
+    crews = lane_processes or min(processes, os.cpu_count() or 1)
+    return {"crews": 2 * crews, "lanes": max(SPARE_LANES, min(lanes, MAX_LANES // crews))}

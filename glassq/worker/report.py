@@ -82,7 +82,8 @@ class StatusReporter:
             self._notify(READY=1, STATUS=self._shown)
 
     def _summary(self, statuses: Sequence[WorkerStatus], now: float) -> str:
-        return f"{len(statuses)} children, {_count(statuses, State.WORKING)} at work" + self._trouble(now)
+        running = sum(status.running for status in statuses)
+        return f"{len(statuses)} children, {running} at work" + self._trouble(now)
 
     def _trouble(self, now: float) -> str:
         if not self._trouble_since:

@@ -1,7 +1,8 @@
 """Shared memory in which every child of the pool publishes its status, for the parent to read.
 
 Each child has a slot of fixed fields on 8-byte boundaries, and each field has one writer. So there are no locks, and a
-child that is killed at any moment blocks no other. Times are time.monotonic(), which is the same for all processes of a
+child that is killed at any moment blocks no other. A lane child, which works many jobs at once, has a slot for itself
+and one for each of its lanes. Times are time.monotonic(), which is the same for all processes of a
 machine. Beside the slots is the log of the latest crashes (crashes.py).
 
 Where the pool has a runtime directory, the memory is a file there (boardfile.py). It outlives a pool that is killed as
@@ -17,16 +18,14 @@ import mmap
 import os
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from glassq.worker.boardfile import BoardFile, boot
 from glassq.worker.crashes import (
     MARK,
-    MARKS_SIZE,
-    MAX_CRASHES,
     RECORD,
-    RECORDS_SIZE,
+    SPARE_CRASHES,
     Crash,
     CrashLog,
     hashed,
@@ -36,19 +35,21 @@ from glassq.worker.crashes import (
 from glassq.worker.metrics import new_counters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from glassq.metrics import ProcessCounters
 
-# More children than one machine would run; the memory for them is 224 KiB.
+# More plain children than one machine would run; the memory for them is 224 KiB.
 MAX_SLOTS = 512
+# The most lanes of a pool: what a tube's limit counts up to (bucket.py).
+MAX_LANES = 4_000
 # More jobs than they hold at a moment without working them: the next one, and those that are ended and not proven.
 MAX_UNBEGUN = 1 << 13
 
 # state, jobs worked, beat, started, deadline (0: none), attempt, delivery id, begun, job
 _SLOT = struct.Struct("@qqdddq40sd48s")
 _INT, _TIME = struct.Struct("@q"), struct.Struct("@d")
-_STATE, _BEAT = 0, 16
+_STATE, _WORKED, _BEAT = 0, 8, 16
 # After these fields: how many ended attempts the queue has not proven yet (see `Slot.unproven`), and the text of the
 # problem that keeps the child from working.
 _UNPROVEN = 184
@@ -80,7 +81,8 @@ class WorkerStatus:
     """The status of one child, as it wrote it into its slot.
 
     `deadline` is when the parent must kill the child; 0: no attempt runs. `begun` is when the attempt began, in seconds
-    since boot. `problem` is what keeps the child from working while it is STARTING or CONNECTING.
+    since boot. `problem` is what keeps the child from working while it is STARTING or CONNECTING, or what blocks its
+    event loop. `running` is how many attempts run. Of a lane child, the attempt is the one with the first deadline.
     """
 
     state: State
@@ -93,13 +95,36 @@ class WorkerStatus:
     delivery: str
     begun: float
     problem: str
+    running: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where everything is in the memory of a scoreboard."""
+    """Where everything is in the memory of a scoreboard.
 
-    count: int
+    First come the slots of plain children, then those of lane children, then the lanes of each of these.
+    """
+
+    plain: int
+    crews: int
+    lanes: int
+
+    @property
+    def children(self) -> int:
+        return self.plain + self.crews
+
+    @property
+    def count(self) -> int:
+        return self.children + self.crews * self.lanes
+
+    @property
+    def crashes_kept(self) -> int:
+        return self.count + SPARE_CRASHES
+
+    def lanes_of(self, child: int) -> range:
+        """The slots of this child's lanes; none for a plain child."""
+        first = self.children + (child - self.plain) * self.lanes
+        return range(first, first + self.lanes) if self.plain <= child < self.children else range(0)
 
     @property
     def crash_marks(self) -> int:
@@ -107,7 +132,7 @@ class _Layout:
 
     @property
     def slots(self) -> int:
-        return self.crash_marks + MARKS_SIZE
+        return self.crash_marks + self.crashes_kept * MARK.size
 
     @property
     def crash_records(self) -> int:
@@ -115,30 +140,33 @@ class _Layout:
 
     @property
     def size(self) -> int:
-        return self.crash_records + RECORDS_SIZE
+        return self.crash_records + self.crashes_kept * RECORD.size
 
     def slot(self, index: int) -> int:
         return self.slots + index * _SIZE
 
     def head(self) -> bytes:
         """What the memory begins with. Another release may have another layout."""
-        form = f"{_SLOT.format} {_UNPROVEN} {_PROBLEM} {_SIZE} {RECORD.format} {MAX_CRASHES} {self.count} {list(State)}"
+        sizes = f"{self.crashes_kept} {self.plain} {self.crews} {self.lanes}"
+        form = f"{_SLOT.format} {_UNPROVEN} {_PROBLEM} {_SIZE} {RECORD.format} {sizes} {list(State)}"
         return _HEAD.pack(b"glassq 1", hashed(form), packed(boot(), 40))
 
     def crashes(self, memory: mmap.mmap | bytes) -> CrashLog:
-        return CrashLog(memory, self.crash_marks, self.crash_records)
+        return CrashLog(memory, self.crashes_kept, self.crash_marks, self.crash_records)
 
 
 class Slot:
     """One child's slot, for writing.
 
     `parent` is the pid of the process that made it, `born` is when (time.monotonic()). `counters` are the child's.
+    `lanes` are the slots of a lane child's lanes; a plain child has none, nor has a lane.
     """
 
     def __init__(
         self, memory: mmap.mmap, layout: _Layout, index: int, crashes: CrashLog, counters: ProcessCounters
     ) -> None:
         self.index = index
+        self.lanes: Sequence[Slot] = ()
         self.crashes = crashes
         self.counters = counters
         self.parent = os.getpid()
@@ -148,6 +176,7 @@ class Slot:
         self._end_of_marks = layout.slots
         self._worked = self._unproven = 0
         self._state = State.EMPTY
+        self._said = ""
         self.born = time.monotonic()
 
     def reset(self) -> None:
@@ -165,6 +194,8 @@ class Slot:
         self._write(_SLOT.pack(State.EMPTY, 0, 0.0, 0.0, 0.0, 0, b"", 0.0, b""))
         self._state = State.EMPTY
         self._claim(0)
+        for lane in self.lanes:
+            lane.clear()
 
     def beat(self) -> None:
         """Records a heartbeat. Called by the child's keeper thread."""
@@ -176,14 +207,29 @@ class Slot:
             self._state = state
             self._write(_INT.pack(state), _STATE)
 
+    def worked(self, jobs: int) -> None:
+        """Sets how many jobs a lane child has worked in its lanes."""
+        self._write(_INT.pack(jobs), _WORKED)
+
     def unproven(self, number: int) -> None:
         """Sets how many jobs the child still holds whose attempts are over: their next forms are not proven yet."""
         if number != self._unproven:
             self._unproven = number
             self._write(_INT.pack(number), _UNPROVEN)
 
+    @property
+    def doing(self) -> State:
+        """What this process last said that it does."""
+        return self._state
+
+    @property
+    def said(self) -> str:
+        """What this process last said that keeps it from working."""
+        return self._said
+
     def problem(self, text: str) -> None:
         """Sets what keeps the child from working, for the parent to report. A long text is cut off."""
+        self._said = text
         self._write(packed(text, _PROBLEM_SIZE).ljust(_PROBLEM_SIZE, b"\0"), _PROBLEM)
 
     def begin(self, job: str, delivery: str, attempt: int, deadline: float, begun: float = 0.0) -> None:
@@ -224,8 +270,13 @@ class Slot:
 
         That child has died, or does not know yet that it has lost the job.
         """
-        others = set(range(self._layout.count)) - {self.index}
-        return any(_status(self._memory, self._layout.slot(index)).job == job[:48] for index in others)
+        mark, start = MARK.pack(hashed(job)), _CLAIMS
+        while (at := self._memory.find(mark, start, self._layout.crash_marks)) >= 0:
+            index, misplaced = divmod(at - _CLAIMS, MARK.size)
+            if not misplaced and index != self.index:
+                return _status(self._memory, self._layout.slot(index)).job == job[:48]
+            start = at + 1
+        return False
 
     def excuse(self) -> bool:
         """Whether a job that the queue shows as lost, and nobody names, may be one that a dead child held unbegun.
@@ -252,31 +303,59 @@ class Scoreboard:
     """All slots. Made by the parent before it forks.
 
     `shared_counters` are those of all processes of the pool, `counters` the parent's own. `parent` is its pid.
-    `inherited` is the number of attempts that ended with the last pool.
+    `inherited` is the number of attempts that ended with the last pool. `slots` are those of all children, the plain
+    ones first; `size` is the number of slots with those of lanes.
     """
 
-    def __init__(self, slots: int = MAX_SLOTS, directory: str | None = None) -> None:
-        """`directory` is the pool's runtime directory (None: it has none)."""
-        self._layout = _Layout(slots)
+    def __init__(self, slots: int = MAX_SLOTS, directory: str | None = None, *, crews: int = 0, lanes: int = 0) -> None:
+        """Room for `slots` plain children, and for `crews` lane children with so many `lanes` each.
+
+        `directory` is the pool's runtime directory (None: it has none).
+        """
+        self._layout = _Layout(slots, crews, lanes)
         self.parent = os.getpid()
-        self.shared_counters = new_counters(slots + 1)
-        self.counters = self.shared_counters.row(slots)
+        self.size = self._layout.count
+        children = self._layout.children
+        self.shared_counters = new_counters(children + 1)
+        self.counters = self.shared_counters.row(children)
         self._make(BoardFile(directory))
-        self.slots = [
-            Slot(self._memory, self._layout, index, self.crashes, self.shared_counters.row(index))
-            for index in range(slots)
-        ]
+        self.slots = [self._slot(index, self.shared_counters.row(index)) for index in range(children)]
+        for slot in self.slots[slots:]:
+            slot.lanes = [self._slot(index, slot.counters) for index in self._layout.lanes_of(slot.index)]
 
     def status(self, index: int) -> WorkerStatus:
         """The status that the child in this slot last wrote."""
-        return _status(self._memory, self._layout.slot(index))
+        own = _status(self._memory, self._layout.slot(index))
+        attempts = self._attempts(index)
+        if not attempts:
+            return own
+        first = min(attempts, key=lambda attempt: attempt.deadline)
+        return replace(first, worked=own.worked, beat=own.beat, problem=own.problem, running=len(attempts))
+
+    def attempts(self, index: int) -> list[WorkerStatus]:
+        """The attempts that run in the child of this slot."""
+        own = _status(self._memory, self._layout.slot(index))
+        return [own] if own.state is State.WORKING else self._attempts(index)
 
     def died(self, index: int) -> None:
         """Called by the parent when the child of this slot has died, before `clear`.
 
-        It may have held a job that it had not begun, and those whose attempts were over.
+        It may have held a job that it had not begun, and those whose attempts were over; each of its lanes may.
         """
-        self._expect_unbegun(1 + _unproven(self._memory, self._layout.slot(index)))
+        lanes = [lane for lane in self._layout.lanes_of(index) if self._state(lane) is not State.EMPTY]
+        self._expect_unbegun(sum(1 + _unproven(self._memory, self._layout.slot(at)) for at in lanes or [index]))
+
+    def _slot(self, index: int, counters: ProcessCounters) -> Slot:
+        return Slot(self._memory, self._layout, index, self.crashes, counters)
+
+    def _state(self, index: int) -> State:
+        return State(_INT.unpack_from(self._memory, self._layout.slot(index))[0])
+
+    def _attempts(self, index: int) -> list[WorkerStatus]:
+        """Those of its lanes."""
+        working = [lane for lane in self._layout.lanes_of(index) if self._state(lane) is State.WORKING]
+        found = [_status(self._memory, self._layout.slot(lane)) for lane in working]
+        return [attempt for attempt in found if attempt.state is State.WORKING]
 
     def _make(self, file: BoardFile) -> None:
         try:
@@ -306,7 +385,9 @@ class Scoreboard:
             if not before.names(mark, delivery):
                 self.crashes.add_marked(mark, delivery, crash)
                 self.inherited += 1
-        states = [_INT.unpack_from(old, self._layout.slot(index))[0] for index in range(self._layout.count)]
+        # a lane child holds jobs in its lanes only
+        holders = [index for index in range(self._layout.count) if not self._layout.lanes_of(index)]
+        states = [_INT.unpack_from(old, self._layout.slot(index))[0] for index in holders]
         if living := sum(state not in (State.EMPTY, State.STARTING) for state in states):
             # nor had the last pool seen all that the one before it left
             left = _INT.unpack_from(old, _UNBEGUN)[0]
@@ -342,6 +423,7 @@ def _unproven(memory: mmap.mmap | bytes, at: int) -> int:
 def _status(memory: mmap.mmap, at: int) -> WorkerStatus:
     state, worked, beat, started, deadline, attempt, delivery, begun, job = _SLOT.unpack_from(memory, at)
     problem = shown(memory[at + _PROBLEM : at + _SIZE], "utf-8")
+    running = int(state == State.WORKING)
     return WorkerStatus(
-        State(state), worked, shown(job), beat, started, deadline, attempt, shown(delivery), begun, problem
+        State(state), worked, shown(job), beat, started, deadline, attempt, shown(delivery), begun, problem, running
     )

@@ -44,7 +44,7 @@ from glassq.worker.kept import KeptPlace
 from glassq.worker.scoreboard import MAX_SLOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 log = logger("glassq.worker")
 
@@ -115,9 +115,14 @@ class Throttle:
         for bucket in self._buckets.values():
             bucket.clear(slot)
 
-    def limiter(self, slot: int, free: Sequence[str], limited: Sequence[str]) -> TubeLimiter:
-        """The limiter of the child in this slot. `limited` are tubes that were `set`, `free` those without a limit."""
-        return TubeLimiter(slot, tuple(free), [self._buckets[tube] for tube in limited], self._lock)
+    def limiter(
+        self, slot: int, free: Sequence[str], limited: Sequence[str], barred: Collection[str] = ()
+    ) -> TubeLimiter:
+        """The limiter of the child in this slot. `limited` are tubes that were `set`, `free` those without a limit.
+
+        `barred` are tubes that are for other children.
+        """
+        return TubeLimiter(slot, tuple(free), [self._buckets[tube] for tube in limited], self._lock, barred)
 
     def place(self, slot: int, tubes: Sequence[str]) -> KeptPlace:
         """The place of the child in this slot. `tubes` were `set`: their `max_running` children are kept for them."""
@@ -137,8 +142,16 @@ class TubeLimiter:
     Single-threaded. A round is `admit`, then `start` if there is a job to work, then `finish` in any case.
     """
 
-    def __init__(self, slot: int, free: tuple[str, ...], buckets: list[TokenBucket], lock: ProcessLock) -> None:
+    def __init__(
+        self,
+        slot: int,
+        free: tuple[str, ...],
+        buckets: list[TokenBucket],
+        lock: ProcessLock,
+        barred: Collection[str] = (),
+    ) -> None:
         """Made by `Throttle.limiter`, in the child."""
+        self._barred = barred
         self._slot = slot
         self._own = self._free = free
         self._buckets = {bucket.tube: bucket for bucket in buckets}
@@ -165,8 +178,8 @@ class TubeLimiter:
         return self.unlimited
 
     def notice(self, tubes: Sequence[str]) -> None:
-        """Also reserves from these tubes, until the next call: those of them that have no limit."""
-        tubes = [tube for tube in tubes if tube not in self._buckets]
+        """Also reserves from these tubes, until the next call: those of them that have no limit, and are not barred."""
+        tubes = [tube for tube in tubes if tube not in self._buckets and tube not in self._barred]
         if tuple(tubes) != self._free[len(self._own) :]:
             self._free = (*self._own, *tubes)
             self._unlimited = Admission(self._free)

@@ -108,6 +108,10 @@ def app(environ, start_response):
         return [said]
     if path in ("/aside", "/much"):
         assert "glassq.turn" not in environ
+    elif path == "/later":
+        # asked in the loop, and then again beside it, with its body
+        environ["glassq.aside"] = "glassq.turn" in environ
+        path = environ["wsgi.input"].read().decode()
     elif path != "/":
         environ["glassq.turn"].append(path)
     if path.startswith("/bug"):
@@ -174,6 +178,13 @@ def test_each_answer_goes_with_what_its_own_request_handed_over(server: tuple[Pr
         for wire in wires:
             wire.sock.close()
     assert process.output().count("RuntimeError: the app") == 20
+
+
+def test_what_the_app_finds_to_take_long_is_worked_again_beside(server: tuple[Process, tuple[str, int]]) -> None:
+    _, address = server
+    with Wire(address) as wire:
+        wire.send(request(b"/what/came", line="POST /later HTTP/1.1") + get("/kept") + get("/"))
+        assert [wire.answer().body for _ in range(3)] == [b"/what/came", b"/kept", b"/"]
 
 
 def test_foreign_code_that_hangs_or_exits_keeps_no_others_waiting(tmp_path: Path) -> None:

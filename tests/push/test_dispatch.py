@@ -183,7 +183,19 @@ def test_each_method_of_app_engine_is_sent(method: str, target: Target, context:
     assert target.connections == 1
 
 
-@pytest.mark.parametrize("method", ["PATCH", "CONNECT", "post", "GET / HTTP/1.1\r\nX: y"])
+def test_an_http_task_of_cloud_tasks_has_its_headers_beside_app_engines(target: Target, context: Context) -> None:
+    sent = task("/work", b"x", method="PATCH", headers={"X-CloudTasks-TaskName": "forged"}, form="http")
+    post(sent, context)
+    post(task("/work", b"x"), context)
+    asked, plain = target.asked
+    assert (asked.method, asked.body) == ("PATCH", b"x")
+    found = {name.removeprefix("x-cloudtasks-"): value for name, value in asked.headers.items()}
+    for name in ("queuename", "taskname", "taskretrycount", "taskexecutioncount", "tasketa"):
+        assert found[name] == asked.headers[f"x-appengine-{name}"]
+    assert not any(name.startswith("x-cloudtasks-") for name in plain.headers)
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "post", "GET / HTTP/1.1\r\nX: y"])
 def test_another_method_is_buried(method: str, target: Target, context: Context) -> None:
     with pytest.raises(Bury, match="its method"):
         post(task(method=method), context)

@@ -208,7 +208,7 @@ def test_names_are_each_queues_own(client: Client) -> None:
 
 def test_a_name_whose_task_is_gone_is_tombstoned(client: Client, default: Queue) -> None:
     default.add(Task(name="a"))
-    client._names.mark_finished("default", "a")
+    client.names.mark_finished("default", "a")
     with pytest.raises(taskqueue.TombstonedTaskError):
         default.add(Task(name="a"))
 
@@ -312,7 +312,7 @@ def test_after_a_lost_answer_the_tasks_before_are_there_and_those_after_are_free
         queue.add(Task(name="a"))
     assert queue.add(tasks[2]).was_enqueued
     # tried by the pool meanwhile: the name is known to be alive, and a second add needs not wait for the claim
-    client._names.touch("default", "b")
+    client.names.touch("default", "b")
     with pytest.raises(taskqueue.TaskAlreadyExistsError):
         queue.add(tasks[1])
     client.close()

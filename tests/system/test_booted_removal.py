@@ -68,10 +68,10 @@ def test_a_purge_leaves_nothing_but_what_it_says(glassq: Machine, files_before: 
     said = glassq.shows("dpkg --purge glassq 2>&1 | grep '^glassq:'")
     for directory in STATE:
         assert f"removing {directory} (" in said
-    assert "kept: the user glassq and the group glassq-tasks" in said
+    assert "kept: the user glassq and the groups glassq-tasks and glassq-clients" in said
     left = sorted(path for path in glassq.files() - files_before if not THEIRS.match(path))
     glassq.transcript.say(f"left on the disk: {', '.join(left) or 'nothing'}")
     assert left == []
     assert glassq.run("systemctl list-units --no-legend --all --state=active,failed 'glassq*'") == ""
-    users = glassq.shows("getent passwd glassq; getent group glassq-tasks")
-    assert [line.split(":")[0] for line in users.splitlines()] == ["glassq", "glassq-tasks"]
+    users = glassq.shows("getent passwd glassq; getent group glassq-tasks glassq-clients")
+    assert [line.split(":")[0] for line in users.splitlines()] == ["glassq", "glassq-tasks", "glassq-clients"]

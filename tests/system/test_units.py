@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 UNITS = sorted(path for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".socket", ".target"))
 SERVICES = [path.name for path in UNITS if path.suffix == ".service"]
-PROGRAMS = ["glassq-beanstalkd.service", "glassq-syncer.service", "glassq-web.service", "glassq-worker.service"]
+PROGRAMS = [f"glassq-{name}.service" for name in ("beanstalkd", "syncer", "tasks", "web", "worker")]
 SOCKETS = [path.name for path in UNITS if path.suffix == ".socket"]
 GENERATOR = ROOT / "systemd" / "glassq-generator"
 # `systemd-analyze security`, times ten: 92 is a unit that says nothing, 0 one that may do nothing.
 EXPOSURE = {
     "glassq-beanstalkd.service": 2,
     "glassq-syncer.service": 2,
+    "glassq-tasks.service": 6,
     "glassq-web.service": 6,
     "glassq-worker.service": 11,
 }
@@ -272,6 +273,7 @@ def test_a_program_may_make_machine_code_and_nothing_else_may(line: str, lifted:
 OURS = 'url = "beanstalk:///run/glassq/beanstalkd.sock"'
 WANTS = "[Unit]\nWants=glassq-beanstalkd.socket glassq-syncer.socket\n"
 BOTH = {"glassq-web.service", "glassq-worker.service"}
+ALL = BOTH | {"glassq-tasks.service"}
 
 
 @pytest.mark.parametrize(
@@ -286,7 +288,7 @@ BOTH = {"glassq-web.service", "glassq-worker.service"}
 )
 def test_a_service_that_is_started_alone_brings_up_the_queue_of_its_settings(settings: str, tmp_path: Path) -> None:
     made = drop_ins(settings, tmp_path)
-    assert made.keys() == BOTH
+    assert made.keys() == ALL
     assert all(text.endswith(WANTS) for text in made.values())
 
 
@@ -299,5 +301,32 @@ def test_a_queue_that_is_not_ours_is_not_started(url: str, tmp_path: Path) -> No
 def test_settings_that_come_later_find_the_queue(tmp_path: Path) -> None:
     run(GENERATOR, tmp_path, tmp_path, tmp_path, GLASSQ_CONFIG=tmp_path / "none.toml")
     made = {path.parent.name.removesuffix(".d"): path.read_text() for path in tmp_path.glob("*/*.conf")}
-    assert made.keys() == BOTH
+    assert made.keys() == ALL
     assert all(text.endswith(WANTS) for text in made.values())
+
+
+def test_the_address_and_the_tokens_of_tasks_are_those_of_their_settings(tmp_path: Path) -> None:
+    tasks = '[tasks]\nbind = "127.0.0.1:8083"\ntoken_file = "/etc/glassq/secrets/tasks-tokens"\n'
+    made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n{tasks}', tmp_path)
+    assert made["glassq-tasks.socket"].splitlines()[1:] == ["[Socket]", "ListenStream=", "ListenStream=127.0.0.1:8083"]
+    credential = [
+        "LoadCredential=tasks-tokens:/etc/glassq/secrets/tasks-tokens",
+        "SetCredential=tasks-tokens:# missing",
+    ]
+    assert [line for line in made["glassq-tasks.service"].splitlines()[1:] if line] == ["[Service]", *credential]
+    assert made.keys() == {"glassq-tasks.service", "glassq-tasks.socket"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ('[metrics]\ntasks = "127.0.0.1:9466"\n', "PrivateNetwork=no"),
+        ('[push]\nnames = "postgresql://db/names"\n', "PrivateNetwork=no"),
+        ('[push]\nnames = "sqlite:////srv/names/task.db"\n', "ReadWritePaths=-/srv/names"),
+        ('[push]\nnames = "sqlite:////var/lib/glassq-tasks/task-names.db"\n', ""),
+    ],
+)
+def test_the_tasks_server_gets_what_its_settings_need(settings: str, line: str, tmp_path: Path) -> None:
+    made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n{settings}', tmp_path)
+    found = made.get("glassq-tasks.service", "").splitlines()[1:]
+    assert [text for text in found if text] == (["[Service]", line] if line else [])

@@ -19,6 +19,7 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.errors import QueueRefused
+from glassq.worker.pool import room_for_lanes
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import Beanstalkd, program, wait_for
 from tests.worker.conftest import jobs, only
@@ -237,7 +238,7 @@ def kill_whole(run: PoolRun, look: Queue) -> Counter[str]:
     wait_for(lambda: look.stats_tube().reserved == 0, "the jobs to be free")
     with TemporaryDirectory() as copy:
         shutil.copy(run.dir / "run" / "scoreboard", copy)
-        crashes = Scoreboard(directory=copy).crashes
+        crashes = Scoreboard(directory=copy, **room_for_lanes(8)).crashes
     begun: Counter[str] = Counter()
     for stats in jobs(look):
         delivery = envelope.decode(look.peek(stats.id).body)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.worker import boardfile
-from glassq.worker.crashes import MAX_CRASHES, Crash
-from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
+from glassq.worker.crashes import Crash
+from glassq.worker.scoreboard import MAX_SLOTS, MAX_UNBEGUN, Scoreboard, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def killed(directory: Path, slots: int = 3) -> Scoreboard:
 
 def excused(board: Scoreboard) -> int:
     """How many jobs are excused from here on."""
-    return next(count for count in range(MAX_SLOTS + 1) if not board.slots[0].excuse())
+    return next(count for count in range(MAX_UNBEGUN + 1) if not board.slots[0].excuse())
 
 
 def test_the_next_pool_knows_what_was_begun_and_how_many_jobs_may_have_been_held(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_children_of_a_killed_pool_do_not_write_into_the_next_ones_slots(tmp_pat
 
 def test_all_of_the_largest_pool_that_is_killed_at_work_are_known(tmp_path: Path) -> None:
     board = Scoreboard(directory=str(tmp_path))
-    for number in range(MAX_CRASHES):
+    for number in range(board.crashes.room):
         board.crashes.add(f"old-{number}", "0199", "SIGKILL", "", 0.0)
     for slot in board.slots:
         slot.reset()
@@ -201,7 +201,7 @@ def test_damage_never_harms_the_next_pool(tmp_path: Path) -> None:
             board.status(index)
         told = board.crashes.of("7", DELIVERY)
         assert all(isinstance(crash, Crash) and 0 <= crash.at < 250e9 for crash in told)
-        assert 0 <= excused(board) <= MAX_SLOTS
+        assert 0 <= excused(board) <= MAX_UNBEGUN
 
 
 def _no_room(monkeypatch: pytest.MonkeyPatch) -> None:

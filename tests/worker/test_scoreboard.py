@@ -6,7 +6,6 @@ import socket
 from typing import TYPE_CHECKING
 
 from glassq.systemd import Notifier
-from glassq.worker.crashes import MAX_CRASHES
 from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
 from tests.conftest import PATIENCE, wait_for
 
@@ -111,10 +110,10 @@ def test_a_child_reads_of_the_deaths_its_parent_has_seen() -> None:
 
 def test_only_the_latest_deaths_are_remembered() -> None:
     board = Scoreboard(1)
-    for number in range(MAX_CRASHES + 10):
+    for number in range(board.crashes.room + 10):
         board.crashes.add(str(number + 1), "0199", "SIGKILL", "", 0.0)
-    known = [number for number in range(1, MAX_CRASHES + 11) if board.crashes.of(str(number), "0199")]
-    assert known == list(range(11, MAX_CRASHES + 11))
+    known = [number for number in range(1, board.crashes.room + 11) if board.crashes.of(str(number), "0199")]
+    assert known == list(range(11, board.crashes.room + 11))
 
 
 def test_an_attempt_may_be_lost_only_if_a_slot_or_the_crash_log_names_its_job() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassq.daemons import check_web, check_worker
+from glassq.in_effect import TASK_SERVER, records
 from glassq.local_http import get
 from glassq.operations.checks.access import barrier
 from glassq.operations.checks.base import Check
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from glassq.operations import Operations
-    from glassq.values import Bind
+    from glassq.values import Address, Bind
 
 # The programs answer within this many seconds, or something is wrong with them.
 TIMEOUT = 2.0
@@ -82,24 +83,45 @@ def _readiness(bind: Bind, place: tuple[str, int] | str) -> Check:
     return Check("intake", False, f"{bind} answers {status}: that is not glassq-web", "end what listens there")
 
 
+def tasks(operations: Operations) -> Iterator[Check]:
+    """glassq-tasks, where it runs: not every machine has it."""
+    settings = operations.settings
+    running = records(Path(settings.file)) if settings.file else ()
+    if (place := settings.tasks.bind.place) is None or all(record.program != TASK_SERVER for record, _ in running):
+        return
+    bind, todo = settings.tasks.bind, "its log says what is wrong"
+    try:
+        status, _ = get(place, "/readyz", timeout=TIMEOUT)
+    except (OSError, HTTPException) as error:
+        closed = barrier(Path(str(place)), write=True) if isinstance(error, PermissionError) else None
+        yield Check("tasks", False, f"nobody answers at {bind}: {_words(error)}", closed[1] if closed else todo)
+        return
+    ready = status == 200
+    yield Check("tasks", ready, f"{bind} {'takes' if ready else 'refuses'} tasks", "" if ready else todo)
+    if settings.metrics.tasks is not None:
+        yield _metrics("tasks", settings.metrics.tasks, TASK_SERVER)
+
+
 def metrics(operations: Operations) -> Iterator[Check]:
     addresses = operations.settings.metrics
     named = (("intake", addresses.intake, "glassq-web"), ("pool", addresses.pool, "glassq-worker"))
     for key, address, program in named:
-        if address is None:
-            continue
-        place = f"[metrics] {key} = {address}"
-        try:
-            status, said = get(address.parts, "/metrics", timeout=TIMEOUT)
-        except (OSError, HTTPException) as error:
-            todo = f"start {program}, or look at its log"
-            yield Check("metrics", False, f"{place}: nobody answers: {_words(error)}", todo)
-            continue
-        if status == 200 and said.startswith("# HELP glassq_"):
-            yield Check("metrics", True, f"{place}: answers")
-        else:
-            wrong = f"{place}: answers {status}: that is not {program}"
-            yield Check("metrics", False, wrong, "end what listens there, or change the address")
+        if address is not None:
+            yield _metrics(key, address, program)
+
+
+def _metrics(key: str, address: Address, program: str) -> Check:
+    place = f"[metrics] {key} = {address}"
+    try:
+        status, said = get(address.parts, "/metrics", timeout=TIMEOUT)
+    except (OSError, HTTPException) as error:
+        return Check(
+            "metrics", False, f"{place}: nobody answers: {_words(error)}", f"start {program}, or look at its log"
+        )
+    if status == 200 and said.startswith("# HELP glassq_"):
+        return Check("metrics", True, f"{place}: answers")
+    wrong = f"{place}: answers {status}: that is not {program}"
+    return Check("metrics", False, wrong, "end what listens there, or change the address")
 
 
 def _refused_by_web(operations: Operations) -> list[Check]:
@@ -116,4 +138,4 @@ def _words(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-PROGRAMS: list[Callable[[Operations], Iterator[Check]]] = [handlers, push, intake, metrics]
+PROGRAMS: list[Callable[[Operations], Iterator[Check]]] = [handlers, push, intake, tasks, metrics]

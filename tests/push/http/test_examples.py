@@ -1,0 +1,36 @@
+"""examples/tasks: each language adds its tasks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from tests.push.http.conftest import Tasks
+
+EXAMPLES = ROOT / "examples" / "tasks"
+
+
+@pytest.mark.parametrize(
+    ("command", "says", "payload"),
+    [
+        (["sh", "add.sh", "mail"], "{}", b"Dear Ann"),
+        (["node", "add.mjs", "mail"], "wait", b'{"to":"bob"}'),
+        (["php", "add.php", "mail"], "added", b'{"to":"cat"}'),
+    ],
+    ids=["curl", "node", "php"],
+)
+def test_an_example_adds_its_tasks(tasks: Tasks, command: list[str], says: str, payload: bytes) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    environment = {"PATH": os.environ["PATH"], "GLASSQ_TASKS": str(tasks.address)}
+    done = subprocess.run(command, cwd=EXAMPLES, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert says in done.stdout
+    assert payload in [delivery.body for delivery in tasks.deliveries()]
