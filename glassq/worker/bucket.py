@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glassq.values import Rate
+
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable
@@ -37,6 +39,8 @@ BUCKET_BYTES, ENTRY_BYTES = _WORDS * _WORD, _WORD
 # tokens, time of the last refill, tokens consumed by then, pace, when it changed, when it was last halved
 _STATE = struct.Struct("@6d")
 _PACE = 3
+# The rate of a tube that only `max_running` limits, in tokens per second.
+UNLIMITED = float(Rate.MAX)
 # Rounding may leave the sum of fractions this much short of a whole token.
 _ROUNDING = 1e-9
 # How long a child waits for the lock, in seconds. A process has it for microseconds.
@@ -97,6 +101,10 @@ class TokenBucket:
         """Releases the slot's claim."""
         self._entries[slot] &= ~_CLAIMED
 
+    def leave(self, slot: int) -> None:
+        """The slot's attempt is over."""
+        self._entries[slot] &= ~_RUNNING
+
     def clear(self, slot: int) -> None:
         """The slot has neither a claim nor a running attempt."""
         self._entries[slot] &= ~(_CLAIMED | _RUNNING)
@@ -114,7 +122,7 @@ class TokenBucket:
         rate = self.rate * pace
         if rate <= 0:
             return math.inf
-        if claims + running >= self._words[_MAX_RUNNING]:
+        if claims + running >= self._places(pace):
             return None
         if tokens - claims >= 1 - _ROUNDING:
             self._entries[slot] |= _CLAIMED
@@ -166,6 +174,17 @@ class TokenBucket:
     def slowed(self) -> bool:
         """Whether an overloaded target has reduced the pace."""
         return self._load()[_PACE] < 1
+
+    def in_words(self, pace: float) -> dict[str, str]:
+        """What a pace makes of the limit, for the log."""
+        if self.rate < UNLIMITED:
+            return {"rate": f"{self.rate * pace:.3g}/s", "full": f"{self.rate:.3g}/s"}
+        return {"at_once": f"{self._places(pace):.0f}", "full": f"{self._words[_MAX_RUNNING]:.0f}"}
+
+    def _places(self, pace: float) -> float:
+        """How many attempts may run at once. Where nothing limits the rate, an overloaded target gets fewer of them."""
+        most: float = self._words[_MAX_RUNNING]
+        return most if pace >= 1 or self.rate < UNLIMITED else max(1.0, most * pace // 1)
 
     def _capacity(self, pace: float) -> float:
         capacity: float = self._words[_CAPACITY] * pace

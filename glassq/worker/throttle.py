@@ -16,6 +16,7 @@ Each slot has an entry in each bucket: one word of memory, with these states:
 | claimed      | release_tokens, finish: no job    | idle    | the token is free again                          |
 | idle         | start: a job came without a claim | running | a token is consumed; there may be less than none |
 | running      | finish: the attempt is over       | idle    | the place is free; the token stays consumed      |
+| running      | ahead: there is a token and room  | + claim | the next job may come with the end of this one   |
 | any          | clear: the parent saw it die      | idle    | as by release_tokens or finish                   |
 
 No death leaves a change half done, or a token lost:
@@ -157,6 +158,8 @@ class TubeLimiter:
         self._buckets = {bucket.tube: bucket for bucket in buckets}
         self._lock = lock
         self._unlimited = Admission(free)
+        # the tubes of the last reserve that went with the end of a job
+        self._ahead: tuple[str, ...] = ()
         self._claimed: list[TokenBucket] = []
         self._running: TokenBucket | None = None
         self._lock_timeout = LOCK_TIMEOUT
@@ -164,18 +167,25 @@ class TubeLimiter:
         self._contended = 0
 
     @property
-    def unlimited(self) -> Sequence[str]:
-        """All tubes, if none has a limit; else none."""
-        return () if self._buckets else self._free
-
-    @property
     def patient(self) -> bool:
         """Whether nothing but a job changes what the child may reserve from: a reserve may wait for long."""
         return not self._buckets
 
     def ahead(self) -> Sequence[str]:
-        """The tubes for a reserve that goes with the end of a job; none where tubes have limits."""
-        return self.unlimited
+        """The tubes for a reserve that goes with the end of a job: those that are within their limits now.
+
+        Their tokens stay claimed for the next round if a job comes of it (see `finish`).
+        """
+        if not self._buckets:
+            return self._free
+        if not self._acquire_lock():
+            return ()
+        try:
+            self._acquire_all()
+        finally:
+            self._lock.release()
+        self._ahead = (*self._free, *[bucket.tube for bucket in self._claimed])
+        return self._ahead
 
     def notice(self, tubes: Sequence[str]) -> None:
         """Also reserves from these tubes, until the next call: those of them that have no limit, and are not barred."""
@@ -194,6 +204,8 @@ class TubeLimiter:
         """
         if not self._buckets:
             return self._unlimited
+        if has_next:
+            return Admission(self._ahead)
         due, contended = math.inf, True
         if self._acquire_lock():
             try:
@@ -229,16 +241,18 @@ class TubeLimiter:
             bucket.release(self._slot)
         self._claimed.clear()
 
-    def finish(self, *, slow_down: bool = False) -> None:
-        """Ends the round, with or without a job: releases all claims and the place.
+    def finish(self, *, slow_down: bool = False, has_next: bool = False) -> None:
+        """Ends the round, with or without a job: releases the place, and all claims.
 
-        `slow_down` says that the target is overloaded.
+        `slow_down` says that the target is overloaded. With `has_next` the next job has been reserved `ahead`: its
+        claim stays, and so do the others until it starts.
         """
-        self.release_tokens()
+        if not has_next:
+            self.release_tokens()
         bucket, self._running = self._running, None
         if bucket is None:
             return
-        bucket.clear(self._slot)
+        bucket.leave(self._slot)
         if not (slow_down or bucket.slowed) or not self._acquire_lock():
             return
         try:
@@ -246,8 +260,8 @@ class TubeLimiter:
         finally:
             self._lock.release()
         if slow_down and pace is not None:
-            rates = fields(tube=bucket.tube, rate=f"{bucket.rate * pace:.3g}/s", full=f"{bucket.rate:.3g}/s")
-            log.warning("target is overloaded: its tube is slowed down %s", rates)
+            where = fields(tube=bucket.tube, **bucket.in_words(pace))
+            log.warning("target is overloaded: its tube is slowed down %s", where)
 
     def _acquire_all(self) -> tuple[float, bool]:
         """Call under the lock. Seconds until the next token, and whether other children have one that we want."""
