@@ -104,7 +104,7 @@ class TokenBucket:
         """Releases the slot's claim."""
         self._entries[slot] &= ~_CLAIMED
 
-    def leave(self, slot: int) -> None:
+    def end_attempt(self, slot: int) -> None:
         """The slot's attempt is over."""
         self._entries[slot] &= ~_RUNNING
 

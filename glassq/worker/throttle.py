@@ -268,7 +268,7 @@ class TubeLimiter:
         bucket, self._running = self._running, None
         if bucket is None:
             return
-        bucket.leave(self._slot)
+        bucket.end_attempt(self._slot)
         if not (slow_down or bucket.slowed) or not self._acquire_lock():
             return
         try:
