@@ -70,12 +70,20 @@ class Admission:
 
 
 class Throttle:
-    """The limits of all tubes. The pool's parent makes it before it forks; only the parent calls `set` and `clear`."""
+    """The limits of all tubes. The pool's parent makes it before it forks; only the parent sets and clears."""
 
     def __init__(
-        self, slots: int = MAX_SLOTS, tubes: int = 256, *, clock: Callable[[], float] = time.monotonic
+        self,
+        slots: int = MAX_SLOTS,
+        tubes: int = 256,
+        *,
+        used: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`slots` is the maximum number of children, `tubes` that of tubes that ever have a limit."""
+        """`slots` is the maximum number of children, `tubes` that of tubes that ever have a limit.
+
+        `used` is how many of the first slots may have had a child (None: all), until `expect` says more.
+        """
         self._tubes = tubes
         self._clock = clock
         self._lock = ProcessLock()
@@ -83,6 +91,8 @@ class Throttle:
         self._entries = memoryview(mmap.mmap(-1, tubes * slots * ENTRY_BYTES)).cast("Q")
         self._memory = mmap.mmap(-1, tubes * BUCKET_BYTES)
         self._slots = slots
+        self._used = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+        self._used[0] = slots if used is None else used
         self._buckets: dict[str, TokenBucket] = {}
 
     def set(self, limits: Sequence[Limit]) -> None:
@@ -111,6 +121,10 @@ class Throttle:
             if locked:
                 self._lock.release()
 
+    def expect(self, slot: int) -> None:
+        """This slot is about to get a child. Called by the parent before it is forked."""
+        self._used[0] = max(self._used[0], slot + 1)
+
     def clear(self, slot: int) -> None:
         """The child in this slot is gone: its claims and places are free. The tokens it consumed stay consumed."""
         for bucket in self._buckets.values():
@@ -133,7 +147,7 @@ class Throttle:
     def _new_bucket(self, limit: Limit) -> TokenBucket:
         index = len(self._buckets)
         entries = self._entries[index * self._slots : (index + 1) * self._slots]
-        bucket = TokenBucket(limit.tube, entries, self._memory, index * BUCKET_BYTES, self._clock)
+        bucket = TokenBucket(limit.tube, entries, self._used, self._memory, index * BUCKET_BYTES, self._clock)
         bucket.fill(limit)
         return bucket
 
