@@ -23,7 +23,7 @@ from glassq.worker.scoreboard import State
 from glassq.worker.template import work_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.worker.errand import Errand
     from glassq.worker.processes import Process
@@ -64,14 +64,13 @@ class Children:
     """All children of the pool that have not been reaped."""
 
     def __init__(
-        self, scoreboard: Scoreboard, throttle: Throttle, templates: Templates, sidecar: Sidecar, errand: Errand
+        self, scoreboard: Scoreboard, throttle: Throttle, templates: Templates, beside: Sequence[Sidecar | Errand]
     ) -> None:
-        """`templates`, `sidecar` and `errand` are the other processes of the pool."""
+        """`templates` and `beside` are the other processes of the pool."""
         self._scoreboard = scoreboard
         self._throttle = throttle
         self._templates = templates
-        self._sidecar = sidecar
-        self._errand = errand
+        self._beside = beside
         self._by_pid: dict[int, Child] = {}
         self._orphans = leftovers.Orphans()
         self._out_of_memory = OutOfMemory()
@@ -240,7 +239,7 @@ class Children:
             _kill(pid, self._stop_signal)
 
     def _pids(self) -> set[int]:
-        return {*self._by_pid, *(template.pid for template in self._templates), self._sidecar.pid, self._errand.pid}
+        return {*self._by_pid, *(other.pid for other in (*self._templates, *self._beside))}
 
     def _back_off(self, now: float) -> None:
         self._fork_after = now + backoff.ceiling(self._short_lives, RESPAWN, RESPAWN_CAP)

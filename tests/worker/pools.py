@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # The titles of the pool's processes that are no children; one that was forked just now has its parent's.
 POOL, TEMPLATE = "glassq-worker: pool", "glassq-worker: template"
-OTHERS = (POOL, TEMPLATE, "glassq-worker: metrics", "glassq-worker: sweeping bodies")
+OTHERS = (POOL, TEMPLATE, "glassq-worker: metrics", "glassq-worker: schedules", "glassq-worker: sweeping bodies")
 
 # Each attempt writes "start NAME PID VERSION" into the file `story`, and "end NAME PID VERSION" when it returns.
 HANDLERS = """
