@@ -195,6 +195,11 @@ class TokenBucket:
         return rate
 
     @property
+    def paced(self) -> bool:
+        """Whether tokens may run out: else only the number of attempts is limited, and no refill need be exact."""
+        return self.rate < Rate.MAX
+
+    @property
     def slowed(self) -> bool:
         """Whether an overloaded target has reduced the pace."""
         return self._load()[_PACE] < 1
