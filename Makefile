@@ -13,8 +13,8 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example test conformance coverage test-system torture powercut soak keys thorough mutations \
-	check format bench bench-journal bench-programs bench-sources bench-tasks bench-peers install uninstall deb docs pictures man lock \
-	clean
+	check format bench bench-journal bench-programs bench-sources bench-tasks bench-peers install uninstall deb docs \
+	pictures man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,11 +54,11 @@ demo: $(READY) ## run everything on this machine: simulated Glass users share ph
 	@$(BIN)/glassq demo $(DEMO_ARGS)
 	$(missing)
 
-# Tests of real processes wait more than they compute: six at a time on two cores. What failed is run again, alone, and
+# Tests of real processes wait, too: four at a time on two cores. What failed is run again, alone, and
 # fails the target if it fails then, too. The last lines name the slowest tests, and those that were run a second time:
 # one that needed it is to be mended.
 test: $(DEV) $(REWRITTEN) ## the tests, on real servers and processes on loopback
-	@$(BIN)/python -m pytest --cache-clear -n 6 --dist worksteal --durations 10 $(TEST_ARGS) \
+	@$(BIN)/python -m pytest --cache-clear -n 4 --dist worksteal --durations 10 $(TEST_ARGS) \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --durations 10 $(TEST_ARGS)
 	$(missing)
 

@@ -86,7 +86,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Prints the engines' conformance, and how many tests `make test` had to run twice."""
     write_conformance(terminalreporter)
     stats = terminalreporter.stats
-    second = config.getoption("lf")
+    second = config.getoption("lf", default=False)
     if not second and (not config.getoption("durations") or stats.get("failed") or stats.get("error")):
         return
     kinds = ("passed", "skipped", "failed", "error") if second else ()

@@ -62,7 +62,7 @@ def test_due_by_the_clock_on_the_wall(expression: str, zone: str, since: str, un
 
 
 @pytest.mark.parametrize("zone", [BERLIN, LORD_HOWE, "America/New_York", "UTC"])
-@pytest.mark.parametrize("expression", ["*/5 * * * *", "30 2 * * *", "0 */2 * * *", "15,45 1-3 * * *", "0 2 * * SUN"])
+@pytest.mark.parametrize("expression", ["*/20 * * * *", "30 2 * * *", "0 */2 * * *", "15,45 1-3 * * *", "0 2 * * SUN"])
 @pytest.mark.parametrize("night", ["2026-03-07", "2026-03-28", "2026-04-04", "2026-10-24", "2026-10-31"])
 def test_the_latest_time_is_the_last_one_that_came(zone: str, expression: str, night: str) -> None:
     times, since = CronTimes.parse(expression, zone), at(f"{night}T18:00", zone)

@@ -9,6 +9,7 @@ from glassq.policy import Deadlines, Policy, deadlines_of, policy_of
 from glassq.settings import Settings, as_toml, options_of, parse, ping_tube, route_tube
 from glassq.settings.route import MAX_NAME
 from glassq.testing import work
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +105,14 @@ def test_a_tube_that_leaves_no_room_for_a_routes_name_is_refused() -> None:
     ):
         read(route("concurrency = 1", 'name = "abcdefghijk"'), before=f'[queue]\ntube = "{"t" * 190}"\n')
     read(route('name = "abcdefghijk"'), before=f'[queue]\ntube = "{"t" * 190}"\n')
+
+
+def test_a_route_whose_parked_deliveries_would_have_too_long_a_tube_is_refused() -> None:
+    base = f'[queue]\ntube = "{"t" * 170}"\n'
+    for key in ("breaker = 3", 'concurrency_by = "label.user"'):
+        with pytest.raises(SettingsError, match="a tube of its parked deliveries has 203 of 200 characters"):
+            read(route(key, 'name = "abcdefghijk"'), before=base)
+    read(route('name = "abcdefghijk"'), before=base)
 
 
 # -- limits ---------------------------------------------------------------------------------------------------------
@@ -229,6 +238,18 @@ def test_options_that_nobody_gets_are_refused(name: str, says: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read(route(handler="photos:store"), f'[handlers."{name}"]\n', route('name = "a"'))
     assert says in str(caught.value)
+
+
+def test_the_examples_of_the_documents_are_settings() -> None:
+    page = (ROOT / "docs" / "handlers.md").read_text("utf-8")
+    limits, own = (
+        page.partition(f"\n## {title}\n")[2].partition("\n## ")[0] for title in ("Its limits", "Its own settings")
+    )
+    text = "\n".join(line.strip() for part in (limits, own) for line in part.splitlines() if line.startswith("    "))
+    (invoices,) = read(text, before='[sources.shop]\nkind = "stripe"\n').routes
+    settings = read(text)
+    assert deadlines_of(settings, invoices) == Deadlines(90, 120)
+    assert options_of(settings, invoices, "handlers:invoice")["retries"] == {"slow": 3, "fast": 1}
 
 
 def test_options_are_shown_without_secrets() -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from glassq import routes
 from glassq.push.request import tube_of
 from glassq.settings import queue_tube, route_tube
-from glassq.values import Rate
-from glassq.worker.bucket import Limit
+from glassq.worker.bucket import UNLIMITED, Limit
 from glassq.worker.gates.doorman import Doorman
 from glassq.worker.gates.limiter import GatedLimiter
 from glassq.worker.gates.rules import gate_rules
@@ -52,7 +51,7 @@ def worked_tubes(settings: Settings, queues: Collection[str]) -> list[str]:
 def route_limits(settings: Settings) -> list[Limit]:
     """The limits of routes with a tube of their own: how many of their attempts may run at once."""
     return [
-        Limit(tube, Rate.MAX, route.concurrency, route.concurrency)
+        Limit(tube, UNLIMITED, route.concurrency, route.concurrency)
         for route in settings.routes
         if (tube := route_tube(settings, route)) and route.concurrency
     ]

@@ -28,9 +28,8 @@ from glassq.schedules.opening import has_schedules, schedules_of
 from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube
 from glassq.startcheck import Finding, arguments, found
 from glassq.systemd import Notifier
-from glassq.values import Rate
 from glassq.worker import child, sidecar
-from glassq.worker.bucket import Limit
+from glassq.worker.bucket import UNLIMITED, Limit
 from glassq.worker.children import EX_NO_LANES
 from glassq.worker.collector import PoolCollector
 from glassq.worker.consumer import Consumer
@@ -141,7 +140,7 @@ def kept_places(settings: Settings) -> list[Limit]:
     """The places of children that are kept for queues, by the tubes of these."""
     queues = settings.worker.queues.items()
     return [
-        Limit(queue_tube(settings, name), Rate.MAX, max(1, queue.children), queue.children) for name, queue in queues
+        Limit(queue_tube(settings, name), UNLIMITED, max(1, queue.children), queue.children) for name, queue in queues
     ]
 
 

@@ -260,9 +260,9 @@ class Producer(Protocol):
 
 
 # A receiver leaves at most so many next forms unproven; what it holds when its process dies is worked twice. So many
-# quick failures fit into one proof of a disk whose fsync takes 2 ms: more would gain little. Of jobs that are only
-# moved, more share a proof: one that waits behind ten thousand others is reached the sooner.
-MAX_UNPROVEN, MAX_UNPROVEN_MOVES = 8, 64
+# quick failures fit into one proof of a disk whose fsync takes 2 ms, on a busy machine. Of jobs that are only moved,
+# more share a proof: one that waits behind ten thousand others is reached the sooner.
+MAX_UNPROVEN, MAX_UNPROVEN_MOVES = 16, 64
 
 
 class Receiver(Protocol):

@@ -40,6 +40,8 @@ BUCKET_BYTES, ENTRY_BYTES = _WORDS * _WORD, _WORD
 # tokens, time of the last refill, tokens consumed by then, pace, when it changed, when it was last halved
 _STATE = struct.Struct("@6d")
 _PACE = 3
+# The rate of a tube that only `max_running` limits, in tokens per second.
+UNLIMITED = float(Rate.MAX)
 # Rounding may leave the sum of fractions this much short of a whole token.
 _ROUNDING = 1e-9
 # How long a place is left for an attempt that must be alone and found none, in seconds.
@@ -68,12 +70,22 @@ class TokenBucket:
     """The limit and the tokens of one tube, shared by all processes of the pool."""
 
     def __init__(
-        self, tube: str, entries: memoryview, memory: mmap.mmap, start: int, clock: Callable[[], float]
+        self,
+        tube: str,
+        entries: memoryview,
+        used: memoryview,
+        memory: mmap.mmap,
+        start: int,
+        clock: Callable[[], float],
     ) -> None:
-        """`entries` has a word for each slot. The bucket's own memory begins at `start`."""
+        """`entries` has a word for each slot; the first word of `used` says how many of them there are to look at.
+
+        The bucket's own memory begins at `start`.
+        """
         self.tube = tube
         self._clock = clock
         self._entries = entries
+        self._used = used
         self._memory = memory
         self._start = start
         self._words = memoryview(memory)[start : start + _WORDS * _WORD].cast("d")
@@ -102,6 +114,10 @@ class TokenBucket:
         """Releases the slot's claim."""
         self._entries[slot] &= ~_CLAIMED
 
+    def end_attempt(self, slot: int) -> None:
+        """The slot's attempt is over."""
+        self._entries[slot] &= ~_RUNNING
+
     def clear(self, slot: int) -> None:
         """The slot has neither a claim nor a running attempt."""
         self._entries[slot] &= ~(_CLAIMED | _RUNNING)
@@ -120,7 +136,7 @@ class TokenBucket:
         if rate <= 0:
             return math.inf
         left = self._words[_LEFT_UNTIL] > self._clock()
-        if claims + running + left >= self._words[_MAX_RUNNING]:
+        if claims + running + left >= self._places(pace):
             return None
         if tokens - claims >= 1 - _ROUNDING:
             self._entries[slot] |= _CLAIMED
@@ -130,7 +146,7 @@ class TokenBucket:
 
     def acquire_alone(self, slot: int) -> bool:
         """Claims a place for an attempt that is worked alone. If there is none, the next one is left for it."""
-        entries: int = sum(self._entries.tolist())
+        entries = self._sum()
         if (entries & _FIELD) + (entries >> 12 & _FIELD) >= self._words[_MAX_RUNNING]:
             self._words[_LEFT_UNTIL] = self._clock() + LEAVE
             return False
@@ -140,8 +156,8 @@ class TokenBucket:
 
     def crowded(self) -> bool:
         """Whether more attempts run than may."""
-        running: int = sum(self._entries.tolist()) >> 12 & _FIELD
-        return running > self._words[_MAX_RUNNING]
+        running = self._sum() >> 12 & _FIELD
+        return running > float(self._words[_MAX_RUNNING])
 
     def refill(self) -> tuple[float, int]:
         """Adds the tokens of the time since the last refill, and subtracts those consumed since then.
@@ -149,7 +165,7 @@ class TokenBucket:
         Returns the tokens, which claims have not reduced, and the sum of all entries.
         """
         tokens, at, counted, pace, changed, halved = self._load()
-        entries: int = sum(self._entries.tolist())
+        entries = self._sum()
         consumed = float(entries // _CONSUMED)
         # Read the clock after the entries: an earlier time would refill the place of a token that is consumed only now.
         now = max(self._clock(), at)
@@ -187,6 +203,22 @@ class TokenBucket:
     def slowed(self) -> bool:
         """Whether an overloaded target has reduced the pace."""
         return self._load()[_PACE] < 1
+
+    def in_words(self, pace: float) -> dict[str, str]:
+        """What a pace makes of the limit, for the log."""
+        if self.rate < UNLIMITED:
+            return {"rate": f"{self.rate * pace:.3g}/s", "full": f"{self.rate:.3g}/s"}
+        return {"at_once": f"{self._places(pace):.0f}", "full": f"{self._words[_MAX_RUNNING]:.0f}"}
+
+    def _sum(self) -> int:
+        """The sum of all entries. Most slots never have a child, and to add them up would take longer than all else."""
+        found: int = sum(self._entries[: self._used[0]].tolist())
+        return found
+
+    def _places(self, pace: float) -> float:
+        """How many attempts may run at once. Where nothing limits the rate, an overloaded target gets fewer of them."""
+        most: float = self._words[_MAX_RUNNING]
+        return most if pace >= 1 or self.rate < UNLIMITED else max(1.0, most * pace // 1)
 
     def _capacity(self, pace: float) -> float:
         capacity: float = self._words[_CAPACITY] * pace

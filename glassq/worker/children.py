@@ -104,6 +104,8 @@ class Children:
         taken = {child.slot.index for child in self} | self._templates.asked()
         fitting = [slot for slot in self._scoreboard.slots if bool(slot.lanes) is lanes and slot.index not in taken]
         slots = fitting[:count]
+        for slot in slots:
+            self._throttle.expect(slot.lanes[-1].index if slot.lanes else slot.index)
         if self._templates.serve(generation):
             self._templates.ask(generation, slots, now)
             return

@@ -119,7 +119,7 @@ class Consumer:
             slow_down = self._work_job(reservation)
             return True
         finally:
-            self._limiter.finish(slow_down=slow_down)
+            self._limiter.finish(slow_down=slow_down, has_next=self._receiver.has_next)
 
     def _reserve(self, poll: int) -> Reservation | None:
         admission = self._limiter.admit(self._receiver.has_next)

@@ -119,7 +119,8 @@ class Pool:
         self._beside = {name: Sidecar(name) for name in self._plan.beside}
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads add
-        self._throttle = Throttle(self._scoreboard.size, max(MIN_TUBES, 2 * len(self._plan.all_limits(1))))
+        tubes = max(MIN_TUBES, 2 * len(self._plan.all_limits(1)))
+        self._throttle = Throttle(self._scoreboard.size, tubes, used=0)
         self._throttle.set(self._plan.all_limits(self._plan.processes))
         self._templates = Templates(self._scoreboard.slots, self._throttle)
         beside: list[Sidecar | Errand] = [self._sidecar, self._errand, *self._beside.values()]

@@ -88,9 +88,7 @@ class QueueLimiter:
         return Admission((*of_main.tubes, *(self._drawn - {self._main_tube})), wait)
 
     def ahead(self) -> Sequence[str]:
-        """The tubes for a reserve that goes with the end of a job; none where tubes have limits."""
-        if not self._main.patient:
-            return ()
+        """The tubes for a reserve that goes with the end of a job."""
         if tube := self._place.tube():
             self._ahead_tubes = (tube,)
             return self._ahead_tubes
@@ -116,9 +114,9 @@ class QueueLimiter:
         """See `TubeLimiter.release_tokens`."""
         self._main.release_tokens()
 
-    def finish(self, *, slow_down: bool = False) -> None:
+    def finish(self, *, slow_down: bool = False, has_next: bool = False) -> None:
         """See `TubeLimiter.finish`."""
-        self._main.finish(slow_down=slow_down)
+        self._main.finish(slow_down=slow_down, has_next=has_next)
 
     def notice(self, tubes: Sequence[str]) -> None:
         """See `TubeLimiter.notice`."""

@@ -16,6 +16,7 @@ Each slot has an entry in each bucket: one word of memory, with these states:
 | claimed      | release_tokens, finish: no job    | idle    | the token is free again                          |
 | idle         | start: a job came without a claim | running | a token is consumed; there may be less than none |
 | running      | finish: the attempt is over       | idle    | the place is free; the token stays consumed      |
+| running      | ahead: there is a token and room  | + claim | the next job may come with the end of this one   |
 | any          | clear: the parent saw it die      | idle    | as by release_tokens or finish                   |
 
 No death leaves a change half done, or a token lost:
@@ -70,15 +71,23 @@ class Admission:
 
 
 class Throttle:
-    """The limits of all tubes. The pool's parent makes it before it forks; only the parent calls `set` and `clear`.
+    """The limits of all tubes. The pool's parent makes it before it forks; only the parent sets and clears.
 
     `gates` are those of routes (gates/).
     """
 
     def __init__(
-        self, slots: int = MAX_SLOTS, tubes: int = 256, *, clock: Callable[[], float] = time.monotonic
+        self,
+        slots: int = MAX_SLOTS,
+        tubes: int = 256,
+        *,
+        used: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`slots` is the maximum number of children, `tubes` that of tubes that ever have a limit."""
+        """`slots` is the maximum number of children, `tubes` that of tubes that ever have a limit.
+
+        `used` is how many of the first slots may have had a child (None: all), until `expect` says more.
+        """
         self._tubes = tubes
         self._clock = clock
         self._lock = ProcessLock()
@@ -87,6 +96,8 @@ class Throttle:
         self._entries = memoryview(mmap.mmap(-1, tubes * slots * ENTRY_BYTES)).cast("Q")
         self._memory = mmap.mmap(-1, tubes * BUCKET_BYTES)
         self._slots = slots
+        self._used = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+        self._used[0] = slots if used is None else used
         self._buckets: dict[str, TokenBucket] = {}
 
     def set(self, limits: Sequence[Limit]) -> None:
@@ -115,6 +126,10 @@ class Throttle:
             if locked:
                 self._lock.release()
 
+    def expect(self, slot: int) -> None:
+        """This slot is about to get a child. Called by the parent before it is forked."""
+        self._used[0] = max(self._used[0], slot + 1)
+
     def clear(self, slot: int) -> None:
         """The child in this slot is gone: its claims and places are free. The tokens it consumed stay consumed."""
         for bucket in self._buckets.values():
@@ -138,7 +153,7 @@ class Throttle:
     def _new_bucket(self, limit: Limit) -> TokenBucket:
         index = len(self._buckets)
         entries = self._entries[index * self._slots : (index + 1) * self._slots]
-        bucket = TokenBucket(limit.tube, entries, self._memory, index * BUCKET_BYTES, self._clock)
+        bucket = TokenBucket(limit.tube, entries, self._used, self._memory, index * BUCKET_BYTES, self._clock)
         bucket.fill(limit)
         return bucket
 
@@ -164,6 +179,8 @@ class TubeLimiter:
         self._buckets = {bucket.tube: bucket for bucket in buckets}
         self._lock = lock
         self._unlimited = Admission(free)
+        # the tubes of the last reserve that went with the end of a job
+        self._ahead: tuple[str, ...] = ()
         self._claimed: list[TokenBucket] = []
         self._running: TokenBucket | None = None
         self._lock_timeout = LOCK_TIMEOUT
@@ -171,18 +188,25 @@ class TubeLimiter:
         self._contended = 0
 
     @property
-    def unlimited(self) -> Sequence[str]:
-        """All tubes, if none has a limit; else none."""
-        return () if self._buckets else self._free
-
-    @property
     def patient(self) -> bool:
         """Whether nothing but a job changes what the child may reserve from: a reserve may wait for long."""
         return not self._buckets
 
     def ahead(self) -> Sequence[str]:
-        """The tubes for a reserve that goes with the end of a job; none where tubes have limits."""
-        return self.unlimited
+        """The tubes for a reserve that goes with the end of a job: those that are within their limits now.
+
+        Their tokens stay claimed for the next round if a job comes of it (see `finish`).
+        """
+        if not self._buckets:
+            return self._free
+        if not self._acquire_lock():
+            return ()
+        try:
+            self._acquire_all()
+        finally:
+            self._lock.release()
+        self._ahead = (*self._free, *[bucket.tube for bucket in self._claimed])
+        return self._ahead
 
     def notice(self, tubes: Sequence[str]) -> None:
         """Also reserves from these tubes, until the next call: those of them that have no limit, and are not barred."""
@@ -201,6 +225,8 @@ class TubeLimiter:
         """
         if not self._buckets:
             return self._unlimited
+        if has_next:
+            return Admission(self._ahead)
         due, contended = math.inf, True
         if self._acquire_lock():
             try:
@@ -251,16 +277,18 @@ class TubeLimiter:
             bucket.release(self._slot)
         self._claimed.clear()
 
-    def finish(self, *, slow_down: bool = False) -> None:
-        """Ends the round, with or without a job: releases all claims and the place.
+    def finish(self, *, slow_down: bool = False, has_next: bool = False) -> None:
+        """Ends the round, with or without a job: releases the place, and all claims.
 
-        `slow_down` says that the target is overloaded.
+        `slow_down` says that the target is overloaded. With `has_next` the next job has been reserved `ahead`: its
+        claim stays, and so do the others until it starts.
         """
-        self.release_tokens()
+        if not has_next:
+            self.release_tokens()
         bucket, self._running = self._running, None
         if bucket is None:
             return
-        bucket.clear(self._slot)
+        bucket.end_attempt(self._slot)
         if not (slow_down or bucket.slowed) or not self._acquire_lock():
             return
         try:
@@ -268,8 +296,8 @@ class TubeLimiter:
         finally:
             self._lock.release()
         if slow_down and pace is not None:
-            rates = fields(tube=bucket.tube, rate=f"{bucket.rate * pace:.3g}/s", full=f"{bucket.rate:.3g}/s")
-            log.warning("target is overloaded: its tube is slowed down %s", rates)
+            where = fields(tube=bucket.tube, **bucket.in_words(pace))
+            log.warning("target is overloaded: its tube is slowed down %s", where)
 
     def _acquire_all(self) -> tuple[float, bool]:
         """Call under the lock. Seconds until the next token, and whether other children have one that we want."""

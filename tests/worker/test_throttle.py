@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glassq.errors import SettingsError
-from glassq.worker.bucket import MIN_PACE, Limit
+from glassq.worker.bucket import MIN_PACE, UNLIMITED, Limit
 from glassq.worker.throttle import IDLE_PAUSE, MAX_PAUSE, MIN_PAUSE, RESERVE_WAIT, Admission, Throttle
 from tests.conftest import wait_for
 from tests.thorough import examples
@@ -353,6 +353,17 @@ def test_an_overloaded_target_halves_rate_and_bucket_once_a_second() -> None:
     assert pool.burst() == 1, "two a second"
 
 
+def test_where_only_the_number_at_once_is_limited_an_overloaded_target_gets_fewer() -> None:
+    pool = Pool(Limit(TUBE, UNLIMITED, 6, 6), limiters=8)
+    assert pool.holders() == 6
+    found = []
+    for _ in range(4):
+        pool.overload()
+        pool.clock.now += 1e-3
+        found.append(pool.holders())
+    assert found == [3, 1, 1, 1]
+
+
 def test_a_tube_is_never_slowed_to_less_than_a_small_part() -> None:
     pool = Pool(Limit(TUBE, 64.0, 64))
     pool.overload(20)
@@ -439,7 +450,7 @@ def test_more_tubes_than_there_is_memory_for_change_nothing() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["admit", "start", "release", "finish", "overloaded", "dies"]),
+        st.sampled_from(["admit", "start", "release", "finish", "ahead", "overloaded", "dies"]),
         st.integers(0, 3),
         st.sampled_from([0.0, 0.0, 0.0, 1e-3, 0.03, 0.4, 1.0, 40.0]),
     ),
@@ -473,6 +484,11 @@ def test_no_window_has_more_than_the_limit_allows_and_nothing_is_lost(
         elif step == "release" and slot not in running:
             limiter.release_tokens()
             held.pop(slot, None)
+        elif step == "ahead" and slot in running:
+            # the next job came with the end of this one
+            held[slot] = TUBE in limiter.ahead()
+            limiter.finish(has_next=True)
+            running.discard(slot)
         elif step in ("finish", "overloaded"):
             limiter.finish(slow_down=step == "overloaded")
             held.pop(slot, None)

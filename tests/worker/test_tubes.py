@@ -12,8 +12,9 @@ from glassq import delivery as envelope
 from glassq.errors import Retry
 from glassq.queues.beanstalk.protocol import JobStats
 from glassq.routes import retry_policy
-from glassq.worker.bucket import Limit
+from glassq.worker.bucket import UNLIMITED, Limit
 from tests.worker.conftest import Bench, made
+from tests.worker.test_shares import commands
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
@@ -47,6 +48,20 @@ def test_a_tube_gives_as_many_as_its_bucket_holds_and_no_attempt_is_burnt(queue:
     assert [each.id for each in bench.seen] == [each.id for each in waiting[:2]]
     (left,) = jobs(look, "few")
     assert (left.state, left.reserves, left.releases) == ("ready", 0, 0)
+
+
+def test_a_limited_tube_costs_no_command_more_than_another(queue: Queue, look: Queue) -> None:
+    """Its next job is reserved with the end of the one before."""
+    sent = []
+    for tube, limits in ((queue.tube, ()), ("some", (Limit("some", UNLIMITED, 2, 2),))):
+        bench = Bench(queue, limits=limits)
+        for _ in range(20):
+            put(look, tube)
+        before = commands(look)
+        assert bench.work_ahead(20) == [tube] * 20
+        spent = commands(look) - before
+        sent.append({name: count for name, count in spent.items() if name.startswith(("reserve", "delete"))})
+    assert sent[0] == sent[1]
 
 
 def test_a_tube_over_its_limit_holds_up_no_other(queue: Queue, look: Queue) -> None:

@@ -145,13 +145,13 @@ class GatedLimiter:
         """See `TubeLimiter.release_tokens`."""
         self._main.release_tokens()
 
-    def finish(self, *, slow_down: bool = False) -> None:
+    def finish(self, *, slow_down: bool = False, has_next: bool = False) -> None:
         """See `TubeLimiter.finish`."""
         if self._came is not None and not self._gates.parked.has(self._came.name):
             # another child may have found its tube empty, and the job may have been given back since
             self.parked(self._came.name)
         self._doorman.release()
-        self._main.finish(slow_down=slow_down)
+        self._main.finish(slow_down=slow_down, has_next=has_next)
 
     def notice(self, tubes: Sequence[str]) -> None:
         """See `TubeLimiter.notice`."""
