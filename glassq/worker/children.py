@@ -25,7 +25,7 @@ from glassq.worker.template import work_alone
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from glassq.worker.errand import Errand
+    from glassq.worker.periodic import PeriodicProcess
     from glassq.worker.processes import Process
     from glassq.worker.scoreboard import Scoreboard, Slot, WorkerStatus
     from glassq.worker.sidecar import Sidecar
@@ -64,14 +64,19 @@ class Children:
     """All children of the pool that have not been reaped."""
 
     def __init__(
-        self, scoreboard: Scoreboard, throttle: Throttle, templates: Templates, sidecar: Sidecar, errand: Errand
+        self,
+        scoreboard: Scoreboard,
+        throttle: Throttle,
+        templates: Templates,
+        sidecar: Sidecar,
+        sweeper: PeriodicProcess,
     ) -> None:
-        """`templates`, `sidecar` and `errand` are the other processes of the pool."""
+        """`templates`, `sidecar` and `sweeper` are the other processes of the pool."""
         self._scoreboard = scoreboard
         self._throttle = throttle
         self._templates = templates
         self._sidecar = sidecar
-        self._errand = errand
+        self._sweeper = sweeper
         self._by_pid: dict[int, Child] = {}
         self._orphans = leftovers.Orphans()
         self._out_of_memory = OutOfMemory()
@@ -238,7 +243,7 @@ class Children:
             _kill(pid, self._stop_signal)
 
     def _pids(self) -> set[int]:
-        return {*self._by_pid, *(template.pid for template in self._templates), self._sidecar.pid, self._errand.pid}
+        return {*self._by_pid, *(template.pid for template in self._templates), self._sidecar.pid, self._sweeper.pid}
 
     def _back_off(self, now: float) -> None:
         self._fork_after = now + backoff.ceiling(self._short_lives, RESPAWN, RESPAWN_CAP)
