@@ -109,6 +109,9 @@ bench-journal: $(DEV) ## an intake journal with 1,000,000 records: start, look, 
 bench: $(DEV) ## measure speed and memory, as ratios to plain programs in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
 
+bench-lanes: $(DEV) ## handlers that wait, many at once in two lane children: async, and a URL; speed and memory
+	@PATH=$(BIN):$$PATH $(BIN)/python bench/lanes.py
+
 bench-large: $(DEV) ## the memory of a push of 25 MB, and small pings while 200 senders push 1 MB each
 	@PATH=$(BIN):$$PATH $(BIN)/python bench/large.py
 

@@ -8,8 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,7 +192,16 @@ def pool(
                     pass
             except TimeoutError:
                 sys.exit(f"bench: the pool does not start\n{(directory / 'worker.log').read_text()}")
+            # a pool waits for whoever listens and does not read
+            threading.Thread(target=_read_on, args=[ready], daemon=True).start()
             yield started
+
+
+def _read_on(ready: socket.socket) -> None:
+    ready.settimeout(None)
+    with suppress(OSError):
+        while True:
+            ready.recv(4096)
 
 
 def client(queue_port: int, tube: str = "glassq") -> greenstalk.Client[bytes]:

@@ -114,6 +114,11 @@ class Context:
         """
         return self._stoppable(stop)
 
+    @property
+    def in_lane(self) -> bool:
+        """Whether the attempt runs in such a thread."""
+        return self._stoppable is not nullcontext
+
     def complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs the coroutine in this process's event loop, under the attempt's deadline; returns its result."""
         return self.loop.complete(coroutine, self.stoppable)

@@ -11,7 +11,7 @@ import functools
 import json
 import time
 from codecs import getincrementaldecoder
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -197,7 +197,8 @@ def _about(delivery: Delivery, queue: str) -> dict[str, str]:
 def _send(target: str, origin: Origin, request: HttpRequest, delivery: Delivery, context: Context) -> dict[str, Any]:
     """Sends it; returns the result of the attempt, or raises Retry. `target` is the name in messages."""
     started = time.monotonic()
-    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining, context.stoppable)
+    stoppable = context.stoppable if context.in_lane else nullcontext
+    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining, stoppable)
     if 200 <= answer.status <= 299 and not answer.failure:
         return {"status": answer.status, "ms": round((time.monotonic() - started) * 1000)}
     # App Engine's execution count: responses, without those of 5xx

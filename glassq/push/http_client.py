@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import ssl
+import threading
 import time
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -109,7 +110,7 @@ class HttpClient:
     ) -> TargetResponse:
         """Sends the request; `remaining()` is how many seconds are left for all of it. Network errors are not raised.
 
-        `stoppable` is `Context.stoppable`: in a thread that no signal interrupts, it ends the request.
+        `stoppable` is `Context.stoppable` in a thread that no signal interrupts: it ends the request there.
 
         The target may close an idle connection just when we write to it. If a reused connection ends without a
         response, the request is sent once more on a new one; unless so much time has passed that the target may have
@@ -123,7 +124,7 @@ class HttpClient:
                 except ConnectionError:
                     if time.monotonic() - began > AT_ONCE:
                         raise
-            connection = self._connect(origin, remaining)
+            connection = self._connect(origin, remaining, stoppable)
             return self._send_on(connection, origin, request, remaining, stoppable)
         except UnaskedUpgrade:
             return TargetResponse(HTTPStatus.SWITCHING_PROTOCOLS.value, failure="no other protocol was asked for")
@@ -152,7 +153,7 @@ class HttpClient:
                 return connection
             connection.close()
 
-    def _connect(self, origin: Origin, remaining: Callable[[], float]) -> HTTPConnection:
+    def _connect(self, origin: Origin, remaining: Callable[[], float], stoppable: Stoppable) -> HTTPConnection:
         timeout = min(CONNECT, _bounded(remaining()))
         connection: HTTPConnection
         if origin.scheme == "https":
@@ -162,7 +163,10 @@ class HttpClient:
         else:
             connection = HTTPConnection(origin.host, origin.port, timeout=timeout)
         try:
-            connection.connect()
+            if stoppable is nullcontext:
+                connection.connect()
+            else:
+                connect_within(timeout, connection, stoppable)
         except BaseException:
             connection.close()
             raise
@@ -195,6 +199,35 @@ class HttpClient:
         if keep:
             self._idle.setdefault(origin, []).append(connection)
         return answer
+
+
+def connect_within(seconds: float, connection: HTTPConnection, stoppable: Stoppable) -> None:
+    """Connects in another thread, because looking a name up has no timeout. Raises what `connect` does.
+
+    In the main thread of a child a signal ends it.
+    """
+    ended, failures, late = threading.Event(), list[BaseException](), threading.Event()
+
+    def connect() -> None:
+        try:
+            connection.connect()
+        except BaseException as error:
+            failures.append(error)
+        ended.set()
+        if late.is_set():
+            connection.close()
+
+    thread = threading.Thread(target=connect, name="connect", daemon=True)
+    thread.start()
+    try:
+        with stoppable(ended.set):
+            if not ended.wait(seconds):
+                raise ConnectTimeoutError(connection, "connecting took too long")
+    except BaseException:
+        late.set()
+        raise
+    if failures:
+        raise failures[0]
 
 
 def _shut(sock: socket.socket) -> None:

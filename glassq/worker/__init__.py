@@ -11,6 +11,10 @@ the lease and beats the heartbeat. A handler that holds the interpreter lock sto
 reason to kill a child during an attempt: the parent examines it in /proc (health.py), and every lease outlasts the
 deadline (`Settings.lease`).
 
+A lane child (lanes.py) works many jobs at once, of handlers that wait in the event loop or for a socket. Each lane is a
+thread with a queue connection and a Consumer of its own. The main thread cancels what overruns its soft deadline. If it
+dies, nobody knows which attempt was its end: each counts as lost, and is tried again alone in a plain child.
+
 | what ends                                            | who ends it | how                                       |
 |------------------------------------------------------|-------------|-------------------------------------------|
 | an attempt at its soft deadline: `deadline - grace`  | keeper      | an exception in the handler               |

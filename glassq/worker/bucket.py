@@ -29,9 +29,10 @@ MIN_PACE, PACE_STEP = 1 / 64, 1 / 16
 # entries has the same fields.
 _CLAIMED, _RUNNING, _CONSUMED = 1, 1 << 12, 1 << 24
 _FIELD = (1 << 12) - 1
-# The memory of a bucket in words of 8 bytes: its limit, which copy of the state is valid, and the two copies.
-_RATE, _CAPACITY, _MAX_RUNNING, _VALID, _COPIES = 0, 1, 2, 3, 4
-_WORDS, _WORD = 16, 8
+# The memory of a bucket in words of 8 bytes: its limit, which copy of the state is valid, the two copies, and until
+# when a place is left for an attempt that must be alone.
+_RATE, _CAPACITY, _MAX_RUNNING, _VALID, _COPIES, _LEFT_UNTIL = 0, 1, 2, 3, 4, 16
+_WORDS, _WORD = 17, 8
 # The memory that a bucket takes, and the entry of one slot in it; in bytes.
 BUCKET_BYTES, ENTRY_BYTES = _WORDS * _WORD, _WORD
 # tokens, time of the last refill, tokens consumed by then, pace, when it changed, when it was last halved
@@ -39,6 +40,8 @@ _STATE = struct.Struct("@6d")
 _PACE = 3
 # Rounding may leave the sum of fractions this much short of a whole token.
 _ROUNDING = 1e-9
+# How long a place is left for an attempt that must be alone and found none, in seconds.
+LEAVE = 10.0
 # How long a child waits for the lock, in seconds. A process has it for microseconds.
 LOCK_TIMEOUT = 0.02
 # The pause between two tries for the lock, in seconds.
@@ -114,13 +117,24 @@ class TokenBucket:
         rate = self.rate * pace
         if rate <= 0:
             return math.inf
-        if claims + running >= self._words[_MAX_RUNNING]:
+        left = self._words[_LEFT_UNTIL] > self._clock()
+        if claims + running + left >= self._words[_MAX_RUNNING]:
             return None
         if tokens - claims >= 1 - _ROUNDING:
             self._entries[slot] |= _CLAIMED
             return 0.0
         # Time alone brings no token while the claims of others cover all that the bucket can hold.
         return (claims + 1 - tokens) / rate if claims + 1 <= self._capacity(pace) else None
+
+    def acquire_alone(self, slot: int) -> bool:
+        """Claims a place for an attempt that is worked alone. If there is none, the next one is left for it."""
+        entries: int = sum(self._entries.tolist())
+        if (entries & _FIELD) + (entries >> 12 & _FIELD) >= self._words[_MAX_RUNNING]:
+            self._words[_LEFT_UNTIL] = self._clock() + LEAVE
+            return False
+        self._words[_LEFT_UNTIL] = 0.0
+        self._entries[slot] |= _CLAIMED
+        return True
 
     def crowded(self) -> bool:
         """Whether more attempts run than may."""

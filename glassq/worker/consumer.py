@@ -45,6 +45,9 @@ RECONNECT, RECONNECT_CAP = 0.1, 5.0
 # Reserving pauses while the queue takes no puts (disk full, draining): a failed delivery could not be put again, and
 # would run over and over. The pause grows from the first to the second, in seconds, with at most half of it as jitter.
 REFUSED, REFUSED_CAP = 1.0, 30.0
+# A delivery that must be worked alone comes again after so long, in seconds, while its route has as many attempts under
+# way as it may. The next place is left for it meanwhile (bucket.LEAVE).
+ALONE_DELAY = (2.0, 6.0)
 # A job becomes ready when its consumer dies, so we may get it before the pool's parent has recorded that death. We wait
 # this long for the record, in seconds.
 CRASH_REPORT_WAIT = 1.0
@@ -199,7 +202,14 @@ class Consumer:
             if reservation.losses:
                 log.warning("an attempt was lost %s", fields(job=reservation.ref, lost=delivery.lost))
             return False
-        self._limiter.start(reservation.tube)
+        limited = reservation.tube
+        if destination and destination.alone and destination.alone == tube and not given_up:
+            # counted in its route's tube, beside what runs in lanes
+            limited = destination.tube
+            if not self._limiter.take_alone(limited):
+                self._settlement.put_anew(reservation, delivery, tube, backoff.between(*ALONE_DELAY))
+                return False
+        self._limiter.start(limited)
         attempt = Attempt(delivery, given_up) if given_up else self._executor.run(reservation, delivery, destination)
         self._settlement.settle(reservation, attempt, self._then())
         return attempt.outcome.slow_down

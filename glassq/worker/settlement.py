@@ -58,9 +58,9 @@ class Settlement:
             raise
         record.settled(holder)
 
-    def put_anew(self, reservation: Reservation, delivery: Delivery, tube: str) -> None:
-        """Puts the delivery in its new form, ready at once, without an attempt. Raises QueueError."""
-        self._put(delivery, tube, lambda body: self._receiver.retry(reservation, body, delay=0, tube=tube))
+    def put_anew(self, reservation: Reservation, delivery: Delivery, tube: str, delay: float = 0.0) -> None:
+        """Puts the delivery in its new form, ready after `delay` seconds, without an attempt. Raises QueueError."""
+        self._put(delivery, tube, lambda body: self._receiver.retry(reservation, body, delay=delay, tube=tube))
 
     def finish_burial(self, reservation: Reservation) -> None:
         """Buries a delivery whose last consumer died while it buried it."""

@@ -104,6 +104,10 @@ class QueueLimiter:
         self._charge(tube if tube in self._strides else self._main_tube)
         self._main.start(tube)
 
+    def take_alone(self, tube: str) -> bool:
+        """See `TubeLimiter.take_alone`."""
+        return self._main.take_alone(tube)
+
     def nothing_came(self) -> None:
         """The tubes of the last `admit` gave no job."""
         self._empty |= self._drawn

@@ -44,7 +44,7 @@ from glassq.worker.kept import KeptPlace
 from glassq.worker.scoreboard import MAX_SLOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 log = logger("glassq.worker")
 
@@ -120,9 +120,10 @@ class Throttle:
     ) -> TubeLimiter:
         """The limiter of the child in this slot. `limited` are tubes that were `set`, `free` those without a limit.
 
-        `barred` are tubes that are for other children.
+        `barred` are tubes that were `set` and are for other children: of these it works single jobs (`take_alone`).
         """
-        return TubeLimiter(slot, tuple(free), [self._buckets[tube] for tube in limited], self._lock, barred)
+        others = {tube: self._buckets[tube] for tube in barred}
+        return TubeLimiter(slot, tuple(free), [self._buckets[tube] for tube in limited], self._lock, others)
 
     def place(self, slot: int, tubes: Sequence[str]) -> KeptPlace:
         """The place of the child in this slot. `tubes` were `set`: their `max_running` children are kept for them."""
@@ -148,10 +149,10 @@ class TubeLimiter:
         free: tuple[str, ...],
         buckets: list[TokenBucket],
         lock: ProcessLock,
-        barred: Collection[str] = (),
+        barred: Mapping[str, TokenBucket] | None = None,
     ) -> None:
         """Made by `Throttle.limiter`, in the child."""
-        self._barred = barred
+        self._barred = barred or {}
         self._slot = slot
         self._own = self._free = free
         self._buckets = {bucket.tube: bucket for bucket in buckets}
@@ -208,9 +209,24 @@ class TubeLimiter:
         tubes = (*self._free, *[bucket.tube for bucket in self._claimed])
         return Admission(tubes, _wait(due, MAX_PAUSE if tubes else IDLE_PAUSE, some=bool(tubes)))
 
+    def take_alone(self, tube: str) -> bool:
+        """Claims a place for one job of a barred tube, which has come by another one; False if there is none now."""
+        bucket = self._barred.get(tube)
+        if bucket is None:
+            return True
+        if not self._acquire_lock():
+            return False
+        try:
+            taken = bucket.acquire_alone(self._slot)
+        finally:
+            self._lock.release()
+        if taken:
+            self._claimed.append(bucket)
+        return taken
+
     def start(self, tube: str) -> None:
         """An attempt at a job of this tube starts: consumes its token, and releases all other claims."""
-        bucket = self._buckets.get(tube)
+        bucket = self._buckets.get(tube) or self._barred.get(tube)
         if bucket is not None:
             # Consumed from this store on. If we do not get the lock below, the bucket only refills a little later.
             bucket.consume(self._slot)
