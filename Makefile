@@ -12,7 +12,7 @@ export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test conformance coverage test-system torture powercut soak mutations check format bench \
+.PHONY: help setup demo example test conformance coverage test-system torture powercut soak thorough mutations check format bench \
 	bench-journal bench-sources bench-tasks bench-peers install uninstall deb docs pictures man lock clean
 
 help: ## print this list
@@ -93,6 +93,10 @@ check: $(DEV) ## check format, lint and types: the one gate
 format: $(DEV) ## format the code as `make check` expects it
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+thorough: $(DEV) $(REWRITTEN) ## the tests of chance, with twenty times as many examples
+	@$(BIN)/python -m pytest --hypothesis-profile=thorough -n 2 --dist worksteal -m hypothesis $(TEST_ARGS)
+	@$(BIN)/python -m pytest --hypothesis-profile=thorough -n 2 tests/queues/test_state_machine.py tests/queues/conformance/test_state_machine.py
 
 mutations: $(DEV) ## spoil 20,000 right pings of all kinds: nothing wrong is taken, and nothing is answered with 5xx (MANY=n SEED=n)
 	@GLASSQ_MUTATIONS=$(or $(MANY),20000) $(if $(SEED),GLASSQ_SEED=$(SEED)) $(BIN)/python -m pytest tests/intake/test_mutations.py

@@ -11,6 +11,7 @@ assert VERSION, "glassq/__init__.py must hold __version__"
 
 RUN = [
     "click>=8.1",
+    "cronsim>=2.6",
     "cryptography>=42",
     "falcon>=4.1",
     "google-api-python-client>=2.100",

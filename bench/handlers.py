@@ -28,3 +28,7 @@ def fail(delivery: Delivery) -> None:
 async def waits(_delivery: Delivery) -> None:
     """Waits for the network."""
     await asyncio.sleep(1.0)
+
+
+async def at_once(_delivery: Delivery) -> None:
+    """Does nothing."""

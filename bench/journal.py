@@ -7,6 +7,7 @@ each scrape of the metrics take), and moving on, while another thread writes pin
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import sys
 import tempfile
@@ -114,7 +115,9 @@ def main() -> None:
     arguments.add_argument("records", type=int, nargs="?", default=1_000_000)
     arguments.add_argument("--directory", type=Path, default=None, help="where the journal is made")
     given = arguments.parse_args()
+    # as in the intake's worker
     sys.setswitchinterval(0.0005)
+    gc.freeze()
     with tempfile.TemporaryDirectory(dir=given.directory) as place:
         directory = Path(place) / "journal"
         fill(directory, given.records)

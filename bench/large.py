@@ -29,8 +29,10 @@ from glassq.bodies import DirectoryBodies, check
 from glassq.delivery import decode
 
 LARGEST, SENDERS, PUSH = 25_000_000, 200, 1_000_000
-# Small pings beside: so many a second, for a while before, during and after.
-RATE, BESIDE, CONNECTIONS = 200.0, 8.0, 64
+# One such crowd after the other: small pings meet only some hundred moments of each.
+CROWDS = 5
+# Small pings beside: so many a second; alone for a while, once all workers have started.
+RATE, BESIDE, WARM, CONNECTIONS = 200.0, 8.0, 2.0, 64
 
 
 def workers() -> list[int]:
@@ -136,14 +138,18 @@ def small_beside_crowd(directory: Path) -> dict[str, object]:
     """The small pings have a process of their own, as the crowd has."""
     with intake(directory) as (port, _):
         alone, during = Load(), Load()
-        until = time.perf_counter() + BESIDE
-        beside(port, alone, lambda: time.perf_counter() > until)
+        for load, seconds in ((Load(), WARM), (alone, BESIDE)):
+            until = time.perf_counter() + seconds
+            beside(port, load, lambda until=until: time.perf_counter() > until)
+        crowds = []
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
             processes.submit(os.getpid).result()
-            pushes = processes.submit(crowd, port)
-            beside(port, during, pushes.done)
+            for _ in range(CROWDS):
+                pushes = processes.submit(crowd, port)
+                beside(port, during, pushes.done)
+                crowds.append(pushes.result())
         peak = max(memory(pid)["VmHWM"] for pid in workers()) / 1024
-    return {"crowd": pushes.result(), "alone": told(alone), "beside": told(during), "peak_mib": peak}
+    return {"crowds": crowds, "alone": told(alone), "beside": told(during), "peak_mib": peak}
 
 
 def told(load: Load) -> dict[str, float]:

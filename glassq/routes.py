@@ -128,10 +128,13 @@ class Context:
         return replace(self, _stoppable=stoppable)
 
     def _make(self, make: Callable[[Settings], Any]) -> Any:
-        made = detached(lambda: make(self.settings))
-        if not issubclass(type(made), Coroutine):
-            return made
-        return Shared(made, lambda: self._resources.pop(make, None))
+        def made() -> Any:
+            found = make(self.settings)
+            if not issubclass(type(found), Coroutine):
+                return found
+            return Shared(found, lambda: self._resources.pop(make, None))
+
+        return detached(made)
 
     def provide(self, make: Callable[[Settings], T], resource: T) -> None:
         """From now on `resource(make)` returns this object. For tests, and for resources made elsewhere."""

@@ -26,6 +26,7 @@ from tests.ports import free_port, give_back
 from tests.queues.conformance.summary import write_conformance
 from tests.queues.raw import open_queue
 from tests.syncers import Syncer, end_all
+from tests.thorough import EVERYDAY, THOROUGH
 
 if TYPE_CHECKING:
     import ssl
@@ -54,8 +55,8 @@ for variable in [name for name in os.environ if name.lower().endswith("_proxy")]
     del os.environ[variable]
 
 # On a busy machine an example takes as long as it takes: no duration fails a test. `make test` tries as many as find
-# what is often wrong; --hypothesis-profile=thorough tries more. A test that needs another number says it.
-for name, examples in (("quick", 50), ("thorough", 1000)):
+# what is often wrong, others each time; `make thorough` tries more. A test that needs another number says it.
+for name, examples in (("quick", EVERYDAY), ("thorough", THOROUGH)):
     hypothesis.settings.register_profile(
         name, deadline=None, max_examples=examples, suppress_health_check=[hypothesis.HealthCheck.too_slow]
     )
@@ -118,8 +119,8 @@ def wait_for(condition: Callable[[], object], what: str, deadline: float = PATIE
         answered = time.monotonic()
         if answered > end:
             pytest.fail(f"waited {deadline:g} s in vain: {what}")
-        # asking takes at most a quarter of the time, so that it does not slow down what it waits for
-        time.sleep(max(0.01, 3 * (answered - asked)))
+        # asking takes at most an eighth of the time, so that it does not slow down what it waits for
+        time.sleep(max(0.01, 7 * (answered - asked)))
         asked = time.monotonic()
 
 

@@ -12,12 +12,16 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+import traceback
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING
 
+from glassq import daemons
 from glassq.cli.main import COMMANDS
 
 if TYPE_CHECKING:
@@ -26,12 +30,13 @@ if TYPE_CHECKING:
 
 # Longer than this, a command hangs; in seconds.
 PATIENCE = 60.0
-#: the module of each program of bin/, with its `main`
+#: the module of each program of bin/, and of a pool for tests, with its `main`
 MODULES = {
     "glassq": "glassq.cli.main",
     "glassq-web": "glassq.programs.web",
     "glassq-worker": "glassq.programs.worker",
     "glassq-syncer": "glassq.programs.syncer",
+    "impatient": "tests.worker.impatient",
 }
 _BIN = Path(__file__).parent.parent / "bin"
 # This server forks; as it has one thread, what it forks is whole. It ends with the process that uses it.
@@ -78,12 +83,15 @@ class Forked:
 
 
 def run(
-    arguments: Sequence[str], env: Mapping[str, str] = os.environ, standard_input: int = subprocess.DEVNULL
+    arguments: Sequence[str],
+    env: Mapping[str, str] = os.environ,
+    standard_input: int = subprocess.DEVNULL,
+    cwd: Path | None = None,
 ) -> tuple[int, str, str]:
     """Exit code (that of a signal is negative), standard output and standard error of `glassq ARGUMENTS`."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, Path(os.devnull).open() as nothing:
         given = nothing.fileno() if standard_input == subprocess.DEVNULL else standard_input
-        process = Forked("glassq", arguments, (given, out.fileno(), err.fileno()), env, None)
+        process = Forked("glassq", arguments, (given, out.fileno(), err.fileno()), env, cwd)
         try:
             return process.wait(PATIENCE), _text(out), _text(err)
         except subprocess.TimeoutExpired:
@@ -91,7 +99,47 @@ def run(
             raise TimeoutError(f"glassq {' '.join(arguments)} was not done after {PATIENCE:g} s") from None
 
 
+class _Check:
+    """What `glassq.daemons` starts to have intake or pool check their settings; here it is forked, too."""
+
+    def __init__(self, command: Sequence[str], *, stdin: int, stdout: IO[bytes], start_new_session: bool) -> None:
+        module, *arguments = command[command.index("-m") + 1 :]
+        self._code: int | None = None
+        self.pid = os.fork()
+        if self.pid:
+            return
+        code = 1
+        try:
+            assert start_new_session
+            os.setsid()
+            with Path(os.devnull).open() as nothing:
+                os.dup2(nothing.fileno(), 0)
+            os.dup2(stdout.fileno(), 1)
+            sys.argv = [module, *arguments]
+            code = importlib.import_module(module).main()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            # the command's own cleanup is not for this process
+            os._exit(code)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        over = time.monotonic() + timeout
+        while self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > over:
+                raise subprocess.TimeoutExpired("check", timeout)
+            else:
+                time.sleep(0.005)
+        return self._code
+
+
 def _run(name: str, arguments: list[str], env: dict[str, str], directory: str, streams: list[Connection]) -> None:
+    daemons.subprocess = SimpleNamespace(  # type: ignore[assignment]
+        Popen=_Check, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
+    )
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()

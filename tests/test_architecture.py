@@ -25,6 +25,7 @@ EVERYTHING = frozenset(
         "bodies",
         "content",
         "daemons",
+        "due",
         "database",
         "delivery",
         "errors",
@@ -51,6 +52,7 @@ EVERYTHING = frozenset(
         "routes",
         "push",
         "queues",
+        "schedules",
         "sources",
         "http",
         "intake",
@@ -89,6 +91,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "host": frozenset(),
     "final_response": frozenset(),
     "local_http": frozenset({"final_response"}),
+    "due": frozenset(),
     "daemons": frozenset({"settings", "startcheck"}),
     "content": frozenset({"errors"}),
     "delivery": frozenset({"content", "envelope", "errors"}),
@@ -96,7 +99,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "lifecycle": frozenset({"delivery"}),
     "mistakes": frozenset({"edited", "mask", "values"}),
     "outdated": frozenset({"errors", "mistakes"}),
-    "settings": frozenset({"edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
+    "settings": frozenset({"due", "edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
     "in_effect": frozenset({"log", "settings"}),
     "policy": frozenset({"backoff", "settings"}),
     "routes": frozenset(
@@ -142,6 +145,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         }
         | {"routes", "queues", "backoff", "database", "standard_webhooks"}
     ),
+    "schedules": frozenset({"database", "delivery", "due", "edited", "errors", "ledger", "log", "push", "settings"})
+    | {"values"},
     # the tasks' server: what else tasks are made of is in push, which serves programs that have no server
     "push/http": frozenset({"delivery", "errors", "http", "in_effect", "log", "metrics", "push", "queues", "settings"})
     | {"startcheck", "values"},
@@ -190,12 +195,13 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "googleapiclient": ("glass/",),
     "google_auth_httplib2": ("glass/",),
     "httplib2": ("glass/",),
-    "sqlalchemy": ("database/", "ledger/", "push/names"),
+    "cronsim": ("due.py",),
+    "sqlalchemy": ("database/", "ledger/", "push/names", "schedules/table.py"),
     "click": ("cli/", "dev/"),
     "rich": ("cli/", "dev/"),
     "cryptography": ("glass/", "sources/schemes/"),
     "urllib3": ("push/", "https_get.py"),
-    "yaml": ("push/",),
+    "yaml": ("push/", "schedules/"),
     "prometheus_client": ("metrics/",),
     "jinja2": (),
 }

@@ -17,6 +17,7 @@ from glassq.routes import Context, requires
 from glassq.settings import Settings
 from glassq.testing import work
 from tests.conftest import wait_for
+from tests.test_docs import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +132,58 @@ def test_a_resource_that_is_made_by_a_coroutine_is_made_once_and_again_after_a_f
     assert work(handler, context=context).result == "connected connected"
     assert work(handler, context=context).result == "connected connected"
     assert len(made) == 2
+
+
+def test_the_example_of_the_documents_keeps_its_connection() -> None:
+    example: dict[str, Any] = {}
+    exec(compile(files("handlers.md")["async_handlers.py"], "async_handlers.py", "exec"), example)
+    connections: list[int] = []
+    opened: list[Any] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        while line := await reader.readline():
+            writer.write(b"indexed " + line)
+        writer.close()
+        await writer.wait_closed()
+
+    async def connect(_settings: Settings) -> Any:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        made = example["Index"](*await asyncio.open_connection(*server.sockets[0].getsockname()))
+        opened.extend((made.writer, server))
+        return made
+
+    async def close() -> None:
+        for each in opened:
+            each.close()
+            await each.wait_closed()
+
+    context = Context(Settings())
+    example["connect"] = connect
+    bodies = [b'{"id": "%d", "state": "paid"}' % number for number in (1, 2)]
+    came = [work(example["handle"], body, source="orders", context=context) for body in bodies]
+    assert [each.result for each in came] == ["indexed 1", "indexed 2"]
+    assert connections == [1]
+    context.complete(close())
+
+
+def test_an_attempt_that_is_cut_off_leaves_what_others_wait_for() -> None:
+    made: list[int] = []
+    go_on = threading.Event()
+
+    async def connect(_settings: Settings) -> str:
+        made.append(1)
+        await asyncio.to_thread(go_on.wait)
+        return "connected"
+
+    async def handler(_delivery: Delivery, context: Context) -> str:
+        return await context.resource(connect)  # type: ignore[misc]
+
+    context = Context(Settings())
+    assert work(handler, context=context, deadline=0.05).reason == "the handler overran its deadline"
+    go_on.set()
+    assert work(handler, context=context).result == "connected"
+    assert len(made) == 1
 
 
 def test_what_a_handler_requires_is_made_in_its_loop_before_the_first_attempt() -> None:

@@ -120,6 +120,17 @@ def sources(context: click.Context, _: click.Parameter, incomplete: str) -> list
     return _in_time(context, look)
 
 
+def schedules(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The schedules of the settings."""
+
+    def look(app: App) -> Iterable[CompletionItem]:
+        from glassq.schedules.opening import schedules_of
+
+        return [CompletionItem(each.name) for each in schedules_of(app.settings) if each.name.startswith(incomplete)]
+
+    return _in_time(context, look)
+
+
 def kinds(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The kinds of sources, with their titles."""
     from glassq.sources.presets import PRESETS

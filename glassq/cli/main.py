@@ -56,6 +56,7 @@ COMMANDS = {
     "move": ("glassq.cli.commands.move:move", "Put deliveries into another tube, as they are."),
     "pause": ("glassq.cli.commands.pause:pause", "Stop the work for a while; pings are still accepted."),
     "resume": ("glassq.cli.commands.pause:resume", "Let paused tubes go on."),
+    "schedules": ("glassq.cli.commands.schedules:schedules", "What is put by the clock: next, last, outcome, run now."),
     "sources": ("glassq.cli.commands.sources:sources", "Who may send pings, how that goes, and why one is refused."),
     "ping": ("glassq.cli.commands.ping:ping", "Send a signed sample, as a source's sender would."),
     "routes": ("glassq.cli.commands.routes:routes", "Which handler gets what; where a saved ping would go."),
@@ -79,7 +80,19 @@ COMMANDS = {
 
 # In which order and under which headings `glassq --help` and glassq(1) list them.
 SECTIONS = {
-    "Look": ("status", "doctor", "buried", "show", "tail", "sources", "routes", "queues", "journal", "bodies"),
+    "Look": (
+        "status",
+        "doctor",
+        "buried",
+        "show",
+        "tail",
+        "sources",
+        "routes",
+        "queues",
+        "schedules",
+        "journal",
+        "bodies",
+    ),
     "Decide on what failed": ("kick", "delete", "archive", "restore", "replay", "forget"),
     "Steer": ("pause", "resume", "put", "bury", "move"),
     "Set up": ("config", "users", "subscribe", "completion"),

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gunicorn.http import message
+from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from gunicorn.http.wsgi import base_environ
@@ -82,15 +83,20 @@ class RequestParser:
 
     def __init__(self, cfg: Any) -> None:
         self._cfg = plain(cfg)
-        # gunicorn decides which limits its parser gets
-        limits = WholeRequest(self._cfg, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", None)
+        self._split: Any = None
+        try:
+            # gunicorn decides which limits its parser gets
+            limits = WholeRequest(self._cfg, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", None)
+        except ParseException:
+            # where even this is none, no request is an ordinary one
+            return
         self._limits = {
             "limit_request_line": limits._fast_limit_request_line,
             "limit_request_fields": limits.limit_request_fields,
             "limit_request_field_size": limits.limit_request_field_size,
         }
-        quick = limits._use_fast and self._cfg.proxy_protocol == "off"
-        self._split: Any = message._fast_parser_module.parse_request if quick else None
+        if limits._use_fast and self._cfg.proxy_protocol == "off":
+            self._split = message._fast_parser_module.parse_request
 
     def parse(self, data: bytes, client: Any) -> Parsed:
         """The request in `data`, which has its head whole. Raises gunicorn's errors for what is no request."""

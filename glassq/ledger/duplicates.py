@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -33,7 +34,7 @@ _BY_EVENT = sa.select(deliveries.c.delivery).where(
 
 
 class DuplicateLookup:
-    """Finds deliveries that succeeded, on a connection of its own, for one thread.
+    """Finds deliveries that succeeded, on a connection of its own. Any thread may ask; one at a time does.
 
     Answers are ids of deliveries, "" for none. "" is also the answer if the ledger is missing or cannot be read: then
     the handler runs, which is always safe.
@@ -44,6 +45,8 @@ class DuplicateLookup:
         self._file = sqlite_file(url)
         self._engine: Engine | None = None
         self._warned = False
+        # reentrant: an interrupt between its acquiring and the block leaves it to this thread, which may go on
+        self._asking = threading.RLock()
 
     def by_fingerprint(self, fingerprint: str, after: datetime, now: datetime, but: str) -> str:
         """A delivery with this fingerprint, other than `but`, that succeeded and started after `after`."""
@@ -60,6 +63,10 @@ class DuplicateLookup:
             engine.dispose()
 
     def _ask(self, query: sa.Select[Any], **values: Any) -> str:
+        with self._asking:
+            return self._answer(query, values)
+
+    def _answer(self, query: sa.Select[Any], values: dict[str, Any]) -> str:
         try:
             if self._engine is None:
                 if self._file is not None and not self._file.exists():

@@ -17,12 +17,13 @@ from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
-from glassq.programs import lanes, sweeping
+from glassq.programs import lanes, scheduling, sweeping
 from glassq.programs.context import adding_tasks, context_of
 from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
+from glassq.schedules.opening import has_schedules, schedules_of
 from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube, route_tube
 from glassq.startcheck import Finding, arguments, found
 from glassq.systemd import Notifier
@@ -167,6 +168,8 @@ def check(config: str | None) -> Iterator[Finding]:
     for route, problem in routes.examine(settings, makers(settings, queues), context):
         yield Finding("handler", f"{route.handler} (queue {route.queue})" if route.queue else route.handler, problem)
     yield found("ledger", lambda: open_ledger(settings.ledger))
+    if has_schedules(settings):
+        yield found("schedules", lambda: schedules_of(settings))
 
 
 def serve_metrics(settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard) -> int:
@@ -218,6 +221,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         limits=tuple(limits),
         kept=tuple(kept_places(settings)),
         sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,
+        schedule=scheduling.main_of(settings),
         sweep=lambda: sweeping.sweep_main(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,

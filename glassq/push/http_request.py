@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+from glassq.push.request import CRON_QUEUE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -150,6 +152,8 @@ def task_headers(delivery: Delivery, queue: str, name: str, eta: float = 0.0) ->
         "X-AppEngine-TaskExecutionCount": str(latest(delivery, "executions")),
         "X-AppEngine-TaskETA": f"{eta or delivery.received.timestamp():.6f}",
     }
+    if queue == CRON_QUEUE:
+        headers["X-AppEngine-Cron"] = "true"
     if delivery.failures and delivery.evidence:
         reason = "".join(char if " " <= char <= "~" else "?" for char in delivery.evidence[-1].message[:_MAX_REASON])
         headers["X-AppEngine-TaskRetryReason"] = reason

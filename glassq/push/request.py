@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SOURCE = "push"
 # The queue of a task that does not name one, and of pings whose handler is a URL.
 DEFAULT_QUEUE = "default"
+# The queue of requests of cron.yaml, as App Engine calls it. No queue.yaml can have a queue of this name.
+CRON_QUEUE = "__cron"
 # The target of a task if neither the task nor its queue names one.
 DEFAULT_TARGET = "default"
 
@@ -65,6 +67,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
 def from_labels(labels: Mapping[str, str]) -> TaskRequest:
     """The request in the labels of a task's delivery. Raises ValueError with the label that is wrong."""
     fields: dict[str, object] = {"name" if key == "task" else key: value for key, value in labels.items()}
+    fields.pop("cron", None)
     try:
         for key in ("headers", "retry"):
             if key in labels:

@@ -26,7 +26,20 @@ DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 # The sections that each program reads. Mistakes in other sections must not stop it.
 INTAKE = frozenset({"queue", "intake", "bodies", "sources", "metrics", "log"})
 POOL = frozenset(
-    {"queue", "bodies", "worker", "routes", "handlers", "push", "glass", "storage", "ledger", "metrics", "log"}
+    {
+        "queue",
+        "bodies",
+        "worker",
+        "routes",
+        "handlers",
+        "schedule",
+        "push",
+        "glass",
+        "storage",
+        "ledger",
+        "metrics",
+        "log",
+    }
 )
 TASKS = frozenset({"queue", "push"})
 TASK_SERVER = TASKS | {"tasks", "metrics", "log"}

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from glassq.settings.route import DEFERRED_NAME, MAX_NAME, NO_HANDLER, TASKS_NAME
-from glassq.settings.sections import COLLECTIONS, TASK_SOURCE
+from glassq.settings.sections import COLLECTIONS, SCHEDULE_SOURCE, TASK_SOURCE
 from glassq.settings.tubes import route_tube
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def without_handler(settings: Settings) -> Iterator[str]:
 def _handler_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
     # a route with an unknown source would match nothing, and its pings would be dropped as "no route"; a machine
     # without intake needs no sections of sources
-    known = (*settings.sources, TASK_SOURCE)
+    known = (*settings.sources, TASK_SOURCE, SCHEDULE_SOURCE)
     elsewhere = not settings.sources and bool(SOURCE_NAME.fullmatch(route.source))
     yield route.source in known or elsewhere, f"{at}.source", route.source, f"one of: {', '.join(known)}"
     both = route.steps is not None and route.handler != NO_HANDLER

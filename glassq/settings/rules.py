@@ -9,7 +9,8 @@ from glassq.mask import MASK
 from glassq.mistakes import place
 from glassq.settings.options import unknown_handlers
 from glassq.settings.route_rules import MAX_TUBE, SOURCE_NAME, Rule, route_rules, without_handler
-from glassq.settings.sections import MAX_BODY, TASK_SOURCE
+from glassq.settings.schedule_rules import schedule_rules
+from glassq.settings.sections import MAX_BODY, SCHEDULE_SOURCE, TASK_SOURCE
 from glassq.settings.tubes import MAIN_QUEUE, queue_tube
 from glassq.values import SecretFile
 
@@ -30,7 +31,7 @@ def check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     rules += _tasks_rules(settings)
     for name, source in settings.sources.items():
         rules += _source_rules(name, source)
-    rules += route_rules(settings)
+    rules += [*route_rules(settings), *schedule_rules(settings)]
     rules += _worker_queue_rules(settings)
     for fits, key, value, expected in rules:
         if not fits:
@@ -106,8 +107,9 @@ def _tasks_rules(settings: Settings) -> list[Rule]:
 
 def _source_rules(name: str, source: SourceSettings) -> list[Rule]:
     at, largest = f"sources.{name}", source.max_body
-    fits = bool(SOURCE_NAME.fullmatch(name)) and name != TASK_SOURCE
-    expected = f"a name of 1 to 63 of a-z 0-9 and -, not - first: it is the word in /hooks/NAME; {TASK_SOURCE} is taken"
+    fits, taken = bool(SOURCE_NAME.fullmatch(name)), (TASK_SOURCE, SCHEDULE_SOURCE)
+    words = f"it is the word in /hooks/NAME; {' and '.join(taken)} are taken"
+    fits, expected = fits and name not in taken, f"a name of 1 to 63 of a-z 0-9 and -, not - first: {words}"
     return [
         (fits, at, source.kind, expected),
         (largest is None or 0 < largest <= MAX_BODY, f"{at}.max_body", largest or 0, f"1B to {MAX_BODY}"),

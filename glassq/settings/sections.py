@@ -26,6 +26,8 @@ from glassq.values import (
 
 # The source of tasks. The sources of pings are the sections of [sources].
 TASK_SOURCE = "push"
+# The source of the deliveries of schedules, and the labels that each has: its schedule, and the time it was due.
+SCHEDULE_SOURCE, SCHEDULE_LABEL, DUE_LABEL = "schedule", "schedule", "due"
 # The largest body of a ping: GitHub sends up to 25 MB, Pub/Sub, WhatsApp and e-mail with attachments less.
 MAX_BODY = Size(25 << 20)
 # The collections of sources that have them.
@@ -164,10 +166,31 @@ class WorkerSettings(Section, frozen=True):
         return max(1, self.processes - self.kept - 1)
 
 
+class ScheduleSettings(Section, frozen=True):
+    """[[schedule]]
+
+    `catch_up` says what becomes of the times that passed while no pool ran: one delivery for all of them, or none.
+    """
+
+    name: str
+    cron: str
+    zone: str = "UTC"
+    catch_up: Literal["once", "skip"] = "once"
+    labels: dict[str, str] = {}
+    body: str = ""
+    content_type: str = ""
+
+    @property
+    def known_labels(self) -> dict[str, str]:
+        """The labels that all its deliveries share."""
+        return {**self.labels, SCHEDULE_LABEL: self.name}
+
+
 class PushSettings(Section, frozen=True):
     """[push]"""
 
     queue_yaml: str | None = None
+    cron_yaml: str | None = None
     names: str = "sqlite:////var/lib/glassq/task-names.db"
     deferred: tuple[ModuleName, ...] = ()
     targets: dict[str, TargetUrl] = {}

@@ -21,6 +21,7 @@ from glassq.settings.sections import (
     MetricsSettings,
     PushSettings,
     QueueSettings,
+    ScheduleSettings,
     SourceSettings,
     StorageSettings,
     TasksSettings,
@@ -63,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     worker: WorkerSettings = WorkerSettings()
     routes: tuple[Route, ...] = ()
     handlers: dict[str, dict[str, Any]] = {}
+    schedule: tuple[ScheduleSettings, ...] = ()
     push: PushSettings | None = None
     tasks: TasksSettings = TasksSettings()
     glass: GlassSettings = GlassSettings()

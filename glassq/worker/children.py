@@ -23,7 +23,7 @@ from glassq.worker.scoreboard import State
 from glassq.worker.template import work_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.worker.periodic import PeriodicProcess
     from glassq.worker.processes import Process
@@ -68,15 +68,13 @@ class Children:
         scoreboard: Scoreboard,
         throttle: Throttle,
         templates: Templates,
-        sidecar: Sidecar,
-        sweeper: PeriodicProcess,
+        beside: Sequence[Sidecar | PeriodicProcess],
     ) -> None:
-        """`templates`, `sidecar` and `sweeper` are the other processes of the pool."""
+        """`templates` and `beside` are the other processes of the pool."""
         self._scoreboard = scoreboard
         self._throttle = throttle
         self._templates = templates
-        self._sidecar = sidecar
-        self._sweeper = sweeper
+        self._beside = beside
         self._by_pid: dict[int, Child] = {}
         self._orphans = leftovers.Orphans()
         self._out_of_memory = OutOfMemory()
@@ -243,7 +241,7 @@ class Children:
             _kill(pid, self._stop_signal)
 
     def _pids(self) -> set[int]:
-        return {*self._by_pid, *(template.pid for template in self._templates), self._sidecar.pid, self._sweeper.pid}
+        return {*self._by_pid, *(other.pid for other in (*self._templates, *self._beside))}
 
     def _back_off(self, now: float) -> None:
         self._fork_after = now + backoff.ceiling(self._short_lives, RESPAWN, RESPAWN_CAP)

@@ -71,7 +71,10 @@ class Lanes:
     """The lanes of one child. Made in its main thread, after the fork."""
 
     def __init__(self, slot: Slot, make: MakeLane, most: int) -> None:
-        """At most `most` lanes at once."""
+        """At most `most` lanes at once, and as many as the pool has made room for."""
+        if most > len(slot.lanes):
+            known = fields(wanted=most, room=len(slot.lanes))
+            log.warning("there is no room for all lanes of this child until the pool is restarted %s", known)
         self._slot = slot
         self._make = make
         self._most = min(most, len(slot.lanes))
@@ -100,10 +103,13 @@ class Lanes:
         """Starts the lanes that are missing."""
         wanted = min(self._most, self._busy + self._spare())
         while len(self._lanes) < wanted and not self._draining:
+            slot = self._free.pop()
             try:
-                self._start(self._free.pop())
+                self._start(slot)
             except RuntimeError as error:
                 # no memory or no process left for a thread: those that there are go on
+                slot.clear()
+                self._free.append(slot)
                 log.error("cannot start a lane %s", fields(error=error, lanes=len(self._lanes)))
                 return
 

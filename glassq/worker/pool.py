@@ -50,8 +50,8 @@ MIN_TUBES = 256
 # The time from a cold stop to SIGKILL, in seconds.
 COLD_STOP_TIMEOUT = 5.0
 
-# A pool without lane children has room for those that a reload brings: so many lanes in each.
-SPARE_LANES = 64
+# A pool without lane children has room for those that a reload brings: so many lanes in all, half of them in use.
+SPARE_LANES = 512
 
 # What the process beside the children runs, given the scoreboard; returns the exit code.
 SidecarMain = Callable[[Scoreboard], int]
@@ -66,9 +66,9 @@ class PoolPlan:
     `load` loads what a child runs. `preload`: children are forked from a process that has called it, where that is
     possible; else each calls it. `drain` is how long a stop waits for handlers, and `silence` how long a child may live
     without a heartbeat; in seconds. `kept` are the places of children that are kept for single queues, where there are
-    more children than that. `sidecar` serves the metrics (None: nobody does). `sweep` returns what sweeps large bodies
-    now, if anything. `queue` is the queue's address, for people. `made_of` is the record of the settings that the plan
-    was made of.
+    more children than that. `sidecar` serves the metrics, and `schedule` puts what is due by the clock, given the
+    parent's pid (None: nobody does). `sweep` returns what sweeps large bodies now, if anything. `queue` is the queue's
+    address, for people. `made_of` is the record of the settings that the plan was made of.
     """
 
     load: Load
@@ -79,6 +79,7 @@ class PoolPlan:
     limits: tuple[Limit, ...] = ()
     kept: tuple[Limit, ...] = ()
     sidecar: SidecarMain | None = None
+    schedule: Callable[[int], int] | None = None
     sweep: Callable[[], Callable[[], int] | None] | None = None
     queue: str = ""
     made_of: Record | None = None
@@ -112,13 +113,14 @@ class Pool:
         self._plan = load()
         room = room_for_lanes(self._plan.processes, self._plan.lane_processes, self._plan.lanes)
         self._scoreboard = Scoreboard(directory=directory, **room)
-        self._sidecar, self._sweeper = Sidecar(), PeriodicProcess()
+        self._sidecar, self._scheduler, self._sweeper = Sidecar("metrics"), Sidecar("schedules"), PeriodicProcess()
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads add
         self._throttle = Throttle(self._scoreboard.size, max(MIN_TUBES, 2 * len(self._plan.all_limits(1))))
         self._throttle.set(self._plan.all_limits(self._plan.processes))
         self._templates = Templates(self._scoreboard.slots, self._throttle)
-        self._children = Children(self._scoreboard, self._throttle, self._templates, self._sidecar, self._sweeper)
+        beside = (self._sidecar, self._scheduler, self._sweeper)
+        self._children = Children(self._scoreboard, self._throttle, self._templates, beside)
         self._target = min(self._plan.processes, MAX_SLOTS)
         #: the number of the plan in force, and that of the latest plan
         self._generation = self._generations = 0
@@ -152,8 +154,8 @@ class Pool:
                 self._tick()
                 for number in signals.wait(TICK, [end for template in self._templates for end in template.descriptors]):
                     self._on_signal(number)
-            self._sidecar.stop()
-            self._sweeper.stop()
+            for other in (self._sidecar, self._scheduler, self._sweeper):
+                other.stop()
         if self._failure:
             self._reporter.failed(self._failure)
         log.info("pool stopped %s", fields(exit=self._exit_code))
@@ -247,9 +249,11 @@ class Pool:
         return {generation: plan.load for plan, generation in plans if plan.preload}
 
     def _tend_sidecar(self, now: float) -> None:
-        self._scoreboard.counters.set(WANTED, self._target)
+        self._scoreboard.counters.set(WANTED, self._target + self._wanted(lanes=True))
         main = self._plan.sidecar
         self._sidecar.tend(main and (lambda: main(self._scoreboard)), now)
+        schedule = self._plan.schedule
+        self._scheduler.tend(schedule and (lambda: schedule(self._scoreboard.parent)), now)
         self._sweeper.tend(self._plan.sweep, now)
 
     def _on_end(self, child: Child, code: int) -> None:
@@ -296,6 +300,7 @@ class Pool:
         self._target = min(plan.processes, MAX_SLOTS)
         self._reporter.queue = plan.queue
         self._sidecar.restart()
+        self._scheduler.restart()
 
     def _take_back_reload(self, plan: PoolPlan, generation: int, why: str) -> None:
         """Returns to this plan, because a new child could not use its settings or handlers; it has said `why`."""
@@ -360,4 +365,4 @@ class Pool:
 def room_for_lanes(processes: int, lane_processes: int = 0, lanes: int = 0) -> dict[str, int]:
     """Room for how many lane children, and how many lanes in each; twice as many children, for a reload."""
     crews = lane_processes or min(processes, os.cpu_count() or 1)
-    return {"crews": 2 * crews, "lanes": max(SPARE_LANES, min(lanes, MAX_LANES // crews))}
+    return {"crews": 2 * crews, "lanes": max(SPARE_LANES // (2 * crews), min(lanes, MAX_LANES // crews))}

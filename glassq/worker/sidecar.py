@@ -1,7 +1,7 @@
-"""A process beside the children that serves the pool's metrics to Prometheus. No work depends on it.
+"""Processes beside the children: one serves the pool's metrics to Prometheus, one puts what is due by the clock.
 
-It is a process of its own because the pool's parent opens no sockets. The parent restarts it when it ends, and at a
-reload.
+They are processes of their own because the pool's parent opens no sockets. The parent restarts one when it ends, and at
+a reload.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ PARENT_INTERVAL = 1.0
 
 
 def run(serve: Callable[[], None], address: Address, parent: int) -> int:
-    """The main function of the process. Calls `serve`, which answers at `address`, until that succeeds.
+    """The main function of the process that serves metrics.
 
-    Returns when `parent` has died; SIGTERM ends the process before.
+    Calls `serve`, which answers at `address`, until that succeeds. Returns when `parent` has died; SIGTERM ends the
+    process before.
     """
     setproctitle("glassq-worker: metrics")
     # Only the parent stops it: metrics are of interest until the last child has stopped.
@@ -72,9 +73,11 @@ def _attempt(serve: Callable[[], None]) -> str | None:
 
 
 class Sidecar:
-    """Starts and restarts the process, for the pool's parent. `pid` is 0 while it does not run."""
+    """Starts and restarts one process, for the pool's parent. `pid` is 0 while it does not run."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        """`what` is its name in log lines."""
+        self._what = what
         self.pid = 0
         self._start_at = 0.0
         self._stopping = False
@@ -83,7 +86,7 @@ class Sidecar:
         """Runs `main`, if there is one, in the process; call it often. `now` is time.monotonic()."""
         if self.pid and (how := self._end()):
             if not self._stopping:
-                log.error("metrics process died %s", fields(pid=self.pid, how=how))
+                log.error("a process beside the children died %s", fields(what=self._what, pid=self.pid, how=how))
             self.pid, self._start_at, self._stopping = 0, max(self._start_at, now), False
         if self.pid or main is None or now < self._start_at:
             return

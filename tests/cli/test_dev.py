@@ -16,6 +16,7 @@ import pytest
 
 from glassq.dev.stack import write_settings
 from glassq.settings import load
+from tests import forked
 from tests.conftest import Process, free_port, program, wait_for
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ def test_it_works_in_a_directory_of_any_name_at_any_address_and_its_lines_can_be
 ) -> None:
     name, form, end = ODD[case]
     home = tmp_path / name
+    home.mkdir(parents=True)
+    # what it starts must not be shadowed by the working directory
+    for module in ("click", "gunicorn"):
+        (home / f"{module}.py").write_text("raise SystemExit('shadowed')\n")
     bind = form.format(port=free_port("::1" if "::1" in form else "127.0.0.1"), home=tmp_path)
     # curl would ask this proxy, which is not there
     nowhere = {"http_proxy": f"http://127.0.0.1:{free_port()}"}
@@ -92,8 +97,8 @@ def test_it_works_in_a_directory_of_any_name_at_any_address_and_its_lines_can_be
         ping, status = printed(process)
         assert "200 OK" in paste(ping, home)
         wait_for(lambda: worked(process), "the ping to be worked")
-        # the ledger has it a moment later
-        wait_for(lambda: "1 done" in paste(status, home), "status to tell of it")
+        wait_for(lambda: "1 done" in told(home), "the ledger to have it, a moment later")
+        assert "1 done" in paste(status, home)
         assert (home / "var" / "ledger.db").exists()
         (github,) = [command for command in offered(process) if command.endswith("ping github")]
         assert re.match(r"200 in [0-9.]+ ms .*event=push .*\ndelivery [0-9a-f-]+: done: ", paste(github, home))
@@ -114,15 +119,6 @@ def test_it_serves_a_socket_that_it_was_handed(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-def test_it_offers_no_ping_that_only_the_sender_can_sign(tmp_path: Path) -> None:
-    bind = f"127.0.0.1:{free_port()}"
-    sections = {"intake": {"bind": bind}, "sources.sns": {"account": "123456789012"}}
-    write_settings(tmp_path / "var", sections, "handlers:handle")
-    (tmp_path / "var" / "handlers.py").write_text("def handle(delivery):\n    return 'done'\n")
-    with dev(tmp_path) as process:
-        assert [command.split(" ")[-1] for command in offered(process)] == ["mirror", "status"]
-
-
 def test_new_settings_keep_pings_and_keys_in_their_directory(tmp_path: Path) -> None:
     write_settings(tmp_path, {}, "handlers:handle")
     settings = load(str(tmp_path / "glassq.toml"), {})
@@ -131,11 +127,13 @@ def test_new_settings_keep_pings_and_keys_in_their_directory(tmp_path: Path) -> 
         assert Path(place).is_relative_to(tmp_path)
 
 
-def test_a_queue_on_ipv6_is_started_there(tmp_path: Path) -> None:
+def test_a_queue_on_ipv6_is_started_there_and_no_ping_is_offered_that_only_the_sender_can_sign(tmp_path: Path) -> None:
     bind, url = f"127.0.0.1:{free_port()}", f"beanstalk://[::1]:{free_port('::1')}"
-    write_settings(tmp_path / "var", {"intake": {"bind": bind}, "queue": {"url": url}}, "handlers:handle")
+    sections = {"intake": {"bind": bind}, "queue": {"url": url}, "sources.sns": {"account": "123456789012"}}
+    write_settings(tmp_path / "var", sections, "handlers:handle")
     (tmp_path / "var" / "handlers.py").write_text("def handle(delivery):\n    return 'done'\n")
     with dev(tmp_path) as process:
+        assert [command.split(" ")[-1] for command in offered(process)] == ["mirror", "status"]
         assert "200 in" in paste(printed(process)[0], tmp_path)
         wait_for(lambda: worked(process), "the ping to be worked")
 
@@ -232,13 +230,6 @@ def answers(process: Process, ping: str, result: str) -> bool:
     return True
 
 
-def test_what_it_starts_is_not_shadowed_by_the_working_directory(tmp_path: Path) -> None:
-    (tmp_path / "click.py").write_text("raise SystemExit('shadowed')\n")
-    (tmp_path / "gunicorn.py").write_text("raise SystemExit('shadowed')\n")
-    with dev(tmp_path, "--bind", f"127.0.0.1:{free_port()}") as process:
-        assert "200 OK" in paste(printed(process)[0], tmp_path)
-
-
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     log = tmp_path / "dev.log"
     process = Process([*program("glassq"), "dev", "--bind", f"127.0.0.1:{free_port()}"], log, cwd=tmp_path)
@@ -262,6 +253,9 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
 def at_work(home: Path, ping: str) -> bool:
     """Whether a ping is held by the slow handler; sends one more where the old one took the last."""
     paste(ping, home)
-    command = [*program("glassq"), "--config", str(home / "var" / "glassq.toml"), "status", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    return re.search(r'"reserved": [1-9]', done.stdout) is not None
+    return re.search(r'"reserved": [1-9]', told(home, "--json")) is not None
+
+
+def told(home: Path, *options: str) -> str:
+    """What `glassq status` says."""
+    return forked.run(["--config", str(home / "var" / "glassq.toml"), "status", *options])[1]

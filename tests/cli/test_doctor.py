@@ -31,7 +31,7 @@ from glassq.queues import local_engine
 from glassq.settings import QueueSettings, Settings, load
 from glassq.values import QueueUrl
 from tests.cli.conftest import Cli, a_delivery, put
-from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
+from tests.conftest import ROOT, Beanstalkd, Process, free_port, wait_for
 from tests.journal.conftest import fill_journal
 from tests.queues.binlog import break_binlog, failing
 
@@ -99,7 +99,7 @@ def consumer(server: Beanstalkd) -> Iterator[None]:
 
 def test_an_installation_that_works_has_nothing_wrong(beanstalkd: Beanstalkd, cli: Cli) -> None:
     configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\njournal_min_free = "1MiB"')
-    web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
+    web = Process(["--config", str(cli.file)], cli.directory / "web.log", forks="glassq-web")
     try:
         wait_for(lambda: next(programs.intake(operations(cli))).ok, "the intake to answer", 30)
         with consumer(beanstalkd):
@@ -123,7 +123,7 @@ def test_whether_metrics_are_told_is_told(cli: Cli) -> None:
         ours, theirs = free_port(), stranger.getsockname()[1]
         metrics = f'[metrics]\nintake = "127.0.0.1:{ours}"\npool = "127.0.0.1:{theirs}"\n'
         configure(cli, intake=f'bind = "127.0.0.1:{free_port()}"\njournal_min_free = "1MiB"', more=metrics + ROUTE)
-        web = Process([*program("glassq-web"), "--config", str(cli.file)], cli.directory / "web.log")
+        web = Process(["--config", str(cli.file)], cli.directory / "web.log", forks="glassq-web")
         try:
             wait_for(lambda: next(programs.intake(operations(cli))).ok, "the intake to answer", 30)
             stranger.settimeout(20)
@@ -529,18 +529,17 @@ UNJOURNALED = b"ready, by the queue alone: the journal takes nothing now\n"
 
 
 @pytest.mark.parametrize(
-    ("answer", "ok", "says"),
+    ("answer", "ok", "says", "unix"),
     [
-        (READY % (6, b"ready\n"), True, "says: ready"),
-        (READY % (len(SPOOLING), SPOOLING), False, "pings are safe in the journal"),
-        (READY % (len(UNJOURNALED), UNJOURNALED), False, "the queue keeps pings; mend the journal"),
-        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", False, "pings are not taken"),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", False, "answers 404: that is not glassq-web"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", False, "nobody answers"),
+        (READY % (6, b"ready\n"), True, "says: ready", False),
+        (READY % (len(SPOOLING), SPOOLING), False, "pings are safe in the journal", True),
+        (READY % (len(UNJOURNALED), UNJOURNALED), False, "the queue keeps pings; mend the journal", False),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", False, "pings are not taken", True),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", False, "answers 404: that is not glassq-web", False),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", False, "nobody answers", True),
     ],
     ids=["ready", "spooling", "queue alone", "503", "404", "no HTTP"],
 )
-@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
 def test_what_intake_answers_is_told(offline: Cli, answer: bytes, ok: bool, says: str, unix: bool) -> None:
     family = socket.AF_UNIX if unix else socket.AF_INET
     with socket.socket(family) as server, tempfile.TemporaryDirectory() as place:

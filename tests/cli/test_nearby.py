@@ -10,7 +10,7 @@ import pytest
 
 from glassq.cli.nearby import settings_nearby
 from glassq.settings import DEFAULT_FILE
-from tests.conftest import program
+from tests import forked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,9 +70,7 @@ def test_a_strangers_settings_are_not_used(tmp_path: Path, theirs: str) -> None:
 
 def glassq(place: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if name != "GLASSQ_CONFIG"}
-    return subprocess.run(
-        [*program("glassq"), *arguments], cwd=place, capture_output=True, text=True, timeout=60, env={**environ, **env}
-    )
+    return subprocess.CompletedProcess(arguments, *forked.run(arguments, {**environ, **env}, cwd=place))
 
 
 @pytest.mark.skipif(DEFAULT_FILE.exists(), reason="glassq is installed here, and its settings go first")

@@ -40,7 +40,7 @@ def settings(cli: Cli, more: str, *, sources: str | None = None, intake: str = "
 
 def started(cli: Cli, name: str) -> str:
     """What the program says at its start, which fails with 78."""
-    process = Process([*program(name), "--config", str(cli.file)], cli.directory / f"{name}.log")
+    process = Process(["--config", str(cli.file)], cli.directory / f"{name}.log", forks=name)
     try:
         assert process.wait() == 78
         return process.output()
@@ -136,7 +136,7 @@ def test_a_spool_that_cannot_be_made_is_refused_and_one_that_can_is_not_made(off
 
 def test_an_intake_that_runs_already_is_no_mistake_of_its_settings(offline: Cli) -> None:
     settings(offline, ROUTE)
-    web = Process([*program("glassq-web"), "--config", str(offline.file)], offline.directory / "web.log")
+    web = Process(["--config", str(offline.file)], offline.directory / "web.log", forks="glassq-web")
     try:
         wait_for(lambda: "Listening at" in web.output(), f"it to listen\n{web.output()}")
         assert offline("config", "check").err == ""
@@ -268,7 +268,7 @@ def test_a_pool_without_a_handler_waits_for_one_and_says_so(fresh: Cli, tmp_path
     notified = Notified(tmp_path / "notify")
     (tmp_path / "handlers.py").write_text("def handle(delivery): ...\n")
     environment = {"NOTIFY_SOCKET": str(notified.path), "WATCHDOG_USEC": "100000"}
-    pool = Process([*program("glassq-worker"), "--config", str(fresh.file)], tmp_path / "log", environment)
+    pool = Process(["--config", str(fresh.file)], tmp_path / "log", environment, forks="glassq-worker")
 
     def status() -> str:
         return next((m["STATUS"] for m in reversed(notified.messages) if "STATUS" in m), "")
@@ -292,6 +292,6 @@ def test_a_pool_without_a_handler_waits_for_one_and_says_so(fresh: Cli, tmp_path
 
 
 def test_a_pool_without_a_handler_stops_when_it_is_asked_to(fresh: Cli, tmp_path: Path) -> None:
-    pool = Process([*program("glassq-worker"), "--config", str(fresh.file)], tmp_path / "log")
+    pool = Process(["--config", str(fresh.file)], tmp_path / "log", forks="glassq-worker")
     wait_for(lambda: "no handler configured" in pool.output(), f"it to be up\n{pool.output()}")
     assert pool.end() == 0

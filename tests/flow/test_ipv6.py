@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import Process, free_port, program, wait_for
+from tests import forked
+from tests.conftest import Process, free_port, wait_for
 from tests.intake.conftest import Web
 from tests.intake.wire import Wire, request
 
@@ -82,19 +82,18 @@ processes = 1
 """
     queue_url = f"beanstalk://[::1]:{queue_port}"
     web = Web(tmp_path / "web", queue_url, at=("::1", port), bind=f"[::1]:{port}", queue=more)
-    asking = [*program("glassq"), "--config", str(web.file)]
-    pool = Process([*program("glassq-worker"), "--config", str(web.file)], tmp_path / "pool.log")
+    asking = ["--config", str(web.file)]
+    pool = Process(asking, tmp_path / "pool.log", forks="glassq-worker")
     try:
         web.wait_ready()
         assert web.ask(request()).status == 200
         assert target.take().startswith(b"POST /hook HTTP/1.1\r\nHost: [::1]:%d\r\n" % target.port)
         assert all(metrics(at) for at in (inside, pool_inside))
-        told = json.loads(subprocess.run([*asking, "doctor", "--json"], capture_output=True, check=False).stdout)
+        told = json.loads(forked.run([*asking, "doctor", "--json"])[1])
         found = {check["name"]: check["ok"] for check in told["checks"]}
         assert found["queue"] and found["intake"]
         server.end()
-        status = subprocess.run([*asking, "status"], capture_output=True, text=True, check=False)
-        assert f"beanstalkd at [::1]:{queue_port}:" in status.stderr
+        assert f"beanstalkd at [::1]:{queue_port}:" in forked.run([*asking, "status"])[2]
     finally:
         pool.end()
         web.stop()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from glassq.http.request import Parsed, RequestParser
 from tests.http.test_framing import HEADER, REQUESTS, TAILS
+from tests.thorough import examples
 
 CLIENT = ("127.0.0.1", 1)
 METHODS = st.sampled_from([b"POST", b"GET", b"OPTIONS", b"CONNECT", b"post", b"PURGE", b"P\xd6ST"])
@@ -48,7 +49,7 @@ class TestOrdinary:
         uri = "/hooks/github/a%20b?c=d"
         assert found == Parsed("POST", uri, "c=d", "/hooks/github/a b", (1, 1), headers, b"abc", closes=False)
 
-    @settings(deadline=None, max_examples=500)
+    @settings(deadline=None, max_examples=examples(150))
     @given(data=REQUESTS | MORE)
     def test_gunicorn_says_the_same(self, data: bytes) -> None:
         parser = RequestParser(Config())
@@ -58,7 +59,12 @@ class TestOrdinary:
 
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("limit_request_line", 20), ("limit_request_fields", 4), ("limit_request_field_size", 20)],
+        [
+            ("limit_request_line", 20),
+            ("limit_request_line", 5),
+            ("limit_request_fields", 4),
+            ("limit_request_field_size", 20),
+        ],
     )
     def test_gunicorns_limits_hold(self, name: str, value: int) -> None:
         config = Config()
@@ -66,9 +72,10 @@ class TestOrdinary:
         with pytest.raises(ParseException):
             RequestParser(config).parse(ORDINARY, CLIENT)
 
-    def test_a_proxys_line_is_gunicorns_to_read(self) -> None:
+    @pytest.mark.parametrize("mode", ["auto", "v1"])
+    def test_a_proxys_line_is_gunicorns_to_read(self, mode: str) -> None:
         config = Config()
-        config.set("proxy_protocol", "auto")
+        config.set("proxy_protocol", mode)
         data = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + ORDINARY
         assert RequestParser(config).parse(data, CLIENT).body == b"abc"
 

@@ -114,6 +114,9 @@ def toml(queue_url: str, intake: dict[str, Any], tokens: Path, queue: str) -> st
         for name, value in intake.items()
     )
     mirror = f'[sources.mirror]\nverify_tokens_file = "{tokens}"\n'
+    if "[bodies]" not in queue:
+        # else that of this machine, for whoever may write there
+        mirror += f'[bodies]\nurl = "file://{tokens.parent}/bodies"\n'
     # debug: a line for each ping that is taken, too
     return f'{queue_section(queue_url)}{queue}\n[intake]\n{keys}{mirror}[log]\nlevel = "debug"\n'
 

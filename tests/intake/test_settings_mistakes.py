@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import Process, program
+from tests.conftest import Process
 from tests.intake.wire import TOKEN, request
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def start(
         # where all else is right, the spool is made
         text = text.replace("[intake]\n", '[intake]\njournal = "{dir}/spool"\n')
         file.write_text(text.replace("{tokens}", str(directory / "tokens")).replace("{dir}", str(directory)))
-    process = Process([*program("glassq-web"), "--config", str(file)], directory / "web.log", env)
+    process = Process(["--config", str(file)], directory / "web.log", env, forks="glassq-web")
     try:
         return process.wait(), process.output()
     finally:

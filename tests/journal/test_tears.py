@@ -14,6 +14,7 @@ from glassq.journal.notes import read_notes
 from glassq.journal.record import damage_at, pack, records
 from glassq.journal.segment import notes_path, segment_id
 from tests.journal.conftest import Sink, files, opened
+from tests.thorough import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ def test_a_segment_cut_off_at_any_byte_has_what_lies_before_it() -> None:
         assert read(data[:cut]) == found
 
 
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(deadline=None, max_examples=examples(60))
 @hypothesis.given(
     commits=st.lists(st.lists(st.integers(0, 900), min_size=1, max_size=3), min_size=1, max_size=8), data=st.data()
 )

@@ -14,6 +14,7 @@ from glassq.push.queue_yaml import MAX_FILE, PushQueue, load, parse
 from glassq.push.rule import RetryParameters
 from glassq.push.yaml_nodes import MAX_MISTAKES
 from tests.conftest import ROOT
+from tests.thorough import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -337,7 +338,7 @@ def test_a_thousand_queues_are_read() -> None:
     assert len(parse(text, "queue.yaml")) == 1001
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(100))
 @given(
     st.text()
     | st.lists(st.sampled_from([*KEYS, *RETRY_KEYS, *"-:{}[]&*<!|>#%@'\"\\ \n", "\n- ", ": 5/s"])).map("".join)

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from glassq.errors import JobNotFound, QueueUnavailable
 from glassq.queues.beanstalk.protocol import JobBody, JobStats
 from tests.conftest import Beanstalkd, wait_for
+from tests.thorough import examples
 
 if TYPE_CHECKING:
     from tests.queues.raw import Queue
@@ -285,7 +286,7 @@ def _replayed(logged: Told) -> Told:
 
 TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(
-    max_examples=60,
+    max_examples=examples(20),
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

@@ -15,6 +15,7 @@ from glassq.sources import HookRequest
 from glassq.sources.presets import PRESETS
 from glassq.standard_webhooks import unpadded_base64
 from tests.sources.conftest import VECTORS, opener, request_of, source_of
+from tests.thorough import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -178,7 +179,7 @@ def one_of_each(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
     return {kind: source for kind, vector in by_kind.items() if (source := opens(vector, make)) is not None}
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), headers=ANY_HEADERS, body=ANY_BODY, target=TARGETS)
 def test_any_request_is_refused_or_taken_and_never_anything_else(
     data: st.DataObject, headers: dict[str, str], body: bytes, target: str, one_of_each: dict[str, Source]

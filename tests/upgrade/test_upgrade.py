@@ -23,7 +23,7 @@ from glassq import taskqueue
 from glassq.push.client import Client
 from glassq.settings import load
 from tests import forked
-from tests.conftest import Process, free_port, program, wait_for
+from tests.conftest import Process, free_port, wait_for
 from tests.push.targets import Target
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class Installation:
         self.jobs: dict[str, dict[str, str]] = self.expected["jobs"]
         self._running: list[Process] = []
 
-    def start(self, *command: str) -> None:
-        self._running.append(Process(list(command), self.dir / f"{len(self._running)}.log"))
+    def start(self, *command: str, forks: str = "") -> None:
+        self._running.append(Process(list(command), self.dir / f"{len(self._running)}.log", forks=forks))
 
     def start_queue(self) -> None:
         binlog = ["-b", f"{self.dir}/binlog", "-f0", "-s", "65536", "-z", "131072"]
@@ -67,7 +67,7 @@ class Installation:
         wait_for(lambda: self.glassq("status").returncode == 0, "the queue to answer")
 
     def start_ours(self, name: str) -> None:
-        self.start(*program(name), "--config", str(self.config))
+        self.start("--config", str(self.config), forks=name)
 
     def stop(self) -> None:
         for process in reversed(self._running):

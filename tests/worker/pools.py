@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 # The titles of the pool's processes that are no children; one that was forked just now has its parent's.
 POOL, TEMPLATE = "glassq-worker: pool", "glassq-worker: template"
-OTHERS = (POOL, TEMPLATE, "glassq-worker: metrics", "glassq-worker: sweeping bodies")
+OTHERS = (POOL, TEMPLATE, "glassq-worker: metrics", "glassq-worker: schedules", "glassq-worker: sweeping bodies")
 
 # Each attempt writes "start NAME PID VERSION" into the file `story`, and "end NAME PID VERSION" when it returns.
 HANDLERS = """
@@ -72,32 +71,6 @@ def swallow_once(name):
 
 def die(name):
     os._exit(7)
-"""
-
-# glassq-worker with another limit for silent children. While there is a file `hold-births` beside the settings, a new
-# child waits before it does anything.
-IMPATIENT = """
-import os, sys, time
-from dataclasses import replace
-from pathlib import Path
-from glassq import log
-from glassq.programs.worker import plan as plan_of
-from glassq.settings import load
-from glassq.worker.pool import Pool
-from glassq.systemd import Notifier
-
-config, silence = sys.argv[1:]
-settings = load(config, {})
-log.setup()
-notify = Notifier(os.environ.pop("NOTIFY_SOCKET", None))
-plan = replace(plan_of(settings), silence=float(silence))
-
-def hold_birth():
-    while Path(config).with_name("hold-births").exists():
-        time.sleep(0.02)
-
-os.register_at_fork(after_in_child=hold_birth)
-sys.exit(Pool(lambda: plan, notify, watchdog=1).run())
 """
 
 
@@ -172,17 +145,18 @@ class PoolRun:
 
     def start(self, arguments: list[str] | None = None, **env: str) -> Self:
         """Starts it: with this command, or else forked."""
-        self.process = Process(
-            arguments or ["--config", str(self.config)],
-            self.dir / "log",
-            {"NOTIFY_SOCKET": str(self.notified.path), **env},
-            forks="" if arguments else "glassq-worker",
-        )
+        if arguments:
+            return self._start(arguments, **env)
+        return self._start(["--config", str(self.config)], forks="glassq-worker", **env)
+
+    def _start(self, arguments: list[str], *, forks: str = "", **env: str) -> Self:
+        env = {"NOTIFY_SOCKET": str(self.notified.path), **env}
+        self.process = Process(arguments, self.dir / "log", env, forks=forks)
         return self
 
     def start_impatient(self, silence: float = 4.0) -> Self:
-        """Starts a pool that kills a child after this many seconds of silence."""
-        return self.start([sys.executable, "-c", IMPATIENT, str(self.config), str(silence)])
+        """Starts a pool that kills a child after this many seconds of silence (impatient.py)."""
+        return self._start([str(self.config), str(silence)], forks="impatient")
 
     def ready(self) -> Self:
         wait_for(lambda: self.notified.has("READY"), f"the pool to be ready\n{self.log()}")
@@ -226,7 +200,7 @@ class PoolRun:
     def forked(self) -> list[int]:
         """Pids of all living processes that are the pool's."""
         assert self.process is not None
-        found = [pid for pid, (parent, state) in processes().items() if parent == self.process.pid and state != "Z"]
+        found = [pid for pid, state in children_of(self.process.pid).items() if state != "Z"]
         self._children |= set(found)
         return found
 
@@ -236,7 +210,7 @@ class PoolRun:
 
     def zombies(self) -> list[int]:
         assert self.process is not None
-        return [pid for pid, (parent, state) in processes().items() if parent == self.process.pid and state == "Z"]
+        return [pid for pid, state in children_of(self.process.pid).items() if state == "Z"]
 
     def _ours(self, pid: int) -> bool:
         """Whether the pid is still that of the pool's child: pids are reused."""
@@ -289,6 +263,17 @@ def title(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
     return ""
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """The state of every process that is the child of this one: to look through all of them takes far longer."""
+    found = {}
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                with suppress(OSError):
+                    found[child] = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+    return found
 
 
 def processes() -> dict[int, tuple[int, str]]:

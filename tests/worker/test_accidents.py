@@ -21,6 +21,7 @@ from glassq import delivery as envelope
 from glassq.errors import QueueRefused
 from glassq.worker.pool import room_for_lanes
 from glassq.worker.scoreboard import Scoreboard
+from tests import forked
 from tests.conftest import Beanstalkd, program, wait_for
 from tests.worker.conftest import jobs, only
 from tests.worker.pools import HANDLERS, PoolRun, processes
@@ -104,7 +105,7 @@ def has_a_helper(name):
     assert helper.exitcode == -signal.SIGTERM, helper.exitcode
 
 def shouts(name):
-    for _ in range(1024):
+    for _ in range(256):
         sys.stdout.write("x" * (1 << 20))
 
 def naps(name):
@@ -190,13 +191,9 @@ def test_who_works_a_delivery_next_tells_what_killed_the_one_before(make: Make, 
     ]
     assert kept.evidence[0].message == "killed by SIGKILL"
     assert kept.lost == 1
-    shown = subprocess.run(
-        [*program("glassq"), "--config", str(run.config), "show", delivery.id],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "signal SIGKILL" in shown.stdout
+    code, shown, said = forked.run(["--config", str(run.config), "show", delivery.id])
+    assert code == 0, said
+    assert "signal SIGKILL" in shown
 
 
 def test_a_delivery_that_kills_every_child_is_buried_with_each_death(make: Make, look: Queue) -> None:
@@ -374,7 +371,7 @@ def test_a_helper_process_can_be_terminated_as_ever(make: Make, look: Queue) -> 
 # -- too much -------------------------------------------------------------------------------------------------------
 
 
-def test_a_gigabyte_on_standard_output_holds_up_nobody(make: Make, look: Queue, tmp_path: Path) -> None:
+def test_hundreds_of_megabytes_on_standard_output_holds_up_nobody(make: Make, look: Queue, tmp_path: Path) -> None:
     run = make(processes=2)
     fifo = tmp_path / "out"
     os.mkfifo(fifo)
@@ -396,7 +393,7 @@ def test_a_gigabyte_on_standard_output_holds_up_nobody(make: Make, look: Queue, 
     run.send(signal.SIGTERM)
     assert run.ended() == 0
     reader.join(30)
-    assert sum(passed) == 1 << 30
+    assert sum(passed) == 1 << 28
 
 
 def test_output_that_nobody_takes_ends_with_the_attempt(make: Make, look: Queue, tmp_path: Path) -> None:

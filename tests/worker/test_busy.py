@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,8 @@ import pytest
 from glassq import delivery as envelope
 from glassq.settings import LEASE_MARGIN, QueueSettings
 from glassq.values import Duration
-from tests.conftest import program, wait_for
+from tests import forked
+from tests.conftest import wait_for
 from tests.queues.raw import open_queue
 from tests.worker.conftest import jobs, only
 from tests.worker.pools import HANDLERS, PoolRun
@@ -87,9 +87,11 @@ def make(tmp_path: Path, beanstalkd: Beanstalkd, look: Queue) -> Iterator[Make]:
 def put(run: PoolRun, name: str, do: str) -> str:
     """As an operator puts it: with the lease that the settings ask for. Returns the delivery's id."""
     body = json.dumps({"name": name, "do": do})
-    command = [*program("glassq"), "--config", str(run.config), "put", "--source", "mirror", "--no-check"]
-    done = subprocess.run(command, input=body, capture_output=True, text=True, check=True)
-    return done.stdout.split()[0]
+    file = run.dir / "ping"
+    file.write_text(body)
+    code, out, err = forked.run(["--config", str(run.config), "put", "--source", "mirror", "--no-check", str(file)])
+    assert code == 0, err
+    return out.split()[0]
 
 
 def test_a_handler_that_holds_the_lock_for_longer_than_silence_and_lease_is_done_once(make: Make, look: Queue) -> None:

@@ -17,7 +17,7 @@ from glassq.values import Tube
 from tests.conftest import wait_for
 from tests.queues.raw import open_queue
 from tests.worker.conftest import jobs, only
-from tests.worker.pools import HANDLERS, PoolRun
+from tests.worker.pools import HANDLERS, PoolRun, processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,6 +147,45 @@ def test_a_lane_ends_its_attempt_at_the_deadline_and_names_what_blocks_the_loop(
     assert "handlers.py:" in messages["blocks"][1]
     assert "blocks the event loop" not in messages["swallows"][1]
     assert "handler blocks the event loop: nothing else runs in it" in run.log()
+
+
+def test_a_program_in_a_lane_ends_at_its_deadline_and_at_a_cold_stop_with_all_that_it_started(
+    make: Make, look: Queue, lane: Queue
+) -> None:
+    run = make(4, deadline="3s", grace="1s", max_attempts=1, lane_processes=1)
+    program = run.dir / "waits"
+    program.write_text(f"#!/bin/sh\necho $$ >> {run.dir}/pids\nsleep 1000 & echo $! >> {run.dir}/pids\nwait\n")
+    program.chmod(0o755)
+    run.write_settings("exec:./waits", route='name = "many"\nconcurrency = 4')
+    run.start().ready()
+    overran = run.put("overruns", "waits", run.tube)
+    wait_for(lambda: lane.stats_tube().buried == 1, f"it to be ended\n{run.log()}")
+    _, delivery = only(lane)
+    assert (delivery.id, [each.error for each in delivery.evidence]) == (overran.id, ["DeadlineExceeded"])
+    for number in range(3):
+        run.put(f"stopped-{number}", "waits", run.tube)
+    pids = run.dir / "pids"
+    wait_for(lambda: len(pids.read_text().splitlines()) == 8, f"three more at once\n{run.log()}")
+    run.send(signal.SIGQUIT)
+    assert run.ended() == 0
+    left = {each.id: envelope.decode(lane.peek(each.id).body) for each in jobs(lane)}
+    assert sorted((each.lost, each.attempt) for each in left.values()) == [(0, 1)] * 4
+    alive = processes()
+    assert [pid for pid in pids.read_text().split() if int(pid) in alive and alive[int(pid)][1] != "Z"] == []
+
+
+def test_lane_children_come_and_go_with_the_handlers_that_need_them(make: Make, look: Queue, lane: Queue) -> None:
+    run = make(4, processes=2)
+    run.write_handlers(HANDLERS)
+    run.start().ready()
+    for handlers, children in ((HANDLERS, 2), (LANES, 4), (HANDLERS, 2)):
+        run.write_handlers(handlers)
+        run.send(signal.SIGHUP)
+        before = len(run.story("end"))
+        run.put_many(3, "work")
+        wait_for(lambda before=before: len(run.story("end")) == before + 3, f"all to be done\n{run.log()}")
+        wait_for(lambda children=children: len(run.children()) == children, f"{children} children\n{run.log()}")
+    assert "child died" not in run.log()
 
 
 def test_the_limit_holds_over_a_reload_and_a_kill_and_stops_burn_no_attempt(

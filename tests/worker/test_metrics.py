@@ -204,7 +204,7 @@ def test_who_tells_is_replaced_when_killed_and_no_work_notices(pool: Watched, lo
     pool.waits_for(("glassq_attempts_total", "done"), 1)
     os.kill(teller, signal.SIGKILL)
     wait_for(lambda: pool.teller() not in (0, teller), f"another one\n{pool.log()}")
-    assert f"metrics process died pid={teller} how=SIGKILL" in pool.log()
+    assert f"a process beside the children died what=metrics pid={teller} how=SIGKILL" in pool.log()
     pool.waits_for(("glassq_attempts_total", "done"), 1)
     assert jobs(look) == []
     assert "child died" not in pool.log()

@@ -116,6 +116,35 @@ def test_only_the_latest_deaths_are_remembered() -> None:
     assert known == list(range(11, board.crashes.room + 11))
 
 
+def test_a_lane_child_is_seen_with_its_lanes_and_dies_with_what_they_work(tmp_path: Path) -> None:
+    board = Scoreboard(1, str(tmp_path), crews=2, lanes=3)
+    plain, crew, other = board.slots
+    assert ([len(slot.lanes) for slot in board.slots], board.size) == ([0, 3, 3], 9)
+    assert sorted(slot.index for child in board.slots for slot in (child, *child.lanes)) == list(range(9))
+    for slot in (plain, crew, other, *crew.lanes[:2]):
+        slot.reset()
+    crew.state(State.WAITING)
+    crew.worked(7)
+    assert (board.status(1).state, board.status(1).running, board.attempts(1)) == (State.WAITING, 0, [])
+    crew.lanes[0].begin("7", "late", 1, 20.0)
+    crew.lanes[1].begin("8", "soon", 2, 10.0)
+    crew.problem("it is blocked")
+    found = board.status(1)
+    assert (found.state, found.running, found.deadline, found.delivery) == (State.WORKING, 2, 10.0, "soon")
+    assert (found.worked, found.problem) == (7, "it is blocked")
+    assert [attempt.delivery for attempt in board.attempts(1)] == ["late", "soon"]
+    assert plain.claimed_elsewhere("7")
+    assert plain.may_be_lost("8")
+    # each of its lanes may have held one that it had not begun
+    board.died(1)
+    assert [plain.excuse() for _ in range(3)] == [True, True, False]
+    after = Scoreboard(1, str(tmp_path), crews=2, lanes=3)
+    assert (after.inherited, len(after.crashes.of("8", "soon"))) == (2, 1), "the pool was killed as a whole"
+    crew.clear()
+    assert (board.attempts(1), plain.claimed_elsewhere("7")) == ([], False)
+    assert Scoreboard(1, str(tmp_path), crews=2, lanes=4).inherited == 0, "another layout"
+
+
 def test_an_attempt_may_be_lost_only_if_a_slot_or_the_crash_log_names_its_job() -> None:
     board = Scoreboard(3)
     ours, other = board.slots[:2]

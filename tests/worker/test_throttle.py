@@ -17,6 +17,7 @@ from glassq.errors import SettingsError
 from glassq.worker.bucket import MIN_PACE, Limit
 from glassq.worker.throttle import IDLE_PAUSE, MAX_PAUSE, MIN_PAUSE, RESERVE_WAIT, Admission, Throttle
 from tests.conftest import wait_for
+from tests.thorough import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,9 +111,9 @@ def test_a_full_bucket_is_delivered_at_once_and_then_at_the_rate() -> None:
     assert pool.burst() == 10
 
 
-@given(rate=st.floats(0.01, 100), bucket=st.integers(1, 20), seconds=st.floats(1, 60))
+@given(rate=st.floats(0.01, 100), bucket=st.integers(1, 20), seconds=st.floats(1, 20))
 @example(rate=1 / 0.052, bucket=1, seconds=60.0)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_who_looks_when_told_to_gets_all_that_the_limit_allows(rate: float, bucket: int, seconds: float) -> None:
     pool = Pool(Limit(TUBE, rate, bucket))
     count, over = 0, pool.clock.now + seconds
@@ -452,7 +453,7 @@ STEPS = st.lists(
         Limit, st.just(TUBE), st.floats(0.01, 50), st.integers(1, 6), st.one_of(st.none(), st.integers(1, 4))
     ),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_no_window_has_more_than_the_limit_allows_and_nothing_is_lost(
     steps: list[tuple[str, int, float]], limit: Limit
 ) -> None:

@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING
 import pytest
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import tasks_v2
 from google.oauth2.credentials import Credentials
 
 from tests.push.http.conftest import TOKEN
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials as AnyCredentials
+    from google.cloud import tasks_v2  # noqa: TC004 - _google imports it
 
     from tests.push.http.conftest import Tasks
 
 URL = "http://127.0.0.1:9/base/send"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _google() -> None:
+    """Imports their client here, as that takes longer than to collect all other modules: for these tests alone."""
+    global tasks_v2
+    from google.cloud import tasks_v2
 
 
 def connected(tcp: Tasks, credentials: AnyCredentials) -> tasks_v2.CloudTasksClient:

@@ -22,6 +22,7 @@ from tests.conftest import wait_for
 from tests.queues.conformance.cutter import BOTH_WAYS, Cutter
 from tests.queues.conformance.engines import TIMEOUT
 from tests.queues.conformance.roles import Roles
+from tests.thorough import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -417,7 +418,7 @@ def test_whatever_is_done_no_delivery_is_lost_or_doubled(engine: Engine) -> None
     run_state_machine_as_test(
         lambda: RolesMachine(engine),
         settings=settings(
-            max_examples=45,
+            max_examples=examples(15),
             stateful_step_count=40,
             deadline=None,
             derandomize=True,

@@ -14,6 +14,7 @@ from glassq.queues.beanstalk.syncer.records import LAYOUTS, JobState
 from glassq.queues.beanstalk.syncer.torn import SECTOR, History, find_ends
 from tests.queues.syncer.made import BORN, LAYOUT, SECOND, SHORT, Made, fields, file_with, full, replayed, short
 from tests.queues.syncer.plain import jobs_on, ping
+from tests.thorough import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,7 +221,7 @@ def after_power_cut(server: Server, safe: int, data: st.DataObject) -> bytes:
     return bytes(disk)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=records_of_a_server, data=st.data())
 def test_beanstalkd_reads_what_we_read(tmp_path: Path, steps: list[tuple[str, int]], data: st.DataObject) -> None:
     server = Server()
@@ -234,7 +235,7 @@ def test_beanstalkd_reads_what_we_read(tmp_path: Path, steps: list[tuple[str, in
     assert there == {job: body[:-2] for job, (_, body) in replayed(disk).items()}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(steps=records_of_a_server, synced=st.integers(0, 40), data=st.data())
 def test_whatever_a_power_cut_leaves_every_job_that_was_synced_is_there_and_whole(
     steps: list[tuple[str, int]], synced: int, data: st.DataObject
@@ -262,7 +263,7 @@ def test_whatever_a_power_cut_leaves_every_job_that_was_synced_is_there_and_whol
             assert jobs[job][1] == body
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(steps=records_of_a_server, at=st.integers(0, 9000), garbage=st.binary(max_size=900), end=st.integers(0, 30000))
 def test_garbage_never_ends_it_and_what_stands_before_stays(
     steps: list[tuple[str, int]], at: int, garbage: bytes, end: int

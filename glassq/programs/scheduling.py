@@ -1,0 +1,81 @@
+"""The scheduler of a pool, in a process beside its children."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from setproctitle import setproctitle
+
+from glassq import delivery as envelope
+from glassq import host
+from glassq.errors import SettingsError
+from glassq.log import fields, logger
+from glassq.queues import open_producer
+from glassq.queues.base import NewJob, Refusal
+from glassq.schedules.opening import has_schedules, schedules_of
+from glassq.schedules.scheduler import Scheduler
+from glassq.schedules.table import ScheduleTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glassq.delivery import Delivery
+    from glassq.queues.base import Producer
+    from glassq.settings import Settings
+
+log = logger("glassq.schedules")
+
+# How long a put, and its proof, may take, in seconds.
+PUT_WITHIN = 5.0
+# The longest sleep: how soon the process notices that its parent has died, in seconds.
+PARENT_INTERVAL = 1.0
+
+
+def main_of(settings: Settings) -> Callable[[int], int] | None:
+    """The main function of the process, given its parent's pid; None if there is nothing to schedule.
+
+    Raises SettingsError if the schedules cannot be used.
+    """
+    if not has_schedules(settings):
+        return None
+    schedules_of(settings)
+    return lambda parent: run(settings, parent)
+
+
+def run(settings: Settings, parent: int) -> int:
+    """Puts what is due until `parent` has died; SIGTERM ends it before. It may be interrupted anywhere."""
+    setproctitle("glassq-worker: schedules")
+    # only the parent stops it
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        schedules = schedules_of(settings)
+    except SettingsError as error:
+        # it was right when the pool read it; a reload reads it again
+        log.error("schedules cannot be read %s", fields(why=error))
+        return 1
+    with closing(open_producer(settings)) as producer, closing(ScheduleTable(settings.ledger.url)) as table:
+        scheduler = Scheduler(
+            schedules, table, lambda delivery: put(producer, delivery), host.name(), lambda: datetime.now(UTC)
+        )
+        due_at = 0.0
+        while os.getppid() == parent:
+            # a suspended machine and a step of the clock are noticed at the next look, which is never far
+            if time.monotonic() >= due_at:
+                due_at = time.monotonic() + scheduler.step()
+            time.sleep(min(PARENT_INTERVAL, max(0.0, due_at - time.monotonic())))
+    return 0
+
+
+def put(producer: Producer, delivery: Delivery) -> None:
+    """Returns once the delivery is durable in the queue. Raises QueueError; then perhaps it is there all the same."""
+    job = NewJob(delivery.id, envelope.encode(delivery), delivery.tube)
+    [answer] = producer.put([job], within=PUT_WITHIN)
+    if isinstance(answer, Refusal):
+        raise answer.error
+    producer.confirm([answer], within=PUT_WITHIN)
