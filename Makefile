@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example test conformance coverage test-system torture powercut soak thorough mutations check format bench \
-	bench-journal bench-sources bench-tasks bench-peers install uninstall deb docs pictures man lock clean
+	bench-journal bench-programs bench-sources bench-tasks bench-peers install uninstall deb docs pictures man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,9 @@ bench-journal: $(DEV) ## an intake journal with 1,000,000 records: start, look, 
 
 bench: $(DEV) ## measure speed and memory, as ratios to plain programs in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+bench-programs: $(DEV) ## programs (exec:) that a pool runs per second
+	@PATH=$(BIN):$$PATH $(BIN)/python bench/programs.py
 
 bench-lanes: $(DEV) ## handlers that wait, many at once in two lane children: async, and a URL; speed and memory
 	@PATH=$(BIN):$$PATH $(BIN)/python bench/lanes.py

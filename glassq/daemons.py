@@ -67,9 +67,9 @@ def _unfinished(settings: Settings, findings: list[Finding], ended: str) -> Find
     judged = sum(finding.what == "handler" for finding in findings)
     # Without its push queues it looks at functions alone.
     looked_at = [
-        (index, route.handler)
+        (index, route.work)
         for index, route in enumerate(settings.routes)
-        if push and not (push.problem and route.handler.is_url)
+        if push and not (push.problem and route.needs_push)
     ]
     if judged >= len(looked_at):
         return Finding("start", problem=ended)

@@ -13,11 +13,12 @@ When you add a field to Header, give it a default (older jobs lack it). When you
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
 
@@ -49,6 +50,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `at` is the end of the attempt, `duration` is in seconds. `error` is the exception's type, or what ended the
     process; `signal` is the signal, if one ended it. `detail` is the detail of the handler's Verdict.
+    `step` is the name of the step that failed, where the route has steps.
     """
 
     attempt: int
@@ -60,6 +62,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str
     traceback: str = ""
     signal: str = ""
+    step: str = ""
     detail: dict[str, Any] = {}
 
 
@@ -68,6 +71,24 @@ class StoredBody(msgspec.Struct, frozen=True):
 
     size: int
     sha256: str
+
+
+# The forms of a step's result; "": it returned nothing.
+Form = Literal["", "text", "json", "bytes"]
+
+
+class StepResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a step of the route returned: in `text` (bytes in Base64), or in the body store under `result_key`."""
+
+    step: str
+    form: Form = ""
+    text: str = ""
+    stored: StoredBody | None = None
+
+
+def result_key(delivery: str, step: str) -> str:
+    """The key in the body store of a step's result."""
+    return f"{delivery}-{hashlib.sha256(step.encode()).hexdigest()[:16]}"
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -88,6 +109,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `buried`   the reason, while the delivery lies buried
     `tube`     the tube that this form of it was put into; "" in jobs of release 0.2
     `due`      when it was to be worked first, if it was put with a delay
+    `done`     the results of the steps that earlier attempts have done, where its route has steps
     """
 
     id: str
@@ -105,7 +127,14 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     buried: str = ""
     tube: str = ""
     due: Moment | None = None
+    done: tuple[StepResult, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def stored_keys(self) -> list[str]:
+        """The keys in the body store of all that it names there: its body, and results of its steps."""
+        body = [self.id] if self.stored else []
+        return body + [result_key(self.id, result.step) for result in self.done if result.stored]
 
     def age(self, now: datetime | None = None) -> float:
         """Seconds since intake received the ping; never negative, even if clocks differ."""

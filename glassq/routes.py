@@ -20,7 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -40,12 +40,13 @@ from glassq.settings import (
     options_of,
     route_tube,
 )
-from glassq.values import HandlerName, UrlPattern
+from glassq.values import HandlerName, Step, UrlPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from glassq.delivery import Delivery
+    from glassq.bodies import BodyStore
+    from glassq.delivery import Delivery, StepResult
     from glassq.errors import Interrupt
     from glassq.policy import Deadlines, Policy
     from glassq.settings import Settings
@@ -84,6 +85,12 @@ class Context:
     #: within `shielded` they are not interrupted otherwise
     pending: Callable[[], type[Interrupt] | None] = lambda: None
     shielded: Callable[[], AbstractContextManager[None]] = nullcontext
+    #: the results of the steps before this one, by their names
+    results: Mapping[str, Any] = field(default_factory=dict)
+    #: the step that runs, what those before it leave to later attempts, and where large results go
+    step: str = ""
+    done: tuple[StepResult, ...] = ()
+    bodies: BodyStore | None = None
     _resources: dict[Callable[[Settings], Any], Any] = field(default_factory=dict)
     _making: threading.RLock = field(default_factory=threading.RLock)
     # in the main thread of a child a signal interrupts the handler
@@ -221,7 +228,7 @@ class Destination:
     `in_lanes`: the handler may run in a thread that no signal can interrupt (see `Context.stoppable`). `alone`: lane
     children reserve from `tube`, and a delivery that has lost an attempt there is worked alone, out of this tube ("":
     plain children work all). `policy` and `deadlines` are those of the route (None: the pool's count). `options` are
-    the handler's own settings, read-only.
+    the handler's own settings, read-only. `parts` are the handlers of its steps.
     """
 
     route: Route
@@ -232,6 +239,12 @@ class Destination:
     policy: Policy | None = None
     deadlines: Deadlines | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[Handler, ...] = ()
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        """Its handler, or those of its steps."""
+        return self.parts or (self.handler,)
 
     def tube_of(self, delivery: Delivery) -> str:
         """The tube that the delivery must come from; "": any."""
@@ -271,7 +284,7 @@ class Routes:
         failure may be temporary, so it is logged, and the handler's first delivery tries again.
         """
         for destination in self._destinations:
-            _prepare(destination.handler, context)
+            _prepare(destination, context)
 
     @property
     def lane_routes(self) -> list[Destination]:
@@ -290,17 +303,27 @@ def all_routes(settings: Settings) -> tuple[Route, ...]:
     return (*settings.routes, *((DEFERRED,) if settings.push.deferred else ()), TASKS)
 
 
+class Part(NamedTuple):
+    """A step, its handler, and the settings that this handler has for itself."""
+
+    step: Step
+    handler: Handler
+    options: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Makers:
     """Who makes handlers that are no functions, and destinations with rules of their own.
 
     `endpoint` makes the destination of a route whose handler is a URL, `program` the handler of a route that is a
     program (it raises ValueError, with what is wrong), `tasks` the destination of a route of tasks with any other
-    handler than a URL.
+    handler than a URL, `steps` one handler of several. A route that still has its `steps` asks `endpoint` and `program`
+    for a handler whose result is given to the next step: all of it.
     """
 
     endpoint: Callable[[Route], Destination]
     program: Callable[[Route], Handler]
+    steps: Callable[[Sequence[Part]], Handler]
     tasks: Callable[[Route, Handler], Destination] = Destination
 
 
@@ -315,9 +338,10 @@ def load(settings: Settings, makers: Makers, loaded: Callable[[str], None] = lam
     destinations = []
     for route, make in _loaders(settings, makers):
         destination = make()
-        _preload(destination.handler, settings)
+        _preload(destination, settings)
         destinations.append(destination)
-        loaded(route.handler)
+        for name in route.handlers:
+            loaded(name)
     return Routes(destinations)
 
 
@@ -332,7 +356,7 @@ def examine(settings: Settings, makers: Makers, context: Context) -> Iterator[tu
     """Tries each route as `load` and `prepare` do. Yields it with why a pool would not start ("": it would)."""
     for route, make in _loaders(settings, makers):
         try:
-            _prepare(make().handler, context)
+            _prepare(make(), context)
         except SettingsError as error:
             yield route, str(error)
         else:
@@ -343,24 +367,47 @@ def _loaders(settings: Settings, makers: Makers) -> Iterator[tuple[Route, Callab
     """Each route, those of tasks last, and a function that loads its handler."""
     find_modules_beside(settings)
     for index, route in enumerate(all_routes(settings)):
-        if route.handler.is_url:
-            make = functools.partial(makers.endpoint, route)
-        else:
-            where = f'{settings.file}: [routes.{index}] handler = "{route.handler}"'
-            make = functools.partial(_destination, route, makers, where)
-        yield route, functools.partial(_limited, make, route, settings)
+        where = f"{settings.file}: [routes.{index}] {'handler' if route.steps is None else 'steps'}"
+        yield (
+            route,
+            functools.partial(
+                _limited, functools.partial(_destination, settings, route, makers, where), route, settings
+            ),
+        )
 
 
-def _destination(route: Route, makers: Makers, where: str) -> Destination:
+def _destination(settings: Settings, route: Route, makers: Makers, where: str) -> Destination:
+    if route.handler.is_url:
+        return makers.endpoint(route)
     made = makers.tasks if route.source == TASK_SOURCE else Destination
-    if not route.handler.is_program:
+    if route.steps is None:
+        handler, in_lanes = _handler(route, makers, where)
+        return replace(made(route, handler), in_lanes=in_lanes)
+    # its rules as a task are those of all steps together
+    alone, last = msgspec.structs.replace(route, source=""), route.steps[-1]
+    parts, in_lanes = [], True
+    for step in route.steps:
+        one = msgspec.structs.replace(alone, handler=step, steps=None if step is last else route.steps)
+        handler, can = _handler(one, makers, where)
+        parts.append(Part(step, handler, options_of(settings, route, step)))
+        in_lanes = in_lanes and can
+    handlers = tuple(part.handler for part in parts)
+    return replace(made(route, makers.steps(parts)), parts=handlers, in_lanes=in_lanes)
+
+
+def _handler(route: Route, makers: Makers, where: str) -> tuple[Handler, bool]:
+    """The handler of a route, and whether it can run in a lane."""
+    if route.handler.is_url:
+        found = makers.endpoint(route)
+        return found.handler, found.in_lanes
+    where = f'{where} = "{route.handler}"'
+    if route.handler.module:
         handler = _load(route.handler, where)
-        return replace(made(route, handler), in_lanes=is_async(handler))
+        return handler, is_async(handler)
     try:
-        handler = makers.program(route)
+        return makers.program(route), True
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from None
-    return replace(made(route, handler), in_lanes=True)
 
 
 def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
@@ -377,32 +424,34 @@ def _limited(make: Callable[[], Destination], route: Route, settings: Settings) 
     )
 
 
-def _preload(handler: Handler, settings: Settings) -> None:
-    """Imports what the handler's resource will need."""
-    preload = marks_of(handler).preload
-    if preload is None:
-        return
-    try:
-        preload(settings)
-    except SettingsError:
-        raise
-    except Exception as error:
-        # making the resource will fail the same way, and say so where somebody sees it
-        log.debug("not preloaded %s", fields(why=words_of(error, MAX_MESSAGE)))
+def _preload(destination: Destination, settings: Settings) -> None:
+    """Imports what the resources of its handlers will need."""
+    for handler in destination.handlers:
+        preload = marks_of(handler).preload
+        if preload is None:
+            continue
+        try:
+            preload(settings)
+        except SettingsError:
+            raise
+        except Exception as error:
+            # making the resource will fail the same way, and say so where somebody sees it
+            log.debug("not preloaded %s", fields(why=words_of(error, MAX_MESSAGE)))
 
 
-def _prepare(handler: Handler, context: Context) -> None:
-    """Makes the resource that the handler requires, as `Routes.prepare` says."""
-    make = marks_of(handler).requires
-    if make is None:
-        return
-    try:
-        context.resource(make)
-    except SettingsError:
-        raise
-    except Exception as error:
-        why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
-        log.warning("not ready for deliveries yet %s", fields(why=why))
+def _prepare(destination: Destination, context: Context) -> None:
+    """Makes the resources that its handlers require, as `Routes.prepare` says."""
+    for handler in destination.handlers:
+        make = marks_of(handler).requires
+        if make is None:
+            continue
+        try:
+            context.resource(make)
+        except SettingsError:
+            raise
+        except Exception as error:
+            why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
+            log.warning("not ready for deliveries yet %s", fields(why=why))
 
 
 async def _made(make: Callable[[Settings], Any], context: Context) -> None:

@@ -29,6 +29,7 @@ from glassq import settings as configuration
 from glassq.errors import SettingsError
 from glassq.handler import as_handler
 from glassq.handlers.program import programs
+from glassq.handlers.steps import in_steps
 from glassq.policy import Deadlines, deadlines_of, policy_of
 from glassq.queues.base import Reservation
 from glassq.routes import Context, Destination, Makers, Routes
@@ -271,7 +272,18 @@ def _routes(handler: Callable[..., Any] | str | None, source: str, context: Cont
 
 
 def _makers(context: Context) -> Makers:
-    return Makers(_endpoint, programs(context.settings, os.environ), _tasks(context))
+    return Makers(_endpoints(context), programs(context.settings, os.environ), in_steps, _tasks(context))
+
+
+def _endpoints(context: Context) -> Callable[[Route], Destination]:
+    """Makes the destination of a route whose handler or step is a URL."""
+    settings = context.settings
+    if settings.push is None:
+        return _endpoint
+    from glassq.push import queue_yaml
+    from glassq.push.endpoints import endpoints
+
+    return endpoints(settings, queue_yaml.load(settings.push.queue_yaml, settings.push.targets))
 
 
 def _tasks(context: Context) -> Callable[[Route, Handler], Destination]:

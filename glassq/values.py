@@ -33,6 +33,8 @@ _EXPECTED_PROGRAM = (
     'expected "exec:/PATH ARGUMENTS", or "exec:./PATH ARGUMENTS" for a program beside glassq.toml; '
     "quotes are those of a shell"
 )
+_STEP_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
+_EXPECTED_STEP_NAME = 'expected a name of 1 to 100 characters: { name = "NAME", handler = "HANDLER" }'
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _LABEL_KEY = re.compile(r"label\.[a-z][a-z0-9_]{0,31}")
 _URL_PATTERN = re.compile(r"/[^\s\x00-\x1f\x7f?#*]*\*?")
@@ -438,6 +440,23 @@ class HandlerName(str):
     def command(self) -> list[str]:
         """The program and its arguments."""
         return _command(self)
+
+
+class Step(HandlerName):
+    """One handler of several: a handler's text, or { name = "NAME", handler = "HANDLER" }. Without a name, its text."""
+
+    __slots__ = ("name",)
+    name: str
+
+    def __new__(cls, value: object) -> Self:
+        given: dict[str, Any] = value if isinstance(value, dict) else {"handler": value}
+        if not given.keys() <= {"name", "handler"} or "handler" not in given:
+            raise ValueError('expected a handler, or { name = "NAME", handler = "HANDLER" }')
+        step = super().__new__(cls, given["handler"])
+        step.name = given.get("name", str(step))
+        if not isinstance(step.name, str) or not _STEP_NAME.fullmatch(step.name):
+            raise ValueError(_EXPECTED_STEP_NAME)
+        return step
 
 
 def _command(text: str) -> list[str]:

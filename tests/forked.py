@@ -36,6 +36,7 @@ MODULES = {
     "glassq-web": "glassq.programs.web",
     "glassq-worker": "glassq.programs.worker",
     "glassq-syncer": "glassq.programs.syncer",
+    "glassq-tasks": "glassq.programs.tasks",
     "impatient": "tests.worker.impatient",
 }
 _BIN = Path(__file__).parent.parent / "bin"

@@ -103,7 +103,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "in_effect": frozenset({"log", "settings"}),
     "policy": frozenset({"backoff", "settings"}),
     "routes": frozenset(
-        {"errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
+        {"bodies", "errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
     ),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset(
@@ -113,7 +113,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
-    "bodies": frozenset({"delivery", "errors", "files", "journal", "log", "queues", "settings"}),
+    "bodies": frozenset({"delivery", "errors", "excerpts", "files", "journal", "log", "queues", "settings"}),
     "journal": frozenset({"delivery", "errors", "files", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
@@ -123,7 +123,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
         | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
-    "handlers": frozenset({"delivery", "errors", "https_get", "log", "mask", "routes", "settings"}),
+    "handlers": frozenset({"bodies", "delivery", "errors", "https_get", "log", "mask", "routes", "settings", "values"}),
     "glass": frozenset(
         {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
         | {"final_response", "routes"}

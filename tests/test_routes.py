@@ -11,6 +11,7 @@ from glassq import delivery as envelope
 from glassq import routes
 from glassq.errors import SettingsError
 from glassq.handlers.program import programs
+from glassq.handlers.steps import in_steps
 from glassq.routes import Context, Destination, Makers, marks_of
 from glassq.settings import Route, Settings, as_toml, parse
 
@@ -68,7 +69,7 @@ def endpoint(route: Route) -> Destination:
 
 
 def load(settings: Settings) -> routes.Routes:
-    return routes.load(settings, Makers(endpoint, programs(settings, {})))
+    return routes.load(settings, Makers(endpoint, programs(settings, {}), in_steps))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.bodies.base import INLINE, BodyInfo, BodyStore, BodyWriter
+from glassq.bodies.base import INLINE, BodyInfo, BodyStore, BodyWriter, by_owner, owner
 from glassq.bodies.directory import DirectoryBodies
 from glassq.bodies.received import ReceivedBody
 from glassq.bodies.stored import StoredDelivery, attached, check, with_body
@@ -25,8 +25,10 @@ __all__ = [
     "ReceivedBody",
     "StoredDelivery",
     "attached",
+    "by_owner",
     "check",
     "open_bodies",
+    "owner",
     "with_body",
 ]
 

@@ -25,6 +25,23 @@ INLINE = 32 << 10
 BodyState = Literal["unfinished", "live", "done"]
 
 
+# The length of a delivery's id.
+_ID = 36
+
+
+def owner(key: str) -> str:
+    """The id of the delivery to which a body belongs: keys of its steps' results begin with it."""
+    return key[:_ID]
+
+
+def by_owner(store: BodyStore) -> dict[str, list[str]]:
+    """The keys of all bodies, by the delivery that they belong to. Raises BodyError."""
+    keys: dict[str, list[str]] = {}
+    for info in store.list():
+        keys.setdefault(owner(info.key), []).append(info.key)
+    return keys
+
+
 class BodyInfo(NamedTuple):
     """A body in the store: `size` in bytes; `touched` is when it was written or touched last (Unix time)."""
 

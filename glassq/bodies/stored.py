@@ -17,9 +17,13 @@ _CHUNK = 1 << 20
 
 
 class StoredDelivery(Delivery, frozen=True, kw_only=True):
-    """Its body is read each time that it is asked for: keep it, or read it in parts by `open`."""
+    """Its body is read each time that it is asked for: keep it, or read it in parts by `open`.
+
+    `key` is that of the body, if that is not the delivery's id.
+    """
 
     bodies: BodyStore
+    key: str = ""
 
     @property  # type: ignore[misc]
     def body(self) -> bytes:
@@ -29,7 +33,7 @@ class StoredDelivery(Delivery, frozen=True, kw_only=True):
 
     def open(self) -> BinaryIO:
         """The body as a file, to be read in parts. Raises BodyError."""
-        return self.bodies.open(self.id)
+        return self.bodies.open(self.key or self.id)
 
 
 def with_body(delivery: Delivery, bodies: BodyStore) -> Delivery:

@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from glassq.bodies.base import owner
 from glassq.bodies.directory import DirectoryBodies
 from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, SearchIncomplete, Unsupported
@@ -192,18 +193,20 @@ def journaled_jobs(settings: Settings) -> Iterator[bytes]:
 
 
 def named_in(wanted: frozenset[str], journaled: Iterable[bytes], queue: Inspector) -> frozenset[str]:
-    """Which of these deliveries the journal or the queue holds; `journaled` are the bytes of the journal's jobs.
+    """Which of these bodies belong to deliveries that the journal or the queue holds.
 
+    `journaled` are the bytes of the journal's jobs.
     All tubes are looked at, other people's too. Raises QueueError; SearchIncomplete or Unsupported if it may miss some.
     """
     named: set[str] = set()
+    owners = frozenset(map(owner, wanted))
     for data in journaled:
-        named |= _named_by(data, wanted)
+        named |= _named_by(data, owners)
     if queue.capabilities.lists != ALL_STATES:
         raise Unsupported("this engine cannot show all its jobs")
     for job in queue.find(ALL_STATES, [counts.name for counts in queue.counts()]):
-        named |= _named_by(job.body, wanted)
-    return frozenset(named)
+        named |= _named_by(job.body, owners)
+    return frozenset(key for key in wanted if owner(key) in named)
 
 
 def _named_by(data: bytes, wanted: frozenset[str]) -> frozenset[str]:

@@ -20,12 +20,13 @@ import tempfile
 from contextlib import contextmanager, suppress
 from io import UnsupportedOperation
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from glassq.errors import Bury, Drop, Retry
-from glassq.handlers.process import KEPT, Limits, Tail, run
+from glassq.handlers.process import KEPT, Limits, Tail, end_marked, run
 from glassq.log import fields, logger
 from glassq.mask import masked_text
+from glassq.settings import MAX_BODY, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,11 +35,14 @@ if TYPE_CHECKING:
     from glassq.handlers.process import Ended
     from glassq.routes import Context, Handler
     from glassq.settings import Route, Settings
+    from glassq.values import HandlerName
 
 log = logger("glassq.worker")
 
 # The variables of the pool that every program gets. GLASSQ_CHILD says whose it is, so that nothing is left behind.
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "GLASSQ_CHILD")
+# The variables that only the programs of one attempt have, with all that these start.
+MARKS = ("GLASSQ_CHILD", "GLASSQ_ID", "GLASSQ_ATTEMPT")
 # Maximum length of a result and of what is kept of stderr, in characters: as long as a result in the ledger.
 MAX_TEXT = 2_000
 # Maximum length of the line of stderr that stands in the reason, in characters.
@@ -56,16 +60,24 @@ def programs(settings: Settings, environ: Mapping[str, str]) -> Callable[[Route]
     """
 
     def make(route: Route) -> Handler:
-        path, *arguments = route.handler.command
-        return program([str(find(settings, path)), *arguments], environ)
+        command = [str(_found(settings, route.handler)), *route.handler.command[1:]]
+        options = options_of(settings, route, route.handler)
+        meanings = {int(code): meaning for code, meaning in options.get("exit_codes", {}).items()}
+        allowed = tuple(options.get("environment", ()))
+        return program(command, environ, meanings, allowed, whole=route.steps is not None)
 
     return make
 
 
-def find(settings: Settings, path: str) -> Path:
-    """The program: a path that is not absolute begins beside the settings. Raises ValueError if it cannot be run."""
+def path_of(settings: Settings, name: HandlerName) -> Path:
+    """Where the program of a handler should be: a path that is not absolute begins beside the settings."""
     home = Path(settings.file).resolve().parent if settings.file else Path.cwd()
-    found = home / path
+    return home / name.command[0]
+
+
+def _found(settings: Settings, name: HandlerName) -> Path:
+    """The program. Raises ValueError if it cannot be run."""
+    found = path_of(settings, name)
     if not found.is_file():
         raise ValueError(f"there is no program {found}")
     if not os.access(found, os.X_OK):
@@ -73,27 +85,59 @@ def find(settings: Settings, path: str) -> Path:
     return found
 
 
-def program(command: list[str], environ: Mapping[str, str], meanings: Mapping[int, str] | None = None) -> Handler:
-    """A handler that runs this command. `meanings` has exit codes that mean "done", "drop", "bury" or "retry"."""
+def program(
+    command: list[str],
+    environ: Mapping[str, str],
+    meanings: Mapping[int, str] | None = None,
+    allowed: tuple[str, ...] = (),
+    *,
+    whole: bool = False,
+) -> Handler:
+    """A handler that runs this command. `meanings` has exit codes that mean "done", "drop", "bury" or "retry".
+
+    It gets variables of `environ` that are in PASSED or `allowed`, as they are at that moment. With `whole`, its result
+    is all of stdout, as bytes: the next step gets it.
+    """
     name = Path(command[0]).name
     known = {0: "done", **(meanings or {})}
 
-    def handler(delivery: Delivery, context: Context) -> str | None:
-        out, err = Tail(), Tail()
+    def handler(delivery: Delivery, context: Context) -> Any:
+        out, err = _Whole(name) if whole else Tail(), Tail()
         limits = Limits(context.deadline, context.hard, context.pending)
-        variables = environment(delivery, context, environ)
+        variables = environment(delivery, context, environ, allowed)
         with context.shielded():
             try:
                 with _stdin(delivery) as body:
                     ended = run(command, body, variables, limits, out, err)
             except OSError as error:
                 raise Retry(f"{command[0]} cannot be started: {_why(error)}") from None
+            if ended.interrupt is not None and context.in_lane:
+                # other lanes of this process have programs, too
+                end_marked({mark: variables[mark] for mark in MARKS if mark in variables})
             _judge(name, ended, known, err)
         if err.size:
             log.debug("wrote to stderr %s", fields(program=name, stderr=_end_of(err)))
-        return _end_of(out) or None
+        return out.data() if isinstance(out, _Whole) else _end_of(out) or None
 
     return handler
+
+
+class _Whole:
+    """All of an output, up to the size of the largest body."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > MAX_BODY:
+            raise Bury(f"{self._name} wrote more than {MAX_BODY} for the next step")
+        self._pieces.append(data)
+
+    def data(self) -> bytes | None:
+        return b"".join(self._pieces) or None
 
 
 def environment(
@@ -105,7 +149,7 @@ def environment(
     control character.
     """
     given = {name: environ[name] for name in (*PASSED, *allowed) if name in environ}
-    about = {
+    about = ({"GLASSQ_STEP": context.step} if context.step else {}) | {
         "GLASSQ_ID": delivery.id,
         "GLASSQ_SOURCE": delivery.source,
         "GLASSQ_ATTEMPT": str(delivery.attempt),

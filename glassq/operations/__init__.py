@@ -108,11 +108,11 @@ class Operations:
         return open_bodies(self.settings)
 
     def delete_body(self, delivery: Delivery | str | None) -> None:
-        """The delivery is gone for good, and its stored body as well. What cannot be removed is swept in time."""
-        if delivery is None or (not isinstance(delivery, str) and delivery.stored is None):
-            return
-        with suppress(BodyError):
-            self.bodies.delete(delivery if isinstance(delivery, str) else delivery.id)
+        """The delivery is gone for good, and what it has stored as well. What cannot be removed is swept in time."""
+        keys = [delivery] if isinstance(delivery, str) else delivery.stored_keys if delivery is not None else []
+        for key in keys:
+            with suppress(BodyError):
+                self.bodies.delete(key)
 
     def ledger(self) -> LedgerReader:
         """`with operations.ledger() as ledger:`. Raises LedgerError and SettingsError where it cannot be read."""

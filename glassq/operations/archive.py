@@ -195,14 +195,14 @@ class Archiver:
         return BodyInStore(self.operations.bodies, delivery.id, delivery.stored)
 
     def _remove_body(self, delivery: Delivery) -> None:
-        if delivery.stored is None:
-            return
-        # what cannot be removed is swept in time
-        with suppress(BodyError):
-            if delivery.id in self.bodiless:
-                self.operations.bodies.retire(delivery.id)
-            else:
-                self.operations.bodies.delete(delivery.id)
+        for key in delivery.stored_keys:
+            # what cannot be removed is swept in time
+            with suppress(BodyError):
+                # a file holds bodies alone: of results, which can be made again, the store keeps what it has
+                if key == delivery.id and key not in self.bodiless:
+                    self.operations.bodies.delete(key)
+                else:
+                    self.operations.bodies.retire(key)
 
     def _delete(self, found: Sequence[Found]) -> list[QueueError | None]:
         return self.queue.delete_all([each.job for each in found])

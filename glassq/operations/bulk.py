@@ -171,10 +171,10 @@ def change_packet(
     def act(found: Sequence[Found]) -> list[str | QueueError]:
         changes = [change(each) for each in found]
         for each, made in zip(found, changes, strict=True):
-            if made.body is not None and each.delivery is not None and each.delivery.stored is not None:
+            for key in each.delivery.stored_keys if made.body is not None and each.delivery is not None else ():
                 # its job moves
                 with suppress(BodyError):
-                    operations.bodies.touch(each.delivery.id)
+                    operations.bodies.touch(key)
         return queue.change_all(changes)
 
     return act_on_packet(operations, queue, packet, act, done)

@@ -142,7 +142,7 @@ class Found:
     @property
     def handler(self) -> str:
         """The handler of that route, as the settings name it; "" where no route matches."""
-        return self.route.handler if self.route else ""
+        return self.route.work if self.route else ""
 
     @property
     def cause(self) -> Cause:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glassq.bodies import open_bodies
+from glassq.bodies import by_owner, open_bodies, owner
 from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, GlassqError, InvalidRequest, SearchIncomplete
 from glassq.operations import archive, archive_file, journal, restore
@@ -25,7 +25,7 @@ from glassq.operations.result import Did, Report, remark
 from glassq.queues.base import ALL_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from glassq.bodies import BodyStore
     from glassq.errors import QueueError
@@ -122,7 +122,7 @@ def plan(
     # what is worked now needs its body, and will be written into the ledger once more; so may what was not found
     rows = frozenset() if incomplete else rows - {result.delivery for result in results}
     ids = rows | {job.delivery for job in jobs}
-    bodies = sum(body.key in ids for body in open_bodies(operations.settings).list())
+    bodies = sum(owner(body.key) in ids for body in open_bodies(operations.settings).list())
     in_queue = len(jobs) + sum(not result.general for result in results)
     places = Places(in_queue, waiting, len(rows), bodies, archived)
     return ForgetPlan(
@@ -134,7 +134,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: ForgetPlan, progre
     """Removes what is still as it was planned; what ended it early is in the report."""
     report = ForgetReport(list(plan.results))
     bodies = open_bodies(operations.settings)
-    forgetter = Forgetter(operations, queue, report, bodies, frozenset(body.key for body in bodies.list()))
+    forgetter = Forgetter(operations, queue, report, bodies, by_owner(bodies))
     try:
         with ExitStack() as opened:
             forgetter.open(opened)
@@ -154,14 +154,14 @@ def carry_out(operations: Operations, queue: Inspector, plan: ForgetPlan, progre
 class Forgetter:
     """Removes deliveries from one place after the other, and counts them in the report.
 
-    `stored` are the keys of the bodies in the store.
+    `stored` are the keys in the store, by the delivery that they belong to.
     """
 
     operations: Operations
     queue: Inspector
     report: ForgetReport
     store: BodyStore
-    stored: frozenset[str]
+    stored: Mapping[str, Sequence[str]]
     _ledger: Corrections | None = None
 
     def open(self, opened: ExitStack) -> None:
@@ -262,8 +262,8 @@ class Forgetter:
 
     def bodies(self, ids: Iterable[str]) -> None:
         """From the store, once nothing names them any more. Raises BodyError."""
-        for delivery in self.stored.intersection(ids):
-            self.store.delete(delivery)
+        for key in (key for name in ids for key in self.stored.get(name, ())):
+            self.store.delete(key)
             self.report.places.bodies += 1
 
     def _erase(self, ids: Sequence[str]) -> None:

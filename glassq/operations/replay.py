@@ -56,16 +56,24 @@ def plan(operations: Operations, queue: Inspector, asked: ReplayFilter, progress
 
 
 def carry_out(
-    operations: Operations, queue: Inspector, plan: ReplayPlan, progress: Progress, pace: Pace = AT_ONCE
+    operations: Operations,
+    queue: Inspector,
+    plan: ReplayPlan,
+    progress: Progress,
+    pace: Pace = AT_ONCE,
+    from_step: str = "",
 ) -> Report:
-    """Puts each planned delivery again, at this pace, and marks it in the ledger."""
+    """Puts each planned delivery again, at this pace, and marks it in the ledger.
+
+    It begins with the step `from_step` ("": the first), if its route has steps.
+    """
     from glassq.ledger.corrections import Corrections
 
     report, total = Report(list(plan.results)), len(plan.chosen)
     if not total:
         return report
     with operations.ledger() as ledger, Corrections(operations.settings.ledger) as corrections:
-        replayer = Replayer(operations, ledger, queue, corrections, progress, plan.again)
+        replayer = Replayer(operations, ledger, queue, corrections, progress, plan.again, from_step)
         start = len(report.results)
         try:
             packets = pace.packets(plan.chosen, progress)
@@ -85,6 +93,7 @@ class _Kept(msgspec.Struct, frozen=True):
     content_type: str = ""
     headers: dict[str, str] = {}
     stored: envelope.StoredBody | None = None
+    done: tuple[envelope.StepResult, ...] = ()
 
 
 @dataclass(slots=True)
@@ -114,6 +123,7 @@ class Replayer:
     corrections: Corrections
     progress: Progress
     again: bool
+    from_step: str = ""
     unmarked: bool = False
     _unworked: dict[str, str] = field(default_factory=dict)
 
@@ -147,22 +157,42 @@ class Replayer:
         if why := self._nobodys(tube):
             return _told_of(old, Did.NOTHING, why)
         labels, kept = {**stored.labels, REPLAY_OF: old}, msgspec.convert(stored.kept, _Kept)
-        new = envelope.new(stored.source, stored.body, labels, tube=tube, **msgspec.structs.asdict(kept))
+        values = msgspec.structs.asdict(kept)
+        results = values.pop("done")
+        new = envelope.new(stored.source, stored.body, labels, tube=tube, **values)
+        if self.from_step:
+            earlier = self._steps_before(stored)
+            if earlier is None:
+                return _told_of(old, Did.NOTHING, f"its route has no step {self.from_step}")
+            new = msgspec.structs.replace(new, done=tuple(result for result in results if result.step in earlier))
         return _Again(old, new, tube, stored.replayed)
 
+    def _steps_before(self, stored: RecordedPing) -> list[str] | None:
+        """The names of the steps before `from_step`; None if the route has no such step."""
+        routes = self.operations.settings.routes
+        found = next((route for route in routes if route.wants(stored.source, stored.labels)), None)
+        names = [step.name for step in (found.steps if found and found.steps else ())]
+        return names[: names.index(self.from_step)] if self.from_step in names else None
+
     def _with_body(self, each: _Again | Replayed) -> _Again | Replayed:
-        """The same: if its body is stored, the new delivery has it as well now."""
-        if isinstance(each, _Again) and each.new.stored is not None:
+        """The same: what of it is stored, the new delivery has as well now."""
+        if isinstance(each, Replayed):
+            return each
+        for old, new in zip(
+            msgspec.structs.replace(each.new, id=each.id).stored_keys, each.new.stored_keys, strict=True
+        ):
             try:
-                self.operations.bodies.link(each.id, each.new.id)
+                self.operations.bodies.link(old, new)
             except BodyLost:
-                return _told_of(each.id, Did.NOTHING, "its large body is no longer kept ([bodies] done_max)")
+                if new == each.new.id:
+                    return _told_of(each.id, Did.NOTHING, "its large body is no longer kept ([bodies] done_max)")
+                # a result that is no longer kept: its step runs again
         return each
 
     def _drop_body(self, each: _Again) -> None:
         """The new delivery is nowhere."""
-        if each.new.stored is not None:
-            self.operations.bodies.delete(each.new.id)
+        for key in each.new.stored_keys:
+            self.operations.bodies.delete(key)
 
     def _end_delays(self, put: Sequence[tuple[_Again, str]]) -> None:
         """Makes ready what is ours, and deletes the rest. What is ready by itself already may be at work."""

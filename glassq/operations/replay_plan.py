@@ -54,12 +54,13 @@ class Replayed(Result):
 class ReplayFilter:
     """What is asked for: deliveries by id, or those in this `state` (None: done) that fit the selection's filter.
 
-    With `again` those too that were replayed before.
+    With `again` those too that were replayed before. `from_step` is the step that they begin with ("": the first).
     """
 
     selection: Selection
     state: str | None = None
     again: bool = False
+    from_step: str = ""
 
     def check(self) -> None:
         """Raises InvalidRequest."""
@@ -158,7 +159,7 @@ class ReplayPlanner:
     def _recorded(self, found: FinishedDelivery) -> Recorded:
         """The delivery as a filter looks at it."""
         age = max(0.0, (self.operations.clock() - found.received).total_seconds())
-        routes = (route.handler for route in self._routes if route.wants(found.source, found.labels))
+        routes = (route.work for route in self._routes if route.wants(found.source, found.labels))
         return Recorded(found.source, found.tube, age, found.reason, found.result, found.labels, next(routes, ""))
 
     @cached_property

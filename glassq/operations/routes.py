@@ -53,7 +53,7 @@ class RouteRow:
             "source": route.source,
             "match": route.conditions,
             "name": route.name,
-            "handler": route.handler,
+            "handler": route.work,
             "limits": self.limits,
             "tube": self.tube,
             "coalesce": route.coalesce,
@@ -100,7 +100,7 @@ class RouteTrial:
             "content_type": self.content_type,
             "tube": self.tube,
             "route": chosen.number if chosen else None,
-            "handler": chosen.route.handler if chosen else None,
+            "handler": chosen.route.work if chosen else None,
             "routes": [{**each.row.document(), "why_not": each.why_not} for each in self.tried],
             "remarks": list(self.remarks),
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from glassq.delivery import StoredBody
+from glassq.delivery import StepResult, StoredBody
 from glassq.errors import BodyError, InvalidRequest, LedgerError, NotFound, NotInOurTubes, SettingsError
 from glassq.mask import MAX_TEXT, masked_body, masked_text
 from glassq.operations.find import Finder, ambiguous, checked_prefix, ref_of
@@ -39,6 +39,15 @@ class BodyExcerpt:
         return str(masked_body(self.beginning, self.stored.size))
 
 
+class StepWords(msgspec.Struct, frozen=True):
+    """A step that is done, and its result in words, masked. `size` is that of a result in the body store, in bytes."""
+
+    step: str
+    form: str
+    result: str
+    size: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """What queue and ledger know of one delivery; `note` says why the ledger knows nothing.
@@ -59,6 +68,15 @@ class Story:
         """Why its attempts failed, masked; none if it is not in the queue."""
         delivery = self.found.delivery if self.found else None
         return tuple(map(_masked, delivery.evidence)) if delivery else ()
+
+    @property
+    def steps(self) -> tuple[StepWords, ...]:
+        """What its steps have given so far, masked."""
+        delivery = self.found.delivery if self.found else None
+        if delivery is None:
+            kept = self.stored.kept.get("done", []) if self.stored else []
+            return tuple(map(_step_words, msgspec.convert(kept, tuple[StepResult, ...])))
+        return tuple(map(_step_words, delivery.done))
 
     @property
     def body(self) -> object:
@@ -116,6 +134,7 @@ class Story:
         }
         fields["buried"] = reason(fields["buried"])
         fields |= {"labels": self.labels, "headers": self.headers, "content_type": self.content_type}
+        fields["done"] = [msgspec.structs.asdict(step) for step in self.steps]
         fields["stored"] = self.large and msgspec.structs.asdict(self.large.stored)
         evidence = [msgspec.structs.asdict(failure) for failure in self.evidence]
         return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": self.body}
@@ -127,7 +146,8 @@ class Story:
             return None
         known = {"id": entry.delivery, "source": entry.source, "received": entry.received}
         about = {"labels": self.labels, "headers": self.headers, "content_type": self.content_type}
-        return {**known, **about, "body": self.body}
+        steps = [msgspec.structs.asdict(step) for step in self.steps]
+        return {**known, **about, **({"done": steps} if steps else {}), "body": self.body}
 
 
 def tell(operations: Operations, queue: Inspector, text: str, progress: Progress) -> Story:
@@ -229,7 +249,8 @@ def _route(found: Found) -> dict[str, str] | None:
     route = found.route
     if route is None:
         return None
-    named = {name: getattr(route, name) for name in ("source", "handler", "collection", "operation", "queue", "url")}
+    named = {name: getattr(route, name) for name in ("source", "collection", "operation", "queue", "url")}
+    named["handler"] = route.work
     return {name: str(value) for name, value in named.items() if value is not None}
 
 
@@ -249,6 +270,14 @@ def _masked(evidence: Evidence) -> Evidence:
         traceback=masked_text(evidence.traceback),
         detail=detail if isinstance(detail, dict) else {"detail": detail},
     )
+
+
+def _step_words(result: StepResult) -> StepWords:
+    if result.stored is not None:
+        return StepWords(result.step, result.form, f"({result.stored.size} bytes)", result.stored.size)
+    if result.form == "bytes":
+        return StepWords(result.step, result.form, f"({len(result.text) * 3 // 4} bytes)")
+    return StepWords(result.step, result.form, masked_text(result.text[:MAX_TEXT]))
 
 
 def _masked_entry(entry: Entry) -> Entry:

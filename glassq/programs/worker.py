@@ -12,6 +12,7 @@ from glassq import __version__, log, routes
 from glassq.bodies import open_bodies
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.handlers.program import programs
+from glassq.handlers.steps import in_steps
 from glassq.in_effect import InEffect
 from glassq.ledger.sql import open_ledger
 from glassq.log import fields
@@ -69,7 +70,9 @@ def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: C
 
 def makers(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Makers:
     """Who makes handlers that are no functions."""
-    return routes.Makers(endpoints(settings, queues), programs(settings, os.environ), task_handlers(settings, queues))
+    return routes.Makers(
+        endpoints(settings, queues), programs(settings, os.environ), in_steps, task_handlers(settings, queues)
+    )
 
 
 def consume(
@@ -157,7 +160,7 @@ def check(config: str | None) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding("push", problem=str(error))
         # handlers that are functions need no [push] section
-        local = tuple(route for route in settings.routes if not route.handler.is_url)
+        local = tuple(route for route in settings.routes if not route.needs_push)
         settings = msgspec.structs.replace(settings, routes=local, push=None)
         context = routes.Context(settings)
     else:
@@ -166,7 +169,7 @@ def check(config: str | None) -> Iterator[Finding]:
             # this is fine: the pool starts, and waits for a route
             yield Finding("idle", idle)
     for route, problem in routes.examine(settings, makers(settings, queues), context):
-        yield Finding("handler", f"{route.handler} (queue {route.queue})" if route.queue else route.handler, problem)
+        yield Finding("handler", f"{route.work} (queue {route.queue})" if route.queue else route.work, problem)
     yield found("ledger", lambda: open_ledger(settings.ledger))
     if has_schedules(settings):
         yield found("schedules", lambda: schedules_of(settings))

@@ -20,12 +20,13 @@ from glassq.delivery import MAX_DETAIL
 from glassq.errors import Bury, Drop, Retry, SettingsError
 from glassq.mask import masked_body, masked_text
 from glassq.push import queue_yaml
-from glassq.push.http_client import HttpClient, split
+from glassq.push.http_client import KEPT, HttpClient, split
 from glassq.push.http_request import HttpRequest, latest, of_task, ping_headers, task_headers
 from glassq.push.names import open_names
 from glassq.push.request import DEFAULT_QUEUE, DEFAULT_TARGET, SOURCE, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.routes import call, mark, marks_of, requires, retry_policy
+from glassq.settings import MAX_BODY
 from glassq.standard_webhooks import signed_headers
 
 if TYPE_CHECKING:
@@ -162,10 +163,11 @@ def post(delivery: Delivery, context: Context) -> Result:
     return _send(f"target {target}", origin, http_request, delivery, context)
 
 
-def forward(url: str, queue: str = DEFAULT_QUEUE, keys: Sequence[bytes] = ()) -> Handler:
+def forward(url: str, queue: str = DEFAULT_QUEUE, keys: Sequence[bytes] = (), *, whole: bool = False) -> Handler:
     """A handler that posts a delivery's body to `url`: a ping as a task of `queue`, a task as one of its own queue.
 
-    With `keys` each request is signed (Standard Webhooks), by each of them.
+    With `keys` each request is signed (Standard Webhooks), by each of them. With `whole`, its result is the body of the
+    response, as bytes.
     """
     origin, path = split(url)
     target = url.partition("?")[0]
@@ -182,7 +184,8 @@ def forward(url: str, queue: str = DEFAULT_QUEUE, keys: Sequence[bytes] = ()) ->
             # a sender's own signature is never kept, but its id and time may be
             headers = {name: value for name, value in headers.items() if not name.lower().startswith("webhook-")}
             headers |= signed_headers(keys, delivery.id, time.time(), delivery.body)
-        return _send(target, origin, HttpRequest("POST", path, headers, delivery.body), delivery, context)
+        request = HttpRequest("POST", path, headers, delivery.body)
+        return _send(target, origin, request, delivery, context, whole=whole)
 
     return handler
 
@@ -194,12 +197,23 @@ def _about(delivery: Delivery, queue: str) -> dict[str, str]:
     return task_headers(delivery, request.queue, request.name, request.eta)
 
 
-def _send(target: str, origin: Origin, request: HttpRequest, delivery: Delivery, context: Context) -> dict[str, Any]:
-    """Sends it; returns the result of the attempt, or raises Retry. `target` is the name in messages."""
+def _send(
+    target: str, origin: Origin, request: HttpRequest, delivery: Delivery, context: Context, *, whole: bool = False
+) -> Result:
+    """Sends it; returns the result of the attempt, or raises Retry. `target` is the name in messages.
+
+    With `whole`, the result is the body of the response; Bury is raised if that is too large to be kept.
+    """
     started = time.monotonic()
+    kept = MAX_BODY if whole else KEPT
     stoppable = context.stoppable if context.in_lane else nullcontext
-    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining, stoppable)
+    answer = context.resource(Dispatcher.open).http.send(origin, request, context.remaining, stoppable, kept)
     if 200 <= answer.status <= 299 and not answer.failure:
+        if whole and answer.cut:
+            raise Bury(f"{target} answered more than {MAX_BODY} for the next step")
+        if whole:
+            # the step after this one gets it
+            return answer.body  # type: ignore[return-value]
         return {"status": answer.status, "ms": round((time.monotonic() - started) * 1000)}
     # App Engine's execution count: responses, without those of 5xx
     executions = latest(delivery, "executions") + (100 <= answer.status < 500)
@@ -239,7 +253,7 @@ def _detail(answer: TargetResponse, executions: int) -> dict[str, Any]:
     }
     # the last character may be cut in two, and any byte may be invalid
     decode = getincrementaldecoder("utf-8")("backslashreplace").decode
-    detail["body"] = _fitting(masked_text(decode(answer.body, not answer.cut)), MAX_DETAIL - _size(detail))
+    detail["body"] = _fitting(masked_text(decode(answer.body[:KEPT], not answer.cut)), MAX_DETAIL - _size(detail))
     return detail
 
 

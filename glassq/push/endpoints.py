@@ -40,12 +40,12 @@ def task_handlers(settings: Settings, known: Collection[str]) -> Callable[[Route
 def _endpoint(settings: Settings, known: Collection[str], route: Route) -> Destination:
     from glassq.push import dispatch
 
-    keys = _keys(settings, route)
+    keys, whole = _keys(settings, route), route.steps is not None
     if route_tube(settings, route):
         # it has limits of its own, and is in no queue
-        handler = mark(dispatch.forward(route.handler, route.name, keys), retry_policy=None)
+        handler = mark(dispatch.forward(route.handler, route.name, keys, whole=whole), retry_policy=None)
         return Destination(route, handler, in_lanes=True)
-    handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE, keys)
+    handler = dispatch.forward(route.handler, route.queue or DEFAULT_QUEUE, keys, whole=whole)
     if route.source == SOURCE:
         return _task_handler(settings, known, route, handler)
     queue = _checked(settings, known, route.queue or DEFAULT_QUEUE)

@@ -74,7 +74,7 @@ class TargetResponse:
     """A target's response, or why there is none.
 
     `status` 0: there is none. `failure` says why it is missing or incomplete, in words that follow "the target"; "": it
-    is complete. `body` holds the first KEPT bytes; `cut`: there were more.
+    is complete. `body` holds the first bytes, as many as were asked for; `cut`: there were more.
     """
 
     status: int = 0
@@ -106,26 +106,32 @@ class HttpClient:
         self._tls: ssl.SSLContext | None = None
 
     def send(
-        self, origin: Origin, request: HttpRequest, remaining: Callable[[], float], stoppable: Stoppable = nullcontext
+        self,
+        origin: Origin,
+        request: HttpRequest,
+        remaining: Callable[[], float],
+        stoppable: Stoppable = nullcontext,
+        kept: int = KEPT,
     ) -> TargetResponse:
         """Sends the request; `remaining()` is how many seconds are left for all of it. Network errors are not raised.
 
-        `stoppable` is `Context.stoppable` in a thread that no signal interrupts: it ends the request there.
+        Of the response's body `kept` bytes are kept. `stoppable` is `Context.stoppable` in a thread that no signal
+        interrupts: it ends the request there.
 
         The target may close an idle connection just when we write to it. If a reused connection ends without a
         response, the request is sent once more on a new one; unless so much time has passed that the target may have
         begun to work on it.
         """
         try:
-            kept, began = self._take(origin), time.monotonic()
-            if kept is not None:
+            idle, began = self._take(origin), time.monotonic()
+            if idle is not None:
                 try:
-                    return self._send_on(kept, origin, request, remaining, stoppable)
+                    return self._send_on(idle, origin, request, remaining, stoppable, kept)
                 except ConnectionError:
                     if time.monotonic() - began > AT_ONCE:
                         raise
             connection = self._connect(origin, remaining, stoppable)
-            return self._send_on(connection, origin, request, remaining, stoppable)
+            return self._send_on(connection, origin, request, remaining, stoppable, kept)
         except UnaskedUpgrade:
             return TargetResponse(HTTPStatus.SWITCHING_PROTOCOLS.value, failure="no other protocol was asked for")
         except _TROUBLE as error:
@@ -179,6 +185,7 @@ class HttpClient:
         request: HttpRequest,
         remaining: Callable[[], float],
         stoppable: Stoppable,
+        kept: int,
     ) -> TargetResponse:
         """One request and its response. Raises ConnectionError if the target hangs up without one."""
         keep = False
@@ -191,7 +198,7 @@ class HttpClient:
                     sock.sendall(_bytes(origin, request))
                 with closing(_Response(sock, method=request.method)) as response:
                     response.begin()
-                    answer, whole = _read(response, remaining)
+                    answer, whole = _read(response, remaining, kept)
             keep = whole and not response.will_close
         finally:
             if not keep:
@@ -253,13 +260,14 @@ def _bytes(origin: Origin, request: HttpRequest) -> bytes:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + request.body
 
 
-def _read(response: HTTPResponse, remaining: Callable[[], float]) -> tuple[TargetResponse, bool]:
+def _read(response: HTTPResponse, remaining: Callable[[], float], kept: int) -> tuple[TargetResponse, bool]:
     """The response, and whether it was read to its end."""
+    most = max(MAX_READ, kept + 1)
     body, seen, whole, failure = bytearray(), 0, False, ""
     try:
-        while not whole and seen < MAX_READ:
-            piece = response.read1(MAX_READ - seen)
-            body += piece[: KEPT - len(body)]
+        while not whole and seen < most:
+            piece = response.read1(min(MAX_READ, most - seen))
+            body += piece[: kept - len(body)]
             seen += len(piece)
             whole = not piece
             if whole and response.length:

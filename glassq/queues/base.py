@@ -260,8 +260,8 @@ class Producer(Protocol):
 
 
 # A receiver leaves at most so many next forms unproven; what it holds when its process dies is worked twice. So many
-# quick failures fit into one proof of a disk whose fsync takes 2 ms: more would gain little.
-MAX_UNPROVEN = 8
+# quick failures fit into one proof of a disk whose fsync takes 2 ms, on a busy machine.
+MAX_UNPROVEN = 16
 
 
 class Receiver(Protocol):

@@ -16,7 +16,7 @@ from glassq.outdated import as_written, remarks, renewed
 from glassq.settings.rules import check_together
 from glassq.settings.settings import Settings
 from glassq.systemd import credential_name
-from glassq.values import SecretFile
+from glassq.values import SecretFile, Step
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -119,6 +119,8 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
     def custom(kind: type, value: Any) -> Any:
         if kind is SecretFile:
             return _secret_file(value, credentials_directory)
+        if kind is Step:
+            return Step(value)
         # in the file, only a text can have the unit that a number needs; no kind accepts a NUL
         return kind(value if isinstance(value, str) else "\0")
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from glassq.settings.sections import TASK_SOURCE, AtLeastOne, Section
-from glassq.values import Duration, HandlerName, LabelKey, SecretFile, UrlPattern
+from glassq.values import Duration, HandlerName, LabelKey, SecretFile, Step, UrlPattern
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -32,7 +32,7 @@ class Route(Section, frozen=True):
 
     source: str
     handler: HandlerName = NO_HANDLER
-    steps: tuple[HandlerName, ...] | None = None
+    steps: tuple[Step, ...] | None = None
     name: str = ""
     match: dict[str, str | tuple[str, ...]] | None = None
     collection: str | None = None
@@ -54,6 +54,16 @@ class Route(Section, frozen=True):
     def handlers(self) -> tuple[HandlerName, ...]:
         """Its handler, or those of its steps."""
         return self.steps or (self.handler,)
+
+    @property
+    def needs_push(self) -> bool:
+        """Whether it sends requests, by the section [push]."""
+        return any(handler.is_url for handler in self.handlers)
+
+    @property
+    def work(self) -> str:
+        """What works its deliveries, for people: the handler, or the steps in their order."""
+        return " > ".join(self.handlers)
 
     @property
     def conditions(self) -> dict[str, str | tuple[str, ...]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from glassq.settings.options import options_of
 from glassq.settings.route import DEFERRED_NAME, MAX_NAME, NO_HANDLER, TASKS_NAME
 from glassq.settings.sections import COLLECTIONS, SCHEDULE_SOURCE, TASK_SOURCE
 from glassq.settings.tubes import route_tube
@@ -23,7 +25,10 @@ SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # More are no limit: a pool has fewer children and lanes.
 MAX_CONCURRENCY = 4000
 # Keys that nothing heeds yet. Who builds what heeds one takes it out of here.
-NOT_YET = frozenset({"concurrency_by", "breaker", "steps"})
+NOT_YET = frozenset({"concurrency_by", "breaker"})
+# What an exit code of a program may mean.
+MEANINGS = ("done", "drop", "retry", "bury")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # The limits that tasks, and pings for a URL, have from their queue.
 _QUEUE_LIMITS = ("max_attempts", "backoff", "backoff_cap", "concurrency")
 _NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME - 1}}}")
@@ -39,6 +44,7 @@ def route_rules(settings: Settings) -> Iterator[Rule]:
         fits, expected = names.count(route.name) == 1, "a name that no other route has"
         yield fits, f"{at}.name", route.name, expected
         yield from _handler_rules(at, route, settings)
+        yield from _program_rules(at, route, settings)
         yield from _match_rules(at, route)
         yield from _limit_rules(at, route, settings)
         for key in sorted(NOT_YET):
@@ -63,10 +69,12 @@ def _handler_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
     yield not both, f"{at}.handler", route.handler, "no handler beside steps, or no steps"
     steps = ", ".join(route.steps or ())
     yield route.steps != (), f"{at}.steps", steps, 'handlers, such as ["module:function", "https://HOST/PATH"]'
-    to_url = any(handler.is_url for handler in route.handlers)
-    key = "handler" if route.steps is None else "steps"
+    names = [step.name for step in route.steps or ()]
+    fits, expected = len({*names}) == len(names), 'a name of its own for each: { name = "NAME", handler = "HANDLER" }'
+    yield fits, f"{at}.steps", steps, expected
+    to_url = route.needs_push
     fits = not to_url or settings.push is not None
-    yield fits, f"{at}.{key}", route.handler or steps, "a [push] section, which URLs need"
+    yield fits, f"{at}.{_key(route)}", route.handler or steps, "a [push] section, which URLs need"
     of_tasks = route.source == TASK_SOURCE
     fits = route.queue is None or to_url or of_tasks
     expected = f'none: it is for tasks (source = "{TASK_SOURCE}") and for handlers that are a URL'
@@ -75,6 +83,29 @@ def _handler_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
     yield fits, f"{at}.url", route.url or "", expected
     fits, expected = route.secret_file is None or to_url, "none: it is for handlers that are a URL"
     yield fits, f"{at}.secret_file", route.secret_file, expected
+
+
+def _program_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
+    """What [handlers.NAME] may say of a program."""
+    for handler in route.handlers:
+        if not handler.is_program:
+            continue
+        options = options_of(settings, route, handler)
+        codes, names = options.get("exit_codes", {}), options.get("environment", ())
+        fits = isinstance(codes, Mapping) and all(
+            re.fullmatch(r"[1-9][0-9]{0,2}", str(code)) and int(code) < 256 and meaning in MEANINGS
+            for code, meaning in codes.items()
+        )
+        expected = f'exit_codes = {{ 65 = "bury" }} in its [handlers] section: 1 to 255, each {" or ".join(MEANINGS)}'
+        yield fits, f"{at}.{_key(route)}", handler, expected
+        fits = isinstance(names, tuple) and all(isinstance(name, str) and _VARIABLE.fullmatch(name) for name in names)
+        expected = 'environment = ["NAME"] in its [handlers] section: names of variables that the pool has'
+        yield fits, f"{at}.{_key(route)}", handler, expected
+
+
+def _key(route: Route) -> str:
+    """The key that names its handlers."""
+    return "handler" if route.steps is None else "steps"
 
 
 def _match_rules(at: str, route: Route) -> Iterator[Rule]:
@@ -121,7 +152,7 @@ def _queue_limit_rules(at: str, route: Route) -> Iterator[Rule]:
         expected = "none: tasks have the limits of their queue in queue.yaml (rate, max_concurrent_requests, retry_...)"
     elif route.queue is not None:
         expected = f'none: queue = "{route.queue}" has its limits in queue.yaml; without queue, give concurrency too'
-    elif any(handler.is_url for handler in route.handlers) and (route.concurrency is None or route.concurrency_by):
+    elif route.needs_push and (route.concurrency is None or route.concurrency_by):
         expected = "concurrency beside it, and no concurrency_by: else a URL has the limits of its queue in queue.yaml"
     else:
         return

@@ -9,7 +9,7 @@ import msgspec
 
 from glassq.mask import masked_body
 from glassq.settings.route import NO_HANDLER
-from glassq.values import Size
+from glassq.values import Size, Step
 
 if TYPE_CHECKING:
     from glassq.settings.settings import Settings
@@ -71,6 +71,8 @@ def toml_value(value: object) -> str:
     """The value as glassq.toml writes it."""
     if isinstance(value, dict):
         return f"{{ {', '.join(f'{toml_value(name)} = {toml_value(each)}' for name, each in value.items())} }}"
+    if isinstance(value, Step) and value.name != value:
+        return toml_value({"name": value.name, "handler": str(value)})
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glassq.values import Rate
+
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable
@@ -175,6 +177,11 @@ class TokenBucket:
         """Tokens per second at full pace."""
         rate: float = self._words[_RATE]
         return rate
+
+    @property
+    def paced(self) -> bool:
+        """Whether tokens may run out: else only the number of attempts is limited, and no refill need be exact."""
+        return self.rate < Rate.MAX
 
     @property
     def slowed(self) -> bool:

@@ -35,13 +35,13 @@ def fingerprint(delivery: Delivery, route: Route) -> str:
         return ""
     # bodies of one size are stored in one way, so identical pings have the same text here
     rest = delivery.stored.sha256.encode() if delivery.stored else delivery.body
-    return _digest(route.handler, delivery.source, rest)
+    return _digest(route.work, delivery.source, rest)
 
 
 def event(delivery: Delivery, route: Route) -> str:
     """A hash that is the same for pings of one event, in hex; "" without an event id, or without `dedupe_window`."""
     name = delivery.labels.get(EVENT)
-    return _digest(route.handler, delivery.source, name.encode()) if name and route.dedupe_window is not None else ""
+    return _digest(route.work, delivery.source, name.encode()) if name and route.dedupe_window is not None else ""
 
 
 def replaced_by(delivery: Delivery, route: Route, ledger: Ledger, skew: float) -> str:

@@ -107,7 +107,7 @@ class Executor:
         self._skew = skew
         self._unrouted = unrouted
         self._passing = passing
-        context.pending, context.shielded = lease.pending, lease.shielded
+        context.pending, context.shielded, context.bodies = lease.pending, lease.shielded, bodies
         self._pid = os.getpid()
 
     def run(self, reservation: Reservation, delivery: Delivery, destination: Destination | None) -> Attempt:
@@ -116,26 +116,29 @@ class Executor:
             self._ledger.settle(LEDGER_WAIT)
         deadlines = (destination and destination.deadlines) or self._deadlines
         started, at = time.monotonic(), datetime.now(UTC)
-        self._context.deadline, self._context.hard = started + deadlines.soft, started + deadlines.hard
-        self._context.options = destination.options if destination else {}
+        context = self._context
+        context.deadline, context.hard = started + deadlines.soft, started + deadlines.hard
+        context.options = destination.options if destination else {}
+        context.step, context.done, context.results = "", delivery.done, {}
         keys = _keys(delivery, destination)
         try:
-            self._lease.start(reservation, delivery, deadline=self._context.deadline, hard=self._context.hard)
+            self._lease.start(reservation, delivery, deadline=context.deadline, hard=context.hard)
             try:
                 result = self._handle(delivery, destination)
             finally:
                 self._end_if_forked()
                 self._lease.forbid_interrupts()
-            return Attempt(delivery, outcomes.done(result), time.monotonic() - started, None, at, None, *keys)
+            done = _carrying(delivery, context)
+            return Attempt(done, outcomes.done(result), time.monotonic() - started, None, at, None, *keys)
         except self._passing:
             raise
         except BaseException as error:
             self._lease.end_leftovers(error)
             duration = time.monotonic() - started
             age = duration if delivery.tried is None else (datetime.now(UTC) - delivery.tried).total_seconds()
-            outcome = self._decide(error, delivery, destination, age)
-            evidence = outcomes.evidence_of(error, delivery, outcome, duration)
-            return Attempt(delivery, outcome, duration, evidence, at, error, *keys)
+            outcome = outcomes.of_step(self._decide(error, delivery, destination, age), context.step)
+            evidence = outcomes.evidence_of(error, delivery, outcome, duration, context.step)
+            return Attempt(_carrying(delivery, context), outcome, duration, evidence, at, error, *keys)
         finally:
             self._lease.end()
 
@@ -182,6 +185,13 @@ class Executor:
             with suppress(Exception):
                 stream.flush()
         os._exit(code & 0xFF)
+
+
+def _carrying(delivery: Delivery, context: Context) -> Delivery:
+    """The delivery with the results of its steps."""
+    if context.done is delivery.done:
+        return delivery
+    return msgspec.structs.replace(delivery, done=context.done)
 
 
 def _keys(delivery: Delivery, destination: Destination | None) -> tuple[str, str]:

@@ -98,6 +98,14 @@ def decide(error: BaseException, delivery: Delivery, policy: RetryPolicy, age: f
     return Outcome(Kind.RETRY, reason, _bounded(delay) if requested is None else requested, slow_down=slow)
 
 
+def of_step(outcome: Outcome, step: str) -> Outcome:
+    """The outcome with the name of the step that decided it ("": there are none) before its reason."""
+    if not step or not outcome.reason:
+        return outcome
+    reason = f"step {masked_text(as_valid_utf8(step))}: {outcome.reason}"
+    return msgspec.structs.replace(outcome, reason=reason[:MAX_MESSAGE])
+
+
 def too_often_lost(delivery: Delivery, policy: Policy) -> Outcome | None:
     """A bury if too many attempts have died with their process; else None."""
     if delivery.lost < policy.max_lost:
@@ -155,8 +163,10 @@ def _bounded(delay: float) -> float:
     return min(MAX_POLICY_DELAY, max(0.0, delay))
 
 
-def evidence_of(error: BaseException, delivery: Delivery, outcome: Outcome, duration: float) -> Evidence:
-    """Evidence of an attempt that raised `error` after `duration` seconds."""
+def evidence_of(
+    error: BaseException, delivery: Delivery, outcome: Outcome, duration: float, step: str = ""
+) -> Evidence:
+    """Evidence of an attempt that raised `error` after `duration` seconds, in this step if it has steps."""
     # A verdict has its reason in words; a traceback would add nothing. The same goes for what a program was doing.
     verdict = issubclass(type(error), Verdict)
     detail = _field(error, "detail") if verdict or issubclass(type(error), Interrupt) else None
@@ -170,6 +180,7 @@ def evidence_of(error: BaseException, delivery: Delivery, outcome: Outcome, dura
         host=host.name(),
         traceback="" if verdict or detail else short_traceback(error),
         detail=_bounded_detail(detail) if detail else {},
+        step=as_valid_utf8(step),
     )
 
 

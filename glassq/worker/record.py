@@ -143,9 +143,10 @@ def _entry(attempt: Attempt, state: str, tube: str, holder: str, result: str) ->
 
 def _kept(delivery: Delivery) -> dict[str, object] | None:
     """What a replay needs beside body and labels."""
-    if delivery.stored is None and not delivery.headers and not delivery.content_type:
+    if delivery.stored is None and not delivery.headers and not delivery.content_type and not delivery.done:
         return None
-    return {"content_type": delivery.content_type, "headers": delivery.headers, "stored": delivery.stored}
+    kept = {"content_type": delivery.content_type, "headers": delivery.headers, "stored": delivery.stored}
+    return kept | ({"done": delivery.done} if delivery.done else {})
 
 
 def as_recorded(result: object) -> tuple[str, str]:

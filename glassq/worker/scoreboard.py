@@ -44,7 +44,7 @@ MAX_SLOTS = 512
 # The most lanes of a pool: what a tube's limit counts up to (bucket.py).
 MAX_LANES = 4_000
 # More jobs than they hold at a moment without working them: the next one, and those that are ended and not proven.
-MAX_UNBEGUN = 1 << 13
+MAX_UNBEGUN = 1 << 14
 
 # state, jobs worked, beat, started, deadline (0: none), attempt, delivery id, begun, job
 _SLOT = struct.Struct("@qqdddq40sd48s")

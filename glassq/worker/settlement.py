@@ -123,10 +123,11 @@ class Settlement:
 
     def _put(self, following: Delivery, tube: str, put: Callable[[bytes], str]) -> str:
         following = msgspec.structs.replace(following, tube=tube)
-        if following.stored and self._bodies is not None:
-            # what cannot be touched, no sweep can delete either
-            with suppress(BodyError):
-                self._bodies.touch(following.id)
+        if self._bodies is not None:
+            for key in following.stored_keys:
+                # what cannot be touched, no sweep can delete either
+                with suppress(BodyError):
+                    self._bodies.touch(key)
         try:
             holder = put(envelope.encode(following))
         except JobTooBig:
@@ -137,11 +138,12 @@ class Settlement:
         return holder
 
     def _retire(self, delivery: Delivery) -> None:
-        """The job is gone: its stored body is needed for a replay at most."""
-        if delivery.stored is None or self._bodies is None:
+        """The job is gone: what it has in the body store is needed for a replay at most."""
+        if self._bodies is None:
             return
-        try:
-            self._bodies.retire(delivery.id)
-        except BodyError as error:
-            # the sweep finds it: no job names it any more
-            log.error("a body stays where it is until it is swept %s", fields(delivery=delivery.id, why=error))
+        for key in delivery.stored_keys:
+            try:
+                self._bodies.retire(key)
+            except BodyError as error:
+                # the sweep finds it: no job names it any more
+                log.error("a body stays where it is until it is swept %s", fields(delivery=delivery.id, why=error))

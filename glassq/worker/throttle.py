@@ -233,7 +233,7 @@ class TubeLimiter:
             self._running = bucket
         self.release_tokens()
         self._contended = 0
-        if bucket is not None and self._acquire_lock():
+        if bucket is not None and bucket.paced and self._acquire_lock():
             try:
                 bucket.refill()
             finally:

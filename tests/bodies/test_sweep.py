@@ -14,7 +14,7 @@ from msgspec.structs import replace as replaced
 from glassq import delivery as envelope
 from glassq.bodies import DirectoryBodies
 from glassq.bodies.sweep import FULL_GRACE, GRACE, MAX_SILENCE, SAFE_AGE, Sweeper, count_bodies, named_in
-from glassq.delivery import new_id
+from glassq.delivery import new_id, result_key
 from glassq.errors import SearchIncomplete, Unsupported
 from glassq.queues import open_inspector
 from glassq.queues.beanstalk.inspector import CAPABILITIES
@@ -199,9 +199,10 @@ def test_a_job_is_found_in_every_state_and_tube_and_in_the_journal(beanstalkd: B
     # whatever is in it, it may be mended
     queue.put(jobs[4][:-1] + b"?")
     with closing(open_inspector(parse(queue_section(beanstalkd.url), ""))) as inspector:
-        found = named_in(frozenset(keys), [jobs[5]], inspector)
+        results = {result_key(key, "a step") for key in keys}
+        found = named_in(frozenset({*keys, *results}), [jobs[5]], inspector)
     queue.close()
-    assert found == set(keys[:6])
+    assert found == {*keys[:6], *(result_key(key, "a step") for key in keys[:6])}
 
 
 def test_an_engine_that_cannot_show_all_jobs_proves_no_orphan(store: DirectoryBodies) -> None:

@@ -27,6 +27,7 @@ from glassq.operations import Operations
 from glassq.operations import journal as local_operation
 from glassq.operations.checks import access, machine, programs, system
 from glassq.operations.checks import queue as queue_checks
+from glassq.operations.checks.sandbox import forbidden
 from glassq.queues import local_engine
 from glassq.settings import QueueSettings, Settings, load
 from glassq.values import QueueUrl
@@ -677,6 +678,25 @@ def test_a_unit_is_right_or_says_what_to_do(properties: dict[str, str], ok: bool
     found = system.unit(WORKER | properties)
     assert found.ok is ok
     assert says in f"{found.said}: {found.todo}"
+
+
+@pytest.mark.parametrize(
+    ("properties", "program", "said"),
+    [
+        ({}, "/usr/bin/node", [(True, "lets programs make machine code")]),
+        ({"MemoryDenyWriteExecute": "no", "ProtectHome": "yes"}, "/usr/bin/node", [(True, "no home directories")]),
+        ({"MemoryDenyWriteExecute": "yes"}, "/usr/bin/node", [(None, "Node.js, Java and PHP's JIT fail")]),
+        ({"ProtectHome": "yes"}, "/home/ann/a.sh", [(False, "does not see /home (ProtectHome=yes)"), (True, "")]),
+        ({"PrivateTmp": "yes"}, "/tmp/a.sh", [(False, "does not see /tmp (PrivateTmp=yes)"), (True, "")]),
+        ({"PrivateTmp": "no"}, "/tmp/a.sh", [(True, "")]),
+    ],
+)
+def test_what_the_unit_forbids_a_program_is_said(
+    properties: dict[str, str], program: str, said: list[tuple[bool | None, str]]
+) -> None:
+    found = list(forbidden(properties, [Path(program)] * 2))
+    assert [check.ok for check in found] == [ok for ok, _ in said]
+    assert all(words in check.said for check, (_, words) in zip(found, said, strict=True))
 
 
 def test_what_systemd_prints_is_read_unit_by_unit() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from glassq.errors import Interrupted, Retry, SettingsError
 from glassq.handlers.process import Tail
 from glassq.handlers.program import program
 from glassq.routes import Context
-from glassq.settings import Settings
+from glassq.settings import Settings, parse
 from glassq.testing import work
 from glassq.values import HandlerName
 from tests.conftest import ROOT, wait_for
@@ -83,13 +84,38 @@ def test_a_program_decides_by_its_exit_code(
         os.kill(int((tmp_path / "run.sh.pid").read_text()), 9)
 
 
+def test_the_settings_say_what_exit_codes_mean_and_which_variables_it_gets(
+    script: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script('echo "$ALLOWED$SECRET"; exit $(cat)')
+    (tmp_path / "glassq.toml").write_text(
+        '[[routes]]\nsource = "shop"\nhandler = "exec:./run.sh"\n[handlers."exec:./run.sh"]\n'
+        'exit_codes = { 65 = "bury", 100 = "drop", 3 = "done" }\nenvironment = ["ALLOWED"]\n'
+    )
+    monkeypatch.setenv("ALLOWED", "allowed")
+    monkeypatch.setenv("SECRET", "secret")
+    for code, state in ((65, "buried"), (100, "dropped"), (3, "done"), (0, "done"), (4, "retrying")):
+        came = work(None, str(code).encode(), source="shop", settings=tmp_path / "glassq.toml")
+        assert came.state == state
+        assert came.recorded == ("allowed" if state == "done" else "")
+
+
 @pytest.mark.parametrize(
-    ("code", "state"), [(65, "buried"), (100, "dropped"), (3, "done"), (0, "done"), (4, "retrying")]
+    ("options", "says"),
+    [
+        ("exit_codes = { 0 = 'done' }", "1 to 255, each done or drop or retry or bury"),
+        ("exit_codes = { 256 = 'done' }", "1 to 255"),
+        ("exit_codes = { 65 = 'burry' }", "1 to 255"),
+        ("exit_codes = { a = 'bury' }", "1 to 255"),
+        ("exit_codes = 65", "1 to 255"),
+        ("environment = 'PATH'", "names of variables"),
+        ("environment = ['A=B']", "names of variables"),
+    ],
 )
-def test_the_settings_say_what_exit_codes_mean(script: Callable[[str], str], code: int, state: str) -> None:
-    path = script(f"exit {code}").removeprefix("exec:")
-    came = work(program([path], os.environ, {65: "bury", 100: "drop", 3: "done"}))
-    assert came.state == state
+def test_what_a_programs_section_cannot_mean_is_refused(options: str, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(f'[[routes]]\nsource = "shop"\nhandler = "exec:/bin/true"\n[handlers."exec:/bin/true"]\n{options}\n', "g")
+    assert says in str(caught.value)
 
 
 def test_a_large_body_that_nobody_reads_is_no_error(script: Callable[[str], str]) -> None:
@@ -189,6 +215,44 @@ def test_an_interrupt_that_is_pending_ends_it(script: Callable[[str], str]) -> N
         program([script("sleep 60").removeprefix("exec:")], os.environ)(envelope.new("shop", b"", {}), context)
 
 
+def test_in_a_lane_it_ends_with_all_that_it_started_and_with_nothing_else(
+    script: Callable[[str], str], tmp_path: Path
+) -> None:
+    command = [script("setsid sh -c 'echo $$ >> $0.pids; exec sleep 60' $0; wait").removeprefix("exec:")]
+    handler, ends = program(command, os.environ), threading.Event()
+    deliveries = [envelope.new("shop", b"", {}) for _ in range(2)]
+    contexts = [Context(Settings()).for_thread(lambda _stop: nullcontext()) for _ in range(2)]
+    contexts[0].pending = lambda: Interrupted if ends.is_set() else None
+    contexts[1].pending = lambda: Interrupted if over.is_set() else None
+    over, came = threading.Event(), list[object]()
+
+    def work_one(number: int) -> None:
+        try:
+            handler(deliveries[number], contexts[number])
+        except Interrupted as error:
+            came.append((number, error.detail))
+
+    threads = [threading.Thread(target=work_one, args=(number,)) for number in range(2)]
+    pids: list[str] = []
+
+    def both_run() -> bool:
+        with suppress(FileNotFoundError):
+            pids[:] = (tmp_path / "run.sh.pids").read_text().split()
+        return len(pids) == 2
+
+    for number, thread in enumerate(threads):
+        thread.start()
+        wait_for(lambda number=number: both_run() or len(pids) > number, "it to run")  # type: ignore[misc]
+    ends.set()
+    threads[0].join()
+    wait_for(lambda: not lives(pids[0]), "the first to end")
+    assert lives(pids[1])
+    over.set()
+    threads[1].join()
+    wait_for(lambda: not lives(pids[1]), "the second to end")
+    assert came == [(0, {"exit": "SIGTERM"}), (1, {"exit": "SIGTERM"})]
+
+
 def test_a_program_that_has_gone_is_tried_again(script: Callable[[str], str], tmp_path: Path) -> None:
     handler = program([script("exit 0").removeprefix("exec:")], os.environ)
     (tmp_path / "run.sh").unlink()
@@ -247,8 +311,12 @@ def test_a_tail_keeps_the_end_from_the_start_of_a_line() -> None:
 
 
 def alive(file: Path) -> bool:
+    return lives(file.read_text())
+
+
+def lives(pid: str) -> bool:
     try:
-        state = Path(f"/proc/{int(file.read_text())}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
     return state not in "ZX"

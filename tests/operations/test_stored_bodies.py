@@ -12,7 +12,7 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.bodies import check
-from glassq.delivery import decode
+from glassq.delivery import StepResult, decode, result_key
 from glassq.errors import BodyLost
 from glassq.ledger import Entry, open_ledger
 from glassq.lifecycle import after_bury
@@ -25,6 +25,8 @@ from glassq.operations.put import PutRequest
 from glassq.operations.replay_plan import ReplayFilter
 from glassq.operations.result import Did
 from glassq.queues.base import ALL_STATES
+from glassq.settings import Route
+from glassq.values import Step
 from tests.bodies.test_directory import put as store_body
 from tests.bodies.test_directory import read, states
 from tests.cli.conftest import put
@@ -164,6 +166,7 @@ def test_a_move_and_a_kick_touch_the_body_before_the_job_moves(
 def record(operations: Operations, delivery: Delivery, state: str = "done") -> None:
     ledger = open_ledger(operations.settings.ledger)
     kept: dict[str, Any] = {"content_type": delivery.content_type, "headers": {"x": "y"}, "stored": delivery.stored}
+    kept |= {"done": delivery.done} if delivery.done else {}
     entry = Entry(delivery.id, delivery.source, delivery.received, state, 1, datetime.now(UTC), 0.5, kept=kept)
     ledger.record(msgspec.structs.replace(entry, body=delivery.body, labels=delivery.labels))
     ledger.close()
@@ -235,3 +238,80 @@ def test_what_is_put_as_a_file_has_its_body_in_the_store(operations: Operations,
     check(operations.bodies, delivery.id, delivery.stored)
     with pytest.raises(BodyLost):
         operations.bodies.open(envelope.new_id())
+
+
+# -- results of steps --------------------------------------------------------------------------------------------------
+
+SHRUNK, FETCHED = StepResult("shrink", "text", "small"), "fetch"
+
+
+def with_results(operations: Operations, queue: Queue | None = None) -> Delivery:
+    """A delivery whose first step has a large result, and whose second one has a small one."""
+    operations.bodies.prepare()
+    delivery = envelope.new("mirror", b"{}", {"collection": "timeline"})
+    writer = operations.bodies.begin(result_key(delivery.id, FETCHED))
+    writer.write(b"large")
+    done = (StepResult(FETCHED, "bytes", stored=writer.finish()), SHRUNK)
+    delivery = after_bury(msgspec.structs.replace(delivery, done=done), "no disk")
+    if queue is not None:
+        put(queue, delivery, "buried")
+    return delivery
+
+
+def test_what_is_deleted_takes_the_results_of_its_steps_along(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    gone, left = with_results(operations, queue), with_results(operations, queue)
+    plan = delete.plan(operations, inspector, Selection(ids=(gone.id,)), Silent())
+    assert delete.carry_out(operations, inspector, plan, Silent()).complete
+    assert states(operations.bodies) == {result_key(left.id, FETCHED): "live"}
+
+
+def test_an_archive_has_no_large_results_and_the_store_keeps_them_for_a_while(
+    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
+) -> None:
+    delivery = with_results(operations, queue)
+    file = archived(operations, inspector, tmp_path)
+    assert states(operations.bodies) == {result_key(delivery.id, FETCHED): "done"}
+    assert restored(operations, inspector, file) == 1
+    assert [result.step for result in in_queue(inspector)[0].done] == [FETCHED, "shrink"]
+
+
+def test_show_has_the_results_of_steps(operations: Operations, inspector: Inspector, queue: Queue) -> None:
+    delivery = with_results(operations, queue)
+    told = story.tell(operations, inspector, delivery.id, Silent())
+    assert [(step.step, step.result) for step in told.steps] == [(FETCHED, "(5 bytes)"), ("shrink", "small")]
+    assert told.document()["delivery"]["done"][1]["result"] == "small"
+
+
+STEPS = tuple(Step({"name": name, "handler": "m:f"}) for name in (FETCHED, "shrink", "store"))
+
+
+@pytest.mark.parametrize(
+    ("step", "carried", "why"),
+    [
+        ("", [], None),
+        (FETCHED, [], None),
+        ("shrink", [FETCHED], None),
+        ("store", [FETCHED, "shrink"], None),
+        ("paint", [], "its route has no step paint"),
+    ],
+)
+def test_a_replay_begins_with_the_step_that_was_asked_for(
+    operations: Operations, inspector: Inspector, step: str, carried: list[str], why: str | None
+) -> None:
+    operations.settings = msgspec.structs.replace(
+        operations.settings, routes=(Route(source="mirror", steps=STEPS, name="photos"),)
+    )
+    old = with_results(operations)
+    operations.bodies.retire(result_key(old.id, FETCHED))
+    record(operations, old)
+    plan = replay.plan(operations, inspector, ReplayFilter(selection=Selection(), state="done"), Silent())
+    (result,) = replay.carry_out(operations, inspector, plan, Silent(), from_step=step).results
+    if why:
+        assert (result.did, result.why) == (Did.NOTHING, why)
+        return
+    (new,) = in_queue(inspector)
+    assert [each.step for each in new.done] == carried
+    linked = {result_key(new.id, FETCHED): "live"} if FETCHED in carried else {}
+    assert states(operations.bodies) == {result_key(old.id, FETCHED): "done", **linked}

@@ -4,7 +4,7 @@ These need more than a Python (systemd, nginx, debootstrap, root), so they are c
 `make test-system`. What is missing then fails, and is not skipped.
 
 The booted machine is one for all of them, and goes from bare to bare: test_booted.py, then test_booted_hooks.py, then
-test_booted_load.py, then test_booted_removal.py, which is the order of their names.
+test_booted_load.py, then test_booted_programs.py, then test_booted_removal.py, which is the order of their names.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         pytest.fail("only root can boot a container")
     need("systemd-nspawn", "systemd-container")
     root = tmp_path_factory.mktemp("machine") / "root"
-    include = "systemd,systemd-sysv,dbus,beanstalkd,python3"
+    include = "systemd,systemd-sysv,dbus,beanstalkd,python3,nodejs,php-cli"
     suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
     _take_time()
     run(need("debootstrap", "debootstrap"), "--variant=minbase", f"--include={include}", suite, root)

@@ -127,7 +127,8 @@ def test_of_500_under_way_with_one_that_kills_its_child_499_are_done_and_that_on
 def test_a_lane_ends_its_attempt_at_the_deadline_and_names_what_blocks_the_loop(
     make: Make, look: Queue, lane: Queue
 ) -> None:
-    run = make(8, deadline="4s", grace="2s", max_attempts=1, max_lost=1, lane_processes=1).start().ready()
+    run = make(8, processes=2, deadline="3s", grace="1500ms", max_attempts=1, max_lost=1, lane_processes=1)
+    run.start().ready()
     overran = run.put("overruns", "overruns", run.tube)
     wait_for(lambda: lane.stats_tube().buried == 1, f"it to be cancelled\n{run.log()}")
     _, delivery = only(lane)

@@ -232,3 +232,34 @@ def test_orphans_are_reaped_and_a_handler_gets_the_exit_codes_of_its_own(make: M
         return [pid for pid, (parent, state) in processes().items() if parent in parents and state == "Z"]
 
     wait_for(lambda: not zombies(), f"no zombie to be left: {zombies()}")
+
+
+# A program that starts others in its group, in a session of their own, and as orphans, and waits.
+PROGRAM = """#!/bin/sh
+trap '' TERM
+cd {place}
+sh ./sleeper.sh &
+setsid sh ./sleeper.sh &
+(setsid sh ./sleeper.sh & )
+(env -i PATH="$PATH" sh ./sleeper.sh & )
+echo $$ >> left
+exec sleep 1000
+"""
+
+
+@pytest.mark.parametrize("way", ["deadline", "cold stop", "killed child"])
+def test_a_program_that_is_cut_off_takes_all_that_it_started_with_it(make: Make, way: str) -> None:
+    run = make(max_lost=1, deadline="60s", grace="57s" if way == "deadline" else "1s")
+    program = run.dir / "program"
+    program.write_text(PROGRAM.format(place=run.dir))
+    program.chmod(0o755)
+    run.write_settings("exec:./program")
+    (run.dir / "sleeper.sh").write_text(f"echo $$ >> '{run.dir}/left'; exec sleep 1000")
+    run.start().ready()
+    run.put("cut")
+    wait_for(lambda: len(left(run)) == 5 and all(map(lives, left(run))), f"all to run\n{run.log()}")
+    if way == "cold stop":
+        run.send(signal.SIGQUIT)
+    elif way == "killed child":
+        os.kill(workers(run)[0], signal.SIGKILL)
+    gone(run, left(run))

@@ -11,8 +11,12 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.bodies import DirectoryBodies
-from glassq.delivery import MAX_JOB, new_id
-from glassq.errors import BodyError
+from glassq.delivery import MAX_JOB, new_id, result_key
+from glassq.errors import BodyError, Bury, Drop, Interrupted, Retry
+from glassq.handlers.steps import in_steps
+from glassq.lifecycle import after_kick
+from glassq.routes import Part
+from glassq.values import Step
 from tests.bodies.test_directory import put as store_body
 from tests.bodies.test_directory import states
 from tests.worker.conftest import Bench, jobs, only
@@ -155,3 +159,55 @@ def test_a_job_holds_the_story_of_a_stored_delivery_alone() -> None:
     again = envelope.decode(envelope.encode(delivery))
     assert again == msgspec.structs.replace(delivery, received=again.received)
     assert len(envelope.encode(delivery)) < 400
+
+
+@pytest.mark.parametrize(
+    ("last", "left", "carried"),
+    [
+        (None, "done", ()),
+        (Drop("gone"), "done", ()),
+        (Retry("busy"), "live", ("fetch",)),
+        (Retry("not ready", counts=False), "live", ("fetch",)),
+        (Bury("no"), "live", ("fetch",)),
+        # given back as it was: the next attempt fetches anew, and then the result is another's
+        (Interrupted(), "live", ()),
+    ],
+)
+def test_a_large_result_of_a_step_stays_as_long_as_the_job(
+    queue: Queue, look: Queue, store: DirectoryBodies, last: BaseException | None, left: str, carried: tuple[str, ...]
+) -> None:
+    ran: list[str] = []
+
+    def fetch(_delivery: Delivery, _context: object) -> str:
+        ran.append("fetch")
+        return "x" * 10_000
+
+    def keep(_delivery: Delivery, context: Any) -> str:
+        ran.append("keep")
+        if last is not None:
+            raise last
+        return f"{len(context.results['fetch'])} bytes"
+
+    steps = [
+        Part(Step({"name": name, "handler": "m:f"}), step, {}) for name, step in (("fetch", fetch), ("keep", keep))
+    ]
+    bench = Bench(queue, bodies=store, handler=in_steps(steps))
+    delivery = envelope.new("mirror", b"", {"collection": "timeline"})
+    look.put(envelope.encode(delivery))
+    bench.consumer.work_one(0)
+    assert ran == ["fetch", "keep"]
+    assert states(store) == {result_key(delivery.id, "fetch"): left}
+    if left == "done":
+        (entry,) = bench.ledger.entries
+        assert [result.step for result in (entry.kept or {})["done"]] == ["fetch"]
+        assert entry.result == ("10000 bytes" if last is None else "")
+        return
+    now = only(look)[1]
+    assert tuple(result.step for result in now.done) == carried
+    assert [each.step for each in now.evidence] == (["keep"] if isinstance(last, Retry | Bury) and now.evidence else [])
+    if carried:
+        # as an operator has it worked
+        look.put(envelope.encode(after_kick(now)))
+        ran.clear()
+        bench.consumer.work_one(0)
+        assert ran == ["keep"]

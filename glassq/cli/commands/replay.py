@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @selection(ids=False, order="oldest", recorded=True)
 @click.option("--rate", metavar="N/s", help='Not faster than this: "10/s", "30/m", "5/h".')
 @click.option("--again", is_flag=True, help="Also those that were replayed before.")
+@click.option("--from-step", default="", metavar="NAME", help="Begin with this step; the results before it are kept.")
 @dry_run
 @yes
 @as_json
@@ -47,6 +48,7 @@ def replay(
     selection: Selection,
     rate: str | None,
     again: bool,
+    from_step: str,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -54,9 +56,10 @@ def replay(
     """Put deliveries again that are done, dropped or lost: by id, or those that fit, the oldest first.
 
     Each becomes a new delivery with the same body, which is not dropped as a duplicate of what was done before; its
-    label replay_of names the old one. The ledger keeps the bodies ([ledger] keep_bodies).
+    label replay_of names the old one. Where its route has steps, all run again, unless --from-step names one. The
+    ledger keeps the bodies ([ledger] keep_bodies).
     """
-    asked = ReplayFilter(selection=selection, state=state, again=again)
+    asked = ReplayFilter(selection=selection, state=state, again=again, from_step=from_step)
     asked.check()
     pace = Pace(per_second(rate, "--rate") if rate else None)
     with app.operations.queue() as queue:
@@ -67,7 +70,7 @@ def replay(
         many = bool(plan.chosen and not selection.ids)
         confirm(f"replay {deliveries(len(plan.chosen))}?", needed=many and not yes)
         with app.progress(stoppable=True) as progress:
-            report = operation.carry_out(app.operations, queue, plan, progress, pace)
+            report = operation.carry_out(app.operations, queue, plan, progress, pace, from_step)
     return tell(app, report, _summary(asked, report), as_json=as_json, every=bool(selection.ids))
 
 

@@ -70,7 +70,7 @@ def _cells(row: RouteRow) -> tuple[object, ...]:
     wanted = row.route.conditions.items()
     takes = ", ".join(f"{name} = {operation.words_of(value)}" for name, value in wanted) or "all"
     limits = " ".join(f"{key}={value}" for key, value in row.limits.items()) or "-"
-    return row.number, row.route.name, row.route.source, takes, row.route.handler, limits
+    return row.number, row.route.name, row.route.source, takes, row.route.work, limits
 
 
 def _tell(found: RouteTrial) -> None:
@@ -83,7 +83,7 @@ def _tell(found: RouteTrial) -> None:
     for each in found.tried:
         row, first = each.row, each.row is found.chosen
         verdict = each.why_not or ("takes it" if first else "would take it, if it came first")
-        click.echo(f"route {row.number} ({line(str(row.route.handler))}): {line(verdict)}")
+        click.echo(f"route {row.number} ({line(str(row.route.work))}): {line(verdict)}")
     chosen = found.chosen
-    end = f"goes to {chosen.route.handler}" if chosen else 'is dropped as "no route"'
+    end = f"goes to {chosen.route.work}" if chosen else 'is dropped as "no route"'
     click.echo(f"a ping of {line(found.source)} with these labels waits in tube {line(found.tube)} and {line(end)}")

@@ -96,6 +96,7 @@ def _header(told: Story, found: Found) -> Rows:
         ("handler", route_words(found)),
         ("attempt", attempt_words(found)),
     ]
+    rows += _steps(told)
     return [*rows, ("waits", delivery.waits)] if delivery.waits else rows
 
 
@@ -104,7 +105,12 @@ def _left(told: Story, entry: Entry) -> Rows:
     rows: Rows = [("source", entry.source), ("received", moment(entry.received))]
     if told.stored is None:
         return [*rows, ("body", "not kept, nor its labels")]
-    return [*rows, ("labels", _labels(told)), *_request(told)]
+    return [*rows, ("labels", _labels(told)), *_request(told), *_steps(told)]
+
+
+def _steps(told: Story) -> Rows:
+    """What its steps have given."""
+    return [("step done", f"{step.step}: {step.result or 'nothing'}") for step in told.steps]
 
 
 def _request(told: Story) -> Rows:
@@ -139,6 +145,7 @@ def _job(found: Found) -> Rows:
 def _print_evidence(out: Console, evidence: Evidence) -> None:
     rows: Rows = [
         ("at", f"{moment(evidence.at)} on {evidence.host}, after {span(evidence.duration)}"),
+        *([("step", evidence.step)] if evidence.step else []),
         ("error", f"signal {evidence.signal}" if evidence.signal else evidence.error),
         ("message", evidence.message),
     ]

@@ -7,5 +7,6 @@
 | queue      | the queue: what its engine tells of itself, consumers, pauses, what is lost    |
 
 `examine.examine()` goes through all of them. base.py has Check, access.py says who may use which file, in_effect.py
-which settings a running program works with, systemctl.py asks systemd.
+which settings a running program works with, sandbox.py what the pool's unit forbids programs, systemctl.py asks
+systemd.
 """

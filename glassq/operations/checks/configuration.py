@@ -41,7 +41,7 @@ def takes_pings(settings: Settings) -> bool:
 
 def works_glass(settings: Settings) -> bool:
     """Whether a route leads to a handler for Glass."""
-    return any(route.handler.startswith("glassq.glass.") for route in settings.routes)
+    return any(name.startswith("glassq.glass.") for route in settings.routes for name in route.handlers)
 
 
 def secrets_in_use(settings: Settings) -> list[str]:

@@ -19,6 +19,7 @@ import glassq
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.operations.checks.access import mount, nearest
 from glassq.operations.checks.base import Check
+from glassq.operations.checks.sandbox import sandbox
 from glassq.operations.checks.systemctl import ask
 from glassq.queues import local_engine
 
@@ -223,4 +224,4 @@ def clock_kept(operations: Operations) -> Iterator[Check]:
         yield Check("clock", None, "it is not synchronised", "timedatectl set-ntp true")
 
 
-SYSTEM: list[Callable[[Operations], Iterator[Check]]] = [versions, units, another_queue, disks, clock_kept]
+SYSTEM: list[Callable[[Operations], Iterator[Check]]] = [versions, units, sandbox, another_queue, disks, clock_kept]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import falcon
 
-from glassq.errors import QueueError
+from glassq.errors import QueueError, SettingsError
 from glassq.http.log_limiter import LogLimiter
 from glassq.http.problem import RETRY_AFTER
 from glassq.log import fields, logger
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from glassq.push.client import Client
     from glassq.push.http.adding import TaskAdder
-    from glassq.push.http.door import Door
+    from glassq.push.http.door import Doorkeeper
     from glassq.push.http.metrics import TaskCounters
     from glassq.push.http.search import TaskSearch
     from glassq.push.http.targets import Targets
@@ -46,7 +46,7 @@ def create_app(
     search: TaskSearch,
     targets: Targets,
     counters: TaskCounters,
-    door: Door,
+    door: Doorkeeper,
     pages: Mapping[str, object],
 ) -> falcon.App[Any, Any]:
     """The app; `pages` are more paths."""
@@ -54,7 +54,8 @@ def create_app(
     answers = _ErrorAnswers(counters)
     app.add_error_handler(Exception, answers.bug)
     app.add_error_handler(falcon.HTTPError, answers.http)
-    app.add_error_handler(QueueError, answers.queue)
+    app.add_error_handler(QueueError, answers.ours)
+    app.add_error_handler(SettingsError, answers.ours)
     app.add_error_handler(Error, answers.task)
     app.add_error_handler(ApiError, answers.api)
     short = ShortTasksResource(client, adder, search, targets)
@@ -121,7 +122,8 @@ class _ErrorAnswers:
         words = ApiError(503, "the queue gave an unexpected answer") if isinstance(error, InternalError) else None
         self.api(req, resp, words or of_task(error), params)
 
-    def queue(self, req: falcon.Request, resp: falcon.Response, error: QueueError, params: dict[str, Any]) -> None:
+    def ours(self, req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
+        """The queue or the names cannot be used now."""
         self.api(req, resp, ApiError(503, str(error)), params)
 
     def http(self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ OPEN = frozenset({"/healthz", "/readyz"})
 _BEARER = "bearer "
 
 
-class Door:
+class Doorkeeper:
     """Refuses what is malformed, who has no token, and metrics on a listener of tasks; before anything else."""
 
     def __init__(self, tokens: Sequence[str], metrics: Address | None) -> None:

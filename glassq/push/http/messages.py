@@ -135,7 +135,7 @@ def read(kind: type[T], data: bytes) -> T:
         if not isinstance(error, msgspec.ValidationError) or b"_" not in data:
             raise _refused(error) from None
     try:
-        return msgspec.convert(_camel(msgspec.json.decode(data)), kind)
+        return msgspec.json.decode(msgspec.json.encode(_camel(msgspec.json.decode(data))), type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise _refused(error) from None
 

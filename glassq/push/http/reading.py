@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from glassq.push.http.places import QueuePlace
     from glassq.push.http.targets import Targets
 
+# Of a target's name, in characters; it is repeated in messages.
+_MAX_TARGET = 200
 _NO_TOKENS = (
     "glassq makes no tokens of Google's service accounts; let the target trust the network or check a header that the "
     "task has, such as Authorization"
@@ -87,6 +89,8 @@ def checked(
     Raises ApiError.
     """
     field = call.field
+    if len(call.target) > _MAX_TARGET:
+        raise invalid(f"{field}: the target is none of [push.targets]")
     if len(call.url) > MAX_URL_LENGTH:
         raise invalid(f"{field}: a URL has at most {MAX_URL_LENGTH} characters")
     if call.method not in SENDABLE:

@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, NamedTuple
 
-from glassq.errors import JobNotFound
+from glassq.errors import JobNotFound, QueueRefused
 from glassq.push.http.errors import ApiError, invalid
 from glassq.push.purge import TombstoneBatch, readable
 from glassq.push.request import SOURCE
 from glassq.queues.base import ALL_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from glassq.delivery import Delivery
     from glassq.push.client import Client
@@ -77,8 +77,8 @@ class TaskSearch:
 
     def get(self, queue: str, task_id: str) -> FoundTask:
         """The task of this queue. Raises ApiError or a taskqueue Error."""
-        with self._looking(queue) as (inspector, tube, watch):
-            return self._find(inspector, tube, task_id, watch)
+        with self._looking(queue) as (inspector, tubes, watch):
+            return self._find(inspector, tubes, task_id, watch)
 
     def page(self, queue: str, size: int, token: str) -> tuple[list[FoundTask], str]:
         """At most `size` tasks, newest first, and the token of the next page; "": there is none.
@@ -86,11 +86,11 @@ class TaskSearch:
         `token` "" is the first page. A page may have fewer tasks than asked for where the search was cut short.
         """
         found: list[FoundTask] = []
-        with self._looking(queue) as (inspector, tube, watch):
+        with self._looking(queue) as (inspector, tubes, watch):
             if token and not inspector.is_ref(token):
                 raise invalid("pageToken: expected a nextPageToken of an earlier page")
             try:
-                for job in inspector.find(ALL_STATES, [tube], progress=watch):
+                for job in inspector.find(ALL_STATES, tubes, progress=watch):
                     if token and not _is_older(job.ref, token):
                         continue
                     if len(found) == size:
@@ -105,9 +105,9 @@ class TaskSearch:
 
     def delete(self, queue: str, task_id: str) -> None:
         """Deletes the task, and keeps its name taken as that of a deleted one. Raises ApiError."""
-        with self._looking(queue) as (inspector, tube, watch), TombstoneBatch(self._client.names) as finished:
+        with self._looking(queue) as (inspector, tubes, watch), TombstoneBatch(self._client.names) as finished:
             for _ in range(_TRIES):
-                task = self._find(inspector, tube, task_id, watch)
+                task = self._find(inspector, tubes, task_id, watch)
                 if task.job.state == "reserved":
                     break
                 try:
@@ -120,19 +120,19 @@ class TaskSearch:
 
     def run(self, queue: str, task_id: str) -> FoundTask:
         """Makes the task due now, if it waits for its time or lies buried. Raises ApiError."""
-        with self._looking(queue) as (inspector, tube, watch):
-            task = self._find(inspector, tube, task_id, watch)
+        with self._looking(queue) as (inspector, tubes, watch):
+            task = self._find(inspector, tubes, task_id, watch)
             if task.job.state not in ("delayed", "buried"):
                 return task
             try:
                 return FoundTask(task.delivery, inspector.get(inspector.change(task.job, state="ready")))
             except JobNotFound:
                 # a worker has it, or is done with it
-                return self._find(inspector, tube, task_id, watch)
+                return self._find(inspector, tubes, task_id, watch)
 
     @contextmanager
-    def _looking(self, queue: str) -> Iterator[tuple[Inspector, str, Callable[[int, int], None]]]:
-        """An inspector, the queue's tube, and a function that ends a search in time."""
+    def _looking(self, queue: str) -> Iterator[tuple[Inspector, Sequence[str], Callable[[int, int], None]]]:
+        """An inspector, the queue's tubes, and a function that ends a search in time."""
         tube = self._client.tube(queue)
         over = time.monotonic() + SEARCH_WITHIN
 
@@ -145,24 +145,35 @@ class TaskSearch:
             raise ApiError(503, f"{SEARCHES} searches of the queue run already: try again")
         try:
             with self._client.inspector(2 * SEARCH_WITHIN) as inspector:
-                yield inspector, tube, watch
+                # its tasks may be parked beside it: a queue's name has no dot
+                parked = [found.name for found in inspector.counts() if found.name.startswith(f"{tube}.")]
+                yield inspector, [tube, *parked], watch
         finally:
             self._places.release()
 
-    def _find(self, inspector: Inspector, tube: str, task_id: str, watch: Callable[[int, int], None]) -> FoundTask:
-        for job in self._candidates(inspector, tube, task_id, watch):
+    def _find(
+        self, inspector: Inspector, tubes: Sequence[str], task_id: str, watch: Callable[[int, int], None]
+    ) -> FoundTask:
+        for job in self._candidates(inspector, tubes, task_id, watch):
             task = _task(job)
-            if task and job.tube == tube and task.delivery.labels.get("task") == task_id:
+            if task and job.tube in tubes and task.delivery.labels.get("task") == task_id:
                 return task
         raise ApiError(404, f"task {task_id}: is not in the queue: it is done, was deleted, or never was there")
 
     def _candidates(
-        self, inspector: Inspector, tube: str, task_id: str, watch: Callable[[int, int], None]
+        self, inspector: Inspector, tubes: Sequence[str], task_id: str, watch: Callable[[int, int], None]
     ) -> Iterator[Job]:
-        if ref := self._recent.ref(tube, task_id):
+        if ref := self._recent.ref(tubes[0], task_id):
             with suppress(JobNotFound):
                 yield inspector.get(ref)
-        yield from inspector.find(ALL_STATES, [tube], progress=watch)
+        newest = ""
+        # a queue that takes no jobs does not say
+        with suppress(QueueRefused):
+            newest = inspector.newest()
+        yield from inspector.find(ALL_STATES, tubes, progress=watch)
+        if newest:
+            # put anew meanwhile, for a retry: nobody may be told that it is gone
+            yield from inspector.find(ALL_STATES, tubes, since=newest, progress=watch)
 
 
 def _task(job: Job) -> FoundTask | None:

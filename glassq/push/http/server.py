@@ -23,7 +23,7 @@ from glassq.log import fields
 from glassq.push.client import Client
 from glassq.push.http.adding import TaskAdder
 from glassq.push.http.app import create_app
-from glassq.push.http.door import METRICS, Door
+from glassq.push.http.door import METRICS, Doorkeeper
 from glassq.push.http.metrics import ROWS, WORKERS, TaskCounters, shared_counters
 from glassq.push.http.resources import MAX_REQUEST
 from glassq.push.http.search import SEARCHES, RecentJobs, TaskSearch
@@ -160,8 +160,8 @@ class TaskServer(Application):  # type: ignore[misc]
         assert self.settings.push is not None
         targets = Targets(self.settings.push.targets, self.settings.file)
         metrics = self.settings.metrics.tasks
-        pages = {METRICS: MetricsResource(self._shared)} if metrics else {}
-        door = Door(self._tokens, metrics)
+        pages = {METRICS: TaskMetricsResource(self._shared)} if metrics else {}
+        door = Doorkeeper(self._tokens, metrics)
         return create_app(client, adder, TaskSearch(client, recent), targets, self.counters, door, pages)
 
     def begin_body(self, size: int) -> Any:
@@ -221,7 +221,7 @@ class TaskServer(Application):  # type: ignore[misc]
             _log.info("serving metrics %s", fields(address=address))
 
 
-class MetricsResource:
+class TaskMetricsResource:
     """GET /metrics: the counters of all workers."""
 
     def __init__(self, shared: SharedCounters) -> None:

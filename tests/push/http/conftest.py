@@ -11,7 +11,7 @@ import yaml
 
 from glassq.delivery import Delivery, decode
 from glassq.errors import DamagedDelivery, JobNotFound
-from tests.conftest import ROOT, Beanstalkd, Process, free_port, program, wait_for
+from tests.conftest import ROOT, Beanstalkd, Process, free_port, wait_for
 from tests.intake.wire import HEALTH, Wire
 from tests.syncers import queue_section
 
@@ -50,7 +50,7 @@ class Tasks:
             f'[metrics]\ntasks = "127.0.0.1:{self.metrics[1]}"\n'
             '[log]\nlevel = "debug"\n'
         )
-        self.process = Process([*program("glassq-tasks"), "--config", str(self.file)], directory / "tasks.log")
+        self.process = Process(["--config", str(self.file)], directory / "tasks.log", forks="glassq-tasks")
 
     def wait_ready(self) -> None:
         wait_for(lambda: not self.process.running() or self.healthy(), "glassq-tasks to answer")

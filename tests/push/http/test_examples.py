@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ import pytest
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.push.http.conftest import Tasks
 
 EXAMPLES = ROOT / "examples" / "tasks"
@@ -34,3 +37,19 @@ def test_an_example_adds_its_tasks(tasks: Tasks, command: list[str], says: str, 
     assert (done.returncode, done.stderr) == (0, "")
     assert says in done.stdout
     assert payload in [delivery.body for delivery in tasks.deliveries()]
+
+
+def test_the_lines_of_the_document_can_be_typed(tasks: Tasks, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tasks-http.md").read_text("utf-8")
+    typed = re.findall(r"^    (curl (?:.*\\\n)*.*)$", page, re.MULTILINE)
+    assert len(typed) == 2
+    (tmp_path / "letter.txt").write_bytes(b"Dear Ann, this is the letter")
+    for command in typed:
+        line = command.replace("/run/glassq/tasks.sock", str(tasks.address)).replace(
+            "curl", "curl -sS --fail-with-body"
+        )
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    labels = [delivery.labels for delivery in tasks.deliveries() if b"this is the letter" in delivery.body]
+    assert [found["url"] for found in labels] == ["/send?to=ann"]
+    assert "mail-ann" in [delivery.labels["task"] for delivery in tasks.deliveries()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.oauth2.credentials import Credentials
 
+from tests.conftest import ROOT
 from tests.push.http.conftest import TOKEN
 
 if TYPE_CHECKING:
@@ -83,6 +85,18 @@ def test_what_is_refused_is_the_exception_that_google_has_for_it(client: tasks_v
         client.create_task(parent=client.queue_path("p", "l", "none"), task={"http_request": {"url": URL}})
     with pytest.raises(exceptions.MethodNotImplemented, match=r"queue\.yaml"):
         client.delete_queue(name=parent)
+
+
+def test_the_example_in_the_documents_adds_a_task(tcp: Tasks, client: tasks_v2.CloudTasksClient) -> None:
+    page = (ROOT / "docs" / "tasks-http.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for here, there in (("the token", TOKEN), ("127.0.0.1:8083", f"127.0.0.1:{tcp.address[1]}"), ("8082", "9/base")):
+        assert here in code
+        code = code.replace(here, there)
+    parent = client.queue_path("p", "l", "mail")
+    before = len(list(client.list_tasks(parent=parent)))
+    exec(code, {})
+    assert len(list(client.list_tasks(parent=parent))) == before + 1
 
 
 def test_queues_are_shown_paused_resumed_and_purged(client: tasks_v2.CloudTasksClient) -> None:

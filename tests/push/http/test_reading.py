@@ -130,6 +130,7 @@ WRONG: list[tuple[Any, str]] = [
     (task(retryConfig={"minBackoff": "x"}), "task.retryConfig.minBackoff: expected a duration"),
     (task(retryConfig={"minBackoff": "9s", "maxBackoff": "1s"}), "task.retryConfig: min_backoff_seconds"),
     (task(retryConfig={"maxDoublings": 1 << 40}), "task.retryConfig: max_doublings"),
+    ({"task": {"appEngineHttpRequest": {"appEngineRouting": {"service": "x" * 999}}}}, "is none of [push.targets]"),
     ({"task": {"appEngineHttpRequest": {"relativeUri": "x"}}}, "its url: expected one that begins with one /"),
     ({"task": {"appEngineHttpRequest": {"relativeUri": "//evil"}}}, "its url: expected one that begins with one /"),
     ({"task": {"appEngineHttpRequest": {"relativeUri": "/../a"}}}, "without .. that leads out of the target"),
@@ -212,6 +213,8 @@ def test_a_task_in_short() -> None:
     assert json.loads(payload) == {"to": ["ann"]}
     assert request.headers == {"Content-Type": "application/json"}
     assert (request.name, request.method, request.url, request.target) == ("n", "PUT", "/send?a=b", "other")
+    said = {"path": "/", "json": {"a_b": [1.5, None]}, "body_base64": None}
+    assert short.described("mail", json.dumps(said).encode(), KNOWN).payload == b'{"a_b":[1.5,null]}'
     (request, payload) = short.described("mail", json.dumps({"url": URL, "body": "\u00e4"}).encode(), KNOWN)
     assert (request.form, request.url, payload) == ("http", "/send", "ä".encode())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import random
+import re
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq.push.request import from_labels
-from glassq.queues import open_receiver
+from glassq.queues import open_inspector, open_receiver
+from glassq.queues.base import ALL_STATES
 from glassq.settings import Settings
 from tests.intake.wire import Wire, request
 from tests.push.http.conftest import QUEUE
@@ -94,6 +97,16 @@ def test_a_running_task_is_not_deleted_and_a_buried_one_is_run(tasks: Tasks) -> 
         assert tasks.call(f"GET {place}/tasks/running")[1]["glassq"]["state"] == "buried"
         assert tasks.call(f"POST {place}/tasks/running:run")[1]["glassq"]["state"] == "ready"
     assert tasks.call("DELETE /tasks/slow/running") == (200, {})
+
+
+def test_a_task_that_is_parked_beside_its_queue_is_one_of_its_tasks(tasks: Tasks) -> None:
+    tasks.call("POST /tasks/slow", {"path": "/", "name": "parked", "delay": 60})
+    with closing(open_inspector(Settings(queue=tasks.beanstalkd.settings))) as inspector:
+        (job,) = [found for found in inspector.find(ALL_STATES, ["glassq.push.slow"]) if b'"parked"' in found.body]
+        inspector.change(job, state="ready", tube="glassq.push.slow.held.mailer")
+    assert tasks.call("GET /tasks/slow/parked")[1]["glassq"]["state"] == "ready"
+    assert "parked" in [task["name"].rpartition("/")[2] for task in tasks.call("GET /tasks/slow")[1]["tasks"]]
+    assert tasks.call("DELETE /tasks/slow/parked") == (200, {})
 
 
 def test_all_tasks_of_a_queue_are_listed_page_by_page(tasks: Tasks) -> None:
@@ -234,3 +247,30 @@ def test_metrics_are_served_at_their_own_address(tasks: Tasks) -> None:
 
 def _in_an_hour() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3_600))
+
+
+_SPOILS = (b"", b"\0", b"\xff", b'"', b"{", b"9", b" ", b"\n", b"%2e", b"..")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_spoiled_request_is_answered_as_if_it_were_our_fault(tasks: Tasks, seed: int) -> None:
+    chance = random.Random(seed)
+    right = [
+        tasks.request(f"POST {QUEUE}/tasks", http(name=named(f"spoiled-{seed}"), dispatchDeadline="20s")),
+        tasks.request("POST /tasks/mail", {"path": "/a?b", "json": [1, "x"], "delay": 1.5}),
+        tasks.request("POST /tasks/mail/a?b=c", b"payload", "Glassq-Delay: 1", "X-A: b"),
+        tasks.request(f"GET {QUEUE}/tasks?pageSize=3&responseView=FULL"),
+    ]
+    for _ in range(400):
+        data = bytearray(chance.choice(right))
+        for _ in range(chance.randint(1, 3)):
+            place = chance.randrange(len(data))
+            data[place : place + chance.randint(0, 2)] = chance.choice(
+                [b"", b"\0", b"\xff", b'"', b"{", b"9", b" ", b"\n"]
+            )
+        with Wire(tasks.address) as wire:
+            wire.send(bytes(data))
+            wire.half_close()
+            answers = wire.rest()
+        for status in re.findall(rb"HTTP/1\.1 (\d+) ", answers):
+            assert int(status) < 500 or status == b"501", bytes(data)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.errors import SettingsError
+from glassq.push.http.server import check
 from glassq.settings import parse
-from tests.conftest import Beanstalkd, Process, program, wait_for
+from tests.conftest import Beanstalkd, Process, wait_for
 from tests.push.http.conftest import QUEUE, TOKEN, Tasks
 
 if TYPE_CHECKING:
@@ -80,13 +81,19 @@ def test_an_address_that_lets_in_anybody_is_refused(tasks: str, says: str | None
         ('[push]\nqueue_yaml = "/nowhere.yaml"\n', "/nowhere.yaml"),
         ('[push]\n[tasks]\nbind = "127.0.0.1:1"\n', "token_file beside it"),
         ('[push]\n[tasks]\nbind = "127.0.0.1:1"\ntoken_file = "/nowhere"\n', "[tasks] token_file"),
-        ('[push]\n[tasks]\nbind = "unix:/nowhere/tasks.sock"\n', "cannot be listened on"),
     ],
 )
-def test_it_does_not_start_with_what_it_cannot_use(tmp_path: Path, settings: str, says: str) -> None:
+def test_settings_that_it_cannot_use_are_said(tmp_path: Path, settings: str, says: str) -> None:
     file = tmp_path / "glassq.toml"
     file.write_text(settings)
-    process = Process([*program("glassq-tasks"), "--config", str(file)], tmp_path / "log")
+    (finding,) = [found for found in check(str(file)) if found.problem]
+    assert says in finding.problem
+
+
+def test_it_does_not_start_where_it_cannot_listen(tmp_path: Path) -> None:
+    file = tmp_path / "glassq.toml"
+    file.write_text('[push]\n[tasks]\nbind = "unix:/nowhere/tasks.sock"\n')
+    process = Process(["--config", str(file)], tmp_path / "log", forks="glassq-tasks")
     assert process.wait() == 78
-    assert says in process.output()
+    assert '[tasks] bind = "unix:/nowhere/tasks.sock": cannot be listened on' in process.output()
     assert "Traceback" not in process.output()
