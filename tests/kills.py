@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_FILES = {"fsync", "fdatasync", "rename", "replace", "link", "unlink", "utime", "pwrite"}
+_FILES = {"fsync", "fdatasync", "rename", "replace", "link", "unlink", "utime"}
 _SENDS = {"sendall", "send"}
 _COMMANDS = (b"put ", b"delete ", b"bury ", b"release ", b"kick-job ")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from glassq.errors import PingRefused, SourceUnready
 from glassq.sources import HookRequest, forms
 from glassq.sources.places import PlaceReader
-from glassq.sources.schemes import seen
+from glassq.sources.schemes import replay_cache
 from glassq.sources.schemes.replay_cache import ReplayCache
 from glassq.sources.schemes.twilio import with_and_without_port
 from glassq.sources.template import SignedTemplate
@@ -121,7 +121,7 @@ def test_what_was_used_is_known_to_every_process_until_its_time() -> None:
 
 
 def test_where_there_is_no_room_for_a_token_its_sender_has_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen, "_BUCKETS", 1)
+    monkeypatch.setattr(replay_cache, "_BUCKETS", 1)
     known = ReplayCache()
     for number in range(16):
         assert known.add(str(number), T, T + 10)
