@@ -12,6 +12,7 @@ from glassq.errors import SettingsError
 from glassq.ledger.sql import open_ledger
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs.context import adding_tasks, context_of
+from glassq.programs.unrouted import unrouted_of
 from glassq.queues import open_receiver
 from glassq.settings import route_tube
 from glassq.worker import lanes
@@ -104,6 +105,7 @@ class _Shared:
             deadlines_of(settings),
             bodies=self.bodies,
             skew=settings.worker.clock_skew,
+            unrouted=unrouted_of(settings).verdict,
         )
         limiter = self.throttle.limiter(slot.index, free=[], limited=[found.tube for found in self.routes.lane_routes])
         settlement = Settlement(receiver, self.ledger, slot.counters, self.bodies)

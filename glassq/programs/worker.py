@@ -20,6 +20,7 @@ from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs import lanes, scheduling, sweeping
 from glassq.programs.context import adding_tasks, context_of
+from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
@@ -39,7 +40,6 @@ from glassq.worker.pool import SILENCE, Pool, PoolPlan
 from glassq.worker.settlement import Settlement
 from glassq.worker.shares import QueueLimiter, Share
 from glassq.worker.template import refuse
-from glassq.worker.unrouted import Unrouted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -90,7 +90,6 @@ def consume(
     limiter = limiter_of(settings, queues, throttle, slot.index, loaded)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
-    unrouted = Unrouted(settings, lambda file: routes.all_routes(load(file, os.environ, POOL)))
     executor = Executor(
         loaded,
         context,
@@ -100,7 +99,7 @@ def consume(
         deadlines,
         bodies=bodies,
         skew=worker.clock_skew,
-        unrouted=unrouted.verdict,
+        unrouted=unrouted_of(settings).verdict,
     )
     settlement = Settlement(receiver, ledger, slot.counters, bodies)
     consumer = Consumer(receiver, limiter, executor, settlement, slot, pool_prefixes(settings.queue.tube))
@@ -180,7 +179,8 @@ def serve_metrics(settings: Settings, address: Address, tubes: Sequence[str], sc
     # imported here because it takes memory that no child needs
     from glassq.metrics.server import serve
 
-    collector = PoolCollector(scoreboard, open_inspector(settings), tubes, open_bodies(settings))
+    prefixes = pool_prefixes(str(settings.queue.tube))
+    collector = PoolCollector(scoreboard, open_inspector(settings), tubes, open_bodies(settings), prefixes=prefixes)
     return sidecar.run(
         lambda: serve(address, scoreboard.shared_counters, collector, __version__), address, scoreboard.parent
     )
@@ -224,7 +224,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         kept=tuple(kept_places(settings)),
         sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,
         schedule=scheduling.main_of(settings),
-        sweep=lambda: sweeping.errand(settings),
+        sweep=lambda: sweeping.sweep_main(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,
         lane_processes=lanes.processes(settings),
