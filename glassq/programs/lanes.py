@@ -14,6 +14,7 @@ from glassq.ledger.sql import open_ledger
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs.context import adding_tasks, context_of
 from glassq.programs.gating import gated
+from glassq.programs.unrouted import unrouted_of
 from glassq.queues import open_receiver
 from glassq.settings import route_tube
 from glassq.worker import lanes
@@ -111,6 +112,7 @@ class _Shared:
             bodies=self.bodies,
             skew=settings.worker.clock_skew,
             hooks=self.hooks,
+            unrouted=unrouted_of(settings).verdict,
         )
         tubes = [found.tube for found in self.routes.lane_routes]
         main = self.throttle.limiter(slot.index, free=[], limited=tubes)

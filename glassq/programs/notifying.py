@@ -15,7 +15,7 @@ from setproctitle import setproctitle
 from glassq import host
 from glassq.errors import NotNotified, SettingsError
 from glassq.handlers.process import Limits, Tail, run
-from glassq.handlers.program import PASSED, find
+from glassq.handlers.program import PASSED, found_program
 from glassq.ledger.reader import LedgerReader
 from glassq.notify import Notifier
 from glassq.push.http_client import HttpClient, split
@@ -85,11 +85,11 @@ def sender(settings: Settings, environ: Mapping[str, str]) -> Callable[[dict[str
     where = f'{settings.file}: [notify] on_buried = "{target}"'
     if target.module:
         raise SettingsError(f'{where}: expected a URL, or "exec:/path/to/program"')
-    path, *arguments = target.command
     try:
-        return _to_program([str(find(settings, path)), *arguments], environ)
+        found = found_program(settings, target)
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from None
+    return _to_program([str(found), *target.command[1:]], environ)
 
 
 def _buried(settings: Settings, since: datetime) -> Sequence[Entry]:

@@ -20,10 +20,10 @@ from glassq.errors import EX_CONFIG
 from glassq.in_effect import InEffect
 from glassq.log import fields, logger
 from glassq.worker.children import EX_NO_LANES, Children
-from glassq.worker.errand import Errand
 from glassq.worker.gates.report import PausedRoutes
 from glassq.worker.gates.shared import Gates
 from glassq.worker.metrics import LOST, WANTED
+from glassq.worker.periodic import PeriodicProcess
 from glassq.worker.report import StatusReporter
 from glassq.worker.scoreboard import MAX_LANES, MAX_SLOTS, Scoreboard, State
 from glassq.worker.sidecar import Sidecar
@@ -115,7 +115,7 @@ class Pool:
         self._plan = load()
         room = room_for_lanes(self._plan.processes, self._plan.lane_processes, self._plan.lanes)
         self._scoreboard = Scoreboard(directory=directory, **room)
-        self._sidecar, self._errand = Sidecar("metrics"), Errand()
+        self._sidecar, self._sweeper = Sidecar("metrics"), PeriodicProcess()
         self._beside = {name: Sidecar(name) for name in self._plan.beside}
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads add
@@ -123,7 +123,7 @@ class Pool:
         self._throttle = Throttle(self._scoreboard.size, tubes, used=0)
         self._throttle.set(self._plan.all_limits(self._plan.processes))
         self._templates = Templates(self._scoreboard.slots, self._throttle)
-        beside: list[Sidecar | Errand] = [self._sidecar, self._errand, *self._beside.values()]
+        beside: list[Sidecar | PeriodicProcess] = [self._sidecar, self._sweeper, *self._beside.values()]
         self._children = Children(self._scoreboard, self._throttle, self._templates, beside)
         self._target = min(self._plan.processes, MAX_SLOTS)
         #: the number of the plan in force, and that of the latest plan
@@ -161,7 +161,7 @@ class Pool:
                     self._on_signal(number)
             for process in (self._sidecar, *self._beside.values()):
                 process.stop()
-            self._errand.stop()
+            self._sweeper.stop()
         if self._failure:
             self._reporter.failed(self._failure)
         log.info("pool stopped %s", fields(exit=self._exit_code))
@@ -261,7 +261,7 @@ class Pool:
         self._sidecar.tend(main and (lambda: main(self._scoreboard, self._throttle.gates)), now)
         for name, process in self._beside.items():
             process.tend(self._plan.beside[name], now)
-        self._errand.tend(self._plan.sweep, now)
+        self._sweeper.tend(self._plan.sweep, now)
 
     def _on_end(self, child: Child, code: int) -> None:
         if code == EX_NO_LANES and child.slot.lanes:
