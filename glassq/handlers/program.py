@@ -81,7 +81,7 @@ def found_program(settings: Settings, name: HandlerName) -> Path:
     if not found.is_file():
         raise ValueError(f"there is no program {found}")
     if not os.access(found, os.X_OK):
-        raise ValueError(f"{found} may not be run: chmod +x {found}")
+        raise ValueError(f"{found} is not executable for the user that runs the pool")
     return found
 
 
