@@ -29,9 +29,12 @@ from tests.syncers import Syncer, end_all
 from tests.thorough import EVERYDAY, THOROUGH
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
+    from tests.push.targets import Target
     from tests.queues.raw import Queue
+    from tests.sources.certificates import Authority
 
 __all__ = ["free_port"]
 
@@ -255,6 +258,30 @@ def queue(beanstalkd: Beanstalkd) -> Iterator[Queue]:
     opened = beanstalkd.queue()
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """Certifies servers of the tests, and who signs pings."""
+    # it imports what few tests need
+    from tests.sources.certificates import Authority
+
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def tls(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """What a server on loopback needs, certified by the authority."""
+    return authority.server(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture
+def https_server(tls: ssl.SSLContext) -> Iterator[Target]:
+    """A server over TLS; what it answers, the request says (tests/push/targets.py)."""
+    from tests.push.targets import Target
+
+    with Target(tls) as target:
+        yield target
 
 
 def program(name: str) -> list[str]:

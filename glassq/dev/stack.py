@@ -93,6 +93,10 @@ class Stack:
             how = f"ended with exit code {code}" if code >= 0 else f"was killed ({signal.Signals(-code).name})"
             raise StackError(f"{name} {how}, so everything was stopped{self._log_tail(name)}")
 
+    def runtime_directory(self, name: str) -> Path:
+        """What systemd would make for it: there it writes which settings are in effect."""
+        return self.directory / "run" / f"glassq-{name}"
+
     def reload(self, name: str) -> None:
         """Tells "web" or "worker" to reload its settings."""
         self._running[name].send_signal(signal.SIGHUP)
@@ -105,8 +109,7 @@ class Stack:
             path = self._log(name)
             path.parent.mkdir(exist_ok=True)
             output = self._cleanup.enter_context(path.open("ab"))
-        # as systemd would make it: `glassq status` reads the settings in effect there
-        place = self.directory / "run" / f"glassq-{name}"
+        place = self.runtime_directory(name)
         place.mkdir(parents=True, exist_ok=True)
         environment = {**handlers_env(), "RUNTIME_DIRECTORY": str(place), **(env or {})}
 

@@ -39,11 +39,12 @@ def reload(program: str, pid: int, config: str | None, runtime_directory: str) -
         raise SettingsError(f"process {pid} of glassq-{program} cannot be signalled: {error.strerror}") from None
     # A program of an older version keeps no record.
     if before is not None and before.pid == pid:
-        _wait_for_outcome(program, directory, before)
+        wait_for_outcome(program, directory, before)
     return True
 
 
-def _wait_for_outcome(program: str, directory: Path, before: Record) -> None:
+def wait_for_outcome(program: str, directory: Path, before: Record) -> None:
+    """Returns once a reload is in effect; `before` is the program's record before it. Raises SettingsError if not."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         now = read_record(directory)

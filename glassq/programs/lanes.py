@@ -13,6 +13,7 @@ from glassq.ledger.sql import open_ledger
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs.context import adding_tasks, context_of
 from glassq.programs.gating import gated
+from glassq.programs.unrouted import unrouted_of
 from glassq.queues import open_receiver
 from glassq.settings import route_tube
 from glassq.worker import lanes
@@ -106,6 +107,7 @@ class _Shared:
             deadlines_of(settings),
             bodies=self.bodies,
             skew=settings.worker.clock_skew,
+            unrouted=unrouted_of(settings).verdict,
         )
         tubes = [found.tube for found in self.routes.lane_routes]
         main = self.throttle.limiter(slot.index, free=[], limited=tubes)

@@ -26,7 +26,7 @@ log = logger("glassq.worker")
 _LOOKED = ".looked"
 
 
-def errand(settings: Settings) -> Callable[[], int] | None:
+def sweep_main(settings: Settings) -> Callable[[], int] | None:
     """The main function of the process; None while there is no store."""
     directory = settings.bodies.url.directory
     return (lambda: sweep(settings)) if (directory / "live").is_dir() else None

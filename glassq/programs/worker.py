@@ -21,6 +21,7 @@ from glassq.policy import deadlines_of, policy_of
 from glassq.programs import lanes, scheduling, sweeping
 from glassq.programs.context import adding_tasks, context_of
 from glassq.programs.gating import gated, route_limits, worked_tubes
+from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
@@ -40,7 +41,6 @@ from glassq.worker.pool import SILENCE, Pool, PoolPlan
 from glassq.worker.settlement import Settlement
 from glassq.worker.shares import QueueLimiter, Share
 from glassq.worker.template import refuse
-from glassq.worker.unrouted import Unrouted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -93,7 +93,6 @@ def consume(
     limiter = gated(settings, queues, main, throttle, slot.index, receiver)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
-    unrouted = Unrouted(settings, lambda file: routes.all_routes(load(file, os.environ, POOL)))
     executor = Executor(
         loaded,
         context,
@@ -103,7 +102,7 @@ def consume(
         deadlines,
         bodies=bodies,
         skew=worker.clock_skew,
-        unrouted=unrouted.verdict,
+        unrouted=unrouted_of(settings).verdict,
     )
     settlement = Settlement(receiver, ledger, slot.counters, bodies)
     consumer = Consumer(receiver, limiter, executor, settlement, slot, pool_prefixes(settings.queue.tube))
@@ -176,7 +175,9 @@ def serve_metrics(
     # imported here because it takes memory that no child needs
     from glassq.metrics.server import serve
 
-    collector = PoolCollector(scoreboard, open_inspector(settings), tubes, open_bodies(settings), gates)
+    prefixes = pool_prefixes(str(settings.queue.tube))
+    inspector, bodies = open_inspector(settings), open_bodies(settings)
+    collector = PoolCollector(scoreboard, inspector, tubes, bodies, prefixes=prefixes, gates=gates)
     return sidecar.run(
         lambda: serve(address, scoreboard.shared_counters, collector, __version__), address, scoreboard.parent
     )
@@ -219,7 +220,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         kept=tuple(kept_places(settings)),
         sidecar=(lambda scoreboard, gates: serve_metrics(settings, pool, tubes, scoreboard, gates)) if pool else None,
         schedule=scheduling.main_of(settings),
-        sweep=lambda: sweeping.errand(settings),
+        sweep=lambda: sweeping.sweep_main(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,
         lane_processes=lanes.processes(settings),

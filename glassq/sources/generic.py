@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from glassq.sources.presets.preset import Preset
-from glassq.sources.schemes.base import Given, UnusableKey, Verify
+from glassq.sources.schemes.base import SchemeConfig, UnusableKey, Verify
 from glassq.sources.schemes.hmac import Hmac
-from glassq.sources.schemes.token import Nobody, ShownToken
+from glassq.sources.schemes.token import ShownToken, Unsigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,14 +38,14 @@ class _WrittenToken(ShownToken, frozen=True):
 class Custom(msgspec.Struct, frozen=True):
     """A class of the user's own: `verify(request)` returns a Proof or raises PingRefused.
 
-    It is made with a `glassq.sources.schemes.base.Given`.
+    It is made with a `glassq.sources.schemes.base.SchemeConfig`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("custom",)
     may: ClassVar[tuple[str, ...]] = ("secrets_file", "tolerance")
     signs_time: ClassVar[bool] = True
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """Makes the class. Raises UnusableKey."""
         name = str(given.section.custom)
         module, _, attribute = name.partition(":")
@@ -97,7 +97,7 @@ def _token(section: SourceSettings) -> Preset:
 def _none(section: SourceSettings) -> Preset:
     if not (section.path_token_file or section.allow):
         raise UnusableKey("kind", "takes pings of everybody: expected path_token_file, allow, or both beside it")
-    return Preset(name="none", title="No proof", scheme=Nobody())
+    return Preset(name="none", title="No proof", scheme=Unsigned())
 
 
 def _custom(section: SourceSettings) -> Preset:

@@ -16,7 +16,7 @@ import msgspec
 from glassq.errors import PingRefused
 from glassq.sources import strictjson
 from glassq.sources.base import Proof
-from glassq.sources.schemes.base import Given, Verify, matching
+from glassq.sources.schemes.base import SchemeConfig, Verify, matching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ class VerifyToken(msgspec.Struct, frozen=True):
     may: ClassVar[tuple[str, ...]] = ()
     signs_time: ClassVar[bool] = False
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping."""
         return MirrorSource(given.secrets).verify
 

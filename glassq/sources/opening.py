@@ -17,7 +17,7 @@ from glassq.sources.hook import HookSource
 from glassq.sources.labels import Labels, is_secret
 from glassq.sources.places import parse_spec
 from glassq.sources.presets import PRESETS
-from glassq.sources.schemes.base import Given, NoDocuments, UnusableKey
+from glassq.sources.schemes.base import NoDocuments, SchemeConfig, UnusableKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,12 +111,12 @@ def open_source(settings: Settings, name: str, documents: Documents | None = Non
     )
 
 
-def given_to_scheme(settings: Settings, name: str, preset: Preset, documents: Documents) -> Given:
+def given_to_scheme(settings: Settings, name: str, preset: Preset, documents: Documents) -> SchemeConfig:
     """What the section gives to its scheme. Raises SettingsError where a secret cannot be read."""
     section = settings.sources[name]
     tolerance = preset.tolerance if section.tolerance is None else float(section.tolerance)
     secrets = _secrets(settings, name, preset)
-    return Given(secrets, (section.url or "").rstrip("/"), tolerance, section, documents)
+    return SchemeConfig(secrets, (section.url or "").rstrip("/"), tolerance, section, documents)
 
 
 def _check_keys(settings: Settings, name: str, preset: Preset) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from glassq.settings import Settings
     from glassq.sources.base import Source
     from glassq.sources.places import Spec
-    from glassq.sources.schemes.base import Given, Scheme
+    from glassq.sources.schemes.base import Scheme, SchemeConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Signer:
 
     source: Source
     scheme: Scheme
-    given: Given
+    given: SchemeConfig
     target: str
     event: Spec
     event_id: Spec

@@ -27,19 +27,19 @@ from glassq.sources.schemes.hmac import Hmac
 from glassq.sources.schemes.keys import decoded_keys
 from glassq.sources.schemes.public_key import PublicKey
 from glassq.sources.schemes.standard import Standard
-from glassq.sources.schemes.token import ClientState, Nobody, ShownToken
+from glassq.sources.schemes.token import ClientState, ShownToken, Unsigned
 from glassq.sources.schemes.twilio import HEADER, Twilio
 from glassq.standard_webhooks import PUBLIC, SHARED
 
 if TYPE_CHECKING:
     from glassq.sources.draft import Draft
-    from glassq.sources.schemes.base import Given, Scheme
+    from glassq.sources.schemes.base import Scheme, SchemeConfig
     from glassq.sources.times import Unit
 
 _PART = re.compile(r"\{([^{}]*)\}")
 
 
-def sign(scheme: Scheme, given: Given, draft: Draft, now: float, key: bytes | None = None) -> Draft:
+def sign(scheme: Scheme, given: SchemeConfig, draft: Draft, now: float, key: bytes | None = None) -> Draft:
     """The ping with the proof of its sender, made at this moment (Unix time) with the first secret.
 
     `key` is the sender's private key in PEM. Raises OperationError where no proof can be made, and ValueError for a
@@ -67,7 +67,7 @@ def sign(scheme: Scheme, given: Given, draft: Draft, now: float, key: bytes | No
             return _fields(decoded_keys(given.secrets, "hex")[0], draft)
         case Twilio():
             return _twilio(given, draft)
-        case Nobody():
+        case Unsigned():
             return draft
         case _:
             raise OperationError(
@@ -76,7 +76,7 @@ def sign(scheme: Scheme, given: Given, draft: Draft, now: float, key: bytes | No
             )
 
 
-def _hmac(scheme: Hmac, given: Given, draft: Draft, now: float) -> Draft:
+def _hmac(scheme: Hmac, given: SchemeConfig, draft: Draft, now: float) -> Draft:
     stamp = _written(now, scheme.unit) if scheme.timestamp or len(scheme.list) == 3 else ""
     if scheme.timestamp:
         draft = draft.put(parse_spec(scheme.timestamp), stamp)
@@ -137,7 +137,7 @@ def _standard(secret: str, draft: Draft, now: float, key: bytes | None) -> Draft
     return draft
 
 
-def _public_key(scheme: PublicKey, given: Given, draft: Draft, now: float, key: bytes | None) -> Draft:
+def _public_key(scheme: PublicKey, given: SchemeConfig, draft: Draft, now: float, key: bytes | None) -> Draft:
     # it loads a large library
     from glassq.sources.schemes.private_key import signature
 
@@ -149,7 +149,7 @@ def _public_key(scheme: PublicKey, given: Given, draft: Draft, now: float, key: 
     return draft.put(parse_spec(scheme.signature), written)
 
 
-def _token(scheme: ShownToken, given: Given, draft: Draft) -> Draft:
+def _token(scheme: ShownToken, given: SchemeConfig, draft: Draft) -> Draft:
     secret, place = given.secrets[0], scheme.place.split(" | ")[0]
     if place == "bearer":
         return draft.with_header("authorization", f"Bearer {secret}")
@@ -181,7 +181,7 @@ def _fields(key: bytes, draft: Draft) -> Draft:
     return draft
 
 
-def _twilio(given: Given, draft: Draft) -> Draft:
+def _twilio(given: SchemeConfig, draft: Draft) -> Draft:
     signed = _sorted_form(draft)
     if not draft.is_form and draft.body:
         draft = draft.put(parse_spec("query:bodySHA256"), hashlib.sha256(draft.body).hexdigest())

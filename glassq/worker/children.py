@@ -25,7 +25,7 @@ from glassq.worker.template import work_alone
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from glassq.worker.errand import Errand
+    from glassq.worker.periodic import PeriodicProcess
     from glassq.worker.processes import Process
     from glassq.worker.scoreboard import Scoreboard, Slot, WorkerStatus
     from glassq.worker.sidecar import Sidecar
@@ -64,7 +64,11 @@ class Children:
     """All children of the pool that have not been reaped."""
 
     def __init__(
-        self, scoreboard: Scoreboard, throttle: Throttle, templates: Templates, beside: Sequence[Sidecar | Errand]
+        self,
+        scoreboard: Scoreboard,
+        throttle: Throttle,
+        templates: Templates,
+        beside: Sequence[Sidecar | PeriodicProcess],
     ) -> None:
         """`templates` and `beside` are the other processes of the pool."""
         self._scoreboard = scoreboard

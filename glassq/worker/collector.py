@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from glassq.bodies import BodyStore
     from glassq.queues import Inspector
-    from glassq.queues.base import Job
+    from glassq.queues.base import Job, TubeCounts
     from glassq.worker.gates.shared import Gates
     from glassq.worker.scoreboard import Scoreboard
 
@@ -56,14 +56,20 @@ class PoolCollector:
         inspector: Inspector,
         tubes: Sequence[str],
         bodies: BodyStore | None = None,
+        *,
+        prefixes: tuple[str, ...] = (),
         gates: Gates | None = None,
     ) -> None:
-        """`inspector` must have a connection of its own. `tubes` and `gates` are the pool's; the main tube is first."""
+        """`inspector` must have a connection of its own. `tubes` and `gates` are the pool's; the main tube is first.
+
+        A tube that is one of `prefixes` and a name is told as well, while it holds jobs.
+        """
         self._gates = gates
         self._bodies = bodies
         self._scoreboard = scoreboard
         self._inspector = inspector
         self._tubes = tubes
+        self._prefixes = prefixes
         #: by tube: its first ready job, and when that was first seen
         self._first: dict[str, tuple[str, float]] = {}
 
@@ -108,7 +114,7 @@ class PoolCollector:
         jobs: dict[tuple[str, ...], float] = {}
         oldest: dict[tuple[str, ...], float] = {}
         paused: dict[tuple[str, ...], float] = {}
-        for tube in self._inspector.counts(self._tubes):
+        for tube in self._counts():
             for state in ("ready", "reserved", "delayed", "buried"):
                 jobs[tube.name, state] = float(getattr(tube, state))
             first = self._inspector.first("ready", tube.name) if tube.ready else None
@@ -128,6 +134,19 @@ class PoolCollector:
             route = (found[counts.name],)
             parked[route] = parked.get(route, 0.0) + counts.ready
         return {_PARKED: parked, _ROUTE_PAUSED: paused}
+
+    def _counts(self) -> list[TubeCounts]:
+        found = self._inspector.counts(self._tubes)
+        if not self._prefixes:
+            return found
+        others = [tube for tube in self._inspector.counts() if tube.jobs and self._is_other(tube.name)]
+        return [*found, *others]
+
+    def _is_other(self, tube: str) -> bool:
+        """Whether it is that of a queue or a route that the settings no longer have."""
+        prefix = next(filter(tube.startswith, self._prefixes), "")
+        # what has a longer name may be one of very many, and a label must not be
+        return bool(prefix) and "." not in tube.removeprefix(prefix) and tube not in self._tubes
 
     def _ready_for(self, job: Job) -> float:
         """Seconds since the job became ready; if the engine cannot tell, since we first saw it ready."""

@@ -20,10 +20,10 @@ from glassq.errors import EX_CONFIG
 from glassq.in_effect import InEffect
 from glassq.log import fields, logger
 from glassq.worker.children import EX_NO_LANES, Children
-from glassq.worker.errand import Errand
 from glassq.worker.gates.report import PausedRoutes
 from glassq.worker.gates.shared import Gates
 from glassq.worker.metrics import LOST, WANTED
+from glassq.worker.periodic import PeriodicProcess
 from glassq.worker.report import StatusReporter
 from glassq.worker.scoreboard import MAX_LANES, MAX_SLOTS, Scoreboard, State
 from glassq.worker.sidecar import Sidecar
@@ -115,14 +115,14 @@ class Pool:
         self._plan = load()
         room = room_for_lanes(self._plan.processes, self._plan.lane_processes, self._plan.lanes)
         self._scoreboard = Scoreboard(directory=directory, **room)
-        self._sidecar, self._scheduler, self._errand = Sidecar("metrics"), Sidecar("schedules"), Errand()
+        self._sidecar, self._scheduler, self._sweeper = Sidecar("metrics"), Sidecar("schedules"), PeriodicProcess()
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads add
         tubes = max(MIN_TUBES, 2 * len(self._plan.all_limits(1)))
         self._throttle = Throttle(self._scoreboard.size, tubes, used=0)
         self._throttle.set(self._plan.all_limits(self._plan.processes))
         self._templates = Templates(self._scoreboard.slots, self._throttle)
-        beside = (self._sidecar, self._scheduler, self._errand)
+        beside = (self._sidecar, self._scheduler, self._sweeper)
         self._children = Children(self._scoreboard, self._throttle, self._templates, beside)
         self._target = min(self._plan.processes, MAX_SLOTS)
         #: the number of the plan in force, and that of the latest plan
@@ -158,7 +158,7 @@ class Pool:
                 self._tick()
                 for number in signals.wait(TICK, [end for template in self._templates for end in template.descriptors]):
                     self._on_signal(number)
-            for other in (self._sidecar, self._scheduler, self._errand):
+            for other in (self._sidecar, self._scheduler, self._sweeper):
                 other.stop()
         if self._failure:
             self._reporter.failed(self._failure)
@@ -259,7 +259,7 @@ class Pool:
         self._sidecar.tend(main and (lambda: main(self._scoreboard, self._throttle.gates)), now)
         schedule = self._plan.schedule
         self._scheduler.tend(schedule and (lambda: schedule(self._scoreboard.parent)), now)
-        self._errand.tend(self._plan.sweep, now)
+        self._sweeper.tend(self._plan.sweep, now)
 
     def _on_end(self, child: Child, code: int) -> None:
         if code == EX_NO_LANES and child.slot.lanes:

@@ -11,12 +11,10 @@ import pytest
 from glassq.errors import Retry
 from glassq.handlers import sns
 from glassq.testing import work
-from tests.push.targets import Target
-from tests.sources.certificates import Authority
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterator
+    from tests.push.targets import Target
+    from tests.sources.certificates import Authority
 
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:orders"
 QUERY = f"Action=ConfirmSubscription&TopicArn={TOPIC}&Token=2336412f37"
@@ -72,30 +70,14 @@ def test_another_delivery_is_buried(body: bytes) -> None:
     assert work("glassq.handlers.sns:confirm", body).state == "buried"
 
 
-@pytest.fixture(scope="module")
-def root() -> Authority:
-    return Authority()
-
-
-@pytest.fixture(scope="module")
-def tls(root: Authority, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    return root.server(tmp_path_factory.mktemp("server"))
-
-
-@pytest.fixture
-def server(tls: ssl.SSLContext) -> Iterator[Target]:
-    with Target(tls) as target:
-        yield target
-
-
 HERE = re.compile(r"https://127\.0\.0\.1:[0-9]+/\?")
 
 
 @pytest.mark.parametrize("query", [QUERY, QUERY.replace(":", "%3A")])
-def test_a_visit_confirms_the_subscription(root: Authority, server: Target, query: str) -> None:
-    note = sns.confirm_message(message(f"{server.url}/?{query}"), 60.0, HERE, root.client())
+def test_a_visit_confirms_the_subscription(authority: Authority, https_server: Target, query: str) -> None:
+    note = sns.confirm_message(message(f"{https_server.url}/?{query}"), 60.0, HERE, authority.client())
     assert note == f"confirmed the subscription to {TOPIC}"
-    assert [(asked.method, asked.url) for asked in server.asked] == [("GET", f"/?{query}")]
+    assert [(asked.method, asked.url) for asked in https_server.asked] == [("GET", f"/?{query}")]
 
 
 @pytest.mark.parametrize(
@@ -109,17 +91,19 @@ def test_a_visit_confirms_the_subscription(root: Authority, server: Target, quer
         ("instead=hang", "did not answer in time"),
     ],
 )
-def test_a_visit_that_confirms_nothing_is_repeated(root: Authority, server: Target, query: str, why: str) -> None:
-    url = f"{server.url}/?{QUERY}&{query}"
+def test_a_visit_that_confirms_nothing_is_repeated(
+    authority: Authority, https_server: Target, query: str, why: str
+) -> None:
+    url = f"{https_server.url}/?{QUERY}&{query}"
     with pytest.raises(Retry, match=why):
-        sns.confirm_message(message(url), 0.5 if query == "instead=hang" else 60.0, HERE, root.client())
-    assert len(server.asked) == 1
+        sns.confirm_message(message(url), 0.5 if query == "instead=hang" else 60.0, HERE, authority.client())
+    assert len(https_server.asked) == 1
 
 
-def test_a_server_that_is_not_certified_is_not_asked(server: Target) -> None:
+def test_a_server_that_is_not_certified_is_not_asked(https_server: Target) -> None:
     with pytest.raises(Retry, match="not trusted"):
-        sns.confirm_message(message(f"{server.url}/?{QUERY}"), 60.0, HERE)
-    assert not server.asked
+        sns.confirm_message(message(f"{https_server.url}/?{QUERY}"), 60.0, HERE)
+    assert not https_server.asked
 
 
 def test_only_urls_of_aws_begin_as_they_must() -> None:

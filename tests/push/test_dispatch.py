@@ -36,7 +36,7 @@ from glassq.push.rule import RetryParameters
 from glassq.routes import Context, marks_of, retry_policy
 from glassq.settings import Route, parse
 from glassq.sources.base import HookRequest
-from glassq.sources.schemes.base import Given
+from glassq.sources.schemes.base import SchemeConfig
 from glassq.sources.schemes.standard import Standard
 from glassq.values import HandlerName, SecretFile
 from glassq.worker.outcome import decide, evidence_of
@@ -869,7 +869,7 @@ def test_a_target_verifies_what_it_gets_with_either_secret(target: Target, conte
     for asked in target.asked:
         request = HookRequest("POST", asked.url, asked.headers, asked.body, "192.0.2.1", time.time())
         for secret in (NEW, OLD):
-            assert Standard().prepare(Given(secrets=(secret,), tolerance=300.0))(request).skew is not None
+            assert Standard().prepare(SchemeConfig(secrets=(secret,), tolerance=300.0))(request).skew is not None
         # the same at each attempt, so that the target knows what it has had
         assert asked.headers["webhook-id"] == ping.id
         assert before <= int(asked.headers["webhook-timestamp"]) <= time.time()

@@ -15,28 +15,12 @@ from glassq.sources.fetched_keys import MAX_DOCUMENT, MAX_KEPT, MAX_WANTED, Fetc
 from glassq.sources.key_directory import MAX_FILES, KeyDirectory
 from tests.conftest import PATIENCE
 from tests.push.targets import Target
-from tests.sources.certificates import Authority
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture(scope="module")
-def tls(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    return authority.server(tmp_path_factory.mktemp("server"))
-
-
-@pytest.fixture
-def server(tls: ssl.SSLContext) -> Iterator[Target]:
-    with Target(tls) as target:
-        yield target
+    from tests.sources.certificates import Authority
 
 
 @pytest.fixture
@@ -83,30 +67,30 @@ def unready(keys: FetchedKeys, url: str) -> str:
     return str(caught.value)
 
 
-def test_what_is_not_here_yet_comes_for_the_next_ping(keys: FetchedKeys, server: Target) -> None:
-    url = f"{server.url}/a?body=key1"
+def test_what_is_not_here_yet_comes_for_the_next_ping(keys: FetchedKeys, https_server: Target) -> None:
+    url = f"{https_server.url}/a?body=key1"
     assert "127.0.0.1 is not here yet" in unready(keys, url)
     assert once_there(keys, url) == "key1"
     assert keys.get(url, text) == "key1"
-    assert [(asked.method, asked.url) for asked in server.asked] == [("GET", "/a?body=key1")]
-    assert "cookie" not in server.asked[0].headers
+    assert [(asked.method, asked.url) for asked in https_server.asked] == [("GET", "/a?body=key1")]
+    assert "cookie" not in https_server.asked[0].headers
 
 
 def test_what_was_fetched_is_here_after_a_restart_and_for_other_workers(
-    keys: FetchedKeys, server: Target, fetching: Callable[..., FetchedKeys]
+    keys: FetchedKeys, https_server: Target, fetching: Callable[..., FetchedKeys]
 ) -> None:
-    url = f"{server.url}/a?body=key1"
+    url = f"{https_server.url}/a?body=key1"
     once_there(keys, url)
     again = fetching()
     assert again.get(url, text) == "key1"
-    assert len(server.asked) == 1
+    assert len(https_server.asked) == 1
 
 
 @pytest.mark.parametrize("spoil", ["others", "changed", "unreadable", "old"])
 def test_a_file_that_is_not_to_be_believed_is_fetched_again(
-    keys: FetchedKeys, server: Target, fetching: Callable[..., FetchedKeys], tmp_path: Path, spoil: str
+    keys: FetchedKeys, https_server: Target, fetching: Callable[..., FetchedKeys], tmp_path: Path, spoil: str
 ) -> None:
-    url = f"{server.url}/a?body=key1"
+    url = f"{https_server.url}/a?body=key1"
     once_there(keys, url)
     (file,) = (tmp_path / "keys").iterdir()
     if spoil == "others":
@@ -120,15 +104,15 @@ def test_a_file_that_is_not_to_be_believed_is_fetched_again(
     again = fetching()
     unready(again, url)
     assert once_there(again, url) == "key1"
-    assert len(server.asked) == 2
+    assert len(https_server.asked) == 2
 
 
 def test_a_directory_that_cannot_be_written_costs_only_the_restart(
-    server: Target, fetching: Callable[..., FetchedKeys], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    https_server: Target, fetching: Callable[..., FetchedKeys], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "keys").write_text("a file")
     keys = fetching()
-    assert once_there(keys, f"{server.url}/a?body=key1") == "key1"
+    assert once_there(keys, f"{https_server.url}/a?body=key1") == "key1"
     assert "kept in memory only" in caplog.text
 
 
@@ -145,20 +129,20 @@ BAD = {
 
 @pytest.mark.parametrize(("query", "why"), BAD.items())
 def test_a_bad_answer_is_no_key(
-    keys: FetchedKeys, server: Target, caplog: pytest.LogCaptureFixture, query: str, why: str
+    keys: FetchedKeys, https_server: Target, caplog: pytest.LogCaptureFixture, query: str, why: str
 ) -> None:
-    url = f"{server.url}/a?{query}"
+    url = f"{https_server.url}/a?{query}"
     unready(keys, url)
     keys.settle(PATIENCE)
     assert "is not here yet" in unready(keys, url)
     assert why in caplog.text
-    assert [asked.url for asked in server.asked] == [f"/a?{query}"], "a redirect is not followed"
+    assert [asked.url for asked in https_server.asked] == [f"/a?{query}"], "a redirect is not followed"
 
 
 @pytest.mark.parametrize("query", ["instead=hang", "drip=0.05", "drip=0.05&header=Content-Length:%20100000"])
-def test_a_slow_server_is_left_in_time(server: Target, authority: Authority, query: str) -> None:
+def test_a_slow_server_is_left_in_time(https_server: Target, authority: Authority, query: str) -> None:
     with pytest.raises(OSError, match="did not answer in time"):
-        https_get.get(f"{server.url}/a?{query}", seconds=0.3, limit=1 << 20, tls=authority.client())
+        https_get.get(f"{https_server.url}/a?{query}", seconds=0.3, limit=1 << 20, tls=authority.client())
 
 
 @pytest.mark.parametrize(("name", "days", "why"), [("127.0.0.1", -0.5, "expired"), ("192.0.2.1", 10, "not valid for")])
@@ -171,28 +155,28 @@ def test_a_server_with_a_wrong_certificate_is_not_asked(
         assert not server.asked
 
 
-def test_a_server_of_an_unknown_authority_is_not_asked(server: Target) -> None:
+def test_a_server_of_an_unknown_authority_is_not_asked(https_server: Target) -> None:
     with pytest.raises(OSError, match="certificate that is not trusted"):
-        https_get.get(f"{server.url}/a", seconds=PATIENCE, limit=100)
+        https_get.get(f"{https_server.url}/a", seconds=PATIENCE, limit=100)
     with pytest.raises(OSError, match="is no https URL"):
-        https_get.get(server.url.replace("https", "http"), seconds=PATIENCE, limit=100)
+        https_get.get(https_server.url.replace("https", "http"), seconds=PATIENCE, limit=100)
     with pytest.raises(OSError, match="cannot be talked to: Connection refused"):
         https_get.get("https://127.0.0.1:1/", seconds=PATIENCE, limit=100)
-    assert not server.asked
+    assert not https_server.asked
 
 
-def test_a_failed_fetch_is_repeated_with_backoff(keys: FetchedKeys, server: Target) -> None:
-    url = f"{server.url}/a?status=503"
+def test_a_failed_fetch_is_repeated_with_backoff(keys: FetchedKeys, https_server: Target) -> None:
+    url = f"{https_server.url}/a?status=503"
     unready(keys, url)
     keys.settle(PATIENCE)
     for _ in range(100):
         unready(keys, url)
     keys.settle(PATIENCE)
-    assert len(server.asked) == 1, "asking again does not shorten the wait"
+    assert len(https_server.asked) == 1, "asking again does not shorten the wait"
 
 
 def test_a_key_that_could_not_be_fetched_comes_by_itself(
-    server: Target, fetching: Callable[..., FetchedKeys], monkeypatch: pytest.MonkeyPatch
+    https_server: Target, fetching: Callable[..., FetchedKeys], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetched_keys, "BACKOFF", 0.05)
     keys, tries = fetching(None), []
@@ -202,49 +186,51 @@ def test_a_key_that_could_not_be_fetched_comes_by_itself(
         return text(body if len(tries) > 1 else b"not yet")
 
     with pytest.raises(SourceUnready):
-        keys.get(f"{server.url}/a?body=key1", read)
+        keys.get(f"{https_server.url}/a?body=key1", read)
     deadline = time.monotonic() + PATIENCE
     while len(tries) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert once_there(keys, f"{server.url}/a?body=key1") == "key1"
+    assert once_there(keys, f"{https_server.url}/a?body=key1") == "key1"
 
 
 def test_a_bug_in_a_reader_neither_ends_the_fetching_nor_repeats_it_at_once(
-    keys: FetchedKeys, server: Target, caplog: pytest.LogCaptureFixture
+    keys: FetchedKeys, https_server: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
     def read(_body: bytes) -> str:
         raise KeyError("a bug")
 
     with pytest.raises(SourceUnready):
-        keys.get(f"{server.url}/a?body=key1", read)
+        keys.get(f"{https_server.url}/a?body=key1", read)
     keys.settle(PATIENCE)
     assert "bug in the fetching of keys" in caplog.text
-    assert once_there(keys, f"{server.url}/b?body=key2") == "key2"
-    assert [asked.url for asked in server.asked] == ["/a?body=key1", "/b?body=key2"]
+    assert once_there(keys, f"{https_server.url}/b?body=key2") == "key2"
+    assert [asked.url for asked in https_server.asked] == ["/a?body=key1", "/b?body=key2"]
 
 
-def test_strangers_cannot_make_us_want_without_bound(server: Target, fetching: Callable[..., FetchedKeys]) -> None:
+def test_strangers_cannot_make_us_want_without_bound(
+    https_server: Target, fetching: Callable[..., FetchedKeys]
+) -> None:
     keys = fetching(None, 3600.0)
     for number in range(1000):
-        unready(keys, f"{server.url}/{number}?status=404")
+        unready(keys, f"{https_server.url}/{number}?status=404")
     keys.settle(0.0)
     assert len(keys._documents) <= MAX_WANTED + 1
     deadline = time.monotonic() + PATIENCE
-    while not server.asked:
+    while not https_server.asked:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert len(server.asked) == 1, "the next fetch is an hour away"
+    assert len(https_server.asked) == 1, "the next fetch is an hour away"
 
 
 def test_an_unknown_key_asks_for_its_set_only_when_that_is_not_fresh(
-    keys: FetchedKeys, server: Target, tmp_path: Path, fetching: Callable[..., FetchedKeys]
+    keys: FetchedKeys, https_server: Target, tmp_path: Path, fetching: Callable[..., FetchedKeys]
 ) -> None:
-    url = f"{server.url}/set?body=key1"
+    url = f"{https_server.url}/set?body=key1"
     once_there(keys, url)
     for _ in range(100):
         assert keys.get(url, text, lambda found: "key2" in found) == "key1", "it is fresh: the key does not exist"
-    assert len(server.asked) == 1
+    assert len(https_server.asked) == 1
     # the same a little later
     (file,) = (tmp_path / "keys").iterdir()
     os.utime(file, (time.time() - fetched_keys.RENEW - 60,) * 2)
@@ -253,20 +239,20 @@ def test_an_unknown_key_asks_for_its_set_only_when_that_is_not_fresh(
     with pytest.raises(SourceUnready, match="not among those"):
         later.get(url, text, lambda found: "key2" in found)
     assert once_there(later, url, lambda found: "key2" in found) == "key1"
-    assert len(server.asked) == 2
+    assert len(https_server.asked) == 2
 
 
 def test_an_old_document_is_used_while_a_new_one_is_fetched(
-    keys: FetchedKeys, server: Target, tmp_path: Path, fetching: Callable[..., FetchedKeys]
+    keys: FetchedKeys, https_server: Target, tmp_path: Path, fetching: Callable[..., FetchedKeys]
 ) -> None:
-    url = f"{server.url}/a?body=key1"
+    url = f"{https_server.url}/a?body=key1"
     once_there(keys, url)
     (file,) = (tmp_path / "keys").iterdir()
     os.utime(file, (time.time() - fetched_keys.FRESH - 60,) * 2)
     later = fetching()
     assert later.get(url, text) == "key1"
     later.settle(PATIENCE)
-    assert len(server.asked) == 2
+    assert len(https_server.asked) == 2
 
 
 def test_what_is_kept_is_bounded_in_memory_and_on_disk(tmp_path: Path, fetching: Callable[..., FetchedKeys]) -> None:
@@ -282,12 +268,12 @@ def test_what_is_kept_is_bounded_in_memory_and_on_disk(tmp_path: Path, fetching:
     assert len(keys._documents) <= MAX_KEPT + 1
 
 
-def test_a_process_that_is_forked_has_a_thread_of_its_own(keys: FetchedKeys, server: Target) -> None:
-    once_there(keys, f"{server.url}/a?body=key1")
+def test_a_process_that_is_forked_has_a_thread_of_its_own(keys: FetchedKeys, https_server: Target) -> None:
+    once_there(keys, f"{https_server.url}/a?body=key1")
     child = os.fork()
     if not child:
         try:
-            os._exit(0 if once_there(keys, f"{server.url}/b?body=key2") == "key2" else 1)
+            os._exit(0 if once_there(keys, f"{https_server.url}/b?body=key2") == "key2" else 1)
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -17,7 +17,7 @@ from glassq.sources import open_sources
 from glassq.sources.base import HookRequest, Proof
 from glassq.sources.fetched_keys import FetchedKeys
 from glassq.sources.schemes import jwk_set
-from glassq.sources.schemes.base import Given, UnusableKey
+from glassq.sources.schemes.base import SchemeConfig, UnusableKey
 from glassq.sources.schemes.jwt import GOOGLE_KEYS, LEEWAY, MAX_TOKEN, GoogleToken, Oidc
 from tests.push.targets import Target
 from tests.sources.certificates import Authority
@@ -38,7 +38,7 @@ def ping(token: str | None, scheme: str = "Bearer") -> HookRequest:
 
 
 def google(section: SourceSettings = SECTION, keys: bytes = SET) -> Verify:
-    return GoogleToken().prepare(Given(section=section, documents=Published({GOOGLE_KEYS: keys})))
+    return GoogleToken().prepare(SchemeConfig(section=section, documents=Published({GOOGLE_KEYS: keys})))
 
 
 def reason(verify: Verify, asked: HookRequest) -> str:
@@ -161,7 +161,7 @@ def test_neither_audience_nor_account_can_be_left_out(missing: str) -> None:
 
 def test_a_ping_is_not_refused_while_googles_keys_are_not_here() -> None:
     documents = Published()
-    verify = GoogleToken().prepare(Given(section=SECTION, documents=documents))
+    verify = GoogleToken().prepare(SchemeConfig(section=SECTION, documents=documents))
     with pytest.raises(SourceUnready):
         verify(ping(signed()))
     assert documents.asked == [GOOGLE_KEYS]
@@ -177,7 +177,7 @@ OWN = SourceSettings(issuer=ISSUER, audience=AUDIENCE, account="4962773b-9cdb")
 
 def oidc(section: SourceSettings = OWN, **discovery: Any) -> Verify:
     found = json.dumps({"issuer": ISSUER, "jwks_uri": KEYS, "x": 1} | discovery).encode()
-    return Oidc().prepare(Given(section=section, documents=Published({DISCOVERY: found, KEYS: SET})))
+    return Oidc().prepare(SchemeConfig(section=section, documents=Published({DISCOVERY: found, KEYS: SET})))
 
 
 @pytest.mark.parametrize("claims", [{"sub": "4962773b-9cdb"}, {"azp": "4962773b-9cdb"}, {"appid": "4962773b-9cdb"}])
@@ -239,7 +239,7 @@ def test_a_new_key_is_fetched_when_a_token_names_it(tmp_path: Path, monkeypatch:
         monkeypatch.setattr("glassq.sources.fetched_keys.RENEW", 0.0)
         documents = FetchedKeys(None, root.client(), pace=0.0)
         url = f"{server.url}/certs?body=" + "".join(f"%{octet:02x}" for octet in SET)
-        verify = GoogleToken(keys_url=url).prepare(Given(section=SECTION, documents=documents))
+        verify = GoogleToken(keys_url=url).prepare(SchemeConfig(section=SECTION, documents=documents))
         with pytest.raises(SourceUnready):
             verify(ping(signed()))
         documents.settle(60.0)

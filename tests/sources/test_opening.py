@@ -14,7 +14,7 @@ from glassq.settings import parse
 from glassq.sources import HookRequest, Proof, open_sources
 from glassq.sources.labels import is_secret
 from glassq.sources.presets import PRESETS
-from glassq.sources.schemes.base import Given, unproven
+from glassq.sources.schemes.base import SchemeConfig, unproven
 from tests.sources.conftest import VECTORS, request_of, source_of
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def test_the_proof_says_which_line_matched(opened: Callable[..., Source]) -> Non
 class ShoutSource:
     """A source of somebody's own: a ping is genuine if it is in capitals."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: SchemeConfig) -> None:
         self._secrets = given.secrets
 
     def verify(self, request: HookRequest) -> Proof:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from glassq.errors import PingRefused, SourceUnready
 from glassq.sources import HookRequest, forms
 from glassq.sources.places import PlaceReader
-from glassq.sources.schemes import seen
-from glassq.sources.schemes.seen import Seen
+from glassq.sources.schemes import replay_cache
+from glassq.sources.schemes.replay_cache import ReplayCache
 from glassq.sources.schemes.twilio import with_and_without_port
 from glassq.sources.template import SignedTemplate
 from glassq.sources.times import Unit, unix_time
@@ -110,7 +110,7 @@ def test_a_url_with_and_without_its_port(url: str, both: tuple[str, str]) -> Non
 
 
 def test_what_was_used_is_known_to_every_process_until_its_time() -> None:
-    known = Seen()
+    known = ReplayCache()
     assert known.add("a", T, T + 10)
     assert not known.add("a", T + 10, T + 20)
     if os.fork() == 0:
@@ -121,8 +121,8 @@ def test_what_was_used_is_known_to_every_process_until_its_time() -> None:
 
 
 def test_where_there_is_no_room_for_a_token_its_sender_has_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen, "_BUCKETS", 1)
-    known = Seen()
+    monkeypatch.setattr(replay_cache, "_BUCKETS", 1)
+    known = ReplayCache()
     for number in range(16):
         assert known.add(str(number), T, T + 10)
     with pytest.raises(SourceUnready):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from glassq.errors import PingRefused
 from glassq.sources.base import Body, HookRequest, Proof
-from glassq.sources.schemes.base import Given, UnusableKey
+from glassq.sources.schemes.base import SchemeConfig, UnusableKey
 from glassq.sources.schemes.public_key import PublicKey
 from tests.conftest import ROOT
 
@@ -74,7 +74,7 @@ def ping(signature: str, body: Body = BODY, stamp: str | None = STAMP, now: floa
 def verify(
     signed: Signed, asked: HookRequest, *, before: tuple[str, ...] = (), tolerance: float | None = 60.0
 ) -> Proof:
-    return signed.scheme.prepare(Given(secrets=(*before, signed.key), tolerance=tolerance))(asked)
+    return signed.scheme.prepare(SchemeConfig(secrets=(*before, signed.key), tolerance=tolerance))(asked)
 
 
 def reason(signed: Signed, asked: HookRequest) -> str:
@@ -146,7 +146,7 @@ def test_no_changed_signature_is_accepted(made: dict[str, Signed], algorithm: st
 )
 def test_a_key_that_cannot_be_used_is_said_at_the_start(algorithm: str, key: str) -> None:
     with pytest.raises(UnusableKey, match=r"secrets_file: has no .* in secret 1"):
-        SCHEMES[algorithm].prepare(Given(secrets=(key,)))
+        SCHEMES[algorithm].prepare(SchemeConfig(secrets=(key,)))
 
 
 def test_no_other_kind_pays_for_the_library() -> None:

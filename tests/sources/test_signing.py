@@ -20,7 +20,7 @@ from glassq.sources.draft import Draft
 from glassq.sources.generic import GENERIC
 from glassq.sources.opening import open_source, preset_of
 from glassq.sources.presets import PRESETS
-from glassq.sources.schemes.base import Given
+from glassq.sources.schemes.base import SchemeConfig
 from glassq.sources.schemes.combined import TokenOrStandard
 from glassq.sources.schemes.hmac import Hmac
 from glassq.sources.schemes.public_key import PublicKey
@@ -90,11 +90,11 @@ def test_a_vector_is_signed_as_its_sender_signed_it(vector: dict[str, Any]) -> N
     request, scheme = request_of(vector), PRESETS[vector["kind"]].scheme
     parts = urlsplit(vector.get("url", ""))
     section = parse(f"[sources.it]\n{lines(vector.get('settings', {}))}", "glassq.toml").sources["it"]
-    given = Given(tuple(vector["secrets"]), f"{parts.scheme}://{parts.netloc}", None, section)
+    given = SchemeConfig(tuple(vector["secrets"]), f"{parts.scheme}://{parts.netloc}", None, section)
     proof = scheme.prepare(given)(request)
     # whoever signed it had that secret, and that time
     secret = given.secrets[proof.secret]
-    alone = Given((secret,), given.url, None, section)
+    alone = SchemeConfig((secret,), given.url, None, section)
     blank = {name: "" if PROOF.search(name) else value for name, value in request.headers.items()}
     made = sign(scheme, alone, Draft(request.target, blank, bytes(request.body)), request.now + (proof.skew or 0.0))
     new = {name: value for name, value in made.headers.items() if value != blank.get(name)}

@@ -19,7 +19,7 @@ from glassq.settings import SourceSettings, parse
 from glassq.sources import open_sources
 from glassq.sources.base import HookRequest, Proof
 from glassq.sources.fetched_keys import FetchedKeys
-from glassq.sources.schemes.base import Given, UnusableKey
+from glassq.sources.schemes.base import SchemeConfig, UnusableKey
 from glassq.sources.schemes.x509 import PayPal, Sns, paypal_signed
 from tests.push.targets import Target
 from tests.sources.certificates import Authority, pem_of
@@ -88,7 +88,7 @@ def ping(fields: dict[str, Any] | bytes, **headers: str) -> HookRequest:
 
 def sns(asked: HookRequest, pem: bytes, section: SourceSettings = SNS, tolerance: float | None = 3600.0) -> Proof:
     documents = Published({SNS_CERTIFICATE: pem})
-    return Sns().prepare(Given(tolerance=tolerance, section=section, documents=documents))(asked)
+    return Sns().prepare(SchemeConfig(tolerance=tolerance, section=section, documents=documents))(asked)
 
 
 def refused(error: pytest.ExceptionInfo[PingRefused]) -> tuple[int, str]:
@@ -170,7 +170,7 @@ def test_published_forgeries_of_sns_are_refused(name: str) -> None:
 )
 def test_no_certificate_of_another_host_is_even_asked_for(signer: tuple[bytes, RSAPrivateKey], url: str) -> None:
     documents = Published()
-    verify = Sns().prepare(Given(section=SNS, documents=documents))
+    verify = Sns().prepare(SchemeConfig(section=SNS, documents=documents))
     with pytest.raises(PingRefused) as error:
         verify(ping(message(signer[1], SigningCertURL=url)))
     assert refused(error) == (401, "wrong signature")
@@ -183,7 +183,7 @@ def test_a_message_is_not_refused_while_its_certificate_is_not_here(
 ) -> None:
     documents = Published()
     with pytest.raises(SourceUnready):
-        Sns().prepare(Given(section=SNS, documents=documents))(ping(message(signer[1], SigningCertURL=url)))
+        Sns().prepare(SchemeConfig(section=SNS, documents=documents))(ping(message(signer[1], SigningCertURL=url)))
     assert documents.asked == [url]
 
 
@@ -211,7 +211,7 @@ def test_a_topic_of_somebody_else_is_refused(signer: tuple[bytes, RSAPrivateKey]
 @pytest.mark.parametrize("account", [None, "", " ", "me", "12345678901", "arn:aws:s3:::bucket"])
 def test_sns_needs_an_account(account: str | None) -> None:
     with pytest.raises(UnusableKey, match="account"):
-        Sns().prepare(Given(section=SourceSettings(account=account), documents=Published()))
+        Sns().prepare(SchemeConfig(section=SourceSettings(account=account), documents=Published()))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def paypal_ping(key: RSAPrivateKey, body: bytes = BODY, **changed: str) -> HookR
 
 
 def paypal(asked: HookRequest, root: Authority, chain: bytes, webhook: str | None = WEBHOOK) -> Proof:
-    given = Given(section=SourceSettings(webhook_id=webhook), documents=Published({PAYPAL_CERTIFICATE: chain}))
+    given = SchemeConfig(section=SourceSettings(webhook_id=webhook), documents=Published({PAYPAL_CERTIFICATE: chain}))
     return PayPal(roots=pem_of(root.certificate)).prepare(given)(asked)
 
 
@@ -388,7 +388,7 @@ def test_a_certificate_of_an_unknown_version_is_said(signer: tuple[bytes, RSAPri
 
 def test_the_systems_authorities_are_trusted_if_no_others_are_named(paypal_signer: tuple[bytes, RSAPrivateKey]) -> None:
     chain, key = paypal_signer
-    given = Given(section=SourceSettings(webhook_id=WEBHOOK), documents=Published({PAYPAL_CERTIFICATE: chain}))
+    given = SchemeConfig(section=SourceSettings(webhook_id=WEBHOOK), documents=Published({PAYPAL_CERTIFICATE: chain}))
     with pytest.raises(ValueError, match="not trusted"):
         PayPal().prepare(given)(paypal_ping(key))
 
@@ -404,7 +404,7 @@ def test_a_certificate_is_fetched_from_its_host_and_then_proves_the_ping(
         url = f"{server.url}/a.pem?body=" + "".join(f"%{octet:02x}" for octet in pem)
         keys = FetchedKeys(None, root.client(), pace=0.0)
         verify = Sns(certificate_url=r"https://127\.0\.0\.1:[0-9]+/a\.pem.*").prepare(
-            Given(section=SNS, documents=keys)
+            SchemeConfig(section=SNS, documents=keys)
         )
         asked = ping(message(key, SigningCertURL=url))
         with pytest.raises(SourceUnready):

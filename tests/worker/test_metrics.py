@@ -293,3 +293,16 @@ def test_a_server_whose_binlog_stands_still_while_it_takes_jobs_is_not_durable()
     # a restarted one begins anew
     assert durable(jobs=0, records=0, id="b") == 1
     assert durable(durable=False, id="b") == 0
+
+
+def test_jobs_of_a_queue_that_the_settings_have_no_more_are_counted(beanstalkd: Beanstalkd, queue: Queue) -> None:
+    inspector = BeanstalkInspector(queue, QueueUrl(beanstalkd.url))
+    for tube in ("glassq", "glassq.queue.gone", "glassq.queue.gone.key.r.00ff", "glassq.push.q", "other.queue.gone"):
+        queue.put(b"x", tube=tube)
+    collector = PoolCollector(Scoreboard(1), inspector, ["glassq", "glassq.queue.here"], prefixes=("glassq.queue.",))
+    (jobs_of,) = (numbers for gauge, numbers in collector().items() if gauge.name == "glassq_jobs")
+    assert {tube: number for (tube, state), number in jobs_of.items() if state == "ready"} == {
+        "glassq": 1.0,
+        "glassq.queue.here": 0.0,
+        "glassq.queue.gone": 1.0,
+    }

@@ -19,6 +19,8 @@ from glassq.dev.door import Door
 from glassq.dev.stack import Stack, check_name, handlers_env, require_beanstalkd, write_new, write_settings
 from glassq.dev.watch import Watch
 from glassq.errors import GlassqError, SettingsError
+from glassq.in_effect import read_record
+from glassq.operations.reload import wait_for_outcome
 from glassq.settings import load
 from glassq.sources.signer import open_signer
 from glassq.values import Bind
@@ -217,11 +219,25 @@ def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings |
         click.echo(f"{names} changed: for another [queue] url or [intake] bind, start glassq dev again")
         return None
     click.echo(f"{names} changed: reloading")
-    stack.reload("worker")
+    click.echo(f"{names}: {_outcome(stack, ['worker', 'web'] if stack.config in changed else ['worker'])}")
     if stack.config in changed:
-        stack.reload("web")
         _say_sources(stack, new, [name for name in new.sources if name not in settings.sources])
     return new
+
+
+def _outcome(stack: Stack, programs: list[str]) -> str:
+    """Has these programs reload, and waits for what comes of that."""
+    before = {name: read_record(stack.runtime_directory(name)) for name in programs}
+    for name in programs:
+        stack.reload(name)
+    try:
+        for name, record in before.items():
+            # without one nobody can tell
+            if record is not None:
+                wait_for_outcome(name, stack.runtime_directory(name), record)
+    except SettingsError as error:
+        return f"not in effect; the previous version keeps running: {line(str(error))}"
+    return "in effect"
 
 
 def _refusal(config: Path) -> list[str]:

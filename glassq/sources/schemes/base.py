@@ -35,7 +35,7 @@ class NoDocuments:
         raise SourceUnready("nothing is fetched here")
 
 
-class Given(msgspec.Struct, frozen=True):
+class SchemeConfig(msgspec.Struct, frozen=True):
     """What a section of the settings gives to its scheme.
 
     `secrets` are the lines of its secrets file, `url` our public URL before the path ("" if it does not say),
@@ -48,6 +48,10 @@ class Given(msgspec.Struct, frozen=True):
     tolerance: float | None = None
     section: SourceSettings = SourceSettings()
     documents: Documents = NoDocuments()
+
+
+# The old name, for classes of `custom` sources; to be removed after one release.
+Given = SchemeConfig
 
 
 class Scheme(Protocol):
@@ -65,7 +69,7 @@ class Scheme(Protocol):
     def signs_time(self) -> bool:
         """Whether the sender signs a time, which `tolerance` then is about."""
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping; all that can be computed before is. Raises UnusableKey."""
 
 

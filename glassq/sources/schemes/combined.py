@@ -8,8 +8,8 @@ import msgspec
 
 from glassq.errors import PingRefused
 from glassq.sources.places import PlaceReader, parse_spec
-from glassq.sources.schemes.base import Given, Scheme, Verify, unproven
-from glassq.sources.schemes.seen import Seen
+from glassq.sources.schemes.base import Scheme, SchemeConfig, Verify, unproven
+from glassq.sources.schemes.replay_cache import ReplayCache
 from glassq.sources.schemes.standard import Standard
 from glassq.sources.template import required
 from glassq.standard_webhooks import SHARED
@@ -40,10 +40,10 @@ class Once(msgspec.Struct, frozen=True):
         """What the proof needs."""
         return self.proof.needs
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping. Raises UnusableKey."""
         verify, spec = self.proof.prepare(given), parse_spec(self.unique)
-        places, seen, tolerance = PlaceReader([spec]), Seen(), given.tolerance or 0.0
+        places, seen, tolerance = PlaceReader([spec]), ReplayCache(), given.tolerance or 0.0
 
         def verify_once(request: HookRequest) -> Proof:
             found = verify(request)
@@ -72,7 +72,7 @@ class TokenOrStandard(msgspec.Struct, frozen=True):
     may: ClassVar[tuple[str, ...]] = ()
     signs_time: ClassVar[bool] = True
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping. Raises UnusableKey."""
         ways: list[Callable[[HookRequest], Proof]] = []
         for scheme, signs in ((Standard(), True), (self.token, False)):
@@ -92,7 +92,7 @@ class TokenOrStandard(msgspec.Struct, frozen=True):
         return verify
 
 
-def _numbered(scheme: Scheme, given: Given, places: list[int]) -> Verify:
+def _numbered(scheme: Scheme, given: SchemeConfig, places: list[int]) -> Verify:
     """The scheme with some of the secrets, and its proofs with their places among all."""
     secrets = tuple(given.secrets[place] for place in places)
     verify = scheme.prepare(msgspec.structs.replace(given, secrets=secrets))

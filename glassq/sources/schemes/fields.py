@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.schemes.base import Given, Verify, matching, unproven
+from glassq.sources.schemes.base import SchemeConfig, Verify, matching, unproven
 from glassq.sources.schemes.keys import decoded_keys
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class AdyenFields(msgspec.Struct, frozen=True):
     may: ClassVar[tuple[str, ...]] = ()
     signs_time: ClassVar[bool] = False
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping. Raises UnusableKey."""
         keys = decoded_keys(given.secrets, "hex")
 

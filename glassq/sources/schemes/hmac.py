@@ -10,7 +10,15 @@ import msgspec
 
 from glassq.sources.base import HookRequest, Proof
 from glassq.sources.places import PlaceReader, PlaceValues, Spec, parse_spec
-from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_head_time, check_time, matching, unproven
+from glassq.sources.schemes.base import (
+    SchemeConfig,
+    UnusableKey,
+    Verify,
+    check_head_time,
+    check_time,
+    matching,
+    unproven,
+)
 from glassq.sources.schemes.keys import KeyForm, decoded_keys
 from glassq.sources.template import SignedTemplate, raw, required
 from glassq.sources.times import Unit, unix_time
@@ -58,7 +66,7 @@ class Hmac(msgspec.Struct, frozen=True):
         """Whether the time is known that the sender signed."""
         return bool(self.timestamp) or len(self.list) == 3
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping. Raises UnusableKey."""
         keys = decoded_keys(given.secrets, self.key)
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from glassq.sources.base import HookRequest
-    from glassq.sources.schemes.base import Given, Verify
+    from glassq.sources.schemes.base import SchemeConfig, Verify
 
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 GOOGLE_KEYS = "https://www.googleapis.com/oauth2/v3/certs"
@@ -86,7 +86,7 @@ class GoogleToken(msgspec.Struct, frozen=True):
     issuers: tuple[str, ...] = GOOGLE_ISSUERS
     keys_url: str = GOOGLE_KEYS
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """Raises UnusableKey."""
         return _verifier(given, self.issuers, lambda: self.keys_url)
 
@@ -102,7 +102,7 @@ class Oidc(msgspec.Struct, frozen=True):
     may: ClassVar[tuple[str, ...]] = ()
     signs_time: ClassVar[bool] = False
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """Raises UnusableKey if the issuer is no https URL, or another key is missing."""
         issuer = given.section.issuer or ""
         if not _is_https(issuer):
@@ -115,7 +115,7 @@ class Oidc(msgspec.Struct, frozen=True):
         return _verifier(given, (issuer,), lambda: given.documents.get(url, read))
 
 
-def _verifier(given: Given, issuers: tuple[str, ...], keys_url: Callable[[], str]) -> Verify:
+def _verifier(given: SchemeConfig, issuers: tuple[str, ...], keys_url: Callable[[], str]) -> Verify:
     from glassq.sources.schemes import jwk_set
 
     audience, account = given.section.audience, given.section.account

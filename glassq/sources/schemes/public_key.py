@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from glassq.sources.base import Body
-    from glassq.sources.schemes.base import Given, Verify
+    from glassq.sources.schemes.base import SchemeConfig, Verify
 
     Matches = Callable[[Any, bytes, Iterable[Body]], bool]
 
@@ -47,7 +47,7 @@ class PublicKey(msgspec.Struct, frozen=True):
         """Whether the time is known that the sender signed."""
         return bool(self.timestamp)
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping. Raises UnusableKey."""
         from glassq.sources.schemes import asymmetric
 

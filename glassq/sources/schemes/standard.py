@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from glassq.sources.base import HookRequest, Proof
-from glassq.sources.schemes.base import Given, UnusableKey, Verify, check_head_time, check_time, matching, unproven
+from glassq.sources.schemes.base import (
+    SchemeConfig,
+    UnusableKey,
+    Verify,
+    check_head_time,
+    check_time,
+    matching,
+    unproven,
+)
 from glassq.sources.schemes.hmac import MAX_SIGNATURES
 from glassq.sources.template import raw
 from glassq.sources.times import unix_time
@@ -35,7 +43,7 @@ class Standard(msgspec.Struct, frozen=True):
     may: ClassVar[tuple[str, ...]] = ()
     signs_time: ClassVar[bool] = True
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping. Raises UnusableKey."""
         shared: dict[int, hmac.HMAC] = {}
         public: dict[int, Ed25519PublicKey] = {}

@@ -9,7 +9,7 @@ import msgspec
 
 from glassq.sources.base import HookRequest, Proof
 from glassq.sources.places import PlaceReader, parse_spec
-from glassq.sources.schemes.base import Given, UnusableKey, Verify, matching, unproven
+from glassq.sources.schemes.base import SchemeConfig, UnusableKey, Verify, matching, unproven
 from glassq.sources.template import raw
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class ShownToken(msgspec.Struct, frozen=True):
         """The user's name, where there is one."""
         return ("username",) if "basic" in self.place else ()
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping. Raises UnusableKey."""
         if self.place == "basic" and given.section.username is None and any(":" not in each for each in given.secrets):
             raise UnusableKey("secrets_file", "has a line without a colon: expected USER:PASSWORD, or the key username")
@@ -58,7 +58,7 @@ def token_proof(tokens: Sequence[bytes], shown: bytes) -> Proof:
     return Proof(place)
 
 
-def _reader(place: str, given: Given) -> tuple[Callable[[HookRequest], bytes | None], list[bytes]]:
+def _reader(place: str, given: SchemeConfig) -> tuple[Callable[[HookRequest], bytes | None], list[bytes]]:
     """How the token is read, and what it may be."""
     if place == "basic":
         return _authorization("basic"), _basic_tokens(given)
@@ -83,7 +83,7 @@ def _reader(place: str, given: Given) -> tuple[Callable[[HookRequest], bytes | N
     return read, tokens
 
 
-def _basic_tokens(given: Given) -> list[bytes]:
+def _basic_tokens(given: SchemeConfig) -> list[bytes]:
     username = given.section.username
     pairs = given.secrets if username is None else [f"{username}:{secret}" for secret in given.secrets]
     return [base64.b64encode(pair.encode()) for pair in pairs]
@@ -107,7 +107,7 @@ class ClientState(msgspec.Struct, frozen=True):
     may: ClassVar[tuple[str, ...]] = ()
     signs_time: ClassVar[bool] = False
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping."""
         tokens = [secret.encode() for secret in given.secrets]
 
@@ -142,13 +142,13 @@ def _shown(item: _Item) -> bytes:
 _decode_items = msgspec.json.Decoder(_Items).decode
 
 
-class Nobody(msgspec.Struct, frozen=True):
+class Unsigned(msgspec.Struct, frozen=True):
     """No proof but the path or the address (`path_token_file`, `allow`)."""
 
     needs: ClassVar[tuple[str, ...]] = ()
     may: ClassVar[tuple[str, ...]] = ()
     signs_time: ClassVar[bool] = False
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that takes every ping: `admit` has checked it."""
         return lambda request: Proof()

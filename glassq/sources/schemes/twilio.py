@@ -16,7 +16,7 @@ import msgspec
 
 from glassq.sources import forms
 from glassq.sources.places import query_field
-from glassq.sources.schemes.base import Given, Verify, unproven
+from glassq.sources.schemes.base import SchemeConfig, Verify, unproven
 from glassq.sources.schemes.hmac import proof
 from glassq.sources.schemes.keys import decoded_keys
 from glassq.sources.template import raw, sorted_form
@@ -35,7 +35,7 @@ class Twilio(msgspec.Struct, frozen=True):
     may: ClassVar[tuple[str, ...]] = ()
     signs_time: ClassVar[bool] = False
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """The function that verifies a ping. Raises UnusableKey."""
         keyed = [hmac.new(key, None, "sha1") for key in decoded_keys(given.secrets, "text")]
         urls = [raw(url) for url in with_and_without_port(given.url)]

@@ -21,7 +21,7 @@ from glassq.sources.times import unix_time
 
 if TYPE_CHECKING:
     from glassq.sources.schemes.asymmetric import Certificate
-    from glassq.sources.schemes.base import Given, Verify
+    from glassq.sources.schemes.base import SchemeConfig, Verify
 
 # Where certificates may lie: no port, no user, no query, nothing that leads elsewhere.
 SNS_URL = r"https://sns\.[a-z0-9-]{1,40}\.amazonaws\.com(\.cn)?/[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}\.pem"
@@ -81,7 +81,7 @@ class Sns(msgspec.Struct, frozen=True):
     signs_time: ClassVar[bool] = True
     certificate_url: str = SNS_URL
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """Raises UnusableKey if an account is neither an account's id nor a topic's ARN."""
         from glassq.sources.schemes import asymmetric
 
@@ -124,7 +124,7 @@ class PayPal(msgspec.Struct, frozen=True):
     domain: str = "paypal.com"
     roots: bytes = b""
 
-    def prepare(self, given: Given) -> Verify:
+    def prepare(self, given: SchemeConfig) -> Verify:
         """Raises UnusableKey without the webhook's id."""
         from glassq.sources.schemes import asymmetric
 

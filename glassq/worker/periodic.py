@@ -20,7 +20,7 @@ log = logger("glassq.worker")
 EVERY = 60.0
 
 
-class Errand:
+class PeriodicProcess:
     """For the pool's parent. `pid` is 0 while the process does not run."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ _SLOT = struct.Struct("8sd")
 _BUCKET = _SLOT.size * _SLOTS
 
 
-class Seen:
+class ReplayCache:
     """Tokens, each until a time of its own."""
 
     def __init__(self) -> None:
