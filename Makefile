@@ -12,8 +12,9 @@ export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test conformance coverage test-system torture powercut soak thorough mutations check format bench \
-	bench-journal bench-programs bench-sources bench-tasks bench-peers install uninstall deb docs pictures man lock clean
+.PHONY: help setup demo example test conformance coverage test-system torture powercut soak keys thorough mutations \
+	check format bench bench-journal bench-programs bench-sources bench-tasks bench-peers install uninstall deb docs \
+	pictures man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +84,10 @@ powercut: $(DEV) ## cut the power at 200 moments of a recorded run, and look for
 
 soak: $(DEV) ## run a steady load; fail if a process keeps growing (MINUTES=10)
 	@$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(SOAK_ARGS)
+
+keys: $(DEV) ## work 100,000 deliveries of 1,000 keys while children are killed: never two of one key at once (DELIVERIES=n SEED=n)
+	@$(BIN)/python -m tests.chaos.keys $(if $(DELIVERIES),--deliveries $(DELIVERIES)) $(if $(SEED),--seed $(SEED)) \
+		$(KEYS_ARGS)
 
 check: $(DEV) ## check format, lint and types: the one gate
 	@$(BIN)/ruff format --check .

@@ -23,6 +23,7 @@ EVERYTHING = frozenset(
     {
         "backoff",
         "bodies",
+        "causes",
         "content",
         "daemons",
         "due",
@@ -93,6 +94,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "local_http": frozenset({"final_response"}),
     "due": frozenset(),
     "daemons": frozenset({"settings", "startcheck"}),
+    "causes": frozenset({"delivery", "mask"}),
     "content": frozenset({"errors"}),
     "delivery": frozenset({"content", "envelope", "errors"}),
     "envelope": frozenset(),
@@ -121,7 +123,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     "worker": frozenset(
         {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
-        | {"bodies", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
+        | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
     "handlers": frozenset({"bodies", "delivery", "errors", "https_get", "log", "mask", "routes", "settings", "values"}),
     "glass": frozenset(

@@ -18,12 +18,6 @@ PUSH = "[push]\n"
 URL = "https://example.com/hooks/in?a=b"
 
 
-@pytest.fixture(autouse=True)
-def all_keys_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys that are not built yet are refused for that alone."""
-    monkeypatch.setattr("glassq.settings.route_rules.NOT_YET", frozenset())
-
-
 def route(*lines: str, source: str = "mirror", handler: str = "m:f") -> str:
     keys = [f'source = "{source}"', *([f'handler = "{handler}"'] if handler else []), *lines]
     return "\n".join(["[[routes]]", *keys]) + "\n"
@@ -113,10 +107,12 @@ def test_a_tube_that_leaves_no_room_for_a_routes_name_is_refused() -> None:
     read(route('name = "abcdefghijk"'), before=f'[queue]\ntube = "{"t" * 190}"\n')
 
 
-def test_a_key_that_is_not_built_yet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glassq.settings.route_rules.NOT_YET", frozenset({"breaker"}))
-    with pytest.raises(SettingsError, match='breaker = "3": expected no such key: this version cannot do that yet'):
-        read(route("breaker = 3"))
+def test_a_route_whose_parked_deliveries_would_have_too_long_a_tube_is_refused() -> None:
+    base = f'[queue]\ntube = "{"t" * 170}"\n'
+    for key in ("breaker = 3", 'concurrency_by = "label.user"'):
+        with pytest.raises(SettingsError, match="a tube of its parked deliveries has 203 of 200 characters"):
+            read(route(key, 'name = "abcdefghijk"'), before=base)
+    read(route('name = "abcdefghijk"'), before=base)
 
 
 # -- limits ---------------------------------------------------------------------------------------------------------

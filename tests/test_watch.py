@@ -94,6 +94,8 @@ METRICS: dict[str, dict[str, tuple[str, ...]]] = {
     "glassq_jobs": {"tube": (), "state": STATES},
     "glassq_oldest_ready_seconds": {"tube": ()},
     "glassq_tube_paused": {"tube": ()},
+    "glassq_parked_jobs": {"route": ()},
+    "glassq_route_paused": {"route": ()},
     "glassq_queue_durable": {},
     "glassq_queue_draining": {},
     "glassq_binlog_files": {},
@@ -164,7 +166,7 @@ def test_glassq_tells_what_alerts_and_dashboard_ask_for(tmp_path: Path, beanstal
     web = Web(tmp_path / "web", beanstalkd.url, queue=f"[metrics]\n{asked}\n{sections(tmp_path)}")
     try:
         with PoolRun(tmp_path, beanstalkd) as pool:
-            pool.write_settings(more=f"[metrics]\n{asked}")
+            pool.write_settings(route="breaker = 5\n", more=f"[metrics]\n{asked}")
             pool.start().ready()
             web.wait_ready()
             assert [web.ask(data).status for data in (request(), stripe.data, request(b"{"))] == [200, 200, 400]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from glassq.causes import reason
 from glassq.cli.app import App
 from glassq.cli.output import line
-from glassq.operations.words import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

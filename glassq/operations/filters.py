@@ -22,8 +22,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from glassq.causes import Cause, is_cause_id
 from glassq.errors import InvalidRequest
-from glassq.operations.groups import Cause, is_cause_id
 from glassq.values import Duration
 
 if TYPE_CHECKING:

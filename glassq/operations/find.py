@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from glassq.causes import reason
 from glassq.delivery import Delivery, decode
 from glassq.errors import (
     Ambiguous,
@@ -28,20 +29,20 @@ from glassq.errors import (
     Unsupported,
 )
 from glassq.mask import masked_text
-from glassq.operations.words import moment, reason
+from glassq.operations.words import moment
 from glassq.push.request import tube_of
 from glassq.queues.base import ALL_STATES, WAITING_STATES
-from glassq.settings import pool_prefixes
+from glassq.settings import parking_tube, pool_prefixes
 from glassq.values import Tube
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from glassq.causes import Cause
     from glassq.ledger import Entry
     from glassq.operations import Operations
     from glassq.operations.filters import Filter
-    from glassq.operations.groups import Cause
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector, Job, State
     from glassq.settings import Route
@@ -148,7 +149,7 @@ class Found:
     def cause(self) -> Cause:
         """Why it failed last."""
         # its many patterns take a while to compile
-        from glassq.operations.groups import cause_of
+        from glassq.causes import cause_of
 
         return cause_of(self.delivery, self.damage)
 
@@ -194,8 +195,10 @@ def checked_tube(name: str, text: str) -> str:
 
 
 def is_ours(main: str, tube: str) -> bool:
-    """Whether it is the `main` tube, or that of a push queue, of a queue of [worker.queues] or of a route."""
-    return tube == main or tube.startswith((tube_of(main, ""), *pool_prefixes(main)))
+    """Whether it is the `main` tube, that of a push queue, a queue or a route, or one in which theirs are parked."""
+    if tube == main or tube.startswith((tube_of(main, ""), *pool_prefixes(main))):
+        return True
+    return parking_tube(main, tube) is not None
 
 
 def _forms(main: str) -> str:
@@ -227,6 +230,8 @@ def unworked(operations: Operations, tube: str) -> str:
             f"no pool with these settings works tube {tube}: expected {_forms(main)}. Show, kick and archive do not "
             f"look there; `glassq move --from {tube} --to {main}` brings back what is in it"
         )
+    if parked := parking_tube(main, tube):
+        return unworked(operations, parked.origin)
     # the pool also works queues and routes that its settings do not have any more
     if tube == main or tube.startswith(pool_prefixes(main)):
         return ""
@@ -438,7 +443,7 @@ def ref_of(entry: Entry) -> str | None:
 
 def _cause_hint(text: str) -> str:
     """Where to look for a text that can be a cause's id, and no delivery's; "" for any other."""
-    from glassq.operations.groups import is_cause_id
+    from glassq.causes import is_cause_id
 
     return f" (if it is the id of a cause: `glassq buried --group {text}`)" if is_cause_id(text) else ""
 

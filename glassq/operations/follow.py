@@ -9,11 +9,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from glassq.causes import reason
 from glassq.errors import LedgerError, SettingsError
 from glassq.mask import masked_text
 from glassq.operations.filters import Recorded
 from glassq.operations.find import ref_of
-from glassq.operations.words import reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

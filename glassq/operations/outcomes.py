@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from glassq.causes import reason
 from glassq.errors import JobNotFound, LedgerError, SearchIncomplete, SettingsError
 from glassq.operations.find import found_in, our_tubes
-from glassq.operations.words import reason
 from glassq.queues.base import ALL_STATES
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from glassq.errors import GlassqError
 from glassq.operations import push_queues
 from glassq.push.names import open_names
 from glassq.push.purge import Purged, purge
+from glassq.settings import parked_of
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery
@@ -27,7 +28,7 @@ class PurgePlan:
     """
 
     name: str
-    tube: str
+    tubes: tuple[str, ...]
     waiting: dict[str, int]
     running: int
     paused: bool
@@ -61,9 +62,11 @@ def plan(operations: Operations, queue: Inspector, queues: PlannedQueues, name: 
     tube = push_queues.chosen(operations, queue, queues, [name])[name]
     # Nothing is asked or deleted where the names' URL is wrong.
     open_names(push_queues.settings_of(operations)).close()
-    (counts,) = queue.counts([tube])
-    now = Purged.of(counts)
-    return PurgePlan(name, tube, now.waiting, now.running, counts.paused_for > 0)
+    # those that wait for their key's turn are its tasks as well
+    there = (counts.name for counts in queue.counts())
+    counts = queue.counts([tube, *parked_of(operations.tube, tube, there)])
+    now = Purged.of(*counts)
+    return PurgePlan(name, tuple(part.name for part in counts), now.waiting, now.running, counts[0].paused_for > 0)
 
 
 def carry_out(operations: Operations, queue: Inspector, plan: PurgePlan, progress: Progress) -> PurgeReport:
@@ -80,13 +83,13 @@ def carry_out(operations: Operations, queue: Inspector, plan: PurgePlan, progres
             ledger.deleted(delivery, why)
             operations.delete_body(delivery)
 
-        steps = purge(queue, plan.tube, names, purged, deleted)
+        steps = purge(queue, plan.tubes, names, purged, deleted)
         try:
             # It ends before the names' database is closed, which it writes to at its end.
             with closing(steps):
                 for _ in steps:
                     progress.advance(purged.deleted + purged.taken, plan.total, "deleted so far")
-            purged.running = queue.counts([plan.tube])[0].reserved
+            purged.running = sum(part.reserved for part in queue.counts(plan.tubes))
         except GlassqError as error:
             report.error = error
     return report

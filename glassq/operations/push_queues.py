@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from glassq.errors import Conflict, InvalidRequest, JobNotFound, LedgerError, SettingsError
 from glassq.operations.find import ref_of
 from glassq.operations.hints import Hint
+from glassq.operations.parked import is_parking
 from glassq.push.queue_yaml import load
 from glassq.push.request import tube_of
 
@@ -144,7 +145,11 @@ def tubes_of(operations: Operations, queue: Inspector, plan: PlannedQueues) -> d
     Where queue.yaml cannot be used, those whose tubes exist.
     """
     prefix = tube_of(operations.tube, "")
-    there = {counts.name.removeprefix(prefix): counts for counts in queue.counts() if counts.name.startswith(prefix)}
+    there = {
+        counts.name.removeprefix(prefix): counts
+        for counts in queue.counts()
+        if counts.name.startswith(prefix) and not is_parking(operations.tube, counts.name)
+    }
     absent = [tube_of(operations.tube, name) for name in plan.queues if name not in there]
     there |= {counts.name.removeprefix(prefix): counts for counts in queue.counts(absent)}
     others = [name for name in sorted(there) if name not in plan.queues and (there[name].jobs or not plan.known)]

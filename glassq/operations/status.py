@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq.errors import GlassqError, LedgerError, NotDurable, SettingsError
-from glassq.operations import route_tubes, worker_queues
+from glassq.operations import parked, route_tubes, worker_queues
 from glassq.operations.checks.in_effect import not_in_effect
 from glassq.operations.find import is_ours, unworked
 from glassq.operations.hints import Hint
@@ -196,6 +196,7 @@ def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact
         if tube.paused_for:
             yield Hint(f"tube {tube.name} is paused {until(tube.paused_for)}")
     yield from worker_queues.hints(operations, seen.tubes)
+    yield from parked.hints(operations, seen.tubes)
     yield from route_tubes.hints(operations, seen.tubes)
     for tube in seen.tubes:
         if tube.ready and (why := unworked(operations, tube.name)):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from glassq.causes import reason
 from glassq.delivery import StepResult, StoredBody
 from glassq.errors import BodyError, InvalidRequest, LedgerError, NotFound, NotInOurTubes, SettingsError
 from glassq.mask import MAX_TEXT, masked_body, masked_text
 from glassq.operations.find import Finder, ambiguous, checked_prefix, ref_of
-from glassq.operations.words import attempts, reason
+from glassq.operations.words import attempts
 
 if TYPE_CHECKING:
     from glassq.delivery import Delivery, Evidence

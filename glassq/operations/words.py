@@ -6,8 +6,6 @@ import re
 from datetime import UTC
 from typing import TYPE_CHECKING
 
-from glassq.mask import masked_text
-
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -16,14 +14,6 @@ _PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
 _SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 # A pause of at least this many seconds was meant to last until it is resumed.
 PAUSED_FOR_GOOD = 365 * 86_400
-# Release 0.1.0 put this before the reason of a delivery whose budget was spent.
-_COUNT_FIRST = re.compile(r"(gave up after \d+ attempts?): (.*)", re.DOTALL)
-
-
-def reason(text: str) -> str:
-    """A reason as people read it: masked, and what failed first, however old the delivery is."""
-    counted = _COUNT_FIRST.fullmatch(text)
-    return masked_text(f"{counted[2]} ({counted[1]})" if counted else text)
 
 
 def moment(value: datetime) -> str:

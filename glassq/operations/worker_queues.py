@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from glassq.errors import InvalidRequest
 from glassq.operations import push_queues
 from glassq.operations.hints import Hint
-from glassq.settings import MAIN_QUEUE, WorkerQueue, queue_prefix, queue_tube, source_tube
+from glassq.settings import MAIN_QUEUE, WorkerQueue, parking_tube, queue_prefix, queue_tube, source_tube
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,7 +97,9 @@ def gone(operations: Operations, tube: str) -> str:
     """The name of the queue whose tube it is, if the settings do not have that queue any more; else ""."""
     prefix = queue_prefix(operations.tube)
     name = tube.removeprefix(prefix)
-    return name if tube.startswith(prefix) and name not in operations.settings.worker.queues else ""
+    if not tube.startswith(prefix) or parking_tube(operations.tube, tube) is not None:
+        return ""
+    return name if name not in operations.settings.worker.queues else ""
 
 
 def hints(operations: Operations, tubes: Sequence[TubeCounts]) -> Iterator[Hint]:
@@ -112,8 +114,8 @@ def hints(operations: Operations, tubes: Sequence[TubeCounts]) -> Iterator[Hint]
 
 def _names(operations: Operations, queue: Inspector) -> list[str]:
     prefix = queue_prefix(operations.tube)
-    there = (counts for counts in queue.counts() if counts.name.startswith(prefix) and counts.jobs)
-    found = sorted(counts.name.removeprefix(prefix) for counts in there)
+    there = (counts.name for counts in queue.counts() if counts.name.startswith(prefix) and counts.jobs)
+    found = sorted(name.removeprefix(prefix) for name in there if parking_tube(operations.tube, name) is None)
     return list(dict.fromkeys([MAIN_QUEUE, *operations.settings.worker.queues, *found]))
 
 

@@ -12,6 +12,7 @@ from glassq.errors import SettingsError
 from glassq.ledger.sql import open_ledger
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs.context import adding_tasks, context_of
+from glassq.programs.gating import gated
 from glassq.programs.unrouted import unrouted_of
 from glassq.queues import open_receiver
 from glassq.settings import route_tube
@@ -25,7 +26,7 @@ from glassq.worker.settlement import Settlement
 from glassq.worker.template import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from glassq.bodies import BodyStore
     from glassq.ledger import Ledger
@@ -45,7 +46,7 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], loaded: Routes,
         ledger = open_ledger(settings.ledger)
     except SettingsError as error:
         return refuse(error, slot)
-    shared = _Shared(settings, loaded, context, ledger, open_bodies(settings), throttle, LossWatch(slot))
+    shared = _Shared(settings, queues, loaded, context, ledger, open_bodies(settings), throttle, LossWatch(slot))
     most = _share([found.route.concurrency or 1 for found in loaded.lane_routes], processes(settings))
     made = Lanes(slot, shared.lane, most)
     limit = worker.max_jobs * min(most, len(slot.lanes))
@@ -83,6 +84,7 @@ class _Shared:
     """What all lanes of a child share."""
 
     settings: Settings
+    queues: Collection[str]
     routes: Routes
     context: Context
     ledger: Ledger
@@ -107,7 +109,9 @@ class _Shared:
             skew=settings.worker.clock_skew,
             unrouted=unrouted_of(settings).verdict,
         )
-        limiter = self.throttle.limiter(slot.index, free=[], limited=[found.tube for found in self.routes.lane_routes])
+        tubes = [found.tube for found in self.routes.lane_routes]
+        main = self.throttle.limiter(slot.index, free=[], limited=tubes)
+        limiter = gated(settings, self.queues, main, self.throttle, slot.index, receiver)
         settlement = Settlement(receiver, self.ledger, slot.counters, self.bodies)
         consumer = Consumer(receiver, limiter, executor, settlement, slot, losses=self.losses)
         return Lane(slot, receiver, lease, consumer)

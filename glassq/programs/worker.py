@@ -20,12 +20,13 @@ from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs import lanes, scheduling, sweeping
 from glassq.programs.context import adding_tasks, context_of
+from glassq.programs.gating import gated, route_limits, worked_tubes
 from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
 from glassq.queues import open_inspector, open_receiver
 from glassq.schedules.opening import has_schedules, schedules_of
-from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube, route_tube
+from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube
 from glassq.startcheck import Finding, arguments, found
 from glassq.systemd import Notifier
 from glassq.worker import child, sidecar
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from glassq.push.queue_yaml import PushQueue
     from glassq.settings import Settings
     from glassq.values import Address
+    from glassq.worker.gates.shared import Gates
     from glassq.worker.scoreboard import Scoreboard, Slot
     from glassq.worker.template import ChildMain
     from glassq.worker.throttle import Throttle, TubeLimiter
@@ -87,7 +89,8 @@ def consume(
         return refuse(error, slot)
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot, context.loop)
-    limiter = limiter_of(settings, queues, throttle, slot.index, loaded)
+    main = limiter_of(settings, queues, throttle, slot.index, loaded)
+    limiter = gated(settings, queues, main, throttle, slot.index, receiver)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     executor = Executor(
@@ -128,15 +131,6 @@ def limiter_of(
     return QueueLimiter(limiter, shares, place)
 
 
-def route_limits(settings: Settings) -> list[Limit]:
-    """The limits of routes with a tube of their own: how many of their attempts may run at once."""
-    return [
-        Limit(tube, UNLIMITED, route.concurrency, route.concurrency)
-        for route in settings.routes
-        if (tube := route_tube(settings, route)) and route.concurrency
-    ]
-
-
 def kept_places(settings: Settings) -> list[Limit]:
     """The places of children that are kept for queues, by the tubes of these."""
     queues = settings.worker.queues.items()
@@ -174,13 +168,16 @@ def check(config: str | None) -> Iterator[Finding]:
         yield found("schedules", lambda: schedules_of(settings))
 
 
-def serve_metrics(settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard) -> int:
+def serve_metrics(
+    settings: Settings, address: Address, tubes: Sequence[str], scoreboard: Scoreboard, gates: Gates
+) -> int:
     """The main function of the process beside the children, which serves the metrics."""
     # imported here because it takes memory that no child needs
     from glassq.metrics.server import serve
 
     prefixes = pool_prefixes(str(settings.queue.tube))
-    collector = PoolCollector(scoreboard, open_inspector(settings), tubes, open_bodies(settings), prefixes=prefixes)
+    inspector, bodies = open_inspector(settings), open_bodies(settings)
+    collector = PoolCollector(scoreboard, inspector, tubes, bodies, prefixes=prefixes, gates=gates)
     return sidecar.run(
         lambda: serve(address, scoreboard.shared_counters, collector, __version__), address, scoreboard.parent
     )
@@ -211,8 +208,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
             for name, push in queues.items()
         ),
     ]
-    of_queues = [queue_tube(settings, name) for name in worker.queues]
-    tubes = list(dict.fromkeys([str(queue.tube), *of_queues, *(limit.tube for limit in limits)]))
+    tubes = worked_tubes(settings, queues)
     pool = settings.metrics.pool
     return PoolPlan(
         lambda loaded: load_handlers(settings, queues, loaded),
@@ -222,7 +218,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         silence=silence,
         limits=tuple(limits),
         kept=tuple(kept_places(settings)),
-        sidecar=(lambda scoreboard: serve_metrics(settings, pool, tubes, scoreboard)) if pool else None,
+        sidecar=(lambda scoreboard, gates: serve_metrics(settings, pool, tubes, scoreboard, gates)) if pool else None,
         schedule=scheduling.main_of(settings),
         sweep=lambda: sweeping.sweep_main(settings),
         queue=queue.url,

@@ -38,6 +38,7 @@ from glassq.push.task_errors import (
 from glassq.queues import open_inspector, open_producer
 from glassq.queues.base import WAITING_STATES
 from glassq.routes import TASKS, all_routes
+from glassq.settings import parked_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -152,10 +153,10 @@ class Client:
         Raises UnknownQueueError, or TransientError (then some may be deleted).
         """
         self.known(queue_name)
-        tube = tube_of(self._base, queue_name)
         with self.inspector(SEARCH_WITHIN) as inspector:
-            done = Purged.of(*inspector.counts([tube]))
-            for _ in purge(inspector, tube, self.names, done):
+            tubes = self._tubes(inspector, queue_name)
+            done = Purged.of(*inspector.counts(tubes))
+            for _ in purge(inspector, tubes, self.names, done):
                 pass
         return done.deleted
 
@@ -167,7 +168,7 @@ class Client:
         self.known(queue_name)
         deleted: set[str] = set()
         with self.inspector(SEARCH_WITHIN) as inspector, TombstoneBatch(self.names) as finished:
-            for job in inspector.find(WAITING_STATES, [tube_of(self._base, queue_name)]):
+            for job in inspector.find(WAITING_STATES, self._tubes(inspector, queue_name)):
                 delivery = readable(job)
                 name = delivery.labels.get("task", "") if delivery else ""
                 if delivery and name in names and _delete(inspector, job):
@@ -191,6 +192,11 @@ class Client:
         """Closes the idle connections; later calls open others."""
         self._producer.close()
         self.names.close()
+
+    def _tubes(self, inspector: Inspector, queue_name: str) -> list[str]:
+        """The tube of this queue, and those in which its tasks are parked."""
+        tube = tube_of(self._base, queue_name)
+        return [tube, *parked_of(self._base, tube, (counts.name for counts in inspector.counts()))]
 
     def known(self, queue_name: str) -> PushQueue:
         """The queue of this name. Raises UnknownQueueError."""

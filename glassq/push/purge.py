@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Self
 
 from glassq.delivery import decode
@@ -15,7 +16,7 @@ from glassq.errors import DamagedDelivery, JobNotFound
 from glassq.push.request import SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from glassq.delivery import Delivery
     from glassq.push.names import Names
@@ -47,9 +48,11 @@ class Purged:
     running: int = 0
 
     @classmethod
-    def of(cls, tube: TubeCounts) -> Self:
-        """The counts before a purge of this tube."""
-        return cls({state: getattr(tube, state) for state in ("ready", "delayed", "buried")}, running=tube.reserved)
+    def of(cls, *tubes: TubeCounts) -> Self:
+        """The counts before a purge of these tubes."""
+        states = ("ready", "delayed", "buried")
+        waiting = {state: sum(getattr(tube, state) for tube in tubes) for state in states}
+        return cls(waiting, running=sum(tube.reserved for tube in tubes))
 
 
 class TombstoneBatch:
@@ -84,9 +87,13 @@ class TombstoneBatch:
 
 
 def purge(
-    inspector: Inspector, tube: str, names: Names, done: Purged, deleted: Callable[[Delivery], None] = lambda _: None
+    inspector: Inspector,
+    tubes: Sequence[str],
+    names: Names,
+    done: Purged,
+    deleted: Callable[[Delivery], None] = lambda _: None,
 ) -> Generator[None, None, None]:
-    """Deletes the jobs in the tube of a push queue, counts them in `done`, and yields before each one.
+    """Deletes the jobs in the tubes of a push queue, counts them in `done`, and yields before each one.
 
     Deletes at most as many as were `waiting` at the beginning, because others may keep adding tasks. The tasks' names
     become tombstones. Calls `deleted` with each delivery that had an attempt. Raises QueueError.
@@ -94,7 +101,7 @@ def purge(
     finished = TombstoneBatch(names)
     try:
         with finished:
-            for job in _first_jobs(inspector, tube, sum(done.waiting.values())):
+            for job in _first_jobs(inspector, tubes, sum(done.waiting.values())):
                 yield
                 delivery = readable(job)
                 try:
@@ -114,9 +121,9 @@ def purge(
         done.untold = finished.unrecorded
 
 
-def _first_jobs(inspector: Inspector, tube: str, most: int) -> Iterator[Job]:
+def _first_jobs(inspector: Inspector, tubes: Sequence[str], most: int) -> Iterator[Job]:
     """The first job again and again, whoever removes it; `most` in all."""
-    for state in PURGED:
+    for state, tube in product(PURGED, tubes):
         while most and (job := inspector.first(state, tube)) is not None:
             most -= 1
             yield job

@@ -260,8 +260,9 @@ class Producer(Protocol):
 
 
 # A receiver leaves at most so many next forms unproven; what it holds when its process dies is worked twice. So many
-# quick failures fit into one proof of a disk whose fsync takes 2 ms, on a busy machine.
-MAX_UNPROVEN = 16
+# quick failures fit into one proof of a disk whose fsync takes 2 ms, on a busy machine. Of jobs that are only moved,
+# more share a proof: one that waits behind ten thousand others is reached the sooner.
+MAX_UNPROVEN, MAX_UNPROVEN_MOVES = 16, 64
 
 
 class Receiver(Protocol):
@@ -285,6 +286,12 @@ class Receiver(Protocol):
 
     def filled(self, prefixes: tuple[str, ...]) -> list[str]:
         """The tubes that hold jobs and whose names begin with one of these."""
+
+    def named(self, prefix: str) -> list[str]:
+        """The tubes that exist and whose names begin so; some may hold no jobs."""
+
+    def is_paused(self, tube: str) -> bool:
+        """Whether an operator has paused the tube."""
 
     def interrupt(self) -> None:
         """Ends a `reserve` that waits, if the engine can; no later one waits. For a signal handler of that thread.
@@ -329,9 +336,20 @@ class Receiver(Protocol):
         `reserve` raises the error as well.
         """
 
+    def move(
+        self,
+        reservation: Reservation,
+        body: bytes,
+        *,
+        tube: str,
+        then: Sequence[str] = (),
+        failed: Callable[[QueueError], None] | None = None,
+    ) -> str:
+        """Puts the delivery into another tube, ready at once. As `retry`; with `failed`, many moves share a proof."""
+
     @property
     def unproven(self) -> int:
-        """How many jobs it still holds whose next forms are not proven yet: at most MAX_UNPROVEN."""
+        """How many jobs it still holds whose next forms are not proven yet: at most MAX_UNPROVEN_MOVES."""
 
     def tend(self) -> None:
         """Finishes what `retry` has begun, as far as that needs no waiting. From any thread, like `extend`."""

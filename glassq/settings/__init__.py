@@ -7,6 +7,7 @@ compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
 from glassq.settings.options import options_of, read_only
+from glassq.settings.parking import SUFFIX, ParkingTube, hashed_key, parked_of, parking_tube
 from glassq.settings.reading import (
     DEFAULT_FILE,
     INTAKE,
@@ -62,6 +63,7 @@ __all__ = [
     "POOL",
     "SCHEDULE_LABEL",
     "SCHEDULE_SOURCE",
+    "SUFFIX",
     "TASKS",
     "TASKS_NAME",
     "TASK_SERVER",
@@ -70,6 +72,7 @@ __all__ = [
     "GlassSettings",
     "IntakeSettings",
     "LedgerSettings",
+    "ParkingTube",
     "PushSettings",
     "QueueSettings",
     "Route",
@@ -83,10 +86,13 @@ __all__ = [
     "as_toml",
     "file_of",
     "find_modules_beside",
+    "hashed_key",
     "installed_file",
     "label_fits",
     "load",
     "options_of",
+    "parked_of",
+    "parking_tube",
     "parse",
     "ping_tube",
     "pool_prefixes",

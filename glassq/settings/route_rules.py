@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from glassq.settings.options import options_of
+from glassq.settings.parking import SUFFIX
 from glassq.settings.route import DEFERRED_NAME, MAX_NAME, NO_HANDLER, TASKS_NAME
 from glassq.settings.sections import COLLECTIONS, SCHEDULE_SOURCE, TASK_SOURCE
-from glassq.settings.tubes import route_tube
+from glassq.settings.tubes import route_tube, source_tube
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +25,6 @@ MAX_TUBE = 200
 SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # More are no limit: a pool has fewer children and lanes.
 MAX_CONCURRENCY = 4000
-# Keys that nothing heeds yet. Who builds what heeds one takes it out of here.
-NOT_YET = frozenset({"concurrency_by", "breaker"})
 # What an exit code of a program may mean.
 MEANINGS = ("done", "drop", "retry", "bury")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -47,9 +46,6 @@ def route_rules(settings: Settings) -> Iterator[Rule]:
         yield from _program_rules(at, route, settings)
         yield from _match_rules(at, route)
         yield from _limit_rules(at, route, settings)
-        for key in sorted(NOT_YET):
-            value = getattr(route, key)
-            yield value is None, f"{at}.{key}", value, "no such key: this version cannot do that yet"
 
 
 def without_handler(settings: Settings) -> Iterator[str]:
@@ -143,7 +139,18 @@ def _limit_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
     longest = len(route_tube(settings, route))
     expected = f"a shorter one: with [queue] tube before it, it has {longest} of {MAX_TUBE} characters"
     yield longest <= MAX_TUBE, f"{at}.name", route.name, expected
+    yield from _gate_rules(at, route, settings)
     yield from _queue_limit_rules(at, route)
+
+
+def _gate_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
+    """What is parked is in tubes that are named after the route, and after the tube that it came from."""
+    if route.concurrency_by is None and route.breaker is None:
+        return
+    origins = [str(settings.queue.tube), route_tube(settings, route), source_tube(settings, route.source)]
+    longest = max(map(len, origins)) + SUFFIX + len(route.name)
+    expected = f"a shorter one: with its tube before it, a tube of its parked deliveries has {longest} of {MAX_TUBE}"
+    yield longest <= MAX_TUBE, f"{at}.name", route.name, f"{expected} characters"
 
 
 def _queue_limit_rules(at: str, route: Route) -> Iterator[Rule]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from glassq.bodies.sweep import count_bodies
 from glassq.errors import BodyError, QueueError
 from glassq.metrics import Gauge
+from glassq.settings import parking_tube
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from glassq.bodies import BodyStore
     from glassq.queues import Inspector
     from glassq.queues.base import Job, TubeCounts
+    from glassq.worker.gates.shared import Gates
     from glassq.worker.scoreboard import Scoreboard
 
+# Of so many parking tubes the jobs are counted: each is a question.
+MAX_TUBES = 1_000
 # The queue must answer within this time, in seconds: Prometheus waits for 10 by default.
 QUEUE_TIMEOUT = 5.0
 
@@ -28,6 +32,8 @@ _UP = Gauge("glassq_queue_up", "1 if the queue answers; the queue's other metric
 _JOBS = Gauge("glassq_jobs", "Jobs of our tubes, by their state.", ("tube", "state"))
 _OLDEST = Gauge("glassq_oldest_ready_seconds", "How long the next job has been ready; 0 if there is none.", ("tube",))
 _PAUSED = Gauge("glassq_tube_paused", "1 while the tube is paused.", ("tube",))
+_PARKED = Gauge("glassq_parked_jobs", "Ready jobs that wait for their key or for a paused route.", ("route",))
+_ROUTE_PAUSED = Gauge("glassq_route_paused", "1 while the route has paused itself (breaker).", ("route",))
 _DURABLE = Gauge(
     "glassq_queue_durable", "1 if the queue writes jobs to disk, and nothing stands against a proof of that."
 )
@@ -52,11 +58,13 @@ class PoolCollector:
         bodies: BodyStore | None = None,
         *,
         prefixes: tuple[str, ...] = (),
+        gates: Gates | None = None,
     ) -> None:
-        """`inspector` must have a connection of its own. `tubes` are the pool's.
+        """`inspector` must have a connection of its own. `tubes` and `gates` are the pool's; the main tube is first.
 
         A tube that is one of `prefixes` and a name is told as well, while it holds jobs.
         """
+        self._gates = gates
         self._bodies = bodies
         self._scoreboard = scoreboard
         self._inspector = inspector
@@ -72,7 +80,7 @@ class PoolCollector:
         # A connection that broke while it was idle fails at the first try.
         for _ in range(2):
             with suppress(QueueError):
-                return {**collected, _UP: {(): 1.0}, **self._engine(), **self._jobs()}
+                return {**collected, _UP: {(): 1.0}, **self._engine(), **self._jobs(), **self._gated()}
         return {**collected, _UP: {(): 0.0}}
 
     def _children(self) -> dict[tuple[str, ...], float]:
@@ -113,6 +121,19 @@ class PoolCollector:
             oldest[tube.name,] = self._ready_for(first) if first else 0.0
             paused[tube.name,] = float(tube.paused_for > 0)
         return {_JOBS: jobs, _OLDEST: oldest, _PAUSED: paused}
+
+    def _gated(self) -> Numbers:
+        if self._gates is None:
+            return {}
+        states = self._gates.breakers.states()
+        paused: dict[tuple[str, ...], float] = {(route,): float(state.is_open) for route, state in states.items()}
+        parked = dict.fromkeys(paused, 0.0)
+        seen = (parking_tube(self._tubes[0], hint.tube) for hint in self._gates.parked.look(-1, MAX_TUBES))
+        found = {tube.name: tube.route for tube in seen if tube is not None}
+        for counts in self._inspector.counts(list(found)) if found else ():
+            route = (found[counts.name],)
+            parked[route] = parked.get(route, 0.0) + counts.ready
+        return {_PARKED: parked, _ROUTE_PAUSED: paused}
 
     def _counts(self) -> list[TubeCounts]:
         found = self._inspector.counts(self._tubes)

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from glassq.queues import Receiver
     from glassq.queues.base import Reservation
     from glassq.worker.executor import Executor
+    from glassq.worker.gates.limiter import GatedLimiter
     from glassq.worker.scoreboard import Slot
     from glassq.worker.settlement import Settlement
-    from glassq.worker.shares import QueueLimiter
-    from glassq.worker.throttle import TubeLimiter
 
 log = logger("glassq.worker")
 
@@ -61,7 +60,7 @@ class Consumer:
     def __init__(
         self,
         receiver: Receiver,
-        limiter: TubeLimiter | QueueLimiter,
+        limiter: GatedLimiter,
         executor: Executor,
         settlement: Settlement,
         slot: Slot,
@@ -171,6 +170,9 @@ class Consumer:
             self._settlement.bury_damaged(reservation, error)
             return False
         reservation = self._examined(reservation, delivery)
+        if (origin := self._limiter.came_from(reservation.tube)) != reservation.tube:
+            # it was parked, and goes back to where it came from
+            reservation = replace(reservation, tube=origin)
         if delivery.buried and reservation.kicked:
             delivery = lifecycle.after_kick(delivery)
         bind_context(delivery=delivery.id, attempt=delivery.attempt)
@@ -202,6 +204,10 @@ class Consumer:
             if reservation.losses:
                 log.warning("an attempt was lost %s", fields(job=reservation.ref, lost=delivery.lost))
             return False
+        if not given_up and (parking := self._limiter.holds_back(destination, delivery, tube)):
+            self._settlement.park(reservation, delivery, parking, self._then())
+            self._limiter.parked(parking)
+            return False
         limited = reservation.tube
         if destination and destination.alone and destination.alone == tube and not given_up:
             # counted in its route's tube, beside what runs in lanes
@@ -211,6 +217,7 @@ class Consumer:
                 return False
         self._limiter.start(limited)
         attempt = Attempt(delivery, given_up) if given_up else self._executor.run(reservation, delivery, destination)
+        attempt = self._limiter.judge(destination, attempt)
         self._settlement.settle(reservation, attempt, self._then())
         return attempt.outcome.slow_down
 

@@ -20,6 +20,8 @@ from glassq.errors import EX_CONFIG
 from glassq.in_effect import InEffect
 from glassq.log import fields, logger
 from glassq.worker.children import EX_NO_LANES, Children
+from glassq.worker.gates.report import PausedRoutes
+from glassq.worker.gates.shared import Gates
 from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.periodic import PeriodicProcess
 from glassq.worker.report import StatusReporter
@@ -53,8 +55,8 @@ COLD_STOP_TIMEOUT = 5.0
 # A pool without lane children has room for those that a reload brings: so many lanes in all, half of them in use.
 SPARE_LANES = 512
 
-# What the process beside the children runs, given the scoreboard; returns the exit code.
-SidecarMain = Callable[[Scoreboard], int]
+# What the process beside the children runs, given the scoreboard and the gates; returns the exit code.
+SidecarMain = Callable[[Scoreboard, Gates], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Pool:
         #: why the start failed, if a child said so
         self._failure = ""
         self._ticked = self._judge_after = 0.0
+        self._paused_routes = PausedRoutes(directory)
 
     def run(self) -> int:
         """Runs until stopped. Returns 0 after an orderly stop, 78 if the configuration is wrong."""
@@ -184,6 +187,7 @@ class Pool:
         if now >= self._judge_after:
             self._children.kill_hung(statuses, now, self._plan.silence, self._plan.drain)
             self._templates.kill_hung(now, self._plan.silence, self._plan.drain)
+        self._paused_routes.tend(self._throttle.gates.breakers.open())
         self._report(list(statuses.values()), now)
 
     def _on_signal(self, number: int) -> None:
@@ -252,7 +256,7 @@ class Pool:
     def _tend_sidecar(self, now: float) -> None:
         self._scoreboard.counters.set(WANTED, self._target + self._wanted(lanes=True))
         main = self._plan.sidecar
-        self._sidecar.tend(main and (lambda: main(self._scoreboard)), now)
+        self._sidecar.tend(main and (lambda: main(self._scoreboard, self._throttle.gates)), now)
         schedule = self._plan.schedule
         self._scheduler.tend(schedule and (lambda: schedule(self._scoreboard.parent)), now)
         self._sweeper.tend(self._plan.sweep, now)

@@ -62,6 +62,16 @@ class Settlement:
         """Puts the delivery in its new form, ready after `delay` seconds, without an attempt. Raises QueueError."""
         self._put(delivery, tube, lambda body: self._receiver.retry(reservation, body, delay=delay, tube=tube))
 
+    def park(self, reservation: Reservation, delivery: Delivery, tube: str, then: Sequence[str] = ()) -> None:
+        """Puts the delivery into a parking tube, without an attempt; `then` is as in `settle`. Raises QueueError."""
+
+        def failed(error: QueueError) -> None:
+            if isinstance(error, QueueRefused | NoProof):
+                self._note_refusal(error)
+
+        later, move = None if self.refusals else failed, self._receiver.move
+        self._put(delivery, tube, lambda body: move(reservation, body, tube=tube, then=then, failed=later))
+
     def finish_burial(self, reservation: Reservation) -> None:
         """Buries a delivery whose last consumer died while it buried it."""
         self._receiver.bury(reservation)

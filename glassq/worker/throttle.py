@@ -41,6 +41,7 @@ from glassq import backoff
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
 from glassq.worker.bucket import BUCKET_BYTES, ENTRY_BYTES, LOCK_TIMEOUT, Limit, ProcessLock, TokenBucket
+from glassq.worker.gates.shared import Gates
 from glassq.worker.kept import KeptPlace
 from glassq.worker.scoreboard import MAX_SLOTS
 
@@ -70,7 +71,10 @@ class Admission:
 
 
 class Throttle:
-    """The limits of all tubes. The pool's parent makes it before it forks; only the parent sets and clears."""
+    """The limits of all tubes. The pool's parent makes it before it forks; only the parent sets and clears.
+
+    `gates` are those of routes (gates/).
+    """
 
     def __init__(
         self,
@@ -87,6 +91,7 @@ class Throttle:
         self._tubes = tubes
         self._clock = clock
         self._lock = ProcessLock()
+        self.gates = Gates(slots, self._lock, clock)
         # pages that nobody touches take no memory
         self._entries = memoryview(mmap.mmap(-1, tubes * slots * ENTRY_BYTES)).cast("Q")
         self._memory = mmap.mmap(-1, tubes * BUCKET_BYTES)
@@ -129,6 +134,7 @@ class Throttle:
         """The child in this slot is gone: its claims and places are free. The tokens it consumed stay consumed."""
         for bucket in self._buckets.values():
             bucket.clear(slot)
+        self.gates.clear(slot)
 
     def limiter(
         self, slot: int, free: Sequence[str], limited: Sequence[str], barred: Collection[str] = ()

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from glassq.causes import Cause
 from glassq.errors import InvalidRequest
 from glassq.operations import follow, replay_plan
 from glassq.operations.filters import Filter, Selection, parse
-from glassq.operations.groups import Cause
 
 CAUSE = Cause("mirror", "ValueError", "no such item …", "photos.py:store")
 

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from glassq import delivery as envelope
+from glassq.causes import Cause, cause_of, fold, last_frame
 from glassq.delivery import Delivery, Evidence
-from glassq.operations.groups import Cause, cause_of, fold, group, last_frame, summary
+from glassq.operations.groups import group, summary
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 TRACEBACK = """Traceback (most recent call last):
@@ -185,7 +186,7 @@ def test_without_evidence_the_reason_tells_and_without_a_delivery_the_damage() -
 def test_an_id_is_the_same_in_every_process() -> None:
     cause = cause_of(failed("item \udcff é 7"))
     parts = (cause.origin, cause.error, cause.message, cause.frame)
-    code = f"from glassq.operations.groups import Cause; print(Cause{parts!r}.id)"
+    code = f"from glassq.causes import Cause; print(Cause{parts!r}.id)"
     ids = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         for _ in range(2)

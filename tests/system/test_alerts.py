@@ -50,6 +50,7 @@ WELL = {
     'glassq_oldest_ready_seconds{job="glassq-pool", instance="a:9465", tube="glassq.push.mail"}': "900x400",
     'glassq_tube_paused{job="glassq-pool", instance="a:9465", tube="glassq"}': "0x400",
     'glassq_tube_paused{job="glassq-pool", instance="a:9465", tube="glassq.push.mail"}': "0x400",
+    'glassq_route_paused{job="glassq-pool", instance="a:9465", route="photos"}': "0x400",
     'glassq_binlog_files{job="glassq-pool", instance="a:9465"}': "3x400",
 }
 # What is otherwise (the metric, with as many of its labels as it takes: other values), and what fires then.
@@ -91,6 +92,7 @@ BAD: list[tuple[dict[str, str], set[str]]] = [
     ({"glassq_oldest_ready_seconds{tube=glassq": "0+60x400", "glassq_tube_paused{tube=glassq": "1x400"},
      {"GlassqTubePaused"}),
     ({"glassq_oldest_ready_seconds{tube=glassq.push.mail": "0+60x400"}, {"GlassqPushBacklog"}),
+    ({"glassq_route_paused{route=photos": "1x400"}, {"GlassqRoutePaused"}),
     ({"glassq_jobs{state=buried": "1x400"}, {"GlassqBuried"}),
     ({"glassq_binlog_files": "50x400"}, set()),
     ({"glassq_binlog_files": "50x400", "glassq_jobs{state=buried": "1x400"}, {"GlassqBuried", "GlassqBinlogPinned"}),

@@ -20,6 +20,9 @@ from glassq.settings import Route, Settings
 from glassq.values import HandlerName
 from glassq.worker.consumer import SHORT_POLL, Consumer
 from glassq.worker.executor import Executor
+from glassq.worker.gates.doorman import Doorman
+from glassq.worker.gates.limiter import GatedLimiter
+from glassq.worker.gates.rules import GateRules
 from glassq.worker.lease import Lease
 from glassq.worker.scoreboard import Scoreboard
 from glassq.worker.settlement import Settlement
@@ -142,6 +145,12 @@ class FinishingConsumer(Consumer):
         return busy
 
 
+def gated(throttle: Throttle, main: TubeLimiter | QueueLimiter, receiver: BeanstalkReceiver, tube: str) -> GatedLimiter:
+    """What a consumer is limited by where no route has a gate."""
+    rules = GateRules(tube, frozenset({tube}), {}, {})
+    return GatedLimiter(main, throttle.gates, Doorman(throttle.gates, 0, rules), rules, receiver)
+
+
 @dataclass
 class Bench:
     """One consumer with all that it works on. `seen` are the deliveries that its handler got."""
@@ -176,10 +185,11 @@ class Bench:
             bodies=self.bodies,
         )
         self.settlement = Settlement(receiver, self.ledger, self.slot.counters, self.bodies)
-        self.consumer = FinishingConsumer(receiver, self._limiter(), executor, self.settlement, self.slot)
+        self.throttle = Throttle(slots=1)
+        limiter = gated(self.throttle, self._limiter(), receiver, self.queue.tube)
+        self.consumer = FinishingConsumer(receiver, limiter, executor, self.settlement, self.slot)
 
     def _limiter(self) -> TubeLimiter | QueueLimiter:
-        self.throttle = Throttle(slots=1)
         self.throttle.set(self.limits)
         limiter = self.throttle.limiter(0, free=[self.queue.tube], limited=[limit.tube for limit in self.limits])
         if not self.shares:

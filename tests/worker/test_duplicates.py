@@ -32,7 +32,7 @@ from glassq.worker.settlement import Settlement
 from glassq.worker.throttle import Throttle
 from tests.conftest import wait_for
 from tests.syncers import prover_beside
-from tests.worker.conftest import MemoryLedger, jobs
+from tests.worker.conftest import MemoryLedger, gated, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,9 @@ class Shop:
             Deadlines(soft=50.0, hard=60.0),
             skew=self.skew,
         )
-        limiter = Throttle(slots=1).limiter(0, free=[self.queue.tube], limited=[])
+        throttle = Throttle(slots=1)
+        main = throttle.limiter(0, free=[self.queue.tube], limited=[])
+        limiter = gated(throttle, main, receiver, self.queue.tube)
         self.consumer = Consumer(receiver, limiter, executor, Settlement(receiver, self.ledger, slot.counters), slot)
 
     def _handle(self, delivery: Delivery, _context: Context) -> None:

@@ -6,12 +6,14 @@ import os
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.files import read_input
 from glassq.cli.group import CommandGroup
 from glassq.cli.output import console, line, print_json, print_table, table
+from glassq.operations import parked
 from glassq.operations import routes as operation
 from glassq.settings import MAX_BODY
 
@@ -51,9 +53,10 @@ def test(app: App, source: str, file: str, as_json: bool) -> int:
 
 
 def _list(app: App, as_json: bool) -> None:
-    rows = operation.listing(app.operations.settings)
+    rows, paused = operation.listing(app.operations.settings), parked.paused(app.operations)
     if as_json:
-        print_json({"routes": [row.document() for row in rows]})
+        known = [msgspec.structs.asdict(each) for each in paused]
+        print_json({"routes": [row.document() for row in rows], "paused": known})
         return
     out = console()
     if not rows:
@@ -64,6 +67,8 @@ def _list(app: App, as_json: bool) -> None:
     for row in rows:
         if row.never:
             out.print(f"! route {row.number}: {line(row.never)}")
+    for each in paused:
+        out.print(f"! {line(parked.words_of(app.operations, each))}")
 
 
 def _cells(row: RouteRow) -> tuple[object, ...]:

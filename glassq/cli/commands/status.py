@@ -11,6 +11,7 @@ from glassq.cli.output import console, facts, line, print_hints, print_json, pri
 from glassq.errors import QueueUnavailable, SettingsError
 from glassq.operations import status as operation
 from glassq.operations.checks.in_effect import not_in_effect
+from glassq.operations.parked import summed
 from glassq.operations.words import span
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def status(app: App, as_json: bool) -> None:
 def _print(app: App, found: SystemStatus) -> None:
     out, seen = console(), found.queue
     columns = ("tube", "ready", "reserved", "delayed", "buried", "consumers waiting")
-    rows = [(t.name, t.ready, t.reserved, t.delayed, t.buried, t.waiting) for t in seen.tubes]
+    tubes = summed(seen.tubes[0].name, seen.tubes)
+    rows = [(t.name, t.ready, t.reserved, t.delayed, t.buried, t.waiting) for t in tubes]
     print_table(out, table("", columns, rows))
     if seen.foreign:
         out.print(_foreign(seen.foreign), style="dim")

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueRefused
-from glassq.queues.base import MAX_UNPROVEN, Reservation
+from glassq.queues.base import MAX_UNPROVEN, MAX_UNPROVEN_MOVES, Reservation
 from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.connection import whole_seconds
 from glassq.queues.beanstalk.handover import HandOver, HandOvers
@@ -79,6 +79,12 @@ class BeanstalkReceiver:
         found = map(self._connection.stats_tube, names)
         return [tube.name for tube in found if tube.ready or tube.reserved or tube.delayed or tube.buried]
 
+    def named(self, prefix: str) -> list[str]:
+        return [name for name in self._connection.tubes() if name.startswith(prefix)]
+
+    def is_paused(self, tube: str) -> bool:
+        return self._connection.stats_tube(tube).paused_for > 0
+
     def interrupt(self) -> None:
         self._connection.interrupt()
 
@@ -120,12 +126,41 @@ class BeanstalkReceiver:
     ) -> str:
         self._hold(reservation)
         following = self._connection.put(body, delay=whole_seconds(delay), tube=tube)
+        return self._handed(reservation, following, then, failed, MAX_UNPROVEN)
+
+    def move(
+        self,
+        reservation: Reservation,
+        body: bytes,
+        *,
+        tube: str,
+        then: Sequence[str] = (),
+        failed: Callable[[QueueError], None] | None = None,
+    ) -> str:
+        self._hold(reservation)
+        if failed is None or self._hand_overs is None or not then or self._next is not None:
+            following = self._connection.put(body, tube=tube)
+        else:
+            # the next job comes with the same packet: there may be many to move
+            following, job = self._connection.put_and_reserve(body, tube=tube, then=then)
+            self._next = None if job is None else _reservation(job, then)
+        return self._handed(reservation, following, then, failed, MAX_UNPROVEN_MOVES)
+
+    def _handed(
+        self,
+        reservation: Reservation,
+        following: int,
+        then: Sequence[str],
+        failed: Callable[[QueueError], None] | None,
+        most: int,
+    ) -> str:
+        """The next form has been put. With `failed`, its proof is awaited once `most` of them are not proven."""
         if failed is None or self._hand_overs is None:
             self._hand_over(reservation, following, then)
             return str(following)
         made = HandOver(reservation, following, failed, time.monotonic() + PROOF)
         self._hand_overs.add(made, self._connection.server_id())
-        if len(self._hand_overs) >= MAX_UNPROVEN:
+        if len(self._hand_overs) >= most:
             self._settle(wait=True, then=then)
         return str(following)
 

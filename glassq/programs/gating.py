@@ -1,0 +1,57 @@
+"""What limits a child of the pool beside the tubes that it is for: the keys and breakers of routes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glassq import routes
+from glassq.push.request import tube_of
+from glassq.settings import queue_tube, route_tube
+from glassq.worker.bucket import UNLIMITED, Limit
+from glassq.worker.gates.doorman import Doorman
+from glassq.worker.gates.limiter import GatedLimiter
+from glassq.worker.gates.rules import gate_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from glassq.queues import Receiver
+    from glassq.settings import Settings
+    from glassq.worker.gates.breaking import BreakerChange
+    from glassq.worker.shares import QueueLimiter
+    from glassq.worker.throttle import Throttle, TubeLimiter
+
+
+def gated(
+    settings: Settings,
+    queues: Collection[str],
+    main: TubeLimiter | QueueLimiter,
+    throttle: Throttle,
+    slot: int,
+    receiver: Receiver,
+    changed: Callable[[BreakerChange], None] = lambda change: None,
+) -> GatedLimiter:
+    """What the child in this slot may work, of what `main` lets it reserve; `queues` are those of queue.yaml.
+
+    `changed` is called where it has opened or closed the breaker of a route, once in the whole pool.
+    """
+    rules = gate_rules(settings, routes.all_routes(settings), worked_tubes(settings, queues))
+    doorman = Doorman(throttle.gates, slot, rules, changed)
+    return GatedLimiter(main, throttle.gates, doorman, rules, receiver)
+
+
+def worked_tubes(settings: Settings, queues: Collection[str]) -> list[str]:
+    """The tubes that a pool with these settings works, the main one first; `queues` are those of queue.yaml."""
+    base = settings.queue.tube
+    of_queues = [queue_tube(settings, name) for name in settings.worker.queues]
+    of_routes = [limit.tube for limit in route_limits(settings)]
+    return list(dict.fromkeys([str(base), *of_queues, *of_routes, *(tube_of(base, name) for name in queues)]))
+
+
+def route_limits(settings: Settings) -> list[Limit]:
+    """The limits of routes with a tube of their own: how many of their attempts may run at once."""
+    return [
+        Limit(tube, UNLIMITED, route.concurrency, route.concurrency)
+        for route in settings.routes
+        if (tube := route_tube(settings, route)) and route.concurrency
+    ]
