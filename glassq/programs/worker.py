@@ -184,9 +184,8 @@ def serve_metrics(
     from glassq.metrics.server import serve
 
     prefixes = pool_prefixes(str(settings.queue.tube))
-    collector = PoolCollector(
-        scoreboard, open_inspector(settings), tubes, open_bodies(settings), gates, prefixes=prefixes
-    )
+    inspector, bodies = open_inspector(settings), open_bodies(settings)
+    collector = PoolCollector(scoreboard, inspector, tubes, bodies, prefixes=prefixes, gates=gates)
     return sidecar.run(
         lambda: serve(address, scoreboard.shared_counters, collector, __version__), address, scoreboard.parent
     )

@@ -56,9 +56,9 @@ class PoolCollector:
         inspector: Inspector,
         tubes: Sequence[str],
         bodies: BodyStore | None = None,
-        gates: Gates | None = None,
         *,
         prefixes: tuple[str, ...] = (),
+        gates: Gates | None = None,
     ) -> None:
         """`inspector` must have a connection of its own. `tubes` and `gates` are the pool's; the main tube is first.
 
