@@ -38,6 +38,8 @@ EXAMPLE = ["flask>=3.0"]
 TEST = [
     "coverage>=7.6",
     "google-cloud-tasks>=2.19",
+    "opentelemetry-sdk>=1.25",
+    "sentry-sdk>=2.10",
     "hypothesis>=6.100",
     "pillow>=10.1",
     "pytest>=9.2",

@@ -274,6 +274,10 @@ class UserRevoked(CredentialsError):
     """The user revoked the consent; only a new consent helps."""
 
 
+class NotNotified(GlassqError):
+    """A message could not be delivered. The message says why."""
+
+
 class LedgerError(GlassqError):
     """The ledger's database cannot be read or written, or is needed and absent. The message says where, and why."""
 

@@ -46,6 +46,8 @@ EVERYTHING = frozenset(
         "policy",
         "settings",
         "values",
+        "hooks",
+        "notify",
         "host",
         "https_get",
         "final_response",
@@ -102,6 +104,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "mistakes": frozenset({"edited", "mask", "values"}),
     "outdated": frozenset({"errors", "mistakes"}),
     "settings": frozenset({"due", "edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
+    "hooks": frozenset({"delivery", "errors", "excerpts", "log", "settings"}),
+    "notify": frozenset({"causes", "errors", "ledger", "log"}),
     "in_effect": frozenset({"log", "settings"}),
     "policy": frozenset({"backoff", "settings"}),
     "routes": frozenset(
@@ -122,7 +126,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"bodies", "files", "http", "journal", "startcheck"}
     ),
     "worker": frozenset(
-        {"errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
+        {"hooks", "errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
         | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
     "handlers": frozenset({"bodies", "delivery", "errors", "https_get", "log", "mask", "routes", "settings", "values"}),

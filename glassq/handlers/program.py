@@ -60,7 +60,7 @@ def programs(settings: Settings, environ: Mapping[str, str]) -> Callable[[Route]
     """
 
     def make(route: Route) -> Handler:
-        command = [str(_found(settings, route.handler)), *route.handler.command[1:]]
+        command = [str(found_program(settings, route.handler)), *route.handler.command[1:]]
         options = options_of(settings, route, route.handler)
         meanings = {int(code): meaning for code, meaning in options.get("exit_codes", {}).items()}
         allowed = tuple(options.get("environment", ()))
@@ -75,13 +75,13 @@ def path_of(settings: Settings, name: HandlerName) -> Path:
     return home / name.command[0]
 
 
-def _found(settings: Settings, name: HandlerName) -> Path:
+def found_program(settings: Settings, name: HandlerName) -> Path:
     """The program. Raises ValueError if it cannot be run."""
     found = path_of(settings, name)
     if not found.is_file():
         raise ValueError(f"there is no program {found}")
     if not os.access(found, os.X_OK):
-        raise ValueError(f"{found} may not be run: chmod +x {found}")
+        raise ValueError(f"{found} is not executable for the user that runs the pool")
     return found
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from glassq.bodies import open_bodies
 from glassq.errors import SettingsError
+from glassq.hooks import open_hooks
 from glassq.ledger.sql import open_ledger
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs.context import adding_tasks, context_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from glassq.bodies import BodyStore
+    from glassq.hooks import Hooks
     from glassq.ledger import Ledger
     from glassq.push.queue_yaml import PushQueue
     from glassq.routes import Context, Routes
@@ -44,9 +46,10 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], loaded: Routes,
         context = context_of(settings, queues)
         loaded.prepare(context)
         ledger = open_ledger(settings.ledger)
+        hooks = open_hooks(settings)
     except SettingsError as error:
         return refuse(error, slot)
-    shared = _Shared(settings, queues, loaded, context, ledger, open_bodies(settings), throttle, LossWatch(slot))
+    shared = _Shared(settings, queues, loaded, context, ledger, open_bodies(settings), throttle, LossWatch(slot), hooks)
     most = _share([found.route.concurrency or 1 for found in loaded.lane_routes], processes(settings))
     made = Lanes(slot, shared.lane, most)
     limit = worker.max_jobs * min(most, len(slot.lanes))
@@ -91,6 +94,7 @@ class _Shared:
     bodies: BodyStore | None
     throttle: Throttle
     losses: LossWatch
+    hooks: Hooks
 
     def lane(self, slot: Slot, changed: Callable[[int], None]) -> Lane:
         """A lane in this slot."""
@@ -107,11 +111,12 @@ class _Shared:
             deadlines_of(settings),
             bodies=self.bodies,
             skew=settings.worker.clock_skew,
+            hooks=self.hooks,
             unrouted=unrouted_of(settings).verdict,
         )
         tubes = [found.tube for found in self.routes.lane_routes]
         main = self.throttle.limiter(slot.index, free=[], limited=tubes)
         limiter = gated(settings, self.queues, main, self.throttle, slot.index, receiver)
-        settlement = Settlement(receiver, self.ledger, slot.counters, self.bodies)
+        settlement = Settlement(receiver, self.ledger, slot.counters, self.bodies, self.hooks)
         consumer = Consumer(receiver, limiter, executor, settlement, slot, losses=self.losses)
         return Lane(slot, receiver, lease, consumer)

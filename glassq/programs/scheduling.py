@@ -36,15 +36,16 @@ PUT_WITHIN = 5.0
 PARENT_INTERVAL = 1.0
 
 
-def main_of(settings: Settings) -> Callable[[int], int] | None:
-    """The main function of the process, given its parent's pid; None if there is nothing to schedule.
+def main_of(settings: Settings) -> Callable[[], int] | None:
+    """The main function of the process, which the calling process forks; None if there is nothing to schedule.
 
     Raises SettingsError if the schedules cannot be used.
     """
     if not has_schedules(settings):
         return None
     schedules_of(settings)
-    return lambda parent: run(settings, parent)
+    parent = os.getpid()
+    return lambda: run(settings, parent)
 
 
 def run(settings: Settings, parent: int) -> int:

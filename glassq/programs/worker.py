@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from glassq import __version__, log, routes
+from glassq import __version__, hooks, log, routes
 from glassq.bodies import open_bodies
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.handlers.program import programs
@@ -18,7 +18,7 @@ from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
-from glassq.programs import lanes, scheduling, sweeping
+from glassq.programs import lanes, notifying, scheduling, sweeping
 from glassq.programs.context import adding_tasks, context_of
 from glassq.programs.gating import gated, route_limits, worked_tubes
 from glassq.programs.unrouted import unrouted_of
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: Callable[[str], None]) -> ChildMain:
     """Loads what all children share; calls `loaded` after each handler. Raises SettingsError. See `template.Load`."""
     found = routes.load(settings, makers(settings, queues), loaded)
+    # imported here, so that children share them; each child makes its own
+    hooks.load(settings)
     # Imports the database's driver. This one is never used: each child opens its own.
     open_ledger(settings.ledger)
     if found.lane_routes:
@@ -85,6 +87,7 @@ def consume(
         context = context_of(settings, queues)
         loaded.prepare(context)
         ledger = open_ledger(settings.ledger)
+        watching = hooks.open_hooks(settings)
     except SettingsError as error:
         return refuse(error, slot)
     receiver = open_receiver(settings)
@@ -103,8 +106,9 @@ def consume(
         bodies=bodies,
         skew=worker.clock_skew,
         unrouted=unrouted_of(settings).verdict,
+        hooks=watching,
     )
-    settlement = Settlement(receiver, ledger, slot.counters, bodies)
+    settlement = Settlement(receiver, ledger, slot.counters, bodies, watching)
     consumer = Consumer(receiver, limiter, executor, settlement, slot, pool_prefixes(settings.queue.tube))
     with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
@@ -163,6 +167,10 @@ def check(config: str | None) -> Iterator[Finding]:
             yield Finding("idle", idle)
     for route, problem in routes.examine(settings, makers(settings, queues), context):
         yield Finding("handler", f"{route.work} (queue {route.queue})" if route.queue else route.work, problem)
+    if settings.notify.on_buried is not None:
+        yield found("notify", lambda: notifying.main_of(settings))
+    if settings.worker.hooks:
+        yield found("hooks", lambda: hooks.load(settings))
     yield found("ledger", lambda: open_ledger(settings.ledger))
     if has_schedules(settings):
         yield found("schedules", lambda: schedules_of(settings))
@@ -219,7 +227,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         limits=tuple(limits),
         kept=tuple(kept_places(settings)),
         sidecar=(lambda scoreboard, gates: serve_metrics(settings, pool, tubes, scoreboard, gates)) if pool else None,
-        schedule=scheduling.main_of(settings),
+        beside={"schedules": scheduling.main_of(settings), "notify": notifying.main_of(settings)},
         sweep=lambda: sweeping.sweep_main(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,

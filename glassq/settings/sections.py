@@ -11,6 +11,7 @@ from glassq.values import (
     Bind,
     BodiesUrl,
     Duration,
+    HandlerName,
     HttpUrl,
     ModuleName,
     Network,
@@ -150,6 +151,7 @@ class WorkerSettings(Section, frozen=True):
     max_rss: Size = Size("512MiB")
     clock_skew: Duration = Duration("1s")
     preload: bool = True
+    hooks: tuple[HandlerName, ...] = ()
     queues: dict[str, WorkerQueue] = {}
 
     @property
@@ -164,6 +166,13 @@ class WorkerSettings(Section, frozen=True):
         One is left for other queues and for pings, because a target that hangs must not occupy all of them.
         """
         return max(1, self.processes - self.kept - 1)
+
+
+class NotifySettings(Section, frozen=True):
+    """[notify]"""
+
+    on_buried: HandlerName | None = None
+    at_most: Annotated[int, msgspec.Meta(ge=1, le=60)] = 1
 
 
 class ScheduleSettings(Section, frozen=True):

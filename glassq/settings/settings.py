@@ -19,6 +19,7 @@ from glassq.settings.sections import (
     LedgerSettings,
     LogSettings,
     MetricsSettings,
+    NotifySettings,
     PushSettings,
     QueueSettings,
     ScheduleSettings,
@@ -71,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     storage: StorageSettings = StorageSettings()
     ledger: LedgerSettings = LedgerSettings()
     metrics: MetricsSettings = MetricsSettings()
+    notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from glassq import lifecycle
 from glassq.bodies import with_body
 from glassq.errors import BodyDamaged, BodyLost, Bury, Drop
+from glassq.hooks import NO_HOOKS
 from glassq.log import fields, logger
 from glassq.worker import duplicates
 from glassq.worker import outcome as outcomes
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from glassq.bodies import BodyStore
     from glassq.delivery import Delivery, Evidence
     from glassq.errors import Verdict
+    from glassq.hooks import Hooks
     from glassq.ledger import Ledger
     from glassq.policy import Deadlines, Policy
     from glassq.queues.base import Reservation
@@ -87,12 +89,13 @@ class Executor:
         bodies: BodyStore | None = None,
         skew: float = 0.0,
         unrouted: Callable[[Delivery], Verdict] = lambda _: Drop("no route"),
+        hooks: Hooks = NO_HOOKS,
         passing: tuple[type[BaseException], ...] = (),
     ) -> None:
         """`policy` and `deadlines` are for routes that have none of their own.
 
         `bodies` has the stored bodies. `skew` is the maximum difference between the clocks of hosts, in seconds.
-        `unrouted` decides about a delivery that no route takes.
+        `unrouted` decides about a delivery that no route takes. `hooks` see each handler called.
 
         Exceptions of the types `passing` are raised again, not turned into outcomes: in a handler's test,
         KeyboardInterrupt.
@@ -106,6 +109,7 @@ class Executor:
         self._bodies = bodies
         self._skew = skew
         self._unrouted = unrouted
+        self._hooks = hooks
         self._passing = passing
         context.pending, context.shielded, context.bodies = lease.pending, lease.shielded, bodies
         self._pid = os.getpid()
@@ -148,7 +152,9 @@ class Executor:
             raise self._unrouted(delivery)
         if why := duplicates.replaced_by(delivery, destination.route, self._ledger, self._skew):
             raise Drop(why)
-        return destination.work(self._whole(delivery), self._context)
+        whole = self._whole(delivery)
+        self._hooks.before(whole)
+        return destination.work(whole, self._context)
 
     def _whole(self, delivery: Delivery) -> Delivery:
         """The delivery with its body. Raises Bury if that is lost or damaged, BodyError if it is not there now."""

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
@@ -68,9 +68,9 @@ class PoolPlan:
     `load` loads what a child runs. `preload`: children are forked from a process that has called it, where that is
     possible; else each calls it. `drain` is how long a stop waits for handlers, and `silence` how long a child may live
     without a heartbeat; in seconds. `kept` are the places of children that are kept for single queues, where there are
-    more children than that. `sidecar` serves the metrics, and `schedule` puts what is due by the clock, given the
-    parent's pid (None: nobody does). `sweep` returns what sweeps large bodies now, if anything. `queue` is the queue's
-    address, for people. `made_of` is the record of the settings that the plan was made of.
+    more children than that. `sidecar` serves the metrics (None: nobody does), and `beside` are further processes, by
+    names that are the same in every plan. `sweep` returns what sweeps large bodies now, if anything. `queue` is the
+    queue's address, for people. `made_of` is the record of the settings that the plan was made of.
     """
 
     load: Load
@@ -81,7 +81,7 @@ class PoolPlan:
     limits: tuple[Limit, ...] = ()
     kept: tuple[Limit, ...] = ()
     sidecar: SidecarMain | None = None
-    schedule: Callable[[int], int] | None = None
+    beside: Mapping[str, Callable[[], int] | None] = field(default_factory=dict)
     sweep: Callable[[], Callable[[], int] | None] | None = None
     queue: str = ""
     made_of: Record | None = None
@@ -115,14 +115,15 @@ class Pool:
         self._plan = load()
         room = room_for_lanes(self._plan.processes, self._plan.lane_processes, self._plan.lanes)
         self._scoreboard = Scoreboard(directory=directory, **room)
-        self._sidecar, self._scheduler, self._sweeper = Sidecar("metrics"), Sidecar("schedules"), PeriodicProcess()
+        self._sidecar, self._sweeper = Sidecar("metrics"), PeriodicProcess()
+        self._beside = {name: Sidecar(name) for name in self._plan.beside}
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads add
         tubes = max(MIN_TUBES, 2 * len(self._plan.all_limits(1)))
         self._throttle = Throttle(self._scoreboard.size, tubes, used=0)
         self._throttle.set(self._plan.all_limits(self._plan.processes))
         self._templates = Templates(self._scoreboard.slots, self._throttle)
-        beside = (self._sidecar, self._scheduler, self._sweeper)
+        beside: list[Sidecar | PeriodicProcess] = [self._sidecar, self._sweeper, *self._beside.values()]
         self._children = Children(self._scoreboard, self._throttle, self._templates, beside)
         self._target = min(self._plan.processes, MAX_SLOTS)
         #: the number of the plan in force, and that of the latest plan
@@ -158,8 +159,9 @@ class Pool:
                 self._tick()
                 for number in signals.wait(TICK, [end for template in self._templates for end in template.descriptors]):
                     self._on_signal(number)
-            for other in (self._sidecar, self._scheduler, self._sweeper):
-                other.stop()
+            for process in (self._sidecar, *self._beside.values()):
+                process.stop()
+            self._sweeper.stop()
         if self._failure:
             self._reporter.failed(self._failure)
         log.info("pool stopped %s", fields(exit=self._exit_code))
@@ -257,8 +259,8 @@ class Pool:
         self._scoreboard.counters.set(WANTED, self._target + self._wanted(lanes=True))
         main = self._plan.sidecar
         self._sidecar.tend(main and (lambda: main(self._scoreboard, self._throttle.gates)), now)
-        schedule = self._plan.schedule
-        self._scheduler.tend(schedule and (lambda: schedule(self._scoreboard.parent)), now)
+        for name, process in self._beside.items():
+            process.tend(self._plan.beside[name], now)
         self._sweeper.tend(self._plan.sweep, now)
 
     def _on_end(self, child: Child, code: int) -> None:
@@ -305,7 +307,8 @@ class Pool:
         self._target = min(plan.processes, MAX_SLOTS)
         self._reporter.queue = plan.queue
         self._sidecar.restart()
-        self._scheduler.restart()
+        for process in self._beside.values():
+            process.restart()
 
     def _take_back_reload(self, plan: PoolPlan, generation: int, why: str) -> None:
         """Returns to this plan, because a new child could not use its settings or handlers; it has said `why`."""

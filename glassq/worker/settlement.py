@@ -11,6 +11,7 @@ import msgspec
 from glassq import delivery as envelope
 from glassq import lifecycle
 from glassq.errors import BodyError, JobNotFound, JobTooBig, NoProof, QueueError, QueueRefused
+from glassq.hooks import NO_HOOKS, AttemptReport
 from glassq.log import fields, logger
 from glassq.worker.metrics import ATTEMPTS, DAMAGED
 from glassq.worker.outcome import Kind
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
     from glassq.errors import DamagedDelivery
+    from glassq.hooks import Hooks
     from glassq.ledger import Ledger
     from glassq.metrics import ProcessCounters
     from glassq.queues import Receiver
@@ -35,8 +37,15 @@ class Settlement:
     """Settles reservations. `refusals` is how many puts in a row the queue has refused."""
 
     def __init__(
-        self, receiver: Receiver, ledger: Ledger, counters: ProcessCounters, bodies: BodyStore | None = None
+        self,
+        receiver: Receiver,
+        ledger: Ledger,
+        counters: ProcessCounters,
+        bodies: BodyStore | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
+        """`hooks` see what becomes of each attempt."""
+        self._hooks = hooks
         self._bodies = bodies
         self._receiver = receiver
         self._ledger = ledger
@@ -57,6 +66,12 @@ class Settlement:
             record.unacknowledged(error)
             raise
         record.settled(holder)
+        if self._hooks.watch:
+            outcome = attempt.outcome
+            report = AttemptReport(
+                attempt.delivery, outcome.kind.value, outcome.reason, attempt.duration, attempt.error
+            )
+            self._hooks.after(report)
 
     def put_anew(self, reservation: Reservation, delivery: Delivery, tube: str, delay: float = 0.0) -> None:
         """Puts the delivery in its new form, ready after `delay` seconds, without an attempt. Raises QueueError."""
