@@ -17,7 +17,7 @@ import functools
 import importlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
@@ -452,12 +452,6 @@ def _prepare(destination: Destination, context: Context) -> None:
         except Exception as error:
             why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
             log.warning("not ready for deliveries yet %s", fields(why=why))
-
-
-async def _made(make: Callable[[Settings], Any], context: Context) -> None:
-    made = context.resource(make)
-    if isinstance(made, Awaitable):
-        await made
 
 
 def _load(name: str, where: str) -> Handler:
