@@ -30,7 +30,7 @@ MAX_CAUSES = 10
 MINUTE = 60.0
 
 
-class Notifier:
+class Alerter:
     """Collects what was buried, and sends messages; call `step` every few seconds."""
 
     def __init__(

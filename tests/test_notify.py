@@ -14,7 +14,7 @@ import pytest
 
 from glassq.errors import LedgerError, NotNotified, SettingsError
 from glassq.ledger import Entry, open_ledger
-from glassq.notify import MAX_CAUSES, MINUTE, Notifier, document
+from glassq.notify import MAX_CAUSES, MINUTE, Alerter, document
 from glassq.programs import notifying
 from glassq.settings import LedgerSettings, Settings
 from glassq.settings.sections import NotifySettings
@@ -52,7 +52,7 @@ class Told:
     paused: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.notifier = Notifier(self._read, self._send, self.at_most, "host-1", lambda: self.now, lambda: self.paused)
+        self.alerter = Alerter(self._read, self._send, self.at_most, "host-1", lambda: self.now, lambda: self.paused)
 
     def bury(self, *deliveries: str, **more: Any) -> None:
         self.entries += [buried(delivery, at=self.now, **more) for delivery in deliveries]
@@ -62,7 +62,7 @@ class Told:
         end = self.now + timedelta(seconds=seconds)
         while self.now < end:
             self.now += timedelta(seconds=2)
-            self.notifier.step()
+            self.alerter.step()
         return [message["buried"] for message in self.messages]
 
     def _read(self, since: datetime) -> list[Entry]:

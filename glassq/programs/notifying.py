@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from setproctitle import setproctitle
 
 from glassq import host
 from glassq.errors import NotNotified, SettingsError
 from glassq.handlers.process import Limits, Tail, run
 from glassq.handlers.program import PASSED, found_program
 from glassq.ledger.reader import LedgerReader
-from glassq.notify import Notifier
+from glassq.notify import Alerter
 from glassq.push.http_client import HttpClient, split
 from glassq.push.http_request import HttpRequest
+from glassq.worker import sidecar
 from glassq.worker.gates.report import paused_routes
 
 if TYPE_CHECKING:
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 EVERY = 2.0
 # How long a message may take, in seconds.
 WITHIN = 10.0
-# How soon the process notices that its parent has died, in seconds.
-PARENT_INTERVAL = 0.5
 
 
 def main_of(settings: Settings) -> Callable[[], int] | None:
@@ -50,13 +46,10 @@ def main_of(settings: Settings) -> Callable[[], int] | None:
 
 def work(settings: Settings, parent: int) -> int:
     """Sends messages until `parent` has died; SIGTERM ends it before. It may be interrupted anywhere."""
-    setproctitle("glassq-worker: notify")
-    # only the parent stops it
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
+    sidecar.begin("notify")
     send = sender(settings, os.environ)
     place = os.environ.get("RUNTIME_DIRECTORY")
-    notifier = Notifier(
+    alerter = Alerter(
         lambda since: _buried(settings, since),
         send,
         settings.notify.at_most,
@@ -64,13 +57,12 @@ def work(settings: Settings, parent: int) -> int:
         lambda: datetime.now(UTC),
         lambda: _paused(place),
     )
-    due = 0.0
-    while os.getppid() == parent:
-        if time.monotonic() >= due:
-            notifier.step()
-            due = time.monotonic() + EVERY
-        time.sleep(PARENT_INTERVAL)
-    return 0
+
+    def step() -> float:
+        alerter.step()
+        return EVERY
+
+    return sidecar.repeat(step, parent)
 
 
 def sender(settings: Settings, environ: Mapping[str, str]) -> Callable[[dict[str, Any]], None]:
