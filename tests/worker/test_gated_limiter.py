@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -284,6 +284,18 @@ def test_a_route_pauses_itself_probes_and_goes_on() -> None:
     assert [change.opened for change in pool.changes] == [True, False]
     assert pool.parked() == 0
     assert pool.throttle.gates.breakers.open() == {}
+
+
+def test_a_route_whose_breaker_is_gone_with_a_reload_is_not_paused_any_more() -> None:
+    pool = Pool(1)
+    pool.put(*map(str, range(4)), source="github")
+    pool.fails = fail("c", "c", "c")
+    pool.work(0, rounds=3)
+    gates = pool.throttle.gates
+    Doorman(gates, 0, RULES)
+    assert gates.breakers.open().keys() == {"fragile"}, "a reload keeps the state"
+    Doorman(gates, 0, replace(RULES, breakers={}))
+    assert gates.breakers.open() == {}
 
 
 def test_one_probe_runs_at_a_time_and_another_follows_where_its_child_died() -> None:

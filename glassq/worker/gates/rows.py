@@ -9,11 +9,11 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from glassq.worker.gates.breaker import BreakerState
+from glassq.worker.gates.breaker import CLOSED, BreakerState
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 # More routes than have ever had a breaker since the pool was started; those beyond have none.
 MAX_ROWS = 256
@@ -57,6 +57,13 @@ class BreakerRows:
     def open(self) -> dict[str, BreakerState]:
         """The states of those that are open now, by route."""
         return {route: state for route, state in self.states().items() if state.is_open}
+
+    def close_others(self, routes: Collection[str]) -> None:
+        """Closes those of routes that have no breaker any more. Call under the lock."""
+        for route in self.open().keys() - set(routes):
+            row = self.row(route)
+            if row is not None:
+                row.write(CLOSED)
 
     def _all(self) -> Iterator[int]:
         return (self._start + number * _ROW for number in range(MAX_ROWS))
