@@ -130,7 +130,7 @@ def _call(methods: Sequence[tuple[str, Callable[[Any], object]]], given: object)
     for name, method in methods:
         try:
             method(given)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.error("a hook failed; the work goes on %s", fields(hook=name, why=words_of(error, MAX_MESSAGE)))
 
 

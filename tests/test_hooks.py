@@ -56,20 +56,27 @@ class Recorder:
 
 
 class Failing:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     def before(self, delivery: object) -> None:
-        raise ValueError("not my day")
+        raise self.error
 
     after = buried = before
 
 
-def test_all_hooks_see_an_attempt_even_if_one_fails(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ValueError("not my day"), SystemExit("not my day")])
+def test_all_hooks_see_an_attempt_even_if_one_fails(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
-    both = Hooks([("m:Failing", Failing()), ("m:Recorder", recorder), ("m:Nothing", object())])
+    both = Hooks([("m:Failing", Failing(error)), ("m:Recorder", recorder), ("m:Nothing", object())])
     both.before(envelope.new("shop", b"", {}))
     both.after(report_of("retry"))
     both.after(report_of("bury"))
     assert recorder.seen == ["before", "after retry", "after bury", "buried"]
-    assert caplog.messages[0] == 'a hook failed; the work goes on hook=m:Failing.before why="ValueError: not my day"'
+    assert (
+        caplog.messages[0]
+        == f'a hook failed; the work goes on hook=m:Failing.before why="{type(error).__name__}: not my day"'
+    )
     assert len(caplog.messages) == 4
 
 

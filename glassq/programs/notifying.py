@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from glassq.errors import NotNotified, SettingsError
 from glassq.handlers.process import Limits, Tail, run
 from glassq.handlers.program import PASSED, found_program
 from glassq.ledger.reader import LedgerReader
+from glassq.log import fields, logger
 from glassq.notify import Notifier
 from glassq.push.http_client import HttpClient, split
 from glassq.push.http_request import HttpRequest
@@ -28,12 +30,16 @@ if TYPE_CHECKING:
     from glassq.ledger import Entry
     from glassq.settings import Settings
 
+log = logger("glassq.notify")
+
 # How often the ledger is read, in seconds: buries of a moment go into one message.
 EVERY = 2.0
 # How long a message may take, in seconds.
 WITHIN = 10.0
 # How soon the process notices that its parent has died, in seconds.
 PARENT_INTERVAL = 0.5
+# The file of the runtime directory that says until when all has been told.
+_TOLD = "told-until"
 
 
 def main_of(settings: Settings) -> Callable[[], int] | None:
@@ -56,18 +62,24 @@ def work(settings: Settings, parent: int) -> int:
         signal.signal(number, signal.SIG_IGN)
     send = sender(settings, os.environ)
     place = os.environ.get("RUNTIME_DIRECTORY")
+    directory = Path(place.partition(":")[0]) if place else None
     notifier = Notifier(
         lambda since: _buried(settings, since),
         send,
         settings.notify.at_most,
         host.name(),
         lambda: datetime.now(UTC),
-        lambda: _paused(place),
+        lambda: _paused(directory),
+        told=read_told(directory),
     )
+    noted = None
     due = 0.0
     while os.getppid() == parent:
         if time.monotonic() >= due:
             notifier.step()
+            if notifier.told != noted:
+                noted = notifier.told
+                note_told(directory, noted)
             due = time.monotonic() + EVERY
         time.sleep(PARENT_INTERVAL)
     return 0
@@ -97,8 +109,27 @@ def _buried(settings: Settings, since: datetime) -> Sequence[Entry]:
         return ledger.since(since, {"state": "buried"})
 
 
-def _paused(runtime_directory: str | None) -> dict[str, str]:
-    found = paused_routes(Path(runtime_directory.partition(":")[0])) if runtime_directory else []
+def read_told(directory: Path | None) -> datetime | None:
+    """Until when all that was buried has been told, as the process before this one has noted it."""
+    with suppress(OSError, ValueError):
+        return datetime.fromisoformat((directory / _TOLD).read_text()) if directory else None
+    return None
+
+
+def note_told(directory: Path | None, told: datetime) -> None:
+    """Notes it for the next process, which comes with every reload; it lives no longer than the runtime directory."""
+    if directory is None:
+        return
+    new = directory / f"{_TOLD}.new"
+    try:
+        new.write_text(told.isoformat())
+        new.replace(directory / _TOLD)
+    except OSError as error:
+        log.warning("cannot note what has been told: a reload may leave some out %s", fields(why=error))
+
+
+def _paused(directory: Path | None) -> dict[str, str]:
+    found = paused_routes(directory) if directory else []
     return {each.route: f"{each.failures} failures in a row: {each.why}" for each in found}
 
 
