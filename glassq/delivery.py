@@ -202,7 +202,12 @@ def new(
 def new_id() -> str:
     """A UUID of version 7 (RFC 9562, 5.7): 48 bits of milliseconds since 1970, then 74 random ones."""
     # unique, not secret: os.urandom releases the GIL, and under load re-acquiring it is slow
-    value = int(time.time() * 1000) << 80 | random.getrandbits(80)
+    return id_of(int(time.time() * 1000), random.getrandbits(80))
+
+
+def id_of(milliseconds: int, bits: int) -> str:
+    """The UUID of version 7 with this time, since 1970, and 74 of these 80 bits."""
+    value = milliseconds << 80 | bits
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"

@@ -244,14 +244,21 @@ class _Running:
             os._exit(0 if self._error is None else 1)
 
     def _cancel(self) -> None:
-        if self._task is not None and not self._task.done() and not self._task.cancelling():
+        if self._task is None:
+            # the interrupt came before the loop was asked to begin
+            self._never_ran()
+            self.ended.set()
+        elif not self._task.done() and not self._task.cancelling():
             self._task.cancel()
+
+    def _never_ran(self) -> None:
+        self._coroutine.close()
+        self._error = asyncio.CancelledError()
 
     def _end(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             # before its first step
-            self._coroutine.close()
-            self._error = asyncio.CancelledError()
+            self._never_ran()
         left = [each for each in self._started if each is not task and not each.done()]
         for each in left:
             each.cancel()

@@ -114,7 +114,7 @@ def open_hooks(settings: Settings) -> Hooks:
     for name, make in load(settings):
         try:
             made.append((name, make(settings)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             why = words_of(error, MAX_MESSAGE)
             raise SettingsError(f'{settings.file}: [worker] hooks: "{name}" cannot be made: {why}') from error
     return Hooks(made)
@@ -131,6 +131,7 @@ def _call(methods: Sequence[tuple[str, Callable[[Any], object]]], given: object)
         try:
             method(given)
         except (Exception, SystemExit) as error:
+            # an Interrupt is neither: it ends the attempt
             log.error("a hook failed; the work goes on %s", fields(hook=name, why=words_of(error, MAX_MESSAGE)))
 
 

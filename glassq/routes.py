@@ -13,37 +13,25 @@ Handlers' authors import `Context`, `requires` and `retry_policy` from here. The
 
 from __future__ import annotations
 
-import functools
-import importlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import msgspec
 
 from glassq.errors import GlassqError, SettingsError
 from glassq.event_loop import EventLoop, Shared, Stoppable, detached
 from glassq.excerpts import MAX_MESSAGE, words_of
-from glassq.handler import as_handler, finished, is_async
+from glassq.handler import finished
 from glassq.log import fields, logger
-from glassq.policy import deadlines_of, policy_of
-from glassq.settings import (
-    DEFERRED_NAME,
-    TASK_SOURCE,
-    TASKS_NAME,
-    FirstMatch,
-    Route,
-    find_modules_beside,
-    options_of,
-    route_tube,
-)
-from glassq.values import HandlerName, Step, UrlPattern
+from glassq.settings import DEFERRED_NAME, TASK_SOURCE, TASKS_NAME, FirstMatch, Route
+from glassq.values import HandlerName, UrlPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
     from glassq.bodies import BodyStore
     from glassq.delivery import Delivery, StepResult
@@ -246,6 +234,20 @@ class Destination:
         """Its handler, or those of its steps."""
         return self.parts or (self.handler,)
 
+    def prepare(self, context: Context) -> None:
+        """Makes the resources that its handlers require, as `Routes.prepare` says."""
+        for handler in self.handlers:
+            make = marks_of(handler).requires
+            if make is None:
+                continue
+            try:
+                context.resource(make)
+            except SettingsError:
+                raise
+            except Exception as error:
+                why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
+                log.warning("not ready for deliveries yet %s", fields(why=why))
+
     def tube_of(self, delivery: Delivery) -> str:
         """The tube that the delivery must come from; "": any."""
         return self.alone if self.alone and delivery.lost else self.tube
@@ -284,7 +286,7 @@ class Routes:
         failure may be temporary, so it is logged, and the handler's first delivery tries again.
         """
         for destination in self._destinations:
-            _prepare(destination, context)
+            destination.prepare(context)
 
     @property
     def lane_routes(self) -> list[Destination]:
@@ -301,169 +303,3 @@ def all_routes(settings: Settings) -> tuple[Route, ...]:
     if settings.push is None:
         return settings.routes
     return (*settings.routes, *((DEFERRED,) if settings.push.deferred else ()), TASKS)
-
-
-class Part(NamedTuple):
-    """A step, its handler, and the settings that this handler has for itself."""
-
-    step: Step
-    handler: Handler
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Makers:
-    """Who makes handlers that are no functions, and destinations with rules of their own.
-
-    `endpoint` makes the destination of a route whose handler is a URL, `program` the handler of a route that is a
-    program (it raises ValueError, with what is wrong), `tasks` the destination of a route of tasks with any other
-    handler than a URL, `steps` one handler of several. A route that still has its `steps` asks `endpoint` and `program`
-    for a handler whose result is given to the next step: all of it.
-    """
-
-    endpoint: Callable[[Route], Destination]
-    program: Callable[[Route], Handler]
-    steps: Callable[[Sequence[Part]], Handler]
-    tasks: Callable[[Route, Handler], Destination] = Destination
-
-
-def load(settings: Settings, makers: Makers, loaded: Callable[[str], None] = lambda handler: None) -> Routes:
-    """Imports the handlers of all routes. Modules are found on sys.path and beside the settings file.
-
-    `loaded` is called with the name of each handler once it is loaded. Raises SettingsError if there is no route, or if
-    a handler cannot be imported or called.
-    """
-    if problem := without_routes(settings):
-        raise SettingsError(problem)
-    destinations = []
-    for route, make in _loaders(settings, makers):
-        destination = make()
-        _preload(destination, settings)
-        destinations.append(destination)
-        for name in route.handlers:
-            loaded(name)
-    return Routes(destinations)
-
-
-def without_routes(settings: Settings) -> str:
-    """Why a pool with these settings has nothing to do; "" if it has a route."""
-    if settings.routes or settings.push is not None:
-        return ""
-    return f'{settings.file}: no [[routes]]: expected at least one, with source and handler = "module:function"'
-
-
-def examine(settings: Settings, makers: Makers, context: Context) -> Iterator[tuple[Route, str]]:
-    """Tries each route as `load` and `prepare` do. Yields it with why a pool would not start ("": it would)."""
-    for route, make in _loaders(settings, makers):
-        try:
-            _prepare(make(), context)
-        except SettingsError as error:
-            yield route, str(error)
-        else:
-            yield route, ""
-
-
-def _loaders(settings: Settings, makers: Makers) -> Iterator[tuple[Route, Callable[[], Destination]]]:
-    """Each route, those of tasks last, and a function that loads its handler."""
-    find_modules_beside(settings)
-    for index, route in enumerate(all_routes(settings)):
-        where = f"{settings.file}: [routes.{index}] {'handler' if route.steps is None else 'steps'}"
-        yield (
-            route,
-            functools.partial(
-                _limited, functools.partial(_destination, settings, route, makers, where), route, settings
-            ),
-        )
-
-
-def _destination(settings: Settings, route: Route, makers: Makers, where: str) -> Destination:
-    if route.handler.is_url:
-        return makers.endpoint(route)
-    made = makers.tasks if route.source == TASK_SOURCE else Destination
-    if route.steps is None:
-        handler, in_lanes = _handler(route, makers, where)
-        return replace(made(route, handler), in_lanes=in_lanes)
-    # its rules as a task are those of all steps together
-    alone, last = msgspec.structs.replace(route, source=""), route.steps[-1]
-    parts, in_lanes = [], True
-    for step in route.steps:
-        one = msgspec.structs.replace(alone, handler=step, steps=None if step is last else route.steps)
-        handler, can = _handler(one, makers, where)
-        parts.append(Part(step, handler, options_of(settings, route, step)))
-        in_lanes = in_lanes and can
-    handlers = tuple(part.handler for part in parts)
-    return replace(made(route, makers.steps(parts)), parts=handlers, in_lanes=in_lanes)
-
-
-def _handler(route: Route, makers: Makers, where: str) -> tuple[Handler, bool]:
-    """The handler of a route, and whether it can run in a lane."""
-    if route.handler.is_url:
-        found = makers.endpoint(route)
-        return found.handler, found.in_lanes
-    where = f'{where} = "{route.handler}"'
-    if route.handler.module:
-        handler = _load(route.handler, where)
-        return handler, is_async(handler)
-    try:
-        return makers.program(route), True
-    except ValueError as error:
-        raise SettingsError(f"{where}: {error}") from None
-
-
-def _limited(make: Callable[[], Destination], route: Route, settings: Settings) -> Destination:
-    """The destination with the limits of its route, and the options of its handler."""
-    found = make()
-    own = route_tube(settings, route)
-    return replace(
-        found,
-        tube=own or found.tube,
-        alone=str(settings.queue.tube) if own and found.in_lanes and (route.concurrency or 1) > 1 else "",
-        policy=policy_of(settings, route),
-        deadlines=deadlines_of(settings, route),
-        options=options_of(settings, route, route.handler),
-    )
-
-
-def _preload(destination: Destination, settings: Settings) -> None:
-    """Imports what the resources of its handlers will need."""
-    for handler in destination.handlers:
-        preload = marks_of(handler).preload
-        if preload is None:
-            continue
-        try:
-            preload(settings)
-        except SettingsError:
-            raise
-        except Exception as error:
-            # making the resource will fail the same way, and say so where somebody sees it
-            log.debug("not preloaded %s", fields(why=words_of(error, MAX_MESSAGE)))
-
-
-def _prepare(destination: Destination, context: Context) -> None:
-    """Makes the resources that its handlers require, as `Routes.prepare` says."""
-    for handler in destination.handlers:
-        make = marks_of(handler).requires
-        if make is None:
-            continue
-        try:
-            context.resource(make)
-        except SettingsError:
-            raise
-        except Exception as error:
-            why = error if isinstance(error, GlassqError) else words_of(error, MAX_MESSAGE)
-            log.warning("not ready for deliveries yet %s", fields(why=why))
-
-
-async def _made(make: Callable[[Settings], Any], context: Context) -> None:
-    made = context.resource(make)
-    if isinstance(made, Awaitable):
-        await made
-
-
-def _load(name: str, where: str) -> Handler:
-    module_name, _, function_name = name.partition(":")
-    try:
-        handler = getattr(importlib.import_module(module_name), function_name)
-    except (Exception, SystemExit) as error:
-        raise SettingsError(f"{where}: cannot be imported: {words_of(error, MAX_MESSAGE)}") from error
-    return as_handler(handler, where)

@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from glassq import delivery as envelope
-from glassq import lifecycle, routes
+from glassq import lifecycle, loading
 from glassq import settings as configuration
 from glassq.errors import SettingsError
 from glassq.handler import as_handler
 from glassq.handlers.program import programs
 from glassq.handlers.steps import in_steps
+from glassq.loading import Makers
 from glassq.policy import Deadlines, deadlines_of, policy_of
 from glassq.queues.base import Reservation
-from glassq.routes import Context, Destination, Makers, Routes
+from glassq.routes import Context, Destination, Routes
 from glassq.settings import TASK_SOURCE, Route, Settings, read_only
 from glassq.values import HandlerName
 from glassq.worker.executor import Executor
@@ -262,10 +263,10 @@ def _delivery(body: bytes | Task, source: str, labels: dict[str, str]) -> Delive
 def _routes(handler: Callable[..., Any] | str | None, source: str, context: Context) -> Routes:
     settings = context.settings
     if handler is None:
-        return routes.load(settings, _makers(context))
+        return loading.load(settings, _makers(context))
     if isinstance(handler, str):
         route = Route(source=source, handler=HandlerName(handler))
-        return routes.load(msgspec.structs.replace(settings, routes=(route,), push=None), _makers(context))
+        return loading.load(msgspec.structs.replace(settings, routes=(route,), push=None), _makers(context))
     made = _tasks(context) if source == TASK_SOURCE else Destination
     route = Route(source=source, handler=HandlerName("testing:handler"))
     return Routes([made(route, as_handler(handler, repr(handler)))])

@@ -38,6 +38,7 @@ EVERYTHING = frozenset(
         "handler",
         "handlers",
         "headers",
+        "loading",
         "local_http",
         "log",
         "mask",
@@ -111,6 +112,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "routes": frozenset(
         {"bodies", "errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
     ),
+    "loading": frozenset({"errors", "excerpts", "handler", "log", "policy", "routes", "settings", "values"}),
     "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset(
         {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings", "standard_webhooks"}
@@ -129,7 +131,9 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"hooks", "errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
         | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
-    "handlers": frozenset({"bodies", "delivery", "errors", "https_get", "log", "mask", "routes", "settings", "values"}),
+    "handlers": frozenset(
+        {"bodies", "delivery", "errors", "https_get", "loading", "log", "mask", "routes", "settings", "values"}
+    ),
     "glass": frozenset(
         {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
         | {"final_response", "routes"}
@@ -158,10 +162,9 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     | {"startcheck", "values"},
     # for the tests of others; nothing of ours imports it
     "testing": frozenset(
-        {"bodies", "errors", "handler", "handlers", "delivery", "settings", "values", "routes", "push", "queues"}
-        | {"worker"}
-    )
-    | {"ledger", "lifecycle", "policy"},
+        {"bodies", "errors", "handler", "handlers", "delivery", "loading", "settings", "values", "routes", "push"}
+        | {"ledger", "lifecycle", "policy", "queues", "worker"}
+    ),
     "dev": EVERYTHING - {"cli", "operations", "programs"},
     "operations": EVERYTHING - {"cli", "dev", "programs"},
     # operations mask what faces show

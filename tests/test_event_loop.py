@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq import delivery as envelope
+from glassq import event_loop
 from glassq.errors import Bury, DeadlineExceeded, Drop, Retry, SettingsError
 from glassq.event_loop import BLOCKED, Blocked
 from glassq.routes import Context, requires
@@ -255,3 +257,19 @@ def test_a_handler_that_blocks_the_loop_is_named_with_its_stack(caplog: pytest.L
         go_on.set()
         thread.join()
     wait_for(lambda: loop.blocked(time.monotonic()) is None, "the loop to turn")
+
+
+def test_an_interrupt_before_the_loop_was_asked_to_begin_ends_the_wait() -> None:
+    loop, cancelled = asyncio.new_event_loop(), DeadlineExceeded()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        running = event_loop._Running(waits_for_ever(envelope.new("shop", b"", {})), loop)
+        running.cancel()
+        assert running.ended.wait(10)
+        with pytest.raises(DeadlineExceeded):
+            running.outcome(cancelled)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

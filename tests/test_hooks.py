@@ -27,6 +27,10 @@ class Broken:
     def __init__(self, settings):
         raise ValueError("no DSN")
 
+class Exiting:
+    def __init__(self, settings):
+        raise SystemExit(2)
+
 word = "x"
 """
 
@@ -56,28 +60,30 @@ class Recorder:
 
 
 class Failing:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
     def before(self, delivery: object) -> None:
-        raise self.error
+        raise ValueError("not my day")
 
     after = buried = before
 
 
-@pytest.mark.parametrize("error", [ValueError("not my day"), SystemExit("not my day")])
-def test_all_hooks_see_an_attempt_even_if_one_fails(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+class Exiting:
+    def before(self, delivery: object) -> None:
+        raise SystemExit(1)
+
+    after = buried = before
+
+
+def test_all_hooks_see_an_attempt_even_if_one_fails(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
-    both = Hooks([("m:Failing", Failing(error)), ("m:Recorder", recorder), ("m:Nothing", object())])
+    four = [("m:Failing", Failing()), ("m:Exiting", Exiting()), ("m:Recorder", recorder), ("m:Nothing", object())]
+    both = Hooks(four)
     both.before(envelope.new("shop", b"", {}))
     both.after(report_of("retry"))
     both.after(report_of("bury"))
     assert recorder.seen == ["before", "after retry", "after bury", "buried"]
-    assert (
-        caplog.messages[0]
-        == f'a hook failed; the work goes on hook=m:Failing.before why="{type(error).__name__}: not my day"'
-    )
-    assert len(caplog.messages) == 4
+    assert caplog.messages[0] == 'a hook failed; the work goes on hook=m:Failing.before why="ValueError: not my day"'
+    assert caplog.messages[1] == 'a hook failed; the work goes on hook=m:Exiting.before why="SystemExit: 1"'
+    assert len(caplog.messages) == 8
 
 
 def test_what_interrupts_an_attempt_passes_through_a_hook() -> None:
@@ -107,6 +113,7 @@ def test_hooks_are_found_beside_the_settings(tmp_path: Path) -> None:
         ("hooks_of_a_test:Nobody", "cannot be imported"),
         ("hooks_nowhere:Seen", "cannot be imported"),
         ("hooks_of_a_test:Broken", "cannot be made: ValueError: no DSN"),
+        ("hooks_of_a_test:Exiting", "cannot be made: SystemExit: 2"),
         ("hooks_of_a_test:word", "expected a class"),
         ("https://shop.example/hook", "expected"),
     ],

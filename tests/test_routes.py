@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glassq import delivery as envelope
-from glassq import routes
+from glassq import loading, routes
 from glassq.errors import SettingsError
 from glassq.handlers.program import programs
 from glassq.handlers.steps import in_steps
-from glassq.routes import Context, Destination, Makers, marks_of
+from glassq.loading import Makers
+from glassq.routes import Context, Destination, marks_of
 from glassq.settings import Route, Settings, as_toml, parse
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def endpoint(route: Route) -> Destination:
 
 
 def load(settings: Settings) -> routes.Routes:
-    return routes.load(settings, Makers(endpoint, programs(settings, {}), in_steps))
+    return loading.load(settings, Makers(endpoint, programs(settings, {}), in_steps))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.delivery import Delivery
-    from glassq.routes import Context, Handler, Part, Result
+    from glassq.loading import Part
+    from glassq.routes import Context, Handler, Result
 
 
 def in_steps(parts: Sequence[Part]) -> Handler:

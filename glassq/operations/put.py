@@ -14,11 +14,12 @@ import msgspec
 
 from glassq import delivery as envelope
 from glassq.bodies import INLINE
-from glassq.errors import BodyError, InvalidRequest, OperationError, PingRefused, QueueError, SourceUnready
+from glassq.errors import BodyError, InvalidRequest, OperationError, PingRefused, SourceUnready
 from glassq.operations.find import checked_tube, unworked
 from glassq.operations.saved_request import parse
 from glassq.push.request import SOURCE as PUSH
 from glassq.queues.base import NewJob, Refusal
+from glassq.queues.durable import put_durably
 from glassq.settings import ping_tube
 from glassq.sources import HookRequest
 from glassq.sources.opening import open_source
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
-    from glassq.queues.base import Producer, Receipt
+    from glassq.queues.base import Receipt
     from glassq.values import Size
 
 # Labels are for routes to match, not for contents, in characters.
@@ -189,27 +190,16 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
     """
     delivery = _with_stored_body(operations, plan.delivery)
     job = NewJob(delivery.id, envelope.encode(delivery), plan.tube, plan.delay)
-    perhaps = False
-    try:
-        with operations.producer() as producer:
-            perhaps = True
-            [answer] = producer.put([job], within=math.inf)
-            if isinstance(answer, Refusal):
-                if perhaps := answer.in_doubt:
-                    show = f"`glassq show {delivery.id}` tells, once the queue is back"
-                    progress.warn(f"perhaps it was put all the same: {show}")
-                raise answer.error
-            try:
-                producer.confirm([answer], within=PROOF_WITHIN)
-            except QueueError:
-                if perhaps := not _withdrawn(producer, answer):
-                    progress.warn(f"delivery {delivery.id} is in the queue; nobody knows whether it is on disk")
-                raise
-            return answer
-    except QueueError:
-        if not perhaps:
-            _drop_body(operations, delivery)
-        raise
+    with operations.producer() as producer:
+        answer = put_durably(producer, job, within=math.inf, proof_within=PROOF_WITHIN)
+    if not isinstance(answer, Refusal):
+        return answer
+    if answer.in_doubt:
+        show = f"`glassq show {delivery.id}` tells, once the queue is back"
+        progress.warn(f"perhaps it was put all the same: {show}")
+    else:
+        _drop_body(operations, delivery)
+    raise answer.error
 
 
 def _with_stored_body(operations: Operations, delivery: Delivery) -> Delivery:
@@ -231,11 +221,3 @@ def _drop_body(operations: Operations, delivery: Delivery) -> None:
     with suppress(BodyError):
         if delivery.stored is not None:
             operations.bodies.delete(delivery.id)
-
-
-def _withdrawn(producer: Producer, receipt: Receipt) -> bool:
-    """Whether it could be deleted again: a consumer may have it, or the queue does not answer."""
-    try:
-        return producer.withdraw(receipt, within=PROOF_WITHIN)
-    except QueueError:
-        return False

@@ -17,6 +17,7 @@ from glassq.errors import SettingsError
 from glassq.log import fields, logger
 from glassq.queues import open_producer
 from glassq.queues.base import NewJob, Refusal
+from glassq.queues.durable import put_durably
 from glassq.schedules.opening import has_schedules, schedules_of
 from glassq.schedules.scheduler import Scheduler
 from glassq.schedules.table import ScheduleTable
@@ -74,9 +75,8 @@ def run(settings: Settings, parent: int) -> int:
 
 
 def put(producer: Producer, delivery: Delivery) -> None:
-    """Returns once the delivery is durable in the queue. Raises QueueError; then perhaps it is there all the same."""
+    """Returns once the delivery is durable in the queue. Raises QueueError; then it is not there, as far as we know."""
     job = NewJob(delivery.id, envelope.encode(delivery), delivery.tube)
-    [answer] = producer.put([job], within=PUT_WITHIN)
+    answer = put_durably(producer, job, within=PUT_WITHIN, proof_within=PUT_WITHIN)
     if isinstance(answer, Refusal):
         raise answer.error
-    producer.confirm([answer], within=PUT_WITHIN)

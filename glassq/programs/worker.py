@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from glassq import __version__, hooks, log, routes
+from glassq import __version__, hooks, loading, log, routes
 from glassq.bodies import open_bodies
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.handlers.program import programs
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: Callable[[str], None]) -> ChildMain:
     """Loads what all children share; calls `loaded` after each handler. Raises SettingsError. See `template.Load`."""
-    found = routes.load(settings, makers(settings, queues), loaded)
+    found = loading.load(settings, makers(settings, queues), loaded)
     # imported here, so that children share them; each child makes its own
     hooks.load(settings)
     # Imports the database's driver. This one is never used: each child opens its own.
@@ -71,9 +71,9 @@ def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: C
     return lambda slot, throttle: EX_NO_LANES if slot.lanes else consume(settings, queues, found, slot, throttle)
 
 
-def makers(settings: Settings, queues: Mapping[str, PushQueue]) -> routes.Makers:
+def makers(settings: Settings, queues: Mapping[str, PushQueue]) -> loading.Makers:
     """Who makes handlers that are no functions."""
-    return routes.Makers(
+    return loading.Makers(
         endpoints(settings, queues), programs(settings, os.environ), in_steps, task_handlers(settings, queues)
     )
 
@@ -162,10 +162,10 @@ def check(config: str | None) -> Iterator[Finding]:
         context = routes.Context(settings)
     else:
         yield Finding("push")
-        if idle := routes.without_routes(settings):
+        if idle := loading.without_routes(settings):
             # this is fine: the pool starts, and waits for a route
             yield Finding("idle", idle)
-    for route, problem in routes.examine(settings, makers(settings, queues), context):
+    for route, problem in loading.examine(settings, makers(settings, queues), context):
         yield Finding("handler", f"{route.work} (queue {route.queue})" if route.queue else route.work, problem)
     if settings.notify.on_buried is not None:
         yield found("notify", lambda: notifying.main_of(settings))
@@ -256,7 +256,7 @@ def main() -> int:
     directory = os.environ.get("RUNTIME_DIRECTORY")
     in_effect = InEffect("glassq-worker", POOL, directory)
     try:
-        if not wait_for_work(lambda: routes.without_routes(read(given.config)), notify, seconds):
+        if not wait_for_work(lambda: loading.without_routes(read(given.config)), notify, seconds):
             return 0
         return Pool(
             lambda: plan(read(given.config), in_effect),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from glassq.delivery import id_of
 from glassq.errors import LedgerError, QueueError, SettingsError
 from glassq.log import fields, logger
 
@@ -57,13 +58,9 @@ class Schedule:
 
 
 def delivery_id(name: str, due: datetime) -> str:
-    """A UUID of version 7 (RFC 9562, 5.7) of a schedule's name and a time: the same on every host."""
-    value = int.from_bytes(hashlib.sha256(f"{name}\0{due.timestamp()}".encode()).digest()[:10])
-    value |= int(due.timestamp() * 1000) << 80
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """The id of the delivery of a schedule and a time: the same on every host."""
+    bits = int.from_bytes(hashlib.sha256(f"{name}\0{due.timestamp()}".encode()).digest()[:10])
+    return id_of(int(due.timestamp() * 1000), bits)
 
 
 class Scheduler:

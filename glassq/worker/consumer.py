@@ -109,6 +109,11 @@ class Consumer:
                 self._slot.problem(str(error))
                 log.debug("queue not reached, trying again %s", fields(failures=failures, error=error))
 
+    def close(self) -> None:
+        """Closes the connection, which gives back a job that was reserved ahead; then releases all claims."""
+        self._receiver.close()
+        self._limiter.finish()
+
     def work_one(self, poll: int = SHORT_POLL) -> bool:
         """Waits up to `poll` seconds for a job and works it; False if there was none. Raises QueueError."""
         slow_down = False

@@ -161,7 +161,8 @@ class Lanes:
         except BaseException:
             log.exception("lane failed")
         finally:
-            lane.receiver.close()
+            # the process lives on, and so would the lane's claims
+            lane.consumer.close()
 
     def _stopping(self, lane: Lane) -> bool:
         if self._draining:

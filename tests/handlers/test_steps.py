@@ -17,7 +17,8 @@ from glassq.bodies.results import StepResults
 from glassq.delivery import StepResult, StoredBody, decode, encode, result_key
 from glassq.errors import Bury, DeadlineExceeded, Interrupted, SettingsError
 from glassq.handlers.steps import in_steps
-from glassq.routes import Context, Part
+from glassq.loading import Part
+from glassq.routes import Context
 from glassq.settings import Settings, as_toml, parse
 from glassq.testing import work
 from glassq.values import Step

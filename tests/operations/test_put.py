@@ -12,6 +12,7 @@ from glassq.errors import InvalidRequest, NoProof, NotDurable, OperationError, Q
 from glassq.operations import Operations, put
 from glassq.operations.progress import Silent
 from glassq.operations.put import PutRequest
+from glassq.programs import scheduling
 from glassq.queues import open_producer
 from glassq.queues.base import Receipt, Refusal
 from glassq.values import Size
@@ -90,7 +91,17 @@ def test_what_can_be_neither_proven_nor_withdrawn_is_named(operations: Operation
     with pytest.raises(NoProof):
         put.carry_out(producing(operations, sure=1, unproven=NoProof("gone")), plan, heard)
     assert (len(heard.warnings), waiting(inspector)) == (1, 1)
-    assert f"delivery {plan.delivery.id} is in the queue" in heard.warnings[0]
+    assert f"perhaps it was put all the same: `glassq show {plan.delivery.id}`" in heard.warnings[0]
+
+
+def test_a_scheduler_that_tries_again_leaves_no_copies(operations: Operations, inspector: Inspector) -> None:
+    delivery = put.plan(operations, CRON, b"body", Silent()).delivery
+    producer = Unsure(open_producer(operations.settings), sure=3, unproven=NotDurable("in memory"))
+    for _ in range(3):
+        with pytest.raises(NotDurable):
+            scheduling.put(producer, delivery)  # type: ignore[arg-type]
+    producer.close()
+    assert waiting(inspector) == 0
 
 
 def test_what_is_kept_in_memory_only_is_withdrawn(operations: Operations, inspector: Inspector) -> None:

@@ -185,7 +185,7 @@ class Bench:
             bodies=self.bodies,
         )
         self.settlement = Settlement(receiver, self.ledger, self.slot.counters, self.bodies)
-        self.throttle = Throttle(slots=1)
+        self.throttle = Throttle(slots=2)
         limiter = gated(self.throttle, self._limiter(), receiver, self.queue.tube)
         self.consumer = FinishingConsumer(receiver, limiter, executor, self.settlement, self.slot)
 

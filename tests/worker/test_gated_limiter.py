@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import delivery as envelope
-from glassq.errors import Bury, Drop, Retry
+from glassq.errors import Bury, Drop, QueueUnavailable, Retry
 from glassq.policy import Policy
 from glassq.routes import Destination
 from glassq.settings import ParkingTube, Route, hashed_key, parking_tube
@@ -47,8 +47,11 @@ class Lists:
     tubes: dict[str, list[Delivery]] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     reserved: list[str] = field(default_factory=list)
+    away: bool = False
 
     def named(self, prefix: str) -> list[str]:
+        if self.away:
+            raise QueueUnavailable("away")
         return [name for name in self.tubes if name.startswith(prefix)]
 
     def is_paused(self, tube: str) -> bool:
@@ -165,6 +168,17 @@ def test_one_of_a_key_at_a_time_and_each_is_moved_once() -> None:
     assert (pool.parked(), pool.moves) == (0, 49)
     assert pool.throttle.gates.parked.used == 0
     assert pool.limiters[0].patient
+
+
+def test_a_look_at_what_is_parked_that_fails_is_made_again_at_once() -> None:
+    pool = Pool()
+    pool.queue.put(key("hot"), envelope.new("mirror", b"{}", {"user": "hot"}))
+    pool.queue.away = True
+    with pytest.raises(QueueUnavailable):
+        pool.limiters[0].admit()
+    pool.limiters[0].finish()
+    pool.queue.away = False
+    assert pool.next(1) == "hot"
 
 
 def test_a_key_with_many_waiting_has_a_small_share_and_others_go_on() -> None:

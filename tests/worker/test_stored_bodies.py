@@ -15,7 +15,7 @@ from glassq.delivery import MAX_JOB, new_id, result_key
 from glassq.errors import BodyError, Bury, Drop, Interrupted, Retry
 from glassq.handlers.steps import in_steps
 from glassq.lifecycle import after_kick
-from glassq.routes import Part
+from glassq.loading import Part
 from glassq.values import Step
 from tests.bodies.test_directory import put as store_body
 from tests.bodies.test_directory import states

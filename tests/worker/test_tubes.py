@@ -64,6 +64,18 @@ def test_a_limited_tube_costs_no_command_more_than_another(queue: Queue, look: Q
     assert sent[0] == sent[1]
 
 
+def test_a_consumer_that_ends_gives_back_what_it_reserved_ahead_and_its_claim(queue: Queue, look: Queue) -> None:
+    bench = Bench(queue, limits=(Limit("few", SLOW, 2),))
+    other = bench.throttle.limiter(1, free=[], limited=["few"])
+    for _ in range(2):
+        put(look, "few")
+    bench.work_ahead(1)
+    assert other.admit().tubes == ()
+    bench.consumer.close()
+    assert other.admit().tubes == ("few",)
+    assert [job.state for job in jobs(look, "few")] == ["ready"]
+
+
 def test_a_tube_over_its_limit_holds_up_no_other(queue: Queue, look: Queue) -> None:
     bench = Bench(queue, limits=(Limit("few", SLOW, 1), Limit("paused", 0, 1)))
     for tube in ("few", "few", "paused"):

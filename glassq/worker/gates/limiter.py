@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from glassq.errors import QueueError
 from glassq.settings import parking_tube
 from glassq.worker.throttle import Admission
 
@@ -162,7 +163,12 @@ class GatedLimiter:
         self._unnoted = {tube for tube in self._unnoted if not self._gates.note(tube)}
         if self._gates.look_is_due():
             base = self._rules.base
-            for tube in self._receiver.named(f"{base}."):
+            try:
+                named = self._receiver.named(f"{base}.")
+            except QueueError:
+                self._gates.look_again()
+                raise
+            for tube in named:
                 if parking_tube(base, tube) is not None and not self._gates.parked.has(tube):
                     self.parked(tube)
 

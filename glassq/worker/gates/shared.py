@@ -49,6 +49,10 @@ class Gates:
         """The child in this slot is gone: it works no key. What it has parked last may not be in the table."""
         self.keys.clear(slot)
         self.probes.clear(slot)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """The table may lack a tube: one child shall look soon."""
         self._head[_WANTED] += 1
 
     @contextmanager
