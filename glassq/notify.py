@@ -32,7 +32,7 @@ MAX_CAUSES = 10
 MINUTE = 60.0
 
 
-class Notifier:
+class Alerter:
     """Collects what was buried, and sends messages; call `step` every few seconds."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Notifier:
         """`read` returns the deliveries that were buried since a time. It raises LedgerError, and `send` NotNotified.
 
         `at_most` is how many messages a minute may have. `paused` returns the routes that have paused themselves, and
-        why. `told` is that of the Notifier before this one; None: what was buried before now is an old story.
+        why. `told` is that of the Alerter before this one; None: what was buried before now is an old story.
         """
         self._read = read
         self._send = send
@@ -57,7 +57,7 @@ class Notifier:
         self._now = now
         self._paused = paused
         self._told_paused: frozenset[str] = frozenset()
-        #: until when all that was buried has been told; for the next Notifier, after a reload
+        #: until when all that was buried has been told; for the next Alerter, after a reload
         self.told = told or now() - RESOLUTION
         self._begun = self._since = self.told + RESOLUTION
         # what was read before: when each delivery was buried

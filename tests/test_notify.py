@@ -14,7 +14,7 @@ import pytest
 
 from glassq.errors import LedgerError, NotNotified, SettingsError
 from glassq.ledger import Entry, open_ledger
-from glassq.notify import MAX_CAUSES, MINUTE, Notifier, document
+from glassq.notify import MAX_CAUSES, MINUTE, Alerter, document
 from glassq.programs import notifying
 from glassq.settings import LedgerSettings, Settings
 from glassq.settings.sections import NotifySettings
@@ -55,8 +55,8 @@ class Told:
         self.begin(None)
 
     def begin(self, told: datetime | None) -> None:
-        """Another notifier, as after a reload."""
-        self.notifier = Notifier(
+        """Another alerter, as after a reload."""
+        self.alerter = Alerter(
             self._read, self._send, self.at_most, "host-1", lambda: self.now, lambda: self.paused, told
         )
 
@@ -68,7 +68,7 @@ class Told:
         end = self.now + timedelta(seconds=seconds)
         while self.now < end:
             self.now += timedelta(seconds=2)
-            self.notifier.step()
+            self.alerter.step()
         return [message["buried"] for message in self.messages]
 
     def _read(self, since: datetime) -> list[Entry]:
@@ -139,10 +139,10 @@ def test_a_reload_forgets_nothing_and_tells_nothing_twice(tmp_path: Path) -> Non
     assert told.after(2) == [1]
     told.bury("0199-b", "0199-c")
     assert told.after(10) == [1], "they wait for the next message"
-    notifying.note_told(tmp_path, told.notifier.told)
+    notifying.note_told(tmp_path, told.alerter.told)
     told.begin(notifying.read_told(tmp_path))
     assert told.after(2) == [1, 2]
-    notifying.note_told(tmp_path, told.notifier.told)
+    notifying.note_told(tmp_path, told.alerter.told)
     told.begin(notifying.read_told(tmp_path))
     assert told.after(2 * MINUTE) == [1, 2]
 

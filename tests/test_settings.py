@@ -518,8 +518,12 @@ def test_the_effective_settings_parse_back_to_the_same(
         "routes": [
             {"source": "mirror", "handler": "a.b:c"} | ({} if collection is None else {"collection": collection}),
             {"source": "push", "handler": "a.b:c", "queue": credentials, "url": "/a/*"},
+            {"source": "schedule", "handler": "a.b:c"},
         ],
+        "schedule": [{"name": "n", "cron": "@daily", "labels": {"a": "b"}, "body": client}],
         "push": {"deferred": ["a.b", "c"]},
+        "tasks": {"workers": jobs},
+        "notify": {"on_buried": "exec:/bin/tell on-call"},
         "sources": {"mirror": {"verify_tokens_file": '/a "b"\\c'}},
     }
     settings = parse(_toml(document), "my.toml")

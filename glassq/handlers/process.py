@@ -81,7 +81,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ExitStatus:
     """How a program ended: its exit code, negative for a signal's number. `interrupt` is why we ended it (None: no)."""
 
     code: int
@@ -95,7 +95,7 @@ def run(
     limits: Limits,
     out: Output,
     err: Output,
-) -> Ended:
+) -> ExitStatus:
     """Runs the program and returns how it ended. Raises OSError if it cannot be started.
 
     What it leaves behind in the background goes on, and nobody reads its output any more. But where the program is
@@ -126,7 +126,7 @@ def run(
             raise
         finally:
             code = process.wait()
-    return Ended(code, interrupt)
+    return ExitStatus(code, interrupt)
 
 
 def end_marked(marks: Mapping[str, str]) -> None:

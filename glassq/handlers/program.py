@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from glassq.delivery import Delivery
-    from glassq.handlers.process import Ended
+    from glassq.handlers.process import ExitStatus
     from glassq.routes import Context, Handler
     from glassq.settings import Route, Settings
     from glassq.values import HandlerName
@@ -183,7 +183,7 @@ def _memory() -> IO[bytes]:
     return cast("IO[bytes]", tempfile.TemporaryFile())
 
 
-def _judge(name: str, ended: Ended, meanings: Mapping[int, str], err: Tail) -> None:
+def _judge(name: str, ended: ExitStatus, meanings: Mapping[int, str], err: Tail) -> None:
     """Returns if the work is done. Raises what stands for any other end."""
     said = _end_of(err)
     detail = {"exit": _exit(ended.code), **({"stderr": said} if said else {})}

@@ -109,7 +109,7 @@ class RouteTrial:
 def listing(settings: Settings) -> tuple[RouteRow, ...]:
     """All routes, in the order in which they are asked. Those that a [push] section adds are the last ones."""
     return tuple(
-        RouteRow(number, route, _never(settings, route), route_tube(settings, route))
+        RouteRow(number, route, _never(settings, number, route), route_tube(settings, route))
         for number, route in enumerate(all_routes(settings))
     )
 
@@ -150,11 +150,34 @@ def _why_not(route: Route, source: str, labels: Mapping[str, str]) -> str:
 
 def words_of(wanted: str | Sequence[str]) -> str:
     """What a condition wants, in words."""
-    return f'"{wanted}"' if isinstance(wanted, str) else " or ".join(f'"{text}"' for text in wanted)
+    return " or ".join(f'"{text}"' for text in _texts(wanted))
 
 
-def _never(settings: Settings, route: Route) -> str:
-    """Why the route can take no ping: its source never has a label that it wants."""
+def _never(settings: Settings, number: int, route: Route) -> str:
+    """Why the route can take nothing: one before it takes all that it would, or its source never has such a label."""
+    # those that a [push] section adds are for what is left, even if nothing is
+    before = settings.routes[:number] if number < len(settings.routes) else ()
+    first = next((index for index, each in enumerate(before) if _takes_all_of(each, route)), None)
+    if first is not None:
+        return f"route {first} before it takes all that it would; the first that matches wins: put {number} before it"
+    return _lacks_label(settings, route)
+
+
+def _takes_all_of(first: Route, route: Route) -> bool:
+    """Whether whatever the route wants is wanted by the first one as well."""
+    wanted = route.conditions
+    return first.source == route.source and all(
+        name in wanted and all(label_fits(takes, text) for text in _texts(wanted[name]))
+        for name, takes in first.conditions.items()
+    )
+
+
+def _texts(wanted: str | Sequence[str]) -> Sequence[str]:
+    return (wanted,) if isinstance(wanted, str) else wanted
+
+
+def _lacks_label(settings: Settings, route: Route) -> str:
+    """Says which label that the route wants its source never has."""
     if route.source == TASK_SOURCE or route.source not in settings.sources:
         return ""
     if settings.sources[route.source].kind_of(route.source) == _CUSTOM:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from setproctitle import setproctitle
 
 from glassq import host
 from glassq.errors import NotNotified, SettingsError
@@ -19,9 +16,10 @@ from glassq.handlers.process import Limits, Tail, run
 from glassq.handlers.program import PASSED, found_program
 from glassq.ledger.reader import LedgerReader
 from glassq.log import fields, logger
-from glassq.notify import Notifier
+from glassq.notify import Alerter
 from glassq.push.http_client import HttpClient, split
 from glassq.push.http_request import HttpRequest
+from glassq.worker import sidecar
 from glassq.worker.gates.report import paused_routes
 
 if TYPE_CHECKING:
@@ -36,8 +34,6 @@ log = logger("glassq.notify")
 EVERY = 2.0
 # How long a message may take, in seconds.
 WITHIN = 10.0
-# How soon the process notices that its parent has died, in seconds.
-PARENT_INTERVAL = 0.5
 # The file of the runtime directory that says until when all has been told.
 _TOLD = "told-until"
 
@@ -56,14 +52,11 @@ def main_of(settings: Settings) -> Callable[[], int] | None:
 
 def work(settings: Settings, parent: int) -> int:
     """Sends messages until `parent` has died; SIGTERM ends it before. It may be interrupted anywhere."""
-    setproctitle("glassq-worker: notify")
-    # only the parent stops it
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
+    sidecar.begin("notify")
     send = sender(settings, os.environ)
     place = os.environ.get("RUNTIME_DIRECTORY")
     directory = Path(place.partition(":")[0]) if place else None
-    notifier = Notifier(
+    alerter = Alerter(
         lambda since: _buried(settings, since),
         send,
         settings.notify.at_most,
@@ -73,16 +66,16 @@ def work(settings: Settings, parent: int) -> int:
         told=read_told(directory),
     )
     noted = None
-    due = 0.0
-    while os.getppid() == parent:
-        if time.monotonic() >= due:
-            notifier.step()
-            if notifier.told != noted:
-                noted = notifier.told
-                note_told(directory, noted)
-            due = time.monotonic() + EVERY
-        time.sleep(PARENT_INTERVAL)
-    return 0
+
+    def step() -> float:
+        nonlocal noted
+        alerter.step()
+        if alerter.told != noted:
+            noted = alerter.told
+            note_told(directory, noted)
+        return EVERY
+
+    return sidecar.repeat(step, parent)
 
 
 def sender(settings: Settings, environ: Mapping[str, str]) -> Callable[[dict[str, Any]], None]:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import time
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-from setproctitle import setproctitle
 
 from glassq import delivery as envelope
 from glassq import host
@@ -21,6 +17,7 @@ from glassq.queues.durable import put_durably
 from glassq.schedules.opening import has_schedules, schedules_of
 from glassq.schedules.scheduler import Scheduler
 from glassq.schedules.table import ScheduleTable
+from glassq.worker import sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +30,6 @@ log = logger("glassq.schedules")
 
 # How long a put, and its proof, may take, in seconds.
 PUT_WITHIN = 5.0
-# The longest sleep: how soon the process notices that its parent has died, in seconds.
-PARENT_INTERVAL = 1.0
 
 
 def main_of(settings: Settings) -> Callable[[], int] | None:
@@ -51,10 +46,7 @@ def main_of(settings: Settings) -> Callable[[], int] | None:
 
 def run(settings: Settings, parent: int) -> int:
     """Puts what is due until `parent` has died; SIGTERM ends it before. It may be interrupted anywhere."""
-    setproctitle("glassq-worker: schedules")
-    # only the parent stops it
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
+    sidecar.begin("schedules")
     try:
         schedules = schedules_of(settings)
     except SettingsError as error:
@@ -65,13 +57,8 @@ def run(settings: Settings, parent: int) -> int:
         scheduler = Scheduler(
             schedules, table, lambda delivery: put(producer, delivery), host.name(), lambda: datetime.now(UTC)
         )
-        due_at = 0.0
-        while os.getppid() == parent:
-            # a suspended machine and a step of the clock are noticed at the next look, which is never far
-            if time.monotonic() >= due_at:
-                due_at = time.monotonic() + scheduler.step()
-            time.sleep(min(PARENT_INTERVAL, max(0.0, due_at - time.monotonic())))
-    return 0
+        # a suspended machine and a step of the clock are noticed at the next look, which is never far
+        return sidecar.repeat(scheduler.step, parent)
 
 
 def put(producer: Producer, delivery: Delivery) -> None:

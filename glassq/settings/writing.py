@@ -15,11 +15,28 @@ if TYPE_CHECKING:
     from glassq.settings.settings import Settings
 
 
+# The sections that are there once, or once for each name, in the order of conf/glassq.toml.
+_SECTIONS = (
+    "queue",
+    "intake",
+    "bodies",
+    "sources",
+    "worker",
+    "push",
+    "tasks",
+    "glass",
+    "storage",
+    "ledger",
+    "metrics",
+    "notify",
+    "log",
+)
+
+
 def as_toml(settings: Settings) -> str:
     """The effective settings in the form of glassq.toml. Secrets are in files of their own, so it has none."""
     lines = [f"# {settings.file}"]
-    names = ("queue", "intake", "bodies", "sources", "worker", "push", "glass", "storage", "ledger", "metrics", "log")
-    for name in names:
+    for name in _SECTIONS:
         section: Any = getattr(settings, name)
         if isinstance(section, dict):
             for source, keys in section.items():
@@ -37,6 +54,8 @@ def as_toml(settings: Settings) -> str:
         ]
     for route in settings.routes:
         lines += ["", "[[routes]]", *_pairs(route)]
+    for schedule in settings.schedule:
+        lines += ["", "[[schedule]]", *_pairs(schedule)]
     for handler, options in settings.handlers.items():
         lines += ["", f"[handlers.{toml_value(handler)}]", *_masked_pairs(options)]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,5 @@
-"""Processes beside the children: one serves the pool's metrics to Prometheus, one puts what is due by the clock.
+"""Processes beside the children: one serves the pool's metrics to Prometheus, one puts what is due by the clock, one
+sends the messages of [notify].
 
 They are processes of their own because the pool's parent opens no sockets. The parent restarts one when it ends, and at
 a reload.
@@ -39,27 +40,43 @@ PARENT_INTERVAL = 1.0
 def run(serve: Callable[[], None], address: Address, parent: int) -> int:
     """The main function of the process that serves metrics.
 
-    Calls `serve`, which answers at `address`, until that succeeds. Returns when `parent` has died; SIGTERM ends the
-    process before.
+    Calls `serve`, which answers at `address`, until that succeeds. Returns as `repeat` does.
     """
-    setproctitle("glassq-worker: metrics")
-    # Only the parent stops it: metrics are of interest until the last child has stopped.
+    begin("metrics")
+    logged = -math.inf
+
+    def attempt() -> float:
+        nonlocal logged
+        error, now = _attempt(serve), time.monotonic()
+        if error is None:
+            log.info("serving metrics %s", fields(address=address))
+            return math.inf
+        if now - logged >= LOG_INTERVAL:
+            logged = now
+            todo = f"free the address or change [metrics] pool; it is tried again every {RETRY_INTERVAL:g} s"
+            log.error("metrics are not served: %s %s", error, fields(address=address, todo=todo))
+        return RETRY_INTERVAL
+
+    return repeat(attempt, parent)
+
+
+def begin(name: str) -> None:
+    """Makes this process one that is called so, and that only its parent stops, once the last child has ended."""
+    setproctitle(f"glassq-worker: {name}")
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    logged = tried = -math.inf
-    serving = False
+
+
+def repeat(act: Callable[[], float], parent: int) -> int:
+    """The loop of such a process: calls `act`, and again after as many seconds as it returns.
+
+    Returns 0 when `parent` has died; SIGTERM ends the process before, wherever it is.
+    """
+    due = 0.0
     while os.getppid() == parent:
-        now = time.monotonic()
-        if not serving and now - tried >= RETRY_INTERVAL:
-            tried, error = now, _attempt(serve)
-            serving = error is None
-            if serving:
-                log.info("serving metrics %s", fields(address=address))
-            elif now - logged >= LOG_INTERVAL:
-                logged = now
-                todo = f"free the address or change [metrics] pool; it is tried again every {RETRY_INTERVAL:g} s"
-                log.error("metrics are not served: %s %s", error, fields(address=address, todo=todo))
-        time.sleep(PARENT_INTERVAL)
+        if time.monotonic() >= due:
+            due = time.monotonic() + act()
+        time.sleep(min(PARENT_INTERVAL, max(0.0, due - time.monotonic())))
     return 0
 
 

@@ -91,6 +91,30 @@ def test_a_route_whose_labels_no_ping_has_is_named(ours: Operations) -> None:
     assert rows[2].never.startswith("no ping of github has a label topic: it has action, event, event_id, ")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "covered"),
+    [
+        ("", "", True),
+        ("", 'match = { event = "push" }', True),
+        ('match = { event = "push" }', "", False),
+        ('match = { event = ["push", "p*"] }', 'match = { event = ["pull_request", "pu*"], action = "opened" }', True),
+        ('match = { event = "push" }', 'match = { event = "pu*" }', False),
+        ('match = { event = "push", action = "opened" }', 'match = { event = "push" }', False),
+    ],
+)
+def test_a_route_that_one_before_it_leaves_nothing_is_named(first: str, second: str, covered: bool) -> None:
+    route = '[[routes]]\nsource = "github"\nhandler = "ci:handle"\n'
+    text = f'[sources.github]\nsecrets_file = "/nowhere"\n{route}{first}\n{route}{second}\n'
+    never = routes.listing(settings.parse(text, "glassq.toml"))[1].never
+    assert never.startswith("route 0 before it takes all that it would") is covered
+    assert covered or not never
+
+
+def test_the_route_that_push_adds_may_be_left_nothing() -> None:
+    text = '[push]\n[[routes]]\nsource = "push"\nhandler = "ci:handle"\n'
+    assert [row.never for row in routes.listing(settings.parse(text, "glassq.toml"))] == ["", ""]
+
+
 def test_an_unknown_source_and_a_file_that_is_no_request_are_refused(ours: Operations) -> None:
     with pytest.raises(InvalidRequest, match=r"^there is no source gitlab: the settings have github, mirror$"):
         routes.trial(ours, "gitlab", PUSH)

@@ -125,7 +125,7 @@ def table() -> ParkedTubes:
 
 
 def names(table: ParkedTubes, start: int = -1, most: int = MAX_PARKED) -> list[str]:
-    return [hint.tube for hint in table.look(start, most)]
+    return [entry.tube for entry in table.look(start, most)]
 
 
 def test_tubes_are_looked_at_in_turn(table: ParkedTubes) -> None:
@@ -153,8 +153,8 @@ def test_an_empty_tube_is_taken_out_and_its_place_is_used_again(table: ParkedTub
     assert table.has("d"), "its place is another one's"
     table.remove(last)
     assert table.used == 2
-    for hint in list(table.look(-1, 3)):
-        table.remove(hint)
+    for entry in list(table.look(-1, 3)):
+        table.remove(entry)
     assert table.used == 0
 
 
@@ -331,13 +331,13 @@ class Pool:
         tube = tube_of(user)
         if slot in self.works or not self.gates.parked.has(tube.name):
             return
-        hint = next(hint for hint in self.gates.parked.look(-1, MAX_PARKED) if hint.tube == tube.name)
+        entry = next(entry for entry in self.gates.parked.look(-1, MAX_PARKED) if entry.tube == tube.name)
         doorman = self.doormen[slot]
         if not doorman.claim(tube):
             return
         if not self.parked[user]:
             with self.gates.locked():
-                self.gates.parked.remove(hint)
+                self.gates.parked.remove(entry)
             doorman.release()
             return
         self.parked[user] -= 1

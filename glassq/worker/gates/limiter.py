@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from glassq.settings import ParkingTube
     from glassq.worker.executor import Attempt
     from glassq.worker.gates.doorman import Doorman
-    from glassq.worker.gates.parked import Hint
+    from glassq.worker.gates.parked import TableEntry
     from glassq.worker.gates.rules import GateRules
     from glassq.worker.gates.shared import Gates
     from glassq.worker.shares import QueueLimiter
@@ -38,7 +38,7 @@ PAUSE_LOOK = 1.0
 
 
 class _Candidate(NamedTuple):
-    hint: Hint
+    entry: TableEntry
     tube: ParkingTube
 
 
@@ -88,8 +88,8 @@ class GatedLimiter:
             alone = not self._is_empty(candidate.tube)
             if (alone and self._worked < self._due_after) or not self._doorman.claim(candidate.tube):
                 continue
-            self._turn, self._cursor = candidate, candidate.hint.entry
-            return Admission((candidate.hint.tube,) if alone else (*admission.tubes, candidate.hint.tube), 0.0)
+            self._turn, self._cursor = candidate, candidate.entry.number
+            return Admission((candidate.entry.tube,) if alone else (*admission.tubes, candidate.entry.tube), 0.0)
         return Admission(admission.tubes, 0.0)
 
     def ahead(self) -> Sequence[str]:
@@ -140,7 +140,7 @@ class GatedLimiter:
         if turn is not None:
             with self._gates.locked() as locked:
                 if locked:
-                    self._gates.parked.remove(turn.hint)
+                    self._gates.parked.remove(turn.entry)
 
     def release_tokens(self) -> None:
         """See `TubeLimiter.release_tokens`."""
@@ -193,10 +193,10 @@ class GatedLimiter:
         return found
 
     def _known(self) -> Iterator[_Candidate]:
-        for hint in self._gates.parked.look(self._cursor, MAX_LOOKED):
-            tube = parking_tube(self._rules.base, hint.tube)
+        for entry in self._gates.parked.look(self._cursor, MAX_LOOKED):
+            tube = parking_tube(self._rules.base, entry.tube)
             if tube is not None:
-                yield _Candidate(hint, tube)
+                yield _Candidate(entry, tube)
 
     def _origin(self, tube: ParkingTube) -> str:
         """The tube in whose turns it is served: that of a queue that is gone has those of the main one."""

@@ -25,10 +25,10 @@ _USED, _HASHES, _STAMPS = 0, 1, 1 + MAX_PARKED
 _NAMES = WORD * (1 + 2 * MAX_PARKED)
 
 
-class Hint(NamedTuple):
-    """A tube in which something was parked: its entry. `stamp` changes whenever something is parked there."""
+class TableEntry(NamedTuple):
+    """Entry `number`: a tube in which something was parked. `stamp` changes whenever something is parked there."""
 
-    entry: int
+    number: int
     tube: str
     stamp: int
 
@@ -68,17 +68,20 @@ class ParkedTubes:
         self._words[_USED] = max(self.used, entry + 1)
         return True
 
-    def remove(self, hint: Hint) -> None:
+    def remove(self, entry: TableEntry) -> None:
         """The tube was found empty, unless something has been parked there since. Call under the lock."""
-        if self._words[_HASHES + hint.entry] != word_of(hint.tube) or self._words[_STAMPS + hint.entry] != hint.stamp:
+        if (
+            self._words[_HASHES + entry.number] != word_of(entry.tube)
+            or self._words[_STAMPS + entry.number] != entry.stamp
+        ):
             return
-        self._words[_HASHES + hint.entry] = 0
+        self._words[_HASHES + entry.number] = 0
         used = self.used
         while used and not self._words[_HASHES + used - 1]:
             used -= 1
         self._words[_USED] = used
 
-    def look(self, start: int, most: int) -> Iterator[Hint]:
+    def look(self, start: int, most: int) -> Iterator[TableEntry]:
         """At most so many entries, the one after the entry `start` first, each once."""
         used = self.used
         for step in range(min(used, most)):
@@ -88,7 +91,7 @@ class ParkedTubes:
             tube = self._memory[at : at + _NAME].rstrip(b"\0").decode("ascii", "replace")
             # another child may have written a new name meanwhile
             if word and word == word_of(tube):
-                yield Hint(entry, tube, stamp)
+                yield TableEntry(entry, tube, stamp)
 
     def _hashes(self) -> bytes:
         return self._words[_HASHES : _HASHES + self.used].tobytes()
