@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -263,7 +263,7 @@ def test_a_route_pauses_itself_probes_and_goes_on() -> None:
     assert pool.work(0, rounds=7) == [*map(str, range(7))]
     assert [(change.route, change.opened, change.failures) for change in pool.changes] == [("fragile", True, 3)]
     assert pool.changes[0].why == "Retry: c"
-    open_ = pool.throttle.gates.breakers.open()
+    open_ = pool.throttle.gates.breakers.open({"fragile"})
     assert open_["fragile"].due == pool.now + BACKOFF
     # no attempt is burnt meanwhile
     pool.due()
@@ -283,19 +283,7 @@ def test_a_route_pauses_itself_probes_and_goes_on() -> None:
     assert len(pool.work(0)) == 9
     assert [change.opened for change in pool.changes] == [True, False]
     assert pool.parked() == 0
-    assert pool.throttle.gates.breakers.open() == {}
-
-
-def test_a_route_whose_breaker_is_gone_with_a_reload_is_not_paused_any_more() -> None:
-    pool = Pool(1)
-    pool.put(*map(str, range(4)), source="github")
-    pool.fails = fail("c", "c", "c")
-    pool.work(0, rounds=3)
-    gates = pool.throttle.gates
-    Doorman(gates, 0, RULES)
-    assert gates.breakers.open().keys() == {"fragile"}, "a reload keeps the state"
-    Doorman(gates, 0, replace(RULES, breakers={}))
-    assert gates.breakers.open() == {}
+    assert pool.throttle.gates.breakers.open({"fragile"}) == {}
 
 
 def test_one_probe_runs_at_a_time_and_another_follows_where_its_child_died() -> None:

@@ -35,8 +35,6 @@ class Doorman:
         self._rules = rules
         self._breakers: dict[str, Breaker] = {}
         with gates.locked() as locked:
-            if locked:
-                gates.breakers.close_others(rules.breakers)
             for route, rule in rules.breakers.items():
                 row = gates.breakers.row(route) if locked else None
                 if row is not None:
