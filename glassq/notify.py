@@ -25,6 +25,8 @@ log = logger("glassq.notify")
 
 # Entries come late: a ledger's thread collects them, and clocks of hosts differ. So much is read again, in seconds.
 OVERLAP = 60.0
+# That of times in the ledger.
+RESOLUTION = timedelta(microseconds=1)
 # A message names so many causes; the rest is one number.
 MAX_CAUSES = 10
 MINUTE = 60.0
@@ -41,11 +43,12 @@ class Alerter:
         host: str,
         now: Callable[[], datetime],
         paused: Callable[[], Mapping[str, str]] = dict,
+        told: datetime | None = None,
     ) -> None:
         """`read` returns the deliveries that were buried since a time. It raises LedgerError, and `send` NotNotified.
 
         `at_most` is how many messages a minute may have. `paused` returns the routes that have paused themselves, and
-        why.
+        why. `told` is that of the Alerter before this one; None: what was buried before now is an old story.
         """
         self._read = read
         self._send = send
@@ -54,7 +57,9 @@ class Alerter:
         self._now = now
         self._paused = paused
         self._told_paused: frozenset[str] = frozenset()
-        self._begun = self._since = now()
+        #: until when all that was buried has been told; for the next Alerter, after a reload
+        self.told = told or now() - RESOLUTION
+        self._begun = self._since = self.told + RESOLUTION
         # what was read before: when each delivery was buried
         self._known: dict[str, datetime] = {}
         self._waiting: list[Entry] = []
@@ -73,6 +78,7 @@ class Alerter:
                 # a failure counts as well: whoever is in trouble is not asked more often
                 self._sent.append(now)
                 self._send(document(self._waiting, paused, self._host))
+                self.told = max((self.told, *(entry.updated for entry in self._waiting)))
                 self._waiting.clear()
                 self._told_paused = frozenset(paused)
         except (LedgerError, NotNotified) as error:
@@ -86,8 +92,8 @@ class Alerter:
 
     def _look(self, now: datetime) -> None:
         overlap = timedelta(seconds=OVERLAP)
+        # what was told, and what was buried before we began, is an old story
         for entry in self._read(self._since - overlap):
-            # what was buried before we began is an old story
             if entry.updated > self._known.get(entry.delivery, self._since - overlap) and entry.updated >= self._begun:
                 self._known[entry.delivery] = entry.updated
                 self._waiting.append(entry)

@@ -52,7 +52,13 @@ class Told:
     paused: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.alerter = Alerter(self._read, self._send, self.at_most, "host-1", lambda: self.now, lambda: self.paused)
+        self.begin(None)
+
+    def begin(self, told: datetime | None) -> None:
+        """Another alerter, as after a reload."""
+        self.alerter = Alerter(
+            self._read, self._send, self.at_most, "host-1", lambda: self.now, lambda: self.paused, told
+        )
 
     def bury(self, *deliveries: str, **more: Any) -> None:
         self.entries += [buried(delivery, at=self.now, **more) for delivery in deliveries]
@@ -125,6 +131,28 @@ def test_what_lay_buried_before_is_an_old_story_and_an_entry_may_come_late() -> 
     told.entries.append(buried("0199-late", at=told.now - timedelta(seconds=20)))
     assert told.after(2) == [1]
     assert told.messages[0]["causes"][0]["delivery"] == "0199-late"
+
+
+def test_a_reload_forgets_nothing_and_tells_nothing_twice(tmp_path: Path) -> None:
+    told = Told()
+    told.bury("0199-a")
+    assert told.after(2) == [1]
+    told.bury("0199-b", "0199-c")
+    assert told.after(10) == [1], "they wait for the next message"
+    notifying.note_told(tmp_path, told.alerter.told)
+    told.begin(notifying.read_told(tmp_path))
+    assert told.after(2) == [1, 2]
+    notifying.note_told(tmp_path, told.alerter.told)
+    told.begin(notifying.read_told(tmp_path))
+    assert told.after(2 * MINUTE) == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["", "yesterday"])
+def test_without_a_note_of_the_process_before_it_begins_now(text: str, tmp_path: Path) -> None:
+    (tmp_path / "told-until").write_text(text)
+    assert notifying.read_told(tmp_path) is None
+    assert notifying.read_told(tmp_path / "nowhere") is None
+    notifying.note_told(tmp_path / "nowhere", NOON)
 
 
 @pytest.mark.parametrize("trouble", [LedgerError("away"), NotNotified("chat.example: answered 500")])

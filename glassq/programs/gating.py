@@ -48,6 +48,11 @@ def worked_tubes(settings: Settings, queues: Collection[str]) -> list[str]:
     return list(dict.fromkeys([str(base), *of_queues, *of_routes, *(tube_of(base, name) for name in queues)]))
 
 
+def breakers_of(settings: Settings) -> frozenset[str]:
+    """The names of the routes that have a breaker."""
+    return frozenset(route.name for route in settings.routes if route.breaker is not None)
+
+
 def route_limits(settings: Settings) -> list[Limit]:
     """The limits of routes with a tube of their own: how many of their attempts may run at once."""
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from glassq.errors import NotNotified, SettingsError
 from glassq.handlers.process import Limits, Tail, run
 from glassq.handlers.program import PASSED, found_program
 from glassq.ledger.reader import LedgerReader
+from glassq.log import fields, logger
 from glassq.notify import Alerter
 from glassq.push.http_client import HttpClient, split
 from glassq.push.http_request import HttpRequest
@@ -26,10 +28,14 @@ if TYPE_CHECKING:
     from glassq.ledger import Entry
     from glassq.settings import Settings
 
+log = logger("glassq.notify")
+
 # How often the ledger is read, in seconds: buries of a moment go into one message.
 EVERY = 2.0
 # How long a message may take, in seconds.
 WITHIN = 10.0
+# The file of the runtime directory that says until when all has been told.
+_TOLD = "told-until"
 
 
 def main_of(settings: Settings) -> Callable[[], int] | None:
@@ -49,17 +55,24 @@ def work(settings: Settings, parent: int) -> int:
     sidecar.begin("notify")
     send = sender(settings, os.environ)
     place = os.environ.get("RUNTIME_DIRECTORY")
+    directory = Path(place.partition(":")[0]) if place else None
     alerter = Alerter(
         lambda since: _buried(settings, since),
         send,
         settings.notify.at_most,
         host.name(),
         lambda: datetime.now(UTC),
-        lambda: _paused(place),
+        lambda: _paused(directory),
+        told=read_told(directory),
     )
+    noted = None
 
     def step() -> float:
+        nonlocal noted
         alerter.step()
+        if alerter.told != noted:
+            noted = alerter.told
+            note_told(directory, noted)
         return EVERY
 
     return sidecar.repeat(step, parent)
@@ -89,8 +102,27 @@ def _buried(settings: Settings, since: datetime) -> Sequence[Entry]:
         return ledger.since(since, {"state": "buried"})
 
 
-def _paused(runtime_directory: str | None) -> dict[str, str]:
-    found = paused_routes(Path(runtime_directory.partition(":")[0])) if runtime_directory else []
+def read_told(directory: Path | None) -> datetime | None:
+    """Until when all that was buried has been told, as the process before this one has noted it."""
+    with suppress(OSError, ValueError):
+        return datetime.fromisoformat((directory / _TOLD).read_text()) if directory else None
+    return None
+
+
+def note_told(directory: Path | None, told: datetime) -> None:
+    """Notes it for the next process, which comes with every reload; it lives no longer than the runtime directory."""
+    if directory is None:
+        return
+    new = directory / f"{_TOLD}.new"
+    try:
+        new.write_text(told.isoformat())
+        new.replace(directory / _TOLD)
+    except OSError as error:
+        log.warning("cannot note what has been told: a reload may leave some out %s", fields(why=error))
+
+
+def _paused(directory: Path | None) -> dict[str, str]:
+    found = paused_routes(directory) if directory else []
     return {each.route: f"{each.failures} failures in a row: {each.why}" for each in found}
 
 

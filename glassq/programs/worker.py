@@ -20,7 +20,7 @@ from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs import lanes, notifying, scheduling, sweeping
 from glassq.programs.context import adding_tasks, context_of
-from glassq.programs.gating import gated, route_limits, worked_tubes
+from glassq.programs.gating import breakers_of, gated, route_limits, worked_tubes
 from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
@@ -184,8 +184,8 @@ def serve_metrics(
     from glassq.metrics.server import serve
 
     prefixes = pool_prefixes(str(settings.queue.tube))
-    inspector, bodies = open_inspector(settings), open_bodies(settings)
-    collector = PoolCollector(scoreboard, inspector, tubes, bodies, prefixes=prefixes, gates=gates)
+    inspector, bodies, known = open_inspector(settings), open_bodies(settings), breakers_of(settings)
+    collector = PoolCollector(scoreboard, inspector, tubes, bodies, prefixes=prefixes, gates=gates, breakers=known)
     return sidecar.run(
         lambda: serve(address, scoreboard.shared_counters, collector, __version__), address, scoreboard.parent
     )
@@ -233,6 +233,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         made_of=in_effect.read(settings) if in_effect else None,
         lane_processes=lanes.processes(settings),
         lanes=lanes.most_lanes(settings),
+        breakers=breakers_of(settings),
     )
 
 

@@ -51,16 +51,16 @@ class TaskItem:
         return NewJob(self.delivery.id, self.body, self.delivery.tube, delay)
 
 
-def put(producer: Producer, items: Sequence[TaskItem], over: float) -> None:
-    """Puts all items, with one proof; sets the `put_state` and the `error` of each. To be done by `over`.
+def put(producer: Producer, items: Sequence[TaskItem], deadline: float) -> None:
+    """Puts all items, with one proof; sets the `put_state` and the `error` of each. To be done by `deadline`.
 
-    `over` is on time.monotonic(). What is not proven is taken back, as far as that is possible.
+    `deadline` is on time.monotonic(). What is not proven is taken back, as far as that is possible.
     """
     jobs = [item.job() for item in items]
     for item in items:
         # An interrupt (KeyboardInterrupt, errors.Interrupt) may come at any moment from here on.
         item.put_state = "unknown"
-    answers = producer.put(jobs, within=max(0.0, over - time.monotonic()))
+    answers = producer.put(jobs, within=max(0.0, deadline - time.monotonic()))
     for item, answer in zip(items, answers, strict=True):
         if isinstance(answer, Receipt):
             item.receipt = answer
@@ -68,13 +68,13 @@ def put(producer: Producer, items: Sequence[TaskItem], over: float) -> None:
         too_big = isinstance(answer.error, JobTooBig)
         item.put_state = "unknown" if answer.in_doubt and not too_big else "unsent"
         item.error = TaskTooLargeError(_too_large(item, answer.error)) if too_big else task_error(answer.error)
-    _confirm(producer, [item for item in items if item.receipt is not None], over)
+    _confirm(producer, [item for item in items if item.receipt is not None], deadline)
 
 
-def _confirm(producer: Producer, sent: Sequence[TaskItem], over: float) -> None:
+def _confirm(producer: Producer, sent: Sequence[TaskItem], deadline: float) -> None:
     receipts = [item.receipt for item in sent if item.receipt]
     try:
-        producer.confirm(receipts, within=max(0.0, over - time.monotonic()))
+        producer.confirm(receipts, within=max(0.0, deadline - time.monotonic()))
     except QueueError as error:
         # What stays may be worked, or lost with the power: its name stays claimed, until the claim runs out.
         withdraw(producer, sent)
@@ -87,10 +87,10 @@ def _confirm(producer: Producer, sent: Sequence[TaskItem], over: float) -> None:
 
 def withdraw(producer: Producer, items: Sequence[TaskItem]) -> None:
     """Takes back what nobody has reserved yet, for a short time."""
-    over = time.monotonic() + WITHDRAW_WITHIN
+    deadline = time.monotonic() + WITHDRAW_WITHIN
     with suppress(QueueError):
         for item in items:
-            left = max(0.0, over - time.monotonic())
+            left = max(0.0, deadline - time.monotonic())
             if item.receipt is not None and producer.withdraw(item.receipt, within=left):
                 item.put_state = "unsent"
 

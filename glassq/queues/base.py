@@ -294,9 +294,9 @@ class Receiver(Protocol):
         """Whether an operator has paused the tube."""
 
     def interrupt(self) -> None:
-        """Ends a `reserve` that waits, if the engine can; no later one waits. For a signal handler of that thread.
+        """Ends a `reserve` that waits, if the engine can; no later one waits.
 
-        A job that comes at that moment goes back, as at `close`.
+        For a signal handler, and for another thread. A job that comes at that moment goes back, as at `close`.
         """
 
     def examine(self, reservation: Reservation) -> Reservation:

@@ -27,6 +27,8 @@ SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 MAX_CONCURRENCY = 4000
 # What an exit code of a program may mean.
 MEANINGS = ("done", "drop", "retry", "bury")
+# What its section may say of a program, which gets no other options.
+_PROGRAM_KEYS = ("exit_codes", "environment")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # The limits that tasks, and pings for a URL, have from their queue.
 _QUEUE_LIMITS = ("max_attempts", "backoff", "backoff_cap", "concurrency")
@@ -86,6 +88,9 @@ def _program_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
     for handler in route.handlers:
         if not handler.is_program:
             continue
+        for key in settings.handlers.get(handler, {}):
+            expected = f"no key {key} in its [handlers] section, but {' or '.join(_PROGRAM_KEYS)}"
+            yield key in _PROGRAM_KEYS, f"{at}.{_key(route)}", handler, expected
         options = options_of(settings, route, handler)
         codes, names = options.get("exit_codes", {}), options.get("environment", ())
         fits = isinstance(codes, Mapping) and all(

@@ -14,7 +14,7 @@ from glassq.settings import parking_tube
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from glassq.bodies import BodyStore
     from glassq.queues import Inspector
@@ -59,12 +59,16 @@ class PoolCollector:
         *,
         prefixes: tuple[str, ...] = (),
         gates: Gates | None = None,
+        breakers: Container[str] = (),
     ) -> None:
         """`inspector` must have a connection of its own. `tubes` and `gates` are the pool's; the main tube is first.
+
+        `breakers` are the names of the routes that have one.
 
         A tube that is one of `prefixes` and a name is told as well, while it holds jobs.
         """
         self._gates = gates
+        self._breakers = breakers
         self._bodies = bodies
         self._scoreboard = scoreboard
         self._inspector = inspector
@@ -125,7 +129,7 @@ class PoolCollector:
     def _gated(self) -> Numbers:
         if self._gates is None:
             return {}
-        states = self._gates.breakers.states()
+        states = self._gates.breakers.states(self._breakers)
         paused: dict[tuple[str, ...], float] = {(route,): float(state.is_open) for route, state in states.items()}
         parked = dict.fromkeys(paused, 0.0)
         seen = (parking_tube(self._tubes[0], hint.tube) for hint in self._gates.parked.look(-1, MAX_TUBES))

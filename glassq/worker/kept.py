@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 # How often a child looks whether a queue has too few children that are kept for it, or too many, in seconds.
 KEPT_CHECK = 0.5
+# How long a new child waits for the lock at its first look, in seconds: without an answer it would take a job of
+# another queue, and for as long as that runs nobody would be kept.
+FIRST_LOOK = 2.0
 
 
 class KeptPlace:
@@ -30,6 +33,7 @@ class KeptPlace:
         self._clock = clock
         self._held: TokenBucket | None = None
         self._check_at = 0.0
+        self._timeout = FIRST_LOOK
 
     @property
     def wanted(self) -> bool:
@@ -38,7 +42,8 @@ class KeptPlace:
 
     def tube(self) -> str:
         """The tube of the queue that the child is kept for now; "" for none."""
-        if self._buckets and self._clock() >= self._check_at and self._lock.acquire(LOCK_TIMEOUT):
+        timeout, self._timeout = self._timeout, LOCK_TIMEOUT
+        if self._buckets and self._clock() >= self._check_at and self._lock.acquire(timeout):
             self._check_at = self._clock() + KEPT_CHECK
             try:
                 self._held = self._look()

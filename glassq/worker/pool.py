@@ -70,7 +70,8 @@ class PoolPlan:
     without a heartbeat; in seconds. `kept` are the places of children that are kept for single queues, where there are
     more children than that. `sidecar` serves the metrics (None: nobody does), and `beside` are further processes, by
     names that are the same in every plan. `sweep` returns what sweeps large bodies now, if anything. `queue` is the
-    queue's address, for people. `made_of` is the record of the settings that the plan was made of.
+    queue's address, for people. `made_of` is the record of the settings that the plan was made of. `breakers` are the
+    names of the routes that have one.
     """
 
     load: Load
@@ -87,6 +88,7 @@ class PoolPlan:
     made_of: Record | None = None
     lane_processes: int = 0
     lanes: int = 0
+    breakers: frozenset[str] = frozenset()
 
     def all_limits(self, processes: int) -> list[Limit]:
         """The limits and places of a pool of so many children. If they are too few, none is kept for a queue."""
@@ -189,7 +191,7 @@ class Pool:
         if now >= self._judge_after:
             self._children.kill_hung(statuses, now, self._plan.silence, self._plan.drain)
             self._templates.kill_hung(now, self._plan.silence, self._plan.drain)
-        self._paused_routes.tend(self._throttle.gates.breakers.open())
+        self._paused_routes.tend(self._throttle.gates.breakers.open(self._plan.breakers))
         self._report(list(statuses.values()), now)
 
     def _on_signal(self, number: int) -> None:

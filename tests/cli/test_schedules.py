@@ -83,7 +83,7 @@ def test_run_puts_a_delivery_now(scheduled: Cli, queue: Queue) -> None:
 
 def test_pause_and_resume_hold_for_all_hosts(scheduled: Cli) -> None:
     assert scheduled("schedules", "pause", "often").out == (
-        "schedule often is paused: nothing is put until `glassq schedules resume`\n"
+        "schedule often is paused: nothing is put until `glassq schedules resume often`\n"
     )
     assert read_states(scheduled.ledger.url)["often"].paused is not None
     assert re.search(r"often .* paused ", scheduled("schedules").out)

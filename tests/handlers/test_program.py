@@ -110,6 +110,7 @@ def test_the_settings_say_what_exit_codes_mean_and_which_variables_it_gets(
         ("exit_codes = 65", "1 to 255"),
         ("environment = 'PATH'", "names of variables"),
         ("environment = ['A=B']", "names of variables"),
+        ("exit_code = { 65 = 'bury' }", "no key exit_code in its [handlers] section, but exit_codes or environment"),
     ],
 )
 def test_what_a_programs_section_cannot_mean_is_refused(options: str, says: str) -> None:

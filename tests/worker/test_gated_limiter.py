@@ -263,7 +263,7 @@ def test_a_route_pauses_itself_probes_and_goes_on() -> None:
     assert pool.work(0, rounds=7) == [*map(str, range(7))]
     assert [(change.route, change.opened, change.failures) for change in pool.changes] == [("fragile", True, 3)]
     assert pool.changes[0].why == "Retry: c"
-    open_ = pool.throttle.gates.breakers.open()
+    open_ = pool.throttle.gates.breakers.open({"fragile"})
     assert open_["fragile"].due == pool.now + BACKOFF
     # no attempt is burnt meanwhile
     pool.due()
@@ -283,7 +283,7 @@ def test_a_route_pauses_itself_probes_and_goes_on() -> None:
     assert len(pool.work(0)) == 9
     assert [change.opened for change in pool.changes] == [True, False]
     assert pool.parked() == 0
-    assert pool.throttle.gates.breakers.open() == {}
+    assert pool.throttle.gates.breakers.open({"fragile"}) == {}
 
 
 def test_one_probe_runs_at_a_time_and_another_follows_where_its_child_died() -> None:

@@ -232,7 +232,7 @@ def test_pauses_before_probes_grow_to_the_cap() -> None:
 def test_rows_are_found_by_the_names_of_routes_and_keep_their_states() -> None:
     memory = mmap.mmap(-1, 8 + ROWS_BYTES)
     rows = BreakerRows(memory, 8)
-    assert rows.open() == {}
+    assert rows.open({"a"}) == {}
     state = BreakerState(20, (1 << 64) - 1, 1.5e9, 77.5, 3, "ü" * 200)
     for route in ("a", "b"):
         row = rows.row(route)
@@ -246,7 +246,8 @@ def test_rows_are_found_by_the_names_of_routes_and_keep_their_states() -> None:
     assert (kept.failures, kept.cause, kept.since, kept.due, kept.probes) == (20, (1 << 64) - 1, 1.5e9, 77.5, 3)
     assert set(kept.why) == {"ü"}
     again.write(CLOSED)
-    assert list(rows.open()) == ["a"]
+    assert list(rows.open({"a", "b"})) == ["a"]
+    assert rows.open({"b", "new"}) == {}, "a route that is gone, or has lost its breaker, is not paused"
     assert all(rows.row(f"r{number}") for number in range(MAX_ROWS - 2))
     assert rows.row("one more") is None
 

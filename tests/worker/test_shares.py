@@ -8,6 +8,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from msgspec.structs import replace
 
 from glassq import delivery as envelope
 from glassq.queues.beanstalk.protocol import JobStats
-from glassq.worker.bucket import Limit
+from glassq.worker.bucket import LOCK_TIMEOUT, Limit
 from glassq.worker.kept import KEPT_CHECK
 from glassq.worker.pool import PoolPlan
 from glassq.worker.shares import PROBE, QueueLimiter, Share
@@ -301,6 +303,23 @@ def test_a_child_with_a_job_in_hand_finishes_it_before_it_is_kept() -> None:
     assert set(second.admit(has_next=True).tubes) == {"main", PAY}
     second.start("main")
     assert second.ahead() == (PAY,)
+
+
+def test_a_new_child_waits_for_the_lock_rather_than_take_another_queues_job() -> None:
+    pool = Pool(places(PAY, 1))
+    held = threading.Event()
+
+    def hold() -> None:
+        with pool.throttle.gates.locked() as locked:
+            assert locked
+            held.set()
+            time.sleep(5 * LOCK_TIMEOUT)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+    assert kept_for([pool.child(0)], pool) == [PAY]
+    holder.join()
 
 
 def test_a_burst_takes_no_child_that_is_kept_and_a_queue_that_is_gone_is_still_worked(

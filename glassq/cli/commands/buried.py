@@ -66,7 +66,8 @@ def buried(app: App, selection: Selection, by: str | None, as_json: bool) -> Non
 def _print(app: App, out: Console, found: BuriedList, selection: Selection) -> None:
     rows, total = found.rows, found.total
     if not rows:
-        others = f", nor in those of {len(found.tubes) - 1} push queues" if len(found.tubes) > 1 else ""
+        many = len(found.tubes) - 1
+        others = f", nor in {many} other tube{'s' if many > 1 else ''}" if many else ""
         out.print(f"none of {total} fits" if total else f"nothing is buried in tube {found.tube}{others}")
         return
     columns = ["job", "delivery", "age", "source", "attempts", "reason"]

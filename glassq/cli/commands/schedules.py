@@ -61,7 +61,7 @@ def pause(app: App, names: tuple[str, ...], as_json: bool) -> None:
     from glassq.operations import schedules as operation
 
     operation.pause(app.operations, names)
-    _tell(names, "paused", "is paused: nothing is put until `glassq schedules resume`", as_json)
+    _tell(names, "paused", "is paused: nothing is put until `glassq schedules resume {name}`", as_json)
 
 
 @schedules.command()
@@ -84,7 +84,7 @@ def _tell(names: tuple[str, ...], done: str, words: str, as_json: bool) -> None:
         print_json({"schedules": [{"schedule": name, done: True} for name in names]})
         return
     for name in names:
-        click.echo(f"schedule {line(name)} {words}")
+        click.echo(f"schedule {line(name)} {words.format(name=line(name))}")
 
 
 def _list(app: App, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
@@ -120,6 +121,8 @@ class BeanstalkConnection:
         self._held: set[int] = set()
         # whether a reserve waits, whether none shall wait any more, and whether we can only read
         self._waits = self._interrupted = self._half_closed = False
+        # guards them; a signal handler may interrupt the thread that has it
+        self._interrupting = threading.RLock()
 
     def set_deadline(self, deadline: float) -> None:
         """From now on a call that is not done at `deadline` (time.monotonic()) raises QueueUnavailable."""
@@ -218,9 +221,9 @@ class BeanstalkConnection:
         except NOTHING_COMES:
             return None
         finally:
-            self._waits = False
-            if self._half_closed:
-                self._half_closed = False
+            with self._interrupting:
+                self._waits, half_closed, self._half_closed = False, self._half_closed, False
+            if half_closed:
                 self.close()
         if self._client is None or job is None:
             # with the connection the job went back
@@ -229,16 +232,18 @@ class BeanstalkConnection:
         return job
 
     def interrupt(self) -> None:
-        """Ends a `reserve` that waits, and lets no later one wait. For a signal handler in this connection's thread.
+        """Ends a `reserve` that waits, and lets no later one wait. For a signal handler, and for another thread.
 
         beanstalkd answers a waiting client that closes its half of the connection with TIMED_OUT (prot.c, STATE_WAIT).
         A job that came at that moment goes back with the connection.
         """
         self._interrupted = True
-        if self._waits and self._sock is not None:
-            self._half_closed = True
-            with suppress(OSError):
-                self._sock.shutdown(socket.SHUT_WR)
+        with self._interrupting:
+            sock = self._sock
+            if self._waits and sock is not None:
+                self._half_closed = True
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_WR)
 
     def reserve_job(self, job_id: int) -> JobBody:
         """Reserves this job, whether it is ready, delayed or buried. Raises JobNotFound."""

@@ -13,7 +13,7 @@ from glassq.worker.gates.breaker import BreakerState
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 # More routes than have ever had a breaker since the pool was started; those beyond have none.
 MAX_ROWS = 256
@@ -44,19 +44,20 @@ class BreakerRows:
                 return BreakerRow(self._memory, at, route)
         return None
 
-    def states(self) -> dict[str, BreakerState]:
-        """The states of all breakers that there have been, by route."""
+    def states(self, routes: Container[str]) -> dict[str, BreakerState]:
+        """The states of the breakers of these routes, by route: the rows of routes that are gone stay as they were."""
         found = {}
         for at in self._all():
             name = self._memory[at : at + _NAME].rstrip(b"\0").decode("ascii", "replace")
             if not name:
                 break
-            found[name] = BreakerRow(self._memory, at, name).read()
+            if name in routes:
+                found[name] = BreakerRow(self._memory, at, name).read()
         return found
 
-    def open(self) -> dict[str, BreakerState]:
-        """The states of those that are open now, by route."""
-        return {route: state for route, state in self.states().items() if state.is_open}
+    def open(self, routes: Container[str]) -> dict[str, BreakerState]:
+        """The states of those of these routes that are open now, by route."""
+        return {route: state for route, state in self.states(routes).items() if state.is_open}
 
     def _all(self) -> Iterator[int]:
         return (self._start + number * _ROW for number in range(MAX_ROWS))
