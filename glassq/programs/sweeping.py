@@ -28,17 +28,21 @@ _LOOKED = ".looked"
 
 def sweep_main(settings: Settings) -> Callable[[], int] | None:
     """The main function of the process; None while there is no store."""
-    directory = settings.bodies.url.directory
-    return (lambda: sweep(settings)) if (directory / "live").is_dir() else None
+    try:
+        there = (settings.bodies.url.directory / "live").is_dir()
+    except OSError:
+        # the pool's parent goes on; the process finds the same trouble, and says so
+        there = True
+    return (lambda: sweep(settings)) if there else None
 
 
 def sweep(settings: Settings) -> int:
     """Sweeps once; the exit code."""
     setproctitle("glassq-worker: sweeping bodies")
-    looks = _is_due(settings.bodies.url.directory)
     try:
+        looks = _is_due(settings.bodies.url.directory)
         swept = Sweeper.of(settings).sweep((lambda wanted: _named(settings, wanted)) if looks else None)
-    except (BodyError, QueueError, JournalError) as error:
+    except (BodyError, QueueError, JournalError, OSError) as error:
         log.error("large bodies cannot be swept %s", fields(why=error))
         return 0
     if swept.unsure:

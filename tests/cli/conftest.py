@@ -62,8 +62,9 @@ class Cli:
         return LedgerSettings(url=f"sqlite:///{self.directory}/ledger.db")
 
     def configure(self, more: str = "") -> None:
+        bodies = "" if "[bodies]" in more else f'[bodies]\nurl = "file://{self.directory}/bodies"\n'
         self.file.write_text(
-            f'{queue_section(self.url)}[ledger]\nurl = "{self.ledger.url}"\n'
+            f'{queue_section(self.url)}{bodies}[ledger]\nurl = "{self.ledger.url}"\n'
             f'[storage]\nurl = "file://{self.directory}/photos"\n{more}'
         )
 

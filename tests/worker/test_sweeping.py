@@ -60,3 +60,14 @@ def test_only_a_look_that_was_made_is_not_made_again_for_hours(tmp_path: Path, b
     assert sweeping.sweep(parse(text.format(queue_section(beanstalkd.url)), "")) == 0
     assert (states(store), time.time() - looked.stat().st_mtime < SCAN_EVERY - SCAN_AGAIN) == ({orphan: "done"}, True)
     setproctitle(title)
+
+
+def test_a_store_that_cannot_be_read_stops_no_pool(tmp_path: Path, beanstalkd: Beanstalkd, look: Queue) -> None:
+    # root may read every directory, but none with such a name
+    store = tmp_path / ("b" * 300)
+    with PoolRun(tmp_path, beanstalkd, look) as pool:
+        pool.write_settings(more=f'[bodies]\nurl = "file://{store}"\n')
+        pool.start().ready()
+        wait_for(lambda: "large bodies cannot be swept" in pool.log(), f"it to be told\n{pool.log()}")
+        pool.put("a")
+        wait_for(lambda: [name for name, *_ in pool.story("end")] == ["a"], "the work")
