@@ -103,14 +103,22 @@ class InEffect:
         self._record = record
         if self._file is None:
             return
-        new = self._file.with_suffix(".new")
         try:
-            new.write_bytes(msgspec.json.encode(record))
-            # for the operators in the directory's group, whatever the umask is: it has no values
-            new.chmod(0o640)
-            new.replace(self._file)
+            # it has no values
+            publish(self._file, msgspec.json.encode(record))
         except OSError as error:
             log.warning("cannot record which settings are in effect %s", fields(why=error))
+
+
+def publish(file: Path, content: bytes) -> None:
+    """Writes a file of a runtime directory at once as a whole, for the operators in the directory's group.
+
+    Its mode is the same whatever the umask is. Raises OSError.
+    """
+    new = file.with_suffix(".new")
+    new.write_bytes(content)
+    new.chmod(0o640)
+    new.replace(file)
 
 
 def read_record(directory: Path) -> Record | None:

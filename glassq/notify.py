@@ -109,9 +109,9 @@ def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str) -> 
 
     `text` says all of it in words, as chat programs with incoming webhooks want it (Slack, Mattermost).
     """
-    causes = Counter((entry.source, fold(entry.reason)) for entry in entries)
-    latest = {(entry.source, fold(entry.reason)): entry.delivery for entry in entries}
-    named = causes.most_common(MAX_CAUSES)
+    found = [((entry.source, fold(entry.reason)), entry.delivery) for entry in entries]
+    latest = dict(found)
+    named = Counter(cause for cause, _ in found).most_common(MAX_CAUSES)
     listed = [
         {"source": source, "cause": cause, "count": count, "delivery": latest[source, cause]}
         for (source, cause), count in named

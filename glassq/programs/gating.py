@@ -13,11 +13,10 @@ from glassq.worker.gates.limiter import GatedLimiter
 from glassq.worker.gates.rules import gate_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from glassq.queues import Receiver
     from glassq.settings import Settings
-    from glassq.worker.gates.breaking import BreakerChange
     from glassq.worker.shares import QueueLimiter
     from glassq.worker.throttle import Throttle, TubeLimiter
 
@@ -29,14 +28,10 @@ def gated(
     throttle: Throttle,
     slot: int,
     receiver: Receiver,
-    changed: Callable[[BreakerChange], None] = lambda change: None,
 ) -> GatedLimiter:
-    """What the child in this slot may work, of what `main` lets it reserve; `queues` are those of queue.yaml.
-
-    `changed` is called where it has opened or closed the breaker of a route, once in the whole pool.
-    """
+    """What the child in this slot may work, of what `main` lets it reserve; `queues` are those of queue.yaml."""
     rules = gate_rules(settings, routes.all_routes(settings), worked_tubes(settings, queues))
-    doorman = Doorman(throttle.gates, slot, rules, changed)
+    doorman = Doorman(throttle.gates, slot, rules)
     return GatedLimiter(main, throttle.gates, doorman, rules, receiver)
 
 

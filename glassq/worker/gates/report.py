@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from glassq.in_effect import publish
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -53,12 +54,8 @@ class PausedRoutes:
             PausedRoute(route, state.since, state.failures, state.why, state.probes, wall + state.due)
             for route, state in now.items()
         ]
-        new = self._file.with_suffix(".new")
         try:
-            new.write_bytes(msgspec.json.encode(found))
-            # for the operators in the directory's group, whatever the umask is
-            new.chmod(0o640)
-            new.replace(self._file)
+            publish(self._file, msgspec.json.encode(found))
         except OSError as error:
             log.warning("cannot record which routes are paused %s", fields(why=error))
 
