@@ -23,6 +23,7 @@ from glassq.settings import QueueSettings
 from glassq.values import Duration, QueueUrl, SyncerAddress
 from tests.forked import Forked
 from tests.ports import free_port, give_back
+from tests.postgres import PostgresServer, missing
 from tests.queues.conformance.summary import write_conformance
 from tests.queues.raw import open_queue
 from tests.syncers import Syncer, end_all
@@ -287,3 +288,13 @@ def https_server(tls: ssl.SSLContext) -> Iterator[Target]:
 def program(name: str) -> list[str]:
     """The command that starts a program of bin/."""
     return [sys.executable, str(BIN / name)]
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests of this process; each takes a `database()` of its own."""
+    if why := missing():
+        pytest.skip(why)
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.remove()

@@ -220,7 +220,11 @@ MISTAKES = [
     (at("intake", 'max_body = "26MiB"'), '[intake] max_body = "26MiB": expected 1B to 25MiB'),
     (at("intake", 'spill_max = "24MiB"'), '[intake] spill_max = "24MiB": expected at least 25MiB'),
     (at("intake", 'memory_max = "1023KiB"'), '[intake] memory_max = "1023KiB": expected at least 1MiB'),
-    (at("bodies", 'url = "gs://bucket"'), '[bodies] url = "gs://bucket": expected "file:///DIRECTORY"'),
+    (
+        at("bodies", 'url = "ftp://bucket"'),
+        '[bodies] url = "ftp://bucket": expected "file:///DIRECTORY", "postgres://...',
+    ),
+    (at("bodies", 'url = "s3://bucket/a//b"'), '[bodies] url = "s3://bucket/a//b": expected "file:///DIRECTORY"'),
     (at("intake", 'request_timeout = "900ms"'), '[intake] request_timeout = "900ms": expected at least 1s'),
     # a secret in place of its file's path
     (at("sources.mirror", 'verify_tokens_file = ["s3cret-1", "s3cret-2"]'), 'verify_tokens_file = "***": expected the'),

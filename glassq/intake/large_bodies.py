@@ -14,6 +14,7 @@ from glassq.bodies import INLINE, ReceivedBody, open_bodies
 from glassq.delivery import new_id
 from glassq.errors import BodyError, SettingsError
 from glassq.log import fields, logger
+from glassq.values import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -76,7 +77,8 @@ def body_limits(sources: Iterable[Source]) -> dict[str, int]:
 
 def prepare(settings: Settings, sources: Iterable[Source]) -> None:
     """Makes the store, if a source takes large bodies. Raises SettingsError if that fails."""
-    if _needed(sources):
+    if _needed(sources) and settings.bodies.url.directory is not None:
+        # one that is far away is made with its first body: it may be down now, and pings are taken all the same
         try:
             open_bodies(settings).prepare()
         except BodyError as error:
@@ -88,6 +90,9 @@ def can_prepare(settings: Settings, sources: Iterable[Source]) -> None:
     if not _needed(sources):
         return
     path = settings.bodies.url.directory
+    if path is None:
+        # who is far away may be back any moment
+        return
     if why := cannot_be_made(path, ("live",)):
         raise _refused(settings, f"bodies {path}: cannot be written: {why}")
 
@@ -107,4 +112,5 @@ def _needed(sources: Iterable[Source]) -> bool:
 
 
 def _refused(settings: Settings, why: str) -> SettingsError:
-    return SettingsError(f'{settings.file}: [bodies] url = "{settings.bodies.url}": {why}')
+    url = without_password(settings.bodies.url)
+    return SettingsError(f'{settings.file}: [bodies] url = "{url}": {why}')

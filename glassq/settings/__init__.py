@@ -40,6 +40,7 @@ from glassq.settings.sections import (
     WorkerSettings,
 )
 from glassq.settings.settings import LEASE_MARGIN, Settings, route_secret_files, route_secret_key, secret_files
+from glassq.settings.shared import remarks_on_shared
 from glassq.settings.tubes import (
     MAIN_QUEUE,
     ping_tube,
@@ -99,6 +100,7 @@ __all__ = [
     "queue_prefix",
     "queue_tube",
     "read_only",
+    "remarks_on_shared",
     "route_prefix",
     "route_secret_files",
     "route_secret_key",

@@ -28,6 +28,7 @@ from glassq.settings.sections import (
     TasksSettings,
     WorkerSettings,
 )
+from glassq.settings.shared import resolve
 from glassq.systemd import MISSING
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "routes", named(self.routes))
+        resolve(self)
 
     @property
     def longest_deadline(self) -> float:
