@@ -142,7 +142,7 @@ class QueueUrl(str):
                 raise ValueError('expected "postgres://USER@HOST:PORT/DATABASE"')
             made = super().__new__(cls, _PASSWORD.sub(r"\1\2***", text))
         else:
-            expected = 'expected "beanstalk://HOST:PORT", "beanstalk:///path/of/a.sock", or "postgres://HOST/DATABASE"'
+            expected = 'expected "beanstalk://HOST:PORT" or "beanstalk:///path/of/a.sock" or "postgres://HOST/DATABASE"'
             parts = _split_path(text, expected)
             tcp = parts.hostname and parts.port and parts.path in ("", "/")
             unix = not parts.netloc and len(parts.path) > 1

@@ -113,7 +113,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"bodies", "errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
     ),
     "loading": frozenset({"errors", "excerpts", "handler", "log", "policy", "routes", "settings", "values"}),
-    "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
+    "queues": frozenset({"database", "envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset(
         {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings", "standard_webhooks"}
     ),
@@ -121,7 +121,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
-    "bodies": frozenset({"delivery", "errors", "excerpts", "files", "journal", "log", "queues", "settings"}),
+    "bodies": frozenset({"database", "delivery", "errors", "excerpts", "files", "journal", "log", "queues", "settings"})
+    | {"values"},
     "journal": frozenset({"delivery", "errors", "files", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
@@ -200,11 +201,14 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "greenstalk": ("queues/beanstalk/",),
     "falcon": ("intake/", "push/http/"),
     "gunicorn": ("http/", "intake/", "push/http/"),
-    "google": ("glass/",),
+    "google": ("glass/", "bodies/gcs.py"),
+    "boto3": ("bodies/s3.py",),
+    "botocore": ("bodies/s3.py",),
     "googleapiclient": ("glass/",),
     "google_auth_httplib2": ("glass/",),
     "httplib2": ("glass/",),
     "cronsim": ("due.py",),
+    "psycopg": ("database/postgres.py",),
     "sqlalchemy": ("database/", "ledger/", "push/names", "schedules/table.py"),
     "click": ("cli/", "dev/"),
     "rich": ("cli/", "dev/"),

@@ -1,7 +1,7 @@
 """A connection to PostgreSQL: no call takes longer than its time, no commit is less than durable, errors are words.
 
-It speaks to libpq's servers through psycopg 3. Session locks, LISTEN and the settings of a session are used, so a pooler
-that lends a server's session for a transaction (pgbouncer's transaction mode) is refused.
+Session locks, LISTEN and the settings of a session are used, so a pooler that lends a server's session for one
+transaction (pgbouncer's transaction mode) is refused.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _REFUSING = ("53", "42501", "54", "55")
 class PostgresSession:
     """One connection for one thread. It connects at its first call, and again at the next one after it broke.
 
-    Each statement is a transaction of its own, unless `transaction` says otherwise. Every call may raise QueueError; the
-    psycopg error is its cause. After QueueUnavailable nobody knows whether the statement took effect.
+    Each statement is a transaction of its own, unless `transaction` says otherwise. Every call may raise QueueError,
+    whose cause is psycopg's error. After QueueUnavailable nobody knows whether the statement took effect.
     """
 
     def __init__(self, url: QueueUrl, *, name: str, connect_timeout: float, timeout: float) -> None:
@@ -79,12 +79,12 @@ class PostgresSession:
     def rows(
         self, sql: str, params: Sequence[object] = (), *, meanwhile: Callable[[], None] | None = None
     ) -> list[tuple[Any, ...]]:
-        """Runs a statement that is prepared at its first use; its rows. `meanwhile` is called while the server works."""
+        """Runs a statement, prepared at its first use; its rows. `meanwhile` is called while the server works."""
         if self._connection is None:
             self.connect()
         with self._errors():
             connection = self._timed(self._until(self._timeout), meanwhile)
-            cursor = connection.execute(sql, params, prepare=True, binary=True)  # type: ignore[call-overload]
+            cursor = connection.execute(sql, params, prepare=True, binary=True)
             found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
             self._check_warned()
             return found
@@ -144,13 +144,13 @@ class PostgresSession:
         pid, read_only, fsync, commit = row[:4]
         if pid != connection.info.backend_pid:
             raise QueueRefused(
-                f"{self._place()}: a pooler stands between: it lends a session for a transaction only, and glassq needs "
-                "the whole session: connect to PostgreSQL itself, or set the pool's mode to session"
+                f"{self._place()}: a pooler stands between, and lends a session for a transaction only: connect to "
+                "PostgreSQL itself, or set the pool's mode to session"
             )
         if read_only:
             raise QueueUnavailable(
-                f"{self._place()}: it takes no writes (a standby, or default_transaction_read_only): name the primary, or "
-                "all hosts with commas between them"
+                f"{self._place()}: it takes no writes (a standby, or default_transaction_read_only): name the "
+                "primary, or all hosts with commas between them"
             )
         if fsync != "on":
             raise NotDurable(f"{self._place()}: fsync is {fsync}: set it to on, as a crash loses what was committed")

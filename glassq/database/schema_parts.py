@@ -14,10 +14,11 @@ from glassq.errors import QueueRefused
 if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
 
-# The advisory lock under which tables are made or changed.
-_LOCK = 7_163_542_000
+# As the queue's own tables have it (queues/postgres/schema.py): the lock under which tables are made or changed.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('glassq_schema'))"
 _VERSIONS = """
-CREATE TABLE IF NOT EXISTS glassq_schema (part text PRIMARY KEY, version int NOT NULL, oldest int NOT NULL)
+CREATE TABLE IF NOT EXISTS glassq_schema
+    (part text COLLATE "C" PRIMARY KEY, version int NOT NULL, oldest int NOT NULL)
 """
 
 
@@ -32,17 +33,17 @@ class SchemaPart:
 
 
 def prepare(session: PostgresSession, part: SchemaPart) -> None:
-    """Makes what is missing, for who writes; nothing where all is there. Raises QueueError, and QueueRefused if the
-    tables are of a version that this code must not use.
+    """Makes what is missing, for who writes; nothing where all is there. Raises QueueError.
+
+    QueueRefused, if the tables are of a version that this code must not use.
     """
     if session.rows("SELECT to_regclass('glassq_schema') IS NOT NULL")[0][0]:
         found = _found(session, part)
         if found is not None and found >= part.version:
             return
     with session.transaction():
-        session.rows("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        for statement in _VERSIONS.split(";"):
-            session.rows(statement)
+        session.rows(_LOCK)
+        session.rows(_VERSIONS)
         found = _found(session, part) or 0
         for step in part.steps[found:]:
             for statement in filter(str.strip, step.split(";")):
