@@ -12,6 +12,7 @@ GlassqError
 |   +-- QueueRefused        the queue accepts no job now: draining, out of memory or disk
 |   |   +-- NotDurable      the queue keeps jobs in memory only, perhaps also those of a moment ago
 |   +-- SearchIncomplete    a search could not find all jobs
+|   +-- BodyUnstored        a delivery stays in the journal, as its body is not in its store yet
 |   +-- JobTooBig           a job exceeds the queue's size limit
 |   +-- JobNotFound         no such job, or another consumer has it by now
 +-- OperationError          an operation was not done as it was asked for
@@ -135,6 +136,10 @@ class QueueRefused(QueueError):
 
 class NotDurable(QueueRefused):
     """The queue keeps jobs in memory only: a restart may lose even those of a moment ago."""
+
+
+class BodyUnstored(QueueError):
+    """A delivery stays in the journal: its body waits there too, as the store of bodies does not take it now."""
 
 
 class JobTooBig(QueueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import gc
+import inspect
 import os
 import shutil
 import signal
@@ -298,3 +299,18 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
     server = PostgresServer(tmp_path_factory.mktemp("postgres"))
     yield server
     server.remove()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `database_url` itself runs on each kind of database."""
+    if "database_url" in inspect.signature(metafunc.function).parameters:
+        metafunc.parametrize("database_url", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database: an SQLite file that is not there yet, or a fresh one of the PostgreSQL server."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return f"sqlite:///{tmp_path}/state/database.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.url(server.database()).whole

@@ -118,7 +118,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings", "standard_webhooks"}
     ),
     "https_get": frozenset(),
-    "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
+    "ledger": frozenset({"backoff", "database", "errors", "log", "settings", "values"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
     "bodies": frozenset({"database", "delivery", "errors", "excerpts", "files", "journal", "log", "queues", "settings"})
@@ -136,7 +136,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"bodies", "delivery", "errors", "https_get", "loading", "log", "mask", "routes", "settings", "values"}
     ),
     "glass": frozenset(
-        {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
+        {"database", "edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
         | {"final_response", "routes"}
     ),
     "push": frozenset(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.bodies import BodyStore
+    from glassq.bodies.waiting import WaitingBodies
     from glassq.delivery import StoredBody
     from glassq.intake.state import IntakeState
     from glassq.settings import Settings
@@ -33,7 +34,7 @@ log = logger("glassq.intake")
 class LargeBodies:
     """The large bodies of one process; for all its threads."""
 
-    def __init__(self, store: BodyStore, state: IntakeState) -> None:
+    def __init__(self, store: BodyStore | WaitingBodies, state: IntakeState) -> None:
         self._store = store
         self._state = state
 

@@ -8,6 +8,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glassq.bodies.waiting import WaitingBodies
 from glassq.errors import GlassqError, SettingsError
 from glassq.intake.tubes import PingTubes
 from glassq.journal import Journal
@@ -145,8 +146,9 @@ class _Mover:
 
         tubes = PingTubes.of(self.operations.settings)
         mover = PacketMover(producer, within=math.inf, proof=PROOF_WITHIN)
+        bodies = WaitingBodies.of(self.operations.settings, journal)
         try:
-            journal.move_on(put)
+            journal.move_on(put if bodies is None else bodies.first(put))
         finally:
             # it is still in the journal
             mover.withdraw()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.delivery import Delivery
+    from tests.postgres import PostgresServer
 
 NOON = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
 
@@ -56,9 +57,12 @@ class Hosts:
             self.now += timedelta(seconds=max(0.001, scheduler.step()))
 
 
-@pytest.fixture
-def hosts(tmp_path: Path) -> Hosts:
-    return Hosts(f"sqlite:///{tmp_path}/ledger.db")
+@pytest.fixture(params=["sqlite", "postgres"])
+def hosts(request: pytest.FixtureRequest, tmp_path: Path) -> Hosts:
+    if request.param == "sqlite":
+        return Hosts(f"sqlite:///{tmp_path}/ledger.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return Hosts(server.url(server.database()).whole)
 
 
 def test_a_new_schedule_is_due_from_now_on_at_each_of_its_times(hosts: Hosts) -> None:

@@ -24,7 +24,7 @@ from glassq.operations.sources import snapshot
 from glassq.operations.status import journal_state
 from glassq.operations.words import span
 from glassq.settings import MAX_BODY, StorageSettings, remarks_on_shared
-from glassq.values import without_password
+from glassq.values import is_postgres, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,8 +184,13 @@ def photos(operations: Operations) -> Iterator[Check]:
 
 
 def credentials(operations: Operations) -> Iterator[Check]:
-    if works_glass(operations.settings):
-        yield directory("credentials", Path(operations.settings.glass.credentials))
+    place = operations.settings.glass.credentials
+    if not works_glass(operations.settings):
+        return
+    if is_postgres(place):
+        yield _database("credentials", place, "[glass] credentials", "pings of Glass wait until then")
+    else:
+        yield directory("credentials", Path(place))
 
 
 def ledger(operations: Operations) -> Iterator[Check]:
