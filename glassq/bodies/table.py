@@ -94,8 +94,7 @@ class TableBodies:
             session.set_deadline(time.monotonic() + within)
             self._prepare(session)
             with session.transaction():
-                session.rows("DELETE FROM glassq_bodies WHERE key = %s", [key])
-                session.rows("INSERT INTO glassq_bodies (key, size, state) VALUES (%s, %s, 'live')", [key, size])
+                self._begin(session, key, size)
                 file.seek(0)
                 for part in range(-(-size // CHUNK)):
                     data = file.read(CHUNK)
@@ -131,10 +130,7 @@ class TableBodies:
                 # held until its copy is there
                 found = session.rows("SELECT size FROM glassq_bodies WHERE key = %s FOR SHARE", [key])
                 if found:
-                    session.rows("DELETE FROM glassq_bodies WHERE key = %s", [new])
-                    session.rows(
-                        "INSERT INTO glassq_bodies (key, size, state) VALUES (%s, %s, 'live')", [new, found[0][0]]
-                    )
+                    self._begin(session, new, found[0][0])
                     session.rows(
                         "INSERT INTO glassq_body_chunks (key, part, data) "
                         "SELECT %s, part, data FROM glassq_body_chunks WHERE key = %s",
@@ -221,6 +217,15 @@ class TableBodies:
             "INSERT INTO glassq_body_looks (at) VALUES (%s::float8) ON CONFLICT (one) DO UPDATE SET at = excluded.at",
             when,
         )
+
+    def _begin(self, session: PostgresSession, key: str, size: int) -> None:
+        """Makes the row of a body, without chunks; whoever does that for the same key waits."""
+        session.rows(
+            "INSERT INTO glassq_bodies (key, size, state) VALUES (%s, %s, 'live') ON CONFLICT (key) DO UPDATE "
+            "SET size = excluded.size, state = excluded.state, touched = clock_timestamp()",
+            [key, size],
+        )
+        session.rows("DELETE FROM glassq_body_chunks WHERE key = %s", [key])
 
     def _prepare(self, session: PostgresSession) -> None:
         if not self._prepared:

@@ -35,6 +35,11 @@ def gated(
     return GatedLimiter(main, throttle.gates, doorman, rules, receiver)
 
 
+def over_hosts(settings: Settings) -> bool:
+    """Whether limits hold over all hosts that share the queue: where it is PostgreSQL, whose rows and locks do that."""
+    return settings.queue.url.engine == "postgres"
+
+
 def worked_tubes(settings: Settings, queues: Collection[str]) -> list[str]:
     """The tubes that a pool with these settings works, the main one first; `queues` are those of queue.yaml."""
     base = settings.queue.tube

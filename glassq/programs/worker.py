@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,9 +19,9 @@ from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
-from glassq.programs import lanes, notifying, scheduling, sweeping
+from glassq.programs import lanes, notifying, scheduling, sharing, sweeping
 from glassq.programs.context import adding_tasks, context_of
-from glassq.programs.gating import breakers_of, gated, route_limits, worked_tubes
+from glassq.programs.gating import breakers_of, gated, over_hosts, route_limits, worked_tubes
 from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
@@ -216,6 +217,8 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
             for name, push in queues.items()
         ),
     ]
+    if over_hosts(settings):
+        limits = [replace(limit, shared=True) for limit in limits]
     tubes = worked_tubes(settings, queues)
     pool = settings.metrics.pool
     return PoolPlan(
@@ -228,6 +231,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         kept=tuple(kept_places(settings)),
         sidecar=(lambda scoreboard, gates: serve_metrics(settings, pool, tubes, scoreboard, gates)) if pool else None,
         beside={"schedules": scheduling.main_of(settings), "notify": notifying.main_of(settings)},
+        sharing=sharing.main_of(settings, limits),
         sweep=lambda: sweeping.sweep_main(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,

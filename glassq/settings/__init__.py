@@ -6,6 +6,7 @@ When you add a key: add it to sections.py with its default, and to conf/glassq.t
 compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
+from glassq.settings.hosts import remarks_on_shared
 from glassq.settings.options import options_of, read_only
 from glassq.settings.parking import SUFFIX, ParkingTube, hashed_key, parked_of, parking_tube
 from glassq.settings.reading import (
@@ -40,7 +41,6 @@ from glassq.settings.sections import (
     WorkerSettings,
 )
 from glassq.settings.settings import LEASE_MARGIN, Settings, route_secret_files, route_secret_key, secret_files
-from glassq.settings.shared import remarks_on_shared
 from glassq.settings.tubes import (
     MAIN_QUEUE,
     ping_tube,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq.mask import masked_body
+from glassq.settings.hosts import shared_keys
 from glassq.settings.route import NO_HANDLER
-from glassq.settings.shared import shared_keys
 from glassq.values import Size, Step
 
 if TYPE_CHECKING:

@@ -134,6 +134,7 @@ def test_what_nobody_names_is_removed_in_time(scene: Scene, monkeypatch: pytest.
         os.utime(scene.waits / name, (long_ago, long_ago))
     scene.bodies.tend()
     assert scene.files() == sorted([named, young])
+    cut_off.discard()
 
 
 def test_without_room_in_the_journal_nothing_begins(scene: Scene) -> None:
