@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from glassq.queues import Receiver
     from glassq.settings import Settings
+    from glassq.worker.gates.doorman import KeysOverHosts
     from glassq.worker.shares import QueueLimiter
     from glassq.worker.throttle import Throttle, TubeLimiter
 
@@ -31,8 +32,23 @@ def gated(
 ) -> GatedLimiter:
     """What the child in this slot may work, of what `main` lets it reserve; `queues` are those of queue.yaml."""
     rules = gate_rules(settings, routes.all_routes(settings), worked_tubes(settings, queues))
-    doorman = Doorman(throttle.gates, slot, rules)
+    doorman = Doorman(throttle.gates, slot, rules, hosts=_keys_over_hosts(settings) if rules.keys else None)
     return GatedLimiter(main, throttle.gates, doorman, rules, receiver)
+
+
+def _keys_over_hosts(settings: Settings) -> KeysOverHosts | None:
+    """A connection of the child's own; its end frees the key that it holds."""
+    if not over_hosts(settings):
+        return None
+    # imported here: only a pool on PostgreSQL has the library
+    from glassq.database.key_locks import KeyLocks
+    from glassq.database.postgres import PostgresSession
+
+    queue = settings.queue
+    session = PostgresSession(
+        queue.url, name="glassq keys", connect_timeout=queue.connect_timeout, timeout=queue.timeout
+    )
+    return KeyLocks(session)
 
 
 def over_hosts(settings: Settings) -> bool:
