@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from glassq.bodies.directory import DirectoryBodies
 from glassq.bodies.objects import ObjectBodies
+from glassq.errors import SettingsError
 
 if TYPE_CHECKING:
     from glassq.bodies.base import BodyStore, RemoteBodyStore
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def open_bodies(settings: Settings) -> BodyStore:
-    """The store of the settings. It touches nothing yet, and connects to nothing."""
+    """The store of the settings. It touches nothing yet, and connects to nothing. Raises SettingsError."""
     directory = settings.bodies.url.directory
     if directory is not None:
         return DirectoryBodies(directory, min_free=settings.bodies.min_free)
@@ -22,10 +23,13 @@ def open_bodies(settings: Settings) -> BodyStore:
 
 
 def open_remote(url: BodiesUrl) -> RemoteBodyStore:
-    """The store at a URL that is no directory."""
+    """The store at a URL that is no directory. Raises SettingsError if its library is not installed."""
     if url.scheme == "postgres":
-        from glassq.bodies.table import TableBodies
-
+        try:
+            from glassq.bodies.table import TableBodies
+        except ImportError as error:
+            todo = "pip install 'glassq[postgres]'"
+            raise SettingsError(f"[bodies] url: PostgreSQL needs psycopg: {todo} ({error})") from None
         return TableBodies(url)
     name, prefix = url.bucket
     if url.scheme == "gs":

@@ -165,8 +165,11 @@ class CredentialStore:
 def _records(place: str | Path) -> Records:
     if is_postgres(str(place)):
         # imported here: only this one needs a database's library
-        from glassq.glass.record_table import RecordTable
-
+        try:
+            from glassq.glass.record_table import RecordTable
+        except ImportError as error:
+            todo = "pip install 'glassq[postgres]'"
+            raise SettingsError(f"[glass] credentials: PostgreSQL needs psycopg: {todo} ({error})") from None
         return RecordTable(str(place))
     return RecordFiles(Path(place))
 

@@ -92,7 +92,8 @@ def can_prepare(settings: Settings, sources: Iterable[Source]) -> None:
         return
     path = settings.bodies.url.directory
     if path is None:
-        # who is far away may be back any moment
+        # what is far away may be back any moment, but a library that is missing is not
+        open_bodies(settings)
         return
     if why := cannot_be_made(path, ("live",)):
         raise _refused(settings, f"bodies {path}: cannot be written: {why}")

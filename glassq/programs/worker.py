@@ -173,6 +173,7 @@ def check(config: str | None) -> Iterator[Finding]:
     if settings.worker.hooks:
         yield found("hooks", lambda: hooks.load(settings))
     yield found("ledger", lambda: open_ledger(settings.ledger))
+    yield found("bodies", lambda: open_bodies(settings))
     if has_schedules(settings):
         yield found("schedules", lambda: schedules_of(settings))
 
@@ -205,6 +206,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         log.logger("glassq.worker").warning("settings of another program are wrong %s", fields(why=mistake))
     # The engine is imported here, in the parent: the children share its memory. This one is never used.
     open_receiver(settings)
+    open_bodies(settings)
     worker, queue = settings.worker, settings.queue
     # The keeper does not beat while it extends a lease, and may have to connect for that.
     silence = SILENCE + queue.connect_timeout + 2 * queue.timeout

@@ -19,7 +19,7 @@ from glassq.database import pruning
 from glassq.errors import SettingsError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
-from glassq.ledger.schema import VERSION
+from glassq.ledger.schema import VERSION, parse_url
 from glassq.ledger.sql import SqlLedger
 from glassq.settings import LedgerSettings
 from glassq.values import Duration
@@ -472,3 +472,49 @@ def test_a_ledger_that_cannot_be_written_holds_nobody_up(tmp_path: Path) -> None
     # else the test hangs
     ledger.settle(600.0)
     ledger.close()
+
+
+def test_pools_of_both_versions_write_while_a_database_is_upgraded(database_url: str) -> None:
+    """What the version before writes and reads, word for word, on the tables as they are now; and ours on its rows."""
+    new = open_ledger(settings_for(database_url))
+    new.record(replace(an_entry("new"), kept={"content_type": "text/plain"}))
+    new.close()
+    engine = sa.create_engine(parse_url(database_url))
+    columns = "delivery, source, received, state, attempts, updated, duration, job, result, reason, started,"
+    columns += " fingerprint, event, tube, body, labels, replayed"
+    values = ", ".join(f":{name.strip()}" for name in columns.split(","))
+    row = dict.fromkeys(("result", "reason", "fingerprint", "event", "tube", "labels", "replayed"), "")
+    moments = dict.fromkeys(("received", "updated", "started"), "2026-01-31T12:00:00.000000Z")
+    with engine.begin() as old:
+        old.execute(
+            sa.text(f"INSERT INTO deliveries ({columns}) VALUES ({values})"),
+            {**row, **moments, "delivery": "old", "source": "s", "state": "done", "attempts": 1, "duration": 0.5}
+            | {"job": "1", "body": None},
+        )
+        # it is let in: its version is not older than the oldest one that may use these tables
+        assert old.execute(sa.text("SELECT value FROM meta WHERE name = 'schema:oldest'")).scalar() == VERSION - 1
+    engine.dispose()
+    assert {name: stored(settings_for(database_url), name) is not None for name in ("old", "new")} == {
+        "old": True,
+        "new": True,
+    }
+
+
+def test_a_schema_of_the_next_version_is_used_if_it_says_so(database_url: str, ledger: SqlLedger) -> None:
+    ledger.record(an_entry("before"))
+    ledger.close()
+    engine = sa.create_engine(parse_url(database_url))
+    with engine.begin() as next_version:
+        for statement in (
+            f"UPDATE meta SET value = {VERSION + 1} WHERE name = 'schema'",
+            f"UPDATE meta SET value = {VERSION} WHERE name = 'schema:oldest'",
+            "ALTER TABLE deliveries ADD COLUMN something VARCHAR(9)",
+        ):
+            next_version.exec_driver_sql(statement)
+    again = open_ledger(settings_for(database_url))
+    again.record(an_entry("after"))
+    again.close()
+    assert count(settings_for(database_url)) == 2
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT value FROM meta WHERE name = 'schema'")).scalar() == VERSION + 1
+    engine.dispose()
