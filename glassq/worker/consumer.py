@@ -82,7 +82,7 @@ class Consumer:
         self._slot = slot
         self._others = others
         self._losses = losses or LossWatch(slot)
-        self._longest_poll = min(LONGEST_POLL, max(POLL, POLL * children // CHILDREN_AT_POLL))
+        self._longest_poll = longest_poll(children)
         # the tubes that the last reserve was allowed
         self._tubes: Sequence[str] = ()
         # outside of `run` no job is reserved ahead
@@ -261,6 +261,11 @@ class Consumer:
             outcomes.evidence_of_crash(delivery, crash.how, crash.why, crash.at, crash.duration)
             for crash in self._slot.crashes.of(reservation.ref, delivery.id)
         ]
+
+
+def longest_poll(children: int) -> int:
+    """How long a reserve of one of so many idle children waits at most, in whole seconds."""
+    return min(LONGEST_POLL, max(POLL, POLL * children // CHILDREN_AT_POLL))
 
 
 def _comes_true(condition: Callable[[], bool]) -> bool:
