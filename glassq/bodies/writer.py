@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class OwnFile(Protocol):
     """A file that goes when it is left, unless it was published meanwhile."""
 
-    file: BinaryIO
+    @property
+    def file(self) -> BinaryIO: ...
 
     def __exit__(self, *_: object) -> None: ...
 
