@@ -259,9 +259,10 @@ def test_the_recorded_terminals_show_what_their_commands_say() -> None:
     names = ("demo.svg", "buried.svg", "github.svg")
     demo, buried, github = (texts(ET.parse(ROOT / "docs" / name).getroot()) for name in names)
     assert "acknowledged, and without an outcome" in demo
-    # the picture's words in README
-    sent, stored = re.search(r"A demo in a terminal: (\d+) pings sent, (\d+) photos", (ROOT / "README.md").read_text()).groups()  # type: ignore[union-attr]
-    assert re.search(rf"sent\s+{sent}\b", demo) and re.search(rf"stored\s+{stored}\b", demo)
+    # README says the same of it in words
+    said = re.search(r"in a terminal: (\d+) pings sent, (\d+) photos", (ROOT / "README.md").read_text("utf-8"))
+    assert said is not None
+    assert re.search(rf"sent\s+{said[1]}\b", demo) and re.search(rf"stored\s+{said[2]}\b", demo)
     for words in ("glassq buried", "has revoked the consent", "would be kicked", "wrong signature"):
         assert words in buried
     for words in ("glassq dev", "1 commits", "refused with 401", "buried: no board for this repository", "kicked"):

@@ -117,7 +117,7 @@ def plan(
         rows = frozenset(ledger.labelled(dict(asked.labels), asked.source))
         unsettled = rows & {each.delivery for each in ledger.open_ones()}
         files = _archives(operations, extra, (entry.reason for entry in ledger.recent(100_000, "archived")))
-    if unsettled - {each.delivery for each in (*jobs, *results)}:
+    if unsettled - {job.delivery for job in jobs} - {result.delivery for result in results}:
         # lost, or given back while we looked: then it has a new place, where we had been already
         jobs, results = _jobs(operations, queue, asked, progress)
     incomplete = any(result.general for result in results)
