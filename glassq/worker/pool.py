@@ -190,6 +190,7 @@ class Pool:
             for lanes in (False, True):
                 self._replace_one(statuses, lanes=lanes)
                 self._reach_target(now, lanes=lanes)
+            self._tell_replaced(statuses)
             self._tend_sidecar(now)
         elif now > self._stop_deadline:
             self._stop_harder(now)
@@ -355,7 +356,17 @@ class Pool:
         if self._unconfirmed and any(child.generation == self._generation for child in loaded):
             self._unconfirmed = False
             if self._plan.made_of:
-                self._in_effect.accept(self._plan.made_of, self._not_shared.get(self._generation, ""))
+                not_shared = self._not_shared.get(self._generation, "")
+                self._in_effect.accept(self._plan.made_of, not_shared, replaced=False)
+
+    def _tell_replaced(self, statuses: Mapping[int, WorkerStatus]) -> None:
+        """Records it once no child of before a reload takes jobs: some may still finish the one that they work."""
+        if self._unconfirmed:
+            return
+        working = {pid for pid, status in statuses.items() if status.state is State.WORKING}
+        old = [child for child in self._children if child.generation != self._generation]
+        if all(child.stopping and child.pid in working for child in old):
+            self._in_effect.replace()
 
     def _stop(self, *, cold: bool) -> None:
         now = time.monotonic()
