@@ -33,6 +33,7 @@ CHUNK = 256 << 10
 # How long a statement may take, in seconds.
 TIMEOUT = 5.0
 _INSERT_CHUNK = "INSERT INTO glassq_body_chunks (key, part, data) VALUES (%s, %s, %s)"
+Rows = list[tuple[Any, ...]]
 # Bodies that are listed by one statement.
 _PAGE = 1000
 # The advisory lock of the one that sweeps.
@@ -232,7 +233,7 @@ class TableBodies:
             prepare(session, SCHEMA)
             self._prepared = True
 
-    def _rows(self, what: str, sql: str, *params: object) -> list[tuple[Any, ...]]:
+    def _rows(self, what: str, sql: str, *params: object) -> Rows:
         with self._session(what) as session:
             return session.rows(sql, params)
 

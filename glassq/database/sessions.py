@@ -46,13 +46,14 @@ class Sessions:
         session = self._taken() if keep else self._new()
         try:
             yield session
-            if keep:
-                session.set_deadline(math.inf)
-                self._give_back(session)
-                session = None
-        finally:
-            if session is not None:
-                session.close()
+        except BaseException:
+            session.close()
+            raise
+        session.set_deadline(math.inf)
+        if keep:
+            self._give_back(session)
+        else:
+            session.close()
 
     def _new(self) -> PostgresSession:
         return PostgresSession(self._url, name=self._name, connect_timeout=CONNECT, timeout=self._timeout)

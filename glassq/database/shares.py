@@ -65,7 +65,7 @@ class ShareTable:
                 "WHERE tube = ANY(%s) AND host <> %s AND until > clock_timestamp()",
                 [list(tubes), self._host],
             ):
-                found[tube].append(tuple(row))  # type: ignore[arg-type]
+                found[tube].append(tuple(row))
             for tube, ours in act(found).items():
                 session.rows(
                     """

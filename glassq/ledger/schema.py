@@ -41,7 +41,7 @@ deliveries = sa.Table(
     sa.Column("tube", sa.String(200), nullable=False, server_default=""),
     # since version 4; large columns come last, so that SQLite need not read past them. The length selects MySQL's type.
     sa.Column("replayed", sa.String(64), nullable=False, server_default=""),
-    sa.Column("labels", sa.Text(1 << 20)),
+    sa.Column("labels", sa.Text(1 << 20).with_variant(sa.Text(), "postgresql")),
     sa.Column("body", sa.LargeBinary(1 << 20)),
     # since version 6
     sa.Column("kept", sa.Text),

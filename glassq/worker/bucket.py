@@ -133,7 +133,8 @@ class TokenBucket:
         """What the children make of it. Call under the lock."""
         entries = self._sum()
         in_use = (entries & _FIELD) + (entries >> 12 & _FIELD)
-        return Demand(in_use, entries // _CONSUMED, self._clock() - self._words[_WANTED_AT] < _ASKS)
+        wanted = self._words[_WANTED_AT]
+        return Demand(in_use, entries // _CONSUMED, 0 < wanted and self._clock() - wanted < _ASKS)
 
     # -- without the lock: one store into the slot's entry ------------------------------------------------------------
 
