@@ -59,7 +59,7 @@ def write_version(connection: Connection, name: str, version: int, oldest: int) 
     if found is not None and found > version:
         return
     _write(connection, name, version)
-    if oldest < version:
+    if oldest < version or read_version(connection, oldest_of(name)) is not None:
         _write(connection, oldest_of(name), oldest)
 
 

@@ -50,7 +50,8 @@ class SqlAlchemyReader:
         try:
             with self._engine.connect() as connection:
                 # without yield_per, most drivers fetch all rows first
-                yield from connection.execution_options(yield_per=500).execute(sa.text(query), values)
+                with connection.execution_options(yield_per=500).execute(sa.text(query), values) as found:
+                    yield from found
         except SQLAlchemyError as error:
             raise unreadable(self._url, reason_of(error)) from None
 

@@ -134,7 +134,7 @@ class TokenBucket:
         entries = self._sum()
         in_use = (entries & _FIELD) + (entries >> 12 & _FIELD)
         wanted = self._words[_WANTED_AT]
-        return Demand(in_use, entries // _CONSUMED, 0 < wanted and self._clock() - wanted < _ASKS)
+        return Demand(in_use, entries // _CONSUMED, wanted > 0 and self._clock() - wanted < _ASKS)
 
     # -- without the lock: one store into the slot's entry ------------------------------------------------------------
 
