@@ -210,9 +210,9 @@ class Consumer:
                 log.warning("an attempt was lost %s", fields(job=reservation.ref, lost=delivery.lost))
             return False
         if not given_up and (parking := self._limiter.holds_back(destination, delivery, tube)):
-            self._settlement.park(reservation, delivery, parking, self._then())
-            self._limiter.parked(parking)
+            self._settlement.park(reservation, delivery, parking, self._limiter.parked, self._then())
             return False
+        self._receiver.begin()
         limited = reservation.tube
         if destination and destination.alone and destination.alone == tube and not given_up:
             # counted in its route's tube, beside what runs in lanes
