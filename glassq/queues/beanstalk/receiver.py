@@ -210,7 +210,7 @@ class BeanstalkReceiver:
         self._connection.release(int(reservation.ref))
 
     def finish(self) -> None:
-        self._send_moves(())
+        self._send_moves((), give_back=False)
         while self._hand_overs:
             self._settle(wait=True)
         self._raise_failure()
@@ -250,18 +250,20 @@ class BeanstalkReceiver:
             self._withdraw(following)
             raise
 
-    def _send_moves(self, then: Sequence[str]) -> None:
-        """Puts what is to be moved, and gives back what was reserved ahead; reserves jobs of the tubes `then` with it.
+    def _send_moves(self, then: Sequence[str], *, give_back: bool = True) -> None:
+        """Puts what is to be moved, and reserves jobs of the tubes `then` with it; those reserved ahead go back.
 
         Raises what breaks the connection; nobody knows then what was put, and all that we had reserved is ready again.
         """
-        if not self._moving and not self._ahead:
+        if not self._moving and not (self._ahead and give_back):
             return
         holds = self._connection.holds
         moves = [each for each in self._moving if holds(int(each.reservation.ref))]
-        released = [int(each.ref) for each in self._ahead if holds(int(each.ref))]
         self._moving.clear()
-        self._ahead.clear()
+        released: list[int] = []
+        if give_back:
+            released = [int(each.ref) for each in self._ahead if holds(int(each.ref))]
+            self._ahead.clear()
         # no more than half of those that were moved have to go back
         most = min(MAX_AHEAD, max(1, self._moved // 2)) if then else 0
         puts = [(each.body, each.tube) for each in moves]
