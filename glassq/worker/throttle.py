@@ -54,7 +54,7 @@ log = logger("glassq.worker")
 # the child may reserve from other tubes, because a reserve that does not wait finds their jobs only then; IDLE_PAUSE
 # applies while there are none.
 MIN_PAUSE, MAX_PAUSE, IDLE_PAUSE = 0.005, 0.05, 0.25
-# While the tubes without a limit keep a child busy, it looks so often for jobs of those with one that gave none last, in
+# While tubes without a limit keep a child busy, it looks so often for jobs of those with one that gave none last, in
 # seconds: to claim a token, and to watch other tubes at each job would cost more than a quick handler.
 LOOK_ASIDE = 0.005
 # If no token is due within this time, in seconds, a reserve may wait as long as usual.
