@@ -94,13 +94,13 @@ class Throttle:
         self._tubes = tubes
         self._clock = clock
         self._lock = ProcessLock()
-        self.gates = Gates(slots, self._lock, clock)
         # pages that nobody touches take no memory
         self._entries = memoryview(mmap.mmap(-1, tubes * slots * ENTRY_BYTES)).cast("Q")
         self._memory = mmap.mmap(-1, tubes * BUCKET_BYTES)
         self._slots = slots
         self._used = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
         self._used[0] = slots if used is None else used
+        self.gates = Gates(slots, self._lock, self._used, clock)
         self._buckets: dict[str, TokenBucket] = {}
 
     def set(self, limits: Sequence[Limit]) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.errors import QueueRefused
-from glassq.worker.pool import room_for_lanes
+from glassq.worker.room import room_for_lanes
 from glassq.worker.scoreboard import Scoreboard
 from tests import forked
 from tests.conftest import Beanstalkd, program, wait_for
