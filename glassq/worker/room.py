@@ -19,8 +19,8 @@ def room_for_lanes(processes: int, lane_processes: int = 0, lanes: int = 0) -> d
 def lacking(crews: int, lanes: int, *, lane_processes: int, wanted: int) -> str:
     """What settings want that there is no room for; "" if there is room for all.
 
-    There is room for `crews` lane children, of which a half is for a reload, with so many `lanes` each; `lane_processes`
-    with `wanted` lanes are wanted.
+    There is room for `crews` lane children, half of them for a reload, with so many `lanes` each; wanted are
+    `lane_processes` with `wanted` lanes.
     """
     if crews // 2 < lane_processes:
         return f"{crews // 2} lane children, and {lane_processes} are wanted"
