@@ -354,7 +354,7 @@ class Receiver(Protocol):
         """
 
     def begin(self) -> None:
-        """A handler is about to work the job that was reserved last: other jobs that were reserved ahead go back."""
+        """A handler works the job that was reserved last, or none is reserved for a while: what was ahead goes back."""
 
     @property
     def unproven(self) -> int:

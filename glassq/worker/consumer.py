@@ -134,6 +134,7 @@ class Consumer:
             reservation = self._receiver.reserve(admission.tubes, poll if admission.wait is None else 0)
             self._slot.unproven(self._receiver.unproven)
         else:
+            self._receiver.begin()
             self._receiver.tend()
         self._slot.state(State.WAITING)
         if reservation is None:

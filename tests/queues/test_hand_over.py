@@ -210,6 +210,23 @@ def test_what_is_put_before_a_handler_begins_is_proven_meanwhile(bench: Bench) -
     bench.receiver.complete(held)
 
 
+def test_a_move_goes_on_its_way_though_the_jobs_after_it_end_otherwise(bench: Bench) -> None:
+    bench.prover.opened.set()
+    for number in range(6):
+        bench.look.put(b"%d" % number, tube=TUBE)
+    for _ in range(5):
+        held = bench.receiver.reserve([TUBE], 0)
+        assert held is not None
+        bench.move(held)
+    # the last one was reserved together with the fifth, which waits for its company
+    held = bench.receiver.reserve([TUBE], 0)
+    assert held is not None
+    assert bench.look.stats_tube(OTHER).ready == 4
+    bench.receiver.bury(held)
+    assert bench.receiver.reserve([TUBE], 0) is None
+    assert bench.there() == [("buried", b"5"), *[("ready", b"moved")] * 5]
+
+
 @pytest.mark.parametrize("error", [QueueRefused("its disk is full"), JobTooBig("one byte too many")], ids=["no", "big"])
 def test_what_is_not_taken_elsewhere_stays(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: QueueRefused | JobTooBig

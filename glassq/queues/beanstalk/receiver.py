@@ -39,8 +39,7 @@ LONG_LEASE = 10
 # The shortest lease that the settings allow, in seconds. Only stats-job tells the lease of a job that was put earlier.
 SHORTEST_LEASE = 5.0
 # While one job after the other is moved, so many are reserved at once at most: their packet costs little more than that
-# of one. Few enough that they are moved long before their leases end, and that a child which has to give back those
-# that it works not holds up nobody.
+# of one. They are so few that they are moved long before their leases end.
 MAX_AHEAD = 32
 # The proof of moved jobs is asked for after so long, in seconds, so that it serves those that come meanwhile.
 ASK_AFTER = 0.1
@@ -74,6 +73,8 @@ class BeanstalkReceiver:
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         self._raise_failure()
+        if not self._ahead:
+            self._send_moves(tubes)
         if self._hand_overs:
             self._settle(wait=False, then=tubes)
             if not self._ahead and self._hand_overs and (job := self._connection.reserve(0, tubes)):
@@ -290,7 +291,7 @@ class BeanstalkReceiver:
                 move.failed(error)
             else:
                 raise error
-        if self.unproven >= MAX_UNPROVEN_MOVES and self._hand_overs:
+        if self._hand_overs and len(self._hand_overs) >= MAX_UNPROVEN_MOVES:
             self._settle(wait=True)
 
     def _settle(self, *, wait: bool, then: Sequence[str] = ()) -> None:
