@@ -44,6 +44,11 @@ class Clock:
         return self.now
 
 
+def used(slots: int) -> memoryview:
+    """Says that all of so many slots may have a child."""
+    return memoryview(slots.to_bytes(8, sys.byteorder)).cast("Q")
+
+
 # -- names of tubes ----------------------------------------------------------------------------------------------------
 
 
@@ -64,11 +69,6 @@ class Clock:
         ("held.sync", None),
     ],
 )
-def used(slots: int) -> memoryview:
-    """Says that all of so many slots may have a child."""
-    return memoryview(slots.to_bytes(8, sys.byteorder)).cast("Q")
-
-
 def test_a_parking_tube_is_told_by_its_name(tube: str, expected: ParkingTube | None) -> None:
     assert parking_tube("glassq", tube) == expected
     if expected is not None:
