@@ -19,7 +19,7 @@ from glassq.delivery import Delivery, Evidence
 from glassq.ledger import Entry, open_ledger
 from glassq.settings import LedgerSettings
 from tests import forked
-from tests.conftest import program
+from tests.conftest import free_port, program
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
@@ -45,6 +45,14 @@ class Said:
         return json.loads(self.out)
 
 
+def with_bind(settings: str) -> str:
+    """These sections, and an address of intake's at which nobody answers: somebody may, at the default one."""
+    before, intake, after = settings.partition("[intake]\n")
+    if "bind = " in after.partition("\n[")[0]:
+        return settings
+    return f'{before}[intake]\nbind = "127.0.0.1:{free_port()}"\n{after if intake else ""}'
+
+
 @dataclass
 class Cli:
     """Runs `glassq` with a settings file of its own."""
@@ -65,7 +73,7 @@ class Cli:
         bodies = "" if "[bodies]" in more else f'[bodies]\nurl = "file://{self.directory}/bodies"\n'
         self.file.write_text(
             f'{queue_section(self.url)}{bodies}[ledger]\nurl = "{self.ledger.url}"\n'
-            f'[storage]\nurl = "file://{self.directory}/photos"\n{more}'
+            f'[storage]\nurl = "file://{self.directory}/photos"\n{with_bind(more)}'
         )
 
     def __call__(self, *arguments: str, answer: str | None = None) -> Said:
