@@ -47,7 +47,7 @@ _LATER = [
     *("glassq.queues.beanstalk.syncer.prepare", "multiprocessing.popen_fork"),
 ]
 _SERVER.set_forkserver_preload(
-    [__name__, *MODULES.values(), *(place.partition(":")[0] for place, _ in COMMANDS.values()), *_LATER, "tests.frozen"]
+    [__name__, *MODULES.values(), *(place.partition(":")[0] for place, _ in COMMANDS.values()), *_LATER]
 )
 
 

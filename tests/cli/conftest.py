@@ -7,8 +7,10 @@ import os
 import pty
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,8 +25,6 @@ from tests.conftest import free_port, program
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
 
@@ -140,6 +140,17 @@ def offline(tmp_path: Path) -> Cli:
     made = Cli(tmp_path, f"beanstalk://{tmp_path}/nobody.sock")
     made.configure()
     return made
+
+
+def working_in(directory: Path) -> set[int]:
+    """The living processes that have a file of this directory open, on Linux."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        # a process may end meanwhile, or be another user's
+        with suppress(OSError):
+            if link.readlink().is_relative_to(directory):
+                found.add(int(link.parts[2]))
+    return found
 
 
 def a_delivery(body: bytes = b'{"collection":"timeline","verifyToken":"s3cret"}', **fields: Any) -> Delivery:

@@ -8,7 +8,7 @@ import shlex
 import signal
 import socket
 import subprocess
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import pytest
 from glassq.dev.stack import write_settings
 from glassq.settings import load
 from tests import forked
+from tests.cli.conftest import working_in
 from tests.conftest import Process, free_port, program, wait_for
 
 if TYPE_CHECKING:
@@ -53,12 +54,12 @@ def dev(
         wait_for(lambda: READY in process.output() or not process.running(), "glassq dev to be ready")
         assert process.running(), process.output()
         # the intake and its worker, the pool, the queue, its syncer
-        assert len(holders(log)) > 5
+        assert len(working_in(home)) > 5
         yield process
     finally:
         code = process.end(end)
     assert code == 0, process.output()
-    assert not holders(log)
+    assert not working_in(log.parent)
 
 
 def started(log: Path, *options: str, env: dict[str, str] | None = None, forks: bool = True) -> Process:
@@ -66,17 +67,6 @@ def started(log: Path, *options: str, env: dict[str, str] | None = None, forks: 
     if forks:
         return Process(["dev", *options], log, env, cwd=log.parent, forks="glassq")
     return Process([*program("glassq"), "dev", *options], log, env, cwd=log.parent)
-
-
-def holders(log: Path) -> set[int]:
-    """The processes that were started there and live: all have inherited this file as their output."""
-    found = set()
-    for link in Path("/proc").glob("[0-9]*/fd/[12]"):
-        # a process may end meanwhile, or be another user's
-        with suppress(OSError):
-            if link.samefile(log):
-                found.add(int(link.parts[2]))
-    return found
 
 
 def printed(process: Process) -> tuple[str, str]:
@@ -270,7 +260,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
         assert process.wait(30) == 130
     finally:
         process.end(signal.SIGKILL)
-    assert not holders(log)
+    assert not working_in(log.parent)
 
 
 def at_work(home: Path, ping: str) -> bool:
