@@ -153,11 +153,7 @@ def _be(
         for number, stream in enumerate(streams):
             if stream not in (-1, number):
                 os.dup2(stream, number)
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for stream in range(3, 64):
-            # their numbers stay taken: objects of the starting program may close them at any time
-            if stream not in (nothing, *pass_fds) and _is_open(stream):
-                os.dup2(nothing, stream, inheritable=False)
+        _let_go(pass_fds)
         # those there are know of other files
         sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
@@ -183,6 +179,17 @@ def _be(
         os._exit(code)
 
 
+def _let_go(but: Sequence[int] = ()) -> None:
+    """Closes all files but the standard streams and these.
+
+    Their numbers stay taken: objects of who has forked this process may close them at any time.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in range(3, 64):
+        if number not in (nothing, *but) and _is_open(number):
+            os.dup2(nothing, number, inheritable=False)
+
+
 def _is_open(number: int) -> bool:
     try:
         os.fstat(number)
@@ -197,7 +204,7 @@ def _run(name: str, arguments: list[str], env: dict[str, str], directory: str, s
         os.dup2(stream.fileno(), number)
         stream.close()
     # what ties a process to this server would tie those that a pool leaves behind, too
-    os.closerange(3, 64)
+    _let_go()
     # multiprocessing has replaced it
     sys.stdin = os.fdopen(0, closefd=False)
     os.environ.clear()
