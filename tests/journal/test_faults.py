@@ -16,8 +16,9 @@ from glassq.journal import JournalRecord, mover
 from glassq.journal.record import records as records_in
 from glassq.journal.segment import segment_id, segments
 from glassq.journal.supply import MIN_SEGMENT
-from tests.journal.conftest import Sink, child, files, opened, some
+from tests.journal.conftest import child, files
 from tests.journal.faults import EIO, EIO_FOR_EVER, ENOSPC, KINDS, Forked
+from tests.journal.made import Sink, opened, some
 from tests.thorough import steps
 
 if TYPE_CHECKING:
