@@ -57,7 +57,10 @@ class Forked:
     def __init__(
         self, name: str, arguments: Sequence[str], streams: Sequence[int], env: Mapping[str, str], cwd: Path | None
     ) -> None:
-        """Runs `name` of bin/; `streams` are its standard input, output and error."""
+        """Runs `name` of bin/, or "-c" the code that is the first argument, as Python would do.
+
+        `streams` are its standard input, output and error.
+        """
         # a Connection is what multiprocessing hands over with the descriptor in it, whatever that is
         handed = [Connection(os.dup(number)) for number in streams]
         place = str(cwd or Path.cwd())
@@ -210,6 +213,9 @@ def _run(name: str, arguments: list[str], env: dict[str, str], directory: str, s
     os.environ.clear()
     os.environ.update(env)
     os.chdir(directory)
+    if name == "-c":
+        code, *sys.argv[1:] = arguments
+        sys.exit(exec(compile(code, "<string>", "exec"), {"__name__": "__main__"}))
     sys.argv = [str(_BIN / name), *arguments]
     sys.exit(importlib.import_module(MODULES[name]).main())
 
