@@ -199,7 +199,7 @@ def glassq(machine: Machine, glass: Glass) -> Machine:
         ('"https://oauth2.googleapis.com/token"', f'"{glass.says["token_url"]}"'),
         ('client_id = ""', f'client_id = "{glass.says["client_id"]}"'),
         # so that nobody need wait for long
-        ('backoff = "30s"', 'backoff = "1s"'),
+        ('\nbackoff = "30s"', '\nbackoff = "1s"'),
     ):
         machine.edit(SETTINGS, before, after)
     machine.write(SETTINGS, (machine.root / SETTINGS).read_text() + MORE)
