@@ -3,8 +3,9 @@
 These need more than a Python (systemd, nginx, debootstrap, root), so they are collected only where they are asked for:
 `make test-system`. What is missing then fails, and is not skipped.
 
-The booted machine is one for all of them, and goes from bare to bare: test_booted.py, then test_booted_hooks.py, then
-test_booted_load.py, then test_booted_programs.py, then test_booted_removal.py, which is the order of their names.
+The booted machine is one for all of them, and goes from bare to bare: test_booted.py, then test_booted_hooks.py,
+test_booted_load.py, test_booted_programs.py, test_booted_push.py, test_booted_removal.py, which is the order of their
+names.
 """
 
 from __future__ import annotations
