@@ -34,9 +34,12 @@ class PostgresServer:
     `options` are further settings: {"wal_level": "replica"}. It keeps what the disk has promised, unless told not to.
     """
 
-    def __init__(self, directory: Path, *, options: dict[str, str] | None = None, port: int = 0) -> None:
+    def __init__(
+        self, directory: Path, *, options: dict[str, str] | None = None, port: int = 0, home: Path | None = None
+    ) -> None:
+        """`home` is a directory that holds the data of a server already."""
         self.port = port or free_port()
-        self.directory = _given(directory / f"postgres-{self.port}")
+        self.directory = home or given(directory / f"postgres-{self.port}")
         self.data = self.directory / "data"
         self.log = self.directory / "postgres.log"
         self.options = {
@@ -68,10 +71,10 @@ class PostgresServer:
     def start(self) -> None:
         """Starts it with what it had; returns when it answers."""
         given = [part for name, value in self.options.items() for part in ("-c", f"{name}={value}")]
-        command = [_binary("postgres"), "-D", str(self.data), "-p", str(self.port), *given]
+        command = [binary("postgres"), "-D", str(self.data), "-p", str(self.port), *given]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.directory, **_user()
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.directory, **runs_as()
             )
         _wait(self._answers, f"PostgreSQL does not answer: {self.log}")
 
@@ -170,7 +173,7 @@ def _found(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join(map(str, places))) or shutil.which(name)
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
     found = _found(name)
     assert found is not None, missing()
     return found
@@ -190,22 +193,22 @@ def _reachable(package: Path) -> Path:
 @cache
 def _template() -> Path:
     """The files of a fresh server with ROLE in it: to copy them takes a tenth of the time."""
-    data = _given(_scratch("glassq-postgres-")) / "data"
+    data = given(_scratch("glassq-postgres-")) / "data"
     options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--wal-segsize=1")
     subprocess.run(
-        [_binary("initdb"), "-D", data, *options],
+        [binary("initdb"), "-D", data, *options],
         check=True,
         capture_output=True,
         cwd=data.parent,
-        **_user(),
+        **runs_as(),
     )
     subprocess.run(
-        [_binary("postgres"), "--single", "-D", data, "-c", "fsync=off", "postgres"],
+        [binary("postgres"), "--single", "-D", data, "-c", "fsync=off", "postgres"],
         input=f"CREATE ROLE {ROLE} LOGIN\n".encode(),
         check=True,
         capture_output=True,
         cwd=data.parent,
-        **_user(),
+        **runs_as(),
     )
     return data
 
@@ -219,7 +222,7 @@ def _scratch(prefix: str) -> Path:
     return made
 
 
-def _given(directory: Path) -> Path:
+def given(directory: Path) -> Path:
     """The directory, or one of its own where the server's user cannot come to it; it belongs to the server's user."""
     if not os.geteuid() and not all(parent.stat().st_mode & 0o001 for parent in directory.parents):
         directory = _scratch("glassq-postgres-") / directory.name
@@ -237,7 +240,7 @@ def _hand_over(directory: Path) -> None:
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
 
 
-def _user() -> dict[str, object]:
+def runs_as() -> dict[str, object]:
     if os.geteuid():
         return {}
     nobody = pwd.getpwnam("nobody")
