@@ -1,4 +1,4 @@
-"""glassq-web, glassq-worker and glassq-tasks as processes: their command lines, a reload, and what they answer to `--check`.
+"""glassq-web, glassq-worker and glassq-tasks as processes: their command lines, a reload, what `--check` answers.
 
 Each is asked in a process of its own: what a handler's module does while it is imported (print, start threads, change
 signal handlers, hang, end the process) does not concern whoever asks.

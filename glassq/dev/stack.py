@@ -1,4 +1,4 @@
-"""A private beanstalkd with its syncer, the intake, the pool and the server of tasks on this machine, as real processes.
+"""A private beanstalkd with its syncer, intake, pool and the server of tasks on this machine, as real processes.
 
 All state is in one directory, including the settings. `glassq dev` writes them once; from then on they are the user's.
 """

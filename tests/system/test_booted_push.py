@@ -90,10 +90,10 @@ def test_a_name_stays_taken_over_a_restart_of_the_server_that_refuses_no_task(pu
     assert ask(push, *named, task).startswith("409 ")
 
 
-def test_the_server_of_tasks_sees_its_tokens_alone_and_has_no_network(push: Machine) -> None:
+def test_the_server_of_tasks_sees_its_tokens_alone_and_gets_no_rights(push: Machine) -> None:
     seen = push.run(f"nsenter -t {push.pid('glassq-tasks')} -m ls /etc/glassq/secrets")
     assert seen.split() == ["tasks-tokens"]
-    closed = "systemctl show -P PrivateNetwork -P MemoryDenyWriteExecute -P NoNewPrivileges glassq-tasks"
+    closed = "systemctl show -P MemoryDenyWriteExecute -P NoNewPrivileges -P PrivateUsers glassq-tasks"
     assert push.run(closed).split() == ["yes", "yes", "yes"]
     assert "takes tasks" in push.shows("glassq doctor | grep tasks")
 
