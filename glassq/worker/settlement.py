@@ -122,7 +122,7 @@ class Settlement:
 
         kind = attempt.outcome.kind
         if kind in (Kind.DONE, Kind.DROPPED):
-            self._receiver.complete(reservation, then=then, meanwhile=record.tell)
+            self._receiver.complete(reservation, then=then, meanwhile=record.log_outcome)
             self._retire(attempt.delivery)
         elif kind is Kind.RETRY:
             delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry

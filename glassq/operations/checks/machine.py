@@ -58,6 +58,11 @@ def clock_at(now: datetime) -> Check:
 
 
 def secret_files(operations: Operations) -> Iterator[Check]:
+    """Each file once, however many sources share it."""
+    yield from dict.fromkeys(_secret_files(operations))
+
+
+def _secret_files(operations: Operations) -> Iterator[Check]:
     for key in secrets_in_use(operations.settings):
         path = Path(operations.settings.secret_path(key))
         try:
