@@ -106,8 +106,8 @@ def dev(directory: Path, bind: Bind | None) -> None:
         check_name(directory)
         # an address that cannot be, or is taken, is not written: another one may be tried at once
         Door(bind or DEV_BIND).check_free()
-        sections = {"intake": {"bind": bind or DEV_BIND}, **_tasks(directory), **_sources(directory)}
-        write_settings(directory, sections, "handlers:handle")
+        intake: dict[str, dict[str, object]] = {"intake": {"bind": bind or DEV_BIND}}
+        write_settings(directory, {**intake, **_tasks(directory), **_sources(directory)}, "handlers:handle")
         write_new(directory / "handlers.py", HANDLER)
     settings = load(str(file), {})
     if bind and bind != settings.intake.bind:
