@@ -14,12 +14,14 @@ import re
 import signal
 import sys
 import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
-from tests import forked
+from glassq.cli.main import main as main_of_glassq
 from tests.conftest import Beanstalkd, wait_for
 from tests.push.targets import Asked, Script, Target
 from tests.worker.pools import PoolRun
@@ -242,9 +244,10 @@ class Table:
         return self._glassq("show", self._put[sort, way].id)
 
     def _glassq(self, *arguments: str) -> str:
-        code, out, error = forked.run(["--config", str(self._run.config), *arguments])
-        assert code == 0, (arguments, error)
-        return out
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as error:
+            code = main_of_glassq(["--config", str(self._run.config), *arguments])
+        assert code == 0, (arguments, error.getvalue())
+        return out.getvalue()
 
 
 def markdown(cells: list[Cell]) -> str:
