@@ -749,3 +749,13 @@ def test_what_is_on_one_host_while_the_queue_is_for_many_is_remarked() -> None:
 def test_bodies_may_be_in_a_bucket(url: str, bucket: tuple[str, str]) -> None:
     found = parse(f'[bodies]\nurl = "{url}"\n', "my.toml").bodies.url
     assert (found.bucket, found.directory) == (bucket, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "taken"),
+    [("queue.yaml", "/etc/glassq/queue.yaml"), ("../q.yaml", "/etc/glassq/../q.yaml"), ("/srv/q.yaml", "/srv/q.yaml")],
+)
+def test_a_relative_path_of_another_file_begins_at_the_settings(path: str, taken: str) -> None:
+    push = parse(f'[push]\nqueue_yaml = "{path}"\n', "/etc/glassq/glassq.toml").push
+    assert push is not None
+    assert (push.queue_yaml, push.cron_yaml) == (taken, None)

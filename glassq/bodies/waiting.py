@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from glassq.bodies.base import UPLOAD, checked
 from glassq.bodies.opening import open_remote
@@ -90,6 +90,12 @@ class WaitingBodies:
                 (self._directory / key).unlink(missing_ok=True)
                 return
         self._store.delete(key)
+
+    def open(self, key: str) -> BinaryIO:
+        """The body, whether it waits here or is in the store. Raises BodyError; the caller closes it."""
+        with self._errors(), suppress(FileNotFoundError):
+            return (self._directory / checked(key)).open("rb")
+        return self._store.open(key)
 
     def first(self, put: Put) -> Put:
         """`put`, for `Journal.move_on`, where bodies that wait are stored first; what they are of stays meanwhile."""

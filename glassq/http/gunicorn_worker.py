@@ -26,8 +26,8 @@ tests/http/test_gunicorn_internals.py compares this list with the installed guni
                          limit_request_field_size
     util                 split_request_uri, unquote_to_wsgi_str
     wsgi.base_environ
-    Arbiter              murder_workers overridden in glassq/intake/wsgi.py; LISTENERS, WORKERS, num_workers,
-                         spawn_worker, manage_workers used there
+    Arbiter              murder_workers overridden in glassq/http/arbiter.py; num_workers, spawn_worker,
+                         manage_workers used there; LISTENERS, WORKERS used in glassq/intake/wsgi.py
 """
 
 from __future__ import annotations

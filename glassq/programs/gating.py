@@ -18,26 +18,34 @@ if TYPE_CHECKING:
     from glassq.queues import Receiver
     from glassq.settings import Settings
     from glassq.worker.gates.doorman import KeysOverHosts
+    from glassq.worker.gates.rules import GateRules
     from glassq.worker.shares import QueueLimiter
     from glassq.worker.throttle import Throttle, TubeLimiter
 
 
+def rules_of(settings: Settings, queues: Collection[str]) -> GateRules:
+    """The gates of these settings; `queues` are those of queue.yaml."""
+    return gate_rules(settings, routes.all_routes(settings), worked_tubes(settings, queues))
+
+
 def gated(
-    settings: Settings,
-    queues: Collection[str],
+    rules: GateRules,
     main: TubeLimiter | QueueLimiter,
     throttle: Throttle,
     slot: int,
     receiver: Receiver,
+    hosts: KeysOverHosts | None = None,
 ) -> GatedLimiter:
-    """What the child in this slot may work, of what `main` lets it reserve; `queues` are those of queue.yaml."""
-    rules = gate_rules(settings, routes.all_routes(settings), worked_tubes(settings, queues))
-    doorman = Doorman(throttle.gates, slot, rules, hosts=_keys_over_hosts(settings) if rules.keys else None)
+    """What the child, or the lane, in this slot may work, of what `main` lets it reserve.
+
+    `hosts` knows which keys other hosts work (None: there are no others).
+    """
+    doorman = Doorman(throttle.gates, slot, rules, hosts if rules.keys else None)
     return GatedLimiter(main, throttle.gates, doorman, rules, receiver)
 
 
-def _keys_over_hosts(settings: Settings) -> KeysOverHosts | None:
-    """A connection of the child's own; its end frees the key that it holds."""
+def keys_over_hosts(settings: Settings) -> KeysOverHosts | None:
+    """A connection of the child's own, or the lane's: its end frees the key that it holds."""
     if not over_hosts(settings):
         return None
     # imported here: only a pool on PostgreSQL has the library

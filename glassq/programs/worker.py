@@ -21,7 +21,15 @@ from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs import lanes, notifying, scheduling, sharing, sweeping
 from glassq.programs.context import adding_tasks, context_of
-from glassq.programs.gating import breakers_of, gated, over_hosts, route_limits, worked_tubes
+from glassq.programs.gating import (
+    breakers_of,
+    gated,
+    keys_over_hosts,
+    over_hosts,
+    route_limits,
+    rules_of,
+    worked_tubes,
+)
 from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
@@ -94,7 +102,8 @@ def consume(
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot, context.loop)
     main = limiter_of(settings, queues, throttle, slot.index, loaded)
-    limiter = gated(settings, queues, main, throttle, slot.index, receiver)
+    hosts = keys_over_hosts(settings)
+    limiter = gated(rules_of(settings, queues), main, throttle, slot.index, receiver, hosts)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     executor = Executor(

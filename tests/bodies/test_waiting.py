@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.bodies import waiting
+from glassq.bodies import check, waiting
 from glassq.bodies.table import TableBodies
 from glassq.bodies.waiting import GRACE, WaitingBodies
 from glassq.delivery import new_id
@@ -80,6 +80,8 @@ def test_what_it_does_not_take_waits_and_moves_on_before_its_delivery(scene: Sce
     other = new_id()
     scene.journaled(key, other)
     assert (scene.journal.look().count, scene.journal.look().bodies) == (2, 1)
+    # who checks the journal finds it
+    check(scene.bodies, key, stored)
     # the other one need not wait
     scene.move_on()
     assert (scene.moved, scene.files()) == ([other], [key])

@@ -10,11 +10,8 @@ from glassq.worker.gates.breaking import Breaker
 from glassq.worker.gates.claims import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from glassq.delivery import Delivery
     from glassq.worker.executor import Attempt
-    from glassq.worker.gates.breaking import BreakerChange
     from glassq.worker.gates.rules import GateRules
     from glassq.worker.gates.shared import Gates
 
@@ -36,18 +33,8 @@ class KeysOverHosts(Protocol):
 class Doorman:
     """The gates of one child: what it claims for the delivery in its hands. Single-threaded."""
 
-    def __init__(
-        self,
-        gates: Gates,
-        slot: int,
-        rules: GateRules,
-        changed: Callable[[BreakerChange], None] = lambda change: None,
-        hosts: KeysOverHosts | None = None,
-    ) -> None:
-        """`changed` is called when this child has opened or closed a breaker.
-
-        `hosts` knows which keys other hosts work (None: there are no others).
-        """
+    def __init__(self, gates: Gates, slot: int, rules: GateRules, hosts: KeysOverHosts | None = None) -> None:
+        """`hosts` knows which keys other hosts work (None: there are no others)."""
         self._hosts = hosts
         # keys that other hosts had, and until when they are not asked for again
         self._elsewhere: dict[str, float] = {}
@@ -59,7 +46,7 @@ class Doorman:
             for route, rule in rules.breakers.items():
                 row = gates.breakers.row(route) if locked else None
                 if row is not None:
-                    self._breakers[route] = Breaker(gates, row, rule, slot, changed)
+                    self._breakers[route] = Breaker(gates, row, rule, slot)
 
     def claim(self, parked: ParkingTube) -> bool:
         """Claims what a delivery out of this parking tube needs to be worked, before one is reserved."""
