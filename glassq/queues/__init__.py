@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
+    from glassq.queues.base import EngineTables, Inspector, LocalEngine, Producer, Receiver
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.prover import Prover
     from glassq.settings import Settings
+    from glassq.values import QueueUrl
 
-__all__ = ["Inspector", "LocalEngine", "Producer", "Receiver"]
-__all__ += ["local_engine", "open_inspector", "open_producer", "open_receiver"]
+__all__ = ["EngineTables", "Inspector", "LocalEngine", "Producer", "Receiver"]
+__all__ += ["local_engine", "open_inspector", "open_producer", "open_receiver", "open_tables"]
 
 
 def __getattr__(name: str) -> Any:
@@ -41,14 +42,31 @@ def open_receiver(settings: Settings) -> Receiver:
 
 def open_inspector(settings: Settings) -> Inspector:
     """An inspector: one connection for one thread. It connects like a receiver."""
+    if settings.queue.url.engine == "postgres":
+        from glassq.queues.postgres.opening import inspector
+
+        return inspector(settings)
     from glassq.queues.beanstalk.inspector import BeanstalkInspector
 
     # Not our tube: to use a tube creates it, and an operator must see that a tube does not exist.
     return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url, prover=_prover(settings))
 
 
+def open_tables(settings: Settings, url: QueueUrl) -> EngineTables | None:
+    """The tables of the engine at `url`, for whoever makes them; None where it needs none. Connects when it is used."""
+    if url.engine != "postgres":
+        return None
+    from glassq.queues.postgres.opening import tables
+
+    return tables(settings, url)
+
+
 def local_engine(settings: Settings) -> LocalEngine:
     """The parts of the engine on this machine. Connects to nothing."""
+    if settings.queue.url.engine == "postgres":
+        from glassq.queues.postgres.local import LocalPostgres
+
+        return LocalPostgres(settings.queue.url)
     from glassq.queues.beanstalk.local import LocalBeanstalkd
 
     return LocalBeanstalkd(settings.queue.url)

@@ -1,0 +1,32 @@
+"""Puts PostgreSQL's roles together, as the settings say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glassq.database.postgres import PostgresSession
+from glassq.queues.postgres.inspector import PostgresInspector
+from glassq.queues.postgres.tables import PostgresTables
+
+if TYPE_CHECKING:
+    from glassq.settings import Settings
+    from glassq.values import QueueUrl
+
+# A table is changed while pools work: the lock for that may have to wait for their transactions. In seconds.
+TABLES_TIMEOUT = 60.0
+
+
+def inspector(settings: Settings) -> PostgresInspector:
+    """See `glassq.queues.open_inspector`."""
+    url = settings.queue.url
+    return PostgresInspector(session(settings, url, "glassq inspector"), url, max_job=1 << 20)
+
+
+def tables(settings: Settings, url: QueueUrl) -> PostgresTables:
+    """See `glassq.queues.open_tables`."""
+    return PostgresTables(session(settings, url, "glassq tables", timeout=TABLES_TIMEOUT))
+
+
+def session(settings: Settings, url: QueueUrl, name: str, *, timeout: float = 0.0) -> PostgresSession:
+    queue = settings.queue
+    return PostgresSession(url, name=name, connect_timeout=queue.connect_timeout, timeout=timeout or queue.timeout)
