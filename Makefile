@@ -21,7 +21,7 @@ help: ## print this list
 
 setup: $(DEV) ## install the virtual environment, the locked dependencies and beanstalkd under .venv/
 
-$(LOCKED): requirements.lock requirements-fast.lock tools/setup-venv tools/setup-beanstalkd tools/setup-lib
+$(LOCKED): requirements.lock requirements-fast.lock requirements-postgres.lock tools/setup-venv tools/setup-beanstalkd tools/setup-lib
 	@tools/setup-venv $(PYTHON) $(VENV)
 	@tools/setup-beanstalkd $(VENV)
 	@touch $@
@@ -62,7 +62,7 @@ test: $(DEV) $(REWRITTEN) ## the tests, on real servers and processes on loopbac
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --durations 10 $(TEST_ARGS)
 	$(missing)
 
-conformance: $(DEV) ## what a queue's engine must do, each promise by its sentence (ENGINE=beanstalkd)
+conformance: $(DEV) ## what a queue's engine must do, each promise by its sentence (ENGINE=beanstalkd, postgres)
 	@$(BIN)/python -m pytest tests/queues/conformance -v --durations=5 $(if $(ENGINE),-k $(ENGINE)) $(TEST_ARGS)
 	$(missing)
 

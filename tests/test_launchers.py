@@ -24,8 +24,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.mkdir()
     for name in ("bin", "conf", "glassq", "tools"):
         shutil.copytree(ROOT / name, made / name)
-    for name in ("Makefile", "setup.py", "requirements.lock", "requirements-dev.lock", "requirements-fast.lock"):
-        shutil.copy(ROOT / name, made)
+    for path in (ROOT / "Makefile", ROOT / "setup.py", *ROOT.glob("requirements*.lock")):
+        shutil.copy(path, made)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", made / ".venv"], check=True)
     (libraries,) = (made / ".venv" / "lib").glob("python*/site-packages")
     (libraries / "clone.pth").write_text(f"{made}\n{sysconfig.get_path('purelib')}\n")

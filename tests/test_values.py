@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from glassq.values import Rate
+from glassq.values import QueueUrl, Rate, SyncerAddress
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,30 @@ def test_what_is_no_rate_is_refused_with_the_accepted_form(text: str) -> None:
 def test_a_rate_is_printed_in_the_shortest_form_that_is_read_again(per_second: float, text: str) -> None:
     assert str(Rate(per_second)) == text
     assert Rate(text) == pytest.approx(per_second)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgres://user@host/db", "postgres://user@host/db"),
+        ("postgresql://host:5433/db?sslmode=require", "postgresql://host:5433/db?sslmode=require"),
+        ("postgres://u:p:w@a:1,b:2/db", "postgres://u:***@a:1,b:2/db"),
+        ("postgres://u:p@w@h/db", "postgres://u:***@h/db"),
+        ("postgres://h/db?user=u&password=pw&sslmode=require", "postgres://h/db?user=u&password=***&sslmode=require"),
+        ("postgres:///db?host=/run/postgresql", "postgres:///db?host=/run/postgresql"),
+        ("postgres://?service=glassq", "postgres://?service=glassq"),
+    ],
+)
+def test_a_databases_url_shows_no_password(text: str, shown: str) -> None:
+    url = QueueUrl(text)
+    assert (str(url), f"{url}", url.whole, url.engine) == (shown, shown, text, "postgres")
+    # only beanstalkd has a syncer
+    assert SyncerAddress("").beside(url) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["postgres://host", "postgres://host/", "postgres://h/a b", "postgres:/h/db", "mysql://h/d"]
+)
+def test_what_names_no_database_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="postgres://"):
+        QueueUrl(text)

@@ -1,0 +1,293 @@
+"""A connection to PostgreSQL: no call takes longer than its time, no commit is less than durable, errors are words.
+
+Session locks, LISTEN and the settings of a session are used, so a pooler that lends a server's session for one
+transaction (pgbouncer's transaction mode) is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from psycopg.abc import PQGen
+
+    from glassq.values import QueueUrl
+
+RV = TypeVar("RV")
+
+# How long before the end of its time a call is cancelled, in seconds: a commit that waits for a standby then says so,
+# and the server's process is free again. At most this part of the time that the call had.
+CANCEL_BEFORE, CANCEL_PART = 0.3, 0.25
+# A client that is gone with its machine is noticed after so many seconds: idle, then between three questions.
+_KEEPALIVE = (10, 5, 3)
+# What `synchronous_commit` may be, for the server's settings; with less, ours is "on" (its default).
+_SAFE = ("on", "remote_apply", "remote_write")
+# One round trip at the start of a session. Plans must not hang on statistics that may be old: see the queue's indexes.
+_LOOK = """
+SELECT pg_backend_pid(), pg_is_in_recovery() OR current_setting('transaction_read_only')::bool,
+    current_setting('fsync'), current_setting('synchronous_commit'),
+    set_config('jit', 'off', false), set_config('tcp_keepalives_idle', %s, false),
+    set_config('tcp_keepalives_interval', %s, false), set_config('tcp_keepalives_count', %s, false)
+"""
+_AWAY = ("08", "57P", "28", "3D")
+_REFUSING = ("53", "42501", "54", "55")
+
+
+class PostgresSession:
+    """One connection for one thread. It connects at its first call, and again at the next one after it broke.
+
+    Each statement is a transaction of its own, unless `transaction` says otherwise. Every call may raise QueueError,
+    whose cause is psycopg's error. After QueueUnavailable nobody knows whether the statement took effect.
+    """
+
+    def __init__(self, url: QueueUrl, *, name: str, connect_timeout: float, timeout: float) -> None:
+        """`name` is what `pg_stat_activity` shows. `timeout` is how long an answer may take, in seconds."""
+        self.url = url
+        self.name = name
+        #: what `synchronous_commit` is for statements that must be durable
+        self.durable_commit = "on"
+        self._connect_timeout = connect_timeout
+        self._timeout = timeout
+        self._deadline = math.inf
+        self._connection: _Connection | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that is not known to be broken."""
+        return self._connection is not None
+
+    def connect(self) -> None:
+        """Connects anew. Raises QueueUnavailable, or QueueRefused where the server is not as it must be."""
+        self.close()
+        until = self._until(self._connect_timeout)
+        with self._errors():
+            self._connection = _opened(self.url, self.name, until)
+            self._look(until)
+
+    def rows(
+        self, sql: str, params: Sequence[object] = (), *, meanwhile: Callable[[], None] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Runs a statement, prepared at its first use; its rows. `meanwhile` is called while the server works."""
+        if self._connection is None:
+            self.connect()
+        with self._errors():
+            connection = self._timed(self._until(self._timeout), meanwhile)
+            cursor = connection.execute(sql, params, prepare=True, binary=True)
+            found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
+            self._check_warned()
+            return found
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Makes one transaction of the calls in the block. An exception rolls it back."""
+        if self._connection is None:
+            self.connect()
+        with self._errors():
+            connection = self._timed(self._until(self._timeout))
+            with connection.transaction():
+                yield
+            self._check_warned()
+
+    def listen(self, until: float, wake: int) -> bool:
+        """Waits for a NOTIFY until this time (monotonic), or until the descriptor `wake` can be read; whether one came.
+
+        Raises QueueUnavailable if the connection broke.
+        """
+        assert self._connection is not None
+        with self._errors():
+            return self._connection.notified(min(until, self._deadline), wake)
+
+    def set_deadline(self, deadline: float) -> None:
+        """From now on a call that is not done at `deadline` (time.monotonic()) raises QueueUnavailable."""
+        self._deadline = deadline
+
+    def close(self) -> None:
+        """Closes the connection; what the session held is free."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def close_inherited(self) -> None:
+        """In a forked child: closes its copy of the socket, and says nothing to the server, whose client lives."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.closed:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, connection.fileno())
+            os.close(nothing)
+            connection.close()
+
+    def _until(self, seconds: float) -> float:
+        return min(time.monotonic() + seconds, self._deadline)
+
+    def _timed(self, until: float, meanwhile: Callable[[], None] | None = None) -> _Connection:
+        connection = self._connection
+        assert connection is not None
+        connection.begin(until, meanwhile)
+        return connection
+
+    def _look(self, until: float) -> None:
+        connection = self._timed(until)
+        row = connection.execute(_LOOK, [str(number) for number in _KEEPALIVE]).fetchone()
+        assert row is not None
+        pid, read_only, fsync, commit = row[:4]
+        if pid != connection.info.backend_pid:
+            raise QueueRefused(
+                f"{self._place()}: a pooler stands between, and lends a session for a transaction only: connect to "
+                "PostgreSQL itself, or set the pool's mode to session"
+            )
+        if read_only:
+            raise QueueUnavailable(
+                f"{self._place()}: it takes no writes (a standby, or default_transaction_read_only): name the "
+                "primary, or all hosts with commas between them"
+            )
+        if fsync != "on":
+            raise NotDurable(f"{self._place()}: fsync is {fsync}: set it to on, as a crash loses what was committed")
+        self.durable_commit = commit if commit in _SAFE else "on"
+        if commit != self.durable_commit:
+            connection.execute("SET synchronous_commit = on")
+
+    def _check_warned(self) -> None:
+        """A commit that was not waited for, or was cancelled while it waited for a standby, is a warning."""
+        connection = self._connection
+        if connection is not None and connection.warning:
+            raise NotDurable(f"{self._place()}: {connection.warning}")
+
+    def _place(self) -> str:
+        return f"PostgreSQL at {self.url}"
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Makes ours of psycopg's errors. What leaves the connection in an unknown state closes it."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raised = self._in_words(error)
+            if isinstance(raised, QueueUnavailable) or self._is_broken():
+                self.close()
+            raise raised from error
+        except QueueError:
+            if self._is_broken():
+                self.close()
+            raise
+        except BaseException:
+            # interrupted between question and answer: the next one would get this one's answer
+            self.close()
+            raise
+
+    def _is_broken(self) -> bool:
+        return self._connection is not None and self._connection.broken
+
+    def _in_words(self, error: psycopg.Error) -> QueueError:
+        state = error.sqlstate or ""
+        why = error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
+        said = f"{self._place()}: {why}"
+        if state in ("42P01", "42703", "3F000"):
+            return QueueRefused(f"{said}: its tables are not there or are older: run `glassq queue init`")
+        if state.startswith(_REFUSING) and state != "53300":
+            return QueueRefused(said)
+        # 25006: the server became a standby
+        if not state or state.startswith(_AWAY) or state in ("53300", "25006", "57014"):
+            return QueueUnavailable(said)
+        return JobTooBig(said) if state == "54000" else QueueError(said)
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A psycopg connection whose waits end in time. `warning` is that of the last call ("": none)."""
+
+    def __init__(self, pgconn: Any, row_factory: Any = psycopg.rows.tuple_row) -> None:
+        super().__init__(pgconn, row_factory)
+        self.warning = ""
+        self._until = math.inf
+        self._cancel_at = math.inf
+        self._meanwhile: Callable[[], None] | None = None
+        self.add_notice_handler(self._noticed)
+
+    @property
+    def broken(self) -> bool:
+        """Whether it ended, or a call is half done."""
+        unusable = (psycopg.pq.TransactionStatus.ACTIVE, psycopg.pq.TransactionStatus.UNKNOWN)
+        return self.closed or self.pgconn.transaction_status in unusable
+
+    def begin(self, until: float, meanwhile: Callable[[], None] | None) -> None:
+        """What comes ends at this time (monotonic); `meanwhile` is called at its first wait."""
+        self.warning = ""
+        self._until, self._meanwhile = until, meanwhile
+        left = until - time.monotonic()
+        self._cancel_at = until - min(CANCEL_BEFORE, left * CANCEL_PART)
+
+    def wait(self, gen: PQGen[RV], interval: float = 0, timeout: float | None = None) -> RV:
+        try:
+            wanted = next(gen)
+            while True:
+                wanted = gen.send(self._ready(wanted))
+        except StopIteration as over:
+            result: RV = over.value
+            return result
+
+    def notified(self, until: float, wake: int) -> bool:
+        """Whether a NOTIFY came before this time, or before `wake` can be read."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        poll.register(wake, select.POLLIN)
+        while not self.pgconn.notifies():
+            left = until - time.monotonic()
+            ready = poll.poll(left * 1000) if left > 0 else []
+            if not ready or any(descriptor == wake for descriptor, _ in ready):
+                return False
+            self.pgconn.consume_input()
+        while self.pgconn.notifies():
+            pass
+        return True
+
+    def _ready(self, wanted: int) -> Any:
+        """Waits until the socket is as psycopg wants it: 1 to read, 2 to write."""
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        poll = select.poll()
+        poll.register(self.fileno(), (select.POLLIN if wanted & 1 else 0) | (select.POLLOUT if wanted & 2 else 0))
+        while True:
+            left = self._cancel_at - time.monotonic()
+            ready = poll.poll(None if math.isinf(left) else max(0, left * 1000))
+            if ready:
+                [(_, events)] = ready
+                found = (1 if events & ~select.POLLOUT else 0) | (2 if events & select.POLLOUT else 0)
+                return psycopg.waiting.Ready(found & wanted or wanted)
+            self._late()
+
+    def _late(self) -> None:
+        """The time is nearly over: cancels, once. Then it is over."""
+        if self._cancel_at >= self._until:
+            raise psycopg.OperationalError("no answer in time")
+        self._cancel_at = self._until
+        left = max(0.01, self._until - time.monotonic())
+        if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=left / 2)
+
+    def _noticed(self, diagnostic: Any) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self.warning = diagnostic.message_primary or "a warning"
+
+
+def _opened(url: QueueUrl, name: str, until: float) -> _Connection:
+    """A connection to the first of the URL's hosts that may be written to."""
+    given = conninfo_to_dict(url.whole)
+    if "," in str(given.get("host") or given.get("hostaddr") or ""):
+        given.setdefault("target_session_attrs", "read-write")
+    # libpq counts in whole seconds, from 2 on
+    seconds = max(2, math.ceil(until - time.monotonic()))
+    conninfo = make_conninfo("", **{"application_name": name, "connect_timeout": seconds, **given})
+    return _Connection.connect(conninfo, autocommit=True)
