@@ -146,6 +146,7 @@ EXITS: list[tuple[type[Exception], int, str]] = [
     (errors.LedgerError, EX_IOERR, ""),
     (errors.NoProof, 69, "; without its proof nothing is done: do glassq-syncer and beanstalkd work? ({doctor})"),
     (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? ({check})"),
+    (errors.WrongTables, 78, ""),
     (errors.QueueRefused, 75, "; try again when that is mended"),
     (errors.Retry, 75, "; try again later"),
     (errors.InvalidRequest, 2, ""),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from glassq.values import QueueUrl
 
 __all__ = ["EngineTables", "Inspector", "LocalEngine", "Producer", "Receiver"]
-__all__ += ["local_engine", "open_inspector", "open_producer", "open_receiver", "open_tables"]
+__all__ += ["check_tables", "local_engine", "open_inspector", "open_producer", "open_receiver", "open_tables"]
 
 
 def __getattr__(name: str) -> Any:
@@ -59,6 +59,22 @@ def open_tables(settings: Settings, url: QueueUrl) -> EngineTables | None:
     from glassq.queues.postgres.opening import tables
 
     return tables(settings, url)
+
+
+def check_tables(settings: Settings) -> None:
+    """Raises SettingsError if the queue's tables are missing, or not for this code; nothing where nobody can tell now."""
+    from contextlib import closing, suppress
+
+    from glassq.errors import QueueError, SettingsError, WrongTables
+
+    tables = open_tables(settings, settings.queue.url)
+    if tables is None:
+        return
+    with closing(tables), suppress(QueueError):
+        try:
+            tables.check()
+        except WrongTables as error:
+            raise SettingsError(str(error)) from None
 
 
 def local_engine(settings: Settings) -> LocalEngine:

@@ -217,10 +217,13 @@ class EngineTables(Protocol):
     def version(self) -> int:
         """The version of the tables that are there; 0: there are none."""
 
+    def check(self) -> None:
+        """Raises WrongTables if they are missing, or not for this code."""
+
     def upgrade(self) -> int:
         """Makes the tables, or brings them to `known`; returns their version. Several at once do no harm.
 
-        Raises QueueRefused if a newer glassq has made them.
+        Raises WrongTables if a newer glassq has made them.
         """
 
     def rights(self, role: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from msgspec.structs import replace
@@ -17,7 +17,7 @@ from glassq.queues.postgres import facts, schema
 from glassq.queues.postgres.inspector import PostgresInspector
 from glassq.queues.postgres.server import ServerState, needed_of, outside
 from tests.conftest import wait_for
-from tests.postgres import ROLE, PostgresServer, missing
+from tests.postgres import ROLE, PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,14 +25,10 @@ if TYPE_CHECKING:
     from glassq.queues.base import Fact
     from glassq.values import QueueUrl
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "it is there")
-
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    running = PostgresServer(tmp_path_factory.mktemp("postgres"))
-    yield running
-    running.remove()
+def server(postgres: PostgresServer) -> PostgresServer:
+    return postgres
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +46,7 @@ def session(url: QueueUrl, timeout: float = 10.0) -> PostgresSession:
 
 @contextmanager
 def inspecting(url: QueueUrl, *, needs: int = 0) -> Iterator[PostgresInspector]:
-    with closing(PostgresInspector(session(url), url, max_job=1 << 20, needs=needs)) as inspector:
+    with closing(PostgresInspector(session(url), url, needs=needs)) as inspector:
         yield inspector
 
 
@@ -262,7 +258,9 @@ def access(server: PostgresServer, line: str) -> Iterator[None]:
 
     write(f"{line}\n{before}")
     try:
-        wait_for(lambda: server.execute(f"SELECT count(*) FROM pg_hba_file_rules WHERE '{ROLE}' = ANY(user_name)"), "it")
+        wait_for(
+            lambda: server.execute(f"SELECT count(*) FROM pg_hba_file_rules WHERE '{ROLE}' = ANY(user_name)"), "it"
+        )
         yield
     finally:
         write(before)
@@ -320,9 +318,7 @@ def test_a_full_disk_is_told(server: PostgresServer, database: str) -> None:
 
 
 @pytest.mark.parametrize(("act", "name"), [("pg_terminate_backend", "queue"), ("pg_cancel_backend", "queue")])
-def test_a_call_that_an_administrator_ends_is_told(
-    server: PostgresServer, database: str, act: str, name: str
-) -> None:
+def test_a_call_that_an_administrator_ends_is_told(server: PostgresServer, database: str, act: str, name: str) -> None:
     def held_up(inspector: PostgresInspector) -> None:
         with server.connect(database) as other:
             other.autocommit = False
@@ -363,7 +359,7 @@ class Pooler:
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> Pooler:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -17,13 +17,14 @@ import msgspec
 from glassq.envelope import HEADER_END, MAGIC, PREFIX
 from glassq.errors import JobNotFound, JobTooBig, QueueError
 from glassq.queues.base import NewForm
+from glassq.queues.postgres.limits import MAX_JOB, MAX_SECONDS
 from glassq.values import Tube
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from glassq.queues.base import Change, Job, State
     from glassq.database.postgres import PostgresSession
+    from glassq.queues.base import Change, Job, State
 
 # What the column `state` holds.
 NUMBERS: Mapping[State, int] = {"ready": 0, "delayed": 0, "reserved": 1, "buried": 2}
@@ -101,9 +102,8 @@ _DELETE = f"DELETE FROM glassq_jobs AS job USING {_table(*_WAS)} WHERE {_AS_SEEN
 class FormChanger:
     """Changes jobs in batches. Only `probe` raises QueueError: the others return what happened to each job."""
 
-    def __init__(self, session: PostgresSession, max_job: int) -> None:
+    def __init__(self, session: PostgresSession) -> None:
         self._session = session
-        self._max_job = max_job
 
     def insert(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         """Puts these jobs; for each its reference, or why it is not there."""
@@ -173,8 +173,8 @@ class FormChanger:
         return found, None
 
     def _check(self, body: bytes, tube: str) -> None:
-        if len(body) > self._max_job:
-            raise JobTooBig(f"a job of {len(body)} bytes: the largest has {self._max_job}")
+        if len(body) > MAX_JOB:
+            raise JobTooBig(f"a job of {len(body)} bytes: the largest has {MAX_JOB}")
         try:
             Tube(tube)
         except ValueError as error:
@@ -186,8 +186,8 @@ class FormChanger:
 
 def seconds_of(delay: float) -> float:
     """The delay, if it is one. Raises QueueError."""
-    if not (math.isfinite(delay) and 0 <= delay < 1 << 32):
-        raise QueueError(f"expected a delay of seconds, less than 2**32, not {delay:g}")
+    if not (math.isfinite(delay) and 0 <= delay <= MAX_SECONDS):
+        raise QueueError(f"expected a delay of 0 to {MAX_SECONDS} seconds, not {delay:g}")
     return float(delay)
 
 

@@ -45,7 +45,8 @@ SELECT application_name, count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE '{WAITS}%%' GROUP BY 1
 """
 _PAUSE = """
-INSERT INTO glassq_tubes (name, paused_until) SELECT %(tube)s, statement_timestamp() + make_interval(secs => %(seconds)s)
+INSERT INTO glassq_tubes (name, paused_until)
+VALUES (%(tube)s, statement_timestamp() + make_interval(secs => %(seconds)s))
 ON CONFLICT (name) DO UPDATE SET paused_until = excluded.paused_until
 """
 

@@ -189,4 +189,3 @@ def tried(changer: FormChanger, url: QueueUrl) -> Iterator[Fact]:
         yield Fact("durability", False, str(error), "look at the standbys, and at the server's log")
     except QueueError as error:
         yield explained(error, url)
-

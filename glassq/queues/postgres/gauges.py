@@ -15,7 +15,6 @@ def gauges(state: ServerState) -> tuple[EngineGauge, ...]:
     values: list[tuple[str, str, float | None]] = [
         ("glassq_queue_connections", "Connections that the queue's server has.", state.connections),
         ("glassq_queue_connections_left", "How many more connections glassq's role can open.", state.connections_left),
-        ("glassq_queue_read_only", "1 if the server takes no writes: a standby, or read-only.", _read_only(state)),
         ("glassq_queue_table_bytes", "Size of the table of jobs with its indexes.", state.table_bytes),
         ("glassq_queue_dead_rows", "Rows of the table of jobs that vacuum has yet to remove.", state.dead_rows),
         ("glassq_queue_standbys_needed", "Synchronous standbys that a commit waits for.", state.standbys_needed),
@@ -29,7 +28,3 @@ def gauges(state: ServerState) -> tuple[EngineGauge, ...]:
             ("glassq_queue_oldest_transaction_seconds", "Age of the oldest transaction.", state.oldest_transaction),
         ]
     return tuple(EngineGauge(name, help_, float(value)) for name, help_, value in values if value is not None)
-
-
-def _read_only(state: ServerState) -> float:
-    return float(state.in_recovery or state.read_only)

@@ -11,14 +11,15 @@ from glassq.queues.base import ALL_STATES, Capabilities, Change, EngineStatus, N
 from glassq.queues.postgres import counting, facts, looking
 from glassq.queues.postgres.changing import FormChanger
 from glassq.queues.postgres.gauges import gauges
+from glassq.queues.postgres.limits import MAX_JOB, MAX_SECONDS
 from glassq.queues.postgres.server import ServerState
 from glassq.queues.postgres.troubles import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from glassq.queues.base import Fact, Job, State, WaitingState
     from glassq.database.postgres import PostgresSession
+    from glassq.queues.base import Fact, Job, State, WaitingState
     from glassq.values import QueueUrl
 
 T = TypeVar("T")
@@ -26,8 +27,6 @@ T = TypeVar("T")
 # An identity column counts from 1 to 2**63 - 1.
 _REF = re.compile(r"[1-9]\d{0,18}")
 _MAX_ID = (1 << 63) - 1
-# The longest pause and delay, in seconds: what a person means by "for good". PostgreSQL's times reach much further.
-MAX_SECONDS = (1 << 32) - 1
 CAPABILITIES = Capabilities(
     lists=ALL_STATES,
     oldest=True,
@@ -52,13 +51,12 @@ class PostgresInspector:
     engine = "PostgreSQL"
     capabilities = CAPABILITIES
 
-    def __init__(self, session: PostgresSession, url: QueueUrl, *, max_job: int, needs: int = 0) -> None:
-        """`max_job` is the largest job that we put, in bytes; `needs` how many connections this host's programs open."""
+    def __init__(self, session: PostgresSession, url: QueueUrl, *, needs: int = 0) -> None:
+        """`needs` is how many connections the programs of this host open at most."""
         self._session = session
         self._url = url
-        self._max_job = max_job
         self._needs = needs
-        self._changer = FormChanger(session, max_job)
+        self._changer = FormChanger(session)
 
     def set_deadline(self, deadline: float) -> None:
         self._session.set_deadline(deadline)
@@ -73,7 +71,7 @@ class PostgresInspector:
             unproven=state.unproven if state.durable else "",
             accepting=state.accepting,
             consumers=state.consumers,
-            max_job=self._max_job,
+            max_job=MAX_JOB,
             details=state.details(),
             gauges=gauges(state),
         )
@@ -85,7 +83,7 @@ class PostgresInspector:
             return
         yield facts.version(state, self._url)
         yield from facts.of_server(state, self._needs)
-        yield facts.job_size(self._max_job, job_size)
+        yield facts.job_size(MAX_JOB, job_size)
         if state.accepting and state.durable and not state.unproven:
             yield from facts.tried(self._changer, self._url)
 

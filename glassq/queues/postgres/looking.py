@@ -17,22 +17,21 @@ MAX_BATCH, BATCH_BYTES = 500, 4 << 20
 
 _COLUMNS = """
 SELECT id, tube, state, body, extract(epoch FROM statement_timestamp() - put_at)::float8,
-    extract(epoch FROM due - statement_timestamp())::float8, extract(epoch FROM lease_until - statement_timestamp())::float8,
-    losses, kicked, token
+    extract(epoch FROM due - statement_timestamp())::float8,
+    extract(epoch FROM lease_until - statement_timestamp())::float8, losses, kicked, token
 FROM glassq_jobs
 """
 _BY_ID = f"{_COLUMNS} WHERE id = ANY(%(ids)s) ORDER BY id DESC"
 _BODY = "SELECT body FROM glassq_jobs WHERE id = %(id)s"
-_FIRST = {
-    "ready": f"{_COLUMNS} WHERE state = 0 AND tube = %(tube)s AND due <= statement_timestamp() ORDER BY due, id LIMIT 1",
-    "delayed": f"{_COLUMNS} WHERE state = 0 AND tube = %(tube)s AND due > statement_timestamp() ORDER BY due, id LIMIT 1",
-    "buried": f"{_COLUMNS} WHERE state = 2 AND tube = %(tube)s ORDER BY id LIMIT 1",
-}
-_IDS = {
+_IN_STATE = {
     "ready": "state = 0 AND due <= statement_timestamp()",
     "delayed": "state = 0 AND due > statement_timestamp()",
     "reserved": "state = 1",
     "buried": "state = 2",
+}
+_FIRST = {
+    state: f"{_COLUMNS} WHERE {_IN_STATE[state]} AND tube = %(tube)s ORDER BY {order} LIMIT 1"
+    for state, order in {"ready": "due, id", "delayed": "due, id", "buried": "id"}.items()
 }
 _STATES: dict[int, State] = {1: "reserved", 2: "buried"}
 
@@ -86,13 +85,11 @@ def find(
         many = max(1, min(MAX_BATCH, 2 * many, len(batch) * BATCH_BYTES // max(size, 1)))
 
 
-def _ids(
-    session: PostgresSession, states: frozenset[State], tubes: Sequence[str], since: int
-) -> array[int]:
+def _ids(session: PostgresSession, states: frozenset[State], tubes: Sequence[str], since: int) -> array[int]:
     """The ids of all that matches now, newest first: 8 bytes each."""
-    conditions = {_IDS[state] for state in states}
+    conditions = {_IN_STATE[state] for state in states}
     if states >= {"ready", "delayed"}:
-        conditions = conditions - {_IDS["ready"], _IDS["delayed"]} | {"state = 0"}
+        conditions = conditions - {_IN_STATE["ready"], _IN_STATE["delayed"]} | {"state = 0"}
     # one query for each: each has a partial index of its own
     queries = [f"SELECT id FROM glassq_jobs WHERE {condition} AND {_CHOSEN}" for condition in sorted(conditions)]
     if not queries or not tubes:

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 # A table is changed while pools work: the lock for that may have to wait for their transactions. In seconds.
 TABLES_TIMEOUT = 60.0
+# Connections for metrics, schedules, sweeps and commands.
+BESIDE = 8
 
 
 def inspector(settings: Settings) -> PostgresInspector:
     """See `glassq.queues.open_inspector`."""
     url = settings.queue.url
-    return PostgresInspector(session(settings, url, "glassq inspector"), url, max_job=1 << 20)
+    return PostgresInspector(session(settings, url, "glassq inspector"), url, needs=needed(settings))
 
 
 def tables(settings: Settings, url: QueueUrl) -> PostgresTables:
@@ -30,3 +32,11 @@ def tables(settings: Settings, url: QueueUrl) -> PostgresTables:
 def session(settings: Settings, url: QueueUrl, name: str, *, timeout: float = 0.0) -> PostgresSession:
     queue = settings.queue
     return PostgresSession(url, name=name, connect_timeout=queue.connect_timeout, timeout=timeout or queue.timeout)
+
+
+def needed(settings: Settings) -> int:
+    """How many connections the programs of a host with these settings open at most, some for operators included."""
+    worker, intake, tasks = settings.worker, settings.intake, settings.tasks
+    # each child and lane works on one; each process that puts has one more that wakes them
+    lanes = sum(route.concurrency or 0 for route in settings.routes)
+    return worker.processes + lanes + 2 * (intake.workers + tasks.workers) + BESIDE

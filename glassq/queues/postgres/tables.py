@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from psycopg import sql
-
 from glassq.queues.postgres import schema
 
 if TYPE_CHECKING:
@@ -31,6 +29,9 @@ class PostgresTables:
     def version(self) -> int:
         return schema.version(self._session)
 
+    def check(self) -> None:
+        schema.check(self._session)
+
     def upgrade(self) -> int:
         schema.upgrade(self._session)
         return self.version()
@@ -49,4 +50,5 @@ class PostgresTables:
 
 def quoted(name: str) -> str:
     """A role's or a table's name as SQL has it, in quotes where it needs them."""
-    return name if name.isascii() and name.isidentifier() and name.islower() else sql.Identifier(name).as_string()
+    plain = name.isascii() and name.isidentifier() and name.islower()
+    return name if plain else '"{}"'.format(name.replace('"', '""'))

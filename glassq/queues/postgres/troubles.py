@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _RIGHTS = "grant it what `glassq queue init` lists"
 _INIT = "`glassq queue init` makes the tables (as their owner)"
-_PASSWORD = "mend it in the passfile (~/.pgpass, or passfile= in [queue] url; mode 0600)"
+_PASSFILE = "mend it in the passfile (~/.pgpass, or passfile= in [queue] url; mode 0600)"
 _HBA = "add a line for this host, role and database to the server's pg_hba.conf, then SELECT pg_reload_conf()"
 _DATABASE = "CREATE DATABASE it, or mend [queue] url"
 _CONNECTIONS = "raise max_connections or the role's CONNECTION LIMIT, or look at who uses them: pg_stat_activity"
@@ -34,7 +34,7 @@ BY_STATE = {
     "42703": ("schema", "`glassq queue upgrade` brings the tables to this version (as their owner)"),
     "42501": ("rights", _RIGHTS),
     "3D000": ("database", _DATABASE),
-    "28P01": ("password", _PASSWORD),
+    "28P01": ("password", _PASSFILE),
     "28000": ("access", _HBA),
     "57014": ("queue", "who cancels statements? statement_timeout of the role, or an administrator"),
     "57P01": ("queue", "it was stopped, or the connection ended by an administrator; it is tried again by itself"),
