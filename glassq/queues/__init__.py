@@ -43,9 +43,9 @@ def open_receiver(settings: Settings) -> Receiver:
 def open_inspector(settings: Settings) -> Inspector:
     """An inspector: one connection for one thread. It connects like a receiver."""
     if settings.queue.url.engine == "postgres":
-        from glassq.queues.postgres.opening import inspector
+        from glassq.queues.postgres import operating
 
-        return inspector(settings)
+        return operating.open_inspector(settings)
     from glassq.queues.beanstalk.inspector import BeanstalkInspector
 
     # Not our tube: to use a tube creates it, and an operator must see that a tube does not exist.
@@ -56,13 +56,13 @@ def open_tables(settings: Settings, url: QueueUrl) -> EngineTables | None:
     """The tables of the engine at `url`, for whoever makes them; None where it needs none. Connects when it is used."""
     if url.engine != "postgres":
         return None
-    from glassq.queues.postgres.opening import tables
+    from glassq.queues.postgres import operating
 
-    return tables(settings, url)
+    return operating.open_tables(settings, url)
 
 
 def check_tables(settings: Settings) -> None:
-    """Raises SettingsError if the queue's tables are missing, or not for this code; nothing where nobody can tell now."""
+    """Raises SettingsError if the queue's tables are missing or not for this code, where one can tell now."""
     from contextlib import closing, suppress
 
     from glassq.errors import QueueError, SettingsError, WrongTables
@@ -80,9 +80,9 @@ def check_tables(settings: Settings) -> None:
 def local_engine(settings: Settings) -> LocalEngine:
     """The parts of the engine on this machine. Connects to nothing."""
     if settings.queue.url.engine == "postgres":
-        from glassq.queues.postgres.local import LocalPostgres
+        from glassq.queues.postgres import operating
 
-        return LocalPostgres(settings.queue.url)
+        return operating.local_engine(settings)
     from glassq.queues.beanstalk.local import LocalBeanstalkd
 
     return LocalBeanstalkd(settings.queue.url)

@@ -1,4 +1,4 @@
-"""Puts PostgreSQL's roles together, as the settings say."""
+"""Opens what operators need of PostgreSQL, with what the settings say."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from glassq.database.postgres import PostgresSession
 from glassq.queues.postgres.inspector import PostgresInspector
+from glassq.queues.postgres.local import LocalPostgres
 from glassq.queues.postgres.tables import PostgresTables
 
 if TYPE_CHECKING:
@@ -18,13 +19,18 @@ TABLES_TIMEOUT = 60.0
 BESIDE = 8
 
 
-def inspector(settings: Settings) -> PostgresInspector:
+def open_inspector(settings: Settings) -> PostgresInspector:
     """See `glassq.queues.open_inspector`."""
     url = settings.queue.url
     return PostgresInspector(session(settings, url, "glassq inspector"), url, needs=needed(settings))
 
 
-def tables(settings: Settings, url: QueueUrl) -> PostgresTables:
+def local_engine(settings: Settings) -> LocalPostgres:
+    """See `glassq.queues.local_engine`."""
+    return LocalPostgres(settings.queue.url)
+
+
+def open_tables(settings: Settings, url: QueueUrl) -> PostgresTables:
     """See `glassq.queues.open_tables`."""
     return PostgresTables(session(settings, url, "glassq tables", timeout=TABLES_TIMEOUT))
 
