@@ -20,7 +20,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from psycopg.abc import PQGen
 
@@ -105,7 +105,11 @@ class PostgresSession:
         self.rows("SELECT 1")
 
     def rows(
-        self, sql: str, params: Sequence[object] = (), *, meanwhile: Callable[[], None] | None = None
+        self,
+        sql: str,
+        params: Sequence[object] | Mapping[str, object] = (),
+        *,
+        meanwhile: Callable[[], None] | None = None,
     ) -> list[tuple[Any, ...]]:
         """Runs a statement, prepared at its first use; its rows. `meanwhile` is called while the server works."""
         if self._connection is None:

@@ -9,11 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from glassq.queues.base import Inspector, LocalEngine, Opening, Producer, Receiver
+    from glassq.queues.base import EngineTables, Inspector, LocalEngine, Opening, Producer, Receiver
     from glassq.settings import Settings
+    from glassq.values import QueueUrl
 
-__all__ = ["Inspector", "LocalEngine", "Producer", "Receiver"]
-__all__ += ["local_engine", "open_inspector", "open_producer", "open_receiver"]
+__all__ = ["EngineTables", "Inspector", "LocalEngine", "Producer", "Receiver"]
+__all__ += ["check_tables", "local_engine", "open_inspector", "open_producer", "open_receiver", "open_tables"]
 
 
 def __getattr__(name: str) -> Any:
@@ -36,6 +37,31 @@ def open_receiver(settings: Settings) -> Receiver:
 def open_inspector(settings: Settings) -> Inspector:
     """An inspector: one connection for one thread. It connects like a receiver."""
     return _engine(settings).open_inspector(settings)
+
+
+def open_tables(settings: Settings, url: QueueUrl) -> EngineTables | None:
+    """The tables of the engine at `url`, for whoever makes them; None where it needs none. Connects when it is used."""
+    if url.engine != "postgres":
+        return None
+    from glassq.queues.postgres import operating
+
+    return operating.open_tables(settings, url)
+
+
+def check_tables(settings: Settings) -> None:
+    """Raises SettingsError if the queue's tables are missing or not for this code, where one can tell now."""
+    from contextlib import closing, suppress
+
+    from glassq.errors import QueueError, SettingsError, WrongTables
+
+    tables = open_tables(settings, settings.queue.url)
+    if tables is None:
+        return
+    with closing(tables), suppress(QueueError):
+        try:
+            tables.check()
+        except WrongTables as error:
+            raise SettingsError(str(error)) from None
 
 
 def local_engine(settings: Settings) -> LocalEngine:

@@ -202,6 +202,41 @@ class LocalEngine(Protocol):
         """Facts about `other_unit`, which has this ActiveState (`active`) and UnitFileState (`boots`)."""
 
 
+class EngineTables(Protocol):
+    """The tables of an engine that keeps jobs in a database. `known` is the version that this code makes.
+
+    Every call may raise QueueError.
+    """
+
+    @property
+    def engine(self) -> str:
+        """The engine's name, for people."""
+
+    @property
+    def known(self) -> int: ...
+
+    def version(self) -> int:
+        """The version of the tables that are there; 0: there are none."""
+
+    def check(self) -> None:
+        """Raises WrongTables if they are missing, or not for this code."""
+
+    def upgrade(self) -> int:
+        """Makes the tables, or brings them to `known`; returns their version. Several at once do no harm.
+
+        Raises WrongTables if a newer glassq has made them.
+        """
+
+    def rights(self, role: str) -> list[str]:
+        """The statements that give a role what programs need that put, work and look at jobs."""
+
+    def grant(self, role: str) -> None:
+        """Gives the role these rights."""
+
+    def close(self) -> None:
+        """Closes the connection."""
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine can do. An operation that needs more names the missing capability and does nothing.
 

@@ -1,4 +1,4 @@
-"""Opens PostgreSQL's roles with what the settings say."""
+"""Opens PostgreSQL's roles with what the settings say. What operators need is imported where it is opened."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from glassq.queues.postgres.waking import Waker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from glassq.queues.base import Inspector, LocalEngine
     from glassq.settings import Settings
     from glassq.values import QueueUrl
 
@@ -25,6 +26,20 @@ def open_producer(settings: Settings) -> PostgresProducer:
 def open_receiver(settings: Settings) -> PostgresReceiver:
     """See `glassq.queues.open_receiver`."""
     return receiver_at(settings.queue.url, settings.queue.connect_timeout, settings.queue.timeout, settings.lease)
+
+
+def open_inspector(settings: Settings) -> Inspector:
+    """See `glassq.queues.open_inspector`."""
+    from glassq.queues.postgres import operating
+
+    return operating.open_inspector(settings)
+
+
+def local_engine(settings: Settings) -> LocalEngine:
+    """See `glassq.queues.local_engine`."""
+    from glassq.queues.postgres import operating
+
+    return operating.local_engine(settings)
 
 
 def producer_at(url: QueueUrl, connect_timeout: float, timeout: float) -> PostgresProducer:
