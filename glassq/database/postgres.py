@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.numeric import Int8BinaryDumper
 
 from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
 
@@ -45,6 +46,10 @@ _AWAY = ("08", "57P", "28", "3D")
 _REFUSING = ("53", "42501", "54", "55")
 
 
+class Unreplicated(NotDurable):
+    """It is committed, and nobody knows whether anywhere but on the server that answered."""
+
+
 class PostgresSession:
     """One connection for one thread. It connects at its first call, and again at the next one after it broke.
 
@@ -52,14 +57,26 @@ class PostgresSession:
     whose cause is psycopg's error. After QueueUnavailable nobody knows whether the statement took effect.
     """
 
-    def __init__(self, url: QueueUrl, *, name: str, connect_timeout: float, timeout: float) -> None:
-        """`name` is what `pg_stat_activity` shows. `timeout` is how long an answer may take, in seconds."""
+    def __init__(
+        self,
+        url: QueueUrl,
+        *,
+        name: str,
+        connect_timeout: float,
+        timeout: float,
+        prepare: Callable[[PostgresSession], None] | None = None,
+    ) -> None:
+        """`name` is what `pg_stat_activity` shows. `timeout` is how long an answer may take, in seconds.
+
+        `prepare` is called with each new connection.
+        """
         self.url = url
         self.name = name
         #: what `synchronous_commit` is for statements that must be durable
         self.durable_commit = "on"
         self._connect_timeout = connect_timeout
         self._timeout = timeout
+        self._prepare = prepare
         self._deadline = math.inf
         self._connection: _Connection | None = None
 
@@ -74,7 +91,18 @@ class PostgresSession:
         until = self._until(self._connect_timeout)
         with self._errors():
             self._connection = _opened(self.url, self.name, until)
-            self._look(until)
+        try:
+            with self._errors():
+                self._look(until)
+            if self._prepare is not None:
+                self._prepare(self)
+        except BaseException:
+            self.close()
+            raise
+
+    def test(self) -> None:
+        """Asks one cheap question. Raises QueueUnavailable if the connection broke."""
+        self.rows("SELECT 1")
 
     def rows(
         self,
@@ -94,20 +122,28 @@ class PostgresSession:
             return found
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Makes one transaction of the calls in the block. An exception rolls it back."""
+    def transaction(self, *, keep: bool = True) -> Iterator[None]:
+        """Makes one transaction of the calls in the block. An exception rolls it back, and so does not `keep`."""
         if self._connection is None:
             self.connect()
         with self._errors():
             connection = self._timed(self._until(self._timeout))
-            with connection.transaction():
+            with connection.transaction(force_rollback=not keep):
                 yield
             self._check_warned()
 
-    def listen(self, until: float, wake: int) -> bool:
-        """Waits for a NOTIFY until this time (monotonic), or until the descriptor `wake` can be read; whether one came.
+    def run(self, statements: str) -> None:
+        """Runs several statements, with semicolons between them, in one transaction."""
+        if self._connection is None:
+            self.connect()
+        with self._errors():
+            self._timed(self._until(self._timeout)).execute(statements)
+            self._check_warned()
 
-        Raises QueueUnavailable if the connection broke.
+    def listen(self, until: float, wake: int) -> list[str]:
+        """The payloads of the NOTIFYs that came; waits for one until this time (monotonic).
+
+        It ends, too, when the descriptor `wake` can be read. Raises QueueUnavailable if the connection broke.
         """
         assert self._connection is not None
         with self._errors():
@@ -166,7 +202,7 @@ class PostgresSession:
         """A commit that was not waited for, or was cancelled while it waited for a standby, is a warning."""
         connection = self._connection
         if connection is not None and connection.warning:
-            raise NotDurable(f"{self._place()}: {connection.warning}")
+            raise Unreplicated(f"{self._place()}: {connection.warning}")
 
     def _place(self) -> str:
         return f"PostgreSQL at {self.url}"
@@ -216,7 +252,10 @@ class _Connection(psycopg.Connection[Any]):
         self._until = math.inf
         self._cancel_at = math.inf
         self._meanwhile: Callable[[], None] | None = None
+        # those that came with the answer to something else
+        self._payloads: list[str] = []
         self.add_notice_handler(self._noticed)
+        self.add_notify_handler(lambda notify: self._payloads.append(notify.payload))
 
     @property
     def broken(self) -> bool:
@@ -240,20 +279,21 @@ class _Connection(psycopg.Connection[Any]):
             result: RV = over.value
             return result
 
-    def notified(self, until: float, wake: int) -> bool:
-        """Whether a NOTIFY came before this time, or before `wake` can be read."""
+    def notified(self, until: float, wake: int) -> list[str]:
+        """The payloads of the NOTIFYs that came before this time, or before the descriptor `wake` can be read."""
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         poll.register(wake, select.POLLIN)
-        while not self.pgconn.notifies():
+        while not self._payloads:
             left = until - time.monotonic()
-            ready = poll.poll(left * 1000) if left > 0 else []
+            ready = poll.poll(math.ceil(left * 1000)) if left > 0 else []
             if not ready or any(descriptor == wake for descriptor, _ in ready):
-                return False
+                break
             self.pgconn.consume_input()
-        while self.pgconn.notifies():
-            pass
-        return True
+            while (notify := self.pgconn.notifies()) is not None:
+                self._payloads.append(notify.extra.decode())
+        came, self._payloads = self._payloads, []
+        return came
 
     def _ready(self, wanted: int) -> Any:
         """Waits until the socket is as psycopg wants it: 1 to read, 2 to write."""
@@ -264,7 +304,7 @@ class _Connection(psycopg.Connection[Any]):
         poll.register(self.fileno(), (select.POLLIN if wanted & 1 else 0) | (select.POLLOUT if wanted & 2 else 0))
         while True:
             left = self._cancel_at - time.monotonic()
-            ready = poll.poll(None if math.isinf(left) else max(0, left * 1000))
+            ready = poll.poll(None if math.isinf(left) else max(0, math.ceil(left * 1000)))
             if ready:
                 [(_, events)] = ready
                 found = (1 if events & ~select.POLLOUT else 0) | (2 if events & select.POLLOUT else 0)
@@ -294,4 +334,7 @@ def _opened(url: QueueUrl, name: str, until: float) -> _Connection:
     # libpq counts in whole seconds, from 2 on
     seconds = max(2, math.ceil(until - time.monotonic()))
     conninfo = make_conninfo("", **{"application_name": name, "connect_timeout": seconds, **given})
-    return _Connection.connect(conninfo, autocommit=True)
+    connection = _Connection.connect(conninfo, autocommit=True)
+    # else each size of number would be a statement to prepare
+    connection.adapters.register_dumper(int, Int8BinaryDumper)
+    return connection

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.errors import QueueError
+    from glassq.settings import Settings
 
 # The states of a job that nobody works, and all states.
 WaitingState = Literal["ready", "delayed", "buried"]
@@ -517,3 +518,19 @@ class Inspector(Protocol):
 
     def close(self) -> None:
         """Closes the connection."""
+
+
+class Opening(Protocol):
+    """What an engine's module `opening` has. Nothing is connected before it is used."""
+
+    def open_producer(self, settings: Settings) -> Producer:
+        """A producer for all threads of a process."""
+
+    def open_receiver(self, settings: Settings) -> Receiver:
+        """A receiver: one connection for one thread."""
+
+    def open_inspector(self, settings: Settings) -> Inspector:
+        """An inspector: one connection for one thread."""
+
+    def local_engine(self, settings: Settings) -> LocalEngine:
+        """The parts of the engine on this machine."""

@@ -63,6 +63,23 @@ def version(session: PostgresSession) -> int:
     return int(found[0][0]) if found else 0
 
 
+def check(session: PostgresSession) -> None:
+    """Raises QueueRefused if the queue's tables are not there, or not for this code."""
+    [(there,)] = session.rows("SELECT to_regclass('glassq_schema') IS NOT NULL")
+    query = "SELECT version, oldest FROM glassq_schema WHERE part = %s"
+    found = session.rows(query, [PART]) if there else []
+    version, oldest = found[0] if found else (0, 0)
+    if version < OLDEST:
+        todo = "create them with `glassq queue init`" if not version else "run `glassq queue upgrade`"
+        raise QueueRefused(
+            f"{session.url}: the queue's tables are {f'of version {version}' if version else 'missing'}: {todo}"
+        )
+    if oldest > VERSION:
+        raise QueueRefused(
+            f"the queue's tables are of version {version}, this glassq knows {VERSION}: install a newer one"
+        )
+
+
 def upgrade(session: PostgresSession) -> int:
     """Makes the tables, or makes of an older version ours; the version that was there. Two at once do no harm.
 
