@@ -17,7 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8BinaryDumper
 
-from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -233,8 +233,10 @@ class PostgresSession:
         state = error.sqlstate or ""
         why = error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
         said = f"{self._place()}: {why}"
-        if state in ("42P01", "42703", "3F000"):
-            return QueueRefused(f"{said}: its tables are not there or are older: run `glassq queue init`")
+        if state in ("42P01", "3F000"):
+            return WrongTables(f"{said}: `glassq queue init` makes the tables")
+        if state == "42703":
+            return WrongTables(f"{said}: the tables are older: run `glassq queue upgrade`")
         if state.startswith(_REFUSING) and state != "53300":
             return QueueRefused(said)
         # 25006: the server became a standby
