@@ -139,7 +139,7 @@ def parse(words: list[str], *, whole: bool) -> None:
         "`glassq kick --where`",
         "    glassq show\n",
         "    glassq buried --wehre x\n",
-        "    bin/glassq move 7\n",
+        "    bin/glassq move 7 --to\n",
     ],
 )
 def test_a_command_that_is_not_there_is_found(text: str) -> None:

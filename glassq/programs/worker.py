@@ -109,7 +109,8 @@ def consume(
         hooks=watching,
     )
     settlement = Settlement(receiver, ledger, slot.counters, bodies, watching)
-    consumer = Consumer(receiver, limiter, executor, settlement, slot, pool_prefixes(settings.queue.tube))
+    others = pool_prefixes(settings.queue.tube)
+    consumer = Consumer(receiver, limiter, executor, settlement, slot, others, children=worker.processes)
     with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
 

@@ -58,11 +58,14 @@ def file_of(path: str | None, environ: Mapping[str, str]) -> Path:
     return Path(path or environ.get("GLASSQ_CONFIG") or DEFAULT_FILE)
 
 
-def load(path: str | None, environ: Mapping[str, str], uses: Collection[str] | None = None) -> Settings:
+def load(
+    path: str | None, environ: Mapping[str, str], uses: Collection[str] | None = None, *, queue_url: str = ""
+) -> Settings:
     """Settings from the file that `file_of` names.
 
     `uses` are the sections that must be right; None: all. In paths of secret files, a leading $CREDENTIALS_DIRECTORY
-    (of systemd's LoadCredential) is replaced. Raises SettingsError.
+    (of systemd's LoadCredential) is replaced. With `queue_url` they are as if [queue] url were this one: what lives in
+    the queue's database goes with it. Raises SettingsError.
     """
     file = file_of(path, environ)
     try:
@@ -71,11 +74,16 @@ def load(path: str | None, environ: Mapping[str, str], uses: Collection[str] | N
         unread = isinstance(error.__cause__, OSError) and not path
         hint = "; name another with --config or GLASSQ_CONFIG" if unread else ""
         raise SettingsError(f"{file}: {error}{hint}") from None
-    return parse(text, str(file), environ.get("CREDENTIALS_DIRECTORY"), uses)
+    return parse(text, str(file), environ.get("CREDENTIALS_DIRECTORY"), uses, queue_url=queue_url)
 
 
 def parse(
-    text: str, file: str, credentials_directory: str | None = None, uses: Collection[str] | None = None
+    text: str,
+    file: str,
+    credentials_directory: str | None = None,
+    uses: Collection[str] | None = None,
+    *,
+    queue_url: str = "",
 ) -> Settings:
     """Settings from the text of a glassq.toml; `file` is its name in messages. Otherwise like `load`."""
     try:
@@ -85,6 +93,10 @@ def parse(
     for name in _NO_KEYS:
         if name in document:
             raise SettingsError(f"{file}: unknown key {name}{mistakes.located(text, [name])}")
+    if queue_url:
+        # the syncer is that of the file's own beanstalkd
+        document["queue"] = {**document.get("queue", {}), "url": queue_url}
+        document["queue"].pop("syncer", None)
     outdated = tuple(remarks(document, text, file))
     ignored = []
     for name in sorted(_SECTIONS & document.keys() - set(_SECTIONS if uses is None else uses)):

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# The parent looks at the scoreboard at least this often, in seconds.
-TICK = 0.5
+# The parent looks at the scoreboard at least this often, in seconds; and where all children wait for jobs, so that no
+# deadline can pass: the end of a child is a signal.
+TICK, IDLE_TICK = 0.5, 1.0
 # A child outside of an attempt is frozen if its keeper has not beaten for this long, in seconds. See health.py.
 SILENCE = 20.0
 # After a pause of the parent itself, children have this long to show that they live, in seconds.
@@ -117,6 +118,7 @@ class Pool:
         self._plan = load()
         room = room_for_lanes(self._plan.processes, self._plan.lane_processes, self._plan.lanes)
         self._scoreboard = Scoreboard(directory=directory, **room)
+        self._crews = sum(bool(slot.lanes) for slot in self._scoreboard.slots)
         self._sidecar, self._sweeper = Sidecar("metrics"), PeriodicProcess()
         self._beside = {name: Sidecar(name) for name in self._plan.beside}
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
@@ -158,8 +160,10 @@ class Pool:
             if self._plan.made_of:
                 self._in_effect.start(self._plan.made_of)
             while self._stop_deadline is None or self._children or self._templates:
-                self._tick()
-                for number in signals.wait(TICK, [end for template in self._templates for end in template.descriptors]):
+                pause = self._tick()
+                for number in signals.wait(
+                    pause, [end for template in self._templates for end in template.descriptors]
+                ):
                     self._on_signal(number)
             for process in (self._sidecar, *self._beside.values()):
                 process.stop()
@@ -169,7 +173,8 @@ class Pool:
         log.info("pool stopped %s", fields(exit=self._exit_code))
         return self._exit_code
 
-    def _tick(self) -> None:
+    def _tick(self) -> float:
+        """Looks at everything once. Returns how long the parent may wait until it looks again, in seconds."""
         now = time.monotonic()
         # After a pause of the parent (a suspended machine, a frozen group) every child looks silent: judge them later.
         if self._ticked and now - self._ticked > self._plan.silence / 2:
@@ -193,6 +198,8 @@ class Pool:
             self._templates.kill_hung(now, self._plan.silence, self._plan.drain)
         self._paused_routes.tend(self._throttle.gates.breakers.open(self._plan.breakers))
         self._report(list(statuses.values()), now)
+        idle = self._reporter.ready and all(status.state is State.WAITING for status in statuses.values())
+        return IDLE_TICK if idle and self._stop_deadline is None else TICK
 
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
@@ -218,8 +225,8 @@ class Pool:
         """How many lane children, or plain ones, there should be."""
         if not lanes:
             return self._target
-        room = sum(bool(slot.lanes) for slot in self._scoreboard.slots) // 2
-        return 0 if self._generation in self._laneless else min(self._plan.lane_processes, room)
+        # a reload needs twice as many
+        return 0 if self._generation in self._laneless else min(self._plan.lane_processes, self._crews // 2)
 
     def _staying(self, *, lanes: bool) -> list[Child]:
         return [child for child in self._children if not child.stopping and bool(child.slot.lanes) is lanes]
@@ -327,6 +334,8 @@ class Pool:
         The new child comes first: if it cannot start, nothing is lost. The old one finishes its attempt. So a long
         handler delays nobody, and there are never more than twice as many processes as wanted.
         """
+        if not self._unconfirmed and all(child.generation == self._generation for child in self._children):
+            return
         states = {pid: status.state for pid, status in statuses.items()}
         staying = self._staying(lanes=lanes)
         self._confirm(child for child in staying if states[child.pid] is not State.STARTING)

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# When the kernel asks an idle connection's other host whether it lives, how often, in seconds, and how many unanswered
+# questions break the connection.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
 # The reply to a reserve may come this much later than the reserve's own timeout, in seconds.
 _RESERVE_SLACK = 5.0
 # Nobody watches the tube of probes. The delay, in seconds, is a second line of defence.
@@ -518,6 +521,7 @@ class BeanstalkConnection:
         else:
             plain = socket.create_connection(self._address, seconds)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(plain)
         return plain
 
     def _limit(self, seconds: float) -> None:
@@ -556,6 +560,15 @@ def whole_seconds(seconds: float) -> int:
     if not math.isfinite(seconds):
         raise QueueError(f"bad number of seconds {seconds!r}: expected a finite one")
     return math.ceil(seconds)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Has the kernel look whether the other host is still there: a reserve may wait much longer than that takes."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        # not every system has them
+        if (option := getattr(socket, name, None)) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 @contextmanager

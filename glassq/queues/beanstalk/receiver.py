@@ -182,7 +182,10 @@ class BeanstalkReceiver:
         packet: list[Command[object]] = [commands.reserve_job(following), commands.bury(following)]
         for answer in self._connection.pipeline(packet):
             if isinstance(answer, QueueRefused):
-                # The disk is full. beanstalkd 1.12 has lost track of the job now, and finds it again as it starts.
+                # The disk is full: it took the put and has no room for the bury. beanstalkd 1.12 has lost track of the
+                # job now: no command reaches it until a restart, where it is found again, delayed and marked as buried,
+                # and is buried beside whatever has become of the old form. No command tells before whether there is
+                # room. Another beanstalkd still knows the job.
                 self._withdraw(following)
             if isinstance(answer, QueueError):
                 raise answer
