@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from glassq.database.postgres import PostgresSession
-from glassq.errors import QueueError, QueueRefused, QueueUnavailable, WrongTables
+from glassq.errors import NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
 from glassq.queues.base import NewForm
 from glassq.queues.postgres import facts, schema
 from glassq.queues.postgres.operating import inspector_at
@@ -232,6 +232,21 @@ def test_a_standby_says_that_it_is_none_of_ours(tmp_path_factory: pytest.TempPat
         assert (said.name, "target_session_attrs" in said.todo) == ("primary", True)
     finally:
         standby.remove()
+
+
+def test_no_timeout_of_the_server_ends_a_session_that_waits(server: PostgresServer, database: str) -> None:
+    names = "'statement_timeout', 'idle_session_timeout'"
+    short = configured(server, statement_timeout="5s", idle_session_timeout="5s")
+    with short, inspecting(server.url(database)) as inspector:
+        inspector.check()
+        found = inspector._session.rows(f"SELECT DISTINCT setting FROM pg_settings WHERE name IN ({names})")
+    assert found == [("0",)]
+
+
+def test_fsync_that_is_off_is_told(server: PostgresServer, database: str) -> None:
+    with configured(server, fsync="off"):
+        fact = trouble(server.url(database), NotDurable)
+    assert (fact.name, "fsync = on" in fact.todo) == ("durability", True)
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ BY_WORDS = {
     "session is read-only": BY_STATE["25006"],
     "session is not read-only": BY_STATE["25006"],
     "server is in hot standby mode": BY_STATE["25006"],
+    "takes no writes": BY_STATE["25006"],
+    "fsync is": ("durability", "set fsync = on in postgresql.conf, then SELECT pg_reload_conf()"),
     "could not translate host name": ("queue", "mend the host in [queue] url, or the name service"),
     "certificate": ("tls", "mend sslrootcert or sslmode in [queue] url, or the server's certificate"),
     "SSL": ("tls", "mend sslmode in [queue] url, or switch ssl on in postgresql.conf"),
