@@ -304,7 +304,7 @@ def test_who_may_not_come_in_is_told_why(server: PostgresServer, database: str) 
 def test_a_database_without_our_tables_is_told_what_to_run(server: PostgresServer) -> None:
     empty = server.url(server.database())
     fact = trouble(empty, WrongTables, lambda inspector: inspector.counts())
-    assert (fact.name, "`glassq queue init`" in fact.todo) == ("schema", True)
+    assert (fact.name, "`glassq queue init`" in fact.said) == ("schema", True)
 
 
 def test_a_role_without_rights_is_told(server: PostgresServer, database: str) -> None:
