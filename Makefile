@@ -147,7 +147,7 @@ docs: $(DEV) ## write docs/settings.md from the settings and conf/glassq.toml, a
 	@$(BIN)/python tools/settings_docs.py
 	@$(BIN)/python tools/senders_docs.py
 
-pictures: $(DEV) ## run the demo, and write docs/demo.svg and docs/buried.svg: what a terminal shows of it
+pictures: $(DEV) ## write docs/demo.svg, docs/buried.svg and docs/github.svg: what a terminal shows of real runs
 	@$(BIN)/python tools/terminals.py
 
 man: $(DEV) ## write dist/man/: a manual page for each command and daemon, and for glassq.toml

@@ -21,6 +21,8 @@ from glassq.values import SecretFile, Step
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from glassq.settings.sections import PushSettings
+
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
 # The sections that each program reads. Mistakes in other sections must not stop it.
@@ -142,7 +144,14 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
     except msgspec.ValidationError as error:
         said = as_written(mistakes.value(error, text, today, Settings, custom), document, text)
         raise SettingsError(f"{file}: {said}") from None
-    return msgspec.structs.replace(settings, file=file)
+    return msgspec.structs.replace(settings, file=file, push=settings.push and _beside(settings.push, file))
+
+
+def _beside(push: PushSettings, file: str) -> PushSettings:
+    """The section with its files: a relative path is taken from the directory of the settings file."""
+    paths = {"queue_yaml": push.queue_yaml, "cron_yaml": push.cron_yaml}
+    found = {key: str(Path(file).parent / path) for key, path in paths.items() if path}
+    return msgspec.structs.replace(push, **found)
 
 
 def _secret_file(value: object, credentials_directory: str | None) -> SecretFile:

@@ -134,14 +134,15 @@ def job_limit(max_jobs: int) -> int:
 def _watch_forks(close_inherited: Callable[[], None]) -> None:
     """Has a process that a handler forks drop our connection and signal handlers: it is not a child of the pool."""
     ours = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGALRM}
-    masks: list[set[int]] = []
+    # of each thread: in lanes, several may fork at once
+    masks = threading.local()
 
     def before() -> None:
         # A signal that comes before the new process has its own handlers must wait: ours would swallow it.
-        masks.append({int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ours)})
+        masks.before = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ours)}
 
     def after() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
 
     def disown() -> None:
         close_inherited()

@@ -145,6 +145,7 @@ class Consumer:
             reservation = self._receiver.reserve(admission.tubes, poll if admission.wait is None else 0)
             self._slot.unproven(self._receiver.unproven)
         else:
+            self._receiver.begin()
             self._receiver.tend()
         self._slot.state(State.WAITING)
         if reservation is None:
@@ -221,9 +222,9 @@ class Consumer:
                 log.warning("an attempt was lost %s", fields(job=reservation.ref, lost=delivery.lost))
             return False
         if not given_up and (parking := self._limiter.holds_back(destination, delivery, tube)):
-            self._settlement.park(reservation, delivery, parking, self._then())
-            self._limiter.parked(parking)
+            self._settlement.park(reservation, delivery, parking, self._limiter.parked, self._then())
             return False
+        self._receiver.begin()
         limited = reservation.tube
         if destination and destination.alone and destination.alone == tube and not given_up:
             # counted in its route's tube, beside what runs in lanes

@@ -7,7 +7,6 @@ glassq/worker/__init__.py lists the signals it obeys and what it kills.
 from __future__ import annotations
 
 import faulthandler
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,8 @@ from glassq.worker.gates.shared import Gates
 from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.periodic import PeriodicProcess
 from glassq.worker.report import StatusReporter
-from glassq.worker.scoreboard import MAX_LANES, MAX_SLOTS, Scoreboard, State
+from glassq.worker.room import lacking, room_for_lanes
+from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
 from glassq.worker.sidecar import Sidecar
 from glassq.worker.signals import Signals
 from glassq.worker.templates import Birth, LoadRefusal, Templates
@@ -52,9 +52,6 @@ RESUME_GRACE = 5.0
 MIN_TUBES = 256
 # The time from a cold stop to SIGKILL, in seconds.
 COLD_STOP_TIMEOUT = 5.0
-
-# A pool without lane children has room for those that a reload brings: so many lanes in all, half of them in use.
-SPARE_LANES = 512
 
 # What the process beside the children runs, given the scoreboard and the gates; returns the exit code.
 SidecarMain = Callable[[Scoreboard, Gates], int]
@@ -188,6 +185,7 @@ class Pool:
             for lanes in (False, True):
                 self._replace_one(statuses, lanes=lanes)
                 self._reach_target(now, lanes=lanes)
+            self._tell_replaced(statuses)
             self._tend_sidecar(now)
         elif now > self._stop_deadline:
             self._stop_harder(now)
@@ -313,11 +311,18 @@ class Pool:
 
     def _use(self, plan: PoolPlan) -> None:
         self._plan = plan
+        if lacks := self._lacking():
+            log.warning("the pool has no room for all that its settings want: restart it %s", fields(room=lacks))
         self._target = min(plan.processes, MAX_SLOTS)
         self._reporter.queue = plan.queue
         self._sidecar.restart()
         for process in self._beside.values():
             process.restart()
+
+    def _lacking(self) -> str:
+        """What the plan wants and the memory made at the start has no room for; "" if there is nothing."""
+        plan, crews = self._plan, [len(slot.lanes) for slot in self._scoreboard.slots if slot.lanes]
+        return lacking(len(crews), min(crews, default=0), lane_processes=plan.lane_processes, wanted=plan.lanes)
 
     def _take_back_reload(self, plan: PoolPlan, generation: int, why: str) -> None:
         """Returns to this plan, because a new child could not use its settings or handlers; it has said `why`."""
@@ -350,7 +355,17 @@ class Pool:
         if self._unconfirmed and any(child.generation == self._generation for child in loaded):
             self._unconfirmed = False
             if self._plan.made_of:
-                self._in_effect.accept(self._plan.made_of, self._not_shared.get(self._generation, ""))
+                not_shared = self._not_shared.get(self._generation, "")
+                self._in_effect.accept(self._plan.made_of, not_shared, self._lacking(), replaced=False)
+
+    def _tell_replaced(self, statuses: Mapping[int, WorkerStatus]) -> None:
+        """Records it once no child of before a reload takes jobs: some may still finish the one that they work."""
+        if self._unconfirmed:
+            return
+        working = {pid for pid, status in statuses.items() if status.state is State.WORKING}
+        old = [child for child in self._children if child.generation != self._generation]
+        if all(child.stopping and child.pid in working for child in old):
+            self._in_effect.replace()
 
     def _stop(self, *, cold: bool) -> None:
         now = time.monotonic()
@@ -379,9 +394,3 @@ class Pool:
             well = bool(statuses or self._templates) and not any(child.kill_reason for child in self._children)
             target = self._target + self._wanted(lanes=True)
             self._reporter.tick(statuses, now, target=target, well=well)
-
-
-def room_for_lanes(processes: int, lane_processes: int = 0, lanes: int = 0) -> dict[str, int]:
-    """Room for how many lane children, and how many lanes in each; twice as many children, for a reload."""
-    crews = lane_processes or min(processes, os.cpu_count() or 1)
-    return {"crews": 2 * crews, "lanes": max(SPARE_LANES // (2 * crews), min(lanes, MAX_LANES // crews))}
