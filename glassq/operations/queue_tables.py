@@ -78,7 +78,7 @@ def _prepared(operations: Operations, url: str, role: str, *, make: bool) -> Tab
 
 
 def _report(url: str, tables: EngineTables, found: int, now: int, role: str) -> TablesReport:
-    return TablesReport(url, tables.engine, tables.known, found, now, tuple(tables.rights(role or "ROLE")), role)
+    return TablesReport(url, tables.engine, tables.known, found, now, tuple(tables.rights(role or "your_role")), role)
 
 
 def _url(text: str) -> QueueUrl:
