@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from glassq.database.postgres import Unreplicated
-from glassq.errors import JobTooBig, NotDurable, QueueError, QueueUnavailable
+from glassq.errors import NotDurable, QueueError, QueueUnavailable
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.pool import ConnectionPool
 from glassq.queues.postgres import statements
-from glassq.values import Tube
+from glassq.queues.postgres.limits import fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -114,31 +114,6 @@ def put(session: PostgresSession, jobs: Sequence[NewJob]) -> list[int]:
     if not ids:
         raise NotDurable(LAZY)
     return ids
-
-
-def fault(job: NewJob) -> QueueError | None:
-    """Why no PostgreSQL would take this job; None if it may."""
-    if len(job.body) > statements.MAX_JOB:
-        return JobTooBig(f"a job of {len(job.body)} bytes: {statements.MAX_JOB} are the maximum")
-    if not job.key.isprintable():
-        return QueueError("a key of unprintable characters")
-    return bad_time(job.delay) or bad_tube(job.tube)
-
-
-def bad_time(seconds: float) -> QueueError | None:
-    """Why this is no delay, lease or pause."""
-    if 0 <= seconds <= statements.MAX_SECONDS:
-        return None
-    return QueueError(f"{seconds:g} seconds: expected 0 to {statements.MAX_SECONDS}")
-
-
-def bad_tube(name: str) -> QueueError | None:
-    """Why this is no tube."""
-    try:
-        Tube(name)
-    except ValueError as error:
-        return QueueError(f"the tube {name!r}: {error}")
-    return None
 
 
 def try_to_put(session: PostgresSession) -> None:

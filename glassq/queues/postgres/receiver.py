@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from glassq.database.postgres import Unreplicated
-from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueUnavailable
+from glassq.errors import JobNotFound, QueueError, QueueUnavailable
 from glassq.queues.base import Reservation
 from glassq.queues.postgres import schema, statements
-from glassq.queues.postgres.producer import bad_time, bad_tube
+from glassq.queues.postgres.limits import bad_size, bad_time, bad_tube
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,9 +126,9 @@ class PostgresReceiver:
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
     ) -> str:
-        if error := bad_time(delay) or bad_tube(tube):
+        if error := bad_size(body) or bad_time(delay) or bad_tube(tube):
             raise error
-        ref = self._settle_durably(reservation, statements.RETRY, [_checked(body), tube, float(delay)], then)
+        ref = self._settle_durably(reservation, statements.RETRY, [body, tube, float(delay)], then)
         if not delay:
             self._waker.tell([tube])
         return ref
@@ -157,7 +157,9 @@ class PostgresReceiver:
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         if body is None:
             return self._settle_durably(reservation, statements.BURY_AS_IT_IS, [], then)
-        return self._settle_durably(reservation, statements.BURY, [_checked(body)], then)
+        if error := bad_size(body):
+            raise error
+        return self._settle_durably(reservation, statements.BURY, [body], then)
 
     def release(self, reservation: Reservation) -> None:
         self._settle(reservation, statements.RELEASE, [], [])
@@ -346,9 +348,3 @@ class PostgresReceiver:
 def _about() -> float:
     """About 1: what many do at once at the start they do not do at once later."""
     return random.uniform(0.7, 1.3)  # noqa: S311
-
-
-def _checked(body: bytes) -> bytes:
-    if len(body) > statements.MAX_JOB:
-        raise JobTooBig(f"a job of {len(body)} bytes: {statements.MAX_JOB} are the maximum")
-    return body

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from functools import cache
 
-# Bodies are rows of a table; what is larger belongs into the store of bodies. In bytes.
-MAX_JOB = 1 << 20
-# Delays and leases, in seconds. What is due later than this is a mistake.
-MAX_SECONDS = 2**32 - 1
 # The first number of the advisory locks of receivers, the second one is a receiver's own.
 HOLDERS = 0x676C7371
 # The channel on which receivers hear of new jobs; the payload is the tube.
