@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example test conformance coverage test-system torture powercut soak keys thorough mutations \
-	check format bench bench-journal bench-programs bench-sources bench-tasks bench-peers install uninstall deb docs \
+	check format bench bench-backlog bench-journal bench-programs bench-sources bench-tasks bench-peers install uninstall deb docs \
 	pictures man lock clean
 
 help: ## print this list
@@ -115,6 +115,9 @@ bench-tasks: $(DEV) ## tasks a second over HTTP beside pings a second, 32 connec
 bench-journal: $(DEV) ## an intake journal with 1,000,000 records: start, look, moving on, and pings beside (RECORDS=n)
 	@$(BIN)/python -m bench.journal $(RECORDS)
 
+bench-backlog: $(DEV) ## acknowledged and drained with 1,000,000 waiting, beside an empty queue
+	@PATH=$(BIN):$$PATH $(BIN)/python bench/backlog.py $(BENCH_ARGS)
+
 bench: $(DEV) ## measure speed and memory, as ratios to plain programs in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
 
@@ -144,7 +147,7 @@ docs: $(DEV) ## write docs/settings.md from the settings and conf/glassq.toml, a
 	@$(BIN)/python tools/settings_docs.py
 	@$(BIN)/python tools/senders_docs.py
 
-pictures: $(DEV) ## run the demo, and write docs/demo.svg and docs/buried.svg: what a terminal shows of it
+pictures: $(DEV) ## write docs/demo.svg, docs/buried.svg and docs/github.svg: what a terminal shows of real runs
 	@$(BIN)/python tools/terminals.py
 
 man: $(DEV) ## write dist/man/: a manual page for each command and daemon, and for glassq.toml

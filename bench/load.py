@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from servers import TOKEN
 
-# The pause between two new connections, in seconds: it lets all processes of the server wait for the next one.
-CONNECT_PAUSE = 0.005
+# The pause between two new connections, in seconds, lets all processes of the server wait for the next one; all pauses
+# take at most so long.
+CONNECT_PAUSE, MAX_CONNECT_PAUSE = 0.005, 1.0
 
 
 @dataclass
@@ -85,20 +86,17 @@ def full_speed(port: int, *, connections: int, seconds: float, data: bytes = b""
             sock = socket.create_connection(("127.0.0.1", port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # One after the other: else the server's first process to wake accepts them all.
+            selector.register(sock, selectors.EVENT_READ, [time.perf_counter()])
             sock.sendall(data)
-            sock.recv(4096)
-            time.sleep(CONNECT_PAUSE)
-            selector.register(sock, selectors.EVENT_READ, [0.0])
+            time.sleep(min(CONNECT_PAUSE, MAX_CONNECT_PAUSE / connections))
         started = time.perf_counter()
-        for key in list(selector.get_map().values()):
-            key.data[0] = time.perf_counter()
-            key.fileobj.sendall(data)
         deadline = started + seconds
         while (now := time.perf_counter()) < deadline:
             for key, _ in selector.select(0.1):
                 answer = key.fileobj.recv(4096)
                 now = time.perf_counter()
-                load.times.append(now - key.data[0])
+                if key.data[0] >= started:
+                    load.times.append(now - key.data[0])
                 load.failed += not answer.startswith(b"HTTP/1.1 200")
                 if not answer:
                     raise SystemExit("bench: the server closed a connection")

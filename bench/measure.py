@@ -47,5 +47,12 @@ def median(values: Any) -> float:
     return statistics.median(list(values))
 
 
+def compared(mine: list[float], theirs: list[float]) -> tuple[str, str, str]:
+    """Both medians, and the median of the rounds' ratios with the least and the greatest."""
+    ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
+    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return f"{statistics.median(mine):,.0f}", f"{statistics.median(theirs):,.0f}", ratio
+
+
 def say(what: str) -> None:
     print(f"bench: {what}", file=sys.stderr)

@@ -18,12 +18,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import backlog
 import load
 import push
 import rate
 import servers
 from disk import Disk, disks
-from measure import PAUSE, rate_of_drain, say, side_by_side
+from measure import PAUSE, compared, rate_of_drain, say, side_by_side
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +39,8 @@ CHILDREN = (2, 4)
 CONNECTIONS = 32
 # pings per second of the measurement of latency
 SPEED = 500
+# so many senders at once, and the p99 of their answers in ms that is to be reached
+CROWD, MAX_CROWD_MS = 1_000, 500
 RESULTS = Path(__file__).parent / "results.json"
 out = Console(highlight=False)
 
@@ -58,6 +61,16 @@ def acknowledge(place: Path, disk: Disk, rounds: int, seconds: float) -> dict[st
     failed = sum(result.failed for results in found.values() for result in results)
     if failed:
         sys.exit(f"bench: {failed} pings were not acknowledged")
+    return found
+
+
+def crowd(place: Path, disk: Disk, rounds: int, seconds: float) -> list[load.Load]:
+    """(j) the answers to CROWD senders, each of which has one ping in flight at any time; none may be refused."""
+    found = []
+    with servers.intake(place, disk) as (port, _):
+        for number in range(rounds):
+            say(f"{disk.name}: {CROWD} senders: round {number + 1} of {rounds}")
+            found.append(load.full_speed(port, connections=CROWD, seconds=seconds))
     return found
 
 
@@ -180,13 +193,6 @@ def smaps(pid: int, name: str) -> float:
     return float("nan")
 
 
-def compared(mine: list[float], theirs: list[float]) -> tuple[str, str, str]:
-    """Both medians, and the median of the rounds' ratios with the least and the greatest."""
-    ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
-    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    return f"{statistics.median(mine):,.0f}", f"{statistics.median(theirs):,.0f}", ratio
-
-
 def rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """The rows of one disk."""
     ack = found["acknowledge"]
@@ -203,6 +209,13 @@ def rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         own, theirs, ratio = compared(found["drain"][f"pool{children}"], found["drain"][f"loop{children}"])
         words = "bare loops: reserve, stats-job, delete"
         yield f"no-op deliveries/s, {children} children", own, theirs, words, ratio
+    many = found["crowd"]
+    times = [1000 * result.quantile(0.99) for result in many]
+    refused = sum(result.failed for result in many)
+    yield (
+        f"p99 of {CROWD:,} senders at once, ms; refused", f"{statistics.median(times):,.0f}; {refused}",
+        f"{min(times):,.0f} to {max(times):,.0f}", "", "", f"below {MAX_CROWD_MS}; 0",
+    )  # fmt: skip
     yield "retries/s, 2 children", f"{statistics.median(found['retries']):,.0f}", "", "", ""
     for name, words in (("latency", f"ping to handler, {SPEED}/s, ms"), ("adding", "taskqueue.add alone, ms")):
         yield f"{words}: p50, p99", f"{found[name]['p50']:.2f}, {found[name]['p99']:.2f}", "", "", ""
@@ -219,7 +232,7 @@ def report(results: dict[str, Any]) -> None:
     own = f"{idle['child_own_mib']:.1f} own, {idle['child_mib']:.1f}"
     table.add_row("memory of an idle child, MiB: own, PSS", own, f"{idle['parent_mib']:.1f}", "the parent")
     table.add_row("idle CPU of the pool, % of a core, 4 children", f"{idle['idle_cpu_percent']:.2f}")
-    for row in (*push.rows(results["dispatch"], 4), *rate.rows(results["rate"])):
+    for row in (*backlog.rows(results["backlog"]), *push.rows(results["dispatch"], 4), *rate.rows(results["rate"])):
         table.add_row(*row)
     out.print(table)
 
@@ -242,11 +255,13 @@ def main() -> None:
             results["disks"][disk.name] = {
                 "acknowledge": acknowledge(here / "web", disk, given.rounds, given.seconds),
                 "drain": drain(here / "drain", disk, given.rounds, given.jobs),
+                "crowd": crowd(here / "crowd", disk, min(given.rounds, 3), given.seconds),
                 "retries": retries(here / "retries", disk, given.rounds, given.jobs),
                 "latency": latency(here / "latency", disk, given.seconds * 2, SPEED),
                 "adding": adding(here / "adding", disk, given.jobs // 10),
             }
         results |= {
+            "backlog": backlog.measure(place / "backlog", rounds=given.rounds),
             "rest": rest(place / "rest", given.seconds * 3),
             "dispatch": push.dispatch(place / "dispatch", given.rounds, given.jobs, given.seconds / 2, 4),
             "rate": rate.measure(place / "rate", seconds=given.rate_seconds, processes=4),

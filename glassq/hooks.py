@@ -10,13 +10,13 @@ attempt; it decides nothing. What it raises is logged, and the work goes on.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from glassq.errors import SettingsError
 from glassq.excerpts import MAX_MESSAGE, words_of
 from glassq.log import fields, logger
+from glassq.named import import_named
 from glassq.settings import find_modules_beside
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from glassq.settings import Settings
 
 log = logger("glassq.worker")
+
+_METHODS = ("before", "after", "buried")
+_SEES_NOTHING = f"expected at least one of the methods {', '.join(_METHODS)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +100,14 @@ def load(settings: Settings) -> list[tuple[str, Callable[[Settings], object]]]:
         if not name.module:
             raise SettingsError(f'{where}: expected "module:Class", or a function that makes a hook')
         find_modules_beside(settings)
-        module, _, attribute = name.partition(":")
         try:
-            make = getattr(importlib.import_module(module), attribute)
-        except (Exception, SystemExit) as error:
-            raise SettingsError(f"{where}: cannot be imported: {words_of(error, MAX_MESSAGE)}") from error
+            make = import_named(name)
+        except ValueError as error:
+            raise SettingsError(f"{where}: {error}") from error
         if not callable(make):
             raise SettingsError(f"{where}: expected a class, or a function of the settings")
+        if isinstance(make, type) and not _sees_something(make):
+            raise SettingsError(f"{where}: {_SEES_NOTHING}")
         found.append((str(name), make))
     return found
 
@@ -112,12 +116,20 @@ def open_hooks(settings: Settings) -> Hooks:
     """The hooks of [worker] hooks, made for this process. Raises SettingsError if one cannot be made."""
     made = []
     for name, make in load(settings):
+        where = f'{settings.file}: [worker] hooks: "{name}"'
         try:
-            made.append((name, make(settings)))
+            hook = make(settings)
         except (Exception, SystemExit) as error:
-            why = words_of(error, MAX_MESSAGE)
-            raise SettingsError(f'{settings.file}: [worker] hooks: "{name}" cannot be made: {why}') from error
+            raise SettingsError(f"{where} cannot be made: {words_of(error, MAX_MESSAGE)}") from error
+        if not _sees_something(hook):
+            raise SettingsError(f"{where}: {_SEES_NOTHING}")
+        made.append((name, hook))
     return Hooks(made)
+
+
+def _sees_something(hook: object) -> bool:
+    """Whether it, or what is made of it, has a method of a hook; a class may find its methods in __getattr__."""
+    return any(callable(getattr(hook, method, None)) for method in _METHODS) or hasattr(hook, "__getattr__")
 
 
 def _methods(hooks: Sequence[tuple[str, Any]], method: str) -> Iterator[tuple[str, Callable[[Any], object]]]:

@@ -38,6 +38,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     `parts` maps each file that the process read to a fingerprint; of `file`, the settings, only the sections in `uses`
     count. `since` is in seconds since 1970. `reloads` counts finished reloads, `error` is why the last one failed.
     `not_shared` is what the pool's children cannot share with each other, so that each loads its handlers itself.
+    `lacking` is what the settings want of a pool that has no room for it until it is restarted.
+    `replaced`: no child of before the last reload takes jobs any more; those that work one finish it.
     """
 
     program: str
@@ -49,6 +51,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     reloads: int = 0
     error: str = ""
     not_shared: str = ""
+    lacking: str = ""
+    replaced: bool = True
 
     def changed(self) -> list[Path]:
         """The files that changed since this process read them; files that cannot be read now are left out."""
@@ -86,10 +90,11 @@ class InEffect:
         """Writes the record of a process that starts with these settings."""
         self._write(msgspec.structs.replace(read, pid=os.getpid(), since=time.time()))
 
-    def accept(self, read: Record, not_shared: str = "") -> None:
+    def accept(self, read: Record, not_shared: str = "", lacking: str = "", *, replaced: bool = True) -> None:
         """Writes the record after a reload that brought these settings into effect."""
-        new = {"since": time.time(), "reloads": self._record.reloads + 1, "not_shared": not_shared}
-        self._write(msgspec.structs.replace(read, pid=os.getpid(), **new))
+        new = {"since": time.time(), "reloads": self._record.reloads + 1, "replaced": replaced}
+        said = {"not_shared": not_shared, "lacking": lacking}
+        self._write(msgspec.structs.replace(read, pid=os.getpid(), **new, **said))
 
     def refuse(self, why: str) -> None:
         """Writes down that a reload failed; the settings in effect stay."""
@@ -98,6 +103,11 @@ class InEffect:
     def note(self, not_shared: str) -> None:
         """Writes down what the children of the pool cannot share."""
         self._write(msgspec.structs.replace(self._record, not_shared=not_shared))
+
+    def replace(self) -> None:
+        """Writes down that no child of before the reload takes jobs any more."""
+        if not self._record.replaced:
+            self._write(msgspec.structs.replace(self._record, replaced=True))
 
     def _write(self, record: Record) -> None:
         self._record = record

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +12,7 @@ from glassq.errors import SettingsError
 from glassq.excerpts import MAX_MESSAGE, words_of
 from glassq.handler import as_handler, is_async
 from glassq.log import fields, logger
+from glassq.named import import_named
 from glassq.policy import deadlines_of, policy_of
 from glassq.routes import Destination, Routes, all_routes, marks_of
 from glassq.settings import TASK_SOURCE, find_modules_beside, options_of, route_tube
@@ -158,15 +158,14 @@ def _preload(destination: Destination, settings: Settings) -> None:
             preload(settings)
         except SettingsError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # making the resource will fail the same way, and say so where somebody sees it
             log.debug("not preloaded %s", fields(why=words_of(error, MAX_MESSAGE)))
 
 
 def _load(name: str, where: str) -> Handler:
-    module_name, _, function_name = name.partition(":")
     try:
-        handler = getattr(importlib.import_module(module_name), function_name)
-    except (Exception, SystemExit) as error:
-        raise SettingsError(f"{where}: cannot be imported: {words_of(error, MAX_MESSAGE)}") from error
+        handler = import_named(name)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from error
     return as_handler(handler, where)

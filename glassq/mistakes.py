@@ -162,11 +162,11 @@ def _expected(said: str, found: Any, root: type, names: Sequence[str]) -> str:
     if said.startswith("Invalid enum value"):
         words = get_args(_type_at(root, names))
         return f"expected one of: {', '.join(words)}{nearest(str(found), words)}"
-    match = re.fullmatch(r"Expected `(\w+)[^`]*`(?:, got `\w+`| >= (\d+))", said)
+    match = re.fullmatch(r"Expected `(\w+)[^`]*`(?:, got `\w+`| ([<>])= (\d+))", said)
     if not match or match[1] not in _EXPECTED:
         return _lower(said)
     if match[2]:
-        return f"expected {_EXPECTED[match[1]]}, at least {match[2]}"
+        return f"expected {_EXPECTED[match[1]]}, at {'most' if match[2] == '<' else 'least'} {match[3]}"
     hint = "; write it without quotes" if _is_quoted(match[1], found) else ""
     wanted = _SECTIONS if match[1] == "array" and len(names) == 1 else _EXPECTED[match[1]]
     return f"expected {wanted}, found {_found(names[-1], found)}{hint}"

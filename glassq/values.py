@@ -35,6 +35,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 _HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _EXEC = "exec:"
+# What a shell would act on, where it stands alone and without quotes.
+_SHELL = re.compile(r"\|\|?|&&?|;|[0-9&]?>>?(?:&[0-9]|\S*)?|<\S*")
 _EXPECTED_PROGRAM = (
     'expected "exec:/PATH ARGUMENTS", or "exec:./PATH ARGUMENTS" for a program beside glassq.toml; '
     "quotes are those of a shell"
@@ -489,9 +491,22 @@ def _command(text: str) -> list[str]:
         words = shlex.split(text.removeprefix(_EXEC))
     except ValueError as error:
         raise ValueError(f"{_EXPECTED_PROGRAM}: {error}") from None
+    if operator := next(filter(_SHELL.fullmatch, _unquoted(text.removeprefix(_EXEC))), None):
+        raise ValueError(
+            f"no shell runs a program, so {operator} would be an argument of it: put it in quotes if it shall be one, "
+            "else have a shell run the line: exec:/bin/sh -c '...'"
+        )
     if not words or "/" not in words[0] or words[0].endswith("/") or _CONTROL.search(text):
         raise ValueError(_EXPECTED_PROGRAM)
     return words
+
+
+def _unquoted(text: str) -> list[str]:
+    """The words of a command line with their quotes; none where they cannot be told apart so."""
+    try:
+        return shlex.split(text, posix=False)
+    except ValueError:
+        return []
 
 
 def _is_plain(url: str) -> bool:

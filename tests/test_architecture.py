@@ -43,6 +43,7 @@ EVERYTHING = frozenset(
         "log",
         "mask",
         "mistakes",
+        "named",
         "outdated",
         "policy",
         "settings",
@@ -102,20 +103,22 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "delivery": frozenset({"content", "envelope", "errors"}),
     "envelope": frozenset(),
     "lifecycle": frozenset({"delivery"}),
+    "named": frozenset({"excerpts"}),
     "mistakes": frozenset({"edited", "mask", "values"}),
     "outdated": frozenset({"errors", "mistakes"}),
     "settings": frozenset({"due", "edited", "errors", "mask", "mistakes", "outdated", "systemd", "values"}),
-    "hooks": frozenset({"delivery", "errors", "excerpts", "log", "settings"}),
+    "hooks": frozenset({"delivery", "errors", "excerpts", "log", "named", "settings"}),
     "notify": frozenset({"causes", "errors", "ledger", "log"}),
     "in_effect": frozenset({"log", "settings"}),
     "policy": frozenset({"backoff", "settings"}),
     "routes": frozenset(
         {"bodies", "errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
     ),
-    "loading": frozenset({"errors", "excerpts", "handler", "log", "policy", "routes", "settings", "values"}),
+    "loading": frozenset({"errors", "excerpts", "handler", "log", "named", "policy", "routes", "settings", "values"}),
     "queues": frozenset({"database", "envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset(
-        {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "settings", "standard_webhooks"}
+        {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "named", "settings"}
+        | {"standard_webhooks"}
     ),
     "https_get": frozenset(),
     "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),

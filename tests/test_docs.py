@@ -139,7 +139,7 @@ def parse(words: list[str], *, whole: bool) -> None:
         "`glassq kick --where`",
         "    glassq show\n",
         "    glassq buried --wehre x\n",
-        "    bin/glassq move 7\n",
+        "    bin/glassq move 7 --to\n",
     ],
 )
 def test_a_command_that_is_not_there_is_found(text: str) -> None:
@@ -256,10 +256,17 @@ def test_the_picture_of_the_architecture_names_only_what_is_there() -> None:
 
 
 def test_the_recorded_terminals_show_what_their_commands_say() -> None:
-    demo, buried = (texts(ET.parse(ROOT / "docs" / name).getroot()) for name in ("demo.svg", "buried.svg"))
+    names = ("demo.svg", "buried.svg", "github.svg")
+    demo, buried, github = (texts(ET.parse(ROOT / "docs" / name).getroot()) for name in names)
     assert "acknowledged, and without an outcome" in demo
+    # README says the same of it in words
+    said = re.search(r"in a terminal: (\d+) pings sent, (\d+) photos", (ROOT / "README.md").read_text("utf-8"))
+    assert said is not None
+    assert re.search(rf"sent\s+{said[1]}\b", demo) and re.search(rf"stored\s+{said[2]}\b", demo)
     for words in ("glassq buried", "has revoked the consent", "would be kicked", "wrong signature"):
         assert words in buried
+    for words in ("glassq dev", "1 commits", "refused with 401", "buried: no board for this repository", "kicked"):
+        assert words in github
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,32 @@ class Seen:
     def __init__(self, settings):
         self.seen = settings.file
 
+    def before(self, delivery):
+        pass
+
 class Broken:
     def __init__(self, settings):
         raise ValueError("no DSN")
 
+    def buried(self, report):
+        pass
+
 class Exiting:
     def __init__(self, settings):
         raise SystemExit(2)
+
+    def after(self, report):
+        pass
+
+class Blind:
+    def __init__(self, settings):
+        pass
+
+    def befor(self, delivery):
+        pass
+
+def of_nothing(settings):
+    return None
 
 word = "x"
 """
@@ -115,6 +134,8 @@ def test_hooks_are_found_beside_the_settings(tmp_path: Path) -> None:
         ("hooks_of_a_test:Broken", "cannot be made: ValueError: no DSN"),
         ("hooks_of_a_test:Exiting", "cannot be made: SystemExit: 2"),
         ("hooks_of_a_test:word", "expected a class"),
+        ("hooks_of_a_test:Blind", "expected at least one of the methods before, after, buried"),
+        ("hooks_of_a_test:of_nothing", "expected at least one of the methods before, after, buried"),
         ("https://shop.example/hook", "expected"),
     ],
 )

@@ -44,7 +44,10 @@ ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\n'
             '[routes.1] coalesce = "no": expected true or false, found the text "no" (line 7)',
         ),
         (ROUTE + ROUTE + 'colection = "x"\n', "unknown key [routes.1] colection; did you mean collection? (line 7)"),
-        (ROUTE + '\n[[routes]]\nsource = "mirror"\n', "missing key [routes.1] handler (line 5)"),
+        (
+            ROUTE + '\n[[routes]]\nsource = "mirror"\n',
+            "missing key [routes.1] handler, or steps = [...] in its place (line 5)",
+        ),
         (
             'routes = [{source = "mirror", handler = 5}]\n',
             '[routes.0] handler = 5: expected "package.module:function", "exec:/path/of/a/program" '
@@ -55,6 +58,7 @@ ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\n'
             '[sources.a]\n[sources.b]\nsecret_file = "/s"\n',
             "unknown key [sources.b] secret_file; did you mean secrets_file? (line 3)",
         ),
+        ("[notify]\nat_most = 100\n", "[notify] at_most = 100: expected a whole number, at most 60 (line 2)"),
         ('[worker]\ndeadline = "1m"\ngrace = "2m"\n', '[worker] grace = "2m": expected shorter than deadline (line 3)'),
     ],
 )

@@ -689,3 +689,13 @@ def test_threads_that_read_settings_first_and_at_once_all_get_them() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "8\n", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "taken"),
+    [("queue.yaml", "/etc/glassq/queue.yaml"), ("../q.yaml", "/etc/glassq/../q.yaml"), ("/srv/q.yaml", "/srv/q.yaml")],
+)
+def test_a_relative_path_of_another_file_begins_at_the_settings(path: str, taken: str) -> None:
+    push = parse(f'[push]\nqueue_yaml = "{path}"\n', "/etc/glassq/glassq.toml").push
+    assert push is not None
+    assert (push.queue_yaml, push.cron_yaml) == (taken, None)

@@ -16,9 +16,10 @@ import click
 
 from glassq import settings as configuration
 from glassq.cli.nearby import settings_nearby
-from glassq.errors import SettingsError
+from glassq.errors import InvalidRequest, SettingsError
 from glassq.operations import Operations
 from glassq.operations.hints import adapt
+from glassq.values import QueueUrl
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -60,6 +61,14 @@ class App:
             # those of a directory above: not the first that one thinks of
             click.echo(f"glassq: settings: {self.file}", err=True)
         return configuration.load(self.file, self.environ, self.uses)
+
+    def with_queue(self, option: str, url: str) -> Settings:
+        """The settings as if [queue] url were what `option` named. Raises InvalidRequest and SettingsError."""
+        try:
+            QueueUrl(url)
+        except ValueError as error:
+            raise InvalidRequest(f"{option}: {error}") from None
+        return configuration.load(self.file, self.environ, self.uses, queue_url=url)
 
     @property
     def settings_file(self) -> Path | None:

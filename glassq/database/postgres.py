@@ -17,7 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8BinaryDumper
 
-from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,8 +40,14 @@ _LOOK = """
 SELECT pg_backend_pid(), pg_is_in_recovery() OR current_setting('transaction_read_only')::bool,
     current_setting('fsync'), current_setting('synchronous_commit'),
     set_config('jit', 'off', false), set_config('tcp_keepalives_idle', %s, false),
-    set_config('tcp_keepalives_interval', %s, false), set_config('tcp_keepalives_count', %s, false)
+    set_config('tcp_keepalives_interval', %s, false), set_config('tcp_keepalives_count', %s, false),
+    (SELECT count(set_config(name, '0', false)) FROM pg_settings WHERE name = ANY(%s) AND setting <> '0')
 """
+# Each call has a time of its own; a server that ends sessions which wait would take a job from who works it.
+_TIMEOUTS = [
+    *("statement_timeout", "lock_timeout", "transaction_timeout"),
+    *("idle_session_timeout", "idle_in_transaction_session_timeout"),
+]
 _AWAY = ("08", "57P", "28", "3D")
 _REFUSING = ("53", "42501", "54", "55")
 
@@ -179,13 +185,13 @@ class PostgresSession:
 
     def _look(self, until: float) -> None:
         connection = self._timed(until)
-        row = connection.execute(_LOOK, [str(number) for number in _KEEPALIVE]).fetchone()
+        row = connection.execute(_LOOK, [*map(str, _KEEPALIVE), _TIMEOUTS]).fetchone()
         assert row is not None
         pid, read_only, fsync, commit = row[:4]
         if pid != connection.info.backend_pid:
             raise QueueRefused(
-                f"{self._place()}: a pooler stands between, and lends a session for a transaction only: connect to "
-                "PostgreSQL itself, or set the pool's mode to session"
+                f"{self._place()}: a pooler (such as pgbouncer) stands between: session locks and LISTEN do not hold "
+                "there. Connect to PostgreSQL itself"
             )
         if read_only:
             raise QueueUnavailable(
@@ -233,8 +239,10 @@ class PostgresSession:
         state = error.sqlstate or ""
         why = error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
         said = f"{self._place()}: {why}"
-        if state in ("42P01", "42703", "3F000"):
-            return QueueRefused(f"{said}: its tables are not there or are older: run `glassq queue init`")
+        if state in ("42P01", "3F000"):
+            return WrongTables(f"{said}: `glassq queue init` makes the tables")
+        if state == "42703":
+            return WrongTables(f"{said}: the tables are older: run `glassq queue upgrade`")
         if state.startswith(_REFUSING) and state != "53300":
             return QueueRefused(said)
         # 25006: the server became a standby

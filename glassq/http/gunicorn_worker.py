@@ -26,8 +26,8 @@ tests/http/test_gunicorn_internals.py compares this list with the installed guni
                          limit_request_field_size
     util                 split_request_uri, unquote_to_wsgi_str
     wsgi.base_environ
-    Arbiter              murder_workers overridden in glassq/intake/wsgi.py; LISTENERS, WORKERS, num_workers,
-                         spawn_worker, manage_workers used there
+    Arbiter              murder_workers overridden in glassq/http/arbiter.py; num_workers, spawn_worker,
+                         manage_workers used there; LISTENERS, WORKERS used in glassq/intake/wsgi.py
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ class BufferingWorker(SpillingWorker):
                 del turn.items[len(turn.held) :]
                 self._on_error(conn, error)
         if turn.held:
+            self._small_first.saw_small(turn.since)
             self._hand_over(turn)
 
     def _work_one(self, conn: Connection, turn: Turn) -> None:
@@ -152,7 +153,7 @@ class BufferingWorker(SpillingWorker):
                 self.refuse(conn, 503, "too many requests wait for a custom source")
             return
         if conn.large is not None:
-            self._large_threads.submit(self._work_beside, conn, environ, closes)
+            self._large_threads.submit(self._work_large, conn, environ, closes)
             return
         if environ["PATH_INFO"] in self.app.aside:
             self.tpool.submit(self._work_aside, conn, environ, closes)
@@ -186,6 +187,10 @@ class BufferingWorker(SpillingWorker):
             self._calls.defer(self._on_error, conn, error)
         else:
             self._calls.defer(self._send_answer, conn, answer, closes)
+
+    def _work_large(self, conn: Connection, environ: dict[str, Any], closes: bool) -> None:
+        with self._small_first.step():
+            self._work_beside(conn, environ, closes)
 
     def _work_beside(self, conn: Connection, environ: dict[str, Any], closes: bool) -> None:
         """Works a ping in a thread beside: to verify a large body takes long, as does its sync; so may foreign code."""

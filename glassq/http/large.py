@@ -10,6 +10,7 @@ from gunicorn.http.errors import ParseException
 
 from glassq.http import framing
 from glassq.http.gathering import MORE, GatheringWorker, send
+from glassq.http.priority import SmallFirst
 from glassq.http.problem import refusal
 from glassq.http.request import Environ, RequestParser
 from glassq.http.spilling import Ended, SpillThread
@@ -41,6 +42,7 @@ class SpillingWorker(GatheringWorker):
         self._large: dict[Connection, int] = {}
         self._spilled = 0
         self._max_large = max(1, self._max_open // LARGE_SHARE)
+        self._small_first = SmallFirst()
 
     def run(self) -> None:
         """gunicorn calls it in the worker, once the app is loaded."""
@@ -48,7 +50,9 @@ class SpillingWorker(GatheringWorker):
         # what is longer than any of these needs a look at its path
         self.max_body = min(self.max_body, self.app.inline, *limits.values())
         ended = partial(self._calls.defer, self._on_large)
-        self._spilling = SpillThread(self.app.begin_body, ended, patience=self.request_timeout)
+        self._spilling = SpillThread(
+            self.app.begin_body, ended, patience=self.request_timeout, small_first=self._small_first
+        )
         if any(limit > self.app.inline for limit in limits.values()):
             self._spilling.start()
         super().run()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glassq.errors import GlassqError
 from glassq.http.loop_calls import LoopCalls
-from glassq.http.priority import give_way
+from glassq.http.priority import SmallFirst, give_way
 from glassq.log import logger
 
 if TYPE_CHECKING:
@@ -82,7 +82,12 @@ class SpillThread:
     """A thread that receives large bodies, each for the connection that it came on."""
 
     def __init__(
-        self, begin: Callable[[int], LargeBody], ended: Callable[[Connection, Ended], None], *, patience: float
+        self,
+        begin: Callable[[int], LargeBody],
+        ended: Callable[[Connection, Ended], None],
+        *,
+        patience: float,
+        small_first: SmallFirst,
     ) -> None:
         """`begin` makes a body of so many bytes, or raises GlassqError. `ended` is called in the thread.
 
@@ -91,6 +96,7 @@ class SpillThread:
         self._begin = begin
         self._ended = ended
         self._patience = patience
+        self._small_first = small_first
         self._incoming: dict[Connection, _Incoming] = {}
         self._room = memoryview(bytearray(CHUNK))
         self._thread = threading.Thread(target=self._run, name="bodies", daemon=True)
@@ -126,7 +132,8 @@ class SpillThread:
         looked = time.monotonic()
         while not self._stopping:
             for key, _ in self._poller.select(_LOOK):
-                key.data(key.fileobj)
+                with self._small_first.step():
+                    key.data(key.fileobj)
             if (now := time.monotonic()) - looked >= _LOOK:
                 looked = now
                 self._end_late(now)

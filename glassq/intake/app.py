@@ -55,15 +55,6 @@ def create_app(
     return app
 
 
-class LivenessResource:
-    """GET /healthz: is the process alive?"""
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answers 200, also while the queue is down."""
-        resp.content_type = falcon.MEDIA_TEXT
-        resp.text = "ok\n"
-
-
 class ReadinessResource:
     """GET /readyz: would a ping be accepted now?"""
 

@@ -9,19 +9,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import Application
-from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
 from glassq import log
 from glassq.bodies import INLINE
 from glassq.errors import SettingsError
+from glassq.http.arbiter import TendingArbiter
 from glassq.http.gunicorn_conf import apply_conf
 from glassq.http.gunicorn_log import GunicornLog
 from glassq.http.large import place
 from glassq.http.listen import open_listener
+from glassq.http.liveness import LivenessResource
 from glassq.in_effect import InEffect
 from glassq.intake import large_bodies
-from glassq.intake.app import LivenessResource, ReadinessResource, create_app
+from glassq.intake.app import ReadinessResource, create_app
 from glassq.intake.large_bodies import body_limits
 from glassq.intake.listen import AbsentListener, addresses, check_move, missing, raise_descriptors
 from glassq.intake.metrics import (
@@ -58,15 +59,6 @@ _log = log.logger("glassq.intake")
 
 # The name in the last release's gunicorn.conf.py; to be removed after one release.
 Lines = GunicornLog
-
-
-class IntakeArbiter(Arbiter):  # type: ignore[misc]
-    """gunicorn's parent process. It also opens the metrics listener once that is possible."""
-
-    def murder_workers(self) -> None:
-        """gunicorn calls it about once a second."""
-        super().murder_workers()
-        self.app.tend_metrics(self)
 
 
 class IntakeServer(Application):  # type: ignore[misc]
@@ -151,7 +143,7 @@ class IntakeServer(Application):  # type: ignore[misc]
         self._warn()
         self._open_report()
         try:
-            IntakeArbiter(self).run()
+            TendingArbiter(self).run()
         except RuntimeError as error:
             _log.error("cannot start %s", fields(why=error))
             raise SystemExit(1) from None
@@ -164,7 +156,7 @@ class IntakeServer(Application):  # type: ignore[misc]
         except OSError as error:
             _log.warning("the counters of sources cannot be read %s", fields(socket=self._report, why=error))
 
-    def tend_metrics(self, arbiter: IntakeArbiter) -> None:
+    def tend_metrics(self, arbiter: TendingArbiter) -> None:
         """Opens the metrics listener once that is possible. The arbiter calls it once a second."""
         if self._absent is None or not self._absent.due(time.monotonic()):
             return
@@ -176,10 +168,7 @@ class IntakeServer(Application):  # type: ignore[misc]
         _log.info("serving metrics %s", fields(address=self._absent.bind))
         self._absent = None
         arbiter.LISTENERS.append(listener)
-        # new workers get the listener; the old ones finish what they answer
-        for _ in range(arbiter.num_workers):
-            arbiter.spawn_worker()
-        arbiter.manage_workers()
+        arbiter.renew_workers()
 
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
         self._shared.row(worker.row).set(JOURNALING, 0)

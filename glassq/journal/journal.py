@@ -88,6 +88,7 @@ class Journal:
 
     def start(self) -> None:
         """Has a thread keep a segment ready, so that no ping waits for it. Call it after the fork."""
+        self._supply.expect()
         threading.Thread(target=self._tend, name="journal", daemon=True).start()
 
     def write(self, records: Sequence[JournalRecord], *, hold: bool = False) -> None:

@@ -43,6 +43,10 @@ class SegmentSupply:
         #: why no segment can be made, and until when nobody tries
         self._broken: tuple[str, float] = ("", 0.0)
         self._wanted = threading.Event()
+        #: whether a thread keeps one ready; and unset while that thread makes it, or is about to
+        self._kept = False
+        self._settled = threading.Event()
+        self._settled.set()
         self._anchored = False
         self._closed = False
 
@@ -56,8 +60,19 @@ class SegmentSupply:
                 return self._make(-(-least // _PAGE) * _PAGE)
             self._drop_removed()
             segment = self._ready.popleft() if self._ready else self._make(self._size)
+            if self._kept and not self._ready:
+                self._settled.clear()
         self._wanted.set()
         return segment
+
+    def expect(self) -> None:
+        """A thread is going to call `keep_ready`."""
+        self._kept = True
+        self._settled.clear()
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the segment that a thread makes at this moment, for so long at most; not for one that fails."""
+        self._settled.wait(seconds)
 
     def keep_ready(self) -> None:
         """Keeps one segment ready until `close`."""
@@ -100,14 +115,18 @@ class SegmentSupply:
             segments = tuple(self._ready)
             self._ready.clear()
         self._wanted.set()
+        self._settled.set()
         for segment in segments:
             segment.remove()
 
     def _prepare(self) -> None:
         with self._making:
-            self._drop_removed()
-            if not (self._ready or self._closed):
-                self._ready.append(self._make(self._size))
+            try:
+                self._drop_removed()
+                if not (self._ready or self._closed):
+                    self._ready.append(self._make(self._size))
+            finally:
+                self._settled.set()
 
     def _drop_removed(self) -> None:
         """Forgets what somebody has removed, so that others are made. Whoever calls it holds the lock."""

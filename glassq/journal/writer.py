@@ -32,6 +32,8 @@ log = logger("glassq.intake")
 # What one process has in memory: of a segment's records, and of those that wait to be written; in records and bytes.
 MAX_RECORDS = 4_096
 MAX_BYTES = 64 << 20
+# How long a segment is waited for that is about to be made, before another one is given away, in seconds.
+MAX_WAIT = 1.0
 
 
 class _Waiting:
@@ -222,6 +224,8 @@ class JournalWriter:
 
     def hand_over(self) -> None:
         """Lets others move on what lies in the current segment, unless some of it is held."""
+        # else the next ping would wait for a new one
+        self._supply.wait(MAX_WAIT)
         with self._turn:
             self._give_up_removed()
             with suppress(JournalError):

@@ -52,6 +52,7 @@ BEYOND = (
 
 # What a result is about where not all jobs could be looked at.
 QUEUE = "queue"
+CAME_BACK = "it was worked meanwhile, and is in the queue again: run this again"
 UNREADABLE = "has parts that cannot be read, so nobody knows whose they are: remove it once you need it no more"
 
 
@@ -112,10 +113,14 @@ def plan(
     InvalidRequest.
     """
     jobs, results = _jobs(operations, queue, asked, progress)
-    incomplete = any(result.general for result in results)
     with operations.ledger() as ledger:
         rows = frozenset(ledger.labelled(dict(asked.labels), asked.source))
+        unsettled = rows & {each.delivery for each in ledger.open_ones()}
         files = _archives(operations, extra, (entry.reason for entry in ledger.recent(100_000, "archived")))
+    if unsettled - {job.delivery for job in jobs} - {result.delivery for result in results}:
+        # lost, or given back while we looked: then it has a new place, where we had been already
+        jobs, results = _jobs(operations, queue, asked, progress)
+    incomplete = any(result.general for result in results)
     archived, damaged = _look_into(files, asked, progress)
     kept = journal.open_journal(operations)
     waiting, unreadable = _in_journal(kept, asked) if kept else (0, [])
@@ -145,6 +150,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: ForgetPlan, progre
                 forgetter.journal(plan.wanted, progress)
             for path in plan.files:
                 forgetter.archive(path, plan.wanted, progress)
+            forgetter.look_again(plan.wanted, progress)
     except GlassqError as error:
         end_early(report, plan, error, "what was not removed is found again by the same command")
     return report
@@ -259,6 +265,13 @@ class Forgetter:
                 return
         self.report.places.archives[path] = len(gone)
         self.bodies(gone)
+
+    def look_again(self, asked: Filter, progress: Progress) -> None:
+        """Names what came back to the queue meanwhile. Raises QueueError and Stopped."""
+        left, worked = _jobs(self.operations, self.queue, asked, progress)
+        told = {result.delivery for result in self.report.results if result.did is Did.NOTHING}
+        found = [*(job.result(Did.NOTHING, CAME_BACK) for job in left), *(each for each in worked if not each.general)]
+        self.report.results += [result for result in found if result.delivery not in told]
 
     def bodies(self, ids: Iterable[str]) -> None:
         """From the store, once nothing names them any more. Raises BodyError."""

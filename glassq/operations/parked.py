@@ -27,6 +27,15 @@ def is_parking(main: str, tube: str) -> bool:
     return parking_tube(main, tube) is not None
 
 
+def waiting(main: str, tubes: Iterable[TubeCounts]) -> dict[str, int]:
+    """How many deliveries are parked, by the tubes that they came from."""
+    found = defaultdict[str, int](int)
+    for tube in tubes:
+        if (parking := parking_tube(main, tube.name)) is not None:
+            found[parking.origin] += tube.ready
+    return found
+
+
 def summed(main: str, tubes: Iterable[TubeCounts]) -> tuple[TubeCounts, ...]:
     """The counts, with one row for all tubes of a route in which its keys wait: there may be thousands of them."""
     single: list[TubeCounts] = []

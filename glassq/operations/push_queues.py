@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from glassq.errors import Conflict, InvalidRequest, JobNotFound, LedgerError, SettingsError
 from glassq.operations.find import ref_of
 from glassq.operations.hints import Hint
-from glassq.operations.parked import is_parking
+from glassq.operations.parked import is_parking, waiting
 from glassq.push.queue_yaml import load
 from glassq.push.request import tube_of
 
@@ -47,7 +47,8 @@ class PushQueueRow:
     """One queue, as it is `planned` in queue.yaml (None: it is not there), and as its tube is now.
 
     `in_queue_yaml` is None where nobody knows. `at_once` is how many of its tasks run at once, at most. `oldest` is the
-    age of the job that is reserved next, in seconds. `retrying` says how many of the delayed tasks are tried again, as
+    age of the job that is reserved next, in seconds. `parked` is how many wait in tubes of their own, for their key's
+    turn or for a route that has paused itself. `retrying` says how many of the delayed tasks are tried again, as
     the others were scheduled by their program; None: nobody knows.
     """
 
@@ -57,6 +58,7 @@ class PushQueueRow:
     at_once: int | None
     tube: TubeCounts
     oldest: int | None
+    parked: int
     retrying: int | None
 
     @property
@@ -82,6 +84,7 @@ class PushQueueRow:
             "in_flight": self.tube.reserved,
             "backlog": self.tube.ready,
             "oldest": self.oldest,
+            "parked": self.parked,
             "delayed": self.tube.delayed,
             "retrying": self.retrying,
             "scheduled": self.scheduled,
@@ -173,6 +176,7 @@ def snapshot(operations: Operations, queue: Inspector, plan: PlannedQueues) -> P
     retrying, note = _retrying(operations, queue, tubes.values())
     # What glassq-worker allows a queue without max_concurrent_requests: one child is left for the others.
     default = operations.settings.worker.most_of_a_queue
+    parked = waiting(operations.tube, queue.counts())
     rows = tuple(
         PushQueueRow(
             name=name,
@@ -181,6 +185,7 @@ def snapshot(operations: Operations, queue: Inspector, plan: PlannedQueues) -> P
             at_once=(limits.max_concurrent_requests or default) if limits else None,
             tube=tube,
             oldest=_oldest(queue, tube),
+            parked=parked.get(tube.name, 0),
             retrying=retrying.get(tube.name),
         )
         for name, tube in tubes.items()

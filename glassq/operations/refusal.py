@@ -45,7 +45,8 @@ def diagnosis(
         case "no signature" | "no token":
             return list(_nothing(case))
         case "path token":
-            return [f"the request went to {_path(request)}: the sender's URL ends with the token of path_token_file"]
+            end = "with the token of path_token_file" if settings.sources[name].path_token_file else f"at /hooks/{name}"
+            return [f"the request went to {_path(request)}: the sender's URL ends {end}"]
         case _:
             return []
 

@@ -178,6 +178,11 @@ def _texts(wanted: str | Sequence[str]) -> Sequence[str]:
 
 def _lacks_label(settings: Settings, route: Route) -> str:
     """Says which label that the route wants its source never has."""
+    return lacked_label(settings, route, list(route.conditions))
+
+
+def lacked_label(settings: Settings, route: Route, wanted: Sequence[str]) -> str:
+    """Says which of these labels the pings of the route's source never have; "" if none, or if nobody knows."""
     if route.source == TASK_SOURCE or route.source not in settings.sources:
         return ""
     if settings.sources[route.source].kind_of(route.source) == _CUSTOM:
@@ -187,7 +192,7 @@ def _lacks_label(settings: Settings, route: Route) -> str:
     except SettingsError:
         # another check says what is wrong with the source
         return ""
-    lacking = [name for name in route.conditions if name not in names]
+    lacking = [name for name in wanted if name not in names]
     if not lacking:
         return ""
     has = ", ".join(sorted(names)) or "none"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from glassq.errors import InvalidRequest
 from glassq.operations import push_queues
 from glassq.operations.hints import Hint
+from glassq.operations.parked import waiting
 from glassq.settings import MAIN_QUEUE, WorkerQueue, parking_tube, queue_prefix, queue_tube, source_tube
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class WorkerQueueRow:
     """One queue, its settings (None: it is not there any more), the `sources` that use it, and its tube as it is now.
 
-    `oldest` is the age of the job that is reserved next, in seconds.
+    `oldest` is the age of the job that is reserved next, in seconds. `parked` is how many wait in tubes of their own,
+    for their key's turn or for a route that has paused itself.
     """
 
     name: str
@@ -31,6 +33,7 @@ class WorkerQueueRow:
     sources: tuple[str, ...]
     tube: TubeCounts
     oldest: int | None
+    parked: int
 
     def document(self) -> dict[str, Any]:
         """The row for JSON."""
@@ -44,6 +47,7 @@ class WorkerQueueRow:
             "in_flight": self.tube.reserved,
             "backlog": self.tube.ready,
             "oldest": self.oldest,
+            "parked": self.parked,
             "delayed": self.tube.delayed,
             "buried": self.tube.buried,
             "paused_for": self.tube.paused_for,
@@ -58,6 +62,7 @@ def snapshot(operations: Operations, queue: Inspector) -> tuple[WorkerQueueRow, 
         return ()
     tubes = {name: queue_tube(settings, name) for name in names}
     used = {name: source_tube(settings, name) for name in settings.sources}
+    parked = waiting(operations.tube, queue.counts())
     known = {MAIN_QUEUE: WorkerQueue(), **settings.worker.queues}
     return tuple(
         WorkerQueueRow(
@@ -66,6 +71,7 @@ def snapshot(operations: Operations, queue: Inspector) -> tuple[WorkerQueueRow, 
             sources=tuple(source for source, tube in used.items() if tube == counts.name),
             tube=counts,
             oldest=_oldest(queue, counts),
+            parked=parked.get(counts.name, 0),
         )
         for name, counts in zip(names, queue.counts(list(tubes.values())), strict=True)
     )

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from glassq.queues import Receiver
     from glassq.settings import Settings
+    from glassq.worker.gates.rules import GateRules
     from glassq.worker.shares import QueueLimiter
     from glassq.worker.throttle import Throttle, TubeLimiter
 
 
+def rules_of(settings: Settings, queues: Collection[str]) -> GateRules:
+    """The gates of these settings; `queues` are those of queue.yaml."""
+    return gate_rules(settings, routes.all_routes(settings), worked_tubes(settings, queues))
+
+
 def gated(
-    settings: Settings,
-    queues: Collection[str],
-    main: TubeLimiter | QueueLimiter,
-    throttle: Throttle,
-    slot: int,
-    receiver: Receiver,
+    rules: GateRules, main: TubeLimiter | QueueLimiter, throttle: Throttle, slot: int, receiver: Receiver
 ) -> GatedLimiter:
-    """What the child in this slot may work, of what `main` lets it reserve; `queues` are those of queue.yaml."""
-    rules = gate_rules(settings, routes.all_routes(settings), worked_tubes(settings, queues))
+    """What the child, or the lane, in this slot may work, of what `main` lets it reserve."""
     doorman = Doorman(throttle.gates, slot, rules)
     return GatedLimiter(main, throttle.gates, doorman, rules, receiver)
 

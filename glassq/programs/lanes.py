@@ -13,7 +13,7 @@ from glassq.hooks import open_hooks
 from glassq.ledger.sql import open_ledger
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs.context import adding_tasks, context_of
-from glassq.programs.gating import gated
+from glassq.programs.gating import gated, rules_of
 from glassq.programs.unrouted import unrouted_of
 from glassq.queues import open_receiver
 from glassq.settings import route_tube
@@ -27,7 +27,7 @@ from glassq.worker.settlement import Settlement
 from glassq.worker.template import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from glassq.bodies import BodyStore
     from glassq.hooks import Hooks
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from glassq.push.queue_yaml import PushQueue
     from glassq.routes import Context, Routes
     from glassq.settings import Settings
+    from glassq.worker.gates.rules import GateRules
     from glassq.worker.scoreboard import Slot
     from glassq.worker.throttle import Throttle
+    from glassq.worker.unrouted import Unrouted
 
 
 def consume(settings: Settings, queues: Mapping[str, PushQueue], loaded: Routes, slot: Slot, throttle: Throttle) -> int:
@@ -49,7 +51,9 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], loaded: Routes,
         hooks = open_hooks(settings)
     except SettingsError as error:
         return refuse(error, slot)
-    shared = _Shared(settings, queues, loaded, context, ledger, open_bodies(settings), throttle, LossWatch(slot), hooks)
+    rules, unrouted = rules_of(settings, queues), unrouted_of(settings)
+    bodies, losses = open_bodies(settings), LossWatch(slot)
+    shared = _Shared(settings, rules, unrouted, loaded, context, ledger, bodies, throttle, losses, hooks)
     most = _share([found.route.concurrency or 1 for found in loaded.lane_routes], processes(settings))
     made = Lanes(slot, shared.lane, most)
     limit = worker.max_jobs * min(most, len(slot.lanes))
@@ -87,7 +91,8 @@ class _Shared:
     """What all lanes of a child share."""
 
     settings: Settings
-    queues: Collection[str]
+    rules: GateRules
+    unrouted: Unrouted
     routes: Routes
     context: Context
     ledger: Ledger
@@ -112,11 +117,11 @@ class _Shared:
             bodies=self.bodies,
             skew=settings.worker.clock_skew,
             hooks=self.hooks,
-            unrouted=unrouted_of(settings).verdict,
+            unrouted=self.unrouted.verdict,
         )
         tubes = [found.tube for found in self.routes.lane_routes]
         main = self.throttle.limiter(slot.index, free=[], limited=tubes)
-        limiter = gated(settings, self.queues, main, self.throttle, slot.index, receiver)
+        limiter = gated(self.rules, main, self.throttle, slot.index, receiver)
         settlement = Settlement(receiver, self.ledger, slot.counters, self.bodies, self.hooks)
         consumer = Consumer(receiver, limiter, executor, settlement, slot, losses=self.losses)
         return Lane(slot, receiver, lease, consumer)

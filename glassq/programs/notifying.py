@@ -14,6 +14,7 @@ from glassq import host
 from glassq.errors import NotNotified, SettingsError
 from glassq.handlers.process import Limits, Tail, run
 from glassq.handlers.program import PASSED, found_program
+from glassq.in_effect import publish
 from glassq.ledger.reader import LedgerReader
 from glassq.log import fields, logger
 from glassq.notify import Alerter
@@ -113,10 +114,8 @@ def note_told(directory: Path | None, told: datetime) -> None:
     """Notes it for the next process, which comes with every reload; it lives no longer than the runtime directory."""
     if directory is None:
         return
-    new = directory / f"{_TOLD}.new"
     try:
-        new.write_text(told.isoformat())
-        new.replace(directory / _TOLD)
+        publish(directory / _TOLD, told.isoformat().encode())
     except OSError as error:
         log.warning("cannot note what has been told: a reload may leave some out %s", fields(why=error))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def unrouted_of(settings: Settings) -> Unrouted:
-    """For one thread of a child of these settings."""
+    """For a child of these settings."""
     return Unrouted(settings, _routes_on_disk)
 
 

@@ -20,7 +20,7 @@ from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs import lanes, notifying, scheduling, sweeping
 from glassq.programs.context import adding_tasks, context_of
-from glassq.programs.gating import breakers_of, gated, route_limits, worked_tubes
+from glassq.programs.gating import breakers_of, gated, route_limits, rules_of, worked_tubes
 from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
@@ -93,7 +93,7 @@ def consume(
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot, context.loop)
     main = limiter_of(settings, queues, throttle, slot.index, loaded)
-    limiter = gated(settings, queues, main, throttle, slot.index, receiver)
+    limiter = gated(rules_of(settings, queues), main, throttle, slot.index, receiver)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     executor = Executor(
@@ -109,7 +109,8 @@ def consume(
         hooks=watching,
     )
     settlement = Settlement(receiver, ledger, slot.counters, bodies, watching)
-    consumer = Consumer(receiver, limiter, executor, settlement, slot, pool_prefixes(settings.queue.tube))
+    others = pool_prefixes(settings.queue.tube)
+    consumer = Consumer(receiver, limiter, executor, settlement, slot, others, children=worker.processes)
     with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
 

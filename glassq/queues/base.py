@@ -378,14 +378,23 @@ class Receiver(Protocol):
         body: bytes,
         *,
         tube: str,
+        put: Callable[[str], None],
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
-    ) -> str:
-        """Puts the delivery into another tube, ready at once. As `retry`; with `failed`, many moves share a proof."""
+    ) -> None:
+        """Puts the delivery into another tube, ready at once, and calls `put(tube)` once it is there. Else as `retry`.
+
+        With `failed`, many moves share a packet and a proof, and `put` is called once for all of a packet into a tube.
+        The packet goes at the latest with `begin`, or with the `reserve` that finds no job reserved ahead. JobTooBig is
+        told to `failed` as well; the reservation is unchanged then.
+        """
+
+    def begin(self) -> None:
+        """A handler works the job that was reserved last, or none is reserved for a while: what was ahead goes back."""
 
     @property
     def unproven(self) -> int:
-        """How many jobs it still holds whose next forms are not proven yet: at most MAX_UNPROVEN_MOVES."""
+        """How many jobs it holds beside the one in hand: reserved ahead, or with a next form that is not proven yet."""
 
     def tend(self) -> None:
         """Finishes what `retry` has begun, as far as that needs no waiting. From any thread, like `extend`."""

@@ -21,6 +21,8 @@ from glassq.values import SecretFile, Step
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from glassq.settings.sections import PushSettings
+
 DEFAULT_FILE = Path("/etc/glassq/glassq.toml")
 
 # The sections that each program reads. Mistakes in other sections must not stop it.
@@ -58,11 +60,14 @@ def file_of(path: str | None, environ: Mapping[str, str]) -> Path:
     return Path(path or environ.get("GLASSQ_CONFIG") or DEFAULT_FILE)
 
 
-def load(path: str | None, environ: Mapping[str, str], uses: Collection[str] | None = None) -> Settings:
+def load(
+    path: str | None, environ: Mapping[str, str], uses: Collection[str] | None = None, *, queue_url: str = ""
+) -> Settings:
     """Settings from the file that `file_of` names.
 
     `uses` are the sections that must be right; None: all. In paths of secret files, a leading $CREDENTIALS_DIRECTORY
-    (of systemd's LoadCredential) is replaced. Raises SettingsError.
+    (of systemd's LoadCredential) is replaced. With `queue_url` they are as if [queue] url were this one: what lives in
+    the queue's database goes with it. Raises SettingsError.
     """
     file = file_of(path, environ)
     try:
@@ -71,11 +76,16 @@ def load(path: str | None, environ: Mapping[str, str], uses: Collection[str] | N
         unread = isinstance(error.__cause__, OSError) and not path
         hint = "; name another with --config or GLASSQ_CONFIG" if unread else ""
         raise SettingsError(f"{file}: {error}{hint}") from None
-    return parse(text, str(file), environ.get("CREDENTIALS_DIRECTORY"), uses)
+    return parse(text, str(file), environ.get("CREDENTIALS_DIRECTORY"), uses, queue_url=queue_url)
 
 
 def parse(
-    text: str, file: str, credentials_directory: str | None = None, uses: Collection[str] | None = None
+    text: str,
+    file: str,
+    credentials_directory: str | None = None,
+    uses: Collection[str] | None = None,
+    *,
+    queue_url: str = "",
 ) -> Settings:
     """Settings from the text of a glassq.toml; `file` is its name in messages. Otherwise like `load`."""
     try:
@@ -85,6 +95,10 @@ def parse(
     for name in _NO_KEYS:
         if name in document:
             raise SettingsError(f"{file}: unknown key {name}{mistakes.located(text, [name])}")
+    if queue_url:
+        # the syncer is that of the file's own beanstalkd
+        document["queue"] = {**document.get("queue", {}), "url": queue_url}
+        document["queue"].pop("syncer", None)
     outdated = tuple(remarks(document, text, file))
     ignored = []
     for name in sorted(_SECTIONS & document.keys() - set(_SECTIONS if uses is None else uses)):
@@ -130,7 +144,14 @@ def _convert(document: dict[str, Any], text: str, file: str, credentials_directo
     except msgspec.ValidationError as error:
         said = as_written(mistakes.value(error, text, today, Settings, custom), document, text)
         raise SettingsError(f"{file}: {said}") from None
-    return msgspec.structs.replace(settings, file=file)
+    return msgspec.structs.replace(settings, file=file, push=settings.push and _beside(settings.push, file))
+
+
+def _beside(push: PushSettings, file: str) -> PushSettings:
+    """The section with its files: a relative path is taken from the directory of the settings file."""
+    paths = {"queue_yaml": push.queue_yaml, "cron_yaml": push.cron_yaml}
+    found = {key: str(Path(file).parent / path) for key, path in paths.items() if path}
+    return msgspec.structs.replace(push, **found)
 
 
 def _secret_file(value: object, credentials_directory: str | None) -> SecretFile:

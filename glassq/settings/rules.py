@@ -42,7 +42,8 @@ def check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
             yield key, f'{settings.file}: {place(names)} = "{shown}": expected {expected}{where}'
     for key in without_handler(settings):
         names = key.split(".")
-        yield key, f"{settings.file}: missing key {place([*names, 'handler'])}{mistakes.located(text, names)}"
+        missing = f"missing key {place([*names, 'handler'])}, or steps = [...] in its place"
+        yield key, f"{settings.file}: {missing}{mistakes.located(text, names)}"
     for mistake in unknown_handlers(settings, text):
         yield "handlers", mistake
     for mistake in _unknown_queues(settings, text):

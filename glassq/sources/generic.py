@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
+from glassq.named import import_named
 from glassq.sources.presets.preset import Preset
 from glassq.sources.schemes.base import SchemeConfig, UnusableKey, Verify
 from glassq.sources.schemes.hmac import Hmac
@@ -48,13 +48,15 @@ class Custom(msgspec.Struct, frozen=True):
     def prepare(self, given: SchemeConfig) -> Verify:
         """Makes the class. Raises UnusableKey."""
         name = str(given.section.custom)
-        module, _, attribute = name.partition(":")
-        if not (module and attribute):
+        if not all(name.partition(":")):
             raise UnusableKey("custom", 'expected "module:Class"')
         try:
-            made: Any = getattr(importlib.import_module(module), attribute)(given)
-            verify: Verify = made.verify
-        except Exception as error:
+            make = import_named(name)
+        except ValueError as error:
+            raise UnusableKey("custom", str(error)) from error
+        try:
+            verify: Verify = make(given).verify
+        except (Exception, SystemExit) as error:
             raise UnusableKey("custom", f"cannot be made: {type(error).__name__}: {error}") from error
         return verify
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from glassq.log import fields, logger
+from glassq.worker import processes
 from glassq.worker.leftovers import title_of
 from glassq.worker.scoreboard import State
 
@@ -82,18 +83,21 @@ def run(
     stop = Stop(receiver.interrupt)
     begin(slot, receiver.close_inherited)
     limit = job_limit(max_jobs)
-    checked, too_big = 0.0, False
+    checked, too_big, worked = 0.0, False, 0
 
     def stopping() -> bool:
-        nonlocal checked, too_big
+        nonlocal checked, too_big, worked
         if stop.draining or too_big or consumer.worked >= limit:
             return True
         if time.monotonic() - checked < CHECK_INTERVAL:
             return False
         checked = time.monotonic()
-        stop.listen()
+        if worked != consumer.worked:
+            # nothing else than a handler replaces signal handlers
+            worked = consumer.worked
+            stop.listen()
         # At least one job: a limit below the size of the handlers' modules must not cause a storm of forks.
-        too_big = consumer.worked > 0 and resident() > max_rss
+        too_big = worked > 0 and resident() > max_rss
         return stop.draining or too_big
 
     slot.state(State.CONNECTING)
@@ -113,6 +117,8 @@ def run(
 def begin(slot: Slot, close_inherited: Callable[[], None]) -> None:
     """What every child does first. `close_inherited` closes our connections in a process that a handler forks."""
     setproctitle(title_of(slot.index))
+    # its threads look as well, but not often
+    processes.end_with_parent()
     if sys.__stderr__ is not None:
         faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
     # The garbage collector leaves objects from before the fork alone, so that their pages stay shared.
@@ -128,14 +134,15 @@ def job_limit(max_jobs: int) -> int:
 def _watch_forks(close_inherited: Callable[[], None]) -> None:
     """Has a process that a handler forks drop our connection and signal handlers: it is not a child of the pool."""
     ours = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGALRM}
-    masks: list[set[int]] = []
+    # of each thread: in lanes, several may fork at once
+    masks = threading.local()
 
     def before() -> None:
         # A signal that comes before the new process has its own handlers must wait: ours would swallow it.
-        masks.append({int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ours)})
+        masks.before = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ours)}
 
     def after() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
 
     def disown() -> None:
         close_inherited()

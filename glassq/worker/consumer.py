@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# How long one reserve waits, in whole seconds; a stop interrupts it.
-POLL = 10
+# How long one reserve waits, in whole seconds; a stop interrupts it, and so does a connection that breaks. What it ends
+# for, a queue that is frozen, any child of the pool may notice. So beyond CHILDREN_AT_POLL children each of them waits
+# longer, up to LONGEST_POLL, and not all equally long, so that they do not wake together.
+POLL, LONGEST_POLL, CHILDREN_AT_POLL = 10, 50, 40
 # The same right after a job, because its handler may have replaced our signal handlers; and while tubes have limits,
 # because the token for another tube may come meanwhile.
 SHORT_POLL = 1
@@ -66,8 +68,13 @@ class Consumer:
         slot: Slot,
         others: tuple[str, ...] = (),
         losses: LossWatch | None = None,
+        *,
+        children: int = 1,
     ) -> None:
-        """Create it in the child, after the fork. `others` is how tubes begin that outlive their queue or route."""
+        """Create it in the child, after the fork. `others` is how tubes begin that outlive their queue or route.
+
+        `children` is how many wait for the same jobs.
+        """
         self._receiver = receiver
         self._limiter = limiter
         self._executor = executor
@@ -75,6 +82,7 @@ class Consumer:
         self._slot = slot
         self._others = others
         self._losses = losses or LossWatch(slot)
+        self._longest_poll = longest_poll(children)
         # the tubes that the last reserve was allowed
         self._tubes: Sequence[str] = ()
         # outside of `run` no job is reserved ahead
@@ -97,7 +105,7 @@ class Consumer:
                 busy = self.work_one(poll)
                 if failures:
                     self._slot.problem("")
-                failures, poll = 0, SHORT_POLL if busy or not self._limiter.patient else POLL
+                failures, poll = 0, SHORT_POLL if busy or not self._limiter.patient else self._poll()
             except (QueueRefused, NoProof):
                 self._slot.state(State.WAITING)
                 ceiling = backoff.ceiling(self._settlement.refusals, REFUSED, REFUSED_CAP)
@@ -126,6 +134,9 @@ class Consumer:
         finally:
             self._limiter.finish(slow_down=slow_down, has_next=self._receiver.has_next)
 
+    def _poll(self) -> int:
+        return round(backoff.between(POLL, self._longest_poll))
+
     def _reserve(self, poll: int) -> Reservation | None:
         admission = self._limiter.admit(self._receiver.has_next)
         reservation = None
@@ -134,6 +145,7 @@ class Consumer:
             reservation = self._receiver.reserve(admission.tubes, poll if admission.wait is None else 0)
             self._slot.unproven(self._receiver.unproven)
         else:
+            self._receiver.begin()
             self._receiver.tend()
         self._slot.state(State.WAITING)
         if reservation is None:
@@ -210,9 +222,9 @@ class Consumer:
                 log.warning("an attempt was lost %s", fields(job=reservation.ref, lost=delivery.lost))
             return False
         if not given_up and (parking := self._limiter.holds_back(destination, delivery, tube)):
-            self._settlement.park(reservation, delivery, parking, self._then())
-            self._limiter.parked(parking)
+            self._settlement.park(reservation, delivery, parking, self._limiter.parked, self._then())
             return False
+        self._receiver.begin()
         limited = reservation.tube
         if destination and destination.alone and destination.alone == tube and not given_up:
             # counted in its route's tube, beside what runs in lanes
@@ -250,6 +262,11 @@ class Consumer:
             outcomes.evidence_of_crash(delivery, crash.how, crash.why, crash.at, crash.duration)
             for crash in self._slot.crashes.of(reservation.ref, delivery.id)
         ]
+
+
+def longest_poll(children: int) -> int:
+    """How long a reserve of one of so many idle children waits at most, in whole seconds."""
+    return min(LONGEST_POLL, max(POLL, POLL * children // CHILDREN_AT_POLL))
 
 
 def _comes_true(condition: Callable[[], bool]) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from glassq.log import fields, logger
 from glassq.worker import processes
+from glassq.worker.lease import IDLE_BEAT
 from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# A child is examined if its last heartbeat is older than this, in seconds. There are four heartbeats a second, or one
-# every 3.5 seconds while it waits for a job.
-RECENT = 4.0
+# A child is examined if its last heartbeat is older than this, in seconds: in an attempt, with its four heartbeats a
+# second, and outside of it (lease.IDLE_BEAT).
+RECENT, IDLE_RECENT = 4.0, IDLE_BEAT + 0.5
 # A starting child has no heartbeat yet. It may take this long to load the modules of its handlers, in seconds.
 STARTUP_TIMEOUT = 60.0
 # A process that uses at least this share of one CPU is busy. A thread that waits for the interpreter lock polls it, and
@@ -41,6 +42,8 @@ class Health:
     """The health of one child, as its parent sees it. Times are time.monotonic(); 0.0 is never."""
 
     pid: int
+    #: outside of an attempt the child is examined if its last heartbeat is older than this
+    idle_recent: float = IDLE_RECENT
     #: since when the process has been stopped by a signal
     _stopped: float = 0.0
     #: when the CPU time was last sampled, and what it was then
@@ -63,7 +66,7 @@ class Health:
         if status.deadline and now > status.deadline:
             return OVERRUN
         silent_for = now - status.beat
-        if silent_for <= RECENT:
+        if silent_for <= (RECENT if status.deadline else self.idle_recent):
             self._stopped = self._sampled = self._used = 0.0
             self._measured = False
             return ""

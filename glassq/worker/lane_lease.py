@@ -112,16 +112,20 @@ class LaneLease:
 
     def extend(self, now: float) -> None:
         """Extends the lease if it is time; stops the attempt if it is lost. Blocks as long as the queue does."""
-        if self._reservation is not None and now - self._extended >= self._extend_every:
+        due = now - self._extended >= self._extend_every
+        if self._reservation is not None and (due or self._receiver.unproven):
             with self._extending:
-                self._extend(now)
+                self._extend(now, due=due)
 
-    def _extend(self, now: float) -> None:
-        reservation, self._extended = self._reservation, now
+    def _extend(self, now: float, *, due: bool) -> None:
+        reservation = self._reservation
         if reservation is None:
             return
         try:
             self._receiver.tend()
+            if not due:
+                return
+            self._extended = now
             self._extend_every = min(self._ttr, self._receiver.extend(reservation)) / 3
         except JobNotFound:
             self._lose(reservation, "lease lost %s")

@@ -37,8 +37,9 @@ log = logger("glassq.worker")
 _CALLERS = frozenset({"glassq.event_loop", "glassq.handler", "glassq.routes"})
 # The keeper's interval, in seconds. A deadline or a stop is noticed at most this late.
 BEAT = 0.25
-# Its interval while nothing runs, and after how many beats without an attempt: hundreds of children wait for jobs.
-IDLE_BEAT, IDLE_AFTER = 3.5, 8
+# Its interval while nothing runs, and after how many beats without an attempt: hundreds of children wait for jobs. The
+# start of an attempt, a stop and the parent's death do not wait for it.
+IDLE_BEAT, IDLE_AFTER = 8.0, 8
 # How long an end of the keeper may take, in seconds.
 KEEPER_TIMEOUT = 5.0
 # The functions in C under those of `signal`, which make enums of their results: that takes longer than all else that an

@@ -9,7 +9,6 @@ exit code away from a handler.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from contextlib import suppress
@@ -27,8 +26,6 @@ log = logger("glassq.worker")
 
 # The variable with the pid of the pool's child, in the environment of all processes that its handlers start.
 VARIABLE = "GLASSQ_CHILD"
-# prctl(2): orphans among our descendants become our children.
-_PR_SET_CHILD_SUBREAPER = 36
 # The maximum number of searches: a process may start another one just before it is killed.
 _ROUNDS = 50
 
@@ -66,7 +63,7 @@ class Orphans:
     def __init__(self) -> None:
         self._me = os.getpid()
         #: whether orphans become children of this process, and it can tell which ones it has
-        self.adopts = processes.children() is not None and _adopt()
+        self.adopts = processes.children() is not None and processes.adopt_orphans()
         #: orphans of living children. An orphan that is added at a child's death, and has no mark of another child, is
         #: that child's.
         self._known: set[int] = set()
@@ -110,14 +107,6 @@ class Orphans:
 
     def _adopted(self, ours: Iterable[int]) -> set[int]:
         return (processes.children() or set()) - set(ours)
-
-
-def _adopt() -> bool:
-    """Makes orphans children of this process (Linux only); whether that worked."""
-    try:
-        return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
-    except (OSError, AttributeError):
-        return False
 
 
 def _roots(table: dict[int, Process], child: int, parent: int, index: int, spared: set[int]) -> list[Process]:

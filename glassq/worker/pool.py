@@ -7,7 +7,6 @@ glassq/worker/__init__.py lists the signals it obeys and what it kills.
 from __future__ import annotations
 
 import faulthandler
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,8 @@ from glassq.worker.gates.shared import Gates
 from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.periodic import PeriodicProcess
 from glassq.worker.report import StatusReporter
-from glassq.worker.scoreboard import MAX_LANES, MAX_SLOTS, Scoreboard, State
+from glassq.worker.room import lacking, room_for_lanes
+from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
 from glassq.worker.sidecar import Sidecar
 from glassq.worker.signals import Signals
 from glassq.worker.templates import Birth, LoadRefusal, Templates
@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-# The parent looks at the scoreboard at least this often, in seconds.
-TICK = 0.5
+# The parent looks at the scoreboard at least this often, in seconds; and where all children wait for jobs, so that no
+# deadline can pass: the end of a child is a signal.
+TICK, IDLE_TICK = 0.5, 1.0
 # A child outside of an attempt is frozen if its keeper has not beaten for this long, in seconds. See health.py.
 SILENCE = 20.0
 # After a pause of the parent itself, children have this long to show that they live, in seconds.
@@ -51,9 +52,6 @@ RESUME_GRACE = 5.0
 MIN_TUBES = 256
 # The time from a cold stop to SIGKILL, in seconds.
 COLD_STOP_TIMEOUT = 5.0
-
-# A pool without lane children has room for those that a reload brings: so many lanes in all, half of them in use.
-SPARE_LANES = 512
 
 # What the process beside the children runs, given the scoreboard and the gates; returns the exit code.
 SidecarMain = Callable[[Scoreboard, Gates], int]
@@ -117,6 +115,7 @@ class Pool:
         self._plan = load()
         room = room_for_lanes(self._plan.processes, self._plan.lane_processes, self._plan.lanes)
         self._scoreboard = Scoreboard(directory=directory, **room)
+        self._crews = sum(bool(slot.lanes) for slot in self._scoreboard.slots)
         self._sidecar, self._sweeper = Sidecar("metrics"), PeriodicProcess()
         self._beside = {name: Sidecar(name) for name in self._plan.beside}
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
@@ -158,8 +157,10 @@ class Pool:
             if self._plan.made_of:
                 self._in_effect.start(self._plan.made_of)
             while self._stop_deadline is None or self._children or self._templates:
-                self._tick()
-                for number in signals.wait(TICK, [end for template in self._templates for end in template.descriptors]):
+                pause = self._tick()
+                for number in signals.wait(
+                    pause, [end for template in self._templates for end in template.descriptors]
+                ):
                     self._on_signal(number)
             for process in (self._sidecar, *self._beside.values()):
                 process.stop()
@@ -169,7 +170,8 @@ class Pool:
         log.info("pool stopped %s", fields(exit=self._exit_code))
         return self._exit_code
 
-    def _tick(self) -> None:
+    def _tick(self) -> float:
+        """Looks at everything once. Returns how long the parent may wait until it looks again, in seconds."""
         now = time.monotonic()
         # After a pause of the parent (a suspended machine, a frozen group) every child looks silent: judge them later.
         if self._ticked and now - self._ticked > self._plan.silence / 2:
@@ -183,6 +185,7 @@ class Pool:
             for lanes in (False, True):
                 self._replace_one(statuses, lanes=lanes)
                 self._reach_target(now, lanes=lanes)
+            self._tell_replaced(statuses)
             self._tend_sidecar(now)
         elif now > self._stop_deadline:
             self._stop_harder(now)
@@ -193,6 +196,8 @@ class Pool:
             self._templates.kill_hung(now, self._plan.silence, self._plan.drain)
         self._paused_routes.tend(self._throttle.gates.breakers.open(self._plan.breakers))
         self._report(list(statuses.values()), now)
+        idle = self._reporter.ready and all(status.state is State.WAITING for status in statuses.values())
+        return IDLE_TICK if idle and self._stop_deadline is None else TICK
 
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
@@ -218,8 +223,8 @@ class Pool:
         """How many lane children, or plain ones, there should be."""
         if not lanes:
             return self._target
-        room = sum(bool(slot.lanes) for slot in self._scoreboard.slots) // 2
-        return 0 if self._generation in self._laneless else min(self._plan.lane_processes, room)
+        # a reload needs twice as many
+        return 0 if self._generation in self._laneless else min(self._plan.lane_processes, self._crews // 2)
 
     def _staying(self, *, lanes: bool) -> list[Child]:
         return [child for child in self._children if not child.stopping and bool(child.slot.lanes) is lanes]
@@ -306,11 +311,18 @@ class Pool:
 
     def _use(self, plan: PoolPlan) -> None:
         self._plan = plan
+        if lacks := self._lacking():
+            log.warning("the pool has no room for all that its settings want: restart it %s", fields(room=lacks))
         self._target = min(plan.processes, MAX_SLOTS)
         self._reporter.queue = plan.queue
         self._sidecar.restart()
         for process in self._beside.values():
             process.restart()
+
+    def _lacking(self) -> str:
+        """What the plan wants and the memory made at the start has no room for; "" if there is nothing."""
+        plan, crews = self._plan, [len(slot.lanes) for slot in self._scoreboard.slots if slot.lanes]
+        return lacking(len(crews), min(crews, default=0), lane_processes=plan.lane_processes, wanted=plan.lanes)
 
     def _take_back_reload(self, plan: PoolPlan, generation: int, why: str) -> None:
         """Returns to this plan, because a new child could not use its settings or handlers; it has said `why`."""
@@ -327,6 +339,8 @@ class Pool:
         The new child comes first: if it cannot start, nothing is lost. The old one finishes its attempt. So a long
         handler delays nobody, and there are never more than twice as many processes as wanted.
         """
+        if not self._unconfirmed and all(child.generation == self._generation for child in self._children):
+            return
         states = {pid: status.state for pid, status in statuses.items()}
         staying = self._staying(lanes=lanes)
         self._confirm(child for child in staying if states[child.pid] is not State.STARTING)
@@ -341,7 +355,17 @@ class Pool:
         if self._unconfirmed and any(child.generation == self._generation for child in loaded):
             self._unconfirmed = False
             if self._plan.made_of:
-                self._in_effect.accept(self._plan.made_of, self._not_shared.get(self._generation, ""))
+                not_shared = self._not_shared.get(self._generation, "")
+                self._in_effect.accept(self._plan.made_of, not_shared, self._lacking(), replaced=False)
+
+    def _tell_replaced(self, statuses: Mapping[int, WorkerStatus]) -> None:
+        """Records it once no child of before a reload takes jobs: some may still finish the one that they work."""
+        if self._unconfirmed:
+            return
+        working = {pid for pid, status in statuses.items() if status.state is State.WORKING}
+        old = [child for child in self._children if child.generation != self._generation]
+        if all(child.stopping and child.pid in working for child in old):
+            self._in_effect.replace()
 
     def _stop(self, *, cold: bool) -> None:
         now = time.monotonic()
@@ -370,9 +394,3 @@ class Pool:
             well = bool(statuses or self._templates) and not any(child.kill_reason for child in self._children)
             target = self._target + self._wanted(lanes=True)
             self._reporter.tick(statuses, now, target=target, well=well)
-
-
-def room_for_lanes(processes: int, lane_processes: int = 0, lanes: int = 0) -> dict[str, int]:
-    """Room for how many lane children, and how many lanes in each; twice as many children, for a reload."""
-    crews = lane_processes or min(processes, os.cpu_count() or 1)
-    return {"crews": 2 * crews, "lanes": max(SPARE_LANES // (2 * crews), min(lanes, MAX_LANES // crews))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+# prctl(2): the signal that we get when our parent ends; orphans among our descendants become our children.
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # The unit of the kernel's process times, in seconds.
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 # The states of a stopped process (by a signal or a debugger), and of one that has ended.
@@ -97,6 +100,23 @@ def title(pid: int) -> str:
         return (_PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0 ").decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def adopt_orphans() -> bool:
+    """Makes orphans among our descendants children of this process (Linux only); whether that worked."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_with_parent() -> bool:
+    """Has the kernel send us SIGTERM when our parent ends (Linux only); whether that worked."""
+    return _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _prctl(option: int, value: int) -> bool:
+    try:
+        return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
 
 
 def kill(process: Process) -> None:

@@ -44,7 +44,7 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 class AttemptRecord:
     """What is recorded of one attempt."""
 
-    __slots__ = ("_attempt", "_counters", "_ledger", "_reservation", "_result", "_told")
+    __slots__ = ("_attempt", "_counters", "_ledger", "_logged", "_reservation", "_result")
 
     def __init__(self, ledger: Ledger, counters: ProcessCounters, reservation: Reservation, attempt: Attempt) -> None:
         self._ledger = ledger
@@ -52,13 +52,13 @@ class AttemptRecord:
         self._reservation = reservation
         self._attempt = attempt
         self._result = ""
-        self._told = False
+        self._logged = False
 
-    def tell(self) -> None:
+    def log_outcome(self) -> None:
         """Writes the log line, unless that is done. What a handler has done stays done, whatever the queue answers."""
-        if self._told:
+        if self._logged:
             return
-        self._told = True
+        self._logged = True
         outcome = self._attempt.outcome
         self._result, note = as_recorded(outcome.result)
         level, event, _ = _EVENTS[outcome.kind]
@@ -81,7 +81,7 @@ class AttemptRecord:
 
     def settled(self, holder: str) -> None:
         """The outcome is settled. `holder` is the job that holds the delivery from now on ("": none)."""
-        self.tell()
+        self.log_outcome()
         kind = self._attempt.outcome.kind
         _count(self._counters, self._attempt, kind.name.lower())
         if state := _EVENTS[kind][2]:

@@ -315,6 +315,9 @@ class Scoreboard:
         self._layout = _Layout(slots, crews, lanes)
         self.parent = os.getpid()
         self.size = self._layout.count
+        self._plain, self._first_slot = slots, self._layout.slots
+        #: by slot: its bytes when it was last read, and what they say
+        self._seen: dict[int, tuple[bytes, WorkerStatus]] = {}
         children = self._layout.children
         self.shared_counters = new_counters(children + 1)
         self.counters = self.shared_counters.row(children)
@@ -325,8 +328,8 @@ class Scoreboard:
 
     def status(self, index: int) -> WorkerStatus:
         """The status that the child in this slot last wrote."""
-        own = _status(self._memory, self._layout.slot(index))
-        attempts = self._attempts(index)
+        own = self._read(index)
+        attempts = self._attempts(index) if index >= self._plain else ()
         if not attempts:
             return own
         first = min(attempts, key=lambda attempt: attempt.deadline)
@@ -334,7 +337,7 @@ class Scoreboard:
 
     def attempts(self, index: int) -> list[WorkerStatus]:
         """The attempts that run in the child of this slot."""
-        own = _status(self._memory, self._layout.slot(index))
+        own = self._read(index)
         return [own] if own.state is State.WORKING else self._attempts(index)
 
     def died(self, index: int) -> None:
@@ -354,8 +357,17 @@ class Scoreboard:
     def _attempts(self, index: int) -> list[WorkerStatus]:
         """Those of its lanes."""
         working = [lane for lane in self._layout.lanes_of(index) if self._state(lane) is State.WORKING]
-        found = [_status(self._memory, self._layout.slot(lane)) for lane in working]
+        found = [self._read(lane) for lane in working]
         return [attempt for attempt in found if attempt.state is State.WORKING]
+
+    def _read(self, index: int) -> WorkerStatus:
+        # it is read far more often than it changes
+        at = self._first_slot + index * _SIZE
+        raw = self._memory[at : at + _SIZE]
+        seen = self._seen.get(index)
+        if seen is None or seen[0] != raw:
+            seen = self._seen[index] = raw, _status(raw, 0)
+        return seen[1]
 
     def _make(self, file: BoardFile) -> None:
         try:
@@ -420,7 +432,7 @@ def _unproven(memory: mmap.mmap | bytes, at: int) -> int:
     return max(0, int(number))
 
 
-def _status(memory: mmap.mmap, at: int) -> WorkerStatus:
+def _status(memory: mmap.mmap | bytes, at: int) -> WorkerStatus:
     state, worked, beat, started, deadline, attempt, delivery, begun, job = _SLOT.unpack_from(memory, at)
     problem = shown(memory[at + _PROBLEM : at + _SIZE], "utf-8")
     running = int(state == State.WORKING)

@@ -77,15 +77,35 @@ class Settlement:
         """Puts the delivery in its new form, ready after `delay` seconds, without an attempt. Raises QueueError."""
         self._put(delivery, tube, lambda body: self._receiver.retry(reservation, body, delay=delay, tube=tube))
 
-    def park(self, reservation: Reservation, delivery: Delivery, tube: str, then: Sequence[str] = ()) -> None:
-        """Puts the delivery into a parking tube, without an attempt; `then` is as in `settle`. Raises QueueError."""
+    def park(
+        self,
+        reservation: Reservation,
+        delivery: Delivery,
+        tube: str,
+        put: Callable[[str], None],
+        then: Sequence[str] = (),
+    ) -> None:
+        """Puts the delivery into a parking tube, without an attempt; calls `put(tube)` once it is there.
+
+        `then` is as in `settle`. Raises QueueError.
+        """
+
+        def move(body: bytes, failed: Callable[[QueueError], None] | None) -> str:
+            self._receiver.move(reservation, body, tube=tube, put=put, then=then, failed=failed)
+            return ""
 
         def failed(error: QueueError) -> None:
             if isinstance(error, QueueRefused | NoProof):
                 self._note_refusal(error)
+            elif isinstance(error, JobTooBig):
+                without_story = msgspec.structs.replace(lifecycle.without_story(delivery), tube=tube)
+                try:
+                    move(envelope.encode(without_story), None)
+                except JobTooBig as too_big:
+                    self.bury_too_big(reservation, too_big)
 
-        later, move = None if self.refusals else failed, self._receiver.move
-        self._put(delivery, tube, lambda body: move(reservation, body, tube=tube, then=then, failed=later))
+        later = None if self.refusals else failed
+        self._put(delivery, tube, lambda body: move(body, later))
 
     def finish_burial(self, reservation: Reservation) -> None:
         """Buries a delivery whose last consumer died while it buried it."""
@@ -122,7 +142,7 @@ class Settlement:
 
         kind = attempt.outcome.kind
         if kind in (Kind.DONE, Kind.DROPPED):
-            self._receiver.complete(reservation, then=then, meanwhile=record.tell)
+            self._receiver.complete(reservation, then=then, meanwhile=record.log_outcome)
             self._retire(attempt.delivery)
         elif kind is Kind.RETRY:
             delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry

@@ -54,6 +54,9 @@ log = logger("glassq.worker")
 # the child may reserve from other tubes, because a reserve that does not wait finds their jobs only then; IDLE_PAUSE
 # applies while there are none.
 MIN_PAUSE, MAX_PAUSE, IDLE_PAUSE = 0.005, 0.05, 0.25
+# While tubes without a limit keep a child busy, it looks so often for jobs of those with one that gave none last, in
+# seconds: to claim a token, and to watch other tubes at each job would cost more than a quick handler.
+LOOK_ASIDE = 0.005
 # If no token is due within this time, in seconds, a reserve may wait as long as usual.
 RESERVE_WAIT = 1.0
 
@@ -91,13 +94,13 @@ class Throttle:
         self._tubes = tubes
         self._clock = clock
         self._lock = ProcessLock()
-        self.gates = Gates(slots, self._lock, clock)
         # pages that nobody touches take no memory
         self._entries = memoryview(mmap.mmap(-1, tubes * slots * ENTRY_BYTES)).cast("Q")
         self._memory = mmap.mmap(-1, tubes * BUCKET_BYTES)
         self._slots = slots
         self._used = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
         self._used[0] = slots if used is None else used
+        self.gates = Gates(slots, self._lock, self._used, clock)
         self._buckets: dict[str, TokenBucket] = {}
 
     def set(self, limits: Sequence[Limit]) -> None:
@@ -184,6 +187,8 @@ class TubeLimiter:
         self._claimed: list[TokenBucket] = []
         self._running: TokenBucket | None = None
         self._lock_timeout = LOCK_TIMEOUT
+        # until when a busy child leaves out the tubes with a limit
+        self._aside_until = 0.0
         # calls of `admit` in a row at which other children had what we want
         self._contended = 0
 
@@ -199,12 +204,15 @@ class TubeLimiter:
         """
         if not self._buckets:
             return self._free
-        if not self._acquire_lock():
-            return ()
-        try:
-            self._acquire_all()
-        finally:
-            self._lock.release()
+        now = time.monotonic()
+        if not self._free or now >= self._aside_until:
+            self._aside_until = now + LOOK_ASIDE
+            if not self._acquire_lock():
+                return ()
+            try:
+                self._acquire_all()
+            finally:
+                self._lock.release()
         self._ahead = (*self._free, *[bucket.tube for bucket in self._claimed])
         return self._ahead
 
@@ -262,7 +270,7 @@ class TubeLimiter:
         if bucket is not None:
             # Consumed from this store on. If we do not get the lock below, the bucket only refills a little later.
             bucket.consume(self._slot)
-            self._running = bucket
+            self._running, self._aside_until = bucket, 0.0
         self.release_tokens()
         self._contended = 0
         if bucket is not None and bucket.paced and self._acquire_lock():

@@ -7,6 +7,7 @@ growing delay and without an attempt of its budget, until a child of those setti
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ MAX_ROLLOUT = 3600.0
 
 
 class Unrouted:
-    """Decides about deliveries that no route of `settings` takes. One child has one."""
+    """Decides about deliveries that no route of `settings` takes. One child has one, for all its lanes."""
 
     def __init__(self, settings: Settings, read: Callable[[str], tuple[Route, ...]]) -> None:
         """`read` returns the routes in a settings file, or raises SettingsError."""
@@ -39,6 +40,7 @@ class Unrouted:
         #: what the routes on disk were read from; None where they cannot be read
         self._seen: object = None
         self._routes: tuple[Route, ...] | None = None
+        self._reading = threading.Lock()
 
     def verdict(self, delivery: Delivery) -> Verdict:
         """What the executor raises for this delivery."""
@@ -60,14 +62,15 @@ class Unrouted:
 
     def _newer(self) -> tuple[Route, ...] | None:
         """The routes of the settings on disk, which are read again only after a change."""
-        seen = _stamp(self._file)
-        if seen is None or seen != self._seen:
-            try:
-                self._routes = self._read(str(self._file))
-            except SettingsError:
-                self._routes = None
-            self._seen = seen
-        return self._routes
+        with self._reading:
+            seen = _stamp(self._file)
+            if seen is None or seen != self._seen:
+                try:
+                    self._routes = self._read(str(self._file))
+                except SettingsError:
+                    self._routes = None
+                self._seen = seen
+            return self._routes
 
 
 def _stamp(file: Path) -> object:

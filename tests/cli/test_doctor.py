@@ -407,6 +407,10 @@ def test_no_advice_opens_a_door() -> None:
 def test_secrets_that_are_missing_or_open_to_everybody_are_wrong(offline: Cli) -> None:
     configure(offline, more=ROUTE.replace("ours:handle", "glassq.glass.photos:store"))
     (offline.directory / "tokens").chmod(0o644)
+    # another source that has the same file: it is named once
+    offline.file.write_text(
+        f'{offline.file.read_text()}[sources.github]\nsecrets_file = "{offline.directory}/tokens"\n', "utf-8"
+    )
     key = offline.directory / "no-key"
     offline.file.write_text(offline.file.read_text() + f'[glass]\ncredentials_key_file = "{key}"\n')
     open_to_all, _, missing = told(offline)["secret file"]

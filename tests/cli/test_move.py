@@ -241,6 +241,11 @@ def test_many_are_asked_about_and_nobody_to_ask_is_a_refusal(queue: Queue, cli: 
         (["--to", "x", "1", "--from", "y"], "expected either ids"),
         (["--to", "x", "1", "--limit", "2"], "--limit goes with"),
         (["--all"], "--to"),
+        (["--to", "x", "--all", "--follow"], "--follow goes with"),
+        (["--to-engine", "postgres:/x"], "--to-engine: expected"),
+        (["--to-engine", "beanstalk://h:1", "--all"], "moves everything"),
+        (["--to-engine", "beanstalk://h:1", "--to", "x"], "moves everything"),
+        (["--to-engine", "beanstalk://h:1", "--from-engine", "beanstalk://h:2"], "moves everything"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(offline: Cli, arguments: list[str], why: str) -> None:

@@ -103,7 +103,7 @@ def test_every_queue_of_queue_yaml_is_listed_with_its_limits(push: Push) -> None
     assert rows["mail"] == {
         "queue": "mail", "tube": "glassq.push.mail", "in_queue_yaml": True, "rate": 0.5 / 60, "bucket": 3, "at_once": 2,
         "at_once_is_default": False, "in_flight": 0, "backlog": 0, "oldest": None, "delayed": 0, "retrying": 0,
-        "scheduled": 0, "buried": 0, "paused_for": 0,
+        "scheduled": 0, "parked": 0, "buried": 0, "paused_for": 0,
     }  # fmt: skip
     assert (rows["photos"]["rate"], rows["photos"]["bucket"]) == (20, 5)
     assert (rows["photos"]["at_once"], rows["photos"]["at_once_is_default"]) == (3, True)
@@ -112,10 +112,10 @@ def test_every_queue_of_queue_yaml_is_listed_with_its_limits(push: Push) -> None
 def test_people_see_a_table_with_a_line_for_each_queue(push: Push) -> None:
     push.add("mail", 3)
     header, *lines = push.cli("queues").out.splitlines()
-    names = "queue|rate|bucket|at once|in flight|backlog|oldest|retrying|scheduled|buried|paused"
+    names = "queue|rate|bucket|at once|in flight|backlog|oldest|retrying|scheduled|parked|buried|paused"
     assert re.split(" {2,}", header.strip()) == names.split("|")
     cells = {line.split()[0]: line.split()[1:] for line in lines[:4]}
-    assert cells["default"] == ["5/s", "5", "3", "0", "0", "-", "0", "0", "0", "-"]
+    assert cells["default"] == ["5/s", "5", "3", "0", "0", "-", "0", "0", "-", "0", "-"]
     assert lines[4] == "at once 3: where no max_concurrent_requests is set, one child less than all"
     assert cells["mail"][:5] == ["30/h", "3", "2", "0", "3"]
     assert cells["off"][0] == "paused"

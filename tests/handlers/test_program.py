@@ -101,6 +101,30 @@ def test_the_settings_say_what_exit_codes_mean_and_which_variables_it_gets(
 
 
 @pytest.mark.parametrize(
+    ("command", "operator"),
+    [
+        ("/bin/cat a | wc -l", "|"),
+        ("/bin/true && /bin/false", "&&"),
+        ("/bin/date > /tmp/now", ">"),
+        ("/bin/date >/tmp/now", ">/tmp/now"),
+        ("/bin/date 2>&1", "2>&1"),
+        ("/bin/cat < /tmp/now", "<"),
+        ("/bin/sleep 1 &", "&"),
+        ("/bin/sh -c 'cat | wc -l'", ""),
+        ("/usr/bin/find . -exec rm {} ';'", ""),
+        ("/usr/bin/find . -exec rm {} \\;", ""),
+        ("/bin/echo a<b --x=>1 it\\'s", ""),
+    ],
+)
+def test_what_only_a_shell_would_understand_is_refused(command: str, operator: str) -> None:
+    if not operator:
+        assert HandlerName(f"exec:{command}").command
+        return
+    with pytest.raises(ValueError, match=re.escape(f"no shell runs a program, so {operator} would be an argument")):
+        HandlerName(f"exec:{command}")
+
+
+@pytest.mark.parametrize(
     ("options", "says"),
     [
         ("exit_codes = { 0 = 'done' }", "1 to 255, each done or drop or retry or bury"),

@@ -23,11 +23,12 @@ from gunicorn.workers import gthread
 from gunicorn.workers.gthread import ThreadWorker
 
 from glassq.http import gunicorn_worker
+from glassq.http.arbiter import TendingArbiter
 from glassq.http.gathering import GatheringWorker
 from glassq.http.gunicorn_log import GunicornLog
 from glassq.http.gunicorn_worker import BufferingWorker
 from glassq.http.request import WholeRequest, plain
-from glassq.intake.wsgi import IntakeArbiter, IntakeServer
+from glassq.intake.wsgi import IntakeServer
 from tests.conftest import ROOT
 from tests.intake.conftest import PARSERS
 
@@ -49,7 +50,7 @@ OVERRIDDEN = {
         "wait_for_and_dispatch_events": ["self", "timeout"],
     },
     (WholeRequest, Request): {"_peer_trusted_for_forwarded": ["self"]},
-    (IntakeArbiter, Arbiter): {"murder_workers": ["self"]},
+    (TendingArbiter, Arbiter): {"murder_workers": ["self"]},
     (GunicornLog, Logger): {"setup": ["self", "cfg"]},
     (IntakeServer, Application): {
         "do_load_config": ["self"],

@@ -14,8 +14,9 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.errors import JobTooBig, JournalError, QueueUnavailable
-from glassq.journal import JournalRecord
+from glassq.journal import JournalRecord, supply, writer
 from glassq.journal.mover import PACKET
+from glassq.journal.segment import make_segment
 from glassq.journal.supply import MIN_SEGMENT
 from glassq.journal.writer import MAX_RECORDS
 from tests.conftest import wait_for
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from glassq.journal import Journal
+    from glassq.journal.segment import OwnSegment
     from tests.journal.conftest import Sink
 
 SMALL = 2 * MIN_SEGMENT
@@ -83,6 +85,36 @@ def test_a_segment_is_ready_before_the_first_ping_needs_it(journal: Journal, dir
     journal.write(some(1))
     wait_for(lambda: len(files(directory)) == 2, "the next segment to be made ahead")
     assert journal.look().count == 1
+
+
+def test_no_ping_waits_for_a_segment_because_another_one_is_moved_on(
+    journal: Journal, directory: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MAX_WAIT", 60)
+    making, go_on = threading.Event(), threading.Event()
+    journal.start()
+    wait_for(lambda: len(files(directory)) == 1, "a segment to be made ahead")
+
+    def make(place: Path, size: int) -> OwnSegment:
+        making.set()
+        assert go_on.wait(60)
+        return make_segment(place, size)
+
+    monkeypatch.setattr(supply, "make_segment", make)
+    journal.write(some(1))
+    assert making.wait(20)
+    moved: list[int] = []
+    mover = threading.Thread(target=lambda: moved.append(journal.move_on(sink.put)))
+    mover.start()
+    # time for what it must not do
+    mover.join(0.2)
+    ping = threading.Thread(target=lambda: journal.write(some(1)))
+    ping.start()
+    ping.join(20)
+    assert not ping.is_alive()
+    go_on.set()
+    mover.join()
+    assert moved == [2]
 
 
 def test_threads_that_write_at_once_are_all_served(journal: Journal, sink: Sink) -> None:

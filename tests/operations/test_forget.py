@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
@@ -104,6 +104,47 @@ def test_what_is_being_worked_stays_and_is_told(operations: Operations, inspecto
     assert (report.complete, report.places.queue) == (False, 0)
     assert "a consumer works it right now" in report.results[0].why
     assert len(bodies(inspector)) == 1
+
+
+def test_what_comes_back_to_the_queue_meanwhile_is_told(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    put(queue, of("ann"), "buried")
+    plan = forget.plan(operations, inspector, forget.wanted(["label.customer=ann"], None), Silent())
+    late = of("ann")
+    put(queue, late, "delayed")
+    report = forget.carry_out(operations, inspector, plan, Silent())
+    assert (report.complete, report.places.queue) == (False, 1)
+    assert [(each.delivery, each.why) for each in report.results if each.did is Did.NOTHING] == [
+        (late.id, forget.CAME_BACK)
+    ]
+
+
+class LooksAway:
+    """An inspector whose first look misses what is given back just then: its new place was looked at before."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        self._inspector = inspector
+        self._looked = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inspector, name)
+
+    def find(self, *arguments: Any, **keywords: Any) -> Any:
+        looked, self._looked = self._looked, True
+        return self._inspector.find(*arguments, **keywords) if looked else iter(())
+
+
+def test_what_is_given_back_while_it_is_looked_for_keeps_its_row_and_body_until_its_job_goes(
+    operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
+) -> None:
+    store, worked = with_bodies(operations, tmp_path), of("ann")
+    put(queue, stored(store, worked, SECRET), "reserved")
+    record(operations, worked, "retrying")
+    away: Any = LooksAway(inspector)
+    report = forgotten(operations, away, "label.customer=ann")
+    assert (report.complete, report.places.total) == (False, 0)
+    assert {body.key for body in store.list()} == {worked.id}
 
 
 def test_it_goes_from_the_ledger_and_out_of_its_files(

@@ -57,6 +57,11 @@ def test_keys_of_a_route_are_one_row() -> None:
     ]
 
 
+def test_what_is_parked_is_counted_where_it_came_from() -> None:
+    tubes = [TubeCounts("glassq", ready=5), *(TubeCounts(tube, ready=2) for tube in (*KEYS, *OTHERS))]
+    assert parked.waiting("glassq", tubes) == {"glassq": 8, "glassq.queue.pay": 2, "glassq.push.mail": 2}
+
+
 def test_a_purge_deletes_what_a_push_queue_has_parked(
     operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from glassq import settings
 from glassq.errors import InvalidRequest
 from glassq.operations import Operations, routes
+from glassq.operations.checks import configuration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +90,22 @@ def test_a_route_whose_labels_no_ping_has_is_named(ours: Operations) -> None:
     rows = routes.listing(ours.settings)
     assert [bool(row.never) for row in rows] == [False, False, True, False]
     assert rows[2].never.startswith("no ping of github has a label topic: it has action, event, event_id, ")
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ("usr", 'concurrency_by = "label.usr": no ping of github has a label usr: it has action'),
+        ("action", ""),
+        ("mine", ""),
+    ],
+)
+def test_a_limit_by_a_label_that_no_ping_has_is_named(label: str, says: str) -> None:
+    route = f'[[routes]]\nsource = "github"\nhandler = "ci:handle"\nconcurrency_by = "label.{label}"\n'
+    source = '[sources.github]\nsecrets_file = "/nowhere"\nlabels = { mine = "json:mine" }\n'
+    found = "\n".join(configuration.problems(settings.parse(source + route, "glassq.toml")))
+    assert says in found
+    assert says or "concurrency_by" not in found
 
 
 @pytest.mark.parametrize(

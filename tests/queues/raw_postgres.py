@@ -42,7 +42,7 @@ class PostgresQueue:
         return int(self._inspector.insert(body, tube=tube, state="delayed" if delay else "ready", delay=delay))
 
     def reserve_job(self, job: int) -> None:
-        self._session.rows("SELECT pg_advisory_lock(%s, %s)", [HOLDERS, HOLDER])
+        self._session.rows("SELECT pg_advisory_lock(%s::int, %s::int)", [HOLDERS, HOLDER])
         self._session.rows(
             "UPDATE glassq_jobs SET state = 1, token = token + 1, holder = %s, lease_until = now() + interval '1 hour' "
             "WHERE id = %s",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,19 @@ def scanned(queue: Queue, states: frozenset[str] = ALL) -> list[int]:
 
 
 # -- a job's life, over TCP and over a unix socket ------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="the kernel has its own times")
+def test_a_host_that_is_gone_is_noticed_while_a_reserve_waits(beanstalkd: Beanstalkd) -> None:
+    with closing(beanstalkd.queue()) as queue:
+        queue.connect()
+        sock = queue._sock
+        assert sock is not None
+        idle, every, count = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert (sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), idle + every * count <= 20) == (1, True)
 
 
 def test_a_job_that_is_put_is_reserved_and_deleted(both: Queue) -> None:

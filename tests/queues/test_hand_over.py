@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import greenstalk
 import pytest
 
-from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError
-from glassq.queues.base import ALL_STATES, MAX_UNPROVEN, Reservation
+from glassq.errors import JobNotFound, JobTooBig, NoProof, NotDurable, QueueError, QueueRefused
+from glassq.queues.base import ALL_STATES, MAX_UNPROVEN, MAX_UNPROVEN_MOVES, Reservation
 from glassq.queues.beanstalk import receiver as receiving
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.protocol import JobStats
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Beanstalkd
 
-TUBE = "glassq"
+TUBE, OTHER = "glassq", "glassq.other"
 
 
 class Held:
@@ -69,6 +69,7 @@ class Bench:
         self.receiver = BeanstalkReceiver(connection, self.prover)
         self.look = server.queue()
         self.failures: list[QueueError] = []
+        self.told: list[str] = []
 
     def take(self, body: bytes) -> Reservation:
         self.look.put(body, tube=TUBE)
@@ -80,8 +81,12 @@ class Bench:
     def retry(self, held: Reservation, body: bytes) -> str:
         return self.receiver.retry(held, body, delay=3600, tube=TUBE, failed=self.failures.append)
 
+    def move(self, held: Reservation, body: bytes = b"moved") -> None:
+        put, failed = self.told.append, self.failures.append
+        self.receiver.move(held, body, tube=OTHER, put=put, then=[TUBE], failed=failed)
+
     def there(self) -> list[tuple[str, bytes]]:
-        found = [each for each in self.look.scan(ALL_STATES) if isinstance(each, JobStats)]
+        found = [each for each in self.look.scan(ALL_STATES, TUBE, OTHER) if isinstance(each, JobStats)]
         return sorted((each.state, self.look.peek(each.id).body) for each in found)
 
 
@@ -179,6 +184,83 @@ def test_after_a_crash_both_forms_are_there(bench: Bench) -> None:
     wait_for(lambda: ("ready", b"1") in bench.there(), "the server to see the end of the connection")
     assert bench.there() == [("delayed", b"1 again"), ("ready", b"1")]
     assert bench.prover.dropped == 1
+
+
+def test_moves_go_in_packets_that_grow_and_share_a_proof(bench: Bench) -> None:
+    bench.prover.opened.set()
+    for number in range(MAX_UNPROVEN_MOVES):
+        bench.look.put(b"%d" % number, tube=TUBE)
+    while (held := bench.receiver.reserve([TUBE], 0)) is not None:
+        bench.move(held)
+    assert bench.there() == [("ready", b"moved")] * MAX_UNPROVEN_MOVES
+    assert bench.failures == []
+    # 1, 1, 1, 1, 2, 3, 4, 6, 9, 14, 21: each half of all before it, and the rest
+    assert len(bench.told) < 14
+    assert bench.prover.questions < 8
+
+
+def test_what_is_put_before_a_handler_begins_is_proven_meanwhile(bench: Bench) -> None:
+    bench.move(bench.take(b"1"))
+    held = bench.take(b"2")
+    bench.receiver.begin()
+    bench.prover.opened.set()
+    # as the keeper does
+    wait_for(lambda: not bench.receiver.tend() and not bench.receiver.unproven, "the proof")
+    assert bench.there() == [("ready", b"moved"), ("reserved", b"2")]
+    bench.receiver.complete(held)
+
+
+def test_a_move_goes_on_its_way_though_the_jobs_after_it_end_otherwise(bench: Bench) -> None:
+    bench.prover.opened.set()
+    for number in range(6):
+        bench.look.put(b"%d" % number, tube=TUBE)
+    for _ in range(5):
+        held = bench.receiver.reserve([TUBE], 0)
+        assert held is not None
+        bench.move(held)
+    # the last one was reserved together with the fifth, which waits for its company
+    held = bench.receiver.reserve([TUBE], 0)
+    assert held is not None
+    assert bench.look.stats_tube(OTHER).ready == 4
+    bench.receiver.bury(held)
+    assert bench.receiver.reserve([TUBE], 0) is None
+    assert bench.there() == [("buried", b"5"), *[("ready", b"moved")] * 5]
+
+
+@pytest.mark.parametrize("error", [QueueRefused("its disk is full"), JobTooBig("one byte too many")], ids=["no", "big"])
+def test_what_is_not_taken_elsewhere_stays(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: QueueRefused | JobTooBig
+) -> None:
+    bench.prover.opened.set()
+    first = bench.take(b"1")
+    packet = bench.receiver._connection.put_and_reserve
+    refused = lambda *given: ([error], packet((), *given[1:])[1])  # noqa: E731
+    monkeypatch.setattr(bench.receiver._connection, "put_and_reserve", refused)
+    bench.move(first)
+    assert (bench.failures, bench.told) == ([error], [])
+    if isinstance(error, JobTooBig):
+        assert bench.there() == [("reserved", b"1")]
+        return
+    assert bench.there() == [("ready", b"1")]
+    with pytest.raises(QueueRefused):
+        bench.receiver.reserve([TUBE], 0)
+
+
+def test_moves_of_a_broken_connection_are_left_to_others(bench: Bench) -> None:
+    for number in range(9):
+        bench.look.put(b"%d" % number, tube=TUBE)
+    bench.prover.opened.set()
+    for _ in range(7):
+        held = bench.receiver.reserve([TUBE], 0)
+        assert held is not None
+        bench.move(held)
+    assert bench.receiver.has_next
+    bench.receiver._connection.close()
+    wait_for(lambda: bench.there().count(("ready", b"moved")) + len(bench.there()) > 9, "all to be ready again")
+    bench.receiver.begin()
+    assert not bench.receiver.has_next
+    wait_for(lambda: not [state for state, _ in bench.there() if state != "ready"], "all to be ready")
+    assert {body for _, body in bench.there()} >= {b"8", b"moved"}
 
 
 def test_a_broken_connection_is_told_and_nothing_is_lost(bench: Bench) -> None:

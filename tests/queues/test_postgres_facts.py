@@ -11,10 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from glassq.database.postgres import PostgresSession
-from glassq.errors import QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
 from glassq.queues.base import NewForm
 from glassq.queues.postgres import facts, schema
-from glassq.queues.postgres.inspector import PostgresInspector
+from glassq.queues.postgres.operating import inspector_at
 from glassq.queues.postgres.server import ServerState, needed_of, outside
 from tests.conftest import wait_for
 from tests.postgres import ROLE, PostgresServer
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from glassq.queues.base import Fact
+    from glassq.queues.postgres.inspector import PostgresInspector
     from glassq.values import QueueUrl
 
 
@@ -46,7 +47,7 @@ def session(url: QueueUrl, timeout: float = 10.0) -> PostgresSession:
 
 @contextmanager
 def inspecting(url: QueueUrl, *, needs: int = 0) -> Iterator[PostgresInspector]:
-    with closing(PostgresInspector(session(url), url, needs=needs)) as inspector:
+    with closing(inspector_at(url, 10.0, 10.0, needs=needs)) as inspector:
         yield inspector
 
 
@@ -233,6 +234,21 @@ def test_a_standby_says_that_it_is_none_of_ours(tmp_path_factory: pytest.TempPat
         standby.remove()
 
 
+def test_no_timeout_of_the_server_ends_a_session_that_waits(server: PostgresServer, database: str) -> None:
+    names = "'statement_timeout', 'idle_session_timeout'"
+    short = configured(server, statement_timeout="5s", idle_session_timeout="5s")
+    with short, inspecting(server.url(database)) as inspector:
+        inspector.check()
+        found = inspector._session.rows(f"SELECT DISTINCT setting FROM pg_settings WHERE name IN ({names})")
+    assert found == [("0",)]
+
+
+def test_fsync_that_is_off_is_told(server: PostgresServer, database: str) -> None:
+    with configured(server, fsync="off"):
+        fact = trouble(server.url(database), NotDurable)
+    assert (fact.name, "fsync = on" in fact.todo) == ("durability", True)
+
+
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +256,7 @@ def trouble(url: QueueUrl, kind: type[QueueError], ask: Callable[[PostgresInspec
     """What is said of the error that this raises."""
     with inspecting(url) as inspector:
         with pytest.raises(kind) as caught:
-            (ask or PostgresInspector.status)(inspector)
+            ask(inspector) if ask else inspector.status()
         fact = inspector.explain(caught.value)
     assert (fact.ok, bool(fact.said), bool(fact.todo)) == (False, True, True)
     return fact
@@ -287,8 +303,8 @@ def test_who_may_not_come_in_is_told_why(server: PostgresServer, database: str) 
 
 def test_a_database_without_our_tables_is_told_what_to_run(server: PostgresServer) -> None:
     empty = server.url(server.database())
-    fact = trouble(empty, QueueRefused, lambda inspector: inspector.counts())
-    assert (fact.name, "`glassq queue init`" in fact.todo) == ("schema", True)
+    fact = trouble(empty, WrongTables, lambda inspector: inspector.counts())
+    assert (fact.name, "`glassq queue init`" in fact.said) == ("schema", True)
 
 
 def test_a_role_without_rights_is_told(server: PostgresServer, database: str) -> None:
@@ -310,7 +326,7 @@ def test_a_full_disk_is_told(server: PostgresServer, database: str) -> None:
         "CREATE TRIGGER full_disk BEFORE INSERT ON glassq_jobs FOR EACH ROW EXECUTE FUNCTION full_disk()", database
     )
     try:
-        fact = trouble(server.url(database), QueueRefused, PostgresInspector.check)
+        fact = trouble(server.url(database), QueueRefused, lambda inspector: inspector.check())
         assert (fact.name, "make room" in fact.todo) == ("disk", True)
         assert "No space left" in wrong(server.url(database))["disk"]
     finally:

@@ -85,7 +85,8 @@ MISTAKES: list[tuple[str, list[str] | None, dict[str, Any], str]] = [
     ("token", ["s"], {"token": "digest"}, '[sources.it] token = "digest": expected "basic", "bearer", or a place'),
     ("custom", None, {}, "missing key [sources.it] custom"),
     ("custom", None, {"custom": "nowhere"}, '[sources.it] custom = "nowhere": expected "module:Class"'),
-    ("custom", None, {"custom": "no.such:Thing"}, "cannot be made: ModuleNotFoundError"),
+    ("custom", None, {"custom": "no.such:Thing"}, "cannot be imported: ModuleNotFoundError"),
+    ("custom", None, {"custom": "tests.sources.test_opening:exiting"}, "cannot be made: SystemExit: 3"),
     ("github", ["s"], {"event": "type"}, '[sources.it] event = "type": expected "header:NAME", "json:a.b"'),
     ("github", ["s"], {"event_id": "json:"}, '[sources.it] event_id = "json:": expected "header:NAME"'),
     (
@@ -205,6 +206,10 @@ class ShoutSource:
         if request.body != bytes(request.body).upper():
             raise unproven("wrong signature", "Shout.")
         return Proof()
+
+
+def exiting(given: SchemeConfig) -> object:
+    raise SystemExit(3)
 
 
 def test_a_class_of_ones_own_verifies(opened: Callable[..., Source]) -> None:

@@ -194,9 +194,10 @@ def test_the_documents_of_the_package_lead_somewhere(package: Path, tmp_path: Pa
     assert {page.name: dead for page in pages if (dead := dead_links(page))} == {}
 
 
-def test_the_package_keeps_edited_settings_and_needs_beanstalkd(package: Path) -> None:
+def test_the_package_keeps_edited_settings_and_brings_a_queue_that_can_be_left_out(package: Path) -> None:
     depends = run("dpkg-deb", "--field", package, "Depends")
-    assert "beanstalkd" in depends
+    assert "beanstalkd" not in depends
+    assert "beanstalkd" in run("dpkg-deb", "--field", package, "Recommends")
     assert "python3 (>= 3." in depends
     conffiles = run("dpkg-deb", "--info", package, "conffiles")
     assert conffiles.split() == ["/etc/glassq/glassq.toml", "/etc/glassq/queue.yaml"]

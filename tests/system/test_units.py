@@ -273,7 +273,8 @@ def test_a_program_may_make_machine_code_and_nothing_else_may(line: str, lifted:
 OURS = 'url = "beanstalk:///run/glassq/beanstalkd.sock"'
 WANTS = "[Unit]\nWants=glassq-beanstalkd.socket glassq-syncer.socket\n"
 BOTH = {"glassq-web.service", "glassq-worker.service"}
-ALL = BOTH | {"glassq-tasks.service"}
+SERVICES = BOTH | {"glassq-tasks.service"}
+ALL = SERVICES | {"glassq.target"}
 
 
 @pytest.mark.parametrize(
@@ -292,10 +293,45 @@ def test_a_service_that_is_started_alone_brings_up_the_queue_of_its_settings(set
     assert all(text.endswith(WANTS) for text in made.values())
 
 
-@pytest.mark.parametrize("url", ["beanstalk://127.0.0.1:11300", "beanstalk:///run/other/beanstalkd.sock"])
+@pytest.mark.parametrize(
+    "url", ["beanstalk://127.0.0.1:11300", "beanstalk:///run/other/beanstalkd.sock", "postgres://db/glassq"]
+)
 def test_a_queue_that_is_not_ours_is_not_started(url: str, tmp_path: Path) -> None:
     made = drop_ins(f'[queue]\nurl = "{url}"\n', tmp_path)
     assert "Wants=" not in "".join(made.values())
+
+
+@pytest.mark.parametrize(
+    ("url", "network"),
+    [
+        ("postgres://glassq@db1,db2:5433/glassq?sslmode=verify-full", True),
+        ("postgresql:///glassq?host=db", True),
+        ("postgresql:///glassq?user=glassq&host=/run/postgresql", False),
+        ("postgres://glassq@/glassq?host=/run/postgresql", False),
+        ("postgres://%2Frun%2Fpostgresql/glassq", False),
+        ("postgres:///glassq", False),
+    ],
+)
+def test_a_database_on_another_machine_needs_a_network(url: str, network: bool, tmp_path: Path) -> None:
+    made = drop_ins(f'[queue]\nurl = "{url}"\n', tmp_path)
+    without_comment = {unit: text.partition("\n")[2] for unit, text in made.items()}
+    alone = "[Service]\nPrivateNetwork=no\n"
+    # the pool has one anyway
+    assert without_comment == (dict.fromkeys(["glassq-tasks.service", "glassq-web.service"], alone) if network else {})
+
+
+@pytest.mark.parametrize("unit", sorted(SERVICES))
+def test_a_service_sees_the_files_that_the_database_s_url_names(unit: str, tmp_path: Path) -> None:
+    files = "passfile=/etc/glassq/secrets/pgpass&sslkey=%2Fetc%2Fglassq%2Fsecrets%2Fclient.key"
+    made = drop_ins(f'[queue]\nurl = "postgres://db/q?{files}&sslrootcert=/etc/ssl/ca.pem"\n', tmp_path)
+    said = set(made[unit].splitlines())
+    bound = {f"BindReadOnlyPaths=%d/{name}:/etc/glassq/secrets/{name}" for name in ("pgpass", "client.key")}
+    assert {line for line in said if line.startswith("LoadCredential=")} == {
+        "LoadCredential=pgpass:/etc/glassq/secrets/pgpass",
+        "LoadCredential=client.key:/etc/glassq/secrets/client.key",
+    }
+    # the others see all their credentials there
+    assert (bound <= said) == (unit == "glassq-worker.service")
 
 
 def test_settings_that_come_later_find_the_queue(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from glassq import delivery as envelope
 from glassq.errors import QueueRefused
-from glassq.worker.pool import room_for_lanes
+from glassq.worker.room import room_for_lanes
 from glassq.worker.scoreboard import Scoreboard
 from tests import forked
 from tests.conftest import Beanstalkd, program, wait_for
@@ -312,6 +312,32 @@ def test_the_parent_says_why_it_killed(make: Make, look: Queue) -> None:
     (evidence,) = only(look)[1].evidence
     assert evidence.message == "killed by SIGKILL: it overran its hard deadline"
     assert evidence.duration >= 2
+
+
+HOOK = """
+class Hanging:
+    def __init__(self, settings):
+        pass
+
+    def after(self, report):
+        if json.loads(report.delivery.body)["name"] == "hooked":
+            tell("hangs", "hooked")
+            time.sleep(1000)
+"""
+
+
+def test_a_hook_that_hangs_ends_with_its_process_at_the_hard_deadline(make: Make, look: Queue) -> None:
+    run = make(deadline="3s", grace="1s", max_lost=1, hooks=["handlers:Hanging"])
+    run.write_handlers(HAVOC + HOOK)
+    run.write_settings()
+    run.start().ready()
+    run.put("hooked")
+    wait_for(lambda: run.story("hangs"), f"the hook to be called\n{run.log()}")
+    # its work is done, and the queue knows it
+    assert jobs(look) == []
+    works_on(run, "next")
+    assert "it overran its hard deadline" in run.log()
+    assert [name for name, _, _ in run.story("start")] == ["hooked", "next"]
 
 
 # -- signals --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from glassq.delivery import MAX_MESSAGE, Delivery
 from glassq.errors import NotDurable, QueueRefused, QueueUnavailable
 from glassq.queues.beanstalk.receiver import BURY_DELAY
 from glassq.routes import Context, retry_policy
+from glassq.worker.consumer import longest_poll
 from glassq.worker.record import MAX_RESULT
 from glassq.worker.scoreboard import State
 from tests.conftest import Beanstalkd, wait_for
@@ -38,6 +39,11 @@ def told(bench: Bench) -> Entry:
 
 
 # -- what each outcome leaves behind --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("children", "seconds"), [(1, 10), (40, 10), (100, 25), (200, 50), (500, 50)])
+def test_a_child_of_a_large_pool_asks_less_often(children: int, seconds: int) -> None:
+    assert longest_poll(children) == seconds
 
 
 def test_without_a_job_there_is_nothing_to_work(bench: Bench) -> None:

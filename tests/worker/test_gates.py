@@ -44,6 +44,11 @@ class Clock:
         return self.now
 
 
+def used(slots: int) -> memoryview:
+    """Says that all of so many slots may have a child."""
+    return memoryview(slots.to_bytes(8, sys.byteorder)).cast("Q")
+
+
 # -- names of tubes ----------------------------------------------------------------------------------------------------
 
 
@@ -105,7 +110,7 @@ def test_words_are_counted_and_halves_of_them_are_not(numbers: tuple[int, ...], 
 
 
 def test_a_key_is_claimed_by_so_many_slots_and_a_slot_has_one_claim() -> None:
-    claims = SlotWords(memoryview(bytearray(8 * 4)).cast("Q"))
+    claims = SlotWords(memoryview(bytearray(8 * 4)).cast("Q"), used(4))
     assert claims.take(0, 7, 2)
     assert claims.take(0, 7, 1), "it is this slot's already"
     assert claims.take(1, 7, 2)
@@ -180,7 +185,7 @@ def test_a_full_table_takes_no_more(table: ParkedTubes) -> None:
 
 def test_a_look_for_tubes_is_due_at_the_start_after_a_death_and_now_and_then() -> None:
     clock = Clock()
-    gates = Gates(2, ProcessLock(), clock)
+    gates = Gates(2, ProcessLock(), used(2), clock)
     assert [gates.look_is_due(), gates.look_is_due()] == [True, False]
     gates.clear(1)
     assert [gates.look_is_due(), gates.look_is_due()] == [True, False]
@@ -307,7 +312,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = ProcessLock()
-        self.gates = Gates(SLOTS, self._lock)
+        self.gates = Gates(SLOTS, self._lock, used(SLOTS))
         self.doormen = [Doorman(self.gates, slot, RULES) for slot in range(SLOTS)]
         self.works: dict[int, str] = {}
         #: by key, how many deliveries are parked

@@ -36,7 +36,7 @@ class Child:
         assert self.process.stdout is not None
         self.process.stdout.readline()
         self.beat = time.monotonic()
-        self.health = Health(self.process.pid)
+        self.health = Health(self.process.pid, idle_recent=1.0)
 
     def verdict(self, state: State = State.WAITING, deadline: float = 0.0) -> str:
         status = WorkerStatus(state, 0, 1, self.beat, self.beat, deadline, 1, "id", 0.0, "")

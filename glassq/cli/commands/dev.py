@@ -35,6 +35,8 @@ DEV_BIND = Bind("127.0.0.1:8080")
 LOOK_EVERY = 0.5
 # How long the check of a change may take, in seconds: a handler's modules are loaded in it.
 CHECK_TIME = 60.0
+# How long the pool may take to replace its children, in seconds.
+REPLACE_TIME = 30.0
 # By these, curl would ask a proxy for this machine. It reads HTTP_PROXY in small letters only.
 PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")
 
@@ -235,9 +237,17 @@ def _outcome(stack: Stack, programs: list[str]) -> str:
             # without one nobody can tell
             if record is not None:
                 wait_for_outcome(name, stack.runtime_directory(name), record)
+                _wait_for_replacement(stack.runtime_directory(name))
     except SettingsError as error:
         return f"not in effect; the previous version keeps running: {line(str(error))}"
     return "in effect"
+
+
+def _wait_for_replacement(directory: Path) -> None:
+    """Until the old children have left, but not for long: the next ping then meets what is new."""
+    deadline = time.monotonic() + REPLACE_TIME
+    while (record := read_record(directory)) and not record.replaced and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _refusal(config: Path) -> list[str]:

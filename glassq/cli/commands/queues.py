@@ -118,14 +118,14 @@ def _list(app: App, as_json: bool) -> None:
     out = console()
     if own:
         shares = ("queue", "sources", "weight", "children", "in flight", "backlog", "oldest", "delayed")
-        print_table(out, table("", (*shares, "buried", "paused"), map(_share_cells, own)))
+        print_table(out, table("", (*shares, "parked", "buried", "paused"), map(_share_cells, own)))
     if found:
         _print_pushed(app, out, found)
 
 
 def _print_pushed(app: App, out: Console, found: PushQueueList) -> None:
-    columns = ("queue", "rate", "bucket", "at once", "in flight", "backlog", "oldest", "retrying", "scheduled")
-    print_table(out, table("", (*columns, "buried", "paused"), map(_cells, found.rows)))
+    columns = ("queue", "rate", "bucket", "at once", "in flight", "backlog", "oldest", "retrying")
+    print_table(out, table("", (*columns, "scheduled", "parked", "buried", "paused"), map(_cells, found.rows)))
     if any(row.at_once_is_default for row in found.rows):
         words = "where no max_concurrent_requests is set, one child less than all"
         out.print(f"at once {found.default_at_once}: {words}", style="dim")
@@ -141,7 +141,8 @@ def _cells(row: PushQueueRow) -> tuple[object, ...]:
         limits = (str(row.planned.rate) if row.planned.rate else "paused", row.planned.bucket_size, row.at_once)
     delayed = ("?", "?") if row.retrying is None else (row.retrying, row.scheduled)
     oldest = "-" if row.oldest is None else span(row.oldest)
-    return row.name, *limits, tube.reserved, tube.ready, oldest, *delayed, tube.buried, _paused(tube)
+    waits = (tube.ready, oldest, *delayed, row.parked or "-")
+    return row.name, *limits, tube.reserved, *waits, tube.buried, _paused(tube)
 
 
 def _share_cells(row: WorkerQueueRow) -> tuple[object, ...]:
@@ -149,7 +150,8 @@ def _share_cells(row: WorkerQueueRow) -> tuple[object, ...]:
     share = (settings.weight, settings.children) if settings else ("gone", "-")
     oldest = "-" if row.oldest is None else span(row.oldest)
     sources = ", ".join(row.sources) or "-"
-    return row.name, sources, *share, tube.reserved, tube.ready, oldest, tube.delayed, tube.buried, _paused(tube)
+    waits = (tube.ready, oldest, tube.delayed, row.parked or "-")
+    return row.name, sources, *share, tube.reserved, *waits, tube.buried, _paused(tube)
 
 
 def _paused(tube: TubeCounts) -> str:

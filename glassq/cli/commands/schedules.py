@@ -107,6 +107,6 @@ def _list(app: App, as_json: bool) -> None:
 
 def _cells(row: ScheduleRow, now: datetime) -> tuple[object, ...]:
     following = "paused" if row.paused else "?" if row.next is None else f"in {span((row.next - now).total_seconds())}"
-    last = "never" if row.last is None else f"{span((now - row.last).total_seconds())} ago"
+    last = "never by the clock" if row.last is None else f"{span((now - row.last).total_seconds())} ago"
     outcome = row.outcome or ("waiting" if row.delivery else "-")
     return row.name, row.said, row.zone, following, last, outcome, row.delivery or "-"

@@ -81,7 +81,7 @@ def _printer(out: Console) -> Callable[[Entry], None]:
         masked = follow.recorded(entry)
         said = masked.reason or masked.result
         tried = f"{attempts(entry.attempts):>11}"
-        words = f"{entry.delivery}  {entry.source:6}  {tried}  {span(entry.duration):>6}  {said}"
+        words = f"{entry.delivery}  {entry.source:8}  {tried}  {span(entry.duration):>6}  {said}"
         state = (f"{entry.state:8}", _STYLES.get(entry.state, ""))
         out.print(Text.assemble(f"{at}  ", state, f"  {line(words).rstrip()}"), soft_wrap=True)
 

@@ -10,13 +10,15 @@ import msgspec
 
 from glassq.daemons import check_web, check_worker
 from glassq.operations.checks.systemctl import leaves_out_intake, listens_for_intake
-from glassq.operations.routes import listing
+from glassq.operations.routes import lacked_label, listing
 from glassq.operations.words import without_password
 from glassq.push.request import SOURCE
 from glassq.settings import GlassSettings, route_secret_files, secret_files
 from glassq.startcheck import Finding, found
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from glassq.settings import Settings
 
 
@@ -28,10 +30,18 @@ def problems(settings: Settings) -> list[str]:
     findings = [found("secret", partial(check_secret, settings, key)) for key in secrets_in_use(settings)]
     findings += check_worker(settings)
     never = (f"{settings.file}: [routes.{row.number}]: {row.never}" for row in listing(settings) if row.never)
-    findings += [Finding("route", problem=problem) for problem in never]
+    findings += [Finding("route", problem=problem) for problem in (*never, *_without_key(settings))]
     if takes_pings(settings) and not leaves_out_intake():
         findings += [*check_web(settings), *(Finding("address", problem=problem) for problem in _refused(settings))]
     return list(dict.fromkeys(finding.problem for finding in findings if finding.problem))
+
+
+def _without_key(settings: Settings) -> Iterator[str]:
+    """Limits by a label that no delivery of the route has: they would limit nothing."""
+    for row in listing(settings):
+        key = row.route.concurrency_by
+        if key is not None and (lacks := lacked_label(settings, row.route, [key.label])):
+            yield f'{settings.file}: [routes.{row.number}] concurrency_by = "{key}": {lacks}'
 
 
 def takes_pings(settings: Settings) -> bool:

@@ -51,6 +51,14 @@ def not_shared(file: Path) -> Iterator[Check]:
             yield Check("shared memory", None, said, todo)
 
 
+def no_room(file: Path) -> Iterator[Check]:
+    """A note for a pool that a reload wants to be larger than there is room for."""
+    for record, is_unit in records(file):
+        if record.lacking:
+            how = f"systemctl restart {record.program}" if is_unit else f"stop {record.program} and start it again"
+            yield Check("room", None, f"{record.program} has room for {record.lacking}", how)
+
+
 def _with_time(path: Path) -> str:
     with suppress(OSError):
         return f"{path} was changed at {_at(path.stat().st_mtime)}"

@@ -17,7 +17,7 @@ from glassq.operations.bodies import view
 from glassq.operations.checks.access import barrier, belongs, directory, exists, me, mount, nearest
 from glassq.operations.checks.base import Check
 from glassq.operations.checks.configuration import check_secret, secrets_in_use, takes_pings, works_glass
-from glassq.operations.checks.in_effect import not_in_effect, not_shared
+from glassq.operations.checks.in_effect import no_room, not_in_effect, not_shared
 from glassq.operations.journal import GONE_TODO, gone
 from glassq.operations.sources import snapshot
 from glassq.operations.status import journal_state
@@ -45,6 +45,7 @@ def in_effect(operations: Operations) -> Iterator[Check]:
 
 def shared_memory(operations: Operations) -> Iterator[Check]:
     yield from not_shared(Path(operations.settings.file))
+    yield from no_room(Path(operations.settings.file))
 
 
 def clock(operations: Operations) -> Iterator[Check]:
@@ -58,6 +59,11 @@ def clock_at(now: datetime) -> Check:
 
 
 def secret_files(operations: Operations) -> Iterator[Check]:
+    """Each file once, however many sources share it."""
+    yield from dict.fromkeys(_secret_files(operations))
+
+
+def _secret_files(operations: Operations) -> Iterator[Check]:
     for key in secrets_in_use(operations.settings):
         path = Path(operations.settings.secret_path(key))
         try:

@@ -143,7 +143,8 @@ def lost(operations: Operations, queue: Inspector, progress: Progress) -> Iterat
         said += f"; {tasks} of them are tasks, which the programs that added them may have deleted"
     todo = (
         "`glassq replay --state lost` puts them again, as far as the ledger has their bodies; `glassq delete --lost` "
-        "gives them up"
+        "gives them up. A process that was killed may have done some before the ledger knew: glassq-worker's log has "
+        'the line "done" of these'
     )
     if not found.sure:
         todo = "`glassq replay --state lost --dry-run` looks through all of the queue"

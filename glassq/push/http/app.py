@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import falcon
 
 from glassq.errors import QueueError, SettingsError
+from glassq.http.liveness import LivenessResource
 from glassq.http.log_limiter import LogLimiter
 from glassq.http.problem import RETRY_AFTER
 from glassq.log import fields, logger
@@ -65,21 +66,12 @@ def create_app(
     app.add_route(f"{_QUEUES}/{{queue}}/tasks/{{task}}", TaskResource(search, targets))
     app.add_route("/tasks/{queue}", short)
     app.add_route("/tasks/{queue}/{task:path}", ShortTaskResource(short, search, targets))
-    app.add_route("/healthz", HealthResource())
+    app.add_route("/healthz", LivenessResource())
     app.add_route("/readyz", ReadyResource(client))
     for path, page in pages.items():
         app.add_route(path, page)
     app.add_sink(absent, "/v2/")
     return app
-
-
-class HealthResource:
-    """GET /healthz: is the process alive?"""
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answers 200, also while the queue is down."""
-        resp.content_type = falcon.MEDIA_TEXT
-        resp.text = "ok\n"
 
 
 class ReadyResource:

@@ -82,11 +82,18 @@ def new_task(place: QueuePlace, task: TaskMessage | None, targets: Targets) -> N
 
 
 def checked(
-    queue: str, call: Call, *, name: str, eta: float, deadline: float, retry: RetryParameters | None = None
+    queue: str,
+    call: Call,
+    *,
+    name: str,
+    eta: float,
+    deadline: float,
+    retry: RetryParameters | None = None,
+    eta_field: str = "scheduleTime",
 ) -> NewTask:
     """The task that calls this. `eta` is in seconds since 1970 (0: now), `deadline` in seconds (0: the pool's).
 
-    Raises ApiError.
+    `eta_field` is the field of the request that said when. Raises ApiError.
     """
     field = call.field
     if len(call.target) > _MAX_TARGET:
@@ -108,7 +115,7 @@ def checked(
     if size > MAX_TASK_SIZE_BYTES:
         raise invalid(f"{field}: a task has at most {MAX_TASK_SIZE_BYTES} bytes with its headers; this one has {size}")
     if eta - time.time() > MAX_COUNTDOWN_SECONDS:
-        raise invalid("scheduleTime: is more than 30 days ahead")
+        raise invalid(f"{eta_field}: is more than 30 days ahead")
     least, most = MIN_DISPATCH_DEADLINE.total_seconds(), MAX_DISPATCH_DEADLINE.total_seconds()
     if deadline and not least <= deadline <= most:
         raise invalid(f"dispatchDeadline: expected {least:.0f}s to {most:.0f}s")

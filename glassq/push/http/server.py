@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import Application
-from gunicorn.arbiter import Arbiter
 
 from glassq import __version__, log
 from glassq.errors import SettingsError
+from glassq.http.arbiter import TendingArbiter
 from glassq.http.gunicorn_log import GunicornLog
 from glassq.http.gunicorn_worker import BufferingWorker
 from glassq.http.listen import try_bind
@@ -59,15 +59,6 @@ class TaskWorker(BufferingWorker):
     """The worker of glassq/http; no body goes to disk."""
 
     max_body = MAX_REQUEST
-
-
-class TaskArbiter(Arbiter):  # type: ignore[misc]
-    """gunicorn's parent process. It also opens the metrics listener once that is possible."""
-
-    def murder_workers(self) -> None:
-        """gunicorn calls it about once a second."""
-        super().murder_workers()
-        self.app.tend_metrics(self)
 
 
 class TaskServer(Application):  # type: ignore[misc]
@@ -144,7 +135,7 @@ class TaskServer(Application):  # type: ignore[misc]
             _log.warning("settings are wrong or outdated %s", fields(why=remark))
         self._open_metrics()
         try:
-            TaskArbiter(self).run()
+            TendingArbiter(self).run()
         except RuntimeError as error:
             _log.error("cannot start %s", fields(why=error))
             raise SystemExit(1) from None
@@ -196,16 +187,13 @@ class TaskServer(Application):  # type: ignore[misc]
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
         self._shared.row(0).set(WORKERS, len(arbiter.WORKERS))
 
-    def tend_metrics(self, arbiter: TaskArbiter) -> None:
+    def tend_metrics(self, arbiter: TendingArbiter) -> None:
         """Opens the metrics listener once that is possible. The arbiter calls it once a second."""
         if self.settings.metrics.tasks is None or self.listeners or time.monotonic() < self._retry_at:
             return
         self._open_metrics()
         if self.listeners:
-            # new workers get the listener; the old ones finish what they answer
-            for _ in range(arbiter.num_workers):
-                arbiter.spawn_worker()
-            arbiter.manage_workers()
+            arbiter.renew_workers()
 
     def _open_metrics(self) -> None:
         """Listens for Prometheus. Tasks do not depend on it."""

@@ -71,7 +71,9 @@ def _new(queue: str, call: Call, given: ShortMessage) -> NewTask:
     if given.delay is not None:
         eta = time.time() + _finite("delay", given.delay)
     name = checked_task_id("name", given.name) if given.name else ""
-    return checked(queue, call, name=name, eta=eta, deadline=_finite("deadline", given.deadline or 0.0))
+    said = "eta" if given.delay is None else "delay"
+    deadline = _finite("deadline", given.deadline or 0.0)
+    return checked(queue, call, name=name, eta=eta, deadline=deadline, eta_field=said)
 
 
 def _payload(given: ShortMessage) -> tuple[bytes, dict[str, str]]:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# When the kernel asks an idle connection's other host whether it lives, how often, in seconds, and how many unanswered
+# questions break the connection.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
 # The reply to a reserve may come this much later than the reserve's own timeout, in seconds.
 _RESERVE_SLACK = 5.0
 # Nobody watches the tube of probes. The delay, in seconds, is a second line of defence.
@@ -185,19 +188,23 @@ class BeanstalkConnection:
 
         return self._call(command)
 
-    def put_and_reserve(self, body: bytes, *, tube: str, then: Sequence[str]) -> tuple[int, JobBody | None]:
-        """Puts a job, and reserves the oldest ready one of the tubes `then`, in one packet; raises as `put` does."""
-        wanted = {checked_tube(name) for name in then}
-        packet: list[Command[object]] = [commands.put(body, tube=tube, ttr=self.ttr)]
-        answers = self.pipeline([*packet, *self._changes(wanted), commands.reserve()])
-        self._watching = wanted
-        job = answers[-1]
-        if isinstance(answers[0], QueueError):
-            if isinstance(job, JobBody):
-                self.release(job.id)
-            raise answers[0]
-        assert isinstance(answers[0], int)
-        return answers[0], job if isinstance(job, JobBody) else None
+    def put_and_reserve(
+        self, puts: Sequence[tuple[bytes, str]], releases: Sequence[int], tubes: Sequence[str], most: int
+    ) -> tuple[list[int | QueueError], list[JobBody]]:
+        """In one packet: puts bodies into tubes, releases jobs, and reserves `most` ready jobs of `tubes`.
+
+        Returns the id, or the error, of each put, and the jobs that were reserved. Does not wait for jobs.
+        """
+        packet: list[Command[object]] = [commands.put(body, tube=tube, ttr=self.ttr) for body, tube in puts]
+        packet += map(commands.release, releases)
+        wanted = {checked_tube(name) for name in tubes}
+        if most:
+            packet += [*self._changes(wanted), *[commands.reserve()] * most]
+        answers = self.pipeline(packet)
+        if most:
+            self._watching = wanted
+        placed = [answer for answer in answers[: len(puts)] if isinstance(answer, int | QueueError)]
+        return placed, [answer for answer in answers[len(answers) - most :] if isinstance(answer, JobBody)]
 
     def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> JobBody | None:
         """Reserves the oldest ready job of these tubes (none: of `tube`), for its ttr.
@@ -518,6 +525,7 @@ class BeanstalkConnection:
         else:
             plain = socket.create_connection(self._address, seconds)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(plain)
         return plain
 
     def _limit(self, seconds: float) -> None:
@@ -556,6 +564,15 @@ def whole_seconds(seconds: float) -> int:
     if not math.isfinite(seconds):
         raise QueueError(f"bad number of seconds {seconds!r}: expected a finite one")
     return math.ceil(seconds)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Has the kernel look whether the other host is still there: a reserve may wait much longer than that takes."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        # not every system has them
+        if (option := getattr(socket, name, None)) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 @contextmanager

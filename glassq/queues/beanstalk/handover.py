@@ -6,8 +6,11 @@ serves all that it has put by then. Nobody else gets an old job before its next 
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, NamedTuple
+
+from glassq.queues.base import MAX_UNPROVEN_MOVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,18 +21,22 @@ if TYPE_CHECKING:
 
 # What is left of its time may be less than reading an answer takes that is here already, in seconds.
 _READ = 0.05
+# So many wait at most until their proof is asked for: while it is under way, as many more may come.
+_ENOUGH = MAX_UNPROVEN_MOVES // 2
 
 
 class HandOver(NamedTuple):
     """A job whose next form has been put as job `following`. `failed` is told if it cannot be proven.
 
-    The proof must come until `until`, on time.monotonic(): the job stays reserved no longer.
+    The proof must come until `until`, on time.monotonic(): the job stays reserved no longer. It is asked for at
+    `ask_at`, so that more share it.
     """
 
     reservation: Reservation
     following: int
     failed: Callable[[QueueError], None]
     until: float
+    ask_at: float = 0.0
 
 
 class HandOvers:
@@ -41,6 +48,8 @@ class HandOvers:
         # what the question that is under way is about: the first `_asked` of them, on this run of the server
         self._question: PendingProof | None = None
         self._asked = 0
+        # when the next question is due
+        self._ask_at = math.inf
         self._server = ""
         self._deadline = 0.0
 
@@ -51,33 +60,38 @@ class HandOvers:
         """Its next form has been put; `server` is the `id` of the server that answered."""
         self._waiting.append(made)
         self._server = server
-        if self._question is None:
-            self._ask()
+        self._ask_at = min(self._ask_at, made.ask_at)
+        self._ask_if_due()
 
     def proven(self, *, wait: bool) -> list[HandOver]:
         """Those that are proven by now; they are no longer waiting. With `wait` there is at least one.
 
         Raises NotDurable or NoProof: then nothing is proven any more that waits, and `abandon` returns it.
         """
+        self._ask_if_due(now=wait)
         question = self._question
         if question is None or not (wait or question.here() or time.monotonic() > self._deadline):
             return []
         question.prove(self._server, deadline=max(self._deadline, time.monotonic() + _READ))
         done, self._waiting = self._waiting[: self._asked], self._waiting[self._asked :]
         self._question = None
-        if self._waiting:
-            self._ask()
+        self._ask_if_due()
         return done
 
     def abandon(self) -> list[HandOver]:
         """All that still waits; nothing waits any more."""
-        left, self._waiting = self._waiting, []
+        left, self._waiting, self._ask_at = self._waiting, [], math.inf
         question, self._question = self._question, None
         if question is not None:
             question.close()
         return left
 
-    def _ask(self) -> None:
+    def _ask_if_due(self, *, now: bool = False) -> None:
+        if self._question is not None or not self._waiting:
+            return
+        if not (now or len(self._waiting) >= _ENOUGH or time.monotonic() >= self._ask_at):
+            return
+        self._ask_at = math.inf
         self._deadline = self._waiting[0].until
         self._asked = len(self._waiting)
         self._question = self._prover.ask(deadline=self._deadline)

@@ -10,10 +10,11 @@ lease has ended if the same connection has reserved another job since. Closing t
 from __future__ import annotations
 
 import time
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueRefused
+from glassq.errors import JobNotFound, JobTooBig, NoProof, NotDurable, QueueError, QueueRefused
 from glassq.queues.base import MAX_UNPROVEN, MAX_UNPROVEN_MOVES, Reservation
 from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.connection import whole_seconds
@@ -21,7 +22,7 @@ from glassq.queues.beanstalk.handover import HandOver, HandOvers
 from glassq.queues.beanstalk.proof import prove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from glassq.queues.beanstalk.commands import Command
     from glassq.queues.beanstalk.connection import BeanstalkConnection
@@ -37,6 +38,21 @@ PROOF = 4.5
 LONG_LEASE = 10
 # The shortest lease that the settings allow, in seconds. Only stats-job tells the lease of a job that was put earlier.
 SHORTEST_LEASE = 5.0
+# While one job after the other is moved, so many are reserved at once at most: their packet costs little more than that
+# of one. They are so few that they are moved long before their leases end.
+MAX_AHEAD = 32
+# The proof of moved jobs is asked for after so long, in seconds, so that it serves those that come meanwhile.
+ASK_AFTER = 0.1
+
+
+class _Move(NamedTuple):
+    """A job that goes into another tube, once `_send_moves` is called."""
+
+    reservation: Reservation
+    body: bytes
+    tube: str
+    put: Callable[[str], None]
+    failed: Callable[[QueueError], None]
 
 
 class BeanstalkReceiver:
@@ -46,33 +62,41 @@ class BeanstalkReceiver:
         """`prover` asks the syncer; None: there is no syncer, and beanstalkd's answers are proof enough."""
         self._connection = connection
         self._prover = prover
-        # came with the end of another job
-        self._next: Reservation | None = None
+        # reserved in a packet that ended or moved other jobs, oldest first; and what is to be moved with the next one
+        self._ahead: deque[Reservation] = deque()
+        self._moving: list[_Move] = []
+        # how many have been moved since a handler worked one
+        self._moved = 0
         # next forms whose proof is not awaited; and why some of them could not be proven, for the next `reserve`
         self._hand_overs = None if prover is None else HandOvers(prover)
         self._failure: QueueError | None = None
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         self._raise_failure()
+        if not self._ahead:
+            self._send_moves(tubes)
         if self._hand_overs:
             self._settle(wait=False, then=tubes)
-            if self._next is None and self._hand_overs and (job := self._connection.reserve(0, tubes)):
+            if not self._ahead and self._hand_overs and (job := self._connection.reserve(0, tubes)):
                 return _reservation(job, tubes)
             # there is nothing to do but to wait for proofs
-            while self._next is None and self._hand_overs:
+            while not self._ahead and self._hand_overs:
                 self._settle(wait=True, then=tubes)
             self._raise_failure()
-        if self._next is not None:
-            held, self._next = self._next, None
-            with suppress(JobNotFound):
-                self._connection.check_held(int(held.ref))
+        while self._ahead:
+            held = self._ahead.popleft()
+            if self._connection.holds(int(held.ref)):
                 return held
         job = self._connection.reserve(whole_seconds(wait), tubes)
         return None if job is None else _reservation(job, tubes)
 
     @property
     def has_next(self) -> bool:
-        return self._next is not None
+        return bool(self._ahead)
+
+    def begin(self) -> None:
+        self._moved = 0
+        self._send_moves(())
 
     def filled(self, prefixes: tuple[str, ...]) -> list[str]:
         names = [name for name in self._connection.tubes() if name.startswith(prefixes)]
@@ -106,7 +130,7 @@ class BeanstalkReceiver:
         self, reservation: Reservation, *, then: Sequence[str] = (), meanwhile: Callable[[], None] | None = None
     ) -> None:
         old = int(reservation.ref)
-        if not then or self._next is not None:
+        if not then or self._ahead:
             self._connection.delete(old, held=True)
             return
         self._connection.check_held(old)
@@ -126,7 +150,14 @@ class BeanstalkReceiver:
     ) -> str:
         self._hold(reservation)
         following = self._connection.put(body, delay=whole_seconds(delay), tube=tube)
-        return self._handed(reservation, following, then, failed, MAX_UNPROVEN)
+        if failed is None or self._hand_overs is None:
+            self._hand_over(reservation, following, then)
+            return str(following)
+        made = HandOver(reservation, following, failed, time.monotonic() + PROOF)
+        self._hand_overs.add(made, self._connection.server_id())
+        if len(self._hand_overs) >= MAX_UNPROVEN:
+            self._settle(wait=True, then=then)
+        return str(following)
 
     def move(
         self,
@@ -134,39 +165,24 @@ class BeanstalkReceiver:
         body: bytes,
         *,
         tube: str,
+        put: Callable[[str], None],
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
-    ) -> str:
-        self._hold(reservation)
-        if failed is None or self._hand_overs is None or not then or self._next is not None:
-            following = self._connection.put(body, tube=tube)
-        else:
-            # the next job comes with the same packet: there may be many to move
-            following, job = self._connection.put_and_reserve(body, tube=tube, then=then)
-            self._next = None if job is None else _reservation(job, then)
-        return self._handed(reservation, following, then, failed, MAX_UNPROVEN_MOVES)
-
-    def _handed(
-        self,
-        reservation: Reservation,
-        following: int,
-        then: Sequence[str],
-        failed: Callable[[QueueError], None] | None,
-        most: int,
-    ) -> str:
-        """The next form has been put. With `failed`, its proof is awaited once `most` of them are not proven."""
-        if failed is None or self._hand_overs is None:
-            self._hand_over(reservation, following, then)
-            return str(following)
-        made = HandOver(reservation, following, failed, time.monotonic() + PROOF)
-        self._hand_overs.add(made, self._connection.server_id())
-        if len(self._hand_overs) >= most:
-            self._settle(wait=True, then=then)
-        return str(following)
+    ) -> None:
+        if failed is None or self._hand_overs is None or self._connection.ttr < LONG_LEASE:
+            self.retry(reservation, body, delay=0, tube=tube, then=then)
+            put(tube)
+            return
+        self._connection.check_held(int(reservation.ref))
+        self._moving.append(_Move(reservation, body, tube, put, failed))
+        self._moved += 1
+        if not self._ahead:
+            self._send_moves(then)
 
     @property
     def unproven(self) -> int:
-        return 0 if self._hand_overs is None else len(self._hand_overs)
+        proven_later = 0 if self._hand_overs is None else len(self._hand_overs)
+        return proven_later + len(self._ahead) + len(self._moving)
 
     def tend(self) -> None:
         if self._hand_overs:
@@ -182,7 +198,10 @@ class BeanstalkReceiver:
         packet: list[Command[object]] = [commands.reserve_job(following), commands.bury(following)]
         for answer in self._connection.pipeline(packet):
             if isinstance(answer, QueueRefused):
-                # The disk is full. beanstalkd 1.12 has lost track of the job now, and finds it again as it starts.
+                # The disk is full: it took the put and has no room for the bury. beanstalkd 1.12 has lost track of the
+                # job now: no command reaches it until a restart, where it is found again, delayed and marked as buried,
+                # and is buried beside whatever has become of the old form. No command tells before whether there is
+                # room. Another beanstalkd still knows the job.
                 self._withdraw(following)
             if isinstance(answer, QueueError):
                 raise answer
@@ -195,6 +214,7 @@ class BeanstalkReceiver:
         self._connection.release(int(reservation.ref))
 
     def finish(self) -> None:
+        self._send_moves((), give_back=False)
         while self._hand_overs:
             self._settle(wait=True)
         self._raise_failure()
@@ -202,10 +222,9 @@ class BeanstalkReceiver:
     def close(self) -> None:
         with suppress(QueueError):
             self.finish()
-        held, self._next = self._next, None
-        if held is not None:
-            with suppress(QueueError):
-                self.release(held)
+        with suppress(QueueError):
+            self._send_moves(())
+        self._moving.clear()
         self._connection.close()
         if self._prover is not None:
             self._prover.close()
@@ -235,6 +254,49 @@ class BeanstalkReceiver:
             self._withdraw(following)
             raise
 
+    def _send_moves(self, then: Sequence[str], *, give_back: bool = True) -> None:
+        """Puts what is to be moved, and reserves jobs of the tubes `then` with it; those reserved ahead go back.
+
+        Raises what breaks the connection; nobody knows then what was put, and all that we had reserved is ready again.
+        """
+        if not self._moving and not (self._ahead and give_back):
+            return
+        holds = self._connection.holds
+        moves = [each for each in self._moving if holds(int(each.reservation.ref))]
+        self._moving.clear()
+        released: list[int] = []
+        if give_back:
+            released = [int(each.ref) for each in self._ahead if holds(int(each.ref))]
+            self._ahead.clear()
+        # no more than half of those that were moved have to go back
+        most = min(MAX_AHEAD, max(1, self._moved // 2)) if then else 0
+        puts = [(each.body, each.tube) for each in moves]
+        placed, jobs = self._connection.put_and_reserve(puts, released, then, most)
+        self._ahead.extend(_reservation(job, then) for job in jobs)
+        self._moves_sent(list(zip(moves, placed, strict=True)))
+
+    def _moves_sent(self, sent: Sequence[tuple[_Move, int | QueueError]]) -> None:
+        """What has become of the moves of one packet: the new job of each, or its error."""
+        now, failures = time.monotonic(), []
+        for tube, put in {move.tube: move.put for move, placed in sent if isinstance(placed, int)}.items():
+            put(tube)
+        for move, placed in sent:
+            if isinstance(placed, QueueError):
+                failures.append((move, placed))
+            elif self._hand_overs is not None:
+                made = HandOver(move.reservation, placed, move.failed, now + PROOF, now + ASK_AFTER)
+                self._hand_overs.add(made, self._connection.server_id())
+        for move, error in failures:
+            if isinstance(error, QueueRefused):
+                self._failure = error
+                self._give_back([move], error)
+            elif isinstance(error, JobTooBig):
+                move.failed(error)
+            else:
+                raise error
+        if self._hand_overs and len(self._hand_overs) >= MAX_UNPROVEN_MOVES:
+            self._settle(wait=True)
+
     def _settle(self, *, wait: bool, then: Sequence[str] = ()) -> None:
         """Deletes the old jobs whose next forms are proven by now, and reserves a job of the tubes `then` with it.
 
@@ -245,21 +307,27 @@ class BeanstalkReceiver:
             done = self._hand_overs.proven(wait=wait)
         except (NotDurable, NoProof) as error:
             self._failure = error
-            for each in self._hand_overs.abandon():
+            left = self._hand_overs.abandon()
+            for each in left:
                 self._withdraw(each.following)
-                with suppress(QueueError):
-                    self.release(each.reservation)
-                each.failed(error)
+            self._give_back(left, error)
             return
         ours = [each for each in done if self._connection.holds(int(each.reservation.ref))]
         for each in done:
             if each not in ours:
                 self._lost(each, JobNotFound("not reserved on this connection"))
         if ours:
-            errors = self._delete([int(each.reservation.ref) for each in ours], then if self._next is None else ())
+            errors = self._delete([int(each.reservation.ref) for each in ours], () if self._ahead else then)
             for each, refusal in zip(ours, errors, strict=True):
                 if refusal is not None:
                     self._lost(each, refusal)
+
+    def _give_back(self, made: Iterable[HandOver | _Move], error: QueueError) -> None:
+        """Their next forms are not there: somebody works the old ones."""
+        for each in made:
+            with suppress(QueueError):
+                self.release(each.reservation)
+            each.failed(error)
 
     def _lost(self, made: HandOver, error: QueueError) -> None:
         """Another consumer has the old job by now: its attempt counts. Or the connection broke, and nobody knows."""
@@ -273,12 +341,15 @@ class BeanstalkReceiver:
         """Deletes jobs and reserves the next one; the error of each delete."""
         errors, job = self._connection.delete_and_reserve(jobs, then, meanwhile)
         if job is not None:
-            self._next = _reservation(job, then)
+            self._ahead.append(_reservation(job, then))
         return errors
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
         if failure is not None:
+            # nobody reserves for a while
+            with suppress(QueueError):
+                self._send_moves(())
             raise failure
 
     def _withdraw(self, following: int) -> None:

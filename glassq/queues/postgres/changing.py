@@ -8,28 +8,26 @@ after it.
 from __future__ import annotations
 
 import hashlib
-import math
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from glassq.envelope import HEADER_END, MAGIC, PREFIX
-from glassq.errors import JobNotFound, JobTooBig, QueueError
-from glassq.queues.base import NewForm
-from glassq.queues.postgres.limits import MAX_JOB, MAX_SECONDS
-from glassq.values import Tube
+from glassq.errors import JobNotFound, QueueError
+from glassq.queues.postgres.limits import bad_size, bad_time, bad_tube
+from glassq.queues.postgres.producer import try_to_put
+from glassq.queues.postgres.statements import FREE
+from glassq.queues.postgres.waking import TELL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from glassq.database.postgres import PostgresSession
-    from glassq.queues.base import Change, Job, State
+    from glassq.queues.base import Change, Job, NewForm, State
 
 # What the column `state` holds.
 NUMBERS: Mapping[State, int] = {"ready": 0, "delayed": 0, "reserved": 1, "buried": 2}
-# A job that is put and deleted in one transaction: nobody ever sees it.
-PROBE = NewForm(b"", "glassq.probe", "buried")
 
 
 class _New(msgspec.Struct):
@@ -87,7 +85,9 @@ _WAS = ("place", "id", "state", "tube", "digest")
 _AS_SEEN = "job.id = form.id AND job.state = form.state AND job.tube = form.tube AND sha256(job.body) = form.digest"
 _FREE = "token = job.token + 1, holder = NULL, lease_until = NULL"
 _IN_PLACE = f"""
-UPDATE glassq_jobs AS job SET state = form.new_state, due = {_DUE}, {_FREE},
+UPDATE glassq_jobs AS job SET state = form.new_state, {_FREE},
+    -- what is ready already keeps its place
+    due = CASE WHEN form.kick AND job.state = 0 THEN least(job.due, statement_timestamp()) ELSE {_DUE} END,
     kicked = job.kicked OR (form.kick AND (job.state = 2 OR job.due > statement_timestamp()))
 FROM {_table(*_WAS, "new_state", "delay", "kick")} WHERE {_AS_SEEN} RETURNING form.place, job.id
 """
@@ -110,12 +110,11 @@ class FormChanger:
         results: dict[int, str | QueueError] = {}
         rows: list[_New] = []
         for place, form in enumerate(forms):
-            try:
-                self._check(form.body, form.tube)
-                delay = seconds_of(form.delay) if form.state == "delayed" else 0.0
-                rows.append(_New(place, NUMBERS[form.state], delay, form.tube, key_of(form.body), form.body))
-            except QueueError as error:
+            delay = float(form.delay) if form.state == "delayed" else 0.0
+            if error := _fault(form.body, form.tube, delay):
                 results[place] = error
+            else:
+                rows.append(_New(place, NUMBERS[form.state], delay, form.tube, key_of(form.body), form.body))
         try:
             ids = self._session.rows(_INSERT, _parameters(rows)) if rows else []
             results |= {row.place: str(number) for row, (number,) in zip(rows, ids, strict=True)}
@@ -133,10 +132,8 @@ class FormChanger:
             row.body = change.job.body if change.body is None else change.body
             row.new_tube, row.new_state = change.tube or change.job.tube, NUMBERS[change.state]
             row.kick = change.state == "ready"
-            try:
-                self._check(row.body, row.new_tube)
-                row.delay = seconds_of(change.delay) if change.state == "delayed" else 0.0
-            except QueueError as error:
+            row.delay = float(change.delay) if change.state == "delayed" else 0.0
+            if error := _fault(row.body, row.new_tube, row.delay):
                 results[place] = error
                 continue
             same = (row.body, row.new_tube) == (change.job.body, change.job.tube)
@@ -152,12 +149,13 @@ class FormChanger:
         found, failed = self._each_as_seen({_DELETE: rows})
         return [None if place in found else failed or _gone(job) for place, job in enumerate(jobs)]
 
+    def free(self) -> None:
+        """Makes ready what nobody holds any more: so it is shown, and counted, as it is. Raises QueueError."""
+        self._wake(tube for (tube,) in self._session.rows(FREE))
+
     def probe(self) -> None:
         """Raises QueueError if the database takes no jobs now, or does not keep them."""
-        row = _New(0, NUMBERS[PROBE.state], 0.0, PROBE.tube, "", PROBE.body)
-        with self._session.transaction():
-            [(number,)] = self._session.rows(_INSERT, _parameters([row]))
-            self._session.rows("DELETE FROM glassq_jobs WHERE id = %(id)s RETURNING id", {"id": number})
+        try_to_put(self._session)
 
     def _each_as_seen(self, batches: Mapping[str, Sequence[_Seen]]) -> tuple[dict[int, int], QueueError | None]:
         """Runs these statements in one transaction; by place the ids that they changed, and why it failed."""
@@ -172,23 +170,16 @@ class FormChanger:
             return {}, error
         return found, None
 
-    def _check(self, body: bytes, tube: str) -> None:
-        if len(body) > MAX_JOB:
-            raise JobTooBig(f"a job of {len(body)} bytes: the largest has {MAX_JOB}")
-        try:
-            Tube(tube)
-        except ValueError as error:
-            raise QueueError(f"tube {tube!r}: {error}") from None
-
     def _wake(self, tubes: Iterable[str]) -> None:
-        """Tells those who wait that there is something in these tubes; without it they look a little later."""
+        """Tells receivers that wait. Those that do not hear of it look a little later."""
+        if named := sorted(set(tubes)):
+            with suppress(QueueError):
+                self._session.rows(TELL, [named])
 
 
-def seconds_of(delay: float) -> float:
-    """The delay, if it is one. Raises QueueError."""
-    if not (math.isfinite(delay) and 0 <= delay <= MAX_SECONDS):
-        raise QueueError(f"expected a delay of 0 to {MAX_SECONDS} seconds, not {delay:g}")
-    return float(delay)
+def _fault(body: bytes, tube: str, delay: float) -> QueueError | None:
+    """Why this is no job."""
+    return bad_size(body) or bad_tube(tube) or bad_time(delay)
 
 
 def key_of(body: bytes) -> str:

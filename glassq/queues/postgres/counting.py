@@ -9,16 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glassq.queues.base import TubeCounts
+from glassq.queues.postgres.statements import WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.database.postgres import PostgresSession
 
-# What a receiver calls itself while it waits, with its tubes after it (`pg_stat_activity.application_name`).
-WAITS = "glassq receiver waits: "
-# A name has at most 63 bytes; one that was cut ends so.
-CUT = ".."
+# A receiver that waits calls itself so, with its tubes after it: at most 63 bytes. A name that was cut ends in dots.
+NAMED, CUT = f"{WAITS}: ", ".."
 
 _COUNTS = """
 WITH counted AS (
@@ -42,7 +41,7 @@ _ALL = _COUNTS.format(chosen="")
 _SOME = _COUNTS.format(chosen="AND tube = ANY(%(tubes)s)") + "WHERE coalesce(summed.tube, name) = ANY(%(tubes)s)"
 _WAITING = f"""
 SELECT application_name, count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND application_name LIKE '{WAITS}%%' GROUP BY 1
+WHERE datname = current_database() AND application_name LIKE '{NAMED}%%' GROUP BY 1
 """
 _PAUSE = """
 INSERT INTO glassq_tubes (name, paused_until)
@@ -86,7 +85,7 @@ class _Waiting:
         self._any = 0
         self._by_tube: dict[str, int] = {}
         for name, count in session.rows(_WAITING):
-            tubes = name.removeprefix(WAITS)
+            tubes = name.removeprefix(NAMED)
             if tubes.endswith(CUT):
                 # which tubes were cut off is not known: it may wait for any
                 self._any += count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +10,7 @@ from glassq.queues.base import ALL_STATES, Capabilities, Change, EngineStatus, N
 from glassq.queues.postgres import counting, facts, looking
 from glassq.queues.postgres.changing import FormChanger
 from glassq.queues.postgres.gauges import gauges
-from glassq.queues.postgres.limits import MAX_JOB, MAX_SECONDS
+from glassq.queues.postgres.limits import MAX_JOB, MAX_SECONDS, bad_time
 from glassq.queues.postgres.server import ServerState
 from glassq.queues.postgres.troubles import explained
 
@@ -94,9 +93,11 @@ class PostgresInspector:
         self._changer.probe()
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
+        self._changer.free()
         return counting.counts(self._session, tubes)
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
+        self._changer.free()
         return looking.first(self._session, state, tube)
 
     def find(
@@ -108,7 +109,8 @@ class PostgresInspector:
         since: str = "",
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
-        return looking.find(self._session, states, tubes, int(since or 0), progress)
+        self._changer.free()
+        yield from looking.find(self._session, states, tubes, int(since or 0), progress)
 
     def newest(self) -> str:
         return str(looking.newest(self._session))
@@ -121,7 +123,12 @@ class PostgresInspector:
 
     def get_all(self, refs: Sequence[str]) -> list[Job | QueueError]:
         try:
-            found = looking.by_id(self._session, [self._number(ref) for ref in refs])
+            numbers = [self._number(ref) for ref in refs]
+            found = looking.by_id(self._session, numbers)
+            if any(job.state == "reserved" for job in found.values()):
+                # perhaps by nobody
+                self._changer.free()
+                found = looking.by_id(self._session, numbers)
         except QueueError as error:
             return [error] * len(refs)
         return [found.get(ref) or JobNotFound(f"there is no job {ref}") for ref in refs]
@@ -153,8 +160,8 @@ class PostgresInspector:
         return self._changer.delete(jobs, [self._number(job.ref) for job in jobs])
 
     def pause(self, tube: str, seconds: float) -> bool:
-        if not (math.isfinite(seconds) and 0 <= seconds <= MAX_SECONDS):
-            raise QueueError(f"expected a pause of 0 to {MAX_SECONDS} seconds, not {seconds:g}")
+        if (error := bad_time(seconds)) is not None:
+            raise error
         return counting.pause(self._session, tube, seconds)
 
     def close(self) -> None:

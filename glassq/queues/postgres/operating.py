@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glassq.database.postgres import PostgresSession
+from glassq.queues.postgres import schema
 from glassq.queues.postgres.inspector import PostgresInspector
 from glassq.queues.postgres.local import LocalPostgres
 from glassq.queues.postgres.tables import PostgresTables
@@ -22,7 +23,7 @@ BESIDE = 8
 def open_inspector(settings: Settings) -> PostgresInspector:
     """See `glassq.queues.open_inspector`."""
     url = settings.queue.url
-    return PostgresInspector(session(settings, url, "glassq inspector"), url, needs=needed(settings))
+    return inspector_at(url, settings.queue.connect_timeout, settings.queue.timeout, needs=needed(settings))
 
 
 def local_engine(settings: Settings) -> LocalPostgres:
@@ -32,12 +33,18 @@ def local_engine(settings: Settings) -> LocalPostgres:
 
 def open_tables(settings: Settings, url: QueueUrl) -> PostgresTables:
     """See `glassq.queues.open_tables`."""
-    return PostgresTables(session(settings, url, "glassq tables", timeout=TABLES_TIMEOUT))
+    connect_timeout = settings.queue.connect_timeout
+    return PostgresTables(
+        PostgresSession(url, name="glassq tables", connect_timeout=connect_timeout, timeout=TABLES_TIMEOUT)
+    )
 
 
-def session(settings: Settings, url: QueueUrl, name: str, *, timeout: float = 0.0) -> PostgresSession:
-    queue = settings.queue
-    return PostgresSession(url, name=name, connect_timeout=queue.connect_timeout, timeout=timeout or queue.timeout)
+def inspector_at(url: QueueUrl, connect_timeout: float, timeout: float, *, needs: int = 0) -> PostgresInspector:
+    """An inspector of this database. Times are in seconds; `needs` as in PostgresInspector."""
+    session = PostgresSession(
+        url, name="glassq inspector", connect_timeout=connect_timeout, timeout=timeout, prepare=schema.check
+    )
+    return PostgresInspector(session, url, needs=needs)
 
 
 def needed(settings: Settings) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobTooBig, NoProof, NotDurable, QueueRefused, QueueUnavailable
+from glassq.errors import JobTooBig, NoProof, NotDurable, QueueRefused, QueueUnavailable, WrongTables
 from glassq.queues.base import Fact
 
 if TYPE_CHECKING:
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from glassq.values import QueueUrl
 
 _RIGHTS = "grant it what `glassq queue init` lists"
-_INIT = "`glassq queue init` makes the tables (as their owner)"
 _PASSFILE = "mend it in the passfile (~/.pgpass, or passfile= in [queue] url; mode 0600)"
 _HBA = "add a line for this host, role and database to the server's pg_hba.conf, then SELECT pg_reload_conf()"
 _DATABASE = "CREATE DATABASE it, or mend [queue] url"
@@ -30,8 +29,6 @@ BY_STATE = {
     "53200": ("memory", "give the server more memory, or fewer connections"),
     "53300": ("connections", _CONNECTIONS),
     "25006": ("primary", _PRIMARY),
-    "42P01": ("schema", _INIT),
-    "42703": ("schema", "`glassq queue upgrade` brings the tables to this version (as their owner)"),
     "42501": ("rights", _RIGHTS),
     "3D000": ("database", _DATABASE),
     "28P01": ("password", _PASSFILE),
@@ -47,6 +44,9 @@ BY_STATE = {
 }
 # A connection that was not made has no SQLSTATE in libpq, only words.
 BY_WORDS = {
+    "too many connections": BY_STATE["53300"],
+    "too many clients": BY_STATE["53300"],
+    "remaining connection slots": BY_STATE["53300"],
     "password authentication failed": BY_STATE["28P01"],
     "no password supplied": BY_STATE["28P01"],
     "no pg_hba.conf entry": BY_STATE["28000"],
@@ -56,13 +56,12 @@ BY_WORDS = {
     "is not permitted to log in": ("access", "ALTER ROLE it WITH LOGIN"),
     'role "': ("access", "CREATE ROLE it WITH LOGIN, or mend [queue] url"),
     'database "': BY_STATE["3D000"],
-    "too many connections": BY_STATE["53300"],
-    "too many clients": BY_STATE["53300"],
-    "remaining connection slots": BY_STATE["53300"],
     "the database system is": BY_STATE["57P03"],
     "session is read-only": BY_STATE["25006"],
     "session is not read-only": BY_STATE["25006"],
     "server is in hot standby mode": BY_STATE["25006"],
+    "takes no writes": BY_STATE["25006"],
+    "fsync is": ("durability", "set fsync = on in postgresql.conf, then SELECT pg_reload_conf()"),
     "could not translate host name": ("queue", "mend the host in [queue] url, or the name service"),
     "certificate": ("tls", "mend sslrootcert or sslmode in [queue] url, or the server's certificate"),
     "SSL": ("tls", "mend sslmode in [queue] url, or switch ssl on in postgresql.conf"),
@@ -73,6 +72,7 @@ BY_WORDS = {
     "timed out": ("queue", "it hangs, or waits for its standbys: look at its log and its disk"),
 }
 _BY_KIND: list[tuple[type[Exception], str, str]] = [
+    (WrongTables, "schema", "as the role that owns the tables (--url)"),
     (NoProof, "standbys", "start the synchronous standbys, or look at their logs"),
     (NotDurable, "durability", "look at synchronous_commit, at the standbys, and at the server's log"),
     (QueueRefused, "queue", "look at the server's log: it then takes jobs again by itself"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,8 +15,6 @@ from glassq.worker.gates.claims import word_of
 from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from glassq.worker.executor import Attempt
     from glassq.worker.gates.breaker import BreakerRule
     from glassq.worker.gates.rows import BreakerRow
@@ -29,33 +26,14 @@ log = logger("glassq.worker")
 _BEHIND = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerChange:
-    """A route has paused itself (`opened`), or goes on.
-
-    `why` is the cause of its failures, of which there were `failures` in a row. `since` is when it paused itself, in
-    seconds since 1970.
-    """
-
-    route: str
-    opened: bool
-    why: str
-    failures: int
-    since: float
-
-
 class Breaker:
     """One route's breaker. Single-threaded."""
 
-    def __init__(
-        self, gates: Gates, row: BreakerRow, rule: BreakerRule, slot: int, changed: Callable[[BreakerChange], None]
-    ) -> None:
-        """`changed` is called by the child that opens or closes it, once for the whole pool."""
+    def __init__(self, gates: Gates, row: BreakerRow, rule: BreakerRule, slot: int) -> None:
         self._gates = gates
         self._row = row
         self._rule = rule
         self._slot = slot
-        self._changed = changed
         self._word = word_of(row.route)
 
     @property
@@ -110,7 +88,6 @@ class Breaker:
         if before.is_open:
             seconds = max(0.0, time.time() - before.since)
             log.warning("route goes on: a delivery was worked %s", fields(route=self._row.route, seconds=seconds))
-            self._changed(BreakerChange(self._row.route, False, before.why, before.failures, before.since))
 
     def _noted(self, attempt: Attempt) -> Attempt:
         cause, now = cause_of(attempt.following), self._gates.clock()
@@ -125,7 +102,6 @@ class Breaker:
         if after.is_open and not before.is_open:
             known = {"route": self._row.route, "failures": after.failures, "cause": after.why}
             log.error("route pauses itself: its deliveries wait %s", fields(**known, probe_in=self._rule.backoff))
-            self._changed(BreakerChange(self._row.route, True, after.why, after.failures, after.since))
         if not (before.is_open and self._probes):
             return attempt
         outcome = attempt.outcome

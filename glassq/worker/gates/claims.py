@@ -16,13 +16,14 @@ WORD = 8
 class SlotWords:
     """The words of all slots; 0: nothing is claimed."""
 
-    def __init__(self, words: memoryview) -> None:
-        """`words` has a word (format Q) for each slot."""
+    def __init__(self, words: memoryview, used: memoryview) -> None:
+        """`words` has a word (format Q) for each slot; the first word of `used` says how many may have had a child."""
         self._words = words
+        self._used = used
 
     def take(self, slot: int, word: int, most: int) -> bool:
         """Claims it for the slot, which has no other claim then, unless `most` slots have it. Call under the lock."""
-        others = count(self._words.tobytes(), word) - (self._words[slot] == word)
+        others = count(self.all(), word) - (self._words[slot] == word)
         if others >= most:
             return False
         self._words[slot] = word
@@ -30,7 +31,7 @@ class SlotWords:
 
     def taken(self, word: int) -> bool:
         """Whether a slot has claimed it."""
-        return count(self._words.tobytes(), word) > 0
+        return count(self.all(), word) > 0
 
     def of(self, slot: int) -> int:
         """What the slot has claimed."""
@@ -43,7 +44,7 @@ class SlotWords:
 
     def all(self) -> bytes:
         """All words as they are now, for `count`."""
-        return self._words.tobytes()
+        return self._words[: self._used[0]].tobytes()
 
 
 def count(words: bytes, word: int) -> int:

@@ -10,11 +10,8 @@ from glassq.worker.gates.breaking import Breaker
 from glassq.worker.gates.claims import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from glassq.delivery import Delivery
     from glassq.worker.executor import Attempt
-    from glassq.worker.gates.breaking import BreakerChange
     from glassq.worker.gates.rules import GateRules
     from glassq.worker.gates.shared import Gates
 
@@ -22,14 +19,7 @@ if TYPE_CHECKING:
 class Doorman:
     """The gates of one child: what it claims for the delivery in its hands. Single-threaded."""
 
-    def __init__(
-        self,
-        gates: Gates,
-        slot: int,
-        rules: GateRules,
-        changed: Callable[[BreakerChange], None] = lambda change: None,
-    ) -> None:
-        """`changed` is called when this child has opened or closed a breaker."""
+    def __init__(self, gates: Gates, slot: int, rules: GateRules) -> None:
         self._gates = gates
         self._slot = slot
         self._rules = rules
@@ -38,7 +28,7 @@ class Doorman:
             for route, rule in rules.breakers.items():
                 row = gates.breakers.row(route) if locked else None
                 if row is not None:
-                    self._breakers[route] = Breaker(gates, row, rule, slot, changed)
+                    self._breakers[route] = Breaker(gates, row, rule, slot)
 
     def claim(self, parked: ParkingTube) -> bool:
         """Claims what a delivery out of this parking tube needs to be worked, before one is reserved."""

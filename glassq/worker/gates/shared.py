@@ -31,15 +31,18 @@ class Gates:
     `keys` are the keys that slots work, `probes` the routes whose breaker they try; both hashed.
     """
 
-    def __init__(self, slots: int, lock: ProcessLock, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, slots: int, lock: ProcessLock, used: memoryview, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """The first word of `used` says how many of the slots may have had a child."""
         # pages that nobody touches take no memory
         memory = mmap.mmap(-1, _HEAD + 2 * slots * WORD + PARKED_BYTES + ROWS_BYTES)
         view, words = memoryview(memory), slots * WORD
         self._lock = lock
         self.clock = clock
         self._head = view[:_HEAD].cast("Q")
-        self.keys = SlotWords(view[_HEAD : _HEAD + words].cast("Q"))
-        self.probes = SlotWords(view[_HEAD + words : _HEAD + 2 * words].cast("Q"))
+        self.keys = SlotWords(view[_HEAD : _HEAD + words].cast("Q"), used)
+        self.probes = SlotWords(view[_HEAD + words : _HEAD + 2 * words].cast("Q"), used)
         self.parked = ParkedTubes(memory, _HEAD + 2 * words)
         self.breakers = BreakerRows(memory, _HEAD + 2 * words + PARKED_BYTES)
         # what the last pool has parked

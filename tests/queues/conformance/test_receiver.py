@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import JobNotFound, JobTooBig, QueueRefused, QueueUnavailable
+from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import NewJob
 from tests.conftest import wait_for
 from tests.proxy import BACK, FREEZE, PASS, Fault
@@ -156,6 +156,40 @@ def test_the_end_of_one_can_reserve_the_next(roles: Roles, end: Settle) -> None:
     end(roles, receiver, following)
     assert receiver.reserve([roles.tube], 0) is None
     assert not roles.there("ready", "reserved")
+
+
+def test_jobs_that_are_moved_one_after_the_other_are_ready_elsewhere(roles: Roles) -> None:
+    bodies = [b"%d" % number for number in range(100)]
+    roles.producer.put([NewJob(body.hex(), body, roles.tube) for body in bodies], within=TIMEOUT)
+    receiver, told, failed = roles.receiver(), set[str](), list[QueueError]()
+    while (held := receiver.reserve([roles.tube], 0)) is not None:
+        receiver.move(held, held.body, tube=roles.other, put=told.add, then=[roles.tube], failed=failed.append)
+    # who has nothing else to do has them all proven
+    assert (receiver.unproven, told, failed) == (0, {roles.other}, [])
+    assert sorted(job.body for job in roles.find()) == sorted(bodies)
+    assert {(job.tube, job.state, job.losses) for job in roles.find()} == {(roles.other, "ready", 0)}
+
+
+def test_a_handler_begins_and_what_was_reserved_beyond_its_job_goes_back(roles: Roles) -> None:
+    bodies = [b"%02d" % number for number in range(60)]
+    roles.producer.put([NewJob(body.hex(), body, roles.tube) for body in bodies], within=TIMEOUT)
+    receiver, failed = roles.receiver(), list[QueueError]()
+    for _ in range(40):
+        held = receiver.reserve([roles.tube], 0)
+        assert held is not None
+        receiver.move(held, held.body, tube=roles.other, put=lambda tube: None, then=[roles.tube], failed=failed.append)
+    held = receiver.reserve([roles.tube], 0)
+    assert held is not None
+    receiver.begin()
+    assert not receiver.has_next
+    assert roles.counts(roles.tube).ready == 19
+    assert roles.counts(roles.other).ready == 40
+    receiver.complete(held)
+    receiver.finish()
+    assert failed == []
+    found = roles.find()
+    assert sorted(job.body for job in found) == [body for body in bodies if body != held.body]
+    assert {job.losses for job in found} == {0}
 
 
 @ends

@@ -1,0 +1,184 @@
+"""Moves all deliveries of a queue to another engine, in the state they have, while pings may still come.
+
+One pass takes what waits at its start. What is at work stays, and is there again for a later pass if it is retried.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from glassq.errors import BodyLost, InvalidRequest, Stopped
+from glassq.operations import Operations
+from glassq.operations.bulk import Plan, act_on_packet, plan_found, run, state_words
+from glassq.operations.filters import Filter
+from glassq.operations.find import Search, is_ours, our_tubes, waiting_matching
+from glassq.operations.move import moved
+from glassq.operations.pace import packets_of
+from glassq.operations.result import Did, Report
+from glassq.operations.words import without_password
+from glassq.queues.base import NewForm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from glassq.bodies import BodyStore
+    from glassq.errors import QueueError
+    from glassq.operations.bulk import Chosen
+    from glassq.operations.find import Found
+    from glassq.operations.progress import Progress
+    from glassq.operations.result import Result
+    from glassq.queues.base import Inspector, TubeCounts
+    from glassq.settings import Settings
+
+# How long a move that goes on waits until it looks again, in seconds.
+INTERVAL = 1.0
+# A body is copied in parts of this size, in bytes.
+_PART = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMove:
+    """Two installations that differ in the engine of their queue: deliveries go from `origin` to `target`."""
+
+    origin: Operations
+    target: Operations
+
+    @property
+    def copies_bodies(self) -> bool:
+        """Whether large bodies lie elsewhere there."""
+        return str(self.origin.settings.bodies.url) != str(self.target.settings.bodies.url)
+
+    def left_behind(self) -> Iterator[str]:
+        """What is not moved, a sentence each."""
+        here, there = self.origin.settings, self.target.settings
+        if here.ledger.url != there.ledger.url:
+            yield (
+                f"the ledger stays in {without_password(here.ledger.url)}: there `glassq show` knows what happened "
+                "until now; a delivery carries the story of its own attempts"
+            )
+        if here.push is not None and there.push is not None and here.push.names != there.push.names:
+            yield (
+                f"names of tasks that are taken stay in {without_password(here.push.names)}: a task of such a name can "
+                "be added once more"
+            )
+
+
+def between(operations: Operations, other: Settings, *, arriving: bool = False) -> EngineMove:
+    """The move from the queue of the settings to that of the `other` settings, or with `arriving` the other way round.
+
+    Raises InvalidRequest.
+    """
+    if other.queue.url == operations.settings.queue.url:
+        raise InvalidRequest(f"{other.queue.url} is the queue of these settings already")
+    installation = Operations(other, actor=operations.actor)
+    return EngineMove(installation, operations) if arriving else EngineMove(operations, installation)
+
+
+def plan(move: EngineMove, queue: Inspector, progress: Progress) -> Plan:
+    """What one pass takes: all that waits now, tube by tube, in the order of the puts."""
+    chosen: list[Chosen] = []
+    results: list[Result] = []
+    for tube in our_tubes(move.origin, queue):
+        found = Search(waiting_matching(move.origin, queue, Filter(), tube, progress))
+        part = plan_found(found, Did.MOVED)
+        chosen += part.chosen[::-1]
+        results += part.results
+    return Plan(Did.MOVED, tuple(chosen), tuple(results))
+
+
+def carry_out(
+    move: EngineMove, queue: Inspector, there: Inspector, first: Plan, progress: Progress, *, follow: bool = False
+) -> Report:
+    """Moves what still waits as it was planned. With `follow` it goes on with what comes, until it is stopped.
+
+    A tube that is paused is paused there as well. Each delivery is durable there before it goes here.
+    """
+    report = Report(list(first.results))
+    there.check()
+    paused = _pause(move, queue, there)
+    _pass(move, queue, there, first, report, progress)
+    for tube, seconds in paused.items():
+        there.pause(tube, seconds)
+    idle = False
+    while follow and report.error is None:
+        try:
+            progress.wait(INTERVAL if idle else 0.0)
+            following = plan(move, queue, progress)
+        except Stopped:
+            # between two passes nothing is half done: that is how it ends
+            break
+        idle = not following.chosen
+        _pass(move, queue, there, following, report, progress)
+    return report
+
+
+def left(move: EngineMove, queue: Inspector) -> list[TubeCounts]:
+    """The tubes of ours that still hold jobs."""
+    return [counts for counts in queue.counts() if counts.jobs and is_ours(move.origin.tube, counts.name)]
+
+
+def _pause(move: EngineMove, queue: Inspector, there: Inspector) -> Mapping[str, int]:
+    """Pauses there what is paused here; what could not be, as the tube does not exist there yet."""
+    paused = {counts.name: counts.paused_for for counts in left(move, queue) if counts.paused_for}
+    return {tube: seconds for tube, seconds in paused.items() if not there.pause(tube, seconds)}
+
+
+def _pass(
+    move: EngineMove, queue: Inspector, there: Inspector, planned: Plan, report: Report, progress: Progress
+) -> None:
+    with move.target.corrector(progress) as ledger:
+
+        def act(packet: Sequence[Chosen]) -> Iterator[Result]:
+            return act_on_packet(move.origin, queue, packet, lambda found: _change(move, queue, there, found), told)
+
+        def told(each: Chosen, found: Found, holder: str) -> Result:
+            ledger.held(found.delivery, holder, found.tube)
+            return each.result(Did.MOVED, f"it was job {found.ref}, {state_words(found.job)}", job=holder)
+
+        in_doubt = "some of those after them may be in both queues, and are worked twice then"
+        run(report, planned, packets_of(planned.chosen), act, progress, in_doubt=in_doubt)
+
+
+def _change(
+    move: EngineMove, queue: Inspector, there: Inspector, packet: Sequence[Found]
+) -> Sequence[str | QueueError]:
+    """Puts these jobs there, and deletes here what is durable there; for each its new reference, or what went wrong."""
+    if move.copies_bodies:
+        for found in packet:
+            _copy_bodies(move, found)
+    answers: list[str | QueueError] = list(there.insert_all([_form(found) for found in packet]))
+    there_now = [number for number, answer in enumerate(answers) if isinstance(answer, str)]
+    gone = queue.delete_all([packet[number].job for number in there_now])
+    for number, error in zip(there_now, gone, strict=True):
+        if error is not None:
+            answers[number] = error
+        elif move.copies_bodies:
+            move.origin.delete_body(packet[number].delivery)
+    return answers
+
+
+def _form(found: Found) -> NewForm:
+    change = moved(found, found.tube)
+    return NewForm(change.body or found.job.body, found.tube, change.state, change.delay)
+
+
+def _copy_bodies(move: EngineMove, found: Found) -> None:
+    """What the delivery has stored, into the store of the target. What is lost already is lost there as well."""
+    for key in found.delivery.stored_keys if found.delivery is not None else ():
+        try:
+            _copy(move.origin.bodies, move.target.bodies, key)
+        except BodyLost:
+            continue
+
+
+def _copy(origin: BodyStore, target: BodyStore, key: str) -> None:
+    with closing(origin.open(key)) as body:
+        writer = target.begin(key)
+        try:
+            while part := body.read(_PART):
+                writer.write(part)
+            writer.finish()
+        finally:
+            writer.discard()

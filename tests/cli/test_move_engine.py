@@ -1,0 +1,155 @@
+"""`glassq move --to-engine`: everything goes to another queue, while pings come."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from glassq.bodies import DirectoryBodies
+from glassq.delivery import StoredBody, decode, encode
+from glassq.queues.beanstalk.protocol import JobStats
+from tests.cli.conftest import a_delivery, evidence, put
+from tests.conftest import Beanstalkd, Process, wait_for
+from tests.queues.raw import open_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from glassq.delivery import Delivery
+    from tests.cli.conftest import Cli
+    from tests.queues.raw import Queue
+
+STATES = frozenset({"ready", "reserved", "delayed", "buried"})
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Beanstalkd]:
+    """Another server: it syncs each job by itself, as its URL says nothing of a syncer."""
+    (tmp_path / "other").mkdir()
+    server = Beanstalkd(tmp_path / "other", options=("-f0",))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def there(other: Beanstalkd) -> Iterator[Queue]:
+    queue = open_queue(other.settings)
+    yield queue
+    queue.close()
+
+
+def held(queue: Queue, tube: str = "glassq") -> list[tuple[str, Delivery]]:
+    """State and delivery of each job of the tube, in the order of the puts."""
+    found = sorted((each for each in queue.scan(STATES, tube) if isinstance(each, JobStats)), key=lambda each: each.id)
+    return [(each.state, decode(queue.peek(each.id).body)) for each in found]
+
+
+def test_everything_goes_in_the_state_and_the_order_it_has(
+    queue: Queue, there: Queue, cli: Cli, other: Beanstalkd
+) -> None:
+    told = {
+        "ready": [a_delivery() for _ in range(3)],
+        "delayed": [a_delivery()],
+        "buried": [a_delivery(evidence=(evidence(),), buried="no such photo")],
+    }
+    for state, deliveries in told.items():
+        for each in deliveries:
+            put(queue, each, state)
+    aside = a_delivery()
+    queue.put(encode(aside), tube="glassq.push.mail")
+    damaged = b"no delivery"
+    queue.put(damaged, tube="glassq.queue.a")
+    said = cli("move", "--to-engine", other.url, "--yes", "--json")
+    assert (said.code, said.json["sums"]) == (0, {"moved": 7})
+    wanted = [(state, each.id) for state, deliveries in told.items() for each in deliveries]
+    assert [(state, each.id) for state, each in held(there)] == wanted
+    assert held(there)[-1][1].evidence == told["buried"][0].evidence
+    assert [each.id for _, each in held(there, "glassq.push.mail")] == [aside.id]
+    [job] = [each for each in there.scan(STATES, "glassq.queue.a") if isinstance(each, JobStats)]
+    assert there.peek(job.id).body == damaged
+    assert not any(held(queue, tube) for tube in ("glassq", "glassq.push.mail"))
+
+
+def test_what_is_at_work_stays_and_is_told(queue: Queue, there: Queue, cli: Cli, other: Beanstalkd) -> None:
+    worked, waits = a_delivery(), a_delivery()
+    put(queue, worked, "reserved")
+    put(queue, waits, "ready")
+    said = cli("move", "--to-engine", other.url, "--yes")
+    assert said.code == 0
+    assert "0 deliveries that wait and 1 at work: give the same command again" in said.err
+    assert [each.id for _, each in held(there)] == [waits.id]
+    assert [each.id for _, each in held(queue)] == [worked.id]
+
+
+def test_it_comes_back_the_same_way(queue: Queue, there: Queue, cli: Cli, other: Beanstalkd) -> None:
+    told = [a_delivery() for _ in range(3)]
+    for each in told:
+        put(there, each, "ready")
+    assert cli("move", "--from-engine", other.url, "--yes").code == 0
+    assert [each.id for _, each in held(queue)] == [each.id for each in told]
+    assert held(there) == []
+
+
+def test_what_comes_meanwhile_follows_until_it_is_stopped(
+    queue: Queue, there: Queue, cli: Cli, other: Beanstalkd
+) -> None:
+    told = [a_delivery() for _ in range(6)]
+    put(queue, told[0], "ready")
+    arguments = ["--config", str(cli.file), "move", "--follow", "--yes", "--to-engine", other.url]
+    moving = Process(arguments, cli.directory / "move.log", forks="glassq")
+    try:
+        for number, each in enumerate(told[1:], start=1):
+            wait_for(lambda number=number: len(held(there)) == number, "what came to be moved")  # type: ignore[misc]
+            put(queue, each, "ready")
+        wait_for(lambda: len(held(there)) == len(told), "the last one to be moved")
+    finally:
+        ended = moving.end(signal.SIGINT)
+    assert ended == 0, moving.output()
+    assert [each.id for _, each in held(there)] == [each.id for each in told]
+
+
+def test_a_dry_run_moves_nothing(queue: Queue, there: Queue, cli: Cli, other: Beanstalkd) -> None:
+    put(queue, a_delivery(), "ready")
+    said = cli("move", "--to-engine", other.url, "--dry-run")
+    assert (said.code, "would be moved" in said.out) == (0, True)
+    assert (len(held(queue)), held(there)) == (1, [])
+
+
+def test_nothing_goes_while_the_other_queue_takes_nothing(queue: Queue, cli: Cli, other: Beanstalkd) -> None:
+    put(queue, a_delivery(), "ready")
+    other.send(signal.SIGUSR1)
+    with_it = open_queue(other.settings)
+    wait_for(lambda: with_it.stats().draining, "the other beanstalkd to drain")
+    with_it.close()
+    said = cli("move", "--to-engine", other.url, "--yes")
+    assert said.code == 75
+    assert len(held(queue)) == 1
+
+
+def test_a_queue_that_is_the_same_or_is_not_there_is_told(queue: Queue, cli: Cli, tmp_path: Path) -> None:
+    said = cli("move", "--to-engine", cli.url, "--yes")
+    assert (said.code, "is the queue of these settings already" in said.err) == (2, True)
+    put(queue, a_delivery(), "ready")
+    said = cli("move", "--to-engine", f"beanstalk://{tmp_path}/nobody.sock", "--yes")
+    assert said.code == 69
+    assert len(held(queue)) == 1
+
+
+def test_a_large_body_stays_where_both_queues_find_it(queue: Queue, there: Queue, cli: Cli, other: Beanstalkd) -> None:
+    store = DirectoryBodies(cli.directory / "bodies")
+    store.prepare()
+    told = a_delivery(body=b"")
+    writer = store.begin(told.id)
+    writer.write(b"large")
+    stored = writer.finish()
+    assert isinstance(stored, StoredBody)
+    put(queue, msgspec.structs.replace(told, stored=stored), "ready")
+    assert cli("move", "--to-engine", other.url, "--yes").code == 0
+    [(_, moved)] = held(there)
+    assert moved.stored == stored
+    with store.open(told.id) as body:
+        assert body.read() == b"large"
