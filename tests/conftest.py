@@ -25,6 +25,7 @@ from tests.forked import Forked
 from tests.ports import free_port, give_back
 from tests.queues.conformance.summary import write_conformance
 from tests.queues.raw import open_queue
+from tests.seconds import write_seconds
 from tests.syncers import Syncer, end_all
 from tests.thorough import EVERYDAY, THOROUGH
 
@@ -87,8 +88,10 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the engines' conformance, and how many tests `make test` had to run twice."""
+    """Prints the engines' conformance, where the seconds went, and how many tests `make test` had to run twice."""
     write_conformance(terminalreporter)
+    if config.getoption("durations"):
+        write_seconds(terminalreporter)
     stats = terminalreporter.stats
     second = config.getoption("lf", default=False)
     if not second and (not config.getoption("durations") or stats.get("failed") or stats.get("error")):
