@@ -211,6 +211,16 @@ def test_a_change_is_reloaded_and_one_that_is_wrong_is_explained(tmp_path: Path)
         says(process, r"^words.py changed: reloading$")
         says(process, r"^words.py: in effect$")
         assert answers(process, ping, "two")
+        # the server of tasks comes and goes with [push]
+        push = (
+            f'[push]\nnames = "sqlite:///{home}/names.db"\n[[routes]]\nsource = "push"\nhandler = "handlers:handle"\n'
+        )
+        config.write_text(config.read_text() + push)
+        says(process, r"^tasks: POST http://localhost/tasks/QUEUE by the socket \S+/var/tasks.sock$")
+        add = f"curl -sS --unix-socket {home}/tasks.sock http://localhost/tasks/default/work -d x"
+        assert answers(process, add, "two")
+        config.write_text(config.read_text().replace(push, ""))
+        wait_for(lambda: not (home / "tasks.sock").exists(), "glassq-tasks to be stopped")
         handlers.write_text("def handle(:\n")
         says(process, r"^handlers.py changed but cannot be used; .*:\n(  .* SyntaxError: .*line 1\)\n)+")
         assert answers(process, ping, "two")
