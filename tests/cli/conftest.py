@@ -28,7 +28,6 @@ from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.queues.raw import Queue
 
