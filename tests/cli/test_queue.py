@@ -48,7 +48,7 @@ def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer,
     assert empty("queue", "init", "--grant", "Worker 1").code == 0
     worker = Cli(tmp_path, empty.url.replace("glassq@", "Worker%201@"))
     worker.configure()
-    said = worker("put", str(empty.file), "--source", "mirror", "--yes")
+    said = worker("put", str(empty.file), "--source", "mirror", "--no-check")
     assert (said.code, worker("status", "--json").json["queue"]["tubes"][0]["ready"]) == (0, 1), said.err
     said = worker("queue", "init")
     assert said.code != 0
