@@ -222,7 +222,7 @@ class EngineTables(Protocol):
         """Raises WrongTables if they are missing, or not for this code."""
 
     def upgrade(self) -> int:
-        """Makes the tables, or brings them to `known`; returns their version. Several at once do no harm.
+        """Makes the tables, or brings them to `known`; returns the version that was there. Several at once do no harm.
 
         Raises WrongTables if a newer glassq has made them.
         """

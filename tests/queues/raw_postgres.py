@@ -34,6 +34,8 @@ def fresh_url(server: PostgresServer) -> QueueUrl:
 class PostgresQueue:
     """Puts jobs, brings them into any state, and looks at them."""
 
+    tube = "glassq"
+
     def __init__(self, url: QueueUrl) -> None:
         self._session = PostgresSession(url, name="tests", connect_timeout=TIMEOUT, timeout=TIMEOUT)
         self._inspector = PostgresInspector(self._session, url)
