@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class TablesReport:
     """The tables at `url`. `engine` needs none where `known` is 0.
 
-    `found` is the version that was there (0: none); now they are of this glassq's, which is `known`. `rights` are the statements that give a role of pools and intake what it needs; `granted` is the role that got it.
+    `found` is the version that was there (0: none); now they are of this glassq's, which is `known`. `rights` are the
+    statements that give a role of pools and intake what it needs; `granted` is the role that got it.
     """
 
     url: str
