@@ -66,7 +66,7 @@ hypothesis.settings.load_profile("quick")
 # How long a test waits for an event that must come, in seconds. Only a hang takes this long.
 PATIENCE = 60.0
 # The files with the longest tests. They begin first, so that nothing waits for them in the end.
-FIRST_FILES = ("test_torture.py",)
+FIRST_FILES = ("test_torture.py", "test_powercut.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
