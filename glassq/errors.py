@@ -11,6 +11,7 @@ GlassqError
 |   |   +-- NoProof         the queue answered, but nobody knows in time whether that is on disk
 |   +-- QueueRefused        the queue accepts no job now: draining, out of memory or disk
 |   |   +-- NotDurable      the queue keeps jobs in memory only, perhaps also those of a moment ago
+|   |   +-- WrongTables     the queue's database lacks our tables, or has those of another version (exit 78)
 |   +-- SearchIncomplete    a search could not find all jobs
 |   +-- JobTooBig           a job exceeds the queue's size limit
 |   +-- JobNotFound         no such job, or another consumer has it by now
@@ -135,6 +136,10 @@ class QueueRefused(QueueError):
 
 class NotDurable(QueueRefused):
     """The queue keeps jobs in memory only: a restart may lose even those of a moment ago."""
+
+
+class WrongTables(QueueRefused):
+    """The queue's database lacks our tables, or has those of another version. The message names the command to run."""
 
 
 class JobTooBig(QueueError):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
+    from tests.postgres import PostgresServer
     from tests.push.targets import Target
     from tests.queues.raw import Queue
     from tests.sources.certificates import Authority
@@ -261,6 +262,19 @@ def queue(beanstalkd: Beanstalkd) -> Iterator[Queue]:
     opened = beanstalkd.queue()
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One server for all tests of a process; each takes a database of its own."""
+    # it imports what few tests need
+    from tests.postgres import PostgresServer, missing
+
+    if why := missing():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.remove()
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from glassq.programs.gating import breakers_of, gated, route_limits, rules_of, w
 from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
-from glassq.queues import open_inspector, open_receiver
+from glassq.queues import check_tables, open_inspector, open_receiver
 from glassq.schedules.opening import has_schedules, schedules_of
 from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube
 from glassq.startcheck import Finding, arguments, found
@@ -173,6 +173,7 @@ def check(config: str | None) -> Iterator[Finding]:
         yield found("notify", lambda: notifying.main_of(settings))
     if settings.worker.hooks:
         yield found("hooks", lambda: hooks.load(settings))
+    yield found("queue", lambda: check_tables(settings))
     yield found("ledger", lambda: open_ledger(settings.ledger))
     if has_schedules(settings):
         yield found("schedules", lambda: schedules_of(settings))
@@ -204,6 +205,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     """The plan of the pool according to the settings. Raises SettingsError."""
     for mistake in settings.ignored:
         log.logger("glassq.worker").warning("settings of another program are wrong %s", fields(why=mistake))
+    check_tables(settings)
     # The engine is imported here, in the parent: the children share its memory. This one is never used.
     open_receiver(settings)
     worker, queue = settings.worker, settings.queue
