@@ -11,6 +11,7 @@ GlassqError
 |   |   +-- NoProof         the queue answered, but nobody knows in time whether that is on disk
 |   +-- QueueRefused        the queue accepts no job now: draining, out of memory or disk
 |   |   +-- NotDurable      the queue keeps jobs in memory only, perhaps also those of a moment ago
+|   |   +-- WrongTables     the queue's database lacks our tables, or has those of another version (exit 78)
 |   +-- SearchIncomplete    a search could not find all jobs
 |   +-- BodyUnstored        a delivery stays in the journal, as its body is not in its store yet
 |   +-- JobTooBig           a job exceeds the queue's size limit
@@ -140,6 +141,10 @@ class NotDurable(QueueRefused):
 
 class BodyUnstored(QueueError):
     """A delivery stays in the journal: its body waits there too, as the store of bodies does not take it now."""
+
+
+class WrongTables(QueueRefused):
+    """The queue's database lacks our tables, or has those of another version. The message names the command to run."""
 
 
 class JobTooBig(QueueError):

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Finding:
     """One thing that the program needs to start. `problem` says why it would not start; "" if it would.
 
-    `what` is its kind ("settings", "push", "handler", "ledger", "sources", "journal"); `name` tells several apart.
-    "idle" is not a problem: the program starts and has nothing to do, for the reason in `name`.
+    `what` is its kind ("settings", "push", "handler", "queue", "ledger", "sources", "journal"); `name` tells several
+    apart. "idle" is not a problem: the program starts and has nothing to do, for the reason in `name`.
     """
 
     what: str

@@ -24,7 +24,6 @@ from glassq.settings import QueueSettings
 from glassq.values import Duration, QueueUrl, SyncerAddress
 from tests.forked import Forked
 from tests.ports import free_port, give_back
-from tests.postgres import PostgresServer, missing
 from tests.queues.conformance.summary import write_conformance
 from tests.queues.raw import open_queue
 from tests.seconds import write_seconds
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
+    from tests.postgres import PostgresServer
     from tests.push.targets import Target
     from tests.queues.raw import Queue
     from tests.sources.certificates import Authority
@@ -266,6 +266,19 @@ def queue(beanstalkd: Beanstalkd) -> Iterator[Queue]:
 
 
 @pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One server for all tests of a process; each takes a database of its own."""
+    # it imports what few tests need
+    from tests.postgres import PostgresServer, missing
+
+    if why := missing():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
 def authority() -> Authority:
     """Certifies servers of the tests, and who signs pings."""
     # it imports what few tests need
@@ -292,16 +305,6 @@ def https_server(tls: ssl.SSLContext) -> Iterator[Target]:
 def program(name: str) -> list[str]:
     """The command that starts a program of bin/."""
     return [sys.executable, str(BIN / name)]
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """One PostgreSQL for all tests of this process; each takes a `database()` of its own."""
-    if why := missing():
-        pytest.skip(why)
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
-    yield server
-    server.remove()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -187,7 +187,7 @@ LEAVES = {
     "worker/boardfile.py": frozenset({"log"}),
     "worker/metrics.py": frozenset({"metrics"}),
     "metrics/counters.py": frozenset(),
-    "queues/base.py": frozenset({"errors"}),
+    "queues/base.py": frozenset({"errors", "settings"}),
     "programs/syncer.py": frozenset({"errors", "queues", "systemd", "values"}),
     "push/rule.py": frozenset(),
     "push/request.py": frozenset({"push"}),

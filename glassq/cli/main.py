@@ -72,6 +72,7 @@ COMMANDS = {
     "bodies": ("glassq.cli.commands.bodies:bodies", "Large bodies: what is stored, and sweeping what nobody needs."),
     "users": ("glassq.cli.commands.users:users", "Users who have given consent."),
     "subscribe": ("glassq.cli.commands.users:subscribe", "Ask Google to send pings for a user."),
+    "queue": ("glassq.cli.commands.queue:queue", "The queue's tables in PostgreSQL: make, upgrade and check them."),
     "config": ("glassq.cli.commands.config:config", "The settings: are they right?"),
     "completion": ("glassq.cli.completion:completion", "What lets bash, zsh or fish complete commands and ids."),
     "dev": ("glassq.cli.commands.dev:dev", "Everything on this machine, in the foreground, for trying out."),
@@ -95,7 +96,7 @@ SECTIONS = {
     ),
     "Decide on what failed": ("kick", "delete", "archive", "restore", "replay", "forget"),
     "Steer": ("pause", "resume", "put", "bury", "move"),
-    "Set up": ("config", "users", "subscribe", "completion"),
+    "Set up": ("config", "queue", "users", "subscribe", "completion"),
     "Try out": ("ping", "dev", "demo"),
 }
 
@@ -145,6 +146,7 @@ EXITS: list[tuple[type[Exception], int, str]] = [
     (errors.LedgerError, EX_IOERR, ""),
     (errors.NoProof, 69, "; without its proof nothing is done: do glassq-syncer and beanstalkd work? ({doctor})"),
     (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? ({check})"),
+    (errors.WrongTables, 78, ""),
     (errors.QueueRefused, 75, "; try again when that is mended"),
     (errors.Retry, 75, "; try again later"),
     (errors.InvalidRequest, 2, ""),

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.numeric import Int8BinaryDumper
 
-from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from psycopg.abc import PQGen
 
@@ -39,10 +40,20 @@ _LOOK = """
 SELECT pg_backend_pid(), pg_is_in_recovery() OR current_setting('transaction_read_only')::bool,
     current_setting('fsync'), current_setting('synchronous_commit'),
     set_config('jit', 'off', false), set_config('tcp_keepalives_idle', %s, false),
-    set_config('tcp_keepalives_interval', %s, false), set_config('tcp_keepalives_count', %s, false)
+    set_config('tcp_keepalives_interval', %s, false), set_config('tcp_keepalives_count', %s, false),
+    (SELECT count(set_config(name, '0', false)) FROM pg_settings WHERE name = ANY(%s) AND setting <> '0')
 """
+# Each call has a time of its own; a server that ends sessions which wait would take a job from who works it.
+_TIMEOUTS = [
+    *("statement_timeout", "lock_timeout", "transaction_timeout"),
+    *("idle_session_timeout", "idle_in_transaction_session_timeout"),
+]
 _AWAY = ("08", "57P", "28", "3D")
 _REFUSING = ("53", "42501", "54", "55")
+
+
+class Unreplicated(NotDurable):
+    """It is committed, and nobody knows whether anywhere but on the server that answered."""
 
 
 class PostgresSession:
@@ -52,14 +63,26 @@ class PostgresSession:
     whose cause is psycopg's error. After QueueUnavailable nobody knows whether the statement took effect.
     """
 
-    def __init__(self, url: QueueUrl, *, name: str, connect_timeout: float, timeout: float) -> None:
-        """`name` is what `pg_stat_activity` shows. `timeout` is how long an answer may take, in seconds."""
+    def __init__(
+        self,
+        url: QueueUrl,
+        *,
+        name: str,
+        connect_timeout: float,
+        timeout: float,
+        prepare: Callable[[PostgresSession], None] | None = None,
+    ) -> None:
+        """`name` is what `pg_stat_activity` shows. `timeout` is how long an answer may take, in seconds.
+
+        `prepare` is called with each new connection.
+        """
         self.url = url
         self.name = name
         #: what `synchronous_commit` is for statements that must be durable
         self.durable_commit = "on"
         self._connect_timeout = connect_timeout
         self._timeout = timeout
+        self._prepare = prepare
         self._deadline = math.inf
         self._connection: _Connection | None = None
 
@@ -74,10 +97,25 @@ class PostgresSession:
         until = self._until(self._connect_timeout)
         with self._errors():
             self._connection = _opened(self.url, self.name, until)
-            self._look(until)
+        try:
+            with self._errors():
+                self._look(until)
+            if self._prepare is not None:
+                self._prepare(self)
+        except BaseException:
+            self.close()
+            raise
+
+    def test(self) -> None:
+        """Asks one cheap question. Raises QueueUnavailable if the connection broke."""
+        self.rows("SELECT 1")
 
     def rows(
-        self, sql: str, params: Sequence[object] = (), *, meanwhile: Callable[[], None] | None = None
+        self,
+        sql: str,
+        params: Sequence[object] | Mapping[str, object] = (),
+        *,
+        meanwhile: Callable[[], None] | None = None,
     ) -> list[tuple[Any, ...]]:
         """Runs a statement, prepared at its first use; its rows. `meanwhile` is called while the server works."""
         if self._connection is None:
@@ -90,20 +128,28 @@ class PostgresSession:
             return found
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Makes one transaction of the calls in the block. An exception rolls it back."""
+    def transaction(self, *, keep: bool = True) -> Iterator[None]:
+        """Makes one transaction of the calls in the block. An exception rolls it back, and so does not `keep`."""
         if self._connection is None:
             self.connect()
         with self._errors():
             connection = self._timed(self._until(self._timeout))
-            with connection.transaction():
+            with connection.transaction(force_rollback=not keep):
                 yield
             self._check_warned()
 
-    def listen(self, until: float, wake: int) -> bool:
-        """Waits for a NOTIFY until this time (monotonic), or until the descriptor `wake` can be read; whether one came.
+    def run(self, statements: str) -> None:
+        """Runs several statements, with semicolons between them, in one transaction."""
+        if self._connection is None:
+            self.connect()
+        with self._errors():
+            self._timed(self._until(self._timeout)).execute(statements)
+            self._check_warned()
 
-        Raises QueueUnavailable if the connection broke.
+    def listen(self, until: float, wake: int) -> list[str]:
+        """The payloads of the NOTIFYs that came; waits for one until this time (monotonic).
+
+        It ends, too, when the descriptor `wake` can be read. Raises QueueUnavailable if the connection broke.
         """
         assert self._connection is not None
         with self._errors():
@@ -139,13 +185,13 @@ class PostgresSession:
 
     def _look(self, until: float) -> None:
         connection = self._timed(until)
-        row = connection.execute(_LOOK, [str(number) for number in _KEEPALIVE]).fetchone()
+        row = connection.execute(_LOOK, [*map(str, _KEEPALIVE), _TIMEOUTS]).fetchone()
         assert row is not None
         pid, read_only, fsync, commit = row[:4]
         if pid != connection.info.backend_pid:
             raise QueueRefused(
-                f"{self._place()}: a pooler stands between, and lends a session for a transaction only: connect to "
-                "PostgreSQL itself, or set the pool's mode to session"
+                f"{self._place()}: a pooler (such as pgbouncer) stands between: session locks and LISTEN do not hold "
+                "there. Connect to PostgreSQL itself"
             )
         if read_only:
             raise QueueUnavailable(
@@ -162,7 +208,7 @@ class PostgresSession:
         """A commit that was not waited for, or was cancelled while it waited for a standby, is a warning."""
         connection = self._connection
         if connection is not None and connection.warning:
-            raise NotDurable(f"{self._place()}: {connection.warning}")
+            raise Unreplicated(f"{self._place()}: {connection.warning}")
 
     def _place(self) -> str:
         return f"PostgreSQL at {self.url}"
@@ -193,8 +239,10 @@ class PostgresSession:
         state = error.sqlstate or ""
         why = error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
         said = f"{self._place()}: {why}"
-        if state in ("42P01", "42703", "3F000"):
-            return QueueRefused(f"{said}: its tables are not there or are older: run `glassq queue init`")
+        if state in ("42P01", "3F000"):
+            return WrongTables(f"{said}: `glassq queue init` makes the tables")
+        if state == "42703":
+            return WrongTables(f"{said}: the tables are older: run `glassq queue upgrade`")
         if state.startswith(_REFUSING) and state != "53300":
             return QueueRefused(said)
         # 25006: the server became a standby
@@ -212,7 +260,10 @@ class _Connection(psycopg.Connection[Any]):
         self._until = math.inf
         self._cancel_at = math.inf
         self._meanwhile: Callable[[], None] | None = None
+        # those that came with the answer to something else
+        self._payloads: list[str] = []
         self.add_notice_handler(self._noticed)
+        self.add_notify_handler(lambda notify: self._payloads.append(notify.payload))
 
     @property
     def broken(self) -> bool:
@@ -236,20 +287,21 @@ class _Connection(psycopg.Connection[Any]):
             result: RV = over.value
             return result
 
-    def notified(self, until: float, wake: int) -> bool:
-        """Whether a NOTIFY came before this time, or before `wake` can be read."""
+    def notified(self, until: float, wake: int) -> list[str]:
+        """The payloads of the NOTIFYs that came before this time, or before the descriptor `wake` can be read."""
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         poll.register(wake, select.POLLIN)
-        while not self.pgconn.notifies():
+        while not self._payloads:
             left = until - time.monotonic()
-            ready = poll.poll(left * 1000) if left > 0 else []
+            ready = poll.poll(math.ceil(left * 1000)) if left > 0 else []
             if not ready or any(descriptor == wake for descriptor, _ in ready):
-                return False
+                break
             self.pgconn.consume_input()
-        while self.pgconn.notifies():
-            pass
-        return True
+            while (notify := self.pgconn.notifies()) is not None:
+                self._payloads.append(notify.extra.decode())
+        came, self._payloads = self._payloads, []
+        return came
 
     def _ready(self, wanted: int) -> Any:
         """Waits until the socket is as psycopg wants it: 1 to read, 2 to write."""
@@ -260,7 +312,7 @@ class _Connection(psycopg.Connection[Any]):
         poll.register(self.fileno(), (select.POLLIN if wanted & 1 else 0) | (select.POLLOUT if wanted & 2 else 0))
         while True:
             left = self._cancel_at - time.monotonic()
-            ready = poll.poll(None if math.isinf(left) else max(0, left * 1000))
+            ready = poll.poll(None if math.isinf(left) else max(0, math.ceil(left * 1000)))
             if ready:
                 [(_, events)] = ready
                 found = (1 if events & ~select.POLLOUT else 0) | (2 if events & select.POLLOUT else 0)
@@ -290,4 +342,7 @@ def _opened(url: QueueUrl, name: str, until: float) -> _Connection:
     # libpq counts in whole seconds, from 2 on
     seconds = max(2, math.ceil(until - time.monotonic()))
     conninfo = make_conninfo("", **{"application_name": name, "connect_timeout": seconds, **given})
-    return _Connection.connect(conninfo, autocommit=True)
+    connection = _Connection.connect(conninfo, autocommit=True)
+    # else each size of number would be a statement to prepare
+    connection.adapters.register_dumper(int, Int8BinaryDumper)
+    return connection

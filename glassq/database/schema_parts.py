@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glassq.errors import QueueRefused
+from glassq.errors import WrongTables
 
 if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
@@ -35,7 +35,7 @@ class SchemaPart:
 def prepare(session: PostgresSession, part: SchemaPart) -> None:
     """Makes what is missing, for who writes; nothing where all is there. Raises QueueError.
 
-    QueueRefused, if the tables are of a version that this code must not use.
+    WrongTables, if the tables are of a version that this code must not use.
     """
     if session.rows("SELECT to_regclass('glassq_schema') IS NOT NULL")[0][0]:
         found = _found(session, part)
@@ -62,7 +62,7 @@ def _found(session: PostgresSession, part: SchemaPart) -> int | None:
         return None
     version, oldest = found[0]
     if oldest > part.version:
-        raise QueueRefused(
+        raise WrongTables(
             f"{session.url}: its tables of {part.name} are of version {version}, and this glassq knows {part.version}: "
             "install the glassq that made them, or name another database"
         )

@@ -33,7 +33,7 @@ from glassq.programs.gating import (
 from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
-from glassq.queues import open_inspector, open_receiver
+from glassq.queues import check_tables, open_inspector, open_receiver
 from glassq.schedules.opening import has_schedules, schedules_of
 from glassq.settings import POOL, WorkerQueue, load, pool_prefixes, queue_tube
 from glassq.startcheck import Finding, arguments, found
@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     from glassq.settings import Settings
     from glassq.values import Address
     from glassq.worker.gates.shared import Gates
-    from glassq.worker.scoreboard import Scoreboard, Slot
+    from glassq.worker.scoreboard import Scoreboard
+    from glassq.worker.slots import Slot
     from glassq.worker.template import ChildMain
     from glassq.worker.throttle import Throttle, TubeLimiter
 
@@ -182,6 +183,7 @@ def check(config: str | None) -> Iterator[Finding]:
         yield found("notify", lambda: notifying.main_of(settings))
     if settings.worker.hooks:
         yield found("hooks", lambda: hooks.load(settings))
+    yield found("queue", lambda: check_tables(settings))
     yield found("ledger", lambda: open_ledger(settings.ledger))
     yield found("bodies", lambda: open_bodies(settings))
     if has_schedules(settings):
@@ -214,6 +216,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     """The plan of the pool according to the settings. Raises SettingsError."""
     for mistake in settings.ignored:
         log.logger("glassq.worker").warning("settings of another program are wrong %s", fields(why=mistake))
+    check_tables(settings)
     # The engine is imported here, in the parent: the children share its memory. This one is never used.
     open_receiver(settings)
     open_bodies(settings)

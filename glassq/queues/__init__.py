@@ -6,16 +6,15 @@ An engine's modules are imported where they are opened: nobody pays for an engin
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
-    from glassq.queues.beanstalk.connection import BeanstalkConnection
-    from glassq.queues.beanstalk.prover import Prover
+    from glassq.queues.base import EngineTables, Inspector, LocalEngine, Opening, Producer, Receiver
     from glassq.settings import Settings
+    from glassq.values import QueueUrl
 
-__all__ = ["Inspector", "LocalEngine", "Producer", "Receiver"]
-__all__ += ["local_engine", "open_inspector", "open_producer", "open_receiver"]
+__all__ = ["EngineTables", "Inspector", "LocalEngine", "Producer", "Receiver"]
+__all__ += ["check_tables", "local_engine", "open_inspector", "open_producer", "open_receiver", "open_tables"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,49 +26,49 @@ def __getattr__(name: str) -> Any:
 
 def open_producer(settings: Settings) -> Producer:
     """A producer for all threads of a process, before and after a fork. It connects when it is used."""
-    from glassq.queues.beanstalk.producer import BeanstalkProducer
-
-    return BeanstalkProducer(lambda: _connection(settings, require_durable=True), prover=_prover(settings))
+    return _engine(settings).open_producer(settings)
 
 
 def open_receiver(settings: Settings) -> Receiver:
     """A receiver: one connection for one thread. It connects at its first call, and again after it broke."""
-    from glassq.queues.beanstalk.receiver import BeanstalkReceiver
-
-    return BeanstalkReceiver(_connection(settings), prover=_prover(settings))
+    return _engine(settings).open_receiver(settings)
 
 
 def open_inspector(settings: Settings) -> Inspector:
     """An inspector: one connection for one thread. It connects like a receiver."""
-    from glassq.queues.beanstalk.inspector import BeanstalkInspector
+    return _engine(settings).open_inspector(settings)
 
-    # Not our tube: to use a tube creates it, and an operator must see that a tube does not exist.
-    return BeanstalkInspector(_connection(settings, tube="default"), settings.queue.url, prover=_prover(settings))
+
+def open_tables(settings: Settings, url: QueueUrl) -> EngineTables | None:
+    """The tables of the engine at `url`, for whoever makes them; None where it needs none. Connects when it is used."""
+    if url.engine != "postgres":
+        return None
+    from glassq.queues.postgres import operating
+
+    return operating.open_tables(settings, url)
+
+
+def check_tables(settings: Settings) -> None:
+    """Raises SettingsError if the queue's tables are missing or not for this code, where one can tell now."""
+    from contextlib import closing, suppress
+
+    from glassq.errors import QueueError, SettingsError, WrongTables
+
+    tables = open_tables(settings, settings.queue.url)
+    if tables is None:
+        return
+    with closing(tables), suppress(QueueError):
+        try:
+            tables.check()
+        except WrongTables as error:
+            raise SettingsError(str(error)) from None
 
 
 def local_engine(settings: Settings) -> LocalEngine:
     """The parts of the engine on this machine. Connects to nothing."""
-    from glassq.queues.beanstalk.local import LocalBeanstalkd
-
-    return LocalBeanstalkd(settings.queue.url)
+    return _engine(settings).local_engine(settings)
 
 
-def _prover(settings: Settings) -> Prover | None:
-    """The client that asks the syncer of these settings for proofs; None if they name none."""
-    from glassq.queues.beanstalk.prover import SyncerProver
-
-    address = settings.queue.syncer_address
-    return None if address is None else SyncerProver(address, connect_timeout=settings.queue.connect_timeout)
-
-
-def _connection(settings: Settings, *, tube: str = "", require_durable: bool = False) -> BeanstalkConnection:
-    from glassq.queues.beanstalk.connection import BeanstalkConnection
-
-    return BeanstalkConnection(
-        settings.queue.url,
-        tube or settings.queue.tube,
-        ttr=settings.lease,
-        connect_timeout=settings.queue.connect_timeout,
-        timeout=settings.queue.timeout,
-        require_durable=require_durable,
-    )
+def _engine(settings: Settings) -> Opening:
+    """The module that opens the roles of the engine whose server the URL names."""
+    return cast("Opening", importlib.import_module(f"glassq.queues.{settings.queue.url.engine}.opening"))

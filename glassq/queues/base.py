@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.errors import QueueError
+    from glassq.settings import Settings
 
 # The states of a job that nobody works, and all states.
 WaitingState = Literal["ready", "delayed", "buried"]
@@ -201,16 +202,52 @@ class LocalEngine(Protocol):
         """Facts about `other_unit`, which has this ActiveState (`active`) and UnitFileState (`boots`)."""
 
 
+class EngineTables(Protocol):
+    """The tables of an engine that keeps jobs in a database. `known` is the version that this code makes.
+
+    Every call may raise QueueError.
+    """
+
+    @property
+    def engine(self) -> str:
+        """The engine's name, for people."""
+
+    @property
+    def known(self) -> int: ...
+
+    def version(self) -> int:
+        """The version of the tables that are there; 0: there are none."""
+
+    def check(self) -> None:
+        """Raises WrongTables if they are missing, or not for this code."""
+
+    def upgrade(self) -> int:
+        """Makes the tables, or brings them to `known`; returns the version that was there. Several at once do no harm.
+
+        Raises WrongTables if a newer glassq has made them.
+        """
+
+    def rights(self, role: str) -> list[str]:
+        """The statements that give a role what programs need that put, work and look at jobs."""
+
+    def grant(self, role: str) -> None:
+        """Gives the role these rights."""
+
+    def close(self) -> None:
+        """Closes the connection."""
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine can do. An operation that needs more names the missing capability and does nothing.
 
     `lists`: the states whose jobs can be found. `oldest`: the next job of a tube can be seen. `exact_counts`: counts
-    are up to date. `by_key`: a delivery can be found by its id without a search. `pause`: a tube can be paused.
-    `max_delay`, `max_lease` in seconds. `expires`: a lease that nobody extends ends by itself; else perhaps only with
-    its connection, or at that connection's next call. `frees_at_once`: the jobs of a dead consumer are ready at once.
-    `fenced`: a consumer that has lost a lease cannot settle the job. `many_held`: one receiver can hold several
-    reservations. `exact_losses`: losses are counted, not guessed. `atomic`: the end of a reservation and the delivery's
-    next form happen together or not at all. `keeps_for`: how long the engine keeps a job, in seconds; None: for ever.
+    are up to date. `by_key`: a delivery can be found by its id without a search. `pause`: a tube can be paused, and
+    `keeps_pause`: a restart does not end that. `max_delay`, `max_lease` in seconds. `expires`: a lease that nobody
+    extends ends by itself; else perhaps only with its connection, or at that connection's next call. `frees_at_once`:
+    the jobs of a dead consumer are ready at once. `fenced`: a consumer that has lost a lease cannot settle the job.
+    `many_held`: one receiver can hold several reservations. `exact_losses`: losses are counted, not guessed. `atomic`:
+    the end of a reservation and the delivery's next form happen together or not at all. `keeps_for`: how long the
+    engine keeps a job, in seconds; None: for ever.
     """
 
     lists: frozenset[State]
@@ -218,6 +255,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     exact_counts: bool
     by_key: bool
     pause: bool
+    keeps_pause: bool = False
     max_delay: float
     max_lease: float
     expires: bool
@@ -491,3 +529,19 @@ class Inspector(Protocol):
 
     def close(self) -> None:
         """Closes the connection."""
+
+
+class Opening(Protocol):
+    """What an engine's module `opening` has. Nothing is connected before it is used."""
+
+    def open_producer(self, settings: Settings) -> Producer:
+        """A producer for all threads of a process."""
+
+    def open_receiver(self, settings: Settings) -> Receiver:
+        """A receiver: one connection for one thread."""
+
+    def open_inspector(self, settings: Settings) -> Inspector:
+        """An inspector: one connection for one thread."""
+
+    def local_engine(self, settings: Settings) -> LocalEngine:
+        """The parts of the engine on this machine."""

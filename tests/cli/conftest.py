@@ -20,12 +20,15 @@ from glassq import delivery as envelope
 from glassq.delivery import Delivery, Evidence
 from glassq.ledger import Entry, open_ledger
 from glassq.settings import LedgerSettings
+from glassq.values import QueueUrl
 from tests import forked
 from tests.conftest import free_port, program
+from tests.queues.raw_postgres import PostgresQueue, fresh_url
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
-    from tests.conftest import Beanstalkd
+    from collections.abc import Iterator
+
     from tests.queues.raw import Queue
 
 # What a stranger may send to play tricks on a terminal.
@@ -127,11 +130,26 @@ class Cli:
         ledger.close()
 
 
+# The main cases of every command run on each engine.
+EACH_ENGINE = pytest.mark.parametrize("cli", ["beanstalkd", "postgres"], indirect=True)
+
+
 @pytest.fixture
-def cli(beanstalkd: Beanstalkd, tmp_path: Path) -> Cli:
-    made = Cli(tmp_path, beanstalkd.url)
+def cli(request: pytest.FixtureRequest, tmp_path: Path) -> Cli:
+    engine = getattr(request, "param", "beanstalkd")
+    server = request.getfixturevalue(engine)
+    made = Cli(tmp_path, fresh_url(server) if engine == "postgres" else server.url)
     made.configure()
     return made
+
+
+@pytest.fixture
+def queue(request: pytest.FixtureRequest, cli: Cli) -> Iterator[Queue | PostgresQueue]:
+    """The queue that `cli` is about."""
+    on_postgres = QueueUrl(cli.url).engine == "postgres"
+    opened = PostgresQueue(QueueUrl(cli.url)) if on_postgres else request.getfixturevalue("beanstalkd").queue()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

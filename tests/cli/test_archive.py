@@ -21,7 +21,7 @@ from glassq.operations import archive_file, pace
 from glassq.operations.words import deliveries
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.protocol import JobStats
-from tests.cli.conftest import NASTY, a_delivery, put
+from tests.cli.conftest import EACH_ENGINE, NASTY, a_delivery, put
 from tests.conftest import program, wait_for
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def run(cli: Cli, *arguments: str) -> int:
     return cli_main.main(["--config", str(cli.file), *arguments])
 
 
+@EACH_ENGINE
 def test_what_is_archived_leaves_the_queue_and_comes_back_as_it_was(queue: Queue, cli: Cli) -> None:
     told = a_few(queue)
     waiting = put(queue, a_delivery())
@@ -217,6 +218,7 @@ def test_a_ledger_that_is_no_file_needs_a_directory(queue: Queue, cli: Cli) -> N
     assert Path(said.json["file"]).parent == cli.directory
 
 
+@EACH_ENGINE
 def test_restoring_the_same_file_twice_makes_no_duplicates(queue: Queue, cli: Cli) -> None:
     told = a_few(queue)
     file = archived(cli)

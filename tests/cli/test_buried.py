@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
-from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
+from tests.cli.conftest import EACH_ENGINE, NASTY, a_delivery, evidence, put, put_bytes
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
@@ -18,6 +18,7 @@ def test_an_empty_list_is_said_in_words(cli: Cli) -> None:
     assert cli("buried", "--json").json == {"tube": "glassq", "total": 0, "fit": 0, "jobs": []}
 
 
+@EACH_ENGINE
 def test_buried_deliveries_come_newest_first_with_their_reason(queue: Queue, cli: Cli) -> None:
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
     first = a_delivery(buried="user ada took the consent back", attempt=3, received=hour_ago)

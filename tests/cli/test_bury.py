@@ -14,7 +14,7 @@ from glassq.cli.app import App
 from glassq.cli.commands.bury import bury
 from glassq.delivery import decode, encode
 from glassq.errors import JobNotFound, QueueRefused
-from tests.cli.conftest import a_delivery, put, put_bytes
+from tests.cli.conftest import EACH_ENGINE, a_delivery, put, put_bytes
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def run(cli: Cli, *arguments: str, **environ: str) -> Any:
     return bury.main([*arguments], obj=App(str(cli.file), environ), standalone_mode=False)
 
 
+@EACH_ENGINE
 @pytest.mark.parametrize("where", ["ready", "delayed"])
 def test_a_delivery_is_put_aside_with_who_and_why(
     queue: Queue, cli: Cli, where: str, capsys: pytest.CaptureFixture[str]
@@ -70,6 +71,7 @@ def test_a_damaged_job_is_put_aside_as_it_is(queue: Queue, cli: Cli) -> None:
     assert queue.peek(job).body == b"damaged"
 
 
+@EACH_ENGINE
 @pytest.mark.parametrize(("where", "why"), [("buried", "already"), ("reserved", "a consumer works it right now")])
 def test_what_does_not_wait_is_left_as_it_is(
     queue: Queue, cli: Cli, where: str, why: str, capsys: pytest.CaptureFixture[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.cli.conftest import a_delivery, put
+from tests.cli.conftest import EACH_ENGINE, a_delivery, put
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
@@ -43,6 +43,7 @@ def test_at_a_terminal_it_asks_and_removes(queue: Queue, cli: Cli) -> None:
     assert queue.stats_tube().buried == 1
 
 
+@EACH_ENGINE
 def test_as_json_it_counts_by_place(queue: Queue, cli: Cli) -> None:
     fill(queue, cli)
     said = cli(*ASKED, "--source", "mirror", "--yes", "--json")

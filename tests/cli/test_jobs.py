@@ -11,7 +11,7 @@ import pytest
 from glassq.cli import main as cli_main
 from glassq.errors import JobNotFound, QueueUnavailable
 from glassq.queues.beanstalk import scan
-from tests.cli.conftest import a_delivery, put, put_bytes
+from tests.cli.conftest import EACH_ENGINE, a_delivery, put, put_bytes
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def state(queue: Queue, job: int) -> str:
     return "gone"
 
 
+@EACH_ENGINE
 def test_a_buried_delivery_is_kicked_by_its_job_id(queue: Queue, cli: Cli) -> None:
     job = put(queue, a_delivery(), "buried")
     said = cli("kick", str(job))
@@ -36,6 +37,7 @@ def test_a_buried_delivery_is_kicked_by_its_job_id(queue: Queue, cli: Cli) -> No
     assert "kicked" in said.out
 
 
+@EACH_ENGINE
 @pytest.mark.parametrize("name", [FIRST, FIRST.upper(), FIRST[:-1], "01990000"], ids=["id", "ID", "prefix", "shortest"])
 def test_a_buried_delivery_is_kicked_by_its_delivery_id(queue: Queue, cli: Cli, name: str) -> None:
     put(queue, a_delivery(), "buried")
@@ -83,6 +85,7 @@ def test_some_that_fail_do_not_keep_the_others_from_being_kicked(queue: Queue, c
     assert state(queue, job) == "ready"
 
 
+@EACH_ENGINE
 def test_all_kicks_everything_buried_and_nothing_else(queue: Queue, cli: Cli) -> None:
     buried = [put(queue, a_delivery(), "buried") for _ in range(5)]
     buried.append(put_bytes(queue, b"damaged", "buried"))
@@ -197,6 +200,7 @@ def test_a_command_that_says_too_little_or_too_much_is_exit_2(cli: Cli, argument
     assert cli(*arguments).code == 2
 
 
+@EACH_ENGINE
 @pytest.mark.parametrize("where", ["ready", "delayed", "buried"])
 def test_a_delivery_is_deleted_whatever_it_waits_for(queue: Queue, cli: Cli, where: str) -> None:
     job = put(queue, a_delivery(id=FIRST), where)
@@ -205,6 +209,7 @@ def test_a_delivery_is_deleted_whatever_it_waits_for(queue: Queue, cli: Cli, whe
     assert said.json["results"][0]["did"] == "deleted"
 
 
+@EACH_ENGINE
 def test_a_delivery_that_is_being_worked_is_not_deleted(queue: Queue, cli: Cli) -> None:
     job = put(queue, a_delivery(), "reserved")
     said = cli("delete", str(job), "--yes")

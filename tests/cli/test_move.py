@@ -11,7 +11,7 @@ import pytest
 from glassq.delivery import decode, encode
 from glassq.errors import JobNotFound
 from glassq.queues.beanstalk.protocol import JobStats
-from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
+from tests.cli.conftest import EACH_ENGINE, NASTY, a_delivery, evidence, put, put_bytes
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def names(queue: Queue, tube: str) -> list[str]:
     return [decode(queue.peek(each.id).body).id for each in held(queue, tube)]
 
 
+@EACH_ENGINE
 @pytest.mark.parametrize("state", ["ready", "delayed", "buried"])
 def test_a_delivery_goes_into_the_other_tube_in_the_state_it_has(queue: Queue, cli: Cli, state: str) -> None:
     # as a pool buries: the delivery says itself that it lies buried
@@ -123,6 +124,7 @@ def test_what_is_worked_or_not_ours_or_there_already_stays_and_the_rest_goes(que
 # -- many --------------------------------------------------------------------------------------------------------------
 
 
+@EACH_ENGINE
 def test_all_that_lies_buried_is_moved_and_nothing_else(queue: Queue, cli: Cli) -> None:
     buried = [a_delivery() for _ in range(3)]
     jobs = [put(queue, each, "buried") for each in buried]
@@ -158,6 +160,7 @@ def test_a_queue_that_takes_no_jobs_ends_a_move_and_does_not_say_that_nothing_wa
     assert "glassq: until then 0 of 1 were moved" in said.err
 
 
+@EACH_ENGINE
 def test_all_that_waits_in_a_tube_of_an_old_name_comes_in_its_order(queue: Queue, cli: Cli) -> None:
     sent = [a_delivery() for _ in range(4)]
     ready = [queue.put(encode(each), tube="old") for each in sent]

@@ -17,7 +17,7 @@ from glassq.operations.push_queues import planned
 from glassq.push.request import tube_of
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.settings import load
-from tests.cli.conftest import a_delivery
+from tests.cli.conftest import EACH_ENGINE, a_delivery
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
@@ -442,6 +442,7 @@ def test_names_that_stay_taken_as_their_database_cannot_be_written_are_counted(p
 # -- queues of pings ---------------------------------------------------------------------------------------------------
 
 
+@EACH_ENGINE
 def test_queues_of_pings_are_listed_and_paused_without_push_queues(cli: Cli, queue: Queue) -> None:
     cli.configure('[sources.stripe]\nqueue = "payments"\n[worker.queues.payments]\nweight = 3\nchildren = 1\n')
     tube = f"{queue.tube}.queue.payments"

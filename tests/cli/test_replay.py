@@ -23,7 +23,7 @@ from glassq.operations import pace
 from glassq.push.request import TaskRequest
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.protocol import JobStats
-from tests.cli.conftest import NASTY, a_delivery, put
+from tests.cli.conftest import EACH_ENGINE, NASTY, a_delivery, put
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def repeated(queue: Queue) -> list[str]:
     return [each.labels["replay_of"] for each in waiting(queue)]
 
 
+@EACH_ENGINE
 def test_a_delivery_that_is_done_is_put_again_as_a_new_one(queue: Queue, cli: Cli) -> None:
     old = ago(3600, attempt=3)
     over(cli, old)

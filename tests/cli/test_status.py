@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.delivery import encode
-from tests.cli.conftest import a_delivery, put
+from tests.cli.conftest import EACH_ENGINE, a_delivery, put
 from tests.conftest import wait_for
 from tests.journal.conftest import fill_journal
 
@@ -30,6 +30,7 @@ def test_an_idle_queue_is_all_zero_and_gives_no_hint(cli: Cli) -> None:
     assert found["hints"] == []
 
 
+@EACH_ENGINE
 def test_jobs_are_counted_by_state_and_the_oldest_ready_one_is_named(queue: Queue, cli: Cli) -> None:
     jobs = [put(queue, a_delivery(), state) for state in ("buried", "ready", "ready", "delayed", "buried")]
     found = cli("status", "--json").json

@@ -12,7 +12,7 @@ import pytest
 from glassq.errors import JobNotFound, QueueError, QueueUnavailable
 from glassq.queues.beanstalk import pool as pool_module
 from glassq.queues.beanstalk.connection import BeanstalkConnection
-from glassq.queues.beanstalk.pool import ConnectionPool
+from glassq.queues.pool import ConnectionPool
 from tests.proxy import FREEZE, PASS, Proxy
 
 if TYPE_CHECKING:

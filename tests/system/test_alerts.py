@@ -52,6 +52,11 @@ WELL = {
     'glassq_tube_paused{job="glassq-pool", instance="a:9465", tube="glassq.push.mail"}': "0x400",
     'glassq_route_paused{job="glassq-pool", instance="a:9465", route="photos"}': "0x400",
     'glassq_binlog_files{job="glassq-pool", instance="a:9465"}': "3x400",
+    'glassq_queue_connections_left{job="glassq-pool", instance="a:9465"}': "80x400",
+    'glassq_queue_dead_rows{job="glassq-pool", instance="a:9465"}': "4000x400",
+    'glassq_queue_oldest_transaction_seconds{job="glassq-pool", instance="a:9465"}': "2x400",
+    'glassq_queue_replication_lag_bytes{job="glassq-pool", instance="a:9465"}': "9000x400",
+    'glassq_queue_idle_slots_bytes{job="glassq-pool", instance="a:9465"}': "0x400",
 }
 # What is otherwise (the metric, with as many of its labels as it takes: other values), and what fires then.
 BAD: list[tuple[dict[str, str], set[str]]] = [
@@ -94,6 +99,11 @@ BAD: list[tuple[dict[str, str], set[str]]] = [
     ({"glassq_oldest_ready_seconds{tube=glassq.push.mail": "0+60x400"}, {"GlassqPushBacklog"}),
     ({"glassq_route_paused{route=photos": "1x400"}, {"GlassqRoutePaused"}),
     ({"glassq_jobs{state=buried": "1x400"}, {"GlassqBuried"}),
+    ({"glassq_queue_connections_left": "4x400"}, {"GlassqConnectionsFew"}),
+    ({"glassq_queue_dead_rows": "2000000x400"}, {"GlassqVacuumHeldUp"}),
+    ({"glassq_queue_oldest_transaction_seconds": "0+60x400"}, {"GlassqVacuumHeldUp"}),
+    ({"glassq_queue_replication_lag_bytes": "300000000x400"}, {"GlassqReplicationLags"}),
+    ({"glassq_queue_idle_slots_bytes": "2000000000x400"}, {"GlassqIdleSlot"}),
     ({"glassq_binlog_files": "50x400"}, set()),
     ({"glassq_binlog_files": "50x400", "glassq_jobs{state=buried": "1x400"}, {"GlassqBuried", "GlassqBinlogPinned"}),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from glassq.operations.checks.base import Check
 from glassq.operations.checks.in_effect import not_in_effect
 from glassq.operations.checks.machine import MACHINE, clock_at
 from glassq.operations.checks.programs import PROGRAMS
-from glassq.operations.checks.queue import QUEUE, trouble
+from glassq.operations.checks.queue import QUEUE, engine, trouble
 from glassq.operations.checks.system import SYSTEM
 
 if TYPE_CHECKING:
@@ -48,6 +48,15 @@ def examine(operations: Operations, progress: Progress) -> Iterator[Check]:
             for number, ask in enumerate(QUEUE, len(looks)):
                 progress.advance(number, total, _words(ask.__name__))
                 yield from _looked(ask.__name__, partial(ask, operations, queue, progress))
+        except QueueError as error:
+            yield trouble(operations, queue, error)
+
+
+def examine_engine(operations: Operations, progress: Progress) -> Iterator[Check]:
+    """What the queue's engine tells of itself, alone. Raises Stopped."""
+    with operations.queue() as queue:
+        try:
+            yield from engine(operations, queue, progress)
         except QueueError as error:
             yield trouble(operations, queue, error)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from glassq.database.plain import file_of
 from glassq.delivery import BIG_JOB, MAX_JOB
-from glassq.errors import LedgerError, QueueUnavailable, SettingsError
+from glassq.errors import LedgerError, QueueUnavailable, SettingsError, WrongTables
 from glassq.operations import push_queues as queues_now
 from glassq.operations import route_tubes
 from glassq.operations import worker_queues as queues_of_pool
@@ -41,9 +41,10 @@ SEARCH = 10.0
 def trouble(operations: Operations, queue: Inspector, error: QueueError) -> Check:
     """What to do about a queue that cannot be asked."""
     fact = queue.explain(error)
-    code = 69 if isinstance(error, QueueUnavailable) else 1
-    address = operations.settings.queue.url.address
-    if isinstance(address, str) and isinstance(error.__cause__, PermissionError):
+    code = 69 if isinstance(error, QueueUnavailable) else 78 if isinstance(error, WrongTables) else 1
+    url = operations.settings.queue.url
+    address = url.address if url.engine == "beanstalk" else ""
+    if address and isinstance(address, str) and isinstance(error.__cause__, PermissionError):
         closed = barrier(Path(address), write=True)
         if closed is not None:
             return Check(fact.name, False, f"{fact.said}: {closed[0]}", closed[1], code)

@@ -135,6 +135,10 @@ class BeanstalkConnection:
         """Connects now, not at the first command. Raises QueueError."""
         self._call(lambda client: None)
 
+    def test(self) -> None:
+        """Asks one cheap question. Raises QueueUnavailable if the connection broke."""
+        self.stats_tube()
+
     def server_id(self) -> str:
         """The `id` of the server that this connection leads to, new at each of its starts."""
         # One connection leads to one process for as long as it lasts, so the server is asked once.

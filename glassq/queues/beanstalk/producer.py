@@ -12,9 +12,9 @@ from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueR
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.connection import IN_MEMORY_ONLY, WITHOUT_BINLOG, Unanswered, whole_seconds
-from glassq.queues.beanstalk.pool import ConnectionPool
 from glassq.queues.beanstalk.proof import prove_by_answer
 from glassq.queues.beanstalk.protocol import DRAINING
+from glassq.queues.pool import ConnectionPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

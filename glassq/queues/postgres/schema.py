@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.errors import QueueRefused
+from glassq.errors import WrongTables
 
 if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
@@ -63,10 +63,27 @@ def version(session: PostgresSession) -> int:
     return int(found[0][0]) if found else 0
 
 
+def check(session: PostgresSession) -> None:
+    """Raises WrongTables if the queue's tables are not there, or not for this code."""
+    [(there,)] = session.rows("SELECT to_regclass('glassq_schema') IS NOT NULL")
+    query = "SELECT version, oldest FROM glassq_schema WHERE part = %s"
+    found = session.rows(query, [PART]) if there else []
+    version, oldest = found[0] if found else (0, 0)
+    if version < OLDEST:
+        todo = "create them with `glassq queue init`" if not version else "run `glassq queue upgrade`"
+        raise WrongTables(
+            f"{session.url}: the queue's tables are {f'of version {version}' if version else 'missing'}: {todo}"
+        )
+    if oldest > VERSION:
+        raise WrongTables(
+            f"the queue's tables are of version {version}, this glassq knows {VERSION}: install a newer one"
+        )
+
+
 def upgrade(session: PostgresSession) -> int:
     """Makes the tables, or makes of an older version ours; the version that was there. Two at once do no harm.
 
-    Raises QueueRefused if a newer glassq has made them, QueueError.
+    Raises WrongTables if a newer glassq has made them, QueueError.
     """
     with session.transaction():
         # one at a time; the lock ends with the transaction
@@ -77,7 +94,7 @@ def upgrade(session: PostgresSession) -> int:
         )
         found = version(session)
         if found > VERSION:
-            raise QueueRefused(
+            raise WrongTables(
                 f"the queue's tables are of version {found}, this glassq knows {VERSION}: install a newer one"
             )
         for step in STEPS[found:]:

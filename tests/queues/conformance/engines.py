@@ -13,13 +13,19 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
+from glassq.database.postgres import PostgresSession
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.queues.beanstalk.prover import SyncerProver
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
+from glassq.queues.postgres import schema
+from glassq.queues.postgres.inspector import PostgresInspector
+from glassq.queues.postgres.opening import producer_at, receiver_at
 from glassq.values import QueueUrl
+from tests import postgres
 from tests.conftest import Beanstalkd, wait_for
+from tests.postgres import PostgresServer
 from tests.queues.binlog import break_binlog, breakable_program
 
 if TYPE_CHECKING:
@@ -213,11 +219,97 @@ class LoneBeanstalkdEngine(BeanstalkdEngine):
     has_syncer = False
 
 
+class PostgresEngine(Engine):
+    """PostgreSQL, with a database of its own that belongs to an ordinary role."""
+
+    name = "postgres"
+    kind = "PostgreSQL"
+    shortest_lease = 1
+
+    def __init__(self, directory: Path, *, careless: bool = False) -> None:
+        super().__init__(directory, careless=careless)
+        self._server = PostgresServer(directory, options={"fsync": "off"} if careless else {})
+        self._database = self._server.database()
+        session = self._session("glassq tables", 0, TIMEOUT)
+        schema.upgrade(session)
+        session.close()
+
+    @staticmethod
+    def missing() -> str:
+        return postgres.missing()
+
+    @property
+    def port(self) -> int:
+        return self._server.port
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def kill(self) -> None:
+        self._server.kill()
+
+    def producer(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Producer:
+        return producer_at(self._url(port), timeout, timeout)
+
+    def receiver(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Receiver:
+        return receiver_at(self._url(port), timeout, timeout, lease)
+
+    def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
+        return PostgresInspector(self._session("glassq inspector", port, timeout), self._url(port))
+
+    def end_lease(self, receiver: Receiver, held: Reservation) -> None:
+        inspector = self.inspector()
+        wait_for(lambda: inspector.get(held.ref).state == "ready", "the lease to end")
+        inspector.close()
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """As on a full disk: nothing new, and what is there can be moved about."""
+        rights = "state, due, token, holder, lease_until, losses, kicked"
+        self._run(f"REVOKE INSERT, UPDATE ON glassq_jobs FROM {postgres.ROLE}")
+        self._run(f"GRANT UPDATE ({rights}) ON glassq_jobs TO {postgres.ROLE}")
+        try:
+            yield
+        finally:
+            self._run(f"GRANT INSERT, UPDATE ON glassq_jobs TO {postgres.ROLE}")
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        self._server.configure(fsync="off")
+        try:
+            yield
+        finally:
+            self._server.configure(fsync=None)
+
+    def fill(self, tubes: Sequence[str], jobs: int, body: bytes) -> None:
+        with self._server.connect(self._database) as connection:
+            connection.execute(
+                "INSERT INTO glassq_jobs (tube, body) SELECT (%s::text[])[number %% %s + 1], %s "
+                "FROM generate_series(0, %s) AS number",
+                [list(tubes), len(tubes), body, jobs - 1],
+            )
+
+    def _run(self, statement: str) -> None:
+        self._server.execute(statement, self._database)
+
+    def _url(self, port: int) -> QueueUrl:
+        return self._server.url(self._database, port=port)
+
+    def _session(self, name: str, port: int, timeout: float) -> PostgresSession:
+        return PostgresSession(self._url(port), name=name, connect_timeout=timeout, timeout=timeout)
+
+
 # By the name that `make conformance ENGINE=` takes.
-ENGINES: dict[str, type[Engine]] = {"beanstalkd": BeanstalkdEngine, "lone-beanstalkd": LoneBeanstalkdEngine}
+ENGINES: dict[str, type[Engine]] = {
+    "beanstalkd": BeanstalkdEngine,
+    "lone-beanstalkd": LoneBeanstalkdEngine,
+}
 # What the design has besides, and why it is not tried.
 NOT_THERE = {
-    "postgres": "no such engine yet",
+    "postgres": "its receiver is not finished",
     "sqs": "no such engine yet",
     "swf": "no such engine yet",
 }

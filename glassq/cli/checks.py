@@ -1,0 +1,51 @@
+"""Prints what checks came to, as they come: a line each, or JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from glassq.cli.output import console, line, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+    from glassq.cli.app import App
+    from glassq.cli.progress import Spinner
+    from glassq.operations.checks.base import Check
+
+_MARKS = {True: ("ok", ""), False: ("WRONG", "bold red"), None: ("note", "yellow")}
+# As wide as the longest name of a check.
+_NAME = 12
+
+
+def tell(app: App, checks: Iterable[Check], shown: Spinner, as_json: bool) -> int:
+    """Prints the checks, and how many are wrong; returns the exit code. `shown` is what turns while they are made."""
+    seen = []
+    out = console()
+    try:
+        for check in checks:
+            shown.stop()
+            seen.append(check)
+            if not as_json:
+                _print(app, out, check)
+    finally:
+        shown.stop()
+    wrong = [check for check in seen if check.ok is False]
+    if as_json:
+        print_json({"ok": not wrong, "checks": [_document(app, check) for check in seen]})
+    else:
+        out.print({0: "nothing is wrong", 1: "one thing is wrong"}.get(len(wrong), f"{len(wrong)} things are wrong"))
+    return max((check.code for check in wrong), default=0)
+
+
+def _print(app: App, out: Console, check: Check) -> None:
+    mark, style = _MARKS[check.ok]
+    out.print(f"{mark:<5}  {check.name:<{_NAME}}  {line(app.adapt(str(check)))}", style=style or None)
+
+
+def _document(app: App, check: Check) -> dict[str, object]:
+    fields = {name: value for name, value in asdict(check).items() if name != "code"}
+    return {**fields, "said": app.adapt(check.said), "todo": app.adapt(check.todo)}

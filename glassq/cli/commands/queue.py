@@ -1,0 +1,98 @@
+"""`glassq queue`: the tables of an engine that keeps jobs in a database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from glassq.cli.app import App, as_json, pass_app
+from glassq.cli.group import CommandGroup
+from glassq.cli.output import line, print_json
+from glassq.operations import queue_tables as operation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glassq.operations.queue_tables import TablesReport
+
+# Nothing else has to be right.
+USES = frozenset({"queue"})
+
+_url = click.option(
+    "--url",
+    metavar="URL",
+    default="",
+    help="The database, as the role that is to own the tables; by default [queue] url.",
+)
+_grant = click.option(
+    "--grant", "role", metavar="ROLE", default="", help="Give ROLE the rights that pools and intake need."
+)
+
+
+@click.group(cls=CommandGroup)
+def queue() -> None:
+    """The queue's tables, where it is a PostgreSQL database; beanstalkd needs nothing."""
+
+
+@queue.command()
+@_url
+@_grant
+@as_json
+@pass_app
+def init(app: App, url: str, role: str, as_json: bool) -> None:
+    """Make the tables. Where they are, only what is older than this glassq is changed."""
+    _tell(app, operation.init, url, role, as_json)
+
+
+@queue.command()
+@_url
+@_grant
+@as_json
+@pass_app
+def upgrade(app: App, url: str, role: str, as_json: bool) -> None:
+    """Bring the tables to this version, step by step, while pools of the version before go on.
+
+    Upgrade the tables first, then the programs on each host.
+    """
+    _tell(app, operation.upgrade, url, role, as_json)
+
+
+@queue.command()
+@as_json
+@pass_app
+def check(app: App, as_json: bool) -> int:
+    """What the queue's server tells of itself, and what is wrong with it: the same lines as in `glassq doctor`."""
+    # doctor's own printer takes what few commands need
+    from glassq.cli.checks import tell
+    from glassq.cli.progress import Spinner
+    from glassq.operations.checks.examine import examine_engine
+
+    app.uses = USES | {"push"}
+    shown = Spinner()
+    return tell(app, examine_engine(app.operations, shown), shown, as_json)
+
+
+def _tell(app: App, do: Callable[..., TablesReport], url: str, role: str, as_json: bool) -> None:
+    app.uses = USES
+    report = do(app.operations, url=url, role=role)
+    if as_json:
+        print_json(report.document())
+        return
+    click.echo(line(_words(report)))
+    if report.granted:
+        click.echo(line(f"role {report.granted} has the rights that pools and intake need"))
+    elif report.rights:
+        click.echo("A role of pools and intake needs no more than this (--grant ROLE does it):")
+        for statement in report.rights:
+            click.echo(line(f"  {statement};"))
+
+
+def _words(report: TablesReport) -> str:
+    if not report.known:
+        return f"{report.engine} at {report.url} needs no tables: there is nothing to do"
+    if not report.found:
+        return f"the tables of version {report.known} are in {report.url} now"
+    if report.found == report.known:
+        return f"the tables in {report.url} are of version {report.known} already"
+    return f"the tables in {report.url} were of version {report.found}, and are of version {report.known} now"

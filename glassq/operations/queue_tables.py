@@ -1,0 +1,81 @@
+"""The tables of an engine that keeps jobs in a database: making them, and bringing them to this version.
+
+They belong to the role that makes them; pools and intake need less, and may run as another one. Engines that need
+nothing of the kind say so.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from glassq.errors import InvalidRequest
+from glassq.queues import open_tables
+from glassq.values import QueueUrl
+
+if TYPE_CHECKING:
+    from glassq.operations import Operations
+
+
+@dataclass(frozen=True, slots=True)
+class TablesReport:
+    """The tables at `url`. `engine` needs none where `known` is 0.
+
+    `found` is the version that was there (0: none); now they are of this glassq's, which is `known`. `rights` are the
+    statements that give a role of pools and intake what it needs; `granted` is the role that got it.
+    """
+
+    url: str
+    engine: str
+    known: int = 0
+    found: int = 0
+    rights: tuple[str, ...] = ()
+    granted: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """The report for JSON."""
+        return {
+            "url": self.url,
+            "engine": self.engine,
+            "found": self.found,
+            "version": self.known,
+            "rights": list(self.rights),
+            "granted": self.granted,
+        }
+
+
+def init(operations: Operations, *, url: str = "", role: str = "") -> TablesReport:
+    """Makes the tables where they are missing; the rest is as `upgrade`."""
+    return _prepared(operations, url, role, make=True)
+
+
+def upgrade(operations: Operations, *, url: str = "", role: str = "") -> TablesReport:
+    """Brings the tables to this version while pools work. Several at once do no harm.
+
+    `url` is that of the tables' owner ("": [queue] url); `role` gets the rights that pools and intake need. Raises
+    InvalidRequest where there are no tables, or the URL is none, and QueueError.
+    """
+    return _prepared(operations, url, role, make=False)
+
+
+def _prepared(operations: Operations, url: str, role: str, *, make: bool) -> TablesReport:
+    at = _url(url) if url else operations.settings.queue.url
+    tables = open_tables(operations.settings, at)
+    if tables is None:
+        return TablesReport(at, "beanstalkd")
+    with closing(tables):
+        if not make and not tables.version():
+            raise InvalidRequest(f"there are no tables of glassq in {at}: `glassq queue init` makes them")
+        found = tables.upgrade()
+        if role:
+            tables.grant(role)
+        rights = tuple(tables.rights(role or "your_role"))
+        return TablesReport(at, tables.engine, tables.known, found, rights, role)
+
+
+def _url(text: str) -> QueueUrl:
+    try:
+        return QueueUrl(text)
+    except ValueError as error:
+        raise InvalidRequest(f"--url: {error}") from None

@@ -1,0 +1,350 @@
+"""Reserves and settles jobs in PostgreSQL: each end of a reservation is one statement, and so one transaction.
+
+A reserve, an extended lease, a release and the end of a job that is done need not be durable: what a crash of the
+server takes back is reserved again, and worked twice at worst. A next form is durable before it is answered.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from glassq.database.postgres import Unreplicated
+from glassq.errors import JobNotFound, QueueError, QueueUnavailable
+from glassq.queues.base import Reservation
+from glassq.queues.postgres import schema, statements
+from glassq.queues.postgres.limits import bad_size, bad_time, bad_tube
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from glassq.database.postgres import PostgresSession
+    from glassq.queues.postgres.waking import Waker
+
+# A receiver that waits looks so often whether a job came that nobody told, in seconds; less after so many in vain.
+LOOK, LOOKS, LOOK_LATER = 1.0, 30, 3.0
+# Between two looks lie so many seconds for each receiver that waits: together they look some hundred times a second,
+# and not each of them at each put.
+PACE = 0.002
+# Who finds work all the time looks so often for jobs that nobody holds, and for those that the short way leaves out.
+SWEEP = 1.0
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class PostgresReceiver:
+    """See `glassq.queues.base.Receiver`."""
+
+    def __init__(self, session: PostgresSession, waker: Waker, *, lease: float) -> None:
+        self._session = session
+        self._waker = waker
+        self._lease = float(lease)
+        # this session's number, and the tokens of what it holds, by their references
+        self._holder = 0
+        self._held: dict[str, int] = {}
+        # came with the end of another job
+        self._next: Reservation | None = None
+        # where the index of a tube begins to be of use
+        self._since: dict[str, datetime] = {}
+        self._sweep_at = 0.0
+        # the tubes of which it hears; when to look though nothing is heard, and how often nothing came
+        self._listening: tuple[str, ...] = ()
+        self._look_at = 0.0
+        self._told_at = 0.0
+        self._looks = 0
+        self._interrupted = False
+        self._wake: tuple[int, int] | None = None
+
+    # -- reserving --------------------------------------------------------------------------------------------------
+
+    def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
+        if self._next is not None:
+            held, self._next = self._next, None
+            return held
+        until = time.monotonic() + wait
+        if wait <= 0 or self._interrupted or self._listening != tuple(tubes):
+            self._look_at = 0.0
+        waited = False
+        while True:
+            if time.monotonic() >= self._look_at and (job := self._look(tubes)) is not None:
+                return self._given_out(job, waited=waited)
+            if self._interrupted or time.monotonic() >= until:
+                return None
+            waited = True
+            self._wait(tuple(tubes), until)
+
+    @property
+    def has_next(self) -> bool:
+        return self._next is not None
+
+    def filled(self, prefixes: tuple[str, ...]) -> list[str]:
+        return sorted({tube for prefix in prefixes for tube in self._names(statements.FILLED, prefix)})
+
+    def named(self, prefix: str) -> list[str]:
+        return sorted(self._names(statements.NAMED, prefix))
+
+    def is_paused(self, tube: str) -> bool:
+        [(paused,)] = self._rows(statements.PAUSED, [tube])
+        return bool(paused)
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        if self._wake is not None:
+            with suppress(OSError):
+                os.write(self._wake[1], b".")
+
+    # -- what becomes of it -----------------------------------------------------------------------------------------
+
+    def examine(self, reservation: Reservation) -> Reservation:
+        found = self._rows(statements.EXAMINE, self._ours(reservation))
+        if not found:
+            raise self._lost(reservation)
+        [(tube, losses, kicked)] = found
+        return Reservation(reservation.ref, tube, reservation.body, self._lease, losses, kicked)
+
+    def extend(self, reservation: Reservation) -> float:
+        if not self._rows(statements.EXTEND, [self._lease, *self._ours(reservation)]):
+            raise self._lost(reservation)
+        return self._lease
+
+    def complete(
+        self, reservation: Reservation, *, then: Sequence[str] = (), meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        self._settle(reservation, statements.COMPLETE, [], [], then, meanwhile)
+
+    def retry(
+        self,
+        reservation: Reservation,
+        body: bytes,
+        *,
+        delay: float,
+        tube: str,
+        then: Sequence[str] = (),
+        failed: Callable[[QueueError], None] | None = None,
+    ) -> str:
+        if error := bad_size(body) or bad_time(delay) or bad_tube(tube):
+            raise error
+        ref = self._settle_durably(reservation, statements.RETRY, [body, tube, float(delay)], then)
+        if not delay:
+            self._waker.tell([tube])
+        return ref
+
+    def move(
+        self,
+        reservation: Reservation,
+        body: bytes,
+        *,
+        tube: str,
+        then: Sequence[str] = (),
+        failed: Callable[[QueueError], None] | None = None,
+    ) -> str:
+        return self.retry(reservation, body, delay=0, tube=tube, then=then)
+
+    @property
+    def unproven(self) -> int:
+        return 0
+
+    def tend(self) -> None:
+        """Nothing is begun that is not finished."""
+
+    def finish(self) -> None:
+        """As `tend`."""
+
+    def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
+        if body is None:
+            return self._settle_durably(reservation, statements.BURY_AS_IT_IS, [], then)
+        if error := bad_size(body):
+            raise error
+        return self._settle_durably(reservation, statements.BURY, [body], then)
+
+    def release(self, reservation: Reservation) -> None:
+        self._settle(reservation, statements.RELEASE, [], [])
+        self._waker.tell([reservation.tube])
+
+    # -- the connection ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        held, self._next = self._next, None
+        if held is not None:
+            with suppress(QueueError):
+                self.release(held)
+        self._forget()
+        self._session.close()
+        self._waker.close()
+        wake, self._wake = self._wake, None
+        for descriptor in wake or ():
+            os.close(descriptor)
+
+    def close_inherited(self) -> None:
+        self._session.close_inherited()
+        self._forget()
+
+    def prepare(self, session: PostgresSession) -> None:
+        """Makes a new session ours: its lock says that what it holds is held."""
+        schema.check(session)
+        self._forget()
+        locked = False
+        while not locked:
+            self._holder = secrets.randbelow(2**31)
+            [(locked, *_)] = session.rows(statements.RECEIVER_SESSION, [self._holder])
+
+    # -- how --------------------------------------------------------------------------------------------------------
+
+    def _look(self, tubes: Sequence[str]) -> Reservation | None:
+        """The next job that is ready, if there is one; else it is known when to look again."""
+        now = time.monotonic()
+        if now >= self._sweep_at:
+            self._since.clear()
+            self._sweep_at = now + SWEEP * _about()
+            self._rows(statements.FREE)
+        job = self._take(tubes)
+        if job is None and self._since:
+            self._since.clear()
+            job = self._take(tubes)
+        if job is None and self._listening == tuple(tubes):
+            self._plan(tubes)
+        return job
+
+    def _plan(self, tubes: Sequence[str]) -> None:
+        """When to look again, if nobody tells anything, and if somebody does."""
+        self._looks += 1
+        [(due, waiting)] = self._rows(statements.IDLE, [list(tubes)])
+        longest = (LOOK if self._looks < LOOKS else LOOK_LATER) * _about()
+        now = time.monotonic()
+        self._look_at = now + max(PACE, longest if due is None else min(longest, due))
+        self._told_at = now + PACE * waiting * _about()
+
+    def _take(self, tubes: Sequence[str]) -> Reservation | None:
+        found = self._rows(statements.RESERVE, self._wanted(tubes))
+        return self._reserved(found[0]) if found else None
+
+    def _wait(self, tubes: tuple[str, ...], until: float) -> None:
+        """Until it is time to look, or a job of these tubes is told."""
+        if self._wake is None:
+            self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._listening != tubes:
+            # what came before it listened is there at its next look
+            self._listen(tubes)
+        elif not self._interrupted:
+            told = self._session.listen(min(until, self._look_at), self._wake[0])
+            if not set(told).isdisjoint(tubes):
+                self._looks = 0
+                self._look_at = min(self._look_at, self._told_at)
+
+    def _given_out(self, job: Reservation, *, waited: bool) -> Reservation | None:
+        self._looks = 0
+        self._hear_nothing()
+        if waited and self._interrupted:
+            self.release(job)
+            return None
+        return job
+
+    def _listen(self, tubes: tuple[str, ...]) -> None:
+        """Its session's name says of which tubes it hears: an operator sees who waits."""
+        name = f"{statements.WAITS}: {','.join(tubes)}"
+        name = name if len(name.encode()) <= 63 else f"{name[:61]}.."
+        self._run(f"LISTEN {statements.CHANNEL}; SET application_name = '{name}'")
+        self._listening, self._look_at = tubes, 0.0
+
+    def _hear_nothing(self) -> None:
+        if self._listening:
+            self._listening = ()
+            self._run(f"UNLISTEN *; SET application_name = '{self._session.name}'")
+
+    def _settle_durably(self, reservation: Reservation, statement: str, values: list[Any], then: Sequence[str]) -> str:
+        return self._settle(reservation, statement, values, [self._session.durable_commit], then)
+
+    def _settle(
+        self,
+        reservation: Reservation,
+        statement: str,
+        before: list[Any],
+        after: list[Any],
+        then: Sequence[str] = (),
+        meanwhile: Callable[[], None] | None = None,
+    ) -> str:
+        """Ends the reservation; what the statement returned. `before` and `after` are its values around which job."""
+        values = [*before, *self._ours(reservation), *after]
+        if then and self._next is None:
+            [(ended, *job)] = self._rows(statements.and_next(statement), [*values, *self._wanted(then)], meanwhile)
+            if job[0] is not None:
+                self._next = self._reserved(tuple(job))
+        else:
+            found = self._rows(statement, values, meanwhile)
+            ended = found[0][0] if found else None
+        if ended is None:
+            raise self._lost(reservation)
+        self._held.pop(reservation.ref, None)
+        return str(ended)
+
+    def _wanted(self, tubes: Sequence[str]) -> list[Any]:
+        since = [self._since.get(tube, _LONG_AGO) for tube in tubes]
+        return [self._number(), self._lease, list(tubes), since]
+
+    def _number(self) -> int:
+        if not self._session.connected:
+            self._connect()
+        return self._holder
+
+    def _reserved(self, row: tuple[Any, ...]) -> Reservation:
+        ref, tube, body, token, losses, kicked, due = row
+        self._held[str(ref)] = token
+        self._since[tube] = due
+        return Reservation(str(ref), tube, bytes(body), self._lease, losses, kicked)
+
+    def _ours(self, reservation: Reservation) -> list[Any]:
+        token = self._held.get(reservation.ref)
+        if token is None:
+            raise self._lost(reservation)
+        return [int(reservation.ref), token]
+
+    def _lost(self, reservation: Reservation) -> JobNotFound:
+        self._held.pop(reservation.ref, None)
+        return JobNotFound("not reserved on this connection, or its lease has ended")
+
+    def _names(self, statement: str, prefix: str) -> list[str]:
+        return [tube for (tube,) in self._rows(statement, {"low": prefix, "high": f"{prefix}\U0010ffff"})]
+
+    def _rows(self, statement: str, values: Any = (), meanwhile: Callable[[], None] | None = None) -> Any:
+        try:
+            self._number()
+            return self._session.rows(statement, values, meanwhile=meanwhile)
+        except Unreplicated as error:
+            # committed, and not ours to take back
+            self._session.close()
+            raise QueueUnavailable(str(error)) from error
+        finally:
+            self._notice()
+
+    def _run(self, statements_: str) -> None:
+        try:
+            self._session.run(statements_)
+        finally:
+            self._notice()
+
+    def _connect(self) -> None:
+        try:
+            self._session.connect()
+        finally:
+            self._notice()
+
+    def _notice(self) -> None:
+        """What a connection held ended with it."""
+        if not self._session.connected:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._held.clear()
+        self._since.clear()
+        self._next = None
+        self._listening = ()
+        self._look_at = self._sweep_at = 0.0
+
+
+def _about() -> float:
+    """About 1: what many do at once at the start they do not do at once later."""
+    return random.uniform(0.7, 1.3)  # noqa: S311

@@ -1,0 +1,53 @@
+"""The queue's tables, as operators make and upgrade them, and the rights that a role of pools and intake needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glassq.queues.postgres import schema
+
+if TYPE_CHECKING:
+    from glassq.database.postgres import PostgresSession
+
+# No CREATE, no TRUNCATE: what works jobs cannot change tables.
+RIGHTS = {
+    "glassq_jobs": "SELECT, INSERT, UPDATE, DELETE",
+    "glassq_tubes": "SELECT, INSERT, UPDATE, DELETE",
+    "glassq_schema": "SELECT",
+}
+
+
+class PostgresTables:
+    """See `glassq.queues.base.EngineTables`."""
+
+    engine = "PostgreSQL"
+    known = schema.VERSION
+
+    def __init__(self, session: PostgresSession) -> None:
+        self._session = session
+
+    def version(self) -> int:
+        return schema.version(self._session)
+
+    def check(self) -> None:
+        schema.check(self._session)
+
+    def upgrade(self) -> int:
+        return schema.upgrade(self._session)
+
+    def rights(self, role: str) -> list[str]:
+        return [f"GRANT {rights} ON {table} TO {quoted(role)}" for table, rights in RIGHTS.items()]
+
+    def grant(self, role: str) -> None:
+        with self._session.transaction():
+            for statement in self.rights(role):
+                self._session.rows(statement)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def quoted(name: str) -> str:
+    """A role's or a table's name as SQL has it, in quotes where it needs them."""
+    plain = name.isascii() and name.isidentifier() and name.islower()
+    return name if plain else '"{}"'.format(name.replace('"', '""'))

@@ -1,0 +1,93 @@
+"""`glassq queue`: the tables of a queue in PostgreSQL, and what commands say where they are missing."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.conftest import Cli, a_delivery, put
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.postgres import PostgresServer
+    from tests.queues.raw_postgres import PostgresQueue
+
+ON_POSTGRES = pytest.mark.parametrize("cli", ["postgres"], indirect=True)
+
+
+@pytest.fixture
+def empty(postgres: PostgresServer, tmp_path: Path) -> Cli:
+    """A database without tables."""
+    made = Cli(tmp_path, postgres.url(postgres.database()))
+    made.configure()
+    return made
+
+
+def test_the_tables_are_made_once_however_many_make_them(empty: Cli, postgres: PostgresServer) -> None:
+    missing = empty("status")
+    assert missing.code == 78
+    assert f"`glassq --config {empty.file} queue init`" in missing.err
+    assert empty("queue", "upgrade").code == 2
+    assert empty("queue", "check").code == 78
+    with ThreadPoolExecutor(3) as together:
+        said = list(together.map(lambda _: empty("queue", "init"), range(3)))
+    assert [(each.code, each.err) for each in said] == [(0, "")] * 3
+    assert sum("are in postgres" in each.out for each in said) == 1
+    assert empty("queue", "init", "--json").json["version"] == 1
+    assert "already" in empty("queue", "upgrade").out
+    assert empty("status").code == 0
+
+
+def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer, tmp_path: Path) -> None:
+    postgres.execute('CREATE ROLE "Worker 1" LOGIN')
+    said = empty("queue", "init")
+    assert "GRANT SELECT, INSERT, UPDATE, DELETE ON glassq_jobs TO your_role;" in said.out
+    assert empty("queue", "init", "--grant", "Worker 1").code == 0
+    worker = Cli(tmp_path, empty.url.replace("glassq@", "Worker%201@"))
+    worker.configure()
+    said = worker("put", str(empty.file), "--source", "mirror", "--no-check")
+    assert (said.code, worker("status", "--json").json["queue"]["tubes"][0]["ready"]) == (0, 1), said.err
+    said = worker("queue", "init")
+    assert said.code != 0
+    assert "permission denied" in said.err
+
+
+def test_tables_of_another_version_are_told_with_what_to_do(empty: Cli, postgres: PostgresServer) -> None:
+    assert empty("queue", "init").code == 0
+    name = empty.url.rpartition("/")[2]
+    postgres.execute("UPDATE glassq_schema SET version = 9, oldest = 9", name)
+    for command in (["status"], ["queue", "init"], ["queue", "upgrade"]):
+        said = empty(*command)
+        assert (said.code, "newer" in said.err) == (78, True), command
+    # a newer one that still works with this code
+    postgres.execute("UPDATE glassq_schema SET oldest = 1", name)
+    assert empty("status").code == 0
+
+
+def test_beanstalkd_needs_no_tables(cli: Cli) -> None:
+    for command in ("init", "upgrade"):
+        said = cli("queue", command)
+        assert (said.code, "there is nothing to do" in said.out) == (0, True)
+    said = cli("queue", "check")
+    assert (said.code, "durability" in said.out) == (0, True)
+
+
+def test_what_is_no_url_is_exit_2(offline: Cli) -> None:
+    said = offline("queue", "init", "--url", "postgres://nowhere")
+    assert (said.code, "--url" in said.err) == (2, True)
+
+
+@ON_POSTGRES
+def test_a_check_has_the_lines_of_doctor(cli: Cli, queue: PostgresQueue) -> None:
+    put(queue, a_delivery(), "buried")  # type: ignore[arg-type]
+    said = cli("queue", "check", "--json")
+    assert said.code == 0
+    names = [check["name"] for check in said.json["checks"]]
+    assert {"queue", "durability", "standbys", "connections", "vacuum", "job size"} <= set(names)
+    told = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    assert told["durability"]["ok"]
+    assert told["disk"]["said"].partition("for ")[2].count("database") == 1
+    assert "psycopg" in told["versions"]["said"]
