@@ -1,4 +1,4 @@
-"""Two real pools on one PostgreSQL: limits, keys and schedules hold over both of them."""
+"""Two real pools on one PostgreSQL: limits and keys hold over both of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from glassq.settings import Settings
     from tests.postgres import PostgresServer
 
-# What happens is one line each, in a file of both pools: event, source, key, the process, its parent, the time.
+# What happens is one line each, in a file of both pools: event, source, key, the pool, the time.
 HANDLERS = """
 import os, time
 from pathlib import Path
@@ -31,9 +31,9 @@ from pathlib import Path
 STORY = Path(__file__).parent.parent
 
 def tell(event, delivery):
-    line = f"{event} {delivery.source} {delivery.labels.get('customer', '-')} {os.environ['POOL']} {time.monotonic()}\\n"
+    key, pool = delivery.labels.get("customer", "-"), os.environ["POOL"]
     with (STORY / "story").open("a") as story:
-        story.write(line)
+        story.write(f"{event} {delivery.source} {key} {pool} {time.monotonic()}\\n")
 
 def hold(delivery):
     tell("start", delivery)
@@ -61,12 +61,6 @@ source = "keyed"
 name = "keyed"
 handler = "handlers:work"
 concurrency_by = "label.customer"
-[[routes]]
-source = "schedule"
-handler = "handlers:work"
-[[schedule]]
-name = "minutely"
-cron = "* * * * *"
 """
 
 
@@ -145,9 +139,6 @@ def test_what_one_pool_may_do_two_together_may_do(pools: Pools) -> None:
     (pools.directory / "let-go").touch()
     wait_for(lambda: pools.count("end", "few") == 8, "the others to be worked")
     assert most_at_once(pools.story("few")) <= 3
-    # each time of a schedule is put once
-    wait_for(lambda: pools.count("end", "schedule") >= 1, "the schedule to be due", deadline=90)
-    assert max(Counter(int(line[3]) // 30 for line in pools.story("schedule") if line[0] == "start").values()) == 1
     assert "Traceback" not in pools.output()
 
 
