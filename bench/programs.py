@@ -51,7 +51,10 @@ def main() -> None:
             say(f"programs: round {number + 1} of {arguments.rounds}")
             rates.append(pool(Path(name) / str(number), arguments.jobs, arguments.processes))
             alone.append(bare(200))
-    print(f"{median(rates):.0f} programs/s in {arguments.processes} children; {median(alone):.0f}/s in a bare loop")
+    print(
+        f"{median(rates):.0f} programs/s ({min(rates):.0f} to {max(rates):.0f}) in {arguments.processes} children; "
+        f"{median(alone):.0f}/s ({min(alone):.0f} to {max(alone):.0f}) in a bare loop"
+    )
     sys.exit(0 if median(rates) >= MIN_RATE else f"bench: fewer than {MIN_RATE} programs/s")
 
 

@@ -1,4 +1,4 @@
-"""glassq-web and glassq-worker as processes: their command lines, a reload, and what they answer to `--check`.
+"""glassq-web, glassq-worker and glassq-tasks as processes: their command lines, a reload, what `--check` answers.
 
 Each is asked in a process of its own: what a handler's module does while it is imported (print, start threads, change
 signal handlers, hang, end the process) does not concern whoever asks.
@@ -27,7 +27,7 @@ CHECK_TIMEOUT = 20.0
 
 
 def command(name: str, config: str | Path | None) -> list[str]:
-    """The command line of "web" or "worker". -P keeps modules of the working directory out."""
+    """The command line of "web", "worker" or "tasks". -P keeps modules of the working directory out."""
     words = [sys.executable, "-P", "-m", f"glassq.programs.{name}"]
     return [*words, "--config", str(config)] if config else words
 
@@ -55,7 +55,7 @@ def check_web(settings: Settings) -> list[Finding]:
 
 
 def problems_of(name: str, config: str | None) -> list[str]:
-    """Why the program "web" or "worker" would not start. `config` is the settings file; None: it finds that itself."""
+    """Why "web", "worker" or "tasks" would not start. `config` is the settings file; None: it finds that itself."""
     findings, ended = _check(name, config)
     problems = [finding.problem for finding in findings if finding.problem]
     return [*problems, ended] if ended else problems

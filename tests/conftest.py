@@ -25,6 +25,7 @@ from tests.forked import Forked
 from tests.ports import free_port, give_back
 from tests.queues.conformance.summary import write_conformance
 from tests.queues.raw import open_queue
+from tests.seconds import write_seconds
 from tests.syncers import Syncer, end_all
 from tests.thorough import EVERYDAY, THOROUGH
 
@@ -66,7 +67,7 @@ hypothesis.settings.load_profile("quick")
 # How long a test waits for an event that must come, in seconds. Only a hang takes this long.
 PATIENCE = 60.0
 # The files with the longest tests. They begin first, so that nothing waits for them in the end.
-FIRST_FILES = ("test_torture.py",)
+FIRST_FILES = ("test_torture.py", "test_powercut.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -87,8 +88,10 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the engines' conformance, and how many tests `make test` had to run twice."""
+    """Prints the engines' conformance, where the seconds went, and how many tests `make test` had to run twice."""
     write_conformance(terminalreporter)
+    if config.getoption("durations"):
+        write_seconds(terminalreporter)
     stats = terminalreporter.stats
     second = config.getoption("lf", default=False)
     if not second and (not config.getoption("durations") or stats.get("failed") or stats.get("error")):

@@ -9,23 +9,20 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 import traceback
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from glassq import daemons
 from glassq.cli.main import COMMANDS
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Mapping, Sequence
 
 # Longer than this, a command hangs; in seconds.
@@ -42,8 +39,15 @@ MODULES = {
 _BIN = Path(__file__).parent.parent / "bin"
 # This server forks; as it has one thread, what it forks is whole. It ends with the process that uses it.
 _SERVER = get_context("forkserver")
+# what the programs import where they need it, and many tests do
+_LATER = [
+    *(f"glassq.queues.beanstalk.{role}" for role in ("inspector", "local", "producer", "prover", "receiver")),
+    *("cryptography.fernet", "cryptography.x509", "encodings.idna", "gunicorn_h1c", "sqlalchemy.dialects.sqlite"),
+    *("glassq.ledger.sql", "glassq.metrics.server", "glassq.push.dispatch", "glassq.push.taskqueue"),
+    *("glassq.queues.beanstalk.syncer.prepare", "multiprocessing.popen_fork"),
+]
 _SERVER.set_forkserver_preload(
-    [__name__, *MODULES.values(), *(place.partition(":")[0] for place, _ in COMMANDS.values()), "glassq.ledger.sql"]
+    [__name__, *MODULES.values(), *(place.partition(":")[0] for place, _ in COMMANDS.values()), *_LATER]
 )
 
 
@@ -53,7 +57,10 @@ class Forked:
     def __init__(
         self, name: str, arguments: Sequence[str], streams: Sequence[int], env: Mapping[str, str], cwd: Path | None
     ) -> None:
-        """Runs `name` of bin/; `streams` are its standard input, output and error."""
+        """Runs `name` of bin/, or "-c" the code that is the first argument, as Python would do.
+
+        `streams` are its standard input, output and error.
+        """
         # a Connection is what multiprocessing hands over with the descriptor in it, whatever that is
         handed = [Connection(os.dup(number)) for number in streams]
         place = str(cwd or Path.cwd())
@@ -100,57 +107,120 @@ def run(
             raise TimeoutError(f"glassq {' '.join(arguments)} was not done after {PATIENCE:g} s") from None
 
 
-class _Check:
-    """What `glassq.daemons` starts to have intake or pool check their settings; here it is forked, too."""
+class _Popen(subprocess.Popen[bytes]):
+    """In a forked program; a program of ours that it starts is forked from it, too. Any other is started as ever."""
 
-    def __init__(self, command: Sequence[str], *, stdin: int, stdout: IO[bytes], start_new_session: bool) -> None:
-        module, *arguments = command[command.index("-m") + 1 :]
-        self._code: int | None = None
-        self.pid = os.fork()
-        if self.pid:
+    def _execute_child(self, args: Any, *how: Any) -> None:
+        """Takes the place of what forks and executes, with the arguments that CPython 3.11 to 3.14 hand over."""
+        *_, pass_fds, cwd, env = how[:6]
+        *files, _restore, _gid, _gids, _uid, _umask, start_new_session, _group = how[9:]
+        words = [] if isinstance(args, str) else [os.fsdecode(word) for word in args]
+        if (found := _ours(words)) is None:
+            super()._execute_child(args, *how)  # type: ignore[misc]
             return
-        code = 1
-        try:
-            assert start_new_session
-            os.setsid()
-            with Path(os.devnull).open() as nothing:
-                os.dup2(nothing.fileno(), 0)
-            os.dup2(stdout.fileno(), 1)
-            sys.argv = [module, *arguments]
-            code = importlib.import_module(module).main()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            # the command's own cleanup is not for this process
-            os._exit(code)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            theirs = [files[0], files[3], files[5]]
+            _be(*found, theirs, pass_fds, cwd, env, start_new_session=start_new_session)
+        self._child_created = True
+        self._close_pipe_fds(*files)  # type: ignore[attr-defined]
 
-    def wait(self, timeout: float = PATIENCE) -> int:
-        over = time.monotonic() + timeout
-        while self._code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > over:
-                raise subprocess.TimeoutExpired("check", timeout)
-            else:
-                time.sleep(0.005)
-        return self._code
+
+def _ours(words: list[str]) -> tuple[str, list[str]] | None:
+    """The module with the program's `main`, and the program's arguments; None for a program that is not ours."""
+    match words:
+        case [sys.executable, "-P", "-m", module, *arguments] if module in MODULES.values():
+            return module, arguments
+        case [sys.executable, "-P", "-c", code, *arguments] if "from glassq.cli.main import main;" in code:
+            return MODULES["glassq"], arguments
+    return None
+
+
+def _be(
+    module: str,
+    arguments: list[str],
+    streams: Sequence[int],
+    pass_fds: Sequence[int],
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    *,
+    start_new_session: bool,
+) -> NoReturn:
+    """What a process is after `exec`, as far as a program notices."""
+    code = 1
+    try:
+        if start_new_session:
+            os.setsid()
+        for number, stream in enumerate(streams):
+            if stream not in (-1, number):
+                os.dup2(stream, number)
+        _let_go(pass_fds)
+        _open_streams()
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        if env is not None:
+            os.environ.clear()
+            os.environ.update(env)
+        if cwd is not None:
+            os.chdir(cwd)
+        sys.argv = [module, *arguments]
+        code = importlib.import_module(module).main() or 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # the starting program's own cleanup is not for this process
+        for output in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                output.flush()
+        os._exit(code)
+
+
+def _let_go(but: Sequence[int] = ()) -> None:
+    """Closes all files but the standard streams and these.
+
+    Their numbers stay taken: objects of who has forked this process may close them at any time.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in range(3, 64):
+        if number not in (nothing, *but) and _is_open(number):
+            os.dup2(nothing, number, inheritable=False)
+
+
+def _open_streams() -> None:
+    """As at the start of a Python: those that are there know of other files."""
+    sys.stdin = os.fdopen(0, closefd=False)
+    # lines are written at once at a terminal
+    sys.stdout = os.fdopen(1, "w", 1 if os.isatty(1) else -1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def _run(name: str, arguments: list[str], env: dict[str, str], directory: str, streams: list[Connection]) -> None:
-    daemons.subprocess = SimpleNamespace(  # type: ignore[assignment]
-        Popen=_Check, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
-    )
+    subprocess.Popen = _Popen  # type: ignore[misc]
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
     # what ties a process to this server would tie those that a pool leaves behind, too
-    os.closerange(3, 64)
-    # multiprocessing has replaced it
-    sys.stdin = os.fdopen(0, closefd=False)
+    _let_go()
+    _open_streams()
     os.environ.clear()
     os.environ.update(env)
     os.chdir(directory)
+    if name == "-c":
+        code, *sys.argv[1:] = arguments
+        sys.exit(exec(compile(code, "<string>", "exec"), {"__name__": "__main__"}))
     sys.argv = [str(_BIN / name), *arguments]
     sys.exit(importlib.import_module(MODULES[name]).main())
 

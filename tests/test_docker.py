@@ -30,11 +30,25 @@ def test_the_settings_of_the_containers_name_what_is_mounted(
     assert name in PRESETS
     [secret] = COMPOSE["services"]["intake"]["secrets"]
     assert source.secrets_file == f"/run/secrets/{secret}"
-    [route] = settings.routes
+    [token] = COMPOSE["services"]["tasks"]["secrets"]
+    assert settings.tasks.token_file == f"/run/secrets/{token}"
+    assert {secret, token} == COMPOSE["secrets"].keys()
+    assert settings.push is not None
+    for service in ("pool", "tasks"):
+        assert settings.push.names.startswith("sqlite:///" + COMPOSE["services"][service]["volumes"][-1].split(":")[1])
     monkeypatch.syspath_prepend(str(DOCKER))
-    module, _, function = route.handler.partition(":")
-    assert callable(getattr(__import__(module), function))
+    for route in settings.routes:
+        module, _, function = route.handler.partition(":")
+        assert callable(getattr(__import__(module), function))
+    assert {route.source for route in settings.routes} == {"github", "push"}
     del sys.modules[module]
+
+
+def test_tasks_are_published_where_the_server_listens(settings: Settings) -> None:
+    port = settings.tasks.bind.rpartition(":")[2]
+    assert COMPOSE["services"]["tasks"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert f":{port}/readyz" in (DOCKER / "healthy").read_text()
+    assert f" {port}" in IMAGE
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])

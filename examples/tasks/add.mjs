@@ -14,7 +14,7 @@ function tasks(method, path, message) {
       for await (const part of answer) text += part;
       const document = JSON.parse(text);
       if (answer.statusCode === 200) resolve(document);
-      else reject(new Error(`${answer.statusCode} ${document.error.message}`));
+      else reject(new Error(`${answer.statusCode} ${document.error?.message ?? text}`));
     });
     sent.on("error", reject);
     sent.end(body);

@@ -19,7 +19,7 @@ function tasks(string $method, string $path, ?array $message = null): array
     $status = curl_getinfo($handle, CURLINFO_RESPONSE_CODE);
     $document = json_decode($text, true, 32, JSON_THROW_ON_ERROR);
     if ($status !== 200) {
-        throw new RuntimeException($document['error']['message'], $status);
+        throw new RuntimeException($document['error']['message'] ?? $text, $status);
     }
     return $document;
 }

@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 
 
 def tell_paused(
-    kind: str, held: str, paused: Mapping[str, bool], lasting: str, as_json: bool, seconds: float | None = None
+    kind: str,
+    held: str,
+    paused: Mapping[str, bool],
+    lasting: str,
+    as_json: bool,
+    seconds: float | None = None,
+    *,
+    kept: bool = False,
 ) -> int:
     """Says which tubes or queues (`kind`) are paused, and for how long that holds; returns the exit code.
 
-    `held` is what they hold, `lasting` what else can be done.
+    `held` is what they hold, `lasting` what else can be done. `kept`: the engine does not forget it.
     """
     if as_json:
         print_json({f"{kind}s": [{kind: name, "paused": done} for name, done in paused.items()]})
@@ -29,7 +36,7 @@ def tell_paused(
             click.echo(f"glassq: {kind} {line(name)}: {nothing}; {lasting}", err=True)
         elif not as_json:
             click.echo(f"{kind} {line(name)} is paused{span_words}: what runs goes on, the rest waits")
-    if any(paused.values()) and not as_json:
+    if any(paused.values()) and not as_json and not kept:
         ends = f"the queue forgets it when it is restarted, and perhaps while a {kind} holds no {held}"
         click.echo(f"! {ends}; {lasting}")
     return int(not all(paused.values()))

@@ -1,4 +1,4 @@
-"""A private beanstalkd with its syncer, the intake and the pool on this machine, as real processes.
+"""A private beanstalkd with its syncer, intake, pool and the server of tasks on this machine, as real processes.
 
 All state is in one directory, including the settings. `glassq dev` writes them once; from then on they are the user's.
 """
@@ -56,6 +56,8 @@ class Stack:
         self._logs = logs
         #: the intake's address, while it runs
         self.door: Door
+        #: that of glassq-tasks, while it runs
+        self.tasks_door: Door | None = None
         self._cleanup = ExitStack()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         # a process that was stopped is not started again
@@ -74,7 +76,7 @@ class Stack:
             with _notify_socket() as (path, notifications):
                 self._start("worker", daemons.command("worker", self.config), {"NOTIFY_SOCKET": path})
                 self._start("web", daemons.command("web", self.config), descriptors=self.door.descriptors)
-                self._wait_for_web()
+                self._wait_for(self.door, "web")
                 _wait_for_ready(notifications, self.check)
             self._cleanup = cleanup.pop_all()
         return self
@@ -98,8 +100,29 @@ class Stack:
         return self.directory / "run" / f"glassq-{name}"
 
     def reload(self, name: str) -> None:
-        """Tells "web" or "worker" to reload its settings."""
+        """Tells "web", "worker" or "tasks" to reload its settings."""
         self._running[name].send_signal(signal.SIGHUP)
+
+    def tend_tasks(self, settings: Settings) -> str:
+        """Starts or stops glassq-tasks, so that it runs where these settings have [push].
+
+        Returns why it cannot run, else "": nothing else depends on it. Raises StackError as `check` does.
+        """
+        if settings.push is None and self.tasks_door is not None:
+            self._stop("tasks")
+            self.tasks_door = None
+        elif settings.push is not None and self.tasks_door is None:
+            if problems := daemons.problems_of("tasks", str(self.config)):
+                return "; ".join(problems)
+            try:
+                door = Door(settings.tasks.bind, "[tasks] bind")
+                door.check_free()
+            except StackError as error:
+                return str(error)
+            self._start("tasks", daemons.command("tasks", self.config), descriptors=door.descriptors)
+            self._wait_for(door, "tasks")
+            self.tasks_door = door
+        return ""
 
     def _start(
         self, name: str, command: list[str], env: Mapping[str, str] | None = None, descriptors: Sequence[int] = ()
@@ -145,21 +168,24 @@ class Stack:
 
     def _stop(self, name: str) -> None:
         with self._stopping:
-            process = self._running.pop(name)
+            process = self._running.pop(name, None)
+        if process is None:
+            # stopped before
+            return
         try:
             _end(process, signal.SIGTERM, STOP)
         finally:
-            # Too slow, or a second Ctrl-C. QUIT stops each of the three at once.
+            # Too slow, or a second Ctrl-C. QUIT stops each of them at once.
             if process.poll() is None and not _end(process, signal.SIGQUIT, STOP_COLD):
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def _wait_for_web(self) -> None:
+    def _wait_for(self, door: Door, name: str) -> None:
         deadline = time.monotonic() + START
-        while not self.door.is_ready():
+        while not door.is_ready():
             self.check()
             if time.monotonic() > deadline:
-                raise StackError(f"web is not ready in time{self._log_tail('web')}")
+                raise StackError(f"{name} is not ready in time{self._log_tail(name)}")
             time.sleep(0.05)
 
     def _log(self, name: str) -> Path:

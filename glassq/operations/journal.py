@@ -8,7 +8,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glassq.errors import GlassqError, SettingsError
+from glassq.bodies import check as check_body
+from glassq.bodies import open_bodies
+from glassq.delivery import decode
+from glassq.errors import BodyDamaged, BodyLost, DamagedDelivery, GlassqError, SettingsError
 from glassq.intake.tubes import PingTubes
 from glassq.journal import Journal
 from glassq.local_http import get
@@ -16,7 +19,7 @@ from glassq.operations.put import PROOF_WITHIN
 from glassq.queues.packets import PacketMover
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from glassq.errors import QueueError
     from glassq.journal import ExaminedFile, JournalRecord
@@ -51,9 +54,10 @@ class MovedOn:
 
 @dataclass(frozen=True, slots=True)
 class JournalCheck:
-    """What is in each file of the journal."""
+    """What is in each file of the journal. `bodiless` says which large bodies of its deliveries are lost or damaged."""
 
     files: tuple[ExaminedFile, ...]
+    bodiless: tuple[str, ...] = ()
 
     @property
     def damaged(self) -> int:
@@ -62,7 +66,11 @@ class JournalCheck:
 
     def document(self) -> dict[str, Any]:
         """The files for JSON."""
-        return {"damaged": self.damaged, "files": [asdict(file) for file in self.files]}
+        return {
+            "damaged": self.damaged,
+            "files": [asdict(file) for file in self.files],
+            "bodiless": list(self.bodiless),
+        }
 
 
 def open_journal(operations: Operations) -> Journal | None:
@@ -119,9 +127,27 @@ def move_on(operations: Operations, progress: Progress) -> MovedOn:
 
 
 def check(operations: Operations) -> JournalCheck:
-    """Reads each file of the journal, and changes nothing. Raises SettingsError and JournalError."""
-    journal = open_journal(operations)
-    return JournalCheck(tuple(journal.examine()) if journal else ())
+    """Reads each file of the journal, and the large bodies that its deliveries name; changes nothing.
+
+    Raises SettingsError, JournalError, and BodyError where the bodies cannot be read now.
+    """
+    if (journal := open_journal(operations)) is None:
+        return JournalCheck(())
+    return JournalCheck(tuple(journal.examine()), tuple(_bodiless(operations, journal)))
+
+
+def _bodiless(operations: Operations, journal: Journal) -> Iterator[str]:
+    bodies = open_bodies(operations.settings)
+    for record in journal.waiting():
+        try:
+            delivery = decode(record.body)
+            if delivery.stored is not None:
+                check_body(bodies, delivery.id, delivery.stored)
+        except DamagedDelivery:
+            # a file that lost some bytes is told by itself
+            continue
+        except (BodyLost, BodyDamaged) as error:
+            yield str(error)
 
 
 @dataclass(slots=True)

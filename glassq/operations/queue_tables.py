@@ -16,22 +16,20 @@ from glassq.values import QueueUrl
 
 if TYPE_CHECKING:
     from glassq.operations import Operations
-    from glassq.queues.base import EngineTables
 
 
 @dataclass(frozen=True, slots=True)
 class TablesReport:
     """The tables at `url`. `engine` needs none where `known` is 0.
 
-    `found` is the version that was there (0: none), `known` is that of this glassq, and `now` the one that is there.
-    `rights` are the statements that give a role of pools and intake what it needs; `granted` is the role that got it.
+    `found` is the version that was there (0: none); now they are of this glassq's, which is `known`. `rights` are the
+    statements that give a role of pools and intake what it needs; `granted` is the role that got it.
     """
 
     url: str
     engine: str
     known: int = 0
     found: int = 0
-    now: int = 0
     rights: tuple[str, ...] = ()
     granted: str = ""
 
@@ -41,8 +39,7 @@ class TablesReport:
             "url": self.url,
             "engine": self.engine,
             "found": self.found,
-            "version": self.now,
-            "known": self.known,
+            "version": self.known,
             "rights": list(self.rights),
             "granted": self.granted,
         }
@@ -68,17 +65,13 @@ def _prepared(operations: Operations, url: str, role: str, *, make: bool) -> Tab
     if tables is None:
         return TablesReport(at, "beanstalkd")
     with closing(tables):
-        found = tables.version()
-        if not found and not make:
+        if not make and not tables.version():
             raise InvalidRequest(f"there are no tables of glassq in {at}: `glassq queue init` makes them")
-        now = tables.upgrade()
+        found = tables.upgrade()
         if role:
             tables.grant(role)
-        return _report(at, tables, found, now, role)
-
-
-def _report(url: str, tables: EngineTables, found: int, now: int, role: str) -> TablesReport:
-    return TablesReport(url, tables.engine, tables.known, found, now, tuple(tables.rights(role or "ROLE")), role)
+        rights = tuple(tables.rights(role or "your_role"))
+        return TablesReport(at, tables.engine, tables.known, found, rights, role)
 
 
 def _url(text: str) -> QueueUrl:

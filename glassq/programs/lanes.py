@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from glassq.routes import Context, Routes
     from glassq.settings import Settings
     from glassq.worker.gates.rules import GateRules
-    from glassq.worker.scoreboard import Slot
+    from glassq.worker.slots import Slot
     from glassq.worker.throttle import Throttle
     from glassq.worker.unrouted import Unrouted
 

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from glassq.settings import Settings
     from glassq.values import Address
     from glassq.worker.gates.shared import Gates
-    from glassq.worker.scoreboard import Scoreboard, Slot
+    from glassq.worker.scoreboard import Scoreboard
+    from glassq.worker.slots import Slot
     from glassq.worker.template import ChildMain
     from glassq.worker.throttle import Throttle, TubeLimiter
 

@@ -222,7 +222,7 @@ class EngineTables(Protocol):
         """Raises WrongTables if they are missing, or not for this code."""
 
     def upgrade(self) -> int:
-        """Makes the tables, or brings them to `known`; returns their version. Several at once do no harm.
+        """Makes the tables, or brings them to `known`; returns the version that was there. Several at once do no harm.
 
         Raises WrongTables if a newer glassq has made them.
         """
@@ -241,12 +241,13 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine can do. An operation that needs more names the missing capability and does nothing.
 
     `lists`: the states whose jobs can be found. `oldest`: the next job of a tube can be seen. `exact_counts`: counts
-    are up to date. `by_key`: a delivery can be found by its id without a search. `pause`: a tube can be paused.
-    `max_delay`, `max_lease` in seconds. `expires`: a lease that nobody extends ends by itself; else perhaps only with
-    its connection, or at that connection's next call. `frees_at_once`: the jobs of a dead consumer are ready at once.
-    `fenced`: a consumer that has lost a lease cannot settle the job. `many_held`: one receiver can hold several
-    reservations. `exact_losses`: losses are counted, not guessed. `atomic`: the end of a reservation and the delivery's
-    next form happen together or not at all. `keeps_for`: how long the engine keeps a job, in seconds; None: for ever.
+    are up to date. `by_key`: a delivery can be found by its id without a search. `pause`: a tube can be paused, and
+    `keeps_pause`: a restart does not end that. `max_delay`, `max_lease` in seconds. `expires`: a lease that nobody
+    extends ends by itself; else perhaps only with its connection, or at that connection's next call. `frees_at_once`:
+    the jobs of a dead consumer are ready at once. `fenced`: a consumer that has lost a lease cannot settle the job.
+    `many_held`: one receiver can hold several reservations. `exact_losses`: losses are counted, not guessed. `atomic`:
+    the end of a reservation and the delivery's next form happen together or not at all. `keeps_for`: how long the
+    engine keeps a job, in seconds; None: for ever.
     """
 
     lists: frozenset[State]
@@ -254,6 +255,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     exact_counts: bool
     by_key: bool
     pause: bool
+    keeps_pause: bool = False
     max_delay: float
     max_lease: float
     expires: bool

@@ -18,8 +18,8 @@ from setproctitle import setproctitle
 
 from glassq.log import fields, logger
 from glassq.worker import processes
+from glassq.worker.layout import State
 from glassq.worker.leftovers import title_of
-from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from glassq.queues import Receiver
     from glassq.worker.consumer import Consumer
     from glassq.worker.lease import Lease
-    from glassq.worker.scoreboard import Slot
+    from glassq.worker.slots import Slot
 
 log = logger("glassq.worker")
 

@@ -17,18 +17,20 @@ from glassq.log import fields, logger
 from glassq.worker import leftovers
 from glassq.worker.fork import fork
 from glassq.worker.health import Health
+from glassq.worker.layout import State
 from glassq.worker.metrics import LOST
 from glassq.worker.postmortem import OutOfMemory, how_it_ended
-from glassq.worker.scoreboard import State
 from glassq.worker.template import work_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from glassq.worker.layout import WorkerStatus
     from glassq.worker.periodic import PeriodicProcess
     from glassq.worker.processes import Process
-    from glassq.worker.scoreboard import Scoreboard, Slot, WorkerStatus
+    from glassq.worker.scoreboard import Scoreboard
     from glassq.worker.sidecar import Sidecar
+    from glassq.worker.slots import Slot
     from glassq.worker.template import Load
     from glassq.worker.templates import Birth, Templates
     from glassq.worker.throttle import Throttle

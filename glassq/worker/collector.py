@@ -11,7 +11,7 @@ from glassq.bodies.sweep import count_bodies
 from glassq.errors import BodyError, QueueError
 from glassq.metrics import Gauge
 from glassq.settings import parking_tube
-from glassq.worker.scoreboard import State
+from glassq.worker.layout import State
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence

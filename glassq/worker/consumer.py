@@ -16,8 +16,8 @@ from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, NoProof, Queu
 from glassq.log import bind_context, fields, logger
 from glassq.worker import outcome as outcomes
 from glassq.worker.executor import Attempt
+from glassq.worker.layout import State
 from glassq.worker.losses import LossWatch
-from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from glassq.queues.base import Reservation
     from glassq.worker.executor import Executor
     from glassq.worker.gates.limiter import GatedLimiter
-    from glassq.worker.scoreboard import Slot
     from glassq.worker.settlement import Settlement
+    from glassq.worker.slots import Slot
 
 log = logger("glassq.worker")
 

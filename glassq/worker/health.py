@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from glassq.log import fields, logger
 from glassq.worker import processes
+from glassq.worker.layout import State
 from glassq.worker.lease import IDLE_BEAT
-from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
+    from glassq.worker.layout import WorkerStatus
     from glassq.worker.processes import Process
-    from glassq.worker.scoreboard import WorkerStatus
 
 log = logger("glassq.worker")
 

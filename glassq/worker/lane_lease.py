@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from glassq.errors import Interrupt
     from glassq.queues import Receiver
     from glassq.queues.base import Reservation
-    from glassq.worker.scoreboard import Slot
+    from glassq.worker.slots import Slot
 
 log = logger("glassq.worker")
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from glassq.log import fields, logger
 from glassq.worker import child
+from glassq.worker.layout import State
 from glassq.worker.lease import BEAT
-from glassq.worker.scoreboard import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from glassq.queues import Receiver
     from glassq.worker.consumer import Consumer
     from glassq.worker.lane_lease import LaneLease
-    from glassq.worker.scoreboard import Slot
+    from glassq.worker.slots import Slot
 
 log = logger("glassq.worker")
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from glassq.event_loop import EventLoop
     from glassq.queues import Receiver
     from glassq.queues.base import Reservation
-    from glassq.worker.scoreboard import Slot
+    from glassq.worker.slots import Slot
 
 log = logger("glassq.worker")
 

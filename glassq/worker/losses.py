@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from glassq.queues.base import Reservation
-    from glassq.worker.scoreboard import Slot
+    from glassq.worker.slots import Slot
 
 # Of pools on other hosts, and of one without a runtime directory, nobody here knows what they worked when they were
 # killed as a whole. Those jobs are ready at once, and are the first that the next pool gets. So a tube's jobs are

@@ -110,9 +110,9 @@ def too_often_lost(delivery: Delivery, policy: Policy) -> Outcome | None:
     """A bury if too many attempts have died with their process; else None."""
     if delivery.lost < policy.max_lost:
         return None
+    attempts = "1 attempt" if delivery.lost == 1 else f"{delivery.lost} attempts"
     return Outcome(
-        Kind.BURY,
-        f"{delivery.lost} attempts ended without an outcome (process killed or crashed, power or connection lost)",
+        Kind.BURY, f"{attempts} ended without an outcome (process killed or crashed, power or connection lost)"
     )
 
 

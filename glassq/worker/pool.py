@@ -21,11 +21,12 @@ from glassq.log import fields, logger
 from glassq.worker.children import EX_NO_LANES, Children
 from glassq.worker.gates.report import PausedRoutes
 from glassq.worker.gates.shared import Gates
+from glassq.worker.layout import State
 from glassq.worker.metrics import LOST, WANTED
 from glassq.worker.periodic import PeriodicProcess
 from glassq.worker.report import StatusReporter
 from glassq.worker.room import lacking, room_for_lanes
-from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
+from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard
 from glassq.worker.sidecar import Sidecar
 from glassq.worker.signals import Signals
 from glassq.worker.templates import Birth, LoadRefusal, Templates
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from glassq.systemd import Notifier
     from glassq.worker.bucket import Limit
     from glassq.worker.children import Child
-    from glassq.worker.scoreboard import WorkerStatus
+    from glassq.worker.layout import WorkerStatus
     from glassq.worker.template import Load
 
 log = logger("glassq.worker")

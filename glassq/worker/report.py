@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from glassq.log import fields, logger
 from glassq.mask import masked_line
-from glassq.worker.scoreboard import State
+from glassq.worker.layout import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.systemd import Notifier
-    from glassq.worker.scoreboard import WorkerStatus
+    from glassq.worker.layout import WorkerStatus
 
 log = logger("glassq.worker")
 

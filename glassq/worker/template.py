@@ -33,7 +33,7 @@ from glassq.worker.unshareable import Inventory
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from glassq.worker.scoreboard import Slot
+    from glassq.worker.slots import Slot
     from glassq.worker.throttle import Throttle
 
 log = logger("glassq.worker")

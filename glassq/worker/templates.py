@@ -22,14 +22,14 @@ from glassq.log import fields, logger
 from glassq.worker import processes
 from glassq.worker.fork import OWN_DESCRIPTORS, fork
 from glassq.worker.health import STOPPED, Health
+from glassq.worker.layout import State, WorkerStatus
 from glassq.worker.postmortem import how_it_ended
-from glassq.worker.scoreboard import State, WorkerStatus
 from glassq.worker.template import REQUEST, Born, Message, NotBorn, TemplateProcess, Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from glassq.worker.scoreboard import Slot
+    from glassq.worker.slots import Slot
     from glassq.worker.template import Load
     from glassq.worker.throttle import Throttle
 

@@ -7,8 +7,10 @@ import os
 import pty
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,13 +22,12 @@ from glassq.ledger import Entry, open_ledger
 from glassq.settings import LedgerSettings
 from glassq.values import QueueUrl
 from tests import forked
-from tests.conftest import program
+from tests.conftest import free_port, program
 from tests.queues.raw_postgres import PostgresQueue, fresh_url
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.queues.raw import Queue
 
@@ -45,6 +46,14 @@ class Said:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+def with_bind(settings: str) -> str:
+    """These sections, and an address of intake's at which nobody answers: somebody may, at the default one."""
+    before, intake, after = settings.partition("[intake]\n")
+    if "bind = " in after.partition("\n[")[0]:
+        return settings
+    return f'{before}[intake]\nbind = "127.0.0.1:{free_port()}"\n{after if intake else ""}'
 
 
 @dataclass
@@ -67,7 +76,7 @@ class Cli:
         bodies = "" if "[bodies]" in more else f'[bodies]\nurl = "file://{self.directory}/bodies"\n'
         self.file.write_text(
             f'{queue_section(self.url)}{bodies}[ledger]\nurl = "{self.ledger.url}"\n'
-            f'[storage]\nurl = "file://{self.directory}/photos"\n{more}'
+            f'[storage]\nurl = "file://{self.directory}/photos"\n{with_bind(more)}'
         )
 
     def __call__(self, *arguments: str, answer: str | None = None) -> Said:
@@ -149,6 +158,17 @@ def offline(tmp_path: Path) -> Cli:
     made = Cli(tmp_path, f"beanstalk://{tmp_path}/nobody.sock")
     made.configure()
     return made
+
+
+def working_in(directory: Path) -> set[int]:
+    """The living processes that have a file of this directory open, on Linux."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        # a process may end meanwhile, or be another user's
+        with suppress(OSError):
+            if link.readlink().is_relative_to(directory):
+                found.add(int(link.parts[2]))
+    return found
 
 
 def a_delivery(body: bytes = b'{"collection":"timeline","verifyToken":"s3cret"}', **fields: Any) -> Delivery:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.conftest import working_in
 from tests.conftest import program, wait_for
+from tests.forked import Forked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +27,7 @@ ROW = re.compile(r"^ *(\w+) +(\d+) ", re.MULTILINE)
 
 
 def demo(directory: Path, *options: str) -> list[str]:
-    return [*program("glassq"), "demo", "--pings", str(PINGS), "--rate", "50", "--dir", str(directory), *options]
+    return ["demo", "--pings", str(PINGS), "--rate", "50", "--dir", str(directory), *options]
 
 
 def rows(said: str) -> dict[str, int]:
@@ -34,26 +36,15 @@ def rows(said: str) -> dict[str, int]:
     return {name: int(number) for name, number in ROW.findall(summary)}
 
 
-def left_of(directory: Path) -> str:
-    """The command lines of processes that work there."""
-    shown = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
-    return "\n".join(each for each in shown.splitlines() if str(directory) in each)
-
-
 class Terminal:
-    """A command at a terminal of 80 columns, and all that it writes there."""
+    """`glassq ARGUMENTS` at a terminal of 80 columns, and all that it writes there; forked, with what it starts."""
 
-    def __init__(self, command: list[str], **env: str) -> None:
+    def __init__(self, arguments: list[str], **env: str) -> None:
         self.said = b""
         ours, theirs = pty.openpty()
         plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-        self.process = subprocess.Popen(
-            command,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**plain, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", **env},
-        )
+        whole = {**plain, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", **env}
+        self.process = Forked("glassq", arguments, (theirs, theirs, theirs), whole, None)
         os.close(theirs)
         self._reader = threading.Thread(target=self._read, args=(ours,))
         self._reader.start()
@@ -78,7 +69,7 @@ class Terminal:
 
 def test_in_a_pipe_a_line_comes_now_and_then_and_each_ping_stands_in_one_row(tmp_path: Path) -> None:
     # with this seed a photo is processed for 4 s: there is something to wait for
-    command = demo(tmp_path / "demo", "--seed", "18")
+    command = [*program("glassq"), *demo(tmp_path / "demo", "--seed", "18")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     found = rows(done.stdout)
@@ -139,7 +130,7 @@ def test_ctrl_c_says_that_it_stopped_and_leaves_nothing_behind_at_a_terminal_wit
     assert "Traceback" not in said
     assert not COLOUR.search(said)
     assert ("━" in said and MOVES in said) is moves
-    assert left_of(home) == ""
+    assert not working_in(home)
 
 
 def test_a_missing_beanstalkd_is_told_before_anything_is_started_or_written(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from glassq.dev.stack import write_settings
 from glassq.settings import load
 from tests import forked
+from tests.cli.conftest import working_in
 from tests.conftest import Process, free_port, program, wait_for
 
 if TYPE_CHECKING:
@@ -36,23 +37,36 @@ ODD = {
 
 @contextmanager
 def dev(
-    home: Path, *options: str, env: dict[str, str] | None = None, end: signal.Signals = signal.SIGINT
+    home: Path,
+    *options: str,
+    env: dict[str, str] | None = None,
+    end: signal.Signals = signal.SIGINT,
+    forks: bool = True,
 ) -> Iterator[Process]:
-    """It runs in `home`, with its output beside its state, until this signal; then nothing of it may be left."""
+    """It runs in `home`, with its output beside its state, until this signal; then nothing of it may be left.
+
+    It forks its programs, and is forked itself, unless it has to be a Python of its own.
+    """
     home.mkdir(parents=True, exist_ok=True)
     log = home / f"dev-{len(list(home.glob('*.log')))}.log"
-    process = Process([*program("glassq"), "dev", *options], log, env, cwd=home)
+    process = started(log, *options, env=env, forks=forks)
     try:
         wait_for(lambda: READY in process.output() or not process.running(), "glassq dev to be ready")
         assert process.running(), process.output()
+        # the intake and its worker, the pool, the queue, its syncer
+        assert len(working_in(home)) > 5
         yield process
     finally:
         code = process.end(end)
     assert code == 0, process.output()
-    # ps shows the rest of an odd name in its own way
-    plain = re.match(r"[\w/.-]+", str(home))
-    assert plain
-    assert plain[0] not in subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout
+    assert not working_in(log.parent)
+
+
+def started(log: Path, *options: str, env: dict[str, str] | None = None, forks: bool = True) -> Process:
+    """It runs in the directory of this file, to which it writes."""
+    if forks:
+        return Process(["dev", *options], log, env, cwd=log.parent, forks="glassq")
+    return Process([*program("glassq"), "dev", *options], log, env, cwd=log.parent)
 
 
 def printed(process: Process) -> tuple[str, str]:
@@ -69,11 +83,14 @@ def offered(process: Process) -> list[str]:
 
 
 def paste(command: str, home: Path) -> str:
-    """What a shell says to it. `glassq` is started by our Python."""
-    script = command.replace(shlex.quote(program("glassq")[1]), shlex.join(program("glassq")))
+    """What is said to it when it is pasted into a shell, which reads the line; `glassq` is forked with its words."""
+    script = command.replace(shlex.quote(program("glassq")[1]), "printf '%s\\0'")
     done = subprocess.run(["sh", "-c", script], cwd=home, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, (script, done.stdout, done.stderr)
-    return done.stdout
+    code, out, err = done.returncode, done.stdout, done.stderr
+    if script != command:
+        code, out, err = forked.run(out.split("\0")[:-1], cwd=home)
+    assert code == 0, (script, out, err)
+    return out
 
 
 def worked(process: Process, times: int = 1) -> bool:
@@ -87,13 +104,13 @@ def test_it_works_in_a_directory_of_any_name_at_any_address_and_its_lines_can_be
     name, form, end = ODD[case]
     home = tmp_path / name
     home.mkdir(parents=True)
-    # what it starts must not be shadowed by the working directory
+    # what is started, not forked, must not be shadowed by the working directory
     for module in ("click", "gunicorn"):
         (home / f"{module}.py").write_text("raise SystemExit('shadowed')\n")
     bind = form.format(port=free_port("::1" if "::1" in form else "127.0.0.1"), home=tmp_path)
     # curl would ask this proxy, which is not there
     nowhere = {"http_proxy": f"http://127.0.0.1:{free_port()}"}
-    with dev(home, "--bind", bind, env=nowhere, end=end) as process:
+    with dev(home, "--bind", bind, env=nowhere, end=end, forks=case != "quotes") as process:
         ping, status = printed(process)
         assert "200 OK" in paste(ping, home)
         wait_for(lambda: worked(process), "the ping to be worked")
@@ -150,35 +167,32 @@ def test_a_queue_on_ipv6_is_started_there_and_no_ping_is_offered_that_only_the_s
 def test_an_address_that_cannot_be_is_refused_and_no_settings_are_left(
     tmp_path: Path, bind: str, code: int, says: str
 ) -> None:
-    command = [*program("glassq"), "dev", "--bind", bind]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == code
-    assert says in done.stderr
+    ended, _, err = forked.run(["dev", "--bind", bind], cwd=tmp_path)
+    assert ended == code
+    assert says in err
     assert not (tmp_path / "var").exists()
 
 
 def test_a_directory_that_settings_cannot_name_is_refused_and_left_alone(tmp_path: Path) -> None:
     home = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
-    command = [*program("glassq"), "dev", "--dir", home, "--bind", f"127.0.0.1:{free_port()}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert "not UTF-8: choose another --dir" in done.stderr
+    code, _, err = forked.run(["dev", "--dir", home, "--bind", f"127.0.0.1:{free_port()}"])
+    assert code == 1
+    assert "not UTF-8: choose another --dir" in err
     assert not Path(home).exists()
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    command = [*program("glassq"), "dev", "--dir", str(tmp_path / "file" / "var")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (1, f"glassq: {tmp_path}/file/var: Not a directory\n")
+    command = ["dev", "--dir", str(tmp_path / "file" / "var"), "--bind", f"127.0.0.1:{free_port()}"]
+    assert forked.run(command) == (1, "", f"glassq: {tmp_path}/file/var: Not a directory\n")
 
 
 @pytest.mark.parametrize("command", ["dev", "demo"])
 def test_a_directory_that_is_none_is_told(tmp_path: Path, command: str) -> None:
     (tmp_path / "file").touch()
     for path in (str(tmp_path / "file"), "/dev/null"):
-        done = subprocess.run([*program("glassq"), command, "--dir", path], capture_output=True, text=True, timeout=60)
-        assert (done.returncode, f"'{path}' is not a directory" in done.stderr) == (2, True)
+        code, _, err = forked.run([command, "--dir", path])
+        assert (code, f"'{path}' is not a directory" in err) == (2, True)
 
 
 def test_a_change_is_reloaded_and_one_that_is_wrong_is_explained(tmp_path: Path) -> None:
@@ -197,6 +211,16 @@ def test_a_change_is_reloaded_and_one_that_is_wrong_is_explained(tmp_path: Path)
         says(process, r"^words.py changed: reloading$")
         says(process, r"^words.py: in effect$")
         assert answers(process, ping, "two")
+        # the server of tasks comes and goes with [push]
+        push = (
+            f'[push]\nnames = "sqlite:///{home}/names.db"\n[[routes]]\nsource = "push"\nhandler = "handlers:handle"\n'
+        )
+        config.write_text(config.read_text() + push)
+        says(process, r"^tasks: POST http://localhost/tasks/QUEUE by the socket \S+/var/tasks.sock$")
+        add = f"curl -sS --unix-socket {home}/tasks.sock http://localhost/tasks/default/work -d x"
+        assert answers(process, add, "two")
+        config.write_text(config.read_text().replace(push, ""))
+        wait_for(lambda: not (home / "tasks.sock").exists(), "glassq-tasks to be stopped")
         handlers.write_text("def handle(:\n")
         says(process, r"^handlers.py changed but cannot be used; .*:\n(  .* SyntaxError: .*line 1\)\n)+")
         assert answers(process, ping, "two")
@@ -227,7 +251,7 @@ def answers(process: Process, ping: str, result: str) -> bool:
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     log = tmp_path / "dev.log"
-    process = Process([*program("glassq"), "dev", "--bind", f"127.0.0.1:{free_port()}"], log, cwd=tmp_path)
+    process = started(log, "--bind", f"127.0.0.1:{free_port()}")
     try:
         wait_for(lambda: READY in process.output(), "glassq dev to be ready")
         slow = "import time\n\n\ndef handle(delivery):\n    time.sleep(300)\n"
@@ -241,8 +265,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
         assert process.wait(30) == 130
     finally:
         process.end(signal.SIGKILL)
-    shown = subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout
-    assert str(tmp_path) not in shown
+    assert not working_in(log.parent)
 
 
 def at_work(home: Path, ping: str) -> bool:

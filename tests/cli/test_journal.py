@@ -13,7 +13,8 @@ import pytest
 from glassq import delivery as envelope
 from glassq.journal.record import JournalRecord
 from tests.cli.conftest import a_delivery
-from tests.journal.conftest import files, opened
+from tests.journal.conftest import files
+from tests.journal.made import opened
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -52,25 +52,21 @@ for name in COMMANDS:
 """
 
 
-def test_every_command_explains_itself(offline: Cli) -> None:
+def test_every_command_explains_itself() -> None:
     done = subprocess.run([sys.executable, "-c", HELP_OF_EACH], capture_output=True, text=True, check=True)
     told = {name: (code, said) for name, code, said in map(json.loads, done.stdout.splitlines())}
     assert set(told) == set(cli_main.COMMANDS)
     for name, (code, said) in told.items():
         assert code == 0
         assert f"Usage: glassq {name}" in said
-        forked = offline(name, "--help")
-        assert (forked.code, forked.out, forked.err) == (code, said, ""), "a forked process (forked.py) says the same"
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         ["status", "--json"],
-        ["buried", "--json"],
         ["show", "no-such-delivery"],
         ["kick"],
-        ["put", "-"],
         ["config", "check"],
         ["doctor"],
     ],

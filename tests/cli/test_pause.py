@@ -36,8 +36,10 @@ def test_all_tubes_of_ours_are_paused_and_no_other_until_they_are_resumed(queue:
     assert said.out.splitlines()[:2] == [
         f"tube {tube} is paused: what runs goes on, the rest waits" for tube in ("glassq", MAIL)
     ]
-    assert "the queue forgets it when it is restarted" in said.out
-    assert "systemctl stop glassq-worker" in said.out
+    # PostgreSQL does not forget it
+    forgets = cli.url.startswith("beanstalk")
+    assert ("the queue forgets it when it is restarted" in said.out) == forgets
+    assert ("systemctl stop glassq-worker" in said.out) == forgets
     assert f"pings are still accepted; `glassq --config {cli.file} resume`" in said.out
     *ours, foreign = paused_for(queue, "glassq", MAIL, "elsewhere")
     assert min(ours) > 100 * 365 * 86_400

@@ -44,11 +44,11 @@ def test_the_tables_are_made_once_however_many_make_them(empty: Cli, postgres: P
 def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer, tmp_path: Path) -> None:
     postgres.execute('CREATE ROLE "Worker 1" LOGIN')
     said = empty("queue", "init")
-    assert "GRANT SELECT, INSERT, UPDATE, DELETE ON glassq_jobs TO ROLE;" in said.out
+    assert "GRANT SELECT, INSERT, UPDATE, DELETE ON glassq_jobs TO your_role;" in said.out
     assert empty("queue", "init", "--grant", "Worker 1").code == 0
     worker = Cli(tmp_path, empty.url.replace("glassq@", "Worker%201@"))
     worker.configure()
-    said = worker("put", str(empty.file), "--source", "mirror", "--yes")
+    said = worker("put", str(empty.file), "--source", "mirror", "--no-check")
     assert (said.code, worker("status", "--json").json["queue"]["tubes"][0]["ready"]) == (0, 1), said.err
     said = worker("queue", "init")
     assert said.code != 0

@@ -39,7 +39,6 @@ def test_jobs_are_counted_by_state_and_the_oldest_ready_one_is_named(queue: Queu
     assert found["queue"]["oldest_ready"]["job"] == str(jobs[1])
 
 
-@EACH_ENGINE
 def test_people_are_told_what_to_do_next(queue: Queue, cli: Cli) -> None:
     for state in ("buried", "buried", "buried", "ready"):
         put(queue, a_delivery(), state)

@@ -21,11 +21,10 @@ from glassq.push.client import Client
 from glassq.settings import load
 from tests import forked
 from tests.conftest import PATIENCE, free_port, wait_for
-from tests.push.targets import Asked, Script, Target
+from tests.push.targets import Asked, Moody, Target
 from tests.worker.pools import PoolRun
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -43,19 +42,6 @@ print(task.name, task.was_enqueued)
 PING = b'{"collection": "timeline",  "itemId": "3hidvm0xez6r8", "operation": "INSERT"}'
 # How long one request waits for another that is under way at the same time, in seconds.
 OVERLAP = 0.1
-
-
-class Moody(Target):
-    """Answers with these statuses, one after the other, before it is well."""
-
-    def __init__(self, *statuses: int) -> None:
-        super().__init__()
-        self._moods = list(statuses)
-
-    def _answer(self, connection: socket.socket, script: Script, asked: Asked, used: int) -> bool:
-        if self._moods:
-            script = Script(self._moods.pop(0), "Moody", ["X-Mood: bad"], b"not today")
-        return super()._answer(connection, script, asked, used)
 
 
 class Push(PoolRun):

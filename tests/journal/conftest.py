@@ -10,43 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import delivery as envelope
-from glassq.journal import Journal, JournalRecord
+from glassq.journal import JournalRecord
 from tests.conftest import ROOT
+from tests.journal.made import Sink, opened, some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from glassq.delivery import Delivery
-    from glassq.errors import QueueError
-
-
-class Sink:
-    """A queue that remembers what was put; it refuses for good the bodies in `refuses`, and raises `fails` once."""
-
-    def __init__(self) -> None:
-        self.packets: list[list[JournalRecord]] = []
-        self.refuses: dict[bytes, QueueError] = {}
-        self.fails: list[QueueError] = []
-
-    def put(self, packet: Sequence[JournalRecord]) -> Mapping[str, QueueError]:
-        if self.fails:
-            raise self.fails.pop()
-        refused = {record.key: self.refuses[record.body] for record in packet if record.body in self.refuses}
-        self.packets.append([record for record in packet if record.key not in refused])
-        return refused
-
-    def keys(self) -> list[str]:
-        return [record.key for packet in self.packets for record in packet]
-
-    def bodies(self) -> list[bytes]:
-        return [record.body for packet in self.packets for record in packet]
-
-
-def some(number: int, body: bytes = b"{}") -> list[JournalRecord]:
-    """So many records, oldest first; each body is unlike the others."""
-    keys = sorted(envelope.new_id() for _ in range(number))
-    return [JournalRecord(key, b"%d %b" % (index, body)) for index, key in enumerate(keys)]
+    from glassq.journal import Journal
 
 
 def fill_journal(directory: Path, deliveries: Sequence[Delivery]) -> Path:
@@ -65,10 +38,6 @@ def fill(directory: Path, number: int) -> list[str]:
     return [record.key for record in records]
 
 
-def opened(directory: Path, max_size: int = 1 << 30, min_free: int = 0) -> Journal:
-    return Journal(directory, max_size=max_size, min_free=min_free)
-
-
 def files(directory: Path) -> list[str]:
     """All files but the lock, notes, and segments that are being made; those below included."""
     found = (path for path in directory.rglob("*") if path.is_file() and path.suffix not in (".notes", ""))
@@ -82,7 +51,7 @@ def child(directory: Path, *lines: str, under: Sequence[str] = ()) -> subprocess
         "import os, sys, time",
         "from pathlib import Path",
         "from glassq.journal import JournalRecord",
-        "from tests.journal.conftest import Sink, opened, some",
+        "from tests.journal.made import Sink, opened, some",
         f"directory = Path({str(directory)!r})",
     ]
     return subprocess.Popen(

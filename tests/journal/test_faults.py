@@ -16,8 +16,10 @@ from glassq.journal import JournalRecord, mover
 from glassq.journal.record import records as records_in
 from glassq.journal.segment import segment_id, segments
 from glassq.journal.supply import MIN_SEGMENT
-from tests.journal.conftest import Sink, child, files, opened, some
+from tests.journal.conftest import child, files
 from tests.journal.faults import EIO, EIO_FOR_EVER, ENOSPC, KINDS, Forked
+from tests.journal.made import Sink, opened, some
+from tests.thorough import steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -71,14 +73,14 @@ def keys_of(lines: list[str], word: str) -> set[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_happens_at_any_step_of_writing_what_was_acknowledged_is_moved_on(tmp_path: Path, kind: str) -> None:
-    steps = Forked(write_batches(tmp_path / "0")).steps
-    assert steps is not None
-    assert steps > 40
+    count = Forked(write_batches(tmp_path / "0")).steps
+    assert count is not None
+    assert count > 40
     assert sorted(move_all(tmp_path / "0")) == sorted(
         key for key in keys_of([f"x {number}" for number in range(BATCHES)], "x") if key not in ("2-0", "2-1")
     )
     refused = 0
-    for at in range(1, steps + 1):
+    for at in steps(1, count + 1):
         directory = tmp_path / str(at)
         ended = Forked(write_batches(directory), kind, at)
         acknowledged = keys_of(ended.lines, "kept")
@@ -120,10 +122,10 @@ def test_whatever_happens_at_any_step_of_moving_on_nothing_is_lost_and_a_packet_
     journal.close()
     everything = sorted(f"{number}-{index}" for number in range(6) for index in range(3))
     shutil.copytree(source, tmp_path / "0")
-    steps = Forked(moving(tmp_path / "0")).steps
-    assert steps is not None
-    assert steps > 20
-    for at in range(1, steps + 1):
+    count = Forked(moving(tmp_path / "0")).steps
+    assert count is not None
+    assert count > 20
+    for at in steps(1, count + 1):
         directory = tmp_path / str(at)
         shutil.copytree(source, directory)
         put = [line for line in Forked(moving(directory), kind, at).lines if line != "failed"]

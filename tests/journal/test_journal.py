@@ -20,14 +20,15 @@ from glassq.journal.segment import make_segment
 from glassq.journal.supply import MIN_SEGMENT
 from glassq.journal.writer import MAX_RECORDS
 from tests.conftest import wait_for
-from tests.journal.conftest import files, opened, some
+from tests.journal.conftest import files
+from tests.journal.made import opened, some
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from glassq.journal import Journal
     from glassq.journal.segment import OwnSegment
-    from tests.journal.conftest import Sink
+    from tests.journal.made import Sink
 
 SMALL = 2 * MIN_SEGMENT
 

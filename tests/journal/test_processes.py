@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from glassq.journal.mover import PACKET
 from tests.conftest import wait_for
-from tests.journal.conftest import child, fill, kill, opened
+from tests.journal.conftest import child, fill, kill
+from tests.journal.made import opened
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from glassq.journal import Journal
-    from tests.journal.conftest import Sink
+    from tests.journal.made import Sink
 
 
 def test_a_process_that_is_killed_while_it_writes_leaves_only_whole_deliveries(directory: Path, sink: Sink) -> None:

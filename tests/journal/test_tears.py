@@ -13,7 +13,8 @@ from glassq.journal import JournalRecord
 from glassq.journal.notes import read_notes
 from glassq.journal.record import damage_at, pack, records
 from glassq.journal.segment import notes_path, segment_id
-from tests.journal.conftest import Sink, files, opened
+from tests.journal.conftest import files
+from tests.journal.made import Sink, opened
 from tests.thorough import examples
 
 if TYPE_CHECKING:

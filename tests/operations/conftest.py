@@ -12,6 +12,7 @@ from glassq.errors import Stopped
 from glassq.operations import Operations
 from glassq.operations.progress import Silent
 from glassq.queues.beanstalk.inspector import CAPABILITIES
+from tests.ports import free_port
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def operations(beanstalkd: Beanstalkd, tmp_path: Path) -> Operations:
         f'{queue_section(beanstalkd.url)}[ledger]\nurl = "sqlite:///{tmp_path}/ledger.db"\n'
         f'[bodies]\nurl = "file://{tmp_path}/bodies"\n'
         '[[routes]]\nsource = "mirror"\nhandler = "app:store"\ncollection = "timeline"\n'
+        # nobody answers there; somebody may at the default address
+        f'[intake]\nbind = "127.0.0.1:{free_port()}"\n'
     )
     return Operations(settings.load(str(file), {}), actor="ada")
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import settings
+from glassq.bodies import DirectoryBodies
+from glassq.delivery import new, new_id
 from glassq.errors import NotDurable, QueueUnavailable, Stopped
 from glassq.journal.mover import PACKET
 from glassq.operations import Operations, journal
@@ -19,6 +21,7 @@ from tests.operations.test_put import producing, waiting
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
+    from glassq.delivery import Delivery
     from tests.conftest import Beanstalkd
 
 
@@ -73,6 +76,27 @@ def test_a_check_tells_of_each_file_what_is_in_it_and_changes_nothing(filled: Op
     )  # fmt: skip
     assert "not put by glassq" in found["019a.job"].damage
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+
+
+def test_a_check_names_large_bodies_that_are_lost_or_damaged(tmp_path: Path) -> None:
+    file, store = tmp_path / "glassq.toml", DirectoryBodies(tmp_path / "bodies")
+    file.write_text(f'[intake]\njournal = "{tmp_path}/journal"\n[bodies]\nurl = "file://{store.directory}"\n')
+    store.prepare()
+    whole, damaged, lost = deliveries = [with_stored(store, bytes(100)) for _ in range(3)]
+    fill_journal(tmp_path / "journal", deliveries)
+    (store.directory / "live" / damaged.id).write_bytes(b"x" * 100)
+    store.delete(lost.id)
+    found = journal.check(Operations(settings.load(str(file), {}), actor="ada"))
+    assert found.damaged == 0
+    assert [each.split()[1] for each in found.bodiless] == [damaged.id, lost.id]
+    assert whole.id not in str(found.document())
+
+
+def with_stored(store: DirectoryBodies, content: bytes) -> Delivery:
+    key = new_id()
+    writer = store.begin(key)
+    writer.write(content)
+    return new("github", b"", {}, stored=writer.finish(), key=key)
 
 
 def test_what_is_missing_of_the_last_commit_was_promised_to_nobody(filled: Operations) -> None:

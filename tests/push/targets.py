@@ -95,16 +95,19 @@ class Script:
 
 
 class Target:
-    """A threaded HTTP server on a port of its own; `with Target() as target: ... target.url ... target.asked`."""
+    """A threaded HTTP server on a port of its own, or on this one.
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    `with Target() as target: ... target.url ... target.asked`
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.asked: list[Asked] = []
         #: what is answered to requests for these very paths
         self.pages: dict[str, bytes] = {}
         #: called with each request before it is answered
         self.on_request: Callable[[Asked], None] = lambda _: None
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._open: set[socket.socket] = set()
@@ -199,6 +202,19 @@ class Target:
             time.sleep(script.drip)
             connection.sendall(b".")
         return not script.then and not script.short
+
+
+class Moody(Target):
+    """Answers with these statuses, one after the other, before it is well."""
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__()
+        self.moods = list(statuses)
+
+    def _answer(self, connection: socket.socket, script: Script, asked: Asked, used: int) -> bool:
+        if self.moods:
+            script = Script(self.moods.pop(0), "Moody", ["X-Mood: bad"], b"not today")
+        return super()._answer(connection, script, asked, used)
 
 
 def _end(connection: socket.socket) -> None:

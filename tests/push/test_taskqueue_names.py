@@ -5,11 +5,10 @@ Twice only where an adder died after its put, and nobody could know of it.
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
+import os
 import textwrap
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +21,7 @@ from glassq.push.taskqueue import Queue, Task
 from glassq.settings import PushSettings, Settings
 from glassq.values import TargetUrl
 from tests.conftest import ROOT, Beanstalkd, wait_for
+from tests.forked import Forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,30 +89,36 @@ class Adder:
     """A process that adds the task, as far as it is let."""
 
     def __init__(self, server: Beanstalkd, names: str, wait: str) -> None:
-        arguments = [sys.executable, "-c", ADDER, server.url, server.syncer.address, names, str(CONFIRM), wait]
-        self._popen = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, bufsize=1
-        )
+        arguments = [ADDER, server.url, server.syncer.address, names, str(CONFIRM), wait]
+        (given, typing), (hearing, said) = os.pipe(), os.pipe()
+        self._process = Forked("-c", arguments, (given, said, 2), os.environ, ROOT)
+        for theirs in (given, said):
+            os.close(theirs)
+        self._stdin, self._stdout = os.fdopen(typing, "w", 1), os.fdopen(hearing)
 
     def heard(self, word: str) -> None:
         """Returns when it has said this."""
-        assert self._popen.stdout is not None
-        for line in self._popen.stdout:
+        for line in self._stdout:
             if line.strip() == word:
                 return
         pytest.fail(f"the adder ended without {word!r}")
 
     def go_on(self) -> None:
-        assert self._popen.stdin is not None
-        self._popen.stdin.write("\n")
+        self._stdin.write("\n")
 
     def result(self) -> str:
         """Its last word."""
-        return self._popen.communicate(timeout=30)[0].split()[-1]
+        self._stdin.close()
+        words = self._stdout.read().split()
+        self._process.wait(30)
+        return words[-1]
 
     def kill(self) -> None:
-        self._popen.send_signal(signal.SIGKILL)
-        self._popen.communicate(timeout=10)
+        self._process.kill()
+        self._process.wait(10)
+        self._stdout.close()
+        with suppress(BrokenPipeError):
+            self._stdin.close()
 
 
 @pytest.fixture

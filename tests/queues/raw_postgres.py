@@ -12,7 +12,7 @@ from glassq.queues.postgres.inspector import PostgresInspector
 from glassq.queues.postgres.statements import HOLDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from glassq.queues.base import Job, TubeCounts, WaitingState
     from glassq.values import QueueUrl
@@ -34,6 +34,8 @@ def fresh_url(server: PostgresServer) -> QueueUrl:
 class PostgresQueue:
     """Puts jobs, brings them into any state, and looks at them."""
 
+    tube = "glassq"
+
     def __init__(self, url: QueueUrl) -> None:
         self._session = PostgresSession(url, name="tests", connect_timeout=TIMEOUT, timeout=TIMEOUT)
         self._inspector = PostgresInspector(self._session, url)
@@ -48,6 +50,17 @@ class PostgresQueue:
             "WHERE id = %s",
             [HOLDER, job],
         )
+
+    def reserve(self, timeout: float = 0, tubes: Sequence[str] = ("glassq",)) -> JobBody | None:
+        found = self._session.rows(
+            "SELECT id FROM glassq_jobs WHERE state = 0 AND due <= now() AND tube = ANY(%s) AND NOT EXISTS "
+            "(SELECT FROM glassq_tubes WHERE name = tube AND paused_until > now()) ORDER BY due, id LIMIT 1",
+            [list(tubes)],
+        )
+        for (job,) in found:
+            self.reserve_job(job)
+            return self.peek(job)
+        return None
 
     def bury(self, job: int) -> None:
         self._session.rows("UPDATE glassq_jobs SET state = 2, holder = NULL WHERE id = %s", [job])

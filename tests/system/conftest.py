@@ -3,8 +3,9 @@
 These need more than a Python (systemd, nginx, debootstrap, root), so they are collected only where they are asked for:
 `make test-system`. What is missing then fails, and is not skipped.
 
-The booted machine is one for all of them, and goes from bare to bare: test_booted.py, then test_booted_hooks.py, then
-test_booted_load.py, then test_booted_programs.py, then test_booted_removal.py, which is the order of their names.
+The booted machine is one for all of them, and goes from bare to bare: test_booted.py, then test_booted_hooks.py,
+test_booted_load.py, test_booted_programs.py, test_booted_push.py, test_booted_removal.py, which is the order of their
+names.
 """
 
 from __future__ import annotations
@@ -199,7 +200,7 @@ def glassq(machine: Machine, glass: Glass) -> Machine:
         ('"https://oauth2.googleapis.com/token"', f'"{glass.says["token_url"]}"'),
         ('client_id = ""', f'client_id = "{glass.says["client_id"]}"'),
         # so that nobody need wait for long
-        ('backoff = "30s"', 'backoff = "1s"'),
+        ('\nbackoff = "30s"', '\nbackoff = "1s"'),
     ):
         machine.edit(SETTINGS, before, after)
     machine.write(SETTINGS, (machine.root / SETTINGS).read_text() + MORE)

@@ -146,8 +146,27 @@ def test_what_lay_in_the_queue_the_ledger_and_the_users_directory_is_there_still
     assert [user["user"] for user in installed.said("users", "list")["users"]] == ["user_1"]
 
 
+HOOKS = """
+from pathlib import Path
+
+
+class Seen:
+    def __init__(self, settings):
+        self.file = Path(settings.file).with_name("seen")
+
+    def after(self, report):
+        with self.file.open("a") as seen:
+            seen.write(f"{report.delivery.id} {report.outcome} {len(report.delivery.evidence)}\\n")
+"""
+
+
 def test_all_that_waited_is_worked_and_what_was_buried_after_a_kick(installed: Installation, target: Target) -> None:
     installed.mend()
+    # a hook of today sees deliveries of then
+    (installed.dir / "watching.py").write_text(HOOKS)
+    settings = installed.config.read_text()
+    assert settings.count("[worker]") == 1
+    installed.config.write_text(settings.replace("[worker]", '[worker]\nhooks = ["watching:Seen"]'))
     spooled = {path.stem for path in (installed.dir / "spool").glob("*.job")}
     assert len(spooled) == installed.expected["spooled"]
     waiting = installed.ids("ready-1", "ready-2", "hold-1", "bury-kicked")
@@ -170,6 +189,11 @@ def test_all_that_waited_is_worked_and_what_was_buried_after_a_kick(installed: I
 
     worked = installed.worked()
     assert sorted(worked) == sorted(waiting | spooled | buried | {archived}), "each once, and nothing else"
+    # the hook sees an attempt after its handler has worked
+    seen = installed.dir / "seen"
+    wait_for(seen.exists, "the hook to see one")
+    wait_for(lambda: all(f"{each} done" in seen.read_text() for each in worked), "the hook to see all of them")
+    assert f"{installed.jobs['fail-1']['id']} done 2" in seen.read_text()
     for item in ("later-1", "far-1", "far task"):
         assert installed.said("show", installed.jobs[item]["id"])["job"]["state"] == "delayed"
     # the bytes that are no delivery lie buried, as they are

@@ -11,7 +11,8 @@ import pytest
 
 from glassq.worker import boardfile
 from glassq.worker.crashes import Crash
-from glassq.worker.scoreboard import MAX_SLOTS, MAX_UNBEGUN, Scoreboard, State
+from glassq.worker.layout import State
+from glassq.worker.scoreboard import MAX_SLOTS, MAX_UNBEGUN, Scoreboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable

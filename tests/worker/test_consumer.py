@@ -16,8 +16,8 @@ from glassq.errors import NotDurable, QueueRefused, QueueUnavailable
 from glassq.queues.beanstalk.receiver import BURY_DELAY
 from glassq.routes import Context, retry_policy
 from glassq.worker.consumer import longest_poll
+from glassq.worker.layout import State
 from glassq.worker.record import MAX_RESULT
-from glassq.worker.scoreboard import State
 from tests.conftest import Beanstalkd, wait_for
 from tests.worker.conftest import DEADLINE, GRACE, Bench, Crash, jobs, made, only
 

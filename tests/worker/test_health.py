@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.worker.health import OVERRUN, SILENT, STOPPED, Health
-from glassq.worker.scoreboard import State, WorkerStatus
+from glassq.worker.layout import State, WorkerStatus
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from glassq.systemd import Notifier
-from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard, State
+from glassq.worker.layout import State
+from glassq.worker.scoreboard import MAX_SLOTS, Scoreboard
 from tests.conftest import PATIENCE, wait_for
 
 if TYPE_CHECKING:

@@ -93,8 +93,9 @@ def dev(directory: Path, bind: Bind | None) -> None:
     """Run beanstalkd, its syncer, the intake and the pool in the foreground, for trying out.
 
     The settings are DIR/glassq.toml and the handler is in DIR/handlers.py; both are written when they are not there,
-    and yours to change. What you change is reloaded at once; if it is wrong, the reason is shown and the previous
-    version keeps running. Ctrl-C stops everything; jobs stay on disk for the next time.
+    and yours to change. With a section [push] in them glassq-tasks runs, too. What you change is reloaded at once; if
+    it is wrong, the reason is shown and the previous version keeps running. Ctrl-C stops everything; jobs stay on disk
+    for the next time.
     """
     stop_as_by_ctrl_c()
     require_beanstalkd()
@@ -105,7 +106,8 @@ def dev(directory: Path, bind: Bind | None) -> None:
         check_name(directory)
         # an address that cannot be, or is taken, is not written: another one may be tried at once
         Door(bind or DEV_BIND).check_free()
-        write_settings(directory, {"intake": {"bind": bind or DEV_BIND}, **_sources(directory)}, "handlers:handle")
+        intake: dict[str, dict[str, object]] = {"intake": {"bind": bind or DEV_BIND}}
+        write_settings(directory, {**intake, **_tasks(directory), **_sources(directory)}, "handlers:handle")
         write_new(directory / "handlers.py", HANDLER)
     settings = load(str(file), {})
     if bind and bind != settings.intake.bind:
@@ -113,7 +115,8 @@ def dev(directory: Path, bind: Bind | None) -> None:
     # Before the programs read the files: no change after that may be missed.
     watch = Watch(file)
     with Stack(directory, logs=False) as stack:
-        _say_ready(stack, settings)
+        why = stack.tend_tasks(settings)
+        _say_ready(stack, settings, why)
         try:
             _watch(stack, settings, watch)
         except KeyboardInterrupt:
@@ -127,12 +130,29 @@ def _sources(directory: Path) -> dict[str, dict[str, object]]:
     return {"sources.own": own, "sources.github": {"secrets_file": directory / "github-secret"}}
 
 
-def _say_ready(stack: Stack, settings: Settings) -> None:
-    url = f"{stack.door.url}/hooks/"
-    by = f" by the socket {shlex.quote(stack.door.curl[-1])}" if settings.intake.bind.startswith("unix:") else ""
-    click.echo(f"ready: POST {url}NAME{by}   settings: {shlex.quote(str(stack.config))}   (Ctrl-C stops)")
+def _tasks(directory: Path) -> dict[str, dict[str, object]]:
+    """Where glassq-tasks is to listen: the socket's default place is root's."""
+    try:
+        return {"tasks": {"bind": Bind(f"unix:{directory}/tasks.sock")}}
+    except ValueError:
+        # too deep for a socket
+        return {}
+
+
+def _say_ready(stack: Stack, settings: Settings, why_no_tasks: str) -> None:
+    where = f"{stack.door.url}/hooks/NAME{stack.door.by_socket}"
+    click.echo(f"ready: POST {where}   settings: {shlex.quote(str(stack.config))}   (Ctrl-C stops)")
+    _say_tasks(stack, why_no_tasks)
     _say_sources(stack, settings, settings.sources)
     click.echo(f"       {glassq_for(stack.config)} status")
+
+
+def _say_tasks(stack: Stack, why_not: str) -> None:
+    """Where tasks can be added, or why not; nothing where the settings want none."""
+    if why_not:
+        click.echo(f"tasks: glassq-tasks does not run: {line(why_not)}")
+    elif stack.tasks_door is not None:
+        click.echo(f"tasks: POST {stack.tasks_door.url}/tasks/QUEUE{stack.tasks_door.by_socket}")
 
 
 def _say_sources(stack: Stack, settings: Settings, names: Iterable[str]) -> None:
@@ -203,7 +223,7 @@ def _watch(stack: Stack, settings: Settings, watch: Watch) -> None:
 
 
 def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings | None:
-    """Has intake and pool reload, where the change is right, and says so. Returns the settings in effect, or None."""
+    """Has the programs reload, where the change is right, and says so. Returns the settings in effect, or None."""
     names = line(", ".join(os.path.relpath(path, stack.directory) for path in changed))
     why = _refusal(stack.config)
     try:
@@ -221,10 +241,23 @@ def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings |
         click.echo(f"{names} changed: for another [queue] url or [intake] bind, start glassq dev again")
         return None
     click.echo(f"{names} changed: reloading")
-    click.echo(f"{names}: {_outcome(stack, ['worker', 'web'] if stack.config in changed else ['worker'])}")
+    before = stack.tasks_door
+    why_no_tasks = stack.tend_tasks(new) if stack.config in changed else ""
+    click.echo(f"{names}: {_outcome(stack, _readers(stack, before, changed))}")
+    if before is not stack.tasks_door or why_no_tasks:
+        _say_tasks(stack, why_no_tasks)
     if stack.config in changed:
         _say_sources(stack, new, [name for name in new.sources if name not in settings.sources])
     return new
+
+
+def _readers(stack: Stack, tasks_before: Door | None, changed: list[Path]) -> list[str]:
+    """Which programs are to read what has changed."""
+    programs = ["worker", "web"] if stack.config in changed else ["worker"]
+    # one that was just started has read all; queue.yaml is its file, too
+    if tasks_before is not None and tasks_before is stack.tasks_door and any(path.suffix != ".py" for path in changed):
+        programs.append("tasks")
+    return programs
 
 
 def _outcome(stack: Stack, programs: list[str]) -> str:

@@ -9,7 +9,7 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.group import CommandGroup
-from glassq.cli.output import console, facts, print_json, print_table, table
+from glassq.cli.output import console, facts, line, print_json, print_table, table
 from glassq.operations import journal as operation
 from glassq.operations.words import span
 from glassq.values import Size
@@ -92,11 +92,15 @@ journal.add_command(click.Command("drain", hidden=True, callback=move_on.callbac
 @as_json
 @pass_app
 def check(app: App, as_json: bool) -> int:
-    """Read every file of the journal and say what is in it. Exit code 1 if one is damaged. Nothing is changed."""
+    """Read every file of the journal, and the large bodies that it names, and say what is there.
+
+    Exit code 1 if something is damaged or lost. Nothing is changed.
+    """
     found = operation.check(app.operations)
+    wrong = int(bool(found.damaged or found.bodiless))
     if as_json:
         print_json(found.document())
-        return int(found.damaged > 0)
+        return wrong
     rows = [
         (file.file, file.deliveries, file.left, file.damage or ("in use, not checked" if file.in_use else "good"))
         for file in found.files
@@ -105,4 +109,6 @@ def check(app: App, as_json: bool) -> int:
         print_table(console(), table("", ("file", "deliveries", "to move on", "content"), rows))
     else:
         click.echo("the journal has no files")
-    return int(found.damaged > 0)
+    for why in found.bodiless:
+        click.echo(line(f"{why}: its delivery will be buried when it is worked"), err=True)
+    return wrong

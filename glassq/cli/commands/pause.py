@@ -28,11 +28,11 @@ def pause(app: App, tubes: tuple[str, ...], period: str | None, as_json: bool) -
     What runs goes on. Pings are still accepted, and wait.
     """
     with app.operations.queue() as queue:
-        longest = queue.capabilities.max_delay
+        longest, kept = queue.capabilities.max_delay, queue.capabilities.keeps_pause
         length = None if period is None else _seconds(period, longest)
         chosen = operation.chosen(app.operations, queue, tubes)
         paused = operation.pause(queue, {name: name for name in chosen}, length or longest)
-    code = tell_paused("tube", "job", paused, _LASTING, as_json, length)
+    code = tell_paused("tube", "job", paused, _LASTING, as_json, length, kept=kept)
     if any(paused.values()) and not as_json:
         click.echo(f"pings are still accepted; {app.command('resume')} lets all tubes go on")
     return code

@@ -92,7 +92,7 @@ def _words(report: TablesReport) -> str:
     if not report.known:
         return f"{report.engine} at {report.url} needs no tables: there is nothing to do"
     if not report.found:
-        return f"the tables of version {report.now} are in {report.url} now"
-    if report.found == report.now:
-        return f"the tables in {report.url} are of version {report.now} already"
-    return f"the tables in {report.url} were of version {report.found}, and are of version {report.now} now"
+        return f"the tables of version {report.known} are in {report.url} now"
+    if report.found == report.known:
+        return f"the tables in {report.url} are of version {report.known} already"
+    return f"the tables in {report.url} were of version {report.found}, and are of version {report.known} now"

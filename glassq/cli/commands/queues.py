@@ -53,7 +53,8 @@ def pause(app: App, names: tuple[str, ...], as_json: bool) -> int:
     with app.progress() as progress, app.operations.queue() as queue:
         tubes = worker_queues.chosen(app.operations, queue, progress, names)
         paused = pausing.pause(queue, tubes, queue.capabilities.max_delay)
-    return tell_paused("queue", "task", paused, lasting, as_json)
+        kept = queue.capabilities.keeps_pause
+    return tell_paused("queue", "task", paused, lasting, as_json, kept=kept)
 
 
 @queues.command()

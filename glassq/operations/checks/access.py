@@ -48,6 +48,8 @@ def _way_in(place: Path, access: int) -> str:
     The way is never a group that has more than this file, such as root, nor access for everybody.
     """
     found, user, name = place.stat(), _services_user(), shlex.quote(str(place))
+    if access & os.W_OK and (disk := _read_only(place)):
+        return disk
     if _group(found.st_gid) == TASKS and found.st_mode & access << 3:
         return f"run this as {SERVICES}, or add {me()} to the programs that add tasks (adduser {me()} {TASKS})"
     if as_whom := _who_may(found, access):
@@ -60,6 +62,14 @@ def _way_in(place: Path, access: int) -> str:
     if place.is_socket():
         return f"let the program that listens there give it to group {group} (SocketGroup= and SocketMode=0660)"
     return f"chgrp {group} {name} && chmod {660 if access == os.W_OK else 640} {name}"
+
+
+def _read_only(place: Path) -> str:
+    """What to do about a disk that nobody can write to; "" if it is none."""
+    if not os.statvfs(place).f_flag & os.ST_RDONLY:
+        return ""
+    disk = shlex.quote(str(mount(place)))
+    return f"the disk at {disk} is mounted read-only: see why (dmesg), then mount -o remount,rw {disk}"
 
 
 def _who_may(found: os.stat_result, access: int) -> str:
@@ -125,6 +135,8 @@ def directory(name: str, path: Path) -> Check:
 
 def _room(path: Path, there: Path) -> str:
     """How the services' user gets a directory to write to; `there` is the nearest one that exists."""
+    if disk := _read_only(there):
+        return disk
     if as_whom := _who_may(there.stat(), os.W_OK | os.X_OK):
         return f"run this as {as_whom}"
     user = _services_user().pw_name

@@ -23,12 +23,15 @@ LOOK_WITHIN = 5.0
 _IN_YAML = "the queues are those of queue.yaml ([push] queue_yaml): edit it and reload the pool"
 _BATCH = "glassq has no long-running operations: add or delete the tasks one by one, on one connection"
 _NO_IAM = "glassq has no IAM: the mode of the socket, or the tokens of [tasks] token_file, say who may come in"
-_QUEUES = "/v2/projects/[^/]+/locations/[^/]+/queues"
+_LOCATION = "/v2/projects/[^/]+/locations/[^/]+"
+_QUEUES = f"{_LOCATION}/queues"
 # Methods of Cloud Tasks that there are not, and what to do instead.
 _MISSING = (
     (re.compile(rf"POST {_QUEUES}|(?:PATCH|DELETE) {_QUEUES}/[^/]+"), _IN_YAML),
     (re.compile(rf"POST {_QUEUES}/[^/]+/tasks:batch(?:Create|Delete)"), _BATCH),
     (re.compile(rf"POST {_QUEUES}/[^/]+:(?:getIamPolicy|setIamPolicy|testIamPermissions)"), _NO_IAM),
+    (re.compile(rf"(?:GET|PATCH) {_LOCATION}/cmekConfig"), "glassq has no keys of customers: encrypt the queue's disk"),
+    (re.compile(rf"GET {_LOCATION}/operations(?:/.*)?"), _BATCH),
     (
         re.compile(r"(?:GET|PATCH) /v2/projects/[^/]+/locations(?:/.*)?"),
         "glassq has no locations: any will do in a name",

@@ -8,7 +8,7 @@ after it.
 from __future__ import annotations
 
 import hashlib
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,13 +18,13 @@ from glassq.errors import JobNotFound, QueueError
 from glassq.queues.postgres.limits import bad_size, bad_time, bad_tube
 from glassq.queues.postgres.producer import try_to_put
 from glassq.queues.postgres.statements import FREE
-from glassq.queues.postgres.waking import TELL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from glassq.database.postgres import PostgresSession
     from glassq.queues.base import Change, Job, NewForm, State
+    from glassq.queues.postgres.waking import Waker
 
 # What the column `state` holds.
 NUMBERS: Mapping[State, int] = {"ready": 0, "delayed": 0, "reserved": 1, "buried": 2}
@@ -102,8 +102,10 @@ _DELETE = f"DELETE FROM glassq_jobs AS job USING {_table(*_WAS)} WHERE {_AS_SEEN
 class FormChanger:
     """Changes jobs in batches. Only `probe` raises QueueError: the others return what happened to each job."""
 
-    def __init__(self, session: PostgresSession) -> None:
+    def __init__(self, session: PostgresSession, waker: Waker | None) -> None:
+        """Without a waker, receivers that wait find what is ready at their next look."""
         self._session = session
+        self._waker = waker
 
     def insert(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         """Puts these jobs; for each its reference, or why it is not there."""
@@ -171,10 +173,8 @@ class FormChanger:
         return found, None
 
     def _wake(self, tubes: Iterable[str]) -> None:
-        """Tells receivers that wait. Those that do not hear of it look a little later."""
-        if named := sorted(set(tubes)):
-            with suppress(QueueError):
-                self._session.rows(TELL, [named])
+        if self._waker is not None and (named := set(tubes)):
+            self._waker.tell(named)
 
 
 def _fault(body: bytes, tube: str, delay: float) -> QueueError | None:

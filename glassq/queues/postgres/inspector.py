@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from glassq.database.postgres import PostgresSession
     from glassq.queues.base import Fact, Job, State, WaitingState
+    from glassq.queues.postgres.waking import Waker
     from glassq.values import QueueUrl
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ CAPABILITIES = Capabilities(
     exact_counts=True,
     by_key=True,
     pause=True,
+    keeps_pause=True,
     max_delay=MAX_SECONDS,
     max_lease=MAX_SECONDS,
     expires=True,
@@ -50,12 +52,13 @@ class PostgresInspector:
     engine = "PostgreSQL"
     capabilities = CAPABILITIES
 
-    def __init__(self, session: PostgresSession, url: QueueUrl, *, needs: int = 0) -> None:
-        """`needs` is how many connections the programs of this host open at most."""
+    def __init__(self, session: PostgresSession, url: QueueUrl, waker: Waker | None = None, *, needs: int = 0) -> None:
+        """`waker` tells receivers what is ready; `needs` is how many connections the programs of this host open."""
         self._session = session
+        self._waker = waker
         self._url = url
         self._needs = needs
-        self._changer = FormChanger(session)
+        self._changer = FormChanger(session, waker)
 
     def set_deadline(self, deadline: float) -> None:
         self._session.set_deadline(deadline)
@@ -162,10 +165,15 @@ class PostgresInspector:
     def pause(self, tube: str, seconds: float) -> bool:
         if (error := bad_time(seconds)) is not None:
             raise error
-        return counting.pause(self._session, tube, seconds)
+        exists = counting.pause(self._session, tube, seconds)
+        if exists and not seconds and self._waker is not None:
+            self._waker.tell([tube])
+        return exists
 
     def close(self) -> None:
         self._session.close()
+        if self._waker is not None:
+            self._waker.close()
 
     def _number(self, ref: str) -> int:
         """The id; 0, which no job has, for what is no reference."""

@@ -9,6 +9,7 @@ from glassq.queues.postgres import schema
 from glassq.queues.postgres.inspector import PostgresInspector
 from glassq.queues.postgres.local import LocalPostgres
 from glassq.queues.postgres.tables import PostgresTables
+from glassq.queues.postgres.waking import Waker
 
 if TYPE_CHECKING:
     from glassq.settings import Settings
@@ -44,7 +45,8 @@ def inspector_at(url: QueueUrl, connect_timeout: float, timeout: float, *, needs
     session = PostgresSession(
         url, name="glassq inspector", connect_timeout=connect_timeout, timeout=timeout, prepare=schema.check
     )
-    return PostgresInspector(session, url, needs=needs)
+    notify = PostgresSession(url, name="glassq notify", connect_timeout=connect_timeout, timeout=timeout)
+    return PostgresInspector(session, url, Waker(notify), needs=needs)
 
 
 def needed(settings: Settings) -> int:

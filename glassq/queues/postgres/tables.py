@@ -33,8 +33,7 @@ class PostgresTables:
         schema.check(self._session)
 
     def upgrade(self) -> int:
-        schema.upgrade(self._session)
-        return self.version()
+        return schema.upgrade(self._session)
 
     def rights(self, role: str) -> list[str]:
         return [f"GRANT {rights} ON {table} TO {quoted(role)}" for table, rights in RIGHTS.items()]

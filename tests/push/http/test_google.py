@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.api_core import exceptions
@@ -122,3 +123,36 @@ def test_a_token_may_come_as_metadata_and_without_one_nothing_is_done(tcp: Tasks
         )
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer"), token
     assert len(tcp.deliveries()) == before
+
+
+# The methods that are refused, each with a request that would be right for Google.
+QUEUE, LOCATION = "projects/p/locations/l/queues/mail", "projects/p/locations/l"
+REFUSED: dict[str, dict[str, Any]] = {
+    "create_queue": {"parent": LOCATION, "queue": {"name": QUEUE}},
+    "update_queue": {"queue": {"name": QUEUE}},
+    "delete_queue": {"name": QUEUE},
+    "batch_create_tasks": {"request": {"parent": QUEUE, "requests": [{"parent": QUEUE, "task": {}}]}},
+    "batch_delete_tasks": {"request": {"parent": QUEUE, "names": [f"{QUEUE}/tasks/a"]}},
+    "get_cmek_config": {"name": f"{LOCATION}/cmekConfig"},
+    "update_cmek_config": {"cmek_config": {"name": f"{LOCATION}/cmekConfig"}},
+    "get_iam_policy": {"resource": QUEUE},
+    "set_iam_policy": {"request": {"resource": QUEUE, "policy": {}}},
+    "test_iam_permissions": {"resource": QUEUE, "permissions": ["a"]},
+    "list_locations": {"request": {"name": "projects/p"}},
+    "get_location": {"request": {"name": LOCATION}},
+    "get_operation": {"request": {"name": f"{LOCATION}/operations/1"}},
+}
+
+
+def test_the_documents_tell_of_each_method_of_the_client_what_becomes_of_it(
+    client: tasks_v2.CloudTasksClient,
+) -> None:
+    page = (ROOT / "docs" / "tasks-http.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| (does it|refused: \"(.+)\") \|$", page, re.MULTILINE)
+    told = {name: why for names, _, why in rows for name in re.findall(r"[a-z_]+", names)}
+    calls = inspect.getmembers(type(client), inspect.isfunction)
+    assert told.keys() == {name for name, call in calls if "timeout" in inspect.signature(call).parameters}
+    assert {name for name, why in told.items() if why} == REFUSED.keys()
+    for name, request in REFUSED.items():
+        with pytest.raises(exceptions.MethodNotImplemented, match=re.escape(told[name])):
+            getattr(client, name)(**request)
