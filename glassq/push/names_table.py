@@ -12,8 +12,7 @@ import sqlalchemy as sa
 
 from glassq import backoff
 from glassq.database.engine import BUSY, open_engine
-from glassq.database.plain import check_version
-from glassq.database.schema import Moment, read_version, versions, write_version
+from glassq.database.schema import Moment, checked_version, versions, write_version
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -174,8 +173,8 @@ def _prepare(connection: Connection, url: URL) -> None:
     """Creates what is missing, inside the caller's transaction."""
     metadata.create_all(connection)
     versions.create(connection, checkfirst=True)
-    check_version(read_version(connection, "names"), VERSION, url, "[push] names")
-    write_version(connection, "names", VERSION)
+    checked_version(connection, "names", VERSION, url, "[push] names")
+    write_version(connection, "names", VERSION, oldest=VERSION)
 
 
 def _rows(connection: Connection, queue: str, names: Collection[str]) -> dict[str, sa.Row[Any]]:
