@@ -166,7 +166,9 @@ class Site:
 
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
-            self.cluster = cleanup.enter_context(PostgresCluster(self.disk or self.directory / "nodes"))
+            place = self.disk or self.directory / "nodes"
+            place.mkdir(parents=True, exist_ok=True)
+            self.cluster = cleanup.enter_context(PostgresCluster(place))
             self.queue = self.cluster.url(self.cluster.database()).whole
             token = secrets.token_urlsafe(12)
             self.hosts = [Host(self.directory / f"host{number}", self.queue, token) for number in range(1, HOSTS + 1)]
