@@ -74,9 +74,13 @@ test-system: $(DEV) ## test package, units and nginx in a container booted with 
 	@tools/setup-system
 	@$(BIN)/python -m pytest tests/system $(TEST_ARGS)
 
-torture: $(DEV) ## kill, freeze, cut and fill up everything under load, then count (SECONDS=420 SEED=n OUTAGE=20)
+torture: $(DEV) ## kill, freeze, cut and fill up everything under load, then count (SECONDS=420 SEED=n OUTAGE=20; ENGINE=postgres: three nodes)
+ifeq ($(ENGINE),postgres)
+	@$(BIN)/python -m tests.chaos.nodes $(TORTURE_ARGS)
+else
 	@$(BIN)/python -m tests.chaos.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(OUTAGE),--outage $(OUTAGE)) $(TORTURE_ARGS)
+endif
 
 powercut: $(DEV) ## cut the power at 200 moments of a recorded run, and look for every acknowledged ping (SECONDS=20 SEED=n; needs cc)
 	@$(BIN)/python -m tests.powercut.powercut $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
