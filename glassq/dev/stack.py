@@ -1,5 +1,7 @@
 """A private beanstalkd with its syncer, intake, pool and the server of tasks on this machine, as real processes.
 
+A queue that is PostgreSQL is somebody else's: it is not started here.
+
 All state is in one directory, including the settings. `glassq dev` writes them once; from then on they are the user's.
 """
 
@@ -15,13 +17,14 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from glassq import daemons
 from glassq.dev.door import Door
-from glassq.errors import StackError
+from glassq.errors import QueueError, StackError
+from glassq.queues import open_tables
 from glassq.settings import load, parse, secret_files, toml_value
 from glassq.stop_signals import defer_signals
 from glassq.values import MAX_SOCKET_PATH, url_path
@@ -69,10 +72,7 @@ class Stack:
             settings = load(str(self.config), {})
             self.door = Door(settings.intake.bind)
             self.door.check_free()
-            _prepare(self.directory)
-            self._start("beanstalkd", _beanstalkd(settings, self.directory))
-            if syncer := _syncer(settings, self.directory):
-                self._start("syncer", syncer)
+            self._start_queue(settings)
             with _notify_socket() as (path, notifications):
                 self._start("worker", daemons.command("worker", self.config), {"NOTIFY_SOCKET": path})
                 self._start("web", daemons.command("web", self.config), descriptors=self.door.descriptors)
@@ -123,6 +123,16 @@ class Stack:
             self._wait_for(door, "tasks")
             self.tasks_door = door
         return ""
+
+    def _start_queue(self, settings: Settings) -> None:
+        """beanstalkd with its syncer; or the tables in a database that is somebody else's to start."""
+        if settings.queue.url.engine != "beanstalk":
+            _make_tables(settings)
+            return
+        _prepare(self.directory)
+        self._start("beanstalkd", _beanstalkd(settings, self.directory))
+        if syncer := _syncer(settings, self.directory):
+            self._start("syncer", syncer)
 
     def _start(
         self, name: str, command: list[str], env: Mapping[str, str] | None = None, descriptors: Sequence[int] = ()
@@ -324,6 +334,18 @@ def _prepare(directory: Path) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise StackError(done.stderr.strip())
+
+
+def _make_tables(settings: Settings) -> None:
+    """Makes the queue's tables, or those of this version. Raises StackError."""
+    tables = open_tables(settings, settings.queue.url)
+    if tables is None:
+        return
+    with closing(tables):
+        try:
+            tables.upgrade()
+        except QueueError as error:
+            raise StackError(str(error)) from None
 
 
 def _syncer(settings: Settings, directory: Path) -> list[str]:

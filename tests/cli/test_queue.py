@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, QueueError, SettingsError
+from glassq.operations import shared_tables
 from glassq.programs import worker
 from glassq.settings import load
+from glassq.values import QueueUrl
 from tests.cli.conftest import Cli, a_delivery, put
 
 if TYPE_CHECKING:
@@ -70,6 +72,22 @@ def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer,
     said = other("queue", "init")
     assert said.code != 0
     assert "permission denied" in said.err
+
+
+def test_what_shares_the_database_is_made_with_it_and_needs_no_right_to_make_tables(
+    empty: Cli, postgres: PostgresServer
+) -> None:
+    postgres.execute("CREATE ROLE writer LOGIN")
+    empty.file.write_text(f'[queue]\nurl = "{empty.url}"\n[push]\n')
+    writer = QueueUrl(empty.url.replace("glassq@", "writer@"))
+    assert empty("queue", "init").code == 0
+    with pytest.raises((QueueError, LedgerError)):
+        shared_tables.make(load(str(empty.file), {}), writer)
+    assert empty("queue", "upgrade", "--grant", "writer").code == 0
+    # what each of them does when it begins to write
+    shared_tables.make(load(str(empty.file), {}), writer)
+    tables = {row[0] for row in postgres.execute("SELECT tablename FROM pg_tables", writer.rpartition("/")[2])}
+    assert {"deliveries", "schedules", "task_names", "glassq_bodies", "glassq_credentials", "glassq_shares"} <= tables
 
 
 def test_tables_of_another_version_are_told_with_what_to_do(empty: Cli, postgres: PostgresServer) -> None:
