@@ -90,7 +90,7 @@ def prepare(connection: Connection, url: URL) -> None:
     """Creates what is missing, inside the caller's transaction. Raises SettingsError if the schema is newer."""
     metadata.create_all(connection)
     versions.create(connection, checkfirst=True)
-    if connection.dialect.name in ("sqlite", "postgresql"):
+    if connection.dialect.name == "sqlite" or (connection.dialect.name == "postgresql" and not _has_index(connection)):
         # needs no new version: a glassq that does not know the index works as well
         connection.exec_driver_sql(_OPEN_INDEX)
     found = checked_version(connection, "schema", VERSION, url, KEY)
@@ -99,6 +99,11 @@ def prepare(connection: Connection, url: URL) -> None:
         if found < JOBS_ARE_TEXT:
             _make_jobs_text(connection)
     write_version(connection, "schema", VERSION, OLDEST)
+
+
+def _has_index(connection: Connection) -> bool:
+    """Whether PostgreSQL has the index: only the table's owner may ask for it to be made if it is not there."""
+    return connection.exec_driver_sql("SELECT to_regclass('deliveries_open')").scalar() is not None
 
 
 def _add_columns(connection: Connection, names: frozenset[str]) -> None:

@@ -116,8 +116,6 @@ def test_a_body_that_is_discarded_was_never_there(store: BodyStore) -> None:
 
 
 def test_a_body_that_comes_again_replaces_what_was_there(store: BodyStore) -> None:
-    if isinstance(store, DirectoryBodies):
-        pytest.skip("a key of a directory is written once")
     key, _ = put(store, BODY)
     put(store, b"shorter", key)
     assert (read(store, key), states(store)) == (b"shorter", {key: "live"})

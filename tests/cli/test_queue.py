@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import SettingsError
+from glassq.errors import LedgerError, QueueError, SettingsError
+from glassq.operations import shared_tables
 from glassq.programs import worker
 from glassq.settings import load
+from glassq.values import QueueUrl
 from tests.cli.conftest import Cli, a_delivery, put
+from tests.conftest import wait_for
+from tests.intake.conftest import Web
+from tests.intake.wire import request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +63,21 @@ def test_a_pool_does_not_start_without_its_tables_and_says_what_to_run(empty: Cl
     assert problems() == [""]
 
 
+def test_an_intake_takes_pings_without_the_tables_and_moves_them_on_once_they_are_made(
+    empty: Cli, tmp_path: Path
+) -> None:
+    web = Web(tmp_path / "web", empty.url)
+    try:
+        web.wait_ready()
+        assert web.ask(request()).status == 200
+        assert web.journaled() == 1
+        assert empty("queue", "init").code == 0
+        wait_for(lambda: not web.journaled(), "the ping to be moved on")
+    finally:
+        web.stop()
+    assert empty("status", "--json").json["queue"]["tubes"][0]["ready"] == 1
+
+
 def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer, tmp_path: Path) -> None:
     postgres.execute('CREATE ROLE "Worker 1" LOGIN')
     said = empty("queue", "init")
@@ -70,6 +90,22 @@ def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer,
     said = other("queue", "init")
     assert said.code != 0
     assert "permission denied" in said.err
+
+
+def test_what_shares_the_database_is_made_with_it_and_needs_no_right_to_make_tables(
+    empty: Cli, postgres: PostgresServer
+) -> None:
+    postgres.execute("CREATE ROLE writer LOGIN")
+    empty.file.write_text(f'[queue]\nurl = "{empty.url}"\n[push]\n')
+    writer = QueueUrl(empty.url.replace("glassq@", "writer@"))
+    assert empty("queue", "init").code == 0
+    with pytest.raises((QueueError, LedgerError)):
+        shared_tables.make(load(str(empty.file), {}), writer)
+    assert empty("queue", "upgrade", "--grant", "writer").code == 0
+    # what each of them does when it begins to write
+    shared_tables.make(load(str(empty.file), {}), writer)
+    tables = {row[0] for row in postgres.execute("SELECT tablename FROM pg_tables", writer.rpartition("/")[2])}
+    assert {"deliveries", "schedules", "task_names", "glassq_bodies", "glassq_credentials", "glassq_shares"} <= tables
 
 
 def test_tables_of_another_version_are_told_with_what_to_do(empty: Cli, postgres: PostgresServer) -> None:
