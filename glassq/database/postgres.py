@@ -1,7 +1,7 @@
 """A connection to PostgreSQL: no call takes longer than its time, no commit is less than durable, errors are words.
 
 Session locks, LISTEN and the settings of a session are used, so a pooler that lends a server's session for one
-transaction (pgbouncer's transaction mode) is refused.
+transaction (pgbouncer's transaction mode) is refused. The import raises SettingsError where psycopg is not installed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,23 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.numeric import Int8BinaryDumper
+from glassq.errors import (
+    JobTooBig,
+    NotDurable,
+    QueueError,
+    QueueRefused,
+    QueueUnavailable,
+    SettingsError,
+    WrongTables,
+)
 
-from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
+try:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.types.numeric import Int8BinaryDumper
+except ImportError as error:
+    # it is an extra, and whoever imports this module does so because the settings name a database
+    raise SettingsError(f"PostgreSQL needs psycopg: pip install 'glassq[postgres]' ({error})") from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,8 +134,7 @@ class PostgresSession:
             self.connect()
         with self._errors():
             connection = self._timed(self._until(self._timeout), meanwhile)
-            cursor = connection.execute(sql, params, prepare=True, binary=True)
-            found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
+            found = connection.answered(sql, params)
             self._check_warned()
             return found
 
@@ -242,12 +253,14 @@ class PostgresSession:
             return WrongTables(f"{said}: `glassq queue init` makes the tables")
         if state == "42703":
             return WrongTables(f"{said}: the tables are older: run `glassq queue upgrade`")
+        if state == "54000":
+            return JobTooBig(said)
         if state.startswith(_REFUSING) and state != "53300":
             return QueueRefused(said)
         # 25006: the server became a standby
         if not state or state.startswith(_AWAY) or state in ("53300", "25006", "57014"):
             return QueueUnavailable(said)
-        return JobTooBig(said) if state == "54000" else QueueError(said)
+        return QueueError(said)
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -259,6 +272,10 @@ class _Connection(psycopg.Connection[Any]):
         self._until = math.inf
         self._cancel_at = math.inf
         self._meanwhile: Callable[[], None] | None = None
+        # else each size of number would be a statement to prepare
+        self.adapters.register_dumper(int, Int8BinaryDumper)
+        # it keeps how each value is said
+        self._cursor = self.cursor(binary=True)
         # those that came with the answer to something else
         self._payloads: list[str] = []
         self.add_notice_handler(self._noticed)
@@ -269,6 +286,13 @@ class _Connection(psycopg.Connection[Any]):
         """Whether it ended, or a call is half done."""
         unusable = (psycopg.pq.TransactionStatus.ACTIVE, psycopg.pq.TransactionStatus.UNKNOWN)
         return self.closed or self.pgconn.transaction_status in unusable
+
+    def answered(self, sql: str, params: Any) -> list[tuple[Any, ...]]:
+        """The rows of a prepared statement; none where it has no rows."""
+        self._cursor.execute(sql, params, prepare=True)
+        result = self._cursor.pgresult
+        # `description` would describe each column
+        return self._cursor.fetchall() if result is not None and result.nfields else []
 
     def begin(self, until: float, meanwhile: Callable[[], None] | None) -> None:
         """What comes ends at this time (monotonic); `meanwhile` is called at its first wait."""
@@ -341,7 +365,4 @@ def _opened(url: QueueUrl, name: str, until: float) -> _Connection:
     # libpq counts in whole seconds, from 2 on
     seconds = max(2, math.ceil(until - time.monotonic()))
     conninfo = make_conninfo("", **{"application_name": name, "connect_timeout": seconds, **given})
-    connection = _Connection.connect(conninfo, autocommit=True)
-    # else each size of number would be a statement to prepare
-    connection.adapters.register_dumper(int, Int8BinaryDumper)
-    return connection
+    return _Connection.connect(conninfo, autocommit=True)

@@ -23,8 +23,8 @@ _DATABASE = "CREATE DATABASE it, or mend [queue] url"
 _CONNECTIONS = "raise max_connections or the role's CONNECTION LIMIT, or look at who uses them: pg_stat_activity"
 _STARTING = "wait; its log says how far it is"
 _PRIMARY = (
-    "name the primary in [queue] url, or all hosts with commas between them: then the one that takes writes is found; "
-    "or switch default_transaction_read_only off"
+    "name the primary in [queue] url, or all hosts with commas between them: then the one that takes writes is found "
+    "(target_session_attrs=read-write); or switch default_transaction_read_only off"
 )
 _DISK = "make room on the server's disk (old WAL goes by itself once no slot keeps it): it then takes jobs again"
 
