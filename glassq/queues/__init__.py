@@ -49,9 +49,9 @@ def advice(settings: Settings, error: QueueError) -> str:
     """What to do about this error, where its engine knows more than its kind tells; "" else."""
     if settings.queue.url.engine != "postgres":
         return ""
-    from glassq.queues.postgres.troubles import explained
+    from glassq.queues.postgres import operating
 
-    return explained(error, settings.queue.url).todo
+    return operating.explained(error, settings.queue.url).todo
 
 
 def check_tables(settings: Settings) -> None:
