@@ -135,7 +135,7 @@ def test_ctrl_c_says_that_it_stopped_and_leaves_nothing_behind_at_a_terminal_wit
 
 def test_a_missing_beanstalkd_is_told_before_anything_is_started_or_written(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.prefix = '/nowhere'; from glassq.dev import stack; stack.ELSEWHERE = ();"
+        "import sys; sys.prefix = '/nowhere'; from glassq.dev import queue_server as server; server.ELSEWHERE = ();"
         "from glassq.cli.main import main; sys.exit(main())"
     )
     for command in ("demo", "dev"):
