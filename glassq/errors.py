@@ -13,6 +13,7 @@ GlassqError
 |   |   +-- NotDurable      the queue keeps jobs in memory only, perhaps also those of a moment ago
 |   |   +-- WrongTables     the queue's database lacks our tables, or has those of another version (exit 78)
 |   +-- SearchIncomplete    a search could not find all jobs
+|   +-- BodyUnstored        a delivery stays in the journal, as its body is not in its store yet
 |   +-- JobTooBig           a job exceeds the queue's size limit
 |   +-- JobNotFound         no such job, or another consumer has it by now
 +-- OperationError          an operation was not done as it was asked for
@@ -136,6 +137,10 @@ class QueueRefused(QueueError):
 
 class NotDurable(QueueRefused):
     """The queue keeps jobs in memory only: a restart may lose even those of a moment ago."""
+
+
+class BodyUnstored(QueueError):
+    """A delivery stays in the journal: its body waits there too, as the store of bodies does not take it now."""
 
 
 class WrongTables(QueueRefused):

@@ -27,7 +27,7 @@ class AsideFile:
     def __init__(self, path: Path, mode: int = 0o600) -> None:
         """`path` is the temporary name. Raises FileExistsError if it is taken, or another OSError."""
         self.path = path
-        self.file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+        self.file = open(path, "x+b", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
         self._published = False
 
     def __enter__(self) -> Self:

@@ -24,6 +24,11 @@ _TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9\-+/;.$_()]{0,199}")
 _BIND = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})|unix:/.+|fd://[0-9]+")
 # https://cloud.google.com/storage/docs/buckets#naming
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+# What all objects of ours in a bucket may begin with.
+_PREFIX = re.compile(r"/?|(?:/[A-Za-z0-9._-]{1,100}){1,4}/?")
+# Up to the last @ before the path: a password may hold one. And secrets among a URL's options.
+_URL_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
+_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 _POSTGRES = ("postgres://", "postgresql://")
 # user, hosts, and a database or a service that names one
 _DATABASE = re.compile(
@@ -242,21 +247,51 @@ class StorageUrl(str):
 
 
 class BodiesUrl(str):
-    """Where large bodies are stored: file:///DIRECTORY. In the path, write % ? and # as %25 %3F and %23."""
+    """Where large bodies are stored: file:///DIRECTORY, postgres://..., gs://BUCKET[/PREFIX] or s3://BUCKET[/PREFIX].
+
+    In a path, write % ? and # as %25 %3F and %23. "": where the queue is.
+    """
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        expected = 'expected "file:///DIRECTORY"'
+        if text == "" or (is_postgres(text) and "\0" not in text):
+            return super().__new__(cls, text)
+        expected = 'expected "file:///DIRECTORY", "postgres://...", "gs://BUCKET" or "s3://BUCKET"'
         parts = _split_path(text, expected)
-        if parts.scheme != "file" or parts.netloc or len(parts.path) < 2:
+        directory = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
+        bucket = parts.scheme in ("gs", "s3") and _BUCKET.fullmatch(parts.netloc) and _PREFIX.fullmatch(parts.path)
+        if not (directory or bucket):
             raise ValueError(expected)
         return super().__new__(cls, text)
 
     @property
-    def directory(self) -> Path:
-        """The directory."""
-        return Path(path_of(urlsplit(self).path))
+    def scheme(self) -> str:
+        """ "file", "postgres", "gs" or "s3"."""
+        return "postgres" if is_postgres(self) else urlsplit(self).scheme
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory; None for any other place."""
+        parts = urlsplit(self) if self.scheme == "file" else None
+        return parts and Path(path_of(parts.path))
+
+    @property
+    def bucket(self) -> tuple[str, str]:
+        """The bucket's name, and what the names of all objects begin with: "" or PREFIX/."""
+        parts = urlsplit(self)
+        prefix = parts.path.strip("/")
+        return parts.netloc, prefix and f"{prefix}/"
+
+
+def is_postgres(url: str) -> bool:
+    """Whether it is the URL of a PostgreSQL database, as libpq has it."""
+    return isinstance(url, str) and url.startswith(_POSTGRES)
+
+
+def without_password(url: str) -> str:
+    """The URL, or a text with URLs, with any password in it masked."""
+    return _SECRET_IN_QUERY.sub(r"\1***", _URL_PASSWORD.sub(r"\1:***@", url))
 
 
 def _split_path(text: object, expected: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import gc
+import inspect
 import os
 import shutil
 import signal
@@ -304,3 +305,18 @@ def https_server(tls: ssl.SSLContext) -> Iterator[Target]:
 def program(name: str) -> list[str]:
     """The command that starts a program of bin/."""
     return [sys.executable, str(BIN / name)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `database_url` itself runs on each kind of database."""
+    if "database_url" in inspect.signature(metafunc.function).parameters:
+        metafunc.parametrize("database_url", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database: an SQLite file that is not there yet, or a fresh one of the PostgreSQL server."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return f"sqlite:///{tmp_path}/state/database.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.url(server.database()).whole

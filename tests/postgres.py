@@ -55,6 +55,9 @@ class PostgresServer:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._names = count(1)
+        # whatever becomes of the test
+        owner = os.getpid()
+        atexit.register(lambda: os.getpid() == owner and self.stop())
         if not self.data.exists():
             shutil.copytree(_template(), self.data, copy_function=shutil.copyfile)
             _hand_over(self.data)

@@ -143,7 +143,7 @@ class PostgresCluster:
         self._wait_for_others()
         for other in self.standbys:
             if other.running.running():
-                self._follow(other)
+                self.follow(other)
 
     def rejoin(self, node: Node) -> None:
         """A node that was a primary comes back as a standby, with a fresh copy of the data."""
@@ -169,7 +169,8 @@ class PostgresCluster:
         )
         node.server = PostgresServer(self.directory, options=self._options, port=node.port, home=place)
 
-    def _follow(self, node: Node) -> None:
+    def follow(self, node: Node) -> None:
+        """The node follows the primary from now on."""
         node.running.configure(primary_conninfo=self._source(node))
 
     def _source(self, node: Node) -> str:

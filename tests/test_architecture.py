@@ -121,10 +121,11 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"standard_webhooks"}
     ),
     "https_get": frozenset(),
-    "ledger": frozenset({"backoff", "database", "errors", "log", "settings"}),
+    "ledger": frozenset({"backoff", "database", "errors", "log", "settings", "values"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
-    "bodies": frozenset({"delivery", "errors", "excerpts", "files", "journal", "log", "queues", "settings"}),
+    "bodies": frozenset({"database", "delivery", "errors", "excerpts", "files", "journal", "log", "queues", "settings"})
+    | {"values"},
     "journal": frozenset({"delivery", "errors", "files", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
@@ -138,7 +139,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"bodies", "delivery", "errors", "https_get", "loading", "log", "mask", "routes", "settings", "values"}
     ),
     "glass": frozenset(
-        {"edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
+        {"database", "edited", "errors", "files", "headers", "log", "mask", "delivery", "settings", "values", "host"}
         | {"final_response", "routes"}
     ),
     "push": frozenset(
@@ -203,7 +204,9 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "greenstalk": ("queues/beanstalk/",),
     "falcon": ("intake/", "push/http/"),
     "gunicorn": ("http/", "intake/", "push/http/"),
-    "google": ("glass/",),
+    "google": ("glass/", "bodies/gcs.py"),
+    "boto3": ("bodies/s3.py",),
+    "botocore": ("bodies/s3.py",),
     "googleapiclient": ("glass/",),
     "google_auth_httplib2": ("glass/",),
     "httplib2": ("glass/",),

@@ -27,10 +27,11 @@ from glassq.settings import (
     installed_file,
     load,
     parse,
+    remarks_on_shared,
     source_tube,
     toml_value,
 )
-from glassq.values import Address, Bind, Duration, Size, url_path
+from glassq.values import Address, Bind, Duration, Size, url_path, without_password
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -220,7 +221,11 @@ MISTAKES = [
     (at("intake", 'max_body = "26MiB"'), '[intake] max_body = "26MiB": expected 1B to 25MiB'),
     (at("intake", 'spill_max = "24MiB"'), '[intake] spill_max = "24MiB": expected at least 25MiB'),
     (at("intake", 'memory_max = "1023KiB"'), '[intake] memory_max = "1023KiB": expected at least 1MiB'),
-    (at("bodies", 'url = "gs://bucket"'), '[bodies] url = "gs://bucket": expected "file:///DIRECTORY"'),
+    (
+        at("bodies", 'url = "ftp://bucket"'),
+        '[bodies] url = "ftp://bucket": expected "file:///DIRECTORY", "postgres://...',
+    ),
+    (at("bodies", 'url = "s3://bucket/a//b"'), '[bodies] url = "s3://bucket/a//b": expected "file:///DIRECTORY"'),
     (at("intake", 'request_timeout = "900ms"'), '[intake] request_timeout = "900ms": expected at least 1s'),
     # a secret in place of its file's path
     (at("sources.mirror", 'verify_tokens_file = ["s3cret-1", "s3cret-2"]'), 'verify_tokens_file = "***": expected the'),
@@ -689,6 +694,61 @@ def test_threads_that_read_settings_first_and_at_once_all_get_them() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "8\n", "")
+
+
+PLACES = ("bodies.url", "push.names", "glass.credentials", "ledger.url")
+
+
+def places(settings: Settings) -> list[str]:
+    return [str(getattr(getattr(settings, key.split(".")[0]), key.split(".")[1])) for key in PLACES]
+
+
+def test_where_the_queue_is_postgresql_all_that_hosts_share_is_there_too() -> None:
+    url = "postgres://ada:hunter2@one:5432,two/glassq?sslmode=require"
+    settings = parse(f'[queue]\nurl = "{url}"\n[push]\n', "my.toml")
+    assert places(settings) == [url] * 4
+    shown = as_toml(settings).splitlines()
+    assert sum("# the queue's database, which all hosts share" in line for line in shown) == 4
+    assert list(remarks_on_shared(settings)) == []
+    # what is printed has no password
+    assert "hunter2" not in without_password(as_toml(settings))
+
+
+def test_beside_beanstalkd_they_are_files_of_this_machine() -> None:
+    settings = parse("[push]\n", "my.toml")
+    assert places(settings) == [
+        "file:///var/lib/glassq/bodies",
+        "sqlite:////var/lib/glassq/task-names.db",
+        "/var/lib/glassq/credentials",
+        "sqlite:////var/lib/glassq/ledger.db",
+    ]
+    assert "all hosts share" not in as_toml(settings)
+    assert list(remarks_on_shared(settings)) == []
+
+
+def test_what_is_on_one_host_while_the_queue_is_for_many_is_remarked() -> None:
+    text = (
+        '[queue]\nurl = "postgres://h/q"\n[bodies]\nurl = "file:///b"\n[ledger]\nurl = "sqlite:////l.db"\n'
+        '[push]\nnames = "postgresql+psycopg://other/db"\n[glass]\ncredentials = "/c"\n'
+    )
+    settings = parse(text, "my.toml")
+    remarks = list(remarks_on_shared(settings))
+    assert [remark.partition(" = ")[0] for remark in remarks] == [
+        "my.toml: [bodies] url",
+        "my.toml: [glass] credentials",
+        "my.toml: [ledger] url",
+    ]
+    assert "on another host finds none of the bodies" in remarks[0]
+    assert "all hosts share" not in as_toml(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket"),
+    [("gs://pings", ("pings", "")), ("s3://my.pings/a/b", ("my.pings", "a/b/")), ("gs://pings/", ("pings", ""))],
+)
+def test_bodies_may_be_in_a_bucket(url: str, bucket: tuple[str, str]) -> None:
+    found = parse(f'[bodies]\nurl = "{url}"\n', "my.toml").bodies.url
+    assert (found.bucket, found.directory) == (bucket, None)
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,11 @@ job retires or deletes it. sweep.py removes what nobody names.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from glassq.bodies.base import INLINE, BodyInfo, BodyStore, BodyWriter, by_owner, owner
 from glassq.bodies.directory import DirectoryBodies
+from glassq.bodies.opening import open_bodies
 from glassq.bodies.received import ReceivedBody
 from glassq.bodies.stored import StoredDelivery, attached, check, with_body
-
-if TYPE_CHECKING:
-    from glassq.settings import Settings
 
 __all__ = [
     "INLINE",
@@ -31,9 +27,3 @@ __all__ = [
     "owner",
     "with_body",
 ]
-
-
-def open_bodies(settings: Settings) -> BodyStore:
-    """The store of the settings. It touches nothing yet."""
-    bodies = settings.bodies
-    return DirectoryBodies(bodies.url.directory, min_free=bodies.min_free)

@@ -8,11 +8,15 @@ Every call may raise BodyError; a key that is not there raises BodyLost.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
+
+from glassq.errors import BodyError
 
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from glassq.bodies.holders import Holder
     from glassq.delivery import StoredBody
@@ -21,12 +25,24 @@ if TYPE_CHECKING:
 # job that any engine of ours takes (delivery.MAX_JOB).
 INLINE = 32 << 10
 
+# The `free` of a store that knows no limit, in bytes.
+NO_LIMIT = 1 << 62
 # "unfinished": it is being written; "live": a job may name it; "done": its job is over, a replay may want it.
 BodyState = Literal["unfinished", "live", "done"]
 
 
+# How long a body may take on its way to a store far away, where nobody waits for it; in seconds.
+UPLOAD = 60.0
+KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 # The length of a delivery's id.
 _ID = 36
+
+
+def checked(key: str) -> str:
+    """The key: they become names of files and objects, and nothing else may. Raises BodyError."""
+    if not KEY.fullmatch(key):
+        raise BodyError("bodies: not a key")
+    return key
 
 
 def owner(key: str) -> str:
@@ -107,4 +123,26 @@ class BodyStore(Protocol):
         """This journal names no bodies any more."""
 
     def free(self) -> int:
-        """How many bytes more it takes now."""
+        """How many bytes more it takes now; NO_LIMIT where it does not know."""
+
+    def exists(self) -> bool:
+        """Whether anybody has ever written here; True where only a store that is far away could say."""
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """Whether nobody else sweeps the store meanwhile, on any host."""
+
+    def looked(self) -> float:
+        """When all jobs were looked at for it last, on any host (Unix time; 0: never)."""
+
+    def note_look(self, when: float) -> None:
+        """All jobs were looked at then."""
+
+
+class RemoteBodyStore(BodyStore, Protocol):
+    """A store that may be away for a while, unlike a disk."""
+
+    def put(self, key: str, file: BinaryIO, size: int, within: float) -> None:
+        """On return the content of the file, so many bytes from its start on, is a live body, durably.
+
+        One of that key is replaced. Raises BodyError if it is not so within this number of seconds.
+        """

@@ -10,18 +10,16 @@ A file is renamed from one to the next, and keeps its bytes. Its time of modific
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 import os
-import re
 import shutil
+import stat
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from glassq.bodies import holders
-from glassq.bodies.base import BodyInfo, BodyState
-from glassq.delivery import StoredBody
+from glassq.bodies.base import KEY, BodyInfo, BodyState, checked
+from glassq.bodies.writer import FileWriter
 from glassq.errors import BodyError, BodyLost
 from glassq.files import AsideFile, make_directory, sync_directory
 
@@ -32,8 +30,8 @@ if TYPE_CHECKING:
     from glassq.bodies.holders import Holder
 
 STATES: tuple[BodyState, ...] = ("unfinished", "live", "done")
-# Keys become names of files: nothing else may.
-_KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
+# Its time of modification says when all jobs were looked at last.
+_LOOKED = ".looked"
 
 
 class DirectoryBodies:
@@ -57,7 +55,7 @@ class DirectoryBodies:
             if not all(os.access(self.directory / state, os.W_OK | os.X_OK) for state in STATES):
                 raise PermissionError(13, os.strerror(13))
 
-    def begin(self, key: str, size: int = 0) -> DirectoryBodyWriter:
+    def begin(self, key: str, size: int = 0) -> FileWriter:
         with self._errors("cannot be written"):
             free = self.free()
             if size > free:
@@ -67,7 +65,7 @@ class DirectoryBodies:
                 # an operator acts as root
                 owner = self.directory.stat()
                 os.fchown(file.file.fileno(), owner.st_uid, owner.st_gid)
-            return DirectoryBodyWriter(self, key, file)
+        return FileWriter(key, file, lambda _: self._finish(key, file), self._refused)
 
     def open(self, key: str) -> BinaryIO:
         with self._errors("cannot be read"):
@@ -131,7 +129,7 @@ class DirectoryBodies:
             for entry in entries:
                 with suppress(FileNotFoundError):
                     found = entry.stat(follow_symlinks=False)
-                    if _KEY.fullmatch(entry.name):
+                    if KEY.fullmatch(entry.name):
                         yield BodyInfo(entry.name, found.st_size, found.st_mtime, state)
 
     def hold(self, holder: str, since: float | None, about: str) -> None:
@@ -152,15 +150,38 @@ class DirectoryBodies:
             disk = os.statvfs(self.directory)
         return max(0, disk.f_bavail * disk.f_frsize - self._min_free)
 
-    def finish(self, key: str, file: AsideFile) -> None:
-        """The writer's last step."""
+    def exists(self) -> bool:
+        with self._errors("cannot be read"):
+            try:
+                return stat.S_ISDIR((self.directory / "live").stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        # what two sweepers do at once is done twice
+        yield True
+
+    def looked(self) -> float:
+        with self._errors("cannot be read"), suppress(FileNotFoundError):
+            return (self.directory / _LOOKED).stat().st_mtime
+        return 0.0
+
+    def note_look(self, when: float) -> None:
+        file = self.directory / _LOOKED
+        with self._errors("cannot be written"):
+            file.touch(mode=0o600)
+            os.utime(file, (when, when))
+
+    def _finish(self, key: str, file: AsideFile) -> None:
         with self._errors("cannot be written"), self._syncing:
             file.publish(self._path("live", key))
 
+    def _refused(self, error: OSError) -> BodyError:
+        return BodyError(f"bodies {self.directory}: cannot be written: {error.strerror}")
+
     def _path(self, state: str, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise BodyError(f"bodies {self.directory}: not a key")
-        return self.directory / state / key
+        return self.directory / state / checked(key)
 
     def _lost(self, key: str) -> BodyLost:
         return BodyLost(f"body {key} is not in {self.directory}")
@@ -171,45 +192,3 @@ class DirectoryBodies:
             yield
         except OSError as error:
             raise BodyError(f"bodies {self.directory}: {what}: {error.strerror}") from error
-
-
-class DirectoryBodyWriter:
-    """See BodyWriter."""
-
-    def __init__(self, store: DirectoryBodies, key: str, file: AsideFile) -> None:
-        self.key = key
-        self._store = store
-        self._aside = file
-        self._digest = hashlib.sha256()
-        self._size = 0
-        self._over = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        try:
-            self._aside.file.write(data)
-        except OSError as error:
-            raise self._refused(error) from error
-        self._digest.update(data)
-        self._size += len(data)
-
-    def view(self) -> mmap.mmap:
-        try:
-            self._aside.file.flush()
-            with self._aside.path.open("rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def finish(self) -> StoredBody:
-        with self._aside:
-            self._store.finish(self.key, self._aside)
-        self._over = True
-        return StoredBody(self._size, self._digest.hexdigest())
-
-    def discard(self) -> None:
-        if not self._over:
-            self._over = True
-            self._aside.__exit__()
-
-    def _refused(self, error: OSError) -> BodyError:
-        return BodyError(f"bodies {self._store.directory}: cannot be written: {error.strerror}")

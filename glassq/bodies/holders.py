@@ -43,7 +43,7 @@ def hold(directory: Path, key: str, since: float | None, about: str) -> None:
     if since is None:
         since = _holder(place).since if place.exists() else 0.0
     new = place.with_name(f".{key}.new")
-    new.write_text(f"{since:.0f} {about}\n", "utf-8")
+    new.write_text(as_text(since, about), "utf-8")
     new.replace(place)
 
 
@@ -56,12 +56,22 @@ def holders(directory: Path) -> Iterator[Holder]:
 
 
 def _holder(place: Path) -> Holder:
-    since, _, about = place.read_text("utf-8", "replace").strip().partition(" ")
+    return from_text(place.name, place.read_text("utf-8", "replace"), place.stat().st_mtime)
+
+
+def as_text(since: float, about: str) -> str:
+    """What is written down of a journal."""
+    return f"{since:.0f} {about}\n"
+
+
+def from_text(key: str, text: str, seen: float) -> Holder:
+    """What was written down at `seen`. Of a text that is torn it may name any body."""
+    since, _, about = text.strip().partition(" ")
     try:
         known = float(since)
     except ValueError:
         known = math.nan
-    return Holder(place.name, known if math.isfinite(known) else 0.0, place.stat().st_mtime, about or place.name)
+    return Holder(key, known if math.isfinite(known) else 0.0, seen, about or key)
 
 
 def drop(directory: Path, key: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from glassq.delivery import Delivery
 from glassq.errors import BodyDamaged
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 # One read, in bytes.
 _CHUNK = 1 << 20
+
+
+class OpensBodies(Protocol):
+    """Whoever has bodies to read."""
+
+    def open(self, key: str) -> BinaryIO:
+        """See BodyStore."""
 
 
 class StoredDelivery(Delivery, frozen=True, kw_only=True):
@@ -55,7 +62,7 @@ def attached(delivery: Delivery, bodies: BodyStore) -> Delivery:
     return StoredDelivery(**fields, body=b"", bodies=bodies)
 
 
-def check(bodies: BodyStore, key: str, stored: StoredBody) -> None:
+def check(bodies: OpensBodies, key: str, stored: StoredBody) -> None:
     """Raises BodyLost, BodyDamaged or BodyError unless this body is as it was stored."""
     digest, size = hashlib.sha256(), 0
     with bodies.open(key) as file:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from glassq.bodies.base import owner
-from glassq.bodies.directory import DirectoryBodies
+from glassq.bodies.opening import open_bodies
 from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, SearchIncomplete, Unsupported
 from glassq.journal import Journal, journal_id
@@ -105,10 +105,9 @@ class Sweeper:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """That of the settings."""
-        bodies, ledger = settings.bodies, settings.ledger
-        store = DirectoryBodies(bodies.url.directory, min_free=bodies.min_free)
-        retention, own = ledger.retention if ledger.keep_bodies else 0.0, journal_id(Path(settings.intake.journal))
-        return cls(store, retention, bodies.done_max, own)
+        ledger, own = settings.ledger, journal_id(Path(settings.intake.journal))
+        retention = ledger.retention if ledger.keep_bodies else 0.0
+        return cls(open_bodies(settings), retention, settings.bodies.done_max, own)
 
     def sweep(
         self,

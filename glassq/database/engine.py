@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from glassq.database.plain import file_of
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
+from glassq.values import is_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +28,24 @@ log = logger("glassq.database")
 BUSY = 2.0
 
 
+# For each connection to PostgreSQL; times in seconds, the last one in milliseconds.
+_LIBPQ = {
+    "application_name": "glassq",
+    "connect_timeout": 2,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
+
 def parse_url(text: str, key: str) -> URL:
-    """The database's URL, which stands under the setting `key`, checked as far as possible without connecting.
+    """The database's URL, SQLAlchemy's or libpq's, of the setting `key`, checked as far as possible without connecting.
 
     Raises SettingsError if it is not a URL, or if its Python driver is missing.
     """
     try:
-        url = sa.make_url(text)
+        url = _of_libpq(text) if is_postgres(text) else sa.make_url(text)
         url.get_dialect().import_dbapi()
     except NoSuchModuleError:
         raise SettingsError(f'{key} = "{url}": SQLAlchemy knows no {url.drivername} database') from None
@@ -71,7 +83,7 @@ def open_engine(
     file = sqlite_file(url)
     if file is not None:
         _create(file)
-    engine = sa.create_engine(url, pool_pre_ping=file is None)
+    engine = _engine(url, pool_pre_ping=file is None)
     if url.get_backend_name() == "sqlite":
         sa.event.listen(engine, "connect", _set_up_sqlite)
         if connected is not None:
@@ -79,6 +91,9 @@ def open_engine(
         sa.event.listen(engine, "begin", begin or _begin_immediate)
     try:
         with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                # to create what is missing fails where another one does it at once
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('glassq_schema'))").close()
             prepare(connection, url)
     except BaseException:
         engine.dispose()
@@ -89,7 +104,7 @@ def open_engine(
 def open_read_only(url: URL) -> Engine:
     """An engine that changes nothing and creates nothing. Nothing is connected before its first use."""
     file = sqlite_file(url)
-    return sa.create_engine(url if file is None else _in_mode(url, file, "ro"))
+    return _engine(url if file is None else _in_mode(url, file, "ro"))
 
 
 def reason_of(error: Exception) -> str:
@@ -105,7 +120,7 @@ def write_problem(text: str, key: str) -> str | None:
     """
     url = parse_url(text, key)
     file = sqlite_file(url)
-    engine = sa.create_engine(url if file is None else _in_mode(url, file, "rw"))
+    engine = _engine(url if file is None else _in_mode(url, file, "rw"))
     try:
         with engine.connect() as connection:
             if url.get_backend_name() == "sqlite":
@@ -157,6 +172,24 @@ class ReopeningEngine:
         except OSError:
             return None
         return (found.st_dev, found.st_ino) if found is not None else None
+
+
+def _engine(url: URL, **options: Any) -> Engine:
+    if url.get_backend_name() == "postgresql" and url.get_driver_name().startswith("psycopg"):
+        # a server that is gone with its machine is noticed, and none is waited for without end
+        options["connect_args"] = {name: value for name, value in _LIBPQ.items() if name not in url.query}
+    return sa.create_engine(url, **options)
+
+
+def _of_libpq(text: str) -> URL:
+    """A URL as libpq has it, which SQLAlchemy's psycopg passes on; it may name several hosts."""
+    rest = text.partition("://")[2]
+    authority, slash, path = rest.partition("/")
+    user, at, hosts = authority.rpartition("@")
+    if "," not in hosts:
+        return sa.make_url(f"postgresql+psycopg://{rest}")
+    url = sa.make_url(f"postgresql+psycopg://{user}{at}{slash}{path}").update_query_dict({"host": hosts.split(",")})
+    return url if "target_session_attrs" in url.query else url.update_query_dict({"target_session_attrs": "read-write"})
 
 
 def _create(file: Path) -> None:

@@ -29,9 +29,17 @@ def stamp(moment: datetime) -> str:
     return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
 
 
-def check_version(found: int | None, known: int, url: object, key: str) -> None:
-    """Raises SettingsError if the schema is newer than the one we know. `key` is the setting that holds the URL."""
-    if found is not None and found > known:
+def oldest_of(name: str) -> str:
+    """Under which name the table of versions has the oldest version of the code that may use a schema."""
+    return f"{name}:oldest"
+
+
+def check_version(found: int | None, known: int, url: object, key: str, oldest: int | None = None) -> None:
+    """Raises SettingsError if the schema is newer than the one we know, and not for code as old as ours.
+
+    `oldest` is what `oldest_of` names; `key` is the setting that holds the URL.
+    """
+    if found is not None and found > known and (oldest is None or oldest > known):
         raise SettingsError(
             f'{key} = "{url}": its schema is version {found}, this glassq knows {known}: '
             "install the glassq that wrote it, or name another database"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-from glassq.database.plain import stamp
+from glassq.database.plain import check_version, oldest_of, stamp
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
@@ -42,10 +42,30 @@ def read_version(connection: Connection, name: str) -> int | None:
     return found
 
 
-def write_version(connection: Connection, name: str, version: int) -> None:
-    """Records the version of this schema, inside the caller's transaction."""
+def checked_version(connection: Connection, name: str, known: int, url: object, key: str) -> int | None:
+    """The same, where `known` is the version of the calling code. Raises SettingsError if it must not use this one."""
+    found = read_version(connection, name)
+    oldest = read_version(connection, oldest_of(name)) if found is not None and found > known else None
+    check_version(found, known, url, key, oldest)
+    return found
+
+
+def write_version(connection: Connection, name: str, version: int, oldest: int) -> None:
+    """Records the version of this schema, inside the caller's transaction; a newer one stays.
+
+    `oldest` is the oldest version of the code that may use it, so that both can run during an upgrade.
+    """
+    found = read_version(connection, name)
+    if found is not None and found > version:
+        return
+    _write(connection, name, version)
+    if oldest < version or read_version(connection, oldest_of(name)) is not None:
+        _write(connection, oldest_of(name), oldest)
+
+
+def _write(connection: Connection, name: str, value: int) -> None:
     found = read_version(connection, name)
     if found is None:
-        connection.execute(versions.insert().values(name=name, value=version))
-    elif found != version:
-        connection.execute(versions.update().where(versions.c.name == name).values(value=version))
+        connection.execute(versions.insert().values(name=name, value=value))
+    elif found != value:
+        connection.execute(versions.update().where(versions.c.name == name).values(value=value))

@@ -46,7 +46,7 @@ def prepare(directory: Path, glass: SimulatedGlass, engine: str = "beanstalkd") 
         _empty(directory)
         for name, secret in (("credentials-key", new_key()), ("client-secret", glass.client_secret)):
             write_new(directory / name, f"{secret}\n", mode=0o600)
-        queue = {"queue": {"url": PostgresServer.create(directory, free_port())}} if engine == "postgres" else {}
+        queue = _queue(directory, engine)
     except OSError as error:
         raise StackError(f"{error.filename or directory}: {error.strerror}") from None
     sections: dict[str, dict[str, object]] = {
@@ -71,6 +71,11 @@ def prepare(directory: Path, glass: SimulatedGlass, engine: str = "beanstalkd") 
     )
     write_new(directory / "handlers.py", webhooks.HANDLERS)
     return directory
+
+
+def _queue(directory: Path, engine: str) -> dict[str, dict[str, object]]:
+    """The section of a queue that is not the usual one."""
+    return {"queue": {"url": PostgresServer.create(directory, free_port())}} if engine == "postgres" else {}
 
 
 def _empty(directory: Path) -> None:

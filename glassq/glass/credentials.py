@@ -1,17 +1,13 @@
-"""Users' consents on disk: one encrypted file for each user.
+"""Users' consents: one encrypted record for each user, in a directory or in a database (records.py).
 
-A file's name is the SHA-256 of the user id, so that no id from outside becomes part of a path. Its content is encrypted
-with Fernet. While keys are rotated there are several, and the first one encrypts. Files are replaced as a whole, so
-readers need no lock. Writers hold one, because two processes may learn different things about a user at the same time.
+A record's name is the SHA-256 of the user id, so that no id from outside becomes part of a path. Its content is
+encrypted with Fernet. While keys are rotated there are several, and the first one encrypts. A writer holds a record
+while it reads and replaces it, because two processes, perhaps of two hosts, may learn different things about a user.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import re
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -20,16 +16,16 @@ import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from glassq.errors import CredentialsError, SettingsError, UserRevoked, UserUnknown
-from glassq.files import sync_directory, write_durably
 from glassq.glass.google_files import read_authorized_user as read_authorized_user  # where programs look for it
 from glassq.glass.names import shown
+from glassq.glass.records import RecordFiles
+from glassq.values import is_postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from glassq.glass.records import HeldRecords, Records
     from glassq.settings import Settings
-
-_FILE = re.compile(r"[0-9a-f]{64}")
 
 
 class StoredCredentials(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,22 +42,22 @@ class StoredCredentials(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listing(NamedTuple):
-    """All users of a store, by user id, and an error for each file that cannot be read."""
+    """All users of a store, by user id, and an error for each record that cannot be read."""
 
     users: list[StoredCredentials]
     damaged: list[CredentialsError]
 
 
 class CredentialStore:
-    """The consents in `directory`. `keys` are Fernet keys: the first one encrypts, every one decrypts.
+    """The consents in `place`: a directory, or the database of a URL. It is made when the first user is added.
 
-    The directory is made (mode 0700) when the first user is added. Every method raises CredentialsError if the file
-    system refuses; its cause is then the OSError.
+    `keys` are Fernet keys: the first one encrypts, every one decrypts. Every method raises CredentialsError if the file
+    system or the database refuses; its cause is then the OSError or QueueError.
     """
 
-    def __init__(self, directory: str | Path, keys: Sequence[str]) -> None:
+    def __init__(self, place: str | Path, keys: Sequence[str]) -> None:
         """Raises CredentialsError for a malformed key."""
-        self._directory = Path(directory)
+        self._records = _records(place)
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
         except ValueError:
@@ -84,17 +80,14 @@ class CredentialStore:
         if not (user.isprintable() and refresh_token.isprintable()):
             raise CredentialsError("a user id and a refresh token must be printable text")
         fresh = StoredCredentials(user=user, refresh_token=refresh_token, scopes=tuple(scopes), updated=_now())
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise CredentialsError(f"{self._directory}: cannot be made: {error.strerror}") from error
-        with self._locked():
-            self._write(fresh)
+        self._records.prepare()
+        with self._records.held(_name_of(user)) as held:
+            self._write(held, fresh)
         return fresh
 
     def get(self, user: str) -> StoredCredentials:
-        """The user's consent. Raises UserUnknown, UserRevoked, or CredentialsError for a file that cannot be read."""
-        stored = self._find(user)
+        """The user's consent. Raises UserUnknown, UserRevoked, or CredentialsError for one that cannot be read."""
+        stored = self._find(self._records, user)
         if stored is None:
             raise UserUnknown(f"there are no credentials for user {shown(user)}: add them with glassq users add")
         if stored.state == "revoked":
@@ -102,18 +95,12 @@ class CredentialStore:
         return stored
 
     def list(self) -> Listing:
-        """All users, including revoked ones. A damaged file does not hide the others."""
+        """All users, including revoked ones. A damaged record does not hide the others."""
         users: list[StoredCredentials] = []
         damaged: list[CredentialsError] = []
-        try:
-            paths = sorted(path for path in self._directory.iterdir() if _FILE.fullmatch(path.name))
-        except FileNotFoundError:
-            paths = []
-        except OSError as error:
-            raise CredentialsError(f"{self._directory}: cannot be listed: {error.strerror}") from error
-        for path in paths:
+        for name in self._records.names():
             try:
-                stored = self._read(path)
+                stored = self._read(self._records, name)
             except CredentialsError as error:
                 damaged.append(error)
             else:
@@ -121,16 +108,11 @@ class CredentialStore:
         return Listing(sorted(users, key=lambda stored: stored.user), damaged)
 
     def remove(self, user: str) -> bool:
-        """Removes the user; returns False if nothing was stored. A damaged file is removed as well."""
-        if not self._directory.is_dir():
+        """Removes the user; returns False if nothing was stored. A damaged record is removed as well."""
+        if not self._records.exists():
             return False
-        with self._locked():
-            try:
-                self._path(user).unlink()
-            except FileNotFoundError:
-                return False
-            sync_directory(self._directory)
-        return True
+        with self._records.held(_name_of(user)) as held:
+            return held.remove(_name_of(user))
 
     def mark_revoked(self, user: str, refresh_token: str) -> bool:
         """Marks the user's consent as revoked, if `refresh_token` is still the stored one.
@@ -144,60 +126,57 @@ class CredentialStore:
         return self._replace(user, old, refresh_token=new)
 
     def _replace(self, user: str, expected: str, **changes: str) -> bool:
-        if not self._directory.is_dir():
+        if not self._records.exists():
             return False
-        with self._locked():
-            stored = self._find(user)
+        with self._records.held(_name_of(user)) as held:
+            stored = self._find(held, user)
             if stored is None or stored.refresh_token != expected:
                 return False
-            self._write(msgspec.structs.replace(stored, updated=_now(), **changes))
+            self._write(held, msgspec.structs.replace(stored, updated=_now(), **changes))
         return True
 
-    def _path(self, user: str) -> Path:
-        return self._directory / hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
-
-    def _find(self, user: str) -> StoredCredentials | None:
-        stored = self._read(self._path(user), f" (user {shown(user)})")
+    def _find(self, records: Records | HeldRecords, user: str) -> StoredCredentials | None:
+        name = _name_of(user)
+        stored = self._read(records, name, f" (user {shown(user)})")
         if stored and stored.user != user:
-            raise CredentialsError(f"{self._path(user)}: is the file of another user: remove it and add the user again")
+            place = self._records.place(name)
+            raise CredentialsError(f"{place}: is the file of another user: remove it and add the user again")
         return stored
 
-    def _read(self, path: Path, whose: str = "") -> StoredCredentials | None:
-        try:
-            return msgspec.json.decode(self._fernet.decrypt(path.read_bytes()), type=StoredCredentials)
-        except FileNotFoundError:
+    def _read(self, records: Records | HeldRecords, name: str, whose: str = "") -> StoredCredentials | None:
+        data = records.read(name)
+        if data is None:
             return None
-        except OSError as error:
-            raise CredentialsError(f"{path}{whose}: cannot be read: {error.strerror}") from error
+        place = f"{self._records.place(name)}{whose}"
+        try:
+            return msgspec.json.decode(self._fernet.decrypt(data), type=StoredCredentials)
         except InvalidToken:
             raise CredentialsError(
-                f"{path}{whose}: cannot be decrypted: either its key is missing from credentials_key_file (put it "
+                f"{place}: cannot be decrypted: either its key is missing from credentials_key_file (put it "
                 "back, below the newest), or the file is damaged (add the user again)"
             ) from None
         except msgspec.MsgspecError:
-            raise CredentialsError(f"{path}{whose}: holds no credentials: add the user again") from None
+            raise CredentialsError(f"{place}: holds no credentials: add the user again") from None
 
-    def _write(self, stored: StoredCredentials) -> None:
-        # Only the holder of the lock uses this name. A file that is there was left by a process that was killed.
-        aside = self._directory / ".new"
-        try:
-            aside.unlink(missing_ok=True)
-            data = self._fernet.encrypt(msgspec.json.encode(stored))
-            write_durably(self._path(stored.user), data, aside=aside)
-        except OSError as error:
-            raise CredentialsError(f"{self._path(stored.user)}: cannot be written: {error.strerror}") from error
+    def _write(self, held: HeldRecords, stored: StoredCredentials) -> None:
+        held.write(_name_of(stored.user), self._fernet.encrypt(msgspec.json.encode(stored)))
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+
+def _records(place: str | Path) -> Records:
+    if is_postgres(str(place)):
+        # imported here: only this one needs a database's library
         try:
-            descriptor = os.open(self._directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise CredentialsError(f"{self._directory}: cannot be locked: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+            from glassq.glass.record_table import RecordTable
+        except ImportError as error:
+            todo = "pip install 'glassq[postgres]'"
+            raise SettingsError(f"[glass] credentials: PostgreSQL needs psycopg: {todo} ({error})") from None
+        return RecordTable(str(place))
+    return RecordFiles(Path(place))
+
+
+def _name_of(user: str) -> str:
+    """The name of a user's record."""
+    return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def new_key() -> str:

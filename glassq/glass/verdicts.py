@@ -12,7 +12,7 @@ import requests
 from google.auth.exceptions import GoogleAuthError, RefreshError
 from googleapiclient.errors import HttpError
 
-from glassq.errors import Bury, CredentialsError, Drop, Retry, Verdict
+from glassq.errors import Bury, CredentialsError, Drop, QueueError, Retry, Verdict
 from glassq.headers import retry_delay
 
 # What the libraries raise if the server or the network fails. UnicodeDecodeError: the response is not text.
@@ -48,8 +48,9 @@ def verdict(error: Exception, doing: str) -> Verdict:
     if isinstance(error, HttpError):
         return _of_answer(error, doing)
     if isinstance(error, CredentialsError):
-        # A file system can recover by itself; a wrong key or a missing consent cannot.
-        return Retry(f"{doing}: {error}") if isinstance(error.__cause__, OSError) else Bury(f"{doing}: {error}")
+        # A file system or a database can recover by itself; a wrong key or a missing consent cannot.
+        passes = isinstance(error.__cause__, OSError | QueueError)
+        return Retry(f"{doing}: {error}") if passes else Bury(f"{doing}: {error}")
     if isinstance(error, requests.TooManyRedirects):
         return Retry(f"{doing}: answered with a redirect, which is not followed: it would hand out the token")
     if isinstance(error, requests.exceptions.ChunkedEncodingError | http.client.IncompleteRead):

@@ -17,7 +17,7 @@ from glassq.log import fields, logger
 from glassq.queues.packets import put
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from glassq.intake.forwarder import Forwarder
     from glassq.intake.state import IntakeState
@@ -44,8 +44,13 @@ class DurableStore:
         state: IntakeState,
         watcher: Watcher,
         forwarder: Forwarder | None = None,
+        is_apart: Callable[[str], bool] = lambda key: False,
     ) -> None:
-        """With `forwarder` deliveries go into the journal first."""
+        """With `forwarder` deliveries go into the journal first.
+
+        `is_apart` says whether a delivery's body waits with the journal, so that the delivery must as well.
+        """
+        self._is_apart = is_apart
         self._producer = producer
         self._journal = journal
         self._state = state
@@ -54,6 +59,15 @@ class DurableStore:
 
     def store(self, batch: Sequence[NewJob]) -> Sequence[Place | QueueError]:
         """Where each delivery lies durably now, in their order; or why it is kept nowhere."""
+        apart = {job.key for job in batch if self._is_apart(job.key)}
+        if not apart:
+            return self._store(batch)
+        others = [job for job in batch if job.key not in apart]
+        places = dict(zip([job.key for job in others], self._store(others) if others else (), strict=True))
+        places |= dict.fromkeys(apart, self._write([job for job in batch if job.key in apart]))
+        return [places[job.key] for job in batch]
+
+    def _store(self, batch: Sequence[NewJob]) -> Sequence[Place | QueueError]:
         if self._forwarder is not None and not self._state.journal_trouble:
             return [self._write_and_forward(batch, self._forwarder)] * len(batch)
         if self._state.queue_trouble:

@@ -14,12 +14,14 @@ from glassq.bodies import INLINE, ReceivedBody, open_bodies
 from glassq.delivery import new_id
 from glassq.errors import BodyError, SettingsError
 from glassq.log import fields, logger
+from glassq.values import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from glassq.bodies import BodyStore
+    from glassq.bodies.waiting import WaitingBodies
     from glassq.delivery import StoredBody
     from glassq.intake.state import IntakeState
     from glassq.settings import Settings
@@ -32,7 +34,7 @@ log = logger("glassq.intake")
 class LargeBodies:
     """The large bodies of one process; for all its threads."""
 
-    def __init__(self, store: BodyStore, state: IntakeState) -> None:
+    def __init__(self, store: BodyStore | WaitingBodies, state: IntakeState) -> None:
         self._store = store
         self._state = state
 
@@ -76,7 +78,8 @@ def body_limits(sources: Iterable[Source]) -> dict[str, int]:
 
 def prepare(settings: Settings, sources: Iterable[Source]) -> None:
     """Makes the store, if a source takes large bodies. Raises SettingsError if that fails."""
-    if _needed(sources):
+    if _needed(sources) and settings.bodies.url.directory is not None:
+        # one that is far away is made with its first body: it may be down now, and pings are taken all the same
         try:
             open_bodies(settings).prepare()
         except BodyError as error:
@@ -88,6 +91,10 @@ def can_prepare(settings: Settings, sources: Iterable[Source]) -> None:
     if not _needed(sources):
         return
     path = settings.bodies.url.directory
+    if path is None:
+        # what is far away may be back any moment, but a library that is missing is not
+        open_bodies(settings)
+        return
     if why := cannot_be_made(path, ("live",)):
         raise _refused(settings, f"bodies {path}: cannot be written: {why}")
 
@@ -107,4 +114,5 @@ def _needed(sources: Iterable[Source]) -> bool:
 
 
 def _refused(settings: Settings, why: str) -> SettingsError:
-    return SettingsError(f'{settings.file}: [bodies] url = "{settings.bodies.url}": {why}')
+    url = without_password(settings.bodies.url)
+    return SettingsError(f'{settings.file}: [bodies] url = "{url}": {why}')

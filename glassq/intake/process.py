@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassq.bodies import open_bodies
+from glassq.bodies.waiting import WaitingBodies
 from glassq.errors import JournalError, SettingsError
 from glassq.intake.body_holder import BodyHolder
 from glassq.intake.durable_store import DurableStore
@@ -47,11 +48,18 @@ class IntakeProcess:
         journal_first = settings.intake.acknowledge == "journal"
         self.state = IntakeState(counters.journaling, journal_first=journal_first)
         bodies = open_bodies(settings)
-        holder = BodyHolder(bodies, self.journal)
-        self.watcher = Watcher(producer, self.journal, self.state, tubes, holder.tend)
+        holder, waiting = BodyHolder(bodies, self.journal), WaitingBodies.of(settings, self.journal)
+
+        def tend() -> None:
+            holder.tend()
+            if waiting is not None:
+                waiting.tend()
+
+        self.watcher = Watcher(producer, self.journal, self.state, tubes, tend, waiting)
         self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
-        store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder)
-        self.bodies = LargeBodies(bodies, self.state)
+        apart = waiting.is_apart if waiting is not None else lambda key: False
+        store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder, apart)
+        self.bodies = LargeBodies(waiting or bodies, self.state)
         self.keeper = PingKeeper(store, counters, sources, self.bodies)
 
     def hooks(self, settings: Settings, sources: Iterable[Source]) -> dict[str, HookResource]:

@@ -15,6 +15,7 @@ from glassq.queues.packets import PacketMover, confirm
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from glassq.bodies.waiting import WaitingBodies
     from glassq.intake.state import IntakeState
     from glassq.intake.tubes import PingTubes
     from glassq.journal import Journal, JournalRecord
@@ -45,8 +46,13 @@ class Watcher:
         state: IntakeState,
         tubes: PingTubes,
         tend: Callable[[], None] = lambda: None,
+        bodies: WaitingBodies | None = None,
     ) -> None:
-        """`tubes` are those that pings go into. `tend` is called at each look of the thread."""
+        """`tubes` are those that pings go into. `tend` is called at each look of the thread.
+
+        `bodies` are stored before their deliveries move on.
+        """
+        self._put = self._put_packet if bodies is None else bodies.first(self._put_packet)
         self._producer = producer
         self._journal = journal
         self._state = state
@@ -137,7 +143,7 @@ class Watcher:
 
     def _move_on(self) -> None:
         try:
-            moved = self._journal.move_on(self._put_packet, seconds=SLICE)
+            moved = self._journal.move_on(self._put, seconds=SLICE)
         except JournalError as error:
             if str(error) != self._stuck:
                 log.error("the journal cannot be moved on %s", fields(why=error))

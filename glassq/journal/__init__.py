@@ -2,7 +2,7 @@
 
 from glassq.journal.examine import ExaminedFile
 from glassq.journal.identity import journal_id
-from glassq.journal.journal import DIRECTORIES, Journal, Journaled
+from glassq.journal.journal import BODIES, DIRECTORIES, Journal, Journaled
 from glassq.journal.record import JournalRecord
 
-__all__ = ["DIRECTORIES", "ExaminedFile", "Journal", "JournalRecord", "Journaled", "journal_id"]
+__all__ = ["BODIES", "DIRECTORIES", "ExaminedFile", "Journal", "JournalRecord", "Journaled", "journal_id"]

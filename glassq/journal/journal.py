@@ -2,6 +2,7 @@
 
 DIR/segments/   the segments (segment.py) and their notes (notes.py)
 DIR/damaged/, DIR/refused/   what was set aside for an operator (aside.py)
+DIR/bodies/     bodies that wait for a store far away (bodies/waiting.py)
 DIR/*.job       deliveries of an older version's spool (older.py)
 DIR/.lock       held by the one process that moves records on
 """
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 log = logger("glassq.intake")
 
 SEGMENTS = "segments"
+# Bodies that wait with their deliveries (bodies/waiting.py). It is made with the first one.
+BODIES = "bodies"
 # The directories in a journal's directory.
 DIRECTORIES = (SEGMENTS, DAMAGED, REFUSED)
 
@@ -49,7 +52,7 @@ class Journaled:
     """The journal's content: `count` deliveries to be moved on, and what was set aside as `damaged` or `refused`.
 
     `size` are its blocks on disk in bytes, with what is allocated ahead. `oldest` is the oldest delivery's age in
-    seconds, 0 for none.
+    seconds, 0 for none. `bodies` that are not stored yet wait with their deliveries.
     """
 
     count: int
@@ -57,6 +60,7 @@ class Journaled:
     oldest: float
     damaged: int
     refused: int = 0
+    bodies: int = 0
 
 
 class Journal:
@@ -117,8 +121,9 @@ class Journal:
         """Puts the records into the queue, oldest first, and returns how many; 0 also while another process does it.
 
         `put` gets a packet, and proves what it has put. It returns the keys of the others with the reason: those that
-        are too big (JobTooBig) are set aside. It ends after `seconds`, with any other such reason, or with the
-        exception that `put` raises; what was not put then stays. Raises JournalError if the directory cannot be read.
+        are too big (JobTooBig) are set aside, and those whose body waits (BodyUnstored) stay. It ends after `seconds`,
+        with any other such reason, or with the exception that `put` raises; what was not put then stays. Raises
+        JournalError if the directory cannot be read.
         """
         deadline = time.monotonic() + seconds
         try:
@@ -144,12 +149,12 @@ class Journal:
             older = self._older.look()
             found = [survey(path) for path in segments(self._segments)]
             damaged, refused = self._aside.counts()
-            size = self._room.used()
+            size, bodies = self._room.used(), _bodies_in(self.directory / BODIES)
         except OSError as error:
             raise self._unreadable(error) from None
         first = min((key for key in (older.first, *(each.first for each in found)) if key), default="")
         count = older.number + sum(each.left for each in found)
-        return Journaled(count, size, _age(first), damaged, refused)
+        return Journaled(count, size, _age(first), damaged, refused, bodies)
 
     def examine(self) -> Iterator[ExaminedFile]:
         """What is in each file; it reads all of them, and changes nothing. Raises JournalError."""
@@ -213,6 +218,13 @@ class Journal:
 
     def _unreadable(self, error: OSError) -> JournalError:
         return JournalError(f"journal {self.directory}: cannot be read: {error.strerror}")
+
+
+def _bodies_in(directory: Path) -> int:
+    try:
+        return sum(1 for name in os.listdir(directory) if name[0] != ".")  # noqa: PTH208 - no paths are needed
+    except FileNotFoundError:
+        return 0
 
 
 def _age(key: str) -> float:

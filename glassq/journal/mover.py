@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from glassq.errors import JobTooBig
+from glassq.errors import BodyUnstored, JobTooBig
 from glassq.journal.notes import SegmentNotes, ranges, read_notes
 from glassq.journal.older import remove_stale
 from glassq.journal.record import JournalRecord, PlacedRecord, damage_at, records
@@ -84,7 +84,10 @@ class JournalMover:
         settled = {record.key for record in packet}
         stop: QueueError | None = None
         for key, error in put(packet).items():
-            if not isinstance(error, JobTooBig):
+            if isinstance(error, BodyUnstored):
+                # the others go on
+                settled.discard(key)
+            elif not isinstance(error, JobTooBig):
                 stop = stop or error
                 settled.discard(key)
             elif not self._set_aside(next(record for record in packet if record.key == key), error):

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from glassq.database.plain import file_of, stamp
+from glassq.database.plain import file_of, oldest_of, stamp
 from glassq.errors import LedgerError
 from glassq.ledger.entry import Entry
 from glassq.ledger.version import JOBS_ARE_TEXT, VERSION, check, missing, unreadable
+from glassq.values import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -141,7 +142,7 @@ class LedgerReader:
         else:
             self._database = _SqliteReader.open(file, settings.url)
         if self._database is None:
-            self.absent = f"the ledger at {settings.url} is still empty"
+            self.absent = f"the ledger at {without_password(settings.url)} is still empty"
             return
         absent = missing(self._database.version)
         #: False for a schema from before bodies were kept
@@ -308,9 +309,11 @@ class _SqliteReader:
             if not made.rows("SELECT name FROM sqlite_master", {}, 1)[1]:
                 made.close()
                 return None
-            versions = made.rows("SELECT value FROM meta WHERE name = 'schema'", {}, 1)[1]
-            made.version = versions[0][0] if versions else VERSION
-            check(made.version, url)
+            names = {"schema": "schema", "oldest": oldest_of("schema")}
+            found = dict(made.rows("SELECT name, value FROM meta WHERE name IN (:schema, :oldest)", names, 2)[1])
+            version = found.get("schema", VERSION)
+            check(version, url, found.get(names["oldest"]))
+            made.version = min(version, VERSION)
         except BaseException:
             made.close()
             raise

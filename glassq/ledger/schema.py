@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from glassq.database import engine as database
-from glassq.database.schema import Moment, read_version, versions, write_version
-from glassq.ledger.version import JOBS_ARE_TEXT, check, missing
+from glassq.database.schema import Moment, checked_version, versions, write_version
+from glassq.ledger.version import JOBS_ARE_TEXT, KEY, OLDEST, missing
 from glassq.ledger.version import VERSION as VERSION
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ deliveries = sa.Table(
     sa.Column("tube", sa.String(200), nullable=False, server_default=""),
     # since version 4; large columns come last, so that SQLite need not read past them. The length selects MySQL's type.
     sa.Column("replayed", sa.String(64), nullable=False, server_default=""),
-    sa.Column("labels", sa.Text(1 << 20)),
+    sa.Column("labels", sa.Text(1 << 20).with_variant(sa.Text(), "postgresql")),
     sa.Column("body", sa.LargeBinary(1 << 20)),
     # since version 6
     sa.Column("kept", sa.Text),
@@ -53,7 +53,7 @@ _OPEN_INDEX = "CREATE INDEX IF NOT EXISTS deliveries_open ON deliveries (updated
 
 def parse_url(text: str) -> URL:
     """The ledger's URL. Raises SettingsError if it is not a URL, or if its Python driver is missing."""
-    return database.parse_url(text, "[ledger] url")
+    return database.parse_url(text, KEY)
 
 
 def open_for_writing(url: URL) -> Engine:
@@ -73,10 +73,12 @@ def open_for_reading(url: URL) -> tuple[Engine, int] | None:
     engine = database.open_read_only(url)
     try:
         with engine.connect() as connection:
-            if sa.inspect(connection).get_table_names():
-                found = read_version(connection, "schema")
-                check(found, url)
-                return engine, found or VERSION
+            tables = sa.inspect(connection).get_table_names()
+            # a database of the queue's has other tables, perhaps before it has these
+            shared = connection.dialect.name == "postgresql" and deliveries.name not in tables
+            if tables and not shared:
+                found = checked_version(connection, "schema", VERSION, url, KEY)
+                return engine, min(found or VERSION, VERSION)
     except BaseException:
         engine.dispose()
         raise
@@ -88,16 +90,20 @@ def prepare(connection: Connection, url: URL) -> None:
     """Creates what is missing, inside the caller's transaction. Raises SettingsError if the schema is newer."""
     metadata.create_all(connection)
     versions.create(connection, checkfirst=True)
-    if connection.dialect.name in ("sqlite", "postgresql"):
+    if connection.dialect.name == "sqlite" or (connection.dialect.name == "postgresql" and not _has_index(connection)):
         # needs no new version: a glassq that does not know the index works as well
         connection.exec_driver_sql(_OPEN_INDEX)
-    found = read_version(connection, "schema")
-    check(found, url)
+    found = checked_version(connection, "schema", VERSION, url, KEY)
     if found is not None and found < VERSION:
         _add_columns(connection, missing(found))
         if found < JOBS_ARE_TEXT:
             _make_jobs_text(connection)
-    write_version(connection, "schema", VERSION)
+    write_version(connection, "schema", VERSION, OLDEST)
+
+
+def _has_index(connection: Connection) -> bool:
+    """Whether PostgreSQL has the index: only the table's owner may ask for it to be made if it is not there."""
+    return connection.exec_driver_sql("SELECT to_regclass('deliveries_open')").scalar() is not None
 
 
 def _add_columns(connection: Connection, names: frozenset[str]) -> None:

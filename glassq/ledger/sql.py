@@ -249,6 +249,11 @@ class _Writer:
             if connection.dialect.name == "sqlite":
                 # without SQLAlchemy's work for each value, which takes twice as long as SQLite's for all of them
                 connection.exec_driver_sql(_UPSERT, rows)
+            elif connection.dialect.driver == "psycopg":
+                # no work waits for it: a crash of the server may lose what came in the last moment, and no standby is
+                # waited for
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off").close()
+                connection.exec_driver_sql(_UPSERT.replace("?", "%s"), rows)
             else:
                 values = [dict(zip(_PARAMETER_NAMES, row, strict=True)) for row in rows]
                 connection.execute(_UPDATE, values)
@@ -284,7 +289,7 @@ _INSERT = deliveries.insert().from_select(
         ~sa.exists().where(deliveries.c.delivery == _PARAMETERS["delivery"]),
     ),
 )
-# The same in one statement, for SQLite; its parameters are the fields of Entry, in their order.
+# The same in one statement, for SQLite and PostgreSQL; its parameters are the fields of Entry, in their order.
 _ALL = ", ".join(Entry.__struct_fields__)
 _MARKS = ", ".join("?" for _ in Entry.__struct_fields__)
 _CHANGES = ", ".join(

@@ -48,9 +48,12 @@ class SqlAlchemyReader:
 
     def iterate(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
         try:
-            with self._engine.connect() as connection:
+            with (
+                self._engine.connect() as connection,
                 # without yield_per, most drivers fetch all rows first
-                yield from connection.execution_options(yield_per=500).execute(sa.text(query), values)
+                connection.execution_options(yield_per=500).execute(sa.text(query), values) as found,
+            ):
+                yield from found
         except SQLAlchemyError as error:
             raise unreadable(self._url, reason_of(error)) from None
 

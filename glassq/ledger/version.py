@@ -7,6 +7,9 @@ from glassq.errors import LedgerError
 
 # When you raise it, `schema.prepare` must bring a database of the previous version to the new one.
 VERSION = 6
+# The oldest version whose code may use the tables as they are now: `kept` may be missing in what it writes.
+OLDEST = 5
+KEY = "[ledger] url"
 # From this version on `job` is text: a reference of the queue's own.
 JOBS_ARE_TEXT = 5
 # The columns that `deliveries` got later, by the version that brought them.
@@ -23,9 +26,9 @@ def missing(version: int) -> frozenset[str]:
     return frozenset().union(*(names for since, names in SINCE.items() if since > version))
 
 
-def check(found: int | None, url: object) -> None:
-    """Raises SettingsError if the schema that was found is newer than ours."""
-    check_version(found, VERSION, url, "[ledger] url")
+def check(found: int | None, url: object, oldest: int | None) -> None:
+    """Raises SettingsError if the schema that was found is newer than ours, and not for code as old as ours."""
+    check_version(found, VERSION, url, KEY, oldest)
 
 
 def unreadable(url: object, why: object) -> LedgerError:

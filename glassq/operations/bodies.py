@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.bodies.sweep import BodyCounts, Sweeper, Swept, count_bodies, journaled_jobs, named_in
 from glassq.errors import BodyError
+from glassq.values import without_password
 
 if TYPE_CHECKING:
     from glassq.operations import Operations
@@ -30,16 +31,16 @@ class BodiesView:
 
 def view(operations: Operations) -> BodiesView:
     """What the store holds now. Raises BodyError where that cannot be read."""
-    url = operations.settings.bodies.url
-    if not (url.directory / "live").exists():
-        return BodiesView(str(url), False, BodyCounts())
-    return BodiesView(str(url), True, count_bodies(operations.bodies), operations.bodies.free())
+    place = without_password(operations.settings.bodies.url)
+    if not operations.bodies.exists():
+        return BodiesView(place, False, BodyCounts())
+    return BodiesView(place, True, count_bodies(operations.bodies), operations.bodies.free())
 
 
 def sweep(operations: Operations, queue: Inspector, progress: Progress) -> Swept:
     """Sweeps now, and looks at all jobs for that. Raises BodyError, QueueError and JournalError."""
     if not view(operations).exists:
-        raise BodyError(f"there is no store at {operations.settings.bodies.url} yet")
+        raise BodyError(f"there is no store at {without_password(operations.settings.bodies.url)} yet")
 
     def named(wanted: frozenset[str]) -> frozenset[str]:
         progress.advance(0, 0, "looking at all jobs")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.bodies import check as check_body
 from glassq.bodies import open_bodies
+from glassq.bodies.waiting import WaitingBodies
 from glassq.delivery import decode
 from glassq.errors import BodyDamaged, BodyLost, DamagedDelivery, GlassqError, SettingsError
 from glassq.intake.tubes import PingTubes
@@ -137,7 +138,7 @@ def check(operations: Operations) -> JournalCheck:
 
 
 def _bodiless(operations: Operations, journal: Journal) -> Iterator[str]:
-    bodies = open_bodies(operations.settings)
+    bodies = WaitingBodies.of(operations.settings, journal) or open_bodies(operations.settings)
     for record in journal.waiting():
         try:
             delivery = decode(record.body)
@@ -171,8 +172,9 @@ class _Mover:
 
         tubes = PingTubes.of(self.operations.settings)
         mover = PacketMover(producer, within=math.inf, proof=PROOF_WITHIN)
+        bodies = WaitingBodies.of(self.operations.settings, journal)
         try:
-            journal.move_on(put)
+            journal.move_on(put if bodies is None else bodies.first(put))
         finally:
             # it is still in the journal
             mover.withdraw()

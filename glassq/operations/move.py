@@ -15,6 +15,7 @@ from glassq.operations.find import Search, buried_matching, checked_tube, is_our
 from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report
 from glassq.queues.base import Change
+from glassq.values import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,7 +89,8 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
     report = Report(list(plan.results))
     if not is_ours(operations.tube, target):
         progress.warn(
-            f"bodies of more than 32 KiB stay in {operations.settings.bodies.url}: who works {target} needs it"
+            f"bodies of more than 32 KiB stay in {without_password(operations.settings.bodies.url)}: "
+            f"who works {target} needs it"
         )
     with operations.corrector(progress) as ledger:
 

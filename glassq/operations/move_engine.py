@@ -17,8 +17,8 @@ from glassq.operations.find import Search, is_ours, our_tubes, waiting_matching
 from glassq.operations.move import moved
 from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report
-from glassq.operations.words import without_password
 from glassq.queues.base import NewForm
+from glassq.values import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

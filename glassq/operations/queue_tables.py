@@ -1,5 +1,7 @@
 """The tables of an engine that keeps jobs in a database: making them, and bringing them to this version.
 
+With them go the tables of what else lives in that database (shared_tables.py).
+
 They belong to the role that makes them; pools and intake need less, and may run as another one. Engines that need
 nothing of the kind say so.
 """
@@ -68,6 +70,10 @@ def _prepared(operations: Operations, url: str, role: str, *, make: bool) -> Tab
         if not make and not tables.version():
             raise InvalidRequest(f"there are no tables of glassq in {at}: `glassq queue init` makes them")
         found = tables.upgrade()
+        # what few commands need
+        from glassq.operations import shared_tables
+
+        shared_tables.make(operations.settings, at)
         if role:
             tables.grant(role)
         rights = tuple(tables.rights(role or "your_role"))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-# Up to the last @ before the path: a password may hold one.
-_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
-_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 # A pause of at least this many seconds was meant to last until it is resumed.
 PAUSED_FOR_GOOD = 365 * 86_400
 
@@ -46,8 +42,3 @@ def attempts(count: int) -> str:
 def until(seconds: int) -> str:
     """How long a pause still lasts, in words."""
     return "until it is resumed" if seconds >= PAUSED_FOR_GOOD else f"for {span(seconds)} more"
-
-
-def without_password(url: str) -> str:
-    """The URL, or a text with URLs, with any password in it masked."""
-    return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from glassq.queues import Receiver
     from glassq.settings import Settings
+    from glassq.worker.gates.doorman import KeysOverHosts
     from glassq.worker.gates.rules import GateRules
     from glassq.worker.shares import QueueLimiter
     from glassq.worker.throttle import Throttle, TubeLimiter
@@ -28,11 +29,39 @@ def rules_of(settings: Settings, queues: Collection[str]) -> GateRules:
 
 
 def gated(
-    rules: GateRules, main: TubeLimiter | QueueLimiter, throttle: Throttle, slot: int, receiver: Receiver
+    rules: GateRules,
+    main: TubeLimiter | QueueLimiter,
+    throttle: Throttle,
+    slot: int,
+    receiver: Receiver,
+    hosts: KeysOverHosts | None = None,
 ) -> GatedLimiter:
-    """What the child, or the lane, in this slot may work, of what `main` lets it reserve."""
-    doorman = Doorman(throttle.gates, slot, rules)
+    """What the child, or the lane, in this slot may work, of what `main` lets it reserve.
+
+    `hosts` knows which keys other hosts work (None: there are no others).
+    """
+    doorman = Doorman(throttle.gates, slot, rules, hosts if rules.keys else None)
     return GatedLimiter(main, throttle.gates, doorman, rules, receiver)
+
+
+def keys_over_hosts(settings: Settings) -> KeysOverHosts | None:
+    """A connection of the child's own, or the lane's: its end frees the key that it holds."""
+    if not over_hosts(settings):
+        return None
+    # imported here: only a pool on PostgreSQL has the library
+    from glassq.database.key_locks import KeyLocks
+    from glassq.database.postgres import PostgresSession
+
+    queue = settings.queue
+    session = PostgresSession(
+        queue.url, name="glassq keys", connect_timeout=queue.connect_timeout, timeout=queue.timeout
+    )
+    return KeyLocks(session)
+
+
+def over_hosts(settings: Settings) -> bool:
+    """Whether limits hold over all hosts that share the queue: where it is PostgreSQL, whose rows and locks do that."""
+    return settings.queue.url.engine == "postgres"
 
 
 def worked_tubes(settings: Settings, queues: Collection[str]) -> list[str]:

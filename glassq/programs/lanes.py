@@ -13,7 +13,7 @@ from glassq.hooks import open_hooks
 from glassq.ledger.sql import open_ledger
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs.context import adding_tasks, context_of
-from glassq.programs.gating import gated, rules_of
+from glassq.programs.gating import gated, keys_over_hosts, rules_of
 from glassq.programs.unrouted import unrouted_of
 from glassq.queues import open_receiver
 from glassq.settings import route_tube
@@ -121,7 +121,7 @@ class _Shared:
         )
         tubes = [found.tube for found in self.routes.lane_routes]
         main = self.throttle.limiter(slot.index, free=[], limited=tubes)
-        limiter = gated(self.rules, main, self.throttle, slot.index, receiver)
+        limiter = gated(self.rules, main, self.throttle, slot.index, receiver, keys_over_hosts(settings))
         settlement = Settlement(receiver, self.ledger, slot.counters, self.bodies, self.hooks)
         consumer = Consumer(receiver, limiter, executor, settlement, slot, losses=self.losses)
         return Lane(slot, receiver, lease, consumer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,9 +19,17 @@ from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
-from glassq.programs import lanes, notifying, scheduling, sweeping
+from glassq.programs import lanes, notifying, scheduling, sharing, sweeping
 from glassq.programs.context import adding_tasks, context_of
-from glassq.programs.gating import breakers_of, gated, route_limits, rules_of, worked_tubes
+from glassq.programs.gating import (
+    breakers_of,
+    gated,
+    keys_over_hosts,
+    over_hosts,
+    route_limits,
+    rules_of,
+    worked_tubes,
+)
 from glassq.programs.unrouted import unrouted_of
 from glassq.push.endpoints import endpoints, task_handlers
 from glassq.push.request import tube_of
@@ -94,7 +103,8 @@ def consume(
     receiver = open_receiver(settings)
     lease = Lease(receiver, settings.queue.ttr, slot, context.loop)
     main = limiter_of(settings, queues, throttle, slot.index, loaded)
-    limiter = gated(rules_of(settings, queues), main, throttle, slot.index, receiver)
+    hosts = keys_over_hosts(settings)
+    limiter = gated(rules_of(settings, queues), main, throttle, slot.index, receiver, hosts)
     policy, deadlines = policy_of(settings), deadlines_of(settings)
     bodies = open_bodies(settings)
     executor = Executor(
@@ -175,6 +185,7 @@ def check(config: str | None) -> Iterator[Finding]:
         yield found("hooks", lambda: hooks.load(settings))
     yield found("queue", lambda: check_tables(settings))
     yield found("ledger", lambda: open_ledger(settings.ledger))
+    yield found("bodies", lambda: open_bodies(settings))
     if has_schedules(settings):
         yield found("schedules", lambda: schedules_of(settings))
 
@@ -208,6 +219,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     check_tables(settings)
     # The engine is imported here, in the parent: the children share its memory. This one is never used.
     open_receiver(settings)
+    open_bodies(settings)
     worker, queue = settings.worker, settings.queue
     # The keeper does not beat while it extends a lease, and may have to connect for that.
     silence = SILENCE + queue.connect_timeout + 2 * queue.timeout
@@ -220,6 +232,8 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
             for name, push in queues.items()
         ),
     ]
+    if over_hosts(settings):
+        limits = [replace(limit, shared=True) for limit in limits]
     tubes = worked_tubes(settings, queues)
     pool = settings.metrics.pool
     return PoolPlan(
@@ -232,6 +246,7 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         kept=tuple(kept_places(settings)),
         sidecar=(lambda scoreboard, gates: serve_metrics(settings, pool, tubes, scoreboard, gates)) if pool else None,
         beside={"schedules": scheduling.main_of(settings), "notify": notifying.main_of(settings)},
+        sharing=sharing.main_of(settings, limits),
         sweep=lambda: sweeping.sweep_main(settings),
         queue=queue.url,
         made_of=in_effect.read(settings) if in_effect else None,

@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from glassq import backoff
-from glassq.database.engine import BUSY, open_engine
-from glassq.database.plain import check_version
-from glassq.database.schema import Moment, read_version, versions, write_version
+from glassq.database.engine import BUSY, open_engine, parse_url, reason_of
+from glassq.database.schema import Moment, checked_version, versions, write_version
+from glassq.errors import NamesUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -68,6 +69,14 @@ def open_for_names(url: URL) -> Engine:
     Raises SettingsError if the schema is newer than ours, OSError or SQLAlchemyError if it cannot be opened.
     """
     return open_engine(url, _prepare, connected=_set_up, begin=_begin)
+
+
+def make(text: str) -> None:
+    """Makes the table at this URL, which stands under [push] names. Raises SettingsError, and NamesUnavailable."""
+    try:
+        open_for_names(parse_url(text, "[push] names")).dispose()
+    except (SQLAlchemyError, OSError) as error:
+        raise NamesUnavailable(f"the table of names cannot be made: {reason_of(error)}") from None
 
 
 def claim(
@@ -174,8 +183,8 @@ def _prepare(connection: Connection, url: URL) -> None:
     """Creates what is missing, inside the caller's transaction."""
     metadata.create_all(connection)
     versions.create(connection, checkfirst=True)
-    check_version(read_version(connection, "names"), VERSION, url, "[push] names")
-    write_version(connection, "names", VERSION)
+    checked_version(connection, "names", VERSION, url, "[push] names")
+    write_version(connection, "names", VERSION, oldest=VERSION)
 
 
 def _rows(connection: Connection, queue: str, names: Collection[str]) -> dict[str, sa.Row[Any]]:

@@ -10,8 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from glassq.database.engine import ReopeningEngine, open_engine, open_read_only, parse_url, reason_of, sqlite_file
-from glassq.database.plain import check_version
-from glassq.database.schema import Moment, read_version, write_version
+from glassq.database.schema import Moment, checked_version, write_version
 from glassq.errors import LedgerError
 from glassq.ledger import schema as ledger
 
@@ -176,8 +175,8 @@ def _prepare(connection: Connection, url: URL) -> None:
     # whoever reads the ledger expects its own table in a database that is there
     ledger.prepare(connection, url)
     metadata.create_all(connection)
-    check_version(read_version(connection, "schedules"), VERSION, url, _KEY)
-    write_version(connection, "schedules", VERSION)
+    checked_version(connection, "schedules", VERSION, url, _KEY)
+    write_version(connection, "schedules", VERSION, oldest=VERSION)
 
 
 def _states(connection: Connection) -> dict[str, ScheduleState]:

@@ -6,6 +6,7 @@ When you add a key: add it to sections.py with its default, and to conf/glassq.t
 compares the two). What it must keep with other keys is a rule in rules.py.
 """
 
+from glassq.settings.hosts import remarks_on_shared
 from glassq.settings.options import options_of, read_only
 from glassq.settings.parking import SUFFIX, ParkingTube, hashed_key, parked_of, parking_tube
 from glassq.settings.reading import (
@@ -99,6 +100,7 @@ __all__ = [
     "queue_prefix",
     "queue_tube",
     "read_only",
+    "remarks_on_shared",
     "route_prefix",
     "route_secret_files",
     "route_secret_key",

@@ -1,4 +1,7 @@
-"""The sections of glassq.toml, with their keys and defaults."""
+"""The sections of glassq.toml, with their keys and defaults.
+
+Where a place is "" the settings as a whole know it: shared.py.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ class IntakeSettings(Section, frozen=True):
 class BodiesSettings(Section, frozen=True):
     """[bodies]"""
 
-    url: BodiesUrl = BodiesUrl("file:///var/lib/glassq/bodies")
+    url: BodiesUrl = BodiesUrl("")
     min_free: Size = Size("256MiB")
     done_max: Size = Size("1GiB")
 
@@ -200,7 +203,7 @@ class PushSettings(Section, frozen=True):
 
     queue_yaml: str | None = None
     cron_yaml: str | None = None
-    names: str = "sqlite:////var/lib/glassq/task-names.db"
+    names: str = ""
     deferred: tuple[ModuleName, ...] = ()
     targets: dict[str, TargetUrl] = {}
 
@@ -220,7 +223,7 @@ class GlassSettings(Section, frozen=True):
     token_url: HttpUrl = HttpUrl("https://oauth2.googleapis.com/token")
     client_id: str = ""
     client_secret_file: SecretFile = SecretFile("/etc/glassq/secrets/client-secret")
-    credentials: str = "/var/lib/glassq/credentials"
+    credentials: str = ""
     credentials_key_file: SecretFile = SecretFile("/etc/glassq/secrets/credentials-key")
     on_delete: Literal["keep", "delete"] = "keep"
     max_attachment: Size = Size("100MiB")
@@ -237,7 +240,7 @@ class StorageSettings(Section, frozen=True):
 class LedgerSettings(Section, frozen=True):
     """[ledger]"""
 
-    url: str = "sqlite:////var/lib/glassq/ledger.db"
+    url: str = ""
     retention: Duration = Duration("30d")
     keep_bodies: bool = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,6 +29,7 @@ from glassq.settings.sections import (
     TasksSettings,
     WorkerSettings,
 )
+from glassq.settings.shared import resolved
 from glassq.systemd import MISSING
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "routes", named(self.routes))
+        for name, section in resolved(self.queue.url.whole, partial(getattr, self)):
+            msgspec.structs.force_setattr(self, name, section)
 
     @property
     def longest_deadline(self) -> float:

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq.mask import masked_body
+from glassq.settings.hosts import shared_keys
 from glassq.settings.route import NO_HANDLER
 from glassq.values import Size, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from glassq.settings.settings import Settings
 
 
+# What is said of a place in the queue's database.
+SHARED = "  # the queue's database, which all hosts share"
 # The sections that are there once, or once for each name, in the order of conf/glassq.toml.
 _SECTIONS = (
     "queue",
@@ -35,14 +40,14 @@ _SECTIONS = (
 
 def as_toml(settings: Settings) -> str:
     """The effective settings in the form of glassq.toml. Secrets are in files of their own, so it has none."""
-    lines = [f"# {settings.file}"]
+    lines, shared = [f"# {settings.file}"], shared_keys(settings)
     for name in _SECTIONS:
         section: Any = getattr(settings, name)
         if isinstance(section, dict):
             for source, keys in section.items():
                 lines += ["", f"[{name}.{source}]", *_changed_pairs(keys)]
         elif section is not None:
-            lines += ["", f"[{name}]", *_pairs(section)]
+            lines += ["", f"[{name}]", *_pairs(section, name, shared)]
         if name == "worker":
             for queue, keys in settings.worker.queues.items():
                 lines += ["", f"[worker.queues.{queue}]", *_pairs(keys)]
@@ -61,12 +66,12 @@ def as_toml(settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pairs(section: msgspec.Struct) -> list[str]:
+def _pairs(section: msgspec.Struct, called: str = "", shared: Collection[str] = ()) -> list[str]:
     # a table of sections comes after them
     tables = ("queues", "targets")
     values = {name: getattr(section, name) for name in section.__struct_fields__ if name not in tables}
     return [
-        f"{name} = {toml_value(value)}"
+        f"{name} = {toml_value(value)}{SHARED if f'{called}.{name}' in shared else ''}"
         for name, value in values.items()
         if value is not None and value is not NO_HANDLER
     ]

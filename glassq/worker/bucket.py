@@ -31,10 +31,11 @@ MIN_PACE, PACE_STEP = 1 / 64, 1 / 16
 # entries has the same fields.
 _CLAIMED, _RUNNING, _CONSUMED = 1, 1 << 12, 1 << 24
 _FIELD = (1 << 12) - 1
-# The memory of a bucket in words of 8 bytes: its limit, which copy of the state is valid, the two copies, and until
-# when a place is left for an attempt that must be alone.
-_RATE, _CAPACITY, _MAX_RUNNING, _VALID, _COPIES, _LEFT_UNTIL = 0, 1, 2, 3, 4, 16
-_WORDS, _WORD = 17, 8
+# The memory of a bucket in words of 8 bytes: its limit, which copy of the state is valid, the two copies, until
+# when a place is left for an attempt that must be alone, until when the limit is ours (0: for good), and when a child
+# last wanted more than it allows.
+_RATE, _CAPACITY, _MAX_RUNNING, _VALID, _COPIES, _LEFT_UNTIL, _OURS_UNTIL, _WANTED_AT = 0, 1, 2, 3, 4, 16, 17, 18
+_WORDS, _WORD = 19, 8
 # The memory that a bucket takes, and the entry of one slot in it; in bytes.
 BUCKET_BYTES, ENTRY_BYTES = _WORDS * _WORD, _WORD
 # tokens, time of the last refill, tokens consumed by then, pace, when it changed, when it was last halved
@@ -44,6 +45,8 @@ _PACE = 3
 UNLIMITED = float(Rate.MAX)
 # Rounding may leave the sum of fractions this much short of a whole token.
 _ROUNDING = 1e-9
+# A child that waits for tokens or places asks at least once in this time, in seconds.
+_ASKS = 2.0
 # How long a place is left for an attempt that must be alone and found none, in seconds.
 LEAVE = 10.0
 # How long a child waits for the lock, in seconds. A process has it for microseconds.
@@ -57,13 +60,28 @@ class Limit:
     """The limit of one tube.
 
     `rate` is in tokens per second (0: nothing is delivered). `bucket` is the capacity of the bucket in tokens, 1 or
-    more. `max_running` is how many attempts may run at once (None: any number).
+    more. `max_running` is how many attempts may run at once (None: any number). `shared`: it is the limit of all hosts,
+    and a process beside the children takes this one's share (host_shares.py).
     """
 
     tube: str
     rate: float
     bucket: int
     max_running: int | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a host's children make of a limit.
+
+    `in_use` attempts run, or may begin at any moment; `consumed` tokens in all so far; `hungry`: a child has wanted
+    more than the limit allows, and that was now.
+    """
+
+    in_use: int
+    consumed: int
+    hungry: bool
 
 
 class TokenBucket:
@@ -96,6 +114,7 @@ class TokenBucket:
         """Sets the limit of a new bucket, and fills the bucket."""
         self.set_limit(limit)
         now = self._clock()
+        self._words[_OURS_UNTIL] = -1.0 if limit.shared else 0.0
         self._store(float(limit.bucket), now, 0.0, 1.0, now, -math.inf)
 
     def set_limit(self, limit: Limit) -> None:
@@ -103,6 +122,19 @@ class TokenBucket:
         self._words[_RATE] = limit.rate
         self._words[_CAPACITY] = float(limit.bucket)
         self._words[_MAX_RUNNING] = math.inf if limit.max_running is None else float(limit.max_running)
+
+    def adjust(self, limit: Limit, until: float) -> None:
+        """Sets this host's share of a limit, which is ours until then. Call under the lock."""
+        self.refill()
+        self.set_limit(limit)
+        self._words[_OURS_UNTIL] = until
+
+    def demand(self) -> Demand:
+        """What the children make of it. Call under the lock."""
+        entries = self._sum()
+        in_use = (entries & _FIELD) + (entries >> 12 & _FIELD)
+        wanted = self._words[_WANTED_AT]
+        return Demand(in_use, entries // _CONSUMED, wanted > 0 and self._clock() - wanted < _ASKS)
 
     # -- without the lock: one store into the slot's entry ------------------------------------------------------------
 
@@ -133,14 +165,18 @@ class TokenBucket:
         claims, running = entries & _FIELD, entries >> 12 & _FIELD
         pace = self._load()[_PACE]
         rate = self.rate * pace
-        if rate <= 0:
+        now = self._clock()
+        if rate <= 0 or 0 != self._words[_OURS_UNTIL] < now:
+            self._words[_WANTED_AT] = now
             return math.inf
-        left = self._words[_LEFT_UNTIL] > self._clock()
+        left = self._words[_LEFT_UNTIL] > now
         if claims + running + left >= self._places(pace):
+            self._words[_WANTED_AT] = now
             return None
         if tokens - claims >= 1 - _ROUNDING:
             self._entries[slot] |= _CLAIMED
             return 0.0
+        self._words[_WANTED_AT] = now
         # Time alone brings no token while the claims of others cover all that the bucket can hold.
         return (claims + 1 - tokens) / rate if claims + 1 <= self._capacity(pace) else None
 

@@ -68,9 +68,9 @@ class PoolPlan:
     possible; else each calls it. `drain` is how long a stop waits for handlers, and `silence` how long a child may live
     without a heartbeat; in seconds. `kept` are the places of children that are kept for single queues, where there are
     more children than that. `sidecar` serves the metrics (None: nobody does), and `beside` are further processes, by
-    names that are the same in every plan. `sweep` returns what sweeps large bodies now, if anything. `queue` is the
-    queue's address, for people. `made_of` is the record of the settings that the plan was made of. `breakers` are the
-    names of the routes that have one.
+    names that are the same in every plan. `sharing` takes this host's share of the limits that hold over all hosts.
+    `sweep` returns what sweeps large bodies now, if anything. `queue` is the queue's address, for people. `made_of` is
+    the record of the settings that the plan was made of. `breakers` are the names of the routes that have one.
     """
 
     load: Load
@@ -82,6 +82,7 @@ class PoolPlan:
     kept: tuple[Limit, ...] = ()
     sidecar: SidecarMain | None = None
     beside: Mapping[str, Callable[[], int] | None] = field(default_factory=dict)
+    sharing: Callable[[Throttle], int] | None = None
     sweep: Callable[[], Callable[[], int] | None] | None = None
     queue: str = ""
     made_of: Record | None = None
@@ -118,6 +119,7 @@ class Pool:
         self._scoreboard = Scoreboard(directory=directory, **room)
         self._crews = sum(bool(slot.lanes) for slot in self._scoreboard.slots)
         self._sidecar, self._sweeper = Sidecar("metrics"), PeriodicProcess()
+        self._sharing = Sidecar("limits")
         self._beside = {name: Sidecar(name) for name in self._plan.beside}
         self._reporter = StatusReporter(notify, self._plan.queue, watchdog=watchdog)
         # twice as many, for those that reloads add
@@ -125,7 +127,7 @@ class Pool:
         self._throttle = Throttle(self._scoreboard.size, tubes, used=0)
         self._throttle.set(self._plan.all_limits(self._plan.processes))
         self._templates = Templates(self._scoreboard.slots, self._throttle)
-        beside: list[Sidecar | PeriodicProcess] = [self._sidecar, self._sweeper, *self._beside.values()]
+        beside: list[Sidecar | PeriodicProcess] = [self._sidecar, self._sweeper, self._sharing, *self._beside.values()]
         self._children = Children(self._scoreboard, self._throttle, self._templates, beside)
         self._target = min(self._plan.processes, MAX_SLOTS)
         #: the number of the plan in force, and that of the latest plan
@@ -163,7 +165,7 @@ class Pool:
                     pause, [end for template in self._templates for end in template.descriptors]
                 ):
                     self._on_signal(number)
-            for process in (self._sidecar, *self._beside.values()):
+            for process in (self._sidecar, self._sharing, *self._beside.values()):
                 process.stop()
             self._sweeper.stop()
         if self._failure:
@@ -267,6 +269,8 @@ class Pool:
         self._scoreboard.counters.set(WANTED, self._target + self._wanted(lanes=True))
         main = self._plan.sidecar
         self._sidecar.tend(main and (lambda: main(self._scoreboard, self._throttle.gates)), now)
+        sharing = self._plan.sharing
+        self._sharing.tend(sharing and (lambda: sharing(self._throttle)), now)
         for name, process in self._beside.items():
             process.tend(self._plan.beside[name], now)
         self._sweeper.tend(self._plan.sweep, now)
@@ -317,6 +321,7 @@ class Pool:
         self._target = min(plan.processes, MAX_SLOTS)
         self._reporter.queue = plan.queue
         self._sidecar.restart()
+        self._sharing.restart()
         for process in self._beside.values():
             process.restart()
 

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING
 from glassq import backoff
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
-from glassq.worker.bucket import BUCKET_BYTES, ENTRY_BYTES, LOCK_TIMEOUT, Limit, ProcessLock, TokenBucket
+from glassq.worker.bucket import BUCKET_BYTES, ENTRY_BYTES, LOCK_TIMEOUT, Demand, Limit, ProcessLock, TokenBucket
 from glassq.worker.gates.shared import Gates
 from glassq.worker.kept import KeptPlace
 from glassq.worker.scoreboard import MAX_SLOTS
@@ -122,9 +122,31 @@ class Throttle:
                 if bucket is None:
                     self._buckets[limit.tube] = self._new_bucket(limit)
                     continue
+                if limit.shared:
+                    # this host's share of it is set by `adjust`
+                    continue
                 if locked:
                     bucket.refill()
                 bucket.set_limit(limit)
+        finally:
+            if locked:
+                self._lock.release()
+
+    def adjust(self, share: Limit, until: float) -> None:
+        """Sets this host's share of a shared limit that was `set`, until then; called by the process that takes it."""
+        bucket = self._buckets[share.tube]
+        locked = self._lock.acquire(LOCK_TIMEOUT)
+        try:
+            bucket.adjust(share, until)
+        finally:
+            if locked:
+                self._lock.release()
+
+    def demand(self, tube: str) -> Demand:
+        """What this host's children make of the limit of a tube that was `set`."""
+        locked = self._lock.acquire(LOCK_TIMEOUT)
+        try:
+            return self._buckets[tube].demand()
         finally:
             if locked:
                 self._lock.release()

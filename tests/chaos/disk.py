@@ -23,15 +23,17 @@ PLACES = ("queue", "intake")
 
 
 @contextmanager
-def small_disks() -> Iterator[Path | None]:
+def small_disks(size: str = SIZE) -> Iterator[Path | None]:
     """Yields a directory with two of them: queue/ and intake/; None if this user or machine cannot mount a tmpfs."""
     place = Path(tempfile.mkdtemp(prefix="glassq-disk-"))
+    # a database's server is another user
+    place.chmod(0o755)
     mounted: list[Path] = []
     try:
         if os.geteuid() == 0 and (program := shutil.which("mount")):
             for directory in (place / name for name in PLACES):
                 directory.mkdir()
-                command = [program, "-t", "tmpfs", "-o", f"size={SIZE},mode=0700", "glassq", str(directory)]
+                command = [program, "-t", "tmpfs", "-o", f"size={size},mode=0755", "glassq", str(directory)]
                 if subprocess.run(command, capture_output=True).returncode == 0:
                     mounted.append(directory)
         yield place if len(mounted) == len(PLACES) else None

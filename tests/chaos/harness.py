@@ -282,16 +282,14 @@ class Machine:
         python, config = sys.executable, ["--config", str(self.config)]
         binlog = ["-b", str(self.binlog), *self.plan.beanstalkd]
         self.beanstalkd = self._service(
-            "beanstalkd", [program, "-l", "127.0.0.1", "-p", str(port), *binlog], lambda: _listens(port)
+            "beanstalkd", [program, "-l", "127.0.0.1", "-p", str(port), *binlog], lambda: listens(port)
         )
         command = [python, str(SYNCER), "--binlog", str(self.binlog)]
         self.beanstalkd.before = [*command, "--prepare"]
         where = ["--queue", f"beanstalk://127.0.0.1:{port}", "--listen", f"127.0.0.1:{self.syncer_port}"]
-        self.syncer = self._service("syncer", [*command, *where], lambda: _listens(self.syncer_port))
+        self.syncer = self._service("syncer", [*command, *where], lambda: listens(self.syncer_port))
         self.syncer.delay = 0.0
-        self.web = self._service(
-            "web", [python, str(ROOT / "bin/glassq-web"), *config], lambda: _listens(self.web_port)
-        )
+        self.web = self._service("web", [python, str(ROOT / "bin/glassq-web"), *config], lambda: listens(self.web_port))
         self.pool = self._service(
             "pool",
             [python, str(ROOT / "bin/glassq-worker"), *config],
@@ -321,7 +319,7 @@ class Machine:
             process.send(signal.SIGKILL)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex(("127.0.0.1", port)) == 0

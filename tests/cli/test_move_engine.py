@@ -10,20 +10,29 @@ import pytest
 
 from glassq.bodies import DirectoryBodies
 from glassq.delivery import StoredBody, decode, encode
+from glassq.errors import BodyLost
+from glassq.operations import Operations, move_engine
+from glassq.operations.progress import Silent
+from glassq.operations.result import Did
 from glassq.queues.beanstalk.protocol import JobStats
+from glassq.settings import QueueSettings, load
+from glassq.values import BodiesUrl, QueueUrl
 from tests.cli.conftest import a_delivery, evidence, put
 from tests.conftest import Beanstalkd, Process, wait_for
 from tests.queues.raw import open_queue
+from tests.queues.raw_postgres import fresh_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from glassq.delivery import Delivery
+    from glassq.queues.base import State
     from tests.cli.conftest import Cli
+    from tests.postgres import PostgresServer
     from tests.queues.raw import Queue
 
-STATES = frozenset({"ready", "reserved", "delayed", "buried"})
+STATES: frozenset[State] = frozenset({"ready", "reserved", "delayed", "buried"})
 
 
 @pytest.fixture
@@ -153,3 +162,33 @@ def test_a_large_body_stays_where_both_queues_find_it(queue: Queue, there: Queue
     assert moved.stored == stored
     with store.open(told.id) as body:
         assert body.read() == b"large"
+
+
+def test_everything_goes_to_postgresql_and_its_large_body_into_the_same_database(
+    queue: Queue, cli: Cli, postgres: PostgresServer
+) -> None:
+    told = {"ready": a_delivery(body=b""), "delayed": a_delivery()}
+    told["buried"] = a_delivery(evidence=(evidence(),), buried="no such photo")
+    here = load(str(cli.file), {})
+    # as if neither file had a key for the bodies
+    bodies = msgspec.structs.replace(here.bodies, url=BodiesUrl(postgres_url := fresh_url(postgres)))
+    there = msgspec.structs.replace(here, queue=QueueSettings(url=QueueUrl(postgres_url)), bodies=bodies)
+    move = move_engine.between(Operations(here, actor="me"), there)
+    move.origin.bodies.prepare()
+    move.target.bodies.prepare()
+    writer = move.origin.bodies.begin(told["ready"].id)
+    writer.write(large := bytes(range(256)) * 4096)
+    told["ready"] = msgspec.structs.replace(told["ready"], stored=writer.finish())
+    for state, each in told.items():
+        put(queue, each, state)
+    with move.origin.queue() as old, move.target.queue() as new:
+        plan = move_engine.plan(move, old, Silent())
+        report = move_engine.carry_out(move, old, new, plan, Silent())
+        assert (report.error, report.count(Did.MOVED)) == (None, 3)
+        found = {decode(job.body).id: job.state for job in new.find(STATES, ["glassq"])}
+    assert found == {each.id: state for state, each in told.items()}
+    assert held(queue) == []
+    with move.target.bodies.open(told["ready"].id) as body:
+        assert body.read() == large
+    with pytest.raises(BodyLost):
+        move.origin.bodies.open(told["ready"].id)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from glassq.cli.output import MANY_ROWS, print_table, table
-from glassq.operations.words import without_password
+from glassq.values import without_password
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 200])

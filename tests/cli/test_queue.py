@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq.errors import LedgerError, QueueError, SettingsError
+from glassq.operations import shared_tables
+from glassq.programs import worker
+from glassq.settings import load
+from glassq.values import QueueUrl
 from tests.cli.conftest import Cli, a_delivery, put
 
 if TYPE_CHECKING:
@@ -41,18 +46,48 @@ def test_the_tables_are_made_once_however_many_make_them(empty: Cli, postgres: P
     assert empty("status").code == 0
 
 
+def test_a_pool_does_not_start_without_its_tables_and_says_what_to_run(empty: Cli) -> None:
+    empty.configure('[[routes]]\nsource = "mirror"\nhandler = "json:loads"\n')
+
+    def problems() -> list[str]:
+        return [found.problem for found in worker.check(str(empty.file)) if found.what == "queue"]
+
+    [problem] = problems()
+    assert "`glassq queue init`" in problem
+    with pytest.raises(SettingsError, match="glassq queue init"):
+        worker.plan(load(str(empty.file), {}))
+    assert empty("queue", "init").code == 0
+    assert problems() == [""]
+
+
 def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer, tmp_path: Path) -> None:
     postgres.execute('CREATE ROLE "Worker 1" LOGIN')
     said = empty("queue", "init")
     assert "GRANT SELECT, INSERT, UPDATE, DELETE ON glassq_jobs TO your_role;" in said.out
     assert empty("queue", "init", "--grant", "Worker 1").code == 0
-    worker = Cli(tmp_path, empty.url.replace("glassq@", "Worker%201@"))
-    worker.configure()
-    said = worker("put", str(empty.file), "--source", "mirror", "--no-check")
-    assert (said.code, worker("status", "--json").json["queue"]["tubes"][0]["ready"]) == (0, 1), said.err
-    said = worker("queue", "init")
+    other = Cli(tmp_path, empty.url.replace("glassq@", "Worker%201@"))
+    other.configure()
+    said = other("put", str(empty.file), "--source", "mirror", "--no-check")
+    assert (said.code, other("status", "--json").json["queue"]["tubes"][0]["ready"]) == (0, 1), said.err
+    said = other("queue", "init")
     assert said.code != 0
     assert "permission denied" in said.err
+
+
+def test_what_shares_the_database_is_made_with_it_and_needs_no_right_to_make_tables(
+    empty: Cli, postgres: PostgresServer
+) -> None:
+    postgres.execute("CREATE ROLE writer LOGIN")
+    empty.file.write_text(f'[queue]\nurl = "{empty.url}"\n[push]\n')
+    writer = QueueUrl(empty.url.replace("glassq@", "writer@"))
+    assert empty("queue", "init").code == 0
+    with pytest.raises((QueueError, LedgerError)):
+        shared_tables.make(load(str(empty.file), {}), writer)
+    assert empty("queue", "upgrade", "--grant", "writer").code == 0
+    # what each of them does when it begins to write
+    shared_tables.make(load(str(empty.file), {}), writer)
+    tables = {row[0] for row in postgres.execute("SELECT tablename FROM pg_tables", writer.rpartition("/")[2])}
+    assert {"deliveries", "schedules", "task_names", "glassq_bodies", "glassq_credentials", "glassq_shares"} <= tables
 
 
 def test_tables_of_another_version_are_told_with_what_to_do(empty: Cli, postgres: PostgresServer) -> None:

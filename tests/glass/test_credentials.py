@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import CredentialsError, SettingsError, UserRevoked, UserUnknown
+from glassq.errors import CredentialsError, Retry, SettingsError, UserRevoked, UserUnknown
 from glassq.glass.credentials import CredentialStore, new_key
+from glassq.glass.verdicts import verdict
 from glassq.settings import parse
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.postgres import PostgresServer
 
 KEY = new_key()
 
@@ -23,13 +26,22 @@ def store(tmp_path: Path) -> CredentialStore:
     return CredentialStore(tmp_path / "credentials", [KEY])
 
 
+@pytest.fixture(params=["directory", "table"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may be; nothing is there yet."""
+    if request.param == "directory":
+        return str(tmp_path / "credentials")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.url(server.database()).whole
+
+
 def files(tmp_path: Path) -> list[Path]:
     return sorted(path for path in (tmp_path / "credentials").iterdir() if not path.name.startswith("."))
 
 
-def test_a_stored_consent_comes_back_also_in_another_process(store: CredentialStore, tmp_path: Path) -> None:
-    store.add("115", "refresh-1", ["scope"])
-    again = CredentialStore(tmp_path / "credentials", [KEY]).get("115")
+def test_a_stored_consent_comes_back_also_in_another_process(place: str) -> None:
+    CredentialStore(place, [KEY]).add("115", "refresh-1", ["scope"])
+    again = CredentialStore(place, [KEY]).get("115")
     assert (again.user, again.refresh_token, again.scopes, again.state) == ("115", "refresh-1", ("scope",), "active")
 
 
@@ -166,14 +178,40 @@ def test_a_key_that_is_none_is_refused_with_its_file_and_without_itself(tmp_path
     assert "not-a-key" not in str(caught.value)
 
 
-def _rotate_to(directory: Path, key: str, name: int) -> None:
-    raise SystemExit(0 if CredentialStore(directory, [key]).rotate("115", "old", f"new-{name}") else 1)
+def test_in_a_table_they_are_as_secret_and_as_lasting_as_in_files(postgres: PostgresServer) -> None:
+    url = postgres.url(postgres.database())
+    store = CredentialStore(url.whole, [KEY])
+    assert (store.list(), store.remove("115"), store.rotate("115", "a", "b")) == (([], []), False, False)
+    with pytest.raises(UserUnknown, match="user 115"):
+        store.get("115")
+    store.add("115", "refresh-1")
+    store.add("116", "refresh-2")
+    rows = postgres.execute("SELECT name, data FROM glassq_credentials", url.rpartition("/")[2])
+    assert not any(b"refresh" in bytes(data) or b"115" in bytes(data) for _, data in rows)  # type: ignore[call-overload]
+    assert store.mark_revoked("115", "refresh-1")
+    with pytest.raises(UserRevoked):
+        store.get("115")
+    assert [user.user for user in store.list().users] == ["115", "116"]
+    assert store.remove("115")
+    assert [user.user for user in CredentialStore(url.whole, [KEY]).list().users] == ["116"]
 
 
-def test_of_processes_that_rotate_at_once_exactly_one_wins(store: CredentialStore, tmp_path: Path) -> None:
+def test_a_database_that_is_away_is_no_wrong_consent(postgres: PostgresServer) -> None:
+    store = CredentialStore(postgres.url("nowhere").whole, [KEY])
+    with pytest.raises(CredentialsError, match="nowhere") as caught:
+        store.get("115")
+    assert isinstance(verdict(caught.value, "asking"), Retry)
+
+
+def _rotate_to(place: str, key: str, name: int) -> None:
+    raise SystemExit(0 if CredentialStore(place, [key]).rotate("115", "old", f"new-{name}") else 1)
+
+
+def test_of_processes_that_rotate_at_once_exactly_one_wins(place: str) -> None:
+    store = CredentialStore(place, [KEY])
     store.add("115", "old")
     context = multiprocessing.get_context("spawn")
-    racers = [context.Process(target=_rotate_to, args=(tmp_path / "credentials", KEY, name)) for name in range(4)]
+    racers = [context.Process(target=_rotate_to, args=(place, KEY, name)) for name in range(4)]
     for racer in racers:
         racer.start()
     for racer in racers:

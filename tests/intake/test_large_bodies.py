@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from glassq.bodies import INLINE, DirectoryBodies, check
+from glassq.bodies.table import TableBodies
 from glassq.delivery import decode
 from glassq.intake.body_holder import MARGIN, BodyHolder
 from glassq.intake.report import PATH as REPORT
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import Beanstalkd
+    from tests.postgres import PostgresServer
 
 SECRET = "a-secret-that-nobody-guesses"
 LARGEST = 25 << 20
@@ -56,11 +58,14 @@ def body_of(ping: bytes) -> bytes:
 def start(
     tmp_path: Path, beanstalkd: Beanstalkd, start_web: Callable[..., Web]
 ) -> Iterator[Callable[..., tuple[Web, DirectoryBodies]]]:
-    def started(*, bodies: str = "", sources: str = "", **settings: object) -> tuple[Web, DirectoryBodies]:
+    def started(
+        *, url: str = "", bodies: str = "", sources: str = "", **settings: object
+    ) -> tuple[Web, DirectoryBodies]:
         secrets = tmp_path / "github-secrets"
         secrets.write_text(SECRET + "\n")
         store = DirectoryBodies(tmp_path / "bodies")
-        sections = f'[bodies]\nurl = "file://{store.directory}"\n{bodies}[sources.github]\nsecrets_file = "{secrets}"\n'
+        place = url or f"file://{store.directory}"
+        sections = f'[bodies]\nurl = "{place}"\n{bodies}[sources.github]\nsecrets_file = "{secrets}"\n'
         sections += sources
         return start_web(beanstalkd.url, queue=sections, **settings), store
 
@@ -113,6 +118,29 @@ def test_while_the_queue_is_away_the_journal_names_the_body(
     wait_for(lambda: web.journaled() == 0, "the journal to be moved on")
     (delivery,) = map(decode, empty(beanstalkd))
     assert read(store, delivery.id) == body_of(ping)
+
+
+def test_while_its_database_is_away_a_body_waits_with_the_journal(
+    beanstalkd: Beanstalkd, start: Callable[..., tuple[Web, DirectoryBodies]], postgres: PostgresServer
+) -> None:
+    database = postgres.database()
+    store = TableBodies(postgres.url(database).whole)
+    web, _ = start(url=postgres.url(database).whole)
+    pings = [push(1_000_000) for _ in range(2)]
+    assert web.ask(pings[0]).status == 200
+    (first,) = map(decode, empty(beanstalkd))
+    assert (first.body, read(store, first.id)) == (b"", body_of(pings[0]))
+    postgres.execute("ALTER TABLE glassq_bodies RENAME TO away", database)
+    assert web.ask(pings[1]).status == 200
+    assert web.journaled() == 1
+    # a small one is put as ever
+    assert web.ask(push(1_000)).status == 200
+    assert [len(delivery.body) for delivery in map(decode, empty(beanstalkd))] == [1_000]
+    postgres.execute("ALTER TABLE away RENAME TO glassq_bodies", database)
+    wait_for(lambda: web.journaled() == 0, "the body and its delivery to be moved on")
+    (second,) = map(decode, empty(beanstalkd))
+    assert second.stored is not None
+    check(store, second.id, second.stored)
 
 
 def test_kept_nowhere_means_no_body_either(

@@ -18,18 +18,29 @@ from glassq.ledger import Entry, open_ledger
 from glassq.ledger.corrections import Corrections
 from glassq.ledger.reader import LedgerReader
 from glassq.settings import LedgerSettings
+from glassq.values import QueueUrl
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.postgres import PostgresServer
+
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture(params=["", "?timeout=5"], ids=["by sqlite3", "by SQLAlchemy"])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerSettings:
+def in_a_file(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerSettings:
     # names that mean something in a URI
     return LedgerSettings(url=f"sqlite:///{tmp_path}/100% #1/ledger.db{request.param}")
+
+
+@pytest.fixture(params=["by sqlite3", "by SQLAlchemy", "in PostgreSQL"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerSettings:
+    if request.param == "in PostgreSQL":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        return LedgerSettings(url=server.url(server.database()).whole)
+    return LedgerSettings(url=f"sqlite:///{tmp_path}/ledger.db{'' if request.param == 'by sqlite3' else '?timeout=5'}")
 
 
 @pytest.fixture
@@ -53,12 +64,12 @@ def user_without_rights() -> Iterator[None]:
 
 
 def test_a_ledger_that_nobody_wrote_is_empty_says_so_and_is_not_created(
-    settings: LedgerSettings, tmp_path: Path
+    in_a_file: LedgerSettings, tmp_path: Path
 ) -> None:
-    with LedgerReader(settings) as reader:
+    with LedgerReader(in_a_file) as reader:
         assert reader.absent in (
             f"no ledger at {tmp_path}/100% #1/ledger.db yet",
-            f"the ledger at {settings.url} is still empty",
+            f"the ledger at {in_a_file.url} is still empty",
         )
         assert (reader.get("0199"), reader.find("0199"), reader.recent(5), reader.counts()) == (None, [], [], {})
     assert list(tmp_path.iterdir()) == []
@@ -180,12 +191,23 @@ def test_counts_are_by_state_and_since_when_asked(written: LedgerSettings) -> No
         assert reader.counts(NOW + timedelta(hours=3)) == {"retrying": 1, "done": 1}
 
 
-def test_reading_leaves_the_file_as_it_was(written: LedgerSettings, tmp_path: Path) -> None:
+def test_reading_leaves_the_file_as_it_was(in_a_file: LedgerSettings, tmp_path: Path) -> None:
+    ledger = open_ledger(in_a_file)
+    ledger.record(Entry("0199-0", "mirror", NOW, "done", 1, NOW, 0.5))
+    ledger.close()
     file = tmp_path / "100% #1" / "ledger.db"
     before = file.read_bytes()
-    with LedgerReader(written) as reader:
+    with LedgerReader(in_a_file) as reader:
         assert reader.counts()
     assert file.read_bytes() == before
+
+
+def test_a_database_of_the_queue_that_has_no_ledger_yet_is_an_empty_one(postgres: PostgresServer) -> None:
+    url = QueueUrl(postgres.url(postgres.database()).replace("glassq@", "glassq:s3cret@"))
+    postgres.execute("CREATE TABLE glassq_jobs (id int)", url.rpartition("/")[2])
+    with LedgerReader(LedgerSettings(url=url.whole)) as reader:
+        assert reader.absent == f"the ledger at {url} is still empty"
+        assert (reader.counts(), reader.open_counts()) == ({}, {})
 
 
 @pytest.mark.parametrize("content", ["not a database at all, but text" * 100, None], ids=["text", "another database"])

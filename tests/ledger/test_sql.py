@@ -19,7 +19,7 @@ from glassq.database import pruning
 from glassq.errors import SettingsError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.reader import LedgerReader
-from glassq.ledger.schema import VERSION
+from glassq.ledger.schema import VERSION, parse_url
 from glassq.ledger.sql import SqlLedger
 from glassq.settings import LedgerSettings
 from glassq.values import Duration
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 
-def settings_for(file: Path, retention: str = "36500d") -> LedgerSettings:
+def settings_for(place: Path | str, retention: str = "36500d") -> LedgerSettings:
     # the times in these tests are long past, and nothing is to be pruned meanwhile
-    return LedgerSettings(url=f"sqlite:///{file}", retention=Duration(retention))
+    url = place if isinstance(place, str) else f"sqlite:///{place}"
+    return LedgerSettings(url=url, retention=Duration(retention))
 
 
 def an_entry(
@@ -56,26 +57,26 @@ def count(settings: LedgerSettings) -> int:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "ledger.db"
+    return tmp_path / "state" / "database.db"
 
 
 @pytest.fixture
-def ledger(file: Path) -> Iterator[SqlLedger]:
-    opened = open_ledger(settings_for(file))
+def ledger(database_url: str) -> Iterator[SqlLedger]:
+    opened = open_ledger(settings_for(database_url))
     yield opened
     opened.close()
 
 
-def test_what_is_recorded_is_read_back_as_it_was(file: Path, ledger: SqlLedger) -> None:
+def test_what_is_recorded_is_read_back_as_it_was(database_url: str, ledger: SqlLedger) -> None:
     entry = an_entry(state="buried", reason="no such user", job="17")
     ledger.record(entry)
     ledger.close()
-    assert stored(settings_for(file), "d-1") == entry
+    assert stored(settings_for(database_url), "d-1") == entry
 
 
-def test_entries_are_written_without_being_asked(file: Path, ledger: SqlLedger) -> None:
+def test_entries_are_written_without_being_asked(database_url: str, ledger: SqlLedger) -> None:
     ledger.record(an_entry())
-    wait_for(lambda: count(settings_for(file)) == 1, "the entry to be written")
+    wait_for(lambda: count(settings_for(database_url)) == 1, "the entry to be written")
 
 
 def test_nothing_is_made_before_the_first_entry(file: Path, ledger: SqlLedger) -> None:
@@ -85,41 +86,43 @@ def test_nothing_is_made_before_the_first_entry(file: Path, ledger: SqlLedger) -
 
 def test_only_the_owner_may_read_the_file_and_its_directory(file: Path, ledger: SqlLedger) -> None:
     ledger.record(an_entry())
-    wait_for(lambda: (file.parent / "ledger.db-wal").exists(), "the write-ahead log")
+    wait_for(lambda: (file.parent / "database.db-wal").exists(), "the write-ahead log")
     made = {path.name: path.stat().st_mode & 0o777 for path in [file.parent, *file.parent.iterdir()]}
-    assert made == {"state": 0o700, "ledger.db": 0o600, "ledger.db-wal": 0o600, "ledger.db-shm": 0o600}
+    assert made == {"state": 0o700, "database.db": 0o600, "database.db-wal": 0o600, "database.db-shm": 0o600}
 
 
-def test_one_delivery_keeps_one_row_with_what_came_last(file: Path, ledger: SqlLedger) -> None:
+def test_one_delivery_keeps_one_row_with_what_came_last(database_url: str, ledger: SqlLedger) -> None:
     for minutes, state in enumerate(["retrying", "retrying", "done"]):
         ledger.record(an_entry(state=state, minutes=minutes))
     ledger.close()
-    found = stored(settings_for(file), "d-1")
+    found = stored(settings_for(database_url), "d-1")
     assert found is not None
-    assert (found.state, count(settings_for(file))) == ("done", 1)
+    assert (found.state, count(settings_for(database_url))) == ("done", 1)
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "from two processes"])
-def test_an_entry_that_comes_late_does_not_turn_time_back(file: Path, together: bool) -> None:
+def test_an_entry_that_comes_late_does_not_turn_time_back(database_url: str, together: bool) -> None:
     newer, older = an_entry(state="done", minutes=2), an_entry(state="retrying", minutes=1)
-    first = open_ledger(settings_for(file))
-    second = first if together else open_ledger(settings_for(file))
+    first = open_ledger(settings_for(database_url))
+    second = first if together else open_ledger(settings_for(database_url))
     first.record(newer)
     if not together:
         first.close()
     second.record(older)
     second.close()
-    assert stored(settings_for(file), "d-1") == newer
+    assert stored(settings_for(database_url), "d-1") == newer
 
 
 @pytest.mark.parametrize(
     "text", ["\ud800 half a pair", "a NUL \0 inside", "'); DROP TABLE deliveries; --", "☃" * 5_000]
 )
-def test_no_text_keeps_an_entry_or_its_neighbours_from_being_written(file: Path, ledger: SqlLedger, text: str) -> None:
+def test_no_text_keeps_an_entry_or_its_neighbours_from_being_written(
+    database_url: str, ledger: SqlLedger, text: str
+) -> None:
     ledger.record(an_entry("strange", reason=text))
     ledger.record(an_entry("plain"))
     ledger.close()
-    assert count(settings_for(file)) == 2
+    assert count(settings_for(database_url)) == 2
 
 
 _WRITE = """
@@ -144,8 +147,8 @@ ledger.close()
 """
 
 
-def test_processes_that_start_and_write_at_once_lose_nothing(file: Path) -> None:
-    url = settings_for(file).url
+def test_processes_that_start_and_write_at_once_lose_nothing(database_url: str) -> None:
+    url = settings_for(database_url).url
     writers = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-c", _WRITE, url, f"p{number}", "300"], stderr=subprocess.PIPE, text=True
@@ -156,7 +159,7 @@ def test_processes_that_start_and_write_at_once_lose_nothing(file: Path) -> None
     assert [writer.returncode for writer in writers] == [0] * 3, said
     # logging without set-up prints errors; there must be none
     assert said == [""] * 3
-    assert count(settings_for(file)) == 3 * 300 + 300
+    assert count(settings_for(database_url)) == 3 * 300 + 300
 
 
 def test_a_lock_that_others_hold_for_long_is_waited_for(
@@ -263,21 +266,23 @@ def test_a_file_that_is_removed_while_it_is_written_is_begun_anew(
     assert caplog.text.count("moved or removed") == 1
 
 
-def test_what_is_past_retention_is_pruned_and_the_rest_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_past_retention_is_pruned_and_the_rest_is_kept(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # the time of the first pruning is drawn at random; here it is now
     monkeypatch.setattr(pruning, "PRUNE_SOON", 0.0)
-    before = open_ledger(settings_for(file, "100000d"))
+    before = open_ledger(settings_for(database_url, "100000d"))
     now = datetime.now(UTC)
     for index in range(1_200):
         before.record(Entry(f"old-{index}", "mirror", now, "done", 1, now - timedelta(days=31), 0.1))
     before.record(Entry("young", "mirror", now, "done", 1, now - timedelta(days=29), 0.1))
     before.close()
-    assert count(settings_for(file)) == 1_201
-    after = open_ledger(settings_for(file, "30d"))
+    assert count(settings_for(database_url)) == 1_201
+    after = open_ledger(settings_for(database_url, "30d"))
     after.record(Entry("new", "mirror", now, "done", 1, now, 0.1))
-    wait_for(lambda: count(settings_for(file)) == 2, "old rows to be pruned")
+    wait_for(lambda: count(settings_for(database_url)) == 2, "old rows to be pruned")
     after.close()
-    with LedgerReader(settings_for(file)) as reader:
+    with LedgerReader(settings_for(database_url)) as reader:
         assert [entry.delivery for entry in reader.recent(9)] == ["new", "young"]
 
 
@@ -285,7 +290,7 @@ def test_a_schema_of_the_future_is_left_alone(file: Path, ledger: SqlLedger, cap
     ledger.record(an_entry("old"))
     ledger.close()
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as future:
-        future.execute("UPDATE meta SET value = 99 WHERE name = 'schema'")
+        future.execute("UPDATE meta SET value = 99 WHERE name IN ('schema', 'schema:oldest')")
     other = open_ledger(settings_for(file))
     other.record(an_entry("new"))
     wait_for(lambda: "cannot be written" in caplog.text, "the trouble to be told")
@@ -399,7 +404,7 @@ def test_a_first_version_that_is_asked_for_duplicates_knows_none(
     ledger.close()
 
 
-def test_what_was_done_is_found_by_fingerprint_and_by_event(file: Path, ledger: SqlLedger) -> None:
+def test_what_was_done_is_found_by_fingerprint_and_by_event(database_url: str, ledger: SqlLedger) -> None:
     now = datetime.now(UTC)
     started = now - timedelta(seconds=10)
     for name, state in (("done", "done"), ("failed", "retrying")):
@@ -407,7 +412,7 @@ def test_what_was_done_is_found_by_fingerprint_and_by_event(file: Path, ledger: 
             Entry(name, "mirror", NOW, state, 1, now, 0.1, started=started, fingerprint=f"f-{name}", event=f"e-{name}")
         )
     assert ledger.done_since("f-done", started - timedelta(seconds=1), but="x") == ""
-    wait_for(lambda: count(settings_for(file)) == 2, "the entries")
+    wait_for(lambda: count(settings_for(database_url)) == 2, "the entries")
     assert ledger.done_since("f-done", started - timedelta(microseconds=1), but="x") == "done"
     assert ledger.done_since("f-done", started, but="x") == ""
     assert ledger.done_since("f-done", started - timedelta(seconds=1), but="done") == ""
@@ -467,3 +472,49 @@ def test_a_ledger_that_cannot_be_written_holds_nobody_up(tmp_path: Path) -> None
     # else the test hangs
     ledger.settle(600.0)
     ledger.close()
+
+
+def test_pools_of_both_versions_write_while_a_database_is_upgraded(database_url: str) -> None:
+    """What the version before writes and reads, word for word, on the tables as they are now; and ours on its rows."""
+    new = open_ledger(settings_for(database_url))
+    new.record(replace(an_entry("new"), kept={"content_type": "text/plain"}))
+    new.close()
+    engine = sa.create_engine(parse_url(database_url))
+    columns = "delivery, source, received, state, attempts, updated, duration, job, result, reason, started,"
+    columns += " fingerprint, event, tube, body, labels, replayed"
+    values = ", ".join(f":{name.strip()}" for name in columns.split(","))
+    row = dict.fromkeys(("result", "reason", "fingerprint", "event", "tube", "labels", "replayed"), "")
+    moments = dict.fromkeys(("received", "updated", "started"), "2026-01-31T12:00:00.000000Z")
+    with engine.begin() as old:
+        old.execute(
+            sa.text(f"INSERT INTO deliveries ({columns}) VALUES ({values})"),
+            {**row, **moments, "delivery": "old", "source": "s", "state": "done", "attempts": 1, "duration": 0.5}
+            | {"job": "1", "body": None},
+        )
+        # it is let in: its version is not older than the oldest one that may use these tables
+        assert old.execute(sa.text("SELECT value FROM meta WHERE name = 'schema:oldest'")).scalar() == VERSION - 1
+    engine.dispose()
+    assert {name: stored(settings_for(database_url), name) is not None for name in ("old", "new")} == {
+        "old": True,
+        "new": True,
+    }
+
+
+def test_a_schema_of_the_next_version_is_used_if_it_says_so(database_url: str, ledger: SqlLedger) -> None:
+    ledger.record(an_entry("before"))
+    ledger.close()
+    engine = sa.create_engine(parse_url(database_url))
+    with engine.begin() as next_version:
+        for statement in (
+            f"UPDATE meta SET value = {VERSION + 1} WHERE name = 'schema'",
+            f"UPDATE meta SET value = {VERSION} WHERE name = 'schema:oldest'",
+            "ALTER TABLE deliveries ADD COLUMN something VARCHAR(9)",
+        ):
+            next_version.exec_driver_sql(statement)
+    again = open_ledger(settings_for(database_url))
+    again.record(an_entry("after"))
+    again.close()
+    assert count(settings_for(database_url)) == 2
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT value FROM meta WHERE name = 'schema'")).scalar() == VERSION + 1
+    engine.dispose()

@@ -35,16 +35,17 @@ CONFIRM = 0.6
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "names.db"
+    return tmp_path / "state" / "database.db"
 
 
-def a_names(file: Path, confirm: float = CONFIRM) -> Names:
-    return Names(parse_url(f"sqlite:///{file}", "[push] names"), confirm=confirm)
+def a_names(place: Path | str, confirm: float = CONFIRM) -> Names:
+    url = place if isinstance(place, str) else f"sqlite:///{place}"
+    return Names(parse_url(url, "[push] names"), confirm=confirm)
 
 
 @pytest.fixture
-def names(file: Path) -> Iterator[Names]:
-    opened = a_names(file)
+def names(database_url: str) -> Iterator[Names]:
+    opened = a_names(database_url)
     yield opened
     opened.close()
 
@@ -80,7 +81,7 @@ def taken(names: Names, name: str = "a") -> str | None:
     return found.get(name)
 
 
-def test_a_name_goes_from_free_to_put_to_gone(names: Names) -> None:
+def test_a_name_goes_from_free_to_put_to_gone(names: Names, database_url: str) -> None:
     put(names)
     assert taken(names) == "put"
     names.mark_finished("q", "a")
@@ -89,25 +90,25 @@ def test_a_name_goes_from_free_to_put_to_gone(names: Names) -> None:
     assert taken(names) == "gone", "a task that runs twice does not rise from its tombstone"
 
 
-def test_a_name_is_its_queues_own_and_capitals_count(names: Names) -> None:
+def test_a_name_is_its_queues_own_and_capitals_count(names: Names, database_url: str) -> None:
     put(names)
     assert names.claim("r", wanted("a")).taken == {}
     assert names.claim("q", wanted("A")).taken == {}
 
 
-def test_a_withdrawn_name_is_free_at_once(names: Names) -> None:
+def test_a_withdrawn_name_is_free_at_once(names: Names, database_url: str) -> None:
     names.claim("q", wanted("a", "b"))
     names.release("q", {"a": "d-a", "b": "d-b"})
     assert names.claim("q", wanted("a", "b", delivery="e")).taken == {}
 
 
-def test_what_was_put_cannot_be_withdrawn(names: Names) -> None:
+def test_what_was_put_cannot_be_withdrawn(names: Names, database_url: str) -> None:
     put(names)
     names.release("q", {"a": "d-a"})
     assert taken(names) == "put"
 
 
-def test_of_a_list_the_free_ones_are_claimed_and_the_others_named(names: Names) -> None:
+def test_of_a_list_the_free_ones_are_claimed_and_the_others_named(names: Names, database_url: str) -> None:
     put(names, "a")
     put(names, "b")
     names.mark_finished("q", "b")
@@ -122,8 +123,8 @@ def test_puts_of_a_claim_must_be_over_well_before_it_is_taken_over(names: Names)
     assert before < claimed.until < time.monotonic() + CONFIRM
 
 
-def test_a_claim_that_stands_still_is_taken_over_and_its_maker_is_told(file: Path, names: Names) -> None:
-    other = a_names(file)
+def test_a_claim_that_stands_still_is_taken_over_and_its_maker_is_told(database_url: str, names: Names) -> None:
+    other = a_names(database_url)
     assert names.claim("q", wanted("a")).taken == {}
     assert other.claim("q", wanted("a", delivery="e")).taken == {}
     assert names.confirm("q", {"a": "d-a"}) == {"a"}
@@ -149,8 +150,8 @@ def test_a_claim_made_under_another_clock_is_taken_over_neither_earlier_nor_neve
     other.close()
 
 
-def test_one_that_waits_has_the_name_as_soon_as_it_is_withdrawn(file: Path, names: Names) -> None:
-    other = a_names(file, confirm=60)
+def test_one_that_waits_has_the_name_as_soon_as_it_is_withdrawn(database_url: str, names: Names) -> None:
+    other = a_names(database_url, confirm=60)
     names.claim("q", wanted("a"))
     found: list[object] = []
     thread = threading.Thread(target=lambda: found.append(other.claim("q", wanted("a", "b", delivery="e")).taken))
@@ -214,13 +215,13 @@ def test_an_attempt_keeps_the_name_for_longer(file: Path, names: Names) -> None:
     assert taken(names) == "put"
 
 
-def test_an_attempt_confirms_a_claim_whose_maker_died(names: Names) -> None:
+def test_an_attempt_confirms_a_claim_whose_maker_died(names: Names, database_url: str) -> None:
     names.claim("q", wanted("a"))
     names.touch("q", "a")
     assert taken(names) == "put"
 
 
-def test_a_name_that_is_not_known_any_more_is_recorded_by_its_attempts(names: Names) -> None:
+def test_a_name_that_is_not_known_any_more_is_recorded_by_its_attempts(names: Names, database_url: str) -> None:
     names.touch("q", "a")
     names.mark_finished("q", "b")
     assert (taken(names, "a"), taken(names, "b")) == ("put", "gone")
@@ -459,8 +460,8 @@ def test_threads_and_forked_processes_share_the_database(file: Path, names: Name
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_of_threads_that_want_one_name_one_has_it(file: Path) -> None:
-    opened = [a_names(file, confirm=30) for _ in range(6)]
+def test_of_threads_that_want_one_name_one_has_it(database_url: str) -> None:
+    opened = [a_names(database_url, confirm=30) for _ in range(6)]
     found: list[str | None] = []
 
     def run(number: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.errors import JobNotFound, QueueError, QueueUnavailable
-from glassq.queues.beanstalk import pool as pool_module
+from glassq.queues import pool as pool_module
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.pool import ConnectionPool
 from tests.proxy import FREEZE, PASS, Proxy

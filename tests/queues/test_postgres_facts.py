@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from msgspec.structs import replace
 
+from glassq import delivery
 from glassq.database.postgres import PostgresSession
 from glassq.errors import NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
 from glassq.queues.base import NewForm
 from glassq.queues.postgres import facts, schema
+from glassq.queues.postgres.changing import key_of
+from glassq.queues.postgres.local import local_ports
 from glassq.queues.postgres.operating import inspector_at
 from glassq.queues.postgres.server import ServerState, needed_of, outside
+from glassq.values import QueueUrl
 from tests.conftest import wait_for
 from tests.postgres import ROLE, PostgresServer
 
@@ -24,7 +28,6 @@ if TYPE_CHECKING:
 
     from glassq.queues.base import Fact
     from glassq.queues.postgres.inspector import PostgresInspector
-    from glassq.values import QueueUrl
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +166,30 @@ def test_clocks_agree_within_the_time_that_an_answer_took(moment: float, far: fl
 
 def test_an_old_server_is_told() -> None:
     assert facts.version(replace(WELL, number=120022, version="12.22"), "postgres://h/d").ok is False  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("url", "ports"),
+    [
+        ("postgres://u@127.0.0.1:5433/d", ["5433"]),
+        ("postgres://u@localhost/d", ["5432"]),
+        ("postgres://u@[::1]:5433/d", ["5433"]),
+        ("postgres://db.example.com/d", []),
+        ("postgres://u@db1:5433,127.0.0.1:5434,db3/d", ["5434"]),
+        ("postgres:///d?host=/run/postgresql", ["5432"]),
+    ],
+)
+def test_what_of_a_url_is_on_this_machine(url: str, ports: list[str]) -> None:
+    assert [*local_ports(QueueUrl(url))] == ports
+
+
+def test_a_job_is_known_by_the_id_of_its_delivery() -> None:
+    made = delivery.new("mirror", b'{"a": "}\n"}', {"collection": "timeline"})
+    assert key_of(delivery.encode(made)) == made.id
+    assert [key_of(body) for body in (b"", b"odd", b"glassq/1 00000000\n", b'glassq/1 00000000\n{"id":7}\n')] == [
+        ""
+    ] * 4
+    assert key_of(b'glassq/1 00000000\n{"id":"\\u0000"}\n') == ""
 
 
 # -- a server in trouble -----------------------------------------------------------------------------------------------

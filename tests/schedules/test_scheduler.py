@@ -19,9 +19,11 @@ from glassq.settings import LedgerSettings, Route, ScheduleSettings, Settings
 from glassq.values import HandlerName
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from glassq.delivery import Delivery
+    from tests.postgres import PostgresServer
 
 NOON = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
 
@@ -34,12 +36,17 @@ class Hosts:
     now: datetime = NOON
     put: list[Delivery] = field(default_factory=list)
     fails: bool = False
+    tables: list[ScheduleTable] = field(default_factory=list)
+
+    def table(self) -> ScheduleTable:
+        self.tables.append(ScheduleTable(self.url))
+        return self.tables[-1]
 
     def scheduler(self, host: str = "a", *, catch_up: str = "once", cron: str = "*/5 * * * *") -> Scheduler:
         section = ScheduleSettings(name="five", cron=cron, catch_up=catch_up, labels={"kind": "x"}, body="{}")  # type: ignore[arg-type]
         route = Route(source="schedule", handler=HandlerName("m:f"))
         settings = Settings(schedule=(section,), routes=(route,), ledger=LedgerSettings(url=self.url))
-        return Scheduler(schedules_of(settings), ScheduleTable(self.url), self._put, host, lambda: self.now)
+        return Scheduler(schedules_of(settings), self.table(), self._put, host, lambda: self.now)
 
     def _put(self, delivery: Delivery) -> None:
         if self.fails:
@@ -56,9 +63,16 @@ class Hosts:
             self.now += timedelta(seconds=max(0.001, scheduler.step()))
 
 
-@pytest.fixture
-def hosts(tmp_path: Path) -> Hosts:
-    return Hosts(f"sqlite:///{tmp_path}/ledger.db")
+@pytest.fixture(params=["sqlite", "postgres"])
+def hosts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hosts]:
+    if request.param == "sqlite":
+        made = Hosts(f"sqlite:///{tmp_path}/ledger.db")
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        made = Hosts(server.url(server.database()).whole)
+    yield made
+    for table in made.tables:
+        table.close()
 
 
 def test_a_new_schedule_is_due_from_now_on_at_each_of_its_times(hosts: Hosts) -> None:
@@ -147,7 +161,7 @@ def test_a_time_that_is_a_little_late_is_not_skipped(hosts: Hosts) -> None:
 
 
 def test_nothing_is_put_while_it_is_paused_and_nothing_is_made_up_for(hosts: Hosts) -> None:
-    scheduler, table = hosts.scheduler(), ScheduleTable(hosts.url)
+    scheduler, table = hosts.scheduler(), hosts.table()
     scheduler.step()
     table.pause("five", hosts.now)
     hosts.run(scheduler, NOON + timedelta(minutes=22))
@@ -188,6 +202,6 @@ def test_a_night_in_autumn_is_worked_once(hosts: Hosts) -> None:
     route = Route(source="schedule", handler=HandlerName("m:f"))
     night = ScheduleSettings(name="night", cron=section.expression, zone="Europe/Berlin")
     settings = Settings(schedule=(night,), routes=(route,), ledger=LedgerSettings(url=hosts.url))
-    scheduler = Scheduler(schedules_of(settings), ScheduleTable(hosts.url), hosts._put, "a", lambda: hosts.now)
+    scheduler = Scheduler(schedules_of(settings), hosts.table(), hosts._put, "a", lambda: hosts.now)
     hosts.run(scheduler, datetime(2026, 10, 25, 1, 45, tzinfo=UTC))
     assert [delivery.labels["due"] for delivery in hosts.put] == ["2026-10-25T00:30:00Z"]

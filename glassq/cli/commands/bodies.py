@@ -6,6 +6,7 @@ import os
 
 import click
 
+from glassq.bodies.base import NO_LIMIT
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.group import CommandGroup
 from glassq.cli.output import console, facts, print_json
@@ -17,7 +18,7 @@ from glassq.operations.words import span
 @as_json
 @click.pass_context
 def bodies(context: click.Context, as_json: bool) -> None:
-    """Bodies of more than 32 KiB, which are in a directory and not in the queue.
+    """Bodies of more than 32 KiB, which are in a store of their own and not in the queue.
 
     A body goes when its job does. The pool sweeps by itself what a crash has left over.
     """
@@ -41,7 +42,7 @@ def _look(app: App, as_json: bool) -> None:
         ("longest untouched", span(found.oldest) if found.live else "none"),
         ("done, for a replay", f"{found.done}, {_mebibytes(found.done_bytes)}"),
         ("being received", f"{found.unfinished}, {_mebibytes(found.unfinished_bytes)}"),
-        ("room", _mebibytes(seen.room)),
+        ("room", "not known here" if seen.room == NO_LIMIT else _mebibytes(seen.room)),
     ]
     out.print(facts(rows))
 

@@ -12,8 +12,8 @@ from glassq.cli.output import line, print_json
 from glassq.daemons import problems_of
 from glassq.errors import SettingsError
 from glassq.operations.checks import configuration
-from glassq.operations.words import without_password
-from glassq.settings import as_toml
+from glassq.settings import as_toml, remarks_on_shared
+from glassq.values import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +41,7 @@ def check(app: App, program: str | None, as_json: bool) -> int:
 
     What is wrong with them is said on standard error, and the exit code is 78: all that glassq-worker or glassq-web
     would refuse at its start. Handlers are imported for that, in a process of their own. Keys by the names of an older
-    version are said there, too, with their new names.
+    version are said there, too, with their new names, and what is on this host alone while the queue is for many.
     """
     settings: Settings | None = None
     if program:
@@ -53,10 +53,11 @@ def check(app: App, program: str | None, as_json: bool) -> int:
         except SettingsError as error:
             problems = [str(error)]
     outdated = settings.outdated if settings else ()
-    _say([*problems, *outdated])
+    alone = tuple(remarks_on_shared(settings)) if settings and not program else ()
+    _say([*problems, *outdated, *alone])
     if as_json:
         document = configuration.document(settings) if settings else None
-        more = {} if program else {"outdated": outdated, "settings": document}
+        more = {} if program else {"outdated": outdated, "remarks": alone, "settings": document}
         print_json({"ok": not problems, "problems": problems, **more})
     elif settings:
         click.echo(without_password(as_toml(settings)), nl=False)

@@ -48,6 +48,7 @@ def _look(app: App, as_json: bool) -> None:
         ("oldest", f"received {span(found.oldest)} ago" if found.count else "none"),
         ("damaged", found.damaged),
         ("refused", found.refused),
+        *([("bodies to store", found.bodies)] if found.bodies else []),
     ]
     out.print(facts(rows))
     if found.damaged:

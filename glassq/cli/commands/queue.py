@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from glassq.operations.queue_tables import TablesReport
 
-# Nothing else has to be right.
-USES = frozenset({"queue"})
+# What may live in the queue's database; nothing else has to be right.
+USES = frozenset({"queue", "ledger", "bodies", "push", "glass"})
 
 _url = click.option(
     "--url",
@@ -68,7 +68,7 @@ def check(app: App, as_json: bool) -> int:
     from glassq.cli.progress import Spinner
     from glassq.operations.checks.examine import examine_engine
 
-    app.uses = USES | {"push"}
+    app.uses = USES
     shown = Spinner()
     return tell(app, examine_engine(app.operations, shown), shown, as_json)
 

@@ -11,15 +11,18 @@ import msgspec
 from glassq.daemons import check_web, check_worker
 from glassq.operations.checks.systemctl import leaves_out_intake, listens_for_intake
 from glassq.operations.routes import lacked_label, listing
-from glassq.operations.words import without_password
 from glassq.push.request import SOURCE
 from glassq.settings import GlassSettings, route_secret_files, secret_files
 from glassq.startcheck import Finding, found
+from glassq.values import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from glassq.settings import Settings
+
+# Keys whose URL may have a password.
+_PLACES = (*(("queue", "url"), ("bodies", "url"), ("ledger", "url")), ("push", "names"), ("glass", "credentials"))
 
 
 def problems(settings: Settings) -> list[str]:
@@ -92,7 +95,9 @@ def document(settings: Settings) -> Any:
     """The settings as plain values: durations in seconds, sizes in bytes, secrets as the paths of their files."""
     plain = msgspec.to_builtins(settings, enc_hook=_plain)
     del plain["ignored"], plain["outdated"]
-    plain["ledger"]["url"] = without_password(settings.ledger.url)
+    for section, key in _PLACES:
+        if plain[section] is not None:
+            plain[section][key] = without_password(plain[section][key])
     return plain
 
 

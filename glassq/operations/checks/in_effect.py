@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from glassq.in_effect import records
 from glassq.operations.checks.base import Check
-from glassq.operations.words import moment, without_password
+from glassq.operations.words import moment
+from glassq.values import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glassq.bodies.base import NO_LIMIT
 from glassq.bodies.sweep import SAFE_AGE, SCAN_EVERY
 from glassq.errors import BodyError, LedgerError, SettingsError
 from glassq.operations.bodies import view
@@ -22,7 +23,8 @@ from glassq.operations.journal import GONE_TODO, gone
 from glassq.operations.sources import snapshot
 from glassq.operations.status import journal_state
 from glassq.operations.words import span
-from glassq.settings import MAX_BODY, StorageSettings
+from glassq.settings import MAX_BODY, StorageSettings, remarks_on_shared
+from glassq.values import is_postgres, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +39,8 @@ def settings(operations: Operations) -> Iterator[Check]:
     yield Check("settings", True, f"{operations.settings.file}, read as {me()}")
     for remark in operations.settings.outdated:
         yield Check("settings", None, remark, "write it as conf/glassq.toml of this version has it")
+    for remark in remarks_on_shared(operations.settings):
+        yield Check("settings", None, remark, "right where only this host works the queue")
 
 
 def in_effect(operations: Operations) -> Iterator[Check]:
@@ -147,21 +151,24 @@ def journaled(operations: Operations) -> Iterator[Check]:
 def bodies(operations: Operations) -> Iterator[Check]:
     """The store of large bodies, and what in it looks forgotten."""
     kept = operations.settings.bodies
-    path = kept.url.directory.absolute()
-    if not exists(path):
-        return
-    found = directory("bodies", path)
-    if not found.ok:
-        yield found
-        return
+    where, path = without_password(kept.url), kept.url.directory and kept.url.directory.absolute()
+    if path is not None:
+        if not exists(path):
+            return
+        found = directory("bodies", path)
+        if not found.ok:
+            yield found
+            return
+        where = found.said
     try:
         seen = view(operations)
     except BodyError as error:
-        yield Check("bodies", False, str(error), "see who may read it")
+        yield Check("bodies", False, str(error), "see whether it is up, and who may read it")
         return
     held, size = seen.found, seen.found.live_bytes + seen.found.done_bytes
-    many = f"{held.live} of jobs, {held.done} done, {size >> 20} MiB in all"
-    said = f"{found.said}: {many}, room for {seen.room >> 20} MiB"
+    said = f"{where}: {held.live} of jobs, {held.done} done, {size >> 20} MiB in all"
+    if seen.room != NO_LIMIT:
+        said += f", room for {seen.room >> 20} MiB"
     if seen.room < MAX_BODY:
         said = f"{path}: no room for a body of {MAX_BODY} beside [bodies] min_free = {kept.min_free}"
         yield Check("bodies", False, said, "make room there; until then large pings get 503")
@@ -183,8 +190,13 @@ def photos(operations: Operations) -> Iterator[Check]:
 
 
 def credentials(operations: Operations) -> Iterator[Check]:
-    if works_glass(operations.settings):
-        yield directory("credentials", Path(operations.settings.glass.credentials))
+    place = operations.settings.glass.credentials
+    if not works_glass(operations.settings):
+        return
+    if is_postgres(place):
+        yield _database("credentials", place, "[glass] credentials", "pings of Glass wait until then")
+    else:
+        yield directory("credentials", Path(place))
 
 
 def ledger(operations: Operations) -> Iterator[Check]:

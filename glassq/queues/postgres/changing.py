@@ -100,7 +100,7 @@ _DELETE = f"DELETE FROM glassq_jobs AS job USING {_table(*_WAS)} WHERE {_AS_SEEN
 
 
 class FormChanger:
-    """Changes jobs in batches. Only `probe` raises QueueError: the others return what happened to each job."""
+    """Changes jobs in batches. `free` and `probe` raise QueueError; the others return what happened to each job."""
 
     def __init__(self, session: PostgresSession, waker: Waker | None) -> None:
         """Without a waker, receivers that wait find what is ready at their next look."""
@@ -188,9 +188,11 @@ def key_of(body: bytes) -> str:
         return ""
     header = body[PREFIX : body.find(HEADER_END, PREFIX) + 1]
     try:
-        return msgspec.json.decode(header, type=_Named).id
+        name = msgspec.json.decode(header, type=_Named).id
     except msgspec.DecodeError:
         return ""
+    # PostgreSQL takes no NUL
+    return name if name.isprintable() else ""
 
 
 class _Named(msgspec.Struct):

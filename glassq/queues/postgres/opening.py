@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
     from glassq.queues.base import Inspector, LocalEngine
     from glassq.settings import Settings
-    from glassq.values import QueueUrl
 
 
 def open_producer(settings: Settings) -> PostgresProducer:
     """See `glassq.queues.open_producer`."""
-    return producer_at(settings.queue.url, settings.queue.connect_timeout, settings.queue.timeout)
+    return PostgresProducer(lambda: _session(settings, "producer", schema.check), _waker(settings))
 
 
 def open_receiver(settings: Settings) -> PostgresReceiver:
     """See `glassq.queues.open_receiver`."""
-    return receiver_at(settings.queue.url, settings.queue.connect_timeout, settings.queue.timeout, settings.lease)
+    session = _session(settings, "receiver", lambda session: made.prepare(session))
+    made = PostgresReceiver(session, _waker(settings), lease=settings.lease)
+    return made
 
 
 def open_inspector(settings: Settings) -> Inspector:
@@ -42,33 +43,15 @@ def local_engine(settings: Settings) -> LocalEngine:
     return operating.local_engine(settings)
 
 
-def producer_at(url: QueueUrl, connect_timeout: float, timeout: float) -> PostgresProducer:
-    """A producer on this database. Times are in seconds."""
-
-    def session() -> PostgresSession:
-        return _session(url, "producer", connect_timeout, timeout, schema.check)
-
-    return PostgresProducer(session, _waker(url, connect_timeout, timeout))
+def _waker(settings: Settings) -> Waker:
+    return Waker(_session(settings, "notify", None))
 
 
-def receiver_at(url: QueueUrl, connect_timeout: float, timeout: float, lease: float) -> PostgresReceiver:
-    """A receiver on this database, with leases of so many seconds."""
-    session = _session(url, "receiver", connect_timeout, timeout, lambda session: made.prepare(session))
-    made = PostgresReceiver(session, _waker(url, connect_timeout, timeout), lease=lease)
-    return made
-
-
-def _waker(url: QueueUrl, connect_timeout: float, timeout: float) -> Waker:
-    return Waker(_session(url, "notify", connect_timeout, timeout, None))
-
-
-def _session(
-    url: QueueUrl,
-    role: str,
-    connect_timeout: float,
-    timeout: float,
-    prepare: Callable[[PostgresSession], None] | None,
-) -> PostgresSession:
+def _session(settings: Settings, role: str, prepare: Callable[[PostgresSession], None] | None) -> PostgresSession:
     return PostgresSession(
-        url, name=f"glassq {role}", connect_timeout=connect_timeout, timeout=timeout, prepare=prepare
+        settings.queue.url,
+        name=f"glassq {role}",
+        connect_timeout=settings.queue.connect_timeout,
+        timeout=settings.queue.timeout,
+        prepare=prepare,
     )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # A table is changed while pools work: the lock for that may have to wait for their transactions. In seconds.
 TABLES_TIMEOUT = 60.0
+# To count, or search among, millions of jobs takes seconds where the server is busy, or has read none of them yet.
+LOOK_TIMEOUT = 30.0
 # Connections for metrics, schedules, sweeps and commands.
 BESIDE = 8
 
@@ -24,7 +26,8 @@ BESIDE = 8
 def open_inspector(settings: Settings) -> PostgresInspector:
     """See `glassq.queues.open_inspector`."""
     url = settings.queue.url
-    return inspector_at(url, settings.queue.connect_timeout, settings.queue.timeout, needs=needed(settings))
+    timeout = max(settings.queue.timeout, LOOK_TIMEOUT)
+    return inspector_at(url, settings.queue.connect_timeout, timeout, needs=needed(settings))
 
 
 def local_engine(settings: Settings) -> LocalPostgres:

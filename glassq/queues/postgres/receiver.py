@@ -139,10 +139,15 @@ class PostgresReceiver:
         body: bytes,
         *,
         tube: str,
+        put: Callable[[str], None],
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
-    ) -> str:
-        return self.retry(reservation, body, delay=0, tube=tube, then=then)
+    ) -> None:
+        self.retry(reservation, body, delay=0, tube=tube, then=then)
+        put(tube)
+
+    def begin(self) -> None:
+        """Nothing is ahead of the job in hand: the next one comes with its end."""
 
     @property
     def unproven(self) -> int:
@@ -197,12 +202,13 @@ class PostgresReceiver:
     def _look(self, tubes: Sequence[str]) -> Reservation | None:
         """The next job that is ready, if there is one; else it is known when to look again."""
         now = time.monotonic()
-        if now >= self._sweep_at:
+        sweeps = now >= self._sweep_at
+        if sweeps:
             self._since.clear()
             self._sweep_at = now + SWEEP * _about()
-            self._rows(statements.FREE)
         job = self._take(tubes)
-        if job is None and self._since:
+        freed = sweeps and bool(self._rows(statements.FREE))
+        if job is None and (freed or self._since):
             self._since.clear()
             job = self._take(tubes)
         if job is None and self._listening == tuple(tubes):

@@ -9,12 +9,12 @@ from glassq.queues.postgres import schema
 if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
 
-# No CREATE, no TRUNCATE: what works jobs cannot change tables.
-RIGHTS = {
-    "glassq_jobs": "SELECT, INSERT, UPDATE, DELETE",
-    "glassq_tubes": "SELECT, INSERT, UPDATE, DELETE",
-    "glassq_schema": "SELECT",
-}
+# The tables of ours whose names do not say so: those of the ledger, of schedules and of task names.
+_OTHERS = ["deliveries", "schedules", "task_names", "meta"]
+_OURS = """
+SELECT tablename FROM pg_tables
+WHERE schemaname = current_schema() AND (tablename LIKE 'glassq\\_%%' OR tablename = ANY(%(others)s)) ORDER BY 1
+"""
 
 
 class PostgresTables:
@@ -36,7 +36,9 @@ class PostgresTables:
         return schema.upgrade(self._session)
 
     def rights(self, role: str) -> list[str]:
-        return [f"GRANT {rights} ON {table} TO {quoted(role)}" for table, rights in RIGHTS.items()]
+        # no CREATE, no TRUNCATE: what works jobs cannot change tables
+        tables = [name for (name,) in self._session.rows(_OURS, {"others": _OTHERS})]
+        return [f"GRANT {_rights(table)} ON {table} TO {quoted(role)}" for table in tables]
 
     def grant(self, role: str) -> None:
         with self._session.transaction():
@@ -45,6 +47,10 @@ class PostgresTables:
 
     def close(self) -> None:
         self._session.close()
+
+
+def _rights(table: str) -> str:
+    return "SELECT" if table == "glassq_schema" else "SELECT, INSERT, UPDATE, DELETE"
 
 
 def quoted(name: str) -> str:

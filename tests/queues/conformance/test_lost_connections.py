@@ -89,7 +89,7 @@ def test_a_job_that_an_operator_puts_is_there_once_or_not_at_all(roles: Roles, s
         inspector.counts([roles.tube])
         with cutter:
             done = attempt(lambda: inspector.insert(b"ping", tube=roles.tube, state=state, delay=3600))  # noqa: B023
-        assert done != cutter.fired
+        assert done or cutter.fired
         inspector.close()
         found = settled(roles)
         assert found == [b"ping"] if done else found in ([], [b"ping"])
@@ -110,7 +110,7 @@ def test_a_job_that_an_operator_changes_is_never_lost(
                 done = attempt(
                     lambda: inspector.change(job, state=new, body=body, tube=tube, delay=1800)  # noqa: B023
                 )
-            assert done != cutter.fired
+            assert done or cutter.fired
             inspector.close()
             found = settled(roles)
             assert set(found) <= {b"ping", body}
@@ -129,7 +129,7 @@ def test_jobs_that_an_operator_changes_together_are_never_lost(roles: Roles, new
         with cutter:
             changes = [Change(job, new, job.body + b"!", roles.other, 1800) for job in jobs]
             answers = inspector.change_all(changes)
-        assert cutter.fired == any(isinstance(answer, QueueUnavailable) for answer in answers)
+        assert cutter.fired or not any(isinstance(answer, QueueUnavailable) for answer in answers)
         inspector.close()
         found = settled(roles)
         for job, answer in zip(jobs, answers, strict=True):
@@ -145,12 +145,13 @@ def test_a_job_that_an_operator_deletes_is_gone_or_there(roles: Roles) -> None:
         inspector.counts([roles.tube])
         with cutter:
             done = attempt(lambda: inspector.delete(job))  # noqa: B023
-        assert done != cutter.fired
+        assert done or cutter.fired
         found = settled(roles)
         assert found == [] if done else found in ([], [b"ping"])
         clear(roles)
 
 
+# The engine may have been told what was decided, and the connection break only as others are told of it.
 def attempt(call: Callable[[], object]) -> bool:
     """Whether it went well."""
     try:

@@ -119,10 +119,10 @@ def test_many_jobs_are_put_in_order_whatever_their_size(roles: Roles) -> None:
 
 def test_what_has_no_answer_is_in_doubt_only_if_it_may_be_there(roles: Roles, proxy: Proxy) -> None:
     producer = roles.new_producer(port=proxy.port, timeout=0.3)
-    taken(put(producer, batch(roles, b"before")))
-    proxy.set(FREEZE)
     # more than any engine takes in one packet
     jobs = batch(roles, *(b"%d " % number + b"x" * 50_000 for number in range(300)))
+    taken(put(producer, batch(roles, b"before")))
+    proxy.set(FREEZE)
     answers = producer.put(jobs, within=0.3)
     for answer in answers:
         assert isinstance(answer, Refusal), answer

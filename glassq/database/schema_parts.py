@@ -1,0 +1,69 @@
+"""The tables of ours in a PostgreSQL database, part by part, each with a version of its own in `glassq_schema`.
+
+An upgrade goes step by step, while programs of the version before go on: a step only adds what those do not know.
+`oldest` is the oldest version of the code that may use the tables as they are now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from glassq.errors import WrongTables
+
+if TYPE_CHECKING:
+    from glassq.database.postgres import PostgresSession
+
+# As the queue's own tables have it (queues/postgres/schema.py): the lock under which tables are made or changed.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('glassq_schema'))"
+_VERSIONS = """
+CREATE TABLE IF NOT EXISTS glassq_schema
+    (part text COLLATE "C" PRIMARY KEY, version int NOT NULL, oldest int NOT NULL)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaPart:
+    """Some tables. `steps` are the statements that bring version n to n + 1, from 0 on."""
+
+    name: str
+    version: int
+    oldest: int
+    steps: tuple[str, ...]
+
+
+def prepare(session: PostgresSession, part: SchemaPart) -> None:
+    """Makes what is missing, for who writes; nothing where all is there. Raises QueueError.
+
+    WrongTables, if the tables are of a version that this code must not use.
+    """
+    if session.rows("SELECT to_regclass('glassq_schema') IS NOT NULL")[0][0]:
+        found = _found(session, part)
+        if found is not None and found >= part.version:
+            return
+    with session.transaction():
+        session.rows(_LOCK)
+        session.rows(_VERSIONS)
+        found = _found(session, part) or 0
+        for step in part.steps[found:]:
+            for statement in filter(str.strip, step.split(";")):
+                session.rows(statement)
+        session.rows(
+            "INSERT INTO glassq_schema (part, version, oldest) VALUES (%s, %s, %s) ON CONFLICT (part) DO UPDATE "
+            "SET version = excluded.version, oldest = excluded.oldest WHERE glassq_schema.version < excluded.version",
+            [part.name, part.version, part.oldest],
+        )
+
+
+def _found(session: PostgresSession, part: SchemaPart) -> int | None:
+    """The version that is there; None if there is none."""
+    found = session.rows("SELECT version, oldest FROM glassq_schema WHERE part = %s", [part.name])
+    if not found:
+        return None
+    version, oldest = found[0]
+    if oldest > part.version:
+        raise WrongTables(
+            f"{session.url}: its tables of {part.name} are of version {version}, and this glassq knows {part.version}: "
+            "install the glassq that made them, or name another database"
+        )
+    return int(version)

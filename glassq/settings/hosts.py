@@ -1,0 +1,44 @@
+"""Which of the places in the settings all hosts share, and which are on this one alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glassq.mistakes import place
+from glassq.settings.shared import PARTS
+from glassq.values import is_postgres, without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glassq.settings.settings import Settings
+    from glassq.settings.shared import Part
+
+# How the name of a place on one host begins.
+_FILES = ("sqlite", "file:", "/")
+
+
+def shared_keys(settings: Settings) -> frozenset[str]:
+    """The keys, such as "ledger.url", of what lives in the queue's database."""
+    queue = settings.queue.url.whole
+    found = (part for part in PARTS if is_postgres(queue) and _where(settings, part) == queue)
+    return frozenset(f"{part.section}.{part.key}" for part in found)
+
+
+def remarks_on_shared(settings: Settings) -> Iterator[str]:
+    """What is a file of this host, though the queue is for many hosts. It is right where there is but one."""
+    if not is_postgres(settings.queue.url):
+        return
+    for part in PARTS:
+        where = _where(settings, part)
+        if where.startswith(_FILES):
+            key = place([part.section, part.key])
+            yield (
+                f'{settings.file}: {key} = "{without_password(where)}" is on this host alone, while [queue] url may be '
+                f"for many: {part.amiss}; without this key it is in the queue's database"
+            )
+
+
+def _where(settings: Settings, part: Part) -> str:
+    section = getattr(settings, part.section)
+    return "" if section is None else str(getattr(section, part.key))

@@ -1,0 +1,57 @@
+"""What lives in the queue's database unless a key says otherwise: ledger, task names, users' credentials, bodies.
+
+Where the queue is PostgreSQL, hosts share it; with beanstalkd they are files of this machine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from glassq.values import BodiesUrl, is_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Part(NamedTuple):
+    """A key whose empty value means the queue's database, or else `here`.
+
+    `amiss` is what follows where it is a file of one host, and the queue is for many.
+    """
+
+    section: str
+    key: str
+    here: str
+    amiss: str
+
+
+PARTS = (
+    Part(
+        *("bodies", "url", "file:///var/lib/glassq/bodies"),
+        "a pool on another host finds none of the bodies over 32 KiB that come in here, and buries their deliveries",
+    ),
+    Part(
+        *("push", "names", "sqlite:////var/lib/glassq/task-names.db"),
+        "a task's name that is taken here is free on other hosts",
+    ),
+    Part(
+        *("glass", "credentials", "/var/lib/glassq/credentials"),
+        "users who are added here are unknown on other hosts, and so are tokens that Google renews here",
+    ),
+    Part(
+        *("ledger", "url", "sqlite:////var/lib/glassq/ledger.db"),
+        "it has what this host's pool did; each host puts its own schedules, and finds its own duplicates",
+    ),
+)
+
+
+def resolved(queue: str, section: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
+    """The sections, by name, with the places that they leave to the queue, whose URL this is."""
+    for part in PARTS:
+        found = section(part.section)
+        if found is not None and not getattr(found, part.key):
+            where = queue if is_postgres(queue) else part.here
+            value = BodiesUrl(where) if part.section == "bodies" else where
+            yield part.section, msgspec.structs.replace(found, **{part.key: value})
