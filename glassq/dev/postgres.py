@@ -52,7 +52,8 @@ _OPTIONS = {
 class PostgresServer:
     """The server of the database at [queue] url, with glassq's tables in it.
 
-    It is `directory`'s own, with its data in `directory`/postgres, if `create` made the URL; else somebody else runs it.
+    If `create` made the URL, the server is `directory`'s own, with its data in `directory`/postgres. Else somebody
+    else runs it.
     """
 
     def __init__(self, settings: Settings, directory: Path) -> None:
@@ -159,7 +160,7 @@ def require_postgres() -> Path:
     """As `require_programs`, and raises StackError if psycopg is missing."""
     if find_spec("psycopg") is None:
         raise StackError(
-            "psycopg is not installed: pip install 'glassq[postgres]', or make demo ENGINE=postgres in a clone of glassq"
+            "psycopg is not installed: pip install 'glassq[postgres]', or make demo ENGINE=postgres in a clone"
         )
     return require_programs()
 
