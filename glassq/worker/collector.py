@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from glassq.bodies.base import NO_LIMIT
 from glassq.bodies.sweep import count_bodies
 from glassq.errors import BodyError, QueueError
 from glassq.metrics import Gauge
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 MAX_TUBES = 1_000
 # The queue must answer within this time, in seconds: Prometheus waits for 10 by default.
 QUEUE_TIMEOUT = 5.0
+# How often the bodies of a store that is no disk are counted, in seconds.
+COUNT_EVERY = 60.0
 
 _CHILDREN = Gauge("glassq_children", "Children of the pool, by what they do.", ("state",))
 _UP = Gauge("glassq_queue_up", "1 if the queue answers; the queue's other metrics are missing while it does not.")
@@ -76,6 +79,9 @@ class PoolCollector:
         self._prefixes = prefixes
         #: by tube: its first ready job, and when that was first seen
         self._first: dict[str, tuple[str, float]] = {}
+        # what a store far away held, and until when that is told
+        self._counted: Numbers = {}
+        self._counted_until = 0.0
 
     def __call__(self) -> Numbers:
         """All gauges with their values. Never raises QueueError."""
@@ -96,18 +102,25 @@ class PoolCollector:
         """Nothing where there is no store, or it cannot be read."""
         if self._bodies is None:
             return {}
+        if time.monotonic() < self._counted_until:
+            return self._counted
         try:
             found, room = count_bodies(self._bodies), self._bodies.free()
         except BodyError:
             return {}
         many = {"live": found.live, "done": found.done, "unfinished": found.unfinished}
         size = {"live": found.live_bytes, "done": found.done_bytes, "unfinished": found.unfinished_bytes}
-        return {
+        self._counted = {
             _BODIES: {(state,): float(value) for state, value in many.items()},
             _BODY_BYTES: {(state,): float(value) for state, value in size.items()},
             _OLDEST_BODY: {(): found.oldest},
-            _BODY_ROOM: {(): float(room)},
         }
+        if room != NO_LIMIT:
+            self._counted[_BODY_ROOM] = {(): float(room)}
+        else:
+            # to list what is far away costs more than to look at a disk
+            self._counted_until = time.monotonic() + COUNT_EVERY
+        return self._counted
 
     def _engine(self) -> Numbers:
         status = self._inspector.status()
