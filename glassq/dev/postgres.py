@@ -191,8 +191,8 @@ def _places() -> Iterator[Path]:
 
 
 def _version(place: Path) -> int:
-    """The newest version that the path names."""
-    return max(map(int, re.findall(r"\d+", str(place))), default=0)
+    """The major version that the path names: .../15/bin, .../pgsql-15/bin."""
+    return max(map(int, re.findall(r"\d+", place.parent.name)), default=0)
 
 
 @contextmanager

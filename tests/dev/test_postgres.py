@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from glassq.dev import postgres
 from glassq.errors import StackError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def programs(directory: Path, *names: str) -> Path:
