@@ -132,6 +132,9 @@ bench-backlog: $(DEV) ## acknowledged and drained with 1,000,000 waiting, beside
 bench: $(DEV) ## measure speed and memory, as ratios to plain programs in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
 
+bench-postgres: $(DEV) ## PostgreSQL as the queue, as ratios to a plain psycopg loop of the same statements
+	@$(BIN)/python -m bench.postgres $(BENCH_ARGS)
+
 bench-programs: $(DEV) ## programs (exec:) that a pool runs per second
 	@PATH=$(BIN):$$PATH $(BIN)/python bench/programs.py
 

@@ -35,9 +35,16 @@ class PostgresServer:
     """
 
     def __init__(
-        self, directory: Path, *, options: dict[str, str] | None = None, port: int = 0, home: Path | None = None
+        self,
+        directory: Path,
+        *,
+        options: dict[str, str] | None = None,
+        port: int = 0,
+        home: Path | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
-        """`home` is a directory that holds the data of a server already."""
+        """`home` is a directory that holds the data of a server already; `env` is added to the environment."""
+        self._env = {**os.environ, **(env or {})}
         self.port = port or free_port()
         self.directory = home or given(directory / f"postgres-{self.port}")
         self.data = self.directory / "data"
@@ -77,7 +84,13 @@ class PostgresServer:
         command = [binary("postgres"), "-D", str(self.data), "-p", str(self.port), *given]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.directory, **runs_as()
+                command,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.directory,
+                **runs_as(),
             )
         _wait(self._answers, f"PostgreSQL does not answer: {self.log}")
 

@@ -122,8 +122,7 @@ class PostgresSession:
             self.connect()
         with self._errors():
             connection = self._timed(self._until(self._timeout), meanwhile)
-            cursor = connection.execute(sql, params, prepare=True, binary=True)
-            found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
+            found = connection.answered(sql, params)
             self._check_warned()
             return found
 
@@ -260,6 +259,10 @@ class _Connection(psycopg.Connection[Any]):
         self._until = math.inf
         self._cancel_at = math.inf
         self._meanwhile: Callable[[], None] | None = None
+        # else each size of number would be a statement to prepare
+        self.adapters.register_dumper(int, Int8BinaryDumper)
+        # it keeps how each value is said
+        self._cursor = self.cursor(binary=True)
         # those that came with the answer to something else
         self._payloads: list[str] = []
         self.add_notice_handler(self._noticed)
@@ -270,6 +273,13 @@ class _Connection(psycopg.Connection[Any]):
         """Whether it ended, or a call is half done."""
         unusable = (psycopg.pq.TransactionStatus.ACTIVE, psycopg.pq.TransactionStatus.UNKNOWN)
         return self.closed or self.pgconn.transaction_status in unusable
+
+    def answered(self, sql: str, params: Any) -> list[tuple[Any, ...]]:
+        """The rows of a prepared statement; none where it has no rows."""
+        self._cursor.execute(sql, params, prepare=True)
+        result = self._cursor.pgresult
+        # `description` would describe each column
+        return self._cursor.fetchall() if result is not None and result.nfields else []
 
     def begin(self, until: float, meanwhile: Callable[[], None] | None) -> None:
         """What comes ends at this time (monotonic); `meanwhile` is called at its first wait."""
@@ -342,7 +352,4 @@ def _opened(url: QueueUrl, name: str, until: float) -> _Connection:
     # libpq counts in whole seconds, from 2 on
     seconds = max(2, math.ceil(until - time.monotonic()))
     conninfo = make_conninfo("", **{"application_name": name, "connect_timeout": seconds, **given})
-    connection = _Connection.connect(conninfo, autocommit=True)
-    # else each size of number would be a statement to prepare
-    connection.adapters.register_dumper(int, Int8BinaryDumper)
-    return connection
+    return _Connection.connect(conninfo, autocommit=True)

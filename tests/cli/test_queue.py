@@ -13,6 +13,9 @@ from glassq.programs import worker
 from glassq.settings import load
 from glassq.values import QueueUrl
 from tests.cli.conftest import Cli, a_delivery, put
+from tests.conftest import wait_for
+from tests.intake.conftest import Web
+from tests.intake.wire import request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +61,21 @@ def test_a_pool_does_not_start_without_its_tables_and_says_what_to_run(empty: Cl
         worker.plan(load(str(empty.file), {}))
     assert empty("queue", "init").code == 0
     assert problems() == [""]
+
+
+def test_an_intake_takes_pings_without_the_tables_and_moves_them_on_once_they_are_made(
+    empty: Cli, tmp_path: Path
+) -> None:
+    web = Web(tmp_path / "web", empty.url)
+    try:
+        web.wait_ready()
+        assert web.ask(request()).status == 200
+        assert web.journaled() == 1
+        assert empty("queue", "init").code == 0
+        wait_for(lambda: not web.journaled(), "the ping to be moved on")
+    finally:
+        web.stop()
+    assert empty("status", "--json").json["queue"]["tubes"][0]["ready"] == 1
 
 
 def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer, tmp_path: Path) -> None:
