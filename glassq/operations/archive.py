@@ -66,7 +66,7 @@ def default_directory(operations: Operations) -> Path:
     ledger = file_of(operations.settings.ledger.url)
     if ledger is None:
         raise InvalidRequest(
-            "--to: expected a directory for the file, such as /var/lib/glassq, as the ledger is no file to put it beside"
+            "--to: expected a directory for the file, such as /var/lib/glassq, as the ledger is none to put it beside"
         )
     return ledger.absolute().parent / DIRECTORY
 
