@@ -49,9 +49,8 @@ def advice(settings: Settings, error: QueueError) -> str:
     """What to do about this error, where its engine knows more than its kind tells; "" else."""
     if settings.queue.url.engine != "postgres":
         return ""
-    from glassq.queues.postgres import operating
-
-    return operating.explained(error, settings.queue.url).todo
+    # it connects to nothing for that
+    return open_inspector(settings).explain(error).todo
 
 
 def check_tables(settings: Settings) -> None:

@@ -9,14 +9,11 @@ from glassq.queues.postgres import schema
 from glassq.queues.postgres.inspector import PostgresInspector
 from glassq.queues.postgres.local import LocalPostgres
 from glassq.queues.postgres.tables import PostgresTables
-from glassq.queues.postgres.troubles import explained
 from glassq.queues.postgres.waking import Waker
 
 if TYPE_CHECKING:
     from glassq.settings import Settings
     from glassq.values import QueueUrl
-
-__all__ = ["explained", "inspector_at", "local_engine", "needed", "open_inspector", "open_tables"]
 
 # A table is changed while pools work: the lock for that may have to wait for their transactions. In seconds.
 TABLES_TIMEOUT = 60.0
