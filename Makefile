@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
+POSTGRES := $(VENV)/.postgres
 DEV := $(VENV)/.dev
 REWRITTEN := $(VENV)/.rewritten
 export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
@@ -21,7 +22,7 @@ help: ## print this list
 
 setup: $(DEV) ## install the virtual environment, the locked dependencies and beanstalkd under .venv/
 
-$(LOCKED): requirements.lock requirements-fast.lock requirements-postgres.lock tools/setup-venv tools/setup-beanstalkd tools/setup-lib
+$(LOCKED): requirements.lock requirements-fast.lock tools/setup-venv tools/setup-beanstalkd tools/setup-lib
 	@tools/setup-venv $(PYTHON) $(VENV)
 	@tools/setup-beanstalkd $(VENV)
 	@touch $@
@@ -32,8 +33,13 @@ $(READY): $(LOCKED) setup.py glassq/__init__.py tools/launchers
 	@tools/launchers $(BIN)
 	@touch $@
 
+# what a queue on PostgreSQL needs besides, and a server where the system has none
+$(POSTGRES): $(READY) requirements-postgres.lock requirements-postgres-server.lock tools/setup-postgres
+	@tools/setup-postgres $(VENV)
+	@touch $@
+
 # what tests, checks and examples need besides
-$(DEV): $(READY) requirements-dev.lock
+$(DEV): $(POSTGRES) requirements-dev.lock
 	@echo "setup: installing the libraries of tests and checks" >&2
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
@@ -50,8 +56,8 @@ example: $(DEV) ## run an App Engine program on glassq: taskqueue.add, and an HT
 	@$(BIN)/python examples/glassware/demo.py $(EXAMPLE_ARGS)
 	$(missing)
 
-demo: $(READY) ## run everything on this machine: simulated Glass users share photos, glassq stores them
-	@$(BIN)/glassq demo $(DEMO_ARGS)
+demo: $(READY) $(if $(filter postgres,$(ENGINE)),$(POSTGRES)) ## run everything on this machine: simulated Glass users share photos, glassq stores them (ENGINE=postgres)
+	@$(BIN)/glassq demo $(if $(ENGINE),--engine $(ENGINE)) $(DEMO_ARGS)
 	$(missing)
 
 # Tests of real processes wait, too: four at a time on two cores. What failed is run again, alone, and

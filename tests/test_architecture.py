@@ -187,7 +187,7 @@ LEAVES = {
     "worker/boardfile.py": frozenset({"log"}),
     "worker/metrics.py": frozenset({"metrics"}),
     "metrics/counters.py": frozenset(),
-    "queues/base.py": frozenset({"errors", "settings"}),
+    "queues/base.py": frozenset({"errors", "settings", "values"}),
     "programs/syncer.py": frozenset({"errors", "queues", "systemd", "values"}),
     "push/rule.py": frozenset(),
     "push/request.py": frozenset({"push"}),
@@ -360,13 +360,15 @@ def _faces(place: str, tree: ast.Module) -> Iterator[str]:
 
 
 def _engines(place: str, tree: ast.Module) -> Iterator[str]:
-    """An engine's package is known to queues/__init__.py alone, and its words to nobody else."""
+    """An engine's package is known to queues/__init__.py alone, and beanstalkd's words to nobody else."""
+    names = list(imported(place, tree))
+    for engine in ("queues/beanstalk/", "queues/postgres/"):
+        module = f"glassq.{engine.strip('/').replace('/', '.')}"
+        insiders = (engine, "dev/", "programs/syncer.py") if "beanstalk" in engine else (engine,)
+        if not place.startswith(insiders) and any(name == module or name.startswith(f"{module}.") for name in names):
+            yield f"imports {module}"
     if place.startswith(("queues/beanstalk/", "dev/", "programs/syncer.py")):
         return
-    if place != "queues/__init__.py" and any(
-        name.startswith("glassq.queues.beanstalk") for name in imported(place, tree)
-    ):
-        yield "imports glassq.queues.beanstalk"
     words = {node.attr for node in nodes(tree) if isinstance(node, ast.Attribute)}
     words |= {node.name for node in nodes(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     for word in sorted(words & _ENGINE_WORDS):
@@ -526,6 +528,9 @@ BREACHES = [
     ("worker/pool.py", "from glassq.operations import Operations", "imports glassq.operations"),
     ("worker/pool.py", "log = logging.getLogger('glassq.worker')", "takes a logger that handlers can silence"),
     ("worker/pool.py", "from glassq.queues.beanstalk import connection", "imports glassq.queues.beanstalk"),
+    ("worker/pool.py", "from glassq.queues.postgres import statements", "imports glassq.queues.postgres"),
+    ("queues/beanstalk/pool.py", "import glassq.queues.postgres", "imports glassq.queues.postgres"),
+    ("cli/app.py", "import psycopg", "imports psycopg"),
     ("operations/kick.py", "def f(queue):\n    queue.reserve_job(1)", "speaks beanstalkd: reserve_job"),
     ("cli/app.py", "print_ = 'its binlog is on'", "speaks beanstalkd: line 1"),
     ("queues/beanstalk/connection.py", "client = open_queue(settings)", "keeps client for the whole process"),

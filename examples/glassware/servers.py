@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from glassq.dev.demo import prepare
+from glassq.dev.queue_server import require_beanstalkd
 from glassq.dev.simulator.glass import SimulatedGlass
-from glassq.dev.stack import Stack, require_beanstalkd
+from glassq.dev.stack import Stack
 from glassq.errors import StackError
 from glassq.glass import names
 from glassq.glass.credentials import CredentialStore

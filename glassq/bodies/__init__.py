@@ -11,6 +11,7 @@ from glassq.bodies.directory import DirectoryBodies
 from glassq.bodies.opening import open_bodies
 from glassq.bodies.received import ReceivedBody
 from glassq.bodies.stored import StoredDelivery, attached, check, with_body
+from glassq.bodies.writer import write_all
 
 __all__ = [
     "INLINE",
@@ -26,4 +27,5 @@ __all__ = [
     "open_bodies",
     "owner",
     "with_body",
+    "write_all",
 ]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, cast
 
 from glassq.bodies.base import KEY, NO_LIMIT, UPLOAD, BodyInfo, BodyState, checked
 from glassq.bodies.holders import Holder, as_text, from_text
-from glassq.bodies.writer import FileWriter, spooled
+from glassq.bodies.writer import FileWriter, spooled, write_all
 from glassq.errors import BodyLost
 
 if TYPE_CHECKING:
@@ -92,13 +92,7 @@ class ObjectBodies:
 
     def link(self, key: str, new: str) -> None:
         with self.open(key) as old:
-            writer = self.begin(new)
-            try:
-                while data := old.read(CHUNK):
-                    writer.write(data)
-                writer.finish()
-            finally:
-                writer.discard()
+            write_all(old, self.begin(new))
 
     def retire(self, key: str) -> None:
         if self._bucket.find(self._name("live", key)) is not None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from glassq.bodies.directory import DirectoryBodies
 from glassq.bodies.objects import ObjectBodies
-from glassq.errors import SettingsError
 
 if TYPE_CHECKING:
     from glassq.bodies.base import BodyStore, RemoteBodyStore
@@ -25,11 +24,8 @@ def open_bodies(settings: Settings) -> BodyStore:
 def open_remote(url: BodiesUrl) -> RemoteBodyStore:
     """The store at a URL that is no directory. Raises SettingsError if its library is not installed."""
     if url.scheme == "postgres":
-        try:
-            from glassq.bodies.table import TableBodies
-        except ImportError as error:
-            todo = "pip install 'glassq[postgres]'"
-            raise SettingsError(f"[bodies] url: PostgreSQL needs psycopg: {todo} ({error})") from None
+        from glassq.bodies.table import TableBodies
+
         return TableBodies(url)
     name, prefix = url.bucket
     if url.scheme == "gs":

@@ -13,6 +13,11 @@ from glassq.errors import BodyError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from glassq.bodies.base import BodyWriter
+
+# How much of a body is in memory while it is copied, in bytes.
+PART = 256 << 10
+
 
 class OwnFile(Protocol):
     """A file that goes when it is left, unless it was published meanwhile."""
@@ -83,6 +88,16 @@ class FileWriter:
         if not self._over:
             self._over = True
             self._own.__exit__()
+
+
+def write_all(origin: BinaryIO, writer: BodyWriter) -> None:
+    """Writes what is left to read of `origin` and finishes the body; on an error nothing of it stays."""
+    try:
+        while part := origin.read(PART):
+            writer.write(part)
+        writer.finish()
+    finally:
+        writer.discard()
 
 
 def spooled(key: str, keep: Callable[[BinaryIO, int], None]) -> FileWriter:

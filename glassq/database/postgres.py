@@ -1,7 +1,7 @@
 """A connection to PostgreSQL: no call takes longer than its time, no commit is less than durable, errors are words.
 
 Session locks, LISTEN and the settings of a session are used, so a pooler that lends a server's session for one
-transaction (pgbouncer's transaction mode) is refused.
+transaction (pgbouncer's transaction mode) is refused. The import raises SettingsError where psycopg is not installed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,23 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.numeric import Int8BinaryDumper
+from glassq.errors import (
+    JobTooBig,
+    NotDurable,
+    QueueError,
+    QueueRefused,
+    QueueUnavailable,
+    SettingsError,
+    WrongTables,
+)
 
-from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
+try:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.types.numeric import Int8BinaryDumper
+except ImportError as error:
+    # it is an extra, and whoever imports this module does so because the settings name a database
+    raise SettingsError(f"PostgreSQL needs psycopg: pip install 'glassq[postgres]' ({error})") from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -242,12 +254,14 @@ class PostgresSession:
             return WrongTables(f"{said}: `glassq queue init` makes the tables")
         if state == "42703":
             return WrongTables(f"{said}: the tables are older: run `glassq queue upgrade`")
+        if state == "54000":
+            return JobTooBig(said)
         if state.startswith(_REFUSING) and state != "53300":
             return QueueRefused(said)
         # 25006: the server became a standby
         if not state or state.startswith(_AWAY) or state in ("53300", "25006", "57014"):
             return QueueUnavailable(said)
-        return JobTooBig(said) if state == "54000" else QueueError(said)
+        return QueueError(said)
 
 
 class _Connection(psycopg.Connection[Any]):

@@ -14,7 +14,7 @@ from glassq.errors import WrongTables
 if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
 
-# As the queue's own tables have it (queues/postgres/schema.py): the lock under which tables are made or changed.
+# The lock under which tables are made or changed; it ends with the transaction.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('glassq_schema'))"
 _VERSIONS = """
 CREATE TABLE IF NOT EXISTS glassq_schema
@@ -42,17 +42,27 @@ def prepare(session: PostgresSession, part: SchemaPart) -> None:
         if found is not None and found >= part.version:
             return
     with session.transaction():
-        session.rows(_LOCK)
-        session.rows(_VERSIONS)
+        begin_changes(session)
         found = _found(session, part) or 0
         for step in part.steps[found:]:
             for statement in filter(str.strip, step.split(";")):
                 session.rows(statement)
-        session.rows(
-            "INSERT INTO glassq_schema (part, version, oldest) VALUES (%s, %s, %s) ON CONFLICT (part) DO UPDATE "
-            "SET version = excluded.version, oldest = excluded.oldest WHERE glassq_schema.version < excluded.version",
-            [part.name, part.version, part.oldest],
-        )
+        note_version(session, part.name, part.version, part.oldest)
+
+
+def begin_changes(session: PostgresSession) -> None:
+    """First in a transaction that changes tables: nobody else changes any until it ends. Raises QueueError."""
+    session.rows(_LOCK)
+    session.rows(_VERSIONS)
+
+
+def note_version(session: PostgresSession, part: str, version: int, oldest: int) -> None:
+    """The part's tables are of this version from now on, unless they are of a later one. Raises QueueError."""
+    session.rows(
+        "INSERT INTO glassq_schema (part, version, oldest) VALUES (%s, %s, %s) ON CONFLICT (part) DO UPDATE "
+        "SET version = excluded.version, oldest = excluded.oldest WHERE glassq_schema.version < excluded.version",
+        [part, version, oldest],
+    )
 
 
 def _found(session: PostgresSession, part: SchemaPart) -> int | None:

@@ -78,7 +78,3 @@ class ShareTable:
                     [tube, *ours, VALID],
                 )
             session.rows("DELETE FROM glassq_shares WHERE until < clock_timestamp() - interval '1 hour'")
-
-    def leave(self) -> None:
-        """Gives up all that is ours. Raises QueueError."""
-        self._session.rows("DELETE FROM glassq_shares WHERE host = %s", [self._host])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.dev import webhooks
-from glassq.dev.stack import Stack, free_port, write_new, write_settings
+from glassq.dev.postgres import PostgresServer
+from glassq.dev.stack import Stack, check_name, free_port, write_new, write_settings
 from glassq.dev.summary import Summary, item_of, summarise
 from glassq.errors import DamagedDelivery, StackError
 from glassq.glass.credentials import CredentialStore, new_key
@@ -32,19 +33,24 @@ MARK = ".glassq-demo"
 SETTLE = 60.0
 
 
-def prepare(directory: Path, glass: SimulatedGlass) -> Path:
+def prepare(directory: Path, glass: SimulatedGlass, engine: str = "beanstalkd") -> Path:
     """Makes settings, secrets and directories for a demo, in place of an earlier demo's. Returns the resolved path.
+
+    `engine` keeps its queue: one of `queue_server.ENGINES`.
 
     Raises StackError if the directory holds something else, or cannot be written.
     """
     directory = directory.resolve()
+    check_name(directory)
     try:
         _empty(directory)
         for name, secret in (("credentials-key", new_key()), ("client-secret", glass.client_secret)):
             write_new(directory / name, f"{secret}\n", mode=0o600)
+        queue = _queue(directory, engine)
     except OSError as error:
         raise StackError(f"{error.filename or directory}: {error.strerror}") from None
     sections: dict[str, dict[str, object]] = {
+        **queue,
         "intake": {"bind": f"127.0.0.1:{free_port()}"},
         # short enough to watch
         "worker": {"backoff": "1s", "backoff_cap": "4s"},
@@ -65,6 +71,11 @@ def prepare(directory: Path, glass: SimulatedGlass) -> Path:
     )
     write_new(directory / "handlers.py", webhooks.HANDLERS)
     return directory
+
+
+def _queue(directory: Path, engine: str) -> dict[str, dict[str, object]]:
+    """The section of a queue that is not the usual one."""
+    return {"queue": {"url": PostgresServer.create(directory, free_port())}} if engine == "postgres" else {}
 
 
 def _empty(directory: Path) -> None:

@@ -1,6 +1,6 @@
-"""A private beanstalkd with its syncer, intake, pool and the server of tasks on this machine, as real processes.
+"""A private queue, intake, pool and the server of tasks on this machine, as real processes.
 
-A queue that is PostgreSQL is somebody else's: it is not started here.
+A queue that is PostgreSQL is somebody else's, unless its data is in the directory: it is not started here.
 
 All state is in one directory, including the settings. `glassq dev` writes them once; from then on they are the user's.
 """
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,14 +21,15 @@ from typing import TYPE_CHECKING, Self
 
 from glassq import daemons
 from glassq.dev.door import Door
-from glassq.errors import QueueError, StackError
-from glassq.queues import open_tables
+from glassq.dev.queue_server import queue_server
+from glassq.dev.server_process import ServerProcess
+from glassq.errors import StackError
 from glassq.settings import load, parse, secret_files, toml_value
 from glassq.stop_signals import defer_signals
 from glassq.values import MAX_SOCKET_PATH, url_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from glassq.settings import Settings
 
@@ -40,11 +39,6 @@ START = 30.0
 STOP, STOP_COLD = 30.0, 10.0
 # A process that lives shorter than this is not started again at once; in seconds.
 RESTART_PAUSE = 1.0
-# places of beanstalkd that PATH may lack
-ELSEWHERE = ("/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin")
-_SYNCER = (sys.executable, "-P", "-m", "glassq.programs.syncer")
-# beanstalkd's exit code if another one uses its directory
-_DIRECTORY_IN_USE = 10
 
 
 class Stack:
@@ -62,6 +56,7 @@ class Stack:
         #: that of glassq-tasks, while it runs
         self.tasks_door: Door | None = None
         self._cleanup = ExitStack()
+        self._started: dict[str, ServerProcess] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         # a process that was stopped is not started again
         self._stopping = threading.Lock()
@@ -72,10 +67,18 @@ class Stack:
             settings = load(str(self.config), {})
             self.door = Door(settings.intake.bind)
             self.door.check_free()
-            self._start_queue(settings)
+            queue = cleanup.enter_context(closing(queue_server(settings, self.directory)))
+            queue.prepare()
+            for process in queue.processes():
+                self._start(process)
+            queue.wait(self.check)
             with _notify_socket() as (path, notifications):
-                self._start("worker", daemons.command("worker", self.config), {"NOTIFY_SOCKET": path})
-                self._start("web", daemons.command("web", self.config), descriptors=self.door.descriptors)
+                self._start(
+                    ServerProcess("worker", daemons.command("worker", self.config), env={"NOTIFY_SOCKET": path})
+                )
+                self._start(
+                    ServerProcess("web", daemons.command("web", self.config), descriptors=self.door.descriptors)
+                )
                 self._wait_for(self.door, "web")
                 _wait_for_ready(notifications, self.check)
             self._cleanup = cleanup.pop_all()
@@ -88,10 +91,11 @@ class Stack:
         """Raises StackError if one of the processes has ended."""
         for name, process in list(self._running.items()):
             code = process.poll()
-            if code is None or name == "syncer":
+            started = self._started[name]
+            if code is None or started.restarts:
                 continue
-            if name == "beanstalkd" and code == _DIRECTORY_IN_USE:
-                raise StackError(f"another beanstalkd uses {self.directory}: end it, or choose another --dir")
+            if meaning := started.meanings.get(code):
+                raise StackError(meaning)
             how = f"ended with exit code {code}" if code >= 0 else f"was killed ({signal.Signals(-code).name})"
             raise StackError(f"{name} {how}, so everything was stopped{self._log_tail(name)}")
 
@@ -119,24 +123,13 @@ class Stack:
                 door.check_free()
             except StackError as error:
                 return str(error)
-            self._start("tasks", daemons.command("tasks", self.config), descriptors=door.descriptors)
+            self._start(ServerProcess("tasks", daemons.command("tasks", self.config), descriptors=door.descriptors))
             self._wait_for(door, "tasks")
             self.tasks_door = door
         return ""
 
-    def _start_queue(self, settings: Settings) -> None:
-        """beanstalkd with its syncer; or the tables in a database that is somebody else's to start."""
-        if settings.queue.url.engine != "beanstalk":
-            _make_tables(settings)
-            return
-        _prepare(self.directory)
-        self._start("beanstalkd", _beanstalkd(settings, self.directory))
-        if syncer := _syncer(settings, self.directory):
-            self._start("syncer", syncer)
-
-    def _start(
-        self, name: str, command: list[str], env: Mapping[str, str] | None = None, descriptors: Sequence[int] = ()
-    ) -> None:
+    def _start(self, server: ServerProcess) -> None:
+        name = server.name
         output = None
         if self._logs:
             path = self._log(name)
@@ -144,24 +137,30 @@ class Stack:
             output = self._cleanup.enter_context(path.open("ab"))
         place = self.runtime_directory(name)
         place.mkdir(parents=True, exist_ok=True)
-        environment = {**handlers_env(), "RUNTIME_DIRECTORY": str(place), **(env or {})}
+        environment = {**handlers_env(), "RUNTIME_DIRECTORY": str(place), **server.env}
+        user, group = server.user or (None, None)
 
         def spawn() -> None:
             self._running[name] = subprocess.Popen(
-                command,
+                server.command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=environment,
-                pass_fds=descriptors,
+                cwd=server.directory,
+                pass_fds=server.descriptors,
+                user=user,
+                group=group,
+                extra_groups=None if user is None else (),
                 # keeps a Ctrl-C from the servers: this process stops them in order
                 start_new_session=True,
             )
 
         with defer_signals():
+            self._started[name] = server
             spawn()
             self._cleanup.callback(self._stop, name)
-        if name == "syncer":
+        if server.restarts:
             threading.Thread(target=self._restart, args=(name, spawn), daemon=True).start()
 
     def _restart(self, name: str, spawn: Callable[[], None]) -> None:
@@ -183,7 +182,7 @@ class Stack:
             # stopped before
             return
         try:
-            _end(process, signal.SIGTERM, STOP)
+            _end(process, self._started[name].stop, STOP)
         finally:
             # Too slow, or a second Ctrl-C. QUIT stops each of them at once.
             if process.poll() is None and not _end(process, signal.SIGQUIT, STOP_COLD):
@@ -223,7 +222,7 @@ def write_settings(
     text = _settings_text(directory, sections, routes)
     settings = parse(text, str(file))
     try:
-        for name in ("", "binlog", "credentials", "photos"):
+        for name in ("", "credentials", "photos"):
             (directory / name).mkdir(parents=True, exist_ok=True)
         for key in secret_files(settings):
             if key.startswith("sources."):
@@ -246,10 +245,8 @@ def _settings_text(
 ) -> str:
     check_name(directory)
     place = url_path(directory)
-    socket_path = directory / "beanstalkd.sock"
-    fits = len(os.fsencode(socket_path)) <= MAX_SOCKET_PATH
     common: dict[str, dict[str, object]] = {
-        "queue": {"url": f"beanstalk://{url_path(socket_path)}"} if fits else _tcp_queue(),
+        "queue": {} if "queue" in sections else _queue(directory),
         "intake": {"journal": directory / "spool", "key_cache": directory / "keys"},
         "bodies": {"url": f"file://{place}/bodies"},
         "sources.mirror": {"verify_tokens_file": directory / "mirror-verify-tokens"},
@@ -271,7 +268,10 @@ def _sources(sections: Iterable[str]) -> list[str]:
     return [name.removeprefix("sources.") for name in sections if name.startswith("sources.")]
 
 
-def _tcp_queue() -> dict[str, object]:
+def _queue(directory: Path) -> dict[str, object]:
+    path = directory / "beanstalkd.sock"
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        return {"url": f"beanstalk://{url_path(path)}"}
     return {"url": f"beanstalk://127.0.0.1:{free_port()}", "syncer": f"127.0.0.1:{free_port()}"}
 
 
@@ -292,70 +292,12 @@ def write_new(path: Path, text: str, mode: int = 0o644) -> None:
     aside.rename(path)
 
 
-def require_beanstalkd() -> str:
-    """The path of beanstalkd. Raises StackError, with the command that installs it, if it is missing."""
-    # tools/setup-beanstalkd unpacks it into the last place
-    places = [os.environ.get("PATH", ""), *ELSEWHERE, f"{sys.prefix}/beanstalkd/usr/bin"]
-    program = shutil.which("beanstalkd", path=":".join(places))
-    if program is None:
-        raise StackError(
-            "beanstalkd is not installed: apt install beanstalkd (Debian, Ubuntu), brew install beanstalkd (macOS), "
-            "or make setup in a clone of glassq"
-        )
-    return program
-
-
 def handlers_env() -> dict[str, str]:
     """The environment for processes that load handlers.
 
     Python writes no compiled files: an edit in the same second, to the same length, would not invalidate them.
     """
     return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def _beanstalkd(settings: Settings, directory: Path) -> list[str]:
-    address = settings.queue.url.address
-    if isinstance(address, str):
-        if len(os.fsencode(address)) > MAX_SOCKET_PATH:
-            raise StackError(f"{settings.file}: [queue] url: the path of a socket has at most {MAX_SOCKET_PATH} bytes")
-        listen = ["-l", f"unix:{address}"]
-    else:
-        listen = ["-l", address[0], "-p", str(address[1])]
-    # The syncer syncs for everybody, so beanstalkd's own interval is for clients that do not ask; its files are small,
-    # because each new one is zeros that the next sync must write. Without a syncer each command is synced by itself.
-    syncs = ["-f1000", "-s", "1048576"] if settings.queue.syncer_address else ["-f0"]
-    # -z allows App Engine's tasks of 100 KB
-    return [require_beanstalkd(), *listen, "-b", str(directory / "binlog"), *syncs, "-z", "131072"]
-
-
-def _prepare(directory: Path) -> None:
-    """What has to be done before each start of beanstalkd. Raises StackError."""
-    command = [*_SYNCER, "--binlog", str(directory / "binlog"), "--prepare"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        raise StackError(done.stderr.strip())
-
-
-def _make_tables(settings: Settings) -> None:
-    """Makes the queue's tables, or those of this version. Raises StackError."""
-    tables = open_tables(settings, settings.queue.url)
-    if tables is None:
-        return
-    with closing(tables):
-        try:
-            tables.upgrade()
-        except QueueError as error:
-            raise StackError(str(error)) from None
-
-
-def _syncer(settings: Settings, directory: Path) -> list[str]:
-    """The syncer's command; [] if the settings say that there is none."""
-    address = settings.queue.syncer_address
-    if address is None:
-        return []
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    listen = f"unix:{address}" if isinstance(address, str) else f"{host}:{address[1]}"
-    return [*_SYNCER, "--binlog", str(directory / "binlog"), "--queue", settings.queue.url, "--listen", listen]
 
 
 def _end(process: subprocess.Popen[bytes], number: signal.Signals, patience: float) -> bool:

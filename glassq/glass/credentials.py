@@ -165,11 +165,8 @@ class CredentialStore:
 def _records(place: str | Path) -> Records:
     if is_postgres(str(place)):
         # imported here: only this one needs a database's library
-        try:
-            from glassq.glass.record_table import RecordTable
-        except ImportError as error:
-            todo = "pip install 'glassq[postgres]'"
-            raise SettingsError(f"[glass] credentials: PostgreSQL needs psycopg: {todo} ({error})") from None
+        from glassq.glass.record_table import RecordTable
+
         return RecordTable(str(place))
     return RecordFiles(Path(place))
 

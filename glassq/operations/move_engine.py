@@ -5,10 +5,11 @@ One pass takes what waits at its start. What is at work stays, and is there agai
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glassq.bodies import write_all
 from glassq.errors import BodyLost, InvalidRequest, Stopped
 from glassq.operations import Operations
 from glassq.operations.bulk import Plan, act_on_packet, plan_found, run, state_words
@@ -23,7 +24,6 @@ from glassq.values import without_password
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from glassq.bodies import BodyStore
     from glassq.errors import QueueError
     from glassq.operations.bulk import Chosen
     from glassq.operations.find import Found
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 # How long a move that goes on waits until it looks again, in seconds.
 INTERVAL = 1.0
-# A body is copied in parts of this size, in bytes.
-_PART = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +165,5 @@ def _form(found: Found) -> NewForm:
 def _copy_bodies(move: EngineMove, found: Found) -> None:
     """What the delivery has stored, into the store of the target. What is lost already is lost there as well."""
     for key in found.delivery.stored_keys if found.delivery is not None else ():
-        try:
-            _copy(move.origin.bodies, move.target.bodies, key)
-        except BodyLost:
-            continue
-
-
-def _copy(origin: BodyStore, target: BodyStore, key: str) -> None:
-    with closing(origin.open(key)) as body:
-        writer = target.begin(key)
-        try:
-            while part := body.read(_PART):
-                writer.write(part)
-            writer.finish()
-        finally:
-            writer.discard()
+        with suppress(BodyLost), closing(move.origin.bodies.open(key)) as body:
+            write_all(body, move.target.bodies.begin(key))

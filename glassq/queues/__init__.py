@@ -26,26 +26,22 @@ def __getattr__(name: str) -> Any:
 
 def open_producer(settings: Settings) -> Producer:
     """A producer for all threads of a process, before and after a fork. It connects when it is used."""
-    return _engine(settings).open_producer(settings)
+    return _opening(settings.queue.url).open_producer(settings)
 
 
 def open_receiver(settings: Settings) -> Receiver:
     """A receiver: one connection for one thread. It connects at its first call, and again after it broke."""
-    return _engine(settings).open_receiver(settings)
+    return _opening(settings.queue.url).open_receiver(settings)
 
 
 def open_inspector(settings: Settings) -> Inspector:
     """An inspector: one connection for one thread. It connects like a receiver."""
-    return _engine(settings).open_inspector(settings)
+    return _opening(settings.queue.url).open_inspector(settings)
 
 
 def open_tables(settings: Settings, url: QueueUrl) -> EngineTables | None:
     """The tables of the engine at `url`, for whoever makes them; None where it needs none. Connects when it is used."""
-    if url.engine != "postgres":
-        return None
-    from glassq.queues.postgres import operating
-
-    return operating.open_tables(settings, url)
+    return _opening(url).open_tables(settings, url)
 
 
 def check_tables(settings: Settings) -> None:
@@ -66,9 +62,9 @@ def check_tables(settings: Settings) -> None:
 
 def local_engine(settings: Settings) -> LocalEngine:
     """The parts of the engine on this machine. Connects to nothing."""
-    return _engine(settings).local_engine(settings)
+    return _opening(settings.queue.url).local_engine(settings)
 
 
-def _engine(settings: Settings) -> Opening:
+def _opening(url: QueueUrl) -> Opening:
     """The module that opens the roles of the engine whose server the URL names."""
-    return cast("Opening", importlib.import_module(f"glassq.queues.{settings.queue.url.engine}.opening"))
+    return cast("Opening", importlib.import_module(f"glassq.queues.{url.engine}.opening"))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from glassq.errors import QueueError
     from glassq.settings import Settings
+    from glassq.values import QueueUrl
 
 # The states of a job that nobody works, and all states.
 WaitingState = Literal["ready", "delayed", "buried"]
@@ -545,3 +546,6 @@ class Opening(Protocol):
 
     def local_engine(self, settings: Settings) -> LocalEngine:
         """The parts of the engine on this machine."""
+
+    def open_tables(self, settings: Settings, url: QueueUrl) -> EngineTables | None:
+        """The tables at `url`, a database of this engine; None where it needs none."""

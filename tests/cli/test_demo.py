@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.conftest import working_in
 from tests.conftest import program, wait_for
-from tests.forked import Forked
+from tests.forked import Forked, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +86,7 @@ def test_in_a_pipe_a_line_comes_now_and_then_and_each_ping_stands_in_one_row(tmp
     assert re.search(r"^ *github +push +401 in .* refused by its signature", done.stdout, re.MULTILINE)
     assert "\x1b" not in done.stdout + done.stderr
     assert "starting beanstalkd" in done.stdout
+    assert "The queue was kept by beanstalkd." in done.stdout
     # it says how far it is, and for what it waits once all is sent, without a flood of lines
     told = re.findall(r"^\d+s: sent \d+ of 24; .*", done.stdout, re.MULTILINE)
     assert 1 <= len(told) <= 10
@@ -133,9 +134,24 @@ def test_ctrl_c_says_that_it_stopped_and_leaves_nothing_behind_at_a_terminal_wit
     assert not working_in(home)
 
 
+def test_on_postgresql_it_has_a_server_of_its_own_that_ends_with_it(tmp_path: Path) -> None:
+    home = tmp_path / "demo"
+    code, said, err = run([*demo(home), "--engine", "postgres"])
+    assert code == 0, said + err
+    found = rows(said)
+    assert found.pop("sent") == PINGS == sum(found.values())
+    assert (found["lost"], found["buried"]) == (0, 1)
+    assert "The queue was kept by PostgreSQL." in said
+    # whoever else is on this machine is asked for the password, which is in a file
+    assert (home / "postgres-password").read_text().strip().rpartition(":")[2] not in (home / "glassq.toml").read_text()
+    assert (home / "postgres-password").stat().st_mode & 0o077 == 0
+    assert (home / "postgres" / "pg_hba.conf").read_text() == "host all all 127.0.0.1/32 scram-sha-256\n"
+    assert not working_in(home)
+
+
 def test_a_missing_beanstalkd_is_told_before_anything_is_started_or_written(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.prefix = '/nowhere'; from glassq.dev import stack; stack.ELSEWHERE = ();"
+        "import sys; sys.prefix = '/nowhere'; from glassq.dev import queue_server as server; server.ELSEWHERE = ();"
         "from glassq.cli.main import main; sys.exit(main())"
     )
     for command in ("demo", "dev"):

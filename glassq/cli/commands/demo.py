@@ -15,7 +15,8 @@ import click
 
 from glassq.cli.commands.dev import glassq_called, glassq_for, home_directory, stop_as_by_ctrl_c
 from glassq.cli.output import console, line
-from glassq.dev.stack import Stack, require_beanstalkd
+from glassq.dev.queue_server import ENGINES, require_server
+from glassq.dev.stack import Stack
 from glassq.operations.words import span
 
 if TYPE_CHECKING:
@@ -75,9 +76,16 @@ FATES: dict[Fate, str] = {
 @click.option(
     "--seed", metavar="N", default=1, show_default=True, help="Decides who shares what, and what is awkward about it."
 )
+@click.option(
+    "--engine",
+    default="beanstalkd",
+    show_default=True,
+    type=click.Choice(list(ENGINES)),
+    help="Whose server keeps the queue.",
+)
 @home_directory("var/demo")
 @click.option("--keep", is_flag=True, help="Keep everything running afterwards, to look around, until Ctrl-C.")
-def demo(pings: int, rate: float, users: int, seed: int, directory: Path, keep: bool) -> int:
+def demo(pings: int, rate: float, users: int, seed: int, engine: str, directory: Path, keep: bool) -> int:
     """Watch simulated Glass users share photos and glassq store them; a GitHub push and a payment by Stripe beside.
 
     A real HTTP server plays Google: Mirror API, token endpoint, pings. A quarter of the pings is awkward: photos still
@@ -89,24 +97,24 @@ def demo(pings: int, rate: float, users: int, seed: int, directory: Path, keep: 
     from glassq.dev.simulator.glass import SimulatedGlass
 
     stop_as_by_ctrl_c()
-    require_beanstalkd()
+    require_server(engine)
     out = console()
     try:
         with SimulatedGlass() as glass:
-            directory = prepare(directory, glass)
+            directory = prepare(directory, glass, engine)
             out.print(f"state: {line(str(directory))}", soft_wrap=True)
             crowd = Crowd(glass, pings=pings, users=users, seed=seed, rate=rate)
-            return _run(directory, crowd, out, keep=keep)
+            return _run(directory, crowd, out, ENGINES[engine], keep=keep)
     except KeyboardInterrupt:
         click.echo("stopped: nothing of the demo runs any more", err=True)
         raise click.Abort from None
 
 
-def _run(directory: Path, crowd: Crowd, out: Console, *, keep: bool) -> int:
+def _run(directory: Path, crowd: Crowd, out: Console, engine: str, *, keep: bool) -> int:
     from glassq.dev.demo import Demo
 
     with ExitStack() as cleanup:
-        with _busy(out, "starting beanstalkd, the intake and the pool"):
+        with _busy(out, f"starting {engine}, the intake and the pool"):
             stack = cleanup.enter_context(Stack(directory, logs=True))
             run = cleanup.enter_context(closing(Demo(stack, crowd)))
             run.enrol()
@@ -115,7 +123,7 @@ def _run(directory: Path, crowd: Crowd, out: Console, *, keep: bool) -> int:
             started = time.monotonic()
             settled = _watch(run, out)
             summary = _count(run)
-            _report(summary, run, out, settled, time.monotonic() - started)
+            _report(summary, run, out, engine, settled, time.monotonic() - started)
             if keep:
                 _keep(run, out)
         except KeyboardInterrupt:
@@ -270,7 +278,7 @@ def _count(run: Demo) -> Summary:
     return summary
 
 
-def _report(summary: Summary, run: Demo, out: Console, settled: bool, took: float) -> None:
+def _report(summary: Summary, run: Demo, out: Console, engine: str, settled: bool, took: float) -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -288,6 +296,7 @@ def _report(summary: Summary, run: Demo, out: Console, settled: bool, took: floa
     out.print()
     out.print(f"Half of the pings were acknowledged within {fast}, 99 % within {slow}.")
     out.print(f"More than one attempt was needed for {summary.retried} deliveries. All of it took {span(round(took))}.")
+    out.print(f"The queue was kept by {engine}.")
     _report_webhooks(run, out)
     for problem in summary.lost[:20]:
         out.print(f"LOST  {line(problem)}", style="red")

@@ -16,7 +16,8 @@ import click
 from glassq.cli.app import App, as_directory
 from glassq.cli.output import line
 from glassq.dev.door import Door
-from glassq.dev.stack import Stack, check_name, handlers_env, require_beanstalkd, write_new, write_settings
+from glassq.dev.queue_server import require_beanstalkd
+from glassq.dev.stack import Stack, check_name, handlers_env, write_new, write_settings
 from glassq.dev.watch import Watch
 from glassq.errors import GlassqError, SettingsError
 from glassq.in_effect import read_record
@@ -98,10 +99,10 @@ def dev(directory: Path, bind: Bind | None) -> None:
     for the next time.
     """
     stop_as_by_ctrl_c()
-    require_beanstalkd()
     directory = directory.resolve()
     file = directory / "glassq.toml"
     if not file.exists():
+        require_beanstalkd()
         # before gunicorn is loaded, which cannot read such a command line
         check_name(directory)
         # an address that cannot be, or is taken, is not written: another one may be tried at once

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.prover import Prover
     from glassq.settings import Settings
+    from glassq.values import QueueUrl
 
 
 def open_producer(settings: Settings) -> Producer:
@@ -38,6 +39,10 @@ def local_engine(settings: Settings) -> LocalEngine:
     from glassq.queues.beanstalk.local import LocalBeanstalkd
 
     return LocalBeanstalkd(settings.queue.url)
+
+
+def open_tables(settings: Settings, url: QueueUrl) -> None:
+    """See `glassq.queues.open_tables`."""
 
 
 def _prover(settings: Settings) -> Prover | None:

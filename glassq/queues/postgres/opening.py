@@ -13,8 +13,9 @@ from glassq.queues.postgres.waking import Waker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from glassq.queues.base import Inspector, LocalEngine
+    from glassq.queues.base import EngineTables, Inspector, LocalEngine
     from glassq.settings import Settings
+    from glassq.values import QueueUrl
 
 
 def open_producer(settings: Settings) -> PostgresProducer:
@@ -41,6 +42,13 @@ def local_engine(settings: Settings) -> LocalEngine:
     from glassq.queues.postgres import operating
 
     return operating.local_engine(settings)
+
+
+def open_tables(settings: Settings, url: QueueUrl) -> EngineTables:
+    """See `glassq.queues.open_tables`."""
+    from glassq.queues.postgres import operating
+
+    return operating.open_tables(settings, url)
 
 
 def _waker(settings: Settings) -> Waker:

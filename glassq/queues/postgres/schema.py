@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.database.schema_parts import begin_changes, note_version
 from glassq.errors import WrongTables
 
 if TYPE_CHECKING:
@@ -86,12 +87,7 @@ def upgrade(session: PostgresSession) -> int:
     Raises WrongTables if a newer glassq has made them, QueueError.
     """
     with session.transaction():
-        # one at a time; the lock ends with the transaction
-        session.rows("SELECT pg_advisory_xact_lock(hashtext('glassq_schema'))")
-        session.rows(
-            "CREATE TABLE IF NOT EXISTS glassq_schema "
-            '(part text COLLATE "C" PRIMARY KEY, version int NOT NULL, oldest int NOT NULL)'
-        )
+        begin_changes(session)
         found = version(session)
         if found > VERSION:
             raise WrongTables(
@@ -100,9 +96,5 @@ def upgrade(session: PostgresSession) -> int:
         for step in STEPS[found:]:
             for statement in step:
                 session.rows(statement)
-        session.rows(
-            "INSERT INTO glassq_schema VALUES (%s, %s, %s) "
-            "ON CONFLICT (part) DO UPDATE SET version = EXCLUDED.version, oldest = EXCLUDED.oldest",
-            [PART, VERSION, OLDEST],
-        )
+        note_version(session, PART, VERSION, OLDEST)
     return found
