@@ -33,9 +33,9 @@ class SchemaPart:
 
 
 def prepare(session: PostgresSession, part: SchemaPart) -> None:
-    """Makes what is missing, for who writes; nothing where all is there. Raises QueueError.
+    """Makes the tables, or brings them to this version, before the caller writes; it does nothing if they are there.
 
-    WrongTables, if the tables are of a version that this code must not use.
+    Raises QueueError: WrongTables if they are of a version that this code must not use.
     """
     if session.rows("SELECT to_regclass('glassq_schema') IS NOT NULL")[0][0]:
         found = _found(session, part)

@@ -46,11 +46,11 @@ def prepare(directory: Path, glass: SimulatedGlass, engine: str = "beanstalkd") 
         _empty(directory)
         for name, secret in (("credentials-key", new_key()), ("client-secret", glass.client_secret)):
             write_new(directory / name, f"{secret}\n", mode=0o600)
-        queue = _queue(directory, engine)
+        shared = _shared(directory, engine)
     except OSError as error:
         raise StackError(f"{error.filename or directory}: {error.strerror}") from None
     sections: dict[str, dict[str, object]] = {
-        **queue,
+        **shared,
         "intake": {"bind": f"127.0.0.1:{free_port()}"},
         # short enough to watch
         "worker": {"backoff": "1s", "backoff_cap": "4s"},
@@ -59,7 +59,7 @@ def prepare(directory: Path, glass: SimulatedGlass, engine: str = "beanstalkd") 
             "token_url": glass.token_url,
             "client_id": glass.client_id,
             "client_secret_file": directory / "client-secret",
-            "credentials": directory / "credentials",
+            **({} if shared else {"credentials": directory / "credentials"}),
             "credentials_key_file": directory / "credentials-key",
             "processing_delay": "1s",
         },
@@ -73,8 +73,8 @@ def prepare(directory: Path, glass: SimulatedGlass, engine: str = "beanstalkd") 
     return directory
 
 
-def _queue(directory: Path, engine: str) -> dict[str, dict[str, object]]:
-    """The section of a queue that is not the usual one."""
+def _shared(directory: Path, engine: str) -> dict[str, dict[str, object]]:
+    """The section of a queue whose database keeps ledger, bodies and credentials, too; {} if the engine is not one."""
     return {"queue": {"url": PostgresServer.create(directory, free_port())}} if engine == "postgres" else {}
 
 

@@ -135,19 +135,22 @@ class PostgresServer:
         """Runs one of its programs on the data. Raises StackError with what it said if it fails."""
         place, descriptors = self._place()
         user, group = _user() or (None, None)
-        done = subprocess.run(
-            [str(self._programs / program), *arguments],
-            input=statements,
-            capture_output=True,
-            text=True,
-            timeout=START,
-            cwd="/",
-            env={**os.environ, "PGDATA": place},
-            pass_fds=descriptors,
-            user=user,
-            group=group,
-            extra_groups=None if user is None else (),
-        )
+        try:
+            done = subprocess.run(
+                [str(self._programs / program), *arguments],
+                input=statements,
+                capture_output=True,
+                text=True,
+                timeout=START,
+                cwd="/",
+                env={**os.environ, "PGDATA": place},
+                pass_fds=descriptors,
+                user=user,
+                group=group,
+                extra_groups=None if user is None else (),
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise StackError(f"PostgreSQL cannot be set up: {error}") from None
         if done.returncode:
             raise StackError(f"PostgreSQL cannot be set up: {done.stderr.strip()}")
 

@@ -246,13 +246,15 @@ def _settings_text(
     check_name(directory)
     place = url_path(directory)
     common: dict[str, dict[str, object]] = {
-        "queue": {} if "queue" in sections else _queue(directory),
         "intake": {"journal": directory / "spool", "key_cache": directory / "keys"},
-        "bodies": {"url": f"file://{place}/bodies"},
         "sources.mirror": {"verify_tokens_file": directory / "mirror-verify-tokens"},
         "storage": {"url": f"file://{place}/photos"},
-        "ledger": {"url": f"sqlite:///{place}/ledger.db"},
     }
+    if "url" not in sections.get("queue", {}):
+        # a database keeps them beside the queue
+        common["queue"] = _queue(directory)
+        common["bodies"] = {"url": f"file://{place}/bodies"}
+        common["ledger"] = {"url": f"sqlite:///{place}/ledger.db"}
     lines = ["# glassq wrote this file once; change it as you like. conf/glassq.toml explains all keys."]
     for section in dict.fromkeys(["queue", "intake", *sections, *common]):
         values = {**common.get(section, {}), **sections.get(section, {})}

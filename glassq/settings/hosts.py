@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glassq.mistakes import place
-from glassq.settings.shared import PARTS
+from glassq.settings.shared import SHARED_PLACES
 from glassq.values import is_postgres, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from glassq.settings.settings import Settings
-    from glassq.settings.shared import Part
+    from glassq.settings.shared import SharedPlace
 
 # How the name of a place on one host begins.
 _FILES = ("sqlite", "file:", "/")
@@ -21,24 +21,24 @@ _FILES = ("sqlite", "file:", "/")
 def shared_keys(settings: Settings) -> frozenset[str]:
     """The keys, such as "ledger.url", of what lives in the queue's database."""
     queue = settings.queue.url.whole
-    found = (part for part in PARTS if is_postgres(queue) and _where(settings, part) == queue)
-    return frozenset(f"{part.section}.{part.key}" for part in found)
+    found = (shared for shared in SHARED_PLACES if is_postgres(queue) and _where(settings, shared) == queue)
+    return frozenset(f"{shared.section}.{shared.key}" for shared in found)
 
 
 def remarks_on_shared(settings: Settings) -> Iterator[str]:
     """What is a file of this host, though the queue is for many hosts. It is right where there is but one."""
     if not is_postgres(settings.queue.url):
         return
-    for part in PARTS:
-        where = _where(settings, part)
+    for shared in SHARED_PLACES:
+        where = _where(settings, shared)
         if where.startswith(_FILES):
-            key = place([part.section, part.key])
+            key = place([shared.section, shared.key])
             yield (
                 f'{settings.file}: {key} = "{without_password(where)}" is on this host alone, while [queue] url may be '
-                f"for many: {part.amiss}; without this key it is in the queue's database"
+                f"for many: {shared.amiss}; without this key it is in the queue's database"
             )
 
 
-def _where(settings: Settings, part: Part) -> str:
-    section = getattr(settings, part.section)
-    return "" if section is None else str(getattr(section, part.key))
+def _where(settings: Settings, shared: SharedPlace) -> str:
+    section = getattr(settings, shared.section)
+    return "" if section is None else str(getattr(section, shared.key))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class Part(NamedTuple):
+class SharedPlace(NamedTuple):
     """A key whose empty value means the queue's database, or else `here`.
 
     `amiss` is what follows where it is a file of one host, and the queue is for many.
@@ -27,20 +27,20 @@ class Part(NamedTuple):
     amiss: str
 
 
-PARTS = (
-    Part(
+SHARED_PLACES = (
+    SharedPlace(
         *("bodies", "url", "file:///var/lib/glassq/bodies"),
         "a pool on another host finds none of the bodies over 32 KiB that come in here, and buries their deliveries",
     ),
-    Part(
+    SharedPlace(
         *("push", "names", "sqlite:////var/lib/glassq/task-names.db"),
         "a task's name that is taken here is free on other hosts",
     ),
-    Part(
+    SharedPlace(
         *("glass", "credentials", "/var/lib/glassq/credentials"),
         "users who are added here are unknown on other hosts, and so are tokens that Google renews here",
     ),
-    Part(
+    SharedPlace(
         *("ledger", "url", "sqlite:////var/lib/glassq/ledger.db"),
         "it has what this host's pool did; each host puts its own schedules, and finds its own duplicates",
     ),
@@ -49,9 +49,9 @@ PARTS = (
 
 def resolved(queue: str, section: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
     """The sections, by name, with the places that they leave to the queue, whose URL this is."""
-    for part in PARTS:
-        found = section(part.section)
-        if found is not None and not getattr(found, part.key):
-            where = queue if is_postgres(queue) else part.here
-            value = BodiesUrl(where) if part.section == "bodies" else where
-            yield part.section, msgspec.structs.replace(found, **{part.key: value})
+    for shared in SHARED_PLACES:
+        found = section(shared.section)
+        if found is not None and not getattr(found, shared.key):
+            where = queue if is_postgres(queue) else shared.here
+            value = BodiesUrl(where) if shared.section == "bodies" else where
+            yield shared.section, msgspec.structs.replace(found, **{shared.key: value})

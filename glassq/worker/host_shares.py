@@ -27,7 +27,7 @@ HEADROOM, LEAST = 1.25, 0.02
 class HostShare:
     """What a host has of one tube's limit: tokens per second, and attempts at once.
 
-    `used` are those that it uses, `hungry` whether it could use more.
+    `used_rate` and `used_slots` are what it uses of them, `hungry` says whether it could use more.
     """
 
     host: str

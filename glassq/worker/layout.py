@@ -70,7 +70,7 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class BoardLayout:
     """Where everything is in the memory of a scoreboard.
 
     First come the slots of plain children, then those of lane children, then the lanes of each of these.

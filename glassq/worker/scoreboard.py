@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from glassq.worker.boardfile import BoardFile
 from glassq.worker.crashes import MARK, Crash, hashed, shown
-from glassq.worker.layout import CLAIMS, INT, SIZE, SLOT, UNBEGUN, Layout, State, read_status, read_unproven
+from glassq.worker.layout import CLAIMS, INT, SIZE, SLOT, UNBEGUN, BoardLayout, State, read_status, read_unproven
 from glassq.worker.metrics import new_counters
 from glassq.worker.slots import Slot
 
@@ -52,7 +52,7 @@ class Scoreboard:
 
         `directory` is the pool's runtime directory (None: it has none).
         """
-        self._layout = Layout(slots, crews, lanes)
+        self._layout = BoardLayout(slots, crews, lanes)
         self.parent = os.getpid()
         self.size = self._layout.count
         self._plain, self._first_slot = slots, self._layout.slots

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from glassq.metrics import ProcessCounters
     from glassq.worker.crashes import CrashLog
-    from glassq.worker.layout import Layout
+    from glassq.worker.layout import BoardLayout
 
 
 class Slot:
@@ -43,7 +43,7 @@ class Slot:
     """
 
     def __init__(
-        self, memory: mmap.mmap, layout: Layout, index: int, crashes: CrashLog, counters: ProcessCounters
+        self, memory: mmap.mmap, layout: BoardLayout, index: int, crashes: CrashLog, counters: ProcessCounters
     ) -> None:
         self.index = index
         self.lanes: Sequence[Slot] = ()

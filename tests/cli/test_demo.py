@@ -142,6 +142,9 @@ def test_on_postgresql_it_has_a_server_of_its_own_that_ends_with_it(tmp_path: Pa
     assert found.pop("sent") == PINGS == sum(found.values())
     assert (found["lost"], found["buried"]) == (0, 1)
     assert "The queue was kept by PostgreSQL." in said
+    # the database has the ledger and the credentials, too
+    assert not (home / "ledger.db").exists()
+    assert not list((home / "credentials").iterdir())
     # whoever else is on this machine is asked for the password, which is in a file
     assert (home / "postgres-password").read_text().strip().rpartition(":")[2] not in (home / "glassq.toml").read_text()
     assert (home / "postgres-password").stat().st_mode & 0o077 == 0

@@ -144,3 +144,11 @@ def test_a_check_has_the_lines_of_doctor(cli: Cli, queue: PostgresQueue) -> None
     assert told["durability"]["ok"]
     assert told["disk"]["said"].partition("for ")[2].count("database") == 1
     assert "psycopg" in told["versions"]["said"]
+
+
+@ON_POSTGRES
+def test_bodies_that_no_table_holds_yet_are_not_wrong(cli: Cli) -> None:
+    cli.configure('[bodies]\nmin_free = "1MiB"\n')
+    said = cli("doctor").out
+    assert "PostgreSQL" in said
+    assert " bodies " not in said

@@ -165,6 +165,9 @@ def bodies(operations: Operations) -> Iterator[Check]:
     except BodyError as error:
         yield Check("bodies", False, str(error), "see whether it is up, and who may read it")
         return
+    if not seen.exists:
+        # the first body makes it
+        return
     held, size = seen.found, seen.found.live_bytes + seen.found.done_bytes
     said = f"{where}: {held.live} of jobs, {held.done} done, {size >> 20} MiB in all"
     if seen.room != NO_LIMIT:

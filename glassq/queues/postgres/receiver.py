@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
     from glassq.queues.postgres.waking import Waker
 
-# A receiver that waits looks so often whether a job came that nobody told, in seconds; less after so many in vain.
+# A receiver that waits looks this often, in seconds, for jobs that no NOTIFY announced: every LOOK seconds, and after
+# LOOKS looks in vain every LOOK_LATER.
 LOOK, LOOKS, LOOK_LATER = 1.0, 30, 3.0
-# Between two looks lie so many seconds for each receiver that waits: together they look some hundred times a second,
-# and not each of them at each put.
+# Between two looks a receiver pauses for this many seconds times the number of receivers that wait. So all together
+# look a few hundred times a second, instead of each of them at each put.
 PACE = 0.002
-# Who finds work all the time looks so often for jobs that nobody holds, and for those that the short way leaves out.
+# A busy receiver looks this often, in seconds, for jobs whose holder is gone, and for jobs due before `since`.
 SWEEP = 1.0
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -33,7 +33,7 @@ BY_STATE = {
     "3D000": ("database", _DATABASE),
     "28P01": ("password", _PASSFILE),
     "28000": ("access", _HBA),
-    "57014": ("queue", "who cancels statements? statement_timeout of the role, or an administrator"),
+    "57014": ("queue", "see what cancels statements: the role's statement_timeout, or an administrator"),
     "57P01": ("queue", "it was stopped, or the connection ended by an administrator; it is tried again by itself"),
     "57P02": ("queue", "a process of the server crashed: look at its log; it is tried again by itself"),
     "57P03": ("queue", _STARTING),
@@ -68,7 +68,7 @@ BY_WORDS = {
     "pooler": ("pooler", "name PostgreSQL itself in [queue] url, not pgbouncer"),
     "Connection refused": ("queue", "start it (systemctl start postgresql), or mend [queue] url"),
     "No such file": ("queue", "start it (systemctl start postgresql), or mend [queue] url"),
-    "timeout expired": ("queue", "is its host up, and does a firewall drop what is sent to it?"),
+    "timeout expired": ("queue", "see whether its host is up, and whether a firewall drops packets to it"),
     "timed out": ("queue", "it hangs, or waits for its standbys: look at its log and its disk"),
 }
 _BY_KIND: list[tuple[type[Exception], str, str]] = [
