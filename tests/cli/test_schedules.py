@@ -62,7 +62,7 @@ def test_the_list_says_when_each_is_due_and_how_the_last_went(scheduled: Cli) ->
     assert said.code == 0
     assert re.search(r"often +\*/5 \* \* \* \* +UTC +in .*? +4h.* ago +waiting +0199-x", said.out), said.out
     assert "! often is late: a running glassq-worker puts what is due" in said.out
-    assert re.search(r"nightly +30 2 \* \* \* +Europe/Berlin +in .* never +- +-", said.out), said.out
+    assert re.search(r"nightly +30 2 \* \* \* +Europe/Berlin +in .* never by the clock +- +-", said.out), said.out
 
 
 def _reserved(queue: Queue) -> Delivery:

@@ -202,19 +202,25 @@ class PostgresReceiver:
 
     def _look(self, tubes: Sequence[str]) -> Reservation | None:
         """The next job that is ready, if there is one; else it is known when to look again."""
-        now = time.monotonic()
-        sweeps = now >= self._sweep_at
-        if sweeps:
+        if time.monotonic() >= self._sweep_at:
             self._since.clear()
-            self._sweep_at = now + SWEEP * _about()
         job = self._take(tubes)
-        freed = sweeps and bool(self._rows(statements.FREE))
+        freed = self._sweep()
         if job is None and (freed or self._since):
             self._since.clear()
             job = self._take(tubes)
         if job is None and self._listening == tuple(tubes):
             self._plan(tubes)
         return job
+
+    def _sweep(self) -> bool:
+        """If it is due: frees what nobody holds, and looks from the beginning again. Whether it has freed something."""
+        now = time.monotonic()
+        if now < self._sweep_at:
+            return False
+        self._sweep_at = now + SWEEP * _about()
+        self._since.clear()
+        return bool(self._rows(statements.FREE))
 
     def _plan(self, tubes: Sequence[str]) -> None:
         """When to look again, if nobody tells anything, and if somebody does."""
@@ -277,6 +283,8 @@ class PostgresReceiver:
         """Ends the reservation; what the statement returned. `before` and `after` are its values around which job."""
         values = [*before, *self._ours(reservation), *after]
         if then and self._next is None:
+            # who always finds work never looks otherwise
+            self._sweep()
             [(ended, *job)] = self._rows(statements.and_next(statement), [*values, *self._wanted(then)], meanwhile)
             if job[0] is not None:
                 self._next = self._reserved(tuple(job))
