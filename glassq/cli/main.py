@@ -291,8 +291,20 @@ def _failed(app: App, error: errors.GlassqError) -> int:
     if isinstance(error, errors.Stopped):
         # the operator knows, and what was done has been told
         return code
-    hint = hint.format(check=app.command("config check"), doctor=app.command("doctor"))
+    hint = _advice(app, error) or hint.format(check=app.command("config check"), doctor=app.command("doctor"))
     click.echo(f"glassq: {log.escape(app.adapt(str(error)))}{hint}", err=True)
     for candidate in error.candidates if isinstance(error, errors.Ambiguous) else ():
         click.echo(f"  {log.escape(candidate)}", err=True)
     return code
+
+
+def _advice(app: App, error: errors.GlassqError) -> str:
+    """What the queue's engine knows to do about it; "" where it knows no more than EXITS."""
+    # its words name the command already
+    if not isinstance(error, errors.QueueError) or isinstance(error, errors.WrongTables):
+        return ""
+    # what few calls need
+    from glassq import queues
+
+    todo = queues.advice(app.settings, error)
+    return f"; {app.adapt(todo)}" if todo else ""

@@ -109,7 +109,9 @@ def open_read_only(url: URL) -> Engine:
 
 def reason_of(error: Exception) -> str:
     """The database's own words: SQLAlchemy's message repeats the statement and its values, bodies among them."""
-    return str(getattr(error, "orig", None) or error)
+    said = str(getattr(error, "orig", None) or error).strip()
+    # libpq adds lines: a guess, or the statement
+    return said.partition("\n")[0]
 
 
 def write_problem(text: str, key: str) -> str | None:

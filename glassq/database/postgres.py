@@ -206,8 +206,7 @@ class PostgresSession:
             )
         if read_only:
             raise QueueUnavailable(
-                f"{self._place()}: it takes no writes (a standby, or default_transaction_read_only): name the "
-                "primary, or all hosts with commas between them"
+                f"{self._place()}: it takes no writes: it is a standby, or default_transaction_read_only is on"
             )
         if fsync != "on":
             raise NotDurable(f"{self._place()}: fsync is {fsync}: set it to on, as a crash loses what was committed")

@@ -65,7 +65,9 @@ def default_directory(operations: Operations) -> Path:
     """Where files are made unless a directory is named. Raises InvalidRequest where the ledger is no file."""
     ledger = file_of(operations.settings.ledger.url)
     if ledger is None:
-        raise InvalidRequest("--to: expected a directory for the file, as the ledger is no file to put it beside")
+        raise InvalidRequest(
+            "--to: expected a directory for the file, such as /var/lib/glassq, as the ledger is none to put it beside"
+        )
     return ledger.absolute().parent / DIRECTORY
 
 

@@ -56,6 +56,8 @@ class EngineMove:
                 f"the ledger stays in {without_password(here.ledger.url)}: there `glassq show` knows what happened "
                 "until now; a delivery carries the story of its own attempts"
             )
+        if not self.copies_bodies:
+            yield f"large bodies stay in {without_password(str(here.bodies.url))}: [bodies] url must name it there, too"
         if here.push is not None and there.push is not None and here.push.names != there.push.names:
             yield (
                 f"names of tasks that are taken stay in {without_password(here.push.names)}: a task of such a name can "

@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from glassq.errors import QueueError
     from glassq.queues.base import EngineTables, Inspector, LocalEngine, Opening, Producer, Receiver
     from glassq.settings import Settings
     from glassq.values import QueueUrl
 
 __all__ = ["EngineTables", "Inspector", "LocalEngine", "Producer", "Receiver"]
-__all__ += ["check_tables", "local_engine", "open_inspector", "open_producer", "open_receiver", "open_tables"]
+__all__ += ["advice", "check_tables", "local_engine", "open_inspector", "open_producer", "open_receiver", "open_tables"]
 
 
 def __getattr__(name: str) -> Any:
@@ -42,6 +43,14 @@ def open_inspector(settings: Settings) -> Inspector:
 def open_tables(settings: Settings, url: QueueUrl) -> EngineTables | None:
     """The tables of the engine at `url`, for whoever makes them; None where it needs none. Connects when it is used."""
     return _opening(url).open_tables(settings, url)
+
+
+def advice(settings: Settings, error: QueueError) -> str:
+    """What to do about this error, where its engine knows more than its kind tells; "" else."""
+    if settings.queue.url.engine != "postgres":
+        return ""
+    # it connects to nothing for that
+    return open_inspector(settings).explain(error).todo
 
 
 def check_tables(settings: Settings) -> None:

@@ -63,6 +63,18 @@ def test_a_pool_does_not_start_without_its_tables_and_says_what_to_run(empty: Cl
     assert problems() == [""]
 
 
+def test_a_command_that_cannot_connect_says_what_to_mend(tmp_path: Path, postgres: PostgresServer) -> None:
+    url = postgres.url(postgres.database())
+    for number, (wrong, words) in enumerate({f"{url}x": "CREATE DATABASE", f"{url}?sslmod=no": "option"}.items()):
+        (tmp_path / str(number)).mkdir()
+        cli = Cli(tmp_path / str(number), wrong)
+        cli.configure()
+        said = cli("status")
+        assert said.code == 69
+        assert words in said.err
+        assert "is it running" not in said.err
+
+
 def test_an_intake_takes_pings_without_the_tables_and_moves_them_on_once_they_are_made(
     empty: Cli, tmp_path: Path
 ) -> None:
@@ -90,6 +102,9 @@ def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer,
     said = other("queue", "init")
     assert said.code != 0
     assert "permission denied" in said.err
+    # what to do is the engine's, not what fits every queue
+    assert "--url" in said.err
+    assert "is it running" not in said.err
 
 
 def test_what_shares_the_database_is_made_with_it_and_needs_no_right_to_make_tables(

@@ -124,6 +124,8 @@ def _between_engines(
     with moving.origin.queue() as queue, moving.target.queue() as there:
         with app.progress() as progress:
             plan = engines.plan(moving, queue, progress)
+        # a URL that is wrong is known before anything is asked, or believed
+        there.check()
         if not dry_run:
             tubes = f"{len(plan.tubes)} tube{'' if len(plan.tubes) == 1 else 's'}"
             confirm(f"move {deliveries(len(plan.chosen))} of {tubes} to {place}?", needed=bool(plan.chosen) and not yes)

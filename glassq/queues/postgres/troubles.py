@@ -8,20 +8,28 @@ from glassq.errors import JobTooBig, NoProof, NotDurable, QueueRefused, QueueUna
 from glassq.queues.base import Fact
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from glassq.errors import QueueError
     from glassq.values import QueueUrl
 
 _RIGHTS = "grant it what `glassq queue init` lists"
-_PASSFILE = "mend it in the passfile (~/.pgpass, or passfile= in [queue] url; mode 0600)"
+_PASSFILE = (
+    "mend it in the passfile (~/.pgpass, or passfile= in [queue] url; host, port, database and role must match; mode "
+    "0600), or in the URL where it stands there"
+)
 _HBA = "add a line for this host, role and database to the server's pg_hba.conf, then SELECT pg_reload_conf()"
 _DATABASE = "CREATE DATABASE it, or mend [queue] url"
 _CONNECTIONS = "raise max_connections or the role's CONNECTION LIMIT, or look at who uses them: pg_stat_activity"
 _STARTING = "wait; its log says how far it is"
 _PRIMARY = (
-    "name the primary in [queue] url, or all hosts: then the one that takes writes is found "
-    "(target_session_attrs=read-write)"
+    "name the primary in [queue] url, or all hosts with commas between them: then the one that takes writes is found "
+    "(target_session_attrs=read-write); or switch default_transaction_read_only off"
 )
 _DISK = "make room on the server's disk (old WAL goes by itself once no slot keeps it): it then takes jobs again"
+
+_HOST = ("queue", "mend the host in [queue] url, or the name service")
+_OPTIONS = ("queue", "mend [queue] url: libpq knows no such option, or no such value of it")
 
 # By SQLSTATE (PostgreSQL's documentation, appendix A), or its class: the check's name, and what to do.
 BY_STATE = {
@@ -41,6 +49,10 @@ BY_STATE = {
     "58030": ("disk", "look at the server's log and its disk"),
     "XX001": ("damage", "stop writing, look at the server's log, and restore a backup"),
     "XX002": ("damage", "REINDEX TABLE glassq_jobs, and look for the cause in the server's log and its disk"),
+}
+# What says more than its SQLSTATE.
+_FIRST = {
+    "permission denied for schema": ("rights", "ask as a role that may make tables: --url, with the database's owner"),
 }
 # A connection that was not made has no SQLSTATE in libpq, only words.
 BY_WORDS = {
@@ -62,7 +74,10 @@ BY_WORDS = {
     "server is in hot standby mode": BY_STATE["25006"],
     "takes no writes": BY_STATE["25006"],
     "fsync is": ("durability", "set fsync = on in postgresql.conf, then SELECT pg_reload_conf()"),
-    "could not translate host name": ("queue", "mend the host in [queue] url, or the name service"),
+    "could not translate host name": _HOST,
+    "failed to resolve host": _HOST,
+    "invalid URI": _OPTIONS,
+    "connection option": _OPTIONS,
     "certificate": ("tls", "mend sslrootcert or sslmode in [queue] url, or the server's certificate"),
     "SSL": ("tls", "mend sslmode in [queue] url, or switch ssl on in postgresql.conf"),
     "pooler": ("pooler", "name PostgreSQL itself in [queue] url, not pgbouncer"),
@@ -89,9 +104,11 @@ def explained(error: QueueError, url: QueueUrl) -> Fact:
 
 
 def _known(state: str, said: str) -> tuple[str, str] | None:
-    if state in BY_STATE:
-        return BY_STATE[state]
-    return next((known for words, known in BY_WORDS.items() if words in said), None)
+    return _by_words(_FIRST, said) or BY_STATE.get(state) or _by_words(BY_WORDS, said)
+
+
+def _by_words(table: Mapping[str, tuple[str, str]], said: str) -> tuple[str, str] | None:
+    return next((known for words, known in table.items() if words in said), None)
 
 
 def _by_kind(error: QueueError, url: QueueUrl) -> tuple[str, str]:
