@@ -19,8 +19,8 @@ from glassq.push import taskqueue
 from glassq.push.client import Client
 from glassq.push.names import Names
 from glassq.push.taskqueue import Queue, Task
-from glassq.queues.base import ALL_STATES
 from glassq.queues import pool
+from glassq.queues.base import ALL_STATES
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.queues.beanstalk.prover import SyncerProver
