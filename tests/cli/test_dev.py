@@ -146,8 +146,10 @@ def test_new_settings_keep_pings_and_keys_in_their_directory(tmp_path: Path) -> 
 
 def test_a_queue_on_ipv6_is_started_there_and_no_ping_is_offered_that_only_the_sender_can_sign(tmp_path: Path) -> None:
     bind, url = f"127.0.0.1:{free_port()}", f"beanstalk://[::1]:{free_port('::1')}"
-    sections = {"intake": {"bind": bind}, "queue": {"url": url}, "sources.sns": {"account": "123456789012"}}
-    write_settings(tmp_path / "var", sections, "handlers:handle")
+    var = tmp_path / "var"
+    here = {"ledger": {"url": f"sqlite:///{var}/ledger.db"}, "bodies": {"url": f"file://{var}/bodies"}}
+    sections = {"intake": {"bind": bind}, "queue": {"url": url}, "sources.sns": {"account": "123456789012"}, **here}
+    write_settings(var, sections, "handlers:handle")
     (tmp_path / "var" / "handlers.py").write_text("def handle(delivery):\n    return 'done'\n")
     with dev(tmp_path) as process:
         assert [command.split(" ")[-1] for command in offered(process)] == ["mirror", "status"]
