@@ -15,11 +15,15 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 
 from glassq.values import QueueUrl
 from tests.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # The owner of the databases: the server's own rights would hide what an ordinary role may not.
 ROLE = "glassq"
@@ -92,7 +96,7 @@ class PostgresServer:
                 cwd=self.directory,
                 **runs_as(),
             )
-        _wait(self._answers, f"PostgreSQL does not answer: {self.log}")
+        wait(self._answers, f"PostgreSQL does not answer: {self.log}")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """Ends it; by default at once, whoever is connected (a "fast" shutdown)."""
@@ -102,7 +106,7 @@ class PostgresServer:
         self._process.send_signal(number)
         self._process.wait(PATIENCE)
         self._process = None
-        _wait(lambda: not any(map(_runs, children)), "its children stay")
+        wait(lambda: not any(map(_runs, children)), "its children stay")
 
     def kill(self) -> None:
         """Ends it and all its processes by SIGKILL, as the loss of its machine would."""
@@ -112,7 +116,7 @@ class PostgresServer:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.stop(signal.SIGKILL)
-        _wait(lambda: not any(map(_runs, children)), "its children stay")
+        wait(lambda: not any(map(_runs, children)), "its children stay")
 
     def children(self) -> list[int]:
         """Its processes besides the first one."""
@@ -151,7 +155,7 @@ class PostgresServer:
         self.execute("SELECT pg_reload_conf()")
         # the server has told its open sessions before it begins one that knows
         for name, value in settings.items():
-            _wait(
+            wait(
                 lambda name=name, value=value: (
                     value is None  # type: ignore[misc]
                     or self.execute(f"SELECT current_setting('{name}')") == [(value,)]
@@ -271,9 +275,10 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def _wait(condition: object, what: str) -> None:
+def wait(condition: Callable[[], object], what: str) -> None:
+    """Returns once the condition is true. Raises AssertionError after PATIENCE seconds."""
     end = time.monotonic() + PATIENCE
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > end:
             raise AssertionError(what)
         time.sleep(0.01)

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +17,7 @@ import psycopg
 
 from glassq.values import QueueUrl
 from tests.ports import free_port
-from tests.postgres import PATIENCE, ROLE, PostgresServer, binary, given, runs_as
+from tests.postgres import PATIENCE, ROLE, PostgresServer, binary, given, runs_as, wait
 from tests.proxy import FREEZE, PASS, Proxy
 
 if TYPE_CHECKING:
@@ -126,7 +125,14 @@ class PostgresCluster:
 
     def wait_until_in_sync(self, standbys: int) -> None:
         """Until at least so many standbys may confirm commits."""
-        _wait(lambda: len(self.in_sync()) >= standbys, f"of the standbys only {self.in_sync()} follow")
+
+        def enough() -> bool:
+            # a primary that was just started may not answer yet
+            with suppress(psycopg.OperationalError):
+                return len(self.in_sync()) >= standbys
+            return False
+
+        wait(enough, f"fewer than {standbys} standbys follow")
 
     def longest(self) -> Node:
         """The standby that has received the most: the one to promote."""
@@ -185,14 +191,3 @@ def _received(node: Node) -> int:
         "SELECT pg_wal_lsn_diff(coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), '0/0')::bigint"
     )
     return int(str(received))
-
-
-def _wait(condition: object, what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while True:
-        with suppress(psycopg.OperationalError):
-            if condition():  # type: ignore[operator]
-                return
-        if time.monotonic() > end:
-            raise AssertionError(what)
-        time.sleep(0.05)

@@ -58,6 +58,9 @@ bind = "127.0.0.1:{web}"
 workers = {web_workers}
 journal = "{journal}"
 journal_min_free = "1MiB"
+"""
+# What each machine of a torture has: faults are no reason to give a delivery up.
+PATIENT = """\
 [sources.mirror]
 verify_tokens_file = "{directory}/tokens"
 [worker]
@@ -72,6 +75,8 @@ backoff_cap = "2s"
 [[routes]]
 source = "mirror"
 handler = "torture_handler:handle"
+"""
+STATE = """\
 [ledger]
 url = "sqlite:///{directory}/ledger.db"
 [log]
@@ -217,9 +222,7 @@ class Machine:
 
     def journaled(self) -> int:
         """How many deliveries lie in intake's journal, with damaged ones, of which there should be none."""
-        spooled = sum(1 for _ in self.journal.rglob("*.job"))
-        place = self.journal / "segments"
-        return spooled + sum(survey(segment).left for segment in (segments(place) if place.is_dir() else ()))
+        return journaled_in(self.journal)
 
     def control(self, service: str) -> Control:
         """Orders faults of a service; there must be a recorder."""
@@ -263,7 +266,7 @@ class Machine:
         self.token = secrets.token_urlsafe(12)
         (self.directory / "tokens").write_text(f"{self.token}\n")
         shutil.copy(self.plan.handler, self.directory / "torture_handler.py")
-        text = SETTINGS.format(
+        text = (SETTINGS + PATIENT + STATE).format(
             queue=self.proxy.port,
             syncer=f"127.0.0.1:{self.syncer_port}",
             web=self.web_port,
@@ -317,6 +320,13 @@ class Machine:
             service.stop()
         for process in self.seen:
             process.send(signal.SIGKILL)
+
+
+def journaled_in(journal: Path) -> int:
+    """How many deliveries lie in a journal."""
+    spooled = sum(1 for _ in journal.rglob("*.job"))
+    place = journal / "segments"
+    return spooled + sum(survey(segment).left for segment in (segments(place) if place.is_dir() else ()))
 
 
 def listens(port: int) -> bool:

@@ -25,21 +25,18 @@ from rich.console import Console
 from rich.table import Table
 
 from glassq.errors import GlassqError
-from glassq.journal.segment import segments
-from glassq.journal.survey import survey
 from glassq.queues import open_inspector
 from glassq.settings import load
 from tests.chaos.disk import Filler, small_disks
-from tests.chaos.harness import HANDLER, INTERVAL, ROOT, Service, listens
+from tests.chaos.harness import HANDLER, INTERVAL, PATIENT, ROOT, Service, journaled_in, listens
 from tests.chaos.load import Load
-from tests.chaos.report import quantile, read_handled
+from tests.chaos.report import Counted, count, quantile, read_handled
 from tests.ports import free_port
 from tests.postgres_cluster import PostgresCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.chaos.load import Try
     from tests.chaos.processes import Handle
     from tests.chaos.report import Handled
     from tests.postgres_cluster import Node
@@ -63,19 +60,6 @@ bind = "127.0.0.1:{web}"
 workers = 2
 journal = "{directory}/journal"
 journal_min_free = "1MiB"
-[sources.mirror]
-verify_tokens_file = "{directory}/tokens"
-[worker]
-processes = {children}
-deadline = "20s"
-grace = "5s"
-max_attempts = 100
-max_lost = 1000
-backoff = "1s"
-backoff_cap = "2s"
-[[routes]]
-source = "mirror"
-handler = "torture_handler:handle"
 """
 
 
@@ -94,7 +78,7 @@ class Host:
         self.port = free_port()
         (self.directory / "tokens").write_text(f"{self.token}\n")
         shutil.copy(HANDLER, self.directory / "torture_handler.py")
-        text = SETTINGS.format(queue=self.queue, web=self.port, directory=self.directory, children=CHILDREN)
+        text = (SETTINGS + PATIENT).format(queue=self.queue, web=self.port, directory=self.directory, children=CHILDREN)
         (self.directory / "glassq.toml").write_text(text)
         self.services = [self._service("web", lambda: listens(self.port)), self._service("worker", self._is_whole)]
 
@@ -104,8 +88,7 @@ class Host:
 
     def journaled(self) -> int:
         """How many pings lie in its journal."""
-        place = self.directory / "journal" / "segments"
-        return sum(survey(segment).left for segment in (segments(place) if place.is_dir() else ()))
+        return journaled_in(self.directory / "journal")
 
     def _is_whole(self) -> bool:
         return len(self.pool.children()) >= CHILDREN
@@ -133,17 +116,11 @@ class Outcome:
 
 
 @dataclass
-class NodesReport:
+class NodesReport(Counted):
     """The results of one run."""
 
     rate: float
     outcomes: list[Outcome] = field(default_factory=list)
-    acknowledged: int = 0
-    handled: int = 0
-    lost: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    worked_twice: int = 0
-    taken_twice: int = 0
     journaled_most: int = 0
     settled: bool = False
 
@@ -354,10 +331,9 @@ def run(site: Site, rate: float, faults: list[str], console: Console) -> NodesRe
             console.print(f"done: {name}")
     report.settled = site.settle()
     handled = [entry for host in site.hosts for entry in read_handled(host.directory / "handled.log")]
-    tries = [each for load_ in made for each in load_.tries]
     for outcome, (began, _, over) in zip(report.outcomes, spans, strict=True):
         _measure(outcome, began, over, made, handled)
-    _count(report, tries, handled)
+    count(report, made, handled)
     return report
 
 
@@ -380,17 +356,6 @@ def _measure(outcome: Outcome, began: float, over: float, loads: list[Load], han
 
 def _longest(began: float, over: float, moments: list[float]) -> float:
     return max(after - before for before, after in itertools.pairwise([began, *moments, over]))
-
-
-def _count(report: NodesReport, tries: list[Try], handled: list[Handled]) -> None:
-    acknowledged = {each.ping for each in tries if each.acknowledged}
-    pings = {entry.ping for entry in handled}
-    deliveries = {entry.delivery for entry in handled}
-    report.acknowledged, report.handled = len(acknowledged), len(pings)
-    report.lost = sorted(acknowledged - pings)
-    report.unexpected = sorted(pings - {each.ping for each in tries})
-    report.worked_twice = len(handled) - len(deliveries)
-    report.taken_twice = len(deliveries) - len(pings)
 
 
 def table(report: NodesReport) -> Iterator[Any]:

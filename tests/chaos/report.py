@@ -53,13 +53,10 @@ class Recoveries:
     longest_alone: float = 0.0
 
 
-@dataclass
-class Report:
-    """The results of one run. Times are in seconds."""
+@dataclass(kw_only=True)
+class Counted:
+    """What became of the pings of a run: each acknowledged one is handled, or `lost`; `unexpected` ones nobody sent."""
 
-    seed: int
-    planned: int
-    faults: dict[str, Recoveries] = field(default_factory=dict)
     attempted: int = 0
     acknowledged: int = 0
     handled: int = 0
@@ -67,6 +64,15 @@ class Report:
     unexpected: list[str] = field(default_factory=list)
     worked_twice: int = 0
     taken_twice: int = 0
+
+
+@dataclass
+class Report(Counted):
+    """The results of one run. Times are in seconds."""
+
+    seed: int
+    planned: int
+    faults: dict[str, Recoveries] = field(default_factory=dict)
     bound: int = 0
     buried: int = 0
     stragglers: int = 0
@@ -95,7 +101,7 @@ def read_handled(file: Path) -> list[Handled]:
     return [Handled(delivery, ping, int(pid), float(at)) for delivery, ping, pid, at in rows]
 
 
-def count(report: Report, loads: Iterable[Load], handled: Sequence[Handled]) -> None:
+def count(report: Counted, loads: Iterable[Load], handled: Sequence[Handled]) -> None:
     """Counts the pings. Each acknowledged one must be handled, and each handled one must have been sent."""
     attempted = {ping for load in loads for ping in load.attempted}
     acknowledged = {made.ping for load in loads for made in load.acknowledged}
