@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from glassq.bodies.base import NO_LIMIT, UPLOAD, BodyInfo, BodyState, checked
 from glassq.bodies.holders import Holder
 from glassq.bodies.writer import FileWriter, spooled
+from glassq.database import locks
 from glassq.database.schema_parts import SchemaPart, prepare
 from glassq.database.sessions import Sessions
 from glassq.errors import BodyError, BodyLost, QueueError
@@ -36,8 +37,6 @@ _INSERT_CHUNK = "INSERT INTO glassq_body_chunks (key, part, data) VALUES (%s, %s
 Rows = list[tuple[Any, ...]]
 # Bodies that are listed by one statement.
 _PAGE = 1000
-# The advisory lock of the one that sweeps.
-_SWEEPING = 7_163_542_001
 
 # EXTERNAL: the server does not try to compress what is mostly compressed, or small. fillfactor: touches stay in place.
 SCHEMA = SchemaPart(
@@ -204,7 +203,7 @@ class TableBodies:
     def alone(self) -> Iterator[bool]:
         with self._session("cannot be swept", keep=False) as session:
             # it ends with the connection
-            alone: bool = session.rows("SELECT pg_try_advisory_lock(%s)", [_SWEEPING])[0][0]
+            alone: bool = session.rows(f"SELECT pg_try_advisory_lock({locks.BODIES})")[0][0]
             yield alone
 
     def looked(self) -> float:

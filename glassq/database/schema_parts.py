@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glassq.database import locks
 from glassq.errors import WrongTables
 
 if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
 
 # The lock under which tables are made or changed; it ends with the transaction.
-_LOCK = "SELECT pg_advisory_xact_lock(hashtext('glassq_schema'))"
+_LOCK = f"SELECT pg_advisory_xact_lock({locks.TABLES})"
 _VERSIONS = """
 CREATE TABLE IF NOT EXISTS glassq_schema
     (part text COLLATE "C" PRIMARY KEY, version int NOT NULL, oldest int NOT NULL)

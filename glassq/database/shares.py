@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.database import locks
 from glassq.database.schema_parts import SchemaPart, prepare
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ShareTable:
         with session.transaction():
             # a share that a crash of the server forgets is taken anew within a second
             session.rows("SET LOCAL synchronous_commit = off")
-            session.rows("SELECT pg_advisory_xact_lock(hashtext('glassq_shares'))")
+            session.rows(f"SELECT pg_advisory_xact_lock({locks.SHARES})")
             found: dict[str, list[Row]] = {tube: [] for tube in tubes}
             for tube, *row in session.rows(
                 "SELECT tube, host, rate, slots, used_rate, used_slots, hungry FROM glassq_shares "

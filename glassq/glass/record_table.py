@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from glassq.database import locks
 from glassq.database.schema_parts import SchemaPart, prepare
 from glassq.database.sessions import Sessions
 from glassq.errors import CredentialsError, QueueError
@@ -69,7 +70,7 @@ class RecordTable:
     def held(self, name: str) -> Iterator[_HeldRows]:
         with self._session() as session, session.transaction():
             # the lock ends with the transaction, or with us
-            session.rows("SELECT pg_advisory_xact_lock(hashtext('glassq_credentials'), hashtext(%s))", [name])
+            session.rows(f"SELECT pg_advisory_xact_lock({locks.CREDENTIALS})", [name])
             yield _HeldRows(session)
 
     @contextmanager

@@ -186,7 +186,8 @@ class LocalEngine(Protocol):
     """The parts of an engine on this machine, whether its server answers or not.
 
     `packages` are the Python packages that the engine needs. `units` are our systemd units of its server, in the order
-    of their start. `other_unit` is a unit of the same server that is not ours ("": there is none).
+    of their start. `other_unit` is a unit of the same server that is not ours ("": there is none). `socket` is the unix
+    socket at which it listens (None: it listens elsewhere).
     """
 
     @property
@@ -195,6 +196,8 @@ class LocalEngine(Protocol):
     def units(self) -> tuple[str, ...]: ...
     @property
     def other_unit(self) -> str: ...
+    @property
+    def socket(self) -> Path | None: ...
 
     def directories(self) -> Iterator[tuple[str, Path]]:
         """The directories of the server's files, each after the name of its content; none if it runs elsewhere."""
@@ -533,7 +536,13 @@ class Inspector(Protocol):
 
 
 class Opening(Protocol):
-    """What an engine's module `opening` has. Nothing is connected before it is used."""
+    """What an engine's module `opening` has. Nothing is connected before it is used.
+
+    `NAME` is the engine's name, for people.
+    """
+
+    @property
+    def NAME(self) -> str: ...  # noqa: N802 - a constant of a module
 
     def open_producer(self, settings: Settings) -> Producer:
         """A producer for all threads of a process."""
@@ -549,3 +558,6 @@ class Opening(Protocol):
 
     def open_tables(self, settings: Settings, url: QueueUrl) -> EngineTables | None:
         """The tables at `url`, a database of this engine; None where it needs none."""
+
+    def advice(self, settings: Settings, error: QueueError) -> str:
+        """What to do about this error, where the engine knows more than its kind tells; "" else."""

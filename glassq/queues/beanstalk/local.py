@@ -26,6 +26,10 @@ class LocalBeanstalkd:
     def __init__(self, url: QueueUrl) -> None:
         self._address = url.address
 
+    @property
+    def socket(self) -> Path | None:
+        return Path(self._address) if isinstance(self._address, str) else None
+
     def directories(self) -> Iterator[tuple[str, Path]]:
         """beanstalkd tells no client where its binlog is, so this looks at the command lines of all processes."""
         if isinstance(self._address, str):

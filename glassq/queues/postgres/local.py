@@ -24,6 +24,8 @@ class LocalPostgres:
     packages = ("psycopg",)
     units: tuple[str, ...] = ()
     other_unit = ""
+    # libpq's own message names the one that it tried
+    socket: Path | None = None
 
     def __init__(self, url: QueueUrl) -> None:
         self._url = url
