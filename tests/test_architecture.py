@@ -25,6 +25,7 @@ EVERYTHING = frozenset(
         "backoff",
         "bodies",
         "causes",
+        "connections",
         "content",
         "daemons",
         "due",
@@ -82,7 +83,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "backoff": frozenset(),
     "stop_signals": frozenset(),
     "standard_webhooks": frozenset(),
-    "database": frozenset({"backoff", "errors", "log", "values"}),
+    "connections": frozenset({"errors"}),
+    "database": frozenset({"backoff", "connections", "errors", "log", "values"}),
     "excerpts": frozenset(),
     "edited": frozenset({"errors"}),
     "event_loop": frozenset({"log"}),
@@ -116,7 +118,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"bodies", "errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
     ),
     "loading": frozenset({"errors", "excerpts", "handler", "log", "named", "policy", "routes", "settings", "values"}),
-    "queues": frozenset({"database", "envelope", "errors", "files", "host", "settings", "values"}),
+    "queues": frozenset({"connections", "database", "envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset(
         {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "named", "settings"}
         | {"standard_webhooks"}

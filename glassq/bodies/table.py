@@ -11,6 +11,7 @@ A body and its chunks come in one transaction, and go in one: none is ever unfin
 from __future__ import annotations
 
 import io
+import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -20,7 +21,7 @@ from glassq.bodies.holders import Holder
 from glassq.bodies.writer import FileWriter, spooled
 from glassq.database import locks
 from glassq.database.schema_parts import SchemaPart, prepare
-from glassq.database.sessions import Sessions
+from glassq.database.sessions import session_pool
 from glassq.errors import BodyError, BodyLost, QueueError
 from glassq.values import QueueUrl
 
@@ -79,7 +80,7 @@ class TableBodies:
     def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
         """`timeout` is how long one statement may take, in seconds. Connects to nothing."""
         self._url = QueueUrl(url)
-        self._sessions = Sessions(self._url, "glassq bodies", timeout)
+        self._sessions = session_pool(self._url, "glassq bodies", timeout)
         self._prepared = False
 
     def prepare(self) -> None:
@@ -90,8 +91,7 @@ class TableBodies:
         return spooled(checked(key), lambda file, size: self.put(key, file, size, UPLOAD))
 
     def put(self, key: str, file: BinaryIO, size: int, within: float) -> None:
-        with self._session("cannot be written") as session:
-            session.set_deadline(time.monotonic() + within)
+        with self._session("cannot be written", until=time.monotonic() + within) as session:
             self._prepare(session)
             with session.transaction():
                 self._begin(session, key, size)
@@ -124,18 +124,16 @@ class TableBodies:
         )
 
     def link(self, key: str, new: str) -> None:
-        with self._session("cannot be written") as session:
-            session.set_deadline(time.monotonic() + UPLOAD)
-            with session.transaction():
-                # held until its copy is there
-                found = session.rows("SELECT size FROM glassq_bodies WHERE key = %s FOR SHARE", [key])
-                if found:
-                    self._begin(session, new, found[0][0])
-                    session.rows(
-                        "INSERT INTO glassq_body_chunks (key, part, data) "
-                        "SELECT %s, part, data FROM glassq_body_chunks WHERE key = %s",
-                        [new, key],
-                    )
+        with self._session("cannot be written", until=time.monotonic() + UPLOAD) as session, session.transaction():
+            # held until its copy is there
+            found = session.rows("SELECT size FROM glassq_bodies WHERE key = %s FOR SHARE", [key])
+            if found:
+                self._begin(session, new, found[0][0])
+                session.rows(
+                    "INSERT INTO glassq_body_chunks (key, part, data) "
+                    "SELECT %s, part, data FROM glassq_body_chunks WHERE key = %s",
+                    [new, key],
+                )
         if not found:
             raise self._lost(key)
 
@@ -240,10 +238,10 @@ class TableBodies:
         return BodyLost(f"body {key} is not in {self._url}")
 
     @contextmanager
-    def _session(self, what: str, *, keep: bool = True) -> Iterator[PostgresSession]:
-        """A connection for the block. `keep` says whether another one may have it then."""
+    def _session(self, what: str, *, until: float = math.inf, keep: bool = True) -> Iterator[PostgresSession]:
+        """A connection for the block, for calls that end by `until`. `keep`: another block may have it then."""
         try:
-            with self._sessions.borrowed(keep=keep) as session:
+            with self._sessions.lend(until, keep=keep) as session:
                 yield session
         except QueueError as error:
             raise BodyError(f"bodies {what}: {error}") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from glassq.database import locks
 from glassq.database.schema_parts import SchemaPart, prepare
-from glassq.database.sessions import Sessions
+from glassq.database.sessions import session_pool
 from glassq.errors import CredentialsError, QueueError
 from glassq.values import QueueUrl
 
@@ -40,7 +41,7 @@ class RecordTable:
     def __init__(self, url: str) -> None:
         """Connects to nothing."""
         self._url = QueueUrl(url)
-        self._sessions = Sessions(self._url, "glassq credentials", TIMEOUT)
+        self._sessions = session_pool(self._url, "glassq credentials", TIMEOUT)
 
     def prepare(self) -> None:
         with self._session() as session:
@@ -76,7 +77,7 @@ class RecordTable:
     @contextmanager
     def _session(self) -> Iterator[PostgresSession]:
         try:
-            with self._sessions.borrowed() as session:
+            with self._sessions.lend(math.inf) as session:
                 yield session
         except QueueError as error:
             raise CredentialsError(f"users' credentials: {error}") from error

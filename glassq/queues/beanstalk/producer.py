@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from glassq.connections import ConnectionPool
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.connection import IN_MEMORY_ONLY, WITHOUT_BINLOG, Unanswered, whole_seconds
 from glassq.queues.beanstalk.proof import prove_by_answer
 from glassq.queues.beanstalk.protocol import DRAINING
-from glassq.queues.pool import ConnectionPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
