@@ -40,37 +40,43 @@ Rows = list[tuple[Any, ...]]
 _PAGE = 1000
 
 # EXTERNAL: the server does not try to compress what is mostly compressed, or small. fillfactor: touches stay in place.
+_VERSION_1 = (
+    """
+    CREATE TABLE IF NOT EXISTS glassq_bodies (
+        key text COLLATE "C" PRIMARY KEY,
+        size bigint NOT NULL,
+        state text NOT NULL,
+        touched timestamptz NOT NULL DEFAULT clock_timestamp()
+    ) WITH (fillfactor = 80)
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS glassq_body_chunks (
+        key text COLLATE "C" NOT NULL REFERENCES glassq_bodies ON DELETE CASCADE,
+        part int NOT NULL,
+        data bytea NOT NULL,
+        PRIMARY KEY (key, part)
+    )
+    """,
+    "ALTER TABLE glassq_body_chunks ALTER COLUMN data SET STORAGE EXTERNAL",
+    """
+    CREATE TABLE IF NOT EXISTS glassq_body_holders (
+        key text PRIMARY KEY,
+        since double precision NOT NULL,
+        seen timestamptz NOT NULL,
+        about text NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS glassq_body_looks (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        at double precision NOT NULL
+    )
+    """,
+)
 SCHEMA = SchemaPart(
     "bodies",
-    version=1,
-    oldest=1,
-    steps=(
-        """
-        CREATE TABLE IF NOT EXISTS glassq_bodies (
-            key text COLLATE "C" PRIMARY KEY,
-            size bigint NOT NULL,
-            state text NOT NULL,
-            touched timestamptz NOT NULL DEFAULT clock_timestamp()
-        ) WITH (fillfactor = 80);
-        CREATE TABLE IF NOT EXISTS glassq_body_chunks (
-            key text COLLATE "C" NOT NULL REFERENCES glassq_bodies ON DELETE CASCADE,
-            part int NOT NULL,
-            data bytea NOT NULL,
-            PRIMARY KEY (key, part)
-        );
-        ALTER TABLE glassq_body_chunks ALTER COLUMN data SET STORAGE EXTERNAL;
-        CREATE TABLE IF NOT EXISTS glassq_body_holders (
-            key text PRIMARY KEY,
-            since double precision NOT NULL,
-            seen timestamptz NOT NULL,
-            about text NOT NULL
-        );
-        CREATE TABLE IF NOT EXISTS glassq_body_looks (
-            one boolean PRIMARY KEY DEFAULT true CHECK (one),
-            at double precision NOT NULL
-        );
-        """,
-    ),
+    tables=("glassq_bodies", "glassq_body_chunks", "glassq_body_holders", "glassq_body_looks"),
+    steps=(_VERSION_1,),
 )
 
 

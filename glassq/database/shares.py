@@ -14,26 +14,22 @@ if TYPE_CHECKING:
 
 # How long a share is valid, in seconds, unless its host takes it anew.
 VALID = 3.0
-SCHEMA = SchemaPart(
-    "limits",
-    version=1,
-    oldest=1,
-    steps=(
-        """
-        CREATE TABLE IF NOT EXISTS glassq_shares (
-            tube text COLLATE "C" NOT NULL,
-            host text COLLATE "C" NOT NULL,
-            rate double precision NOT NULL,
-            slots int NOT NULL,
-            used_rate double precision NOT NULL,
-            used_slots int NOT NULL,
-            hungry boolean NOT NULL,
-            until timestamptz NOT NULL,
-            PRIMARY KEY (tube, host)
-        ) WITH (fillfactor = 50)
-        """,
-    ),
+_VERSION_1 = (
+    """
+    CREATE TABLE IF NOT EXISTS glassq_shares (
+        tube text COLLATE "C" NOT NULL,
+        host text COLLATE "C" NOT NULL,
+        rate double precision NOT NULL,
+        slots int NOT NULL,
+        used_rate double precision NOT NULL,
+        used_slots int NOT NULL,
+        hungry boolean NOT NULL,
+        until timestamptz NOT NULL,
+        PRIMARY KEY (tube, host)
+    ) WITH (fillfactor = 50)
+    """,
 )
+SCHEMA = SchemaPart("limits", tables=("glassq_shares",), steps=(_VERSION_1,))
 # host, rate, slots, used_rate, used_slots, hungry
 Row = tuple[str, float, int, float, int, bool]
 

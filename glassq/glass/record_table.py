@@ -19,20 +19,16 @@ if TYPE_CHECKING:
 
 # How long a statement may take, in seconds.
 TIMEOUT = 5.0
-SCHEMA = SchemaPart(
-    "credentials",
-    version=1,
-    oldest=1,
-    steps=(
-        """
-        CREATE TABLE IF NOT EXISTS glassq_credentials (
-            name text COLLATE "C" PRIMARY KEY,
-            data bytea NOT NULL,
-            updated timestamptz NOT NULL DEFAULT clock_timestamp()
-        )
-        """,
-    ),
+_VERSION_1 = (
+    """
+    CREATE TABLE IF NOT EXISTS glassq_credentials (
+        name text COLLATE "C" PRIMARY KEY,
+        data bytea NOT NULL,
+        updated timestamptz NOT NULL DEFAULT clock_timestamp()
+    )
+    """,
 )
+SCHEMA = SchemaPart("credentials", tables=("glassq_credentials",), steps=(_VERSION_1,))
 
 
 class RecordTable:
