@@ -190,7 +190,7 @@ LEAVES = {
     "worker/boardfile.py": frozenset({"log"}),
     "worker/metrics.py": frozenset({"metrics"}),
     "metrics/counters.py": frozenset(),
-    "queues/base.py": frozenset({"errors", "settings", "values"}),
+    "queues/base.py": frozenset({"errors"}),
     "programs/syncer.py": frozenset({"errors", "queues", "systemd", "values"}),
     "push/rule.py": frozenset(),
     "push/request.py": frozenset({"push"}),

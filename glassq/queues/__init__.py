@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from glassq.errors import QueueError
-    from glassq.queues.base import EngineTables, Inspector, LocalEngine, Opening, Producer, Receiver
+    from glassq.queues.base import Inspector, Producer, Receiver
+    from glassq.queues.engine import EngineTables, LocalEngine, Opening
     from glassq.settings import Settings
     from glassq.values import QueueUrl
 
-__all__ = ["EngineTables", "Inspector", "LocalEngine", "Producer", "Receiver"]
-__all__ += ["advice", "check_tables", "engine_name", "local_engine"]
+__all__ = ["Inspector", "Producer", "Receiver", "advice", "check_tables", "engine_name", "local_engine"]
 __all__ += ["open_inspector", "open_producer", "open_receiver", "open_tables"]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LocalBeanstalkd:
-    """See `glassq.queues.base.LocalEngine`."""
+    """See `glassq.queues.engine.LocalEngine`."""
 
     packages = ("greenstalk",)
     units = ("glassq-beanstalkd.socket", "glassq-beanstalkd.service")

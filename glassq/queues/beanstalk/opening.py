@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from glassq.errors import QueueError
-    from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
+    from glassq.queues.base import Inspector, Producer, Receiver
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.prover import Prover
+    from glassq.queues.engine import LocalEngine
     from glassq.settings import Settings
     from glassq.values import QueueUrl
 

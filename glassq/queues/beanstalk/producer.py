@@ -11,7 +11,8 @@ from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueR
 from glassq.queues.again import put_again
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.beanstalk import commands
-from glassq.queues.beanstalk.connection import IN_MEMORY_ONLY, WITHOUT_BINLOG, Unanswered, whole_seconds
+from glassq.queues.beanstalk.connection import IN_MEMORY_ONLY, WITHOUT_BINLOG, whole_seconds
+from glassq.queues.beanstalk.packet import Unanswered
 from glassq.queues.beanstalk.proof import prove_by_answer
 from glassq.queues.beanstalk.protocol import DRAINING
 

@@ -19,7 +19,7 @@ _PORT = "5432"
 
 
 class LocalPostgres:
-    """See `glassq.queues.base.LocalEngine`. The server is the distribution's: none of its units is ours."""
+    """See `glassq.queues.engine.LocalEngine`. The server is the distribution's: none of its units is ours."""
 
     packages = ("psycopg",)
     units: tuple[str, ...] = ()

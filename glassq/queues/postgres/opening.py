@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from glassq.errors import QueueError
-    from glassq.queues.base import EngineTables, Inspector, LocalEngine
+    from glassq.queues.base import Inspector
+    from glassq.queues.engine import EngineTables, LocalEngine
     from glassq.settings import Settings
     from glassq.values import QueueUrl
 

@@ -19,7 +19,7 @@ WHERE schemaname = current_schema() AND (tablename LIKE 'glassq\\_%%' OR tablena
 
 
 class PostgresTables:
-    """See `glassq.queues.base.EngineTables`."""
+    """See `glassq.queues.engine.EngineTables`."""
 
     engine = "PostgreSQL"
     known = schema.SCHEMA.version
