@@ -97,7 +97,7 @@ def _found(session: PostgresSession, part: SchemaPart) -> tuple[int, int]:
 def _newer(session: PostgresSession, part: SchemaPart, found: int) -> WrongTables:
     return _wrong(
         *(session, part, f"are of version {found}, and this glassq knows {part.version}"),
-        "install the glassq that made them, or name another database",
+        "install the newer glassq that made them, or name another database",
     )
 
 
