@@ -6,16 +6,12 @@ CREATE in the schema, and who brings tables to a newer version must own them.
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from glassq.database.postgres import PostgresSession
-    from glassq.database.schema_parts import SchemaPart
 
     # asks one question, and returns its rows
     Ask = Callable[[str], Sequence[Sequence[Any]]]
@@ -31,8 +27,6 @@ SELECT current_user, current_schema(), coalesce(has_schema_privilege(current_sch
     )
 FROM unnest(ARRAY[{names}]) AS name LEFT JOIN pg_class AS class ON class.oid = to_regclass(name)
 """
-# A step of a part that makes a table.
-_MAKES = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)")
 
 
 class Trouble(NamedTuple):
@@ -98,9 +92,27 @@ class Rights:
 
 
 def making(ask: Ask) -> str:
-    """How the tables of the queue are made, as the role that asks must have it made. Raises what `ask` raises."""
-    [[role, may_create]] = ask("SELECT current_user, coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)")
+    """How missing tables are made, as the role that asks must have it done. Raises what `ask` raises."""
+    role, may_create, _ = _may(ask)
     return f"{'`glassq queue init`' if may_create else init_command(role)} makes them"
+
+
+def upgrading(ask: Ask) -> str:
+    """How the queue's older tables are brought to this version. Raises what `ask` raises."""
+    role, _, owns = _may(ask)
+    return f"{'`glassq queue upgrade`' if owns else command('upgrade', role)} brings them to this version"
+
+
+def _may(ask: Ask) -> tuple[str, bool, bool]:
+    """The role that asks, whether it may make tables, and whether the queue's are its own."""
+    [(role, may_create, owns)] = ask(
+        """
+        SELECT current_user, coalesce(has_schema_privilege(current_schema(), 'CREATE'), false), EXISTS (
+            SELECT FROM pg_class WHERE oid = to_regclass('glassq_jobs') AND pg_has_role(relowner, 'USAGE')
+        )
+        """
+    )
+    return role, may_create, owns
 
 
 def init_command(role: str) -> str:
@@ -111,20 +123,3 @@ def init_command(role: str) -> str:
 def command(name: str, role: str) -> str:
     """`glassq queue NAME` as the tables' owner, for this role."""
     return f"`glassq queue {name} --url OWNER --grant {shlex.quote(role)}`"
-
-
-def trouble_with(session: PostgresSession, part: SchemaPart) -> Trouble | None:
-    """What keeps the role of this session from working on a part's tables; None if nothing does. Raises QueueError."""
-    rights, versions = Rights.of(session.rows, tables_of(part)), Rights.of(session.rows, ["glassq_schema"])
-    if rights.missing:
-        # who makes tables writes down their version
-        return rights.trouble() or versions.trouble()
-    if any("SELECT" in lacking for lacking in versions.lacking):
-        return versions.trouble()
-    found = session.rows("SELECT version FROM glassq_schema WHERE part = %s", [part.name])
-    return rights.trouble(older=not found or found[0][0] < part.version)
-
-
-def tables_of(part: SchemaPart) -> list[str]:
-    """The names of a part's tables."""
-    return [name for step in part.steps for name in _MAKES.findall(step)]

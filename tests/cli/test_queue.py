@@ -37,7 +37,7 @@ def empty(postgres: PostgresServer, tmp_path: Path) -> Cli:
 def test_the_tables_are_made_once_however_many_make_them(empty: Cli, postgres: PostgresServer) -> None:
     missing = empty("status")
     assert missing.code == 78
-    assert f"`glassq --config {empty.file} queue init`" in missing.err
+    assert f"the tables of the queue are missing: `glassq --config {empty.file} queue init` makes them" in missing.err
     assert empty("queue", "upgrade").code == 2
     assert empty("queue", "check").code == 78
     with ThreadPoolExecutor(3) as together:

@@ -333,7 +333,14 @@ def test_who_may_not_come_in_is_told_why(server: PostgresServer, database: str) 
 def test_a_database_without_our_tables_is_told_what_to_run(server: PostgresServer) -> None:
     empty = server.url(server.database())
     fact = trouble(empty, WrongTables, lambda inspector: inspector.counts())
-    assert (fact.name, "`glassq queue init`" in str(fact)) == ("schema", True)
+    assert (fact.name, fact.said.endswith("are missing")) == ("schema", True)
+    assert fact.todo == "`glassq queue init` makes them"
+    # a role that may make none is told so with it
+    server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE maker LOGIN", empty.rpartition("/")[2])
+    fact = trouble(
+        server.url(empty.rpartition("/")[2], user="maker"), WrongTables, lambda inspector: inspector.counts()
+    )
+    assert fact.todo == "`glassq queue init --url OWNER --grant maker` makes them"
 
 
 def test_a_role_without_rights_is_told(server: PostgresServer, database: str) -> None:

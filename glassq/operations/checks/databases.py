@@ -130,11 +130,11 @@ def _part(operations: Operations, name: str, url: str, part: SchemaPart, meanwhi
 
 def _trouble(url: str, part: SchemaPart) -> Trouble | None:
     from glassq.database.postgres import PostgresSession
-    from glassq.database.rights import trouble_with
+    from glassq.database.schema_parts import trouble
 
     session = PostgresSession(QueueUrl(url), name="glassq doctor", connect_timeout=TIMEOUT, timeout=TIMEOUT)
     with closing(session):
-        return trouble_with(session, part)
+        return trouble(session, part)
 
 
 DATABASES: list[Callable[[Operations], Iterator[Check]]] = [

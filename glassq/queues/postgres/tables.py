@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.database import schema_parts
 from glassq.errors import InvalidRequest
 from glassq.queues.postgres import schema
 
@@ -16,8 +17,6 @@ _OURS = """
 SELECT tablename FROM pg_tables
 WHERE schemaname = current_schema() AND (tablename LIKE 'glassq\\_%%' OR tablename = ANY(%(others)s)) ORDER BY 1
 """
-
-
 # Where versions are written down, by which columns; and what a part is called there, where people call it otherwise.
 _VERSIONS = (("glassq_schema", "part", "version"), ("meta", "name", "value"))
 _HAS_COLUMNS = "SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = ANY(%s)"
@@ -25,16 +24,16 @@ _NAMES = {"schema": "ledger", "names": "task names"}
 
 
 class PostgresTables:
-    """See `glassq.queues.base.EngineTables`."""
+    """See `glassq.queues.engine.EngineTables`."""
 
     engine = "PostgreSQL"
-    known = schema.VERSION
+    known = schema.SCHEMA.version
 
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
 
     def version(self) -> int:
-        return schema.version(self._session)
+        return schema_parts.version(self._session, schema.SCHEMA)
 
     def check(self) -> None:
         schema.check(self._session)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from glassq.values import QueueUrl
 
 _RIGHTS = "`glassq queue init --url OWNER --grant ROLE` grants it to the programs' role"
-_OWNER = "as the role that owns the tables (--url OWNER --grant ROLE)"
 _PASSFILE = (
     "mend it in the passfile (~/.pgpass, or passfile= in [queue] url; host, port, database and role must match; mode "
     "0600), or in the URL where it stands there"
@@ -101,7 +100,7 @@ _BY_KIND: list[tuple[type[Exception], str, str]] = [
 def explained(error: QueueError, url: QueueUrl) -> Fact:
     """The error of a call, with what to do about it."""
     if isinstance(error, WrongTables):
-        return Fact("schema", False, error.said, error.todo or _OWNER)
+        return Fact("schema", False, error.said, error.todo)
     said = str(error)
     name, todo = _known(getattr(error.__cause__, "sqlstate", None) or "", said) or _by_kind(error, url)
     return Fact(name, False, said, todo)
