@@ -44,7 +44,7 @@ def test_the_tables_are_made_once_however_many_make_them(empty: Cli, postgres: P
         said = list(together.map(lambda _: empty("queue", "init"), range(3)))
     assert [(each.code, each.err) for each in said] == [(0, "")] * 3
     assert sum("are in postgres" in each.out for each in said) == 1
-    assert empty("queue", "init", "--json").json["version"] == 1
+    assert empty("queue", "init", "--json").json["version"] == schema.SCHEMA.version
     assert "already" in empty("queue", "upgrade").out
     assert empty("status").code == 0
 
