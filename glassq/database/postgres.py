@@ -267,6 +267,8 @@ class _Connection(Opened):
         self.adapters.register_dumper(int, Int8BinaryDumper)
         # it keeps how each value is said
         self._cursor = self.cursor(binary=True)
+        # by what is waited for
+        self._polls: dict[int, select.poll] = {}
         # those that came with the answer to something else
         self._payloads: list[str] = []
         self.add_notice_handler(self._noticed)
@@ -317,20 +319,22 @@ class _Connection(Opened):
         came, self._payloads = self._payloads, []
         return came
 
-    def _ready(self, wanted: int) -> Any:
+    def _ready(self, wanted: int) -> int:
         """Waits until the socket is as psycopg wants it: 1 to read, 2 to write."""
         meanwhile, self._meanwhile = self._meanwhile, None
         if meanwhile is not None:
             meanwhile()
-        poll = select.poll()
-        poll.register(self.fileno(), (select.POLLIN if wanted & 1 else 0) | (select.POLLOUT if wanted & 2 else 0))
+        poll = self._polls.get(wanted)
+        if poll is None:
+            poll = self._polls[wanted] = select.poll()
+            poll.register(self.fileno(), (select.POLLIN if wanted & 1 else 0) | (select.POLLOUT if wanted & 2 else 0))
         while True:
             left = self._cancel_at - time.monotonic()
             ready = poll.poll(None if math.isinf(left) else max(0, math.ceil(left * 1000)))
             if ready:
                 [(_, events)] = ready
                 found = (1 if events & ~select.POLLOUT else 0) | (2 if events & select.POLLOUT else 0)
-                return psycopg.waiting.Ready(found & wanted or wanted)
+                return found & wanted or wanted
             self._late()
 
     def _late(self) -> None:
