@@ -235,7 +235,9 @@ class Consumer:
         self._limiter.start(limited)
         attempt = Attempt(delivery, given_up) if given_up else self._executor.run(reservation, delivery, destination)
         attempt = self._limiter.judge(destination, attempt)
-        self._settlement.settle(reservation, attempt, self._then())
+        # none of them has a limit, or a share
+        then, several = self._then(), self._limiter.patient
+        self._settlement.settle(reservation, attempt, then, several=several and len(then) == 1)
         return attempt.outcome.slow_down
 
     def _examined(self, reservation: Reservation, delivery: Delivery) -> Reservation:
