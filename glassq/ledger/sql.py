@@ -167,7 +167,7 @@ class SqlLedger:
                 # one failure may be another process's long transaction; two in a row are trouble
                 if failures == 2:
                     log.error(
-                        "ledger cannot be written; the work goes on %s", fields(url=self._url, error=_words(error))
+                        "ledger cannot be written; the work goes on %s", fields(url=self._url, error=reason_of(error))
                     )
                 writer.close()
                 self._put_back(batch)
@@ -250,8 +250,8 @@ class _Writer:
             if connection.dialect.name == "sqlite":
                 # Without SQLAlchemy's work for each value, which takes twice as long as SQLite's for all of them; and
                 # as one statement: with one a row, this thread and the worker's would change places twice a row.
-                values = ", ".join([_MARKS] * len(rows))
-                connection.exec_driver_sql(_UPSERT.replace(_MARKS, values), tuple(chain.from_iterable(rows)))
+                marks = ", ".join([_MARKS] * len(rows))
+                connection.exec_driver_sql(_UPSERT.replace(_MARKS, marks), tuple(chain.from_iterable(rows)))
             elif connection.dialect.driver == "psycopg":
                 # no work waits for it: a crash of the server may lose what came in the last moment, and no standby is
                 # waited for
@@ -369,7 +369,3 @@ def _weight(entry: Entry) -> int:
     """Bytes of its body and labels, which count against MAX_BODIES."""
     labels = sum(len(name) + len(value) for name, value in entry.labels.items()) if entry.labels else 0
     return len(entry.body or b"") + labels
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {reason_of(error)}"

@@ -8,7 +8,7 @@ command runs in the main thread then, because an exception in the middle of one 
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # typeshed has only `signal`
 import os
 import signal
 import threading
