@@ -60,7 +60,7 @@ def test_a_reserve_does_not_slow_down_with_what_waits(
         after = min(reserve_time(receiver, roles.tubes) for _ in range(3))
     finally:
         roles.close()
-        filled.stop()
+        filled.end()
     line = f"backlog: {jobs:,} jobs in three tubes, reserve {before * 1000:.2f} ms before, {after * 1000:.2f} ms after"
     record_property(SAYS, line)
     print(line)

@@ -48,7 +48,7 @@ def check(roles: Roles, before: bytes, after: bytes | None, *, cut: bool) -> Non
 
 def clear(roles: Roles) -> None:
     for job in roles.find():
-        roles.inspector.delete(job)
+        roles.remove(job)
 
 
 @pytest.mark.parametrize("name", SETTLE)
@@ -63,8 +63,9 @@ def test_a_delivery_that_is_settled_is_never_lost(roles: Roles, name: str) -> No
                 SETTLE[name](roles, receiver, held)
             except QueueUnavailable:
                 broke = True
-        # the end of the job may have been answered, and only then the connection broke
-        assert broke == cutter.fired or (cutter.fired and "then" in name)
+        # the end of the job may have been answered, and only then the connection broke; what may happen twice is
+        # tried again where it belongs to no connection
+        assert broke == cutter.fired or (cutter.fired and ("then" in name or roles.able.bearer))
         receiver.close()
         check(roles, b"ping", AFTER[name], cut=broke)
         clear(roles)
@@ -101,6 +102,8 @@ def test_a_job_that_an_operator_puts_is_there_once_or_not_at_all(roles: Roles, s
 def test_a_job_that_an_operator_changes_is_never_lost(
     roles: Roles, old: WaitingState, new: WaitingState, body: bytes
 ) -> None:
+    if old not in roles.able.lists:
+        return
     for tube in (roles.tube, roles.other):
         for cutter in cut_at_each_message(roles.engine):
             job = roles.lie(old)
@@ -123,7 +126,7 @@ def test_a_job_that_an_operator_changes_is_never_lost(
 @pytest.mark.parametrize("new", WAITING)
 def test_jobs_that_an_operator_changes_together_are_never_lost(roles: Roles, new: WaitingState) -> None:
     for cutter in cut_at_each_message(roles.engine):
-        jobs = [roles.lie(old, b"%d" % number) for number, old in enumerate(WAITING)]
+        jobs = [roles.lie(old, b"%d" % number) for number, old in enumerate(WAITING) if old in roles.able.lists]
         inspector = roles.new_inspector(port=cutter.port)
         inspector.counts([roles.tube])
         with cutter:

@@ -1,0 +1,136 @@
+"""Puts deliveries into SQS, ten a call. An answer is the proof: the message is on several servers by then."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from glassq.errors import QueueError, QueueRefused, QueueUnavailable
+from glassq.queues.base import Receipt, Refusal
+from glassq.queues.shelf import Shelved
+from glassq.queues.sqs.messages import MAX_DELAY, bad_size, bad_time, bad_tube
+from glassq.queues.sqs.sending import Outgoing, batches, send_batch
+from glassq.queues.sqs.troubles import in_doubt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from glassq.queues.base import NewJob
+    from glassq.queues.shelf import Shelf
+    from glassq.queues.sqs.client import SqsClient
+
+
+class SqsProducer:
+    """See `glassq.queues.base.Producer`."""
+
+    def __init__(self, client: SqsClient, shelf: Shelf, *, tube: str) -> None:
+        """`tube` is the one that `check` looks at."""
+        self._client = client
+        self._shelf = shelf
+        self._tube = tube
+        # why the last put was refused, if it was
+        self._refused: QueueRefused | None = None
+
+    def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
+        deadline = time.monotonic() + within
+        answers: dict[int, Receipt | Refusal] = {}
+        good = []
+        for number, job in enumerate(jobs):
+            error = bad_size(job.body) or bad_time(job.delay) or bad_tube(job.tube)
+            if error is None:
+                good.append(number)
+            else:
+                answers[number] = Refusal(job.key, error)
+        answers.update(self._put([(number, jobs[number]) for number in good], deadline))
+        broken = [number for number in good if isinstance(getattr(answers[number], "error", None), QueueUnavailable)]
+        if again and broken:
+            for number, answer in self._put([(number, jobs[number]) for number in broken], deadline).items():
+                answers[number] = _both(answers[number], answer)
+        errors = (getattr(answers[number], "error", None) for number in good)
+        self._refused = next((error for error in errors if isinstance(error, QueueRefused)), None)
+        return [answers[number] for number in range(len(jobs))]
+
+    def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
+        """The answer was the proof."""
+
+    def check(self, *, within: float, thorough: bool = False) -> None:
+        client = self._client
+        # rights to send show with a put only
+        if self._refused is not None and not thorough:
+            raise self._refused
+        of = client.of(self._tube, within=within)
+        client.insist("get_queue_attributes", within=within, **of, AttributeNames=["MessageRetentionPeriod"])
+        self._refused = None
+
+    def withdraw(self, receipt: Receipt, *, within: float) -> bool:
+        """A message can be deleted only by who has received it; what lies on the shelf can be taken from there."""
+        row = self._shelf.by_ref(receipt.ref)
+        if row is None:
+            # whether anybody is there is the caller's next question
+            self._client.insist("get_queue_attributes", within=within, **self._client.of(self._tube, within=within))
+            return False
+        return self._shelf.delete(row)
+
+    def close(self) -> None:
+        """The client is that of all roles: it keeps its connections, and opens new ones where they broke."""
+
+    def _put(self, jobs: Sequence[tuple[int, NewJob]], deadline: float) -> dict[int, Receipt | Refusal]:
+        """The answer for each job, by its number. What follows a broken connection is not sent."""
+        answers: dict[int, Receipt | Refusal] = {}
+        failed: QueueError | None = None
+        for tube, portion in _by_tube(jobs):
+            if failed is not None:
+                answers.update({number: Refusal(job.key, failed) for number, job in portion})
+                continue
+            answers.update(self._put_portion(tube, portion, deadline))
+            answered = answers[portion[0][0]]
+            if isinstance(answered, Refusal) and isinstance(answered.error, QueueUnavailable):
+                failed = answered.error
+        return answers
+
+    def _put_portion(
+        self, tube: str, portion: Sequence[tuple[int, NewJob]], deadline: float
+    ) -> dict[int, Receipt | Refusal]:
+        """As `_put`, for jobs that are sent in one call, or lie on the shelf together."""
+        try:
+            found: dict[int, str | QueueError] = {}
+            if tube:
+                batch = [(number, Outgoing(job.body, job.delay)) for number, job in portion]
+                found.update(send_batch(self._client, tube, batch, within=deadline - time.monotonic()))
+            else:
+                now = time.time()
+                rows = [Shelved(job.tube, "delayed", job.body, due=now + job.delay) for _, job in portion]
+                refs = self._shelf.put(rows)
+                found.update({number: ref for (number, _), ref in zip(portion, refs, strict=True)})
+        except QueueError as error:
+            return {number: Refusal(job.key, error, in_doubt=in_doubt(error)) for number, job in portion}
+        return {number: _answer(job.key, found[number]) for number, job in portion}
+
+
+def _by_tube(jobs: Sequence[tuple[int, NewJob]]) -> list[tuple[str, list[tuple[int, NewJob]]]]:
+    """The jobs in portions for one call each, with the tube's name; those for the shelf, last, with ""."""
+    tubes: dict[str, list[tuple[int, NewJob]]] = {}
+    for number, job in jobs:
+        tubes.setdefault("" if job.delay > MAX_DELAY else job.tube, []).append((number, job))
+    later = tubes.pop("", [])
+    portions = []
+    for tube, found in tubes.items():
+        numbered = dict(found)
+        for batch in batches([(number, Outgoing(job.body)) for number, job in found]):
+            portions.append((tube, [(number, numbered[number]) for number, _ in batch]))
+    return [*portions, ("", later)] if later else portions
+
+
+def _answer(key: str, found: str | QueueError) -> Receipt | Refusal:
+    if isinstance(found, QueueError):
+        return Refusal(key, found, in_doubt=in_doubt(found))
+    return Receipt(key, found)
+
+
+def _both(first: Receipt | Refusal, second: Receipt | Refusal) -> Receipt | Refusal:
+    """The answer for a job after two attempts: if the first may have put it, it stays in doubt."""
+    if isinstance(second, Refusal) and isinstance(first, Refusal) and first.in_doubt:
+        return replace(second, in_doubt=True)
+    return second

@@ -1,0 +1,281 @@
+"""Amazon SQS for tests: moto, with what the real service refuses and moto does not, and as hostile as it may be.
+
+Run as `python -m tests.queues.sqs.server PORT`; it listens on 127.0.0.1 and keeps all in memory. In front of moto, in
+the same process, stands `HostileFront`. Beside SQS it answers `POST /glassq/faults` (what to do from now on),
+`GET /glassq/truth` (all messages as they are, which SQS itself tells nobody) and `GET /glassq/calls`.
+
+What moto gets wrong, and is made right here: two receives at once get the same message; extending a lease that has
+ended, or with an older handle, succeeds; deleting with an older handle deletes; control characters and empty bodies are
+taken; a long poll looks once a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import re
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.sqs.models import sqs_backends
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from tests.queues.sqs.faults import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from moto.sqs.models import Message, Queue
+
+    Environ = dict[str, Any]
+    Answer = tuple[int, bytes]
+
+# Requests that may be repeated at the service's own will, and those that put something.
+_PUTS = ("SendMessage", "SendMessageBatch")
+_SETTLES = ("DeleteMessage", "ChangeMessageVisibility")
+_BAD_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# How often a long poll looks for what becomes visible by itself, in seconds.
+_TICK = 0.05
+
+
+class HostileFront:
+    """A WSGI application in front of moto's. It carries out one call at a time."""
+
+    def __init__(self, moto: Any) -> None:
+        self._moto = moto
+        self._changed = threading.Condition(threading.RLock())
+        self.faults = Faults()
+        self._random = random.Random(0)  # noqa: S311 - no secret
+        self.calls: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        size = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(size) if size else b""
+        path = environ.get("PATH_INFO", "")
+        status, answer = self._told(path, body) if path.startswith("/glassq/") else self._served(environ, body)
+        if not status:
+            _hang_up(environ)
+            answer = b""
+        kind = "application/x-amz-json-1.0"
+        head = [("Content-Type", kind), ("Content-Length", str(len(answer)))]
+        start_response(f"{status or 200} -", head)
+        return [answer]
+
+    # -- what tests ask ---------------------------------------------------------------------------------------------
+
+    def _told(self, path: str, body: bytes) -> Answer:
+        with self._changed:
+            if path == "/glassq/faults":
+                self.faults = msgspec.json.decode(body, type=Faults)
+                self._random.seed(self.faults.seed)
+                return 200, b"{}"
+            if path == "/glassq/calls":
+                found = dict(self.calls)
+                if body:
+                    self.calls.clear()
+                return 200, json.dumps(found).encode()
+            if path == "/glassq/remove":
+                self._remove(json.loads(body))
+                return 200, b"{}"
+            if path == "/glassq/fill":
+                name, messages, text = json.loads(body)
+                for _ in range(messages):
+                    _backend().send_message(name, text)
+                return 200, b"{}"
+            truth = {"waiting": self._waiting, "messages": list(self._truth())}
+            return 200, json.dumps(truth).encode()
+
+    def _remove(self, ref: str) -> None:
+        for queue in _queues():
+            queue._messages = [
+                message
+                for message in queue._messages
+                if ref != message.id and ref not in str(message.message_attributes.get("glassq", ""))
+            ]
+
+    def _truth(self) -> Iterator[dict[str, Any]]:
+        now = time.time()
+        for queue in _queues():
+            for number, message in enumerate(queue._messages):
+                state = "delayed" if message.delayed else "ready" if message.visible else "reserved"
+                until = {"delayed": message.delayed_until, "reserved": message.visible_at}.get(state, 0.0)
+                yield {
+                    "queue": queue.name,
+                    "number": number,
+                    "id": message.id,
+                    "state": state,
+                    "body": message.body,
+                    "attributes": {name: value.get("StringValue") for name, value in message.message_attributes.items()},
+                    "receives": message.approximate_receive_count,
+                    "age": now - (message.sent_timestamp or 0) / 1000,
+                    "left": max(0.0, until / 1000 - now),
+                }
+
+    # -- what the service does --------------------------------------------------------------------------------------
+
+    def _served(self, environ: Environ, body: bytes) -> Answer:
+        """The status and the body of the answer; status 0: the connection ends."""
+        action = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+        asked = json.loads(body or b"{}")
+        with self._changed:
+            self.calls[action] += 1
+            faults, draw = self.faults, self._random.random
+            before = draw() < faults.cut_before
+            throttled, broken, late = draw() < faults.throttle, draw() < faults.broken, draw() < faults.late
+            cut = draw() < faults.cut
+        if before:
+            return 0, b""
+        if throttled:
+            return _error(400, "ThrottlingException", "Rate exceeded")
+        if broken:
+            return _error(503, "ServiceUnavailable", "The service is overloaded")
+        answer = self._carried_out(action, asked, environ)
+        if late:
+            time.sleep(random.random())  # noqa: S311
+        return (0, b"") if cut else answer
+
+    def _carried_out(self, action: str, asked: dict[str, Any], environ: Environ) -> Answer:
+        if action == "ReceiveMessage":
+            return self._receive(asked, environ)
+        with self._changed:
+            refused = self._refusal(action, asked)
+            if refused is not None:
+                return refused
+            answer = self._pass_on(action, asked, environ)
+            self._changed.notify_all()
+            return answer
+
+    def _refusal(self, action: str, asked: dict[str, Any]) -> Answer | None:
+        """What the real service answers where moto would do something else."""
+        if action in _PUTS:
+            if self.faults.refuse:
+                return _error(403, "AccessDeniedException", "User is not authorized to perform: sqs:SendMessage")
+            for message in asked.get("Entries", [asked]):
+                text = message.get("MessageBody", "")
+                if not text:
+                    return _error(400, "MissingParameter", "The request must contain the parameter MessageBody.")
+                if _BAD_TEXT.search(text):
+                    return _error(400, "InvalidMessageContents", "Invalid characters found")
+        if action in _SETTLES:
+            message = _of_handle(asked)
+            if message is None or message.receipt_handle != asked["ReceiptHandle"]:
+                old = _error(400, "InvalidParameterValue", "The receipt handle has expired")
+                return (200, b"{}") if action == "DeleteMessage" else old
+            if action == "ChangeMessageVisibility" and message.visible:
+                return _error(400, "AWS.SimpleQueueService.MessageNotInflight", "The message is not in flight.")
+            if action == "DeleteMessage" and self._random.random() < self.faults.undelete:
+                self.calls["deletes that were forgotten"] += 1
+                return 200, b"{}"
+        return None
+
+    def _receive(self, asked: dict[str, Any], environ: Environ) -> Answer:
+        wait = asked.pop("WaitTimeSeconds", 0)
+        until = time.monotonic() + wait
+        name = str(asked.get("QueueUrl", "")).rpartition("/")[2]
+        with self._changed:
+            self._waiting[name] += 1
+            try:
+                while True:
+                    if not self.faults.zombies and _is_gone(environ):
+                        return 0, b""
+                    queue = _queue(name)
+                    if queue is None or queue.messages or time.monotonic() >= until:
+                        break
+                    self._changed.wait(min(_TICK, until - time.monotonic()))
+            finally:
+                self._waiting[name] -= 1
+            if queue is not None and self._random.random() < self.faults.reorder:
+                self._random.shuffle(queue._messages)
+            answer = self._pass_on("ReceiveMessage", asked, environ)
+            if b'"Messages"' not in answer[1]:
+                self.calls["receives of nothing"] += 1
+            elif queue is not None and self._random.random() < self.faults.again:
+                self._show_again(queue, answer[1])
+            return answer
+
+    def _show_again(self, queue: Queue, answer: bytes) -> None:
+        """What has just been given out is given to the next one as well."""
+        given = {found["MessageId"] for found in json.loads(answer)["Messages"]}
+        for message in queue._messages:
+            if message.id in given:
+                message.visible_at = 0.0
+                self.calls["messages that stayed visible"] += 1
+
+    def _pass_on(self, action: str, asked: dict[str, Any], environ: Environ) -> Answer:
+        import io
+
+        body = json.dumps(asked).encode()
+        inner = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        started: list[str] = []
+
+        def start_response(status: str, headers: object, exc_info: object = None) -> None:
+            started.append(status)
+
+        answer = b"".join(self._moto(inner, start_response))
+        return int(started[0].split()[0]), answer
+
+
+def _queues() -> list[Queue]:
+    return [queue for backend in sqs_backends[DEFAULT_ACCOUNT_ID].values() for queue in backend.queues.values()]
+
+
+def _backend() -> Any:
+    return next(iter(sqs_backends[DEFAULT_ACCOUNT_ID].values()))
+
+
+def _queue(name: str) -> Queue | None:
+    return next((queue for queue in _queues() if queue.name == name), None)
+
+
+def _of_handle(asked: dict[str, Any]) -> Message | None:
+    queue = _queue(str(asked.get("QueueUrl", "")).rpartition("/")[2])
+    handle = asked.get("ReceiptHandle", "")
+    return next((found for found in queue._messages if found.had_receipt_handle(handle)), None) if queue else None
+
+
+def _error(status: int, code: str, message: str) -> Answer:
+    return status, json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": message}).encode()
+
+
+def _is_gone(environ: Environ) -> bool:
+    """Whether the client has closed its end."""
+    try:
+        return environ["werkzeug.socket"].recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _hang_up(environ: Environ) -> None:
+    with contextlib.suppress(OSError):
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+
+
+class _Quiet(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # one packet an answer, and at once
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - werkzeug's name
+        pass
+
+
+def main() -> None:
+    app = HostileFront(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True, request_handler=_Quiet)  # type: ignore[arg-type]
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
