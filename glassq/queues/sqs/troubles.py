@@ -58,7 +58,7 @@ def translated(error: Exception, queue: str) -> QueueError:
 
 def code_of(error: BaseException | None) -> str:
     """The service's code of an error, without what stands before it; "" where it did not answer."""
-    said = getattr(error, "response", {}).get("Error", {}).get("Code", "") or ""
+    said = (getattr(error, "response", None) or {}).get("Error", {}).get("Code", "") or ""
     return str(said).rpartition("#")[2].rpartition(".")[2]
 
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import sqlite3
 from abc import ABC, abstractmethod
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, cast
 
 from glassq.database.postgres import PostgresSession
@@ -406,6 +406,8 @@ class SqsEngine(Engine):
         for client in self._clients.values():
             client.close()
         self._clients.clear()
+        self._service.drop([queue_name(PREFIX, tube) for tube in self._made])
+        self._made.clear()
 
     def producer(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Producer:
         return SqsProducer(self._client(port, timeout), self._shelf, tube=KNOWN)
@@ -418,9 +420,8 @@ class SqsEngine(Engine):
 
     def make(self, tubes: Sequence[str]) -> None:
         for tube in {KNOWN, *tubes} - self._made:
-            self._made.add(tube)
-            with suppress(ValueError):
-                Tube(tube)
+            if _is_tube(tube):
+                self._made.add(tube)
                 name = queue_name(PREFIX, tube)
                 self._client(0, TIMEOUT).call("create_queue", QueueName=name, Attributes=ATTRIBUTES)
 
@@ -506,6 +507,14 @@ class SqsEngine(Engine):
             place = SqsPlace(REGION, PREFIX, self._service.endpoint(port), poll=1)
             self._clients[port, timeout] = SqsClient(place, connect_timeout=timeout, timeout=timeout)
         return self._clients[port, timeout]
+
+
+def _is_tube(name: str) -> bool:
+    try:
+        Tube(name)
+    except ValueError:
+        return False
+    return True
 
 
 # By the name that `make conformance ENGINE=` takes.

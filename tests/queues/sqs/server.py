@@ -12,6 +12,7 @@ taken; a long poll looks once a second.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import random
 import re
@@ -20,18 +21,18 @@ import sys
 import threading
 import time
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.server import DomainDispatcherApplication, create_backend_app
 from moto.sqs.models import sqs_backends
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.queues.sqs.faults import Faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
     from moto.sqs.models import Message, Queue
 
@@ -47,7 +48,7 @@ _TICK = 0.05
 
 
 class HostileFront:
-    """A WSGI application in front of moto's. It carries out one call at a time."""
+    """Stands in front of moto's WSGI application. It carries out one call at a time."""
 
     def __init__(self, moto: Any) -> None:
         self._moto = moto
@@ -57,18 +58,10 @@ class HostileFront:
         self.calls: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
 
-    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        size = int(environ.get("CONTENT_LENGTH") or 0)
-        body = environ["wsgi.input"].read(size) if size else b""
-        path = environ.get("PATH_INFO", "")
-        status, answer = self._told(path, body) if path.startswith("/glassq/") else self._served(environ, body)
-        if not status:
-            _hang_up(environ)
-            answer = b""
-        kind = "application/x-amz-json-1.0"
-        head = [("Content-Type", kind), ("Content-Length", str(len(answer)))]
-        start_response(f"{status or 200} -", head)
-        return [answer]
+    def answer(self, environ: Environ, body: bytes, client: socket.socket) -> Answer:
+        """The status and the body of the answer to a request; status 0: the connection ends."""
+        path = environ["PATH_INFO"]
+        return self._told(path, body) if path.startswith("/glassq/") else self._served(environ, body, client)
 
     # -- what tests ask ---------------------------------------------------------------------------------------------
 
@@ -89,7 +82,11 @@ class HostileFront:
             if path == "/glassq/fill":
                 name, messages, text = json.loads(body)
                 for _ in range(messages):
-                    _backend().send_message(name, text)
+                    _backend_of(name).send_message(name, text)
+                return 200, b"{}"
+            if path == "/glassq/drop":
+                for name in json.loads(body):
+                    _backend_of(name).delete_queue(name)
                 return 200, b"{}"
             truth = {"waiting": self._waiting, "messages": list(self._truth())}
             return 200, json.dumps(truth).encode()
@@ -122,8 +119,7 @@ class HostileFront:
 
     # -- what the service does --------------------------------------------------------------------------------------
 
-    def _served(self, environ: Environ, body: bytes) -> Answer:
-        """The status and the body of the answer; status 0: the connection ends."""
+    def _served(self, environ: Environ, body: bytes, client: socket.socket) -> Answer:
         action = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         asked = json.loads(body or b"{}")
         with self._changed:
@@ -138,14 +134,14 @@ class HostileFront:
             return _error(400, "ThrottlingException", "Rate exceeded")
         if broken:
             return _error(503, "ServiceUnavailable", "The service is overloaded")
-        answer = self._carried_out(action, asked, environ)
+        answer = self._carried_out(action, asked, environ, client)
         if late:
             time.sleep(random.random())  # noqa: S311
         return (0, b"") if cut else answer
 
-    def _carried_out(self, action: str, asked: dict[str, Any], environ: Environ) -> Answer:
+    def _carried_out(self, action: str, asked: dict[str, Any], environ: Environ, client: socket.socket) -> Answer:
         if action == "ReceiveMessage":
-            return self._receive(asked, environ)
+            return self._receive(asked, environ, client)
         with self._changed:
             refused = self._refusal(action, asked)
             if refused is not None:
@@ -177,7 +173,7 @@ class HostileFront:
                 return 200, b"{}"
         return None
 
-    def _receive(self, asked: dict[str, Any], environ: Environ) -> Answer:
+    def _receive(self, asked: dict[str, Any], environ: Environ, client: socket.socket) -> Answer:
         wait = asked.pop("WaitTimeSeconds", 0)
         until = time.monotonic() + wait
         name = str(asked.get("QueueUrl", "")).rpartition("/")[2]
@@ -185,7 +181,7 @@ class HostileFront:
             self._waiting[name] += 1
             try:
                 while True:
-                    if not self.faults.zombies and _is_gone(environ):
+                    if not self.faults.zombies and _is_gone(client):
                         return 0, b""
                     queue = _queue(name)
                     if queue is None or queue.messages or time.monotonic() >= until:
@@ -211,8 +207,6 @@ class HostileFront:
                 self.calls["messages that stayed visible"] += 1
 
     def _pass_on(self, action: str, asked: dict[str, Any], environ: Environ) -> Answer:
-        import io
-
         body = json.dumps(asked).encode()
         inner = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         started: list[str] = []
@@ -228,8 +222,8 @@ def _queues() -> list[Queue]:
     return [queue for backend in sqs_backends[DEFAULT_ACCOUNT_ID].values() for queue in backend.queues.values()]
 
 
-def _backend() -> Any:
-    return next(iter(sqs_backends[DEFAULT_ACCOUNT_ID].values()))
+def _backend_of(name: str) -> Any:
+    return next(backend for backend in sqs_backends[DEFAULT_ACCOUNT_ID].values() if name in backend.queues)
 
 
 def _queue(name: str) -> Queue | None:
@@ -246,35 +240,74 @@ def _error(status: int, code: str, message: str) -> Answer:
     return status, json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": message}).encode()
 
 
-def _is_gone(environ: Environ) -> bool:
+def _is_gone(client: socket.socket) -> bool:
     """Whether the client has closed its end."""
     try:
-        return environ["werkzeug.socket"].recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
         return False
     except OSError:
         return True
 
 
-def _hang_up(environ: Environ) -> None:
-    with contextlib.suppress(OSError):
-        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+class _Handler(BaseHTTPRequestHandler):
+    """HTTP with connections that are kept, which moto's own server closes after each answer."""
 
-
-class _Quiet(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
     # one packet an answer, and at once
     disable_nagle_algorithm = True
     wbufsize = -1
+    front: HostileFront
 
-    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - werkzeug's name
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        status, answer = self.front.answer(self._environ(), body, self.connection)
+        if not status:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-amz-json-1.0")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
         pass
+
+    def _environ(self) -> Environ:
+        heads = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in self.headers.items()}
+        host, _, port = self.headers.get("Host", "127.0.0.1:80").partition(":")
+        return {
+            **heads,
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": self.path,
+            "QUERY_STRING": "",
+            "SERVER_NAME": host,
+            "SERVER_PORT": port,
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "wsgi.url_scheme": "http",
+            "wsgi.version": (1, 0),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+        }
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has gone is not worth a line."""
 
 
 def main() -> None:
-    app = HostileFront(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True, request_handler=_Quiet)  # type: ignore[arg-type]
-    server.serve_forever()
+    _Handler.front = HostileFront(DomainDispatcherApplication(create_backend_app))
+    _Server(("127.0.0.1", int(sys.argv[1])), _Handler).serve_forever()
 
 
 if __name__ == "__main__":

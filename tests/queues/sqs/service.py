@@ -16,6 +16,7 @@ from tests.proxy import Proxy
 from tests.queues.sqs.faults import Faults
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 REGION = "eu-west-1"
@@ -86,6 +87,10 @@ class SqsService:
         """Puts so many messages into a queue, past all calls."""
         self._ask("fill", json.dumps([queue, messages, text]).encode())
 
+    def drop(self, queues: Sequence[str]) -> None:
+        """Deletes these queues."""
+        self._ask("drop", json.dumps(queues).encode())
+
     def _answers(self) -> bool:
         try:
             self.truth()
@@ -94,6 +99,6 @@ class SqsService:
         return True
 
     def _ask(self, what: str, body: bytes | None = None) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._own}/glassq/{what}", body, timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._own}/glassq/{what}", body or b"", timeout=20) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
