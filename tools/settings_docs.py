@@ -1,6 +1,6 @@
 """Writes docs/settings.md, or the file that is named: `python tools/settings_docs.py [FILE]`.
 
-What a key is for stands in conf/glassq.toml, what it may be in glassq/settings/ and values.py; nothing stands here.
+What a key is for stands in conf/glassq.toml, what it may be in glassq/settings/ and in values/; nothing stands here.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ A body and its chunks come in one transaction, and go in one: none is ever unfin
 from __future__ import annotations
 
 import io
+import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from glassq.bodies.base import NO_LIMIT, UPLOAD, BodyInfo, BodyState, checked
 from glassq.bodies.holders import Holder
 from glassq.bodies.writer import FileWriter, spooled
+from glassq.database import locks
 from glassq.database.schema_parts import SchemaPart, prepare
-from glassq.database.sessions import Sessions
+from glassq.database.sessions import session_pool
 from glassq.errors import BodyError, BodyLost, QueueError
 from glassq.values import QueueUrl
 
@@ -36,41 +38,45 @@ _INSERT_CHUNK = "INSERT INTO glassq_body_chunks (key, part, data) VALUES (%s, %s
 Rows = list[tuple[Any, ...]]
 # Bodies that are listed by one statement.
 _PAGE = 1000
-# The advisory lock of the one that sweeps.
-_SWEEPING = 7_163_542_001
 
 # EXTERNAL: the server does not try to compress what is mostly compressed, or small. fillfactor: touches stay in place.
+_VERSION_1 = (
+    """
+    CREATE TABLE IF NOT EXISTS glassq_bodies (
+        key text COLLATE "C" PRIMARY KEY,
+        size bigint NOT NULL,
+        state text NOT NULL,
+        touched timestamptz NOT NULL DEFAULT clock_timestamp()
+    ) WITH (fillfactor = 80)
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS glassq_body_chunks (
+        key text COLLATE "C" NOT NULL REFERENCES glassq_bodies ON DELETE CASCADE,
+        part int NOT NULL,
+        data bytea NOT NULL,
+        PRIMARY KEY (key, part)
+    )
+    """,
+    "ALTER TABLE glassq_body_chunks ALTER COLUMN data SET STORAGE EXTERNAL",
+    """
+    CREATE TABLE IF NOT EXISTS glassq_body_holders (
+        key text PRIMARY KEY,
+        since double precision NOT NULL,
+        seen timestamptz NOT NULL,
+        about text NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS glassq_body_looks (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        at double precision NOT NULL
+    )
+    """,
+)
 SCHEMA = SchemaPart(
     "bodies",
-    version=1,
-    oldest=1,
-    steps=(
-        """
-        CREATE TABLE IF NOT EXISTS glassq_bodies (
-            key text COLLATE "C" PRIMARY KEY,
-            size bigint NOT NULL,
-            state text NOT NULL,
-            touched timestamptz NOT NULL DEFAULT clock_timestamp()
-        ) WITH (fillfactor = 80);
-        CREATE TABLE IF NOT EXISTS glassq_body_chunks (
-            key text COLLATE "C" NOT NULL REFERENCES glassq_bodies ON DELETE CASCADE,
-            part int NOT NULL,
-            data bytea NOT NULL,
-            PRIMARY KEY (key, part)
-        );
-        ALTER TABLE glassq_body_chunks ALTER COLUMN data SET STORAGE EXTERNAL;
-        CREATE TABLE IF NOT EXISTS glassq_body_holders (
-            key text PRIMARY KEY,
-            since double precision NOT NULL,
-            seen timestamptz NOT NULL,
-            about text NOT NULL
-        );
-        CREATE TABLE IF NOT EXISTS glassq_body_looks (
-            one boolean PRIMARY KEY DEFAULT true CHECK (one),
-            at double precision NOT NULL
-        );
-        """,
-    ),
+    tables=("glassq_bodies", "glassq_body_chunks", "glassq_body_holders", "glassq_body_looks"),
+    steps=(_VERSION_1,),
 )
 
 
@@ -80,7 +86,7 @@ class TableBodies:
     def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
         """`timeout` is how long one statement may take, in seconds. Connects to nothing."""
         self._url = QueueUrl(url)
-        self._sessions = Sessions(self._url, "glassq bodies", timeout)
+        self._sessions = session_pool(self._url, "glassq bodies", timeout)
         self._prepared = False
 
     def prepare(self) -> None:
@@ -91,8 +97,7 @@ class TableBodies:
         return spooled(checked(key), lambda file, size: self.put(key, file, size, UPLOAD))
 
     def put(self, key: str, file: BinaryIO, size: int, within: float) -> None:
-        with self._session("cannot be written") as session:
-            session.set_deadline(time.monotonic() + within)
+        with self._session("cannot be written", until=time.monotonic() + within) as session:
             self._prepare(session)
             with session.transaction():
                 self._begin(session, key, size)
@@ -125,18 +130,16 @@ class TableBodies:
         )
 
     def link(self, key: str, new: str) -> None:
-        with self._session("cannot be written") as session:
-            session.set_deadline(time.monotonic() + UPLOAD)
-            with session.transaction():
-                # held until its copy is there
-                found = session.rows("SELECT size FROM glassq_bodies WHERE key = %s FOR SHARE", [key])
-                if found:
-                    self._begin(session, new, found[0][0])
-                    session.rows(
-                        "INSERT INTO glassq_body_chunks (key, part, data) "
-                        "SELECT %s, part, data FROM glassq_body_chunks WHERE key = %s",
-                        [new, key],
-                    )
+        with self._session("cannot be written", until=time.monotonic() + UPLOAD) as session, session.transaction():
+            # held until its copy is there
+            found = session.rows("SELECT size FROM glassq_bodies WHERE key = %s FOR SHARE", [key])
+            if found:
+                self._begin(session, new, found[0][0])
+                session.rows(
+                    "INSERT INTO glassq_body_chunks (key, part, data) "
+                    "SELECT %s, part, data FROM glassq_body_chunks WHERE key = %s",
+                    [new, key],
+                )
         if not found:
             raise self._lost(key)
 
@@ -204,7 +207,7 @@ class TableBodies:
     def alone(self) -> Iterator[bool]:
         with self._session("cannot be swept", keep=False) as session:
             # it ends with the connection
-            alone: bool = session.rows("SELECT pg_try_advisory_lock(%s)", [_SWEEPING])[0][0]
+            alone: bool = session.rows(f"SELECT pg_try_advisory_lock({locks.BODIES})")[0][0]
             yield alone
 
     def looked(self) -> float:
@@ -241,10 +244,10 @@ class TableBodies:
         return BodyLost(f"body {key} is not in {self._url}")
 
     @contextmanager
-    def _session(self, what: str, *, keep: bool = True) -> Iterator[PostgresSession]:
-        """A connection for the block. `keep` says whether another one may have it then."""
+    def _session(self, what: str, *, until: float = math.inf, keep: bool = True) -> Iterator[PostgresSession]:
+        """A connection for the block, for calls that end by `until`. `keep`: another block may have it then."""
         try:
-            with self._sessions.borrowed(keep=keep) as session:
+            with self._sessions.lend(until, keep=keep) as session:
                 yield session
         except QueueError as error:
             raise BodyError(f"bodies {what}: {error}") from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from glassq.database import locks
 from glassq.database.plain import file_of
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
@@ -93,7 +94,7 @@ def open_engine(
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 # to create what is missing fails where another one does it at once
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('glassq_schema'))").close()
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({locks.TABLES})").close()
             prepare(connection, url)
     except BaseException:
         engine.dispose()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.database import locks
 from glassq.errors import QueueError
 from glassq.log import fields, logger
 
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
-_TAKE = """
+_TAKE = f"""
 SELECT place FROM generate_series(1, %s::int) AS place
-WHERE pg_try_advisory_lock(hashtextextended('glassq key ' || %s || ' ' || place, 0)) LIMIT 1
+WHERE pg_try_advisory_lock({locks.KEY.format(place="place")}) LIMIT 1
 """
-_FREE = "SELECT pg_advisory_unlock(hashtextextended('glassq key ' || %s || ' ' || %s::int, 0))"
+_FREE = f"SELECT pg_advisory_unlock({locks.KEY.format(place='%s::int')})"
 
 
 class KeyLocks:

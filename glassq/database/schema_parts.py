@@ -1,7 +1,7 @@
 """The tables of ours in a PostgreSQL database, part by part, each with a version of its own in `glassq_schema`.
 
-An upgrade goes step by step, while programs of the version before go on: a step only adds what those do not know.
-`oldest` is the oldest version of the code that may use the tables as they are now.
+An upgrade goes step by step, while programs of the version before go on: a step only adds, or takes away, what those do
+not need. What must be made at a command (the queue's) is `upgrade`d; whoever writes the other parts `prepare`s them.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glassq.database import locks
 from glassq.errors import WrongTables
 
 if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
 
-# The lock under which tables are made or changed; it ends with the transaction.
-_LOCK = "SELECT pg_advisory_xact_lock(hashtext('glassq_schema'))"
 _VERSIONS = """
 CREATE TABLE IF NOT EXISTS glassq_schema
     (part text COLLATE "C" PRIMARY KEY, version int NOT NULL, oldest int NOT NULL)
@@ -24,56 +23,83 @@ CREATE TABLE IF NOT EXISTS glassq_schema
 
 @dataclass(frozen=True, slots=True)
 class SchemaPart:
-    """Some tables. `steps` are the statements that bring version n to n + 1, from 0 on."""
+    """Some tables, by their names. `steps` are the statements that make version 1, 2, ... of the one before.
+
+    `oldest` is the oldest version that goes together with ours: of the tables with our code, and of the code with our
+    tables.
+    """
 
     name: str
-    version: int
-    oldest: int
-    steps: tuple[str, ...]
+    tables: tuple[str, ...]
+    steps: tuple[tuple[str, ...], ...]
+    oldest: int = 1
+
+    @property
+    def version(self) -> int:
+        """The version that this code makes."""
+        return len(self.steps)
+
+
+def version(session: PostgresSession, part: SchemaPart) -> int:
+    """The version of the part's tables; 0 if they are not there. Raises QueueError."""
+    return _found(session, part)[0]
+
+
+def check(session: PostgresSession, part: SchemaPart) -> None:
+    """Raises WrongTables if the tables are not there, or not for this code; QueueError."""
+    found, oldest = _found(session, part)
+    if not found:
+        raise _wrong(session, part, "are missing", "create them with `glassq queue init`")
+    if found < part.oldest:
+        raise _wrong(session, part, f"are of version {found}", "run `glassq queue upgrade`")
+    if oldest > part.version:
+        raise _newer(session, part, found)
+
+
+def upgrade(session: PostgresSession, part: SchemaPart) -> int:
+    """Makes the tables, or brings them to our version; the version that was there (0: none). Two at once do no harm.
+
+    Raises WrongTables if a newer glassq has made them, and QueueError.
+    """
+    with session.transaction():
+        session.rows(f"SELECT pg_advisory_xact_lock({locks.TABLES})")
+        session.rows(_VERSIONS)
+        found, _ = _found(session, part)
+        if found > part.version:
+            raise _newer(session, part, found)
+        for step in part.steps[found:]:
+            for statement in step:
+                session.rows(statement)
+        session.rows(
+            "INSERT INTO glassq_schema (part, version, oldest) VALUES (%s, %s, %s) ON CONFLICT (part) DO UPDATE "
+            "SET version = excluded.version, oldest = excluded.oldest WHERE glassq_schema.version < excluded.version",
+            [part.name, part.version, part.oldest],
+        )
+    return found
 
 
 def prepare(session: PostgresSession, part: SchemaPart) -> None:
-    """Makes the tables, or brings them to this version, before the caller writes; it does nothing if they are there.
-
-    Raises QueueError: WrongTables if they are of a version that this code must not use.
-    """
-    if session.rows("SELECT to_regclass('glassq_schema') IS NOT NULL")[0][0]:
-        found = _found(session, part)
-        if found is not None and found >= part.version:
-            return
-    with session.transaction():
-        begin_changes(session)
-        found = _found(session, part) or 0
-        for step in part.steps[found:]:
-            for statement in filter(str.strip, step.split(";")):
-                session.rows(statement)
-        note_version(session, part.name, part.version, part.oldest)
+    """As `upgrade`, before the caller writes; does nothing where the tables are of our version, or of one for us."""
+    found, oldest = _found(session, part)
+    if oldest > part.version:
+        raise _newer(session, part, found)
+    if found < part.version:
+        upgrade(session, part)
 
 
-def begin_changes(session: PostgresSession) -> None:
-    """First in a transaction that changes tables: nobody else changes any until it ends. Raises QueueError."""
-    session.rows(_LOCK)
-    session.rows(_VERSIONS)
+def _found(session: PostgresSession, part: SchemaPart) -> tuple[int, int]:
+    """The version that is there, and the oldest code that may use it; 0 and 0 if there is none."""
+    [(there,)] = session.rows("SELECT to_regclass('glassq_schema') IS NOT NULL")
+    found = session.rows("SELECT version, oldest FROM glassq_schema WHERE part = %s", [part.name]) if there else []
+    return found[0] if found else (0, 0)
 
 
-def note_version(session: PostgresSession, part: str, version: int, oldest: int) -> None:
-    """The part's tables are of this version from now on, unless they are of a later one. Raises QueueError."""
-    session.rows(
-        "INSERT INTO glassq_schema (part, version, oldest) VALUES (%s, %s, %s) ON CONFLICT (part) DO UPDATE "
-        "SET version = excluded.version, oldest = excluded.oldest WHERE glassq_schema.version < excluded.version",
-        [part, version, oldest],
+def _newer(session: PostgresSession, part: SchemaPart, found: int) -> WrongTables:
+    return _wrong(
+        *(session, part, f"are of version {found}, and this glassq knows {part.version}"),
+        "install the newer glassq that made them, or name another database",
     )
 
 
-def _found(session: PostgresSession, part: SchemaPart) -> int | None:
-    """The version that is there; None if there is none."""
-    found = session.rows("SELECT version, oldest FROM glassq_schema WHERE part = %s", [part.name])
-    if not found:
-        return None
-    version, oldest = found[0]
-    if oldest > part.version:
-        raise WrongTables(
-            f"{session.url}: its tables of {part.name} are of version {version}, and this glassq knows {part.version}: "
-            "install the glassq that made them, or name another database"
-        )
-    return int(version)
+def _wrong(session: PostgresSession, part: SchemaPart, what: str, todo: str) -> WrongTables:
+    return WrongTables(f"{session.url}: the tables of the {part.name} {what}: {todo}")

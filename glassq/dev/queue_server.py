@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from glassq.dev.postgres import PostgresServer, require_postgres
 from glassq.dev.server_process import ServerProcess
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from glassq.settings import Settings
 
-# The engines by the name that their users know.
-ENGINES = {"beanstalkd": "beanstalkd", "postgres": "PostgreSQL"}
 # places of beanstalkd that PATH may lack
 ELSEWHERE = ("/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin")
 _SYNCER = (sys.executable, "-P", "-m", "glassq.programs.syncer")
@@ -50,17 +48,27 @@ class QueueServer(Protocol):
 
 def queue_server(settings: Settings, directory: Path) -> QueueServer:
     """The server of the stack in `directory`. Raises StackError if its programs are missing."""
-    if settings.queue.url.engine == "postgres":
-        return PostgresServer(settings, directory)
-    return BeanstalkServer(settings, directory)
+    known = {own.engine: own.server for own in ENGINES.values()}
+    return known.get(settings.queue.url.engine, ForeignServer)(settings, directory)
 
 
-def require_server(engine: str) -> None:
-    """Raises StackError, with the command that installs them, if an engine's programs are missing here."""
-    if engine == "postgres":
-        require_postgres()
-    else:
-        require_beanstalkd()
+class ForeignServer:
+    """The server of an engine that no stack starts."""
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        pass
+
+    def prepare(self) -> None:
+        pass
+
+    def processes(self) -> list[ServerProcess]:
+        return []
+
+    def wait(self, check: Callable[[], None]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class BeanstalkServer:
@@ -130,3 +138,24 @@ def require_beanstalkd() -> str:
             "or make setup in a clone of glassq"
         )
     return program
+
+
+class OwnServer(NamedTuple):
+    """An engine whose server a stack can start; `engine` is that of its URL, `name` is for people.
+
+    `require` raises StackError, with the command that installs them, if its programs are missing here. `create`
+    prepares a directory for a server on a port, and returns its URL; without it, the settings name one by themselves.
+    """
+
+    name: str
+    engine: str
+    require: Callable[[], object]
+    server: Callable[[Settings, Path], QueueServer]
+    create: Callable[[Path, int], str] | None = None
+
+
+# By the name that their users know.
+ENGINES = {
+    "beanstalkd": OwnServer("beanstalkd", "beanstalk", require_beanstalkd, BeanstalkServer),
+    "postgres": OwnServer("PostgreSQL", "postgres", require_postgres, PostgresServer, PostgresServer.create),
+}

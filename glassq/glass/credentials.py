@@ -18,13 +18,13 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from glassq.errors import CredentialsError, SettingsError, UserRevoked, UserUnknown
 from glassq.glass.google_files import read_authorized_user as read_authorized_user  # where programs look for it
 from glassq.glass.names import shown
-from glassq.glass.records import RecordFiles
+from glassq.glass.record_files import RecordFiles
 from glassq.values import is_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from glassq.glass.records import HeldRecords, Records
+    from glassq.glass.record_files import HeldRecords, Records
     from glassq.settings import Settings
 
 

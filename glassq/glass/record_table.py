@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from glassq.database import locks
 from glassq.database.schema_parts import SchemaPart, prepare
-from glassq.database.sessions import Sessions
+from glassq.database.sessions import session_pool
 from glassq.errors import CredentialsError, QueueError
 from glassq.values import QueueUrl
 
@@ -17,20 +19,16 @@ if TYPE_CHECKING:
 
 # How long a statement may take, in seconds.
 TIMEOUT = 5.0
-SCHEMA = SchemaPart(
-    "credentials",
-    version=1,
-    oldest=1,
-    steps=(
-        """
-        CREATE TABLE IF NOT EXISTS glassq_credentials (
-            name text COLLATE "C" PRIMARY KEY,
-            data bytea NOT NULL,
-            updated timestamptz NOT NULL DEFAULT clock_timestamp()
-        )
-        """,
-    ),
+_VERSION_1 = (
+    """
+    CREATE TABLE IF NOT EXISTS glassq_credentials (
+        name text COLLATE "C" PRIMARY KEY,
+        data bytea NOT NULL,
+        updated timestamptz NOT NULL DEFAULT clock_timestamp()
+    )
+    """,
 )
+SCHEMA = SchemaPart("credentials", tables=("glassq_credentials",), steps=(_VERSION_1,))
 
 
 class RecordTable:
@@ -39,7 +37,7 @@ class RecordTable:
     def __init__(self, url: str) -> None:
         """Connects to nothing."""
         self._url = QueueUrl(url)
-        self._sessions = Sessions(self._url, "glassq credentials", TIMEOUT)
+        self._sessions = session_pool(self._url, "glassq credentials", TIMEOUT)
 
     def prepare(self) -> None:
         with self._session() as session:
@@ -69,13 +67,13 @@ class RecordTable:
     def held(self, name: str) -> Iterator[_HeldRows]:
         with self._session() as session, session.transaction():
             # the lock ends with the transaction, or with us
-            session.rows("SELECT pg_advisory_xact_lock(hashtext('glassq_credentials'), hashtext(%s))", [name])
+            session.rows(f"SELECT pg_advisory_xact_lock({locks.CREDENTIALS})", [name])
             yield _HeldRows(session)
 
     @contextmanager
     def _session(self) -> Iterator[PostgresSession]:
         try:
-            with self._sessions.borrowed() as session:
+            with self._sessions.lend(math.inf) as session:
                 yield session
         except QueueError as error:
             raise CredentialsError(f"users' credentials: {error}") from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import InvalidRequest
-from glassq.queues import open_tables
+from glassq.queues import engine_name, open_tables
 from glassq.values import QueueUrl
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _prepared(operations: Operations, url: str, role: str, *, make: bool) -> Tab
     at = _url(url) if url else operations.settings.queue.url
     tables = open_tables(operations.settings, at)
     if tables is None:
-        return TablesReport(at, "beanstalkd")
+        return TablesReport(at, engine_name(at))
     with closing(tables):
         if not make and not tables.version():
             raise InvalidRequest(f"there are no tables of glassq in {at}: `glassq queue init` makes them")

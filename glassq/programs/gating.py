@@ -48,7 +48,7 @@ def keys_over_hosts(settings: Settings) -> KeysOverHosts | None:
     """A connection of the child's own, or the lane's: its end frees the key that it holds."""
     if not over_hosts(settings):
         return None
-    # imported here: only a pool on PostgreSQL has the library
+    # imported here: only a pool on a database has the library
     from glassq.database.key_locks import KeyLocks
     from glassq.database.postgres import PostgresSession
 
@@ -60,8 +60,8 @@ def keys_over_hosts(settings: Settings) -> KeysOverHosts | None:
 
 
 def over_hosts(settings: Settings) -> bool:
-    """Whether limits hold over all hosts that share the queue: where it is PostgreSQL, whose rows and locks do that."""
-    return settings.queue.url.engine == "postgres"
+    """Whether limits hold over all hosts that share the queue: where it is a database, whose rows and locks do that."""
+    return settings.queue.url.is_database
 
 
 def worked_tubes(settings: Settings, queues: Collection[str]) -> list[str]:

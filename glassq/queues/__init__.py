@@ -1,4 +1,4 @@
-"""Where deliveries wait. This is the one place that knows which URL means which engine.
+"""Where deliveries wait. The URL names the engine (values/queue_url.py); its package here opens the roles.
 
 An engine's modules are imported where they are opened: nobody pays for an engine, or a role of one, that is not used.
 """
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from glassq.errors import QueueError
-    from glassq.queues.base import EngineTables, Inspector, LocalEngine, Opening, Producer, Receiver
+    from glassq.queues.base import Inspector, Producer, Receiver
+    from glassq.queues.engine import EngineTables, LocalEngine, Opening
     from glassq.settings import Settings
     from glassq.values import QueueUrl
 
-__all__ = ["EngineTables", "Inspector", "LocalEngine", "Producer", "Receiver"]
-__all__ += ["advice", "check_tables", "local_engine", "open_inspector", "open_producer", "open_receiver", "open_tables"]
+__all__ = ["Inspector", "Producer", "Receiver", "advice", "check_tables", "engine_name", "local_engine"]
+__all__ += ["open_inspector", "open_producer", "open_receiver", "open_tables"]
 
 
 def __getattr__(name: str) -> Any:
@@ -47,10 +48,12 @@ def open_tables(settings: Settings, url: QueueUrl) -> EngineTables | None:
 
 def advice(settings: Settings, error: QueueError) -> str:
     """What to do about this error, where its engine knows more than its kind tells; "" else."""
-    if settings.queue.url.engine != "postgres":
-        return ""
-    # it connects to nothing for that
-    return open_inspector(settings).explain(error).todo
+    return _opening(settings.queue.url).advice(settings, error)
+
+
+def engine_name(url: QueueUrl) -> str:
+    """The name of the engine at `url`, for people."""
+    return _opening(url).NAME
 
 
 def check_tables(settings: Settings) -> None:

@@ -1,8 +1,9 @@
 """What glassq asks of a queue, by intent, in three roles: Producer, Receiver, Inspector.
 
-An engine is a package beside this file; its classes carry its name (BeanstalkProducer). A job is a delivery in an
-engine, under a reference of the engine's own. Everywhere else the reference is an opaque string. An engine may reuse
-references over time, so nothing is stored under one: operators name a delivery by its own id.
+An engine is a package beside this file; its classes carry its name (BeanstalkProducer), and engine.py says what else it
+has. A job is a delivery in an engine, under a reference of the engine's own. Everywhere else the reference is an opaque
+string. An engine may reuse references over time, so nothing is stored under one: operators name a delivery by its own
+id.
 
 Every call may raise QueueUnavailable; the next call connects again. After that error our reservations are lost, and
 nobody knows whether the call took effect.
@@ -16,11 +17,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from glassq.errors import QueueError
-    from glassq.settings import Settings
-    from glassq.values import QueueUrl
 
 # The states of a job that nobody works, and all states.
 WaitingState = Literal["ready", "delayed", "buried"]
@@ -182,62 +180,6 @@ class Fact(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.said}: {self.todo}" if self.todo else self.said
-
-
-class LocalEngine(Protocol):
-    """The parts of an engine on this machine, whether its server answers or not.
-
-    `packages` are the Python packages that the engine needs. `units` are our systemd units of its server, in the order
-    of their start. `other_unit` is a unit of the same server that is not ours ("": there is none).
-    """
-
-    @property
-    def packages(self) -> tuple[str, ...]: ...
-    @property
-    def units(self) -> tuple[str, ...]: ...
-    @property
-    def other_unit(self) -> str: ...
-
-    def directories(self) -> Iterator[tuple[str, Path]]:
-        """The directories of the server's files, each after the name of its content; none if it runs elsewhere."""
-
-    def other_server(self, active: str, boots: str) -> Iterator[Fact]:
-        """Facts about `other_unit`, which has this ActiveState (`active`) and UnitFileState (`boots`)."""
-
-
-class EngineTables(Protocol):
-    """The tables of an engine that keeps jobs in a database. `known` is the version that this code makes.
-
-    Every call may raise QueueError.
-    """
-
-    @property
-    def engine(self) -> str:
-        """The engine's name, for people."""
-
-    @property
-    def known(self) -> int: ...
-
-    def version(self) -> int:
-        """The version of the tables that are there; 0: there are none."""
-
-    def check(self) -> None:
-        """Raises WrongTables if they are missing, or not for this code."""
-
-    def upgrade(self) -> int:
-        """Makes the tables, or brings them to `known`; returns the version that was there. Several at once do no harm.
-
-        Raises WrongTables if a newer glassq has made them.
-        """
-
-    def rights(self, role: str) -> list[str]:
-        """The statements that give a role what programs need that put, work and look at jobs."""
-
-    def grant(self, role: str) -> None:
-        """Gives the role these rights."""
-
-    def close(self) -> None:
-        """Closes the connection."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -546,22 +488,3 @@ class Inspector(Protocol):
 
     def close(self) -> None:
         """Closes the connection."""
-
-
-class Opening(Protocol):
-    """What an engine's module `opening` has. Nothing is connected before it is used."""
-
-    def open_producer(self, settings: Settings) -> Producer:
-        """A producer for all threads of a process."""
-
-    def open_receiver(self, settings: Settings) -> Receiver:
-        """A receiver: one connection for one thread."""
-
-    def open_inspector(self, settings: Settings) -> Inspector:
-        """An inspector: one connection for one thread."""
-
-    def local_engine(self, settings: Settings) -> LocalEngine:
-        """The parts of the engine on this machine."""
-
-    def open_tables(self, settings: Settings, url: QueueUrl) -> EngineTables | None:
-        """The tables at `url`, a database of this engine; None where it needs none."""

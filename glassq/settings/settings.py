@@ -79,7 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "routes", named(self.routes))
-        for name, section in resolved(self.queue.url.whole, partial(getattr, self)):
+        for name, section in resolved(self.queue.url, partial(getattr, self)):
             msgspec.structs.force_setattr(self, name, section)
 
     @property

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from glassq.values import BodiesUrl, is_postgres
+from glassq.values import BodiesUrl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from glassq.values import QueueUrl
 
 
 class SharedPlace(NamedTuple):
@@ -47,11 +49,11 @@ SHARED_PLACES = (
 )
 
 
-def resolved(queue: str, section: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
-    """The sections, by name, with the places that they leave to the queue, whose URL this is."""
+def resolved(queue: QueueUrl, section: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
+    """The sections, by name, with the places that they leave to the queue."""
     for shared in SHARED_PLACES:
         found = section(shared.section)
         if found is not None and not getattr(found, shared.key):
-            where = queue if is_postgres(queue) else shared.here
+            where = queue.whole if queue.is_database else shared.here
             value = BodiesUrl(where) if shared.section == "bodies" else where
             yield shared.section, msgspec.structs.replace(found, **{shared.key: value})

@@ -21,7 +21,8 @@ from glassq.push.client import Client
 from glassq.push.request import TaskRequest, from_labels
 from glassq.push.rule import RetryParameters
 from glassq.push.taskqueue import Queue, Task, TaskRetryOptions
-from glassq.queues.beanstalk.connection import BeanstalkConnection, Unanswered
+from glassq.queues.beanstalk.connection import BeanstalkConnection
+from glassq.queues.beanstalk.packet import Unanswered
 from glassq.queues.beanstalk.producer import BeanstalkProducer
 from glassq.settings import PushSettings, Settings
 from glassq.values import TargetUrl

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from glassq.database.locks import HOLDERS
 from glassq.database.postgres import PostgresSession
 from glassq.queues.beanstalk.protocol import JobBody, JobStats
 from glassq.queues.postgres import schema
 from glassq.queues.postgres.inspector import PostgresInspector
-from glassq.queues.postgres.statements import HOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,8 +13,9 @@ import pytest
 from glassq.errors import JobNotFound, NoProof, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import ALL_STATES, Change, NewForm, WaitingState
 from glassq.queues.beanstalk import forms
-from glassq.queues.beanstalk.connection import WINDOW, BeanstalkConnection
+from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
+from glassq.queues.beanstalk.packet import WINDOW
 from glassq.queues.beanstalk.prover import SyncerProver
 from tests.queues.binlog import break_binlog, failing, fill_disk
 

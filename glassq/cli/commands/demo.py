@@ -15,7 +15,7 @@ import click
 
 from glassq.cli.commands.dev import glassq_called, glassq_for, home_directory, stop_as_by_ctrl_c
 from glassq.cli.output import console, line
-from glassq.dev.queue_server import ENGINES, require_server
+from glassq.dev.queue_server import ENGINES
 from glassq.dev.stack import Stack
 from glassq.operations.words import span
 
@@ -97,14 +97,14 @@ def demo(pings: int, rate: float, users: int, seed: int, engine: str, directory:
     from glassq.dev.simulator.glass import SimulatedGlass
 
     stop_as_by_ctrl_c()
-    require_server(engine)
+    ENGINES[engine].require()
     out = console()
     try:
         with SimulatedGlass() as glass:
             directory = prepare(directory, glass, engine)
             out.print(f"state: {line(str(directory))}", soft_wrap=True)
             crowd = Crowd(glass, pings=pings, users=users, seed=seed, rate=rate)
-            return _run(directory, crowd, out, ENGINES[engine], keep=keep)
+            return _run(directory, crowd, out, ENGINES[engine].name, keep=keep)
     except KeyboardInterrupt:
         click.echo("stopped: nothing of the demo runs any more", err=True)
         raise click.Abort from None

@@ -7,7 +7,6 @@ is a Fact of the engine.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassq.database.plain import file_of
@@ -22,6 +21,7 @@ from glassq.operations.find import our_tubes, unworked
 from glassq.operations.missing import find_missing
 from glassq.operations.words import span, until
 from glassq.push.request import SOURCE
+from glassq.queues import local_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,10 +42,9 @@ def trouble(operations: Operations, queue: Inspector, error: QueueError) -> Chec
     """What to do about a queue that cannot be asked."""
     fact = queue.explain(error)
     code = 69 if isinstance(error, QueueUnavailable) else 78 if isinstance(error, WrongTables) else 1
-    url = operations.settings.queue.url
-    address = url.address if url.engine == "beanstalk" else ""
-    if address and isinstance(address, str) and isinstance(error.__cause__, PermissionError):
-        closed = barrier(Path(address), write=True)
+    socket = local_engine(operations.settings).socket
+    if socket is not None and isinstance(error.__cause__, PermissionError):
+        closed = barrier(socket, write=True)
         if closed is not None:
             return Check(fact.name, False, f"{fact.said}: {closed[0]}", closed[1], code)
     return Check(fact.name, False, fact.said, fact.todo, code)

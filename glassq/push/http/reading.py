@@ -95,6 +95,29 @@ def checked(
 
     `eta_field` is the field of the request that said when. Raises ApiError.
     """
+    headers = _sendable(call)
+    if eta - time.time() > MAX_COUNTDOWN_SECONDS:
+        raise invalid(f"{eta_field}: is more than 30 days ahead")
+    least, most = MIN_DISPATCH_DEADLINE.total_seconds(), MAX_DISPATCH_DEADLINE.total_seconds()
+    if deadline and not least <= deadline <= most:
+        raise invalid(f"dispatchDeadline: expected {least:.0f}s to {most:.0f}s")
+    request = TaskRequest(
+        queue=queue,
+        name=name,
+        url=call.url,
+        method=call.method,
+        target=call.target,
+        headers=headers,
+        eta=max(0.0, eta),
+        retry=retry,
+        dispatch_deadline=deadline,
+        form="http" if call.absolute else "",
+    )
+    return NewTask(request, call.payload)
+
+
+def _sendable(call: Call) -> dict[str, str]:
+    """The headers of a call that can be sent. Raises ApiError."""
     field = call.field
     if len(call.target) > _MAX_TARGET:
         raise invalid(f"{field}: the target is none of [push.targets]")
@@ -114,24 +137,7 @@ def checked(
     size = request_size(call.method, call.url, headers, call.payload)
     if size > MAX_TASK_SIZE_BYTES:
         raise invalid(f"{field}: a task has at most {MAX_TASK_SIZE_BYTES} bytes with its headers; this one has {size}")
-    if eta - time.time() > MAX_COUNTDOWN_SECONDS:
-        raise invalid(f"{eta_field}: is more than 30 days ahead")
-    least, most = MIN_DISPATCH_DEADLINE.total_seconds(), MAX_DISPATCH_DEADLINE.total_seconds()
-    if deadline and not least <= deadline <= most:
-        raise invalid(f"dispatchDeadline: expected {least:.0f}s to {most:.0f}s")
-    request = TaskRequest(
-        queue=queue,
-        name=name,
-        url=call.url,
-        method=call.method,
-        target=call.target,
-        headers=headers,
-        eta=max(0.0, eta),
-        retry=retry,
-        dispatch_deadline=deadline,
-        form="http" if call.absolute else "",
-    )
-    return NewTask(request, call.payload)
+    return headers
 
 
 def _http(field: str, given: HttpRequestMessage, targets: Targets) -> Call:

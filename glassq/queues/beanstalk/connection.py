@@ -13,8 +13,8 @@ import os
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import greenstalk
 
@@ -23,12 +23,14 @@ from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.client import BROKEN, NOTHING_COMES, BeanstalkClient, refusal_of
 from glassq.queues.beanstalk.commands import PRIORITY, checked_id, checked_int, checked_tube
 from glassq.queues.beanstalk.limited import LimitedSocket
+from glassq.queues.beanstalk.packet import Packet, Unanswered
 from glassq.queues.beanstalk.process import WITHOUT_SYNCER, only_sometimes, sync_interval
 from glassq.queues.beanstalk.protocol import PROBE_TUBE, JobBody, JobStats, TubeStats
+from glassq.queues.beanstalk.reaching import place, reach, words
 from glassq.values import QueueUrl, Tube
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from glassq.queues.base import WaitingState
     from glassq.queues.beanstalk.commands import Command
@@ -36,54 +38,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# When the kernel asks an idle connection's other host whether it lives, how often, in seconds, and how many unanswered
-# questions break the connection.
-_KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
 # The reply to a reserve may come this much later than the reserve's own timeout, in seconds.
 _RESERVE_SLACK = 5.0
 # Nobody watches the tube of probes. The delay, in seconds, is a second line of defence.
 _PROBE_DELAY = 3600
 IN_MEMORY_ONLY = "beanstalkd keeps jobs in memory only: its binlog failed; mend the disk and restart it"
 WITHOUT_BINLOG = "beanstalkd writes nothing to disk: start it with -b DIRECTORY -f0"
-
-
-class Unanswered(QueueUnavailable):
-    """The connection broke before the reply to a command of a packet came. Not `sent`: the server has not got it."""
-
-    def __init__(self, words: str, *, sent: bool) -> None:
-        super().__init__(words)
-        self.sent = sent
-
-
-class _Packet(Generic[T]):
-    """The commands of a pipeline: the `results` so far, and how many commands were sent, or begun to be."""
-
-    def __init__(self, commands: Sequence[Command[T]], meanwhile: Callable[[], None] | None) -> None:
-        self._commands = commands
-        self._meanwhile = meanwhile
-        self.results: list[T | QueueError] = []
-        self.begun = 0
-
-    def sent(self) -> None:
-        """The first commands are on their way."""
-        meanwhile, self._meanwhile = self._meanwhile, None
-        if meanwhile is not None:
-            meanwhile()
-
-    def next_window(self) -> Sequence[Command[T]]:
-        """The commands that are sent next: they count as begun."""
-        first, size = self.begun, 0
-        while self.begun < min(first + WINDOW, len(self._commands)):
-            size += len(self._commands[self.begun].text)
-            if size > WINDOW_BYTES and self.begun > first:
-                break
-            self.begun += 1
-        return self._commands[first : self.begun]
-
-
-# A packet is sent in windows of at most so many commands and bytes, or of one command: these fit into the buffers of
-# any socket, so neither side ever waits for the other to read.
-WINDOW, WINDOW_BYTES = 128, 65_536
 _PEEKS: dict[WaitingState, Callable[[BeanstalkClient], greenstalk.Job[bytes]]] = {
     "ready": BeanstalkClient.peek_ready,
     "delayed": BeanstalkClient.peek_delayed,
@@ -163,7 +123,7 @@ class BeanstalkConnection:
         A command that fails does not hold up the next ones. After the connection broke, the result is Unanswered.
         `meanwhile` is called while the server works on the first of them.
         """
-        packet = _Packet(commands, meanwhile)
+        packet = Packet(commands, meanwhile)
         try:
             while packet.begun < len(commands):
                 self._call(lambda client: self._exchange(client, packet))
@@ -439,7 +399,7 @@ class BeanstalkConnection:
             raise
         except BROKEN as error:
             self.close()
-            raise QueueUnavailable(f"beanstalkd at {self._where()}: {_words(error)}") from error
+            raise QueueUnavailable(f"beanstalkd at {place(self._address)}: {words(error)}") from error
         except greenstalk.BeanstalkdError as error:
             if refusal := refusal_of(error):
                 raise refusal from None
@@ -450,7 +410,7 @@ class BeanstalkConnection:
             self.close()
             raise
 
-    def _exchange(self, client: BeanstalkClient, packet: _Packet[T]) -> None:
+    def _exchange(self, client: BeanstalkClient, packet: Packet[T]) -> None:
         """Sends the packet's next window, and reads the replies."""
         window = packet.next_window()
         using, lines = self._using, []
@@ -499,7 +459,7 @@ class BeanstalkConnection:
         ]
 
     def _connect(self, seconds: float) -> BeanstalkClient:
-        self._sock = LimitedSocket(self._reach())
+        self._sock = LimitedSocket(reach(self._address, min(self._connect_timeout, self._left())))
         try:
             self._limit(seconds)
             client = BeanstalkClient(self._sock, encoding=None, use=self.tube, watch=self.tube)
@@ -515,19 +475,6 @@ class BeanstalkConnection:
             raise
         return client
 
-    def _reach(self) -> socket.socket:
-        seconds = min(self._connect_timeout, self._left())
-        if isinstance(self._address, str):
-            plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            with _closed_on_error(plain):
-                plain.settimeout(seconds)
-                plain.connect(self._address)
-        else:
-            plain = socket.create_connection(self._address, seconds)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _keep_alive(plain)
-        return plain
-
     def _limit(self, seconds: float) -> None:
         assert self._sock is not None
         self._sock.limit(min(seconds, self._left()))
@@ -538,12 +485,6 @@ class BeanstalkConnection:
         if left <= 0:
             raise TimeoutError
         return left
-
-    def _where(self) -> str:
-        if isinstance(self._address, str):
-            return self._address
-        host, port = self._address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _handle(job_id: int) -> greenstalk.Job[bytes]:
@@ -564,29 +505,3 @@ def whole_seconds(seconds: float) -> int:
     if not math.isfinite(seconds):
         raise QueueError(f"bad number of seconds {seconds!r}: expected a finite one")
     return math.ceil(seconds)
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    """Has the kernel look whether the other host is still there: a reserve may wait much longer than that takes."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEP_ALIVE.items():
-        # not every system has them
-        if (option := getattr(socket, name, None)) is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-@contextmanager
-def _closed_on_error(sock: socket.socket) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        sock.close()
-        raise
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, TimeoutError | BlockingIOError):
-        return "no answer in time"
-    if isinstance(error, OSError):
-        return error.strerror or str(error) or type(error).__name__
-    return "the connection broke inside a reply (is that beanstalkd?)"

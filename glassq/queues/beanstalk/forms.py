@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import NewForm
 from glassq.queues.beanstalk import commands
-from glassq.queues.beanstalk.connection import Unanswered, whole_seconds
+from glassq.queues.beanstalk.connection import whole_seconds
+from glassq.queues.beanstalk.packet import Unanswered
 from glassq.queues.beanstalk.proof import prove
 from glassq.queues.beanstalk.protocol import JobBody, JobStats
 from glassq.queues.beanstalk.receiver import BURY_DELAY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from glassq.errors import JobNotFound, QueueError, SearchIncomplete
 from glassq.queues.base import (
@@ -14,7 +14,6 @@ from glassq.queues.base import (
     EngineGauge,
     EngineStatus,
     Job,
-    NewForm,
     TubeCounts,
 )
 from glassq.queues.beanstalk import commands, facts, syncer_facts
@@ -23,18 +22,17 @@ from glassq.queues.beanstalk.forms import PROOF_WITHIN, FormItem, FormWriter
 from glassq.queues.beanstalk.proof import prove
 from glassq.queues.beanstalk.protocol import MAX_ID, MAX_SECONDS, PROBE_TUBE, SYNCER_TUBE, JobStats, ScanShort
 from glassq.queues.beanstalk.scan import Scan
+from glassq.queues.single import SingleCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from glassq.queues.base import Fact, State, WaitingState
+    from glassq.queues.base import Fact, NewForm, State, WaitingState
     from glassq.queues.beanstalk.commands import Command
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.protocol import JobBody, ServerStats, TubeStats
     from glassq.queues.beanstalk.prover import Prover
     from glassq.values import QueueUrl
-
-T = TypeVar("T")
 
 # beanstalkd's ids have no leading zero; our delivery ids will have one for some centuries.
 _REF = re.compile(r"[1-9]\d{0,19}")
@@ -59,7 +57,7 @@ CAPABILITIES = Capabilities(
 )
 
 
-class BeanstalkInspector:
+class BeanstalkInspector(SingleCalls):
     """See `glassq.queues.base.Inspector`."""
 
     engine = "beanstalkd"
@@ -160,9 +158,6 @@ class BeanstalkInspector:
     def is_ref(self, text: str) -> bool:
         return bool(_REF.fullmatch(text))
 
-    def get(self, ref: str) -> Job:
-        return _raised(*self.get_all([ref]))
-
     def get_all(self, refs: Sequence[str]) -> list[Job | QueueError]:
         numbers = [self._number(ref) for ref in refs]
         pairs: list[tuple[Command[Any], ...]] = [(commands.peek(one), commands.stats_job(one)) for one in numbers]
@@ -172,23 +167,12 @@ class BeanstalkInspector:
     def peek(self, ref: str) -> bytes:
         return self._connection.peek(self._number(ref)).body
 
-    def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
-        return _raised(*self.insert_all([NewForm(body, tube, state, delay)]))
-
     def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         return FormWriter(self._connection, self._prover).write([FormItem(form) for form in forms])
-
-    def change(
-        self, job: Job, *, state: WaitingState, body: bytes | None = None, tube: str = "", delay: float = 0.0
-    ) -> str:
-        return _raised(*self.change_all([Change(job, state, body, tube, delay)]))
 
     def change_all(self, changes: Sequence[Change]) -> list[str | QueueError]:
         items = [FormItem.of(change, self._number(change.job.ref)) for change in changes]
         return FormWriter(self._connection, self._prover).write(items)
-
-    def delete(self, job: Job) -> None:
-        _raised(*self.delete_all([job]))
 
     def delete_all(self, jobs: Sequence[Job]) -> list[QueueError | None]:
         items = [FormItem.of(Change(job, "buried"), self._number(job.ref)) for job in jobs]
@@ -215,12 +199,6 @@ class BeanstalkInspector:
         """The id; 0, which no job has, for what is no reference."""
         number = int(ref) if self.is_ref(ref) else 0
         return number if number <= MAX_ID else 0
-
-
-def _raised(result: T | QueueError) -> T:
-    if isinstance(result, QueueError):
-        raise result
-    return result
 
 
 def _seen(body: JobBody | QueueError, stats: JobStats | QueueError) -> Job | QueueError:

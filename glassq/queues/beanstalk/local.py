@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LocalBeanstalkd:
-    """See `glassq.queues.base.LocalEngine`."""
+    """See `glassq.queues.engine.LocalEngine`."""
 
     packages = ("greenstalk",)
     units = ("glassq-beanstalkd.socket", "glassq-beanstalkd.service")
@@ -25,6 +25,10 @@ class LocalBeanstalkd:
 
     def __init__(self, url: QueueUrl) -> None:
         self._address = url.address
+
+    @property
+    def socket(self) -> Path | None:
+        return Path(self._address) if isinstance(self._address, str) else None
 
     def directories(self) -> Iterator[tuple[str, Path]]:
         """beanstalkd tells no client where its binlog is, so this looks at the command lines of all processes."""

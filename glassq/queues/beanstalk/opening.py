@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from glassq.queues.base import Inspector, LocalEngine, Producer, Receiver
+    from glassq.errors import QueueError
+    from glassq.queues.base import Inspector, Producer, Receiver
     from glassq.queues.beanstalk.connection import BeanstalkConnection
     from glassq.queues.beanstalk.prover import Prover
+    from glassq.queues.engine import LocalEngine
     from glassq.settings import Settings
     from glassq.values import QueueUrl
+
+NAME = "beanstalkd"
 
 
 def open_producer(settings: Settings) -> Producer:
@@ -42,7 +46,12 @@ def local_engine(settings: Settings) -> LocalEngine:
 
 
 def open_tables(settings: Settings, url: QueueUrl) -> None:
-    """See `glassq.queues.open_tables`."""
+    """beanstalkd needs none."""
+
+
+def advice(settings: Settings, error: QueueError) -> str:
+    """Each kind of error says what to do about beanstalkd."""
+    return ""
 
 
 def _prover(settings: Settings) -> Prover | None:

@@ -6,15 +6,15 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
+from glassq.connections import ConnectionPool
+from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused
+from glassq.queues.again import put_again
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.beanstalk import commands
-from glassq.queues.beanstalk.connection import IN_MEMORY_ONLY, WITHOUT_BINLOG, Unanswered, whole_seconds
+from glassq.queues.beanstalk.connection import IN_MEMORY_ONLY, WITHOUT_BINLOG, whole_seconds
+from glassq.queues.beanstalk.packet import Unanswered
 from glassq.queues.beanstalk.proof import prove_by_answer
 from glassq.queues.beanstalk.protocol import DRAINING
-from glassq.queues.pool import ConnectionPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,17 +49,7 @@ class BeanstalkProducer:
 
     def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
         deadline = time.monotonic() + within
-        answers = self._attempt(jobs, deadline)
-        refused = {index: answer.error for index, answer in enumerate(answers) if isinstance(answer, Refusal)}
-        if not refused:
-            return answers
-        broken = [index for index, error in refused.items() if isinstance(error, QueueUnavailable)]
-        if again and broken:
-            # most likely the other idle connections broke with this one
-            self._pool.close()
-            repeated = self._attempt([jobs[index] for index in broken], deadline)
-            for index, answer in zip(broken, repeated, strict=True):
-                answers[index] = _both(answers[index], answer)
+        answers = put_again(lambda jobs: self._attempt(jobs, deadline), jobs, again=again, reconnect=self._pool.close)
         if any(isinstance(answer, Refusal) and not isinstance(answer.error, JobTooBig) for answer in answers):
             self._doubtful = True
         return answers
@@ -164,10 +154,3 @@ def _command(job: NewJob, ttr: int) -> Command[int] | QueueError:
         return commands.put(job.body, tube=job.tube, ttr=ttr, delay=whole_seconds(job.delay))
     except QueueError as error:
         return error
-
-
-def _both(first: Receipt | Refusal, second: Receipt | Refusal) -> Receipt | Refusal:
-    """The answer for a job after two attempts: if the first may have put it, it stays in doubt."""
-    if isinstance(second, Refusal) and isinstance(first, Refusal) and first.in_doubt:
-        return replace(second, in_doubt=True)
-    return second

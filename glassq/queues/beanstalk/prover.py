@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import socket
 import time
 from collections import deque
 from contextlib import suppress
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from glassq.errors import NoProof, NotDurable
 from glassq.queues.beanstalk.limited import LimitedSocket
+from glassq.queues.beanstalk.reaching import place, reach
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,7 +141,7 @@ class SyncerProver:
         except ValueError:
             status = None
         if not isinstance(status, dict):
-            raise NoProof(f"the syncer at {self._where()}: it does not tell its status")
+            raise NoProof(f"the syncer at {place(self._address)}: it does not tell its status")
         return status
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ class SyncerProver:
             # one that was used before may have broken long ago
             if used is None:
                 time.sleep(_PAUSE)
-        raise NoProof(f"the syncer at {self._where()}: {why}")
+        raise NoProof(f"the syncer at {place(self._address)}: {why}")
 
     def _take(self) -> LimitedSocket | None:
         if self._pid != os.getpid():
@@ -218,21 +218,7 @@ class SyncerProver:
         seconds = min(self._connect_timeout, deadline - time.monotonic())
         if seconds <= 0:
             raise TimeoutError
-        if isinstance(self._address, str):
-            plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            plain.settimeout(seconds)
-            try:
-                plain.connect(self._address)
-            except BaseException:
-                plain.close()
-                raise
-        else:
-            plain = socket.create_connection(self._address, seconds)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return LimitedSocket(plain)
-
-    def _where(self) -> str:
-        return self._address if isinstance(self._address, str) else "{}:{}".format(*self._address)
+        return LimitedSocket(reach(self._address, seconds))
 
 
 def _check(answer: str, server: str) -> None:

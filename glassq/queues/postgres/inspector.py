@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueError
-from glassq.queues.base import ALL_STATES, Capabilities, Change, EngineStatus, NewForm, TubeCounts
+from glassq.queues.base import ALL_STATES, Capabilities, EngineStatus
 from glassq.queues.postgres import counting, facts, looking
 from glassq.queues.postgres.changing import FormChanger
 from glassq.queues.postgres.gauges import gauges
 from glassq.queues.postgres.limits import MAX_JOB, MAX_SECONDS, bad_time
 from glassq.queues.postgres.server import ServerState
 from glassq.queues.postgres.troubles import explained
+from glassq.queues.single import SingleCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from glassq.database.postgres import PostgresSession
-    from glassq.queues.base import Fact, Job, State, WaitingState
+    from glassq.queues.base import Change, Fact, Job, NewForm, State, TubeCounts, WaitingState
     from glassq.queues.postgres.waking import Waker
     from glassq.values import QueueUrl
-
-T = TypeVar("T")
 
 # An identity column counts from 1 to 2**63 - 1.
 _REF = re.compile(r"[1-9]\d{0,18}")
@@ -46,7 +45,7 @@ CAPABILITIES = Capabilities(
 )
 
 
-class PostgresInspector:
+class PostgresInspector(SingleCalls):
     """See `glassq.queues.base.Inspector`."""
 
     engine = "PostgreSQL"
@@ -121,9 +120,6 @@ class PostgresInspector:
     def is_ref(self, text: str) -> bool:
         return bool(_REF.fullmatch(text)) and text.isascii()
 
-    def get(self, ref: str) -> Job:
-        return _raised(*self.get_all([ref]))
-
     def get_all(self, refs: Sequence[str]) -> list[Job | QueueError]:
         try:
             numbers = [self._number(ref) for ref in refs]
@@ -142,22 +138,11 @@ class PostgresInspector:
             raise JobNotFound(f"there is no job {ref}")
         return body
 
-    def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
-        return _raised(*self.insert_all([NewForm(body, tube, state, delay)]))
-
     def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         return self._changer.insert(forms)
 
-    def change(
-        self, job: Job, *, state: WaitingState, body: bytes | None = None, tube: str = "", delay: float = 0.0
-    ) -> str:
-        return _raised(*self.change_all([Change(job, state, body, tube, delay)]))
-
     def change_all(self, changes: Sequence[Change]) -> list[str | QueueError]:
         return self._changer.change(changes, [self._number(change.job.ref) for change in changes])
-
-    def delete(self, job: Job) -> None:
-        _raised(*self.delete_all([job]))
 
     def delete_all(self, jobs: Sequence[Job]) -> list[QueueError | None]:
         return self._changer.delete(jobs, [self._number(job.ref) for job in jobs])
@@ -179,9 +164,3 @@ class PostgresInspector:
         """The id; 0, which no job has, for what is no reference."""
         number = int(ref) if self.is_ref(ref) else 0
         return number if number <= _MAX_ID else 0
-
-
-def _raised(result: T | QueueError) -> T:
-    if isinstance(result, QueueError):
-        raise result
-    return result

@@ -19,11 +19,13 @@ _PORT = "5432"
 
 
 class LocalPostgres:
-    """See `glassq.queues.base.LocalEngine`. The server is the distribution's: none of its units is ours."""
+    """See `glassq.queues.engine.LocalEngine`. The server is the distribution's: none of its units is ours."""
 
     packages = ("psycopg",)
     units: tuple[str, ...] = ()
     other_unit = ""
+    # libpq's own message names the one that it tried
+    socket: Path | None = None
 
     def __init__(self, url: QueueUrl) -> None:
         self._url = url

@@ -13,9 +13,13 @@ from glassq.queues.postgres.waking import Waker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from glassq.queues.base import EngineTables, Inspector, LocalEngine
+    from glassq.errors import QueueError
+    from glassq.queues.base import Inspector
+    from glassq.queues.engine import EngineTables, LocalEngine
     from glassq.settings import Settings
     from glassq.values import QueueUrl
+
+NAME = "PostgreSQL"
 
 
 def open_producer(settings: Settings) -> PostgresProducer:
@@ -49,6 +53,12 @@ def open_tables(settings: Settings, url: QueueUrl) -> EngineTables:
     from glassq.queues.postgres import operating
 
     return operating.open_tables(settings, url)
+
+
+def advice(settings: Settings, error: QueueError) -> str:
+    """See `glassq.queues.advice`."""
+    # it connects to nothing for that
+    return open_inspector(settings).explain(error).todo
 
 
 def _waker(settings: Settings) -> Waker:

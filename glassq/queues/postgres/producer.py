@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from glassq.connections import ConnectionPool
 from glassq.database.postgres import Unreplicated
 from glassq.errors import NotDurable, QueueError, QueueUnavailable
 from glassq.queues.base import Receipt, Refusal
-from glassq.queues.pool import ConnectionPool
 from glassq.queues.postgres import statements
 from glassq.queues.postgres.limits import fault
 

@@ -6,8 +6,6 @@ server takes back is reserved again, and worked twice at worst. A next form is d
 
 from __future__ import annotations
 
-import os
-import random
 import secrets
 import time
 from contextlib import suppress
@@ -19,6 +17,7 @@ from glassq.errors import JobNotFound, QueueError, QueueUnavailable
 from glassq.queues.base import Reservation
 from glassq.queues.postgres import schema, statements
 from glassq.queues.postgres.limits import bad_size, bad_time, bad_tube
+from glassq.queues.postgres.waiting import Waiting, about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
     from glassq.queues.postgres.waking import Waker
 
-# A receiver that waits looks this often, in seconds, for jobs that no NOTIFY announced: every LOOK seconds, and after
-# LOOKS looks in vain every LOOK_LATER.
-LOOK, LOOKS, LOOK_LATER = 1.0, 30, 3.0
-# Between two looks a receiver pauses for this many seconds times the number of receivers that wait. So all together
-# look a few hundred times a second, instead of each of them at each put.
-PACE = 0.002
 # A busy receiver looks this often, in seconds, for jobs whose holder is gone, and for jobs due before `since`.
 SWEEP = 1.0
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,34 +45,33 @@ class PostgresReceiver:
         # where the index of a tube begins to be of use
         self._since: dict[str, datetime] = {}
         self._sweep_at = 0.0
-        # the tubes of which it hears; when to look though nothing is heard, and how often nothing came
-        self._listening: tuple[str, ...] = ()
-        self._look_at = 0.0
-        self._told_at = 0.0
-        self._looks = 0
-        self._interrupted = False
-        self._wake: tuple[int, int] | None = None
+        self._waiting = Waiting(session)
 
     # -- reserving --------------------------------------------------------------------------------------------------
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
-        if self._next is not None:
+        if self.has_next:
             held, self._next = self._next, None
             return held
+        waiting, wanted = self._waiting, tuple(tubes)
         until = time.monotonic() + wait
-        if wait <= 0 or self._interrupted or self._listening != tuple(tubes):
-            self._look_at = 0.0
+        waiting.begin(wanted, wait)
         waited = False
         while True:
-            if time.monotonic() >= self._look_at and (job := self._look(tubes)) is not None:
-                return self._given_out(job, waited=waited)
-            if self._interrupted or time.monotonic() >= until:
+            if waiting.is_over and (job := self._look(wanted)) is not None:
+                waiting.found()
+                if waited and waiting.interrupted:
+                    self.release(job)
+                    return None
+                return job
+            if waiting.interrupted or time.monotonic() >= until:
                 return None
             waited = True
-            self._wait(tuple(tubes), until)
+            waiting.wait(wanted, until)
 
     @property
     def has_next(self) -> bool:
+        self._notice()
         return self._next is not None
 
     def filled(self, prefixes: tuple[str, ...]) -> list[str]:
@@ -93,10 +85,7 @@ class PostgresReceiver:
         return bool(paused)
 
     def interrupt(self) -> None:
-        self._interrupted = True
-        if self._wake is not None:
-            with suppress(OSError):
-                os.write(self._wake[1], b".")
+        self._waiting.interrupt()
 
     # -- what becomes of it -----------------------------------------------------------------------------------------
 
@@ -184,9 +173,7 @@ class PostgresReceiver:
         self._forget()
         self._session.close()
         self._waker.close()
-        wake, self._wake = self._wake, None
-        for descriptor in wake or ():
-            os.close(descriptor)
+        self._waiting.close()
 
     def close_inherited(self) -> None:
         self._session.close_inherited()
@@ -203,7 +190,7 @@ class PostgresReceiver:
 
     # -- how --------------------------------------------------------------------------------------------------------
 
-    def _look(self, tubes: Sequence[str]) -> Reservation | None:
+    def _look(self, tubes: tuple[str, ...]) -> Reservation | None:
         """The next job that is ready, if there is one; else it is known when to look again."""
         if time.monotonic() >= self._sweep_at:
             self._since.clear()
@@ -212,8 +199,8 @@ class PostgresReceiver:
         if job is None and (freed or self._since):
             self._since.clear()
             job = self._take(tubes)
-        if job is None and self._listening == tuple(tubes):
-            self._plan(tubes)
+        if job is None:
+            self._waiting.found_nothing(tubes)
         return job
 
     def _sweep(self) -> bool:
@@ -221,55 +208,13 @@ class PostgresReceiver:
         now = time.monotonic()
         if now < self._sweep_at:
             return False
-        self._sweep_at = now + SWEEP * _about()
+        self._sweep_at = now + SWEEP * about()
         self._since.clear()
         return bool(self._rows(statements.FREE))
-
-    def _plan(self, tubes: Sequence[str]) -> None:
-        """When to look again, if nobody tells anything, and if somebody does."""
-        self._looks += 1
-        [(due, waiting)] = self._rows(statements.IDLE, [list(tubes)])
-        longest = (LOOK if self._looks < LOOKS else LOOK_LATER) * _about()
-        now = time.monotonic()
-        self._look_at = now + max(PACE, longest if due is None else min(longest, due))
-        self._told_at = now + PACE * waiting * _about()
 
     def _take(self, tubes: Sequence[str]) -> Reservation | None:
         found = self._rows(statements.RESERVE, self._wanted(tubes))
         return self._reserved(found[0]) if found else None
-
-    def _wait(self, tubes: tuple[str, ...], until: float) -> None:
-        """Until it is time to look, or a job of these tubes is told."""
-        if self._wake is None:
-            self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._listening != tubes:
-            # what came before it listened is there at its next look
-            self._listen(tubes)
-        elif not self._interrupted:
-            told = self._session.listen(min(until, self._look_at), self._wake[0])
-            if not set(told).isdisjoint(tubes):
-                self._looks = 0
-                self._look_at = min(self._look_at, self._told_at)
-
-    def _given_out(self, job: Reservation, *, waited: bool) -> Reservation | None:
-        self._looks = 0
-        self._hear_nothing()
-        if waited and self._interrupted:
-            self.release(job)
-            return None
-        return job
-
-    def _listen(self, tubes: tuple[str, ...]) -> None:
-        """Its session's name says of which tubes it hears: an operator sees who waits."""
-        name = f"{statements.WAITS}: {','.join(tubes)}"
-        name = name if len(name.encode()) <= 63 else f"{name[:61]}.."
-        self._run(f"LISTEN {statements.CHANNEL}; SET application_name = '{name}'")
-        self._listening, self._look_at = tubes, 0.0
-
-    def _hear_nothing(self) -> None:
-        if self._listening:
-            self._listening = ()
-            self._run(f"UNLISTEN *; SET application_name = '{self._session.name}'")
 
     def _settle_durably(self, reservation: Reservation, statement: str, values: list[Any], then: Sequence[str]) -> str:
         return self._settle(reservation, statement, values, [self._session.durable_commit], then)
@@ -305,7 +250,7 @@ class PostgresReceiver:
 
     def _number(self) -> int:
         if not self._session.connected:
-            self._connect()
+            self._session.connect()
         return self._holder
 
     def _reserved(self, row: tuple[Any, ...]) -> Reservation:
@@ -315,6 +260,7 @@ class PostgresReceiver:
         return Reservation(str(ref), tube, bytes(body), self._lease, losses, kicked)
 
     def _ours(self, reservation: Reservation) -> list[Any]:
+        self._notice()
         token = self._held.get(reservation.ref)
         if token is None:
             raise self._lost(reservation)
@@ -335,20 +281,6 @@ class PostgresReceiver:
             # committed, and not ours to take back
             self._session.close()
             raise QueueUnavailable(str(error)) from error
-        finally:
-            self._notice()
-
-    def _run(self, statements_: str) -> None:
-        try:
-            self._session.run(statements_)
-        finally:
-            self._notice()
-
-    def _connect(self) -> None:
-        try:
-            self._session.connect()
-        finally:
-            self._notice()
 
     def _notice(self) -> None:
         """What a connection held ended with it."""
@@ -359,10 +291,5 @@ class PostgresReceiver:
         self._held.clear()
         self._since.clear()
         self._next = None
-        self._listening = ()
-        self._look_at = self._sweep_at = 0.0
-
-
-def _about() -> float:
-    """About 1: what many do at once at the start they do not do at once later."""
-    return random.uniform(0.7, 1.3)  # noqa: S311
+        self._sweep_at = 0.0
+        self._waiting.forget()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from functools import cache
 
-# The first number of the advisory locks of receivers, the second one is a receiver's own.
-HOLDERS = 0x676C7371
+from glassq.database.locks import HOLDERS
+
 # The channel on which receivers hear of new jobs; the payload is the tube.
 CHANNEL = "glassq_jobs"
 # How a waiting receiver's session is called, before its tubes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.database import schema_parts
 from glassq.queues.postgres import schema
 
 if TYPE_CHECKING:
@@ -18,16 +19,16 @@ WHERE schemaname = current_schema() AND (tablename LIKE 'glassq\\_%%' OR tablena
 
 
 class PostgresTables:
-    """See `glassq.queues.base.EngineTables`."""
+    """See `glassq.queues.engine.EngineTables`."""
 
     engine = "PostgreSQL"
-    known = schema.VERSION
+    known = schema.SCHEMA.version
 
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
 
     def version(self) -> int:
-        return schema.version(self._session)
+        return schema_parts.version(self._session, schema.SCHEMA)
 
     def check(self) -> None:
         schema.check(self._session)

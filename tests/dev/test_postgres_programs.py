@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.dev import postgres
+from glassq.dev import postgres, postgres_programs
 from glassq.errors import StackError
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ def programs(directory: Path, *names: str) -> Path:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without PostgreSQL, whose distribution would have it in DIRECTORY/usr/VERSION/bin."""
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(postgres, "ELSEWHERE", (f"{tmp_path}/usr/*/bin".removeprefix("/"),))
-    monkeypatch.setattr(postgres, "WHEEL", "no_such_wheel")
+    monkeypatch.setattr(postgres_programs, "ELSEWHERE", (f"{tmp_path}/usr/*/bin".removeprefix("/"),))
+    monkeypatch.setattr(postgres_programs, "WHEEL", "no_such_wheel")
     # pytest's directories are for their owner alone
-    monkeypatch.setattr(postgres, "_open_to_all", lambda _place: True)
+    monkeypatch.setattr(postgres_programs, "_open_to_all", lambda _place: True)
     return tmp_path
 
 
@@ -43,26 +43,26 @@ def test_path_comes_first_then_the_newest_of_the_distribution_then_the_wheel(
     in_wheel = programs(wheel / "pginstall18" / "bin", "initdb", "postgres")
     (wheel / "__init__.py").touch()
     monkeypatch.syspath_prepend(wheel.parent)
-    monkeypatch.setattr(postgres, "WHEEL", wheel.name)
-    assert postgres.require_programs() == in_wheel
+    monkeypatch.setattr(postgres_programs, "WHEEL", wheel.name)
+    assert postgres_programs.require_programs() == in_wheel
     programs(machine / "usr" / "9" / "bin", "initdb", "postgres")
     newest = programs(machine / "usr" / "15" / "bin", "initdb", "postgres")
     # a client alone is no server
     programs(machine / "usr" / "16" / "bin", "psql")
-    assert postgres.require_programs() == newest
+    assert postgres_programs.require_programs() == newest
     on_path = programs(machine / "mine", "initdb", "postgres")
     monkeypatch.setenv("PATH", f"/nowhere:{on_path}")
-    assert postgres.require_programs() == on_path
+    assert postgres_programs.require_programs() == on_path
 
 
 def test_what_the_servers_user_cannot_come_to_is_no_server_for_root(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_user", lambda: (65534, 65534))
-    monkeypatch.setattr(postgres, "_open_to_all", lambda place: "home" not in place.parts)
+    monkeypatch.setattr(postgres_programs, "server_user", lambda: (65534, 65534))
+    monkeypatch.setattr(postgres_programs, "_open_to_all", lambda place: "home" not in place.parts)
     monkeypatch.setenv("PATH", f"{programs(machine / 'home', 'initdb', 'postgres')}:/nowhere")
     with pytest.raises(StackError, match="PostgreSQL is not installed"):
-        postgres.require_programs()
+        postgres_programs.require_programs()
 
 
 def test_without_psycopg_no_server_helps(monkeypatch: pytest.MonkeyPatch) -> None:

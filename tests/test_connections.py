@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq import connections as pool_module
+from glassq.connections import ConnectionPool
 from glassq.errors import JobNotFound, QueueError, QueueUnavailable
-from glassq.queues import pool as pool_module
 from glassq.queues.beanstalk.connection import BeanstalkConnection
-from glassq.queues.pool import ConnectionPool
 from tests.proxy import FREEZE, PASS, Proxy
 
 if TYPE_CHECKING:
