@@ -25,7 +25,9 @@ _DAY = 86_400
 
 def place(at: SqsPlace) -> Fact:
     """Where the queues are."""
-    return Fact("queue", True, f"Amazon SQS in {at.region}, queues {at.prefix}-..., {at.endpoint or 'its own endpoint'}")
+    return Fact(
+        "queue", True, f"Amazon SQS in {at.region}, queues {at.prefix}-..., {at.endpoint or 'its own endpoint'}"
+    )
 
 
 def of_queues(queues: Sequence[SqsQueue], tubes: Sequence[str]) -> Iterator[Fact]:

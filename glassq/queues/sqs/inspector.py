@@ -7,14 +7,16 @@ service's, which calls them approximate.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueError, QueueUnavailable
-from glassq.queues.base import Capabilities, Change, EngineStatus, Job, NewForm
+from glassq.queues.base import Capabilities, EngineStatus, Job
 from glassq.queues.shelf import id_of, ref_of
+from glassq.queues.single import SingleCalls
 from glassq.queues.sqs import facts
 from glassq.queues.sqs.leases import MAX_LEASE
 from glassq.queues.sqs.looking import look, look_at_all
+from glassq.queues.sqs.place import NAME
 from glassq.queues.sqs.messages import MAX_JOB, MAX_SECONDS, bad_time
 from glassq.queues.sqs.shelving import ShelfChanger
 from glassq.queues.sqs.tubes import RETENTION
@@ -23,14 +25,11 @@ from glassq.queues.sqs.troubles import explained
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from glassq.queues.base import Fact, State, TubeCounts, WaitingState
+    from glassq.queues.base import Change, Fact, NewForm, State, TubeCounts, WaitingState
     from glassq.queues.shelf import Shelf, Shelved
     from glassq.queues.sqs.client import SqsClient
     from glassq.queues.sqs.looking import SqsQueue
 
-T = TypeVar("T")
-
-ENGINE = "Amazon SQS"
 # That of the service's interface.
 VERSION = "2012-11-05"
 CAPABILITIES = Capabilities(
@@ -61,10 +60,10 @@ UNSEEN = "SQS cannot show a delivery that waits: it can only be received. `glass
 _BATCH = 100
 
 
-class SqsInspector:
+class SqsInspector(SingleCalls):
     """See `glassq.queues.base.Inspector`."""
 
-    engine = ENGINE
+    engine = NAME
     capabilities = CAPABILITIES
 
     def __init__(self, client: SqsClient, shelf: Shelf, *, tube: str) -> None:
@@ -149,9 +148,6 @@ class SqsInspector:
     def is_ref(self, text: str) -> bool:
         return bool(id_of(text))
 
-    def get(self, ref: str) -> Job:
-        return _raised(*self.get_all([ref]))
-
     def get_all(self, refs: Sequence[str]) -> list[Job | QueueError]:
         try:
             rows = self._shelf.by_id([number for ref in refs if (number := id_of(ref))])
@@ -166,22 +162,11 @@ class SqsInspector:
     def peek(self, ref: str) -> bytes:
         return self.get(ref).body
 
-    def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
-        return _raised(*self.insert_all([NewForm(body, tube, state, delay)]))
-
     def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         return self._changer.insert(forms)
 
-    def change(
-        self, job: Job, *, state: WaitingState, body: bytes | None = None, tube: str = "", delay: float = 0.0
-    ) -> str:
-        return _raised(*self.change_all([Change(job, state, body, tube, delay)]))
-
     def change_all(self, changes: Sequence[Change]) -> list[str | QueueError]:
         return [self._changer.change(change) for change in changes]
-
-    def delete(self, job: Job) -> None:
-        _raised(*self.delete_all([job]))
 
     def delete_all(self, jobs: Sequence[Job]) -> list[QueueError | None]:
         return [self._changer.delete(job) for job in jobs]
@@ -228,9 +213,3 @@ def job_of(row: Shelved) -> Job:
         losses=row.losses,
         kicked=row.kicked,
     )
-
-
-def _raised(result: T | QueueError) -> T:
-    if isinstance(result, QueueError):
-        raise result
-    return result

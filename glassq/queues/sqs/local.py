@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 
 class LocalSqs:
-    """See `glassq.queues.base.LocalEngine`. The server is Amazon's."""
+    """See `glassq.queues.engine.LocalEngine`. The server is Amazon's."""
 
     packages = ("boto3",)
     units: tuple[str, ...] = ()
     other_unit = ""
+    socket = None
 
     def directories(self) -> Iterator[tuple[str, Path]]:
         yield from ()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from glassq.errors import InvalidRequest, WrongTables
 from glassq.queues.sqs.looking import look
 from glassq.queues.sqs.names import queue_name
+from glassq.queues.sqs.place import NAME
 from glassq.queues.sqs.tubes import ATTRIBUTES, RETENTION, make_queue
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ _MAKING = ("CreateQueue", "SetQueueAttributes", "TagQueue")
 
 
 class SqsQueues:
-    """See `glassq.queues.base.EngineTables`: the queues take the place of tables."""
+    """See `glassq.queues.engine.EngineTables`: the queues take the place of tables."""
 
-    engine = "Amazon SQS"
+    engine = NAME
     known = 1
 
     def __init__(self, client: SqsClient, tubes: Sequence[str]) -> None:

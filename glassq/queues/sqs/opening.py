@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from glassq.queues.shelf import Shelf
 from glassq.queues.sqs.client import SqsClient, shared_client
+from glassq.queues.sqs.place import NAME as NAME
 from glassq.queues.sqs.place import place_of
 from glassq.queues.sqs.producer import SqsProducer
 from glassq.queues.sqs.receiver import SqsReceiver
 
 if TYPE_CHECKING:
-    from glassq.queues.base import EngineTables, Inspector, LocalEngine, Producer, Receiver
+    from glassq.errors import QueueError
+    from glassq.queues.base import Inspector, Producer, Receiver
+    from glassq.queues.engine import EngineTables, LocalEngine
     from glassq.settings import Settings
     from glassq.values import QueueUrl
 
@@ -47,6 +50,13 @@ def open_tables(settings: Settings, url: QueueUrl) -> EngineTables:
     from glassq.settings import all_tubes
 
     return SqsQueues(_client(settings, url), all_tubes(settings))
+
+
+def advice(settings: Settings, error: QueueError) -> str:
+    """See `glassq.queues.advice`."""
+    from glassq.queues.sqs.troubles import explained
+
+    return explained(error).todo
 
 
 def _client(settings: Settings, url: QueueUrl | None = None) -> SqsClient:

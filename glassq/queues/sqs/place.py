@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+# The engine's, for people.
+NAME = "Amazon SQS"
 # How long a long poll may wait at the server, in seconds; more, SQS refuses.
 LONGEST_POLL = 20
 

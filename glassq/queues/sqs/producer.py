@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from glassq.errors import QueueError, QueueRefused, QueueUnavailable
+from glassq.queues.again import put_again
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.shelf import Shelved
 from glassq.queues.sqs.messages import MAX_DELAY, bad_size, bad_time, bad_tube
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from glassq.queues.sqs.client import SqsClient
 
 
+# For so long, in seconds, what refused a put is taken to refuse the next one.
+BELIEVED = 5.0
+
+
 class SqsProducer:
     """See `glassq.queues.base.Producer`."""
 
@@ -30,39 +33,28 @@ class SqsProducer:
         self._client = client
         self._shelf = shelf
         self._tube = tube
-        # why the last put was refused, if it was
+        # why the last put was refused, if it was, and until when that is believed
         self._refused: QueueRefused | None = None
+        self._refused_until = 0.0
 
     def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
         deadline = time.monotonic() + within
-        answers: dict[int, Receipt | Refusal] = {}
-        good = []
-        for number, job in enumerate(jobs):
-            error = bad_size(job.body) or bad_time(job.delay) or bad_tube(job.tube)
-            if error is None:
-                good.append(number)
-            else:
-                answers[number] = Refusal(job.key, error)
-        answers.update(self._put([(number, jobs[number]) for number in good], deadline))
-        broken = [number for number in good if isinstance(getattr(answers[number], "error", None), QueueUnavailable)]
-        if again and broken:
-            for number, answer in self._put([(number, jobs[number]) for number in broken], deadline).items():
-                answers[number] = _both(answers[number], answer)
-        errors = (getattr(answers[number], "error", None) for number in good)
+        answers = put_again(lambda them: self._put(them, deadline), jobs, again=again, reconnect=self._client.close)
+        errors = (getattr(answer, "error", None) for answer in answers)
         self._refused = next((error for error in errors if isinstance(error, QueueRefused)), None)
-        return [answers[number] for number in range(len(jobs))]
+        self._refused_until = time.monotonic() + BELIEVED
+        return answers
 
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
         """The answer was the proof."""
 
     def check(self, *, within: float, thorough: bool = False) -> None:
         client = self._client
-        # rights to send show with a put only
-        if self._refused is not None and not thorough:
+        # whether a message is taken shows with a put only: after a while the next one may try it
+        if self._refused is not None and time.monotonic() < self._refused_until:
             raise self._refused
         of = client.of(self._tube, within=within)
         client.insist("get_queue_attributes", within=within, **of, AttributeNames=["MessageRetentionPeriod"])
-        self._refused = None
 
     def withdraw(self, receipt: Receipt, *, within: float) -> bool:
         """A message can be deleted only by who has received it; what lies on the shelf can be taken from there."""
@@ -76,11 +68,17 @@ class SqsProducer:
     def close(self) -> None:
         """The client is that of all roles: it keeps its connections, and opens new ones where they broke."""
 
-    def _put(self, jobs: Sequence[tuple[int, NewJob]], deadline: float) -> dict[int, Receipt | Refusal]:
-        """The answer for each job, by its number. What follows a broken connection is not sent."""
+    def _put(self, jobs: Sequence[NewJob], deadline: float) -> list[Receipt | Refusal]:
+        """The answer for each job. What follows a broken connection is not sent."""
         answers: dict[int, Receipt | Refusal] = {}
+        good = []
+        for number, job in enumerate(jobs):
+            if error := bad_size(job.body) or bad_time(job.delay) or bad_tube(job.tube):
+                answers[number] = Refusal(job.key, error)
+            else:
+                good.append((number, job))
         failed: QueueError | None = None
-        for tube, portion in _by_tube(jobs):
+        for tube, portion in _by_tube(good):
             if failed is not None:
                 answers.update({number: Refusal(job.key, failed) for number, job in portion})
                 continue
@@ -88,7 +86,7 @@ class SqsProducer:
             answered = answers[portion[0][0]]
             if isinstance(answered, Refusal) and isinstance(answered.error, QueueUnavailable):
                 failed = answered.error
-        return answers
+        return [answers[number] for number in range(len(jobs))]
 
     def _put_portion(
         self, tube: str, portion: Sequence[tuple[int, NewJob]], deadline: float
@@ -127,10 +125,3 @@ def _answer(key: str, found: str | QueueError) -> Receipt | Refusal:
     if isinstance(found, QueueError):
         return Refusal(key, found, in_doubt=in_doubt(found))
     return Receipt(key, found)
-
-
-def _both(first: Receipt | Refusal, second: Receipt | Refusal) -> Receipt | Refusal:
-    """The answer for a job after two attempts: if the first may have put it, it stays in doubt."""
-    if isinstance(second, Refusal) and isinstance(first, Refusal) and first.in_doubt:
-        return replace(second, in_doubt=True)
-    return second

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from moto.core import DEFAULT_ACCOUNT_ID
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import create_backend_app
+from moto.sqs import models
 from moto.sqs.models import sqs_backends
 
 from tests.queues.sqs.faults import Faults
@@ -111,7 +112,9 @@ class HostileFront:
                     "id": message.id,
                     "state": state,
                     "body": message.body,
-                    "attributes": {name: value.get("StringValue") for name, value in message.message_attributes.items()},
+                    "attributes": {
+                        name: value.get("StringValue") for name, value in message.message_attributes.items()
+                    },
                     "receives": message.approximate_receive_count,
                     "age": now - (message.sent_timestamp or 0) / 1000,
                     "left": max(0.0, until / 1000 - now),
@@ -306,7 +309,9 @@ class _Server(ThreadingHTTPServer):
 
 
 def main() -> None:
-    _Handler.front = HostileFront(DomainDispatcherApplication(create_backend_app))
+    # it asks for the time of each message at each call, and makes a datetime of it
+    models.unix_time_millis = lambda: time.time() * 1000  # type: ignore[assignment]
+    _Handler.front = HostileFront(create_backend_app("sqs"))
     _Server(("127.0.0.1", int(sys.argv[1])), _Handler).serve_forever()
 
 

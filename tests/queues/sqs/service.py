@@ -1,4 +1,4 @@
-"""The SQS of tests (server.py) in a process of its own, behind a proxy that can refuse connections as a dead one does."""
+"""The SQS of tests (server.py), in a process of its own, behind a proxy that can refuse connections."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class SqsService:
     def endpoint(self, port: int = 0) -> str:
         return f"http://127.0.0.1:{port or self.port}"
 
-    def set(self, faults: Faults = Faults()) -> None:
-        """What it does from now on."""
-        self._ask("faults", msgspec.json.encode(faults))
+    def set(self, faults: Faults | None = None) -> None:
+        """What it does from now on; None: all that it is asked."""
+        self._ask("faults", msgspec.json.encode(faults or Faults()))
 
     def truth(self) -> Truth:
         return Truth(**self._ask("truth"))
