@@ -144,7 +144,12 @@ class BodyUnstored(QueueError):
 
 
 class WrongTables(QueueRefused):
-    """The queue's database lacks our tables, or has those of another version. The message names the command to run."""
+    """The queue's database lacks our tables, or has those of another version. `todo` names the command to run."""
+
+    def __init__(self, said: str, todo: str = "") -> None:
+        super().__init__(f"{said}: {todo}" if todo else said)
+        self.said = said
+        self.todo = todo
 
 
 class JobTooBig(QueueError):

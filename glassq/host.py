@@ -1,10 +1,12 @@
-"""This machine: its name, and whether a host name or address is its own."""
+"""This machine: its name, the name of this run on it, and whether a host name or address is its own."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from contextlib import suppress
+from functools import cache
 from ipaddress import ip_address
 
 
@@ -14,6 +16,15 @@ def name() -> str:
         return os.fsencode(socket.gethostname()).decode("utf-8", "backslashreplace")
     except (OSError, UnicodeError):
         return "localhost"
+
+
+@cache
+def run_name() -> str:
+    """The host's name and more, so that no other run of a program has it: two hosts, or containers, may have one name.
+
+    A forked child has its parent's, if that has asked for it before the fork.
+    """
+    return f"{name()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def is_loopback(host: str) -> bool:

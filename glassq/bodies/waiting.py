@@ -91,6 +91,16 @@ class WaitingBodies:
                 return
         self._store.delete(key)
 
+    def erase(self, key: str) -> bool:
+        """Removes a body that waits here, if there is one; whether there was. Raises BodyError."""
+        place = self._directory / checked(key)
+        with self._errors():
+            if not place.exists():
+                return False
+            place.unlink(missing_ok=True)
+            sync_directory(self._directory)
+        return True
+
     def open(self, key: str) -> BinaryIO:
         """The body, whether it waits here or is in the store. Raises BodyError; the caller closes it."""
         with self._errors(), suppress(FileNotFoundError):

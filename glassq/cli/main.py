@@ -25,6 +25,7 @@ import click
 
 from glassq import __version__, errors, log
 from glassq.cli.app import App
+from glassq.values import is_postgres
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -300,11 +301,17 @@ def _failed(app: App, error: errors.GlassqError) -> int:
 
 def _advice(app: App, error: errors.GlassqError) -> str:
     """What the queue's engine knows to do about it; "" where it knows no more than EXITS."""
-    # its words name the command already
-    if not isinstance(error, errors.QueueError) or isinstance(error, errors.WrongTables):
+    cause: BaseException | None = error
+    # bodies and credentials may be in the queue's database
+    while cause is not None and not isinstance(cause, errors.QueueError):
+        cause = cause.__cause__
+    if cause is None and isinstance(error, errors.LedgerError) and is_postgres(app.settings.ledger.url):
+        cause = errors.QueueError(str(error))
+    # the words of the one name the command already
+    if cause is None or isinstance(cause, errors.WrongTables):
         return ""
     # what few calls need
     from glassq import queues
 
-    todo = queues.advice(app.settings, error)
+    todo = queues.advice(app.settings, cause)
     return f"; {app.adapt(todo)}" if todo else ""

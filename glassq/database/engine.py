@@ -7,21 +7,25 @@ import sqlite3
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from glassq.database import locks
 from glassq.database.plain import file_of
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
-from glassq.values import is_postgres
+from glassq.values import is_postgres, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.engine import Connection, Engine
+
+    from glassq.database.rights import Trouble
+    from glassq.database.schema import Needs
 
 log = logger("glassq.database")
 
@@ -46,7 +50,7 @@ def parse_url(text: str, key: str) -> URL:
     Raises SettingsError if it is not a URL, or if its Python driver is missing.
     """
     try:
-        url = _of_libpq(text) if is_postgres(text) else sa.make_url(text)
+        url = DatabaseUrl.of(text)
         url.get_dialect().import_dbapi()
     except NoSuchModuleError:
         raise SettingsError(f'{key} = "{url}": SQLAlchemy knows no {url.drivername} database') from None
@@ -54,10 +58,28 @@ def parse_url(text: str, key: str) -> URL:
         # the text is not shown: what cannot be parsed may hold a password
         raise SettingsError(f'{key}: expected a database URL such as "sqlite:////var/lib/ledger.db"') from None
     except ImportError as error:
-        raise SettingsError(f'{key} = "{url}": its Python driver is missing: {error}') from None
-    # SQLAlchemy 2.1 decodes %XX in the path, 2.0 does not
-    file = file_of(text)
-    return url if file is None else url.set(database=str(file))
+        todo = ": pip install 'glassq[postgres]'" if is_postgres(text) else ""
+        raise SettingsError(f'{key} = "{url}": its Python driver is missing: {error}{todo}') from None
+    return url
+
+
+class DatabaseUrl(URL):
+    """A URL of SQLAlchemy's that is shown as the settings have it, without its password."""
+
+    text = ""
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """The URL of this text, SQLAlchemy's or libpq's. Raises ArgumentError."""
+        url = _of_libpq(text) if is_postgres(text) else sa.make_url(text)
+        # SQLAlchemy 2.1 decodes %XX in the path, 2.0 does not
+        file = file_of(text)
+        made = cls(*(url if file is None else url.set(database=str(file))))
+        made.text = without_password(text)
+        return made
+
+    def __str__(self) -> str:
+        return self.text or super().__str__()
 
 
 def sqlite_file(url: URL) -> Path | None:
@@ -110,17 +132,21 @@ def open_read_only(url: URL) -> Engine:
 
 def reason_of(error: Exception) -> str:
     """The database's own words: SQLAlchemy's message repeats the statement and its values, bodies among them."""
-    said = str(getattr(error, "orig", None) or error).strip()
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
     # libpq adds lines: a guess, or the statement
-    return said.partition("\n")[0]
+    said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return said if isinstance(error, SQLAlchemyError) else f"{type(error).__name__}: {said}"
 
 
-def write_problem(text: str, key: str) -> str | None:
-    """Why the database whose URL stands under `key` cannot be written, as a sentence; None if it can.
+def write_problem(text: str, key: str, needs: Needs | None = None) -> Trouble | None:
+    """Why the database whose URL stands under `key` cannot be written, and what to do; None if it can.
 
-    Begins a transaction and rolls it back. An SQLite file that is missing is a problem, and is not created.
-    Raises SettingsError if the URL cannot be used.
+    Begins a transaction and rolls it back; asks PostgreSQL about the tables that are needed. An SQLite file that is
+    missing is a problem, and is not created. Raises SettingsError if the URL cannot be used.
     """
+    from glassq.database.rights import Trouble
+
     url = parse_url(text, key)
     file = sqlite_file(url)
     engine = _engine(url if file is None else _in_mode(url, file, "rw"))
@@ -129,9 +155,11 @@ def write_problem(text: str, key: str) -> str | None:
             if url.get_backend_name() == "sqlite":
                 connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(BUSY * 1000)}").close()
                 _begin_immediate(connection)
+            elif url.get_backend_name() == "postgresql" and needs is not None and (found := needs.trouble(connection)):
+                return Trouble(f'{key} = "{url}": cannot be written: {found.said}', found.todo)
             connection.rollback()
     except (SQLAlchemyError, OSError) as error:
-        return f'{key} = "{url}": cannot be written: {reason_of(error)}'
+        return Trouble(f'{key} = "{url}": cannot be written: {reason_of(error)}', "")
     finally:
         engine.dispose()
     return None
@@ -178,10 +206,22 @@ class ReopeningEngine:
 
 
 def _engine(url: URL, **options: Any) -> Engine:
-    if url.get_backend_name() == "postgresql" and url.get_driver_name().startswith("psycopg"):
+    on_libpq = url.get_backend_name() == "postgresql" and url.get_driver_name().startswith("psycopg")
+    if on_libpq:
         # a server that is gone with its machine is noticed, and none is waited for without end
         options["connect_args"] = {name: value for name, value in _LIBPQ.items() if name not in url.query}
-    return sa.create_engine(url, **options)
+    engine = sa.create_engine(url, **options)
+    if on_libpq and url.get_driver_name() == "psycopg":
+        sa.event.listen(engine, "do_connect", _without_ignored_passfile)
+    return engine
+
+
+def _without_ignored_passfile(_dialect: Any, _record: object, _arguments: Any, options: dict[str, Any]) -> None:
+    """libpq would say at each connection, on standard error, that it ignores the file; doctor says it."""
+    from glassq.database.libpq import below, ignored_passfile
+
+    if passfile := ignored_passfile(options):
+        options["passfile"] = below(passfile)
 
 
 def _of_libpq(text: str) -> URL:

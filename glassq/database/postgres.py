@@ -13,23 +13,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from glassq.errors import (
-    JobTooBig,
-    NotDurable,
-    QueueError,
-    QueueRefused,
-    QueueUnavailable,
-    SettingsError,
-    WrongTables,
-)
-
-try:
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
-    from psycopg.types.numeric import Int8BinaryDumper
-except ImportError as error:
-    # it is an extra, and whoever imports this module does so because the settings name a database
-    raise SettingsError(f"PostgreSQL needs psycopg: pip install 'glassq[postgres]' ({error})") from None
+from glassq.database.libpq import Int8BinaryDumper, Opened, opening, psycopg, seconds_for_each
+from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,7 +71,7 @@ class PostgresSession:
     ) -> None:
         """`name` is what `pg_stat_activity` shows. `timeout` is how long an answer may take, in seconds.
 
-        `prepare` is called with each new connection.
+        `connect_timeout` is for each host of the URL. `prepare` is called with each new connection.
         """
         self.url = url
         self.name = name
@@ -106,12 +91,11 @@ class PostgresSession:
     def connect(self) -> None:
         """Connects anew. Raises QueueUnavailable, or QueueRefused where the server is not as it must be."""
         self.close()
-        until = self._until(self._connect_timeout)
         with self._errors():
-            self._connection = _opened(self.url, self.name, until)
+            self._connection = self._opened()
         try:
             with self._errors():
-                self._look(until)
+                self._look(self._until(self._connect_timeout))
             if self._prepare is not None:
                 self._prepare(self)
         except BaseException:
@@ -185,6 +169,13 @@ class PostgresSession:
             os.close(nothing)
             connection.close()
 
+    def _opened(self) -> _Connection:
+        url = self.url.whole
+        seconds = seconds_for_each(url, self._connect_timeout, self._deadline - time.monotonic())
+        if seconds <= 0:
+            raise psycopg.OperationalError("no time is left to connect")
+        return _Connection.within(seconds, opening(url, self.name, seconds))
+
     def _until(self, seconds: float) -> float:
         return min(time.monotonic() + seconds, self._deadline)
 
@@ -250,9 +241,9 @@ class PostgresSession:
         why = error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
         said = f"{self._place()}: {why}"
         if state in ("42P01", "3F000"):
-            return WrongTables(f"{said}: `glassq queue init` makes the tables")
+            return WrongTables(said, "`glassq queue init --url OWNER --grant ROLE` makes the tables")
         if state == "42703":
-            return WrongTables(f"{said}: the tables are older: run `glassq queue upgrade`")
+            return WrongTables(f"{said}: the tables are older", "`glassq queue upgrade`, as their owner (--url OWNER)")
         if state == "54000":
             return JobTooBig(said)
         if state.startswith(_REFUSING) and state != "53300":
@@ -263,7 +254,7 @@ class PostgresSession:
         return QueueError(said)
 
 
-class _Connection(psycopg.Connection[Any]):
+class _Connection(Opened):
     """A psycopg connection whose waits end in time. `warning` is that of the last call ("": none)."""
 
     def __init__(self, pgconn: Any, row_factory: Any = psycopg.rows.tuple_row) -> None:
@@ -355,14 +346,3 @@ class _Connection(psycopg.Connection[Any]):
     def _noticed(self, diagnostic: Any) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":
             self.warning = diagnostic.message_primary or "a warning"
-
-
-def _opened(url: QueueUrl, name: str, until: float) -> _Connection:
-    """A connection to the first of the URL's hosts that may be written to."""
-    given = conninfo_to_dict(url.whole)
-    if "," in str(given.get("host") or given.get("hostaddr") or ""):
-        given.setdefault("target_session_attrs", "read-write")
-    # libpq counts in whole seconds, from 2 on
-    seconds = max(2, math.ceil(until - time.monotonic()))
-    conninfo = make_conninfo("", **{"application_name": name, "connect_timeout": seconds, **given})
-    return _Connection.connect(conninfo, autocommit=True)

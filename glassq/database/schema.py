@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
 from glassq.database.plain import check_version, oldest_of, stamp
+from glassq.database.rights import Rights
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
+
+    from glassq.database.rights import Trouble
 
 
 class Moment(TypeDecorator[datetime]):
@@ -34,6 +38,22 @@ versions = sa.Table(
     sa.Column("name", sa.String(16), primary_key=True),
     sa.Column("value", sa.Integer, nullable=False),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The tables that a schema needs beside `versions`, and its name there; `version` is that of the calling code."""
+
+    tables: tuple[str, ...]
+    name: str
+    version: int
+
+    def trouble(self, connection: Connection) -> Trouble | None:
+        """What keeps the role of this connection, to PostgreSQL, from writing; None if nothing does."""
+        tables = (*self.tables, versions.name)
+        rights = Rights.of(lambda asked: connection.exec_driver_sql(asked).fetchall(), tables)
+        found = None if rights.missing or rights.lacking else read_version(connection, self.name)
+        return rights.trouble(older=found is not None and found < self.version)
 
 
 def read_version(connection: Connection, name: str) -> int | None:

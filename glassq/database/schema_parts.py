@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassq.database import locks
+from glassq.database.rights import Rights, making, upgrading
 from glassq.errors import WrongTables
 
 if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
+    from glassq.database.rights import Trouble
 
 _VERSIONS = """
 CREATE TABLE IF NOT EXISTS glassq_schema
@@ -49,9 +51,9 @@ def check(session: PostgresSession, part: SchemaPart) -> None:
     """Raises WrongTables if the tables are not there, or not for this code; QueueError."""
     found, oldest = _found(session, part)
     if not found:
-        raise _wrong(session, part, "are missing", "create them with `glassq queue init`")
+        raise _wrong(session, part, "are missing", making(session.rows))
     if found < part.oldest:
-        raise _wrong(session, part, f"are of version {found}", "run `glassq queue upgrade`")
+        raise _wrong(session, part, f"are of version {found}", upgrading(session.rows))
     if oldest > part.version:
         raise _newer(session, part, found)
 
@@ -78,6 +80,20 @@ def upgrade(session: PostgresSession, part: SchemaPart) -> int:
     return found
 
 
+def trouble(session: PostgresSession, part: SchemaPart) -> Trouble | None:
+    """What keeps the role of this session from working on a part's tables; None if nothing does. Raises QueueError."""
+    rights, versions = Rights.of(session.rows, part.tables), Rights.of(session.rows, ["glassq_schema"])
+    if rights.missing:
+        # who makes tables writes down their version
+        return rights.trouble() or versions.trouble()
+    if any("SELECT" in lacking for lacking in versions.lacking):
+        return versions.trouble()
+    found, oldest = _found(session, part)
+    if oldest > part.version:
+        raise _newer(session, part, found)
+    return rights.trouble(older=found < part.version)
+
+
 def prepare(session: PostgresSession, part: SchemaPart) -> None:
     """As `upgrade`, before the caller writes; does nothing where the tables are of our version, or of one for us."""
     found, oldest = _found(session, part)
@@ -102,4 +118,4 @@ def _newer(session: PostgresSession, part: SchemaPart, found: int) -> WrongTable
 
 
 def _wrong(session: PostgresSession, part: SchemaPart, what: str, todo: str) -> WrongTables:
-    return WrongTables(f"{session.url}: the tables of the {part.name} {what}: {todo}")
+    return WrongTables(f"{session.url}: the tables of the {part.name} {what}", todo)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from glassq.database import engine as database
-from glassq.database.schema import Moment, checked_version, versions, write_version
+from glassq.database.schema import Moment, Needs, checked_version, versions, write_version
 from glassq.ledger.version import JOBS_ARE_TEXT, KEY, OLDEST, missing
 from glassq.ledger.version import VERSION as VERSION
 
@@ -47,6 +47,7 @@ deliveries = sa.Table(
     sa.Column("kept", sa.Text),
 )
 
+NEEDS = Needs((deliveries.name,), "schema", VERSION)
 # Open deliveries are few among all: counting them must not read every row.
 _OPEN_INDEX = "CREATE INDEX IF NOT EXISTS deliveries_open ON deliveries (updated) WHERE state IN ('buried', 'retrying')"
 

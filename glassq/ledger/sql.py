@@ -166,7 +166,7 @@ class SqlLedger:
                 # one failure may be another process's long transaction; two in a row are trouble
                 if failures == 2:
                     log.error(
-                        "ledger cannot be written; the work goes on %s", fields(url=self._url, error=_words(error))
+                        "ledger cannot be written; the work goes on %s", fields(url=self._url, error=reason_of(error))
                     )
                 writer.close()
                 self._put_back(batch)
@@ -366,7 +366,3 @@ def _weight(entry: Entry) -> int:
     """Bytes of its body and labels, which count against MAX_BODIES."""
     labels = sum(len(name) + len(value) for name, value in entry.labels.items()) if entry.labels else 0
     return len(entry.body or b"") + labels
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {reason_of(error)}"

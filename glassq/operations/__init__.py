@@ -148,12 +148,13 @@ class Operations:
         """
         from glassq.database.engine import write_problem
         from glassq.ledger import open_ledger
+        from glassq.ledger.schema import NEEDS
 
         try:
-            problem = write_problem(self.settings.ledger.url, "[ledger] url")
+            problem = str(write_problem(self.settings.ledger.url, "[ledger] url", NEEDS) or "")
         except SettingsError as error:
             problem = str(error)
-        if problem is not None:
+        if problem:
             progress.warn(f"`glassq show` will not know of this: {problem}")
             yield lambda _: None
             return

@@ -2,7 +2,8 @@
 
 A delivery's row in the ledger goes first, as a row may have no labels: then its job, or its archived line, is what it
 is found by when this is run again. A stored body goes after its job, as a job without it would fail. What only waits in
-the journal is put into the queue, and removed there.
+the journal is put into the queue, and removed there; a body that waits beside the journal is erased first, and stored
+nowhere.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glassq.bodies import by_owner, open_bodies, owner
+from glassq.bodies.waiting import WaitingBodies
 from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, GlassqError, InvalidRequest, SearchIncomplete
 from glassq.operations import archive, archive_file, journal, restore
@@ -209,6 +211,7 @@ class Forgetter:
         kept = journal.open_journal(self.operations)
         if kept is None:
             return
+        self._waiting_bodies(kept, asked)
         for record in kept.refused():
             if _fits(record.body, asked):
                 self._erase([record.key])
@@ -217,6 +220,8 @@ class Forgetter:
                 self.report.places.journal += 1
         moved = journal.move_on(self.operations, progress)
         if moved.moved:
+            # glassq-web may have moved some on as well, with their bodies
+            self.stored = by_owner(self.store)
             jobs, results = _jobs(self.operations, self.queue, asked, progress)
             self.report.results += results
             self.jobs(jobs, progress)
@@ -225,6 +230,17 @@ class Forgetter:
             self.report.results.append(remark("journal", f"{left} are still in it: {why}"))
         # last, as what has moved on may have left a damaged file
         self._damaged(kept, asked)
+
+    def _waiting_bodies(self, kept: Journal, asked: Filter) -> None:
+        """What waits beside the journal, as the store does not take it. Raises JournalError, and BodyError."""
+        if (beside := WaitingBodies.of(self.operations.settings, kept)) is not None:
+            everywhere = (
+                *kept.waiting(),
+                *kept.refused(),
+                *(each.bare for file in kept.damaged() for each in file.records),
+            )
+            keys = [record.key for record in everywhere if _fits(record.body, asked)]
+            self.report.places.bodies += sum(map(beside.erase, keys))
 
     def _damaged(self, kept: Journal, asked: Filter) -> None:
         """Copies of what has moved on; rows and bodies of those that have no job any more. Raises JournalError."""

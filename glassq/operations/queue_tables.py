@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 class TablesReport:
     """The tables at `url`. `engine` needs none where `known` is 0.
 
-    `found` is the version that was there (0: none); now they are of this glassq's, which is `known`. `rights` are the
-    statements that give a role of pools and intake what it needs; `granted` is the role that got it.
+    `found` is the version of the queue's that was there (0: none); now they are of this glassq's, which is `known`.
+    `made` are the parts whose tables were made ("queue", "ledger"), `changed` those that were of an older version.
+    `rights` are the statements that give a role of pools and intake what it needs; `granted` is the role that got it.
     """
 
     url: str
     engine: str
     known: int = 0
     found: int = 0
+    made: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
     rights: tuple[str, ...] = ()
     granted: str = ""
 
@@ -42,6 +45,8 @@ class TablesReport:
             "engine": self.engine,
             "found": self.found,
             "version": self.known,
+            "made": list(self.made),
+            "changed": list(self.changed),
             "rights": list(self.rights),
             "granted": self.granted,
         }
@@ -69,15 +74,30 @@ def _prepared(operations: Operations, url: str, role: str, *, make: bool) -> Tab
     with closing(tables):
         if not make and not tables.version():
             raise InvalidRequest(f"there are no tables of glassq in {at}: `glassq queue init` makes them")
-        found = tables.upgrade()
-        # what few commands need
-        from glassq.operations import shared_tables
+        if role:
+            tables.check_role(role)
+        if at.is_database:
+            # what few commands need
+            from glassq.operations import shared_tables
 
-        shared_tables.make(operations.settings, at)
+            shared_tables.check_foreign(operations.settings, at)
+        before = tables.parts()
+        found = tables.upgrade()
+        if at.is_database:
+            shared_tables.make(operations.settings, at)
+        after = tables.parts()
         if role:
             tables.grant(role)
-        rights = tuple(tables.rights(role or "your_role"))
-        return TablesReport(at, tables.engine, tables.known, found, rights, role)
+        return TablesReport(
+            url=at,
+            engine=tables.engine,
+            known=tables.known,
+            found=found,
+            made=tuple(name for name in after if name not in before),
+            changed=tuple(name for name, version in after.items() if before.get(name, version) != version),
+            rights=tuple(tables.rights(role or "your_role")),
+            granted=role,
+        )
 
 
 def _url(text: str) -> QueueUrl:

@@ -40,12 +40,16 @@ def main_of(settings: Settings) -> Callable[[], int] | None:
     if not has_schedules(settings):
         return None
     schedules_of(settings)
-    parent = os.getpid()
-    return lambda: run(settings, parent)
+    # what the process before it has claimed, the next one finishes at once: the pool has one at a time
+    parent, name = os.getpid(), host.run_name()
+    return lambda: run(settings, parent, name)
 
 
-def run(settings: Settings, parent: int) -> int:
-    """Puts what is due until `parent` has died; SIGTERM ends it before. It may be interrupted anywhere."""
+def run(settings: Settings, parent: int, name: str) -> int:
+    """Puts what is due until `parent` has died; SIGTERM ends it before. It may be interrupted anywhere.
+
+    `name` is that of the pool's run, which no other pool has.
+    """
     sidecar.begin("schedules")
     try:
         schedules = schedules_of(settings)
@@ -55,7 +59,7 @@ def run(settings: Settings, parent: int) -> int:
         return 1
     with closing(open_producer(settings)) as producer, closing(ScheduleTable(settings.ledger.url)) as table:
         scheduler = Scheduler(
-            schedules, table, lambda delivery: put(producer, delivery), host.name(), lambda: datetime.now(UTC)
+            schedules, table, lambda delivery: put(producer, delivery), name, lambda: datetime.now(UTC)
         )
         # a suspended machine and a step of the clock are noticed at the next look, which is never far
         return sidecar.repeat(scheduler.step, parent)

@@ -33,19 +33,19 @@ def main_of(settings: Settings, limits: Sequence[Limit]) -> Callable[[Throttle],
     shared = [limit for limit in limits if limit.shared]
     if not shared:
         return None
-    parent = os.getpid()
-    return lambda throttle: run(settings, shared, throttle, parent)
+    # whoever follows a process that died goes on with its share
+    parent, name = os.getpid(), host.run_name()
+    return lambda throttle: run(settings, shared, throttle, parent, name)
 
 
-def run(settings: Settings, limits: Sequence[Limit], throttle: Throttle, parent: int) -> int:
-    """Takes shares until `parent` has died; SIGTERM ends it before."""
+def run(settings: Settings, limits: Sequence[Limit], throttle: Throttle, parent: int, name: str) -> int:
+    """Takes shares until `parent` has died; SIGTERM ends it before. `name` is that of the pool's run."""
     # imported here: only a pool on PostgreSQL has the library
     from glassq.database.postgres import PostgresSession
     from glassq.database.shares import ShareTable
 
     sidecar.begin("limits")
     session = PostgresSession(settings.queue.url, name="glassq limits", connect_timeout=TIMEOUT, timeout=TIMEOUT)
-    name = f"{host.name()}:{parent}"
     sharing = Sharing(ShareTable(session, name), limits, throttle, name)
     return sidecar.repeat(sharing.step, parent)
 

@@ -204,7 +204,7 @@ class Names:
                 return step(connection)
         except (SQLAlchemyError, OSError, ValueError) as error:
             self._database.close()
-            raise NamesUnavailable(f"{type(error).__name__}: {reason_of(error)}") from error
+            raise NamesUnavailable(reason_of(error)) from error
         except BaseException:
             # an interrupt in the middle of a statement: the connection may be out of step
             self._database.close()

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from glassq import backoff
 from glassq.database.engine import BUSY, open_engine, parse_url, reason_of
-from glassq.database.schema import Moment, checked_version, versions, write_version
+from glassq.database.schema import Moment, Needs, checked_version, versions, write_version
 from glassq.errors import NamesUnavailable
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ task_names = sa.Table(
     sa.Column("free", Moment, nullable=False, index=True),
 )
 _COLUMNS = task_names.c
+NEEDS = Needs((task_names.name,), "names", VERSION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,12 @@ class EngineTables(Protocol):
         Raises WrongTables if a newer glassq has made them.
         """
 
+    def parts(self) -> dict[str, int]:
+        """The versions of all tables of ours at this place, by what lives in them: "queue", and what is beside it."""
+
+    def check_role(self, role: str) -> None:
+        """Raises InvalidRequest if there is no such role, or if this engine can give it nothing."""
+
     def rights(self, role: str) -> list[str]:
         """The statements that give a role what programs need that put, work and look at jobs."""
 

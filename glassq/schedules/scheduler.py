@@ -74,7 +74,11 @@ class Scheduler:
         host: str,
         now: Callable[[], datetime],
     ) -> None:
-        """`put` returns once the delivery is durable, or raises QueueError. `host` is our name in the table."""
+        """`put` returns once the delivery is durable, or raises QueueError.
+
+        `host` is our name in the table, which no other scheduler that runs has: a claim in this name is finished at
+        once.
+        """
         self._schedules = schedules
         self._table = table
         self._put = put

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from glassq.database.engine import ReopeningEngine, open_engine, open_read_only, parse_url, reason_of, sqlite_file
-from glassq.database.schema import Moment, checked_version, write_version
+from glassq.database.schema import Moment, Needs, checked_version, write_version
 from glassq.errors import LedgerError
 from glassq.ledger import schema as ledger
 
@@ -48,6 +48,7 @@ schedules = sa.Table(
     sa.Column("seen", Moment, nullable=False),
 )
 _COLUMNS = schedules.c
+NEEDS = Needs((schedules.name,), "schedules", VERSION)
 
 
 class ScheduleState(msgspec.Struct, frozen=True):
@@ -140,7 +141,7 @@ class ScheduleTable:
         except (SQLAlchemyError, OSError) as error:
             # the next call opens it anew
             self._database.close()
-            raise LedgerError(f'{_KEY} = "{self._url}": schedules cannot be recorded: {_words(error)}') from error
+            raise LedgerError(f'{_KEY} = "{self._url}": schedules cannot be recorded: {reason_of(error)}') from error
 
 
 def read_states(url: str) -> dict[str, ScheduleState]:
@@ -157,13 +158,9 @@ def read_states(url: str) -> dict[str, ScheduleState]:
         with engine.connect() as connection:
             return _states(connection) if sa.inspect(connection).has_table(schedules.name) else {}
     except (SQLAlchemyError, OSError) as error:
-        raise LedgerError(f'{_KEY} = "{parsed}": schedules cannot be read: {_words(error)}') from error
+        raise LedgerError(f'{_KEY} = "{parsed}": schedules cannot be read: {reason_of(error)}') from error
     finally:
         engine.dispose()
-
-
-def _words(error: SQLAlchemyError | OSError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else reason_of(error)
 
 
 def _open(url: URL) -> Engine:

@@ -58,11 +58,12 @@ def with_bind(settings: str) -> str:
 
 @dataclass
 class Cli:
-    """Runs `glassq` with a settings file of its own."""
+    """Runs `glassq` with a settings file of its own. The ledger is a file, unless `ledger_url` names another."""
 
     directory: Path
     url: str
     env: dict[str, str] = field(default_factory=dict)
+    ledger_url: str = ""
 
     @property
     def file(self) -> Path:
@@ -70,7 +71,7 @@ class Cli:
 
     @property
     def ledger(self) -> LedgerSettings:
-        return LedgerSettings(url=f"sqlite:///{self.directory}/ledger.db")
+        return LedgerSettings(url=self.ledger_url or f"sqlite:///{self.directory}/ledger.db")
 
     def configure(self, more: str = "") -> None:
         bodies = "" if "[bodies]" in more else f'[bodies]\nurl = "file://{self.directory}/bodies"\n'

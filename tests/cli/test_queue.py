@@ -37,15 +37,46 @@ def empty(postgres: PostgresServer, tmp_path: Path) -> Cli:
 def test_the_tables_are_made_once_however_many_make_them(empty: Cli, postgres: PostgresServer) -> None:
     missing = empty("status")
     assert missing.code == 78
-    assert f"`glassq --config {empty.file} queue init`" in missing.err
+    assert f"the tables of the queue are missing: `glassq --config {empty.file} queue init` makes them" in missing.err
     assert empty("queue", "upgrade").code == 2
     assert empty("queue", "check").code == 78
     with ThreadPoolExecutor(3) as together:
         said = list(together.map(lambda _: empty("queue", "init"), range(3)))
     assert [(each.code, each.err) for each in said] == [(0, "")] * 3
-    assert sum("are in postgres" in each.out for each in said) == 1
-    assert empty("queue", "init", "--json").json["version"] == 1
-    assert "already" in empty("queue", "upgrade").out
+    assert any("made in postgres" in each.out for each in said)
+    again = empty("queue", "init", "--json").json
+    assert (again["found"], again["made"], again["changed"]) == (again["version"], [], [])
+    assert "are there already" in empty("queue", "upgrade").out
+    assert empty("status").code == 0
+
+
+def test_what_was_made_is_said_by_its_parts(empty: Cli) -> None:
+    assert "the tables of queue, limits, credentials" in empty("queue", "init").out
+    # what lived in files of one host is shared from now on
+    empty.file.write_text(f'[queue]\nurl = "{empty.url}"\n[push]\n')
+    said = empty("queue", "init").out
+    assert all(part in said for part in ("bodies", "ledger", "schedules", "task names"))
+    assert "queue," not in said and "already" not in said
+
+
+def test_a_role_that_is_not_there_is_told_with_what_makes_it_before_anything_is_made(empty: Cli) -> None:
+    said = empty("queue", "init", "--grant", "nosuch")
+    assert (said.code, "CREATE ROLE nosuch LOGIN PASSWORD '...'; makes it" in said.err) == (2, True)
+    assert empty("status").code == 78
+
+
+@pytest.mark.parametrize("table", ["meta", "deliveries", "schedules", "task_names"])
+def test_a_database_with_tables_of_others_is_left_as_it_is(empty: Cli, postgres: PostgresServer, table: str) -> None:
+    empty.file.write_text(f'[queue]\nurl = "{empty.url}"\n[push]\n')
+    database = empty.url.rpartition("/")[2]
+    postgres.execute(f"CREATE TABLE {table} (id int); ALTER TABLE {table} OWNER TO glassq", database)
+    said = empty("queue", "init")
+    assert (said.code, f"its table {table} is not glassq's" in said.err) == (2, True)
+    assert postgres.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", database) == [(1,)]
+    # beside them, a schema does
+    postgres.execute("CREATE SCHEMA ours AUTHORIZATION glassq", database)
+    empty.file.write_text(f'[queue]\nurl = "{empty.url}?options=-csearch_path%3Dours"\n[push]\n')
+    assert empty("queue", "init").code == 0
     assert empty("status").code == 0
 
 
@@ -99,6 +130,11 @@ def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer,
     other.configure()
     said = other("put", str(empty.file), "--source", "mirror", "--no-check")
     assert (said.code, other("status", "--json").json["queue"]["tubes"][0]["ready"]) == (0, 1), said.err
+    postgres.execute('REVOKE INSERT ON glassq_jobs FROM "Worker 1"', empty.url.rpartition("/")[2])
+    said = other("status")
+    assert "yes, as far as it goes: no new job is taken" in said.out
+    assert "lacks INSERT on glassq_jobs, so nothing is taken" in said.out
+    assert "queue init --url OWNER --grant 'Worker 1'`" in said.out
     said = other("queue", "init")
     assert said.code != 0
     assert "permission denied" in said.err
@@ -164,6 +200,17 @@ def test_a_check_has_the_lines_of_doctor(cli: Cli, queue: PostgresQueue) -> None
 @ON_POSTGRES
 def test_bodies_that_no_table_holds_yet_are_not_wrong(cli: Cli) -> None:
     cli.configure('[bodies]\nmin_free = "1MiB"\n')
-    said = cli("doctor").out
-    assert "PostgreSQL" in said
-    assert " bodies " not in said
+    told = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    assert told["bodies"]["said"].startswith("can be written in postgres")
+
+
+def test_bodies_and_ledger_that_cannot_be_asked_come_with_advice_and_without_a_password(tmp_path: Path) -> None:
+    cli = Cli(tmp_path, "")
+    cli.file.write_text('[queue]\nurl = "postgres://glassq:hidden@127.0.0.1:9/d"\n')
+    for command in (["bodies"], ["tail", "--once"]):
+        said = cli(*command)
+        assert (said.code, said.out) == (74 if command[0] == "tail" else 1, ""), command
+        assert "postgres://glassq:***@127.0.0.1:9/d" in said.err
+        assert "Connection refused" in said.err
+        assert "start it (systemctl start postgresql), or mend [queue] url" in said.err
+        assert not any(word in said.err for word in ("hidden", "psycopg", "sqlalche", "Error"))

@@ -17,6 +17,7 @@ from glassq.operations.push_queues import planned
 from glassq.push.request import tube_of
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.settings import load
+from glassq.values import is_postgres
 from tests.cli.conftest import EACH_ENGINE, a_delivery
 from tests.conftest import wait_for
 
@@ -85,10 +86,9 @@ class Push:
 def push(cli: Cli, queue: Queue) -> Iterator[Push]:
     yaml = cli.directory / "queue.yaml"
     yaml.write_text(QUEUES)
-    cli.configure(
-        f'[push]\nqueue_yaml = "{yaml}"\nnames = "sqlite:///{cli.directory}/names.db"\n'
-        '[push.targets]\ndefault = "http://127.0.0.1:9"\n'
-    )
+    # on PostgreSQL the names are in the queue's database
+    names = "" if is_postgres(cli.url) else f'names = "sqlite:///{cli.directory}/names.db"\n'
+    cli.configure(f'[push]\nqueue_yaml = "{yaml}"\n{names}[push.targets]\ndefault = "http://127.0.0.1:9"\n')
     client = taskqueue.Client(load(str(cli.file), {}))
     yield Push(cli, queue, client, yaml)
     client.close()
@@ -321,6 +321,7 @@ def filled(push: Push) -> int:
     return running
 
 
+@EACH_ENGINE
 def test_a_purge_deletes_all_that_waits_or_lies_buried_but_not_what_runs(push: Push) -> None:
     running = filled(push)
     push.add("mail")
@@ -375,6 +376,7 @@ def test_an_empty_queue_is_purged_without_a_question(push: Push) -> None:
     assert push.cli("queues", "purge", "mail").out == "queue mail: 0 tasks deleted\n"
 
 
+@EACH_ENGINE
 def test_the_names_of_purged_tasks_are_tombstones(push: Push) -> None:
     push.add("mail", name="once")
     push.add("mail")

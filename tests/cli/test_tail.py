@@ -17,13 +17,11 @@ from glassq.ledger import Entry, open_ledger
 from glassq.operations.filters import Filter
 from glassq.operations.follow import LATE, Follower
 from glassq.operations.progress import Silent
-from tests.cli.conftest import NASTY
+from tests.cli.conftest import NASTY, Cli
 from tests.conftest import program, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.cli.conftest import Cli
 
 NOW = datetime.now(UTC)
 
@@ -81,30 +79,38 @@ class Tail:
         return self._process.wait(20)
 
 
-def test_the_latest_come_first_and_what_happens_then_follows_until_ctrl_c(offline: Cli) -> None:
-    record(offline, *map(entry, range(1, 6)))
-    with Tail(offline, "-n", "2") as tail:
+@pytest.fixture
+def ledgered(database_url: str, tmp_path: Path) -> Cli:
+    """Without a queue, and with a ledger on either kind of database."""
+    made = Cli(tmp_path, f"beanstalk://{tmp_path}/nobody.sock", ledger_url=database_url)
+    made.configure()
+    return made
+
+
+def test_the_latest_come_first_and_what_happens_then_follows_until_ctrl_c(ledgered: Cli, database_url: str) -> None:
+    record(ledgered, *map(entry, range(1, 6)))
+    with Tail(ledgered, "-n", "2") as tail:
         wait_for(lambda: len(tail.names()) == 2, "the latest two")
-        record(offline, entry(6, "buried", attempts=8, reason="503 from the API"), entry(7, updated=NOW))
+        record(ledgered, entry(6, "buried", attempts=8, reason="503 from the API"), entry(7, updated=NOW))
         wait_for(lambda: len(tail.names()) == 4, "what was written meanwhile")
         assert tail.names() == [name(4), name(5), name(6), name(7)]
         line = tail.said().splitlines()[2]
         assert line.split()[1:] == ["buried", name(6), "mirror", "8", "attempts", "0.2s", "503", "from", "the", "API"]
         # the same delivery comes to something else
-        record(offline, entry(6, "done", attempts=9, result="stored", updated=NOW + timedelta(seconds=1)))
+        record(ledgered, entry(6, "done", attempts=9, result="stored", updated=NOW + timedelta(seconds=1)))
         wait_for(lambda: len(tail.names()) == 5, "the delivery that was buried, worked")
         assert tail.end(signal.SIGINT) == 130
         assert tail.said().splitlines()[4].endswith("9 attempts    0.2s  stored")
         assert tail.said(1).strip() == ""
 
 
-def test_what_another_process_writes_late_is_shown_and_nothing_twice(offline: Cli) -> None:
-    record(offline, entry(50), entry(100))
-    follower = follower_of(offline)
+def test_what_another_process_writes_late_is_shown_and_nothing_twice(ledgered: Cli, database_url: str) -> None:
+    record(ledgered, entry(50), entry(100))
+    follower = follower_of(ledgered)
     assert [each.delivery for each in follower.before(10)] == [name(50), name(100)]
-    record(offline, entry(97), entry(99))
+    record(ledgered, entry(97), entry(99))
     assert [each.delivery for each in follower.news()] == [name(97), name(99)]
-    record(offline, entry(98))
+    record(ledgered, entry(98))
     assert [each.delivery for each in follower.news()] == [name(98)]
     assert follower.news() == []
 
@@ -130,9 +136,9 @@ def test_after_a_long_time_without_a_look_all_that_came_is_shown(offline: Cli) -
     assert [each.delivery for each in follower.news()] == [name(number) for number in range(7, 0, -1)]
 
 
-def test_only_what_is_asked_for_is_shown(offline: Cli) -> None:
+def test_only_what_is_asked_for_is_shown(ledgered: Cli, database_url: str) -> None:
     record(
-        offline,
+        ledgered,
         entry(1, tube="glassq"),
         entry(2, "buried", tube="glassq"),
         entry(3, tube="glassq.push.mail", source="push"),
@@ -140,7 +146,7 @@ def test_only_what_is_asked_for_is_shown(offline: Cli) -> None:
     )
 
     def names(*arguments: str) -> list[str]:
-        said = offline("tail", "--once", "--json", *arguments)
+        said = ledgered("tail", "--once", "--json", *arguments)
         assert said.code == 0
         return [json.loads(line)["delivery"] for line in said.out.splitlines()]
 
@@ -149,7 +155,7 @@ def test_only_what_is_asked_for_is_shown(offline: Cli) -> None:
     assert names("--tube", "glassq", "--state", "done") == [name(1)]
     assert names("--state", "dropped") == names("-n", "0") == []
     assert len(names()) == 10
-    assert offline("tail", "--state", "lost").code == 2
+    assert ledgered("tail", "--state", "lost").code == 2
 
 
 def test_programs_read_one_json_object_a_line(offline: Cli) -> None:

@@ -33,7 +33,7 @@ def test_a_database_that_can_be_written_is_no_problem_and_stays_as_it_is(tmp_pat
 
 def test_a_file_that_is_missing_is_a_problem_and_is_not_created(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/none.db"
-    assert write_problem(url, KEY) == f'{KEY} = "{url}": cannot be written: unable to open database file'
+    assert str(write_problem(url, KEY)) == f'{KEY} = "{url}": cannot be written: unable to open database file'
     assert list(tmp_path.iterdir()) == []
 
 

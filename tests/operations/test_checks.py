@@ -37,7 +37,7 @@ class Looks(Silent):
 @pytest.fixture
 def only_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine is left alone: its checks have tests of their own, and start processes."""
-    for name in ("MACHINE", "PROGRAMS", "SYSTEM"):
+    for name in ("MACHINE", "DATABASES", "PROGRAMS", "SYSTEM"):
         monkeypatch.setattr(examining, name, [])
 
 
@@ -87,7 +87,7 @@ def test_what_this_user_may_not_look_at_is_one_line_and_hides_no_other(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(examining, "MACHINE", [odd_place])
-    for name in ("PROGRAMS", "SYSTEM", "QUEUE"):
+    for name in ("DATABASES", "PROGRAMS", "SYSTEM", "QUEUE"):
         monkeypatch.setattr(examining, name, [])
     [check] = examine(operations, Silent())
     assert (check.name, check.ok) == ("odd place", False)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from glassq import delivery as envelope
 from glassq.bodies import open_bodies
+from glassq.bodies.waiting import WaitingBodies
 from glassq.errors import InvalidRequest, SearchIncomplete
 from glassq.journal import Journal, JournalRecord
 from glassq.ledger import Entry, open_ledger
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.forget import ForgetReport
     from glassq.queues.base import Inspector, Job
+    from tests.postgres import PostgresServer
     from tests.queues.raw import Queue
 
 SECRET = b"a person's own words"
@@ -331,6 +333,34 @@ def test_bodies_that_are_stored_apart_go_too_but_not_one_that_is_in_use(
     report = forget.carry_out(operations, inspector, plan, Silent())
     assert (report.complete, report.places.bodies) == (False, 2)
     assert {body.key for body in store.list()} == {worked.id, other.id}
+
+
+@pytest.mark.parametrize("refusing", [False, True], ids=["a store that takes it", "a store that refuses it"])
+def test_a_body_that_waits_beside_the_journal_goes_at_once(
+    operations: Operations, inspector: Inspector, postgres: PostgresServer, tmp_path: Path, *, refusing: bool
+) -> None:
+    place, database = tmp_path / "spool", postgres.database()
+    shared = replace(operations.settings.bodies, url=BodiesUrl(postgres.url(database).whole))
+    intake = replace(operations.settings.intake, journal=str(place))
+    operations.settings = replace(operations.settings, bodies=shared, intake=intake)
+    store = open_bodies(operations.settings)
+    store.prepare()
+    postgres.execute("REVOKE INSERT ON glassq_bodies FROM glassq", database)
+    journal = Journal(place, max_size=1 << 26, min_free=0)
+    waits = WaitingBodies.of(operations.settings, journal)
+    assert waits is not None
+    ann, bob = (stored(waits, of(name), SECRET) for name in ("ann", "bob"))  # type: ignore[arg-type]
+    journal.write([JournalRecord(each.id, envelope.encode(each)) for each in (ann, bob)])
+    journal.close()
+    assert {path.name for path in (place / "bodies").iterdir()} == {ann.id, bob.id}
+    if not refusing:
+        postgres.execute("GRANT INSERT ON glassq_bodies TO glassq", database)
+    report = forgotten(operations, inspector, "label.customer=ann")
+    assert (report.complete, report.places.queue, report.places.bodies) == (True, 1, 1)
+    assert {path.name for path in (place / "bodies").iterdir()} == ({bob.id} if refusing else set())
+    assert {body.key for body in store.list()} == (set() if refusing else {bob.id})
+    # the other one stays with its body
+    assert len(bodies(inspector)) == (not refusing)
 
 
 def test_where_not_all_jobs_can_be_looked_at_no_row_and_no_body_goes_before_its_job(

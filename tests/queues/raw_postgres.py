@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from glassq.database.locks import HOLDERS
@@ -37,6 +37,7 @@ class PostgresQueue:
     tube = "glassq"
 
     def __init__(self, url: QueueUrl) -> None:
+        self.url = url
         self._session = PostgresSession(url, name="tests", connect_timeout=TIMEOUT, timeout=TIMEOUT)
         self._inspector = PostgresInspector(self._session, url)
 
@@ -65,7 +66,7 @@ class PostgresQueue:
     def bury(self, job: int) -> None:
         self._session.rows("UPDATE glassq_jobs SET state = 2, holder = NULL WHERE id = %s", [job])
 
-    def delete(self, job: int) -> None:
+    def delete(self, job: int, *, held: bool = False) -> None:
         self._session.rows("DELETE FROM glassq_jobs WHERE id = %s", [job])
 
     def stats_job(self, job: int) -> JobStats:
@@ -84,6 +85,15 @@ class PostgresQueue:
     def scan(self, states: frozenset[str], *tubes: str) -> Iterator[JobStats]:
         found = self._inspector.find(states, tubes or ("glassq",))  # type: ignore[arg-type]
         return (_stats(job) for job in found)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """For the block, nobody but a superuser may put jobs."""
+        self._session.rows("REVOKE INSERT ON glassq_jobs FROM CURRENT_USER")
+        try:
+            yield
+        finally:
+            self._session.rows("GRANT INSERT ON glassq_jobs TO CURRENT_USER")
 
     def close(self) -> None:
         self._session.close()

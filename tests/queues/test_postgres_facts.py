@@ -71,6 +71,7 @@ WELL = ServerState(
     in_recovery=False,
     read_only=False,
     may_insert=True,
+    lacks="",
     synchronous_commit="on",
     default_commit="on",
     standby_names="",
@@ -116,7 +117,8 @@ STATES: list[tuple[dict[str, Any], str, bool | None, str]] = [
     ({**REPLICATED, "synchronous_commit": "remote_write"}, "standbys", None, "remote_write"),
     ({"in_recovery": True}, "primary", False, "standby"),
     ({"read_only": True}, "primary", False, "default_transaction_read_only"),
-    ({"may_insert": False}, "rights", False, "`glassq queue init`"),
+    ({"may_insert": False, "lacks": "INSERT on glassq_jobs"}, "rights", False, "INSERT on glassq_jobs, so nothing"),
+    ({"lacks": "DELETE on glassq_jobs"}, "rights", False, "`glassq queue init --url OWNER --grant glassq` grants it"),
     ({}, "connections", True, "10 of 100 connections are used (8 by glassq), 87 left"),
     ({"connections": 95, "ours": 30}, "connections", None, "pg_stat_activity"),
     ({"role_limit": 12}, "connections", False, "raise max_connections (and the role's CONNECTION LIMIT) by 8"),
@@ -331,13 +333,20 @@ def test_who_may_not_come_in_is_told_why(server: PostgresServer, database: str) 
 def test_a_database_without_our_tables_is_told_what_to_run(server: PostgresServer) -> None:
     empty = server.url(server.database())
     fact = trouble(empty, WrongTables, lambda inspector: inspector.counts())
-    assert (fact.name, "`glassq queue init`" in fact.said) == ("schema", True)
+    assert (fact.name, fact.said.endswith("are missing")) == ("schema", True)
+    assert fact.todo == "`glassq queue init` makes them"
+    # a role that may make none is told so with it
+    server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE maker LOGIN", empty.rpartition("/")[2])
+    fact = trouble(
+        server.url(empty.rpartition("/")[2], user="maker"), WrongTables, lambda inspector: inspector.counts()
+    )
+    assert fact.todo == "`glassq queue init --url OWNER --grant maker` makes them"
 
 
 def test_a_role_without_rights_is_told(server: PostgresServer, database: str) -> None:
     server.execute("CREATE ROLE guest LOGIN")
     fact = trouble(server.url(database, user="guest"), QueueRefused, lambda inspector: inspector.counts())
-    assert (fact.name, "`glassq queue init`" in fact.todo) == ("rights", True)
+    assert (fact.name, "`glassq queue init --url OWNER --grant ROLE`" in fact.todo) == ("rights", True)
 
 
 FORM = NewForm(b"ping", "glassq", "ready")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq import host
 from glassq.due import CronTimes
 from glassq.errors import QueueUnavailable
+from glassq.programs import scheduling
 from glassq.schedules.opening import schedules_of
 from glassq.schedules.scheduler import AGAIN, LOOK, STALE, Scheduler, delivery_id
 from glassq.schedules.table import ScheduleTable, read_states
@@ -124,6 +127,34 @@ def test_a_host_that_dies_over_a_put_is_replaced_and_the_delivery_is_the_same(ho
     assert hosts.due == ["12:05"]
     # it was not dead after all, and finds that all is done
     dead.step()
+    assert hosts.due == ["12:05"]
+
+
+def test_two_pools_with_one_host_name_are_two_hosts(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = ScheduleSettings(name="five", cron="*/5 * * * *")
+    route = Route(source="schedule", handler=HandlerName("m:f"))
+    settings = Settings(schedule=(section,), routes=(route,), ledger=LedgerSettings(url=hosts.url))
+    names: list[str] = []
+    monkeypatch.setattr(scheduling, "run", lambda settings, parent, name: names.append(name))
+    for _ in range(2):
+        main = scheduling.main_of(settings)
+        assert main is not None
+        main()
+        # another process, which may have the same pid in its own container
+        host.run_name.cache_clear()
+    assert names[0] != names[1]
+    assert all(name.startswith(f"{host.name()}:{os.getpid()}:") for name in names)
+    first, second = map(hosts.scheduler, names)
+    first.step()
+    hosts.now += timedelta(minutes=5)
+    hosts.fails = True
+    assert first.step() == AGAIN
+    hosts.fails = False
+    # the claim is another one's, who may be about to put it
+    second.step()
+    assert hosts.put == []
+    first.step()
+    second.step()
     assert hosts.due == ["12:05"]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
+    from tests.queues.raw_postgres import PostgresQueue
 
 # The titles of the pool's processes that are no children; one that was forked just now has its parent's.
 POOL, TEMPLATE = "glassq-worker: pool", "glassq-worker: template"
@@ -108,7 +109,13 @@ class Notified:
 class PoolRun:
     """One pool in a directory of its own. As a context manager it ends the pool and all its children."""
 
-    def __init__(self, directory: Path, server: Beanstalkd, look: Queue | None = None, **worker: object) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        server: Beanstalkd | PostgresQueue,
+        look: Queue | PostgresQueue | None = None,
+        **worker: object,
+    ) -> None:
         self.dir = directory / "pool"
         self.dir.mkdir()
         self._url = server.url
@@ -235,7 +242,7 @@ class PoolRun:
     def put(self, name: str, do: str = "work", tube: str = "", source: str = "mirror", **labels: str) -> Delivery:
         assert self._look is not None
         delivery = envelope.new(source, json.dumps({"name": name, "do": do}).encode(), labels, tube=tube)
-        self._look.put(envelope.encode(delivery), tube=tube or None)
+        self._look.put(envelope.encode(delivery), tube=tube or self._look.tube)
         return delivery
 
     def holding(self, name: str = "held", do: str = "hold") -> int:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from glassq.database.key_locks import KeyLocks
 from glassq.database.postgres import PostgresSession
 from glassq.database.shares import ShareTable
+from glassq.host import run_name
 from glassq.programs import sharing
 from glassq.programs.sharing import Sharing
+from glassq.settings import QueueSettings, Settings
 from glassq.worker import bucket
 from glassq.worker.bucket import UNLIMITED, Limit
 from glassq.worker.host_shares import HostShare, local_limit, next_share
@@ -143,6 +145,21 @@ def test_two_hosts_never_run_more_at_once_than_the_limit(hosts: list[Host], monk
     b.step()
     a.step()
     assert [a.running(child) for child in a.children] == [True, False, False]
+
+
+def test_two_pools_with_one_host_name_do_not_take_each_others_share(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(sharing, "run", lambda settings, limits, throttle, parent, name: names.append(name))
+    settings = Settings(queue=QueueSettings(url=postgres.url()))
+    for _ in range(2):
+        main = sharing.main_of(settings, [BOTH])
+        assert main is not None
+        main(Throttle())
+        # another process, which may have the same pid in its own container
+        run_name.cache_clear()
+    assert len(set(names)) == 2
 
 
 def test_the_places_of_a_host_that_says_nothing_any_more_go_to_the_others(

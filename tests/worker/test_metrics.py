@@ -7,7 +7,7 @@ import signal
 import socket
 import struct
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
 
@@ -20,6 +20,7 @@ from glassq.worker.collector import PoolCollector
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import free_port, wait_for
 from tests.metrics.test_counters import samples
+from tests.queues.raw_postgres import PostgresQueue, fresh_url
 from tests.worker.conftest import jobs
 from tests.worker.pools import PoolRun, processes, title
 
@@ -50,8 +51,9 @@ def handle(delivery):
 class Watched(PoolRun):
     """A pool that tells its metrics."""
 
-    def __init__(self, directory: Path, server: Beanstalkd, look: Queue) -> None:
+    def __init__(self, directory: Path, server: Beanstalkd | PostgresQueue, look: Queue | PostgresQueue) -> None:
         self.port = free_port()
+        self.queue = look
         super().__init__(directory, server, look, processes=2, max_lost=1)
         self.write_handlers(HANDLERS)
         self.write_settings(more=f'[metrics]\npool = "127.0.0.1:{self.port}"\n')
@@ -73,13 +75,22 @@ class Watched(PoolRun):
 
 
 @pytest.fixture
-def pool(tmp_path: Path, beanstalkd: Beanstalkd, look: Queue) -> Iterator[Watched]:
-    with Watched(tmp_path, beanstalkd, look) as made:
+def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watched]:
+    """On beanstalkd, or on the engine that a test names."""
+    engine = getattr(request, "param", "beanstalkd")
+    server = request.getfixturevalue(engine)
+    look = request.getfixturevalue("look") if engine == "beanstalkd" else PostgresQueue(fresh_url(server))
+    with closing(look), Watched(tmp_path, server if engine == "beanstalkd" else look, look) as made:
         made.start().ready()
         yield made
 
 
-def test_every_outcome_is_counted(pool: Watched, look: Queue) -> None:
+EACH_ENGINE = pytest.mark.parametrize("pool", ["beanstalkd", "postgres"], indirect=True)
+
+
+@EACH_ENGINE
+def test_every_outcome_is_counted(pool: Watched) -> None:
+    look = pool.queue
     for name in ("work", "work", "drop", "again", "never"):
         pool.put(name)
     # a child that dies gives back what it has put again and not proven yet: that is worked twice
@@ -99,6 +110,15 @@ def test_every_outcome_is_counted(pool: Watched, look: Queue) -> None:
     assert found["glassq_jobs", "delayed", look.tube] == 1
     assert found["glassq_jobs", "ready", look.tube] == 0
     assert found[("glassq_jobs_damaged_total",)] == 0
+    assert found[("glassq_queue_up",)] == found[("glassq_queue_durable",)] == 1
+    if isinstance(look, PostgresQueue):
+        # two children, the one that tells, and the test; a waker comes and goes
+        assert found[("glassq_queue_connections",)] >= 4
+        assert found[("glassq_queue_connections_left",)] > 0
+        assert found[("glassq_queue_table_bytes",)] > 0
+        assert found[("glassq_queue_standbys_needed",)] == 0
+        with look.refusing():
+            pool.waits_for(("glassq_queue_draining",), 1)
 
 
 def test_a_damaged_job_is_counted(pool: Watched, look: Queue) -> None:

@@ -12,7 +12,7 @@ from glassq.cli.output import line, print_json
 from glassq.operations import queue_tables as operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from glassq.operations.queue_tables import TablesReport
 
@@ -62,7 +62,10 @@ def upgrade(app: App, url: str, role: str, as_json: bool) -> None:
 @as_json
 @pass_app
 def check(app: App, as_json: bool) -> int:
-    """What the queue's server tells of itself, and what is wrong with it: the same lines as in `glassq doctor`."""
+    """What the queue's server tells of itself, and whether all that lives in its database can be written.
+
+    The same lines as in `glassq doctor`.
+    """
     # doctor's own printer takes what few commands need
     from glassq.cli.checks import tell
     from glassq.cli.progress import Spinner
@@ -79,7 +82,8 @@ def _tell(app: App, do: Callable[..., TablesReport], url: str, role: str, as_jso
     if as_json:
         print_json(report.document())
         return
-    click.echo(line(_words(report)))
+    for words in _words(report):
+        click.echo(line(words))
     if report.granted:
         click.echo(line(f"role {report.granted} has the rights that pools and intake need"))
     elif report.rights:
@@ -88,11 +92,17 @@ def _tell(app: App, do: Callable[..., TablesReport], url: str, role: str, as_jso
             click.echo(line(f"  {statement};"))
 
 
-def _words(report: TablesReport) -> str:
+def _words(report: TablesReport) -> Iterator[str]:
     if not report.known:
-        return f"{report.engine} at {report.url} needs no tables: there is nothing to do"
-    if not report.found:
-        return f"the tables of version {report.known} are in {report.url} now"
-    if report.found == report.known:
-        return f"the tables in {report.url} are of version {report.known} already"
-    return f"the tables in {report.url} were of version {report.found}, and are of version {report.known} now"
+        yield f"{report.engine} at {report.url} needs no tables: there is nothing to do"
+        return
+    if report.found and report.found != report.known:
+        yield (
+            f"the queue's tables in {report.url} were of version {report.found}, and are of version {report.known} now"
+        )
+    if report.made:
+        yield f"made in {report.url}: the tables of {', '.join(report.made)}"
+    if changed := [name for name in report.changed if name != "queue"]:
+        yield f"brought to this version in {report.url}: the tables of {', '.join(changed)}"
+    if not (report.made or report.changed):
+        yield f"all tables in {report.url} are there already, of this version ({report.known})"

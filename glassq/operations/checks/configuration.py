@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq.daemons import check_web, check_worker
+from glassq.errors import SettingsError
+from glassq.mistakes import place
 from glassq.operations.checks.systemctl import leaves_out_intake, listens_for_intake
 from glassq.operations.routes import lacked_label, listing
 from glassq.push.request import SOURCE
 from glassq.settings import GlassSettings, route_secret_files, secret_files
 from glassq.startcheck import Finding, found
-from glassq.values import without_password
+from glassq.values import QueueUrl, is_postgres, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,13 +32,47 @@ def problems(settings: Settings) -> list[str]:
 
     Both daemons are asked, in processes of their own, for all that they would refuse at their start.
     """
-    findings = [found("secret", partial(check_secret, settings, key)) for key in secrets_in_use(settings)]
+    findings = [Finding("database", problem=problem) for problem in option_problems(settings)]
+    findings += [found("secret", partial(check_secret, settings, key)) for key in secrets_in_use(settings)]
     findings += check_worker(settings)
     never = (f"{settings.file}: [routes.{row.number}]: {row.never}" for row in listing(settings) if row.never)
     findings += [Finding("route", problem=problem) for problem in (*never, *_without_key(settings))]
     if takes_pings(settings) and not leaves_out_intake():
         findings += [*check_web(settings), *(Finding("address", problem=problem) for problem in _refused(settings))]
     return list(dict.fromkeys(finding.problem for finding in findings if finding.problem))
+
+
+def option_problems(settings: Settings) -> Iterator[str]:
+    """What libpq would refuse, or ignore, of the URLs of databases; each URL once, with the first key that has it."""
+    for url, key in _databases(settings).items():
+        try:
+            from glassq.database.libpq import amiss
+        except SettingsError as error:
+            yield str(error)
+            return
+        yield from (f"{settings.file}: {key}: {problem}" for problem in amiss(url))
+
+
+def database_remarks(settings: Settings) -> Iterator[str]:
+    """What libpq leaves out in silence, which may be meant so."""
+    for url, key in _databases(settings).items():
+        try:
+            from glassq.database.libpq import default_passfile_ignored, why_ignored
+        except SettingsError:
+            return
+        if passfile := default_passfile_ignored(url):
+            yield f"{key} names no passfile, and {passfile}: {why_ignored(passfile)}"
+
+
+def _databases(settings: Settings) -> dict[str, str]:
+    """The PostgreSQL databases, with the first key that names each."""
+    found: dict[str, str] = {}
+    for section, key in _PLACES:
+        values = getattr(settings, section)
+        url = getattr(values, key) if values is not None else ""
+        if is_postgres(url):
+            found.setdefault(url.whole if isinstance(url, QueueUrl) else str(url), place([section, key]))
+    return found
 
 
 def _without_key(settings: Settings) -> Iterator[str]:

@@ -6,21 +6,25 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from glassq.errors import QueueError
+from glassq.errors import QueueError, SettingsError
 from glassq.operations.checks.base import Check
+from glassq.operations.checks.databases import DATABASES
 from glassq.operations.checks.in_effect import not_in_effect
 from glassq.operations.checks.machine import MACHINE, clock_at
 from glassq.operations.checks.programs import PROGRAMS
 from glassq.operations.checks.queue import QUEUE, engine, trouble
 from glassq.operations.checks.system import SYSTEM
+from glassq.values import is_postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from glassq.errors import SettingsError
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
+    from glassq.queues.base import Inspector
+
+    Ask = Callable[[Operations, Inspector, Progress], Iterator[Check]]
 
 _MEND_FIRST = "mend it first: without settings nothing else can be looked at"
 
@@ -33,40 +37,52 @@ def without_settings(file: Path | None, error: SettingsError) -> Iterator[Check]
 
 
 def examine(operations: Operations, progress: Progress) -> Iterator[Check]:
-    """What each check came to, as it comes: machine, programs and system first, then the queue.
+    """What each check came to, as it comes: machine, databases, programs and system first, then the queue.
 
     Nothing is changed, but for one empty job that is put and taken out again. `progress` is told which check is next.
     Raises Stopped.
     """
-    looks = [*MACHINE, *PROGRAMS, *SYSTEM]
+    looks = [*MACHINE, *DATABASES, *PROGRAMS, *SYSTEM]
     total = len(looks) + len(QUEUE)
     for number, look in enumerate(looks):
         progress.advance(number, total, _words(look.__name__))
         yield from _looked(look.__name__, partial(look, operations))
-    with operations.queue() as queue:
+    yield from _asked(operations, QUEUE, progress, len(looks), total)
+
+
+def examine_engine(operations: Operations, progress: Progress) -> Iterator[Check]:
+    """What the queue's engine tells of itself, and what else hosts share in its database. Raises Stopped."""
+    yield from _asked(operations, [engine], progress, 0, 1)
+    if is_postgres(operations.settings.queue.url):
+        for look in DATABASES:
+            yield from _looked(look.__name__, partial(look, operations))
+
+
+def _asked(operations: Operations, asks: Sequence[Ask], progress: Progress, before: int, total: int) -> Iterator[Check]:
+    """What the queue answers; where its engine's library is missing, that is all there is to say of it."""
+    try:
+        opened = operations.queue()
+    except SettingsError as error:
+        yield Check("queue", False, str(error), "until then nothing of it can be looked at", 78)
+        return
+    with opened as queue:
         try:
-            for number, ask in enumerate(QUEUE, len(looks)):
+            for number, ask in enumerate(asks, before):
                 progress.advance(number, total, _words(ask.__name__))
                 yield from _looked(ask.__name__, partial(ask, operations, queue, progress))
         except QueueError as error:
             yield trouble(operations, queue, error)
 
 
-def examine_engine(operations: Operations, progress: Progress) -> Iterator[Check]:
-    """What the queue's engine tells of itself, alone. Raises Stopped."""
-    with operations.queue() as queue:
-        try:
-            yield from engine(operations, queue, progress)
-        except QueueError as error:
-            yield trouble(operations, queue, error)
-
-
 def _looked(name: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
+    """What a check came to. One that cannot look does not hide the others."""
     try:
         yield from look()
     except OSError as error:
         todo = "ask as the user that the services run as"
         yield Check(name.replace("_", " "), False, f"cannot be looked at: {error}", todo)
+    except SettingsError as error:
+        yield Check(name.replace("_", " "), False, str(error), "mend that first", 78)
 
 
 def _words(name: str) -> str:

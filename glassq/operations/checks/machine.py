@@ -1,4 +1,4 @@
-"""What glassq has on this machine: settings, secrets, journal, files and databases.
+"""What glassq has on this machine: settings, secrets, journal and files.
 
 A new check is a function of the Operations that yields what it saw, and a line in MACHINE.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from glassq.bodies.base import NO_LIMIT
 from glassq.bodies.sweep import SAFE_AGE, SCAN_EVERY
-from glassq.errors import BodyError, LedgerError, SettingsError
+from glassq.errors import BodyError, SettingsError
 from glassq.operations.bodies import view
 from glassq.operations.checks.access import barrier, belongs, directory, exists, me, mount, nearest
 from glassq.operations.checks.base import Check
@@ -196,47 +196,8 @@ def credentials(operations: Operations) -> Iterator[Check]:
     place = operations.settings.glass.credentials
     if not works_glass(operations.settings):
         return
-    if is_postgres(place):
-        yield _database("credentials", place, "[glass] credentials", "pings of Glass wait until then")
-    else:
+    if not is_postgres(place):
         yield directory("credentials", Path(place))
-
-
-def ledger(operations: Operations) -> Iterator[Check]:
-    url, meanwhile = operations.settings.ledger.url, "the work goes on without a record"
-    found = _database("ledger", url, "[ledger] url", meanwhile)
-    if found.ok:
-        try:
-            operations.ledger().close()
-        except (LedgerError, SettingsError) as error:
-            found = Check("ledger", False, str(error), f"mend it, or name another; {meanwhile}")
-    yield found
-
-
-def task_names(operations: Operations) -> Iterator[Check]:
-    push = operations.settings.push
-    if push is not None:
-        yield _database("task names", push.names, "[push] names", "named tasks cannot be added until then")
-
-
-def _database(name: str, url: str, key: str, meanwhile: str) -> Check:
-    """Whether it can be written. A file that is missing is not made: it would belong to the operator."""
-    from glassq.database.engine import parse_url, sqlite_file, write_problem
-
-    try:
-        file = sqlite_file(parse_url(url, key))
-        if file is not None:
-            place = directory(name, file.parent)
-            if not place.ok or not exists(file):
-                return place
-            if closed := barrier(file, write=True):
-                return Check(name, False, *closed)
-        problem = write_problem(url, key)
-    except SettingsError as error:
-        problem = str(error)
-    if problem is not None:
-        return Check(name, False, problem, f"mend it, or name another; {meanwhile}")
-    return Check(name, True, "can be written" if file is None else f"{file} can be written")
 
 
 MACHINE: list[Callable[[Operations], Iterator[Check]]] = [
@@ -251,6 +212,4 @@ MACHINE: list[Callable[[Operations], Iterator[Check]]] = [
     bodies,
     photos,
     credentials,
-    ledger,
-    task_names,
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.database.rights import init_command
 from glassq.errors import NoProof, NotDurable, QueueError
 from glassq.queues.base import Fact
 from glassq.queues.postgres.tables import quoted
@@ -110,9 +111,10 @@ def taking(state: ServerState) -> Iterator[Fact]:
         said = f"the server is read-only for {state.role} (default_transaction_read_only)"
         todo = f"end what made it so, or ALTER ROLE {quoted(state.role)} SET default_transaction_read_only = off"
         yield Fact("primary", False, said, todo)
-    elif not state.may_insert:
-        said = f"role {state.role} may not put jobs (INSERT on glassq_jobs)"
-        yield Fact("rights", False, said, "grant it what `glassq queue init` lists")
+    elif state.lacks:
+        nothing = "" if state.may_insert else ", so nothing is taken"
+        said = f"role {state.role} lacks {state.lacks}{nothing}"
+        yield Fact("rights", False, said, f"{init_command(state.role)} grants it")
 
 
 def connections(state: ServerState, needs: int) -> Fact:

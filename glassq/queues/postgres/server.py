@@ -24,6 +24,10 @@ _ASKED = {
     "in_recovery": "pg_is_in_recovery()",
     "read_only": "current_setting('transaction_read_only') = 'on'",
     "may_insert": "coalesce(has_table_privilege(to_regclass('glassq_jobs'), 'INSERT'), false)",
+    "lacks": "(SELECT coalesce(string_agg(kind || ' on ' || name, ', ' ORDER BY name, kind), '') "
+    "FROM unnest(ARRAY['glassq_jobs', 'glassq_tubes']) AS name, "
+    "unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind "
+    "WHERE NOT has_table_privilege(to_regclass(name), kind))",
     "synchronous_commit": "current_setting('synchronous_commit')",
     # ours is set by each session itself
     "default_commit": "(SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit')",
@@ -70,7 +74,7 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
 
     `ahead` is the server's clock minus ours. `lag` is how many bytes the slowest standby is behind, `slots_hold` how
     many bytes of WAL the replication slots that nobody uses keep on disk. `ours` are connections of glassq's programs,
-    on all hosts.
+    on all hosts. `lacks` are the rights on the queue's tables that our role does not have, in words.
     """
 
     version: str
@@ -81,6 +85,7 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     in_recovery: bool
     read_only: bool
     may_insert: bool
+    lacks: str
     synchronous_commit: str
     default_commit: str
     standby_names: str

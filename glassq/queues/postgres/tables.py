@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glassq.database import schema_parts
+from glassq.errors import InvalidRequest
 from glassq.queues.postgres import schema
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ _OURS = """
 SELECT tablename FROM pg_tables
 WHERE schemaname = current_schema() AND (tablename LIKE 'glassq\\_%%' OR tablename = ANY(%(others)s)) ORDER BY 1
 """
+# Where versions are written down, by which columns; and what a part is called there, where people call it otherwise.
+_VERSIONS = (("glassq_schema", "part", "version"), ("meta", "name", "value"))
+_HAS_COLUMNS = "SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = ANY(%s)"
+_NAMES = {"schema": "ledger", "names": "task names"}
 
 
 class PostgresTables:
@@ -35,6 +40,19 @@ class PostgresTables:
 
     def upgrade(self) -> int:
         return schema.upgrade(self._session)
+
+    def parts(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for table, name, value in _VERSIONS:
+            [(there,)] = self._session.rows(_HAS_COLUMNS, [table, [name, value]])
+            rows = self._session.rows(f"SELECT {name}, {value} FROM {table}") if there else []
+            found |= {_NAMES.get(part, part): version for part, version in rows if ":" not in part}
+        return found
+
+    def check_role(self, role: str) -> None:
+        if not self._session.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]):
+            todo = f"CREATE ROLE {quoted(role)} LOGIN PASSWORD '...'; makes it"
+            raise InvalidRequest(f"{self._session.url}: there is no role {role}: {todo}")
 
     def rights(self, role: str) -> list[str]:
         # no CREATE, no TRUNCATE: what works jobs cannot change tables

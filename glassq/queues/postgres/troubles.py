@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from glassq.errors import QueueError
     from glassq.values import QueueUrl
 
-_RIGHTS = "grant it what `glassq queue init` lists"
+_RIGHTS = "`glassq queue init --url OWNER --grant ROLE` grants it to the programs' role"
 _PASSFILE = (
     "mend it in the passfile (~/.pgpass, or passfile= in [queue] url; host, port, database and role must match; mode "
     "0600), or in the URL where it stands there"
@@ -53,6 +53,7 @@ BY_STATE = {
 # What says more than its SQLSTATE.
 _FIRST = {
     "permission denied for schema": ("rights", "ask as a role that may make tables: --url, with the database's owner"),
+    "no schema has been selected": ("rights", "make the schema that search_path names, or mend [queue] url"),
 }
 # A connection that was not made has no SQLSTATE in libpq, only words.
 BY_WORDS = {
@@ -69,6 +70,7 @@ BY_WORDS = {
     'role "': ("access", "CREATE ROLE it WITH LOGIN, or mend [queue] url"),
     'database "': BY_STATE["3D000"],
     "the database system is": BY_STATE["57P03"],
+    "permission denied for": BY_STATE["42501"],
     "session is read-only": BY_STATE["25006"],
     "session is not read-only": BY_STATE["25006"],
     "server is in hot standby mode": BY_STATE["25006"],
@@ -87,7 +89,6 @@ BY_WORDS = {
     "timed out": ("queue", "it hangs, or waits for its standbys: look at its log and its disk"),
 }
 _BY_KIND: list[tuple[type[Exception], str, str]] = [
-    (WrongTables, "schema", "as the role that owns the tables (--url)"),
     (NoProof, "standbys", "start the synchronous standbys, or look at their logs"),
     (NotDurable, "durability", "look at synchronous_commit, at the standbys, and at the server's log"),
     (QueueRefused, "queue", "look at the server's log: it then takes jobs again by itself"),
@@ -98,6 +99,8 @@ _BY_KIND: list[tuple[type[Exception], str, str]] = [
 
 def explained(error: QueueError, url: QueueUrl) -> Fact:
     """The error of a call, with what to do about it."""
+    if isinstance(error, WrongTables):
+        return Fact("schema", False, error.said, error.todo)
     said = str(error)
     name, todo = _known(getattr(error.__cause__, "sqlstate", None) or "", said) or _by_kind(error, url)
     return Fact(name, False, said, todo)

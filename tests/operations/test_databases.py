@@ -1,0 +1,129 @@
+"""Doctor and `queue check` look at each part of what hosts share as its program will need it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.operations import Operations, queue_tables
+from glassq.operations.checks.databases import DATABASES
+from glassq.operations.checks.examine import examine_engine
+from glassq.operations.progress import Silent
+from glassq.queues import open_inspector
+from glassq.settings import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from glassq.operations.checks.base import Check
+    from tests.postgres import PostgresServer
+
+SETTINGS = """
+[queue]
+url = "{url}"
+[push]
+queue_yaml = "{home}/queue.yaml"
+[glass]
+client_id = "c"
+[[routes]]
+source = "mirror"
+handler = "glassq.glass.photos:store"
+[[routes]]
+source = "schedule"
+handler = "m:f"
+[[schedule]]
+name = "daily"
+cron = "0 3 * * *"
+"""
+PARTS = ["ledger", "schedules", "task names", "credentials", "bodies", "limits"]
+
+
+class Site:
+    """A database, whose owner is `glassq`, and the programs' role, which may make no tables."""
+
+    def __init__(self, home: Path, server: PostgresServer) -> None:
+        self.server, self.name, self.home = server, server.database(), home
+        self.role = f"programs_{self.name}"
+        self.execute(f"CREATE ROLE {self.role} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        self.owner = self.operations("glassq")
+        self.programs = self.operations(self.role)
+
+    def operations(self, role: str) -> Operations:
+        file = self.home / f"{role}.toml"
+        file.write_text(SETTINGS.format(url=self.server.url(self.name, user=role).whole, home=self.home))
+        return Operations(load(str(file), {}), actor="ada")
+
+    def execute(self, statements: str) -> None:
+        self.server.execute(statements, self.name)
+
+    def init(self) -> None:
+        queue_tables.init(self.owner, url=self.owner.settings.queue.url.whole, role=self.role)
+
+    def wrong(self, operations: Operations | None = None) -> dict[str, Check]:
+        """What is wrong, by the names of the checks."""
+        checks = (check for look in DATABASES for check in look(operations or self.programs))
+        return {check.name: check for check in checks if not check.ok}
+
+
+@pytest.fixture
+def site(tmp_path: Path, postgres: PostgresServer) -> Site:
+    return Site(tmp_path, postgres)
+
+
+def test_tables_that_a_role_can_neither_write_nor_make_are_wrong(site: Site) -> None:
+    found = site.wrong()
+    assert list(found) == PARTS
+    for name, check in found.items():
+        assert f"role {site.role} may make none in schema public" in check.said, name
+        assert check.todo.startswith(f"`glassq queue init --url OWNER --grant {site.role}` makes it"), name
+    # whoever may make them needs none
+    assert site.wrong(site.owner) == {}
+    site.init()
+    assert site.wrong() == {}
+
+
+@pytest.mark.parametrize(
+    ("statement", "name", "says"),
+    [
+        ("REVOKE INSERT ON deliveries FROM {role}", "ledger", "lacks INSERT on deliveries: `glassq queue init"),
+        ("REVOKE SELECT, UPDATE ON schedules FROM {role}", "schedules", "lacks SELECT, UPDATE on schedules"),
+        ("REVOKE DELETE ON task_names FROM {role}", "task names", "lacks DELETE on task_names"),
+        ("REVOKE ALL ON glassq_credentials FROM {role}", "credentials", "on glassq_credentials"),
+        ("REVOKE INSERT ON glassq_body_chunks FROM {role}", "bodies", "lacks INSERT on glassq_body_chunks"),
+        ("DROP TABLE glassq_body_looks", "bodies", "there is no table glassq_body_looks"),
+        ("REVOKE UPDATE ON glassq_shares FROM {role}", "limits", "lacks UPDATE on glassq_shares"),
+        ("UPDATE meta SET value = 5 WHERE name = 'schema'", "ledger", "of an older version"),
+        ("UPDATE meta SET value = 99 WHERE name = 'schema'; UPDATE meta SET value = 99 WHERE name = 'schema:oldest'",
+         "ledger", "its schema is version 99"),
+    ],
+)  # fmt: skip
+def test_what_a_part_lacks_is_told_and_the_others_are_well(site: Site, statement: str, name: str, says: str) -> None:
+    site.init()
+    site.execute(statement.format(role=site.role))
+    found = site.wrong()
+    assert list(found) == [name]
+    assert says in str(found[name])
+    assert found[name].ok is False
+
+
+def test_a_check_of_the_queue_goes_through_all_parts_and_a_queue_that_takes_nothing_says_so(site: Site) -> None:
+    site.init()
+    site.execute(f"REVOKE INSERT ON glassq_jobs FROM {site.role}; REVOKE INSERT ON meta FROM {site.role}")
+    found = list(examine_engine(site.programs, Silent()))
+    assert set(PARTS) <= {check.name for check in found}
+    wrong = {check.name: str(check) for check in found if check.ok is False}
+    assert set(wrong) == {"rights", "ledger", "schedules", "task names"}
+    assert f"role {site.role} lacks INSERT on glassq_jobs, so nothing is taken" in wrong["rights"]
+    with closing(open_inspector(site.programs.settings)) as inspector:
+        assert not inspector.status().accepting
+
+
+def test_options_that_libpq_refuses_are_told_once(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text('[queue]\nurl = "postgres://u@127.0.0.1/d?sslmode=verfy-full"\n')
+    found = [check for check in DATABASES[0](Operations(load(str(file), {}), actor="ada")) if not check.ok]
+    assert [(check.code, check.said) for check in found] == [
+        (78, f'{file}: [queue] url: invalid sslmode value: "verfy-full"')
+    ]
