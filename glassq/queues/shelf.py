@@ -1,6 +1,6 @@
 """Deliveries that an engine itself cannot keep so: buried ones, and those that are due later than its longest delay.
 
-A table by SQLAlchemy in the ledger's database; where that is an SQLite file, in a file of its own beside it, `shelf.db`,
+A table by SQLAlchemy in the ledger's database; where that is an SQLite file, in a file of its own beside it, shelf.db,
 which syncs each transaction. Unlike the ledger it must be durable. A row is written before the engine's message is
 deleted, and the message of a row that is due is sent before the row is deleted: what a crash leaves in between is there
 twice rather than never. Which tubes are paused stands here as well.
@@ -175,7 +175,8 @@ class Shelf:
     def next_due(self) -> float | None:
         """When the next delayed row is due, in seconds since 1970; None if there is none."""
         query = sa.select(sa.func.min(_ROW.due)).where(_ROW.state == "delayed")
-        return self._read(lambda connection: connection.scalar(query))
+        found: float | None = self._read(lambda connection: connection.scalar(query))
+        return found
 
     def paused(self) -> dict[str, float]:
         """The tubes that are paused now, each with the time until it goes on, in seconds."""

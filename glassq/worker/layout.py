@@ -27,8 +27,8 @@ UNPROVEN = 184
 PROBLEM, PROBLEM_SIZE = 192, 256
 SIZE = PROBLEM + PROBLEM_SIZE
 
-# After the crash log: for each slot, how long a handle it has left, and the handle (see `Slot.begin`). A receipt handle of
-# SQS is some hundred bytes, and 1 KiB at most.
+# After the crash log: for each slot, the length of the handle that it has left, and the handle (see `Slot.begin`). A
+# receipt handle of SQS is some hundred bytes, and 1 KiB at most.
 HANDLE_LENGTH = struct.Struct("@q")
 HANDLE_SIZE = 1536
 

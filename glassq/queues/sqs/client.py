@@ -52,7 +52,7 @@ class SqsClient:
         self._urls: dict[str, str] = {}
 
     def call(self, action: str, *, within: float | None = None, queue: str = "", **arguments: Any) -> dict[str, Any]:
-        """Calls the service once; its answer. `queue` is the queue's name, for what an error says. Raises QueueError."""
+        """Calls the service once; its answer. Raises QueueError, which names `queue` where that is given."""
         left = self.timeout if within is None else within
         if left < _LEAST:
             raise QueueUnavailable("the time for it was over before it was begun")
@@ -64,11 +64,11 @@ class SqsClient:
         return found
 
     def insist(self, action: str, *, within: float | None = None, queue: str = "", **arguments: Any) -> dict[str, Any]:
-        """As `call`, for what may happen twice: it is tried again where the connection broke, or too many calls came."""
+        """As `call`, for what may happen twice: again where the connection broke, or there were too many calls."""
         return self._repeat(action, within, queue, arguments, _TRIES)
 
     def once(self, action: str, *, within: float | None = None, queue: str = "", **arguments: Any) -> dict[str, Any]:
-        """As `call`, for what must not happen twice: it is tried again only where it certainly did not happen."""
+        """As `call`, for what must not happen twice: again only where there were too many calls."""
         return self._repeat(action, within, queue, arguments, 1)
 
     def url(self, tube: str, *, within: float | None = None) -> str:
@@ -80,7 +80,7 @@ class SqsClient:
             found = self._urls[name] = str(answer["QueueUrl"])
         return found
 
-    def of(self, tube: str, *, within: float | None = None) -> dict[str, str]:
+    def of(self, tube: str, *, within: float | None = None) -> dict[str, Any]:
         """The arguments of a call that name the tube's queue. Raises as `url`."""
         return {"queue": queue_name(self.place.prefix, tube), "QueueUrl": self.url(tube, within=within)}
 
@@ -149,5 +149,5 @@ def _loader() -> Any:
 
 @lru_cache(8)
 def shared_client(place: SqsPlace, connect_timeout: float, timeout: float) -> SqsClient:
-    """One client for all roles of a process that want the same of it: each takes 10 MiB, and hundreds of lanes share."""
+    """One client for all roles of a process that want the same of it: a lane child has hundreds of them."""
     return SqsClient(place, connect_timeout=connect_timeout, timeout=timeout)

@@ -1,4 +1,4 @@
-"""What an operator should know about the queues and the shelf: retention, how much is reserved, whether rows are kept."""
+"""What an operator should know about the queues and the shelf: is there room, and how long is what kept?"""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ from glassq.queues.single import SingleCalls
 from glassq.queues.sqs import facts
 from glassq.queues.sqs.leases import MAX_LEASE
 from glassq.queues.sqs.looking import look, look_at_all
-from glassq.queues.sqs.place import NAME
 from glassq.queues.sqs.messages import MAX_JOB, MAX_SECONDS, bad_time
+from glassq.queues.sqs.place import NAME
 from glassq.queues.sqs.shelving import ShelfChanger
-from glassq.queues.sqs.tubes import RETENTION
 from glassq.queues.sqs.troubles import explained
+from glassq.queues.sqs.tubes import RETENTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

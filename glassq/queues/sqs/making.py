@@ -54,6 +54,13 @@ class SqsQueues:
                 self._client.insist("set_queue_attributes", **self._client.of(tube), Attributes=ATTRIBUTES)
         return found
 
+    def parts(self) -> dict[str, int]:
+        version = self.version()
+        return {"queue": version} if version else {}
+
+    def check_role(self, role: str) -> None:
+        raise InvalidRequest(f"rights at Amazon are given by IAM: put the lines of `glassq queue init` into {role}")
+
     def rights(self, role: str) -> list[str]:
         place = self._client.place
         queues = f"arn:aws:sqs:{place.region}:*:{place.prefix}-*"
@@ -65,7 +72,7 @@ class SqsQueues:
         return json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2).splitlines()
 
     def grant(self, role: str) -> None:
-        raise InvalidRequest(f"rights at Amazon are given by IAM: put these lines into a policy of {role}")
+        self.check_role(role)
 
     def close(self) -> None:
         self._client.close()

@@ -47,9 +47,9 @@ def local_engine(settings: Settings) -> LocalEngine:
 def open_tables(settings: Settings, url: QueueUrl) -> EngineTables:
     """See `glassq.queues.open_tables`."""
     from glassq.queues.sqs.making import SqsQueues
-    from glassq.settings import all_tubes
+    from glassq.settings import named_tubes
 
-    return SqsQueues(_client(settings, url), all_tubes(settings))
+    return SqsQueues(_client(settings, url), named_tubes(settings))
 
 
 def advice(settings: Settings, error: QueueError) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glassq.errors import QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.again import put_again
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.shelf import Shelved
 from glassq.queues.sqs.messages import MAX_DELAY, bad_size, bad_time, bad_tube
-from glassq.queues.sqs.sending import Outgoing, batches, send_batch
+from glassq.queues.sqs.sending import Outgoing, batches, numbers_of, send_batch
 from glassq.queues.sqs.troubles import in_doubt
 
 if TYPE_CHECKING:
@@ -78,47 +78,48 @@ class SqsProducer:
             else:
                 good.append((number, job))
         failed: QueueError | None = None
-        for tube, portion in _by_tube(good):
-            if failed is not None:
-                answers.update({number: Refusal(job.key, failed) for number, job in portion})
-                continue
-            answers.update(self._put_portion(tube, portion, deadline))
-            answered = answers[portion[0][0]]
-            if isinstance(answered, Refusal) and isinstance(answered.error, QueueUnavailable):
-                failed = answered.error
+        for tube, found in _by_tube(good).items():
+            numbered = dict(found)
+            outgoing = ((number, Outgoing(job.body, job.delay)) for number, job in found)
+            for entries in batches(outgoing) if tube else [[{"Id": number} for number in numbered]]:
+                portion = {number: numbered[number] for number in numbers_of(entries)}
+                if failed is None:
+                    answers.update(self._put_portion(tube, entries, portion, deadline))
+                    failed = _broken(answers[next(iter(portion))])
+                else:
+                    answers.update({number: Refusal(job.key, failed) for number, job in portion.items()})
         return [answers[number] for number in range(len(jobs))]
 
     def _put_portion(
-        self, tube: str, portion: Sequence[tuple[int, NewJob]], deadline: float
+        self, tube: str, entries: Sequence[dict[str, Any]], portion: dict[int, NewJob], deadline: float
     ) -> dict[int, Receipt | Refusal]:
-        """As `_put`, for jobs that are sent in one call, or lie on the shelf together."""
+        """The answers for jobs that are sent in one call, or lie on the shelf together, where the tube is ""."""
         try:
             found: dict[int, str | QueueError] = {}
             if tube:
-                batch = [(number, Outgoing(job.body, job.delay)) for number, job in portion]
-                found.update(send_batch(self._client, tube, batch, within=deadline - time.monotonic()))
+                found = send_batch(self._client, tube, entries, within=deadline - time.monotonic())
             else:
                 now = time.time()
-                rows = [Shelved(job.tube, "delayed", job.body, due=now + job.delay) for _, job in portion]
-                refs = self._shelf.put(rows)
-                found.update({number: ref for (number, _), ref in zip(portion, refs, strict=True)})
+                rows = [Shelved(job.tube, "delayed", job.body, due=now + job.delay) for job in portion.values()]
+                found.update(zip(portion, self._shelf.put(rows), strict=True))
         except QueueError as error:
-            return {number: Refusal(job.key, error, in_doubt=in_doubt(error)) for number, job in portion}
-        return {number: _answer(job.key, found[number]) for number, job in portion}
+            return {number: Refusal(job.key, error, in_doubt=in_doubt(error)) for number, job in portion.items()}
+        return {number: _answer(job.key, found[number]) for number, job in portion.items()}
 
 
-def _by_tube(jobs: Sequence[tuple[int, NewJob]]) -> list[tuple[str, list[tuple[int, NewJob]]]]:
-    """The jobs in portions for one call each, with the tube's name; those for the shelf, last, with ""."""
+def _by_tube(jobs: Sequence[tuple[int, NewJob]]) -> dict[str, list[tuple[int, NewJob]]]:
+    """The jobs of each tube; those for the shelf, last, under ""."""
     tubes: dict[str, list[tuple[int, NewJob]]] = {}
     for number, job in jobs:
         tubes.setdefault("" if job.delay > MAX_DELAY else job.tube, []).append((number, job))
-    later = tubes.pop("", [])
-    portions = []
-    for tube, found in tubes.items():
-        numbered = dict(found)
-        for batch in batches([(number, Outgoing(job.body)) for number, job in found]):
-            portions.append((tube, [(number, numbered[number]) for number, _ in batch]))
-    return [*portions, ("", later)] if later else portions
+    if later := tubes.pop("", []):
+        tubes[""] = later
+    return tubes
+
+
+def _broken(answer: Receipt | Refusal) -> QueueError | None:
+    """Why nothing more is sent after this answer."""
+    return answer.error if isinstance(answer, Refusal) and isinstance(answer.error, QueueUnavailable) else None
 
 
 def _answer(key: str, found: str | QueueError) -> Receipt | Refusal:

@@ -13,7 +13,7 @@ from glassq.queues.shelf import Shelved
 from glassq.queues.sqs.leases import MAX_LEASE, Held, LeaseBook, parts_of, received
 from glassq.queues.sqs.messages import MAX_DELAY, STORY, bad_size, bad_time, bad_tube
 from glassq.queues.sqs.polls import Polls
-from glassq.queues.sqs.sending import send
+from glassq.queues.sqs.sending import Outgoing, send
 from glassq.queues.sqs.tubes import make_queue, tubes_named
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class SqsReceiver:
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         if self._next is not None:
-            held, self._next = self._next, None
-            return self._held.add(held)
+            ahead, self._next = self._next, None
+            return self._held.add(ahead)
         # in time to extend what else is held
         until = min(time.monotonic() + wait, self._held.soonest() - self._lease / 3)
         held = self._polls.take(self._open(tubes, anew=wait <= 0))
@@ -143,7 +143,7 @@ class SqsReceiver:
         if delay > MAX_DELAY:
             ref = self._shelve(Shelved(tube, "delayed", body, due=time.time() + delay))
         else:
-            ref = send(self._client, tube, body, delay=delay)
+            ref = send(self._client, tube, Outgoing(body, delay))
         self._end(held, then)
         return ref
 
@@ -331,7 +331,7 @@ class SqsReceiver:
     def _put_back(self, held: Held) -> None:
         """Ready again, with no loss: as a new message, since another receive of this one would count as a loss."""
         try:
-            send(self._client, held.tube, held.reservation.body, story=held.story)
+            send(self._client, held.tube, Outgoing(held.reservation.body, story=held.story))
         except (QueueRefused, QueueUnavailable):
             self._show(held.tube, held.receipt)
             return

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from glassq.errors import QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import QueueError, QueueRefused
 from glassq.queues.sqs.messages import MAX_BATCH, MAX_DELAY, MAX_MESSAGE, Story, attributes_of, text_of
+from glassq.queues.sqs.troubles import Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from glassq.queues.sqs.client import SqsClient
 
@@ -25,36 +26,35 @@ class Outgoing(NamedTuple):
     story: Story = Story()
 
 
-def send(client: SqsClient, tube: str, body: bytes, *, delay: float = 0.0, story: Story = Story()) -> str:
+def send(client: SqsClient, tube: str, message: Outgoing) -> str:
     """Sends one message into the tube's queue; the job's reference. Raises QueueError, as `SqsClient.once`."""
-    answer = client.once("send_message", **client.of(tube), **_arguments(Outgoing(body, delay, story)))
-    return story.ref or str(answer["MessageId"])
+    answer = client.once("send_message", **client.of(tube), **_arguments(message))
+    return message.story.ref or str(answer["MessageId"])
 
 
-def batches(messages: Sequence[tuple[int, Outgoing]]) -> Iterator[list[tuple[int, Outgoing]]]:
-    """Numbered messages, in portions that one call takes."""
-    batch: list[tuple[int, Outgoing]] = []
+def batches(messages: Iterable[tuple[int, Outgoing]]) -> Iterator[list[dict[str, Any]]]:
+    """Numbered messages as entries of calls, in portions that one call takes. Each is made when it is asked for."""
+    batch: list[dict[str, Any]] = []
     size = 0
-    for each in messages:
-        # ASCII or not, and as base64 or not
-        more = len(text_of(each[1].body).encode()) + _ROOM
+    for number, message in messages:
+        entry = {"Id": str(number), **_arguments(message)}
+        more = len(entry["MessageBody"].encode()) + _ROOM
         if batch and (len(batch) == MAX_BATCH or size + more > MAX_MESSAGE):
             yield batch
             batch, size = [], 0
-        batch.append(each)
+        batch.append(entry)
         size += more
     if batch:
         yield batch
 
 
 def send_batch(
-    client: SqsClient, tube: str, batch: Sequence[tuple[int, Outgoing]], *, within: float
+    client: SqsClient, tube: str, entries: Sequence[dict[str, Any]], *, within: float
 ) -> dict[int, str | QueueError]:
-    """Sends these numbered messages in one call: for each its reference, or why it is not there.
+    """Sends a portion of `batches` in one call: for each message, by its number, its reference, or why it is not there.
 
     Raises QueueError where the call failed as a whole.
     """
-    entries = [{"Id": str(number), **_arguments(message)} for number, message in batch]
     answer = client.once("send_message_batch", within=within, **client.of(tube, within=within), Entries=entries)
     found: dict[int, str | QueueError] = {}
     for done in answer.get("Successful", ()):
@@ -62,9 +62,13 @@ def send_batch(
     for failure in answer.get("Failed", ()):
         found[int(failure["Id"])] = _refused(failure)
     # an answer that leaves one out says nothing about it
-    lost = QueueUnavailable("the answer does not say what became of it")
-    lost.__cause__ = KeyError()
-    return {number: found.get(number, lost) for number, _ in batch}
+    lost = Unanswered("the answer does not say what became of it")
+    return {number: found.get(number, lost) for number in numbers_of(entries)}
+
+
+def numbers_of(entries: Sequence[dict[str, Any]]) -> list[int]:
+    """The numbers of the messages in a portion."""
+    return [int(entry["Id"]) for entry in entries]
 
 
 def _refused(failure: dict[str, Any]) -> QueueError:

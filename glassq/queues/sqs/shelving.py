@@ -119,7 +119,7 @@ class ShelfChanger:
 
     def _noting(self, tube: str, message: Outgoing) -> str:
         try:
-            ref = send(self._client, tube, message.body, delay=message.delay, story=message.story)
+            ref = send(self._client, tube, message)
         except QueueRefused as error:
             self.refused = error
             raise
@@ -139,7 +139,7 @@ class ShelfMover:
         self._shelf = shelf
 
     def step(self) -> int:
-        """Sends what is due within MAX_DELAY seconds; how many that were. Raises QueueError; those stay on the shelf."""
+        """Sends what is due within MAX_DELAY seconds; how many that were. Raises QueueError: the others stay."""
         moved = 0
         while rows := self._shelf.claim_due(time.time() + _AHEAD):
             moved += self._send(rows)
@@ -151,8 +151,8 @@ class ShelfMover:
         try:
             for tube in sorted({row.tube for row in rows}):
                 mine = [(row.id, _outgoing(row)) for row in rows if row.tube == tube]
-                for batch in batches(mine):
-                    answers = send_batch(self._client, tube, batch, within=self._client.timeout)
+                for entries in batches(mine):
+                    answers = send_batch(self._client, tube, entries, within=self._client.timeout)
                     sent = [by_id[number] for number, answer in answers.items() if isinstance(answer, str)]
                     self._shelf.remove(sent)
                     done += sent

@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from botocore import exceptions as boto
-from glassq.errors import JobNotFound, JobTooBig, NoProof, NotDurable, QueueError, QueueRefused, QueueUnavailable
-from glassq.errors import WrongTables
+
+from glassq.errors import (
+    JobNotFound,
+    JobTooBig,
+    NoProof,
+    NotDurable,
+    QueueError,
+    QueueRefused,
+    QueueUnavailable,
+    WrongTables,
+)
 from glassq.queues.base import Fact
 
 # What a request met before it could reach the service.
@@ -44,6 +53,10 @@ _CREDENTIALS = (
 _REACH = "see whether this host reaches the endpoint of the region: route, firewall, VPC endpoint, proxy"
 
 
+class Unanswered(QueueUnavailable):
+    """The service has answered, and has not said what became of one message."""
+
+
 def translated(error: Exception, queue: str) -> QueueError:
     """The error of a call that concerned this queue ("": none), in our words; `error` becomes its cause."""
     if isinstance(error, boto.ClientError):
@@ -71,6 +84,8 @@ def in_doubt(error: QueueError) -> bool:
     """Whether what was sent may have happened though this came back."""
     if not isinstance(error, QueueUnavailable) or isinstance(error.__cause__, _NEVER_SENT):
         return False
+    if isinstance(error, Unanswered):
+        return True
     # a time that was over before anything was sent has no cause
     return error.__cause__ is not None and not _refused(code_of(error.__cause__))
 

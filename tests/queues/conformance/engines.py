@@ -73,8 +73,8 @@ class Engine(ABC):
     kind: str
     # the shortest lease that it can give, in seconds
     shortest_lease: int
-    # so many jobs are many: more than one packet of it holds
-    many = 1000
+    # so many jobs are many: more than one packet of it holds; and so many times a call is measured
+    many, samples = 1000, 150
 
     def __init__(self, directory: Path, *, careless: bool = False) -> None:
         """Starts it. A `careless` one may be quicker than safe, for a test that fills it up."""
@@ -118,6 +118,7 @@ class Engine(ABC):
 
     def make(self, tubes: Sequence[str]) -> None:
         """Makes these tubes, where they do not come by themselves."""
+        return
 
     def find(self, inspector: Inspector, states: frozenset[State], tubes: Sequence[str]) -> list[Job]:
         """The jobs of these tubes in these states, newest first, whether an operator could see them or not."""
@@ -137,6 +138,7 @@ class Engine(ABC):
 
     def let_go(self) -> None:
         """Closes what its roles share: a test is over."""
+        return
 
     @abstractmethod
     def end_lease(self, receiver: Receiver, held: Reservation) -> None:
@@ -370,7 +372,7 @@ class SqsEngine(Engine):
     name = "sqs"
     kind = "Amazon SQS"
     shortest_lease = 2
-    many = 120
+    many, samples = 60, 30
 
     def __init__(self, directory: Path, *, careless: bool = False) -> None:
         super().__init__(directory, careless=careless)

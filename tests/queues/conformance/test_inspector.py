@@ -18,8 +18,8 @@ from glassq.queues.base import (
     Job,
     NewForm,
     NewJob,
-    TubeCounts,
     State,
+    TubeCounts,
     WaitingState,
 )
 from tests.conftest import wait_for

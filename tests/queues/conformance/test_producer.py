@@ -195,7 +195,8 @@ def test_what_the_first_attempt_may_have_put_stays_in_doubt(roles: Roles) -> Non
         found = [job.body for job in roles.find()].count(body)
         assert isinstance(answer, Receipt) != cutter.fired
         if isinstance(answer, Refusal):
-            assert found <= int(answer.in_doubt)
+            # where a put needs no connection of its own, the second one may have come as well
+            assert found <= (2 if roles.able.bearer else 1) * answer.in_doubt
 
 
 def test_an_engine_that_takes_no_jobs_refuses_all_and_leaves_no_doubt(roles: Roles, engine: Engine) -> None:

@@ -158,8 +158,8 @@ def test_the_end_of_one_can_reserve_the_next(roles: Roles, end: Settle) -> None:
     assert not roles.there("ready", "reserved")
 
 
-def test_jobs_that_are_moved_one_after_the_other_are_ready_elsewhere(roles: Roles) -> None:
-    bodies = [b"%d" % number for number in range(100)]
+def test_jobs_that_are_moved_one_after_the_other_are_ready_elsewhere(roles: Roles, engine: Engine) -> None:
+    bodies = [b"%d" % number for number in range(min(100, engine.many))]
     roles.producer.put([NewJob(body.hex(), body, roles.tube) for body in bodies], within=TIMEOUT)
     receiver, told, failed = roles.receiver(), set[str](), list[QueueError]()
     while (held := receiver.reserve([roles.tube], 0)) is not None:

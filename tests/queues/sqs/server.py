@@ -25,8 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from moto.core import DEFAULT_ACCOUNT_ID
-from moto.server import create_backend_app
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import create_backend_app
 from moto.sqs import models
 from moto.sqs.models import sqs_backends
 
@@ -55,7 +55,7 @@ class HostileFront:
         self._moto = moto
         self._changed = threading.Condition(threading.RLock())
         self.faults = Faults()
-        self._random = random.Random(0)  # noqa: S311 - no secret
+        self._random = random.Random(0)
         self.calls: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
 
@@ -139,7 +139,7 @@ class HostileFront:
             return _error(503, "ServiceUnavailable", "The service is overloaded")
         answer = self._carried_out(action, asked, environ, client)
         if late:
-            time.sleep(random.random())  # noqa: S311
+            time.sleep(random.random())
         return (0, b"") if cut else answer
 
     def _carried_out(self, action: str, asked: dict[str, Any], environ: Environ, client: socket.socket) -> Answer:
@@ -310,7 +310,7 @@ class _Server(ThreadingHTTPServer):
 
 def main() -> None:
     # it asks for the time of each message at each call, and makes a datetime of it
-    models.unix_time_millis = lambda: time.time() * 1000  # type: ignore[assignment]
+    vars(models)["unix_time_millis"] = lambda: time.time() * 1000
     _Handler.front = HostileFront(create_backend_app("sqs"))
     _Server(("127.0.0.1", int(sys.argv[1])), _Handler).serve_forever()
 
