@@ -13,9 +13,9 @@ export PREFIX DESTDIR LIBDIR BINDIR SHAREDIR
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test conformance coverage test-system torture powercut soak keys thorough mutations \
-	check format bench bench-backlog bench-journal bench-programs bench-sources bench-tasks bench-peers install uninstall deb docs \
-	pictures man lock clean
+.PHONY: help setup demo example test conformance coverage test-system torture torture-move failover powercut soak keys \
+	thorough mutations check format bench bench-backlog bench-journal bench-programs bench-sources bench-tasks bench-peers \
+	bench-postgres bench-lanes bench-large install uninstall deb docs pictures man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,12 @@ else
 	@$(BIN)/python -m tests.chaos.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(OUTAGE),--outage $(OUTAGE)) $(TORTURE_ARGS)
 endif
+
+torture-move: $(DEV) ## move 20,000 deliveries from beanstalkd to PostgreSQL and back while pings come, then count (TORTURE_ARGS)
+	@$(BIN)/python -m tests.chaos.moving $(TORTURE_ARGS)
+
+failover: $(DEV) ## what an operator sees while the primary of three PostgreSQL nodes dies and another is promoted: a transcript
+	@$(BIN)/python -m tests.chaos.failover $(TORTURE_ARGS)
 
 powercut: $(DEV) ## cut the power at 200 moments of a recorded run, and look for every acknowledged ping (SECONDS=20 SEED=n; needs cc)
 	@$(BIN)/python -m tests.powercut.powercut $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \

@@ -67,6 +67,8 @@ hypothesis.settings.load_profile("quick")
 
 # How long a test waits for an event that must come, in seconds. Only a hang takes this long.
 PATIENCE = 60.0
+# The longest pause between two looks whether it has come, in seconds.
+LONGEST_PAUSE = 0.2
 # The files with the longest tests. They begin first, so that nothing waits for them in the end.
 FIRST_FILES = ("test_torture.py", "test_powercut.py")
 
@@ -120,12 +122,15 @@ def wait_for(condition: Callable[[], object], what: str, deadline: float = PATIE
     """Returns as soon as `condition()` is true; fails the test after `deadline` seconds."""
     asked = time.monotonic()
     end = asked + deadline
+    shortest = 0.001
     while not condition():
         answered = time.monotonic()
         if answered > end:
             pytest.fail(f"waited {deadline:g} s in vain: {what}")
-        # asking takes at most an eighth of the time, so that it does not slow down what it waits for
-        time.sleep(max(0.01, 7 * (answered - asked)))
+        # asking takes at most an eighth of the time, so that it does not slow down what it waits for; but who asks for
+        # long need not wait for longer still
+        time.sleep(max(shortest, min(LONGEST_PAUSE, 7 * (answered - asked))))
+        shortest = min(0.01, 2 * shortest)
         asked = time.monotonic()
 
 

@@ -6,6 +6,7 @@ about Python's start (a closed stream, the locale, the command's path, what is i
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
@@ -208,6 +209,8 @@ def _is_open(number: int) -> bool:
 
 
 def _run(name: str, arguments: list[str], env: dict[str, str], directory: str, streams: list[Connection]) -> None:
+    # a collection would look at all that was imported before, and copy the pages of it
+    gc.freeze()
     subprocess.Popen = _Popen  # type: ignore[misc]
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)

@@ -73,8 +73,18 @@ class Node:
 class PostgresCluster:
     """A primary and two standbys. `primary` is the node that takes writes; `promote` makes it another one."""
 
-    def __init__(self, directory: Path, *, options: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        options: dict[str, str] | None = None,
+        env: dict[str, str] | None = None,
+        proxied: bool = True,
+    ) -> None:
+        """`env` is added to the servers' environment. Not `proxied`, everybody reaches the nodes themselves."""
         self.directory = directory
+        self._env = env
+        self._proxied = proxied
         self._options = {"wal_sender_timeout": "5s", "wal_receiver_timeout": "5s", "hot_standby": "on"} | (
             options or {}
         )
@@ -82,7 +92,7 @@ class PostgresCluster:
         self.primary = self.nodes[0]
         for node in self.nodes:
             node.proxy.__enter__()
-        self.primary.server = PostgresServer(directory, options=self._options, port=self.primary.port)
+        self.primary.server = PostgresServer(directory, options=self._options, port=self.primary.port, env=env)
         for node in self.nodes[1:]:
             self._clone(node)
         self._wait_for_others()
@@ -109,7 +119,7 @@ class PostgresCluster:
 
     def url(self, database: str, *, user: str = ROLE) -> QueueUrl:
         """The URL that names all nodes: a client finds the one that takes writes."""
-        hosts = ",".join(f"127.0.0.1:{node.proxy.port}" for node in self.nodes)
+        hosts = ",".join(f"127.0.0.1:{self._port(node)}" for node in self.nodes)
         return QueueUrl(f"postgres://{user}@{hosts}/{database}")
 
     def database(self) -> str:
@@ -173,7 +183,7 @@ class PostgresCluster:
             timeout=PATIENCE,
             **runs_as(),
         )
-        node.server = PostgresServer(self.directory, options=self._options, port=node.port, home=place)
+        node.server = PostgresServer(self.directory, options=self._options, port=node.port, home=place, env=self._env)
 
     def follow(self, node: Node) -> None:
         """The node follows the primary from now on."""
@@ -181,9 +191,12 @@ class PostgresCluster:
 
     def _source(self, node: Node) -> str:
         return (
-            f"host=127.0.0.1 port={self.primary.proxy.port} user=postgres application_name={node.name} "
+            f"host=127.0.0.1 port={self._port(self.primary)} user=postgres application_name={node.name} "
             "connect_timeout=5 keepalives_idle=5"
         )
+
+    def _port(self, node: Node) -> int:
+        return node.proxy.port if self._proxied else node.port
 
 
 def _received(node: Node) -> int:

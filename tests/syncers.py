@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -154,6 +155,8 @@ def queue_section(url: str) -> str:
 
 def _fork_syncers(lifeline: int) -> None:
     """What the forking process does: a line of JSON in, a process id out."""
+    # no collection in what it forks copies the pages of all that is imported
+    gc.freeze()
     # what it forks ends without being waited for
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector, TubeCounts
 
-# The pool writes the ledger a moment after it has told the queue; in seconds.
-LAG = 1.0
+# The pool writes the ledger a moment after it has told the queue, at most LAG. The first look is earlier; in seconds.
+LAG, FIRST_LOOK = 1.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,7 @@ def find_missing(operations: Operations, queue: Inspector, seconds: float, progr
     deadline = time.monotonic() + seconds
     looked, absent = _not_at_their_jobs(queue, recorded, deadline, progress)
     if absent:
-        progress.wait(LAG)
-        absent = _still(operations, queue, absent)
+        absent = _still_after_lag(operations, queue, absent, progress)
     if not absent:
         return Missing((), looked, len(recorded), sure=True)
     wanted = {delivery.delivery: delivery for delivery in absent}
@@ -125,6 +124,16 @@ def _not_at_their_jobs(
         if not _holds(queue, delivery):
             absent.append(delivery)
     return len(recorded), absent
+
+
+def _still_after_lag(operations: Operations, queue: Inspector, absent: list[Open], progress: Progress) -> list[Open]:
+    """Those that `_still` returns LAG from now; less and less often it is looked whether any are left."""
+    over, pause = time.monotonic() + LAG, FIRST_LOOK
+    while absent and (left := over - time.monotonic()) > 0:
+        progress.wait(min(pause, left))
+        absent = _still(operations, queue, absent)
+        pause *= 2
+    return absent
 
 
 def _still(operations: Operations, queue: Inspector, absent: Sequence[Open]) -> list[Open]:

@@ -237,10 +237,10 @@ class Producer(Protocol):
         Raises NotDurable if they are not (put them again), NoProof if nobody knows in time, or QueueError.
         """
 
-    def check(self, *, within: float, thorough: bool = False) -> None:
+    def check(self, *, within: float) -> None:
         """Raises QueueError if a put would not be durable now. Asks one cheap question.
 
-        A `thorough` check also tests everything that has failed since the last check, until it works again.
+        It also tests what has failed since the last check, until it works again.
         """
 
     def withdraw(self, receipt: Receipt, *, within: float) -> bool:

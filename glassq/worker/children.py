@@ -248,6 +248,9 @@ class Children:
         return {*self._by_pid, *(other.pid for other in (*self._templates, *self._beside))}
 
     def _back_off(self, now: float) -> None:
+        # those that die together count once
+        if now < self._fork_after:
+            return
         self._fork_after = now + backoff.ceiling(self._short_lives, RESPAWN, RESPAWN_CAP)
         self._short_lives += 1
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from glassq.errors import DeadlineExceeded, Interrupt, Interrupted, JobNotFound, LeaseLost, QueueError
 from glassq.log import fields, logger
 from glassq.worker import leftovers
-from glassq.worker.processes import seconds_since_boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +99,7 @@ class Lease:
 
         At `deadline` it interrupts the attempt, at `hard` the parent kills the process; both are time.monotonic().
         """
-        self._begun = seconds_since_boot()
+        self._begun = leftovers.beginning()
         self._slot.begin(reservation.ref, delivery.id, delivery.attempt, hard, self._begun, reservation.handle)
         with self._lock:
             # an older job may have a shorter lease than new ones; the first extension tells

@@ -5,17 +5,22 @@ lost: by its ancestors; by its process group, because each child of the pool has
 environment, which survives setsid and double forks; and by its title, which a fork without exec keeps.
 The pool's parent adopts orphans, so that it can find and reap them. No handler waits for an orphan, so this takes no
 exit code away from a handler.
+
+The kernel tells the birth of a process in ticks of 10 ms. So an attempt begins in a tick in which this process has no
+child that was born: what is older than the attempt is not taken for a part of it. Only an orphan of that tick is.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glassq.log import fields, logger
 from glassq.worker import processes
+from glassq.worker.processes import TICK, seconds_since_boot, tick_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,6 +51,21 @@ def mark() -> None:
     with suppress(OSError):
         os.setpgid(0, 0)
     os.environ.__setitem__(VARIABLE, str(os.getpid()))
+
+
+def beginning() -> float:
+    """The time at which an attempt begins, in seconds since boot: now, or when the kernel's next tick has begun."""
+    now = seconds_since_boot()
+    if processes.has_children() and any(_is_born_since(tick_of(now), pid) for pid in processes.children() or ()):
+        # a little more, as a float is not exact
+        time.sleep(tick_of(now) + 1.01 * TICK - now)
+        now = seconds_since_boot()
+    return now
+
+
+def _is_born_since(moment: float, pid: int) -> bool:
+    process = processes.stat(pid)
+    return process is not None and process.born >= moment
 
 
 def end_own(parent: int, index: int, since: float) -> None:
@@ -142,10 +162,11 @@ def _started(table: dict[int, Process], roots: Iterable[Process], since: float, 
     for process in table.values():
         children.setdefault(process.parent, []).append(process)
     found: _Found = {}
+    begun = tick_of(since)
     waiting = list(roots)
     while waiting:
         process = waiting.pop()
-        if process.identity in found or process.pid in spared or process.ended or process.born < since - processes.TICK:
+        if process.identity in found or process.pid in spared or process.ended or process.born < begun:
             continue
         found[process.identity] = process
         waiting += children.get(process.pid, [])

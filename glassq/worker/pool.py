@@ -9,7 +9,7 @@ from __future__ import annotations
 import faulthandler
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,8 @@ log = logger("glassq.worker")
 # The parent looks at the scoreboard at least this often, in seconds; and where all children wait for jobs, so that no
 # deadline can pass: the end of a child is a signal.
 TICK, IDLE_TICK = 0.5, 1.0
+# It looks more often while a child comes up, for so many seconds at most: a start, or a reload, waits for it.
+QUICK_TICK, QUICK = 0.05, 5.0
 # A child outside of an attempt is frozen if its keeper has not beaten for this long, in seconds. See health.py.
 SILENCE = 20.0
 # After a pause of the parent itself, children have this long to show that they live, in seconds.
@@ -199,8 +201,17 @@ class Pool:
             self._templates.kill_hung(now, self._plan.silence, self._plan.drain)
         self._paused_routes.tend(self._throttle.gates.breakers.open(self._plan.breakers))
         self._report(list(statuses.values()), now)
-        idle = self._reporter.ready and all(status.state is State.WAITING for status in statuses.values())
-        return IDLE_TICK if idle and self._stop_deadline is None else TICK
+        return self._pause(statuses.values(), now)
+
+    def _pause(self, statuses: Collection[WorkerStatus], now: float) -> float:
+        """How long nothing happens that is no signal, and has to be seen soon."""
+        if self._stop_deadline is not None:
+            return TICK
+        coming = (State.STARTING, State.CONNECTING)
+        if any(status.state in coming and now - status.started < QUICK for status in statuses):
+            return QUICK_TICK
+        idle = self._reporter.ready and all(status.state is State.WAITING for status in statuses)
+        return IDLE_TICK if idle else TICK
 
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):

@@ -75,13 +75,38 @@ def table() -> dict[int, Process]:
     return {process.pid: process for process in found if process is not None}
 
 
+def tick_of(seconds: float) -> float:
+    """The start of the kernel's tick that this time is in: `Process.born` of all that are born in that tick."""
+    return int(seconds / TICK) * TICK
+
+
 def children() -> set[int] | None:
-    """Pids of our own children; None if the kernel does not list them. For a process with one thread."""
-    path = _PROC / "self" / "task" / str(threading.get_native_id()) / "children"
+    """Pids of our own children, whichever thread started them; None if the kernel does not list them."""
+    threads = _PROC / "self" / "task"
     try:
-        return {int(pid) for pid in path.read_text().split()}
+        found = _started_by(threads / str(threading.get_native_id()))
+        others = [path for path in threads.iterdir() if path.name != str(threading.get_native_id())]
     except OSError:
         return None
+    for path in others:
+        # it may have ended meanwhile
+        with suppress(OSError):
+            found |= _started_by(path)
+    return found
+
+
+def _started_by(thread: Path) -> set[int]:
+    return {int(pid) for pid in (thread / "children").read_text().split()}
+
+
+def has_children() -> bool:
+    """Whether any thread of ours has a child that nobody has waited for yet. Takes a microsecond."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (ChildProcessError, AttributeError):
+        # AttributeError: not on every system
+        return False
+    return True
 
 
 def variable(pid: int, name: str) -> str:

@@ -39,7 +39,7 @@ from tests.intake.apps import ScriptedSource
 from tests.kills import killed_before
 from tests.syncers import queue_section
 from tests.thorough import steps
-from tests.worker.conftest import Bench
+from tests.worker.conftest import Bench, nobody_reports_deaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
+
+__all__ = ["nobody_reports_deaths"]
 
 SIZE = 100_000
 # More than any act here has.
@@ -225,7 +227,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, beanstalkd: Beanstalkd, queue: Queue) -> Scene:
+def scene(tmp_path: Path, beanstalkd: Beanstalkd, queue: Queue, nobody_reports_deaths: None) -> Scene:
     return Scene(tmp_path, beanstalkd, queue)
 
 

@@ -15,9 +15,9 @@ import pytest
 import sqlalchemy as sa
 from msgspec.structs import replace
 
-from glassq.database import pruning
+from glassq.database import engine, pruning
 from glassq.errors import SettingsError
-from glassq.ledger import Entry, open_ledger
+from glassq.ledger import Entry, open_ledger, sql
 from glassq.ledger.reader import LedgerReader
 from glassq.ledger.schema import VERSION, parse_url
 from glassq.ledger.sql import SqlLedger
@@ -58,6 +58,13 @@ def count(settings: LedgerSettings) -> int:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "state" / "database.db"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trouble is noticed, and given up, in a tenth of the time."""
+    for module, name in ((engine, "BUSY"), (sql, "RETRY"), (sql, "RETRY_CAP"), (sql, "LAST_TRY")):
+        monkeypatch.setattr(module, name, getattr(module, name) / 10)
 
 
 @pytest.fixture
@@ -128,7 +135,7 @@ def test_no_text_keeps_an_entry_or_its_neighbours_from_being_written(
 _WRITE = """
 import sys, time
 from datetime import UTC, datetime
-from glassq.ledger import Entry, open_ledger
+from glassq.ledger import Entry, open_ledger, sql
 from glassq.ledger.reader import LedgerReader
 from glassq.settings import LedgerSettings
 url, name, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -162,6 +169,7 @@ def test_processes_that_start_and_write_at_once_lose_nothing(database_url: str) 
     assert count(settings_for(database_url)) == 3 * 300 + 300
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_lock_that_others_hold_for_long_is_waited_for(
     file: Path, ledger: SqlLedger, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,6 +184,7 @@ def test_a_lock_that_others_hold_for_long_is_waited_for(
     assert "locked" in caplog.text
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_ledger_that_cannot_be_written_is_told_once_and_its_recovery_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,6 +203,7 @@ def test_a_ledger_that_cannot_be_written_is_told_once_and_its_recovery_too(
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_waits_is_bounded_and_the_oldest_go_first(
     file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -212,6 +222,7 @@ def test_what_waits_is_bounded_and_the_oldest_go_first(
     assert "dropped=700" in caplog.text
 
 
+@pytest.mark.usefixtures("impatient")
 def test_bodies_that_wait_are_bounded_and_the_record_is_whole_all_the_same(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -242,6 +253,7 @@ def test_a_ledger_that_keeps_no_bodies_writes_none(file: Path) -> None:
     assert not any(b"a token" in path.read_bytes() for path in file.parent.iterdir())
 
 
+@pytest.mark.usefixtures("impatient")
 def test_closing_a_ledger_that_cannot_be_written_says_what_is_lost(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -286,6 +298,7 @@ def test_what_is_past_retention_is_pruned_and_the_rest_is_kept(
         assert [entry.delivery for entry in reader.recent(9)] == ["new", "young"]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_schema_of_the_future_is_left_alone(file: Path, ledger: SqlLedger, caplog: pytest.LogCaptureFixture) -> None:
     ledger.record(an_entry("old"))
     ledger.close()
@@ -465,6 +478,7 @@ def test_what_is_not_over_is_written_before_its_process_may_die(file: Path) -> N
     assert all(stored(settings_for(file), f"d-{number}") for number in range(3))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_ledger_that_cannot_be_written_holds_nobody_up(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
     ledger = open_ledger(settings_for(tmp_path / "state" / "ledger.db"))

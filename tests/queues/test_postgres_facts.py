@@ -17,7 +17,7 @@ from glassq.queues.base import NewForm
 from glassq.queues.postgres import facts, schema
 from glassq.queues.postgres.changing import key_of
 from glassq.queues.postgres.local import local_ports
-from glassq.queues.postgres.operating import inspector_at
+from glassq.queues.postgres.opening import inspector_at
 from glassq.queues.postgres.server import ServerState, needed_of, outside
 from glassq.values import QueueUrl
 from tests.conftest import wait_for

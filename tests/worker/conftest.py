@@ -18,6 +18,7 @@ from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.routes import Context, Destination, Routes
 from glassq.settings import Route, Settings
 from glassq.values import HandlerName
+from glassq.worker import consumer
 from glassq.worker.consumer import SHORT_POLL, Consumer
 from glassq.worker.executor import Executor
 from glassq.worker.gates.doorman import Doorman
@@ -230,6 +231,12 @@ def only(queue: Queue) -> tuple[JobStats, Delivery]:
     wait_for(lambda: len(jobs(queue)) <= 1, "one job to be left")
     (stats,) = jobs(queue)
     return stats, envelope.decode(queue.peek(stats.id).body)
+
+
+@pytest.fixture
+def nobody_reports_deaths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pool's parent is there: what it would have recorded by now is not waited for."""
+    monkeypatch.setattr(consumer, "CRASH_REPORT_WAIT", 0.05)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""glassq-worker with another limit for silent children.
+"""glassq-worker with another limit for silent children, or with other constants: what it waits for comes earlier.
 
 While there is a file `hold-births` beside the settings, a new child waits before it does anything.
 """
@@ -9,22 +9,33 @@ import os
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from glassq import log
-from glassq.programs.worker import plan as plan_of
+from glassq.programs import worker
 from glassq.settings import load
 from glassq.systemd import Notifier
 from glassq.worker.pool import Pool
 
 
 def main() -> int:
-    """Arguments: the settings file, and after how many seconds of silence a child is killed."""
-    config, silence = sys.argv[1:]
+    """Arguments: the settings file; after how many seconds of silence a child is killed, "" as ever; MODULE.NAME=VALUE
+    of constants.
+    """
+    config, silence, *constants = sys.argv[1:]
+    for each in constants:
+        name, _, value = each.partition("=")
+        module, _, name = name.rpartition(".")
+        assert hasattr(import_module(module), name), each
+        setattr(import_module(module), name, float(value))
+    if not silence:
+        sys.argv = ["glassq-worker", "--config", config]
+        return worker.main()
     settings = load(config, {})
     log.setup()
     notify = Notifier(os.environ.pop("NOTIFY_SOCKET", None))
-    plan = replace(plan_of(settings), silence=float(silence))
+    plan = replace(worker.plan(settings), silence=float(silence))
 
     def hold_birth() -> None:
         while Path(config).with_name("hold-births").exists():

@@ -16,6 +16,8 @@ from tests.conftest import PATIENCE, Process, wait_for
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from glassq.delivery import Delivery
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
@@ -83,16 +85,13 @@ class Notified:
         self.messages: list[dict[str, str]] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
-        self._socket.settimeout(0.1)
-        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._receive)
         self._thread.start()
 
     def _receive(self) -> None:
-        while not self._closed.is_set():
-            with suppress(TimeoutError):
-                lines = self._socket.recv(4096).decode().split("\n")
-                self.messages.append(dict(line.split("=", 1) for line in lines))
+        # nothing but `close` makes it empty
+        while message := self._socket.recv(4096):
+            self.messages.append(dict(line.split("=", 1) for line in message.decode().split("\n")))
 
     def has(self, name: str) -> bool:
         return any(name in message for message in self.messages)
@@ -101,7 +100,9 @@ class Notified:
         return sum(name in message for message in self.messages)
 
     def close(self) -> None:
-        self._closed.set()
+        """May be called again."""
+        if self._thread.is_alive():
+            self._socket.shutdown(socket.SHUT_RD)
         self._thread.join()
         self._socket.close()
 
@@ -164,6 +165,11 @@ class PoolRun:
     def start_impatient(self, silence: float = 4.0) -> Self:
         """Starts a pool that kills a child after this many seconds of silence (impatient.py)."""
         return self._start([str(self.config), str(silence)], forks="impatient")
+
+    def start_with(self, constants: Mapping[str, float]) -> Self:
+        """Starts it with other values of constants, by the names of their modules below glassq and their own."""
+        changes = [f"glassq.{name}={value}" for name, value in constants.items()]
+        return self._start([str(self.config), "", *changes], forks="impatient")
 
     def ready(self) -> Self:
         wait_for(lambda: self.notified.has("READY"), f"the pool to be ready\n{self.log()}")

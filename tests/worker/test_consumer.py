@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from tests.queues.raw import Queue
 
 
+pytestmark = pytest.mark.usefixtures("nobody_reports_deaths")
+
+
 def put(queue: Queue, delivery: Delivery) -> int:
     return queue.put(envelope.encode(delivery))
 
@@ -640,6 +643,7 @@ def test_the_loop_goes_on_after_the_queue_was_away(beanstalkd: Beanstalkd, bench
         wait_for(lambda: bench.board.status(0).state is State.WAITING, "the connection to be back")
     finally:
         stop.set()
+        bench.queue.interrupt()
         loop.join(20)
     assert not loop.is_alive()
 
@@ -665,6 +669,7 @@ def test_a_queue_that_takes_no_puts_is_told_once_and_so_is_its_return(
         wait_for(lambda: bench.ledger.entries, "the job to be put again")
     finally:
         stop.set()
+        mine.interrupt()
         loop.join(30)
         mine.close()
     assert caplog.text.count("queue takes puts again") == 1

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from glassq import delivery as envelope
 from glassq.errors import Retry, SettingsError
-from glassq.ledger import Entry, open_ledger
+from glassq.ledger import Entry, open_ledger, sql
 from glassq.ledger.reader import LedgerReader
 from glassq.policy import Deadlines, Policy
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
@@ -95,7 +95,9 @@ class Shop:
 
 
 @pytest.fixture
-def shop(queue: Queue, tmp_path: Path) -> Iterator[Shop]:
+def shop(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    # each delivery is waited for in the ledger
+    monkeypatch.setattr(sql, "LINGER", sql.SOON)
     made = Shop(queue, LedgerSettings(url=f"sqlite:///{tmp_path}/ledger.db"))
     yield made
     made.ledger.close()

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from glassq.errors import Interrupted
+from glassq.queues.base import Reservation
+from glassq.worker.lease import Lease
+from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import wait_for
-from tests.worker.conftest import jobs
+from tests.worker.conftest import jobs, made
 from tests.worker.pools import HANDLERS, PoolRun, processes, title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from glassq.queues import Receiver
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
 
@@ -111,15 +118,15 @@ NUMBER = 7
 
 @pytest.fixture
 def make(tmp_path: Path, beanstalkd: Beanstalkd, look: Queue) -> Iterator[Make]:
-    made: list[PoolRun] = []
+    runs: list[PoolRun] = []
 
     def make(**worker: object) -> PoolRun:
-        made.append(PoolRun(tmp_path, beanstalkd, look, **worker))
-        made[-1].write_handlers(STARTERS)
-        return made[-1]
+        runs.append(PoolRun(tmp_path, beanstalkd, look, **worker))
+        runs[-1].write_handlers(STARTERS)
+        return runs[-1]
 
     yield make
-    for run in made:
+    for run in runs:
         run.__exit__()
         for pid in left(run):
             if lives(pid):
@@ -211,6 +218,27 @@ def test_what_a_handler_leaves_behind_at_its_end_outlives_others_that_are_cut_of
     assert run.ended() == 0
     assert [pid for pid in pids if not lives(pid)] == [], run.log()
     assert "ended what the handler had started" not in run.log()
+
+
+def test_what_was_started_just_before_an_attempt_outlives_it() -> None:
+    """As a server of a handler's test does: what was there before the attempt is no part of it."""
+    lease = Lease(cast("Receiver", None), math.inf, Scoreboard(1).slots[0])
+    for _ in range(20):
+        with sleeper() as before:
+            lease.start(Reservation("1", "", b"", math.inf), made("cut"), deadline=math.inf, hard=math.inf)
+            with sleeper() as started:
+                lease.end_leftovers(Interrupted())
+                assert started.wait(60) == -signal.SIGKILL
+            assert before.poll() is None
+
+
+@contextmanager
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_what_another_child_works_on_is_left_alone(make: Make) -> None:

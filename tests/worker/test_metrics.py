@@ -8,7 +8,7 @@ import socket
 import struct
 import urllib.request
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.error import HTTPError, URLError
 
 import pytest
@@ -58,6 +58,10 @@ class Watched(PoolRun):
         self.write_handlers(HANDLERS)
         self.write_settings(more=f'[metrics]\npool = "127.0.0.1:{self.port}"\n')
 
+    def start_telling(self) -> Self:
+        """It tells what is so now, and who tells is started again soon."""
+        return self.start_with({"worker.sidecar.RETRY_INTERVAL": 0.5, "metrics.server.MAX_GAUGE_AGE": 0.1})
+
     def samples(self) -> dict[tuple[str, ...], float]:
         """Nothing while nobody answers."""
         with (
@@ -81,7 +85,7 @@ def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watched]:
     server = request.getfixturevalue(engine)
     look = request.getfixturevalue("look") if engine == "beanstalkd" else PostgresQueue(fresh_url(server))
     with closing(look), Watched(tmp_path, server if engine == "beanstalkd" else look, look) as made:
-        made.start().ready()
+        made.start_telling().ready()
         yield made
 
 
@@ -245,7 +249,7 @@ def test_a_reload_moves_it_to_its_new_address_and_ends_it_without_one(pool: Watc
 def test_an_address_that_somebody_else_has_stops_no_work(tmp_path: Path, beanstalkd: Beanstalkd, look: Queue) -> None:
     with Watched(tmp_path, beanstalkd, look) as pool:
         with socket.create_server(("127.0.0.1", pool.port)):
-            pool.start().ready()
+            pool.start_telling().ready()
             wait_for(lambda: "metrics are not served: Address already in use" in pool.log(), "the log to say so")
             assert f"address=127.0.0.1:{pool.port}" in pool.log()
             teller = pool.teller()

@@ -53,7 +53,8 @@ def test_a_pool_that_starts_before_its_queue_is_ready_within_bounds_and_says_wha
 ) -> None:
     look.close()
     beanstalkd.stop()
-    run = make(processes=2).start()
+    run = make(processes=2)
+    run.start_with({"worker.report.CONNECT_TIMEOUT": 2.0, "worker.consumer.RECONNECT_CAP": 0.5})
     starting = re.compile(rf"starting: 0 of 2 reserve; for \d+ s the queue {beanstalkd.url} cannot be reached")
     wait_for(lambda: any(map(starting.fullmatch, run.statuses())), "systemd to be told why it waits")
     assert not run.notified.has("READY")

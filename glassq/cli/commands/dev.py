@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 DEV_BIND = Bind("127.0.0.1:8080")
 # How often files are looked at, in seconds.
-LOOK_EVERY = 0.5
+LOOK_EVERY = 0.25
 # How long the check of a change may take, in seconds: a handler's modules are loaded in it.
 CHECK_TIME = 60.0
 # How long the pool may take to replace its children, in seconds.

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 EVERY = 0.01
 # The thread ends after so many seconds in which nothing came.
 IDLE = 60.0
-TELL = f"SELECT pg_notify('{CHANNEL}', tube) FROM unnest(%b::text[]) AS tube"
+# Its commit must not wait for the disk: the next put's would wait for that as well.
+TELL = f"""
+SELECT pg_notify('{CHANNEL}', tube), set_config('synchronous_commit', 'off', true) FROM unnest(%b::text[]) AS tube
+"""
 
 
 class Waker:

@@ -208,7 +208,7 @@ def test_an_engine_that_takes_no_jobs_refuses_all_and_leaves_no_doubt(roles: Rol
         with pytest.raises(QueueRefused):
             producer.check(within=TIMEOUT)
     assert len(taken(put(producer, batch(roles, b"3"), again=True))) == 1
-    producer.check(within=TIMEOUT, thorough=True)
+    producer.check(within=TIMEOUT)
 
 
 def test_what_is_confirmed_is_there_after_a_crash(roles: Roles, engine: Engine) -> None:
@@ -246,9 +246,9 @@ def test_an_engine_that_would_forget_is_found_out(roles: Roles, engine: Engine) 
                 producer.confirm([*receipts, before], within=TIMEOUT)
         for _ in range(2):
             with pytest.raises(NotDurable):
-                producer.check(within=TIMEOUT, thorough=True)
+                producer.check(within=TIMEOUT)
     producer.close()
-    producer.check(within=TIMEOUT, thorough=True)
+    producer.check(within=TIMEOUT)
     receipts = taken(put(producer, batch(roles, b"after")))
     producer.confirm(receipts, within=TIMEOUT)
 
@@ -261,7 +261,7 @@ def test_a_check_says_that_nobody_is_there(roles: Roles, engine: Engine) -> None
     try:
         for call in (
             lambda: producer.check(within=TIMEOUT),
-            lambda: producer.check(within=TIMEOUT, thorough=True),
+            lambda: producer.check(within=TIMEOUT),
             # where the answer was the proof, nobody is asked for one
             lambda: producer.confirm([receipt], within=TIMEOUT) if receipt.server else producer.check(within=TIMEOUT),
             lambda: producer.withdraw(receipt, within=TIMEOUT),
