@@ -43,7 +43,7 @@ class SqsQueues:
         for tube in self._tubes[:1]:
             if not look(self._client, tube, self._client.timeout).retention:
                 name = queue_name(self._client.place.prefix, tube)
-                raise WrongTables(f"there is no queue {name} at Amazon SQS: `glassq queue init` makes it")
+                raise WrongTables(f"there is no queue {name} at Amazon SQS", "`glassq queue init` makes it")
 
     def upgrade(self) -> int:
         found = self.version()

@@ -15,7 +15,7 @@ from glassq.queues.sqs.receiver import SqsReceiver
 if TYPE_CHECKING:
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, Producer, Receiver
-    from glassq.queues.engine import EngineTables, LocalEngine
+    from glassq.queues.engine import EngineTables, LocalEngine, Mover
     from glassq.settings import Settings
     from glassq.values import QueueUrl
 
@@ -50,6 +50,13 @@ def open_tables(settings: Settings, url: QueueUrl) -> EngineTables:
     from glassq.settings import named_tubes
 
     return SqsQueues(_client(settings, url), named_tubes(settings))
+
+
+def open_mover(settings: Settings) -> Mover:
+    """See `glassq.queues.open_mover`."""
+    from glassq.queues.sqs.shelving import ShelfMover
+
+    return ShelfMover(_client(settings), _shelf(settings.ledger.url))
 
 
 def advice(settings: Settings, error: QueueError) -> str:

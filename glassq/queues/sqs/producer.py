@@ -48,7 +48,7 @@ class SqsProducer:
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
         """The answer was the proof."""
 
-    def check(self, *, within: float, thorough: bool = False) -> None:
+    def check(self, *, within: float) -> None:
         client = self._client
         # whether a message is taken shows with a put only: after a while the next one may try it
         if self._refused is not None and time.monotonic() < self._refused_until:

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from glassq.queues.shelf import Shelf
     from glassq.queues.sqs.client import SqsClient
 
-# How often the mover looks for rows that are due, in seconds. A row is sent up to MAX_DELAY before it is due.
+# How often the mover looks, in seconds. It sends a row up to MAX_DELAY before it is due: so it may be away for a while.
 INTERVAL = 60.0
-# Rows are sent by then, so that a mover that was away for some time is not late.
-_AHEAD = MAX_DELAY
 
 
 class ShelfChanger:
@@ -132,20 +130,18 @@ class ShelfChanger:
 
 
 class ShelfMover:
-    """Sends the delayed rows that are due soon. Any number of hosts may do so at once: each row is claimed first."""
+    """See `glassq.queues.engine.Mover`: it sends the delayed rows that are due soon. Each row is claimed first."""
 
     def __init__(self, client: SqsClient, shelf: Shelf) -> None:
         self._client = client
         self._shelf = shelf
 
-    def step(self) -> int:
-        """Sends what is due within MAX_DELAY seconds; how many that were. Raises QueueError: the others stay."""
-        moved = 0
-        while rows := self._shelf.claim_due(time.time() + _AHEAD):
-            moved += self._send(rows)
-        return moved
+    def step(self) -> float:
+        while rows := self._shelf.claim_due(time.time() + MAX_DELAY):
+            self._send(rows)
+        return INTERVAL
 
-    def _send(self, rows: Sequence[Shelved]) -> int:
+    def _send(self, rows: Sequence[Shelved]) -> None:
         by_id = {row.id: row for row in rows}
         done: list[Shelved] = []
         try:
@@ -162,7 +158,6 @@ class ShelfMover:
             sent_ids = {row.id for row in done}
             self._shelf.give_up([row for row in rows if row.id not in sent_ids])
             raise
-        return len(done)
 
 
 def _outgoing(row: Shelved) -> Outgoing:

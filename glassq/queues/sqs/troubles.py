@@ -99,7 +99,7 @@ def _answered(error: Any, queue: str) -> QueueError:
     said = f"{code}: {found.get('Message', '')}".rstrip(": ")
     where = f"the queue {queue}" if queue else "SQS"
     if code in MISSING:
-        return WrongTables(f"there is no queue {queue} at Amazon SQS: `glassq queue init` makes it")
+        return WrongTables(f"there is no queue {queue} at Amazon SQS", "`glassq queue init` makes it")
     if code in _STALE or "receipt handle" in said.lower():
         return JobNotFound(f"another consumer has it by now, or its lease has ended ({said})")
     if code == "OverLimit":
