@@ -46,7 +46,7 @@ class Opening(Protocol):
 
 
 class Mover(Protocol):
-    """Moves on what an engine cannot keep so itself: what is due in a long time. Any number of hosts may do so at once."""
+    """Moves on what an engine cannot keep so itself, as it is due in a long time. Any number of hosts may do so."""
 
     def step(self) -> float:
         """Moves what is due soon; returns in how many seconds to look again. Raises QueueError."""
