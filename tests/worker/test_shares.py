@@ -22,7 +22,7 @@ from glassq import delivery as envelope
 from glassq.queues.beanstalk.protocol import JobStats
 from glassq.worker.bucket import LOCK_TIMEOUT, Limit
 from glassq.worker.kept import KEPT_CHECK
-from glassq.worker.pool import PoolPlan
+from glassq.worker.plan import PoolPlan
 from glassq.worker.shares import PROBE, QueueLimiter, Share
 from glassq.worker.throttle import Throttle
 from tests.conftest import wait_for
