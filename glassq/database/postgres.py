@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import math
 import os
-import select
 import time
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from glassq.database.libpq import Int8BinaryDumper, Opened, opening, psycopg, seconds_for_each
+from glassq.database.libpq import opening, psycopg, seconds_for_each
+from glassq.database.timed_connection import TimedConnection
 from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from psycopg.abc import PQGen
-
     from glassq.values import QueueUrl
 
-RV = TypeVar("RV")
-
-# How long before the end of its time a call is cancelled, in seconds: a commit that waits for a standby then says so,
-# and the server's process is free again. At most this part of the time that the call had.
-CANCEL_BEFORE, CANCEL_PART = 0.3, 0.25
 # A client that is gone with its machine is noticed after so many seconds: idle, then between three questions.
 _KEEPALIVE = (10, 5, 3)
 # What `synchronous_commit` may be, for the server's settings; with less, ours is "on" (its default).
@@ -81,7 +74,7 @@ class PostgresSession:
         self._timeout = timeout
         self._prepare = prepare
         self._deadline = math.inf
-        self._connection: _Connection | None = None
+        self._connection: TimedConnection | None = None
 
     @property
     def connected(self) -> bool:
@@ -169,17 +162,17 @@ class PostgresSession:
             os.close(nothing)
             connection.close()
 
-    def _opened(self) -> _Connection:
+    def _opened(self) -> TimedConnection:
         url = self.url.whole
         seconds = seconds_for_each(url, self._connect_timeout, self._deadline - time.monotonic())
         if seconds <= 0:
             raise psycopg.OperationalError("no time is left to connect")
-        return _Connection.within(seconds, opening(url, self.name, seconds))
+        return TimedConnection.within(seconds, opening(url, self.name, seconds))
 
     def _until(self, seconds: float) -> float:
         return min(time.monotonic() + seconds, self._deadline)
 
-    def _timed(self, until: float, meanwhile: Callable[[], None] | None = None) -> _Connection:
+    def _timed(self, until: float, meanwhile: Callable[[], None] | None = None) -> TimedConnection:
         connection = self._connection
         assert connection is not None
         connection.begin(until, meanwhile)
@@ -252,101 +245,3 @@ class PostgresSession:
         if not state or state.startswith(_AWAY) or state in ("53300", "25006", "57014"):
             return QueueUnavailable(said)
         return QueueError(said)
-
-
-class _Connection(Opened):
-    """A psycopg connection whose waits end in time. `warning` is that of the last call ("": none)."""
-
-    def __init__(self, pgconn: Any, row_factory: Any = psycopg.rows.tuple_row) -> None:
-        super().__init__(pgconn, row_factory)
-        self.warning = ""
-        self._until = math.inf
-        self._cancel_at = math.inf
-        self._meanwhile: Callable[[], None] | None = None
-        # else each size of number would be a statement to prepare
-        self.adapters.register_dumper(int, Int8BinaryDumper)
-        # it keeps how each value is said
-        self._cursor = self.cursor(binary=True)
-        # by what is waited for
-        self._polls: dict[int, select.poll] = {}
-        # those that came with the answer to something else
-        self._payloads: list[str] = []
-        self.add_notice_handler(self._noticed)
-        self.add_notify_handler(lambda notify: self._payloads.append(notify.payload))
-
-    @property
-    def broken(self) -> bool:
-        """Whether it ended, or a call is half done."""
-        unusable = (psycopg.pq.TransactionStatus.ACTIVE, psycopg.pq.TransactionStatus.UNKNOWN)
-        return self.closed or self.pgconn.transaction_status in unusable
-
-    def answered(self, sql: str, params: Any) -> list[tuple[Any, ...]]:
-        """The rows of a prepared statement; none where it has no rows."""
-        self._cursor.execute(sql, params, prepare=True)
-        result = self._cursor.pgresult
-        # `description` would describe each column
-        return self._cursor.fetchall() if result is not None and result.nfields else []
-
-    def begin(self, until: float, meanwhile: Callable[[], None] | None) -> None:
-        """What comes ends at this time (monotonic); `meanwhile` is called at its first wait."""
-        self.warning = ""
-        self._until, self._meanwhile = until, meanwhile
-        left = until - time.monotonic()
-        self._cancel_at = until - min(CANCEL_BEFORE, left * CANCEL_PART)
-
-    def wait(self, gen: PQGen[RV], interval: float = 0, timeout: float | None = None) -> RV:
-        try:
-            wanted = next(gen)
-            while True:
-                wanted = gen.send(self._ready(wanted))
-        except StopIteration as over:
-            result: RV = over.value
-            return result
-
-    def notified(self, until: float, wake: int) -> list[str]:
-        """The payloads of the NOTIFYs that came before this time, or before the descriptor `wake` can be read."""
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
-        poll.register(wake, select.POLLIN)
-        while not self._payloads:
-            left = until - time.monotonic()
-            ready = poll.poll(math.ceil(left * 1000)) if left > 0 else []
-            if not ready or any(descriptor == wake for descriptor, _ in ready):
-                break
-            self.pgconn.consume_input()
-            while (notify := self.pgconn.notifies()) is not None:
-                self._payloads.append(notify.extra.decode())
-        came, self._payloads = self._payloads, []
-        return came
-
-    def _ready(self, wanted: int) -> int:
-        """Waits until the socket is as psycopg wants it: 1 to read, 2 to write."""
-        meanwhile, self._meanwhile = self._meanwhile, None
-        if meanwhile is not None:
-            meanwhile()
-        poll = self._polls.get(wanted)
-        if poll is None:
-            poll = self._polls[wanted] = select.poll()
-            poll.register(self.fileno(), (select.POLLIN if wanted & 1 else 0) | (select.POLLOUT if wanted & 2 else 0))
-        while True:
-            left = self._cancel_at - time.monotonic()
-            ready = poll.poll(None if math.isinf(left) else max(0, math.ceil(left * 1000)))
-            if ready:
-                [(_, events)] = ready
-                found = (1 if events & ~select.POLLOUT else 0) | (2 if events & select.POLLOUT else 0)
-                return found & wanted or wanted
-            self._late()
-
-    def _late(self) -> None:
-        """The time is nearly over: cancels, once. Then it is over."""
-        if self._cancel_at >= self._until:
-            raise psycopg.OperationalError("no answer in time")
-        self._cancel_at = self._until
-        left = max(0.01, self._until - time.monotonic())
-        if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-            with suppress(psycopg.Error):
-                self.cancel_safe(timeout=left / 2)
-
-    def _noticed(self, diagnostic: Any) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
-            self.warning = diagnostic.message_primary or "a warning"

@@ -108,7 +108,7 @@ class Watcher:
         """What the thread does each time."""
         self.look_at_journal()
         try:
-            self._producer.check(within=PROBE_BUDGET, thorough=True)
+            self._producer.check(within=PROBE_BUDGET)
             self._settle_late()
             # The journal comes first: where the queue does not take that, it is not well, whatever it said.
             self._move_on()

@@ -120,7 +120,7 @@ def move_on(operations: Operations, progress: Progress) -> MovedOn:
             mover.move_on(journal, producer)
             if not mover.moved and journal.look().count:
                 # perhaps nothing could be tried, as glassq-web holds it back while the queue takes nothing
-                producer.check(within=PROOF_WITHIN, thorough=True)
+                producer.check(within=PROOF_WITHIN)
         except GlassqError as raised:
             error = raised
     after = journal.look()

@@ -63,7 +63,8 @@ class Reservation(msgspec.Struct, frozen=True):
 
     `tube` is "" where the engine did not say which of several it was. `losses` is the number of attempts at this job
     that died with their process, None if nobody has looked. `kicked`: an operator has asked for another attempt since
-    the put, as far as somebody has looked. `Receiver.examine` looks.
+    the put, as far as somebody has looked. `Receiver.examine` looks. `handle` is what `Receiver.free` needs, of an
+    engine that is `Capabilities.bearer`.
     """
 
     ref: str
@@ -72,6 +73,7 @@ class Reservation(msgspec.Struct, frozen=True):
     lease: float
     losses: int | None = None
     kicked: bool = False
+    handle: str = ""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -190,7 +192,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     the jobs of a dead consumer are ready at once. `fenced`: a consumer that has lost a lease cannot settle the job.
     `many_held`: one receiver can hold several reservations. `exact_losses`: losses are counted, not guessed. `atomic`:
     the end of a reservation and the delivery's next form happen together or not at all. `keeps_for`: how long the
-    engine keeps a job, in seconds; None: for ever.
+    engine keeps a job, in seconds; None: for ever. `withdraws`: a job that nobody has can be withdrawn. `bearer`: a
+    reservation belongs to no connection; whoever knows its handle can end it. `sees_consumers`: the engine tells who
+    waits, and who is connected. `buries_in_place`: to bury or to kick a job as it is needs no put. `never_forgets`:
+    nobody can configure the engine so that it forgets what it has answered.
     """
 
     lists: frozenset[State]
@@ -208,6 +213,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     exact_losses: bool
     atomic: bool
     keeps_for: float | None
+    withdraws: bool = True
+    bearer: bool = False
+    sees_consumers: bool = True
+    buries_in_place: bool = True
+    never_forgets: bool = False
 
 
 class Producer(Protocol):
@@ -227,10 +237,10 @@ class Producer(Protocol):
         Raises NotDurable if they are not (put them again), NoProof if nobody knows in time, or QueueError.
         """
 
-    def check(self, *, within: float, thorough: bool = False) -> None:
+    def check(self, *, within: float) -> None:
         """Raises QueueError if a put would not be durable now. Asks one cheap question.
 
-        A `thorough` check also tests everything that has failed since the last check, until it works again.
+        It also tests what has failed since the last check, until it works again.
         """
 
     def withdraw(self, receipt: Receipt, *, within: float) -> bool:
@@ -290,11 +300,20 @@ class Receiver(Protocol):
         """
 
     def complete(
-        self, reservation: Reservation, *, then: Sequence[str] = (), meanwhile: Callable[[], None] | None = None
+        self,
+        reservation: Reservation,
+        *,
+        then: Sequence[str] = (),
+        meanwhile: Callable[[], None] | None = None,
+        failed: Callable[[QueueError], None] | None = None,
     ) -> None:
         """Deletes the job, because its work is done.
 
         `meanwhile` is called while the engine works, if it is asked something: the time until its answer is not lost.
+
+        With `failed` several jobs may be reserved from the tubes of `then`, where one after the other is worked in no
+        time; and it may return before the engine has answered. What goes wrong later is told to `failed`. Those that
+        wait behind a job that takes longer go back, by `begin` or `tend`.
         """
 
     def retry(
@@ -335,17 +354,26 @@ class Receiver(Protocol):
         """
 
     def begin(self) -> None:
-        """A handler works the job that was reserved last, or none is reserved for a while: what was ahead goes back."""
+        """A handler works the job that was reserved last, or none is reserved for a while: what was ahead goes back.
+
+        What came with the end of a quick job goes back only if it has waited for long.
+        """
 
     @property
     def unproven(self) -> int:
-        """How many jobs it holds beside the one in hand: reserved ahead, or with a next form that is not proven yet."""
+        """How many jobs it may hold beside the one in hand, until the next `reserve`.
+
+        They are reserved ahead, or ended without an answer, or their next form is not proven yet.
+        """
 
     def tend(self) -> None:
-        """Finishes what `retry` has begun, as far as that needs no waiting. From any thread, like `extend`."""
+        """Finishes what `complete` and `retry` have begun, without much waiting; what has waited for long goes back.
+
+        From any thread, like `extend`, while a handler runs.
+        """
 
     def finish(self) -> None:
-        """Finishes what `retry` has begun, as `close` does. Raises what the next `reserve` would."""
+        """Finishes what `complete` and `retry` have begun, as `close` does. Raises what the next `reserve` would."""
 
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         """Buries the delivery (dead-letters it) in this form (None: as it is); raises as `retry` does.
@@ -354,7 +382,13 @@ class Receiver(Protocol):
         """
 
     def release(self, reservation: Reservation) -> None:
-        """Releases the job as it is, ready at once. No loss is counted."""
+        """Releases the job as it is, ready at once. No loss is counted, as far as the engine can avoid that."""
+
+    def free(self, handle: str) -> None:
+        """Gives back what a dead process held, whose handle it left: ready, with a lost attempt.
+
+        For an engine that is `Capabilities.bearer`; others need none. It may come too late, and never raises.
+        """
 
     def close(self) -> None:
         """Closes the connection. Reserved jobs become ready at once if the engine can do that.

@@ -17,7 +17,7 @@ from glassq.queues.base import NewForm
 from glassq.queues.postgres import facts, schema
 from glassq.queues.postgres.changing import key_of
 from glassq.queues.postgres.local import local_ports
-from glassq.queues.postgres.operating import inspector_at
+from glassq.queues.postgres.opening import inspector_at
 from glassq.queues.postgres.server import ServerState, needed_of, outside
 from glassq.values import QueueUrl
 from tests.conftest import wait_for
@@ -259,6 +259,10 @@ def test_a_standby_says_that_it_is_none_of_ours(tmp_path_factory: pytest.TempPat
         standby.start()
         said = trouble(standby.url(), QueueUnavailable)
         assert (said.name, "target_session_attrs" in said.todo) == ("primary", True)
+        both = standby.url().whole.replace("@", "@127.0.0.1:9,")
+        said = trouble(QueueUrl(both), QueueUnavailable)
+        assert "127.0.0.1:9: Connection refused; " in said.said
+        assert (said.name, "promote a standby" in said.todo) == ("primary", True)
     finally:
         standby.remove()
 

@@ -63,7 +63,7 @@ class BeanstalkProducer:
                 else:
                     self._prove_by_answer([each for each in receipts if each.server == server], server, deadline)
 
-    def check(self, *, within: float, thorough: bool = False) -> None:
+    def check(self, *, within: float) -> None:
         deadline = time.monotonic() + within
         with self._doubting_failures(), self._pool.lend(deadline) as connection:
             now = connection.stats()
@@ -73,8 +73,7 @@ class BeanstalkProducer:
                 raise NotDurable(WITHOUT_BINLOG)
             if self._prover is None:
                 connection.check_interval()
-            if thorough:
-                self._check_that_it_writes(connection, now, deadline)
+            self._check_that_it_writes(connection, now, deadline)
 
     def withdraw(self, receipt: Receipt, *, within: float) -> bool:
         try:

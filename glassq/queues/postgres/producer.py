@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
-
-from msgspec.structs import replace
 
 from glassq.connections import ConnectionPool
 from glassq.database.postgres import Unreplicated
-from glassq.errors import NotDurable, QueueError, QueueUnavailable
+from glassq.errors import JobTooBig, NotDurable, QueueError, QueueUnavailable
+from glassq.queues.again import put_again
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.postgres import statements
 from glassq.queues.postgres.limits import fault
@@ -37,28 +37,21 @@ class PostgresProducer:
         self._doubtful = False
 
     def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
-        deadline = time.monotonic() + within
-        answers: dict[int, Receipt | Refusal] = {}
-        good = []
-        for index, job in enumerate(jobs):
-            if (error := fault(job)) is None:
-                good.append(index)
-            else:
-                answers[index] = Refusal(job.key, error)
-        answers.update(self._put([(index, jobs[index]) for index in good], deadline))
-        broken = [index for index in good if isinstance(getattr(answers[index], "error", None), QueueUnavailable)]
-        if again and broken:
-            # most likely the other idle connections broke with this one
-            self._pool.close()
-            for index, answer in self._put([(index, jobs[index]) for index in broken], deadline).items():
-                answers[index] = _both(answers[index], answer)
-        self._doubtful = any(isinstance(answers[index], Refusal) for index in good)
-        return [answers[index] for index in range(len(jobs))]
+        attempt = partial(self._attempt, deadline=time.monotonic() + within)
+        faults = [fault(job) for job in jobs]
+        good = [job for job, error in zip(jobs, faults, strict=True) if error is None]
+        answers = put_again(attempt, good, again=again, reconnect=self._pool.close)
+        if answers:
+            self._doubtful = any(map(_is_trouble, answers))
+        left = iter(answers)
+        return [
+            next(left) if error is None else Refusal(job.key, error) for job, error in zip(jobs, faults, strict=True)
+        ]
 
     def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
         """The commit was the proof."""
 
-    def check(self, *, within: float, thorough: bool = False) -> None:
+    def check(self, *, within: float) -> None:
         with self._pool.lend(time.monotonic() + within) as session:
             [(fsync, commit, read_only)] = session.rows(statements.SAFE)
             if fsync != "on" or commit in ("off", "local"):
@@ -77,29 +70,26 @@ class PostgresProducer:
         self._pool.close()
         self._waker.close()
 
-    def _put(self, jobs: Sequence[tuple[int, NewJob]], deadline: float) -> dict[int, Receipt | Refusal]:
-        """The answer for each job, by its number. What follows a failure is not sent."""
-        answers: dict[int, Receipt | Refusal] = {}
-        failed: QueueError | None = None
+    def _attempt(self, jobs: Sequence[NewJob], deadline: float) -> list[Receipt | Refusal]:
+        """One answer for each job, in order. What follows a failure is not sent."""
+        answers: list[Receipt | Refusal] = []
         for batch in _batches(jobs):
-            if failed is None:
-                answers.update(self._put_batch(batch, deadline))
-                failed = getattr(answers[batch[0][0]], "error", None)
-            else:
-                answers.update({index: Refusal(job.key, failed) for index, job in batch})
+            answers += self._put_batch(batch, deadline)
+            if isinstance(failed := answers[-1], Refusal):
+                return answers + [Refusal(job.key, failed.error) for job in jobs[len(answers) :]]
         return answers
 
-    def _put_batch(self, batch: Sequence[tuple[int, NewJob]], deadline: float) -> dict[int, Receipt | Refusal]:
+    def _put_batch(self, batch: Sequence[NewJob], deadline: float) -> list[Receipt | Refusal]:
         sent = False
         try:
             with self._pool.lend(deadline) as session:
                 sent = True
-                ids = put(session, [job for _, job in batch])
+                ids = put(session, batch)
         except QueueError as error:
             doubt = sent and in_doubt(error)
-            return {index: Refusal(job.key, error, in_doubt=doubt) for index, job in batch}
-        self._waker.tell({job.tube for _, job in batch if not job.delay})
-        return {index: Receipt(job.key, str(ref)) for (index, job), ref in zip(batch, ids, strict=True)}
+            return [Refusal(job.key, error, in_doubt=doubt) for job in batch]
+        self._waker.tell({job.tube for job in batch if not job.delay})
+        return [Receipt(job.key, str(ref)) for job, ref in zip(batch, ids, strict=True)]
 
 
 def put(session: PostgresSession, jobs: Sequence[NewJob]) -> list[int]:
@@ -131,21 +121,19 @@ def in_doubt(error: QueueError) -> bool:
     return isinstance(error, QueueUnavailable) and (not state or state.startswith(("57P", "08")))
 
 
-def _batches(jobs: Sequence[tuple[int, NewJob]]) -> Iterator[list[tuple[int, NewJob]]]:
-    batch: list[tuple[int, NewJob]] = []
+def _is_trouble(answer: Receipt | Refusal) -> bool:
+    """Whether it tells of an engine that takes nothing now; a job that is too big is a job's own fault."""
+    return isinstance(answer, Refusal) and not isinstance(answer.error, JobTooBig)
+
+
+def _batches(jobs: Sequence[NewJob]) -> Iterator[list[NewJob]]:
+    batch: list[NewJob] = []
     size = 0
-    for each in jobs:
-        if batch and (len(batch) == MANY or size + len(each[1].body) > MUCH):
+    for job in jobs:
+        if batch and (len(batch) == MANY or size + len(job.body) > MUCH):
             yield batch
             batch, size = [], 0
-        batch.append(each)
-        size += len(each[1].body)
+        batch.append(job)
+        size += len(job.body)
     if batch:
         yield batch
-
-
-def _both(first: Receipt | Refusal, second: Receipt | Refusal) -> Receipt | Refusal:
-    """The answer for a job after two attempts: if the first may have put it, it stays in doubt."""
-    if isinstance(second, Refusal) and isinstance(first, Refusal) and first.in_doubt:
-        return replace(second, in_doubt=True)
-    return second

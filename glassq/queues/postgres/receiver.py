@@ -102,7 +102,12 @@ class PostgresReceiver:
         return self._lease
 
     def complete(
-        self, reservation: Reservation, *, then: Sequence[str] = (), meanwhile: Callable[[], None] | None = None
+        self,
+        reservation: Reservation,
+        *,
+        then: Sequence[str] = (),
+        meanwhile: Callable[[], None] | None = None,
+        failed: Callable[[QueueError], None] | None = None,
     ) -> None:
         self._settle(reservation, statements.COMPLETE, [], [], then, meanwhile)
 
@@ -161,6 +166,9 @@ class PostgresReceiver:
         self._waker.tell([reservation.tube])
 
     # -- the connection ---------------------------------------------------------------------------------------------
+
+    def free(self, handle: str) -> None:
+        """What a dead process held is free with its connection."""
 
     def close(self) -> None:
         held, self._next = self._next, None
